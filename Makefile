@@ -1,0 +1,58 @@
+# `make` alone lists the targets. Every target brings its own environment: nothing but Python 3.12 or 3.13, pip, make and a
+# package index is needed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export UV_PYTHON_DOWNLOADS := never
+# uv from PATH, else the one that pip fetches into .tools
+UV = $(shell command -v uv || echo .tools/bin/uv)
+PYTHON := .venv/bin/python
+CONFIG ?= configs/demo.py
+READY := .venv/ready
+
+.PHONY: help setup demo test lint bench chaos lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 10
+
+setup: $(READY)  ## bring the environment: .venv from requirements.lock, every file checked by its hash
+
+$(READY): requirements.lock
+	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
+	  python=$$(for p in python3 python python3.13 python3.12; do \
+	    if $$p -m pip --version >/dev/null 2>&1; then echo $$p; break; fi; done); \
+	  if [ -z "$$python" ]; then echo "make: no uv and no Python with pip found: install either, then run make again" >&2; exit 1; fi; \
+	  echo "setup: fetching uv with $$python -m pip"; \
+	  $$python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools uv; fi
+	@echo "setup: .venv from requirements.lock"
+	@rm -rf .venv
+	@$(UV) venv --quiet --no-project --python '>=3.12,<3.14' .venv || { \
+	  echo "make: Python 3.12 or 3.13 is needed; found: $$(python3 --version 2>&1)" >&2; exit 1; }
+	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements.lock
+	@touch $(READY)
+	@echo "setup: ready ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
+
+demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
+	@$(PYTHON) -m launch.pretrain $(CONFIG)
+
+test: $(READY)  ## the tests
+	@$(PYTHON) -m pytest
+
+lint: $(READY)  ## ruff and the type checker
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ty check
+
+bench: $(READY)  ## the benchmarks, one JSON line each
+	@for bench in tests/bench/[a-z]*.py; do name=$$(basename $$bench .py); $(PYTHON) -m tests.bench.$$name; done
+
+chaos: $(READY)  ## kill the path at random moments: the same bytes must come out
+	@$(PYTHON) -m tests.chaos
+
+lock:  ## choose versions anew: requirements.lock from pyproject.toml
+	@$(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header --group dev pyproject.toml -o requirements.lock
+
+clean:  ## remove the environment and caches (runs/ stays)
+	@rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""The whole path on a laptop, from web pages to samples."""
+
+from configs.demo_pages import PACKAGES
+from configs.experiment import Experiment
+from data_prep.config import (
+    DocumentsConfig,
+    ExtractConfig,
+    GopherQualityConfig,
+    LanguageConfig,
+    PagesConfig,
+    PersonalDataConfig,
+    ShardsConfig,
+    UrlFilterConfig,
+)
+from lm.config import EvaluateConfig, ModelConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+
+VOCABULARY = 8192
+CONTEXT = 256
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=100, unpacked_limit=500_000_000),
+        documents=DocumentsConfig(
+            dump="demo",
+            url_filter=UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino")),
+            extract=ExtractConfig(engine="trafilatura", favor_precision=True),
+            language=LanguageConfig(languages=("en",), min_score=0.65),
+            gopher_quality=GOPHER_QUALITY,
+            personal_data=PersonalDataConfig(replace_emails=True, email_placeholder="email@example.com"),
+            workers=1,
+        ),
+        tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
+        shards=ShardsConfig(
+            record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.05, workers=1
+        ),
+        model=ModelConfig(
+            vocabulary_size=VOCABULARY,
+            context_length=CONTEXT,
+            layers=6,
+            width=192,
+            heads=6,
+            kv_heads=6,
+            mlp_width=512,
+            norm="rmsnorm",
+            position="rope",
+            mlp="swiglu",
+            tie_embeddings=True,
+            rope_theta=10_000.0,
+            norm_epsilon=1e-5,
+            initial_std=0.02,
+            parameter_dtype="float32",
+            compute_dtype="float32",
+        ),  # fmt: skip
+        train=TrainConfig(
+            steps=1200,
+            batch_size=8,
+            seed=0,
+            optimizer=OptimizerConfig(
+                learning_rate=4e-3,
+                final_learning_rate=4e-4,
+                warmup_steps=100,
+                beta1=0.9,
+                beta2=0.95,
+                epsilon=1e-8,
+                weight_decay=0.1,
+                clip_norm=1.0,
+            ),
+            validate_every=200,
+            validation_batches=16,
+            sample_every=200,
+            sample_prompt="The",
+            sample_tokens=96,
+            checkpoint_every=200,
+            checkpoints_kept=2,
+            log_every=10,
+            loader_threads=2,
+        ),  # fmt: skip
+        evaluate=EvaluateConfig(stride=128, batch_size=16),
+        sample=SampleConfig(
+            prompts=("The history of", "In the beginning", "To use this function,"),
+            temperatures=(0.0, 0.8),
+            tokens=160,
+            seed=0,
+        ),
+    )
+
+
+GOPHER_QUALITY = GopherQualityConfig(
+    min_words=50,
+    max_words=100_000,
+    min_mean_word_length=3,
+    max_mean_word_length=10,
+    max_symbols_per_word=0.1,
+    max_bullet_lines=0.9,
+    max_ellipsis_lines=0.3,
+    min_words_with_letter=0.8,
+    stop_words=("the", "be", "to", "of", "and", "that", "have", "with"),
+    min_stop_words=2,
+)

@@ -1,0 +1,128 @@
+"""The one type that tells an experiment, from crawl to sample, and how a config file and a command line become it."""
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
+from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.errors import UsageError
+
+TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, from web pages to samples."""
+
+    pages: PagesConfig
+    documents: DocumentsConfig
+    tokenizer: TokenizerConfig
+    shards: ShardsConfig
+    model: ModelConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    sample: SampleConfig
+
+    def __post_init__(self):
+        check_types(self)
+        context, record = self.model.context_length, self.shards.record_length
+        if record % context:
+            raise UsageError(
+                f"shards.record_length = {record} is not a multiple of model.context_length = {context}. "
+                f"Use a context of at most {record} that divides it, or longer records."
+            )
+        limit = TOKEN_LIMITS[self.shards.token_dtype]
+        if self.tokenizer.vocabulary_size > limit:
+            raise UsageError(
+                f"tokenizer.vocabulary_size = {self.tokenizer.vocabulary_size}, but shards.token_dtype = "
+                f"{self.shards.token_dtype} holds ids below {limit}. Set shards.token_dtype = uint32."
+            )
+        if self.model.vocabulary_size < self.tokenizer.vocabulary_size:
+            raise UsageError(
+                f"model.vocabulary_size = {self.model.vocabulary_size} is smaller than tokenizer.vocabulary_size = "
+                f"{self.tokenizer.vocabulary_size}. Give the model at least as many rows as there are symbols."
+            )
+        for name, tokens in (
+            ("train.sample_tokens", self.train.sample_tokens),
+            ("sample.tokens", self.sample.tokens),
+            ("evaluate.stride", self.evaluate.stride),
+        ):
+            if tokens > context:
+                raise UsageError(
+                    f"{name} = {tokens} is more than model.context_length = {context}. Lower it, or lengthen the context."
+                )
+
+
+def check_types(config: object, path: str = "") -> None:
+    """Raises UsageError for the first field, at any depth, whose value is not of the annotated type."""
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+
+    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+        value, name = getattr(config, field.name), f"{path}{field.name}"
+        if dataclasses.is_dataclass(value):
+            if isinstance(field.type, type) and not isinstance(value, field.type):
+                raise UsageError(f"{name} must be a {field.type.__name__}, but is {value!r}.")
+            check_types(value, f"{name}.")
+        elif not is_bearable(value, field.type, conf=BeartypeConf(is_pep484_tower=True)):  # an int is a fine float
+            wanted = getattr(field.type, "__name__", str(field.type))
+            raise UsageError(f"{name} must be {wanted}, but is {value!r} ({type(value).__name__}).")
+
+
+def load_config(path: Path) -> Experiment:
+    """The Experiment that `get_config()` in the Python file at `path` returns.
+
+    Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(p.name for p in Path(__file__).parent.glob("*.py") if p.stem not in HELPERS))
+        raise UsageError(f"There is no config file {path}. Shipped in configs/: {known}.")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        experiment = module.get_config()
+    except (TypeError, SyntaxError, ImportError, AttributeError, NameError) as error:
+        raise UsageError(f"{path} gives no config: {type(error).__name__}: {error}") from error
+    if not isinstance(experiment, Experiment):
+        raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, but must return an Experiment.")
+    return experiment
+
+
+def parse_command(program: str, description: str, arguments: list[str]) -> tuple[Experiment, Path]:
+    """(experiment, workdir) from `CONFIG.py [--workdir DIR] [--section.field value ...]`.
+
+    Exits with code 0 after --help, 2 on unknown or malformed options; raises UsageError on impossible values.
+    """
+    usage = f"usage: python -m {program} CONFIG.py [--workdir DIR] [--section.field value ...]"
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(f"{usage}\n\n{description}\n\nEvery field: python -m {program} CONFIG.py --help")
+            raise SystemExit(0)
+        raise UsageError(f"{usage}\nFor example: python -m {program} configs/demo.py")
+    config_path = Path(arguments[0])
+    base = load_config(config_path)
+
+    @dataclass(frozen=True)
+    class Command(Experiment):
+        workdir: Path = Path("runs") / config_path.stem
+        """Folder of the run: every stage reads and writes here."""
+
+    command = tyro.cli(
+        Command,
+        prog=f"python -m {program} {arguments[0]}",
+        description=description,
+        default=Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)}),
+        args=arguments[1:],
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
+    return Experiment(**fields), command.workdir
+
+
+HELPERS = {"__init__", "experiment", "demo_pages"}

@@ -1,0 +1,67 @@
+"""The domain types of data_prep: what is read (WebPage), what is kept (Document), what is dropped (Rejection)."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class WebPage:
+    """One HTTP response as a WARC holds it."""
+
+    url: str
+    """The address that was asked for."""
+    id: str
+    """WARC-Record-ID, for example "<urn:uuid:…>"."""
+    date: str
+    """WARC-Date: when it was fetched, ISO 8601 in UTC."""
+    content_type: str
+    """The HTTP Content-Type header as it came, or ""."""
+    body: bytes
+    """The payload, transfer and content encodings removed."""
+    file_path: str
+    """The WARC file that holds it, as the config names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with FineWeb's columns (huggingface/datatrove; arXiv:2406.17557)."""
+
+    text: str
+    id: str
+    dump: str
+    """Which crawl it is from, for example "CC-MAIN-2024-10"."""
+    url: str
+    date: str
+    file_path: str
+    language: str
+    """ISO 639 code, "" until it was detected."""
+    language_score: float
+    """Probability of that language, 0 until it was detected."""
+    token_count: int | None = None
+    """Tokens of `text`; None until a tokenizer exists. tokens/documents.parquet has it for every document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A document that was dropped, where, and the stable name of the reason."""
+
+    document: Document
+    stage: str
+    reason: str
+
+
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("id", pa.string()),
+        ("dump", pa.string()),
+        ("url", pa.string()),
+        ("date", pa.string()),
+        ("file_path", pa.string()),
+        ("language", pa.string()),
+        ("language_score", pa.float64()),
+        ("token_count", pa.int64()),
+    ]
+)
+REJECTION_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, ("stage", pa.string()), ("reason", pa.string())])

@@ -1,0 +1,1 @@
+"""Thin scripts: parse the config, call lm or data_prep."""

@@ -1,0 +1,196 @@
+"""Every knob of lm on one page, as frozen dataclasses. No jax here: reading a config must cost nothing.
+
+Fields marked `speed_only` change how fast a result is made, never the result, and so are left out of what identifies it.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+from lm.errors import UsageError
+
+speed_only = functools.partial(dataclasses.field, metadata={"speed_only": True})
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Byte-level BPE, trained on the run's documents."""
+
+    vocabulary_size: int
+    """Symbols in all: 256 bytes, the merges, and the special tokens."""
+    split_pattern: Literal["gpt2", "cl100k", "o200k"]
+    """Regular expression that cuts text into pieces before merging; merges never cross a cut."""
+    train_characters: int
+    """Upper bound on the characters of text to train on; documents beyond it are not looked at."""
+
+    def __post_init__(self):
+        if self.vocabulary_size < 257:
+            raise UsageError(
+                f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and <|endoftext|> alone need 257. "
+                "Set it to 257 or more."
+            )
+        if self.train_characters < 1:
+            raise UsageError(f"tokenizer.train_characters is {self.train_characters}; give at least 1 character.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in five of these fields:
+    norm, position, mlp, kv_heads, tie_embeddings."""
+
+    vocabulary_size: int
+    """Rows of the embedding table; at least the tokenizer's symbols."""
+    context_length: int
+    """Tokens that one sequence holds, in training and in generation."""
+    layers: int
+    """Transformer blocks."""
+    width: int
+    """Channels of the residual stream."""
+    heads: int
+    """Query heads; must divide width."""
+    kv_heads: int
+    """Key and value heads (grouped queries, arXiv:2305.13245); must divide heads."""
+    mlp_width: int
+    """Hidden channels of the MLP."""
+    norm: Literal["rmsnorm", "layernorm"]
+    """RMSNorm (arXiv:1910.07467) or LayerNorm with scale and bias (arXiv:1607.06450)."""
+    position: Literal["rope", "learned"]
+    """Rotary (arXiv:2104.09864) or a learned table added to the embeddings."""
+    mlp: Literal["swiglu", "gelu"]
+    """Gated SiLU without biases (arXiv:2002.05202), or the tanh form of GELU with biases, as in GPT-2."""
+    tie_embeddings: bool
+    """Use the embedding table as the output projection too."""
+    rope_theta: float
+    """Base of the rotary frequencies; unused with learned positions."""
+    norm_epsilon: float
+    """Added to the variance inside each norm."""
+    initial_std: float
+    """Standard deviation of initial weights; projections back into the residual stream get it divided by sqrt(2 * layers)."""
+    parameter_dtype: Literal["float32", "bfloat16"]
+    """Type in which parameters are kept and updated."""
+    compute_dtype: Literal["float32", "bfloat16"]
+    """Type of matrix products and activations; the softmax and the loss are always float32."""
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one head."""
+        return self.width // self.heads
+
+    def __post_init__(self):
+        for name in ("vocabulary_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.width % self.heads:
+            raise UsageError(
+                f"model.heads = {self.heads} does not divide model.width = {self.width}. "
+                f"Choose a width that is a multiple of {self.heads}, or other heads."
+            )
+        if self.heads % self.kv_heads:
+            raise UsageError(
+                f"model.kv_heads = {self.kv_heads} does not divide model.heads = {self.heads}. "
+                "Choose kv_heads among the divisors of heads."
+            )
+        if self.position == "rope" and self.head_width % 2:
+            raise UsageError(
+                f"model.width / model.heads = {self.head_width} is odd, but rotary positions turn channels in pairs. "
+                "Choose an even head width, or model.position = learned."
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (arXiv:1711.05101) with linear warm-up and cosine decay; weight decay on matrices only."""
+
+    learning_rate: float
+    """Peak learning rate, reached at the end of the warm-up."""
+    final_learning_rate: float
+    """Learning rate at the last step."""
+    warmup_steps: int
+    """Steps of linear warm-up from zero."""
+    beta1: float
+    """Decay of the first moment."""
+    beta2: float
+    """Decay of the second moment."""
+    epsilon: float
+    """Added to the root of the second moment."""
+    weight_decay: float
+    """Decoupled weight decay of matrices, times the learning rate."""
+    clip_norm: float
+    """Gradients with a larger global norm are scaled down to it."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: how long, in what batches, and what is looked at on the way."""
+
+    steps: int
+    """Optimizer updates."""
+    batch_size: int
+    """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it."""
+    seed: int
+    """Seeds the initial weights and the order of the data."""
+    optimizer: OptimizerConfig
+    validate_every: int
+    """Steps between validation losses."""
+    validation_batches: int
+    """Batches of the validation shards read for one validation loss during training."""
+    sample_every: int
+    """Steps between samples of text, printed and saved."""
+    sample_prompt: str
+    """Prompt of the samples taken during training; empty for the start of a document."""
+    sample_tokens: int
+    """Length of those samples, in tokens, the prompt included."""
+    checkpoint_every: int
+    """Steps between checkpoints; the last step is always saved."""
+    checkpoints_kept: int
+    """The newest checkpoints that are kept."""
+    log_every: int = speed_only()
+    """Steps between lines in metrics.jsonl."""
+    loader_threads: int = speed_only()
+    """Threads that read and decode records."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
+                     "checkpoint_every", "checkpoints_kept", "log_every", "loader_threads"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.optimizer.warmup_steps >= self.steps:
+            raise UsageError(
+                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = {self.steps}. "
+                "Warm up for fewer steps, or train longer."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Bits per byte of the held-out documents, beside general-purpose compressors."""
+
+    stride: int
+    """New tokens scored per window; the rest of the window is context that is read again (at most model.context_length)."""
+    batch_size: int = speed_only()
+    """Windows scored at once."""
+
+    def __post_init__(self):
+        if self.stride < 1 or self.batch_size < 1:
+            raise UsageError(
+                f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size} must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Text from the trained model."""
+
+    prompts: tuple[str, ...]
+    """Each is continued once at each temperature; an empty prompt starts a new document."""
+    temperatures: tuple[float, ...]
+    """0 takes the likeliest token; 1 samples from the model's own distribution."""
+    tokens: int
+    """Length in tokens, the prompt included (at most model.context_length)."""
+    seed: int
+    """Seeds the sampling."""
+
+    def __post_init__(self):
+        if any(temperature < 0 for temperature in self.temperatures):
+            raise UsageError(f"sample.temperatures = {self.temperatures} must not be negative.")

@@ -1,0 +1,87 @@
+"""SequenceRecord <-> bytes: the contract between data_prep, which writes them, and lm, which trains on them. No jax here.
+
+A record holds `length + 1` consecutive tokens of a stream of documents, each document headed by <|endoftext|>; the last token
+of a record is the first of the next, so that every token but the stream's first is a target once. A document's head is thus
+also the target that ends the document before it. Layout, little-endian:
+
+    magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | 3 zero bytes | length u32 | valid u32 | segments u32
+    | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
+    | segment starts, segments x u32 | document ids, segments x u64 | crc32 u32 of all before
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from lm.errors import InputError
+
+MAGIC = b"GMR1"
+HEADER = struct.Struct("<4sB3xIII")
+DTYPES = {"uint16": 2, "uint32": 4}
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """A fixed-length window of the token stream."""
+
+    tokens: np.ndarray
+    """(length + 1,) uint16 or uint32; zeros after the first `valid`."""
+    valid: int
+    """Tokens that are real; less than length + 1 only in the last record of a shard."""
+    segment_starts: np.ndarray
+    """(segments,) uint32, rising: where in `tokens` each document begins; the first is 0 (maybe midway in a document)."""
+    document_ids: np.ndarray
+    """(segments,) uint64: the document of each segment, a row of tokens/documents.parquet."""
+
+    @property
+    def length(self) -> int:
+        """Input tokens that the record holds: one less than its tokens."""
+        return len(self.tokens) - 1
+
+
+def to_bytes(record: SequenceRecord) -> bytes:
+    """The record in the layout above. Raises ValueError when its parts do not fit one another."""
+    dtype = record.tokens.dtype.name
+    if dtype not in DTYPES:
+        raise ValueError(f"tokens are {dtype}; records hold {' or '.join(DTYPES)}")
+    starts = np.asarray(record.segment_starts, "<u4")
+    ids = np.asarray(record.document_ids, "<u8")
+    if not 1 <= record.valid <= len(record.tokens):
+        raise ValueError(f"valid = {record.valid}, but the record has {len(record.tokens)} tokens")
+    if len(starts) != len(ids) or not len(starts) or starts[0] != 0 or np.any(np.diff(starts.astype(np.int64)) <= 0):
+        raise ValueError(
+            f"{len(starts)} segment starts and {len(ids)} document ids; starts must rise from 0: {starts[:8]}"
+        )
+    if starts[-1] >= record.valid:
+        raise ValueError(f"a segment starts at {starts[-1]}, behind the {record.valid} valid tokens")
+    tokens = record.tokens.astype(record.tokens.dtype.newbyteorder("<")).tobytes()
+    tokens += b"\0" * (-len(tokens) % 4)
+    head = HEADER.pack(MAGIC, DTYPES[dtype], record.length, record.valid, len(starts))
+    body = head + tokens + starts.tobytes() + ids.tobytes()
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def from_bytes(data: bytes) -> SequenceRecord:
+    """The record that `to_bytes` wrote. Raises InputError when the bytes are damaged or something else."""
+    if len(data) < HEADER.size + 4 or data[:4] != MAGIC:
+        raise InputError(f"Not a sequence record: {len(data)} bytes that begin with {data[:4]!r}, not {MAGIC!r}.")
+    (stored,) = struct.unpack("<I", data[-4:])
+    computed = zlib.crc32(memoryview(data)[:-4])
+    if stored != computed:
+        raise InputError(f"A damaged sequence record: its checksum is {computed:08x}, but {stored:08x} was written.")
+    _, width, length, valid, segments = HEADER.unpack_from(data)
+    token_bytes = (length + 1) * width
+    starts_at = HEADER.size + token_bytes + (-token_bytes % 4)
+    ids_at = starts_at + 4 * segments
+    if ids_at + 8 * segments + 4 != len(data):
+        raise InputError(
+            f"A damaged sequence record: {len(data)} bytes, but its header asks for {ids_at + 8 * segments + 4}."
+        )
+    return SequenceRecord(
+        tokens=np.frombuffer(data, f"<u{width}", length + 1, HEADER.size),
+        valid=valid,
+        segment_starts=np.frombuffer(data, "<u4", segments, starts_at),
+        document_ids=np.frombuffer(data, "<u8", segments, ids_at),
+    )
