@@ -12,7 +12,15 @@ from data_prep.config import (
     ShardsConfig,
     UrlFilterConfig,
 )
-from lm.config import EvaluateConfig, ModelConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config import (
+    EvaluateConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SampleConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 
 VOCABULARY = 8192
 CONTEXT = 256
@@ -24,11 +32,13 @@ def get_config() -> Experiment:
         documents=DocumentsConfig(
             dump="demo",
             url_filter=UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino")),
-            extract=ExtractConfig(engine="trafilatura", favor_precision=True),
+            extract=ExtractConfig(
+                engine="trafilatura", favor_precision=True, include_tables=True, max_bytes=5_000_000, max_depth=255
+            ),
             language=LanguageConfig(languages=("en",), min_score=0.65),
             gopher_quality=GOPHER_QUALITY,
             personal_data=PersonalDataConfig(replace_emails=True, email_placeholder="email@example.com"),
-            workers=1,
+            workers=2,
         ),
         tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(
@@ -51,7 +61,7 @@ def get_config() -> Experiment:
             initial_std=0.02,
             parameter_dtype="float32",
             compute_dtype="float32",
-        ),  # fmt: skip
+        ),
         train=TrainConfig(
             steps=1200,
             batch_size=8,
@@ -74,8 +84,9 @@ def get_config() -> Experiment:
             checkpoint_every=200,
             checkpoints_kept=2,
             log_every=10,
+            mesh=MeshConfig(),
             loader_threads=2,
-        ),  # fmt: skip
+        ),
         evaluate=EvaluateConfig(stride=128, batch_size=16),
         sample=SampleConfig(
             prompts=("The history of", "In the beginning", "To use this function,"),

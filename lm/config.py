@@ -22,7 +22,7 @@ class TokenizerConfig:
     split_pattern: Literal["gpt2", "cl100k", "o200k"]
     """Regular expression that cuts text into pieces before merging; merges never cross a cut."""
     train_characters: int
-    """Upper bound on the characters of text to train on; documents beyond it are not looked at."""
+    """Upper bound on the characters of text to train on; documents beyond it are not looked at (at most 700 million)."""
 
     def __post_init__(self):
         if self.vocabulary_size < 257:
@@ -32,6 +32,11 @@ class TokenizerConfig:
             )
         if self.train_characters < 1:
             raise UsageError(f"tokenizer.train_characters is {self.train_characters}; give at least 1 character.")
+        if self.train_characters > 700_000_000:  # the trainer counts in 32 bits; a pair occurs at most 3 times a character
+            raise UsageError(
+                f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
+                "700,000,000 characters. Lower it: a sample of the documents makes as good a vocabulary."
+            )
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,20 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How devices share the work; those that fsdp and tensor leave over share the batch. The defaults suit one machine."""
+
+    fsdp: int = 1
+    """Devices over which each parameter and its optimizer state are cut (ZeRO-3, arXiv:1910.02054)."""
+    tensor: int = 1
+    """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
+
+    def __post_init__(self):
+        if self.fsdp < 1 or self.tensor < 1:
+            raise UsageError(f"train.mesh: fsdp = {self.fsdp} and tensor = {self.tensor} must be at least 1.")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run: how long, in what batches, and what is looked at on the way."""
 
@@ -147,6 +166,8 @@ class TrainConfig:
     """The newest checkpoints that are kept."""
     log_every: int = speed_only()
     """Steps between lines in metrics.jsonl."""
+    mesh: MeshConfig = speed_only()
+    """Devices and what each of them holds."""
     loader_threads: int = speed_only()
     """Threads that read and decode records."""
 

@@ -1,17 +1,21 @@
-"""SequenceRecord <-> bytes: the contract between data_prep, which writes them, and lm, which trains on them. No jax here.
+"""SequenceRecord <-> bytes, and the manifest of a folder of them: the contract between data_prep, which writes both,
+and lm, which trains on them. No jax here.
 
-A record holds `length + 1` consecutive tokens of a stream of documents, each document headed by <|endoftext|>; the last token
-of a record is the first of the next, so that every token but the stream's first is a target once. A document's head is thus
-also the target that ends the document before it. Layout, little-endian:
+A record holds `length + 1` consecutive tokens of a stream of documents, each document headed by <|endoftext|>; the last
+token of a record is the first of the next, so that every token but the stream's first is a target once. A document's
+head is thus also the target that ends the document before it. Layout, little-endian:
 
     magic "GMR1" | dtype code u8 (2: uint16, 4: uint32) | 3 zero bytes | length u32 | valid u32 | segments u32
     | tokens (length + 1) of the dtype, zero-padded to a multiple of 4 bytes
     | segment starts, segments x u32 | document ids, segments x u64 | crc32 u32 of all before
 """
 
+import dataclasses
+import json
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +35,7 @@ class SequenceRecord:
     valid: int
     """Tokens that are real; less than length + 1 only in the last record of a shard."""
     segment_starts: np.ndarray
-    """(segments,) uint32, rising: where in `tokens` each document begins; the first is 0 (maybe midway in a document)."""
+    """(segments,) uint32, rising: where in `tokens` each document begins; the first is 0 (maybe midway in it)."""
     document_ids: np.ndarray
     """(segments,) uint64: the document of each segment, a row of tokens/documents.parquet."""
 
@@ -72,6 +76,8 @@ def from_bytes(data: bytes) -> SequenceRecord:
     if stored != computed:
         raise InputError(f"A damaged sequence record: its checksum is {computed:08x}, but {stored:08x} was written.")
     _, width, length, valid, segments = HEADER.unpack_from(data)
+    if width not in DTYPES.values():
+        raise InputError(f"A sequence record of another format: tokens of {width} bytes, not 2 or 4.")
     token_bytes = (length + 1) * width
     starts_at = HEADER.size + token_bytes + (-token_bytes % 4)
     ids_at = starts_at + 4 * segments
@@ -85,3 +91,69 @@ def from_bytes(data: bytes) -> SequenceRecord:
         segment_starts=np.frombuffer(data, "<u4", segments, starts_at),
         document_ids=np.frombuffer(data, "<u8", segments, ids_at),
     )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One ArrayRecord file of records, all but the last of them full."""
+
+    file: str
+    """Name in the folder of the manifest."""
+    records: int
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Of the file, 64 hex digits."""
+    documents: int
+    tokens: int
+    """Tokens of its stream; one less than its targets."""
+    text_bytes: int
+    """UTF-8 bytes of the documents' text."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The sums over its shards, and the shards."""
+
+    documents: int
+    tokens: int
+    text_bytes: int
+    records: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """tokens/manifest.json: what is in a folder of shards, and what made it."""
+
+    tokenizer_fingerprint: str
+    vocabulary_size: int
+    """Symbols of the tokenizer; every token is below."""
+    record_length: int
+    token_dtype: str
+    splits: dict[str, Split]
+    """By name: "train" and "val"."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the shards in `folder`. Raises InputError when there is none or it is damaged."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"There are no token shards in {folder}: {MANIFEST} is missing. {MAKE_SHARDS}")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        for name, split in fields["splits"].items():
+            shards = tuple(Shard(**shard) for shard in split["shards"])
+            fields["splits"][name] = Split(**(split | {"shards": shards}))
+        return Manifest(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error
+
+
+MAKE_SHARDS = "Make them: python -m launch.write_shards"

@@ -1,0 +1,148 @@
+"""Which Beam runner executes a pipeline, how it is kept quiet, and how its errors reach the user.
+
+One machine: FnApiRunner by its own name, since DirectRunner first tries to download another runner and behaves
+differently with and without a network. One worker runs inside this process; more are processes of their own, which take
+about five seconds to start and pay for every element that passes between them: pipelines hand them files, not pages.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
+REMOTE_ERROR = re.compile(r".*?^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
+
+
+def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "PipelineResult":
+    """Runs what `build` adds to a new pipeline on `workers` processes of this machine; the result holds its counters.
+
+    An InputError or UsageError of a transform is raised as it was, from other processes too. Raises InputError as well
+    when a worker process is killed.
+    """
+    with (
+        quiet(),
+        importable_by_workers(),
+        tempfile.TemporaryDirectory() as pids,
+        killed_workers_told(Path(pids), workers),
+    ):
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.transforms.environments import EmbeddedPythonEnvironment, SubprocessSDKEnvironment
+
+        environment = (
+            EmbeddedPythonEnvironment.default()
+            if workers == 1
+            else SubprocessSDKEnvironment.from_command_string(command_string=worker_command(Path(pids)))
+        )
+        # The empty list of flags keeps Beam from reading this process's own command line.
+        options = PipelineOptions([], direct_num_workers=workers)
+        pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+        build(pipeline)
+        try:
+            result = pipeline.run()
+            result.wait_until_finish()
+        except InputError as error:
+            raise type(error)(WHERE.sub("", str(error))) from None
+        except RuntimeError as error:  # the traceback of another process, as text
+            if found := REMOTE_ERROR.match(str(error)):
+                kind = {"InputError": InputError, "UsageError": UsageError}[found[1]]
+                raise kind(WHERE.sub("", found[2])) from None
+            raise
+        return result
+
+
+def worker_command(pids: Path) -> str:
+    """The shell command that becomes a worker process, after it noted its process id as a file name in `pids`.
+
+    What a worker has to say comes back in the exception; on the terminal it would be noise.
+    """
+    python = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    return f": >{shlex.quote(str(pids))}/$$; exec {python} 2>{os.devnull}"
+
+
+@contextlib.contextmanager
+def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
+    """Raises InputError when a worker process ends before its time, for which the runner would wait for ever.
+
+    The runner's thread that waits for a process raises when that was killed, and nobody listens; here the thread's last
+    words end the other workers, and interrupt the main thread.
+    """
+    killed = threading.Event()
+    before = threading.excepthook
+
+    def listen(last_words: threading.ExceptHookArgs) -> None:
+        code = re.fullmatch(r"Worker subprocess exited with return code (-?\d+)", str(last_words.exc_value))
+        if code is None:
+            before(last_words)
+        elif int(code[1]) != -signal.SIGINT and not killed.is_set():  # an interrupt from the terminal reaches all
+            killed.set()
+            for pid in pids.iterdir():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid.name), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.excepthook = listen
+    try:
+        yield
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not killed.is_set():
+            raise
+        raise InputError(
+            f"One of {workers} worker processes was killed, perhaps for want of memory. What is done is kept: the same "
+            "command goes on from there. Give it fewer workers if this happens again."
+        ) from error
+    finally:
+        threading.excepthook = before
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Beam logs its own workings and, before it raises them, all errors; none of it is news to the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def importable_by_workers() -> Generator[None]:
+    """Worker processes find our modules, whatever folder the command was given in."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def counters(result: "PipelineResult", namespace: str) -> dict[str, int]:
+    """The counters that the transforms of a finished pipeline incremented in `namespace`, by name."""
+    from apache_beam.metrics import MetricsFilter
+
+    totals: dict[str, int] = {}
+    for counter in result.metrics().query(MetricsFilter().with_namespace(namespace))["counters"]:  # one a transform
+        name = counter.key.metric.name
+        totals[name] = totals.get(name, 0) + counter.committed
+    return dict(sorted(totals.items()))

@@ -1,0 +1,141 @@
+"""Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lm.errors import InputError
+from lm.records import SequenceRecord
+from lm.tokenizer import Tokenizer
+
+DOCUMENTS_AT_ONCE = 256  # read and encoded together; bounds the memory, changes nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFile:
+    """One Parquet file of documents, and where its rows stand in the numbering of all documents."""
+
+    path: Path
+    first: int
+    """Number of its first row; documents are numbered by sorted file name, then row."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedDocument:
+    """One document as it enters the stream."""
+
+    number: int
+    """Its row in tokens/documents.parquet."""
+    id: str
+    url: str
+    file: str
+    """Name of the Parquet file that it is from."""
+    text_bytes: int
+    tokens: np.ndarray
+    """(1 + tokens of the text,) uint32; the first is <|endoftext|>."""
+
+
+def document_files(folder: Path) -> list[DocumentFile]:
+    """The files folder/*.parquet, sorted. Raises InputError when there is none, one is unreadable, or all are empty."""
+    files, first = [], 0
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise InputError(
+                f"{path} is not a readable Parquet file: {error}. Make it again: {MAKE_DOCUMENTS}"
+            ) from error
+        files.append(DocumentFile(path, first, rows))
+        first += rows
+    if not first:
+        raise InputError(
+            f"There are no documents in {folder} ({len(files)} Parquet files). Make them: {MAKE_DOCUMENTS}"
+        )
+    return files
+
+
+MAKE_DOCUMENTS = "python -m launch.prepare_documents"
+
+
+def read_rows(file: DocumentFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The columns of the file, some rows at a time. Raises InputError when it is damaged or lacks one."""
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            missing = sorted(set(columns) - set(parquet.schema_arrow.names))
+            if missing:
+                raise InputError(f"{file.path} has no column {', '.join(missing)}. Make it again: {MAKE_DOCUMENTS}")
+            yield from parquet.iter_batches(DOCUMENTS_AT_ONCE, columns=columns)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file.path} is damaged: {error}. Make it again: {MAKE_DOCUMENTS}") from error
+
+
+def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
+    """The texts of all documents, in the order of their numbers. Raises InputError as read_rows."""
+    for file in files:
+        for rows in read_rows(file, ["text"]):
+            yield from rows.column("text").to_pylist()
+
+
+def is_held_out(id: str, fraction: float) -> bool:
+    """Whether the document is held out for validation: its id's SHA-256, as a share of all values, is below `fraction`.
+
+    So a document stays on its side when others come or go, and copies that share an id stay together.
+    """
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") < fraction * 2**64
+
+
+def tokenize_file(
+    file: DocumentFile, tokenizer: Tokenizer, held_out: bool, fraction: float, threads: int
+) -> Iterator[TokenizedDocument]:
+    """The documents of one side of the split, in order; `threads` of them are encoded at a time."""
+    number = file.first
+    for rows in read_rows(file, ["id", "url", "text"]):
+        chosen = np.array([is_held_out(id.as_py(), fraction) == held_out for id in rows.column("id")], bool)
+        numbers = number + np.flatnonzero(chosen)
+        number += rows.num_rows
+        ids, urls, texts = (rows.filter(pa.array(chosen)).column(name).to_pylist() for name in ("id", "url", "text"))
+        encoded = tokenizer.encode_batch(texts, threads)
+        for row, id, url, text, tokens in zip(numbers, ids, urls, texts, encoded, strict=True):
+            headed = np.array([tokenizer.end_of_text, *tokens], np.uint32)
+            yield TokenizedDocument(int(row), id, url, file.path.name, len(text.encode()), headed)
+
+
+def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
+    """The stream of all documents (number, tokens), cut into records of length + 1 tokens that overlap by one.
+
+    Only the last record may be padded. A stream of a single token has no targets, and so no record.
+    """
+    tokens, filled = np.zeros(length + 1, dtype), 0
+    starts: list[int] = []
+    numbers: list[int] = []
+
+    def record() -> SequenceRecord:
+        return SequenceRecord(tokens, filled, np.array(starts, np.uint32), np.array(numbers, np.uint64))
+
+    for number, document in documents:
+        used = 0
+        while used < len(document):
+            if filled == length + 1:
+                yield record()
+                tokens, filled, starts, numbers = start_after(tokens), 1, [0], numbers[-1:]
+            if used == 0:
+                starts.append(filled)
+                numbers.append(number)
+            taken = min(len(document) - used, length + 1 - filled)
+            tokens[filled : filled + taken] = document[used : used + taken]
+            used, filled = used + taken, filled + taken
+    if filled > 1:
+        yield record()
+
+
+def start_after(tokens: np.ndarray) -> np.ndarray:
+    """A record's tokens, empty but for the last token of the record before it."""
+    fresh = np.zeros_like(tokens)
+    fresh[0] = tokens[-1]
+    return fresh

@@ -1,0 +1,35 @@
+"""Bits per byte on the held-out documents, beside gzip, xz and zstd: the model as a zip file of its corpus."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import train, train_tokenizer, write_shards
+from launch.stage import Stage, run_stage_command
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from lm.checkpoint import restore_model
+    from lm.evaluate import evaluate
+    from lm.flops import count_parameters
+    from lm.metrics import write_json
+    from lm.tokenizer.files import load
+
+    model = restore_model(experiment.model, workdir / "checkpoints")
+    tokenizer = load(workdir / "tokenizer")
+    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, workdir / "tokens")
+    write_json(out / "evaluation.json", {**figures, "parameters": count_parameters(experiment.model)})
+    kinds = ("validation", "gzip", "zstd", "xz")
+    print("evaluate: bits per byte: " + ", ".join(f"{kind} {figures[f'{kind}_bits_per_byte']:.3f}" for kind in kinds))
+
+
+STAGE = Stage(
+    name="evaluate",
+    script="launch.evaluate",
+    after=(train_tokenizer.STAGE, write_shards.STAGE, train.STAGE),
+    settings=lambda experiment: {"evaluate": experiment.evaluate},
+    make=make,
+    outputs=("evaluation.json",),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

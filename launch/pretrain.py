@@ -1,0 +1,34 @@
+"""The main job: pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report.
+
+Runs every stage in order and skips what is done; ended at any moment, the same command goes on.
+"""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import evaluate, fetch_pages, prepare_documents, report, sample, train, train_tokenizer, write_shards
+from launch.stage import run_command, run_stage
+from lm.metrics import duration
+
+SCRIPTS = (fetch_pages, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample, report)
+
+
+def run(experiment: Experiment, workdir: Path) -> None:
+    import time
+
+    start, made = time.perf_counter(), 0
+    for number, script in enumerate(SCRIPTS, 1):
+        stage = script.STAGE
+        print(f"[{number}/{len(SCRIPTS)}] {stage.name}: {(script.__doc__ or '').strip().splitlines()[0]}", flush=True)
+        if run_stage(stage, experiment, workdir):
+            made += 1
+        else:
+            print("      up to date", flush=True)
+    if made:
+        print(f"Done in {duration(time.perf_counter() - start)}. Open {workdir / 'report/index.html'}")
+    else:
+        print(f"All is up to date. Open {workdir / 'report/index.html'}")
+
+
+if __name__ == "__main__":
+    run_command("launch.pretrain", (__doc__ or "").strip(), run)

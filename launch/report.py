@@ -1,0 +1,32 @@
+"""Tells the run as one page, report/index.html, which opens offline, and in figures, summary.json."""
+
+import json
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import evaluate, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
+from launch.stage import Stage, run_stage_command, write_atomically
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from launch.report_page.page import render
+    from launch.report_page.run_folder import read_run, summarize
+
+    run = read_run(workdir)
+    write_atomically(out / "report/index.html", render(run))
+    write_atomically(out / "summary.json", json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
+
+
+STAGE = Stage(
+    name="report",
+    script="launch.report",
+    after=tuple(
+        room.STAGE for room in (fetch_pages, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample)
+    ),
+    settings=lambda experiment: {},
+    make=make,
+    outputs=("report", "summary.json"),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

@@ -1,0 +1,240 @@
+"""Charts as static SVG, drawn by Vega-Lite (Satyanarayan et al. 2017, doi:10.1109/TVCG.2016.2599030) without a browser.
+
+Colours are CSS variables, so one drawing serves light, dark and print. Each chart is drawn for a wide and for a narrow
+page with the same size of type, and the style sheet shows the one that fits.
+"""
+
+import math
+from dataclasses import dataclass
+
+WIDTHS = {"wide": 760, "narrow": 340}
+"""CSS pixels of a chart on a wide and on a narrow page."""
+SMALL_WIDTHS = {"wide": 236, "narrow": 340}
+"""The same for small multiples, three abreast on a wide page."""
+FONT = "var(--sans)"
+POINTS = 500
+"""Points of one curve at most: more than that cannot be told apart on a screen."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One SVG and where its plot lies in it, in CSS pixels from its left top corner."""
+
+    size: str
+    """"wide" or "narrow", a class in the style sheet."""
+    svg: str
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a bar chart."""
+
+    label: str
+    value: float
+    """Length of the bar."""
+    note: str
+    """Text at the end of its line."""
+    rest: float = 0.0
+    """Length of a second, lighter part behind it: in the funnel, what was dropped."""
+    strong: bool = False
+    """The bar to look at."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve."""
+
+    name: str
+    color: str
+    """A CSS colour, usually var(--…)."""
+    points: tuple[tuple[float, float], ...]
+    dots: bool = False
+    """Mark each point: for few, exact values."""
+    width: float = 1.5
+
+
+def draw(layers: list[dict], size: str, whole: int, height: int, padding: tuple[int, int, int, int], **spec) -> Drawing:
+    """The SVG, `whole` pixels wide, of layers on a plot of fixed place; `padding` is left, top, right, bottom."""
+    import vl_convert
+
+    left, top, right, bottom = padding
+    width = whole - left - right
+    axis = {
+        "labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--rule)", "labelFont": FONT,
+        "domainColor": "var(--rule)", "tickColor": "var(--rule)", "titleFont": FONT, "labelFontSize": 12,
+        "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, "ticks": False, "domain": False,
+    }  # fmt: skip
+    chart = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "autosize": "none",
+        "background": None,
+        "width": width,
+        "height": height,
+        "padding": {"left": left, "top": top, "right": right, "bottom": bottom},
+        "layer": layers,
+        "config": {
+            "view": {"stroke": None},
+            "axis": axis,
+            "text": {"font": FONT, "fontSize": 13, "color": "var(--ink)"},
+        },
+        **spec,
+    }
+    svg = vl_convert.vegalite_to_svg(chart)
+    return Drawing(size, svg, left, top, width, height)
+
+
+def bars(rows: list[Bar]) -> tuple[Drawing, ...]:
+    """Horizontal bars, each under a line with its label and its note."""
+    pitch, thickness = 46, 14
+    longest = max((row.value + row.rest for row in rows), default=0) or 1
+    values = [
+        {
+            "label": row.label, "note": row.note, "value": row.value, "end": row.value + row.rest, "y": i * pitch + 14,
+            "low": i * pitch + 24, "high": i * pitch + 24 + thickness, "strong": row.strong,
+        }
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    height = pitch * len(rows)
+    x = {"type": "quantitative", "scale": {"domain": [0, longest], "nice": False}, "axis": None}
+    y = {"type": "quantitative", "scale": {"domain": [0, height], "reverse": True, "nice": False}, "axis": None}
+    ends = {"y": {"field": "low", **y}, "y2": {"field": "high"}}
+    color = {"condition": {"test": "datum.strong", "value": "var(--accent)"}, "value": "var(--bar)"}
+    layers = [
+        {
+            "mark": {"type": "rect", "color": "var(--dropped)"},
+            "encoding": {"x": {"field": "value", **x}, "x2": {"field": "end"}, **ends},
+        },
+        {"mark": "rect", "encoding": {"x": {"field": "value", **x}, "x2": {"datum": 0}, **ends, "color": color}},
+        {
+            "mark": {"type": "text", "align": "left", "x": 0, "fontWeight": 600},
+            "encoding": {"text": {"field": "label"}, "y": {"field": "y", **y}},
+        },
+        {
+            "mark": {"type": "text", "align": "right", "x": "width", "color": "var(--muted)"},
+            "encoding": {"text": {"field": "note"}, "y": {"field": "y", **y}},
+        },
+    ]
+    return tuple(
+        draw(layers, size, width, height, (0, 0, 1, 0), data={"values": values}) for size, width in WIDTHS.items()
+    )
+
+
+def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: bool) -> tuple[Drawing, ...]:
+    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit."""
+    values = [{"low": low, "high": high, "count": count} for low, high, count in bins]
+    scale = {"type": "log", "base": 2} if logarithmic else {"type": "linear"}
+    edges = [edge for low, high, _ in bins for edge in (low, high)]
+    drawings = []
+    for size, width in WIDTHS.items():
+        x_axis: dict[str, object] = {"title": title, "grid": False, "titlePadding": 10, "domain": True}
+        if logarithmic:
+            x_axis |= {"values": [low for low, _, _ in bins][:: 1 if size == "wide" else 2], "labelExpr": BINARY_LABEL}
+        else:
+            x_axis |= {"format": "d", "tickCount": 10 if size == "wide" else 5}
+        layers = [
+            {
+                "mark": {"type": "rect", "color": "var(--bar)", "stroke": "var(--paper)", "strokeWidth": 2},
+                "encoding": {
+                    "x": {
+                        "field": "low",
+                        "type": "quantitative",
+                        "scale": {**scale, "domain": [min(edges), max(edges)], "nice": False},
+                        "axis": x_axis,
+                    },
+                    "x2": {"field": "high"},
+                    "y": {
+                        "field": "count",
+                        "type": "quantitative",
+                        "axis": {"title": None, "tickCount": 4, "format": "~s"},
+                    },
+                    "y2": {"datum": 0},
+                },
+            }
+        ]
+        drawings.append(draw(layers, size, width, 170, (44, 10, 8, 48), data={"values": values}))
+    return tuple(drawings)
+
+
+BINARY_LABEL = (
+    "datum.value < 1024 ? datum.value : datum.value < 1048576 ? datum.value / 1024 + 'K' : datum.value / 1048576 + 'M'"
+)
+
+
+def thin(points: tuple[tuple[float, float], ...]) -> list[tuple[float, float]]:
+    """At most POINTS points: means of equal stretches; points that are not finite are left out."""
+    finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if len(finite) <= POINTS:
+        return finite
+    groups = [finite[len(finite) * i // POINTS : len(finite) * (i + 1) // POINTS] for i in range(POINTS)]
+    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def domain(values: list[float], from_zero: bool) -> tuple[float, float]:
+    """A range for an axis, with a little air."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if from_zero:
+        low = min(0.0, low)
+    air = 0.05 * ((high - low) or abs(high) or 1.0)
+    return (low if from_zero else low - air), high + air
+
+
+def curves(
+    series: list[Series],
+    height: int,
+    small: bool = False,
+    from_zero: bool = True,
+    reference: tuple[float, str] | None = None,
+    number: str = "~g",
+) -> tuple[tuple[Drawing, ...], dict]:
+    """Curves over the steps, and what the page needs to read values off them: domains, names, colours, points.
+
+    `reference` is a height and its name, drawn as a dotted line; `number` a d3-format.
+    """
+    thinned = [thin(one.points) for one in series]
+    x_domain = (0, max((x for points in thinned for x, _ in points), default=1) or 1)
+    heights = [y for points in thinned for _, y in points] + ([reference[0]] if reference else [])
+    y_domain = domain(heights, from_zero)
+    readout = {
+        "x": x_domain,
+        "y": y_domain,
+        "series": [{"name": s.name, "color": s.color, "points": p} for s, p in zip(series, thinned, strict=True)],
+    }
+    drawings = []
+    for size, width in (SMALL_WIDTHS if small else WIDTHS).items():
+        x_axis = {
+            "title": "step", "grid": False, "titlePadding": 8, "domain": True, "tickCount": max(3, width // 95),
+            "format": ",d" if x_domain[1] < 100_000 else "~s",
+        }  # fmt: skip
+        y_axis = {"title": None, "tickCount": max(3, height // 55), "labelExpr": f"format(datum.value, '{number}')"}
+        x_scale, y_scale = ({"domain": ends, "nice": False, "zero": False} for ends in (x_domain, y_domain))
+        x = {"field": "x", "type": "quantitative", "scale": x_scale, "axis": x_axis}
+        y = {"field": "y", "type": "quantitative", "scale": y_scale, "axis": y_axis}
+        layers = reference_layers(*reference, y) if reference else []
+        for one, points in zip(series, thinned, strict=True):
+            layers.append(curve_layer(one, points, x, y))
+        drawings.append(draw(layers, size, width, height, (46, 20 if reference else 6, 12, 44)))
+    return tuple(drawings), readout
+
+
+def curve_layer(one: Series, points: list[tuple[float, float]], x: dict, y: dict) -> dict:
+    """The layer of one curve; `x` and `y` are the encodings that all curves share."""
+    mark: dict[str, object] = {"type": "line", "color": one.color, "strokeWidth": one.width, "strokeJoin": "round"}
+    if one.dots or len(points) == 1:
+        mark["point"] = {"color": one.color, "size": 36, "filled": True}
+    values = [{"x": at, "y": value} for at, value in points]
+    return {"data": {"values": values}, "mark": mark, "encoding": {"x": x, "y": y}}
+
+
+def reference_layers(height: float, name: str, y: dict) -> list[dict]:
+    """A dotted line at `height`, with its name above its end."""
+    data = {"values": [{"y": height, "name": name}]}
+    rule = {"type": "rule", "strokeDash": [2, 4], "color": "var(--muted)"}
+    text = {"type": "text", "align": "right", "x": "width", "dy": -9, "color": "var(--muted)", "fontSize": 12}
+    return [
+        {"data": data, "mark": rule, "encoding": {"y": y}},
+        {"data": data, "mark": text, "encoding": {"y": y, "text": {"field": "name"}}},
+    ]

@@ -1,0 +1,41 @@
+"""Samples from the trained model: every prompt at every temperature."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import train, train_tokenizer
+from launch.stage import Stage, run_stage_command
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    import jax
+
+    from lm.checkpoint import restore_model
+    from lm.generate import sample_texts
+    from lm.metrics import write_json
+    from lm.tokenizer.files import load
+
+    config = experiment.sample
+    pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
+    prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
+    model, tokenizer = restore_model(experiment.model, workdir / "checkpoints"), load(workdir / "tokenizer")
+    key = jax.random.key(config.seed)
+    texts = sample_texts(model, experiment.model, tokenizer, prompts, temperatures, config.tokens, key)
+    rows = [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
+    write_json(out / "samples/final.json", {"samples": rows})
+    for row in rows:
+        print(f"\n--- {row['prompt']!r} at temperature {row['temperature']:g}\n{row['text']}")
+    print()
+
+
+STAGE = Stage(
+    name="sample",
+    script="launch.sample",
+    after=(train_tokenizer.STAGE, train.STAGE),
+    settings=lambda experiment: {"sample": experiment.sample},
+    make=make,
+    outputs=("samples/final.json",),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

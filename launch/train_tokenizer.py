@@ -1,0 +1,41 @@
+"""Trains the byte-level BPE tokenizer on the run's documents."""
+
+import itertools
+import time
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import prepare_documents
+from launch.stage import Stage, run_stage_command
+
+SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from data_prep.tokenize import document_files, read_texts
+    from lm.tokenizer import save, train_bpe
+
+    start = time.perf_counter()
+    files = document_files(workdir / "documents")
+    tokenizer = train_bpe(read_texts(files), experiment.tokenizer)
+    save(tokenizer, out / "tokenizer")
+    sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
+    tokens = sum(map(len, tokenizer.encode_batch(sample)))
+    bytes_per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
+    print(
+        f"tokenizer: {tokenizer.vocabulary_size} symbols from {tokenizer.characters:,} characters in "
+        f"{time.perf_counter() - start:.1f} s; {bytes_per_token:.2f} bytes per token in {len(sample)} documents"
+    )
+
+
+STAGE = Stage(
+    name="tokenizer",
+    script="launch.train_tokenizer",
+    after=(prepare_documents.STAGE,),
+    settings=lambda experiment: {"tokenizer": experiment.tokenizer},
+    make=make,
+    outputs=("tokenizer",),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

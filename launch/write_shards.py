@@ -1,0 +1,33 @@
+"""Turns the documents into token shards: records of fixed length, split into train and val, with a manifest."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import prepare_documents, train_tokenizer
+from launch.stage import Stage, run_stage_command
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from data_prep.shards import write_shards
+    from lm.tokenizer import load
+
+    manifest = write_shards(workdir / "documents", load(workdir / "tokenizer"), out / "tokens", experiment.shards)
+    for name, split in manifest.splits.items():
+        print(
+            f"shards: {name}: {split.documents:,} documents, {split.tokens:,} tokens "
+            f"({split.text_bytes / split.tokens:.2f} bytes per token), {split.records:,} records "
+            f"in {len(split.shards)} shards"
+        )
+
+
+STAGE = Stage(
+    name="shards",
+    script="launch.write_shards",
+    after=(prepare_documents.STAGE, train_tokenizer.STAGE),
+    settings=lambda experiment: {"shards": experiment.shards},
+    make=make,
+    outputs=("tokens",),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

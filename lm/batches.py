@@ -1,0 +1,232 @@
+"""Token shards -> Batch, as a pure function of (shards, seed, step), by Grain.
+
+A window is `context_length` tokens of a record and the token that follows them; the windows of a shard cover its
+stream, so that every token but the first of each shard is a target exactly once an epoch. Each epoch has its own order,
+drawn from the seed; batches are consecutive windows of that order, over the ends of epochs.
+
+Axes: B sequences of a batch, T positions (context_length).
+"""
+
+import bisect
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from lm.errors import InputError, UsageError
+from lm.records import MANIFEST, Manifest, SequenceRecord, Split, from_bytes, read_manifest
+
+
+class Batch(NamedTuple):
+    """What one training step sees; being a tuple, it is a pytree."""
+
+    inputs_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    """Token ids; 0 on padding."""
+    targets_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    """The token that follows each input; 0 where none does."""
+    segment_ids_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    """Which document of the window the input is from, numbered from 1; 0 on padding."""
+    weights_BT: Float32[np.ndarray, "B T"]  # noqa: N815
+    """1 where the target is a token of the stream, 0 where there is none."""
+
+
+class BatchSource:
+    """Batches from one split of a folder of shards.
+
+    Raises UsageError when the split or the context length does not fit the shards, or when they were written with
+    another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file is missing, has
+    another size, or cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        context_length: int,
+        batch_size: int,
+        seed: int,
+        loader_threads: int,
+        tokenizer_fingerprint: str | None = None,
+    ):
+        self.folder, self.context_length, self.batch_size = folder, context_length, batch_size
+        self.loader_threads = loader_threads
+        self.manifest = read_manifest(folder)
+        check_request(self.manifest, folder, split, context_length, tokenizer_fingerprint)
+        self.split: Split = self.manifest.splits[split]
+        self._windows = Windows(folder, self.split, self.manifest.record_length, context_length)
+        self._order = order_of_windows(len(self._windows), seed, batch_size)
+        self._batches = self._order.map(self._read)
+
+    @property
+    def windows(self) -> int:
+        """Windows of one epoch."""
+        return len(self._windows)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Targets of one epoch: all tokens but the first of each shard."""
+        return sum(max(shard.tokens - 1, 0) for shard in self.split.shards)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
+        return self._batches[step]
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads."""
+        import grain
+
+        options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
+        iterator = iter(self._batches.to_iter_dataset(options))
+        iterator.set_state({"next_index": start_step})
+        return iterator
+
+    def documents(self, step: int) -> list[set[int]]:
+        """For each sequence of batch(step), the documents of its inputs: rows of tokens/documents.parquet."""
+        return [self._windows.documents(window) for window in self._order[step].tolist()]
+
+    def sequential_windows(self) -> Iterator[Batch]:
+        """Every window once, in the order of the shards; the last batch is filled up with rows of zeros."""
+        for numbers in itertools.batched(range(self.windows), self.batch_size):
+            batch = self._read(np.array(numbers))
+            missing = self.batch_size - len(numbers)
+            yield Batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
+
+    def _read(self, numbers: np.ndarray) -> Batch:
+        rows = [self._windows[number] for number in numbers.tolist()]
+        return Batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+
+
+def document_stream(
+    folder: Path, split: str, tokenizer_fingerprint: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
+
+    For splits that fit in memory. Raises as BatchSource does.
+    """
+    manifest = read_manifest(folder)
+    length = manifest.record_length
+    check_request(manifest, folder, split, length, tokenizer_fingerprint)
+    windows = Windows(folder, manifest.splits[split], length, length)  # a window is a record
+    tokens, documents = [], []
+    for index in range(len(windows)):
+        record = windows.record(index)
+        start = 0 if index in windows.first_records else 1  # the first token was the last of the record before
+        lengths = np.diff(record.segment_starts.astype(np.int64), append=record.valid)
+        tokens.append(record.tokens[start : record.valid])
+        documents.append(np.repeat(record.document_ids, lengths)[start:])
+    return np.concatenate(tokens).astype(np.int64), np.concatenate(documents).astype(np.int64)
+
+
+def check_request(
+    manifest: Manifest, folder: Path, split: str, context_length: int, tokenizer_fingerprint: str | None
+) -> None:
+    """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
+    if split not in manifest.splits:
+        raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
+    if manifest.record_length % context_length:
+        raise UsageError(
+            f"A context of {context_length} tokens does not divide the records of {manifest.record_length} in {folder}."
+            " Choose a context_length that does, or write shards with another record_length."
+        )
+    if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
+        raise UsageError(
+            f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
+            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards"
+        )
+    for shard in manifest.splits[split].shards:
+        path = folder / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise InputError(
+                f"{path} {found}, but {MANIFEST} says {shard.bytes} bytes. "
+                "Delete the folder and write the shards again: python -m launch.write_shards"
+            )
+
+
+def order_of_windows(windows: int, seed: int, batch_size: int):
+    """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step."""
+    import grain
+
+    order = grain.MapDataset.range(windows).seed(seed).shuffle().repeat()
+    return order.batch(batch_size, batch_fn=lambda numbers: np.array(numbers, np.int64))
+
+
+class Windows:
+    """Random access to the windows of a split: a row of each of Batch's arrays.
+
+    A shard's windows number ceil((tokens - 1) / context_length): those that would hold padding alone are left out.
+    """
+
+    def __init__(self, folder: Path, split: Split, record_length: int, context_length: int):
+        import grain
+
+        self.context_length, self.per_record = context_length, record_length // context_length
+        shards = [shard for shard in split.shards if shard.records]
+        if not shards:
+            raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
+        try:
+            self._source = grain.sources.ArrayRecordDataSource([str(folder / shard.file) for shard in shards])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"The shards in {folder} cannot be read: {error}. {WRITE_AGAIN}") from error
+        records = sum(shard.records for shard in shards)
+        if len(self._source) != records:
+            raise InputError(
+                f"The shards in {folder} hold {len(self._source)} records, but {MANIFEST} says {records}. {WRITE_AGAIN}"
+            )
+        self.first_records = list(itertools.accumulate((shard.records for shard in shards), initial=0))
+        counts = [-(-(shard.tokens - 1) // context_length) for shard in shards]
+        self._first_window = list(itertools.accumulate(counts, initial=0))
+
+    def __len__(self) -> int:
+        return self._first_window[-1]
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(inputs, targets, segment ids, weights), each (context_length,)."""
+        record, start = self._locate(number)
+        return cut_window(record, start, self.context_length)
+
+    def documents(self, number: int) -> set[int]:
+        """The documents of the window's inputs."""
+        record, start = self._locate(number)
+        end = min(start + self.context_length, record.valid)
+        first, last = np.searchsorted(record.segment_starts, [start, end - 1], side="right")
+        return set(record.document_ids[first - 1 : last].tolist())
+
+    def _locate(self, number: int) -> tuple[SequenceRecord, int]:
+        """(the record that holds the window, where in it the window starts)."""
+        shard = bisect.bisect_right(self._first_window, number) - 1
+        record, part = divmod(number - self._first_window[shard], self.per_record)
+        return self.record(self.first_records[shard] + record), part * self.context_length
+
+    def record(self, index: int) -> SequenceRecord:
+        """Record `index`, over all shards. Raises InputError when it is damaged."""
+        try:
+            return from_bytes(self._source[index])
+        except (InputError, RuntimeError, ValueError) as error:
+            raise InputError(f"Record {index} of the shards cannot be read: {error} {WRITE_AGAIN}") from error
+
+
+WRITE_AGAIN = "Delete the tokens folder and write it again: python -m launch.write_shards"
+
+
+@functools.cache
+def _positions(context_length: int) -> np.ndarray:
+    return np.arange(context_length)
+
+
+def cut_window(
+    record: SequenceRecord, start: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(inputs, targets, segment ids, weights), each (length,), of record.tokens[start : start + length + 1]."""
+    positions = start + _positions(length)
+    tokens = record.tokens[start : start + length + 1].astype(np.int32)
+    segments = np.searchsorted(record.segment_starts, positions, side="right").astype(np.int32)
+    segments -= segments[0] - 1
+    segments[positions >= record.valid] = 0
+    weights = (positions + 1 < record.valid).astype(np.float32)
+    return tokens[:-1], tokens[1:], segments, weights

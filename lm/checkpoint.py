@@ -1,0 +1,107 @@
+"""Checkpoints: the whole TrainState under plain names, by Orbax, whole or absent.
+
+A checkpoint has two items: `model`, the parameters, and `training`, the step and the optimizer's state. Each is a flat
+{name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes, so that a checkpoint
+outlives a refactoring and other programs can read it.
+"""
+
+from pathlib import Path
+from typing import cast
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.model.transformer import Transformer
+from lm.sharding import is_parameter
+from lm.train_state import TrainState
+
+
+def part_name(key: object) -> str:
+    """The plain name of one step of a tree path."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def named_leaves(tree: object) -> dict[str, jax.Array]:
+    """{"blocks.0.mlp.up.weight": array, ...} in tree order."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
+    return {
+        ".".join(part_name(key) for key in path): leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
+        for path, leaf in leaves
+    }
+
+
+def replace_leaves[Tree](tree: Tree, named: dict[str, jax.Array]) -> Tree:
+    """`tree` with every leaf taken from `named`, under the names that `named_leaves` gives."""
+    return jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in named_leaves(tree)])
+
+
+def items_of(state: TrainState) -> dict[str, object]:
+    return {"model": state.model, "training": {"step": state.step, "optimizer": state.optimizer_state}}
+
+
+class Checkpoints:
+    """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
+
+    def __init__(self, folder: Path, kept: int):
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=kept, enable_async_checkpointing=True)
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("model", "training"))
+
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint's step, or None."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: TrainState) -> None:
+        items = {name: ocp.args.StandardSave(named_leaves(item)) for name, item in items_of(state).items()}
+        self.manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state saved at `step`, laid out on the devices as `like` is. Raises InputError when it is of another model."""
+        items = self.restore_items(step, items_of(like))
+        training = cast(dict, items["training"])
+        return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"])
+
+    def restore_items(self, step: int, like: dict[str, object]) -> dict[str, object]:
+        """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with shardings)."""
+        arguments = {}
+        for name, tree in like.items():
+            abstract = {
+                key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in named_leaves(tree).items()
+            }
+            arguments[name] = ocp.args.StandardRestore(abstract)
+        try:
+            restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{self.folder / str(step)} cannot be restored into this model: {error}. "
+                "Use the config that the run was started with, or another --workdir."
+            ) from error
+        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+
+    def close(self) -> None:
+        """Waits until all that was asked for is on disk."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+
+def restore_model(config: ModelConfig, folder: Path) -> Transformer:
+    """The parameters alone of the newest checkpoint in `folder`, whole on the default device.
+
+    Raises InputError when there is none, or when it is of another model.
+    """
+    checkpoints = Checkpoints(folder, kept=1)
+    step = checkpoints.latest_step()
+    if step is None:
+        raise InputError(f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py")
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
+    restored = checkpoints.restore_items(step, {"model": model})["model"]
+    checkpoints.close()
+    return cast(Transformer, restored)

@@ -1,0 +1,1 @@
+"""The transformer: layers, attention, the decoder, and its key-value cache."""

@@ -1,0 +1,85 @@
+"""Causal self-attention with grouped queries (arXiv:2305.13245), confined to one document by segment ids.
+
+Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, G = H / K, C channels of a head.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.config import ModelConfig
+from lm.model.kv_cache import LayerCache
+from lm.model.layers import Linear, rotate
+
+
+def attend(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    visible_BTS: Bool[Array, "B T S"],
+) -> Float[Array, "B T H C"]:
+    """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must see a key."""
+    batch, length, heads, channels = q_BTHC.shape
+    kv_heads = k_BSKC.shape[2]
+    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
+    k_BKSC, v_BKSC = k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
+    scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
+    scores_BKGTS = jnp.where(visible_BTS[:, None, None], scores_BKGTS * channels**-0.5, jnp.finfo(jnp.float32).min)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKC.dtype)
+    out_BKGTC = jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
+    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, channels)
+
+
+def causal_within_documents(segment_ids_BT: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """True where a query may see a key: the same document, and not later."""
+    length = segment_ids_BT.shape[1]
+    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+    return same_BTS & jnp.tril(jnp.ones((length, length), bool))[None]
+
+
+class Attention(nnx.Module):
+    """Projections to queries, keys and values, attention, and the projection back."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
+        keys = jax.random.split(key, 4)
+        bias = config.position == "learned"  # GPT-2's projections carry biases, Llama's do not
+        inner, inner_kv = config.heads * config.head_width, config.kv_heads * config.head_width
+        std = config.initial_std
+        self.query = Linear(config, keys[0], (config.width, inner), ("width", "heads"), std=std, bias=bias)
+        self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
+        self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
+        self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
+        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        self.theta = config.rope_theta if config.position == "rope" else None
+
+    def project(
+        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"]
+    ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
+        """Queries, keys (both turned to their positions) and values."""
+        batch, length, _ = x_BTD.shape
+        q_BTHC = self.query(x_BTD).reshape(batch, length, self.heads, self.head_width)
+        k_BTKC = self.key(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
+        v_BTKC = self.value(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
+        if self.theta is not None:
+            q_BTHC, k_BTKC = rotate(q_BTHC, positions_BT, self.theta), rotate(k_BTKC, positions_BT, self.theta)
+        return q_BTHC, k_BTKC, v_BTKC
+
+    def __call__(
+        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"], visible_BTS: Bool[Array, "B T T"]
+    ) -> Float[Array, "B T D"]:
+        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, positions_BT)
+        out_BTHC = attend(q_BTHC, k_BTKC, v_BTKC, visible_BTS)
+        return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
+
+    def decode(
+        self, x_B1D: Float[Array, "B 1 D"], position: Int[Array, ""], cache: LayerCache
+    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
+        """The same for one new token at `position`, whose key and value join the cache."""
+        batch, capacity = cache.keys_BSKC.shape[:2]
+        q_B1HC, k_B1KC, v_B1KC = self.project(x_B1D, jnp.full((batch, 1), position))
+        keys_BSKC = jax.lax.dynamic_update_slice_in_dim(cache.keys_BSKC, k_B1KC, position, axis=1)
+        values_BSKC = jax.lax.dynamic_update_slice_in_dim(cache.values_BSKC, v_B1KC, position, axis=1)
+        seen_S = jnp.arange(capacity) <= position
+        out_B1HC = attend(q_B1HC, keys_BSKC, values_BSKC, jnp.broadcast_to(seen_S[None, None], (batch, 1, capacity)))
+        return self.out(out_B1HC.reshape(batch, 1, -1)), LayerCache(keys_BSKC, values_BSKC)

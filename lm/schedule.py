@@ -1,0 +1,22 @@
+"""Learning rate by step."""
+
+import jax
+import optax
+
+from lm.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear from 0 to the peak over the warm-up, then a cosine to the final rate at `steps` (arXiv:1608.03983).
+
+    The first update already moves: step s of the warm-up has (s + 1) / warmup_steps of the peak.
+    """
+    cosine = optax.cosine_decay_schedule(
+        config.learning_rate, steps - config.warmup_steps, alpha=config.final_learning_rate / config.learning_rate
+    )
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        warm = config.learning_rate * (step + 1) / max(config.warmup_steps, 1)
+        return jax.numpy.where(step < config.warmup_steps, warm, cosine(step - config.warmup_steps))
+
+    return rate

@@ -1,0 +1,82 @@
+"""The device mesh, and the one table from the model's logical axes to the mesh's axes.
+
+Every parameter names its logical axes where it is made (lm.model.layers.parameter); this file alone says over which devices
+each is cut. XLA's partitioner (Auto axes) then chooses the communication.
+"""
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lm.config import MeshConfig, ModelConfig
+from lm.errors import UsageError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+RULES: dict[str, str | None] = {
+    "vocabulary": "tensor",
+    "width": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "position": None,
+}
+BATCH = PartitionSpec(("data", "fsdp"))  # sequences are cut over every device that does not hold part of a layer
+
+
+def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
+    """A ("data", "fsdp", "tensor") mesh over all devices; what fsdp and tensor leave over is data.
+
+    Raises UsageError when the devices, the model or the batch cannot be divided that way.
+    """
+    devices = jax.devices() if devices is None else devices
+    inner = config.fsdp * config.tensor
+    if len(devices) % inner:
+        raise UsageError(
+            f"train.mesh: fsdp = {config.fsdp} times tensor = {config.tensor} does not divide the {len(devices)} devices "
+            f"({devices[0].device_kind}). Choose factors of {len(devices)}."
+        )
+    sizes = {"data": len(devices) // inner, "fsdp": config.fsdp, "tensor": config.tensor}
+    for field, axis in (
+        ("vocabulary_size", "tensor"),
+        ("heads", "tensor"),
+        ("kv_heads", "tensor"),
+        ("mlp_width", "tensor"),
+        ("width", "fsdp"),
+    ):
+        if getattr(model, field) % sizes[axis]:
+            raise UsageError(
+                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does not "
+                "divide it. Change one of the two."
+            )
+    if batch_size % (sizes["data"] * sizes["fsdp"]):
+        raise UsageError(
+            f"train.batch_size = {batch_size} sequences cannot be cut over data x fsdp = {sizes['data']} x {sizes['fsdp']} "
+            "devices. Make it a multiple of their product."
+        )
+    grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def is_parameter(node: object) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def shardings(tree: object, mesh: Mesh) -> object:
+    """The NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their moments by
+    RULES, anything else whole on every device."""
+
+    def of(node: object) -> object:
+        if not is_parameter(node):
+            return NamedSharding(mesh, PartitionSpec())
+        axes = node.get_metadata()["axes"]  # ty: ignore[unresolved-attribute]
+        spec = PartitionSpec(*(RULES[axis] for axis in axes))
+        return jax.tree.map(lambda _: NamedSharding(mesh, spec), node)
+
+    return jax.tree.map(of, tree, is_leaf=is_parameter)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How a (B, T) array of a batch lies on the mesh."""
+    return NamedSharding(mesh, BATCH)

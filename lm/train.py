@@ -1,0 +1,168 @@
+"""A training run, read from top to bottom: data, state, resume, loop."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lm.batches import Batch, BatchSource
+from lm.checkpoint import Checkpoints
+from lm.config import ModelConfig, TrainConfig
+from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
+from lm.flops import count_parameters
+from lm.generate import sample_texts
+from lm.metrics import LiveLine, MetricsLog, duration, write_json
+from lm.model.transformer import Transformer
+from lm.optimizer import make_optimizer
+from lm.schedule import learning_rate
+from lm.sharding import batch_sharding, make_mesh
+from lm.tokenizer.encoding import Tokenizer
+from lm.tokenizer.files import load
+from lm.train_state import initial_state
+from lm.train_step import compile_step
+
+SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished model have temperatures in the config
+
+
+def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
+    """Trains from `run`/tokens and `run`/tokenizer up to config.steps, going on from the newest checkpoint in `run`.
+
+    Leaves checkpoints/, metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step are the
+    same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or a checkpoint that
+    do not fit the config.
+    """
+    # Data
+    tokenizer = load(run / "tokenizer")
+    source = BatchSource(
+        run / "tokens", "train", model_config.context_length, config.batch_size, config.seed, config.loader_threads,
+        tokenizer.fingerprint,
+    )  # fmt: skip
+    validation = Validation(model_config, config, run / "tokens", tokenizer)
+
+    # State
+    mesh = make_mesh(config.mesh, model_config, config.batch_size)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = initial_state(model_config, optimizer, config.seed, mesh)
+    step_function = compile_step(optimizer, state, mesh)
+    rate = learning_rate(config.optimizer, config.steps)
+    tokens_per_step = config.batch_size * model_config.context_length
+    parameters = count_parameters(model_config)
+    print(
+        f"train: {parameters:,} parameters, {config.steps:,} steps of {tokens_per_step:,} tokens, "
+        f"{source.tokens_per_epoch:,} tokens an epoch, {mesh.devices.size} x {mesh.devices.flat[0].device_kind}",
+        flush=True,
+    )
+
+    # Resume
+    checkpoints = Checkpoints(run / "checkpoints", config.checkpoints_kept)
+    first = checkpoints.latest_step() or 0
+    if first:
+        state = checkpoints.restore(first, state)
+        print(f"train: going on from the checkpoint at step {first:,}", flush=True)
+    log, line = MetricsLog(run, first), LiveLine()
+    remove_later_samples(run / "samples", first)
+
+    # Loop
+    started, before, waited = time.perf_counter(), time.perf_counter(), 0.0
+    batches = timed(source.iterate(first))
+    for step in range(first + 1, config.steps + 1):
+        seconds_waiting, batch = next(batches)
+        waited += seconds_waiting
+        state, metrics = step_function(state, jax.device_put(batch, batch_sharding(mesh)))
+        if step % config.log_every == 0 or step == config.steps:
+            loss = float(metrics["loss"])  # waits for the device
+            seconds = time.perf_counter() - before
+            speed = tokens_per_step * (step - max(first, (step - 1) // config.log_every * config.log_every)) / seconds
+            left = (time.perf_counter() - started) / (step - first) * (config.steps - step)
+            log.write(
+                step,
+                {
+                    "loss": loss,
+                    "gradient_norm": float(metrics["gradient_norm"]),
+                    "learning_rate": float(rate(step - 1)),
+                    "tokens": step * tokens_per_step,
+                    "tokens_per_second": speed,
+                    "seconds": time.perf_counter() - started,
+                    "data_wait_seconds": waited,
+                },
+            )
+            line.show(
+                f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {duration(left)} left"
+            )
+            waited = 0.0
+        last = step == config.steps
+        if step % config.validate_every == 0 or last:
+            loss, bits = validation.run(state.model, mesh)
+            log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
+            line.end()
+            print(f"train: step {step:,}  validation loss {loss:.3f} nats/token, {bits:.3f} bits/byte", flush=True)
+        if step % config.sample_every == 0 or last:
+            text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
+            line.end()
+            print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
+        if step % config.checkpoint_every == 0 or last:
+            checkpoints.save(step, state)
+        if step % config.log_every == 0:
+            before = time.perf_counter()  # validation, samples and saves are not counted as training speed
+    checkpoints.close()
+    log.close()
+
+
+def timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
+    """Each batch with the seconds that were spent waiting for it."""
+    while True:
+        start = time.perf_counter()
+        batch = next(batches)
+        yield time.perf_counter() - start, batch
+
+
+@dataclass
+class Validation:
+    """The same few batches of held-out documents at every call."""
+
+    model_config: ModelConfig
+    config: TrainConfig
+    tokens: Path
+    tokenizer: Tokenizer
+
+    def __post_init__(self):
+        source = BatchSource(
+            self.tokens, "val", self.model_config.context_length, self.config.batch_size, 0, 1, self.tokenizer.fingerprint
+        )
+        self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
+        self.token_losses = compile_token_losses()
+        self.byte_lengths = byte_lengths(self.tokenizer)
+
+    def run(self, model: Transformer, mesh: Mesh) -> tuple[float, float]:
+        """(mean loss in nats per token, bits per byte of text)."""
+        nats = tokens = text_bytes = 0.0
+        for batch in self.batches:
+            losses_BT = np.asarray(self.token_losses(model, jax.device_put(batch, batch_sharding(mesh))))
+            nats += float(np.sum(losses_BT, dtype=np.float64))
+            tokens += float(np.sum(batch.weights_BT))
+            text_bytes += float(np.sum(self.byte_lengths[batch.targets_BT] * batch.weights_BT))
+        return nats / tokens, bits_per_byte(nats, text_bytes)
+
+
+def sample(
+    model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, folder: Path
+) -> str:
+    """Saves and returns a sample; its randomness depends on the seed and the step alone."""
+    key = jax.random.fold_in(jax.random.key(config.seed), step)
+    (text,) = sample_texts(
+        model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
+    )
+    row = {"step": step, "prompt": config.sample_prompt, "temperature": SAMPLE_TEMPERATURE, "text": text}
+    write_json(folder / f"step-{step:08d}.json", row)
+    return text
+
+
+def remove_later_samples(folder: Path, step: int) -> None:
+    """Takes away samples that an interrupted run took after its last checkpoint; they are taken again."""
+    for path in folder.glob("step-*.json"):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink()

@@ -1,0 +1,32 @@
+"""All that a training run is at one moment."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from lm.config import ModelConfig
+from lm.model.transformer import Transformer
+from lm.sharding import shardings
+
+
+class TrainState(NamedTuple):
+    """A pytree: step, parameters, optimizer state. With the seed and the shards, the step decides all data to come."""
+
+    step: Int[Array, ""]
+    """Updates made so far; also the number of the next batch."""
+    model: Transformer
+    optimizer_state: optax.OptState
+
+
+def initial_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+    """Freshly initialised, each device making only its own part."""
+
+    def make() -> TrainState:
+        model = Transformer(config, jax.random.key(seed))
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model))
+
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))()

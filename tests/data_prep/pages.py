@@ -1,0 +1,39 @@
+"""Pages and configs that the tests of documents share."""
+
+import dataclasses
+
+from configs.demo import get_config
+from data_prep.config import DocumentsConfig
+from data_prep.documents import Document, WebPage
+
+PROSE = (
+    "The miller set out before dawn with two sacks of grain on his cart, and the road to the village was white with "
+    "frost. He had promised the baker that the flour would be there when the ovens were hot, and he was a man who kept "
+    "his word. On the bridge he met a boy who asked him where the river went when it had passed the last house. "
+    "The miller thought about that for a long while, because nobody had ever asked him such a thing."
+)
+GERMAN = (
+    "Der Müller brach früh auf, und auf seinem Wagen lagen zwei Säcke mit Korn. Die Straße in das Dorf war weiß vom "
+    "Frost. Er hatte dem Bäcker versprochen, dass das Mehl da sein würde, wenn die Öfen heiß sind, und er war ein "
+    "Mann, der sein Wort hielt. Auf der Brücke traf er einen Jungen, der ihn fragte, wohin der Fluss fließt."
+)
+
+
+def demo_config(**changes) -> DocumentsConfig:
+    return dataclasses.replace(get_config().documents, **changes)
+
+
+def document(text: str, url: str = "", language: str = "en", language_score: float = 1.0) -> Document:
+    return Document(text, "id", "dump", url, "2026-01-01T00:00:00Z", "x.warc.gz", language, language_score)
+
+
+def html(*paragraphs: str, title: str = "A page") -> bytes:
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    head = f"<!DOCTYPE html><html><head><title>{title}</title></head>"
+    return f"{head}<body><article>{body}</article></body></html>".encode()
+
+
+def page(body: bytes, url: str = "http://a.example/", content_type: str = "text/html; charset=utf-8") -> WebPage:
+    return WebPage(
+        url=url, id=f"<urn:{url}>", date="2026-01-01T00:00:00Z", content_type=content_type, body=body, file_path="x"
+    )

@@ -1,0 +1,159 @@
+"""From packages or own WARC files to the manifest that the next stage reads, and the stage around it."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from configs.demo_pages import PACKAGES
+from data_prep.config import PagesConfig
+from data_prep.sources import fetch_pages, warc_files
+from data_prep.warc import read_pages, write_pages
+from launch.fetch_pages import STAGE
+from launch.stage import run_stage
+from lm.errors import InputError, UsageError
+from tests.data_prep.loopback_index import LoopbackIndex, serving
+from tests.data_prep.test_packages import NAME, no_proxy, pin, settings  # noqa: F401
+from tests.data_prep.test_warc import page
+
+
+def wheel(pages: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(pages):
+            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.html"), f"<p>Page {number}.</p>")
+            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.txt"), f"Text {number}.")
+    return file.getvalue()
+
+
+def config(**changes) -> PagesConfig:
+    whole = PagesConfig(warc=(), packages=(), pages_per_file=3, unpacked_limit=10**6)
+    return dataclasses.replace(whole, **changes)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def fetched(tmp_path):
+    """fetch(config, name of the run folder) from an index that has a wheel of 7 HTML pages and 7 texts."""
+    data = wheel(7)
+    sha256 = hashlib.sha256(data).hexdigest()
+    pins = (
+        pin(sha256=sha256),
+        pin(sha256=sha256, format="plain_text", pattern="*.txt", address="https://txt.example/"),
+    )
+
+    def fetch(run: str = "run", **changes):
+        quiet = lambda line: None
+        made = config(**({"packages": pins} | changes))
+        return fetch_pages(made, tmp_path / run, quiet, tmp_path / "cache", settings(index.url))
+
+    with serving(LoopbackIndex({NAME: data})) as index:
+        yield fetch
+
+
+def test_packages_become_warc_files_that_the_manifest_tells(fetched, tmp_path):
+    manifest = fetched()
+    assert json.loads((tmp_path / "run/pages/manifest.json").read_text()) == manifest
+    assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
+        (f"pages/sample-{n:05d}.warc.gz", pages) for n, pages in enumerate([3, 3, 1, 3, 3, 1])
+    ]
+    assert [f["bytes"] for f in manifest["files"]] == [p.stat().st_size for p in warc_files(tmp_path / "run")]
+    read = [page for path in warc_files(tmp_path / "run") for page in read_pages(path)]
+    assert len({p.id for p in read}) == len(read) == 14
+    assert read[0].url == "https://sample.example/doc/000.html"
+    html, text = manifest["packages"]
+    assert (html["name"], html["pages"], html["html_bytes"]) == ("sample", 7, 7 * len("<p>Page 0.</p>"))
+    assert html["licence"] == "public domain"
+    assert text["html_bytes"] == sum(len(p.body) for p in read[7:])
+
+
+def test_the_same_bytes_again(fetched, tmp_path):
+    fetched("one")
+    fetched("two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_a_pattern_that_finds_no_page_is_refused(fetched):
+    with pytest.raises(InputError, match=r"No file in .* matches '\*\.pdf'"):
+        fetched(packages=(pin(sha256=hashlib.sha256(wheel(7)).hexdigest(), pattern="*.pdf"),))
+
+
+def test_too_much_in_an_archive_is_refused_and_no_manifest_written(fetched, tmp_path):
+    with pytest.raises(InputError, match="unpacked_limit"):
+        fetched(unpacked_limit=50)
+    assert not (tmp_path / "run/pages/manifest.json").exists()
+
+
+def test_own_files_are_listed_where_they_lie(tmp_path, monkeypatch):
+    for name in ("b", "a", "sub/c"):
+        write_pages(tmp_path / f"own/{name}.warc.gz", [page(0)])
+    monkeypatch.chdir(tmp_path)
+    manifest = fetch_pages(config(warc=("own/**/*.warc.gz", "own/a.*")), tmp_path / "run")
+    expected = [tmp_path / f"own/{name}.warc.gz" for name in ("a", "b", "sub/c")]
+    assert manifest["files"] == [{"path": str(p), "bytes": p.stat().st_size, "pages": None} for p in expected]
+    assert manifest["packages"] == []
+    monkeypatch.chdir("/")
+    assert warc_files(tmp_path / "run") == expected
+
+
+def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
+    write_pages(tmp_path / "a.warc.gz", [page(0)])
+    with pytest.raises(UsageError, match=r"nothing-\*\.warc' matches no file"):
+        fetch_pages(config(warc=(str(tmp_path / "a.*"), str(tmp_path / "nothing-*.warc"))), tmp_path / "run")
+
+
+def test_nothing_asked_for_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="both empty"):
+        fetch_pages(config(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pages_per_file", "unpacked_limit"])
+def test_impossible_numbers_are_refused(name):
+    with pytest.raises(UsageError, match=rf"pages\.{name} is 0"):
+        config(**{name: 0})
+
+
+def test_a_missing_manifest_or_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"launch\.fetch_pages"):
+        warc_files(tmp_path)
+    write_pages(tmp_path / "a.warc.gz", [page(0)])
+    fetch_pages(config(warc=(str(tmp_path / "a.warc.gz"),)), tmp_path / "run")
+    (tmp_path / "a.warc.gz").unlink()
+    with pytest.raises(InputError, match="is gone"):
+        warc_files(tmp_path / "run")
+
+
+def test_the_stage_notices_that_an_own_file_changed(tmp_path):
+    from configs.demo import get_config
+
+    own, run = tmp_path / "a.warc.gz", tmp_path / "run"
+    write_pages(own, [page(0)])
+    experiment = dataclasses.replace(get_config(), pages=config(warc=(str(own),), packages=PACKAGES))
+    assert run_stage(STAGE, experiment, run)
+    assert not run_stage(STAGE, experiment, run)
+    without = dataclasses.replace(experiment, pages=dataclasses.replace(experiment.pages, packages=()))
+    assert not run_stage(STAGE, without, run)  # packages are not used beside own files
+    os.utime(own, ns=(1, 1))
+    with pytest.raises(UsageError, match=r"mtime_ns: \d+ there, 1 asked for"):
+        run_stage(STAGE, experiment, run)
+
+
+def test_the_demos_pins_are_whole():
+    assert len({(p.file_name, p.pattern) for p in PACKAGES}) == len(PACKAGES)
+    assert len({p.address for p in PACKAGES}) == len(PACKAGES)
+    hashes = {p.file_name: p.sha256 for p in PACKAGES}
+    for p in PACKAGES:
+        assert hashes[p.file_name] == p.sha256
+        assert p.name.replace("-", "_") in p.file_name
+        assert p.version in p.file_name
+        assert p.address.startswith("https://")
+        assert p.licence
+        assert p.credit

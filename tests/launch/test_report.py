@@ -1,0 +1,224 @@
+"""The page: whole, self-contained, harmless whatever the corpus holds, and at ease with runs that lack parts."""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+
+import lxml.html
+import pytest
+
+from configs.experiment import load_config
+from data_prep.documents import Rejection
+from launch import report
+from launch.report_page import charts
+from launch.report_page.page import compact, percent, plain, render, seconds, size
+from launch.report_page.run_folder import read_run, summarize
+from lm.errors import InputError
+from tests.launch.run_folder import REPOSITORY, make_document, write_run
+
+HOSTILE = (
+    '</script></style></textarea><script>document.title="owned"</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt;b&gt;'
+)
+PROSE = "The wheel of the mill turns by day and by night, and grinds what the carts have brought. "
+PACKAGE = {
+    "name": "mill-pages", "version": "1.0", "file_name": "mill_pages-1.0.tar.gz", "sha256": "ab" * 32, "licence": "MIT",
+    "credit": "Pages on mills by A. Miller", "address": "https://mill.example/", "pages": 12, "html_bytes": 3_400_000,
+}  # fmt: skip
+METRICS = [
+    *({"step": s, "loss": 6 - s / 20, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 100.0 + s}
+      for s in range(10, 51, 10)),
+    {"step": 50, "validation_loss": 3.6, "validation_bits_per_byte": 1.9},
+]  # fmt: skip
+SAMPLES = [{"step": s, "prompt": "The", "temperature": 0.8, "text": f"The mill at {s}"} for s in (25, 50)]
+FINAL = [{"prompt": "In the", "temperature": t, "text": f"In the end of {t}"} for t in (0.0, 0.8)]
+KEPT = [make_document(i, PROSE * (i % 5 + 3) + f"Mill number {i}.") for i in range(12)]
+DROPPED = [
+    *(Rejection(make_document(100 + i, "Too short."), "gopher_quality", "gopher_short_document") for i in range(4)),
+    Rejection(make_document(200, "", language=""), "extract", "no_text"),
+]
+
+
+def open_page(workdir: Path) -> tuple[str, lxml.html.HtmlElement]:
+    html = render(read_run(workdir))
+    return html, lxml.html.document_fromstring(html)
+
+
+@pytest.fixture(scope="module")
+def full_run(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("full")
+    write_run(workdir, KEPT, DROPPED, [PACKAGE], metrics=METRICS, samples=SAMPLES, final=FINAL)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def full_page(full_run: Path) -> tuple[str, lxml.html.HtmlElement]:
+    return open_page(full_run)
+
+
+def test_the_stage_leaves_its_outputs(full_run: Path, tmp_path: Path):
+    report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
+    assert all((tmp_path / output).exists() for output in report.STAGE.outputs)
+    assert (tmp_path / "report/index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_summary_holds_the_run_in_figures(full_run: Path):
+    summary = summarize(read_run(full_run))
+    expected = {
+        "pages_read": 17, "documents_kept": 12, "documents_dropped": {"no_text": 1, "gopher_short_document": 4},
+        "clean_text_bytes": sum(len(document.text) for document in KEPT), "vocabulary_size": 300, "steps": 50,
+        "parameters": 3_456_789, "train_tokens_per_second": 130.0, "validation_loss": 3.1,
+        "validation_bits_per_byte": 1.9, "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8,
+        "seconds": {"pages": 1.5, "shards": 2.0, "train": 65.0},
+    }  # fmt: skip
+    assert {key: summary[key] for key in expected} == expected
+    assert list(summary["seconds"]) == ["pages", "shards", "train"]  # in the order of the path
+    assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "apache-beam"} <= summary["versions"].keys()
+    assert summary["train_tokens"] > summary["validation_tokens"] > 0
+    json.dumps(summary, allow_nan=False)
+
+
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):
+    html, page = full_page
+    assert not page.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
+    assert all(href.startswith("#") for href in page.xpath("//@href"))
+    assert not re.search(r"@import|url\(", html)
+    (script,) = page.xpath("//script")
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    (policy,) = page.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    assert policy.startswith("default-src 'none'")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_the_story_is_told_in_order_with_its_figures(full_page):
+    _, page = full_page
+    assert [section.get("id") for section in page.xpath("//section")] == [f"section-{i}" for i in range(1, 9)]
+    text = " ".join(page.text_content().split())
+    for told in ("17", "12 documents", "3.46 M", "1.90", "gzip needs 2.90", PACKAGE["licence"], PACKAGE["credit"],
+                 "no_text", "gopher_short_document", "Too short.", "host-1.example", "mill at 25", "end of 0.8",
+                 "13.8 MB", "float32", "1 min 5 s"):  # fmt: skip
+        assert told in text, told
+    fingerprint = page.xpath("//code[@class='long']")[0].text
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint)
+
+
+def test_every_chart_has_a_text_and_no_colour_of_its_own(full_page):
+    _, page = full_page
+    drawings = page.xpath("//svg[contains(@class, 'marks')]")
+    assert len(drawings) == 2 * 9  # funnel, lengths, token lengths, compression, seconds, loss and three companions
+    for svg in drawings:
+        assert svg.xpath("ancestor::*[@role='img'][string-length(@aria-label) > 20]")
+        colours = {c for c in svg.xpath(".//@fill | .//@stroke") if c not in ("none", "transparent")}
+        assert all(colour.startswith("var(--") for colour in colours), colours
+    style = page.xpath("//style")[0].text
+    assert set(re.findall(r"var\((--[a-z0-9]+)\)", lxml.html.tostring(page).decode())) <= {
+        *re.findall(r"(--[a-z0-9]+):", style), "--c", "--share",
+    }  # fmt: skip
+
+
+def test_ids_are_unique(full_page):
+    ids = full_page[1].xpath("//@id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_run_gives_the_same_page(full_run: Path, full_page):
+    assert open_page(full_run)[0] == full_page[0]
+
+
+def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
+    kept = [make_document(i, HOSTILE + PROSE * 9, url=f'https://evil.example/"><script>{HOSTILE}') for i in range(3)]
+    dropped = [Rejection(make_document(9, HOSTILE, url='javascript:x("' + HOSTILE, language=HOSTILE), HOSTILE, HOSTILE)]
+    hostile_sample = {"prompt": HOSTILE, "temperature": 0.8, "text": HOSTILE + "\ud800\u202e" + HOSTILE}
+    package = PACKAGE | dict.fromkeys(("name", "version", "file_name", "licence", "credit", "sha256"), HOSTILE)
+    write_run(
+        tmp_path, kept, dropped, [package], metrics=METRICS,
+        samples=[hostile_sample | {"step": step} for step in (25, 50)], final=[hostile_sample],
+    )  # fmt: skip
+    html, page = open_page(tmp_path)
+    html.encode()  # a lone surrogate is gone
+    assert len(page.xpath("//script")) == len(page.xpath("//style")) == 1
+    assert not page.xpath(
+        "//img | //b[not(ancestor::div[contains(@class, 'sample')])] | //@*[starts-with(name(), 'on')]"
+    )
+    assert all(href.startswith("#") for href in page.xpath("//@href"))
+    assert page.xpath("//title")[0].text.endswith("run report")
+    assert any(HOSTILE in "".join(text.itertext()) for text in page.xpath("//blockquote"))  # shown, letter by letter
+    assert HOSTILE in "".join(page.xpath("//article")[0].itertext())
+    assert "\u202e" not in html
+
+
+def test_a_run_that_lacks_parts(tmp_path: Path):
+    write_run(tmp_path, KEPT[:1], [], vocabulary_size=257, metrics=[])
+    _, page = open_page(tmp_path)
+    text = " ".join(page.text_content().split())
+    for told in ("WARC file of your own", "Nothing: all 1 pages became documents", "No line of training was logged",
+                 "No sample was taken during training", "No sample was asked for"):  # fmt: skip
+        assert told in text, told
+    summary = summarize(read_run(tmp_path))
+    assert (summary["steps"], summary["train_tokens_per_second"], summary["documents_dropped"]) == (0, None, {})
+
+
+def test_one_line_of_metrics_is_a_point(tmp_path: Path):
+    write_run(tmp_path, KEPT, DROPPED)
+    _, page = open_page(tmp_path)
+    readouts = [json.loads(value) for value in page.xpath("//@data-readout")]
+    assert [one["series"][0]["points"] for one in readouts] == [[[10, 5.0]], [[10, 1e-3]], [[10, 1.0]], [[10, 900.0]]]
+
+
+def test_a_run_that_diverged_still_has_a_report(tmp_path: Path):
+    metrics = [
+        *METRICS,
+        {"step": 60, "loss": math.nan, "learning_rate": 1e-3},
+        {"step": 60, "validation_loss": math.inf},
+    ]
+    bad = {"validation_loss": math.nan, "validation_bits_per_byte": math.nan}
+    write_run(tmp_path, KEPT, DROPPED, metrics=metrics, samples=SAMPLES, evaluation=bad)
+    html, page = open_page(tmp_path)
+    assert "NaN" not in html
+    assert not re.search(r"\bnan\b", page.text_content())
+    summary = json.loads(json.dumps(summarize(read_run(tmp_path)), allow_nan=False))
+    assert (summary["validation_loss"], summary["validation_bits_per_byte"]) == (None, None)
+
+
+def test_a_missing_file_is_named_with_the_script_that_makes_it(full_run: Path, tmp_path: Path):
+    write_run(tmp_path, KEPT, DROPPED)
+    (tmp_path / "evaluation.json").unlink()
+    with pytest.raises(InputError, match=r"evaluation\.json.*launch\.evaluate"):
+        read_run(tmp_path)
+
+
+def test_a_long_curve_is_thinned_to_its_means():
+    points = tuple((float(step), float(step % 2)) for step in range(10_000))
+    thinned = charts.thin(points)
+    assert len(thinned) == charts.POINTS
+    assert thinned[-1][0] == 9999.0
+    assert all(0.4 < y < 0.6 for _, y in thinned)
+    assert charts.thin(points[:100]) == list(points[:100])
+
+
+def test_the_readout_and_the_drawing_agree_on_where_a_point_lies():
+    series = [charts.Series("a", "var(--accent)", ((0.0, 1.0), (50.0, 3.0), (100.0, 2.0)))]
+    drawings, readout = charts.curves(series, 200, from_zero=False)
+    for drawing in drawings:
+        (low, high), (_, last) = readout["y"], readout["x"]
+        (path,) = re.findall(r'aria-roledescription="line mark" d="([^"]+)"', drawing.svg)
+        drawn = [tuple(map(float, pair.split(","))) for pair in re.findall(r"[-\d.]+,[-\d.]+", path)]
+        wanted = [(x / last * drawing.width, (high - y) / (high - low) * drawing.height) for x, y in series[0].points]
+        assert [pytest.approx(point, abs=0.01) for point in wanted] == drawn
+        assert f"translate({drawing.left},{drawing.top})" in drawing.svg
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (compact(1_234_567), "1.23 M"), (compact(8192), "8,192"), (compact(12_345), "12.3 k"), (compact(math.nan), "–"),
+        (compact(999_999), "1,000 k"), (compact(2.5e9), "2.5 B"), (size(999), "999 B"), (size(8_192_000), "8.19 MB"),
+        (seconds(9.84), "9.8 s"), (seconds(75.2), "1 min 15 s"), (seconds(3720), "1 h 2 min"),
+        (percent(1, 3), "33.3 %"),
+        (percent(1, 10**6), "< 0.1 %"), (percent(0, 0), "0.0 %"), (plain("a\0b\u202ec\n"), "a\ufffdb\ufffdc\n"),
+    ],
+)  # fmt: skip
+def test_numbers_and_texts_as_shown(shown: str, expected: str):
+    assert shown == expected

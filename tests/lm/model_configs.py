@@ -1,0 +1,15 @@
+"""Small models of both families for tests."""
+
+import dataclasses
+
+from lm.config import ModelConfig
+
+LLAMA = ModelConfig(
+    vocabulary_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
+    position="rope", mlp="swiglu", tie_embeddings=True, rope_theta=10_000.0, norm_epsilon=1e-5, initial_std=0.2,
+    parameter_dtype="float32", compute_dtype="float32",
+)  # fmt: skip
+GPT2 = dataclasses.replace(
+    LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", tie_embeddings=False
+)  # untied, so that both heads are tested
+FAMILIES = {"llama": LLAMA, "gpt2": GPT2}

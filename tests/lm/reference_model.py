@@ -1,0 +1,71 @@
+"""The transformer once more, in NumPy and float64, written apart from lm.model for parity: loops over rows and heads."""
+
+import math
+
+import numpy as np
+
+
+def array(parameter):
+    return np.asarray(parameter[...], np.float64)
+
+
+def linear(layer, x):
+    y = x @ array(layer.weight)
+    return y if layer.bias is None else y + array(layer.bias)
+
+
+def norm(config, layer, x):
+    if config.norm == "rmsnorm":
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale)
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale) + array(layer.bias)
+
+
+def rotated(x, position, theta):
+    """Complex multiplication of the pairs (c, c + C/2)."""
+    half = len(x) // 2
+    pairs = x[:half] + 1j * x[half:]
+    turned = pairs * np.exp(1j * position / theta ** (np.arange(half) / half))
+    return np.concatenate([turned.real, turned.imag])
+
+
+def attention(config, layer, x, segments):
+    length, channels, group = len(x), config.head_width, config.heads // config.kv_heads
+    q = linear(layer.query, x).reshape(length, config.heads, channels)
+    k = linear(layer.key, x).reshape(length, config.kv_heads, channels)
+    v = linear(layer.value, x).reshape(length, config.kv_heads, channels)
+    out = np.zeros((length, config.heads, channels))
+    for head in range(config.heads):
+        for t in range(length):
+            seen = [s for s in range(t + 1) if segments[s] == segments[t]]
+            query, keys = q[t, head], [k[s, head // group] for s in seen]
+            if config.position == "rope":
+                query = rotated(query, t, config.rope_theta)
+                keys = [rotated(key, s, config.rope_theta) for key, s in zip(keys, seen, strict=True)]
+            scores = np.array([query @ key for key in keys]) / math.sqrt(channels)
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            out[t, head] = sum(w * v[s, head // group] for w, s in zip(weights, seen, strict=True))
+    return linear(layer.out, out.reshape(length, -1))
+
+
+def mlp(config, layer, x):
+    if config.mlp == "swiglu":
+        gate = linear(layer.gate, x)
+        return linear(layer.down, gate / (1 + np.exp(-gate)) * linear(layer.up, x))
+    h = linear(layer.up, x)
+    return linear(layer.down, h * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))))
+
+
+def logits(config, model, tokens_BT, segments_BT):
+    rows = []
+    for tokens, segments in zip(tokens_BT, segments_BT, strict=True):
+        x = array(model.embedding)[tokens]
+        if config.position == "learned":
+            x = x + array(model.positions)[: len(tokens)]
+        for block in model.blocks:
+            x = x + attention(config, block.attention, norm(config, block.attention_norm, x), segments)
+            x = x + mlp(config, block.mlp, norm(config, block.mlp_norm, x))
+        x = norm(config, model.norm, x)
+        rows.append(x @ array(model.embedding).T if model.head is None else linear(model.head, x))
+    return np.stack(rows)

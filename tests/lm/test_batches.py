@@ -1,0 +1,282 @@
+"""batch(step) is pure, an epoch is every window once, and each row is what a naive reading of the stream gives.
+
+The shards here are written by a reference of the tests' own: a stream as one array, cut by slicing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
+
+from lm.batches import BatchSource, document_stream
+from lm.errors import InputError, UsageError
+from lm.records import Manifest, SequenceRecord, Shard, Split, read_manifest, to_bytes
+
+REPOSITORY = Path(__file__).parents[2]
+LENGTH, CONTEXT, BATCH = 24, 8, 3  # three windows a record
+Stream = tuple[np.ndarray, np.ndarray]
+"""(tokens, the document of each) of one shard."""
+
+
+def random_stream(seed: int, size: int, first_token: int, first_document: int) -> Stream:
+    """Tokens that all differ, in documents of 1 to 20 tokens."""
+    generator = np.random.default_rng(seed)
+    documents = np.repeat(np.arange(size), generator.integers(1, 20, size))[:size]
+    return first_token + np.arange(size), first_document + documents
+
+
+# Ends: in the middle of a window, at the end of a record, one token into a record; and a shard of nothing.
+STREAMS = [
+    random_stream(0, 5 * LENGTH + 1 + 11, 1, 0),
+    random_stream(1, 4 * LENGTH + 1, 1000, 200),
+    (np.zeros(0, np.int64), np.zeros(0, np.int64)),
+    random_stream(2, 3 * LENGTH + 2, 2000, 400),
+]
+
+
+def write_split(folder: Path, name: str, streams: list[Stream], dtype="uint16") -> Split:
+    shards = []
+    for i, (tokens, documents) in enumerate(streams):
+        path = folder / f"{name}-{i:05d}-of-{len(streams):05d}.array_record"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        starts = range(0, max(len(tokens) - 1, 0), LENGTH)
+        for start in starts:
+            part, owners = tokens[start : start + LENGTH + 1], documents[start : start + LENGTH + 1]
+            segments = np.flatnonzero(np.diff(owners, prepend=-1))
+            padded = np.pad(part, (0, LENGTH + 1 - len(part))).astype(dtype)
+            writer.write(to_bytes(SequenceRecord(padded, len(part), segments, owners[segments])))
+        writer.close()
+        data = path.read_bytes()
+        count = len(set(documents.tolist()))
+        digest = hashlib.sha256(data).hexdigest()
+        shards.append(Shard(path.name, len(starts), len(data), digest, count, len(tokens), 4 * len(tokens)))
+    sums = [sum(getattr(s, field) for s in shards) for field in ("documents", "tokens", "text_bytes", "records")]
+    return Split(*sums, tuple(shards))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    splits = {"train": write_split(folder, "train", STREAMS), "val": write_split(folder, "val", STREAMS[:1])}
+    (folder / "manifest.json").write_text(Manifest("ab" * 32, 4096, LENGTH, "uint16", splits).to_json())
+    return folder
+
+
+def source(folder: Path, split="train", context=CONTEXT, batch=BATCH, seed=0, threads=2) -> BatchSource:
+    return BatchSource(folder, split, context, batch, seed, threads, "ab" * 32)
+
+
+def same(a, b) -> bool:
+    return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def naive_rows(context: int) -> dict[int, tuple]:
+    """{first token: (inputs, targets, segment ids, weights, documents)} of every window with a target."""
+    rows = {}
+    for tokens, documents in STREAMS:
+        for start in range(0, len(tokens) - 1, context):
+            inputs, targets, segments, weights, seen = [], [], [], [], []
+            for position in range(start, start + context):
+                real = position < len(tokens)
+                if real and documents[position] not in seen:
+                    seen.append(documents[position])
+                inputs.append(tokens[position] if real else 0)
+                segments.append(len(seen) if real else 0)
+                weights.append(float(position + 1 < len(tokens)))
+                targets.append(tokens[position + 1] if weights[-1] else 0)
+            rows[int(tokens[start])] = (inputs, targets, segments, weights, set(seen))
+    return rows
+
+
+@pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH])
+def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, context):
+    expected = naive_rows(context)
+    batches = source(folder, context=context, batch=1)
+    assert batches.windows == len(expected)
+    for epoch in range(2):
+        found = {}
+        for step in range(epoch * batches.windows, (epoch + 1) * batches.windows):
+            batch = batches.batch(step)
+            assert [a.dtype.name for a in batch] == ["int32", "int32", "int32", "float32"]
+            assert [a.shape for a in batch] == [(1, context)] * 4
+            (documents,) = batches.documents(step)
+            found[int(batch.inputs_BT[0, 0])] = (*(array[0].tolist() for array in batch), documents)
+        assert found == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+def test_every_token_is_a_target_once_an_epoch_across_batches(folder, batch_size):
+    """Also where batches reach over the ends of epochs, or hold several."""
+    batches = source(folder, batch=batch_size)
+    targets = sorted(token for tokens, _ in STREAMS for token in tokens[1:].tolist())
+    assert batches.tokens_per_epoch == len(targets)
+    rows = []
+    for step in range(-(-3 * batches.windows // batch_size)):
+        batch = batches.batch(step)
+        rows += [t[w == 1].tolist() for t, w in zip(batch.targets_BT, batch.weights_BT, strict=True)]
+    epochs = [rows[i * batches.windows : (i + 1) * batches.windows] for i in range(3)]
+    for epoch in epochs:
+        assert sorted(token for row in epoch for token in row) == targets
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]  # each in an order of its own
+
+
+def test_steps_in_any_order_are_the_same_batches(folder):
+    steps = [40, 3, 0, 3, 17, 2**40, 40, 1]
+    forwards = {step: source(folder).batch(step) for step in sorted(set(steps))}
+    one = source(folder)
+    assert all(same(one.batch(step), forwards[step]) for step in steps)
+    assert not same(forwards[0], forwards[1])
+
+
+def test_seed_decides_the_order(folder):
+    assert same(source(folder, seed=5).batch(2), source(folder, seed=5).batch(2))
+    assert not same(source(folder, seed=5).batch(2), source(folder, seed=6).batch(2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("start", [0, 13])
+def test_iterate_is_batch_of_each_step(folder, threads, start):
+    reference = source(folder)
+    iterator = source(folder, threads=threads).iterate(start)
+    for step in range(start, start + 40):
+        assert same(next(iterator), reference.batch(step))
+
+
+def test_another_process_gives_the_same_batches(folder):
+    program = (
+        "import hashlib, sys; from pathlib import Path; from lm.batches import BatchSource\n"
+        "source = BatchSource(Path(sys.argv[1]), 'train', 8, 3, 0, int(sys.argv[2]))\n"
+        "for step in (9, 0, 30): print(hashlib.sha256(b''.join(a.tobytes() for a in source.batch(step))).hexdigest())"
+    )
+    expected = [hashlib.sha256(b"".join(a.tobytes() for a in source(folder).batch(s))).hexdigest() for s in (9, 0, 30)]
+    command = [sys.executable, "-W", "error", "-c", program, str(folder), "7"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert (run.stderr, run.stdout.split()) == ("", expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
+def test_sequential_windows_cover_the_split_in_order(folder, batch_size):
+    batches = list(source(folder, batch=batch_size).sequential_windows())
+    assert all(array.shape == (batch_size, CONTEXT) for batch in batches for array in batch)
+    targets = [batch.targets_BT[batch.weights_BT == 1] for batch in batches]
+    assert np.concatenate(targets).tolist() == [token for tokens, _ in STREAMS for token in tokens[1:].tolist()]
+    last = batches[-1]
+    filler = last.weights_BT.sum(axis=1) == 0
+    assert filler.sum() == -len(naive_rows(CONTEXT)) % batch_size
+    assert not any(array[filler].any() for array in last)
+
+
+def test_document_stream_is_the_stream(folder):
+    tokens, documents = document_stream(folder, "train", "ab" * 32)
+    np.testing.assert_array_equal(tokens, np.concatenate([tokens for tokens, _ in STREAMS]))
+    np.testing.assert_array_equal(documents, np.concatenate([documents for _, documents in STREAMS]))
+
+
+def test_wide_tokens_are_not_cut(tmp_path):
+    tokens = 2**31 - 1 - np.arange(LENGTH + 1)
+    split = write_split(tmp_path, "train", [(tokens, np.zeros(LENGTH + 1, np.int64))], "uint32")
+    (tmp_path / "manifest.json").write_text(Manifest("ab" * 32, 2**31, LENGTH, "uint32", {"train": split}).to_json())
+    batch = source(tmp_path, context=LENGTH, batch=1).batch(0)
+    assert batch.inputs_BT[0].tolist() == tokens[:-1].tolist()
+    assert batch.targets_BT[0].tolist() == tokens[1:].tolist()
+
+
+def test_a_batch_is_a_pytree(folder):
+    import jax
+
+    batch = source(folder).batch(0)
+    assert [leaf.shape for leaf in jax.tree.leaves(batch)] == [(BATCH, CONTEXT)] * 4
+    assert type(jax.tree.map(np.sum, batch)) is type(batch)
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_no_manifest_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json is missing"):
+        source(tmp_path)
+
+
+def test_wrong_requests_are_usage_errors_with_both_values(folder):
+    with pytest.raises(UsageError, match=r"no split 'test' in .* only train, val"):
+        source(folder, "test")
+    with pytest.raises(UsageError, match="context of 7 tokens does not divide the records of 24"):
+        source(folder, context=7)
+    with pytest.raises(UsageError, match="context of 48 tokens does not divide the records of 24"):
+        source(folder, context=48)
+    with pytest.raises(UsageError, match=rf"tokenizer {'ab' * 32}, but this experiment's is {'cd' * 32}"):
+        BatchSource(folder, "train", CONTEXT, BATCH, 0, 1, "cd" * 32)
+    with pytest.raises(UsageError, match="cdcd"):
+        document_stream(folder, "val", "cd" * 32)
+
+
+def test_missing_and_cut_shards_are_input_errors(copy):
+    name = "train-00001-of-00004.array_record"
+    size = (copy / name).stat().st_size
+    (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"{name} has {size - 1} bytes, but manifest\.json says {size} bytes"):
+        source(copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=rf"{name} is missing"):
+        source(copy)
+    source(copy, "val")  # which is whole
+
+
+def test_a_shard_that_is_no_array_record_is_an_input_error(copy):
+    name = "val-00000-of-00001.array_record"
+    (copy / name).write_bytes(bytes((copy / name).stat().st_size))
+    with pytest.raises(InputError, match=r"launch\.write_shards"):
+        source(copy, "val")
+
+
+def test_a_manifest_with_other_counts_is_an_input_error(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["records"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"hold 14 records, but manifest\.json says 15"):
+        source(copy)
+
+
+def test_an_empty_split_is_an_input_error(copy):
+    manifest = read_manifest(copy)
+    empty = dataclasses.replace(manifest.splits["train"], shards=manifest.splits["train"].shards[2:3])
+    (copy / "manifest.json").write_text(dataclasses.replace(manifest, splits={"train": empty}).to_json())
+    with pytest.raises(InputError, match="hold no records"):
+        source(copy)
+
+
+def test_damage_inside_a_shard_is_an_input_error_in_batch_and_iterate(copy):
+    """No bit of the tokens can flip unnoticed: ArrayRecord or the record's own checksum sees it."""
+    name = "val-00000-of-00001.array_record"
+    data = bytearray((copy / name).read_bytes())
+    used = np.flatnonzero(np.frombuffer(data, np.uint8)).tolist()  # the rest of the file's blocks is padding
+    whole = [source(copy, "val", batch=1).batch(step) for step in range(17)]
+    noticed = 0
+    for position in used[:: len(used) // 30]:
+        data[position] ^= 16
+        (copy / name).write_bytes(data)
+        data[position] ^= 16
+        try:
+            damaged = source(copy, "val", batch=1)
+            assert all(same(damaged.batch(step), whole[step]) for step in range(17))
+        except InputError:
+            noticed += 1
+    assert noticed >= 10
+
+    (copy / name).write_bytes(bytes(data).replace(bytes(data)[64:200], bytes(136), 1))
+    with pytest.raises(InputError):
+        iterator = source(copy, "val").iterate(0)
+        for _ in range(20):
+            next(iterator)

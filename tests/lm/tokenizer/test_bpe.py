@@ -1,0 +1,143 @@
+"""train_bpe is the naive algorithm to the byte, and the same whatever the threads and the order of the texts."""
+
+import collections
+import itertools
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import regex
+
+from lm.config import TokenizerConfig
+from lm.errors import UsageError
+from lm.tokenizer import train_bpe
+from lm.tokenizer.bpe import SPLIT_PATTERNS
+from lm.tokenizer.encoding import LONGEST_RUN
+
+REPOSITORY = Path(__file__).parents[3]
+NATURAL = (REPOSITORY / "LICENSE").read_text(
+    encoding="utf-8"
+) + "Größe, naïve – 東京都 and Ёлка; don't, I'LL, 12345\r\n\r\n  x"
+ODD = "aaaaaa aaaaa aaa\u200d 👩‍👩‍👧 \x00\x1c \u0085\u00a0\u3000 ſ's 'ſ ''' \t\t\n \n\nİi̇ ①² ्क"
+
+
+def naive_bpe(texts: list[str], symbols: int, pattern: str) -> list[bytes]:
+    """The algorithm as it is told: count all pairs, join the most frequent one, smallest ids first; and again."""
+    pieces = collections.Counter(tuple(piece.encode()) for text in texts for piece in regex.findall(pattern, text))
+    tokens = [bytes([byte]) for byte in range(256)]
+    while len(tokens) < symbols:
+        pairs = collections.Counter()
+        for piece, count in pieces.items():
+            for pair in itertools.pairwise(piece):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        joined = collections.Counter()
+        for piece, count in pieces.items():
+            joined[join(piece, best, len(tokens))] += count
+        pieces = joined
+        tokens.append(tokens[best[0]] + tokens[best[1]])
+    return tokens
+
+
+def join(piece: tuple[int, ...], pair: tuple[int, int], new: int) -> tuple[int, ...]:
+    out, i = [], 0
+    while i < len(piece):
+        if piece[i : i + 2] == pair:
+            out.append(new)
+            i += 2
+        else:
+            out.append(piece[i])
+            i += 1
+    return tuple(out)
+
+
+def config(vocabulary_size: int, split_pattern="cl100k", train_characters=10**8) -> TokenizerConfig:
+    return TokenizerConfig(vocabulary_size, split_pattern, train_characters)
+
+
+def tie_rich(seed: int) -> list[str]:
+    """Texts over three letters, in which many pairs are equally frequent and runs overlap."""
+    random_ = random.Random(seed)
+    return ["".join(random_.choices("ab\u00e9 ", (5, 4, 2, 3), k=random_.randrange(1, 120))) for _ in range(12)]
+
+
+@pytest.mark.parametrize("pattern", SPLIT_PATTERNS)
+def test_equals_the_naive_algorithm_on_natural_text(pattern):
+    texts = [NATURAL, ODD]
+    trained = train_bpe(texts, config(256 + 250 + 1, pattern))
+    assert list(trained.tokens) == naive_bpe(texts, 256 + 250, SPLIT_PATTERNS[pattern])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_equals_the_naive_algorithm_where_pairs_tie(seed):
+    texts = tie_rich(seed)
+    reference = naive_bpe(texts, 256 + 60, SPLIT_PATTERNS["gpt2"])
+    trained = train_bpe(texts, config(len(reference) + 1, "gpt2"))
+    assert list(trained.tokens) == reference
+
+
+def test_special_token_is_counted_and_last():
+    trained = train_bpe([NATURAL], config(400))
+    assert (trained.vocabulary_size, len(trained.tokens), trained.end_of_text) == (400, 399, 399)
+    assert train_bpe([], config(257)).vocabulary_size == 257  # the bytes alone need no text
+
+
+def test_order_of_texts_does_not_matter():
+    texts = NATURAL.split("\n") + tie_rich(0)
+    shuffled = texts.copy()
+    random.Random(0).shuffle(shuffled)
+    assert shuffled != texts
+    assert train_bpe(texts, config(700)) == train_bpe(shuffled, config(700)) == train_bpe(texts[::-1], config(700))
+
+
+def test_threads_and_processes_do_not_matter():
+    program = (
+        "from lm.tokenizer import train_bpe; from lm.config import TokenizerConfig; from pathlib import Path\n"
+        "texts = Path('LICENSE').read_text(encoding='utf-8').split('\\n') * 30\n"
+        "print(train_bpe(texts, TokenizerConfig(800, 'cl100k', 10**8)).fingerprint)"
+    )
+    found = set()
+    for threads in ("1", "2", "7"):
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+        run = subprocess.run(
+            [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+        )
+        found.add(run.stdout)
+    assert len(found) == 1
+
+
+def test_train_characters_is_an_exact_bound():
+    texts = [NATURAL[:1000], NATURAL[1000:2500], NATURAL[2500:]]
+    bounded = train_bpe(iter(texts), config(350, train_characters=1700))
+    assert (bounded.characters, bounded.documents) == (1700, 2)
+    assert bounded.tokens == train_bpe([texts[0], texts[1][:700]], config(350)).tokens
+    assert bounded.tokens != train_bpe(texts, config(350)).tokens
+
+    def endless():
+        while True:
+            yield NATURAL
+
+    assert train_bpe(endless(), config(300, train_characters=50_000)).characters == 50_000
+
+
+def test_too_little_text_is_a_usage_error_with_both_numbers():
+    with pytest.raises(UsageError, match=r"vocabulary_size = 8192 asks for 7935 merges.* hold only 3\. Set it to 260"):
+        train_bpe(["abcd"], config(8192))
+
+
+@pytest.mark.parametrize("blank", [" ", "\n "])
+def test_endless_white_space_does_not_stop_training(blank):
+    text = blank * (6 * LONGEST_RUN // len(blank)) + "x"
+    trained = train_bpe([text], config(260))
+    assert trained.decode(trained.encode(text)) == text
+
+
+@pytest.mark.parametrize(("size", "characters"), [(256, 10), (300, 0), (300, 700_000_001)])
+def test_impossible_config_is_refused(size, characters):
+    with pytest.raises(UsageError):
+        TokenizerConfig(size, "gpt2", characters)

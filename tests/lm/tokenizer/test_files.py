@@ -1,0 +1,136 @@
+"""A saved tokenizer is the same tokenizer, for us and for Hugging Face's library; a changed folder is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiktoken
+import tiktoken.load
+import tokenizers
+
+from lm.config import TokenizerConfig
+from lm.errors import InputError
+from lm.tokenizer import load, save, train_bpe
+from lm.tokenizer.bpe import SPLIT_PATTERNS
+from lm.tokenizer.files import merged_from
+
+REPOSITORY = Path(__file__).parents[3]
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+# One in 17 of all code points, each beside letters, digits, quotes, blanks and itself.
+CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
+ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
+
+
+def make(pattern="cl100k", size=600):
+    return train_bpe([LICENSE], TokenizerConfig(size, pattern, 10**7))
+
+
+def test_load_gives_back_what_was_saved(tmp_path):
+    save(make(), tmp_path / "new" / "tokenizer")
+    assert load(tmp_path / "new" / "tokenizer") == make()
+    meta = json.loads((tmp_path / "new/tokenizer/meta.json").read_text())
+    assert meta == {
+        "pattern": SPLIT_PATTERNS["cl100k"],
+        "special_tokens": ["<|endoftext|>"],
+        "vocabulary_size": 600,
+        "documents": 1,
+        "characters": len(LICENSE),
+        "fingerprint": make().fingerprint,
+    }
+
+
+def test_the_same_tokenizer_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save(make(), tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["meta.json", "tokenizer.json", "tokenizer.tiktoken"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+@pytest.mark.parametrize("pattern", SPLIT_PATTERNS)
+def test_hugging_face_gives_the_same_ids(tmp_path, pattern):
+    ours = make(pattern)
+    save(ours, tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    theirs.encode_special_tokens = True  # special names in a text are plain text, as ours are
+    assert theirs.get_vocab_size() == 600
+    assert theirs.token_to_id("<|endoftext|>") == ours.end_of_text == 599
+    for text in (LICENSE, ODD, "<|endoftext|> x", "", " ", "\r\n\r\n\t  I'LL don't 'ſ"):
+        ids = ours.encode(text)
+        assert theirs.encode(text).ids == ids
+        assert theirs.decode(ids) == text
+
+
+def test_tiktoken_reads_the_ranks(tmp_path):
+    ours = make()
+    save(ours, tmp_path)
+    ranks = tiktoken.load.load_tiktoken_bpe(str(tmp_path / "tokenizer.tiktoken"))
+    theirs = tiktoken.Encoding("x", pat_str=ours.pattern, mergeable_ranks=ranks, special_tokens={})
+    assert theirs.encode(LICENSE) == ours.encode(LICENSE)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "tokenizer.tiktoken"])
+def test_a_missing_file_is_named(tmp_path, name):
+    save(make(), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=f"{name} is missing.*launch.train_tokenizer"):
+        load(tmp_path)
+
+
+def test_swapped_merges_are_refused_with_both_fingerprints(tmp_path):
+    save(make(), tmp_path)
+    path = tmp_path / "tokenizer.tiktoken"
+    lines = [line.split(" ")[0] for line in path.read_text().splitlines()]
+    lines[400], lines[401] = lines[401], lines[400]
+    path.write_text("".join(f"{line} {rank}\n" for rank, line in enumerate(lines)))
+    with pytest.raises(InputError, match=rf"is [0-9a-f]{{64}}, but meta.json says {make().fingerprint}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("meta.json", "{", ""),
+        ("meta.json", '"pattern"', '"patern"'),
+        ("meta.json", '"<|endoftext|>"', '"<|other|>"'),
+        ("tokenizer.tiktoken", " 300\n", " 301\n"),
+        ("tokenizer.tiktoken", "AA== 0\n", ""),
+        ("tokenizer.tiktoken", "AA== 0\n", "A 0\n"),
+        ("tokenizer.tiktoken", "AA== 0\n", "é 0\n"),
+    ],
+)
+def test_damage_is_an_input_error(tmp_path, name, old, new):
+    save(make(), tmp_path)
+    text = (tmp_path / name).read_text()
+    assert old in text
+    (tmp_path / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("position", range(0, 4000, 97))
+def test_a_flipped_bit_in_the_ranks_is_noticed(tmp_path, position):
+    save(make(), tmp_path)
+    path = tmp_path / "tokenizer.tiktoken"
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        load(tmp_path)
+
+
+def test_merges_are_those_before_the_token():
+    ranks = {b"a": 0, b"b": 1, b"c": 2, b"ab": 3, b"abc": 4}
+    assert merged_from(b"abc", ranks) == (b"ab", b"c")
+    with pytest.raises(ValueError, match="no merge of two tokens"):
+        merged_from(b"cba", {**ranks, b"cba": 5})
+
+
+@pytest.mark.skipif(not (REPOSITORY / "../shared/data/vocab").is_dir(), reason="needs ../shared/data/vocab")
+def test_published_ranks_are_merges_of_two(tmp_path):
+    lines = (REPOSITORY / "../shared/data/vocab/r50k_base.tiktoken").read_text().splitlines()
+    import base64
+
+    ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in lines}
+    assert merged_from(b" the", ranks) == (b" t", b"he")
+    assert all(len(merged_from(token, ranks)) == 2 for token in list(ranks)[256:3000])
