@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import tyro
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError
+from lm.fields import Config
 
 TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Config):
     """One experiment, from web pages to samples."""
 
     pages: PagesConfig
@@ -28,7 +30,7 @@ class Experiment:
     sample: SampleConfig
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         context, record = self.model.context_length, self.shards.record_length
         if record % context:
             raise UsageError(
@@ -53,24 +55,9 @@ class Experiment:
         ):
             if tokens > context:
                 raise UsageError(
-                    f"{name} = {tokens} is more than model.context_length = {context}. Lower it, or lengthen the context."
+                    f"{name} = {tokens} is more than model.context_length = {context}. "
+                    "Lower it, or lengthen the context."
                 )
-
-
-def check_types(config: object, path: str = "") -> None:
-    """Raises UsageError for the first field, at any depth, whose value is not of the annotated type."""
-    from beartype import BeartypeConf
-    from beartype.door import is_bearable
-
-    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
-        value, name = getattr(config, field.name), f"{path}{field.name}"
-        if dataclasses.is_dataclass(value):
-            if isinstance(field.type, type) and not isinstance(value, field.type):
-                raise UsageError(f"{name} must be a {field.type.__name__}, but is {value!r}.")
-            check_types(value, f"{name}.")
-        elif not is_bearable(value, field.type, conf=BeartypeConf(is_pep484_tower=True)):  # an int is a fine float
-            wanted = getattr(field.type, "__name__", str(field.type))
-            raise UsageError(f"{name} must be {wanted}, but is {value!r} ({type(value).__name__}).")
 
 
 def load_config(path: Path) -> Experiment:
@@ -87,8 +74,12 @@ def load_config(path: Path) -> Experiment:
     try:
         spec.loader.exec_module(module)
         experiment = module.get_config()
-    except (TypeError, SyntaxError, ImportError, AttributeError, NameError) as error:
-        raise UsageError(f"{path} gives no config: {type(error).__name__}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except Exception as error:  # whatever a config file does wrong is the user's to mend
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
     if not isinstance(experiment, Experiment):
         raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, but must return an Experiment.")
     return experiment

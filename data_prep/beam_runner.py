@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
-REMOTE_ERROR = re.compile(r".*?^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
+REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
 
 
 def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "PipelineResult":
     """Runs what `build` adds to a new pipeline on `workers` processes of this machine; the result holds its counters.
 
     An InputError or UsageError of a transform is raised as it was, from other processes too. Raises InputError as well
-    when a worker process is killed.
+    when a worker process is killed. Only the main thread may call this.
     """
     with (
         quiet(),
@@ -60,7 +60,10 @@ def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "Pip
             result.wait_until_finish()
         except InputError as error:
             raise type(error)(WHERE.sub("", str(error))) from None
-        except RuntimeError as error:  # the traceback of another process, as text
+        except RuntimeError as error:
+            if WHERE.sub("", str(error)) == "KeyboardInterrupt":  # what Beam makes of Ctrl-C inside a transform
+                raise KeyboardInterrupt from None
+            # Otherwise the traceback of another process, as text.
             if found := REMOTE_ERROR.match(str(error)):
                 kind = {"InputError": InputError, "UsageError": UsageError}[found[1]]
                 raise kind(WHERE.sub("", found[2])) from None
@@ -81,27 +84,33 @@ def worker_command(pids: Path) -> str:
 def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
     """Raises InputError when a worker process ends before its time, for which the runner would wait for ever.
 
-    The runner's thread that waits for a process raises when that was killed, and nobody listens; here the thread's last
-    words end the other workers, and interrupt the main thread.
+    The runner's thread that waits for a process raises when that was killed, and nobody listens. Here the thread's last
+    words end the other workers, and a signal wakes the main thread, which runs the pipeline.
     """
     killed = threading.Event()
-    before = threading.excepthook
+    hook_before = threading.excepthook
 
     def listen(last_words: threading.ExceptHookArgs) -> None:
         code = re.fullmatch(r"Worker subprocess exited with return code (-?\d+)", str(last_words.exc_value))
+        if last_words.exc_type.__module__.startswith("grpc"):
+            return  # a connection that broke for the same cause
         if code is None:
-            before(last_words)
+            hook_before(last_words)
         elif int(code[1]) != -signal.SIGINT and not killed.is_set():  # an interrupt from the terminal reaches all
             killed.set()
             for pid in pids.iterdir():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid.name), signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGUSR1)
 
+    def wake(*_) -> None:
+        raise RuntimeError("a worker process was killed")
+
+    handler_before = signal.signal(signal.SIGUSR1, wake)
     threading.excepthook = listen
     try:
         yield
-    except (KeyboardInterrupt, RuntimeError) as error:
+    except RuntimeError as error:
         if not killed.is_set():
             raise
         raise InputError(
@@ -109,14 +118,15 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
             "command goes on from there. Give it fewer workers if this happens again."
         ) from error
     finally:
-        threading.excepthook = before
+        threading.excepthook = hook_before
+        signal.signal(signal.SIGUSR1, handler_before)
 
 
 @contextlib.contextmanager
 def quiet() -> Generator[None]:
     """Beam logs its own workings and, before it raises them, all errors; none of it is news to the user."""
     before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:

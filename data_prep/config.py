@@ -3,7 +3,6 @@
 Fields marked `speed_only` change how fast a result is made, never the result.
 """
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Literal
@@ -11,12 +10,11 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-
-speed_only = functools.partial(dataclasses.field, metadata={"speed_only": True})
+from lm.fields import Config, speed_only
 
 
 @dataclass(frozen=True)
-class PackagePages:
+class PackagePages(Config):
     """Pages inside one file of the package index, pinned so that nothing else can be taken for it."""
 
     name: str
@@ -41,6 +39,7 @@ class PackagePages:
     """Whom to thank, and what it is."""
 
     def __post_init__(self):
+        super().__post_init__()
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise UsageError(
                 f"pages.packages: sha256 of {self.name} is {self.sha256!r}; give 64 hexadecimal digits in lower case."
@@ -56,7 +55,7 @@ class PackagePages:
 
 
 @dataclass(frozen=True)
-class PagesConfig:
+class PagesConfig(Config):
     """Where the web pages come from: WARC files of one's own, or pages inside pinned packages."""
 
     warc: tuple[str, ...]
@@ -69,13 +68,14 @@ class PagesConfig:
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("pages_per_file", "unpacked_limit"):
             if getattr(self, name) < 1:
                 raise UsageError(f"pages.{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
-class UrlFilterConfig:
+class UrlFilterConfig(Config):
     """Addresses that are not read at all."""
 
     banned_domains: tuple[str, ...]
@@ -95,7 +95,7 @@ class UrlFilterConfig:
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
+class ExtractConfig(Config):
     """Main text out of HTML."""
 
     engine: Literal["trafilatura"]
@@ -110,6 +110,7 @@ class ExtractConfig:
     """Levels of nested elements (at most 255: beyond that the parser silently leaves out the rest of the page)."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not 1 <= self.max_depth <= 255:
             raise UsageError(
                 f"documents.extract.max_depth is {self.max_depth}; the HTML parser reads 1 to 255 levels. "
@@ -120,7 +121,7 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class LanguageConfig:
+class LanguageConfig(Config):
     """Language by fastText's lid.176 (arXiv:1607.01759)."""
 
     languages: tuple[str, ...]
@@ -130,7 +131,7 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True)
-class GopherQualityConfig:
+class GopherQualityConfig(Config):
     """Quality rules of Gopher (arXiv:2112.11446, appendix A.1.1). A token is a word or a punctuation mark."""
 
     min_words: int
@@ -155,6 +156,7 @@ class GopherQualityConfig:
     """How many different stop words must occur."""
 
     def __post_init__(self):
+        super().__post_init__()
         for low, high in (("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")):
             if getattr(self, low) > getattr(self, high):
                 raise UsageError(
@@ -169,7 +171,7 @@ class GopherQualityConfig:
 
 
 @dataclass(frozen=True)
-class PersonalDataConfig:
+class PersonalDataConfig(Config):
     """Personal data that is replaced in kept documents."""
 
     replace_emails: bool
@@ -179,7 +181,7 @@ class PersonalDataConfig:
 
 
 @dataclass(frozen=True)
-class DocumentsConfig:
+class DocumentsConfig(Config):
     """From WARC files to clean, deduplicated documents."""
 
     dump: str
@@ -193,6 +195,7 @@ class DocumentsConfig:
     """Beam worker processes on this machine."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.workers < 1:
             raise UsageError(f"documents.workers is {self.workers}; it must be at least 1.")
         if not 0 <= self.language.min_score <= 1:
@@ -202,7 +205,7 @@ class DocumentsConfig:
 
 
 @dataclass(frozen=True)
-class ShardsConfig:
+class ShardsConfig(Config):
     """From documents to fixed-length token records."""
 
     record_length: int
@@ -217,6 +220,7 @@ class ShardsConfig:
     """Beam worker processes on this machine."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.validation_fraction < 1:
             raise UsageError(
                 f"shards.validation_fraction is {self.validation_fraction}; it must lie between 0 and 1, both excluded."

@@ -2,18 +2,21 @@
 
 A stage builds its outputs under `.partial/<stage>/` of the run folder; when all is there, they are moved into place and
 `stages/<stage>.json` is written: the stamp. The stamp holds a key, the hash of everything that decides the outputs (the
-stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with a stamp of the same key
-is up to date; with another key it belongs to another experiment, and nothing is touched.
+stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with a stamp of the
+same key is up to date; with another key it belongs to another experiment, and nothing is touched.
 """
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +137,8 @@ def files_in(workdir: Path, outputs: tuple[str, ...]) -> dict[str, int]:
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
-    """Brings one stage up to date; False when it already was. Raises UsageError when the outputs are another experiment's."""
+    """Brings one stage up to date; False when it already was. Raises UsageError when the outputs are another
+    experiment's."""
     settings = wanted_settings(stage, experiment, workdir)
     key = hashlib.sha256(json.dumps([stage.name, settings], sort_keys=True).encode()).hexdigest()
     stamp = read_stamp(stage, workdir)
@@ -158,6 +162,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
             remove([workdir / output for output in stage.outputs])
         write_atomically(begun, json.dumps({"key": key, "settings": settings}))
     stamp_path(stage, workdir).unlink(missing_ok=True)
+    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
 
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
@@ -184,23 +189,46 @@ def remove(paths: list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def prepare_workdir(experiment: Experiment, workdir: Path) -> None:
-    """Makes the run folder and writes config.json. Raises InputError when it cannot be written."""
+@contextlib.contextmanager
+def locked(workdir: Path) -> Generator[None]:
+    """Makes the run folder and holds it for this process. Raises InputError when it cannot be written or is held."""
     try:
-        write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a+")
     except OSError as error:
         raise InputError(
             f"The run folder {workdir} cannot be written: {error.strerror or error}. "
             "Give a folder of yours with --workdir, or mend its permissions."
         ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however
+        except OSError as error:
+            lock.seek(0)
+            raise InputError(
+                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
+                "Wait for it to end, or give another folder with --workdir."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
 
 
 def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
     """The main of every launch script: parses, runs, and turns what a user can mend into a message and an exit code."""
     try:
         experiment, workdir = parse_command(program, description, sys.argv[1:])
-        prepare_workdir(experiment, workdir)
-        run(experiment, workdir)
+        with locked(workdir):
+            run(experiment, workdir)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(
+            f"{program}: {error}. What is done is kept; free space or mend permissions, then run again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(InputError.exit_code) from None
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

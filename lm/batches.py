@@ -12,26 +12,34 @@ import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Array, Float, Int
 
 from lm.errors import InputError, UsageError
 from lm.records import MANIFEST, Manifest, SequenceRecord, Split, from_bytes, read_manifest
 
 
 class Batch(NamedTuple):
-    """What one training step sees; being a tuple, it is a pytree."""
+    """What one training step sees; being a tuple, it is a pytree: of NumPy arrays on the host, of jax.Arrays in a step.
 
-    inputs_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    Token and segment ids are int32, weights float32.
+    """
+
+    inputs_BT: Int[Array, "B T"]  # noqa: N815
     """Token ids; 0 on padding."""
-    targets_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    targets_BT: Int[Array, "B T"]  # noqa: N815
     """The token that follows each input; 0 where none does."""
-    segment_ids_BT: Int32[np.ndarray, "B T"]  # noqa: N815
+    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
     """Which document of the window the input is from, numbered from 1; 0 on padding."""
-    weights_BT: Float32[np.ndarray, "B T"]  # noqa: N815
+    weights_BT: Float[Array, "B T"]  # noqa: N815
     """1 where the target is a token of the stream, 0 where there is none."""
+
+
+def host_batch(*arrays: np.ndarray) -> Batch:
+    """A Batch of NumPy arrays, which every jitted function takes as it takes jax.Arrays; type checkers are not told."""
+    return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
 
 
 class BatchSource:
@@ -93,11 +101,11 @@ class BatchSource:
         for numbers in itertools.batched(range(self.windows), self.batch_size):
             batch = self._read(np.array(numbers))
             missing = self.batch_size - len(numbers)
-            yield Batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
+            yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
 
     def _read(self, numbers: np.ndarray) -> Batch:
         rows = [self._windows[number] for number in numbers.tolist()]
-        return Batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+        return host_batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
 
 
 def document_stream(

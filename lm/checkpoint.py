@@ -1,8 +1,8 @@
 """Checkpoints: the whole TrainState under plain names, by Orbax, whole or absent.
 
 A checkpoint has two items: `model`, the parameters, and `training`, the step and the optimizer's state. Each is a flat
-{name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes, so that a checkpoint
-outlives a refactoring and other programs can read it.
+{name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes, so that a
+checkpoint outlives a refactoring and other programs can read it.
 """
 
 from pathlib import Path
@@ -62,17 +62,20 @@ class Checkpoints:
         self.manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, laid out on the devices as `like` is. Raises InputError when it is of another model."""
+        """The state saved at `step`, laid out on the devices as `like` is. Raises InputError when it is of another
+        model."""
         items = self.restore_items(step, items_of(like))
         training = cast(dict, items["training"])
         return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"])
 
     def restore_items(self, step: int, like: dict[str, object]) -> dict[str, object]:
-        """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with shardings)."""
+        """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with
+        shardings)."""
         arguments = {}
         for name, tree in like.items():
             abstract = {
-                key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in named_leaves(tree).items()
+                key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+                for key, x in named_leaves(tree).items()
             }
             arguments[name] = ocp.args.StandardRestore(abstract)
         try:

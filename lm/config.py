@@ -1,20 +1,18 @@
 """Every knob of lm on one page, as frozen dataclasses. No jax here: reading a config must cost nothing.
 
-Fields marked `speed_only` change how fast a result is made, never the result, and so are left out of what identifies it.
+Fields marked `speed_only` change how fast a result is made, never the result, and so are left out of what identifies
+it.
 """
 
-import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-
-speed_only = functools.partial(dataclasses.field, metadata={"speed_only": True})
+from lm.fields import Config, speed_only
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Config):
     """Byte-level BPE, trained on the run's documents."""
 
     vocabulary_size: int
@@ -22,9 +20,11 @@ class TokenizerConfig:
     split_pattern: Literal["gpt2", "cl100k", "o200k"]
     """Regular expression that cuts text into pieces before merging; merges never cross a cut."""
     train_characters: int
-    """Upper bound on the characters of text to train on; documents beyond it are not looked at (at most 700 million)."""
+    """Upper bound on the characters of text to train on; documents beyond it are not looked at (at most 700
+    million)."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.vocabulary_size < 257:
             raise UsageError(
                 f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and <|endoftext|> alone need 257. "
@@ -32,7 +32,9 @@ class TokenizerConfig:
             )
         if self.train_characters < 1:
             raise UsageError(f"tokenizer.train_characters is {self.train_characters}; give at least 1 character.")
-        if self.train_characters > 700_000_000:  # the trainer counts in 32 bits; a pair occurs at most 3 times a character
+        if (
+            self.train_characters > 700_000_000
+        ):  # the trainer counts in 32 bits; a pair occurs at most 3 times a character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
                 "700,000,000 characters. Lower it: a sample of the documents makes as good a vocabulary."
@@ -40,7 +42,7 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in five of these fields:
     norm, position, mlp, kv_heads, tie_embeddings."""
 
@@ -71,7 +73,8 @@ class ModelConfig:
     norm_epsilon: float
     """Added to the variance inside each norm."""
     initial_std: float
-    """Standard deviation of initial weights; projections back into the residual stream get it divided by sqrt(2 * layers)."""
+    """Standard deviation of initial weights; projections back into the residual stream get it divided by sqrt(2 *
+    layers)."""
     parameter_dtype: Literal["float32", "bfloat16"]
     """Type in which parameters are kept and updated."""
     compute_dtype: Literal["float32", "bfloat16"]
@@ -83,6 +86,7 @@ class ModelConfig:
         return self.width // self.heads
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("vocabulary_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
             if getattr(self, name) < 1:
                 raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -104,7 +108,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Config):
     """AdamW (arXiv:1711.05101) with linear warm-up and cosine decay; weight decay on matrices only."""
 
     learning_rate: float
@@ -126,8 +130,9 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class MeshConfig:
-    """How devices share the work; those that fsdp and tensor leave over share the batch. The defaults suit one machine."""
+class MeshConfig(Config):
+    """How devices share the work; those that fsdp and tensor leave over share the batch. The defaults suit one
+    machine."""
 
     fsdp: int = 1
     """Devices over which each parameter and its optimizer state are cut (ZeRO-3, arXiv:1910.02054)."""
@@ -135,12 +140,13 @@ class MeshConfig:
     """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.fsdp < 1 or self.tensor < 1:
             raise UsageError(f"train.mesh: fsdp = {self.fsdp} and tensor = {self.tensor} must be at least 1.")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """One training run: how long, in what batches, and what is looked at on the way."""
 
     steps: int
@@ -166,33 +172,36 @@ class TrainConfig:
     """The newest checkpoints that are kept."""
     log_every: int = speed_only()
     """Steps between lines in metrics.jsonl."""
-    mesh: MeshConfig = speed_only()
+    mesh: MeshConfig = speed_only()  # noqa: RUF009
     """Devices and what each of them holds."""
     loader_threads: int = speed_only()
     """Threads that read and decode records."""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
                      "checkpoint_every", "checkpoints_kept", "log_every", "loader_threads"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.optimizer.warmup_steps >= self.steps:
             raise UsageError(
-                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = {self.steps}. "
-                "Warm up for fewer steps, or train longer."
+                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
+                f"{self.steps}. Warm up for fewer steps, or train longer."
             )
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Config):
     """Bits per byte of the held-out documents, beside general-purpose compressors."""
 
     stride: int
-    """New tokens scored per window; the rest of the window is context that is read again (at most model.context_length)."""
+    """New tokens scored per window; the rest of the window is context that is read again (at most
+    model.context_length)."""
     batch_size: int = speed_only()
     """Windows scored at once."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.stride < 1 or self.batch_size < 1:
             raise UsageError(
                 f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size} must be at least 1."
@@ -200,7 +209,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Config):
     """Text from the trained model."""
 
     prompts: tuple[str, ...]
@@ -213,5 +222,6 @@ class SampleConfig:
     """Seeds the sampling."""
 
     def __post_init__(self):
+        super().__post_init__()
         if any(temperature < 0 for temperature in self.temperatures):
             raise UsageError(f"sample.temperatures = {self.temperatures} must not be negative.")

@@ -1,4 +1,5 @@
-"""The two kinds of error a user can mend. Launch scripts print them without a traceback; anything else is a bug of ours."""
+"""The two kinds of error a user can mend. Launch scripts print them without a traceback; anything else is a bug of
+ours."""
 
 
 class InputError(Exception):
@@ -11,6 +12,7 @@ class InputError(Exception):
 
 
 class UsageError(InputError):
-    """The command or the config asks for what cannot be: a wrong key, type or combination. Both values are in the message."""
+    """The command or the config asks for what cannot be: a wrong key, type or combination. Both values are in the
+    message."""
 
     exit_code = 2

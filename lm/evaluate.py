@@ -1,7 +1,8 @@
 """The model as a zip file of its corpus: bits per byte on held-out documents, beside what general compressors need.
 
-A language model and an arithmetic coder are a compressor: a token of probability p takes -log2 p bits (Shannon 1948; Delétang
-et al., arXiv:2309.10668). Bits per byte of text do not depend on the tokenizer, so that any two models can be compared.
+A language model and an arithmetic coder are a compressor: a token of probability p takes -log2 p bits (Shannon 1948;
+Delétang et al., arXiv:2309.10668). Bits per byte of text do not depend on the tokenizer, so that any two models can
+be compared.
 
 Axes: B windows, T positions, N tokens of the whole stream.
 """
@@ -17,7 +18,7 @@ import numpy as np
 import zstandard
 from jaxtyping import Array, Float
 
-from lm.batches import Batch, document_stream
+from lm.batches import Batch, document_stream, host_batch
 from lm.config import EvaluateConfig, ModelConfig
 from lm.loss import cross_entropy
 from lm.metrics import LiveLine
@@ -50,11 +51,12 @@ def bits_per_byte(nats: float, text_bytes: float) -> float:
 def strided_windows(
     tokens_N: np.ndarray, segments_N: np.ndarray, context: int, stride: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Batches of overlapping windows in which every token but the stream's first is a target with weight 1 exactly once.
+    """Batches of overlapping windows in which every token but the stream's first is a target with weight 1 exactly
+    once.
 
-    Each window moves on by `stride`; all its tokens but the last `stride` are only read as context, so that every target
-    but the first few sees at least context - stride tokens (where its document has as many). The last batch is filled up with
-    rows of weight 0.
+    Each window moves on by `stride`; all its tokens but the last `stride` are only read as context, so that every
+    target but the first few sees at least context - stride tokens (where its document has as many). The last batch is
+    filled up with rows of weight 0.
     """
     starts = [0]
     while starts[-1] + context < len(tokens_N) - 1:
@@ -70,7 +72,7 @@ def strided_windows(
             segments = segments_N[start : start + real]
             segments_BT[row, :real] = segments - segments[0] + 1
             weights_BT[row, 0 if start == 0 else context - stride : real] = 1.0
-        yield Batch(inputs_BT, targets_BT, segments_BT, weights_BT)
+        yield host_batch(inputs_BT, targets_BT, segments_BT, weights_BT)
 
 
 def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float]:
@@ -86,7 +88,8 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
 def evaluate(
     model: Transformer, model_config: ModelConfig, config: EvaluateConfig, tokenizer: Tokenizer, tokens: Path
 ) -> dict[str, float]:
-    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same bytes."""
+    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same
+    bytes."""
     tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
     segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
     token_losses, line = compile_token_losses(), LiveLine()

@@ -17,9 +17,7 @@ from lm.model.transformer import Transformer
 from lm.tokenizer.encoding import Tokenizer
 
 
-def draw(
-    logits_BV: Float[Array, "B V"], temperature_B: Float[Array, " B"], key: jax.Array
-) -> Int[Array, " B"]:
+def draw(logits_BV: Float[Array, "B V"], temperature_B: Float[Array, " B"], key: jax.Array) -> Int[Array, " B"]:
     """One id a row: the likeliest at temperature 0, else a sample of softmax(logits / temperature)."""
     warm_B = jnp.where(temperature_B > 0, temperature_B, 1.0)
     sampled_B = jax.random.categorical(key, logits_BV / warm_B[:, None], axis=-1)
@@ -36,8 +34,8 @@ def continue_tokens(
     temperature_B: Float[Array, " B"],
     key: jax.Array,
 ) -> Int[Array, "B S"]:
-    """Row b keeps its first prompt_lengths_B[b] tokens; the rest is drawn, from the first `symbols` ids alone (rows of the
-    embedding beyond the tokenizer's symbols stand for nothing)."""
+    """Row b keeps its first prompt_lengths_B[b] tokens; the rest is drawn, from the first `symbols` ids alone (rows
+    of the embedding beyond the tokenizer's symbols stand for nothing)."""
     length = prompts_BS.shape[1]
 
     def next_token(carry, position):
@@ -63,14 +61,15 @@ def sample_texts(
 ) -> list[str]:
     """The text behind each prompt, prompt included, up to the end of the document or `tokens` tokens in all.
 
-    Row i continues prompts[i] at temperatures[i], as the beginning of a document. Raises UsageError when a prompt is too long.
+    Row i continues prompts[i] at temperatures[i], as the beginning of a document. Raises UsageError when a prompt is
+    too long.
     """
     rows = [[tokenizer.end_of_text, *tokenizer.encode(prompt)] for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
         if len(row) >= tokens:
             raise UsageError(
-                f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of {tokens}. "
-                "Ask for more tokens, or shorten the prompt."
+                f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of "
+                f"{tokens}. Ask for more tokens, or shorten the prompt."
             )
     prompts_BS = np.zeros((len(rows), tokens), np.int32)
     for padded, row in zip(prompts_BS, rows, strict=True):

@@ -1,6 +1,9 @@
 """Learning rate by step."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from lm.config import OptimizerConfig
@@ -15,8 +18,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         config.learning_rate, steps - config.warmup_steps, alpha=config.final_learning_rate / config.learning_rate
     )
 
-    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+    def rate(step: Any) -> jax.Array:
         warm = config.learning_rate * (step + 1) / max(config.warmup_steps, 1)
-        return jax.numpy.where(step < config.warmup_steps, warm, cosine(step - config.warmup_steps))
+        return jnp.where(step < config.warmup_steps, warm, jnp.asarray(cosine(step - config.warmup_steps)))
 
     return rate

@@ -1,7 +1,7 @@
 """The device mesh, and the one table from the model's logical axes to the mesh's axes.
 
-Every parameter names its logical axes where it is made (lm.model.layers.parameter); this file alone says over which devices
-each is cut. XLA's partitioner (Auto axes) then chooses the communication.
+Every parameter names its logical axes where it is made (lm.model.layers.parameter); this file alone says over which
+devices each is cut. XLA's partitioner (Auto axes) then chooses the communication.
 """
 
 import jax
@@ -34,8 +34,8 @@ def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: 
     inner = config.fsdp * config.tensor
     if len(devices) % inner:
         raise UsageError(
-            f"train.mesh: fsdp = {config.fsdp} times tensor = {config.tensor} does not divide the {len(devices)} devices "
-            f"({devices[0].device_kind}). Choose factors of {len(devices)}."
+            f"train.mesh: fsdp = {config.fsdp} times tensor = {config.tensor} does not divide the {len(devices)} "
+            f"devices ({devices[0].device_kind}). Choose factors of {len(devices)}."
         )
     sizes = {"data": len(devices) // inner, "fsdp": config.fsdp, "tensor": config.tensor}
     for field, axis in (
@@ -47,13 +47,13 @@ def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: 
     ):
         if getattr(model, field) % sizes[axis]:
             raise UsageError(
-                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does not "
-                "divide it. Change one of the two."
+                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does "
+                "not divide it. Change one of the two."
             )
     if batch_size % (sizes["data"] * sizes["fsdp"]):
         raise UsageError(
-            f"train.batch_size = {batch_size} sequences cannot be cut over data x fsdp = {sizes['data']} x {sizes['fsdp']} "
-            "devices. Make it a multiple of their product."
+            f"train.batch_size = {batch_size} sequences cannot be cut over data x fsdp = {sizes['data']} x "
+            f"{sizes['fsdp']} devices. Make it a multiple of their product."
         )
     grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
@@ -70,7 +70,7 @@ def shardings(tree: object, mesh: Mesh) -> object:
     def of(node: object) -> object:
         if not is_parameter(node):
             return NamedSharding(mesh, PartitionSpec())
-        axes = node.get_metadata()["axes"]  # ty: ignore[unresolved-attribute]
+        axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
         spec = PartitionSpec(*(RULES[axis] for axis in axes))
         return jax.tree.map(lambda _: NamedSharding(mesh, spec), node)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -31,9 +32,9 @@ SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished mod
 def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     """Trains from `run`/tokens and `run`/tokenizer up to config.steps, going on from the newest checkpoint in `run`.
 
-    Leaves checkpoints/, metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step are the
-    same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or a checkpoint that
-    do not fit the config.
+    Leaves checkpoints/, metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step
+    are the same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or a
+    checkpoint that do not fit the config.
     """
     # Data
     tokenizer = load(run / "tokenizer")
@@ -67,34 +68,32 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     remove_later_samples(run / "samples", first)
 
     # Loop
-    started, before, waited = time.perf_counter(), time.perf_counter(), 0.0
     batches = timed(source.iterate(first))
+    started, logged, busy, waited = time.perf_counter(), first, 0.0, 0.0
     for step in range(first + 1, config.steps + 1):
-        seconds_waiting, batch = next(batches)
-        waited += seconds_waiting
+        begun, last = time.perf_counter(), step == config.steps
+        waiting, batch = next(batches)
         state, metrics = step_function(state, jax.device_put(batch, batch_sharding(mesh)))
-        if step % config.log_every == 0 or step == config.steps:
+        waited += waiting
+        if step % config.log_every == 0 or last:
             loss = float(metrics["loss"])  # waits for the device
-            seconds = time.perf_counter() - before
-            speed = tokens_per_step * (step - max(first, (step - 1) // config.log_every * config.log_every)) / seconds
-            left = (time.perf_counter() - started) / (step - first) * (config.steps - step)
-            log.write(
-                step,
-                {
-                    "loss": loss,
-                    "gradient_norm": float(metrics["gradient_norm"]),
-                    "learning_rate": float(rate(step - 1)),
-                    "tokens": step * tokens_per_step,
-                    "tokens_per_second": speed,
-                    "seconds": time.perf_counter() - started,
-                    "data_wait_seconds": waited,
-                },
-            )
-            line.show(
-                f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {duration(left)} left"
-            )
-            waited = 0.0
-        last = step == config.steps
+            busy += time.perf_counter() - begun
+            speed, elapsed = tokens_per_step * (step - logged) / busy, time.perf_counter() - started
+            numbers = {
+                "loss": loss,
+                "gradient_norm": float(metrics["gradient_norm"]),
+                "learning_rate": float(jnp.asarray(rate(step - 1))),
+                "tokens": step * tokens_per_step,
+                "tokens_per_second": speed,
+                "seconds": elapsed,
+                "data_wait_seconds": waited,
+            }
+            log.write(step, numbers)
+            left = duration(elapsed / (step - first) * (config.steps - step))
+            line.show(f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {left} left")
+            logged, busy, waited = step, 0.0, 0.0
+        else:
+            busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
         if step % config.validate_every == 0 or last:
             loss, bits = validation.run(state.model, mesh)
             log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
@@ -106,8 +105,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
             print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
         if step % config.checkpoint_every == 0 or last:
             checkpoints.save(step, state)
-        if step % config.log_every == 0:
-            before = time.perf_counter()  # validation, samples and saves are not counted as training speed
+    line.end()
     checkpoints.close()
     log.close()
 
@@ -131,8 +129,9 @@ class Validation:
 
     def __post_init__(self):
         source = BatchSource(
-            self.tokens, "val", self.model_config.context_length, self.config.batch_size, 0, 1, self.tokenizer.fingerprint
-        )
+            self.tokens, "val", self.model_config.context_length, self.config.batch_size, seed=0, loader_threads=1,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+        )  # fmt: skip
         self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
         self.token_losses = compile_token_losses()
         self.byte_lengths = byte_lengths(self.tokenizer)

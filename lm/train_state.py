@@ -1,6 +1,6 @@
 """All that a training run is at one moment."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,6 @@ def initial_state(config: ModelConfig, optimizer: optax.GradientTransformation, 
 
     def make() -> TrainState:
         model = Transformer(config, jax.random.key(seed))
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(model))
+        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(cast(optax.Params, model)))
 
     return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))()

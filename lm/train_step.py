@@ -1,6 +1,7 @@
 """The heart: one update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import optax
@@ -24,8 +25,9 @@ def mean_loss(model: Transformer, batch: Batch) -> jax.Array:
 def update(state: TrainState, batch: Batch, optimizer: optax.GradientTransformation) -> tuple[TrainState, Metrics]:
     """One step of gradient descent; metrics are those of the parameters before it."""
     loss, gradients = jax.value_and_grad(mean_loss)(state.model, batch)
-    changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.model)
-    model = optax.apply_updates(state.model, changes)
+    parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
+    changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, parameters)
+    model = cast(Transformer, optax.apply_updates(parameters, changes))
     metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
     return TrainState(state.step + 1, model, optimizer_state), metrics
 

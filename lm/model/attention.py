@@ -1,6 +1,7 @@
 """Causal self-attention with grouped queries (arXiv:2305.13245), confined to one document by segment ids.
 
-Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, G = H / K, C channels of a head.
+Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, G = H / K, C channels of a
+head.
 """
 
 import jax

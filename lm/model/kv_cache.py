@@ -14,8 +14,8 @@ from lm.config import ModelConfig
 class LayerCache(NamedTuple):
     """One layer's part of the cache."""
 
-    keys_BSKC: Float[Array, "B S K C"]
-    values_BSKC: Float[Array, "B S K C"]
+    keys_BSKC: Float[Array, "B S K C"]  # noqa: N815
+    values_BSKC: Float[Array, "B S K C"]  # noqa: N815
 
 
 def empty_cache(config: ModelConfig, batch_size: int) -> list[LayerCache]:

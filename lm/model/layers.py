@@ -1,6 +1,7 @@
 """The parts of a block that look at one position at a time: linear maps, norms, MLPs, rotary positions.
 
-Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, V vocabulary; I and O, in and out of a map.
+Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, V vocabulary; I and O, in and out of a
+map.
 """
 
 import jax
@@ -25,7 +26,14 @@ class Linear(nnx.Module):
     """x @ weight (+ bias), computed in the config's compute dtype."""
 
     def __init__(
-        self, config: ModelConfig, key: jax.Array, sizes: tuple[int, int], axes: tuple[str, str], *, std: float, bias: bool
+        self,
+        config: ModelConfig,
+        key: jax.Array,
+        sizes: tuple[int, int],
+        axes: tuple[str, str],
+        *,
+        std: float,
+        bias: bool,
     ):
         self.weight = parameter(key, sizes, axes, std, config.parameter_dtype)
         self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if bias else None
@@ -103,11 +111,9 @@ class GeluMLP(nnx.Module):
 MLPS = {"swiglu": GatedMLP, "gelu": GeluMLP}
 
 
-def rotate(
-    x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], theta: float
-) -> Float[Array, "B T H C"]:
-    """Turns channel pairs (c, c + C/2) by position * theta**(-2c/C): rotary positions (arXiv:2104.09864) in the layout of
-    Llama's released weights in Hugging Face's format."""
+def rotate(x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], theta: float) -> Float[Array, "B T H C"]:
+    """Turns channel pairs (c, c + C/2) by position * theta**(-2c/C): rotary positions (arXiv:2104.09864) in the
+    layout of Llama's released weights in Hugging Face's format."""
     half = x_BTHC.shape[-1] // 2
     frequency_c = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_BT1c = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency_c[None, None, None, :]

@@ -16,7 +16,8 @@ from lm.model.layers import MLPS, NORMS, Linear, parameter
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """0, 1, ... T - 1 in every row. They do not start anew at each document: GPT-2 is trained so, and RoPE is relative."""
+    """0, 1, ... T - 1 in every row. They do not start anew at each document: GPT-2 is trained so, and RoPE is
+    relative."""
     return jnp.broadcast_to(jnp.arange(like_BT.shape[1])[None], like_BT.shape)
 
 
@@ -55,7 +56,9 @@ class Transformer(nnx.Module):
         self.embedding = parameter(embedding_key, table, ("vocabulary", "width"), std, dtype)
         positions = (config.context_length, config.width)
         self.positions = (
-            parameter(position_key, positions, ("position", "width"), std, dtype) if config.position == "learned" else None
+            parameter(position_key, positions, ("position", "width"), std, dtype)
+            if config.position == "learned"
+            else None
         )
         self.blocks = nnx.List([Block(config, block_key) for block_key in block_keys])
         self.norm = NORMS[config.norm](config)
@@ -73,7 +76,8 @@ class Transformer(nnx.Module):
         return x_BTD.astype(self.compute_dtype)
 
     def hidden(self, x_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Embedded tokens to the residual stream behind the last norm; each sees earlier ones of its own segment alone."""
+        """Embedded tokens to the residual stream behind the last norm; each sees earlier ones of its own segment
+        alone."""
         positions_BT = row_positions(segment_ids_BT)
         visible_BTS = causal_within_documents(segment_ids_BT)
         for block in self.blocks:

@@ -1,4 +1,5 @@
-"""The transformer once more, in NumPy and float64, written apart from lm.model for parity: loops over rows and heads."""
+"""The transformer once more, in NumPy and float64, written apart from lm.model for parity: loops over rows and
+heads."""
 
 import math
 
