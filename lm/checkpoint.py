@@ -5,8 +5,9 @@ A checkpoint has two items: `model`, the parameters, and `training`, the step an
 checkpoint outlives a refactoring and other programs can read it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -27,7 +28,7 @@ def part_name(key: object) -> str:
     return str(key)
 
 
-def named_leaves(tree: object) -> dict[str, jax.Array]:
+def named_leaves(tree: object) -> dict[str, Any]:
     """{"blocks.0.mlp.up.weight": array, ...} in tree order."""
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
     return {
@@ -36,7 +37,7 @@ def named_leaves(tree: object) -> dict[str, jax.Array]:
     }
 
 
-def replace_leaves[Tree](tree: Tree, named: dict[str, jax.Array]) -> Tree:
+def replace_leaves[Tree](tree: Tree, named: Mapping[str, Any]) -> Tree:
     """`tree` with every leaf taken from `named`, under the names that `named_leaves` gives."""
     return jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in named_leaves(tree)])
 
@@ -51,7 +52,8 @@ class Checkpoints:
     def __init__(self, folder: Path, kept: int):
         self.folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=kept, enable_async_checkpointing=True)
-        self.manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("model", "training"))
+        handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "training")}
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step, or None."""
@@ -71,21 +73,26 @@ class Checkpoints:
     def restore_items(self, step: int, like: dict[str, object]) -> dict[str, object]:
         """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with
         shardings)."""
-        arguments = {}
+        arguments, found = {}, self.manager.item_metadata(step)
         for name, tree in like.items():
-            abstract = {
-                key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-                for key, x in named_leaves(tree).items()
-            }
+            wanted = named_leaves(tree)
+            self.check_shapes(step, name, wanted, found[name].tree)
+            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in wanted.items()}
             arguments[name] = ocp.args.StandardRestore(abstract)
-        try:
-            restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f"{self.folder / str(step)} cannot be restored into this model: {error}. "
-                "Use the config that the run was started with, or another --workdir."
-            ) from error
+        restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
         return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+
+    def check_shapes(self, step: int, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
+        there, asked = ({key: tuple(x.shape) for key, x in arrays.items()} for arrays in (found, wanted))
+        differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{self.folder / str(step)} cannot be restored into this model: {len(differing)} arrays of {item} "
+                f"differ, first {key}: {there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in "
+                "the config. Use the config that the run was started with, or another --workdir."
+            )
 
     def close(self) -> None:
         """Waits until all that was asked for is on disk."""

@@ -107,7 +107,7 @@ def evaluate(
     text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
     return {
         "validation_loss": nats / scored,
-        "validation_bits_per_byte": bits_per_byte(nats, content_bytes),
+        "validation_bits_per_byte": bits_per_byte(nats, float(content_bytes)),
         "validation_tokens": len(tokens_N),
         "validation_documents": int(heads.sum()),
         "validation_bytes": content_bytes,

@@ -1,5 +1,6 @@
 """A training run, read from top to bottom: data, state, resume, loop."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,55 +60,56 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     )
 
     # Resume
-    checkpoints = Checkpoints(run / "checkpoints", config.checkpoints_kept)
-    first = checkpoints.latest_step() or 0
-    if first:
-        state = checkpoints.restore(first, state)
-        print(f"train: going on from the checkpoint at step {first:,}", flush=True)
-    log, line = MetricsLog(run, first), LiveLine()
-    remove_later_samples(run / "samples", first)
+    with (
+        contextlib.closing(Checkpoints(run / "checkpoints", config.checkpoints_kept)) as checkpoints,
+        contextlib.closing(MetricsLog(run, checkpoints.latest_step() or 0)) as log,
+    ):
+        first = checkpoints.latest_step() or 0
+        if first:
+            state = checkpoints.restore(first, state)
+            print(f"train: going on from the checkpoint at step {first:,}", flush=True)
+        remove_later_samples(run / "samples", first)
 
-    # Loop
-    batches = timed(source.iterate(first))
-    started, logged, busy, waited = time.perf_counter(), first, 0.0, 0.0
-    for step in range(first + 1, config.steps + 1):
-        begun, last = time.perf_counter(), step == config.steps
-        waiting, batch = next(batches)
-        state, metrics = step_function(state, jax.device_put(batch, batch_sharding(mesh)))
-        waited += waiting
-        if step % config.log_every == 0 or last:
-            loss = float(metrics["loss"])  # waits for the device
-            busy += time.perf_counter() - begun
-            speed, elapsed = tokens_per_step * (step - logged) / busy, time.perf_counter() - started
-            numbers = {
-                "loss": loss,
-                "gradient_norm": float(metrics["gradient_norm"]),
-                "learning_rate": float(jnp.asarray(rate(step - 1))),
-                "tokens": step * tokens_per_step,
-                "tokens_per_second": speed,
-                "seconds": elapsed,
-                "data_wait_seconds": waited,
-            }
-            log.write(step, numbers)
-            left = duration(elapsed / (step - first) * (config.steps - step))
-            line.show(f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {left} left")
-            logged, busy, waited = step, 0.0, 0.0
-        else:
-            busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
-        if step % config.validate_every == 0 or last:
-            loss, bits = validation.run(state.model, mesh)
-            log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
-            line.end()
-            print(f"train: step {step:,}  validation loss {loss:.3f} nats/token, {bits:.3f} bits/byte", flush=True)
-        if step % config.sample_every == 0 or last:
-            text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
-            line.end()
-            print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
-        if step % config.checkpoint_every == 0 or last:
-            checkpoints.save(step, state)
-    line.end()
-    checkpoints.close()
-    log.close()
+        # Loop
+        batches = timed(source.iterate(first))
+        line = LiveLine()
+        started, logged, busy, waited = time.perf_counter(), first, 0.0, 0.0
+        for step in range(first + 1, config.steps + 1):
+            begun, last = time.perf_counter(), step == config.steps
+            waiting, batch = next(batches)
+            state, metrics = step_function(state, jax.device_put(batch, batch_sharding(mesh)))
+            waited += waiting
+            if step % config.log_every == 0 or last:
+                loss = float(metrics["loss"])  # waits for the device
+                busy += time.perf_counter() - begun
+                speed, elapsed = tokens_per_step * (step - logged) / busy, time.perf_counter() - started
+                numbers = {
+                    "loss": loss,
+                    "gradient_norm": float(metrics["gradient_norm"]),
+                    "learning_rate": float(jnp.asarray(rate(step - 1))),
+                    "tokens": step * tokens_per_step,
+                    "tokens_per_second": speed,
+                    "seconds": elapsed,
+                    "data_wait_seconds": waited,
+                }
+                log.write(step, numbers)
+                left = duration(elapsed / (step - first) * (config.steps - step))
+                line.show(f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {left} left")
+                logged, busy, waited = step, 0.0, 0.0
+            else:
+                busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
+            if step % config.validate_every == 0 or last:
+                loss, bits = validation.run(state.model, mesh)
+                log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
+                line.end()
+                print(f"train: step {step:,}  validation loss {loss:.3f} nats/token, {bits:.3f} bits/byte", flush=True)
+            if step % config.sample_every == 0 or last:
+                text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
+                line.end()
+                print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
+            if step % config.checkpoint_every == 0 or last:
+                checkpoints.save(step, state)
+        line.end()
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:

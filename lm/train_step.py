@@ -28,7 +28,7 @@ def update(state: TrainState, batch: Batch, optimizer: optax.GradientTransformat
     parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
     changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, parameters)
     model = cast(Transformer, optax.apply_updates(parameters, changes))
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, model, optimizer_state), metrics
 
 

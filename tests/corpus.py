@@ -1,4 +1,4 @@
-"""Small corpora that tests make themselves: prose of invented sentences, as documents, web pages, tokenizer and shards."""
+"""Small corpora that tests make themselves, of invented sentences: as documents, web pages, tokenizer and shards."""
 
 import dataclasses
 import random
@@ -13,7 +13,16 @@ from data_prep.documents import DOCUMENT_SCHEMA, Document, WebPage
 from data_prep.shards import write_shards
 from lm.tokenizer import save, train_bpe
 
-NAMES = ["the miller", "a farmer", "the old baker", "her sister", "a traveller", "the judge", "my neighbour", "the cook"]
+NAMES = [
+    "the miller",
+    "a farmer",
+    "the old baker",
+    "her sister",
+    "a traveller",
+    "the judge",
+    "my neighbour",
+    "the cook",
+]
 VERBS = ["carried", "sold", "found", "counted", "remembered", "painted", "hid", "measured", "promised", "lost"]
 THINGS = ["a sack of grain", "the letter", "two horses", "the silver spoon", "a map of the valley", "all of the flour"]
 PLACES = ["by the river", "in the village", "behind the church", "on the road to town", "at the edge of the forest"]

@@ -1,0 +1,189 @@
+"""What every stage promises: done work is skipped, half-done work is invisible, changed work is refused by name."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import stage as stages
+from launch.stage import Stage, run_stage
+from lm.errors import InputError, UsageError
+from tests.corpus import tiny_experiment
+
+REPOSITORY = Path(__file__).parents[2]
+EXPERIMENT = tiny_experiment()
+
+
+def make_stage(calls, name="first", after=(), text="content", fail=False):
+    def make(experiment, workdir, out):
+        calls.append(name)
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "a.txt").write_text(text)
+        if fail:
+            raise InputError("no more")
+        (out / name / "b.txt").write_text(text)
+
+    settings = lambda experiment: {"shards": experiment.shards}
+    return Stage(name, f"launch.{name}", after, settings, make, outputs=(name,))
+
+
+def test_done_work_is_skipped_and_config_json_tells_the_experiment(tmp_path):
+    calls = []
+    stage = make_stage(calls)
+    assert run_stage(stage, EXPERIMENT, tmp_path) is True
+    assert run_stage(stage, EXPERIMENT, tmp_path) is False
+    assert calls == ["first"]
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["layers"] == EXPERIMENT.model.layers
+    assert not (tmp_path / ".partial/first").exists()
+
+
+def test_a_field_that_changes_speed_alone_changes_no_result(tmp_path):
+    calls = []
+    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
+    faster = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, workers=7))
+    assert run_stage(make_stage(calls), faster, tmp_path) is False
+
+
+def test_half_done_work_is_invisible(tmp_path):
+    with pytest.raises(InputError):
+        run_stage(make_stage([], fail=True), EXPERIMENT, tmp_path)
+    assert not (tmp_path / "first").exists()
+    with pytest.raises(InputError, match=r"needs first .* First run: python -m launch\.first"):
+        run_stage(make_stage([], "second", after=(make_stage([]),)), EXPERIMENT, tmp_path)
+    assert run_stage(make_stage([]), EXPERIMENT, tmp_path) is True
+    assert (tmp_path / "first/b.txt").exists()
+
+
+def test_another_experiments_work_is_refused_with_both_values_and_kept(tmp_path):
+    run_stage(make_stage([]), EXPERIMENT, tmp_path)
+    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
+    config = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=r"shards\.validation_fraction: 0\.2 there, 0\.4 asked for"):
+        run_stage(make_stage([]), other, tmp_path)
+    assert (tmp_path / "first/a.txt").read_text() == "content"
+    assert (tmp_path / "config.json").read_bytes() == config
+
+
+def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
+    first = make_stage([])
+    second = make_stage([], "second", after=(first,))
+    run_stage(first, EXPERIMENT, tmp_path)
+    run_stage(second, EXPERIMENT, tmp_path)
+    stages.stamp_path(first, tmp_path).unlink()
+    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
+    run_stage(first, other, tmp_path)
+    with pytest.raises(UsageError, match="first: made again since"):
+        run_stage(second, other, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
+    calls = []
+    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
+    path = tmp_path / "first/b.txt"
+    path.unlink() if damage == "missing" else path.write_text("con")
+    assert run_stage(make_stage(calls), EXPERIMENT, tmp_path) is True
+    assert path.read_text() == "content" and calls == ["first", "first"]
+
+
+def test_a_kill_between_moving_and_stamping_is_mended(tmp_path):
+    """The outputs are in place, the stamp is not: as a kill -9 leaves them."""
+    run_stage(make_stage([]), EXPERIMENT, tmp_path)
+    stages.stamp_path(make_stage([]), tmp_path).unlink()
+    (tmp_path / "first/stray.txt").write_text("left over")
+    assert run_stage(make_stage([]), EXPERIMENT, tmp_path) is True
+    assert not (tmp_path / "first/stray.txt").exists()
+
+
+def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
+    path = tmp_path / "x.json"
+    stages.write_atomically(path, "old")
+    program = (
+        "import os, signal, pathlib, sys\nfrom launch import stage\n"
+        "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"stage.write_atomically(pathlib.Path({str(path)!r}), 'new' * 1000)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def refused(ended: subprocess.CompletedProcess, code: int, *words: str) -> None:
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert all(word in ended.stderr + ended.stdout for word in words), ended.stderr
+
+
+def test_two_processes_in_one_run_folder_are_refused(tmp_path):
+    with stages.locked(tmp_path):
+        ended = command("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
+    refused(ended, 1, f"process {os.getpid()}", "--workdir")
+    with contextlib.suppress(InputError), stages.locked(tmp_path):
+        return
+    pytest.fail("the lock was not let go of")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.heads", "5"], ["model.heads = 5", "model.width = 192"]),
+        (["--model.context-length", "300"], ["4096", "300"]),
+        (["--tokenizer.vocabulary-size", "70000", "--model.vocabulary-size", "70000"], ["70000", "65536", "uint32"]),
+        (["--model.layres", "5"], ["--model.layres", "--model.layers"]),
+        (["--model.layers", "many"], ["many"]),
+        (["--train.optimizer.warmup-steps", "100000"], ["warmup_steps = 100000"]),
+        (["--pages.warc", "/nowhere/*.warc.gz"], ["/nowhere/*.warc.gz"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_impossible_commands_are_usage_errors_with_both_values(tmp_path, options, words):
+    refused(command("launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run"), *options), 2, *words)
+
+
+def test_config_files_that_are_none(tmp_path):
+    refused(command("launch.train", "configs/nothing.py"), 2, "configs/nothing.py", "demo.py")
+    refused(command("launch.train"), 2, "usage: python -m launch.train CONFIG.py")
+    wrong_key = tmp_path / "wrong_key.py"
+    source = (
+        "import dataclasses\nfrom configs import demo\ndef get_config():\n    config = demo.get_config()\n    return "
+    )
+    wrong_key.write_text(source + "dataclasses.replace(config, modell=config.model)\n")
+    refused(command("launch.train", str(wrong_key)), 2, "line 5", "modell")
+    wrong_type = tmp_path / "wrong_type.py"
+    wrong_type.write_text(
+        source + "dataclasses.replace(config, model=dataclasses.replace(config.model, layers='six'))\n"
+    )
+    refused(command("launch.train", str(wrong_type)), 2, "ModelConfig.layers", "int", "'six'")
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written")
+
+
+def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
+    ended = command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
+    refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py")))
+def test_every_script_explains_every_field(script):
+    if script == "stage":
+        pytest.skip("stage.py is what the scripts share, no script")
+    ended = command(f"launch.{script}", "configs/demo.py", "--help", COLUMNS="200")
+    assert ended.returncode == 0, ended.stderr
+    assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
+    assert "Peak learning rate" in ended.stdout

@@ -1,0 +1,91 @@
+"""Bits per byte: every token is scored once, with documents apart, and the sum is what a naive loop finds."""
+
+import gzip
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.batches import document_stream
+from lm.evaluate import byte_lengths, compile_token_losses, compressed_bits_per_byte, evaluate, strided_windows
+from lm.model.transformer import Transformer
+from lm.tokenizer import load
+from tests.corpus import tiny_experiment, write_tokens
+
+EXPERIMENT = tiny_experiment()
+
+
+@pytest.mark.parametrize(("length", "context", "stride"), [(100, 8, 4), (9, 8, 4), (5, 8, 8), (101, 8, 8), (50, 8, 3)])
+def test_windows_score_every_token_but_the_first_once_in_order(length, context, stride):
+    tokens_N, segments_N = np.arange(100, 100 + length), np.arange(length) // 7
+    scored, contexts = [], []
+    for batch in strided_windows(tokens_N, segments_N, context, stride, batch_size=3):
+        weights_BT, inputs_BT = np.asarray(batch.weights_BT), np.asarray(batch.inputs_BT)
+        for row, position in np.argwhere(weights_BT == 1):
+            target = int(np.asarray(batch.targets_BT)[row, position])
+            scored.append(target)
+            assert inputs_BT[row, position] == target - 1
+            contexts.append(position + 1)
+            segment_ids = np.asarray(batch.segment_ids_BT)[row]
+            index = target - 1 - 100  # the input's place in the stream
+            same = [i for i in range(position + 1) if segment_ids[i] == segment_ids[position]]
+            assert len(same) == min(index % 7, position) + 1
+    assert scored == list(range(101, 100 + length))
+    assert min(contexts[context:], default=context) >= context - stride + 1
+
+
+def test_bits_equal_a_naive_loop_over_documents(tmp_path):
+    write_tokens(tmp_path, EXPERIMENT)
+    tokenizer = load(tmp_path / "tokenizer")
+    model = jax.jit(Transformer, static_argnums=0)(EXPERIMENT.model, jax.random.key(0))
+    figures = evaluate(model, EXPERIMENT.model, EXPERIMENT.evaluate, tokenizer, tmp_path / "tokens")
+
+    tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
+    context, stride = EXPERIMENT.model.context_length, EXPERIMENT.evaluate.stride
+    forward = jax.jit(lambda tokens, segments: jax.nn.log_softmax(model(tokens, segments)))
+    nats = 0.0
+    for target in range(1, len(tokens_N)):
+        # The window that scores it starts at a multiple of the stride and has `target` among its last `stride` targets.
+        start = 0 if target <= context else math.ceil((target - context) / stride) * stride
+        window, owners = tokens_N[start : start + context], documents_N[start : start + context]
+        padded = np.zeros((1, context), np.int32)
+        padded[0, : len(window)] = window
+        segments = np.zeros((1, context), np.int32)
+        segments[0, : len(window)] = np.unique(owners, return_inverse=True)[1] + 1
+        if target % 23 == 0:  # a sample: the loop is slow
+            log_p = forward(jnp.asarray(padded), jnp.asarray(segments))
+            nats -= float(log_p[0, target - start - 1, tokens_N[target]])
+    losses = compile_token_losses()
+    found, position = 0.0, 0
+    for batch in strided_windows(
+        tokens_N, np.cumsum(np.diff(documents_N, prepend=documents_N[0]) != 0), context, stride, 4
+    ):
+        for row, weights in zip(np.asarray(losses(model, batch)), np.asarray(batch.weights_BT), strict=True):
+            for loss in row[weights == 1]:
+                position += 1
+                found += float(loss) if position % 23 == 0 else 0.0
+    assert found == pytest.approx(nats, rel=1e-4)
+
+    content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.end_of_text)
+    assert figures["validation_bytes"] == content
+    assert figures["validation_tokens"] == len(tokens_N)
+    bits = figures["validation_loss"] * (len(tokens_N) - 1) / math.log(2) / content
+    assert figures["validation_bits_per_byte"] == pytest.approx(bits)
+
+
+def test_the_head_of_a_document_is_no_text(tmp_path):
+    write_tokens(tmp_path, EXPERIMENT, count=20)
+    tokenizer = load(tmp_path / "tokenizer")
+    lengths = byte_lengths(tokenizer)
+    assert lengths[tokenizer.end_of_text] == 0
+    assert lengths[: tokenizer.end_of_text].min() == 1
+
+
+def test_compressors_are_counted_in_bits_for_each_byte():
+    text = b"the quick brown fox " * 50
+    figures = compressed_bits_per_byte(text, len(text))
+    assert figures["gzip_bits_per_byte"] == 8 * len(gzip.compress(text, 9, mtime=0)) / len(text)
+    assert set(figures) == {"gzip_bits_per_byte", "xz_bits_per_byte", "zstd_bits_per_byte"}
+    assert all(0 < value < 2 for value in figures.values())

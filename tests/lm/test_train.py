@@ -1,0 +1,187 @@
+"""Laws of a training run: resume is bit-exact, every step is logged once, the mesh does not change the result."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lm.batches import BatchSource
+from lm.checkpoint import Checkpoints, named_leaves, restore_model
+from lm.config import MeshConfig
+from lm.errors import InputError, UsageError
+from lm.optimizer import make_optimizer
+from lm.sharding import batch_sharding, make_mesh
+from lm.train import train
+from lm.train_state import initial_state
+from lm.train_step import compile_step, mean_loss
+from tests.corpus import tiny_experiment, write_tokens
+
+EXPERIMENT = tiny_experiment()
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory) -> Path:
+    """A run folder that holds tokenizer/ and tokens/."""
+    run = tmp_path_factory.mktemp("tokens")
+    write_tokens(run, EXPERIMENT)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tokens, tmp_path_factory) -> Path:
+    """The same, trained without an interruption."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(tokens, run)
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    return run
+
+
+def parameters(run: Path) -> dict[str, np.ndarray]:
+    model = restore_model(EXPERIMENT.model, run / "checkpoints")
+    return {name: np.asarray(value) for name, value in named_leaves(model).items()}
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+
+def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for step in (8, 12):  # as if it had been ended behind step 4 or later, before the next checkpoint was whole
+        shutil.rmtree(run / f"checkpoints/{step}")
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 12, "lo')  # the line that a kill cut short
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    expected, found = parameters(finished), parameters(run)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert without_times(rows(run)) == without_times(rows(finished))
+    for path in sorted((finished / "samples").glob("*.json")):
+        assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_a_run_leaves(finished):
+    train_rows = [row for row in rows(finished) if "loss" in row]
+    assert [row["step"] for row in train_rows] == [2, 4, 6, 8, 10, 12]
+    assert train_rows[-1]["tokens"] == 12 * 8 * 32
+    assert [row["step"] for row in rows(finished) if "validation_loss" in row] == [6, 12]
+    assert train_rows[-1]["loss"] < 0.8 * train_rows[0]["loss"]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir() if path.is_dir()) == ["12", "4", "8"]
+    assert sorted(path.name for path in (finished / "samples").iterdir()) == [
+        "step-00000006.json",
+        "step-00000012.json",
+    ]
+    assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess(finished):
+    """Fresh weights know nothing: ln(vocabulary), within what the initial logits' spread allows."""
+    assert abs(rows(finished)[0]["loss"] - np.log(320)) < 0.5
+
+
+MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4)
+OPTIMIZER = make_optimizer(EXPERIMENT.train.optimizer, 12)
+
+
+def on_mesh(tokens: Path, mesh_config: MeshConfig, devices: int):
+    mesh = make_mesh(mesh_config, MODEL, 8, jax.devices()[:devices])
+    batch = BatchSource(tokens / "tokens", "train", MODEL.context_length, 8, 0, 1).batch(0)
+    return mesh, initial_state(MODEL, OPTIMIZER, 0, mesh), jax.device_put(batch, batch_sharding(mesh))
+
+
+def gradients(tokens: Path, mesh_config: MeshConfig, devices: int) -> tuple[float, dict[str, np.ndarray]]:
+    _, state, batch = on_mesh(tokens, mesh_config, devices)
+    loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(state.model, batch)
+    return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradient).items()}
+
+
+@pytest.fixture(scope="module")
+def one_device(tokens):
+    return gradients(tokens, MeshConfig(), 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (8, 1, 1), (1, 4, 1), (1, 1, 4), (2, 2, 2)], ids=str)
+def test_loss_and_gradients_are_the_same_on_every_mesh(tokens, one_device, shape):
+    data, fsdp, tensor = shape
+    loss, found = gradients(tokens, MeshConfig(fsdp, tensor), data * fsdp * tensor)
+    assert abs(one_device[0] - loss) < 1e-5
+    for name, gradient in one_device[1].items():
+        np.testing.assert_allclose(found[name], gradient, atol=1e-5, err_msg=name)
+
+
+def test_a_step_on_a_mixed_mesh_is_that_of_one_device(tokens, one_device):
+    updated = []
+    for mesh_config, devices in ((MeshConfig(), 1), (MeshConfig(fsdp=2, tensor=2), 8)):
+        mesh, state, batch = on_mesh(tokens, mesh_config, devices)
+        state, metrics = compile_step(OPTIMIZER, state, mesh)(state, batch)
+        assert float(metrics["loss"]) == pytest.approx(one_device[0], abs=1e-5)
+        updated.append(named_leaves(state.model))
+    for name, value in updated[0].items():
+        # Adam's first update is the gradient's sign: compare where the gradient is not lost in rounding.
+        clear = np.abs(one_device[1][name]) > 1e-4
+        np.testing.assert_allclose(np.asarray(updated[1][name])[clear], np.asarray(value)[clear], atol=1e-4)
+
+
+def test_parameters_are_cut_as_the_table_says():
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=4), MODEL, 8)
+    state = initial_state(MODEL, OPTIMIZER, 0, mesh)
+    up = state.model.blocks[0].mlp.up.weight.get_raw_value()
+    assert up.shape == (32, 48)
+    assert up.addressable_shards[0].data.shape == (16, 12)
+    moments = {
+        name: leaf for name, leaf in named_leaves(state.optimizer_state).items() if "blocks.0.mlp.up.weight" in name
+    }
+    assert len(moments) == 2  # Adam's first and second
+    assert all(leaf.addressable_shards[0].data.shape == (16, 12) for leaf in moments.values())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch_size", "words"),
+    [
+        (MeshConfig(fsdp=3), 8, ["fsdp = 3", "8 devices"]),
+        (MeshConfig(tensor=8), 8, ["model.heads = 4", "tensor = 8"]),
+        (MeshConfig(), 12, ["batch_size = 12", "8 x 1"]),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, words):
+    with pytest.raises(UsageError) as error:
+        make_mesh(mesh, MODEL, batch_size)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
+    state = initial_state(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=1)
+    checkpoints.save(5, state)
+    checkpoints.close()
+    like = initial_state(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))
+    restored = Checkpoints(tmp_path / "checkpoints", kept=1).restore(5, like)
+    expected, found = named_leaves(state), named_leaves(restored)
+    assert expected.keys() == found.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(expected[name]), err_msg=name)
+        assert value.sharding == named_leaves(like)[name].sharding, name
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished):
+    other = dataclasses.replace(EXPERIMENT.model, layers=3)
+    with pytest.raises(InputError, match="cannot be restored into this model"):
+        restore_model(other, finished / "checkpoints")
+    wider = dataclasses.replace(EXPERIMENT.model, mlp_width=64)
+    with pytest.raises(InputError, match="cannot be restored into this model"):
+        restore_model(wider, finished / "checkpoints")
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        restore_model(EXPERIMENT.model, tmp_path / "checkpoints")

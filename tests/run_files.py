@@ -1,0 +1,43 @@
+"""What must be the same in two run folders: bytes of documents, tokenizer and shards, bits of the parameters."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+DATA = ("documents", "dropped", "tokenizer", "tokens")
+
+
+def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretrain") -> subprocess.Popen:
+    """The main job on the tiny config, as a user starts it."""
+    command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(workdir)]
+    return subprocess.Popen(
+        [*command, "--pages.warc", f"{warc}/*.warc.gz", *options], cwd=REPOSITORY, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"XLA_FLAGS": ""},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output, output
+    return output
+
+
+def digests(workdir: Path) -> dict[str, str]:
+    """{path: SHA-256} of all data files."""
+    files = sorted(path for name in DATA for path in (workdir / name).rglob("*") if path.is_file())
+    return {str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def parameters(workdir: Path) -> dict[str, bytes]:
+    """{name: bits} of the newest checkpoint's parameters."""
+    import numpy as np
+
+    from lm.checkpoint import named_leaves, restore_model
+    from tests.corpus import tiny_experiment
+
+    model = restore_model(tiny_experiment().model, workdir / "checkpoints")
+    return {name: np.asarray(value).tobytes() for name, value in named_leaves(model).items()}

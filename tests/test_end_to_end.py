@@ -1,0 +1,134 @@
+"""The whole path as a user starts it, from WARC files that the test writes to the report: also killed, also spread."""
+
+import dataclasses
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.warc import write_pages
+from tests.corpus import web_pages
+from tests.run_files import digests, finish, parameters, start
+
+STAGES = ("pages", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
+
+
+@pytest.fixture(scope="module")
+def warc(tmp_path_factory) -> Path:
+    """48 pages in three WARC files: 40 tales, a copy of one of them, six too short, one German."""
+    folder = tmp_path_factory.mktemp("warc")
+    pages = web_pages(40)
+    copy = dataclasses.replace(pages[3], url="https://copy.example/", id="<urn:copy>")
+    short = [
+        dataclasses.replace(pages[0], url=f"https://short.example/{i}", id=f"<urn:short:{i}>",
+                            body=f"<html><body><p>Nothing to see here, number {i}.</p></body></html>".encode())
+        for i in range(6)
+    ]  # fmt: skip
+    german = "<p>Der Müller brach früh auf, und auf seinem Wagen lagen zwei Säcke mit Korn für das Dorf.</p>" * 12
+    german_page = dataclasses.replace(
+        pages[0], url="https://de.example/", id="<urn:de>", body=f"<html><body>{german}</body></html>".encode()
+    )
+    for i, part in enumerate((pages[:20], [*pages[20:], copy], [*short, german_page])):
+        write_pages(folder / f"{i}.warc.gz", part)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(warc, tmp_path_factory) -> tuple[Path, str]:
+    """(run folder, what was printed) of an undisturbed run."""
+    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    return workdir, finish(start(workdir, warc))
+
+
+def test_the_summary_tells_what_happened(finished):
+    workdir, _ = finished
+    summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+    assert summary["pages_read"] == 48
+    assert summary["documents_kept"] == 40
+    assert summary["documents_dropped"]["exact_duplicate"] == 1
+    assert summary["documents_dropped"]["other_language"] == 1
+    assert sum(summary["documents_dropped"].values()) == 8
+    assert summary["vocabulary_size"] == 320
+    assert summary["steps"] == 12
+    assert summary["train_tokens"] > summary["validation_tokens"] > 0
+    assert 0 < summary["validation_bits_per_byte"] < 8
+    assert set(summary["seconds"]) >= {"pages", "documents", "tokenizer", "shards", "train", "evaluate", "sample"}
+    for name in ("clean_text_bytes", "parameters", "train_tokens_per_second", "validation_loss", "gzip_bits_per_byte",
+                 "xz_bits_per_byte", "zstd_bits_per_byte", "versions"):  # fmt: skip
+        assert summary[name], name
+
+
+def test_every_part_of_the_run_folder_is_there(finished):
+    workdir, printed = finished
+    for pattern in (
+        "config.json", "documents/*.parquet", "dropped/*.parquet", "tokenizer/meta.json", "tokens/manifest.json",
+        "tokens/train-00000-of-0000*.array_record", "tokens/val-00000-of-00001.array_record", "checkpoints/12",
+        "metrics.jsonl", "tensorboard/*", "samples/step-00000006.json", "samples/final.json", "report/index.html",
+    ):  # fmt: skip
+        assert list(workdir.glob(pattern)), pattern
+    assert not list((workdir / ".partial").iterdir())
+    assert list(re.findall(r"\[\d/8\] (\w+):", printed)) == list(STAGES)
+    samples = json.loads((workdir / "samples/final.json").read_text(encoding="utf-8"))["samples"]
+    assert [(row["prompt"], row["temperature"]) for row in samples] == [
+        ("The miller", 0.0), ("The miller", 0.8), ("", 0.0), ("", 0.8)
+    ]  # fmt: skip
+
+
+def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    start_time = time.monotonic()
+    printed = finish(start(workdir, warc))
+    assert time.monotonic() - start_time < 20
+    assert "All is up to date" in printed and printed.count("up to date") == len(STAGES) + 1
+    after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+
+
+def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
+    for script in ("fetch_pages", "prepare_documents", "train_tokenizer", "write_shards"):
+        options = ("--documents.workers", "1", "--shards.workers", "2")
+        finish(start(tmp_path / "run", warc, *options, script=f"launch.{script}"))
+    assert digests(tmp_path / "run") == digests(finished[0])
+
+
+def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
+    workdir = tmp_path / "killed"
+    for line in (r"\[2/8\]", r"\[4/8\]", r"step 6 .*validation", r"\[6/8\]"):
+        process = start(workdir, warc)
+        assert process.stdout
+        for printed in process.stdout:
+            if re.search(line, printed):
+                break
+        else:
+            pytest.fail(f"the run ended without a line like {line}")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    printed = finish(start(workdir, warc))
+    assert "going on from" in printed or "up to date" in printed
+    assert digests(workdir) == digests(finished[0])
+    assert parameters(workdir) == parameters(finished[0])
+
+
+def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):
+    workdir, _ = finished
+    before = digests(workdir)
+    process = start(workdir, warc, "--tokenizer.vocabulary-size", "300")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in printed
+    assert "tokenizer.vocabulary_size: 320 there, 300 asked for" in printed
+    assert digests(workdir) == before
+
+
+def test_a_corpus_of_which_nothing_survives_ends_with_the_funnel(tmp_path):
+    pages = [dataclasses.replace(page, body=b"<html><p>Too short.</p></html>") for page in web_pages(3)]
+    (tmp_path / "warc").mkdir()
+    write_pages(tmp_path / "warc/0.warc.gz", pages)
+    process = start(tmp_path / "run", tmp_path / "warc")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in printed
+    assert re.search(r"(gopher_short_document|low_language_score|no_text)\s+-?3", printed), printed
+    assert not (tmp_path / "run/documents").exists()

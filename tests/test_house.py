@@ -1,0 +1,104 @@
+"""The plan of the house, enforced: who may import whom, how long a file may be, every config whole and explained."""
+
+import ast
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs.experiment import HELPERS, load_config
+from lm.model.transformer import Transformer
+
+REPOSITORY = Path(__file__).parents[1]
+ROOMS = ("configs", "data_prep", "launch", "lm")
+ALLOWED = {
+    "lm": ("lm",),
+    "data_prep": ("data_prep", "lm.tokenizer", "lm.records", "lm.errors", "lm.fields"),
+    "configs": ("configs", "data_prep", "lm"),
+    "launch": ("launch", "configs", "data_prep", "lm"),
+}
+FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
+CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in HELPERS)
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the arrows"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def below(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_imports_follow_the_arrows(path):
+    room = path.relative_to(REPOSITORY).parts[0]
+    for name in imports(path):
+        if name.split(".")[0] in (*ROOMS, "tests"):
+            assert any(below(name, allowed) for allowed in ALLOWED[room]), f"{path} imports {name}"
+        if room == "data_prep":
+            assert not below(name, "jax") and not below(name, "flax"), f"{path} imports {name}"
+
+
+def test_beam_stays_in_the_rooms_that_need_it():
+    users = [path.relative_to(REPOSITORY) for path in FILES if any(below(n, "apache_beam") for n in imports(path))]
+    assert {str(path) for path in users} <= {
+        "data_prep/beam_runner.py", "data_prep/dedup/exact.py", "data_prep/pipeline.py", "data_prep/shards.py",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_a_file_is_one_idea(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= 400, f"{path} has {lines} lines"
+    if path.parent == REPOSITORY / "launch" and path.stem != "stage":
+        assert lines <= 60, f"{path} has {lines} lines; move its logic into lm or data_prep"
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} does not say what it is"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path):
+    experiment = load_config(path)
+    config = experiment.model
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    tokens = jax.ShapeDtypeStruct((2, config.context_length), "int32")
+    logits = jax.eval_shape(lambda model, tokens: model(tokens, tokens), model, tokens)
+    assert logits.shape == (2, config.context_length, config.vocabulary_size)
+
+
+def config_classes() -> list[type]:
+    found, waiting = [], [type(load_config(CONFIGS[0]))]
+    while waiting:
+        cls = waiting.pop()
+        found.append(cls)
+        for field in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(field.type):
+                waiting.append(field.type)  # ty: ignore[invalid-argument-type]
+    return found
+
+
+@pytest.mark.parametrize("cls", config_classes(), ids=lambda cls: cls.__name__)
+def test_every_field_of_every_config_says_what_it_is(cls):
+    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), f"{cls.__name__} has no docstring"
+    if cls.__name__ == "Experiment":  # its fields are the sections, and each section says what it is
+        return
+    module = Path(str(REPOSITORY / cls.__module__.replace(".", "/")) + ".py")
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+    explained = {
+        before.target.id
+        for before, after in itertools.pairwise(body)
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }  # fmt: skip
+    nested = {field.name for field in dataclasses.fields(cls) if dataclasses.is_dataclass(field.type)}
+    missing = {field.name for field in dataclasses.fields(cls)} - explained - nested
+    assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
