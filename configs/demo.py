@@ -28,7 +28,7 @@ CONTEXT = 256
 
 def get_config() -> Experiment:
     return Experiment(
-        pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=100, unpacked_limit=500_000_000),
+        pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
         documents=DocumentsConfig(
             dump="demo",
             url_filter=UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino")),
@@ -63,13 +63,13 @@ def get_config() -> Experiment:
             compute_dtype="float32",
         ),
         train=TrainConfig(
-            steps=1200,
+            steps=800,
             batch_size=8,
             seed=0,
             optimizer=OptimizerConfig(
                 learning_rate=4e-3,
                 final_learning_rate=4e-4,
-                warmup_steps=100,
+                warmup_steps=80,
                 beta1=0.9,
                 beta2=0.95,
                 epsilon=1e-8,

