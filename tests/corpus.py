@@ -74,7 +74,7 @@ def tiny_experiment() -> Experiment:
             sample_every=6, sample_tokens=24, checkpoint_every=4, log_every=2, checkpoints_kept=5,
         ),
         evaluate=dataclasses.replace(demo.evaluate, stride=16),
-        sample=dataclasses.replace(demo.sample, prompts=("The miller", ""), tokens=24),
+        sample=dataclasses.replace(demo.sample, prompts=("The miller", ""), temperatures=(0.0, 0.8), tokens=24),
     )  # fmt: skip
 
 
