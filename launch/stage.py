@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -117,12 +118,30 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
             changed.append(f"  {name[1:-1]}: made again since, with other contents")
         else:
             changed.append(f"  {name}: {old_flat.get(name)!r} there, {new_flat.get(name)!r} asked for")
-    outputs = ", ".join(stage.outputs)
+    stamps = " ".join(str(path) for path in stamps_from(stage, workdir))
     raise UsageError(
-        f"{outputs} in {workdir} belong to another experiment:\n"
+        f"{', '.join(stage.outputs)} in {workdir} belong to another experiment:\n"
         + "\n".join(changed)
-        + f"\nNothing was changed. Choose another --workdir, or delete {stamp_path(stage, workdir)} to make them again."
+        + "\nNothing was changed. Choose another --workdir; or, to make them and all that follows from them again: "
+        + f"rm {stamps}"
     )
+
+
+def stamps_from(stage: Stage, workdir: Path) -> list[Path]:
+    """The stamps in `workdir` of the stage and of all that was made from its outputs."""
+    settings = {
+        path: json.loads(path.read_text(encoding="utf-8"))["settings"] for path in (workdir / "stages").glob("*.json")
+    }
+    found = [stamp_path(stage, workdir)]
+    for path in found:  # grows while it is walked
+        found += [other for other in sorted(settings) if f"<{path.stem}>" in settings[other] and other not in found]
+    return found
+
+
+def environment() -> str:
+    """A hash over Python's version and those of all installed packages."""
+    versions = sorted(f"{item.name}=={item.version}" for item in importlib.metadata.distributions())
+    return hashlib.sha256("\n".join([sys.version, *versions]).encode()).hexdigest()
 
 
 def files_in(workdir: Path, outputs: tuple[str, ...]) -> dict[str, int]:
@@ -151,16 +170,17 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
     begun = partial / "begun.json"
     if begun.is_file():
         found = json.loads(begun.read_text(encoding="utf-8"))
-        if found["key"] != key:
-            if stage.in_place and any((workdir / output).exists() for output in stage.outputs):
-                refuse_other(stage, found["settings"], settings, workdir)
-            shutil.rmtree(partial)
+        made_in_place = stage.in_place and any((workdir / output).exists() for output in stage.outputs)
+        if found["key"] != key and made_in_place:
+            refuse_other(stage, found["settings"], settings, workdir)
+        if found["key"] != key or (found["environment"] != environment() and not stage.in_place):
+            shutil.rmtree(partial)  # parts made by other versions of the libraries are not mixed with these
     elif partial.exists():
         shutil.rmtree(partial)
     if not begun.is_file():
         if stage.in_place:  # leftovers of a run whose stamp was deleted in order to make it again
             remove([workdir / output for output in stage.outputs])
-        write_atomically(begun, json.dumps({"key": key, "settings": settings}))
+        write_atomically(begun, json.dumps({"key": key, "settings": settings, "environment": environment()}))
     stamp_path(stage, workdir).unlink(missing_ok=True)
     write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
 
@@ -221,6 +241,12 @@ def run_command(program: str, description: str, run: Callable[[Experiment, Path]
         experiment, workdir = parse_command(program, description, sys.argv[1:])
         with locked(workdir):
             run(experiment, workdir)
+    except InputError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(InputError.exit_code) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
@@ -229,9 +255,6 @@ def run_command(program: str, description: str, run: Callable[[Experiment, Path]
             file=sys.stderr,
         )
         raise SystemExit(InputError.exit_code) from None
-    except InputError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print(
             f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr

@@ -82,6 +82,44 @@ def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
         run_stage(second, other, tmp_path)
 
 
+def test_the_remedy_names_every_stamp_that_follows(tmp_path):
+    first = make_stage([])
+    second = make_stage([], "second", after=(first,))
+    third = make_stage([], "third", after=(second,))
+    apart = make_stage([], "apart")
+    for stage in (first, second, third, apart):
+        run_stage(stage, EXPERIMENT, tmp_path)
+    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
+    with pytest.raises(UsageError) as error:
+        run_stage(first, other, tmp_path)
+    remedy = str(error.value).rpartition("rm ")[2].split()
+    assert remedy == [str(tmp_path / f"stages/{name}.json") for name in ("first", "second", "third")]
+    for path in remedy:
+        Path(path).unlink()
+    for stage in (first, second, third):
+        assert run_stage(stage, other, tmp_path) is True
+
+
+def test_parts_made_with_other_library_versions_are_not_mixed(tmp_path):
+    calls = []
+    with pytest.raises(InputError):
+        run_stage(make_stage(calls, fail=True), EXPERIMENT, tmp_path)
+    stray = tmp_path / ".partial/first/out/first/old_part.txt"
+    stray.write_text("made by an older extractor")
+    begun = tmp_path / ".partial/first/begun.json"
+    begun.write_text(begun.read_text().replace(stages.environment(), "0" * 64))
+    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
+    assert not (tmp_path / "first/old_part.txt").exists()
+
+
+def test_output_that_nobody_reads_is_no_traceback(tmp_path):
+    ended = subprocess.run(
+        f"set -o pipefail; {sys.executable} -m launch.train configs/demo.py --help | true; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in ended.stderr, ended.stderr
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
     calls = []
