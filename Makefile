@@ -13,7 +13,7 @@ READY := .venv/ready
 .PHONY: help setup demo test lint bench chaos lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## bring the environment: .venv from requirements.lock, every file checked by its hash
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from lm.errors import InputError
 
 CHUNK = 1 << 20
+UNKNOWN_DATE = "1980-01-01T00:00:00Z"  # where zip's calendar begins, and what packers write who know no date
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -84,8 +85,7 @@ def read_zip(path: Path, pattern: str | None, limit: int) -> Iterator[Member]:
                         chunks.append(chunk)
             total = counted.total
             if pattern is not None:
-                date = datetime(*info.date_time, tzinfo=UTC)  # zip has no time zone: taken for UTC everywhere
-                yield Member(info.filename, iso_date(date), b"".join(chunks))
+                yield Member(info.filename, zip_date(info), b"".join(chunks))
 
 
 def read_tar(path: Path, pattern: str | None, limit: int) -> Iterator[Member]:
@@ -104,7 +104,7 @@ def read_tar(path: Path, pattern: str | None, limit: int) -> Iterator[Member]:
                 if pattern is not None and info.isreg() and fnmatch.fnmatchcase(info.name, pattern):
                     file = archive.extractfile(info)
                     assert file is not None
-                    yield Member(info.name, iso_date(datetime.fromtimestamp(int(info.mtime), UTC)), file.read())
+                    yield Member(info.name, tar_date(info), file.read())
 
 
 def refuse_path(archive: Path, name: str) -> None:
@@ -126,6 +126,21 @@ def refuse_link(archive: Path, name: str, folder: PurePosixPath, target: str) ->
                 f"{archive} is refused: the link {name!r} leads to {target!r}, outside of its folder. "
                 "Do not use this file."
             )
+
+
+def zip_date(info: zipfile.ZipInfo) -> str:
+    """Zip has no time zone: taken for UTC everywhere."""
+    try:
+        return iso_date(datetime(*info.date_time, tzinfo=UTC))
+    except ValueError:  # no such day: month 0 is what some tools write for "unknown"
+        return UNKNOWN_DATE
+
+
+def tar_date(info: tarfile.TarInfo) -> str:
+    try:
+        return iso_date(datetime.fromtimestamp(int(info.mtime), UTC))
+    except (ValueError, OverflowError, OSError):  # not a number, or beyond what a date can be
+        return UNKNOWN_DATE
 
 
 def iso_date(date: datetime) -> str:

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from lm.errors import InputError, UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineResult
 
+ENDED = "ended"  # a file beside the noted process ids
 REPOSITORY = Path(__file__).resolve().parent.parent
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
@@ -39,7 +41,9 @@ def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "Pip
         quiet(),
         importable_by_workers(),
         tempfile.TemporaryDirectory() as pids,
+        loopback_only(),
         killed_workers_told(Path(pids), workers),
+        interrupt_ends_workers(Path(pids)),
     ):
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -74,10 +78,21 @@ def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "Pip
 def worker_command(pids: Path) -> str:
     """The shell command that becomes a worker process, after it noted its process id as a file name in `pids`.
 
-    What a worker has to say comes back in the exception; on the terminal it would be noise.
+    It does not start once `end_workers` was called. What a worker has to say comes back in the exception; on the
+    terminal it would be noise.
     """
     python = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    return f": >{shlex.quote(str(pids))}/$$; exec {python} 2>{os.devnull}"
+    folder = shlex.quote(str(pids))
+    return f": >{folder}/$$; test -e {folder}/{ENDED} || exec {python} 2>{os.devnull}"
+
+
+def end_workers(pids: Path) -> None:
+    """Kills the worker processes, and those that are only about to start, so that the runner waits for none."""
+    (pids / ENDED).touch()  # first: who notes its id too late to be killed finds this
+    for pid in pids.iterdir():
+        if pid.name != ENDED:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.name), signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -96,11 +111,9 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
             return  # a connection that broke for the same cause
         if code is None:
             hook_before(last_words)
-        elif int(code[1]) != -signal.SIGINT and not killed.is_set():  # an interrupt from the terminal reaches all
+        elif int(code[1]) != -signal.SIGINT and not (pids / ENDED).exists():  # the terminal interrupts all of them
             killed.set()
-            for pid in pids.iterdir():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid.name), signal.SIGKILL)
+            end_workers(pids)
             os.kill(os.getpid(), signal.SIGUSR1)
 
     def wake(*_) -> None:
@@ -120,6 +133,53 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
     finally:
         threading.excepthook = hook_before
         signal.signal(signal.SIGUSR1, handler_before)
+
+
+@contextlib.contextmanager
+def interrupt_ends_workers(pids: Path) -> Generator[None]:
+    """An interrupt that this process alone gets (kill -INT, a notebook's stop) ends its workers too.
+
+    Beam answers KeyboardInterrupt by waiting for the workers to end, and they wait for work.
+    """
+    handler_before = signal.getsignal(signal.SIGINT)
+    if not callable(handler_before):  # ignored, as for a command in the background of a script
+        yield
+        return
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        end_workers(pids)
+        handler_before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler_before)
+
+
+@contextlib.contextmanager
+def loopback_only() -> Generator[None]:
+    """Beam's servers for the workers listen on this machine alone.
+
+    Beam binds them to all interfaces, without a login or encryption, and has no option for that; whoever reaches such a
+    port may pose as a worker, or read any file of ours. Beam asks grpc.server for its servers each time, so for
+    the duration of a run that gives servers which mend the address. The workers connect to "localhost" anyway.
+    """
+    import grpc
+
+    server_before = grpc.server
+
+    def server(*args, **kwargs):
+        made = server_before(*args, **kwargs)
+        add_before = made.add_insecure_port
+        made.add_insecure_port = lambda address: add_before(address.replace("[::]:", "localhost:"))
+        return made
+
+    setattr(grpc, "server", server)  # noqa: B010 (a plain assignment is no type of ty's)
+    try:
+        yield
+    finally:
+        grpc.server = server_before
 
 
 @contextlib.contextmanager

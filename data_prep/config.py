@@ -1,6 +1,6 @@
 """Every knob of data_prep on one page, as frozen dataclasses: light to import, so that --help is quick.
 
-Fields marked `speed_only` change how fast a result is made, never the result.
+Fields marked `incidental` change how fast a result is made, never the result.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, speed_only
+from lm.fields import Config, incidental
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class DocumentsConfig(Config):
     language: LanguageConfig
     gopher_quality: GopherQualityConfig
     personal_data: PersonalDataConfig
-    workers: int = speed_only()
+    workers: int = incidental()
     """Beam worker processes on this machine."""
 
     def __post_init__(self):
@@ -216,7 +216,7 @@ class ShardsConfig(Config):
     """Files of the training split (fewer where there are fewer document files)."""
     validation_fraction: float
     """Share of documents held out, chosen by a hash of their id (0 to 1, both excluded)."""
-    workers: int = speed_only()
+    workers: int = incidental()
     """Beam worker processes on this machine."""
 
     def __post_init__(self):

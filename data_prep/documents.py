@@ -20,7 +20,7 @@ class WebPage:
     body: bytes
     """The payload, transfer and content encodings removed."""
     file_path: str
-    """The WARC file that holds it, as the config names it."""
+    """The WARC file that holds it, as the reader was given it; of a package's page, archive and member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Document:
     url: str
     date: str
     file_path: str
+    """The WARC file that it is from: relative to the run folder where it lies in there, else as pages/manifest.json."""
     language: str
     """ISO 639 code, "" until it was detected."""
     language_score: float
@@ -48,7 +49,17 @@ class Rejection:
 
     document: Document
     stage: str
+    """One of STAGES."""
     reason: str
+
+
+STAGES = ("url_filter", "extract", "language", "gopher_quality", "exact_dedup")
+"""What may drop a document, in the order of judge.py, then pipeline.py: so the funnel is told."""
+
+
+def stage_order(stage: str) -> tuple[int, str]:
+    """A key that sorts stages in the order of STAGES; one that is not named there comes after these."""
+    return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)
 
 
 DOCUMENT_SCHEMA = pa.schema(

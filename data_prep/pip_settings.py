@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from lm.errors import InputError
+
 SECTIONS = ("global", "install", "download")  # later ones are for the command and win
+YES = ("1", "true", "t", "yes", "y", "on")  # how pip reads a switch
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,12 @@ class PipSettings:
 
 
 def read_pip_settings(environment: Mapping[str, str] = os.environ) -> PipSettings:
-    """pip's settings: environment variables win over files, and later files over earlier ones.
+    """pip's settings: environment variables win over files, a command's section over [global] in whatever file, and
+    later files over earlier ones.
 
-    A file that cannot be parsed is passed over.
+    A file that cannot be parsed is passed over. Raises InputError when no index may be asked (no-index).
     """
-    values: dict[str, str] = {}
+    sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for path in config_files(environment):
         parser = configparser.RawConfigParser()
         try:
@@ -44,10 +48,16 @@ def read_pip_settings(environment: Mapping[str, str] = os.environ) -> PipSetting
             continue
         for section in SECTIONS:
             if parser.has_section(section):
-                values |= {key.replace("_", "-"): value for key, value in parser.items(section)}
-    for key in ("index-url", "cert", "client-cert", "proxy"):
+                sections[section] |= {key.replace("_", "-"): value for key, value in parser.items(section)}
+    values = {key: value for section in SECTIONS for key, value in sections[section].items()}
+    for key in ("index-url", "no-index", "cert", "client-cert", "proxy"):
         if variable := environment.get("PIP_" + key.upper().replace("-", "_")):
             values[key] = variable
+    if (no_index := values.get("no-index", "").strip()).lower() in YES:
+        raise InputError(
+            f"pip's settings forbid to ask a package index: no-index is {no_index} (PIP_NO_INDEX or pip's files). "
+            "Take that away, or give WARC files of your own (pages.warc)."
+        )
     index_url, login = split_login(values["index-url"].strip()) if values.get("index-url") else (None, None)
     return PipSettings(
         index_url=index_url,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import apache_beam as beam
 
 COUNTERS = "documents"
-KEPT, TEXT_BYTES, EMAILS = "kept", "clean_text_bytes", "emails_replaced"
+KEPT, TEXT_BYTES, EMAILS, DAMAGED = "kept", "clean_text_bytes", "emails_replaced", "damaged"
 PAGES_BETWEEN_NOTES = 10
 # stage and reason are null for what passed, dedup_key for what did not
 PART_SCHEMA = pa.schema([*REJECTION_SCHEMA, ("dedup_key", pa.string())])
@@ -82,9 +82,12 @@ def judge_file(file: SourceFile, config: DocumentsConfig) -> Iterator[tuple[str,
 
 def judged_rows(file: SourceFile, config: DocumentsConfig) -> Iterator[dict]:
     """One row of PART_SCHEMA for each page, in the file's order."""
+    from apache_beam.metrics import Metrics
+
     from data_prep.warc import read_pages
 
-    for number, page in enumerate(read_pages(file.warc)):
+    damaged = Metrics.counter(COUNTERS, DAMAGED)
+    for number, page in enumerate(read_pages(file.warc, on_damage=lambda offset: damaged.inc())):
         if number % PAGES_BETWEEN_NOTES == 0:
             file.note.write_text(str(number))
         verdict = judge(page, config)
@@ -96,7 +99,11 @@ def judged_rows(file: SourceFile, config: DocumentsConfig) -> Iterator[dict]:
 
 
 def divide_file(files: Iterable[SourceFile], duplicates: Iterable[int], config: DocumentsConfig) -> None:
-    """Writes the one file's kept and dropped documents, in reading order; `duplicates` are the rows that are copies."""
+    """Writes the one file's kept and dropped documents, in reading order; `duplicates` are the rows that are copies.
+
+    Personal data is replaced in both (not before: which texts are equal is asked of what was read); the counters of
+    bytes and of replacements are about the kept ones.
+    """
     from apache_beam.metrics import Metrics
 
     (file,) = files
@@ -109,12 +116,12 @@ def divide_file(files: Iterable[SourceFile], duplicates: Iterable[int], config: 
             stage, reason = row["stage"], row["reason"]
             if number in copies:
                 stage, reason = "exact_dedup", exact.REASON
-            if reason is not None:
-                count(f"{stage}/{reason}").inc()
-                yield file.dropped, {**row, "stage": stage, "reason": reason}
-                continue
             del row["stage"], row["reason"]
             document, emails = remove_personal_data(Document(**row), config.personal_data)
+            if reason is not None:
+                count(f"{stage}/{reason}").inc()
+                yield file.dropped, {**asdict(document), "stage": stage, "reason": reason}
+                continue
             count(KEPT).inc()
             count(TEXT_BYTES).inc(len(document.text.encode()))
             count(EMAILS).inc(emails)

@@ -1,10 +1,17 @@
 """How far a long pipeline is, told while it runs: one live line on a terminal, one line a finished file elsewhere."""
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data_prep.parquet import rows_in
+
+if TYPE_CHECKING:
+    from data_prep.pipeline import SourceFile
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -15,6 +22,28 @@ class Progress:
     """Pages judged so far, those of an earlier, interrupted run included."""
     files_done: int
     files: int
+
+
+def looking_at(files: Sequence["SourceFile"]) -> Callable[[], Progress]:
+    """A function that looks how far `files` are: by the parts that are whole, and the notes beside those in the making.
+
+    A part that is whole stays so, and is read once.
+    """
+    rows: dict[int, int] = {}  # of the parts that are whole
+
+    def look() -> Progress:
+        waiting = 0
+        for file in files:
+            if file.index in rows:
+                continue
+            if (whole := rows_in(file.part)) is not None:
+                rows[file.index] = whole
+                continue
+            with contextlib.suppress(OSError, ValueError):  # not begun, or just being written
+                waiting += int(file.note.read_text())
+        return Progress(sum(rows.values()) + waiting, len(rows), len(files))
+
+    return look
 
 
 class Watch:

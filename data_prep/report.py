@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data_prep.documents import DOCUMENT_SCHEMA, REJECTION_SCHEMA
+from data_prep.documents import stage_order
+from data_prep.parquet import read_rows
 from lm.errors import InputError
 
-STAGE_ORDER = ("url_filter", "extract", "language", "gopher_quality", "exact_dedup")
-"""Order in which the funnel is told: judge.py, then pipeline.py. A stage that is not named here comes after these."""
+COLUMNS = ["text", "id", "url", "language", "language_score"]
+"""What is read of a document."""
 EXAMPLES = 3
 """Examples of each reason, and twice as many of kept documents."""
 EXCERPT_CHARACTERS = 900
@@ -140,31 +141,10 @@ class Collected:
         self.keeper.offer(row, text_bytes)
 
 
-def read_rows(folder: Path, schema) -> Iterator[dict]:
-    """Rows of all Parquet files in `folder`, in the order of their names.
-
-    Raises InputError when a file is damaged or lacks a column of `schema`.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = [
-        name for name in ("text", "id", "url", "language", "language_score", "stage", "reason") if name in schema.names
-    ]
+def rows_of(folder: Path, columns: list[str]) -> Iterator[dict]:
+    """Rows of all Parquet files in `folder`, in the order of their names. Raises InputError as `read_batches`."""
     for path in sorted(folder.glob("*.parquet")):
-        try:
-            with pq.ParquetFile(path) as file:
-                missing = [name for name in columns if name not in file.schema_arrow.names]
-                if missing:
-                    raise InputError(
-                        f"{path} has no column {', '.join(missing)}. Make it again: launch.prepare_documents."
-                    )
-                for batch in file.iter_batches(batch_size=512, columns=columns):
-                    yield from batch.to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                f"{path} cannot be read ({error}). Delete it and run launch.prepare_documents again."
-            ) from error
+        yield from read_rows(path, columns)
 
 
 def host(url: str) -> str:
@@ -173,10 +153,6 @@ def host(url: str) -> str:
         return (urlsplit(url).hostname or "").removeprefix("www.")
     except ValueError:
         return ""
-
-
-def order_of(stage: str) -> tuple[int, str]:
-    return (STAGE_ORDER.index(stage), "") if stage in STAGE_ORDER else (len(STAGE_ORDER), stage)
 
 
 def tallies(documents: Counter, text_bytes: Counter, by: Counter, limit: int) -> tuple[Tally, ...]:
@@ -202,7 +178,7 @@ def read_funnel(documents: Path, dropped: Path) -> Funnel:
     language_documents, language_bytes = Counter(), Counter()
     domain_documents, domain_bytes, exponents = Counter(), Counter(), Counter()
 
-    for row in read_rows(documents, DOCUMENT_SCHEMA):
+    for row in rows_of(documents, COLUMNS):
         size = len((row["text"] or "").encode())
         kept.add(row, size)
         domain_documents[host(row["url"] or "")] += 1
@@ -215,7 +191,7 @@ def read_funnel(documents: Path, dropped: Path) -> Funnel:
         raise InputError(
             f"{documents} holds no document. Run launch.prepare_documents, and see dropped/ for the reasons."
         )
-    for row in read_rows(dropped, REJECTION_SCHEMA):
+    for row in rows_of(dropped, [*COLUMNS, "stage", "reason"]):
         size = len((row["text"] or "").encode())
         reasons[row["stage"], row["reason"]].add(row, size)
         if row["language"]:
@@ -225,7 +201,7 @@ def read_funnel(documents: Path, dropped: Path) -> Funnel:
     ordered = tuple(
         Reason(stage, reason, found.documents, found.text_bytes, found.keeper.chosen())
         for (stage, reason), found in sorted(
-            reasons.items(), key=lambda item: (order_of(item[0][0]), -item[1].documents, item[0][1])
+            reasons.items(), key=lambda item: (stage_order(item[0][0]), -item[1].documents, item[0][1])
         )
     )
     pages_read = kept.documents + sum(reason.documents for reason in ordered)

@@ -5,12 +5,13 @@ the number of workers nor an interruption can change a byte. A finished unit lea
 unit is written again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ import pyarrow.parquet as pq
 
 from data_prep.beam_runner import run_pipeline
 from data_prep.config import ShardsConfig
+from data_prep.files import appearing, file_sha256, replace_file, writing
+from data_prep.parquet import rows_in
 from data_prep.tokenize import DocumentFile, TokenizedDocument, cut_records, document_files, tokenize_file
 from lm.errors import InputError, UsageError
-from lm.records import DTYPES, MANIFEST, Manifest, Shard, Split, to_bytes
+from lm.records import DTYPES, MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -59,19 +62,23 @@ class Unit:
     """Hash of all that decides the bytes: a finished unit with another key is not ours."""
 
     @property
+    def scratch(self) -> Path:
+        return self.out / UNITS
+
+    @property
     def done(self) -> Path:
-        return self.out / UNITS / f"{self.shard}.json"
+        return self.scratch / f"{self.shard}.json"
 
     @property
     def table(self) -> Path:
-        return self.out / UNITS / f"{self.shard}.parquet"
+        return self.scratch / f"{self.shard}.parquet"
 
 
 def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
     """Makes `out`: shards of both splits, documents.parquet, manifest.json (last). Goes on where it was interrupted.
 
-    Raises UsageError when token_dtype cannot hold the vocabulary, and InputError when there are no documents or a split
-    gets nothing to predict.
+    Raises UsageError when token_dtype cannot hold the vocabulary, and InputError when there are no documents, a split
+    gets nothing to predict, or the disk does not take the files.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocabulary_size > limit:
@@ -81,7 +88,8 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         )
     files = document_files(documents)
     units = plan_units(files, tokenizer, out, config)
-    (out / UNITS).mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        (out / UNITS).mkdir(parents=True, exist_ok=True)
     left = [unit for unit in units if not is_done(unit)]
     if left:
         threads = max(1, (os.cpu_count() or 1) // config.workers)
@@ -89,12 +97,13 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     shards = {unit.shard: Shard(**json.loads(unit.done.read_text())["shard"]) for unit in units}
     splits = {name: sum_up([shards[u.shard] for u in units if u.split == name]) for name in ("train", "val")}
     check_splits(splits, config)
-    join_tables(units, out / DOCUMENTS)
     manifest = Manifest(
         tokenizer.fingerprint, tokenizer.vocabulary_size, config.record_length, config.token_dtype, splits
     )
-    replace_file(out / MANIFEST, manifest.to_json().encode())
-    shutil.rmtree(out / UNITS)
+    with writing(out):
+        join_tables(units, out / DOCUMENTS)
+        replace_file(out / MANIFEST, manifest.to_json().encode(), scratch=out / UNITS)
+        shutil.rmtree(out / UNITS)
     return manifest
 
 
@@ -117,16 +126,20 @@ def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, confi
 
 
 def is_done(unit: Unit) -> bool:
-    """Whether the unit was finished, by a run with the same inputs."""
+    """Whether the unit was finished, by a run with the same inputs, and its files are as they were."""
     try:
         found = json.loads(unit.done.read_text())
-    except (OSError, ValueError):
+        if found["key"] != unit.key:
+            return False
+        shard = Shard(**found["shard"])
+        return (unit.out / unit.shard).stat().st_size == shard.bytes and rows_in(unit.table) == shard.documents
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return found["key"] == unit.key
 
 
 def run_units(units: list[Unit], tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> None:
-    """Writes the units on config.workers Beam workers. Raises InputError when a file of documents is damaged."""
+    """Writes the units on config.workers Beam workers. Raises InputError when a file of documents is damaged or the
+    disk is full."""
 
     def build(pipeline: "beam.Pipeline") -> None:
         import apache_beam as beam
@@ -138,25 +151,46 @@ def run_units(units: list[Unit], tokenizer: Tokenizer, config: ShardsConfig, thr
 
 
 def write_unit(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> None:
-    """Writes one shard and its rows of the table of documents, then marks the unit as done."""
+    """Writes one shard and its rows of the table of documents, then marks the unit as done.
+
+    Raises InputError when the disk does not take them.
+    """
+    path = unit.out / unit.shard
+    with writing(path):
+        with appearing(path, unit.scratch) as shard_file, appearing(unit.table, unit.scratch) as table_file:
+            with TableWriter(table_file, unit.split) as table:
+                documents = table.noting(documents_of(unit, tokenizer, config, threads))
+                stream = ((document.number, document.tokens) for document in documents)
+                records = write_records(shard_file, cut_records(stream, config.record_length, config.token_dtype))
+            size, sha256 = shard_file.stat().st_size, file_sha256(shard_file)
+        shard = Shard(unit.shard, records, size, sha256, table.documents, table.tokens, table.text_bytes)
+        done = {"key": unit.key, "shard": dataclasses.asdict(shard)}
+        replace_file(unit.done, json.dumps(done).encode(), unit.scratch)
+
+
+def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
+    """Writes an ArrayRecord file; how many records. Raises OSError when the disk does not take it."""
     from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
-    partial = unit.out / UNITS / f"{unit.shard}.partial"
-    writer = ArrayRecordWriter(str(partial), WRITER_OPTIONS)
-    records = 0
-    with TableWriter(unit) as table:
-        stream = (
-            (document.number, document.tokens)
-            for document in table.noting(documents_of(unit, tokenizer, config, threads))
-        )
-        for record in cut_records(stream, config.record_length, config.token_dtype):
+    written = 0
+    with os_errors():
+        writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    for record in records:
+        with os_errors():
             writer.write(to_bytes(record))
-            records += 1
-    writer.close()
-    size, sha256 = partial.stat().st_size, file_sha256(partial)
-    partial.replace(unit.out / unit.shard)
-    shard = Shard(unit.shard, records, size, sha256, table.documents, table.tokens, table.text_bytes)
-    replace_file(unit.done, json.dumps({"key": unit.key, "shard": dataclasses.asdict(shard)}).encode())
+        written += 1
+    with os_errors():
+        writer.close()
+    return written
+
+
+@contextlib.contextmanager
+def os_errors() -> Generator[None]:
+    """ArrayRecord raises RuntimeError whatever goes wrong with its file: here it becomes an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def documents_of(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> Iterator[TokenizedDocument]:
@@ -167,8 +201,8 @@ def documents_of(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads
 class TableWriter:
     """Notes the documents that pass by, in a Parquet file of NUMBERED_SCHEMA, and sums them up."""
 
-    def __init__(self, unit: Unit):
-        self.split, self.file = unit.split, pq.ParquetWriter(unit.table, NUMBERED_SCHEMA)
+    def __init__(self, path: Path, split: str):
+        self.split, self.file = split, pq.ParquetWriter(path, NUMBERED_SCHEMA)
         self.rows: list[dict] = []
         self.documents = self.tokens = self.text_bytes = 0
 
@@ -196,14 +230,13 @@ class TableWriter:
 
 
 def join_tables(units: list[Unit], path: Path) -> None:
-    """The table of all documents, row = number: for each training shard, its rows and the held-out ones in between.
+    """Writes the table of all documents, row = number: for each training shard, its rows and the held-out ones between.
 
     Memory holds the rows of one training shard and those of the validation split.
     """
     held_out = pq.read_table(next(unit.table for unit in units if unit.split == "val"))
     number = pc.field("number")
-    partial = path.with_name(path.name + ".partial")
-    with pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
+    with appearing(path, units[0].scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
         for unit in units:
             if unit.split == "val":
                 continue
@@ -211,7 +244,6 @@ def join_tables(units: list[Unit], path: Path) -> None:
             between = held_out.filter((number >= first) & (number < end))
             rows = pa.concat_tables([pq.read_table(unit.table), between]).sort_by("number")
             writer.write_table(rows.drop_columns("number").cast(TABLE_SCHEMA))
-    partial.replace(path)
 
 
 def sum_up(shards: list[Shard]) -> Split:
@@ -229,15 +261,3 @@ def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:
                 f"shards.validation_fraction = {config.validation_fraction} gives {counts}: nothing to predict in "
                 f"{name}. Choose another fraction, or prepare more documents."
             )
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, or leaves what was there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.parquet import REMEDY, read_batches
 from lm.errors import InputError
 from lm.records import SequenceRecord
 from lm.tokenizer import Tokenizer
 
-DOCUMENTS_AT_ONCE = 256  # read and encoded together; bounds the memory, changes nothing else
+DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read and encoded together; changes nothing but the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +49,21 @@ def document_files(folder: Path) -> list[DocumentFile]:
         try:
             rows = pq.read_metadata(path).num_rows
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(
-                f"{path} is not a readable Parquet file: {error}. Make it again: {MAKE_DOCUMENTS}"
-            ) from error
+            raise InputError(f"{path} is not a readable Parquet file: {error}. {REMEDY}") from error
         files.append(DocumentFile(path, first, rows))
         first += rows
     if not first:
         raise InputError(
-            f"There are no documents in {folder} ({len(files)} Parquet files). Make them: {MAKE_DOCUMENTS}"
+            f"There are no documents in {folder} ({len(files)} Parquet files). Make them: "
+            "python -m launch.prepare_documents"
         )
     return files
 
 
-MAKE_DOCUMENTS = "python -m launch.prepare_documents"
-
-
-def read_rows(file: DocumentFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The columns of the file, some rows at a time. Raises InputError when it is damaged or lacks one."""
-    try:
-        with pq.ParquetFile(file.path) as parquet:
-            missing = sorted(set(columns) - set(parquet.schema_arrow.names))
-            if missing:
-                raise InputError(f"{file.path} has no column {', '.join(missing)}. Make it again: {MAKE_DOCUMENTS}")
-            yield from parquet.iter_batches(DOCUMENTS_AT_ONCE, columns=columns)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file.path} is damaged: {error}. Make it again: {MAKE_DOCUMENTS}") from error
-
-
 def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
-    """The texts of all documents, in the order of their numbers. Raises InputError as read_rows."""
+    """The texts of all documents, in the order of their numbers. Raises InputError as `read_batches`."""
     for file in files:
-        for rows in read_rows(file, ["text"]):
+        for rows in read_batches(file.path, ["text"], DOCUMENTS_AT_ONCE):
             yield from rows.column("text").to_pylist()
 
 
@@ -95,7 +80,7 @@ def tokenize_file(
 ) -> Iterator[TokenizedDocument]:
     """The documents of one side of the split, in order; `threads` of them are encoded at a time."""
     number = file.first
-    for rows in read_rows(file, ["id", "url", "text"]):
+    for rows in read_batches(file.path, ["id", "url", "text"], DOCUMENTS_AT_ONCE):
         chosen = np.array([is_held_out(id.as_py(), fraction) == held_out for id in rows.column("id")], bool)
         numbers = number + np.flatnonzero(chosen)
         number += rows.num_rows

@@ -10,10 +10,11 @@ import hashlib
 import mmap
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from data_prep.documents import WebPage
@@ -25,24 +26,30 @@ if TYPE_CHECKING:
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 RECORD_START = re.compile(rb"\x1f\x8b\x08|(?<=\r\n\r\n)WARC/")  # a gzip member, or an uncompressed record
 EPOCH = "1970-01-01T00:00:00Z"
+MAX_PAGE_BYTES = 64_000_000
+"""Bytes of one page, as it came and decoded, that are read: bounds the memory, whatever a file unpacks to."""
+MAX_HEAD_BYTES = 64 << 10  # of HTTP headers; FastWARC itself takes no line above half of that
+CHUNK = 1 << 20
+DIGESTS = ("md5", "sha1", "sha256", "sha512")
 COMPRESSION = 6  # gzip's own default; 9 takes twice the time for 1 % less
 
 
-def read_pages(path: Path | str) -> Iterator[WebPage]:
+def read_pages(path: Path | str, on_damage: Callable[[int], None] | None = None) -> Iterator[WebPage]:
     """The HTML pages of one WARC file, in its order: successful responses, content and transfer encodings removed.
 
-    Damaged or clipped records are skipped, and so are responses without an address or an id. Raises InputError when the
-    file cannot be read or holds no WARC record at all.
+    Damaged, clipped and undecodable responses are skipped, each after a call of `on_damage` with the byte offset of its
+    record; where the file itself breaks, with that of the last record before. Responses without an address or an id are
+    skipped without. A page of more than MAX_PAGE_BYTES, as it came or decoded, is cut to one byte above: extraction
+    refuses it by name. Raises InputError when the file cannot be read or holds no WARC record at all.
     """
-    for record in read_responses(Path(path)):
-        page = page_of_response(record, str(path))
-        if page is not None:
-            yield page
-
-
-def read_responses(path: Path) -> Iterator["WarcRecord"]:
-    """Intact response records with their blocks in memory. Raises InputError as `read_pages` does."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    path, told = Path(path), set()
+
+    def tell(position: int) -> None:
+        if on_damage and position not in told:
+            told.add(position)
+            on_damage(position)
 
     found_any, response, start = False, WarcRecordType.response, 0
     try:
@@ -51,14 +58,22 @@ def read_responses(path: Path) -> Iterator["WarcRecord"]:
             # This is a simple resync: what the damage hides from `next_record` stays lost.
             while start >= 0:
                 stream.seek(start)
-                last = start
+                last, found = start, False
                 try:
                     for record in ArchiveIterator(stream, parse_http=False, fsspec_args=False):
-                        found_any, last = True, record.stream_pos
-                        if record.record_type == response and is_whole(record):
-                            yield record
+                        found_any = found = True
+                        last = record.stream_pos
+                        if record.record_type != response or not record.is_http:
+                            continue
+                        page = page_of_response(record, str(path), tell)
+                        if page is not None:
+                            yield page
+                    if on_damage and breaks_off(path, last):
+                        tell(last)
                     break
                 except OSError:
+                    if found:  # else a try within the same damage
+                        tell(last)
                     start = next_record(path, last + 1)
     except OSError as error:
         raise InputError(
@@ -68,19 +83,6 @@ def read_responses(path: Path) -> Iterator["WarcRecord"]:
         raise InputError(f"{path} holds no WARC record. Give WARC files (.warc, .warc.gz); is it a web archive at all?")
 
 
-def is_whole(record: "WarcRecord") -> bool:
-    """Reads the record's block into memory; False when it ends early or its digest differs: FastWARC tells neither.
-
-    Raises OSError when the block cannot be decompressed.
-    """
-    record.freeze()
-    if record.headers.get("Content-Length") != str(record.content_length):
-        return False
-    # Only an uncompressed file needs the digest: gzip has its own checksum, which FastWARC verifies.
-    has_digest = (record.headers.get("WARC-Block-Digest") or "").startswith("sha1:")
-    return not has_digest or record.verify_block_digest(consume=False)
-
-
 def next_record(path: Path, start: int) -> int:
     """The first offset from `start` on at which a record may begin, or -1."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -88,28 +90,96 @@ def next_record(path: Path, start: int) -> int:
         return found.start() if found else -1
 
 
-def page_of_response(record: "WarcRecord", file_path: str) -> WebPage | None:
-    """The page in a response record, or None when it is not HTML, not a success, or not decodable."""
+def breaks_off(path: Path, start: int) -> bool:
+    """Whether the file ends within a gzip member, at or after the one at `start`: FastWARC takes that for the end."""
+    with path.open("rb") as file:
+        file.seek(start)
+        try:
+            with gzip.GzipFile(fileobj=file) as members:
+                while members.read(CHUNK):
+                    pass
+        except EOFError:
+            return True
+        except (OSError, zlib.error):  # no gzip at all, or other damage
+            return False
+    return False
+
+
+def page_of_response(record: "WarcRecord", file_path: str, tell: Callable[[int], None]) -> WebPage | None:
+    """The page in a response record, or None when it is not HTML, not a success, or, which `tell` hears, not whole.
+
+    Reads no more of the block than its head until that says that the rest is wanted. Raises OSError when the block
+    cannot be decompressed.
+    """
+    block = read_up_to(record, MAX_HEAD_BYTES)
     try:
-        record.parse_http(auto_decode="all")
-        status = record.http_headers.status_code if record.http_headers else None
-        if record.http_content_type not in HTML_TYPES or (status is not None and not 200 <= status < 300):
-            return None
-        body = record.reader.read()
+        head = http_response(block, "none")
     except OSError:
+        tell(record.stream_pos)
         return None
-    assert record.http_headers is not None
+    status, content_type = head.http_headers.status_code, (head.http_content_type or "").lower()
     url, page_id = (record.headers.get("WARC-Target-URI") or "").strip("<>"), record.record_id
-    if not url or not page_id:
+    if content_type not in HTML_TYPES or (status is not None and not 200 <= status < 300) or not url or not page_id:
+        return None
+    block += read_up_to(record, MAX_HEAD_BYTES + MAX_PAGE_BYTES + 1 - len(block))
+    # What is cut is left encoded: half of it may decode to little, which would pass for a whole page.
+    cut = len(block) > MAX_HEAD_BYTES + MAX_PAGE_BYTES
+    whole = len(block) == record.content_length and digest_holds(record.headers.get("WARC-Block-Digest") or "", block)
+    try:
+        body = read_up_to(http_response(block, "none" if cut else "all"), MAX_PAGE_BYTES + 1) if cut or whole else None
+    except OSError:
+        body = None
+    if body is None:
+        tell(record.stream_pos)
         return None
     return WebPage(
         url=url,
         id=page_id,
         date=date_of(record),
-        content_type=record.http_headers.get("Content-Type") or "",
+        content_type=head.http_headers.get("Content-Type") or "",
         body=body,
         file_path=file_path,
     )
+
+
+def read_up_to(record: "WarcRecord", size: int) -> bytes:
+    """The next bytes of the record's block or body, fewer than `size` only at its end."""
+    chunks = []
+    while size > 0 and (chunk := record.reader.read(min(size, CHUNK))):
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def http_response(block: bytes, decode: Literal["none", "all"]) -> "WarcRecord":
+    """`block` with its HTTP headers parsed, ready to read the body. Raises OSError when it has none.
+
+    A record of its own: FastWARC loses its place in the file when a decoded body is not read to its end.
+    """
+    from fastwarc.warc import WarcRecord
+
+    record = WarcRecord()
+    record.set_bytes_content(block)
+    record.is_http = True
+    record.parse_http(auto_decode=decode)
+    if record.http_headers is None:
+        raise OSError("no HTTP headers")
+    return record
+
+
+def digest_holds(written: str, block: bytes) -> bool:
+    """Whether a WARC-Block-Digest is the block's; also when there is none, or one of a kind that we do not know.
+
+    Checked wherever it is written, also in gzip files: FastWARC meets the checksum of a gzip member after the block,
+    when the page may be gone already. Crawlers write base 32 or hex, in either case.
+    """
+    algorithm, _, value = written.strip().lower().replace("-", "").partition(":")
+    value = value.strip().rstrip("=")
+    if algorithm not in DIGESTS:
+        return True
+    digest = hashlib.new(algorithm, block, usedforsecurity=False).digest()
+    forms = digest.hex(), base64.b32encode(digest).decode().lower().rstrip("=")
+    return value in forms or len(value) not in map(len, forms)
 
 
 def date_of(record: "WarcRecord") -> str:
@@ -117,7 +187,10 @@ def date_of(record: "WarcRecord") -> str:
     date, written = record.record_date, record.headers.get("WARC-Date") or ""
     if date is None or written.endswith("Z"):
         return written if date else ""
-    return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except OverflowError:  # in UTC it would be before the year 1, or after 9999
+        return ""
 
 
 def record_id(url: str, kind: str) -> str:

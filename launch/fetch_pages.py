@@ -5,19 +5,20 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources import fetch_pages, matched_warc_files
-from launch.stage import Stage, run_stage_command
+from launch.command import run_stage_command
+from launch.stage import Stage
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
-    """The pages' part of the config; for own WARC files, whatever tells that they changed instead of the packages."""
+    """The pages' part of the config; with WARC files of one's own, without the packages."""
     pages = experiment.pages
-    if not pages.warc:
-        return {"pages": pages}
-    files = [(path, path.stat()) for path in matched_warc_files(pages.warc)]
-    return {
-        "pages": dataclasses.replace(pages, packages=()),
-        "warc_files": {str(path): {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns} for path, stat in files},
-    }
+    return {"pages": dataclasses.replace(pages, packages=()) if pages.warc else pages}
+
+
+def facts(experiment: Experiment) -> dict[str, object]:
+    """The sizes of one's own WARC files. Times of change tell nothing: a copy has others."""
+    files = matched_warc_files(experiment.pages.warc) if experiment.pages.warc else []
+    return {"bytes of WARC files": {str(path): path.stat().st_size for path in files}}
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -31,6 +32,7 @@ STAGE = Stage(
     script="launch.fetch_pages",
     after=(),
     settings=settings,
+    facts=facts,
     make=make,
     outputs=("pages",),
 )

@@ -5,25 +5,27 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.prepare import prepare_documents
 from data_prep.progress import ProgressLine
-from data_prep.sources import warc_files
+from data_prep.sources import warc_files, warc_names
 from launch import fetch_pages
-from launch.stage import Stage, run_stage_command
+from launch.command import run_stage_command
+from launch.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    files = warc_files(workdir)
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
-            files,
+            warc_files(workdir),
+            warc_names(workdir),
             experiment.documents,
             partial=out / "parts",
             documents_dir=out / "documents",
             dropped_dir=out / "dropped",
             workers=experiment.documents.workers,
             on_progress=progress,
-            relative_to=workdir,
         )
     print(outcome.table())
+    if outcome.damaged:
+        print(f"documents: {outcome.damaged} damaged places in the WARC files were passed over")
     print(
         f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text, "
         f"{outcome.emails_replaced:,} e-mail addresses replaced",

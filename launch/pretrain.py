@@ -7,7 +7,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import evaluate, fetch_pages, prepare_documents, report, sample, train, train_tokenizer, write_shards
-from launch.stage import run_command, run_stage
+from launch.command import run_command
+from launch.stage import run_stage
 from lm.metrics import duration
 
 SCRIPTS = (fetch_pages, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample, report)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import evaluate, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
-from launch.stage import Stage, run_stage_command, write_atomically
+from launch.command import run_stage_command
+from launch.stage import Stage, write_atomically
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

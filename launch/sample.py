@@ -4,7 +4,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer
-from launch.stage import Stage, run_stage_command
+from launch.command import run_stage_command
+from launch.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

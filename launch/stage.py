@@ -6,10 +6,7 @@ stage's part of the config and the keys of the stages before it), and the output
 same key is up to date; with another key it belongs to another experiment, and nothing is touched.
 """
 
-import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -17,11 +14,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.experiment import Experiment, parse_command
+from configs.experiment import Experiment
 from lm.errors import InputError, UsageError
 
 
@@ -36,19 +33,23 @@ class Stage:
     after: tuple["Stage", ...]
     """Stages whose outputs it reads."""
     settings: Callable[[Experiment], dict[str, object]]
-    """All of the config that decides its outputs; also facts about files outside the run folder."""
+    """All of the config that decides its outputs."""
     make: Callable[[Experiment, Path, Path], None]
     """make(experiment, workdir, out): reads finished outputs in workdir, writes its own into out."""
     outputs: tuple[str, ...]
     """Files and folders, relative to the run folder, that `make` leaves in `out`, moved into place in this order."""
     in_place: bool = False
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
+    by_products: tuple[str, ...] = ()
+    """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
+    facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
+    """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
 
 
 def identifying(value: object) -> object:
-    """`value` as JSON types, without the fields of dataclasses that are marked speed_only."""
+    """`value` as JSON types, without the fields of dataclasses that are marked incidental."""
     if dataclasses.is_dataclass(value):
-        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("speed_only")]
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("incidental")]
         return {f.name: identifying(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
         return {key: identifying(item) for key, item in value.items()}
@@ -81,31 +82,59 @@ def stamp_path(stage: Stage, workdir: Path) -> Path:
     return workdir / "stages" / f"{stage.name}.json"
 
 
+def read_json(path: Path) -> dict:
+    """What we wrote there. Raises InputError when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}). Delete it to make again what it stands for.") from error
+
+
 def read_stamp(stage: Stage, workdir: Path) -> dict | None:
-    """The stage's stamp, or None when it has not finished or its outputs are no longer all there."""
+    """The stage's stamp, or None when it has not finished or its outputs are no longer all there.
+
+    Raises InputError where None would mean to train anew over checkpoints that are left.
+    """
     path = stamp_path(stage, workdir)
     if not path.is_file():
         return None
-    stamp = json.loads(path.read_text(encoding="utf-8"))
-    intact = all(
-        (workdir / name).is_file() and (workdir / name).stat().st_size == size for name, size in stamp["files"].items()
-    )
-    return stamp if intact else None
-
-
-def wanted_settings(stage: Stage, experiment: Experiment, workdir: Path) -> dict[str, object]:
-    """What decides the stage's outputs. Raises InputError when a stage before it has not finished."""
-    settings = identifying(stage.settings(experiment))
-    assert isinstance(settings, dict)
-    for before in stage.after:
-        stamp = read_stamp(before, workdir)
-        if stamp is None:
+    stamp = read_json(path)
+    for name, size in stamp["files"].items():
+        file = workdir / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size and stage.in_place:
             raise InputError(
-                f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-                f"First run: python -m {before.script} CONFIG.py --workdir {workdir}  (or python -m launch.pretrain …)"
+                f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
+                f"Bring it back; or, to train again from step 0: rm {path}"
             )
-        settings[f"<{before.name}>"] = stamp["key"]
-    return json.loads(json.dumps(settings))
+        if found != size:
+            return None
+    return stamp
+
+
+def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
+    """The stage's own part of the config, as JSON gives it back."""
+    return json.loads(json.dumps(identifying(stage.settings(experiment))))
+
+
+def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path) -> dict:
+    """The stamp of `before`, whose outputs `stage` is about to read.
+
+    Raises InputError when it has not finished, UsageError when its outputs, or what they were made from, are another
+    experiment's.
+    """
+    stamp = read_stamp(before, workdir)
+    if stamp is None:
+        raise InputError(
+            f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
+            f"First run: python -m {before.script} CONFIG.py --workdir {workdir}  (or python -m launch.pretrain …)"
+        )
+    wanted = settings_of(before, experiment)
+    for earlier in before.after:
+        wanted[f"<{earlier.name}>"] = finished(earlier, before, experiment, workdir)["key"]
+    if stamp["settings"] != wanted:
+        refuse_other(before, stamp["settings"], wanted, workdir)
+    return stamp
 
 
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
@@ -118,7 +147,7 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
             changed.append(f"  {name[1:-1]}: made again since, with other contents")
         else:
             changed.append(f"  {name}: {old_flat.get(name)!r} there, {new_flat.get(name)!r} asked for")
-    stamps = " ".join(str(path) for path in stamps_from(stage, workdir))
+    stamps = " ".join(str(path) for path in what_follows(stage, workdir))
     raise UsageError(
         f"{', '.join(stage.outputs)} in {workdir} belong to another experiment:\n"
         + "\n".join(changed)
@@ -127,15 +156,17 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     )
 
 
-def stamps_from(stage: Stage, workdir: Path) -> list[Path]:
-    """The stamps in `workdir` of the stage and of all that was made from its outputs."""
-    settings = {
-        path: json.loads(path.read_text(encoding="utf-8"))["settings"] for path in (workdir / "stages").glob("*.json")
-    }
+def what_follows(stage: Stage, workdir: Path) -> list[Path]:
+    """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
+    settings = {path: read_json(path)["settings"] for path in (workdir / "stages").glob("*.json")}
     found = [stamp_path(stage, workdir)]
     for path in found:  # grows while it is walked
         found += [other for other in sorted(settings) if f"<{path.stem}>" in settings[other] and other not in found]
-    return found
+    return [path for path in (begun_path(stage, workdir), *found) if path.exists()]
+
+
+def begun_path(stage: Stage, workdir: Path) -> Path:
+    return workdir / ".partial" / stage.name / "begun.json"
 
 
 def environment() -> str:
@@ -156,31 +187,33 @@ def files_in(workdir: Path, outputs: tuple[str, ...]) -> dict[str, int]:
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
-    """Brings one stage up to date; False when it already was. Raises UsageError when the outputs are another
-    experiment's."""
-    settings = wanted_settings(stage, experiment, workdir)
-    key = hashlib.sha256(json.dumps([stage.name, settings], sort_keys=True).encode()).hexdigest()
+    """Brings one stage up to date; False when it already was.
+
+    Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
+    """
+    settings = settings_of(stage, experiment)
+    for before in stage.after:
+        settings[f"<{before.name}>"] = finished(before, stage, experiment, workdir)["key"]
+    facts = json.loads(json.dumps(stage.facts(experiment)))
+    key = hashlib.sha256(json.dumps([stage.name, settings, facts], sort_keys=True).encode()).hexdigest()
     stamp = read_stamp(stage, workdir)
     if stamp and stamp["key"] == key:
         return False
     if stamp:
-        refuse_other(stage, stamp["settings"], settings, workdir)
+        refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
 
-    partial = workdir / ".partial" / stage.name
-    begun = partial / "begun.json"
-    if begun.is_file():
-        found = json.loads(begun.read_text(encoding="utf-8"))
-        made_in_place = stage.in_place and any((workdir / output).exists() for output in stage.outputs)
-        if found["key"] != key and made_in_place:
-            refuse_other(stage, found["settings"], settings, workdir)
-        if found["key"] != key or (found["environment"] != environment() and not stage.in_place):
-            shutil.rmtree(partial)  # parts made by other versions of the libraries are not mixed with these
-    elif partial.exists():
-        shutil.rmtree(partial)
-    if not begun.is_file():
-        if stage.in_place:  # leftovers of a run whose stamp was deleted in order to make it again
-            remove([workdir / output for output in stage.outputs])
-        write_atomically(begun, json.dumps({"key": key, "settings": settings, "environment": environment()}))
+    partial, begun = workdir / ".partial" / stage.name, begun_path(stage, workdir)
+    described = {"key": key, "settings": settings, "facts": facts}
+    found = read_json(begun) if begun.is_file() else None
+    if found and found["key"] != key and stage.in_place:
+        refuse_other(stage, found["settings"] | found["facts"], settings | facts, workdir)
+    # Parts made by other versions of the libraries are not mixed with these; a training run goes on all the same.
+    if not found or found["key"] != key or (found["environment"] != environment() and not stage.in_place):
+        begun.unlink(missing_ok=True)  # first, so that a kill on the way leaves nothing that looks whole
+        remove([partial])
+        if stage.in_place:  # of a run whose stamp was deleted in order to make it again
+            remove([workdir / name for name in (*stage.outputs, *stage.by_products)])
+        write_atomically(begun, json.dumps({**described, "environment": environment()}))
     stamp_path(stage, workdir).unlink(missing_ok=True)
     write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
 
@@ -193,7 +226,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
             remove([workdir / output])
             (workdir / output).parent.mkdir(parents=True, exist_ok=True)
             (out / output).replace(workdir / output)
-    done = {"key": key, "settings": settings, "seconds": round(time.perf_counter() - start, 3)}
+    done = {**described, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     write_atomically(
         stamp_path(stage, workdir), json.dumps({**done, "files": files_in(workdir, stage.outputs)}, indent=1)
     )
@@ -207,66 +240,3 @@ def remove(paths: list[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Generator[None]:
-    """Makes the run folder and holds it for this process. Raises InputError when it cannot be written or is held."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
-    except OSError as error:
-        raise InputError(
-            f"The run folder {workdir} cannot be written: {error.strerror or error}. "
-            "Give a folder of yours with --workdir, or mend its permissions."
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however
-        except OSError as error:
-            lock.seek(0)
-            raise InputError(
-                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
-                "Wait for it to end, or give another folder with --workdir."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        yield
-
-
-def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
-    """The main of every launch script: parses, runs, and turns what a user can mend into a message and an exit code."""
-    try:
-        experiment, workdir = parse_command(program, description, sys.argv[1:])
-        with locked(workdir):
-            run(experiment, workdir)
-    except InputError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(InputError.exit_code) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        print(
-            f"{program}: {error}. What is done is kept; free space or mend permissions, then run again.",
-            file=sys.stderr,
-        )
-        raise SystemExit(InputError.exit_code) from None
-    except KeyboardInterrupt:
-        print(
-            f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
-        )
-        raise SystemExit(130) from None
-
-
-def run_stage_command(stage: Stage) -> None:
-    """The main of a script that runs one stage."""
-
-    def run(experiment: Experiment, workdir: Path) -> None:
-        made = run_stage(stage, experiment, workdir)
-        print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
-
-    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run)

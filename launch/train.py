@@ -4,7 +4,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
-from launch.stage import Stage, run_stage_command
+from launch.command import run_stage_command
+from launch.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -19,8 +20,9 @@ STAGE = Stage(
     after=(train_tokenizer.STAGE, write_shards.STAGE),
     settings=lambda experiment: {"model": experiment.model, "train": experiment.train},
     make=make,
-    outputs=("checkpoints", "metrics.jsonl", "tensorboard", "samples"),
+    outputs=("checkpoints",),
     in_place=True,
+    by_products=("metrics.jsonl", "tensorboard", "samples"),
 )
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import prepare_documents
-from launch.stage import Stage, run_stage_command
+from launch.command import run_stage_command
+from launch.stage import Stage
 
 SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 

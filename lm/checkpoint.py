@@ -5,7 +5,8 @@ A checkpoint has two items: `model`, the parameters, and `training`, the step an
 checkpoint outlives a refactoring and other programs can read it.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +62,8 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState) -> None:
         items = {name: ocp.args.StandardSave(named_leaves(item)) for name, item in items_of(state).items()}
-        self.manager.save(step, args=ocp.args.Composite(**items))
+        with self.readable_errors("written"):
+            self.manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state saved at `step`, laid out on the devices as `like` is. Raises InputError when it is of another
@@ -73,13 +75,16 @@ class Checkpoints:
     def restore_items(self, step: int, like: dict[str, object]) -> dict[str, object]:
         """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with
         shardings)."""
-        arguments, found = {}, self.manager.item_metadata(step)
+        arguments = {}
+        with self.readable_errors("read", step):
+            found = {name: self.manager.item_metadata(step)[name].tree for name in like}
         for name, tree in like.items():
             wanted = named_leaves(tree)
-            self.check_shapes(step, name, wanted, found[name].tree)
+            self.check_shapes(step, name, wanted, found[name])
             abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in wanted.items()}
             arguments[name] = ocp.args.StandardRestore(abstract)
-        restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
+        with self.readable_errors("read", step):
+            restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
         return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
 
     def check_shapes(self, step: int, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -96,8 +101,24 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until all that was asked for is on disk."""
-        self.manager.wait_until_finished()
-        self.manager.close()
+        with self.readable_errors("written"):
+            self.manager.wait_until_finished()
+            self.manager.close()
+
+    @contextlib.contextmanager
+    def readable_errors(self, verb: str, step: int | None = None) -> Generator[None]:
+        """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
+        try:
+            yield
+        except Exception as error:
+            place = self.folder if step is None else self.folder / str(step)
+            remedy = (
+                "Free space there, then run again: older checkpoints are whole."
+                if step is None
+                else f"Delete {place}, then run again: training goes on from the checkpoint before it."
+            )
+            cause = " ".join(str(error).split())[:300]
+            raise InputError(f"{place} cannot be {verb}: {type(error).__name__}: {cause}. {remedy}") from error
 
 
 def restore_model(config: ModelConfig, folder: Path) -> Transformer:

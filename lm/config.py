@@ -1,14 +1,22 @@
 """Every knob of lm on one page, as frozen dataclasses. No jax here: reading a config must cost nothing.
 
-Fields marked `speed_only` change how fast a result is made, never the result, and so are left out of what identifies
-it.
+Fields marked `incidental` decide how fast a result is made or how often it is looked at, not what it is; they are left
+out of what identifies it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, speed_only
+from lm.fields import Config, incidental
+
+
+def positive(config: Config, path: str, *names: str) -> None:
+    """Raises UsageError unless every named field is above 0 and finite."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,7 @@ class ModelConfig(Config):
         for name in ("vocabulary_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
             if getattr(self, name) < 1:
                 raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        positive(self, "model", "rope_theta", "norm_epsilon", "initial_std")
         if self.width % self.heads:
             raise UsageError(
                 f"model.heads = {self.heads} does not divide model.width = {self.width}. "
@@ -128,6 +137,16 @@ class OptimizerConfig(Config):
     clip_norm: float
     """Gradients with a larger global norm are scaled down to it."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        positive(self, "train.optimizer", "learning_rate", "epsilon", "clip_norm")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        for name in ("final_learning_rate", "warmup_steps", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more.")
+
 
 @dataclass(frozen=True)
 class MeshConfig(Config):
@@ -156,25 +175,25 @@ class TrainConfig(Config):
     seed: int
     """Seeds the initial weights and the order of the data."""
     optimizer: OptimizerConfig
-    validate_every: int
+    validate_every: int = incidental()
     """Steps between validation losses."""
-    validation_batches: int
+    validation_batches: int = incidental()
     """Batches of the validation shards read for one validation loss during training."""
-    sample_every: int
+    sample_every: int = incidental()
     """Steps between samples of text, printed and saved."""
-    sample_prompt: str
+    sample_prompt: str = incidental()
     """Prompt of the samples taken during training; empty for the start of a document."""
-    sample_tokens: int
+    sample_tokens: int = incidental()
     """Length of those samples, in tokens, the prompt included."""
-    checkpoint_every: int
+    checkpoint_every: int = incidental()
     """Steps between checkpoints; the last step is always saved."""
-    checkpoints_kept: int
+    checkpoints_kept: int = incidental()
     """The newest checkpoints that are kept."""
-    log_every: int = speed_only()
+    log_every: int = incidental()
     """Steps between lines in metrics.jsonl."""
-    mesh: MeshConfig = speed_only()  # noqa: RUF009
+    mesh: MeshConfig = incidental()  # noqa: RUF009
     """Devices and what each of them holds."""
-    loader_threads: int = speed_only()
+    loader_threads: int = incidental()
     """Threads that read and decode records."""
 
     def __post_init__(self):
@@ -183,6 +202,8 @@ class TrainConfig(Config):
                      "checkpoint_every", "checkpoints_kept", "log_every", "loader_threads"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.optimizer.warmup_steps >= self.steps:
             raise UsageError(
                 f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
@@ -197,7 +218,7 @@ class EvaluateConfig(Config):
     stride: int
     """New tokens scored per window; the rest of the window is context that is read again (at most
     model.context_length)."""
-    batch_size: int = speed_only()
+    batch_size: int = incidental()
     """Windows scored at once."""
 
     def __post_init__(self):
@@ -223,5 +244,15 @@ class SampleConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if any(temperature < 0 for temperature in self.temperatures):
-            raise UsageError(f"sample.temperatures = {self.temperatures} must not be negative.")
+        if not all(0 <= temperature < math.inf for temperature in self.temperatures):
+            raise UsageError(f"sample.temperatures = {self.temperatures}; each must be 0 or more.")
+        if not self.prompts or not self.temperatures:
+            raise UsageError(
+                f"sample.prompts = {self.prompts} and sample.temperatures = {self.temperatures}: "
+                "give at least one of each."
+            )
+        if self.tokens < 2 or not 0 <= self.seed < 2**32:
+            raise UsageError(
+                f"sample.tokens = {self.tokens} must be at least 2, and sample.seed = {self.seed} from 0 to "
+                "below 2**32."
+            )

@@ -1,4 +1,4 @@
-"""What every config has in common: fields whose types are checked, and fields that change speed alone."""
+"""What every config has in common: types that are checked, and fields that may change in the middle of a run."""
 
 import dataclasses
 import functools
@@ -6,8 +6,9 @@ import typing
 
 from lm.errors import UsageError
 
-speed_only = functools.partial(dataclasses.field, metadata={"speed_only": True})
-"""A field that changes how fast a result is made, never the result; it is left out of what identifies a result."""
+incidental = functools.partial(dataclasses.field, metadata={"incidental": True})
+"""A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
+middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
 
 class Config:

@@ -50,6 +50,17 @@ def continue_tokens(
     return tokens_BS
 
 
+def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
+    """The prompt's tokens behind a document's head. Raises UsageError when `tokens` leaves no room behind them."""
+    row = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+    if len(row) >= tokens:
+        raise UsageError(
+            f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of {tokens}. "
+            "Ask for more tokens, or shorten the prompt."
+        )
+    return row
+
+
 def sample_texts(
     model: Transformer,
     config: ModelConfig,
@@ -64,13 +75,7 @@ def sample_texts(
     Row i continues prompts[i] at temperatures[i], as the beginning of a document. Raises UsageError when a prompt is
     too long.
     """
-    rows = [[tokenizer.end_of_text, *tokenizer.encode(prompt)] for prompt in prompts]
-    for prompt, row in zip(prompts, rows, strict=True):
-        if len(row) >= tokens:
-            raise UsageError(
-                f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of "
-                f"{tokens}. Ask for more tokens, or shorten the prompt."
-            )
+    rows = [check_prompt(tokenizer, prompt, tokens) for prompt in prompts]
     prompts_BS = np.zeros((len(rows), tokens), np.int32)
     for padded, row in zip(prompts_BS, rows, strict=True):
         padded[: len(row)] = row

@@ -30,7 +30,7 @@ class MetricsLog:
         partial.write_text("".join(kept), encoding="utf-8")
         partial.replace(self.path)
         self.file: IO[str] = self.path.open("a", encoding="utf-8")
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends {"step": step, **values}; numbers are rounded to 7 significant digits."""

@@ -1,6 +1,7 @@
 """A training run, read from top to bottom: data, state, resume, loop."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from jax.sharding import Mesh
 from lm.batches import Batch, BatchSource
 from lm.checkpoint import Checkpoints
 from lm.config import ModelConfig, TrainConfig
+from lm.errors import InputError, UsageError
 from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
 from lm.flops import count_parameters
-from lm.generate import sample_texts
+from lm.generate import check_prompt, sample_texts
 from lm.metrics import LiveLine, MetricsLog, duration, write_json
 from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
@@ -24,7 +26,7 @@ from lm.schedule import learning_rate
 from lm.sharding import batch_sharding, make_mesh
 from lm.tokenizer.encoding import Tokenizer
 from lm.tokenizer.files import load
-from lm.train_state import initial_state
+from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step
 
 SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished model have temperatures in the config
@@ -44,12 +46,13 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
         tokenizer.fingerprint,
     )  # fmt: skip
     validation = Validation(model_config, config, run / "tokens", tokenizer)
+    check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
 
     # State
     mesh = make_mesh(config.mesh, model_config, config.batch_size)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    state = initial_state(model_config, optimizer, config.seed, mesh)
-    step_function = compile_step(optimizer, state, mesh)
+    abstract = abstract_state(model_config, optimizer, mesh)
+    step_function = compile_step(optimizer, abstract, mesh)
     rate = learning_rate(config.optimizer, config.steps)
     tokens_per_step = config.batch_size * model_config.context_length
     parameters = count_parameters(model_config)
@@ -66,8 +69,10 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     ):
         first = checkpoints.latest_step() or 0
         if first:
-            state = checkpoints.restore(first, state)
+            state = checkpoints.restore(first, abstract)
             print(f"train: going on from the checkpoint at step {first:,}", flush=True)
+        else:
+            state = initial_state(model_config, optimizer, config.seed, mesh)
         remove_later_samples(run / "samples", first)
 
         # Loop
@@ -81,6 +86,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
             waited += waiting
             if step % config.log_every == 0 or last:
                 loss = float(metrics["loss"])  # waits for the device
+                check_finite(loss, step, config)
                 busy += time.perf_counter() - begun
                 speed, elapsed = tokens_per_step * (step - logged) / busy, time.perf_counter() - started
                 numbers = {
@@ -98,6 +104,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
                 logged, busy, waited = step, 0.0, 0.0
             else:
                 busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
+            if step % config.checkpoint_every == 0 or last:
+                checkpoints.save(step, state)
             if step % config.validate_every == 0 or last:
                 loss, bits = validation.run(state.model, mesh)
                 log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
@@ -107,9 +115,17 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
                 text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
                 line.end()
                 print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
-            if step % config.checkpoint_every == 0 or last:
-                checkpoints.save(step, state)
         line.end()
+
+
+def check_finite(loss: float, step: int, config: TrainConfig) -> None:
+    """Raises InputError when the run has diverged."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"The loss at step {step} is {loss}: the run has diverged, with train.optimizer.learning_rate = "
+            f"{config.optimizer.learning_rate} and warmup_steps = {config.optimizer.warmup_steps}. "
+            "Lower the one or raise the other, and start in another --workdir."
+        )
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
@@ -134,6 +150,13 @@ class Validation:
             self.tokens, "val", self.model_config.context_length, self.config.batch_size, seed=0, loader_threads=1,
             tokenizer_fingerprint=self.tokenizer.fingerprint,
         )  # fmt: skip
+        available = -(-source.windows // self.config.batch_size)
+        if self.config.validation_batches > available:
+            raise UsageError(
+                f"train.validation_batches = {self.config.validation_batches}, but the validation split holds "
+                f"{available} batches of {self.config.batch_size}. Ask for at most {available}, or hold out more "
+                "(shards.validation_fraction)."
+            )
         self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
         self.token_losses = compile_token_losses()
         self.byte_lengths = byte_lengths(self.tokenizer)

@@ -22,11 +22,19 @@ class TrainState(NamedTuple):
     optimizer_state: optax.OptState
 
 
+def make_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    model = Transformer(config, jax.random.key(seed))
+    return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(cast(optax.Params, model)))
+
+
+def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """ShapeDtypeStructs with their shardings in place of arrays: what to compile for, and what to restore into."""
+    shapes = jax.eval_shape(lambda: make_state(config, optimizer, seed=0))
+    place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+    return jax.tree.map(place, shapes, shardings(shapes, mesh))
+
+
 def initial_state(config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
     """Freshly initialised, each device making only its own part."""
-
-    def make() -> TrainState:
-        model = Transformer(config, jax.random.key(seed))
-        return TrainState(jnp.zeros((), jnp.int32), model, optimizer.init(cast(optax.Params, model)))
-
-    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))()
+    shapes = jax.eval_shape(lambda: make_state(config, optimizer, seed))
+    return jax.jit(lambda: make_state(config, optimizer, seed), out_shardings=shardings(shapes, mesh))()

@@ -96,19 +96,24 @@ def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
 
 
 def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
-    workdir = tmp_path / "killed"
-    for line in (r"\[2/8\]", r"\[4/8\]", r"step 6 .*validation", r"\[6/8\]"):
+    workdir, resumed = tmp_path / "killed", False
+    for line in (r"\[2/8\]", r"\[4/8\]", r"step 6 .*sample", r"\[6/8\]"):
         process = start(workdir, warc)
         assert process.stdout
+        seen = []
         for printed in process.stdout:
+            seen.append(printed)
             if re.search(line, printed):
                 break
         else:
             pytest.fail(f"the run ended without a line like {line}")
+        while "step 6" in line and not (workdir / "checkpoints/4").exists():
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    printed = finish(start(workdir, warc))
-    assert "going on from" in printed or "up to date" in printed
+        resumed = resumed or "going on from the checkpoint at step" in "".join(seen)
+    finish(start(workdir, warc))
+    assert resumed, "no run went on from a checkpoint: restarting from scratch would pass for it"
     assert digests(workdir) == digests(finished[0])
     assert parameters(workdir) == parameters(finished[0])
 

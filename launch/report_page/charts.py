@@ -128,6 +128,9 @@ def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: boo
     values = [{"low": low, "high": high, "count": count} for low, high, count in bins]
     scale = {"type": "log", "base": 2} if logarithmic else {"type": "linear"}
     edges = [edge for low, high, _ in bins for edge in (low, high)]
+    most = max((number for _, _, number in bins), default=0)
+    number = "format(datum.value, ',d')" if most <= 50_000 else "datum.value ? format(datum.value, '~s') : '0'"
+    y_axis = {"title": None, "tickCount": min(4, most), "labelExpr": number}
     drawings = []
     for size, width in WIDTHS.items():
         x_axis: dict[str, object] = {"title": title, "grid": False, "titlePadding": 10, "domain": True}
@@ -149,7 +152,7 @@ def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: boo
                     "y": {
                         "field": "count",
                         "type": "quantitative",
-                        "axis": {"title": None, "tickCount": 4, "format": "~s"},
+                        "axis": y_axis,
                     },
                     "y2": {"datum": 0},
                 },

@@ -4,6 +4,7 @@
 for (const box of document.querySelectorAll("[data-slides]")) {
   const slides = [...box.querySelectorAll("[data-slide]")];
   const slider = box.querySelector("input");
+  if (!slider) continue; // a single sample
   const show = () => {
     slides.forEach((slide, i) => slide.classList.toggle("away", i !== Number(slider.value)));
     slider.setAttribute("aria-valuetext", slides[slider.value].dataset.slide);

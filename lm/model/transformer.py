@@ -86,11 +86,12 @@ class Transformer(nnx.Module):
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """float32 scores of the next token from what `hidden` returned."""
-        if self.head is not None:
-            return self.head(x_BTD).astype(jnp.float32)
-        table_VD = self.embedding[...].astype(self.compute_dtype)
+        table_VD = self.embedding[...] if self.head is None else self.head.weight[...].T
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits_NV = jnp.einsum("ND,VD->NV", x_ND, table_VD, preferred_element_type=jnp.float32)
+        # Operands in the compute dtype, sums in float32: the loss must not see logits that were rounded.
+        logits_NV = jnp.einsum(
+            "ND,VD->NV", x_ND, table_VD.astype(self.compute_dtype), preferred_element_type=jnp.float32
+        )
         return logits_NV.reshape(*x_BTD.shape[:2], -1)
 
     def __call__(self, tokens_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:

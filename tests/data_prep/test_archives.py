@@ -137,3 +137,22 @@ def test_a_clipped_archive_is_refused(tmp_path, pack):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match="damaged"):
         list(read_members(path, "*", LIMIT))
+
+
+def test_a_zip_date_that_is_no_day_becomes_1980(tmp_path):
+    path = wheel(tmp_path, {"p/a.txt": b"fine"})
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 12), (b"PK\x01\x02", 14)):  # local header and central directory
+        struct.pack_into("<H", data, data.index(signature) + offset, 0)  # year 1980, month 0, day 0
+    path.write_bytes(data)
+    assert [(m.date[:10], m.data) for m in read_members(path, "*", LIMIT)] == [("1980-01-01", b"fine")]
+
+
+@pytest.mark.parametrize("mtime", ["inf", "nan", "1e30", "-1e30"])
+def test_a_tar_date_that_is_no_time_becomes_1980(tmp_path, mtime):
+    path = tmp_path / "p-1.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("p/a.txt")
+        info.size, info.pax_headers = 4, {"mtime": mtime}
+        archive.addfile(info, io.BytesIO(b"fine"))
+    assert [(m.date[:10], m.data) for m in read_members(path, "*", LIMIT)] == [("1980-01-01", b"fine")]

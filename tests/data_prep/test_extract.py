@@ -1,7 +1,11 @@
 import dataclasses
+import itertools
+import re
+import time
 
 import pytest
 
+from data_prep import extract
 from data_prep.config import ExtractConfig
 from data_prep.extract import depth_of, engine, extract_text, normalise
 from lm.errors import UsageError
@@ -77,3 +81,29 @@ def test_a_page_gives_the_same_text_whatever_came_before():
 def test_normalise():
     assert normalise("\r\n a\x00b \t\r\nc\x85d\x1f\u00a0\n\n\te\ud800 ") == "ab\ncd\n\n\te"
     assert normalise("e\u0301 \u212b") == "e\u0301 \u212b"  # no Unicode normalisation
+
+
+def test_long_runs_of_blanks_take_linear_time():
+    body = html(PROSE).replace(b"</article>", b"<pre>a" + b" " * 990_000 + b"b</pre></article>")
+    started = time.perf_counter()
+    text, reason = extract_text(page(body), CONFIG)
+    assert reason is None
+    assert text.startswith(PROSE)
+    normalise("a" + " " * 1_000_000 + "b")
+    assert time.perf_counter() - started < 5  # an hour and more when each blank of the run is tried anew
+
+
+def test_normalise_strips_each_line_as_the_regular_expression_for_blanks_does():
+    blanks = re.compile(r"[^\S\n]+$", re.MULTILINE)
+    pieces = ["a", "\n", " ", "\t", "\u2028", "\u3000", "\u00a0", "\u200b"]
+    for text in map("".join, itertools.product(pieces, repeat=4)):
+        assert normalise(text) == blanks.sub("", text).strip()
+
+
+def test_want_of_memory_is_no_fault_of_the_page(monkeypatch):
+    def starving(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(extract, "engine", lambda: (engine()[0], starving))
+    with pytest.raises(MemoryError):
+        extract_text(page(html(PROSE)), CONFIG)

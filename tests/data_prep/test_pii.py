@@ -58,7 +58,8 @@ def test_time_is_linear_in_the_text(unit):
         replace_emails(text, "X")
         return time.process_time() - start
 
-    assert seconds(1_000_000) < 1.0
+    small, large = (min(seconds(size) for _ in range(3)) for size in (50_000, 800_000))
+    assert large < 5 * 16 * small + 0.01  # if it were quadratic, 256 times as long
 
 
 @pytest.mark.skipif(not LABELLED.is_file(), reason=f"{LABELLED} is not there")
@@ -73,4 +74,4 @@ def test_finds_the_labelled_addresses():
     assert len(labelled) > 20
     assert [value for text, value in labelled if value in replace_emails(text, "X")[0]] == []
     others = [t["full_text"] for t in texts if all(s["entity_type"] != "EMAIL_ADDRESS" for s in t["spans"])]
-    assert sum(replace_emails(text, "X")[1] for text in others if "@" not in text) == 0
+    assert sum(replace_emails(text, "X")[1] for text in others) == 0

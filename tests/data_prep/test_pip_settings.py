@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from data_prep.pip_settings import read_pip_settings
+from lm.errors import InputError
 
 
 def environment(folder, **more: str) -> dict[str, str]:
@@ -44,6 +45,26 @@ def test_a_named_file_takes_the_place_of_the_users(tmp_path):
     settings = read_pip_settings(environment(tmp_path, PIP_CONFIG_FILE=named))
     assert settings.index_url == "http://named.example/"
     assert settings.proxy != "http://proxy.example"
+
+
+def test_a_commands_section_wins_over_the_global_one_of_a_later_file(tmp_path):
+    write(tmp_path / "xdg/pip/pip.conf", "[download]\nindex-url = http://download.example/\n[install]\ncert = /i.pem\n")
+    write(tmp_path / "config/pip/pip.conf", "[global]\nindex-url = http://user.example/\ncert = /user.pem\n")
+    settings = read_pip_settings(environment(tmp_path))
+    assert (settings.index_url, settings.certificates) == ("http://download.example/", "/i.pem")
+    write(tmp_path / "config/pip/pip.conf", "[download]\nindex-url = http://user.example/\n")
+    assert read_pip_settings(environment(tmp_path)).index_url == "http://user.example/"
+
+
+@pytest.mark.parametrize("value", ["1", "true", "Yes", "on"])
+def test_no_index_is_honoured(tmp_path, value):
+    with pytest.raises(InputError, match=f"no-index is {value}"):
+        read_pip_settings(environment(tmp_path, PIP_NO_INDEX=value))
+    write(tmp_path / "config/pip/pip.conf", f"[global]\nno-index = {value}\n")
+    with pytest.raises(InputError, match=f"no-index is {value}"):
+        read_pip_settings(environment(tmp_path))
+    for off in ("0", "false", "no", "off"):  # and the environment wins over the file here too
+        read_pip_settings(environment(tmp_path, PIP_NO_INDEX=off))
 
 
 def test_os_devnull_turns_files_off_and_garbage_is_passed_over(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,8 +11,9 @@ import pytest
 from data_prep import pipeline
 from data_prep.beam_runner import run_pipeline
 from data_prep.config import PersonalDataConfig, UrlFilterConfig
-from data_prep.documents import DOCUMENT_SCHEMA, REJECTION_SCHEMA, WebPage
-from data_prep.prepare import lay_out, prepare_documents
+from data_prep.documents import DOCUMENT_SCHEMA, REJECTION_SCHEMA, STAGES, WebPage
+from data_prep.prepare import lay_out, outcome_of, prepare_documents
+from data_prep.report import read_funnel
 from data_prep.warc import write_pages
 from lm.errors import InputError
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, html, page
@@ -82,14 +84,18 @@ def files(tmp_path) -> list[Path]:
 def prepare(files: list[Path], out: Path, workers: int = 1, config=CONFIG):
     return prepare_documents(
         files,
+        names_of(files),
         config,
         out / "parts",
         out / "documents",
         out / "dropped",
         workers,
         lambda progress: None,
-        files[0].parent,
     )
+
+
+def names_of(files: list[Path]) -> list[str]:
+    return [path.name for path in files]
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -133,7 +139,7 @@ def test_files_rows_and_columns(files, tmp_path):
     copies = out / "dropped/a.parquet"
     assert column(copies, "url") == ["http://a.example/copy1", "http://b.example/100", "http://a.example/copy2"]
     assert set(column(copies, "stage")) == {"exact_dedup"}
-    assert "miller@mill.example" in column(copies, "text")[0]  # personal data goes from what is kept
+    assert column(copies, "text")[0].endswith("Write to X for more.")  # a copy by its words before the replacement
     (first,) = pq.read_table(out / "documents/z.parquet").to_pylist()
     assert first["text"] == f"{variant(1)}\nWrite to X for more."
     assert (first["dump"], first["file_path"], first["language"]) == ("demo", "z.warc.gz", "en")
@@ -144,12 +150,26 @@ def test_files_rows_and_columns(files, tmp_path):
     assert dropped["other_language"]["language"] == "de"
 
 
+def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
+    """Also where a stage before the last drops the document; replacements in kept documents alone are counted."""
+    path = tmp_path / "mail.warc.gz"
+    letters = [html(variant(1), "a@b.example"), html("Too short: c@d.example"), html(GERMAN, "e@f.example")]
+    write_pages(path, [page(body, f"http://a.example/{i}") for i, body in enumerate([*letters, letters[0]])])
+    outcome = prepare([path], tmp_path / "out")
+    assert (outcome.kept, outcome.emails_replaced) == (1, 1)
+    folders = tmp_path / "out/documents", tmp_path / "out/dropped"
+    texts = [text for folder in folders for text in column(folder / "mail.parquet", "text")]
+    assert [text.count("X") for text in texts] == [1] * 4
+    assert "@" not in "".join(texts)
+    assert "@" not in str(read_funnel(*folders))
+
+
 def test_same_bytes_with_two_workers_and_in_any_order_of_arrival(files, tmp_path):
     prepare(files, tmp_path / "one", workers=1)
     prepare(files, tmp_path / "two", workers=2)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     out = tmp_path / "shuffled"
-    sources = lay_out(files, out / "parts", out / "documents", out / "dropped", files[0].parent)
+    sources = lay_out(files, names_of(files), out / "parts", out / "documents", out / "dropped")
     for folder in ("parts", "documents", "dropped"):
         (out / folder).mkdir(parents=True)
     random.Random(1).shuffle(sources)
@@ -192,24 +212,64 @@ def test_nothing_survives(files, tmp_path):
     assert "Loosen the rule" in str(caught.value)
 
 
+def test_no_page_at_all_is_no_matter_of_the_filters(files, tmp_path):
+    paths = [tmp_path / f"{name}.warc.gz" for name in "abcd"]
+    for path in paths:
+        write_pages(path, [])
+    with pytest.raises(InputError) as caught:
+        prepare(paths, tmp_path / "out")
+    assert str(caught.value).startswith(
+        f"There is no page in 4 WARC files ({paths[0]}, {paths[1]}, {paths[2]}, …): they hold no HTML response. "
+    )
+    assert "Loosen" not in str(caught.value)
+
+
+def test_a_stage_that_is_not_named_is_told_last():
+    outcome = outcome_of(
+        {"new_stage/some/reason": 5, "exact_dedup/exact_duplicate": 1, "extract/no_text": 2, "kept": 3}
+    )
+    assert list(outcome.dropped.items()) == [
+        (("extract", "no_text"), 2), (("exact_dedup", "exact_duplicate"), 1), (("new_stage", "some/reason"), 5),
+    ]  # fmt: skip
+    assert outcome.pages == 11
+
+
+def test_every_stage_has_its_place(files, tmp_path):
+    assert {stage for stage, _ in prepare(files, tmp_path / "out").dropped} == set(STAGES)
+
+
 def test_a_folder_that_cannot_be_written(files, tmp_path):
     (tmp_path / "out").write_text("a file, not a folder")
     with pytest.raises(InputError, match="cannot be written"):
         prepare(files, tmp_path / "out")
 
 
+def test_damage_in_a_file_is_counted(files, tmp_path):
+    clipped = tmp_path / "clipped.warc.gz"
+    clipped.write_bytes(files[0].read_bytes()[:-200])
+    assert prepare(files, tmp_path / "whole").damaged == 0
+    assert prepare([clipped, *files[1:]], tmp_path / "clipped").damaged >= 1
+
+
+def test_many_files_are_laid_out_in_a_moment(tmp_path):
+    paths = [Path(f"{i}.warc.gz") for i in range(20_000)]  # a crawl of Common Crawl has 90,000
+    start = time.process_time()
+    assert len(lay_out(paths, names_of(paths), tmp_path, tmp_path, tmp_path)) == 20_000
+    assert time.process_time() - start < 5.0
+
+
 def test_files_that_share_a_name_do_not_meet(tmp_path):
     paths = [Path("x/a.warc.gz"), Path("y/A.warc"), Path("b.warc.gz"), Path("z/c.gz")]
-    names = [s.part.stem for s in lay_out(paths, tmp_path, tmp_path, tmp_path, None)]
+    names = [s.part.stem for s in lay_out(paths, names_of(paths), tmp_path, tmp_path, tmp_path)]
     assert names == ["a-00000", "A-00001", "b", "c"]
     paths = [Path("x/a.warc"), Path("y/a.warc"), Path("a-00001.warc")]
-    names = [s.part.stem for s in lay_out(paths, tmp_path, tmp_path, tmp_path, None)]
+    names = [s.part.stem for s in lay_out(paths, names_of(paths), tmp_path, tmp_path, tmp_path)]
     assert len(set(names)) == 3
 
 
 def test_progress_counts_pages_and_files(files, tmp_path):
     seen = []
     out = tmp_path / "out"
-    prepare_documents(files, CONFIG, out / "parts", out / "documents", out / "dropped", 1, seen.append)
+    prepare_documents(files, names_of(files), CONFIG, out / "parts", out / "documents", out / "dropped", 1, seen.append)
     assert (seen[0].pages, seen[0].files_done, seen[0].files) == (0, 0, 3)
     assert (seen[-1].pages, seen[-1].files_done) == (len(PAGES) + 11, 3)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,12 +143,12 @@ def test_bytes_are_the_same_again_and_with_other_threads_and_batches(tokens, doc
 
 def test_bytes_are_the_same_with_two_workers(tokens, documents, tmp_path):
     save(TOKENIZER, tmp_path / "tokenizer")
-    run_program(documents, tmp_path, dataclasses.replace(CONFIG, workers=2))
+    assert run_program(documents, tmp_path, dataclasses.replace(CONFIG, workers=2))[0] == 0
     assert contents(tmp_path / "tokens") == contents(tokens)
 
 
-def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str = "") -> int:
-    """write_shards in a process of its own, into folder/tokens; its exit code."""
+def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str = "") -> tuple[int, str]:
+    """write_shards in a process of its own, into folder/tokens; its exit code and the last line of its errors."""
     program = (
         "import os, signal; from pathlib import Path; from data_prep.config import ShardsConfig\n"
         "from data_prep import shards; from lm.tokenizer import load\n"
@@ -160,7 +161,8 @@ def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str
     path = folder / "program.py"
     path.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, check=False).returncode
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 
 @pytest.mark.parametrize("call", ["file_sha256", "replace_file", "join_tables"])
@@ -174,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, cal
         "    return real(*arguments)\n"
         f"shards.{call} = killing\n"
     )
-    assert run_program(documents, tmp_path, CONFIG, kill_in_second_unit) == -signal.SIGKILL
+    assert run_program(documents, tmp_path, CONFIG, kill_in_second_unit)[0] == -signal.SIGKILL
     out = tmp_path / "tokens"
     assert not (out / "manifest.json").exists()
     finished = {path: path.stat().st_mtime_ns for path in out.glob("units/*.json")}
@@ -183,6 +185,45 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, cal
     write_shards(documents, load(tmp_path / "tokenizer"), out, CONFIG)
     assert contents(out) == contents(tokens)
     assert {path: (out / path.stem).stat().st_mtime_ns for path in finished} == untouched  # done work was skipped
+
+
+@pytest.mark.parametrize("largest", [1, 400, 20_000])
+def test_a_full_disk_is_an_input_error_and_mendable(tokens, documents, tmp_path, largest):
+    """A limit on the size of files stands for the full disk: the same calls fail, with another errno."""
+    save(TOKENIZER, tmp_path / "tokenizer")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
+    code, last = run_program(documents, tmp_path, CONFIG, limit)
+    assert code == 1
+    assert re.fullmatch(
+        r"lm\.errors\.InputError: \S+\.array_record cannot be written: .*File too large.* Make room on the disk.*", last
+    )
+    out = tmp_path / "tokens"
+    assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk on
+    write_shards(documents, TOKENIZER, out, CONFIG)
+    assert contents(out) == contents(tokens)
+
+
+def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards_module, "join_tables", full)
+    with pytest.raises(InputError, match=r"tokens cannot be written: No space left on device\. Make room"):
+        write_shards(documents, TOKENIZER, tmp_path / "tokens", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["val-00000-of-00001.array_record", "units/train-00001-of-00002.array_record.parquet"])
+def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, monkeypatch, name):
+    """As when the power fails after a unit was marked, and a file of it did not reach the disk."""
+    out = tmp_path / "tokens"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "join_tables", lambda *_: sys.exit("interrupted"))
+        with pytest.raises(SystemExit):
+            write_shards(documents, TOKENIZER, out, CONFIG)
+    assert len(list(out.glob("units/*.json"))) == 3
+    os.truncate(out / name, (out / name).stat().st_size // 2)
+    write_shards(documents, TOKENIZER, out, CONFIG)
+    assert contents(out) == contents(tokens)
 
 
 def test_leftovers_of_other_work_are_made_again(tokens, documents, tmp_path):

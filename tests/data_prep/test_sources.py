@@ -1,10 +1,10 @@
 """From packages or own WARC files to the manifest that the next stage reads, and the stage around it."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from configs.demo_pages import PACKAGES
 from data_prep.config import PagesConfig
-from data_prep.sources import fetch_pages, warc_files
+from data_prep.sources import fetch_pages, named_warc_files, warc_files, warc_names
 from data_prep.warc import read_pages, write_pages
 from launch.fetch_pages import STAGE
 from launch.stage import run_stage
@@ -65,6 +65,7 @@ def test_packages_become_warc_files_that_the_manifest_tells(fetched, tmp_path):
     assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
         (f"pages/sample-{n:05d}.warc.gz", pages) for n, pages in enumerate([3, 3, 1, 3, 3, 1])
     ]
+    assert warc_names(tmp_path / "run") == [f["path"] for f in manifest["files"]]
     assert [f["bytes"] for f in manifest["files"]] == [p.stat().st_size for p in warc_files(tmp_path / "run")]
     read = [page for path in warc_files(tmp_path / "run") for page in read_pages(path)]
     assert len({p.id for p in read}) == len(read) == 14
@@ -92,16 +93,70 @@ def test_too_much_in_an_archive_is_refused_and_no_manifest_written(fetched, tmp_
     assert not (tmp_path / "run/pages/manifest.json").exists()
 
 
-def test_own_files_are_listed_where_they_lie(tmp_path, monkeypatch):
-    for name in ("b", "a", "sub/c"):
-        write_pages(tmp_path / f"own/{name}.warc.gz", [page(0)])
+def own_files(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / f"{name}.warc.gz" for name in names]
+    for path in paths:
+        write_pages(path, [page(0)])
+    return paths
+
+
+def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begin(tmp_path, monkeypatch):
+    expected = own_files(tmp_path / "own", "a", "b", "sub/c")
     monkeypatch.chdir(tmp_path)
     manifest = fetch_pages(config(warc=("own/**/*.warc.gz", "own/a.*")), tmp_path / "run")
-    expected = [tmp_path / f"own/{name}.warc.gz" for name in ("a", "b", "sub/c")]
-    assert manifest["files"] == [{"path": str(p), "bytes": p.stat().st_size, "pages": None} for p in expected]
+    names = ["a.warc.gz", "b.warc.gz", "sub/c.warc.gz"]
+    assert manifest["files"] == [
+        {"path": str(path), "name": name, "bytes": path.stat().st_size, "pages": None}
+        for path, name in zip(expected, names, strict=True)
+    ]
     assert manifest["packages"] == []
     monkeypatch.chdir("/")
     assert warc_files(tmp_path / "run") == expected
+    assert warc_names(tmp_path / "run") == names
+
+
+def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypatch):
+    def names(*patterns: str) -> list[str]:
+        return list(named_warc_files(patterns).values())
+
+    one, two = tmp_path / "z/one", tmp_path / "a/two"
+    for folder in (one, two):
+        own_files(folder, "x/b", "a-b/c", "a/d")
+    assert names(f"{one}/**/*.gz") == names(f"{two}/**/*.gz") == ["a/d.warc.gz", "a-b/c.warc.gz", "x/b.warc.gz"]
+    assert names(f"{one}/x/b.warc.gz") == ["b.warc.gz"]
+    assert names(f"{one}/*/b.*") == ["x/b.warc.gz"]
+    monkeypatch.chdir(one)
+    assert names("x/../**/b.*", "./a/*") == ["d.warc.gz", "x/b.warc.gz"]
+    assert names(f"{one}/x/*", f"{two}/x/*", f"{one}/a/*") == ["0/b.warc.gz", "1/b.warc.gz", "2/d.warc.gz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.4", b"WAR", b"hello"])
+def test_what_is_no_warc_file_is_refused_by_name_before_any_work(tmp_path, content):
+    own_files(tmp_path, "a")
+    (tmp_path / "b.pdf").write_bytes(content)
+    with pytest.raises(InputError, match=r"b\.pdf is no WARC file: it begins with b'"):
+        fetch_pages(config(warc=(str(tmp_path / "*.*"),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_uncompressed_file_is_taken(tmp_path):
+    (path,) = own_files(tmp_path, "a")
+    (tmp_path / "b.warc").write_bytes(gzip.decompress(path.read_bytes()))
+    assert len(fetch_pages(config(warc=(str(tmp_path / "*.warc*"),)), tmp_path / "run")["files"]) == 2
+
+
+def test_the_home_of_nobody_is_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"'~nobodyx/\*\.gz' names the home of a user that is not here"):
+        fetch_pages(config(warc=("~nobodyx/*.gz",)), tmp_path)
+
+
+def test_a_file_of_another_size_is_refused_with_both(tmp_path):
+    (path,) = own_files(tmp_path, "a")
+    size = path.stat().st_size
+    fetch_pages(config(warc=(str(path),)), tmp_path / "run")
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} by"):
+        warc_files(tmp_path / "run")
 
 
 def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
@@ -141,8 +196,9 @@ def test_the_stage_notices_that_an_own_file_changed(tmp_path):
     assert not run_stage(STAGE, experiment, run)
     without = dataclasses.replace(experiment, pages=dataclasses.replace(experiment.pages, packages=()))
     assert not run_stage(STAGE, without, run)  # packages are not used beside own files
-    os.utime(own, ns=(1, 1))
-    with pytest.raises(UsageError, match=r"mtime_ns: \d+ there, 1 asked for"):
+    size = own.stat().st_size
+    own.write_bytes(own.read_bytes() + b"more")
+    with pytest.raises((UsageError, InputError), match=rf"{size}\b.* {size + 4}\b"):
         run_stage(STAGE, experiment, run)
 
 

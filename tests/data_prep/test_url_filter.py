@@ -3,7 +3,10 @@ import pytest
 from data_prep.config import UrlFilterConfig
 from data_prep.url_filter import host_of, reject_reason
 
-CONFIG = UrlFilterConfig(banned_domains=("Bad.example", "blogs.good.example"), banned_words=("Casino", "xxx"))
+CONFIG = UrlFilterConfig(
+    banned_domains=("Bad.example", "blogs.good.example", "Bücher.example", "xn--mll-hoa.example"),
+    banned_words=("Casino", "xxx"),
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +18,16 @@ CONFIG = UrlFilterConfig(banned_domains=("Bad.example", "blogs.good.example"), b
         "https://user:password@www.bad.example/",
         "http://bad.example./",
         "http://blogs.good.example/",
+        "http://bad%2eexample/",
+        "http://b%61d%2Eexample/",
+        "http:\\\\bad.example\\page",
+        "http://bad.example\\@good.example/",
+        "http://bad\u3002example/",  # the ideographic full stop
+        "http://bücher.example/",
+        "http://www.xn--bcher-kva.example/",
+        "http://B%C3%BCcher.example/",
+        "http://müll.example/",
+        "http://xn--mll-hoa.example/",
         "http://bad.example/casino",  # the domain is looked at first
     ],
 )
@@ -23,7 +36,14 @@ def test_banned_domain(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a.example/casino", "http://casino.example", "http://a.example/x?q=CASINO-royal_xxx"]
+    "url",
+    [
+        "http://a.example/casino",
+        "http://casino.example",
+        "http://a.example/x?q=CASINO-royal_xxx",
+        "http://a.example/%20xxx",
+        "http://a.example/c%61sino",
+    ],
 )
 def test_banned_word(url):
     assert reject_reason(url, CONFIG) == "banned_word"
@@ -37,6 +57,8 @@ def test_banned_word(url):
         "http://good.example/?from=bad.example",
         "http://occasino.example/casinos",  # whole tokens only
         "http://[::1/",  # not an address at all
+        f"http://{'a' * 80}..example/",  # no valid host name
+        "http://good.example/\\bad.example",
         "",
     ],
 )

@@ -2,6 +2,11 @@
 
 import dataclasses
 import gzip
+import hashlib
+import random
+import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,8 +16,10 @@ from fastwarc.warc import ArchiveIterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.demo import get_config
+from data_prep import extract, warc
 from data_prep.documents import WebPage
-from data_prep.warc import read_pages, record_bytes, record_id, write_pages
+from data_prep.warc import read_pages, record_bytes, record_id, sha1_digest, write_pages
 from lm.errors import InputError
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/warc"
@@ -113,6 +120,7 @@ ENCODINGS = {
     "deflate": (zlib.compress(HTML), OK + "\nContent-Encoding: deflate"),
     "br": (brotli.compress(HTML), OK + "\nContent-Encoding: br"),
     "chunked": (chunked(HTML), OK + "\nTransfer-Encoding: chunked"),
+    "in capitals": (HTML, OK.replace("text/html", "TEXT/HTML; charset=UTF-8")),
     "chunked gzip": (chunked(gzip.compress(HTML)), OK + "\nTransfer-Encoding: chunked\nContent-Encoding: gzip"),
 }
 
@@ -152,6 +160,110 @@ def test_dates_become_utc_and_brackets_go(tmp_path):
     first, second = read_pages(path)
     assert (first.date, first.url) == ("2024-01-02T01:04:05Z", "https://site.example/")
     assert second.date == ""
+
+
+@pytest.mark.parametrize("date", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00"])
+def test_a_date_outside_of_time_is_none(tmp_path, date):
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(response(HTML, OK, {"WARC-Date": date}))
+    (read,) = read_pages(path)
+    assert (read.date, read.body) == ("", HTML)
+
+
+def with_digest(digest: str) -> bytes:
+    plain = gzip.decompress(response(HTML, OK))
+    return re.sub(rb"(WARC-Block-Digest: )[^\r]*", rb"\1" + digest.encode(), plain)
+
+
+BLOCK = OK.replace("\n", "\r\n").encode() + b"\r\n\r\n" + HTML
+SHA1 = hashlib.sha1(BLOCK)
+DIGESTS = {
+    "base 32": (sha1_digest(BLOCK), 1),
+    "lower case": (sha1_digest(BLOCK).lower(), 1),
+    "upper case": (sha1_digest(BLOCK).upper(), 1),
+    "hex": (f"sha1:{SHA1.hexdigest()}", 1),
+    "other algorithm": (f"SHA-256:{hashlib.sha256(BLOCK).hexdigest().upper()}", 1),
+    "unknown algorithm": ("blake9:abc", 1),
+    "unknown form": ("sha1:abc", 1),
+    "another block's": (sha1_digest(b"x").lower(), 0),
+    "another block's in hex": (f"sha256:{hashlib.sha256(b'x').hexdigest()}", 0),
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_block_digest_is_checked_in_whatever_form(tmp_path, name, compress):
+    path, (digest, pages) = tmp_path / "a.warc", DIGESTS[name]
+    path.write_bytes(compress(with_digest(digest)))
+    damage = []
+    assert len(list(read_pages(path, damage.append))) == pages
+    assert damage == [0] * (1 - pages)
+
+
+def test_a_page_above_the_limit_is_cut_and_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(warc, "MAX_PAGE_BYTES", 100_000)
+    monkeypatch.setattr(extract, "MAX_PAGE_BYTES", 100_000)
+    noise = random.Random(0).randbytes(200_000)
+    as_gzip = OK + "\nContent-Encoding: gzip"
+    records = [(noise, OK), (gzip.compress(noise), as_gzip), (gzip.compress(bytes(10**6)), as_gzip), (HTML, OK)]
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(b"".join(response(*record) for record in records))
+    damage = []
+    *large, small = read_pages(path, damage.append)
+    assert [len(p.body) for p in large] == [100_001] * 3
+    assert (small.body, damage) == (HTML, [])
+    config = dataclasses.replace(get_config().documents.extract, max_bytes=10**9)
+    assert [extract.extract_text(p, config) for p in large] == [("", "html_too_large")] * 3
+
+
+MEASURE = """
+import resource, sys
+from data_prep import warc
+warc.MAX_PAGE_BYTES = 1_000_000
+list(warc.read_pages(sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print([len(page.body) for page in warc.read_pages(sys.argv[2])])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs elsewhere")
+def test_memory_is_bounded_whatever_a_file_unpacks_to(tmp_path):
+    zeros = bytes(100_000_000)
+    bomb = response(gzip.compress(zeros, 1), OK + "\nContent-Encoding: gzip")
+    write_pages(tmp_path / "small.warc.gz", [page(0)])
+    (tmp_path / "a.warc.gz").write_bytes(
+        bomb + response(zeros, OK.replace("text/html", "video/mp4")) + response(zeros, OK) + response(HTML, OK)
+    )
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "small.warc.gz"), str(tmp_path / "a.warc.gz")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+    lengths, grown_kib = said.splitlines()
+    assert lengths == str([1_000_001, 1_000_001, len(HTML)])
+    assert int(grown_kib) < 30_000
+
+
+def test_damage_is_told_once_a_place_with_its_offset(tmp_path):
+    pages, path = [page(n) for n in range(4)], tmp_path / "a.warc.gz"
+    write_pages(path, pages)
+    whole = path.read_bytes()
+    damage: list[int] = []
+    list(read_pages(path, damage.append))
+    assert damage == []
+    starts = [found.start() for found in re.finditer(rb"\x1f\x8b\x08", whole)]
+    path.write_bytes(whole[: starts[5] + 150] + b"\xff" * 40 + whole[starts[5] + 190 :])  # the second response
+    assert list(read_pages(path, damage.append)) == filed([pages[0], *pages[2:]], path)
+    assert damage in ([starts[4]], [starts[5]])
+    for end in (starts[-2] + 100, starts[-2] + 380, starts[-1] + 20):  # breaks off within a response, and after it
+        damage.clear()
+        path.write_bytes(whole[:end])
+        list(read_pages(path, damage.append))
+        assert len(damage) == 1, end
+        assert damage[0] >= starts[-3]
+    damage.clear()
+    undecodable = response(b"no gzip at all", OK + "\nContent-Encoding: gzip")
+    path.write_bytes(response(HTML, OK) + undecodable + response(HTML, OK))
+    assert len(list(read_pages(path, damage.append))) == 2
+    assert damage == [len(response(HTML, OK))]
 
 
 def test_a_hole_in_a_compressed_file_costs_the_page_it_hits_alone(tmp_path):

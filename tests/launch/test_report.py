@@ -160,6 +160,28 @@ def test_a_run_that_lacks_parts(tmp_path: Path):
     assert (summary["steps"], summary["train_tokens_per_second"], summary["documents_dropped"]) == (0, None, {})
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_samples_slide_only_where_there_is_a_slider(tmp_path: Path, number: int):
+    """The page's script moves an input in each [data-slides]; a single sample has none."""
+    write_run(tmp_path, KEPT, DROPPED, samples=[SAMPLES[0] | {"step": step} for step in range(1, number + 1)])
+    _, page = open_page(tmp_path)
+    assert len(page.xpath("//article[@data-slide]")) == number
+    boxes = page.xpath("//*[@data-slides]")
+    assert len(boxes) == (number > 1)
+    assert all(len(box.xpath(".//label//input")) == 1 for box in boxes)
+
+
+def test_histograms_count_in_whole_numbers():
+    for most, expected in (
+        (1, ["0", "1"]),
+        (1300, ["0", "500", "1,000"]),
+        (10**6, ["0", "200k", "400k", "600k", "800k", "1M"]),
+    ):
+        for drawing in charts.histogram([(1, 2, most), (2, 4, 1)], "bytes", True):
+            axis = drawing.svg[drawing.svg.index('aria-label="Y-axis') :]
+            assert re.findall(r"<text[^>]*>([^<]*)</text>", axis) == expected
+
+
 def test_one_line_of_metrics_is_a_point(tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     _, page = open_page(tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import command
 from launch import stage as stages
 from launch.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
@@ -152,7 +153,95 @@ def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def training(events, steps=4, fail_after=None):
+    """A stage that works in place, one file a step, and goes on from the files it finds."""
+
+    def make(experiment, workdir, out):
+        (out / "checkpoints").mkdir(exist_ok=True)
+        first = len(list((out / "checkpoints").iterdir()))
+        events.append(f"from {first}")
+        for step in range(first, steps):
+            if step == fail_after:
+                raise InputError("the plug was pulled")
+            (out / f"checkpoints/{step}").write_text(str(step))
+        (out / "log").write_text("a line")
+
+    settings = lambda experiment: {"train": experiment.train}
+    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), in_place=True, by_products=("log",))
+
+
+def with_seed(seed):
+    return dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=seed))
+
+
+def test_work_in_place_goes_on_from_what_it_finds(tmp_path):
+    events = []
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
+    assert run_stage(training(events), EXPERIMENT, tmp_path) is True
+    assert run_stage(training(events), EXPERIMENT, tmp_path) is False
+    assert events == ["from 0", "from 2"]
+
+
+def test_how_often_one_looks_may_change_in_the_middle_of_a_run(tmp_path):
+    events = []
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
+    changed = dataclasses.replace(EXPERIMENT.train, sample_prompt="Once", sample_every=1, checkpoint_every=2)
+    run_stage(training(events), dataclasses.replace(EXPERIMENT, train=changed), tmp_path)
+    assert events == ["from 0", "from 2"]
+
+
+def test_unfinished_work_of_another_experiment_is_refused_and_the_remedy_works(tmp_path):
+    events = []
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path)
+    with pytest.raises(UsageError, match=r"train\.seed: 0 there, 5 asked for") as error:
+        run_stage(training(events), with_seed(5), tmp_path)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    for path in str(error.value).rpartition("rm ")[2].split():
+        Path(path).unlink()
+    run_stage(training(events), with_seed(5), tmp_path)
+    assert events == ["from 0", "from 0"]
+
+
+def test_finished_training_is_never_wiped_because_of_a_file(tmp_path):
+    events = []
+    run_stage(training(events), EXPERIMENT, tmp_path)
+    (tmp_path / "log").write_text("a line, and a note of the user's")
+    assert run_stage(training(events), EXPERIMENT, tmp_path) is False
+    (tmp_path / "checkpoints/1").unlink()
+    with pytest.raises(InputError, match=r"checkpoints/1 is missing, but 1 bytes were written"):
+        run_stage(training(events), EXPERIMENT, tmp_path)
+    assert (tmp_path / "checkpoints/3").exists()
+    stages.stamp_path(training(events), tmp_path).unlink()  # the remedy
+    assert run_stage(training(events), EXPERIMENT, tmp_path) is True
+    assert events == ["from 0", "from 0"]
+
+
+def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
+    """Two stages back: what the stage reads was made from what the config no longer asks for."""
+    first = make_stage([])
+    second = dataclasses.replace(make_stage([], "second", after=(first,)), settings=lambda experiment: {})
+    third = dataclasses.replace(make_stage([], "third", after=(second,)), settings=lambda experiment: {})
+    run_stage(first, EXPERIMENT, tmp_path)
+    run_stage(second, EXPERIMENT, tmp_path)
+    other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
+    with pytest.raises(
+        UsageError, match=r"first .* belong to another experiment[\s\S]*validation_fraction: 0\.2 there"
+    ):
+        run_stage(third, other, tmp_path)
+    assert run_stage(third, EXPERIMENT, tmp_path) is True
+
+
+def test_a_damaged_stamp_is_named(tmp_path):
+    run_stage(make_stage([]), EXPERIMENT, tmp_path)
+    stages.stamp_path(make_stage([]), tmp_path).write_text("{")
+    with pytest.raises(InputError, match=r"stages/first\.json is damaged"):
+        run_stage(make_stage([]), EXPERIMENT, tmp_path)
+
+
+def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120,
         env=os.environ | environment,
@@ -166,10 +255,10 @@ def refused(ended: subprocess.CompletedProcess, code: int, *words: str) -> None:
 
 
 def test_two_processes_in_one_run_folder_are_refused(tmp_path):
-    with stages.locked(tmp_path):
-        ended = command("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
+    with command.locked(tmp_path):
+        ended = launch("launch.write_shards", "configs/demo.py", "--workdir", str(tmp_path))
     refused(ended, 1, f"process {os.getpid()}", "--workdir")
-    with contextlib.suppress(InputError), stages.locked(tmp_path):
+    with contextlib.suppress(InputError), command.locked(tmp_path):
         return
     pytest.fail("the lock was not let go of")
 
@@ -188,41 +277,43 @@ def test_two_processes_in_one_run_folder_are_refused(tmp_path):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_impossible_commands_are_usage_errors_with_both_values(tmp_path, options, words):
-    refused(command("launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run"), *options), 2, *words)
+    refused(launch("launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run"), *options), 2, *words)
 
 
 def test_config_files_that_are_none(tmp_path):
-    refused(command("launch.train", "configs/nothing.py"), 2, "configs/nothing.py", "demo.py")
-    refused(command("launch.train"), 2, "usage: python -m launch.train CONFIG.py")
+    refused(launch("launch.train", "configs/nothing.py"), 2, "configs/nothing.py", "demo.py")
+    refused(launch("launch.train"), 2, "usage: python -m launch.train CONFIG.py")
     wrong_key = tmp_path / "wrong_key.py"
     source = (
         "import dataclasses\nfrom configs import demo\ndef get_config():\n    config = demo.get_config()\n    return "
     )
     wrong_key.write_text(source + "dataclasses.replace(config, modell=config.model)\n")
-    refused(command("launch.train", str(wrong_key)), 2, "line 5", "modell")
+    refused(launch("launch.train", str(wrong_key)), 2, "line 5", "modell")
     wrong_type = tmp_path / "wrong_type.py"
     wrong_type.write_text(
         source + "dataclasses.replace(config, model=dataclasses.replace(config.model, layers='six'))\n"
     )
-    refused(command("launch.train", str(wrong_type)), 2, "ModelConfig.layers", "int", "'six'")
+    refused(launch("launch.train", str(wrong_type)), 2, "ModelConfig.layers", "int", "'six'")
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    refused(command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written")
+    refused(launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written")
 
 
 def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
-    ended = command("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
+    ended = launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
 
 
-SCRIPTS = sorted(path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py") if path.stem != "stage")
+SCRIPTS = sorted(
+    path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py") if path.stem not in ("stage", "command")
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_explains_every_field(script):
-    ended = command(f"launch.{script}", "configs/demo.py", "--help", COLUMNS="200")
+    ended = launch(f"launch.{script}", "configs/demo.py", "--help", COLUMNS="200")
     assert ended.returncode == 0, ended.stderr
     assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
     assert "Peak learning rate" in ended.stdout

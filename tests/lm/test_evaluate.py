@@ -1,5 +1,6 @@
 """Bits per byte: every token is scored once, with documents apart, and the sum is what a naive loop finds."""
 
+import dataclasses
 import gzip
 import math
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from lm.batches import document_stream
-from lm.evaluate import byte_lengths, compile_token_losses, compressed_bits_per_byte, evaluate, strided_windows
+from lm.evaluate import byte_lengths, compressed_bits_per_byte, evaluate, strided_windows
 from lm.model.transformer import Transformer
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment, write_tokens
@@ -36,43 +37,34 @@ def test_windows_score_every_token_but_the_first_once_in_order(length, context, 
     assert min(contexts[context:], default=context) >= context - stride + 1
 
 
-def test_bits_equal_a_naive_loop_over_documents(tmp_path):
-    write_tokens(tmp_path, EXPERIMENT)
+def test_bits_equal_a_naive_loop_over_targets(tmp_path):
+    """Each target alone, in the window that the definition gives it, with the tokens of its document in view."""
+    experiment = dataclasses.replace(
+        EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.3, record_length=32)
+    )
+    write_tokens(tmp_path, experiment, count=16)
     tokenizer = load(tmp_path / "tokenizer")
-    model = jax.jit(Transformer, static_argnums=0)(EXPERIMENT.model, jax.random.key(0))
-    figures = evaluate(model, EXPERIMENT.model, EXPERIMENT.evaluate, tokenizer, tmp_path / "tokens")
+    model = jax.jit(Transformer, static_argnums=0)(experiment.model, jax.random.key(0))
+    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
 
     tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
-    context, stride = EXPERIMENT.model.context_length, EXPERIMENT.evaluate.stride
-    forward = jax.jit(lambda tokens, segments: jax.nn.log_softmax(model(tokens, segments)))
+    assert len(set(documents_N.tolist())) > 1
+    context, stride = experiment.model.context_length, experiment.evaluate.stride
+    forward = jax.jit(lambda tokens: jax.nn.log_softmax(model(tokens, jnp.ones_like(tokens))))
     nats = 0.0
     for target in range(1, len(tokens_N)):
-        # The window that scores it starts at a multiple of the stride and has `target` among its last `stride` targets.
         start = 0 if target <= context else math.ceil((target - context) / stride) * stride
-        window, owners = tokens_N[start : start + context], documents_N[start : start + context]
+        own = [i for i in range(start, target) if documents_N[i] == documents_N[target - 1]]
+        # The document's tokens moved to the window's left end: rotary positions see distances alone.
         padded = np.zeros((1, context), np.int32)
-        padded[0, : len(window)] = window
-        segments = np.zeros((1, context), np.int32)
-        segments[0, : len(window)] = np.unique(owners, return_inverse=True)[1] + 1
-        if target % 23 == 0:  # a sample: the loop is slow
-            log_p = forward(jnp.asarray(padded), jnp.asarray(segments))
-            nats -= float(log_p[0, target - start - 1, tokens_N[target]])
-    losses = compile_token_losses()
-    found, position = 0.0, 0
-    for batch in strided_windows(
-        tokens_N, np.cumsum(np.diff(documents_N, prepend=documents_N[0]) != 0), context, stride, 4
-    ):
-        for row, weights in zip(np.asarray(losses(model, batch)), np.asarray(batch.weights_BT), strict=True):
-            for loss in row[weights == 1]:
-                position += 1
-                found += float(loss) if position % 23 == 0 else 0.0
-    assert found == pytest.approx(nats, rel=1e-4)
+        padded[0, : len(own)] = tokens_N[own]
+        nats -= float(forward(jnp.asarray(padded))[0, len(own) - 1, tokens_N[target]])
 
     content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.end_of_text)
     assert figures["validation_bytes"] == content
     assert figures["validation_tokens"] == len(tokens_N)
-    bits = figures["validation_loss"] * (len(tokens_N) - 1) / math.log(2) / content
-    assert figures["validation_bits_per_byte"] == pytest.approx(bits)
+    assert figures["validation_loss"] == pytest.approx(nats / (len(tokens_N) - 1), rel=1e-5)
+    assert figures["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / content, rel=1e-5)
 
 
 def test_the_head_of_a_document_is_no_text(tmp_path):

@@ -1,6 +1,8 @@
 """Laws of a training run: resume is bit-exact, every step is logged once, the mesh does not change the result."""
 
+import contextlib
 import dataclasses
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +18,7 @@ from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
 from lm.sharding import batch_sharding, make_mesh
 from lm.train import train
-from lm.train_state import initial_state
+from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step, mean_loss
 from tests.corpus import tiny_experiment, write_tokens
 
@@ -53,7 +55,7 @@ def without_times(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
 
 
-def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path):
+def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     for step in (8, 12):  # as if it had been ended behind step 4 or later, before the next checkpoint was whole
@@ -61,6 +63,7 @@ def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path):
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 12, "lo')  # the line that a kill cut short
     train(EXPERIMENT.model, EXPERIMENT.train, run)
+    assert "going on from the checkpoint at step 4" in capsys.readouterr().out  # from scratch it would be no test
     expected, found = parameters(finished), parameters(run)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -68,6 +71,64 @@ def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path):
     assert without_times(rows(run)) == without_times(rows(finished))
     for path in sorted((finished / "samples").glob("*.json")):
         assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
+    """With other moments of Adam in the checkpoint, another end: the optimizer's state is read, not made anew."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for step in (4, 12):
+        shutil.rmtree(run / f"checkpoints/{step}")
+    mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 8)
+    optimizer = make_optimizer(EXPERIMENT.train.optimizer, 12)
+    with contextlib.closing(Checkpoints(run / "checkpoints", kept=2)) as checkpoints:
+        state = checkpoints.restore(8, abstract_state(EXPERIMENT.model, optimizer, mesh))
+        changed = jax.tree.map(lambda x: x * 2 if x.dtype == "float32" else x, state.optimizer_state)
+        checkpoints.save(9, state._replace(step=state.step + 1, optimizer_state=changed))
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    expected, found = parameters(finished), parameters(run)
+    assert any((found[name] != expected[name]).any() for name in expected)
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    long = dataclasses.replace(EXPERIMENT.train, sample_prompt="The miller carried a sack of grain. " * 9)
+    with pytest.raises(UsageError, match="leaves nothing of 24"):
+        train(EXPERIMENT.model, long, run)
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_more_validation_batches_than_there_are_is_refused(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    with pytest.raises(UsageError, match=r"validation_batches = 3000, but the validation split holds \d+ batches of 8"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, validation_batches=3000), run)
+
+
+def test_a_run_that_diverges_says_so(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e38, warmup_steps=0)
+    with pytest.raises(InputError, match=r"loss at step \d+ is (nan|inf).*learning_rate = 1e\+38"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, optimizer=wild), run)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves reads of its own pending
+@pytest.mark.parametrize("damage", ["a data file cut", "an item missing", "nothing in it"])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damage):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(finished / "checkpoints", folder)
+    if damage == "a data file cut":
+        for path in (folder / "12/model").rglob("d/*"):
+            path.write_bytes(path.read_bytes()[:20])
+    else:
+        shutil.rmtree(folder / "12" / ("model" if damage == "an item missing" else ""))
+        (folder / "12").mkdir(exist_ok=True)
+        (folder / "12/_CHECKPOINT_METADATA").write_text((folder / "8/_CHECKPOINT_METADATA").read_text())
+    with pytest.raises(InputError, match=r"checkpoints/12 cannot be read.* Delete .*checkpoints/12"):
+        restore_model(EXPERIMENT.model, folder)
+    gc.collect()  # those reads are collected here, not in the next test
 
 
 def test_what_a_run_leaves(finished):

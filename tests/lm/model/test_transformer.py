@@ -10,7 +10,7 @@ import pytest
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer, row_positions
 from tests.lm import reference_model
-from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
+from tests.lm.model_configs import FAMILIES, LLAMA
 
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
@@ -86,12 +86,16 @@ def test_decoding_with_a_cache_equals_the_whole_forward_pass(config):
         np.testing.assert_allclose(np.asarray(logits_BV), expected_BTV[:, position], atol=1e-4)
 
 
-def test_bfloat16_compute_keeps_float32_logits_and_parameters():
-    config = dataclasses.replace(GPT2, compute_dtype="bfloat16")
+@CONFIGS
+def test_bfloat16_compute_keeps_float32_logits_and_parameters(config):
+    exact = config
+    config = dataclasses.replace(config, compute_dtype="bfloat16")
     model, tokens_BT = make(config), tokens(config)
     logits_BTV = model(tokens_BT, jnp.ones_like(tokens_BT))
     assert logits_BTV.dtype == jnp.float32
+    rounded_BTV = logits_BTV.astype(jnp.bfloat16).astype(jnp.float32)
+    assert float(jnp.mean(logits_BTV == rounded_BTV)) < 0.1, "the logits were rounded to bfloat16"
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(model))
-    exact_BTV = np.asarray(make(GPT2)(tokens_BT, jnp.ones_like(tokens_BT)))
+    exact_BTV = np.asarray(make(exact)(tokens_BT, jnp.ones_like(tokens_BT)))
     difference = np.abs(np.asarray(logits_BTV) - exact_BTV)
     assert 0 < difference.max() < 0.05 * np.abs(exact_BTV).max()

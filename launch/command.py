@@ -1,0 +1,76 @@
+"""The main of every launch script: one process a run folder, and what a user can mend as a message, not a traceback."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from configs.experiment import Experiment, parse_command
+from launch.stage import Stage, run_stage
+from lm.errors import InputError
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Generator[None]:
+    """Makes the run folder and holds it for this process. Raises InputError when it cannot be written or is held."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(
+            f"The run folder {workdir} cannot be written: {error.strerror or error}. "
+            "Give a folder of yours with --workdir, or mend its permissions."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise InputError(
+                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
+                "Wait for it to end, or give another folder with --workdir."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
+    """The main of every launch script: parses, runs, and turns what a user can mend into a message and an exit code."""
+    try:
+        experiment, workdir = parse_command(program, description, sys.argv[1:])
+        with locked(workdir):
+            run(experiment, workdir)
+    except InputError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(InputError.exit_code) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(
+            f"{program}: {error}. What is done is kept; free space or mend permissions, then run again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(InputError.exit_code) from None
+    except KeyboardInterrupt:
+        print(
+            f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
+        )
+        raise SystemExit(130) from None
+
+
+def run_stage_command(stage: Stage) -> None:
+    """The main of a script that runs one stage."""
+
+    def run(experiment: Experiment, workdir: Path) -> None:
+        made = run_stage(stage, experiment, workdir)
+        print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
+
+    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run)
