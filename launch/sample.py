@@ -13,7 +13,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
     from lm.checkpoint import restore_model
     from lm.generate import sample_texts
-    from lm.metrics import write_json
+    from lm.metrics import for_terminal, write_json
     from lm.tokenizer.files import load
 
     config = experiment.sample
@@ -25,7 +25,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     rows = [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
     write_json(out / "samples/final.json", {"samples": rows})
     for row in rows:
-        print(f"\n--- {row['prompt']!r} at temperature {row['temperature']:g}\n{row['text']}")
+        print(f"\n--- {row['prompt']!r} at temperature {row['temperature']:g}\n{for_terminal(row['text'])}")
     print()
 
 

@@ -68,6 +68,11 @@ class LiveLine:
             print("\r\033[K", end="", flush=True)
 
 
+def for_terminal(text: str) -> str:
+    """Text that a model wrote, without the control characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

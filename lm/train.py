@@ -19,7 +19,7 @@ from lm.errors import InputError, UsageError
 from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
 from lm.flops import count_parameters
 from lm.generate import check_prompt, sample_texts
-from lm.metrics import LiveLine, MetricsLog, duration, write_json
+from lm.metrics import LiveLine, MetricsLog, duration, for_terminal, write_json
 from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
 from lm.schedule import learning_rate
@@ -114,7 +114,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
             if step % config.sample_every == 0 or last:
                 text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
                 line.end()
-                print(f"train: step {step:,}  sample: {' '.join(text.split())[:300]}", flush=True)
+                print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}", flush=True)
         line.end()
 
 
