@@ -24,8 +24,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     texts = sample_texts(model, experiment.model, tokenizer, prompts, temperatures, config.tokens, key)
     rows = [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
     write_json(out / "samples/final.json", {"samples": rows})
-    for row in rows:
-        print(f"\n--- {row['prompt']!r} at temperature {row['temperature']:g}\n{for_terminal(row['text'])}")
+    for (prompt, temperature), text in zip(pairs, texts, strict=True):
+        print(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")
     print()
 
 

@@ -36,6 +36,6 @@ def test_model_text_cannot_steer_the_terminal():
     assert for_terminal("a\x1b[2Jb\x07\rc\nd\u202ee ü") == "a\ufffd[2Jb\ufffd\ufffdc\nd\ufffde ü"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (3723, "1:02:03")])
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61.0, "1:01"), (3599.6, "1:00:00"), (3723.0, "1:02:03")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
