@@ -104,8 +104,6 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
                 logged, busy, waited = step, 0.0, 0.0
             else:
                 busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
-            if step % config.checkpoint_every == 0 or last:
-                checkpoints.save(step, state)
             if step % config.validate_every == 0 or last:
                 loss, bits = validation.run(state.model, mesh)
                 log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
@@ -115,6 +113,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
                 text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
                 line.end()
                 print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}", flush=True)
+            # Last: whoever goes on from this checkpoint finds all that was to be told of its step.
+            if step % config.checkpoint_every == 0 or last:
+                checkpoints.save(step, state)
         line.end()
 
 

@@ -145,6 +145,13 @@ def test_what_a_run_leaves(finished):
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_all_that_is_told_of_a_step_is_written_before_its_checkpoint(finished):
+    """Else a kill between the two would lose it: a resumed run begins with the step after."""
+    appeared = (finished / "checkpoints/12").stat().st_ctime_ns  # moved into place when it was whole
+    for path in (finished / "metrics.jsonl", finished / "samples/step-00000012.json"):
+        assert path.stat().st_mtime_ns <= appeared, path
+
+
 def test_the_first_loss_is_that_of_a_uniform_guess(finished):
     """Fresh weights know nothing: ln(vocabulary), within what the initial logits' spread allows."""
     assert abs(rows(finished)[0]["loss"] - np.log(320)) < 0.5
