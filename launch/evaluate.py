@@ -11,8 +11,8 @@ from launch.stage import Stage
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.checkpoint import restore_model
     from lm.evaluate import evaluate
+    from lm.files import write_json
     from lm.flops import count_parameters
-    from lm.metrics import write_json
     from lm.tokenizer.files import load
 
     model = restore_model(experiment.model, workdir / "checkpoints")

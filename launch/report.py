@@ -6,7 +6,8 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import evaluate, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
 from launch.command import run_stage_command
-from launch.stage import Stage, write_atomically
+from launch.stage import Stage
+from lm.files import write_atomically
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

@@ -12,8 +12,9 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     import jax
 
     from lm.checkpoint import restore_model
+    from lm.files import write_json
     from lm.generate import sample_texts
-    from lm.metrics import for_terminal, write_json
+    from lm.metrics import for_terminal
     from lm.tokenizer.files import load
 
     config = experiment.sample

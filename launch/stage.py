@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from lm.errors import InputError, UsageError
+from lm.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,6 @@ def flatten(value: object, path: str = "") -> dict[str, object]:
     return {
         k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}" if path else str(key)).items()
     }
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path`, or leaves what was there: never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def stamp_path(stage: Stage, workdir: Path) -> Path:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from lm.files import write_atomically
+
 
 class MetricsLog:
     """metrics.jsonl, one JSON object a line, and the same numbers as TensorBoard events.
@@ -26,9 +28,7 @@ class MetricsLog:
                     continue
                 if row["step"] <= first_step:
                     kept.append(line + "\n")
-        partial = self.path.with_name("metrics.jsonl.partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_atomically(self.path, "".join(kept))
         self.file: IO[str] = self.path.open("a", encoding="utf-8")
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
@@ -71,14 +71,6 @@ class LiveLine:
 def for_terminal(text: str) -> str:
     """Text that a model wrote, without the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes `value` as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from launch import command
 from launch import stage as stages
 from launch.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
+from lm.files import write_atomically
 from tests.corpus import tiny_experiment
 
 REPOSITORY = Path(__file__).parents[2]
@@ -142,11 +143,11 @@ def test_a_kill_between_moving_and_stamping_is_mended(tmp_path):
 
 def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
     path = tmp_path / "x.json"
-    stages.write_atomically(path, "old")
+    write_atomically(path, "old")
     program = (
-        "import os, signal, pathlib, sys\nfrom launch import stage\n"
+        "import os, signal, pathlib, sys\nfrom lm import files\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"stage.write_atomically(pathlib.Path({str(path)!r}), 'new' * 1000)"
+        f"files.write_atomically(pathlib.Path({str(path)!r}), 'new' * 1000)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False)
     assert ended.returncode == -signal.SIGKILL

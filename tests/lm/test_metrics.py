@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from lm.metrics import MetricsLog, duration, for_terminal, write_json
+from lm.files import write_json
+from lm.metrics import MetricsLog, duration, for_terminal
 
 
 def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
