@@ -156,4 +156,4 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error
 
 
-MAKE_SHARDS = "Make them: python -m launch.write_shards"
+MAKE_SHARDS = "Delete that folder, should it be there, and make them: python -m launch.write_shards"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.errors import InputError
+from lm.records import read_manifest
 from lm.tokenizer.encoding import Tokenizer
 from lm.tokenizer.files import merged_from
 
@@ -169,16 +170,16 @@ def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
 
 
 def read_splits(path: Path) -> Splits:
-    """Counts of the shards, from tokens/manifest.json."""
-    splits = read_json(path, "launch.write_shards")["splits"]
+    """Counts of the shards, from tokens/manifest.json. Raises InputError when it is missing or damaged."""
+    splits = read_manifest(path.parent).splits
     train, validation = splits["train"], splits["val"]
     return Splits(
-        train_tokens=train["tokens"],
-        train_documents=train["documents"],
-        train_bytes=train["text_bytes"],
-        validation_tokens=validation["tokens"],
-        validation_documents=validation["documents"],
-        validation_bytes=validation["text_bytes"],
+        train_tokens=train.tokens,
+        train_documents=train.documents,
+        train_bytes=train.text_bytes,
+        validation_tokens=validation.tokens,
+        validation_documents=validation.documents,
+        validation_bytes=validation.text_bytes,
     )
 
 

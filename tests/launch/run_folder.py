@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from configs.experiment import load_config
 from data_prep.documents import DOCUMENT_SCHEMA, REJECTION_SCHEMA, Document, Rejection
 from lm.config import TokenizerConfig
+from lm.records import Manifest, Split
 from lm.tokenizer import save, train_bpe
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,8 +77,9 @@ def write_run(
     for name, part in (("train", documents[1:] or documents), ("val", documents[:1])):
         tokens = sum(len(tokenizer.encode(document.text)) + 1 for document in part)
         text_bytes = sum(len(document.text.encode()) for document in part)
-        splits[name] = {"documents": len(part), "tokens": tokens, "text_bytes": text_bytes, "records": 1, "shards": []}
-    write_json(workdir / "tokens/manifest.json", {"tokenizer_fingerprint": tokenizer.fingerprint, "splits": splits})
+        splits[name] = Split(documents=len(part), tokens=tokens, text_bytes=text_bytes, records=1, shards=())
+    manifest = Manifest(tokenizer.fingerprint, vocabulary_size, 4096, "uint16", splits)
+    write_json(workdir / "tokens/manifest.json", dataclasses.asdict(manifest))
 
     lines = [{"step": 10, "loss": 5.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 900.0}]
     (workdir / "metrics.jsonl").write_text(

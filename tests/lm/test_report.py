@@ -8,6 +8,7 @@ import pytest
 
 from lm.config import TokenizerConfig
 from lm.errors import InputError
+from lm.records import Manifest, Split
 from lm.report import (
     MINTED,
     cut_into_tokens,
@@ -144,10 +145,14 @@ def test_compression_puts_the_model_last_and_names_what_is_missing(tmp_path: Pat
 
 
 def test_bytes_per_token_are_over_both_splits(tmp_path: Path):
-    split = {"documents": 1, "records": 1, "shards": []}
-    splits = {"train": split | {"tokens": 90, "text_bytes": 350}, "val": split | {"tokens": 10, "text_bytes": 50}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"splits": splits}))
-    assert read_splits(tmp_path / "manifest.json").bytes_per_token == 4.0
+    splits = {"train": Split(1, 90, 350, 1, ()), "val": Split(1, 10, 50, 1, ())}
+    manifest = Manifest("fingerprint", 300, 4096, "uint16", splits)
+    path = tmp_path / "manifest.json"
+    path.write_text(manifest.to_json())
+    assert read_splits(path).bytes_per_token == 4.0
+    path.write_text(manifest.to_json().replace('"text_bytes"', '"text_bites"'))
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+        read_splits(path)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]"])
