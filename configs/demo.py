@@ -6,18 +6,10 @@
 an epoch. Expect 1.76 bits per byte of held-out text, where gzip -9 needs 2.84 and xz -9e 2.38 (docs/benchmarks.md).
 """
 
+from configs import fineweb_recipe as recipe
 from configs.demo_pages import PACKAGES
 from configs.experiment import Experiment
-from data_prep.config import (
-    DocumentsConfig,
-    ExtractConfig,
-    GopherQualityConfig,
-    LanguageConfig,
-    PagesConfig,
-    PersonalDataConfig,
-    ShardsConfig,
-    UrlFilterConfig,
-)
+from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import (
     EvaluateConfig,
     MeshConfig,
@@ -37,13 +29,17 @@ def get_config() -> Experiment:
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
         documents=DocumentsConfig(
             dump="demo",
-            url_filter=UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino")),
-            extract=ExtractConfig(
-                engine="trafilatura", favor_precision=True, include_tables=True, max_bytes=5_000_000, max_depth=255
-            ),
-            language=LanguageConfig(languages=("en",), min_score=0.65),
-            gopher_quality=GOPHER_QUALITY,
-            personal_data=PersonalDataConfig(replace_emails=True, email_placeholder="email@example.com"),
+            steps=("gopher_quality", "exact_dedup"),
+            url_filter=recipe.URL_FILTER,
+            extract=recipe.EXTRACT,
+            language=recipe.LANGUAGE,
+            gopher_repetition=recipe.GOPHER_REPETITION,
+            gopher_quality=recipe.GOPHER_QUALITY,
+            c4=recipe.C4,
+            fineweb=recipe.FINEWEB,
+            model_quality=recipe.MODEL_QUALITY,
+            minhash=recipe.MINHASH,
+            personal_data=recipe.PERSONAL_DATA,
             workers=2,
         ),
         tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
@@ -101,17 +97,3 @@ def get_config() -> Experiment:
             seed=0,
         ),
     )
-
-
-GOPHER_QUALITY = GopherQualityConfig(
-    min_words=50,
-    max_words=100_000,
-    min_mean_word_length=3,
-    max_mean_word_length=10,
-    max_symbols_per_word=0.1,
-    max_bullet_lines=0.9,
-    max_ellipsis_lines=0.3,
-    min_words_with_letter=0.8,
-    stop_words=("the", "be", "to", "of", "and", "that", "have", "with"),
-    min_stop_words=2,
-)

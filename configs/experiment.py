@@ -116,4 +116,4 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
     return Experiment(**fields), command.workdir
 
 
-HELPERS = {"__init__", "experiment", "demo_pages"}
+HELPERS = {"__init__", "experiment", "demo_pages", "fineweb_recipe"}

@@ -10,6 +10,10 @@ incidental = functools.partial(dataclasses.field, metadata={"incidental": True})
 """A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
+measured = functools.partial(dataclasses.field, metadata={"measured": True})
+"""A field of a filter that decides what is measured of a text, and not only where the line is drawn: to change it is to
+measure anew, while a threshold beside it may be changed on what was measured."""
+
 
 class Config:
     """Base of the frozen dataclasses that tell an experiment; a value of a wrong type is refused where it is given."""

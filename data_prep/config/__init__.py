@@ -1,0 +1,33 @@
+"""Every knob of data_prep, as frozen dataclasses: light to import, so that --help is quick.
+
+Fields marked `incidental` change how fast a result is made, never the result; fields marked `measured` decide what is
+measured of a text (lm/fields.py).
+"""
+
+from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.documents import DocumentsConfig
+from data_prep.config.extract import ExtractConfig
+from data_prep.config.language import LanguageConfig
+from data_prep.config.model_quality import ModelQualityConfig
+from data_prep.config.pages import PackagePages, PagesConfig
+from data_prep.config.personal_data import PersonalDataConfig
+from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
+from data_prep.config.shards import ShardsConfig
+from data_prep.config.url_filter import UrlFilterConfig
+
+__all__ = [
+    "C4Config",
+    "DocumentsConfig",
+    "ExtractConfig",
+    "FineWebConfig",
+    "GopherQualityConfig",
+    "GopherRepetitionConfig",
+    "LanguageConfig",
+    "MinHashConfig",
+    "ModelQualityConfig",
+    "PackagePages",
+    "PagesConfig",
+    "PersonalDataConfig",
+    "ShardsConfig",
+    "UrlFilterConfig",
+]

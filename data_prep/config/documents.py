@@ -1,0 +1,47 @@
+"""All knobs of the way from web pages to documents."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.extract import ExtractConfig
+from data_prep.config.language import LanguageConfig
+from data_prep.config.model_quality import ModelQualityConfig
+from data_prep.config.personal_data import PersonalDataConfig
+from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
+from data_prep.config.url_filter import UrlFilterConfig
+from lm.errors import UsageError
+from lm.fields import Config, incidental
+
+Step = Literal["gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality", "exact_dedup", "minhash_dedup"]
+
+
+@dataclass(frozen=True)
+class DocumentsConfig(Config):
+    """From web pages to clean, deduplicated documents."""
+
+    dump: str
+    """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
+    steps: tuple[Step, ...]
+    """Which of the filters that may be left out are used; their order is fixed (data_prep/documents.py)."""
+    url_filter: UrlFilterConfig
+    extract: ExtractConfig
+    language: LanguageConfig
+    gopher_repetition: GopherRepetitionConfig
+    gopher_quality: GopherQualityConfig
+    c4: C4Config
+    fineweb: FineWebConfig
+    model_quality: ModelQualityConfig
+    minhash: MinHashConfig
+    personal_data: PersonalDataConfig
+    workers: int = incidental()
+    """Beam worker processes on this machine."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.workers < 1:
+            raise UsageError(f"documents.workers is {self.workers}; it must be at least 1.")
+        if not 0 <= self.language.min_score <= 1:
+            raise UsageError(
+                f"documents.language.min_score is {self.language.min_score}; a probability is from 0 to 1."
+            )

@@ -1,0 +1,33 @@
+"""Knobs of the token shards."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lm.errors import UsageError
+from lm.fields import Config, incidental
+
+
+@dataclass(frozen=True)
+class ShardsConfig(Config):
+    """From documents to fixed-length token records."""
+
+    record_length: int
+    """Tokens in a record; a multiple of every context length to be trained on."""
+    token_dtype: Literal["uint16", "uint32"]
+    """Type of a stored token id: uint16 holds vocabularies up to 65,536 symbols."""
+    train_shards: int
+    """Files of the training split (fewer where there are fewer document files)."""
+    validation_fraction: float
+    """Share of documents held out, chosen by a hash of their id (0 to 1, both excluded)."""
+    workers: int = incidental()
+    """Beam worker processes on this machine."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.validation_fraction < 1:
+            raise UsageError(
+                f"shards.validation_fraction is {self.validation_fraction}; it must lie between 0 and 1, both excluded."
+            )
+        for name in ("record_length", "train_shards", "workers"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"shards.{name} is {getattr(self, name)}; it must be at least 1.")
