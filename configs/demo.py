@@ -30,7 +30,7 @@ def get_config() -> Experiment:
         documents=DocumentsConfig(
             dump="demo",
             steps=("gopher_quality", "exact_dedup"),
-            url_filter=recipe.URL_FILTER,
+            url_filter=recipe.URL_FILTER_WITHOUT_LISTS,
             extract=recipe.EXTRACT,
             language=recipe.LANGUAGE,
             gopher_repetition=recipe.GOPHER_REPETITION,

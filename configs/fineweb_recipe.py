@@ -13,17 +13,43 @@ from data_prep.config import (
     LanguageConfig,
     MinHashConfig,
     ModelQualityConfig,
+    PackageLists,
     PersonalDataConfig,
+    QualityTrainingConfig,
     UrlFilterConfig,
 )
 
-URL_FILTER = UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino"))
-
-EXTRACT = ExtractConfig(
-    engine="trafilatura", favor_precision=True, include_tables=True, max_bytes=5_000_000, max_depth=255
+URL_FILTER = UrlFilterConfig(
+    banned_domains=(),
+    banned_words=(),
+    soft_word_threshold=2,
+    packages=(
+        PackageLists(
+            name="datatrove",
+            version="0.10.1",
+            file_name="datatrove-0.10.1-py3-none-any.whl",
+            sha256="b0846fc28482b25c9dbeaa09445066ff68266b58d762e9344c64fe5f6d92d14c",
+            folder="datatrove/assets",
+            licence="CC BY-SA (domains and pages), Apache-2.0 (words)",
+            credit="FineWeb's lists: the adult sites of Université Toulouse Capitole, and the words of datatrove",
+        ),
+    ),
 )
 
-LANGUAGE = LanguageConfig(languages=("en",), min_score=0.65)
+URL_FILTER_WITHOUT_LISTS = UrlFilterConfig(banned_domains=(), banned_words=("porn", "xxx", "casino"))
+
+EXTRACT = ExtractConfig(
+    engine="gristmill",
+    min_probability=0.65,
+    favor_precision=True,
+    include_tables=True,
+    max_bytes=5_000_000,
+    max_depth=1_000,
+    max_elements=200_000,
+    max_attributes=1_000,
+)
+
+LANGUAGE = LanguageConfig(languages=("en",), min_score=0.65, letters_only=True)
 
 GOPHER_REPETITION = GopherRepetitionConfig(
     max_duplicate_lines=0.3,
@@ -54,8 +80,8 @@ C4 = C4Config(
     remove_citations=True,
     min_words_per_line=3,
     max_word_length=1000,
-    dropped_phrases=(
-        "javascript",
+    script_phrases=("javascript",),
+    policy_phrases=(
         "terms of use",
         "privacy policy",
         "cookie policy",
@@ -73,8 +99,57 @@ FINEWEB = FineWebConfig(
     short_line_length=30,
 )
 
-MODEL_QUALITY = ModelQualityConfig(model="", keep_share=1.0)
+# No part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier of 200,000 documents of each set.
+MODEL_QUALITY = ModelQualityConfig(
+    model="",
+    keep_share=0.1,
+    training=QualityTrainingConfig(
+        good=(),
+        other=(),
+        documents_per_set=200_000,
+        held_out_share=0.05,
+        hash_bits=21,
+        epochs=5,
+        batch_size=4,
+        learning_rate=5.0,
+        seed=0,
+    ),
+)
 
 MINHASH = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 
-PERSONAL_DATA = PersonalDataConfig(replace_emails=True, email_placeholder="email@example.com")
+# FineWeb replaces the first two; the placeholders are addresses and numbers that are set aside and belong to nobody.
+PERSONAL_DATA = PersonalDataConfig(
+    kinds=("email", "ip", "iban", "payment_card", "address", "phone"),
+    email_placeholder="email@example.com",
+    ip_placeholder="192.0.2.1",
+    iban_placeholder="GB82 WEST 1234 5698 7654 32",
+    payment_card_placeholder="4111 1111 1111 1111",
+    address_placeholder="1 Example Street, Anytown",
+    phone_placeholder="+1 202-555-0100",
+    phone_regions=("US", "GB"),
+    phone_leniency="valid",
+    phone_words=(
+        "phone",
+        "phones",
+        "telephone",
+        "tel",
+        "tel.",
+        "mobile",
+        "mob",
+        "cell",
+        "fax",
+        "call",
+        "dial",
+        "desk",
+        "office",
+        "hotline",
+        "helpline",
+        "contact",
+        "whatsapp",
+        "sms",
+        "text",
+        "message",
+        "messages",
+    ),
+)

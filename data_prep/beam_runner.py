@@ -1,50 +1,73 @@
 """Which Beam runner executes a pipeline, how it is kept quiet, and how its errors reach the user.
 
-One machine: FnApiRunner by its own name, since DirectRunner first tries to download another runner and behaves
-differently with and without a network. One worker runs inside this process; more are processes of their own, which take
-about five seconds to start and pay for every element that passes between them: pipelines hand them files, not pages.
+  local  FnApiRunner by its own name, since DirectRunner first tries to download another runner and behaves differently
+         with and without a network. One worker runs inside this process; more are processes (beam_workers.py), which
+         pay for every element that passes between them: pipelines hand them files, not pages.
+  dask   DaskRunner, on a cluster of this machine or, by --dask_client_address=..., on one that runs.
+  beam   Any other: Flink, Spark, Dataflow. Its name and all it needs are Beam's own options, --runner=... first. Its
+         workers need this package and see the run folder under the same path.
+
+What a pipeline may use is what works on all of them (each tried on Beam 2.77's DaskRunner): Create, Map, FlatMap,
+ParDo, Flatten, Reshuffle, GroupByKey, CoGroupByKey, CombinePerKey and side inputs. Not tagged outputs, which arrive
+mixed, nor what finish_bundle yields, which is lost, nor counters, of which there are none: results are files.
 """
 
 import contextlib
 import logging
 import os
 import re
-import shlex
 import signal
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from data_prep.beam_workers import ENDED, worker_command
 from lm.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import apache_beam as beam
-    from apache_beam.runners.runner import PipelineResult
 
-ENDED = "ended"  # a file beside the noted process ids
 REPOSITORY = Path(__file__).resolve().parent.parent
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
+ONE_ELEMENT_EACH = 1 << 30  # partitions that Dask is asked for; it makes as many as there are elements
+
+Runner = Literal["local", "dask", "beam"]
 
 
-def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "PipelineResult":
-    """Runs what `build` adds to a new pipeline on `workers` processes of this machine; the result holds its counters.
+def run_pipeline(
+    build: Callable[["beam.Pipeline"], None], workers: int, runner: Runner = "local", options: Sequence[str] = ()
+) -> None:
+    """Runs what `build` adds to a new pipeline: on `workers` processes of this machine, or wherever `options` say.
 
     An InputError or UsageError of a transform is raised as it was, from other processes too. Raises InputError as well
-    when a worker process is killed. Only the main thread may call this.
+    when a worker process is killed, and UsageError for options that do not suit the runner. Only the main thread may
+    call this.
     """
+    if runner == "local" and options:
+        raise UsageError(f"beam_options are {' '.join(options)}, but runner is local, which has none. Leave them out.")
+    if runner == "beam" and not any(option.startswith("--runner=") for option in options):
+        raise UsageError(
+            f"runner is beam, but beam_options are {' '.join(options) or 'empty'}: name one, as --runner=FlinkRunner."
+        )
+    run = {"local": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
+    with quiet(), importable_by_workers(), errors_as_they_were():
+        run(build, workers, options)
+
+
+def run_locally(build: Callable[["beam.Pipeline"], None], workers: int, _: Sequence[str]) -> None:
+    """By FnApiRunner, in this process or in worker processes."""
     with (
-        quiet(),
-        importable_by_workers(),
         tempfile.TemporaryDirectory() as pids,
         loopback_only(),
         killed_workers_told(Path(pids), workers),
         interrupt_ends_workers(Path(pids)),
     ):
+        command = worker_command(Path(pids)) if workers > 1 else ""  # first: its server starts while Beam is imported
+
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -53,37 +76,95 @@ def run_pipeline(build: Callable[["beam.Pipeline"], None], workers: int) -> "Pip
         environment = (
             EmbeddedPythonEnvironment.default()
             if workers == 1
-            else SubprocessSDKEnvironment.from_command_string(command_string=worker_command(Path(pids)))
+            else SubprocessSDKEnvironment.from_command_string(command_string=command)
         )
         # The empty list of flags keeps Beam from reading this process's own command line.
-        options = PipelineOptions([], direct_num_workers=workers)
-        pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=options)
+        pipeline_options = PipelineOptions([], direct_num_workers=workers)
+        pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=pipeline_options)
         build(pipeline)
+        pipeline.run().wait_until_finish()
+
+
+def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options: Sequence[str]) -> None:
+    """By DaskRunner, on the cluster that the options name or on `workers` processes of this machine."""
+    try:
+        from dask.distributed import KilledWorker, LocalCluster
+    except ImportError as error:
+        raise UsageError(f"runner is dask, but it is not installed ({error}): pip install distributed.") from error
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.dask.dask_runner import DaskRunner, DaskRunnerResult
+
+    with contextlib.ExitStack() as stack:
+        told = list(options)
+        if not any(option.startswith(("--dask_client_address", "--dask_scheduler_file")) for option in options):
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+            )
+            told.append(f"--dask_client_address={stack.enter_context(cluster).scheduler_address}")
+        if not any(option.startswith("--dask_npartitions") for option in options):
+            told.append(f"--dask_npartitions={ONE_ELEMENT_EACH}")
+        pipeline = beam.Pipeline(runner=DaskRunner(), options=PipelineOptions(told))
+        build(pipeline)
+        join_ends(pipeline)
+        result = pipeline.run()
+        assert isinstance(result, DaskRunnerResult)
+        stack.enter_context(result.client)
         try:
-            result = pipeline.run()
             result.wait_until_finish()
-        except InputError as error:
-            raise type(error)(WHERE.sub("", str(error))) from None
-        except RuntimeError as error:
-            if WHERE.sub("", str(error)) == "KeyboardInterrupt":  # what Beam makes of Ctrl-C inside a transform
-                raise KeyboardInterrupt from None
-            # Otherwise the traceback of another process, as text.
-            if found := REMOTE_ERROR.match(str(error)):
-                kind = {"InputError": InputError, "UsageError": UsageError}[found[1]]
-                raise kind(WHERE.sub("", found[2])) from None
-            raise
-        return result
+        except KilledWorker as error:
+            raise killed_worker(workers) from error
 
 
-def worker_command(pids: Path) -> str:
-    """The shell command that becomes a worker process, after it noted its process id as a file name in `pids`.
+def join_ends(pipeline: "beam.Pipeline") -> None:
+    """Makes one end of all ends of the graph: DaskRunner runs only what the last transform needs."""
+    import apache_beam as beam
+    from apache_beam.pipeline import PipelineVisitor
 
-    It does not start once `end_workers` was called. What a worker has to say comes back in the exception; on the
-    terminal it would be noise.
-    """
-    python = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    folder = shlex.quote(str(pids))
-    return f": >{folder}/$$; test -e {folder}/{ENDED} || exec {python} 2>{os.devnull}"
+    made, used = [], set()
+
+    class Ends(PipelineVisitor):
+        def visit_transform(self, transform_node) -> None:
+            made.extend(transform_node.outputs.values())
+            used.update(transform_node.inputs)
+            used.update(side_input.pvalue for side_input in transform_node.side_inputs)
+
+    pipeline.visit(Ends())
+    tuple(collection for collection in made if collection not in used) | "ends" >> beam.Flatten()
+
+
+def run_by_options(build: Callable[["beam.Pipeline"], None], _: int, options: Sequence[str]) -> None:
+    """By the runner that the options name."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
+    build(pipeline)
+    pipeline.run().wait_until_finish()
+
+
+@contextlib.contextmanager
+def errors_as_they_were() -> Generator[None]:
+    """Raises what a transform raised for the user, without what Beam wraps around it or appends."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(WHERE.sub("", str(error))) from None
+    except RuntimeError as error:
+        if WHERE.sub("", str(error)) == "KeyboardInterrupt":  # what Beam makes of Ctrl-C inside a transform
+            raise KeyboardInterrupt from None
+        # Otherwise the traceback of another process, as text.
+        if found := REMOTE_ERROR.match(str(error)):
+            kind = {"InputError": InputError, "UsageError": UsageError}[found[1]]
+            raise kind(WHERE.sub("", found[2])) from None
+        raise
+
+
+def killed_worker(workers: int) -> InputError:
+    return InputError(
+        f"One of {workers} worker processes was killed, perhaps for want of memory. What is done is kept: the same "
+        "command goes on from there. Give it fewer workers if this happens again."
+    )
 
 
 def end_workers(pids: Path) -> None:
@@ -126,10 +207,7 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
     except RuntimeError as error:
         if not killed.is_set():
             raise
-        raise InputError(
-            f"One of {workers} worker processes was killed, perhaps for want of memory. What is done is kept: the same "
-            "command goes on from there. Give it fewer workers if this happens again."
-        ) from error
+        raise killed_worker(workers) from error
     finally:
         threading.excepthook = hook_before
         signal.signal(signal.SIGUSR1, handler_before)
@@ -205,14 +283,3 @@ def importable_by_workers() -> Generator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
-
-
-def counters(result: "PipelineResult", namespace: str) -> dict[str, int]:
-    """The counters that the transforms of a finished pipeline incremented in `namespace`, by name."""
-    from apache_beam.metrics import MetricsFilter
-
-    totals: dict[str, int] = {}
-    for counter in result.metrics().query(MetricsFilter().with_namespace(namespace))["counters"]:  # one a transform
-        name = counter.key.metric.name
-        totals[name] = totals.get(name, 0) + counter.committed
-    return dict(sorted(totals.items()))

@@ -1,12 +1,14 @@
 """Bytes of a web page -> text, in the order of the Encoding and HTML standards (encoding.spec.whatwg.org;
 html.spec.whatwg.org, "determining the character encoding"): byte order mark, HTTP header, <meta> or XML declaration in
-the first 1,024 bytes, and where nothing is declared UTF-8, then windows-1252.
+the first 1,024 bytes, and where nothing is declared UTF-8 if the bytes are that, else what chardet detects, else
+windows-1252.
 
 One thing is stricter than in a browser: a declaration that most of the page's non-ASCII bytes contradict is not
 believed. Bytes without a meaning become U+FFFD; none is left out.
 """
 
 import codecs
+import functools
 import re
 from email.message import Message
 
@@ -16,6 +18,9 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 PRESCAN_BYTES = 1024
+SAMPLE_BYTES = 32_768
+BETWEEN_TAGS = re.compile(rb"[^<>]+")  # no letter of an encoding of the web has one of them inside
+ESCAPES = re.compile(rb"\x1b\$[@B]")  # ISO-2022-JP turns to Japanese by these
 COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 META_CHARSET = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([^\s"'/>;]+)""", re.IGNORECASE)
 XML_ENCODING = re.compile(rb"""^\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"']+)""", re.IGNORECASE)
@@ -67,6 +72,7 @@ def codec_of(label: str) -> str | None:
     return name if name in WEB_CODECS else None
 
 
+@functools.lru_cache(1024)
 def header_codec(content_type: str) -> str | None:
     """What the charset parameter of an HTTP Content-Type names."""
     message = Message()
@@ -83,12 +89,30 @@ def meta_codec(body: bytes) -> str | None:
     return "utf-8" if codec and codec.startswith("utf-16") else codec
 
 
+def detected_codec(body: bytes) -> str | None:
+    """What the text between the tags looks like, by SAMPLE_BYTES of its pieces that are not ASCII."""
+    from chardet import detect
+
+    sample, size = [], 0
+    for match in BETWEEN_TAGS.finditer(body):
+        piece = match[0]
+        if not piece.isascii():
+            sample.append(piece[:SAMPLE_BYTES])
+            size += len(sample[-1])
+            if size >= SAMPLE_BYTES:
+                break
+    label = detect(b"\n".join(sample))["encoding"] if sample else None
+    return codec_of(label) if label else None
+
+
 def decode(body: bytes, content_type: str) -> str:
     """The text of a page. Never raises; U+FFFD stands for what the chosen encoding cannot mean."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace")
     declared = [codec for codec in (header_codec(content_type), meta_codec(body)) if codec]
+    if not declared and body.isascii() and ESCAPES.search(body):
+        declared = ["iso2022_jp"]
     for codec in [*declared, "utf-8"]:
         try:
             return body.decode(codec)
@@ -99,4 +123,4 @@ def decode(body: bytes, content_type: str) -> str:
         readable = len(text) - len(text.encode("ascii", "ignore")) - unreadable
         if readable >= unreadable:
             return text
-    return body.decode("cp1252", "replace")
+    return body.decode(detected_codec(body) or "cp1252", "replace")

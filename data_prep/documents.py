@@ -44,6 +44,18 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """A place in an input file where a record could not be read, or could not be believed: a dead letter."""
+
+    offset: int
+    """Bytes from the file's beginning to the record's, or to where the search for one began."""
+    reason: str
+    """A stable name, for example "wrong_block_digest"."""
+    detail: str
+    """What was found there, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
     """A document that was dropped, where, and the stable name of the reason."""
 
@@ -53,8 +65,20 @@ class Rejection:
     reason: str
 
 
-STAGES = ("url_filter", "extract", "language", "gopher_quality", "exact_dedup")
-"""What may drop a document, in the order of judge.py, then pipeline.py: so the funnel is told."""
+STAGES = (
+    "read",
+    "url_filter",
+    "extract",
+    "language",
+    "gopher_repetition",
+    "gopher_quality",
+    "c4",
+    "fineweb",
+    "model_quality",
+    "exact_dedup",
+    "minhash_dedup",
+)
+"""What may drop a document, in the order in which it does; so the funnel is told."""
 
 
 def stage_order(stage: str) -> tuple[int, str]:

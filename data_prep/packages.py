@@ -5,9 +5,8 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from data_prep.config import PackagePages
 from data_prep.files import appearing, file_sha256
 from data_prep.pip_settings import PipSettings, read_pip_settings
 from lm.errors import InputError
@@ -19,6 +18,22 @@ TIMEOUT_SECONDS = (10.0, 30.0)  # to connect, and between two pieces of an answe
 PAUSES_SECONDS = (1.0, 3.0)  # before the second and the third try
 
 
+class PackagePin(Protocol):
+    """One file of the package index and what it must be: PackagePages, PackageLists."""
+
+    @property
+    def name(self) -> str: ...  # the project
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def file_name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...  # 64 hexadecimal digits in lower case
+
+
 def package_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """The folder of downloaded package files, shared by all runs of this user."""
     base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
@@ -26,7 +41,7 @@ def package_cache(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def fetch_package(
-    pin: PackagePages,
+    pin: PackagePin,
     cache: Path,
     settings: PipSettings | None = None,
     progress: Callable[[str], None] = print,
@@ -56,7 +71,7 @@ def fetch_package(
 
 
 def download(
-    pin: PackagePages,
+    pin: PackagePin,
     partial: Path,
     path: Path,
     settings: PipSettings,
@@ -121,7 +136,7 @@ def index_client(settings: PipSettings) -> "PyPISimple":
     return client
 
 
-def find_file(client: "PyPISimple", pin: PackagePages) -> "DistributionPackage":
+def find_file(client: "PyPISimple", pin: PackagePin) -> "DistributionPackage":
     """The index's entry for the pinned file. Raises InputError without one, RequestException without an answer."""
     from pypi_simple import NoSuchProjectError, UnsupportedContentTypeError, UnsupportedRepoVersionError
     from requests import RequestException
@@ -160,7 +175,7 @@ def worth_another_try(error: Exception) -> bool:
     return isinstance(error, (ConnectionError, Timeout, ChunkedEncodingError)) and not isinstance(error, SSLError)
 
 
-def refuse_index(endpoint: str, error: Exception, pin: PackagePages, path: Path) -> NoReturn:
+def refuse_index(endpoint: str, error: Exception, pin: PackagePin, path: Path) -> NoReturn:
     raise InputError(
         f"{pin.file_name} cannot be fetched from the package index {endpoint}: {error}\n"
         "Check the network, pip's settings (PIP_INDEX_URL, PIP_CERT, PIP_PROXY), or bring the file with SHA-256 "

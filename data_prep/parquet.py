@@ -55,14 +55,17 @@ def read_batches(path: Path, columns: list[str] | None = None, rows: int = ROWS_
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns or () if name not in file.schema_arrow.names]
             if missing:
-                raise InputError(f"{path} has no column {', '.join(missing)}. {REMEDY}")
+                raise InputError(f"{path} has no column {', '.join(missing)}. {remedy(path)}")
             for group in range(file.num_row_groups):  # a batch that spanned groups would not be bounded by them
                 yield from file.iter_batches(rows, row_groups=[group], columns=columns)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise InputError(f"{path} is damaged: {error}. {REMEDY}") from error
+        raise InputError(f"{path} is damaged: {error}. {remedy(path)}") from error
 
 
-REMEDY = "Delete it and make it again: python -m launch.prepare_documents"
+def remedy(path: Path) -> str:
+    """What to do about a damaged file of a run folder."""
+    script = "extract_texts" if path.parent.name == "texts" else "prepare_documents"
+    return f"Delete it and make it again: python -m launch.{script}"
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict]:

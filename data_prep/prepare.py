@@ -1,19 +1,19 @@
-"""From WARC files to clean, deduplicated documents: lays out the files, runs the pipeline, and tells what became of the
-pages."""
+"""From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
-import shutil
-from collections import Counter
-from collections.abc import Callable
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep import pipeline
-from data_prep.beam_runner import counters, run_pipeline
 from data_prep.config import DocumentsConfig
+from data_prep.dedup.clusters import find_duplicates
+from data_prep.dividing import Found, TextsFile, divide, write_keys
 from data_prep.documents import stage_order
 from data_prep.files import writing
-from data_prep.pipeline import SourceFile
-from data_prep.progress import Progress, Watch, looking_at
+from data_prep.funnel import Counts, merge
+from data_prep.over_files import run_over_files, run_with
+from data_prep.report import write_funnel
+from data_prep.score_threshold import lowest_score
 from lm.errors import InputError
 
 
@@ -22,15 +22,14 @@ class Outcome:
     """What became of the pages."""
 
     pages: int
+    """Rows of texts/: pages, documents and damaged records."""
     kept: int
     dropped: dict[tuple[str, str], int]
     """{(stage, reason): documents}, in the order of the stages, the most frequent reason first."""
     clean_text_bytes: int
     """UTF-8 bytes of the kept documents."""
-    emails_replaced: int
-    """In the kept documents."""
-    damaged: int
-    """Places in the WARC files that could not be read and were passed over, of the files read in this run."""
+    replaced: dict[str, int]
+    """{kind of personal data: how many were replaced}, in the kept documents."""
 
     def table(self) -> str:
         """A few lines for the terminal."""
@@ -42,80 +41,67 @@ class Outcome:
 
 
 def prepare_documents(
-    files: list[Path],
-    names: list[str],
-    config: DocumentsConfig,
-    partial: Path,
-    documents_dir: Path,
-    dropped_dir: Path,
-    workers: int,
-    on_progress: Callable[[Progress], None],
+    texts: Path, config: DocumentsConfig, partial: Path, documents_dir: Path, dropped_dir: Path, funnel: Path
 ) -> Outcome:
-    """Reads the WARC files and writes documents_dir/NAME.parquet and dropped_dir/NAME.parquet for each.
+    """Divides the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
 
-    The order of `files` decides which of equal documents stays. `partial`, on the same disk, keeps what is done for a
-    later call with the same files and config. Documents name their file as `names` does.
-
-    Raises InputError when a file cannot be read or written, when there is no page in the files, and when no document
-    survives.
+    `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
+    when a file cannot be read or written, and when no document survives.
     """
-    sources = lay_out(files, names, partial, documents_dir, dropped_dir)
+    files = lay_out(texts, partial, documents_dir, dropped_dir)
     with writing(documents_dir.parent):
-        for folder in (documents_dir, dropped_dir):  # divided anew, from parts that are kept: that takes moments
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        partial.mkdir(parents=True, exist_ok=True)
-        for leftover in [*partial.glob("*.partial"), *partial.glob("*.pages")]:
+        for folder in ("keys", "near-keys", "counts"):
+            (partial / folder).mkdir(parents=True, exist_ok=True)
+        for folder in (documents_dir, dropped_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in partial.rglob("*.partial"):
             leftover.unlink()
-        with Watch(looking_at(sources), on_progress):
-            result = run_pipeline(lambda graph: pipeline.add_pipeline(graph, sources, config, workers), workers)
-    outcome = outcome_of(counters(result, pipeline.COUNTERS))
-    if not outcome.pages:
-        named = ", ".join(map(str, files[:3])) + (", …" if len(files) > 3 else "")
-        raise InputError(
-            f"There is no page in {len(files)} WARC files ({named}): they hold no HTML response. Perhaps they are WET, "
-            "WAT or metadata files, or damaged. Bring WARC files with responses (pages.*)."
-        )
+        run = functools.partial(run_with, config=config)
+        min_quality = lowest_score([file.texts for file in files], config, partial / "scores")
+        clusters = {}
+        if {"exact_dedup", "minhash_dedup"} & set(config.steps):
+            run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, config)
+        if "exact_dedup" in config.steps:
+            clusters["exact_dedup"] = find_duplicates([file.exact_keys for file in files], partial / "exact", run)
+        if "minhash_dedup" in config.steps:
+            clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
+        found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
+        run_over_files(functools.partial(divide, config=config, found=found), files, config)
+    counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
+    write_funnel(funnel, counts, [file.texts for file in files], config, partial, min_quality)
+    outcome = outcome_of(counts)
     if not outcome.kept:
         raise InputError(
-            f"No document survives of {outcome.pages} pages in {len(files)} WARC files:\n{outcome.table()}\n"
+            f"No document survives of {outcome.pages} pages in {len(files)} files:\n{outcome.table()}\n"
             "Loosen the rule that takes the most (documents.* in the config), or bring other pages (pages.*)."
         )
     return outcome
 
 
-def lay_out(
-    files: list[Path], names: list[str], partial: Path, documents_dir: Path, dropped_dir: Path
-) -> list[SourceFile]:
-    """Where everything goes, by file names that are the WARC files' own, made unique where two share one."""
-    stems = [path.name.removesuffix(".gz").removesuffix(".warc") for path in files]
-    bearers = Counter(stem.lower() for stem in stems)
-    outputs = [f"{stem}-{index:05d}" if bearers[stem.lower()] > 1 else stem for index, stem in enumerate(stems)]
-    if len({output.lower() for output in outputs}) < len(outputs):  # "a-00001" beside two files "a"
-        outputs = [f"{stem}-{index:05d}" for index, stem in enumerate(stems)]
+def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[TextsFile]:
+    """Where the results of each file of `texts` go, under the file's own name."""
     return [
-        SourceFile(
+        TextsFile(
             index=index,
-            warc=path,
-            file_path=name,
-            part=partial / f"{output}.parquet",
-            documents=documents_dir / f"{output}.parquet",
-            dropped=dropped_dir / f"{output}.parquet",
+            texts=path,
+            exact_keys=partial / "keys" / f"{path.stem}.pairs",
+            near_keys=partial / "near-keys" / f"{path.stem}.pairs",
+            documents=documents_dir / path.name,
+            dropped=dropped_dir / path.name,
+            counts=partial / "counts" / f"{path.stem}.json",
         )
-        for index, (path, name, output) in enumerate(zip(files, names, outputs, strict=True))
+        for index, path in enumerate(sorted(texts.glob("*.parquet")))
     ]
 
 
-def outcome_of(counts: dict[str, int]) -> Outcome:
-    """The outcome from the pipeline's counters, in which a reason is written "stage/reason"."""
-    reasons = {tuple(name.split("/", 1)): number for name, number in counts.items() if "/" in name}
+def outcome_of(counts: Counts) -> Outcome:
+    """The outcome from the counts of all files."""
+    reasons = {tuple(name.split("/", 1)): documents for name, (documents, _) in counts["reasons"].items()}
     order = sorted(reasons, key=lambda reason: (stage_order(reason[0]), -reasons[reason], reason[1]))
-    kept = counts.get(pipeline.KEPT, 0)
     return Outcome(
-        pages=kept + sum(reasons.values()),
-        kept=kept,
+        pages=counts["rows"],
+        kept=counts["kept"][0],
         dropped={(stage, reason): reasons[stage, reason] for stage, reason in order},
-        clean_text_bytes=counts.get(pipeline.TEXT_BYTES, 0),
-        emails_replaced=counts.get(pipeline.EMAILS, 0),
-        damaged=counts.get(pipeline.DAMAGED, 0),
+        clean_text_bytes=counts["clean_text_bytes"],
+        replaced=counts["replaced"],
     )

@@ -1,19 +1,51 @@
-"""How far a long pipeline is, told while it runs: one live line on a terminal, one line a finished file elsewhere."""
+"""How far a long pipeline is, told while it runs: a live line with the time left on a terminal, else a line now and
+then.
+
+What there is to see lies in files: a part appears when its file is done, and a note with the number of pages beside it
+while it is in the making. How many pages a file holds is not known before it is read, but its size is, so the time left
+is reckoned in bytes.
+"""
 
 import contextlib
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from data_prep.parquet import rows_in
 
-if TYPE_CHECKING:
-    from data_prep.pipeline import SourceFile
-
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LINES = 5.0
+"""Where there is no terminal."""
+PARTS_PER_LOOK = 10_000
+"""A folder of so many parts is listed at each look, one of twice as many at every second look: a bound on the cost."""
+COUNTED_PER_LOOK = 100
+"""Parts that are opened at a look for their number of pages; an interrupted run may have left tens of thousands."""
+
+
+class FileInTheMaking(Protocol):
+    """What is asked of a file of the pipeline."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def part(self) -> Path:
+        """Parquet, a row a page: appears when the file is done."""
+        ...
+
+    @property
+    def note(self) -> Path:
+        """Holds the number of pages while the part is in the making; lies in a folder with few others."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of the input."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,28 +54,108 @@ class Progress:
     """Pages judged so far, those of an earlier, interrupted run included."""
     files_done: int
     files: int
+    bytes_done: int
+    """Bytes of input read so far; of files in the making an estimate, by the pages that a byte held in others."""
+    bytes: int
+    """Bytes of input in all."""
+    pages_found: int
+    """Pages of an earlier run: they say nothing about how fast this one is."""
+    bytes_found: int
+    """Bytes of input that it had read."""
 
 
-def looking_at(files: Sequence["SourceFile"]) -> Callable[[], Progress]:
-    """A function that looks how far `files` are: by the parts that are whole, and the notes beside those in the making.
+def looking_at(files: Sequence[FileInTheMaking]) -> "Look":
+    """A function that looks how far `files` are."""
+    return Look(files)
 
-    A part that is whole stays so, and is read once.
+
+class Look:
+    """Call it to see how far the files are. What is whole at the first call was made by an earlier run.
+
+    Folders are listed, since most of many thousand files need not be asked for; and a part is opened once. With
+    complete=True nothing is put off to a later look.
     """
-    rows: dict[int, int] = {}  # of the parts that are whole
 
-    def look() -> Progress:
-        waiting = 0
-        for file in files:
-            if file.index in rows:
-                continue
-            if (whole := rows_in(file.part)) is not None:
-                rows[file.index] = whole
-                continue
-            with contextlib.suppress(OSError, ValueError):  # not begun, or just being written
-                waiting += int(file.note.read_text())
-        return Progress(sum(rows.values()) + waiting, len(rows), len(files))
+    def __init__(self, files: Sequence[FileInTheMaking]):
+        self.files = len(files)
+        self.bytes = sum(file.bytes for file in files)
+        # Paths are plain strings here: with many thousand of them Path takes ten times as long.
+        self.by_part = {str(file.part): file for file in files}  # that are not done
+        self.by_note = {str(file.note): file for file in files}
+        self.part_folders = sorted({os.path.dirname(path) for path in self.by_part})  # noqa: PTH120
+        self.note_folders = sorted({os.path.dirname(path) for path in self.by_note})  # noqa: PTH120
+        self.looks = 0
+        self.in_the_making: set[str] = set()  # notes seen at the last look
+        self.uncounted: list[FileInTheMaking] = []  # done, but not opened yet
+        self.found: set[int] = set()  # indices of what an earlier run made
+        self.bytes_done = self.bytes_found = self.pages = self.pages_found = self.bytes_counted = 0
 
-    return look
+    def __call__(self, complete: bool = False) -> Progress:
+        notes = {path for path in listed(self.note_folders) if path in self.by_note}
+        gone = [str(self.by_note[path].part) for path in self.in_the_making - notes]
+        self.mark_done([path for path in gone if os.path.exists(path)])  # noqa: PTH110
+        self.in_the_making = notes
+        if complete or self.looks % (1 + self.files // PARTS_PER_LOOK) == 0:
+            self.mark_done(listed(self.part_folders))
+        self.looks += 1
+        self.count(len(self.uncounted) if complete else COUNTED_PER_LOOK)
+        making = {path: pages_noted(Path(path)) for path in notes if str(self.by_note[path].part) in self.by_part}
+        return Progress(
+            pages=self.pages + sum(making.values()),
+            files_done=self.files - len(self.by_part),
+            files=self.files,
+            bytes_done=self.bytes_done + sum(self.bytes_of(self.by_note[path], n) for path, n in making.items()),
+            bytes=self.bytes,
+            pages_found=self.pages_found,
+            bytes_found=self.bytes_found,
+        )
+
+    def mark_done(self, parts: list[str]) -> None:
+        """Takes note of those of `parts`, which are there, that were not there before."""
+        for path in parts:
+            if path in self.by_part:
+                file = self.by_part.pop(path)
+                self.bytes_done += file.bytes
+                if self.looks == 0:
+                    self.found.add(file.index)
+                    self.bytes_found += file.bytes
+                self.uncounted.append(file)
+
+    def count(self, parts: int) -> None:
+        """Opens so many of the parts that are done; what turns out not to be whole is not done after all."""
+        for _ in range(min(parts, len(self.uncounted))):
+            file = self.uncounted.pop()  # the latest first: pages of this run matter for its speed
+            of_earlier_run = file.index in self.found
+            pages = rows_in(file.part)
+            if pages is None:
+                self.by_part[str(file.part)] = file
+                self.bytes_done -= file.bytes
+                self.bytes_found -= file.bytes if of_earlier_run else 0
+                self.found.discard(file.index)
+                continue
+            self.pages += pages
+            self.pages_found += pages if of_earlier_run else 0
+            self.bytes_counted += file.bytes
+
+    def bytes_of(self, file: FileInTheMaking, pages: int) -> int:
+        """How many bytes of the file its first `pages` pages may be; 0 as long as no file is done to compare with."""
+        return min(file.bytes, pages * self.bytes_counted // self.pages) if self.pages else 0
+
+
+def listed(folders: Sequence[str]) -> list[str]:
+    """The paths in all folders; of one that is not there, none."""
+    paths = []
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not there yet; and a line about the work must not end it
+            inside = os.path.join(folder, "")  # noqa: PTH118
+            paths += [inside + name for name in os.listdir(folder or ".")]  # noqa: PTH208
+    return paths
+
+
+def pages_noted(note: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):  # just removed, or just being written
+        return int(note.read_text())
+    return 0
 
 
 class Watch:
@@ -53,7 +165,7 @@ class Watch:
     `look` reads must therefore lie in files.
     """
 
-    def __init__(self, look: Callable[[], Progress], report: Callable[[Progress], None]):
+    def __init__(self, look: Look, report: Callable[[Progress], None]):
         self.look, self.report = look, report
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -70,18 +182,19 @@ class Watch:
     def __exit__(self, *_) -> None:
         self.ended.set()
         self.thread.join()
-        self.report(self.look())
+        self.report(self.look(complete=True))
 
 
 class ProgressLine:
     """Prints progress: call it with each Progress, and use it as a context so that the live line ends clean."""
 
-    def __init__(self, label: str):
+    def __init__(self, label: str, clock: Callable[[], float] = time.monotonic):
         from rich.console import Console
 
-        self.label = label
+        self.label, self.clock = label, clock
         self.status = Console().status(f"{label}: starting") if sys.stdout.isatty() else None
-        self.first: tuple[float, int] | None = None
+        self.start: float | None = None
+        self.printed_at: float | None = None
         self.files_done = 0
 
     def __enter__(self) -> "ProgressLine":
@@ -94,13 +207,33 @@ class ProgressLine:
             self.status.stop()
 
     def __call__(self, progress: Progress) -> None:
-        now = time.perf_counter()
-        start, pages_then = self.first = self.first or (now, progress.pages)
-        rate = (progress.pages - pages_then) / max(now - start, SECONDS_BETWEEN_LOOKS)
-        files = f"{progress.files_done} of {progress.files} files"
-        line = f"{self.label}: {progress.pages:,} pages, {files}, {rate:.0f} pages/s"
+        now = self.clock()
+        self.start = now if self.start is None else self.start
+        line = f"{self.label}: {told(progress, now - self.start)}"
         if self.status:
             self.status.update(line)
-        elif progress.files_done > self.files_done:
+            return
+        is_due = self.printed_at is None or now - self.printed_at >= SECONDS_BETWEEN_LINES
+        if progress.files_done > self.files_done and (is_due or progress.files_done == progress.files):
             print(line, flush=True)
-        self.files_done = progress.files_done
+            self.printed_at, self.files_done = now, progress.files_done
+
+
+def told(progress: Progress, seconds: float) -> str:
+    """One line about the progress made in `seconds`."""
+    parts = [f"{progress.pages:,} pages", f"{progress.files_done:,} of {progress.files:,} files"]
+    if seconds > 0:
+        parts.append(f"{(progress.pages - progress.pages_found) / seconds:,.0f} pages/s")
+    read = progress.bytes_done - progress.bytes_found
+    if read > 0 and progress.files_done < progress.files:
+        parts.append(f"{duration(seconds * (progress.bytes - progress.bytes_done) / read)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 45 s, 3 min 05 s, 2 h 10 min, 4 d 3 h."""
+    whole = round(seconds)
+    for size, unit, lower_size, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // lower_size:02d} {lower}"
+    return f"{whole} s"

@@ -1,40 +1,22 @@
-"""The funnel as plain data: how many pages went in, what was dropped, where, why, and what that looked like.
+"""The funnel as plain data for people: the counts of funnel.py with names in order, and the texts of the examples."""
 
-Reads documents/*.parquet and dropped/*.parquet batch by batch: memory does not grow with the corpus.
-"""
-
-import hashlib
-import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from data_prep.config import DocumentsConfig, PersonalDataConfig
 from data_prep.documents import stage_order
-from data_prep.parquet import read_rows
+from data_prep.excerpts import Example, Excerpts
+from data_prep.files import replace_file
+from data_prep.funnel import GROUPS, Counts, bin_edges
+from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
 
-COLUMNS = ["text", "id", "url", "language", "language_score"]
-"""What is read of a document."""
-EXAMPLES = 3
-"""Examples of each reason, and twice as many of kept documents."""
-EXCERPT_CHARACTERS = 900
+FUNNEL = "funnel.json"
 TOP_DOMAINS = 12
 TOP_LANGUAGES = 12
-
-
-@dataclass(frozen=True)
-class Example:
-    """One document, shortened to its beginning."""
-
-    url: str
-    excerpt: str
-    """At most EXCERPT_CHARACTERS characters; empty when it was dropped before there was any text."""
-    text_bytes: int
-    """UTF-8 bytes of the whole text."""
-    language: str
-    language_score: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +27,8 @@ class Reason:
     reason: str
     documents: int
     text_bytes: int
+    threshold: Threshold | None
+    """None where no number decides."""
     examples: tuple[Example, ...]
 
 
@@ -56,11 +40,12 @@ class FunnelStage:
     entered: int
     """Documents that came to the stage."""
     dropped: int
+    dropped_bytes: int
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Documents and their UTF-8 bytes under one name (a domain, a language)."""
+    """Documents and the UTF-8 bytes of their extracted text under one name (a domain, a language)."""
 
     name: str
     documents: int
@@ -77,18 +62,58 @@ class LengthBin:
 
 
 @dataclass(frozen=True)
+class ValueBin:
+    """Documents whose value v has `low` <= v < `high`."""
+
+    low: float
+    high: float
+    kept: int
+    dropped: int
+    """Dropped by a threshold on this very signal."""
+    elsewhere: int
+    """Dropped by something else."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How one signal is distributed, and where the lines are drawn."""
+
+    signal: str
+    thresholds: tuple[Threshold, ...]
+    bins: tuple[ValueBin, ...]
+    """Those with documents in them, in order."""
+    near: tuple[tuple[Example, ...], ...]
+    """For each threshold the kept documents that lie nearest to it."""
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A document that was dropped and the one of its cluster that stayed."""
+
+    dropped: Example
+    stayed: Example
+
+
+@dataclass(frozen=True)
 class Funnel:
     """From pages read to documents kept."""
 
     pages_read: int
     documents_kept: int
+    extracted_bytes: int
+    """UTF-8 bytes of all texts as they were extracted."""
     clean_text_bytes: int
-    """UTF-8 bytes of the kept documents."""
+    """UTF-8 bytes of the kept documents, as they were written."""
+    replaced: dict[str, int]
+    """{kind of personal data: how often it was replaced in kept documents}."""
     stages: tuple[FunnelStage, ...]
     """In the order of the pipeline; a stage that dropped nothing is not listed."""
     reasons: tuple[Reason, ...]
     """In the order of the stages, then the most frequent first."""
     kept: tuple[Example, ...]
+    duplicates: tuple[Duplicate, ...]
+    distributions: tuple[Distribution, ...]
+    """In the order of the rules."""
     languages: tuple[Tally, ...]
     """Of all documents whose language was detected, dropped ones included; the most frequent first."""
     domains: tuple[Tally, ...]
@@ -98,134 +123,139 @@ class Funnel:
     """Bins that double; from the shortest kept document's to the longest's, without gaps."""
 
 
-@dataclass
-class ExampleKeeper:
-    """The `size` documents with the smallest hashes of their ids: a fair sample, whatever the order of the files."""
+def write_funnel(
+    path: Path,
+    counts: Counts,
+    texts: Iterable[Path],
+    config: DocumentsConfig,
+    scratch: Path,
+    min_quality: float | None = None,
+) -> None:
+    """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
 
-    size: int
-    heap: list[tuple[int, int, Example]] = field(default_factory=list)
-
-    def offer(self, row: dict, text_bytes: int) -> None:
-        order = int.from_bytes(hashlib.blake2b(row["id"].encode(), digest_size=8).digest())
-        if len(self.heap) == self.size and -order <= self.heap[0][0]:
-            return
-        tie = int.from_bytes(hashlib.blake2b(repr((row["url"], row["text"])).encode(), digest_size=8).digest())
-        example = Example(
-            url=row["url"] or "",
-            excerpt=(row["text"] or "")[:EXCERPT_CHARACTERS],
-            text_bytes=text_bytes,
-            language=row["language"] or "",
-            language_score=row["language_score"] or 0.0,
-        )
-        item = (-order, -tie, example)
-        if len(self.heap) < self.size:
-            heapq.heappush(self.heap, item)
-        elif item[:2] > self.heap[0][:2]:
-            heapq.heapreplace(self.heap, item)
-
-    def chosen(self) -> tuple[Example, ...]:
-        return tuple(example for _, _, example in sorted(self.heap, key=lambda item: (-item[0], -item[1])))
-
-
-@dataclass
-class Collected:
-    """Running counts of one group of documents."""
-
-    keeper: ExampleKeeper
-    documents: int = 0
-    text_bytes: int = 0
-
-    def add(self, row: dict, text_bytes: int) -> None:
-        self.documents += 1
-        self.text_bytes += text_bytes
-        self.keeper.offer(row, text_bytes)
-
-
-def rows_of(folder: Path, columns: list[str]) -> Iterator[dict]:
-    """Rows of all Parquet files in `folder`, in the order of their names. Raises InputError as `read_batches`."""
-    for path in sorted(folder.glob("*.parquet")):
-        yield from read_rows(path, columns)
-
-
-def host(url: str) -> str:
-    """The host of an address, without "www."; "" where there is none."""
-    try:
-        return (urlsplit(url).hostname or "").removeprefix("www.")
-    except ValueError:
-        return ""
-
-
-def tallies(documents: Counter, text_bytes: Counter, by: Counter, limit: int) -> tuple[Tally, ...]:
-    """The `limit` largest names by `by`, ties in alphabetical order."""
-    names = sorted(by, key=lambda name: (-by[name], name))[:limit]
-    return tuple(Tally(name, documents[name], text_bytes[name]) for name in names)
-
-
-def length_bins(exponents: Counter) -> tuple[LengthBin, ...]:
-    """Bins [2^e, 2^(e+1)) over the range of `exponents`, empty ones included."""
-    if not exponents:
-        return ()
-    return tuple(LengthBin(2**e, 2 ** (e + 1), exponents[e]) for e in range(min(exponents), max(exponents) + 1))
-
-
-def read_funnel(documents: Path, dropped: Path) -> Funnel:
-    """The funnel of a run, from its folders of kept and of dropped documents (the second may be missing or empty).
-
-    Raises InputError when a file cannot be read, or when nothing at all was kept.
+    `min_quality` is the quality model's threshold, where it is used; of the domains, only the largest are written.
     """
-    kept = Collected(ExampleKeeper(2 * EXAMPLES))
-    reasons: dict[tuple[str, str], Collected] = defaultdict(lambda: Collected(ExampleKeeper(EXAMPLES)))
-    language_documents, language_bytes = Counter(), Counter()
-    domain_documents, domain_bytes, exponents = Counter(), Counter(), Counter()
+    domains = counts["domains"]
+    largest = sorted(domains, key=lambda name: (-domains[name][1], name))[:TOP_DOMAINS]
+    funnel = {
+        "files": [file.name for file in texts],
+        "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
+        "counts": counts | {"domains": {name: domains[name] for name in largest}},
+        "domains_in_all": len(domains),
+    }
+    replace_file(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
 
-    for row in rows_of(documents, COLUMNS):
-        size = len((row["text"] or "").encode())
-        kept.add(row, size)
-        domain_documents[host(row["url"] or "")] += 1
-        domain_bytes[host(row["url"] or "")] += size
-        exponents[max(size, 1).bit_length() - 1] += 1
-        if row["language"]:
-            language_documents[row["language"]] += 1
-            language_bytes[row["language"]] += size
-    if not kept.documents:
+
+@dataclass(frozen=True)
+class Written:
+    """A funnel.json."""
+
+    files: list[str]
+    """Of texts/, in the order in which counts number them."""
+    thresholds: list[Threshold]
+    counts: Counts
+    domains_in_all: int
+
+
+def read_counts(path: Path) -> Written:
+    """What funnel.json holds. Raises InputError when it is missing or damaged."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        thresholds = [Threshold(**one) for one in written["thresholds"]]
+        return Written(written["files"], thresholds, written["counts"], written["domains_in_all"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{documents} holds no document. Run launch.prepare_documents, and see dropped/ for the reasons."
-        )
-    for row in rows_of(dropped, [*COLUMNS, "stage", "reason"]):
-        size = len((row["text"] or "").encode())
-        reasons[row["stage"], row["reason"]].add(row, size)
-        if row["language"]:
-            language_documents[row["language"]] += 1
-            language_bytes[row["language"]] += size
+            f"{path} cannot be read ({type(error).__name__}: {error}). "
+            "Delete it and make it again: python -m launch.prepare_documents"
+        ) from error
 
-    ordered = tuple(
-        Reason(stage, reason, found.documents, found.text_bytes, found.keeper.chosen())
-        for (stage, reason), found in sorted(
-            reasons.items(), key=lambda item: (stage_order(item[0][0]), -item[1].documents, item[0][1])
+
+def read_funnel(path: Path, texts: Path, personal_data: PersonalDataConfig) -> Funnel:
+    """The funnel of a run from its funnel.json and texts/. Raises InputError when either is missing or damaged."""
+    written = read_counts(path)
+    counts, thresholds = written.counts, written.thresholds
+    excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], personal_data)
+    for kind in ("examples", "near"):
+        for places in counts[kind].values():
+            excerpts.want((file, row) for _, file, row in places)
+    excerpts.want(place for pair in counts["pairs"] for place in ((pair[1], pair[2]), (pair[3], pair[4])))
+    excerpts.read()
+    reasons = reasons_of(counts, thresholds, excerpts)
+    return Funnel(
+        pages_read=counts["rows"],
+        documents_kept=counts["kept"][0],
+        extracted_bytes=counts["kept"][1] + sum(reason.text_bytes for reason in reasons),
+        clean_text_bytes=counts["clean_text_bytes"],
+        replaced=counts["replaced"],
+        stages=funnel_stages(reasons, counts["rows"]),
+        reasons=reasons,
+        kept=excerpts.at(counts["examples"].get("kept", [])),
+        duplicates=tuple(
+            Duplicate(*excerpts.at([(order, file, row), (order, stayed_file, stayed_row)]))
+            for order, file, row, stayed_file, stayed_row in counts["pairs"]
+        ),
+        distributions=distributions_of(counts, thresholds, excerpts),
+        languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
+        domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
+        domains_in_all=written.domains_in_all,
+        lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
+    )
+
+
+def reasons_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Reason, ...]:
+    by_name = {(one.stage, one.reason): one for one in thresholds}
+    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
+    return tuple(
+        Reason(
+            stage,
+            reason,
+            documents,
+            text_bytes,
+            by_name.get((stage, reason)),
+            excerpts.at(counts["examples"].get(f"{stage}/{reason}", [])),
+        )
+        for stage, reason, documents, text_bytes in sorted(
+            named, key=lambda item: (stage_order(item[0]), -item[2], item[1])
         )
     )
-    pages_read = kept.documents + sum(reason.documents for reason in ordered)
-    return Funnel(
-        pages_read=pages_read,
-        documents_kept=kept.documents,
-        clean_text_bytes=kept.text_bytes,
-        stages=funnel_stages(ordered, pages_read),
-        reasons=ordered,
-        kept=kept.keeper.chosen(),
-        languages=tallies(language_documents, language_bytes, language_documents, TOP_LANGUAGES),
-        domains=tallies(domain_documents, domain_bytes, domain_bytes, TOP_DOMAINS),
-        domains_in_all=len(domain_documents),
-        lengths=length_bins(exponents),
-    )
+
+
+def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Distribution, ...]:
+    found = []
+    for signal in dict.fromkeys(one.signal for one in thresholds):
+        groups = counts["values"].get(signal, {})
+        numbers = sorted({int(number) for group in groups.values() for number in group})
+        bins = tuple(
+            ValueBin(*bin_edges(signal, number), *(groups[group].get(str(number), 0) for group in GROUPS))
+            for number in numbers
+        )
+        mine = tuple(one for one in thresholds if one.signal == signal)
+        near = tuple(excerpts.at(counts["near"].get(f"{one.stage}/{one.reason}", [])) for one in mine)
+        found.append(Distribution(signal, mine, bins, near))
+    return tuple(found)
+
+
+def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:
+    """From {exponent of 2: documents}."""
+    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
+    return tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents)
+
+
+def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:
+    """The `limit` largest names, ties in alphabetical order."""
+    names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
+    return tuple(Tally(name, *pairs[name]) for name in names)
 
 
 def funnel_stages(reasons: tuple[Reason, ...], pages_read: int) -> tuple[FunnelStage, ...]:
     """What came to each stage and what it dropped, from reasons in the order of the stages."""
-    dropped: dict[str, int] = {}
+    dropped: dict[str, list[int]] = {}
     for reason in reasons:
-        dropped[reason.stage] = dropped.get(reason.stage, 0) + reason.documents
+        pair = dropped.setdefault(reason.stage, [0, 0])
+        pair[0] += reason.documents
+        pair[1] += reason.text_bytes
     stages, entered = [], pages_read
-    for stage, count in dropped.items():
-        stages.append(FunnelStage(stage, entered, count))
+    for stage, (count, size) in dropped.items():
+        stages.append(FunnelStage(stage, entered, count, size))
         entered -= count
     return tuple(stages)

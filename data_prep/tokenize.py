@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.parquet import REMEDY, read_batches
+from data_prep.parquet import read_batches, remedy
 from lm.errors import InputError
 from lm.records import SequenceRecord
 from lm.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def document_files(folder: Path) -> list[DocumentFile]:
         try:
             rows = pq.read_metadata(path).num_rows
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(f"{path} is not a readable Parquet file: {error}. {REMEDY}") from error
+            raise InputError(f"{path} is not a readable Parquet file: {error}. {remedy(path)}") from error
         files.append(DocumentFile(path, first, rows))
         first += rows
     if not first:

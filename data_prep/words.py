@@ -1,29 +1,257 @@
-"""The one way in which quality rules split text into words, done once a document however many rules ask.
+"""The one way in which quality rules split text into words and sentences.
 
-FineWeb splits with spaCy's blank English tokenizer, at 61 documents/s on one core; this regular expression takes its
-place. Like spaCy it gives punctuation as tokens of their own and a run of one sign ("...", "--") as one token, takes
-the end off contractions and keeps names with points in them whole. It differs in that the cut of a contraction is
-before the apostrophe ("don" "'t", not "do" "n't"), abbreviations lose their last point ("e.g" "."), and addresses come
-apart at their slashes. Scripts written without spaces come as one word a run. On 634 English pages the rules on words
-decided as with spaCy's tokens but for 7, all of which they dropped with 0.77 to 0.80 of tokens that hold a letter.
+FineWeb splits with spaCy's blank English tokenizer and its rule-based sentencizer, 61 documents/s on one core. Here the
+same words come from fewer rules. Text is cut at white space, and each chunk between is split once and remembered: marks
+come off both its ends, one word each ("..." is one); then the end of a contraction ("do" "n't"); then what is left is
+cut inside, at hyphens, slashes and the like between letters. Web addresses and common abbreviations stay whole. Scripts
+written without spaces come as one word a run. Time grows with the length of the text, whatever it holds.
+
+Not taken over from spaCy: most contractions without an apostrophe (for it "wed" is "we" "d"), most emoticons, rarer
+units and abbreviations. docs/benchmarks.md says how often that matters.
 """
 
-import functools
+import itertools
 import re
+from collections.abc import Callable, Sequence
 
-WORD = re.compile(
-    r"_*[^\W_]\w*(?:[.,:]\d\w*|\.[^\W_]\w*)*"  # word, 3.14, 12:30, lm.records, __init__
-    r"|(?<=\w)['’](?:s|t|re|ve|ll|d|m)\b"  # the end of don't and it’s
-    r"|([^\w\s]|_)\1*"  # one sign, as often as it is repeated
+from data_prep.marks import (
+    CURRENCY,
+    END,
+    ICON_RANGES,
+    LETTER,
+    NUMBER,
+    OPENING,
+    OUTER,
+    PUNCTUATION,
+    QUOTES,
+    SIGN,
+    SPACE,
+    SYMBOL,
+    character_class,
+    kind_of,
 )
 
+MEMO_CHARACTERS, ENTRY_CHARACTERS = 4_000_000, 32
+"""Characters of the keys that a memo holds, each key counted as so many more than it has: some 100,000 keys, 30 MB."""
 
-@functools.lru_cache(maxsize=1)  # filters run one after the other on the same document
-def split_words(text: str) -> tuple[str, ...]:
+UNIT = r"%|[kcmµn]?m|k?g|mg|lb|oz|ft|in|yd|ha|t|km/h|kmh|m/s|mph|[kmgtKMGT][bB]|[KMGT]"
+MEASURE = re.compile(rf"(?<=\d)(?:\+|[{re.escape(''.join(sorted(CURRENCY)))}]|{UNIT})$")
+LONGEST_MEASURE = 4
+PRONOUNS = (
+    "I|you|he|she|it|we|they|who|what|when|where|why|how|there|that|this|these|those|could|might|must|should|would"
+)
+STEM = re.compile(
+    rf"(?i:{PRONOUNS})(?=['’](?:m|re|ve|ll|d)$)"  # they 're, but burn'd
+    r"|[A-Za-z]+?(?=n['’]t$)"
+    r"|\d\d?(?=[ap]m$)"
+)
+"""What stands before the end of a contraction, and before "am" and "pm"."""
+FACE = ")", ":"
+"""Two marks that stay together: spaCy knows emoticons, and so meets this one in "(see below):"."""
+INSIDE = re.compile(rf"\.\.+|---?|——|[-–—~:<>=/+*^.,…{character_class(ICON_RANGES)}]")
+HYPHENS = ("-", "--", "---", "–", "—", "——")
+ADDRESS = re.compile(
+    r"(?:[\w+.-]{2,}+://)?(?:[^@]++@)?"  # scheme, user
+    r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+\.)+[a-zß-öø-ÿ]{2,63}"  # host
+    r"(?::\d{2,5})?(?:[/?#].*)?",  # port, path
+    re.DOTALL,
+)
+ABBREVIATIONS = frozenset(
+    """
+    a.m. p.m. e.g. E.g. i.e. I.e. vs. v.s. and/or w/o o'clock ma'am 's ’s 'S 're 'd 'll
+    Mr. Mrs. Ms. Messrs. Dr. Prof. Ph.D. Jr. St. Mt. Gen. Gov. Rep. Rev. Sen. Adm. Bros. Co. co. Corp. Inc. Ltd. D.C.
+    Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec.
+    Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. Kans. Ky. La. Mass. Md. Mich. Minn. Miss.
+    Mo. Mont. Neb. Nebr. Nev. Okla. Ore. Pa. Tenn. Va. Wash. Wis.
+    """.split()  # noqa: SIM905 - a list is read more easily as text
+) | frozenset(f"{letter}." for letter in "abcdefghijklmnopqrstuvwxyzäöü")
+LONGEST_ABBREVIATION = max(map(len, ABBREVIATIONS))
+JOINED = {
+    head + tail: (head, tail)
+    for heads, tail in (
+        (("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "could", "should", "would"), "nt"),
+        (("can",), "not"),
+        (("gon",), "na"),
+        (("got",), "ta"),
+        (("i",), "m"),
+        (("i",), "d"),
+    )
+    for word in heads
+    for head in (word, word.title())
+}
+"""Two words written as one, without an apostrophe."""
+
+
+class Memo[Value](dict[str, Value]):
+    """Remembers what a function makes of each key, and begins anew when it is full. No value depends on it."""
+
+    def __init__(self, function: Callable[[str], Value]):
+        self.function = function
+        self.room = MEMO_CHARACTERS
+
+    def __missing__(self, key: str) -> Value:
+        if self.room < 0:
+            self.clear()
+            self.room = MEMO_CHARACTERS
+        self.room -= len(key) + ENTRY_CHARACTERS
+        value = self[key] = self.function(key)
+        return value
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """Words and punctuation marks of `text`, in order, and the kind of each, one letter a word (data_prep/marks.py)."""
+    chunks = list(map(CHUNKS.__getitem__, text.split()))
+    if not chunks:
+        return [], ""
+    words, kinds = zip(*chunks, strict=True)
+    return list(itertools.chain.from_iterable(words)), "".join(kinds)
+
+
+def split_words(text: str) -> list[str]:
     """Words and punctuation marks of `text`, in order."""
-    return tuple(match.group() for match in WORD.finditer(text))
+    return split(text)[0]
 
 
-def is_symbol(word: str) -> bool:
-    """Whether a word of `split_words` is punctuation alone."""
-    return not (word[-1].isalnum() or any(character.isalnum() for character in word))
+def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
+    """The words and their kinds of a chunk, or of what else may stand between two blanks (see `line_kinds`)."""
+    if piece.split() == [piece]:
+        words = split_chunk(piece)
+        return words, "".join(map(KINDS.__getitem__, words))
+    if piece == "\n":
+        return (), piece
+    parts = [part for part in WHITE_SPACE.split(piece) if part] or [SPACE]
+    return (), "".join(SPACE if part.isspace() else CHUNKS[part][1] for part in parts)
+
+
+def split_chunk(chunk: str) -> tuple[str, ...]:
+    """The words of a text without white space."""
+    if chunk.isalpha():
+        return split_inside(chunk)
+    start, end = 0, len(chunk)
+    while end - start > LONGEST_ABBREVIATION and chunk[start] in OPENING:
+        start += 1
+    while end - start > LONGEST_ABBREVIATION and chunk[end - 1] in OUTER:
+        end -= 1
+    before, after = list(chunk[:start]), list(chunk[: end - 1 : -1])
+    while start < end and not is_abbreviation(chunk, start, end) and (size := opening_size(chunk, start, end)):
+        before.append(chunk[start : start + size])
+        start += size
+    while start < end and not is_abbreviation(chunk, start, end) and (size := closing_size(chunk, start, end)):
+        after.append(chunk[end - size : end])
+        end -= size
+    words = (*before, *split_inside(chunk[start:end]), *reversed(after))
+    return join_faces(words) if "".join(FACE) in chunk else words
+
+
+def join_faces(words: tuple[str, ...]) -> tuple[str, ...]:
+    joined: list[str] = []
+    for word in words:
+        if joined and (joined[-1], word) == FACE:
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return tuple(joined)
+
+
+def is_abbreviation(chunk: str, start: int, end: int) -> bool:
+    return end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS
+
+
+def opening_size(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that opens chunk[start:end]; 0 where none does."""
+    first = chunk[start]
+    if first in OPENING:
+        return 1
+    if first == "+":
+        return not chunk[start + 1 : start + 2].isdigit()
+    stop = start
+    while stop < end and chunk[stop] == ".":
+        stop += 1
+    return stop - start if stop - start > 1 else 0
+
+
+def closing_size(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that closes chunk[start:end]; 0 where none does."""
+    last = chunk[end - 1]
+    if last in OUTER:
+        return 1
+    if last == ".":
+        first = end
+        while first > start and chunk[first - 1] == ".":
+            first -= 1
+        return end - first if end - first > 1 else is_full_stop(chunk[max(start, end - 3) : end - 1])
+    if last in "sS" and end - start >= 2 and chunk[end - 2] in "'’":
+        return 2
+    measure = MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end)
+    return end - measure.start() if measure else 0
+
+
+def is_full_stop(before: str) -> bool:
+    """Whether a point is a mark of its own behind these characters, at most two: in "word." and "USA.", not in "B."."""
+    last = before[-1:]
+    if last.isupper():
+        return len(before) == 2 and before.isupper() and before.isalpha()
+    return last.isalnum() or last in OUTER or last in frozenset("%²-+")
+
+
+def split_inside(core: str) -> tuple[str, ...]:
+    """The words of a chunk whose outer marks are off."""
+    if core.isalpha() or core in ABBREVIATIONS:
+        return JOINED.get(core, (core,))
+    if stem := STEM.match(core):
+        return stem.group(), core[stem.end() :]
+    return split_stem(core)
+
+
+def split_stem(stem: str) -> tuple[str, ...]:
+    """The words of a chunk without a contraction: whole if it is a web address, else cut at signs between letters."""
+    if "." in stem and ADDRESS.fullmatch(stem):
+        return (stem,)
+    words: list[str] = []
+    start = 0
+    for sign in INSIDE.finditer(stem):
+        if is_cut(sign.group(), stem[sign.start() - 1 : sign.start()], stem[sign.end() : sign.end() + 1]):
+            words += (stem[start : sign.start()], sign.group())
+            start = sign.end()
+    words.append(stem[start:])
+    return tuple(filter(None, words))
+
+
+def is_cut(sign: str, before: str, after: str) -> bool:
+    """Whether `sign` parts what stands on its two sides; `before` and `after` are one character each, or none."""
+    if sign == ".":
+        return (before.islower() or before in QUOTES) and (after.isupper() or after in QUOTES)
+    if sign == ",":
+        return before.isalpha() and after.isalpha()
+    if sign in "+*^-" and before.isdigit() and (after.isdigit() or after == "-"):
+        return True
+    if sign in HYPHENS or sign in "~:<>=/":
+        return before.isalnum() and after.isalpha()
+    return sign not in "+*^"
+
+
+CHUNKS = Memo(split_piece)
+KINDS = Memo(kind_of)
+WHITE_SPACE = re.compile(r"(\s+)")
+STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: None, PUNCTUATION: None})
+
+
+def line_kinds(lines: Sequence[str]) -> str:
+    """The kinds of the words in `lines`, a line break between two lines. White space but for one blank behind a chunk
+    counts as a word, as in spaCy, and has a kind of its own."""
+    text = " \n ".join(line.removesuffix(" ") for line in lines)
+    return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
+
+
+def count_sentences(kinds: str) -> int:
+    """Sentences of lines by their `line_kinds`, at least one a line. A new one begins at a word that is no punctuation
+    and follows, with nothing but punctuation between, one terminal mark on its own: "." but not "..." or "e.g.".
+
+    As in spaCy, white space of its own begins one too: "A cat. " is one sentence, "A cat.  " two.
+    """
+    return 1 + kinds.count("\n") + kinds.translate(STARTS).count(END + LETTER)
+
+
+def count_words(kinds: str) -> int:
+    """Words of lines by their `line_kinds`."""
+    return len(kinds) - kinds.count(SPACE) - kinds.count("\n")

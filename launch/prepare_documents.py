@@ -1,45 +1,36 @@
-"""Turns web pages into clean documents: read, filter, extract, detect the language, judge the quality, deduplicate."""
+"""Turns texts into clean documents: the rules on what was measured, duplicates, personal data."""
 
 from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.prepare import prepare_documents
-from data_prep.progress import ProgressLine
-from data_prep.sources import warc_files, warc_names
-from launch import fetch_pages
+from data_prep.report import FUNNEL
+from launch import extract_texts
 from launch.command import run_stage_command
 from launch.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    with ProgressLine("documents") as progress:
-        outcome = prepare_documents(
-            warc_files(workdir),
-            warc_names(workdir),
-            experiment.documents,
-            partial=out / "parts",
-            documents_dir=out / "documents",
-            dropped_dir=out / "dropped",
-            workers=experiment.documents.workers,
-            on_progress=progress,
-        )
-    print(outcome.table())
-    if outcome.damaged:
-        print(f"documents: {outcome.damaged} damaged places in the WARC files were passed over")
-    print(
-        f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text, "
-        f"{outcome.emails_replaced:,} e-mail addresses replaced",
-        flush=True,
+    outcome = prepare_documents(
+        workdir / "texts",
+        experiment.documents,
+        partial=out / "parts",
+        documents_dir=out / "documents",
+        dropped_dir=out / "dropped",
+        funnel=out / FUNNEL,
     )
+    print(outcome.table())
+    replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
+    print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
-    after=(fetch_pages.STAGE,),
+    after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
-    outputs=("dropped", "documents"),
+    outputs=("dropped", "documents", FUNNEL),
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The main job: pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report.
+"""The main job: pages -> texts -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report.
 
 Runs every stage in order and skips what is done; ended at any moment, the same command goes on.
 """
@@ -6,12 +6,32 @@ Runs every stage in order and skips what is done; ended at any moment, the same 
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import evaluate, fetch_pages, prepare_documents, report, sample, train, train_tokenizer, write_shards
+from launch import (
+    evaluate,
+    extract_texts,
+    fetch_pages,
+    prepare_documents,
+    report,
+    sample,
+    train,
+    train_tokenizer,
+    write_shards,
+)
 from launch.command import run_command
 from launch.stage import run_stage
 from lm.metrics import duration
 
-SCRIPTS = (fetch_pages, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample, report)
+SCRIPTS = (
+    fetch_pages,
+    extract_texts,
+    prepare_documents,
+    train_tokenizer,
+    write_shards,
+    train,
+    evaluate,
+    sample,
+    report,
+)
 
 
 def run(experiment: Experiment, workdir: Path) -> None:

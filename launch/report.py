@@ -4,18 +4,25 @@ import json
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import evaluate, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
+from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.stage import Stage
 from lm.files import write_atomically
 
+NOTE = (
+    "Every page went through the filters in order, and the first that objected dropped it, by name. Here stands what "
+    "each rule measured and where its line was drawn, with documents on either side of it to judge it by."
+)
+
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from launch.report_page import funnel_page
     from launch.report_page.page import render
     from launch.report_page.run_folder import read_run, summarize
 
-    run = read_run(workdir)
+    run = read_run(workdir, experiment.documents.personal_data)
     write_atomically(out / "report/index.html", render(run))
+    write_atomically(out / "report/funnel.html", funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
     write_atomically(out / "summary.json", json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 
@@ -23,7 +30,17 @@ STAGE = Stage(
     name="report",
     script="launch.report",
     after=tuple(
-        room.STAGE for room in (fetch_pages, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample)
+        room.STAGE
+        for room in (
+            fetch_pages,
+            extract_texts,
+            prepare_documents,
+            train_tokenizer,
+            write_shards,
+            train,
+            evaluate,
+            sample,
+        )
     ),
     settings=lambda experiment: {},
     make=make,

@@ -42,6 +42,8 @@ class Stage:
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
     by_products: tuple[str, ...] = ()
     """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
+    versions_matter: bool = True
+    """Half-done work is begun anew when the installed libraries have changed; not so what is only downloaded."""
     facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
 
@@ -197,7 +199,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
     if found and found["key"] != key and stage.in_place:
         refuse_other(stage, found["settings"] | found["facts"], settings | facts, workdir)
     # Parts made by other versions of the libraries are not mixed with these; a training run goes on all the same.
-    if not found or found["key"] != key or (found["environment"] != environment() and not stage.in_place):
+    mixes = stage.versions_matter and not stage.in_place
+    if not found or found["key"] != key or (mixes and found["environment"] != environment()):
         begun.unlink(missing_ok=True)  # first, so that a kill on the way leaves nothing that looks whole
         remove([partial])
         if stage.in_place:  # of a run whose stamp was deleted in order to make it again

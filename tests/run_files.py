@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-DATA = ("documents", "dropped", "tokenizer", "tokens")
+DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 
 def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretrain") -> subprocess.Popen:

@@ -13,7 +13,7 @@ from data_prep.warc import write_pages
 from tests.corpus import web_pages
 from tests.run_files import digests, finish, parameters, start
 
-STAGES = ("pages", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
+STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,16 @@ def test_the_summary_tells_what_happened(finished):
     assert summary["steps"] == 12
     assert summary["train_tokens"] > summary["validation_tokens"] > 0
     assert 0 < summary["validation_bits_per_byte"] < 8
-    assert set(summary["seconds"]) >= {"pages", "documents", "tokenizer", "shards", "train", "evaluate", "sample"}
+    assert set(summary["seconds"]) >= {
+        "pages",
+        "texts",
+        "documents",
+        "tokenizer",
+        "shards",
+        "train",
+        "evaluate",
+        "sample",
+    }
     for name in ("clean_text_bytes", "parameters", "train_tokens_per_second", "validation_loss", "gzip_bits_per_byte",
                  "xz_bits_per_byte", "zstd_bits_per_byte", "versions"):  # fmt: skip
         assert summary[name], name
@@ -64,13 +73,15 @@ def test_the_summary_tells_what_happened(finished):
 def test_every_part_of_the_run_folder_is_there(finished):
     workdir, printed = finished
     for pattern in (
-        "config.json", "documents/*.parquet", "dropped/*.parquet", "tokenizer/meta.json", "tokens/manifest.json",
+        "config.json", "texts/*.parquet", "documents/*.parquet", "dropped/*.parquet", "funnel.json", "tokenizer/meta.json",
+        "tokens/manifest.json",
         "tokens/train-00000-of-0000*.array_record", "tokens/val-00000-of-00001.array_record", "checkpoints/12",
         "metrics.jsonl", "tensorboard/*", "samples/step-00000006.json", "samples/final.json", "report/index.html",
+        "report/funnel.html",
     ):  # fmt: skip
         assert list(workdir.glob(pattern)), pattern
     assert not list((workdir / ".partial").iterdir())
-    assert list(re.findall(r"\[\d/8\] (\w+):", printed)) == list(STAGES)
+    assert list(re.findall(r"\[\d/9\] (\w+):", printed)) == list(STAGES)
     samples = json.loads((workdir / "samples/final.json").read_text(encoding="utf-8"))["samples"]
     assert [(row["prompt"], row["temperature"]) for row in samples] == [
         ("The miller", 0.0), ("The miller", 0.8), ("", 0.0), ("", 0.8)
@@ -89,7 +100,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
 
 
 def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
-    for script in ("fetch_pages", "prepare_documents", "train_tokenizer", "write_shards"):
+    for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
         options = ("--documents.workers", "1", "--shards.workers", "2")
         finish(start(tmp_path / "run", warc, *options, script=f"launch.{script}"))
     assert digests(tmp_path / "run") == digests(finished[0])
@@ -97,7 +108,7 @@ def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
 
 def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
     workdir, resumed = tmp_path / "killed", False
-    for line in (r"\[2/8\]", r"\[4/8\]", r"step 6 .*sample", r"\[6/8\]"):
+    for line in (r"\[2/9\]", r"\[3/9\]", r"step 6 .*sample", r"\[7/9\]"):
         process = start(workdir, warc)
         assert process.stdout
         seen = []

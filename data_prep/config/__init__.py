@@ -8,15 +8,16 @@ from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.documents import DocumentsConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.language import LanguageConfig
-from data_prep.config.model_quality import ModelQualityConfig
-from data_prep.config.pages import PackagePages, PagesConfig
+from data_prep.config.model_quality import ModelQualityConfig, QualityTrainingConfig
+from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.config.shards import ShardsConfig
-from data_prep.config.url_filter import UrlFilterConfig
+from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
     "C4Config",
+    "CommonCrawlPages",
     "DocumentsConfig",
     "ExtractConfig",
     "FineWebConfig",
@@ -25,9 +26,12 @@ __all__ = [
     "LanguageConfig",
     "MinHashConfig",
     "ModelQualityConfig",
+    "PackageLists",
     "PackagePages",
     "PagesConfig",
     "PersonalDataConfig",
+    "QualityTrainingConfig",
     "ShardsConfig",
+    "TfdsPages",
     "UrlFilterConfig",
 ]

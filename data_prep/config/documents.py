@@ -1,5 +1,6 @@
 """All knobs of the way from web pages to documents."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,13 +36,41 @@ class DocumentsConfig(Config):
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
     workers: int = incidental()
-    """Beam worker processes on this machine."""
+    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
+    runner: Literal["local", "dask", "beam"] = incidental(default="local")
+    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
+    beam_options: tuple[str, ...] = incidental(default=())
+    """Options of Beam's own, such as --runner=FlinkRunner, where runner is beam (docs/data.md)."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.workers < 1:
             raise UsageError(f"documents.workers is {self.workers}; it must be at least 1.")
+        if "model_quality" in self.steps and not self.model_quality.model:
+            raise UsageError(
+                "documents.steps has model_quality, but documents.model_quality.model is empty. Give the folder of a "
+                "model (python -m launch.train_quality_model makes one), or leave the step out."
+            )
         if not 0 <= self.language.min_score <= 1:
             raise UsageError(
                 f"documents.language.min_score is {self.language.min_score}; a probability is from 0 to 1."
             )
+
+    def of_texts(self) -> dict[str, object]:
+        """What decides texts/, as {name: value}: all that comes before the thresholds."""
+        filters = {
+            name: getattr(self, name) for name in ("language", "gopher_repetition", "gopher_quality", "c4", "fineweb")
+        }
+        return {
+            "dump": self.dump,
+            "url_filter": self.url_filter,
+            "extract": self.extract,
+            "c4 lines are dropped": "c4" in self.steps,
+            "quality model": self.model_quality.model if "model_quality" in self.steps else "",
+            **{
+                f"{name}.{field.name}": getattr(config, field.name)
+                for name, config in filters.items()
+                for field in dataclasses.fields(config)
+                if field.metadata.get("measured")
+            },
+        }

@@ -3,7 +3,47 @@
 from dataclasses import dataclass
 
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import Config, incidental
+
+
+@dataclass(frozen=True)
+class QualityTrainingConfig(Config):
+    """How launch.train_quality_model makes a model."""
+
+    good: tuple[str, ...]
+    """Texts of the wanted kind: shell patterns of Parquet or JSONL files (as they lie, gzip or zstd) with a column or
+    key `text`."""
+    other: tuple[str, ...]
+    """Ordinary web texts, given in the same way; no file may be in both sets."""
+    documents_per_set: int
+    """Documents used of each set; of more, so many are drawn at random."""
+    held_out_share: float
+    """Share of the documents that are not trained on, but measure how well the model does (at least 0, below 1)."""
+    hash_bits: int
+    """The model has 2**hash_bits weights (10 to 26), shared by all words and word pairs."""
+    epochs: int
+    """Passes over the training documents."""
+    batch_size: int
+    """Documents a step."""
+    learning_rate: float
+    """Of Adagrad, in units of the logit."""
+    seed: int
+    """Of the draw and of the order of training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        where = "documents.model_quality.training"
+        for name in ("documents_per_set", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{where}.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 10 <= self.hash_bits <= 26:
+            raise UsageError(f"{where}.hash_bits is {self.hash_bits}; give 10 to 26.")
+        if not 0 <= self.held_out_share < 1:
+            raise UsageError(f"{where}.held_out_share is {self.held_out_share}; give a share from 0 to below 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UsageError(f"{where}.learning_rate is {self.learning_rate}; it must be above 0.")
+        if self.seed < 0:
+            raise UsageError(f"{where}.seed is {self.seed}; it must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -14,6 +54,8 @@ class ModelQualityConfig(Config):
     """Folder of the trained model; "" where the step model_quality is not used."""
     keep_share: float
     """Share of documents that are kept, those with the highest scores (above 0, at most 1)."""
+    training: QualityTrainingConfig = incidental()  # noqa: RUF009
+    """Decides the model, and the documents only through it."""
 
     def __post_init__(self):
         super().__post_init__()

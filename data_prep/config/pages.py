@@ -1,12 +1,13 @@
 """Knobs of the sources: where web pages come from."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import Config, incidental
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,152 @@ class PackagePages(Config):
 
 
 @dataclass(frozen=True)
+class CommonCrawlPages(Config):
+    """Files of one crawl of Common Crawl (commoncrawl.org), about 1 GB each as WARC and 0.1 GB as WET."""
+
+    crawl: str
+    """Which crawl, for example CC-MAIN-2024-10; empty: none."""
+    kind: Literal["warc", "wet"]
+    """Pages as they came (warc), or the crawl's own plain text of them (wet), which is not extracted again."""
+    files: int
+    """How many files."""
+    choice: Literal["first", "spread", "random"]
+    """Which files of the crawl's list: consecutive ones, evenly spread ones, or ones chosen by `seed`. More files by
+    `first` or `random` are the same ones and others."""
+    first_file: int
+    """Place of the first file in the list, from 0; those before it are never chosen."""
+    seed: int
+    """Chooses the files when `choice` is random."""
+    address: str = incidental(default="https://data.commoncrawl.org/")
+    """Server or mirror under which crawl-data/ lies."""
+    crawls_address: str = incidental(default="https://index.commoncrawl.org/collinfo.json")
+    """The list of all crawls, asked only when there is no such crawl."""
+    downloads: int = incidental(default=4)
+    """Files fetched at once."""
+    tries: int = incidental(default=12)
+    """Tries of a file in a row that bring it no further before it is given up."""
+    first_pause: float = incidental(default=1.0)
+    """Seconds before the second try, doubled before each one after it; what the server asks (Retry-After) is obeyed."""
+    longest_pause: float = incidental(default=120.0)
+    """Seconds at which the pauses stop to grow."""
+    stall: float = incidental(default=60.0)
+    """Seconds without a byte after which a connection is given up."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.crawl and not CRAWL.fullmatch(self.crawl):
+            raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; crawls are named as CC-MAIN-2024-10 is.")
+        if self.crawl and self.files < 1:
+            raise UsageError(
+                f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
+                "each about 1 GB (warc) or 0.1 GB (wet)."
+            )
+        for name, least in (("first_file", 0), ("downloads", 1), ("tries", 1), ("first_pause", 0), ("stall", 0.01)):
+            if getattr(self, name) < least:
+                raise UsageError(f"pages.common_crawl.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.longest_pause < self.first_pause:
+            raise UsageError(
+                f"pages.common_crawl.longest_pause = {self.longest_pause} is shorter than first_pause = "
+                f"{self.first_pause}. Lengthen it."
+            )
+        if not self.address.startswith(("https://", "http://")):
+            raise UsageError(
+                f"pages.common_crawl.address is {self.address!r}; give an address that begins with https:// or http://."
+            )
+
+
+@dataclass(frozen=True)
+class TfdsPages(Config):
+    """A text dataset of tensorflow-datasets, read without TensorFlow, so stored as ArrayRecord."""
+
+    dataset: str
+    """name:version or name/config:version, prepared in `data_dir` first if it is not there; or the folder of a prepared
+    dataset, which holds its dataset_info.json; empty: none."""
+    split: str
+    """Which of its rows, as tensorflow-datasets writes it, for example train or train[:10%]."""
+    rows_per_file: int
+    """Rows that are one unit of work later."""
+    data_dir: str = incidental(default="")
+    """Folder of prepared datasets; empty: that of tensorflow-datasets, TFDS_DATA_DIR or ~/tensorflow_datasets."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.dataset:
+            return
+        if self.rows_per_file < 1:
+            raise UsageError(f"pages.tfds.rows_per_file is {self.rows_per_file}; it must be at least 1.")
+        if not self.split:
+            raise UsageError("pages.tfds.split is empty; name one, for example train.")
+
+
+CRAWL = re.compile(r"CC-[A-Z]+-\d{4}(-\d{2})?(-[A-Za-z0-9]+)*")
+NO_CRAWL = CommonCrawlPages(crawl="", kind="warc", files=0, choice="first", first_file=0, seed=0)
+NO_DATASET = TfdsPages(dataset="", split="train", rows_per_file=10_000)
+
+Source = Literal["warc", "tables", "common_crawl", "tfds", "packages"]
+OPTIONS: dict[Source, str] = {
+    "warc": "pages.warc",
+    "tables": "pages.tables",
+    "common_crawl": "pages.common_crawl.crawl",
+    "tfds": "pages.tfds.dataset",
+}
+
+
+@dataclass(frozen=True)
 class PagesConfig(Config):
-    """Where the web pages come from: WARC files of one's own, or pages inside pinned packages."""
+    """Where the web pages come from: files of one's own, Common Crawl, a dataset, or pages inside pinned packages."""
 
     warc: tuple[str, ...]
-    """One's own WARC files, as shell patterns; when any is given, the packages are not used."""
+    """One's own WARC and WET files, as shell patterns; they, or tables, take the place of every other source."""
     packages: tyro.conf.Suppress[tuple[PackagePages, ...]]
-    """Pages inside pinned packages, in this order."""
+    """Pages inside pinned packages, in this order; used when no other source is given."""
     pages_per_file: int
     """Pages in one WARC file written from packages; one file is the unit of work later."""
     unpacked_limit: int
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
+    tables: tuple[str, ...] = ()
+    """One's own texts, already extracted, as shell patterns of Parquet or JSONL files (.gz, .zst), such as a published
+    FineWeb."""
+    text_field: str = "text"
+    """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
+    common_crawl: CommonCrawlPages = NO_CRAWL
+    tfds: TfdsPages = NO_DATASET
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("pages_per_file", "unpacked_limit"):
             if getattr(self, name) < 1:
                 raise UsageError(f"pages.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not all(self.text_field.split(".")):
+            raise UsageError(f"pages.text_field is {self.text_field!r}; give a name, or names joined by single dots.")
+        own, fetched = self.given()
+        for given in (own, fetched):
+            if len(given) > 1:
+                told = " and ".join(f"{OPTIONS[source]} = {value!r}" for source, value in given.items())
+                raise UsageError(
+                    f"{told} are both given, but a run has one source. Empty the one that is not meant "
+                    f"({', '.join(OPTIONS[source] for source in given)})."
+                )
+
+    def given(self) -> tuple[dict[Source, object], dict[Source, object]]:
+        """{source: what was asked of it}: of files of one's own, and of what is fetched; packages aside."""
+        own: dict[Source, object] = {"warc": self.warc, "tables": self.tables}
+        fetched: dict[Source, object] = {"common_crawl": self.common_crawl.crawl, "tfds": self.tfds.dataset}
+        return {s: value for s, value in own.items() if value}, {s: value for s, value in fetched.items() if value}
+
+    @property
+    def source(self) -> Source:
+        """The one that is used: one's own files, given beside a config's crawl or dataset, take its place."""
+        own, fetched = self.given()
+        return next(iter([*own, *fetched]), "packages")
+
+    def used(self) -> dict[str, object]:
+        """The fields that decide the pages of this source; the others do not matter to the run."""
+        of_source: dict[Source, tuple[str, ...]] = {
+            "warc": ("warc",),
+            "tables": ("tables", "text_field"),
+            "common_crawl": ("common_crawl",),
+            "tfds": ("tfds", "text_field"),
+            "packages": ("packages", "pages_per_file", "unpacked_limit"),
+        }
+        return {name: getattr(self, name) for name in of_source[self.source]}

@@ -69,7 +69,7 @@ class GopherQualityConfig(Config):
 
 @dataclass(frozen=True)
 class C4Config(Config):
-    """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): first lines are dropped, then documents judged."""
+    """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): lines are dropped first, then documents."""
 
     min_sentences: int
     """Sentences in the lines that stay."""
@@ -83,8 +83,20 @@ class C4Config(Config):
     """Words, by white space; a shorter line is left out."""
     max_word_length: int = measured()
     """Characters; a line with a longer word is left out."""
-    dropped_phrases: tuple[str, ...] = measured()
-    """A line that holds one of these, in any case, is left out."""
+    script_phrases: tuple[str, ...] = measured()
+    """A line that holds one of these, written in lower case here, in any case there, is left out, with its "{"."""
+    policy_phrases: tuple[str, ...] = measured()
+    """A line that holds one of these, written in lower case here, in any case there, is left out; its "{" counts."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("script_phrases", "policy_phrases"):
+            for phrase in getattr(self, name):
+                if not phrase or phrase != phrase.lower():
+                    raise UsageError(
+                        f"documents.c4.{name} has {phrase!r}, but lines are compared in lower case: "
+                        f"{'leave it out' if not phrase else f'write {phrase.lower()!r}'}."
+                    )
 
 
 @dataclass(frozen=True)

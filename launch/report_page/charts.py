@@ -21,7 +21,7 @@ class Drawing:
     """One SVG and where its plot lies in it, in CSS pixels from its left top corner."""
 
     size: str
-    """"wide" or "narrow", a class in the style sheet."""
+    """"wide", "narrow" or "every": on which pages it is shown, a class in the style sheet."""
     svg: str
     left: int
     top: int
@@ -124,7 +124,12 @@ def bars(rows: list[Bar]) -> tuple[Drawing, ...]:
 
 
 def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: bool) -> tuple[Drawing, ...]:
-    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit."""
+    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit.
+
+    Nothing where there are no bins.
+    """
+    if not bins:
+        return ()
     values = [{"low": low, "high": high, "count": count} for low, high, count in bins]
     scale = {"type": "log", "base": 2} if logarithmic else {"type": "linear"}
     edges = [edge for low, high, _ in bins for edge in (low, high)]

@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 import math
-import unicodedata
 from pathlib import Path
 
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
+from launch.report_page.formats import compact, count, decimals, percent, plain, seconds, size, value
+from launch.report_page.funnel_page import anchor, funnel_chart
 from launch.report_page.run_folder import RunFolder
 from launch.stage import flatten
 from lm.report import Sample, Token, cut_into_tokens
@@ -20,78 +21,12 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 STAGE_TITLES = {"train": "training", "evaluate": "evaluation", "sample": "samples"}
 
 
-def count(value: float | None) -> str:
-    """1234567 -> "1,234,567"."""
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def three_figures(value: float) -> str:
-    """1.234 -> "1.23", 999.9 -> "1,000"."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
-def compact(value: float | None) -> str:
-    """Three figures and a unit: 1234567 -> "1.23 M"."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e4)):
-        if abs(value) >= size:
-            scaled = value / (1e3 if unit == "k" else size)
-            return f"{three_figures(scaled)} {unit}"
-    return f"{value:,.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes in decimal units: 1234567 -> "1.23 MB"."""
-    if not math.isfinite(value):
-        return "–"
-    for unit, unit_bytes in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= unit_bytes:
-            scaled = value / unit_bytes
-            return f"{three_figures(scaled)} {unit}"
-    return f"{value:.0f} B"
-
-
-def seconds(value: float) -> str:
-    """75.2 -> "1 min 15 s"."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def decimals(value: float | None, places: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{places}f}"
-
-
-def percent(part: float, whole: float) -> str:
-    share = 100 * part / whole if whole else 0.0
-    return f"{share:.1f} %" if 0.05 <= share <= 99.95 or share in (0, 100) else ("< 0.1 %" if share < 1 else "> 99.9 %")
-
-
-def plain(text: str) -> str:
-    """`text` without what draws nothing or turns the direction of what follows: controls, formats, lone surrogates."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)
-
-
 def shade(token: Token, vocabulary_size: int) -> int:
     """0 for a single byte, 1 to 4 by when it was minted; each shade covers four times the ranks of the one before."""
     if token.rank < 256:
         return 0
     position = (token.rank - 255) / max(1, vocabulary_size - 255)
     return max(1, 4 + math.ceil(math.log(position, 4))) if position < 1 else 4
-
-
-def funnel_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
-    funnel = run.funnel
-    rows = [Bar("pages read", funnel.pages_read, count(funnel.pages_read))]
-    for stage in funnel.stages:
-        left = stage.entered - stage.dropped
-        note = f"{count(left)} left · −{count(stage.dropped)} ({percent(stage.dropped, stage.entered)})"
-        rows.append(Bar(stage.stage.replace("_", " "), left, note, rest=stage.dropped))
-    kept = f"{count(funnel.documents_kept)} ({percent(funnel.documents_kept, funnel.pages_read)} of the pages)"
-    return charts.bars([*rows, Bar("documents kept", funnel.documents_kept, kept, strong=True)])
 
 
 def training_charts(run: RunFolder) -> list[dict]:
@@ -184,6 +119,7 @@ def render(run: RunFolder) -> str:
     )  # fmt: skip
     environment.filters |= {
         "count": count, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals, "plain": plain,
+        "value": value,
     }  # fmt: skip
     script = (HERE / "page.js").read_text(encoding="utf-8")
     rates = dict(run.compression.bits_per_byte)
@@ -194,7 +130,8 @@ def render(run: RunFolder) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         percent=percent,
-        funnel_chart=funnel_chart(run),
+        anchor=anchor,
+        funnel_chart=funnel_chart(run.funnel),
         lengths_chart=charts.histogram(
             [(b.low, b.high, b.documents) for b in run.funnel.lengths], "bytes of text", True
         ),

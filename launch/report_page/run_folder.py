@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.report import Funnel, read_funnel
+from data_prep.config import PersonalDataConfig
+from data_prep.report import FUNNEL, Funnel, read_funnel
 from lm.report import (
     Compression,
     Curves,
@@ -23,7 +24,7 @@ from lm.report import (
 )
 from lm.tokenizer import Tokenizer, load
 
-STAGES = ("pages", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
+STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
 """Names of the stages' stamps, in the order of the path."""
 LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "fastwarc",
@@ -55,14 +56,14 @@ class RunFolder:
     versions: dict[str, str]
 
 
-def read_run(workdir: Path) -> RunFolder:
+def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
     """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
     tokenizer = load(workdir / "tokenizer")
     samples, final_samples = read_samples(workdir / "samples")
     return RunFolder(
         name=workdir.resolve().name,
         pages=read_json(workdir / "pages/manifest.json", "launch.fetch_pages"),
-        funnel=read_funnel(workdir / "documents", workdir / "dropped"),
+        funnel=read_funnel(workdir / FUNNEL, workdir / "texts", personal_data),
         vocabulary=read_vocabulary(tokenizer),
         tokenizer=tokenizer,
         splits=read_splits(workdir / "tokens/manifest.json"),

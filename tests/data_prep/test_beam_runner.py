@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from data_prep.beam_runner import counters, run_pipeline
+from data_prep.beam_runner import run_pipeline
 from lm.errors import InputError, UsageError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -19,10 +19,8 @@ LISTEN = "0A"  # the state of a socket in /proc/net/tcp
 MESSAGE = "The file is bad.\nRemedy: mend [it], lm.errors.InputError: no, this is no other error"
 
 
-def work(number: int, fault: str) -> None:
-    from apache_beam.metrics import Metrics
-
-    Metrics.counter("test", f"odd/{number % 2}").inc(number)
+def work(number: int, fault: str, folder: Path) -> None:
+    (folder / str(number)).touch()
     if number == 3:
         if fault == "input":
             raise InputError(MESSAGE)
@@ -32,9 +30,6 @@ def work(number: int, fault: str) -> None:
             raise KeyError("a bug of ours")
         if fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-
-        if fault == "listening":
-            Path(os.environ["LISTENING"]).write_text("\n".join(listening_addresses(os.getppid())))
 
 
 def listening_addresses(pid: int) -> list[str]:
@@ -53,37 +48,58 @@ def listening_addresses(pid: int) -> list[str]:
     return addresses
 
 
-def run(fault: str, workers: int):
-    import apache_beam as beam
+def run(fault: str, workers: int, folder: Path, **options) -> set[int]:
+    """The numbers that were worked on."""
 
     def build(pipeline) -> None:
-        pipeline | beam.Create(range(6), reshuffle=workers > 1) | beam.Map(work, fault=fault)
+        import apache_beam as beam
 
-    return run_pipeline(build, workers)
+        numbers = pipeline | beam.Create(range(6), reshuffle=workers > 1)
+        numbers | "one end" >> beam.Map(work, fault=fault, folder=folder)
+        negative = numbers | beam.Map(lambda number: number % 3 - 100)
+        negative | "another end" >> beam.Map(work, fault="none", folder=folder)
+
+    run_pipeline(build, workers, **options)
+    return {int(path.name) for path in folder.iterdir()}
+
+
+ALL = {0, 1, 2, 3, 4, 5, -100, -99, -98}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_counters_add_up_over_workers(workers):
-    assert counters(run("none", workers), "test") == {"odd/0": 6, "odd/1": 9}
-    assert counters(run("none", 1), "other") == {}
+def test_all_is_worked_on(workers, tmp_path):
+    assert run("none", workers, tmp_path) == ALL
 
 
 @pytest.mark.parametrize(("fault", "kind", "workers"), [("input", InputError, 1), ("usage", UsageError, 2)])
-def test_errors_for_the_user_arrive_as_they_were(fault, kind, workers):
+def test_errors_for_the_user_arrive_as_they_were(fault, kind, workers, tmp_path):
     with pytest.raises(InputError) as caught:
-        run(fault, workers)
+        run(fault, workers, tmp_path)
     assert type(caught.value) is kind
     assert str(caught.value) == MESSAGE
 
 
-def test_a_bug_is_not_hidden():
+def test_a_bug_is_not_hidden(tmp_path):
     with pytest.raises(KeyError, match="a bug of ours"):
-        run("bug", 1)
+        run("bug", 1, tmp_path)
 
 
-def test_a_killed_worker_is_told():
+def test_a_killed_worker_is_told(tmp_path):
     with pytest.raises(InputError, match="One of 2 worker processes was killed"):
-        run("killed", 2)
+        run("killed", 2, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "runner", [["local"], ["beam", "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]]
+)
+def test_a_runner_is_chosen_by_name_or_by_beams_options(runner, tmp_path):
+    assert run("none", 1, tmp_path, runner=runner[0], options=runner[1:]) == ALL
+
+
+@pytest.mark.parametrize("runner", [["local", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"]])
+def test_options_that_do_not_suit_the_runner_are_refused(runner, tmp_path):
+    with pytest.raises(UsageError, match="beam_options are"):
+        run("none", 1, tmp_path, runner=runner[0], options=runner[1:])
 
 
 INTERRUPTED = """
@@ -122,6 +138,8 @@ def test_an_interrupt_of_the_main_process_alone_ends_all(tmp_path, when):
         os.kill(process.pid, signal.SIGINT)
         said, errors = process.communicate(timeout=20)
         assert (said, errors, process.returncode) == ("interrupted\n", "", 0)
+        while members(process.pid) and time.monotonic() < deadline:  # the workers' server ends when it sees us gone
+            time.sleep(0.05)
         assert members(process.pid) == []
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -136,18 +154,48 @@ def members(session: int) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open ports are read from /proc")
-def test_beams_servers_listen_on_the_loopback_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("LISTENING", str(tmp_path / "addresses"))
-    run("listening", 2)
-    addresses = (tmp_path / "addresses").read_text().split()
-    assert len(addresses) >= 4  # control, data, state, logging
-    assert set(addresses) <= LOOPBACK
+def test_beams_servers_listen_on_the_loopback_alone(tmp_path):
+    def build(pipeline) -> None:
+        import apache_beam as beam
+
+        told = pipeline | beam.Create([os.getpid()]) | beam.FlatMap(listening_addresses)
+        told | beam.Map(lambda address: (tmp_path / f"{address}").touch())
+
+    run_pipeline(build, 2)
+    addresses = {path.name for path in tmp_path.iterdir()}
+    assert addresses and addresses <= LOOPBACK
 
 
-def test_what_a_run_changes_in_its_process_is_put_back():
+def test_what_a_run_changes_in_its_process_is_put_back(tmp_path):
     def state():
         return logging.root.manager.disable, os.environ.get("PYTHONPATH"), grpc.server, signal.getsignal(signal.SIGINT)
 
     before = state()
-    run("none", 1)
+    run("none", 1, tmp_path)
     assert state() == before
+
+
+ON_DASK = """
+import sys
+from pathlib import Path
+from lm.errors import InputError
+from tests.data_prep.test_beam_runner import run
+
+if __name__ == "__main__":
+    try:
+        print(sorted(run(sys.argv[1], 2, Path(sys.argv[2]), runner="dask")))
+    except InputError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(("fault", "said"), [("none", str(sorted(ALL))), ("usage", f"UsageError {MESSAGE}")])
+def test_dask_does_the_same(fault, said, tmp_path):
+    """In a process of its own, which is what Dask's workers import again."""
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    (tmp_path / "main.py").write_text(ON_DASK)
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), fault, str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (ended.stdout.strip(), ended.returncode) == (said, 0), ended.stderr

@@ -1,3 +1,6 @@
+import random
+import time
+
 import pytest
 
 from data_prep.charset import codec_of, decode
@@ -31,8 +34,42 @@ def test_meta_where_the_header_is_silent(head):
 
 
 def test_meta_counts_in_the_first_1024_bytes_only():
-    late = "<p>" + " " * 1024 + "<meta charset=koi8-r>Grüße"
+    late = "<p>" + " " * 1024 + "<meta charset=koi8-r>Die Größe des Müllers, Cafés und Süßes für die Mädchen"
     assert decode(late.encode("cp1252"), "") == late
+
+
+SENTENCES = {
+    "cp1251": "Мельник отправился в путь ещё до рассвета, и дорога в деревню была белой от инея.",
+    "koi8-r": "Мельник отправился в путь ещё до рассвета, и дорога в деревню была белой от инея.",
+    "cp932": "粉屋は夜明け前に二袋の穀物を荷車に積んで出発し、村への道は霜で白くなっていた。",
+    "euc_jp": "粉屋は夜明け前に二袋の穀物を荷車に積んで出発し、村への道は霜で白くなっていた。",
+    "iso2022_jp": "粉屋は夜明け前に二袋の穀物を荷車に積んで出発し、村への道は霜で白くなっていた。",
+    "cp949": "방앗간 주인은 동이 트기 전에 곡식 두 자루를 수레에 싣고 길을 나섰고 마을로 가는 길은 하얗게 얼어 있었다.",
+    "gb18030": "磨坊主在天亮之前就带着两袋粮食出发了，通往村子的路上结满了白霜。",
+    "big5hkscs": "磨坊主在天亮之前就帶著兩袋糧食出發了，通往村子的路上結滿了白霜。",
+    "cp1253": "Ο μυλωνάς ξεκίνησε πριν ξημερώσει και ο δρόμος για το χωριό ήταν άσπρος από την πάχνη.",
+    "cp1255": "הטוחן יצא לדרך לפני עלות השחר עם שני שקי תבואה בעגלתו, והדרך אל הכפר הייתה לבנה מכפור.",
+    "cp1256": "انطلق الطحان قبل الفجر ومعه كيسان من الحبوب على عربته وكان الطريق إلى القرية أبيض من الصقيع.",
+    "cp874": "คนสีข้าวออกเดินทางก่อนรุ่งสางพร้อมกับข้าวสองกระสอบบนเกวียนและถนนไปหมู่บ้านขาวโพลนด้วยน้ำค้างแข็ง",
+    "cp1250": "Mlynář vyrazil ještě před úsvitem se dvěma pytli obilí na voze a cesta do vesnice byla bílá jíním.",
+    "cp1254": "Değirmenci şafak sökmeden önce arabasında iki çuval "
+    " tahılla yola çıktı ve köye giden yol kırağıyla bembeyazdı.",
+}
+
+
+@pytest.mark.parametrize("codec", SENTENCES)
+def test_detection_where_nothing_is_declared(codec):
+    page = f"<html><head><title>x</title></head><body><div><p>{SENTENCES[codec]}</p></div></body></html>"
+    assert decode(page.encode(codec), "text/html") == page
+    behind = "<script>var a = 1;</script>\n" * 5_000 + page
+    assert decode(behind.encode(codec), "") == behind
+
+
+def test_detection_looks_at_a_sample_of_a_large_page():
+    body = random.Random(0).randbytes(5_000_000)
+    started = time.process_time()
+    decode(body, "")
+    assert time.process_time() - started < 2
 
 
 def test_utf16_in_a_meta_that_can_be_read_means_utf8():

@@ -1,44 +1,177 @@
+from dataclasses import dataclass
+from pathlib import Path
+
 import pyarrow as pa
+import pytest
 
 from data_prep.parquet import write_rows
-from data_prep.pipeline import SourceFile
-from data_prep.progress import Progress, Watch, looking_at
+from data_prep.progress import PARTS_PER_LOOK, Progress, ProgressLine, Watch, duration, looking_at, told
 
 SCHEMA = pa.schema([("number", pa.int64())])
 
 
-def source(folder, index: int) -> SourceFile:
-    part = folder / f"{index}.parquet"
-    return SourceFile(index, folder / f"{index}.warc", "", part, part, part)
+@dataclass(frozen=True)
+class File:
+    index: int
+    part: Path
+    note: Path
+    bytes: int
 
 
-def finish(file: SourceFile, rows: int) -> None:
-    write_rows([(file.part, {"number": n}) for n in range(rows)], {file.part: SCHEMA}, scratch=file.part.parent)
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name in ("parts", "scratch"):
+        (tmp_path / name).mkdir()
+    return tmp_path
 
 
-def test_progress_is_the_whole_parts_and_the_notes_of_the_others(tmp_path):
-    files = [source(tmp_path, index) for index in range(3)]
+def source(folder: Path, index: int, size: int = 100) -> File:
+    return File(index, folder / f"parts/{index}.parquet", folder / f"scratch/{index}.pages", size)
+
+
+def finish(file: File, rows: int) -> None:
+    write_rows([(file.part, {"number": n}) for n in range(rows)], {file.part: SCHEMA}, scratch=file.note.parent)
+    file.note.unlink(missing_ok=True)
+
+
+def seen(progress: Progress) -> tuple[int, int, int]:
+    return progress.pages, progress.files_done, progress.bytes_done
+
+
+def test_progress_is_the_whole_parts_and_the_notes_of_the_others(folder):
+    files = [source(folder, index) for index in range(3)]
     look = looking_at(files)
-    assert look() == Progress(pages=0, files_done=0, files=3)
+    assert look() == Progress(pages=0, files_done=0, files=3, bytes_done=0, bytes=300, pages_found=0, bytes_found=0)
     files[1].note.write_text("20")
     files[2].note.write_text("")  # just being written
-    assert look() == Progress(20, 0, 3)
+    assert seen(look()) == (20, 0, 0)
     finish(files[1], 25)
-    assert look() == Progress(25, 1, 3)
+    assert seen(look()) == (25, 1, 100)
+    files[2].note.write_text("10")  # a file of 100 bytes held 25 pages
+    assert seen(look()) == (35, 1, 140)
+    files[2].note.write_text("1000")
+    assert seen(look()) == (1025, 1, 200)
 
 
-def test_a_whole_part_is_read_once(tmp_path):
-    files = [source(tmp_path, index) for index in range(2)]
+def test_a_whole_part_is_read_once(folder):
+    files = [source(folder, index) for index in range(2)]
     look = looking_at(files)
     finish(files[0], 5)
-    assert look() == Progress(5, 1, 2)
+    assert seen(look()) == (5, 1, 100)
     files[0].part.write_bytes(b"whoever reads this finds no part")
     finish(files[1], 7)
-    assert look() == Progress(12, 2, 2)
+    assert seen(look()) == (12, 2, 200)
 
 
-def test_a_watch_reports_before_and_after(tmp_path):
-    file, seen = source(tmp_path, 0), []
-    with Watch(looking_at([file]), seen.append):
+def test_a_part_that_is_not_whole_is_not_done(folder):
+    file = source(folder, 0)
+    file.part.write_bytes(b"PAR1 half")
+    look = looking_at([file])
+    for _ in range(2):
+        progress = look()
+        assert seen(progress) == (0, 0, 0) and progress.bytes_found == 0
+    finish(file, 5)
+    assert seen(look()) == (5, 1, 100)
+
+
+def test_what_an_earlier_run_made_is_told_apart(folder):
+    files = [source(folder, index, size=10 * (index + 1)) for index in range(3)]
+    finish(files[0], 5)
+    look = looking_at(files)
+    look()
+    finish(files[1], 7)
+    progress = look()
+    assert seen(progress) == (12, 2, 30)
+    assert (progress.pages_found, progress.bytes_found) == (5, 10)
+
+
+def test_folders_that_are_not_there_yet_are_no_progress(tmp_path):
+    assert seen(looking_at([source(tmp_path / "later", 0)])()) == (0, 0, 0)
+
+
+def test_of_very_many_files_those_in_the_making_are_followed_at_each_look_and_all_are_found(folder):
+    files = [source(folder, index) for index in range(3 * PARTS_PER_LOOK)]
+    look = looking_at(files)
+    look()  # lists all parts, as does each fourth look
+    files[7].note.write_text("3")
+    assert seen(look()) == (3, 0, 0)
+    finish(files[7], 4)
+    finish(files[9], 6)  # had no note at any look
+    assert seen(look()) == (4, 1, 100)
+    assert seen(look(complete=True)) == (10, 2, 200)
+
+
+def test_the_parts_of_an_earlier_run_are_counted_little_by_little(folder):
+    files = [source(folder, index) for index in range(150)]
+    finish(files[0], 2)
+    for file in files[1:]:
+        file.part.write_bytes(files[0].part.read_bytes())
+    look = looking_at(files)
+    first = look()
+    assert (first.files_done, first.bytes_found) == (150, 15_000) and first.pages < 300
+    assert look().pages_found == 300
+
+
+def test_a_watch_reports_before_and_after(folder):
+    file, reports = source(folder, 0), []
+    with Watch(looking_at([file]), reports.append):
         finish(file, 3)
-    assert (seen[0], seen[-1]) == (Progress(0, 0, 1), Progress(3, 1, 1))
+    assert (seen(reports[0]), seen(reports[-1])) == ((0, 0, 0), (3, 1, 100))
+
+
+def progress_of(done: int, files: int, found: int = 0) -> Progress:
+    """All files alike: 1,000 bytes and 10 pages."""
+    return Progress(done * 10, done, files, done * 1000, files * 1000, found * 10, found * 1000)
+
+
+def test_the_time_left_is_reckoned_in_bytes_and_from_this_run_alone():
+    assert told(progress_of(3, 10), 30.0) == "30 pages, 3 of 10 files, 1 pages/s, 1 min 10 s left"
+    assert told(progress_of(8, 10, found=6), 20.0) == "80 pages, 8 of 10 files, 1 pages/s, 20 s left"
+    big_one_left = Progress(90, 9, 10, bytes_done=9_000, bytes=90_000, pages_found=0, bytes_found=0)
+    assert told(big_one_left, 10.0).endswith("1 min 30 s left")
+
+
+def test_no_time_left_is_told_when_nothing_is_known_or_all_is_done():
+    for progress, seconds in ((progress_of(0, 5), 3.0), (progress_of(5, 5), 3.0), (progress_of(2, 5, found=2), 0.0)):
+        assert "left" not in told(progress, seconds)
+
+
+def test_files_of_different_size_do_not_mislead_the_time_left(folder):
+    """1,000 bytes a second, a page in 10 bytes, the large files last: the time left is right from the first file on."""
+    sizes = [1_000] * 10 + [50_000, 100_000]
+    files = [source(folder, index, size) for index, size in enumerate(sizes)]
+    look = looking_at(files)
+    look()
+    seconds = 0.0
+    for file in files:
+        file.note.write_text(str(file.bytes // 20))
+        half_way = look()
+        if half_way.files_done:
+            assert half_way.bytes_done == pytest.approx((seconds + file.bytes / 2000) * 1000)
+        file.note.unlink()
+        finish(file, file.bytes // 10)
+        seconds += file.bytes / 1000
+        assert told(look(), seconds).endswith(
+            f"{duration((sum(sizes) - seconds * 1000) / 1000)} left" if file != files[-1] else "pages/s"
+        )
+
+
+def test_without_a_terminal_there_is_a_line_every_few_seconds_and_one_at_the_end(capsys):
+    now = 0.0
+    with ProgressLine("texts", clock=lambda: now) as line:
+        for done in range(1001):
+            now = done * 0.02
+            line(progress_of(done, 1000))
+            line(progress_of(done, 1000))  # nothing new
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 3 + 1
+    assert lines[0].startswith("texts: 10 pages, 1 of 1,000 files")
+    assert lines[-1] == "texts: 10,000 pages, 1,000 of 1,000 files, 500 pages/s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599.7, "1 h 00 min"), (93_600, "1 d 02 h")],
+)
+def test_durations_have_two_units_at_most(seconds, words):
+    assert duration(seconds) == words

@@ -5,21 +5,28 @@ import gzip
 import hashlib
 import io
 import json
+import pickle
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from configs.demo_pages import PACKAGES
+from configs.experiment import parse_command
 from data_prep.config import PagesConfig
-from data_prep.sources import fetch_pages, named_warc_files, warc_files, warc_names
+from data_prep.config.pages import NO_CRAWL, NO_DATASET
+from data_prep.sources import fetch_pages, input_files, warc_files, warc_names
+from data_prep.sources.local import named_files, warc_kind
 from data_prep.warc import read_pages, write_pages
 from launch.fetch_pages import STAGE
-from launch.stage import run_stage
+from launch.stage import run_stage, settings_of
 from lm.errors import InputError, UsageError
 from tests.data_prep.loopback_index import LoopbackIndex, serving
 from tests.data_prep.test_packages import NAME, no_proxy, pin, settings  # noqa: F401
 from tests.data_prep.test_warc import page
+
+DEMO = Path(__file__).parents[2] / "configs/demo.py"
+REAL = Path(__file__).parents[2] / "../shared/data/warc"
 
 
 def wheel(pages: int) -> bytes:
@@ -106,7 +113,7 @@ def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begi
     manifest = fetch_pages(config(warc=("own/**/*.warc.gz", "own/a.*")), tmp_path / "run")
     names = ["a.warc.gz", "b.warc.gz", "sub/c.warc.gz"]
     assert manifest["files"] == [
-        {"path": str(path), "name": name, "bytes": path.stat().st_size, "pages": None}
+        {"path": str(path), "name": name, "kind": "warc", "bytes": path.stat().st_size, "pages": None}
         for path, name in zip(expected, names, strict=True)
     ]
     assert manifest["packages"] == []
@@ -117,7 +124,7 @@ def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begi
 
 def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypatch):
     def names(*patterns: str) -> list[str]:
-        return list(named_warc_files(patterns).values())
+        return list(named_files("pages.warc", patterns).values())
 
     one, two = tmp_path / "z/one", tmp_path / "a/two"
     for folder in (one, two):
@@ -143,6 +150,107 @@ def test_an_uncompressed_file_is_taken(tmp_path):
     (path,) = own_files(tmp_path, "a")
     (tmp_path / "b.warc").write_bytes(gzip.decompress(path.read_bytes()))
     assert len(fetch_pages(config(warc=(str(tmp_path / "*.warc*"),)), tmp_path / "run")["files"]) == 2
+
+
+def record(kind: str, block: bytes = b"x") -> bytes:
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: {len(block)}\r\n\r\n"
+    return head.encode() + block + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "kind"),
+    [
+        ("a.gz", ["warcinfo", "response"], "warc"),
+        ("a.gz", ["warcinfo", "metadata", "request", "response"], "warc"),
+        ("a.gz", ["warcinfo", "conversion", "conversion"], "wet"),
+        ("a.warc.wet.gz", ["warcinfo"], "wet"),
+        ("a.wet", ["warcinfo"], "wet"),
+        ("sweet.warc.gz", ["warcinfo", "response"], "warc"),
+        ("a.warc.gz", ["warcinfo"], "warc"),
+    ],
+)
+@pytest.mark.parametrize("pack", [gzip.compress, bytes], ids=["gzip", "uncompressed"])
+def test_wet_is_told_by_its_name_or_its_first_records(tmp_path, name, records, kind, pack):
+    (tmp_path / name).write_bytes(b"".join(pack(record(type_)) for type_ in records))
+    (file,) = fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")["files"]
+    assert file["kind"] == kind
+    assert [file.kind for file in input_files(tmp_path / "run")] == [kind]
+
+
+def test_what_a_page_says_of_itself_is_not_its_records_kind(tmp_path):
+    page_like_wet = record("response", b"HTTP/1.1 200 OK\r\n\r\n" + record("conversion"))
+    (tmp_path / "a.warc").write_bytes(page_like_wet)
+    assert fetch_pages(config(warc=(str(tmp_path / "a.warc"),)), tmp_path / "run")["files"][0]["kind"] == "warc"
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.warc.wat.gz"])
+def test_metadata_alone_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"".join(gzip.compress(record(kind)) for kind in ("warcinfo", "metadata")))
+    with pytest.raises(InputError, match=r"metadata of pages \(WAT\), but no page"):
+        fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")
+
+
+def test_the_kinds_of_real_files():
+    if not REAL.is_dir():
+        pytest.skip(f"there is no {REAL}")
+    kinds = {name: warc_kind(REAL / name) for name in ("whirlwind.warc.gz", "whirlwind.warc.wet.gz", "cc.warc.gz")}
+    assert kinds == {"whirlwind.warc.gz": "warc", "whirlwind.warc.wet.gz": "wet", "cc.warc.gz": "warc"}
+
+
+def test_two_sources_at_once_are_refused_with_both(tmp_path):
+    with pytest.raises(UsageError, match=r"pages\.warc = \('a',\) and pages\.tables = \('b',\) are both given"):
+        config(warc=("a",), tables=("b",))
+    crawl = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
+    with pytest.raises(
+        UsageError, match=r"common_crawl\.crawl = 'CC-MAIN-2024-10' and pages\.tfds\.dataset = 'x:1\.0\.0'"
+    ):
+        config(common_crawl=crawl, tfds=dataclasses.replace(NO_DATASET, dataset="x:1.0.0"))
+    assert config(common_crawl=crawl, packages=PACKAGES).source == "common_crawl"
+    assert config(warc=("a",), common_crawl=crawl).source == "warc"  # as when the config file has the crawl
+
+
+def test_own_files_given_on_the_command_line_take_the_place_of_the_packages():
+    for option, value, source in (
+        ("--pages.warc", "x", "warc"),
+        ("--pages.tables", "x", "tables"),
+        ("--pages.tfds.dataset", "x:1.0.0", "tfds"),
+    ):
+        experiment, _ = parse_command("launch.fetch_pages", "", [str(DEMO), option, value])
+        assert experiment.pages.source == source
+    assert parse_command("launch.fetch_pages", "", [str(DEMO)])[0].pages.source == "packages"
+
+
+def test_fields_of_other_sources_do_not_matter_to_the_run():
+    from configs.demo import get_config
+
+    experiment = dataclasses.replace(get_config(), pages=config(warc=("x",)))
+    other = dataclasses.replace(experiment.pages, pages_per_file=77, text_field="body", packages=PACKAGES)
+    assert STAGE.settings(dataclasses.replace(experiment, pages=other)) == STAGE.settings(experiment)
+    mirror = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
+    asked = [
+        settings_of(STAGE, dataclasses.replace(experiment, pages=config(common_crawl=crawl)))
+        for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example", downloads=9))
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_input_files_travel_light(tmp_path):
+    own_files(tmp_path, "a")
+    fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path / "run")
+    (file,) = input_files(tmp_path / "run")
+    assert pickle.loads(pickle.dumps(file)) == file
+    assert len(pickle.dumps(file)) < 1000
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path):
+    own_files(tmp_path, "a")
+    fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path)
+    manifest = tmp_path / "pages/manifest.json"
+    whole = manifest.read_text()
+    for old, new in (('"kind": "warc"', '"kind": "arc"'), ('"kind"', '"sort"'), ('"files": [', '"files": [3, ')):
+        manifest.write_text(whole.replace(old, new))
+        with pytest.raises(InputError, match=r"pages/manifest\.json"):
+            input_files(tmp_path)
 
 
 def test_the_home_of_nobody_is_refused_by_name(tmp_path):

@@ -1,11 +1,19 @@
+import time
+
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from data_prep.config import UrlFilterConfig
-from data_prep.url_filter import host_of, reject_reason
+from data_prep.url_filter import reject_reason
+from lm.errors import InputError
 
 CONFIG = UrlFilterConfig(
-    banned_domains=("Bad.example", "blogs.good.example", "Bücher.example", "xn--mll-hoa.example"),
-    banned_words=("Casino", "xxx"),
+    banned_domains=("Bad.example", "blogs.good.example", "Bücher.example", "xn--mll-hoa.example", "*.worse.example"),
+    banned_words=("Casino", "xxx", "покер", "anal"),
+    soft_banned_words=("free", "Bets", "slots"),
+    soft_word_threshold=2,
+    banned_substrings=("Lucky-Strike", "2 for 1"),
 )
 
 
@@ -28,6 +36,8 @@ CONFIG = UrlFilterConfig(
         "http://B%C3%BCcher.example/",
         "http://müll.example/",
         "http://xn--mll-hoa.example/",
+        "http://a.worse.example/",
+        "bad.example/page",  # without a scheme
         "http://bad.example/casino",  # the domain is looked at first
     ],
 )
@@ -43,10 +53,38 @@ def test_banned_domain(url):
         "http://a.example/x?q=CASINO-royal_xxx",
         "http://a.example/%20xxx",
         "http://a.example/c%61sino",
+        "http://a.example/c%41SINO",
+        "http://a.example/视频xxx",  # scripts that know no spaces
+        "http://a.example/%E8%A7%86%E9%A2%91xxx",
+        "http://a.example/ｘｘｘ",  # full width
+        "http://a.example/Покер",
+        "http://a.example/%D0%BF%D0%BE%D0%BA%D0%B5%D1%80",
+        "http://a.example/casino-lucky-strike-free-bets",  # words are looked at first
     ],
 )
 def test_banned_word(url):
     assert reject_reason(url, CONFIG) == "banned_word"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a.example/free-bets", "http://free.example/?x=BETS_slots", "http://slots.example/%66ree"]
+)
+def test_soft_banned_words(url):
+    assert reject_reason(url, CONFIG) == "soft_banned_words"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example/luckystrike",
+        "http://unlucky.strikes.example/",  # across what parts words
+        "http://a.example/LUCKY%20STRIKE",
+        "http://a.example/12for1",
+        "http://a.example/free-lucky-strike",
+    ],
+)
+def test_banned_substring(url):
+    assert reject_reason(url, CONFIG) == "banned_substring"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +97,12 @@ def test_banned_word(url):
         "http://[::1/",  # not an address at all
         f"http://{'a' * 80}..example/",  # no valid host name
         "http://good.example/\\bad.example",
+        "http://a.example/analýza",
+        "http://a.example/anal%C3%BDza",
+        "http://a.example/analy%CC%81za",  # the mark apart from its letter
+        "http://a.example/free-free",  # two different soft words are asked for
+        "http://a.example/freebets",
+        "http://a.example/lucky-%C3%A9-strike",
         "",
     ],
 )
@@ -70,5 +114,42 @@ def test_nothing_banned_passes_all():
     assert reject_reason("http://casino.bad.example", UrlFilterConfig((), ())) is None
 
 
-def test_host_of_broken_address():
-    assert host_of("http://[::1/") == ""
+def test_many_substrings_and_too_many():
+    substrings = tuple(f"number{number}x" for number in range(10_000))
+    config = UrlFilterConfig((), (), banned_substrings=substrings)
+    assert reject_reason("http://a.example/number-9999-x", config) == "banned_substring"
+    assert reject_reason("http://a.example/number-10000-x", config) is None
+    with pytest.raises(InputError, match="10,001 banned substrings, of which at most 10,000"):
+        reject_reason("http://a.example/", UrlFilterConfig((), (), banned_substrings=(*substrings, "another")))
+
+
+GENERATORS = {
+    "labels": lambda n: "http://" + "a." * (n // 2),
+    "slashes": lambda n: "http://a.example" + "/" * n,
+    "escapes": lambda n: "http://a.example/" + "%41" * (n // 3),
+    "tokens": lambda n: "http://a.example/" + "ab-" * (n // 3),
+    "users": lambda n: "http://" + "@" * n,
+    "ports": lambda n: "http://a" + ":1" * (n // 2),
+    "international": lambda n: "http://" + "ü." * (n // 2),
+    "marks": lambda n: "http://a.example/a" + "\u0301\u0316" * (n // 2),
+    "backslashes": lambda n: "\\" * n,
+    "schemes": lambda n: "a:" * (n // 2),
+    "surrogates": lambda n: "http://a/" + "\ud800" * n,
+    "substrings": lambda n: "http://a/" + "lucky-strik-" * (n // 12),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_hostile_addresses_take_linear_time(name):
+    """A quarter of a megabyte in half a second: what is quadratic takes minutes."""
+    url = GENERATORS[name](250_000)
+    started = time.process_time()
+    reject_reason(url, CONFIG)
+    assert time.process_time() - started < 0.5
+
+
+@hypothesis.given(strategies.text(alphabet="ab./\\:@%?#[]-_\x00\u00fc\u3002\ud800\u0130 0x", max_size=40))
+def test_no_address_breaks_it(text):
+    assert reject_reason(text, CONFIG) is None
+    assert reject_reason("http://" + text, CONFIG) is None
+    assert reject_reason("http://bad.example/" + text, CONFIG) == "banned_domain"

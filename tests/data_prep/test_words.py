@@ -1,38 +1,140 @@
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.words import is_symbol, split_words
+from data_prep import words
+from data_prep.marks import END, LETTER, NUMBER, PUNCTUATION, SIGN, SYMBOL, TERMINAL, kind_of
+from data_prep.words import Memo, count_sentences, count_words, line_kinds, split, split_words
+
+TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.characters(), max_size=60)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("The end. Really?!", ["The", "end", ".", "Really", "?", "!"]),
-        ("wait... -- ====", ["wait", "...", "--", "===="]),
-        ("don't it’s 'quoted'", ["don", "'t", "it", "’s", "'", "quoted", "'"]),
-        ("3.14 12:30 1,000 lm.records __init__ _ __", ["3.14", "12:30", "1,000", "lm.records", "__init__", "_", "__"]),
-        ("well-known a/b", ["well", "-", "known", "a", "/", "b"]),
+        ("wait... -- ====", ["wait", "...", "--", "=", "=", "=", "="]),
+        ("don't it’s they're 'quoted'", ["do", "n't", "it", "’s", "they", "'re", "'", "quoted", "'"]),
+        ("the burn'd house cannot isnt", ["the", "burn'd", "house", "can", "not", "is", "nt"]),
+        ("3.14 12:30 1,000 lm.records", ["3.14", "12:30", "1,000", "lm.records"]),
+        ("__init__ _", ["_", "_", "init", "_", "_", "_"]),
+        ("well-known a/b and/or 2020-21", ["well", "-", "known", "a", "/", "b", "and/or", "2020", "-", "21"]),
+        ("e.g. Mr. Fox, the U.S., Plan B. And", ["e.g.", "Mr.", "Fox", ",", "the", "U.S.", ",", "Plan", "B.", "And"]),
+        ("(see http://a-b.com/c-d?e=f).", ["(", "see", "http://a-b.com/c-d?e=f", ")", "."]),
+        ("me@a-b.com the end.Next NATO.", ["me@a-b.com", "the", "end", ".", "Next", "NATO", "."]),
+        ("5km 20% 7pm $5 10€", ["5", "km", "20", "%", "7", "pm", "$", "5", "10", "€"]),
+        ("(so): one", ["(", "so", "):", "one"]),
         ("naïve Übung привет", ["naïve", "Übung", "привет"]),
         ("", []),
         (" \n\t", []),
     ],
+)  # fmt: skip
+def test_split_as_spacy(text, words):
+    assert split_words(text) == words
+
+
+@given(TEXT)
+def test_words_are_the_text_without_white_space(text):
+    assert "".join(split_words(text)) == "".join(text.split())
+
+
+@given(TEXT, TEXT)
+def test_white_space_parts_words(left, right):
+    assert split_words(f"{left} {right}") == split_words(left) + split_words(right)
+
+
+@given(TEXT)
+def test_a_kind_for_each_word(text):
+    found, kinds = split(text)
+    assert kinds == "".join(map(kind_of, found))
+    for word, kind in zip(found, kinds, strict=True):
+        assert (kind == LETTER) == any(character.isalpha() for character in word)
+        assert (kind == END) == (word in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        (LETTER, ["word", "1st", "n't", "ß"]),
+        (NUMBER, ["1", "3.14", "€", "©", "１"]),
+        (SIGN, ["•", "‘", "·"]),
+        (SYMBOL, ["$", "=", "+", "a".replace("a", "\x01")]),
+        (PUNCTUATION, [",", "...", "--", "…", "」"]),
+        (END, [".", "?", "!", "。", "।"]),
+    ],
 )
-def test_split(text, words):
-    assert list(split_words(text)) == words
+def test_kinds(kind, examples):
+    assert [kind_of(word) for word in examples] == [kind] * len(examples)
 
 
-@given(st.text())
-def test_words_hold_all_that_is_not_white_space(text):
-    assert "".join(split_words(text)) == "".join(text.split()) or any(c.isspace() for w in split_words(text) for c in w)
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("", 1),
+        ("no end", 1),
+        ("One. Two! Three?", 3),
+        ("One?! Two.", 2),
+        ('He said "Go." Then he went.', 2),
+        ("Mr. Fox, e.g. the one in Plan B. was late", 1),
+        ("wait... what", 1),
+        ("A cat. ", 1),
+        ("A cat.  ", 2),
+        ("A cat.\tA dog.", 2),
+        ("One.\ttwo", 2),
+        ("「一。」 二", 2),
+        ("一。二 三", 1),  # written without blanks: the mark is not a word of its own
+    ],
+)
+def test_sentences_as_spacy(line, sentences):
+    assert count_sentences(line_kinds([line])) == sentences
 
 
-@given(st.text())
-def test_symbols_hold_no_letter_and_no_digit(text):
-    for word in split_words(text):
-        assert is_symbol(word) == (not any(character.isalnum() for character in word))
+LINE = st.text(st.sampled_from("ab .!?,\t\u00a0"), max_size=30)
 
 
-def test_split_once_a_document():
-    text = "one text " * 10
-    assert split_words(text) is split_words(text)
+@given(st.lists(LINE, min_size=1, max_size=5))
+def test_lines_add_up(lines):
+    kinds = line_kinds(lines)
+    assert count_words(kinds) == sum(len(split_words(line)) for line in lines)
+    assert count_sentences(kinds) == sum(count_sentences(line_kinds([line])) for line in lines)
+
+
+@given(LINE)
+def test_sentences_by_a_plain_loop(line):
+    """spaCy's rule, token by token: white space beyond one blank after a chunk is a token."""
+    tokens = []
+    for piece in re.findall(r"\S+ ?|\s+", line):
+        tokens += [piece] if piece.isspace() else split_words(piece)
+    count, ended = 1, False
+    for token in tokens:
+        if token in TERMINAL:
+            ended = True
+        elif ended and not re.fullmatch(r"[,.!?]+", token):
+            count, ended = count + 1, False
+    assert count_sentences(line_kinds([line])) == count
+
+
+def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
+    monkeypatch.setattr(words, "MEMO_CHARACTERS", 1000)
+    memo = Memo(str.upper)
+    for number in range(1000):
+        assert memo[f"key {number % 300}"] == f"KEY {number % 300}"
+        assert len(memo) < 100
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "(", ")", ".", "..)", "a.", "a-", "/a", "a@", "'ll", "n't", "[1", ".A", "5$", "😀", "\0", "a..)", "1.2."],
+)
+def test_time_grows_with_the_length(unit):
+    def seconds(size: int) -> float:
+        chunk = unit * (size // len(unit))
+        start = time.process_time()
+        words.split_chunk(chunk)
+        return time.process_time() - start
+
+    small, large = min(seconds(20_000) for _ in range(3)), min(seconds(160_000) for _ in range(3))
+    assert large < 24 * small + 0.01  # 8 times, but for noise; a quadratic one takes 64 times as long

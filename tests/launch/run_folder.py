@@ -4,14 +4,16 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from configs.experiment import load_config
-from data_prep.documents import DOCUMENT_SCHEMA, REJECTION_SCHEMA, Document, Rejection
+from data_prep.config import DocumentsConfig
+from data_prep.documents import Document, Rejection
+from data_prep.funnel import count_rows, empty_counts, merge
+from data_prep.report import FUNNEL, write_funnel
+from data_prep.verdict import thresholds_of, values_of
 from lm.config import TokenizerConfig
 from lm.records import Manifest, Split
 from lm.tokenizer import save, train_bpe
+from tests.data_prep.measured import text_row, write_texts
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,21 +31,22 @@ def make_document(number: int, text: str, url: str = "", language: str = "en") -
     )
 
 
-def write_documents(folder: Path, documents: list[Document], files: int = 2) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(files):
-        rows = [dataclasses.asdict(document) for document in documents[i::files]]
-        pq.write_table(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), folder / f"{i:05d}.parquet")
-
-
-def write_rejections(folder: Path, rejections: list[Rejection], files: int = 2) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(files):
-        rows = [
-            dataclasses.asdict(one.document) | {"stage": one.stage, "reason": one.reason}
-            for one in rejections[i::files]
-        ]
-        pq.write_table(pa.Table.from_pylist(rows, REJECTION_SCHEMA), folder / f"{i:05d}.parquet")
+def write_funnel_of(
+    workdir: Path, documents: list[Document], rejections: list[Rejection], config: DocumentsConfig, files: int = 2
+) -> None:
+    """Writes texts/ and funnel.json of documents that were kept and of others that were dropped, as they are given."""
+    rows = [(text_row(document, config), None) for document in documents]
+    rows += [(text_row(one.document, config, one.stage, one.reason), (one.stage, one.reason)) for one in rejections]
+    thresholds, parts, paths = thresholds_of(config, None), [], []
+    for file in range(files):
+        mine = rows[file::files]
+        paths.append(workdir / f"texts/{file:05d}.parquet")
+        table = write_texts(paths[-1], [row for row, _ in mine])
+        columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
+        verdicts = [verdict for _, verdict in mine]
+        parts.append(count_rows(columns, values_of(table, thresholds), verdicts, (file, 0), thresholds))
+    written = {"clean_text_bytes": sum(len(document.text.encode("utf-8", "replace")) for document in documents)}
+    write_funnel(workdir / FUNNEL, merge([*parts, empty_counts() | written]), paths, config, scratch=workdir)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -67,8 +70,7 @@ def write_run(
     write_json(workdir / "config.json", dataclasses.asdict(experiment))
     files = [{"path": "pages/00000.warc.gz", "bytes": 123_456, "pages": len(documents) + len(rejections)}]
     write_json(workdir / "pages/manifest.json", {"files": files, "packages": packages or []})
-    write_documents(workdir / "documents", documents)
-    write_rejections(workdir / "dropped", rejections)
+    write_funnel_of(workdir, documents, rejections, experiment.documents)
 
     config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="cl100k", train_characters=10**8)
     tokenizer = train_bpe([document.text for document in documents], config)

@@ -34,6 +34,7 @@ METRICS = [
 ]  # fmt: skip
 SAMPLES = [{"step": s, "prompt": "The", "temperature": 0.8, "text": f"The mill at {s}"} for s in (25, 50)]
 FINAL = [{"prompt": "In the", "temperature": t, "text": f"In the end of {t}"} for t in (0.0, 0.8)]
+CONFIG = load_config(REPOSITORY / "configs/demo.py").documents
 KEPT = [make_document(i, PROSE * (i % 5 + 3) + f"Mill number {i}.") for i in range(12)]
 DROPPED = [
     *(Rejection(make_document(100 + i, "Too short."), "gopher_quality", "gopher_short_document") for i in range(4)),
@@ -42,7 +43,7 @@ DROPPED = [
 
 
 def open_page(workdir: Path) -> tuple[str, lxml.html.HtmlElement]:
-    html = render(read_run(workdir))
+    html = render(read_run(workdir, CONFIG.personal_data))
     return html, lxml.html.document_fromstring(html)
 
 
@@ -61,11 +62,25 @@ def full_page(full_run: Path) -> tuple[str, lxml.html.HtmlElement]:
 def test_the_stage_leaves_its_outputs(full_run: Path, tmp_path: Path):
     report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
     assert all((tmp_path / output).exists() for output in report.STAGE.outputs)
-    assert (tmp_path / "report/index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    for name in ("index.html", "funnel.html"):
+        assert (tmp_path / "report" / name).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_links_between_the_pages_resolve(full_run: Path, tmp_path: Path):
+    report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
+    pages = {path.name: lxml.html.parse(path).getroot() for path in (tmp_path / "report").glob("*.html")}
+    linked = set()
+    for name, page in pages.items():
+        for href in page.xpath("//@href"):
+            target, _, fragment = href.partition("#")
+            assert target in {"", *pages}, href
+            linked.add(target)
+            assert not fragment or len(pages[target or name].xpath("//*[@id=$id]", id=fragment)) == 1, href
+    assert linked >= pages.keys()
 
 
 def test_summary_holds_the_run_in_figures(full_run: Path):
-    summary = summarize(read_run(full_run))
+    summary = summarize(read_run(full_run, CONFIG.personal_data))
     expected = {
         "pages_read": 17, "documents_kept": 12, "documents_dropped": {"no_text": 1, "gopher_short_document": 4},
         "clean_text_bytes": sum(len(document.text) for document in KEPT), "vocabulary_size": 300, "steps": 50,
@@ -83,7 +98,7 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):
     html, page = full_page
     assert not page.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
-    assert all(href.startswith("#") for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html")) for href in page.xpath("//@href"))
     assert not re.search(r"@import|url\(", html)
     (script,) = page.xpath("//script")
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
@@ -142,7 +157,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
     assert not page.xpath(
         "//img | //b[not(ancestor::div[contains(@class, 'sample')])] | //@*[starts-with(name(), 'on')]"
     )
-    assert all(href.startswith("#") for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html")) for href in page.xpath("//@href"))
     assert page.xpath("//title")[0].text.endswith("run report")
     assert any(HOSTILE in "".join(text.itertext()) for text in page.xpath("//blockquote"))  # shown, letter by letter
     assert HOSTILE in "".join(page.xpath("//article")[0].itertext())
@@ -156,7 +171,7 @@ def test_a_run_that_lacks_parts(tmp_path: Path):
     for told in ("WARC file of your own", "Nothing: all 1 pages became documents", "No line of training was logged",
                  "No sample was taken during training", "No sample was asked for"):  # fmt: skip
         assert told in text, told
-    summary = summarize(read_run(tmp_path))
+    summary = summarize(read_run(tmp_path, CONFIG.personal_data))
     assert (summary["steps"], summary["train_tokens_per_second"], summary["documents_dropped"]) == (0, None, {})
 
 
@@ -200,7 +215,7 @@ def test_a_run_that_diverged_still_has_a_report(tmp_path: Path):
     html, page = open_page(tmp_path)
     assert "NaN" not in html
     assert not re.search(r"\bnan\b", page.text_content())
-    summary = json.loads(json.dumps(summarize(read_run(tmp_path)), allow_nan=False))
+    summary = json.loads(json.dumps(summarize(read_run(tmp_path, CONFIG.personal_data)), allow_nan=False))
     assert (summary["validation_loss"], summary["validation_bits_per_byte"]) == (None, None)
 
 
@@ -208,7 +223,7 @@ def test_a_missing_file_is_named_with_the_script_that_makes_it(full_run: Path, t
     write_run(tmp_path, KEPT, DROPPED)
     (tmp_path / "evaluation.json").unlink()
     with pytest.raises(InputError, match=r"evaluation\.json.*launch\.evaluate"):
-        read_run(tmp_path)
+        read_run(tmp_path, CONFIG.personal_data)
 
 
 def test_a_long_curve_is_thinned_to_its_means():

@@ -1,0 +1,107 @@
+"""FineWeb from Common Crawl, and GPT-2 small on it: the recipe that is used today, every threshold in sight.
+
+    python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
+
+One file of a crawl is about 1 GB. The thresholds stand in configs/fineweb_recipe.py. To begin from a FineWeb that others
+have made, give its files and leave the filters out:
+
+    python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
+
+On one machine it is the data that this config is for; the model is GPT-2 with 124 M parameters (Radford et al. 2019).
+"""
+
+from configs import fineweb_recipe as recipe
+from configs.experiment import Experiment
+from data_prep.config import CommonCrawlPages, DocumentsConfig, PagesConfig, ShardsConfig
+from lm.config import (
+    EvaluateConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SampleConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+VOCABULARY = 50_257
+CONTEXT = 1024
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        pages=PagesConfig(
+            warc=(),
+            packages=(),
+            pages_per_file=50,
+            unpacked_limit=500_000_000,
+            common_crawl=CommonCrawlPages(
+                crawl="CC-MAIN-2024-10", kind="warc", files=10, choice="spread", first_file=0, seed=0
+            ),
+        ),
+        documents=DocumentsConfig(
+            dump="CC-MAIN-2024-10",
+            steps=("gopher_repetition", "gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup"),
+            url_filter=recipe.URL_FILTER,
+            extract=recipe.EXTRACT,
+            language=recipe.LANGUAGE,
+            gopher_repetition=recipe.GOPHER_REPETITION,
+            gopher_quality=recipe.GOPHER_QUALITY,
+            c4=recipe.C4,
+            fineweb=recipe.FINEWEB,
+            model_quality=recipe.MODEL_QUALITY,
+            minhash=recipe.MINHASH,
+            personal_data=recipe.PERSONAL_DATA,
+            workers=2,
+        ),
+        tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
+        shards=ShardsConfig(
+            record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005, workers=2
+        ),
+        model=ModelConfig(
+            vocabulary_size=50_304,  # rounded up to a multiple of 128
+            context_length=CONTEXT,
+            layers=12,
+            width=768,
+            heads=12,
+            kv_heads=12,
+            mlp_width=3072,
+            norm="layernorm",
+            position="learned",
+            mlp="gelu",
+            tie_embeddings=True,
+            rope_theta=10_000.0,
+            norm_epsilon=1e-5,
+            initial_std=0.02,
+            parameter_dtype="float32",
+            compute_dtype="bfloat16",
+        ),
+        train=TrainConfig(
+            steps=19_073,  # 10 B tokens
+            batch_size=512,
+            seed=0,
+            optimizer=OptimizerConfig(
+                learning_rate=6e-4,
+                final_learning_rate=6e-5,
+                warmup_steps=700,
+                beta1=0.9,
+                beta2=0.95,
+                epsilon=1e-8,
+                weight_decay=0.1,
+                clip_norm=1.0,
+            ),
+            validate_every=250,
+            validation_batches=20,
+            sample_every=1000,
+            sample_prompt="Hello, I am a language model,",
+            sample_tokens=64,
+            checkpoint_every=1000,
+            checkpoints_kept=2,
+            log_every=10,
+            mesh=MeshConfig(),
+            loader_threads=1,
+        ),
+        evaluate=EvaluateConfig(stride=512, batch_size=16),
+        sample=SampleConfig(
+            prompts=("The history of", "The best way to", "In 1969"), temperatures=(0.5, 0.9), tokens=256, seed=0
+        ),
+    )

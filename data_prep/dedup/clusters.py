@@ -1,0 +1,273 @@
+"""Clusters: documents that share a key, and those that share one with these, and so on; one of each cluster stays.
+
+These are the connected components of a graph with an edge where two documents share a key. They are found by the
+alternating algorithm of Kiveris et al. 2014 (Connected Components in MapReduce and Beyond, 10.1145/2670979.2670997) in
+steps that each are one join, which Beam does range of keys by range of keys:
+
+    pairs (key, node) ─ link ─► edges (node, smallest of its key) ─► (large star ─► small star) until nothing changes
+
+  large star: each node ties all its larger neighbours to the smallest of itself and all neighbours
+  small star: each node ties its smaller neighbours, and itself, to the smallest of these
+
+At the end every node is tied to the smallest of its component and to nothing else. Nobody ever holds the graph, nor a
+component: a join reads its rows twice, first for the smallest node of each key, then, block by block, to tie each row's
+node to that. What has met in memory anyway is contracted there, so that a graph of less than ROWS_AT_ONCE edges is done
+after the link. The steps are files (sheets.py): a killed run goes on from there, and no runner changes a byte.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from data_prep.dedup.sheets import begins, key_ranges, read_blocks, write_sheet
+from data_prep.files import replace_file
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+ROWS_AT_ONCE = 1 << 20
+"""Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
+BLOCKS_IN_RANGE = 4
+"""Blocks of rows in the range of keys that one call works on."""
+
+Node = tuple[int, int]
+"""A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); where it stands, its
+file's index, then its row (32 bits each). The smallest node of a cluster stays."""
+LOW_WORD = 2**32 - 1
+UNKNOWN_DATE = 2**32 - 1
+
+Step = Literal["link", "large", "small"]
+
+
+def make_node(date: str, document_id: str, file: int, row: int) -> Node:
+    """The node of the document in `row` of the input file of index `file`.
+
+    Nodes are ordered by the date (ISO 8601, to the second; one that cannot be read comes last), then by a hash of the
+    id, and only for the same document read twice by place: who stays does not depend on the order of the files.
+    """
+    digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return seconds_since_1970(date) << 32 | int.from_bytes(digest, "little"), file << 32 | row
+
+
+def seconds_since_1970(date: str) -> int:
+    """Of an ISO 8601 date, in UTC unless it says otherwise, within 32 bits; UNKNOWN_DATE for one that is none."""
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        return UNKNOWN_DATE
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1)
+
+
+def write_pairs(pairs: Iterable[tuple[bytes, Node]], path: Path) -> None:
+    """Writes the keys (of 16 bytes, evenly spread as hashes are) and nodes of some documents for `find_duplicates`.
+
+    The file appears whole at the end. Raises InputError when the disk does not take it.
+    """
+    write_sheet(path, pair_runs(iter(pairs)))
+
+
+def pair_runs(pairs: Iterator[tuple[bytes, Node]]) -> Iterator[np.ndarray]:
+    """The pairs as rows, ROWS_AT_ONCE together."""
+    while True:
+        keys, nodes = bytearray(), array("Q")
+        for key, node in itertools.islice(pairs, ROWS_AT_ONCE):
+            keys += key
+            nodes.extend(node)
+        if not nodes:
+            return
+        halves = [np.frombuffer(keys, ">u8").reshape(-1, 2), np.frombuffer(nodes, np.uint64).reshape(-1, 2)]
+        yield np.concatenate(halves, axis=1).astype(np.uint64).T
+
+
+def find_duplicates(
+    pairs: Sequence[Path],
+    folder: Path,
+    run: Callable[[Callable[["beam.Pipeline"], None]], object],
+    rows_at_once: int = ROWS_AT_ONCE,
+) -> Path:
+    """From files of `write_pairs` to a folder for `duplicates_in`; `run` executes a pipeline that it is given to build.
+
+    `folder` holds the steps, on a disk that all workers share. What is done in there is not done again, so it must be
+    empty when the pairs are others. `rows_at_once` bounds the memory and has no influence on the result. Raises
+    InputError when a file is damaged or the disk does not take one.
+    """
+    sheets, _ = take_step("link", pairs, folder / "link", run, rows_at_once)
+    for number in itertools.count(1):
+        result = folder / f"{number}-small"
+        sheets, changes = take_step("large", sheets, folder / f"{number}-large", run, rows_at_once)
+        sheets, more_changes = take_step("small", sheets, result, run, rows_at_once)
+        if changes == more_changes == 0:
+            return result
+    raise AssertionError("a count ended")
+
+
+def duplicates_in(result: Path, file: int) -> dict[int, tuple[int, int]]:
+    """The rows of the file of index `file` that are duplicates, each with the (file, row) of the one that stays."""
+    sheets = sorted(result.glob("*.arrow"))
+    low, stays = file << 32, {}
+    for rows in read_blocks(sheets, low, low | LOW_WORD, ROWS_AT_ONCE):
+        smaller = less(rows[2:], rows[1::-1])
+        for place, kept in zip(rows[0, smaller].tolist(), rows[3, smaller].tolist(), strict=True):
+            stays[place & LOW_WORD] = kept >> 32, kept & LOW_WORD
+    return dict(sorted(stays.items()))
+
+
+def take_step(
+    step: Step, sheets: Sequence[Path], folder: Path, run: Callable, rows_at_once: int
+) -> tuple[list[Path], int]:
+    """Makes the sheets of a step in `folder`, those that are not there; gives them and how many edges changed.
+
+    The sheets that it read are deleted when they are a step's, since the disk may be scarce.
+    """
+    plan, done = folder / "ranges.json", folder / "changes"
+    if not plan.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        ranges = key_ranges(sheets, BLOCKS_IN_RANGE * rows_at_once)
+        replace_file(plan, json.dumps(ranges).encode(), scratch=folder)
+    tasks = [
+        Range(low, last, folder / f"{number:06d}.arrow")
+        for number, (low, last) in enumerate(json.loads(plan.read_text()))
+    ]
+    if not done.exists():
+        join = functools.partial(join_range, step=step, sheets=list(sheets), rows_at_once=rows_at_once)
+        missing = [task for task in tasks if not task.sheet.exists()]
+        if len(missing) == 1:  # needs no other process, nor the seconds that it takes to start one
+            join(missing[0])
+        elif missing:
+            run(functools.partial(add_join, tasks=missing, join=join))
+        changes = sum(int(task.note.read_text()) for task in tasks)
+        replace_file(done, str(changes).encode(), scratch=folder)
+    if step != "link":
+        for sheet in sheets:
+            sheet.unlink(missing_ok=True)
+    return [task.sheet for task in tasks], int(done.read_text())
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of the first word of keys, both ends included, and the sheet that its join makes."""
+
+    low: int
+    last: int
+    sheet: Path
+
+    @property
+    def note(self) -> Path:
+        """Holds the number of edges that the join changed; there before the sheet is."""
+        return self.sheet.with_suffix(".changes")
+
+
+def add_join(pipeline: "beam.Pipeline", tasks: list[Range], join: Callable[[Range], None]) -> None:
+    """Adds the joins of a step to `pipeline`."""
+    import apache_beam as beam
+
+    pipeline | "ranges" >> beam.Create(tasks) | "spread" >> beam.Reshuffle() | "join" >> beam.Map(join)
+
+
+def join_range(task: Range, step: Step, sheets: Sequence[Path], rows_at_once: int) -> None:
+    """Makes one sheet of a step."""
+    read = functools.partial(read_blocks, sheets, task.low, task.last, rows_at_once)
+    write_sheet(task.sheet, joined_runs(step, read, rows_at_once, task.note))
+
+
+def joined_runs(
+    step: Step, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int, note: Path
+) -> Iterator[np.ndarray]:
+    """The runs of a sheet of the step from the blocks that are read twice; at the end `note` gets the changes."""
+    group, least = least_nodes(read())
+    changes = begin = count = 0
+    waiting: list[np.ndarray] = []
+    for block in read():
+        starts = begins(block[:2])
+        groups = group[begin : begin + starts.sum()]
+        begin += len(groups)
+        edges, changed = tied(step, block, starts, least[:, groups[np.cumsum(starts) - 1]])
+        changes += changed
+        waiting.append(edges)
+        count += edges.shape[1]
+        if count >= rows_at_once:
+            forest, changed = contracted(np.concatenate(waiting, axis=1))
+            changes += changed
+            waiting, count = [], 0
+            yield keyed(forest, both_ways=step != "large")
+    if waiting:
+        forest, changed = contracted(np.concatenate(waiting, axis=1))
+        changes += changed
+        yield keyed(forest, both_ways=step != "large")
+    note.write_text(str(changes))
+
+
+def least_nodes(blocks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each key the smallest node: which key each begin of a key in a block is, and the nodes, uint64 (2, keys)."""
+    firsts = [np.empty((4, 0), np.uint64), *(block[:, begins(block[:2])] for block in blocks)]
+    rows = np.concatenate(firsts, axis=1)
+    order = np.lexsort(rows[::-1])
+    rows = rows[:, order]
+    new = begins(rows[:2])
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return group, rows[2:, new]
+
+
+def tied(step: Step, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
+    """The edges that a step makes of rows and the smallest nodes of their keys; and how many were not there before.
+
+    Edges are uint64 (4, edges): the larger node, then the smaller one. `starts` tells where a key begins.
+    """
+    node = block[2:]
+    if step == "large":
+        centre = block[1::-1]  # the key is a node too, its place first
+        smallest = np.where(less(least, centre), least, centre)
+        larger = less(centre, node)
+        edges = np.concatenate([node, smallest])[:, larger]
+        return edges, int((edges[3] != centre[1, larger]).sum())
+    other = node[1] != least[1]
+    edges = np.concatenate([node, least])[:, other]
+    if step == "link":
+        return edges, 0
+    centres = np.concatenate([block[1::-1], least])[:, starts]
+    return np.concatenate([centres, edges], axis=1), int(other.sum())
+
+
+def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
+    """Edges that tie each node to the smallest of its component among these edges; and whether any is new (0 or 1)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = edges.shape[1]
+    ends = np.concatenate([edges[:2], edges[2:]], axis=1)
+    order = np.lexsort(ends[::-1])
+    new = begins(ends[:, order])
+    nodes = ends[:, order][:, new]
+    number = np.empty(2 * count, np.int64)
+    number[order] = np.cumsum(new) - 1
+    larger, smaller, total = number[:count], number[count:], nodes.shape[1]
+    graph = coo_array((np.ones(count, np.int8), (larger, smaller)), shape=(total, total))
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component, return_index=True)  # nodes are numbered in their order
+    root = smallest[component]
+    tied_nodes = np.flatnonzero(root != np.arange(total))
+    root = root[tied_nodes]
+    same = np.array_equal(np.unique(larger * total + smaller), tied_nodes * total + root)
+    return np.concatenate([nodes[:, tied_nodes], nodes[:, root]]), int(not same)
+
+
+def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
+    """The edges as rows of a sheet: the larger node is the key of the smaller one, and the other way round too."""
+    one_way = edges[[1, 0, 2, 3]]
+    return np.concatenate([one_way, edges[[3, 2, 0, 1]]], axis=1) if both_ways else one_way
+
+
+def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where a node is smaller than the other, each uint64 (2, n)."""
+    return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))

@@ -1,0 +1,148 @@
+"""The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
+
+Two passes over each file, both restartable: the first writes the keys by which duplicates meet, the second divides.
+Between them stands the join (dedup/clusters.py).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep.config import DocumentsConfig
+from data_prep.dedup.clusters import Node, duplicates_in, make_node, write_pairs
+from data_prep.dedup.exact import text_key
+from data_prep.dedup.minhash import band_keys
+from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.files import replace_file
+from data_prep.funnel import Counts, empty_counts, merge, order_of
+from data_prep.judged import judged_rows
+from data_prep.parquet import rows_in, write_rows
+from data_prep.pii import replace_personal_data
+from data_prep.texts import TEXT_SCHEMA, VALUES
+
+VALUE_FIELDS = [TEXT_SCHEMA.field(name) for name in VALUES]
+KEPT_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, *VALUE_FIELDS])
+DROPPED_SCHEMA = pa.schema([*TEXT_SCHEMA, ("duplicate_of", pa.string())])
+"""Columns of what is dropped; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not
+the reason."""
+
+
+@dataclass(frozen=True)
+class TextsFile:
+    """One file of texts/ and where its results go."""
+
+    index: int
+    """Place among all files, sorted by name."""
+    texts: Path
+    exact_keys: Path
+    near_keys: Path
+    documents: Path
+    dropped: Path
+    counts: Path
+    """What became of the rows, in numbers (JSON); written last, and so the sign that the file is divided."""
+
+    @property
+    def bytes(self) -> int:
+        return self.texts.stat().st_size
+
+
+def write_keys(file: TextsFile, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Writes the keys of the documents that pass the rules, unless they are there.
+
+    Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
+    cluster however short they are.
+    """
+    if file.exact_keys.is_file():  # written last
+        return
+    exact: list[tuple[bytes, Node]] = []
+    write_pairs(pairs(file, config, min_quality, exact), file.near_keys)
+    write_pairs(exact, file.exact_keys)
+
+
+def pairs(
+    file: TextsFile, config: DocumentsConfig, min_quality: float | None, exact: list[tuple[bytes, Node]]
+) -> Iterator[tuple[bytes, Node]]:
+    """(key, node) of all documents that pass the rules; those of exact duplicates are appended to `exact` as well."""
+    for judged in judged_rows(file.texts, config, min_quality):
+        for number, (row, verdict) in enumerate(zip(judged.rows, judged.verdicts, strict=True)):
+            if verdict is None:
+                node = make_node(row["date"], row["id"], file.index, judged.first + number)
+                exact.append((text_key(row["text"], row["dump"]), node))
+                yield exact[-1]
+                if "minhash_dedup" in config.steps:
+                    for key in band_keys(row["text"], row["dump"], config.minhash) or ():
+                        yield key, node
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Why a document goes, and where in texts/ the one stands that stays."""
+
+    stage: str
+    reason: str
+    file: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the joins found: the same for all files."""
+
+    names: tuple[str, ...]
+    """Of all files of texts/, by index."""
+    clusters: dict[str, Path]
+    """{step of deduplication: folder of its result}; the steps that are not used are missing."""
+    min_quality: float | None
+    """Lowest score that the quality model may give."""
+
+
+def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
+    """{row: what it is a duplicate of}."""
+    duplicates: dict[int, Duplicate] = {}
+    for step, reason in (("minhash_dedup", "near_duplicate"), ("exact_dedup", "exact_duplicate")):  # the last one names
+        if step in found.clusters:
+            for row, place in duplicates_in(found.clusters[step], file.index).items():
+                duplicates[row] = Duplicate(step, reason, *place)
+    return duplicates
+
+
+def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
+    """Writes the file's kept and dropped documents, in reading order, and the counts, unless they are there.
+
+    Personal data is replaced in both, now that which texts are alike was asked of what was read.
+    """
+    if file.counts.is_file() and None not in (rows_in(file.documents), rows_in(file.dropped)):
+        return
+    counts: list[Counts] = []
+    schemas = {file.documents: KEPT_SCHEMA, file.dropped: DROPPED_SCHEMA}
+    write_rows(divided(file, config, found, counts), schemas, scratch=file.counts.parent)
+    replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
+
+
+def divided(
+    file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts]
+) -> Iterator[tuple[Path, dict]]:
+    """Each row with the file that it belongs to; appends to `counts`."""
+    duplicates = duplicates_of(file, found)
+    for judged in judged_rows(file.texts, config, found.min_quality):
+        replaced, clean_text_bytes, shown = Counter(), 0, []
+        for number, row in enumerate(judged.rows):
+            if duplicate := duplicates.get(judged.first + number):
+                judged.verdicts[number] = duplicate.stage, duplicate.reason
+                place = file.index, judged.first + number
+                shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            if verdict := judged.verdicts[number]:
+                stage, reason = verdict
+                stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
+                yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
+            else:
+                replaced.update(kinds)
+                clean_text_bytes += len(row["text"].encode())
+                yield file.documents, {name: row[name] for name in KEPT_SCHEMA.names}
+        besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
+        counts.append(merge([judged.counts(file.index, config), empty_counts() | besides]))

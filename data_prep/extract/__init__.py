@@ -1,0 +1,53 @@
+"""HTML -> the main text of the page, without menus, footers and comments, by the engine that the config names.
+
+The result for a page depends on the page alone, whatever pages came before, and limits are counts of bytes, levels and
+elements, not seconds, whose outcome would depend on the load of the machine.
+"""
+
+import re
+from collections.abc import Callable
+
+from data_prep.charset import decode
+from data_prep.config import ExtractConfig
+from data_prep.documents import WebPage
+from data_prep.extract.blocks import PageLimitError
+from data_prep.extract.libraries import resiliparse_text, trafilatura_text
+from data_prep.extract.main_text import gristmill_text
+from data_prep.warc import MAX_PAGE_BYTES
+
+ENGINES: dict[str, Callable[[str, ExtractConfig], str]] = {
+    "gristmill": gristmill_text,
+    "trafilatura": trafilatura_text,
+    "resiliparse": resiliparse_text,
+}
+
+# All of C0, DEL and C1 but tab and line feed, and lone surrogates, which no UTF-8 file can hold.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def normalise(text: str) -> str:
+    """`text` without control characters, trailing blanks and blank lines at both ends; otherwise as it was."""
+    text = UNPRINTABLE.sub("", text.replace("\r\n", "\n"))
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()  # a regex would try each blank of a run anew
+
+
+def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
+    """(text, None), or ("", the reason why there is none).
+
+    "html_too_large", "html_too_deep", "html_too_many_elements": beyond the limits of `config`, or of what is read of a
+    page. "unreadable_html": the parser or the engine fails. "no_text": nothing but navigation. Raises MemoryError.
+    """
+    if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader cuts what is above the latter
+        return "", "html_too_large"
+    if not page.body.strip():
+        return "", "no_text"
+    try:
+        text = ENGINES[config.engine](decode(page.body, page.content_type), config)
+    except PageLimitError as limit:
+        return "", str(limit)
+    except MemoryError:  # the machine's trouble, not the page's
+        raise
+    except Exception:  # whatever strange HTML makes of a library, one page must not stop millions
+        return "", "unreadable_html"
+    text = normalise(text)
+    return (text, None) if text else ("", "no_text")

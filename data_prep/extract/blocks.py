@@ -1,0 +1,229 @@
+"""HTML -> blocks of text, in one pass over the parser's events, without a tree.
+
+A block is what a browser would set apart by line breaks: a paragraph, a heading, a list item, a row of a table. Tags
+that stand within a line (<b>, <a>, <span>) neither cut a block nor put a space into a word. Each block knows its
+element, each element its parent and the range of blocks below it, so that anything can be summed over a part of the
+page by one subtraction.
+
+libxml2 reads HTML without recursion and, as no tree is built, at any depth; what it costs is bounded by counts alone.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+
+from data_prep.config import ExtractConfig
+from data_prep.extract.hints import hints_of_element
+
+# Their content is not text, or no text of the page.
+SKIPPED = """
+    script style noscript template svg iframe object embed canvas select textarea button audio video map datalist
+    annotation annotation-xml noframes dialog applet progress meter
+"""
+INLINE = """
+    a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rp rt rtc ruby s samp small
+    span strike strong sub sup time tt u var wbr img input link meta base picture source track param area col colgroup
+    br math mi mn mo ms mtext mrow msup msub mfrac msqrt semantics mstyle munder mover munderover msubsup mtable mtr mtd
+"""
+# What a tag does to the text around it; all others begin a block.
+WITHIN_LINE, LINK, LINE_BREAK, META, SKIP, TITLE = range(6)
+ROLE = dict.fromkeys(INLINE.split(), WITHIN_LINE) | dict.fromkeys(SKIPPED.split(), SKIP)
+ROLE |= {"a": LINK, "br": LINE_BREAK, "meta": META, "title": TITLE}
+KINDS = (
+    "other", "p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "dt", "dd", "td", "th", "pre", "blockquote", "div",
+    "figcaption", "tr", "article", "main", "section", "body", "summary", "caption",
+)  # fmt: skip
+KIND = {tag: number for number, tag in enumerate(KINDS)}
+HEADINGS = frozenset(KIND[tag] for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"))
+BREAK, CELL = "\x02", "\x03"  # a line break and the start of a cell inside a block; pages cannot contain them
+MAX_TITLE = 300
+NOT_TEXT = str.maketrans("", "", BREAK + CELL + "\xad\u200b\ufeff")
+
+
+class PageLimitError(Exception):
+    """A page beyond a limit; the message is the reason to count."""
+
+
+class Limits:
+    """Target of lxml's parser that keeps nothing of a page and stops at its limits."""
+
+    def __init__(self, config: ExtractConfig):
+        self.max_depth, self.max_elements, self.max_attributes = (
+            config.max_depth, config.max_elements, config.max_attributes,
+        )  # fmt: skip
+        self.depth = self.elements = 0
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.depth += 1
+        self.elements += 1
+        if self.depth > self.max_depth:
+            raise PageLimitError("html_too_deep")
+        if self.elements > self.max_elements:
+            raise PageLimitError("html_too_many_elements")
+        if len(attributes) > self.max_attributes:
+            raise PageLimitError("html_too_many_attributes")
+
+    def end(self, tag: str) -> None:
+        self.depth -= 1
+
+    def close(self) -> object:
+        return None
+
+
+def parse(html: str, target: Limits) -> object:
+    """What `target.close()` returns when it was told of the whole page. Raises PageLimitError, and what lxml raises
+    where there is nothing to parse."""
+    from lxml import etree  # ty: ignore[missing-module-member]
+
+    parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
+    return etree.fromstring(html.encode("utf-8", "replace"), parser)
+
+
+@dataclass
+class Blocks:
+    """Blocks (lists of one length N) and elements (lists of one length M; element 0 stands above all)."""
+
+    texts: list[str] = field(default_factory=list)
+    owner: list[int] = field(default_factory=list)
+    """The element that holds the block's text."""
+    link: list[int] = field(default_factory=list)
+    """Characters of the block inside links."""
+    parent: list[int] = field(default_factory=lambda: [-1])
+    kind: list[int] = field(default_factory=lambda: [0])
+    """Index into KINDS."""
+    own: list[int] = field(default_factory=lambda: [0])
+    """Bits of the element's own hints (hints.py)."""
+    mask: list[int] = field(default_factory=lambda: [0])
+    """The same of the element and all above it."""
+    first: list[int] = field(default_factory=lambda: [0])
+    """Blocks before the element."""
+    last: list[int] = field(default_factory=lambda: [0])
+    """Blocks before the element's end: those below it are first <= i < last."""
+    title: str = ""
+    linked_data: str = ""
+    """The page's JSON-LD scripts."""
+    types: list[str] = field(default_factory=list)
+    """og:type and the itemtypes."""
+
+    def add_element(self, above: int, tag: str, hints: int) -> int:
+        """The number of a new element below `above`."""
+        self.parent.append(above)
+        self.kind.append(KIND.get(tag, 0))
+        self.own.append(hints)
+        self.mask.append(self.mask[above] | hints)
+        self.first.append(len(self.texts))
+        self.last.append(0)
+        return len(self.parent) - 1
+
+
+class BlockReader(Limits):
+    """Target of lxml's parser: events in, Blocks out."""
+
+    def __init__(self, config: ExtractConfig):
+        super().__init__(config)
+        self.skipped = self.kept_buttons = 0
+        self.links = self.link_characters = self.preformatted = 0
+        self.in_title = self.in_linked_data = False
+        self.title: list[str] = []
+        self.linked_data: list[str] = []
+        self.blocks = Blocks()
+        self.open = [0]
+        self.buffer: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        super().start(tag, attributes)
+        role = ROLE.get(tag)
+        if role is None:
+            self.start_block(tag, attributes)
+        elif role == LINK:
+            self.links += 1
+        elif role == LINE_BREAK:
+            self.buffer.append(BREAK)
+        elif role == SKIP:
+            if tag == "button" and self.blocks.kind[self.open[-1]] in HEADINGS:  # it unfolds the text below
+                self.kept_buttons += 1
+            else:
+                self.skipped += 1
+                self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
+        elif role == TITLE:
+            self.in_title = not self.skipped
+        elif role == META and attributes.get("property") == "og:type":
+            self.blocks.types.append(attributes.get("content", ""))
+
+    def start_block(self, tag: str, attributes: dict[str, str]) -> None:
+        if self.buffer:
+            if tag == "td" or tag == "th":
+                self.buffer.append(CELL)
+            else:
+                self.flush()
+        if tag == "pre":
+            self.preformatted += 1
+        if "itemtype" in attributes:
+            self.blocks.types.append(attributes["itemtype"])
+        self.open.append(self.blocks.add_element(self.open[-1], tag, hints_of_element(tag, attributes)))
+
+    def end(self, tag: str) -> None:
+        self.depth -= 1
+        role = ROLE.get(tag)
+        if role is None:
+            if self.buffer and tag != "td" and tag != "th":
+                self.flush()
+            if tag == "pre":
+                self.preformatted -= 1
+            self.blocks.last[self.open.pop()] = len(self.blocks.texts)
+        elif role == LINK:
+            self.links -= 1
+        elif role == SKIP:
+            if tag == "button" and self.kept_buttons:
+                self.kept_buttons -= 1
+            else:
+                self.skipped -= 1
+                self.in_linked_data = False
+        elif role == TITLE:
+            self.in_title = False
+
+    def data(self, text: str) -> None:
+        if self.in_title:
+            self.title.append(text)
+        elif not self.skipped:
+            if not self.buffer and text.isspace():  # most of the text between two tags
+                return
+            self.buffer.append(text)
+            if self.links:
+                self.link_characters += len(text)
+        elif self.in_linked_data:
+            self.linked_data.append(text)
+
+    def flush(self) -> None:
+        """Makes the buffered text a block: several, where two line breaks or more part it."""
+        text = "".join(self.buffer)
+        self.buffer.clear()
+        link, self.link_characters = self.link_characters, 0
+        for part in filter(None, self.parts(text)):
+            self.blocks.texts.append(part)
+            self.blocks.owner.append(self.open[-1])
+            self.blocks.link.append(min(link * len(part) // len(text), len(part)))
+
+    def parts(self, text: str) -> list[str]:
+        if self.preformatted:
+            return [text.replace(BREAK, "\n").replace(CELL, "\t").translate(NOT_TEXT).strip("\n")]
+        if BREAK in text:
+            lines = [" ".join(line.split()) for line in text.split(BREAK)]
+            texts = ["\n".join(group) for filled, group in itertools.groupby(lines, bool) if filled]
+        else:
+            texts = [" ".join(text.split())]
+        if CELL in text:
+            texts = [" | ".join(filter(None, (cell.strip() for cell in part.split(CELL)))) for part in texts]
+        return texts if text.isascii() else [part.translate(NOT_TEXT).strip() for part in texts]
+
+    def close(self) -> Blocks:
+        if self.buffer:
+            self.flush()
+        self.blocks.last[0] = len(self.blocks.texts)
+        self.blocks.title = " ".join("".join(self.title).split())[:MAX_TITLE]
+        self.blocks.linked_data = "".join(self.linked_data)
+        return self.blocks
+
+
+def read_blocks(html: str, config: ExtractConfig) -> Blocks:
+    """The blocks of a page. Raises what `parse` raises."""
+    return parse(html, BlockReader(config))  # ty: ignore[invalid-return-type]

@@ -1,0 +1,111 @@
+"""What the names of tags, classes and roles hint about the text below them, as bits of one integer.
+
+Authors name the parts of a page after their purpose ("comment-list", "sidebar", "entry-content"); extraction has lived
+on that since Readability (2009). The bits say what a name contains, not whether that is good: the fitted trees of
+model.json weigh them, together with what is under them.
+"""
+
+import functools
+import re
+
+# hint -> stems looked for inside each word of a class or id; "=stem" must be the whole word.
+WORDS = {
+    "comment": "comment disqus repl respon feedback discuss",
+    "social": "share sharing social follow facebook twitter whatsapp pinterest addthis",
+    "related": "relat recommend similar also suggest popular trending latest recent =more =most teaser =next =prev "
+    "outbrain taboola promo",
+    "side": "sidebar widget rail secondary complementary aside =right =left column",
+    "navigation": "nav menu crumb pagina pager =toc skip =tabs toolbar topbar",
+    "foot": "foot copyright legal colophon disclaimer",
+    "head": "header masthead banner logo hero brand",
+    "advert": "=ad =ads advert sponsor dfp gpt affiliate commercial adsense",
+    "meta": "meta byline author date time =tag =tags categor posted publish credit info =bio views dek kicker",
+    "caption": "caption figure image =img photo gallery media slide carousel video player thumb",
+    "popup": "modal popup overlay cookie consent gdpr subscri newsletter signup login signin paywall notice alert "
+    "lightbox dialog tooltip dropdown",
+    "unseen": "hidden hide =sr reader visually collapse",
+    "article_name": "article entry story post page main news blog prose markdown richtext mediawiki",
+    "body_name": "content body text",
+    "list": "list grid card item feed archive result =row tile",
+    "title": "title headline heading",
+    "product": "product price cart =buy shop sku spec descri review rating",
+    "forum": "thread topic message forum answer question bbcode usertext",
+    "control": "form search input filter sort button =btn =cta contact",
+    "note": "note reference cite biblio source abstract summary intro lead excerpt faq",
+}
+TAGS = (
+    "nav", "header", "footer", "aside", "main", "article", "form", "table", "li", "figure", "section", "blockquote",
+    "td", "dl",
+)  # fmt: skip
+HINTS = (*WORDS, *(f"<{tag}>" for tag in TAGS), "hidden", "article_body")
+BIT = {hint: 1 << number for number, hint in enumerate(HINTS)}
+
+STEMS = [(stem, BIT[hint]) for hint, stems in WORDS.items() for stem in stems.split() if stem[0] != "="]
+WHOLE = {stem[1:]: BIT[hint] for hint, stems in WORDS.items() for stem in stems.split() if stem[0] == "="}
+WORD = re.compile("[a-z]+")
+
+TAG_BITS = {tag: BIT[f"<{tag}>"] for tag in TAGS}
+ROLES = {
+    "navigation": BIT["<nav>"],
+    "menu": BIT["<nav>"],
+    "banner": BIT["<header>"],
+    "contentinfo": BIT["<footer>"],
+    "complementary": BIT["<aside>"],
+    "main": BIT["<main>"],
+    "article": BIT["<article>"],
+    "search": BIT["<form>"],
+    "dialog": BIT["hidden"],
+}
+ITEM_TYPES = {
+    "Comment": BIT["comment"],
+    "UserComments": BIT["comment"],
+    "WPSideBar": BIT["side"],
+    "WPFooter": BIT["<footer>"],
+    "WPHeader": BIT["<header>"],
+    "SiteNavigationElement": BIT["<nav>"],
+    "ImageObject": BIT["caption"],
+}
+ITEM_PROPERTIES = dict.fromkeys(("articleBody", "text", "description"), BIT["article_body"])
+UNSEEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
+
+
+@functools.lru_cache(1 << 16)  # a pure function of the word: what pages came before changes its speed alone
+def hints_of_word(word: str) -> int:
+    bits = WHOLE.get(word, 0)
+    for stem, bit in STEMS:
+        if stem in word:
+            bits |= bit
+    return bits
+
+
+@functools.lru_cache(1 << 14)
+def hints_of_name(name: str) -> int:
+    """Bits of the hints in a class, an id or a heading."""
+    bits = 0
+    for word in WORD.findall(name.lower()):
+        bits |= hints_of_word(word)
+    return bits
+
+
+OTHER_ATTRIBUTES = frozenset(("role", "itemprop", "itemtype", "style", "hidden", "aria-hidden"))
+
+
+def hints_of_element(tag: str, attributes: dict[str, str]) -> int:
+    """Bits of the hints that an element gives by itself."""
+    bits = TAG_BITS.get(tag, 0)
+    if not attributes:
+        return bits
+    if name := attributes.get("class"):
+        bits |= hints_of_name(name)
+    if name := attributes.get("id"):
+        bits |= hints_of_name(name)
+    if OTHER_ATTRIBUTES.isdisjoint(attributes):
+        return bits
+    bits |= ROLES.get(attributes.get("role", ""), 0)
+    bits |= ITEM_PROPERTIES.get(attributes.get("itemprop", ""), 0)
+    bits |= ITEM_TYPES.get(attributes.get("itemtype", "").rpartition("/")[2], 0)
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+        bits |= BIT["hidden"]
+    if UNSEEN_STYLE.search(attributes.get("style", "")):
+        bits |= BIT["hidden"]
+    return bits

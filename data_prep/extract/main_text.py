@@ -1,0 +1,77 @@
+"""Our own extraction: the blocks of a page, each judged by fitted trees, the main ones kept in their order.
+
+The trees look at a block, its neighbours, the containers around it and the page as a whole (features.py). They were
+fitted on pages whose main text people had marked (fit.py), none of them from a site of the benchmark that
+docs/benchmarks.md reports. Each paragraph comes out as one line, a list item begins with "- ", cells of a row are
+parted by " | ", <pre> keeps its lines.
+"""
+
+import math
+import re
+
+import numpy as np
+
+from data_prep.config import ExtractConfig
+from data_prep.extract.blocks import HEADINGS, KIND, Blocks, read_blocks
+from data_prep.extract.features import FAR, PROSE_SIZE, measure
+from data_prep.extract.trees import SCALE, load_model
+
+LETTER = re.compile(r"[^\W_]")
+LEAST = -3 * SCALE  # log-odds; one in twenty
+GAP = 4
+CELLS = frozenset((KIND["td"], KIND["th"], KIND["tr"]))
+
+
+def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> list[int]:
+    """Indices of the blocks that are main text.
+
+    Those above the bar are; so is a block between two of them, not far from either, that is more likely main text than
+    not, and a heading whose text is. Where all of them together are no longer than a line, the bar is lowered for this
+    page: a page of one paragraph gives that paragraph, though it looks like little.
+    """
+    bar = SCALE * math.log(min_probability / (1 - min_probability))
+    length_N, index_N = np.array([len(text) for text in blocks.texts]), np.arange(len(blocks.texts))
+    sure_N = score_N > bar
+    if length_N[sure_N].sum() < PROSE_SIZE:
+        long_N = length_N >= PROSE_SIZE
+        best = score_N[long_N].max(initial=LEAST)
+        if best > LEAST:
+            sure_N = score_N >= min(bar, best - SCALE / 2)
+    if not sure_N.any():
+        return []
+    before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
+    after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
+    keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= GAP) & (after_N - index_N <= GAP))
+    kind_N = np.array(blocks.kind)[blocks.owner]
+    heading_N = np.isin(kind_N, list(HEADINGS)) & (score_N > -SCALE) & (before_N >= 0)
+    for n in np.flatnonzero(heading_N[:-1])[::-1]:
+        keep_N[n] |= keep_N[n + 1]
+    return np.flatnonzero(keep_N).tolist()
+
+
+def bullet(blocks: Blocks, n: int) -> str:
+    """ "- " where block n is what a list item begins with."""
+    element = blocks.owner[n]
+    for _ in range(2):
+        if blocks.kind[element] == KIND["li"]:
+            return "- " if blocks.first[element] == n else ""
+        element = max(blocks.parent[element], 0)
+    return ""
+
+
+def gristmill_text(html: str, config: ExtractConfig) -> str:
+    """The main text of a page, "" where there is none. Raises PageLimitError, and what lxml raises on empty input."""
+    blocks = read_blocks(html, config)
+    if not blocks.texts:
+        return ""
+    score_N = load_model().score(measure(blocks))
+    lines, seen = [], set()
+    for n in main_blocks(blocks, score_N, config.min_probability):
+        text = blocks.texts[n]
+        if not config.include_tables and blocks.kind[blocks.owner[n]] in CELLS:
+            continue
+        if LETTER.search(text) and text not in seen:
+            lines.append(bullet(blocks, n) + text)
+            if len(text) >= PROSE_SIZE:  # what a page says twice, as under each picture of a gallery, is told once
+                seen.add(text)
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""Boosted oblivious trees (every node of a level asks the same question), evaluated for all blocks at once.
+
+A tree of depth d asks d questions "feature > threshold"; the answers are the bits of a leaf's number. Leaves hold whole
+thousandths of log-odds, so that a score is a sum of integers: exact, and the same on every machine.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MODEL = Path(__file__).with_name("model.json")
+SCALE = 1000
+"""Units of a leaf per unit of log-odds."""
+CHUNK = 4096
+"""Blocks scored at once: bounds the memory that a page of very many takes."""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """T trees of depth D over named features."""
+
+    features: tuple[str, ...]
+    feature: np.ndarray
+    """(T, D) indices into `features`."""
+    threshold: np.ndarray
+    """(T, D)."""
+    leaves: np.ndarray
+    """(T, L), L = 2 ** D."""
+    bias: int
+
+    def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
+        """Log-odds of each block, times SCALE, int64; `rows` has (at least) the features, each of the same length."""
+        values_FN = np.stack([rows[name] for name in self.features]).astype(np.float32)
+        parts = range(0, values_FN.shape[1], CHUNK)
+        return np.concatenate([self.score_part(values_FN[:, start : start + CHUNK]) for start in parts])
+
+    def score_part(self, values_FN: np.ndarray) -> np.ndarray:
+        feature, threshold, question_DT = self.questions
+        answers_QN = (values_FN[feature] > threshold[:, None]).view(np.uint8)
+        leaf_TN = answers_QN[question_DT[0]]
+        for depth in range(1, len(question_DT)):
+            leaf_TN |= answers_QN[question_DT[depth]] << depth
+        trees, leaves = self.leaves.shape
+        offset = np.arange(0, trees * leaves, leaves, dtype=np.int32)[:, None]
+        return self.leaves.ravel().take(leaf_TN + offset).sum(0, dtype=np.int64) + self.bias
+
+    @functools.cached_property
+    def questions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each different question once: its feature, its threshold; and which question each node (D, T) asks."""
+        pairs = np.stack([self.feature.ravel(), self.threshold.ravel()], 1)
+        unique, which = np.unique(pairs, axis=0, return_inverse=True)
+        return (
+            unique[:, 0].astype(np.int64),
+            unique[:, 1].astype(np.float32),
+            which.reshape(self.feature.shape).T.copy(),
+        )
+
+    def to_json(self) -> str:
+        """One tree a line: its features' numbers, thresholds and leaves."""
+        lines = [
+            json.dumps([feature.tolist(), threshold.tolist(), leaves.tolist()])
+            for feature, threshold, leaves in zip(self.feature, self.threshold, self.leaves, strict=True)
+        ]
+        head = f'{{"features": {json.dumps(self.features)},\n"bias": {self.bias},\n"trees": [\n'
+        return head + ",\n".join(lines) + "\n]}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trees":
+        content = json.loads(text)
+        feature, threshold, leaves = zip(*content["trees"], strict=True)
+        return cls(
+            tuple(content["features"]), np.array(feature), np.array(threshold, np.float64),
+            np.array(leaves, np.int32), content["bias"],
+        )  # fmt: skip
+
+
+@functools.cache
+def load_model() -> Trees:
+    """The trees that tell main text, as fit.py made them."""
+    return Trees.from_json(MODEL.read_text(encoding="utf-8"))

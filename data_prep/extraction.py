@@ -1,0 +1,133 @@
+"""The stage "texts": every input file becomes one Parquet file of texts with what was measured of them.
+
+The unit of work is a file: a page goes from bytes to its row inside one function call, and nothing travels between
+workers. A file that is there is whole, and a restart does not make it again.
+"""
+
+import contextlib
+import functools
+import gc
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.config import DocumentsConfig
+from data_prep.files import writing
+from data_prep.over_files import run_over_files
+from data_prep.parquet import rows_in, write_rows
+from data_prep.progress import Progress, Watch, looking_at
+from data_prep.sources import InputFile
+from data_prep.texts import TEXT_SCHEMA, rows_of_input
+from lm.errors import InputError
+
+ROWS_BETWEEN_NOTES = 10
+SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """An input file and where its texts go."""
+
+    index: int
+    input: InputFile
+    part: Path
+    """The Parquet file of its texts."""
+    scratch: Path
+    """Folder of the same disk in which it is built."""
+
+    @property
+    def note(self) -> Path:
+        """Holds the number of rows written while the part is being made."""
+        return self.scratch / f"{self.part.stem}.pages"
+
+    @property
+    def bytes(self) -> int:
+        """Size of the input: what the time left is estimated by."""
+        return self.input.bytes
+
+
+def extract_texts(
+    files: list[InputFile],
+    config: DocumentsConfig,
+    out: Path,
+    scratch: Path,
+    on_progress: Callable[[Progress], None],
+) -> Path:
+    """Writes out/NAME.parquet (TEXT_SCHEMA) for each input file and returns `out`; files that are there are kept.
+
+    Raises InputError when a file cannot be read or written, and when there is nothing at all in the files.
+    """
+    targets = lay_out(files, out, scratch)
+    with writing(out):
+        for folder in (out, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in [*scratch.glob("*.partial"), *scratch.glob("*.pages")]:
+            leftover.unlink()
+        with Watch(looking_at(targets), on_progress):
+            run_over_files(functools.partial(write_texts, config=config), targets, config)
+    if not any(rows_in(target.part) for target in targets):
+        named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
+        raise InputError(
+            f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
+            "are WAT or metadata files, or damaged. Bring files with pages (pages.*)."
+        )
+    return out
+
+
+def write_texts(file: TextFile, config: DocumentsConfig) -> None:
+    """Writes the file's texts unless they are there."""
+    if rows_in(file.part) is not None:
+        return
+    rows = noted(rows_of_input(file.input, config), file.note)
+    with rare_collections():
+        write_rows(((file.part, row) for row in rows), {file.part: TEXT_SCHEMA}, scratch=file.scratch)
+    file.note.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def rare_collections() -> Generator[None]:
+    """Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of the time of a page.
+
+    A page makes tens of thousands of objects, hardly any of them in a cycle.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def noted(rows: Iterable[dict], note: Path) -> Iterator[dict]:
+    """`rows`, with their number noted as they pass."""
+    for number, row in enumerate(rows):
+        if number % ROWS_BETWEEN_NOTES == 0:
+            note.write_text(str(number))
+        yield row
+
+
+def lay_out(files: list[InputFile], out: Path, scratch: Path) -> list[TextFile]:
+    """Where everything goes, by file names that are the inputs' own, made unique where two share one."""
+    stems = [stem_of(file.name) for file in files]
+    bearers = Counter(stem.lower() for stem in stems)
+    names = [f"{stem}-{index:05d}" if bearers[stem.lower()] > 1 else stem for index, stem in enumerate(stems)]
+    if len({name.lower() for name in names}) < len(names):  # "a-00001" beside two files "a"
+        names = [f"{stem}-{index:05d}" for index, stem in enumerate(stems)]
+    return [
+        TextFile(index, file, out / f"{name}.parquet", scratch)
+        for index, (file, name) in enumerate(zip(files, names, strict=True))
+    ]
+
+
+def stem_of(name: str) -> str:
+    """The last part of a file's name without the suffixes of its format: "a/b.warc.gz" -> "b"."""
+    stem = Path(name).name
+    while stem.lower().endswith(SUFFIXES):
+        shorter = stem[: stem.rindex(".")]
+        if not shorter:
+            break
+        stem = shorter
+    return stem

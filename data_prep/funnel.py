@@ -1,0 +1,212 @@
+"""The funnel in numbers: how many pages went in, what was dropped, where and why, and how every value is distributed.
+
+Each file is counted on its own, where it is worked on, and counts add up: no step reads the whole corpus for them. Of
+examples a count holds places (file, row) alone, so that it stays small; report.py reads the texts that are shown.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from data_prep.verdict import Threshold, Verdict
+
+EXAMPLES = 10
+"""Examples of each reason, and as many of kept documents near its threshold."""
+COUNTED = ("stop_words", "c4_lorem_ipsum", "c4_curly_brackets")
+"""Signals that are small whole numbers: a bin for each."""
+DOUBLING = ("words", "c4_sentences")
+"""Whole numbers that may be large: their bins grow with the value, BINS_PER_OCTAVE to a doubling."""
+BINS_PER_OCTAVE = 8
+STEPS = {"mean_word_length": 0.1}
+SHARE_STEP = 0.005
+"""Width of the bins of all other signals."""
+GROUPS = ("kept", "dropped", "elsewhere")
+
+Counts = dict[str, Any]
+"""What is counted of one file or of many, as JSON has it; `empty_counts` tells the keys."""
+
+
+def empty_counts() -> Counts:
+    """Counts of nothing, to which `merge` adds.
+
+    rows; reasons {"stage/reason": [documents, bytes]}; kept [documents, bytes]; clean_text_bytes, of the texts as
+    written, where `bytes` are those of the texts as extracted; replaced {kind: n}; languages {name: [documents,
+    bytes]}; domains the same, of kept documents; lengths {exponent of 2: kept documents}; values {signal: {"kept" |
+    "dropped" | "elsewhere": {bin: documents}}}, where "dropped" is by a threshold on that signal, "elsewhere" by
+    anything else; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept"; near {"stage/reason":
+    [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file, row, file of the one
+    that stayed, its row], …].
+    """
+    return {
+        "rows": 0,
+        "reasons": {},
+        "kept": [0, 0],
+        "clean_text_bytes": 0,
+        "replaced": {},
+        "languages": {},
+        "domains": {},
+        "lengths": {},
+        "values": {},
+        "examples": {},
+        "near": {},
+        "pairs": [],
+    }
+
+
+def count_rows(
+    columns: Mapping[str, list],
+    values: Mapping[str, np.ndarray],
+    verdicts: list[Verdict],
+    place: tuple[int, int],
+    thresholds: tuple[Threshold, ...],
+) -> Counts:
+    """Counts of some rows of one file.
+
+    `columns` has id, url, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where
+    there is none; `place` is (index of the file, number of the first row).
+    """
+    counts = empty_counts()
+    counts["rows"] = len(verdicts)
+    sizes = np.array(columns["text_bytes"], np.int64)
+    numbers: dict[Verdict, int] = {None: 0}
+    groups = np.array([numbers.setdefault(verdict, len(numbers)) for verdict in verdicts], np.intp)
+    kept = groups == 0
+    orders = np.fromiter(map(order_of, columns["id"]), np.int64, len(verdicts))
+    for verdict, number in numbers.items():
+        rows = np.flatnonzero(groups == number)
+        pair = [len(rows), int(sizes[rows].sum())]
+        if verdict is None:
+            counts["kept"] = pair
+        else:
+            counts["reasons"]["/".join(verdict)] = pair
+        if len(rows):
+            counts["examples"]["/".join(verdict or ("kept",))] = smallest(orders, rows, place)
+    for language, size in zip(columns["language"], columns["text_bytes"], strict=True):
+        if language:
+            add_pair(counts["languages"], language, size)
+    for row in np.flatnonzero(kept).tolist():
+        add_pair(counts["domains"], host(columns["url"][row]), columns["text_bytes"][row])
+    exponents = np.frexp(np.maximum(sizes[kept], 1).astype(np.float64))[1] - 1
+    counts["lengths"] = tally(exponents)
+    count_values(counts, values, groups, numbers, thresholds, place)
+    return ordered(counts)
+
+
+def count_values(
+    counts: Counts,
+    values: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    numbers: Mapping[Verdict, int],
+    thresholds: tuple[Threshold, ...],
+    place: tuple[int, int],
+) -> None:
+    """Adds to `counts` the bins of each signal and the kept rows near each threshold.
+
+    groups: (rows,) for each row the number of its verdict in `numbers`, 0 for what is kept.
+    """
+    kept = groups == 0
+    for signal in dict.fromkeys(one.signal for one in thresholds):
+        mine = [one for one in thresholds if one.signal == signal]
+        by_it = np.isin(groups, [numbers.get((one.stage, one.reason), -1) for one in mine])
+        bins = bins_of(signal, values[signal])
+        counts["values"][signal] = {
+            "kept": tally(bins[kept]), "dropped": tally(bins[by_it]), "elsewhere": tally(bins[~kept & ~by_it]),
+        }  # fmt: skip
+        for one in mine:
+            distances = np.abs(values[signal] - one.value)
+            rows = np.flatnonzero(kept & ~np.isnan(distances))
+            counts["near"][f"{one.stage}/{one.reason}"] = smallest(distances, rows, place)
+
+
+def smallest(keys: np.ndarray, rows: np.ndarray, place: tuple[int, int]) -> list[list]:
+    """The EXAMPLES of `rows` with the smallest keys: [[key, file, row], …]; of equal keys, the first rows."""
+    file, first = place
+    if len(rows) > EXAMPLES:  # the rest need not be sorted
+        limit = np.partition(keys[rows], EXAMPLES - 1)[EXAMPLES - 1]
+        rows = rows[keys[rows] <= limit]
+    chosen = rows[np.argsort(keys[rows], kind="stable")[:EXAMPLES]]
+    return [[key, file, first + row] for key, row in zip(keys[chosen].tolist(), chosen.tolist(), strict=True)]
+
+
+def order_of(document_id: str) -> int:
+    """Where a document stands in the draw for examples: a fair sample, whatever the order of the files."""
+    return int.from_bytes(hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=6).digest())
+
+
+def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
+    """(rows,) the number of the bin of each value, as a whole float; NaN where there is no value."""
+    if signal in COUNTED:
+        return np.floor(values)
+    if signal in DOUBLING:
+        return np.where(values < 1, -1.0, np.floor(np.log2(np.maximum(values, 1)) * BINS_PER_OCTAVE) + 0 * values)
+    return np.floor(values / STEPS.get(signal, SHARE_STEP) + 1e-9)
+
+
+def bin_edges(signal: str, number: int) -> tuple[float, float]:
+    """Where bin `number` of a signal begins and ends: `low` <= value < `high`."""
+    if signal in COUNTED:
+        return float(number), number + 1.0
+    if signal in DOUBLING:  # of whole numbers
+        low, high = (math.ceil(2 ** (edge / BINS_PER_OCTAVE)) for edge in (number, number + 1))
+        return (0.0, 1.0) if number < 0 else (float(low), float(max(high, low + 1)))
+    step = STEPS.get(signal, SHARE_STEP)
+    return round(number * step, 9), round((number + 1) * step, 9)
+
+
+def tally(bins: np.ndarray) -> dict[str, int]:
+    """{number of the bin: how many}; NaN is in none."""
+    numbers, counts = np.unique(bins[~np.isnan(bins)], return_counts=True)
+    return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
+
+
+def host(url: str) -> str:
+    """The host of an address, without "www."; "" where there is none."""
+    try:
+        return (urlsplit(url or "").hostname or "").removeprefix("www.")
+    except ValueError:
+        return ""
+
+
+def add_pair(pairs: dict[str, list[int]], name: str | None, size: int) -> None:
+    pair = pairs.setdefault(name or "", [0, 0])
+    pair[0] += 1
+    pair[1] += size
+
+
+def add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(one) + Counter(other))
+
+
+def merge(parts: Iterable[Counts]) -> Counts:
+    """The sum of counts, in whatever order they come."""
+    total = empty_counts()
+    for part in parts:
+        total["rows"] += part["rows"]
+        total["clean_text_bytes"] += part["clean_text_bytes"]
+        total["kept"] = [a + b for a, b in zip(total["kept"], part["kept"], strict=True)]
+        for key in ("replaced", "lengths"):
+            total[key] = add_counts(total[key], part[key])
+        for key in ("reasons", "languages", "domains"):
+            for name, (documents, size) in part[key].items():
+                pair = total[key].setdefault(name, [0, 0])
+                pair[0] += documents
+                pair[1] += size
+        for signal, groups in part["values"].items():
+            mine = total["values"].setdefault(signal, {"kept": {}, "dropped": {}, "elsewhere": {}})
+            for group in GROUPS:
+                mine[group] = add_counts(mine[group], groups[group])
+        for key in ("examples", "near"):
+            for name, places in part[key].items():
+                total[key][name] = sorted([*total[key].get(name, []), *places])[:EXAMPLES]
+        total["pairs"] = sorted([*total["pairs"], *part["pairs"]])[:EXAMPLES]
+    return ordered(total)
+
+
+def ordered(value: Any) -> Any:
+    """`value` with the keys of all dicts in order, so that the same counts are the same bytes."""
+    return {key: ordered(value[key]) for key in sorted(value)} if isinstance(value, dict) else value

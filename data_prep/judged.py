@@ -1,0 +1,54 @@
+"""Rows of texts/ with the verdict on each and the text as it is by then: what every pass over a file begins with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.config import DocumentsConfig
+from data_prep.funnel import Counts, count_rows
+from data_prep.parquet import read_batches
+from data_prep.quality.c4 import clean_lines
+from data_prep.verdict import AFTER_C4, NO_LINES, Verdict, thresholds_of, values_of, verdicts
+
+
+@dataclass(slots=True)
+class Judged:
+    """Some rows of one file of texts/ after the rules."""
+
+    first: int
+    """Number of the first of them in the file."""
+    rows: list[dict]
+    """As they stand in texts/, but for the text, which has lost what C4's rules take out once it came so far."""
+    verdicts: list[Verdict]
+    values: Mapping[str, np.ndarray]
+    """{signal: (rows,) float64} of what a line is drawn through."""
+    min_quality: float | None
+
+    def counts(self, file: int, config: DocumentsConfig) -> Counts:
+        """The funnel of these rows, of the file with that index."""
+        columns = {name: [row[name] for row in self.rows] for name in ("id", "url", "language", "text_bytes")}
+        thresholds = thresholds_of(config, self.min_quality)
+        return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds)
+
+
+def judged_rows(texts: Path, config: DocumentsConfig, min_quality: float | None) -> Iterator[Judged]:
+    """All rows of one file of texts/, in order. Raises InputError as `read_batches`."""
+    first, thresholds = 0, thresholds_of(config, min_quality)
+    for batch in read_batches(texts):
+        found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
+        judged = Judged(first, batch.to_pylist(), found, values, min_quality)
+        if "c4" in config.steps:
+            for number, row in enumerate(judged.rows):
+                judged.verdicts[number] = drop_lines(row, judged.verdicts[number], config)
+        yield judged
+        first += batch.num_rows
+
+
+def drop_lines(row: dict, verdict: Verdict, config: DocumentsConfig) -> Verdict:
+    """Takes the lines that C4's rules drop out of the row's text, if it came so far; the verdict after that."""
+    if verdict is not None and verdict[0] not in AFTER_C4:
+        return verdict
+    row["text"] = clean_lines(row["text"], config.c4)
+    return verdict if row["text"] else NO_LINES  # of lines that are nothing but citations, too

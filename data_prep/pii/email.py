@@ -1,0 +1,48 @@
+"""E-mail addresses, internationalised ones too (RFC 5321, RFC 6531).
+
+From each "@" the domain is matched to the right and then the local part to the left, so that the work between two signs
+is done once, whatever stands there. Left alone: quoted local parts, the marks !#$*/=?^`{|}~ (in texts they stand beside
+addresses, not in them), and addresses that are written in words ("name at example dot com").
+"""
+
+import re
+from collections.abc import Iterator
+
+from data_prep.pii.places import Span
+
+# Vowel signs and the like, which are parts of words but not \w: combining accents, Arabic, Indic scripts, Thai.
+MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
+# Zero-width characters and the soft hyphen, which web pages put into long words.
+INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
+UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Scripts that set no space between a word and an address: Thai, Japanese, Chinese; Korean particles."""
+
+LABEL = rf"[^\W_][\w{MARKS}{INVISIBLE}-]{{0,62}}+(?<!-)"
+# In the scripts without spaces the text goes on after ".de"; in the others a letter more is another domain.
+TOP = (
+    rf"(?:xn--[A-Za-z0-9-]{{1,59}}|[A-Za-z]{{2,63}}+(?![\u00c0-\u052f])|(?:[^\W\d_]|[{MARKS}]){{2,63}}+)(?!{{}})"
+).replace("(?!{})", "")
+DOMAIN = re.compile(rf"@[{INVISIBLE}]?(?:{LABEL}\.){{1,16}}({TOP})")
+# Read from the "@" to the left. Dots never stand two in a row, so an address after a dotted line is found alone.
+LOCAL_LENGTH = 64
+ATOM = rf"[\w{MARKS}{INVISIBLE}%+'’&-]{{1,{LOCAL_LENGTH}}}+"
+LOCAL_BACKWARDS = re.compile(rf"{ATOM}(?:\.{ATOM}){{0,{LOCAL_LENGTH}}}+")
+LOCAL_AFTER_TEXT = re.compile(rf"(?<=[{UNSPACED}])[A-Za-z0-9][!-~]*\Z")
+IMAGES = frozenset({"gif", "jpeg", "jpg", "png", "svg", "webp"})
+"""No top-level domains, but "logo@2x.png" is a usual name of a file."""
+
+
+def find(text: str) -> Iterator[Span]:
+    """The places of the e-mail addresses in `text`."""
+    end = 0
+    for domain in DOMAIN.finditer(text):
+        at = domain.start()
+        local = LOCAL_BACKWARDS.match(text[max(end, at - LOCAL_LENGTH) : at][::-1])
+        if local is None or domain[1].lower() in IMAGES:
+            continue
+        name = local[0][::-1].lstrip(f".%+'’&-{INVISIBLE}")
+        if not name.isascii() and (alone := LOCAL_AFTER_TEXT.search(name)):
+            name = alone[0]
+        if name:
+            end = domain.end()
+            yield at - len(name), end

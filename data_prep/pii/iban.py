@@ -1,0 +1,57 @@
+"""International bank account numbers (ISO 13616): of a known country and its length, with the right check digits."""
+
+import functools
+import re
+from collections.abc import Iterator
+
+from data_prep.pii.places import COVERED, Span
+
+# From the check digits, where a search can skip to; blanks may stand after every fourth character.
+CANDIDATE = re.compile(
+    rf"[0-9](?<=[A-Za-z]{{2}}[0-9])(?<![\w{COVERED}][A-Za-z]{{2}}[0-9])[0-9]"
+    r"(?:(?: ?[A-Za-z0-9]{4}+){2,7}(?: ?[A-Za-z0-9]{1,3}(?![A-Za-z0-9]))?+)"
+)
+
+END = re.compile(rf"[A-Za-z0-9][^\w{COVERED}]?")
+
+
+@functools.cache
+def lengths() -> dict[str, int]:
+    """How many characters an IBAN has, by its country's two letters; from python-stdnum's copy of the registry."""
+    from string import ascii_uppercase
+
+    from stdnum import numdb
+
+    registry, found = numdb.get("iban"), {}
+    for country in (first + second for first in ascii_uppercase for second in ascii_uppercase):
+        ((_, facts),) = registry.info(country)
+        if facts:  # "bban" is, for example, "4!a6!n8!n": four letters, six digits, eight digits
+            found[country] = 4 + sum(map(int, re.findall(r"(\d+)!", facts["bban"])))
+    return found
+
+
+def find(text: str) -> Iterator[Span]:
+    """The places of the IBANs in `text`."""
+    for match in CANDIDATE.finditer(text):
+        start = match.start() - 2
+        length = lengths().get(text[start : start + 2].upper())
+        stop = length and end_of(text[start : match.end() + 1], length)
+        if stop and is_iban(text[start : start + stop].replace(" ", "")):
+            yield start, start + stop
+
+
+def end_of(text: str, length: int) -> int | None:
+    """Where the first `length` letters and digits end, blanks left out; None if they do not end with a word."""
+    stop = length
+    while (blanks := text.count(" ", 0, stop)) > stop - length:
+        stop = length + blanks
+    return stop if END.fullmatch(text[stop - 1 : stop + 1]) else None
+
+
+def is_iban(number: str) -> bool:
+    """Whether the check digits are right and the parts are as the country has them."""
+    from stdnum import iban
+
+    number = number.upper()
+    # of candidates at random 1 in 97 gets past the first test, which is 20 times as fast as the second
+    return int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1 and iban.is_valid(number)

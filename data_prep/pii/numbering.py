@@ -1,0 +1,76 @@
+"""The numbering plans of the world, from libphonenumber's tables, as patterns over digits.
+
+The tables are the library's (the package phonenumbers); its parser is not used, because it takes 16 µs for a number and
+a region, and one page of numbers would cost more than all else that is done to it. What a plan calls valid is what the
+library calls valid; a test compares them.
+"""
+
+import functools
+import re
+
+from lm.errors import UsageError
+
+LONGEST_CALLING_CODE = 3
+KINDS = (
+    "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
+    "voicemail",
+)  # fmt: skip
+
+
+def is_international(digits: str, leniency: str) -> bool:
+    """Whether `digits`, calling code first, are a number of some country."""
+    for length in range(1, LONGEST_CALLING_CODE + 1) if digits[0] != "0" else ():
+        plan = international_plan(int(digits[:length]), leniency)
+        if plan is not None:  # no calling code begins another
+            return plan.fullmatch(digits, length) is not None
+    return False
+
+
+@functools.cache
+def national_plan(regions: tuple[str, ...], leniency: str) -> re.Pattern[str]:
+    """Matches the numbers as they are dialled inside one of the regions.
+
+    A trunk prefix "0" must be there, as it is where people write such numbers; the library does without. "1" may lack.
+    """
+    from phonenumbers import PhoneMetadata
+
+    alternatives = []
+    for region in regions:
+        metadata = PhoneMetadata.metadata_for_region(region, None)
+        if metadata is None:
+            raise UsageError(
+                f"personal_data.phone_regions names {region!r}, of which libphonenumber knows no numbers: give the "
+                f'country\'s two letters of ISO 3166, for example "GB".'
+            )
+        trunk = metadata.national_prefix or ""
+        trunk = trunk if trunk in ("", "0") else f"(?:{trunk})?"
+        # the plan of all who share the calling code, for they dial one another so: Canada's numbers are the USA's
+        plan = international_plan(metadata.country_code, leniency)
+        alternatives.append(f"{trunk}(?:{plan.pattern})" if plan else r"(?!)")
+    return re.compile("|".join(alternatives) or r"(?!)", re.ASCII)
+
+
+@functools.cache
+def international_plan(code: int, leniency: str) -> re.Pattern[str] | None:
+    """Matches what may follow a calling code; None for a code that is nobody's."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+
+    regions = COUNTRY_CODE_TO_REGION_CODE.get(code)
+    if regions is None:
+        return None
+    tables = [
+        PhoneMetadata.metadata_for_nongeo_region(code, None)
+        if region == "001"  # satellite telephones and the like, which belong to no country
+        else PhoneMetadata.metadata_for_region(region, None)
+        for region in regions
+    ]
+    return re.compile("|".join(subscribers(table, leniency) for table in tables if table), re.ASCII)
+
+
+def subscribers(metadata, leniency: str) -> str:
+    """A pattern for the national numbers of one region, without calling code and trunk prefix."""
+    if leniency == "possible":
+        return "(?:" + "|".join(rf"\d{{{length}}}" for length in metadata.general_desc.possible_length) + ")"
+    descriptions = [getattr(metadata, kind) for kind in KINDS]
+    patterns = [d.national_number_pattern for d in descriptions if d and d.national_number_pattern]
+    return "(?:" + "|".join(f"(?:{pattern})" for pattern in patterns) + ")"

@@ -1,0 +1,119 @@
+"""Phone numbers: runs of 7 to 15 digits, judged by how they are written and by what stands beside them.
+
+    beside a word such as "phone"     any number that is not a date or the like
+    +41 44 668 18 00, 0041 …          what libphonenumber's tables allow in the country with that calling code
+    (212) 736-5000                    what they allow in one of the config's regions, if it is written in groups
+
+Anything else (digits without a gap, a number of another country without its calling code) is as often a price, an
+order or a year, and stays.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+
+from data_prep.config import PersonalDataConfig
+from data_prep.pii.numbering import is_international, national_plan
+from data_prep.pii.places import COVERED, COVERS, Span
+
+MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164
+GAP = r"[)]?[ .\-/\u00a0\u2009\u2010\u2011\u2013]?[(]?"
+GAP_CHARACTERS = r"[() .\-/\u00a0\u2009\u2010\u2011\u2013]"
+RUN = re.compile(rf"[+(\d](?:(?<=\d)|[+(]?\d)(?:{GAP}\d){{{MIN_DIGITS - 1},}}+")
+"""As many digits as stand together, with at most one separator and brackets between any two."""
+EXTENSION = re.compile(r"[ ,]{0,2}(?:x|ext\.?|extension|#)[ ]?\d{1,6}(?!\w)", re.IGNORECASE)
+BEFORE = re.compile(
+    rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)|"
+    + "|".join(f"(?<={name}{mark})" for name in ("ISBN", "ISSN", "DOI", "EAN") for mark in (" ", ":", ": ", "-13: "))
+    + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in (1, 2, 3))
+)
+"""What a number cannot stand behind: it is then a part of something else, or has another name; or it was in one run
+with a phone number and was not taken with that."""
+AFTER = re.compile(rf"[\w{COVERED}%€£¥°²³=@]|[.,:/-][\d{COVERED}]|[ \u00a0]?[€%]|{GAP}{COVERS['phone']}")
+WORD_DISTANCE = 24
+"""How far before a number a phone word may stand, in characters; no digit may be between them."""
+YEAR, MONTH, DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+LIST_DISTANCE = 5
+"""So close behind a phone number, in the same line, another one needs no word."""
+NOT_DIGITS = re.compile(r"\D+")
+NOT_PHONES = re.compile(
+    rf"(?:{YEAR}[-./ ]{MONTH}[-./ ]{DAY}|(?:{DAY}[-./ ]{MONTH}|{MONTH}[-./ ]{DAY})[-./ ]{YEAR})(?:[ -]\d{{1,2}})?"
+    rf"|{YEAR} ?[-/–] ?{YEAR}"  # from a year to a year
+    r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[012]\d|3[01])(?:\d{6})?"  # a date without separators, with or without the time
+    rf"|\(?{YEAR}\)?[ -]\d{{1,4}}[-–]\d{{1,4}}"  # a year and a range of pages
+    r"|97[89][ -]?\d{1,5}[ -]?\d{1,7}[ -]?\d{1,7}[ -]?\d"  # ISBN-13
+    r"|\d+\.\d+"  # a decimal number
+)
+BRACKETS = re.compile(r"[^()]*+(?:\([^()]*\)[^()]*+)++")
+TABLE = re.compile(r"\.\d+[ \u00a0]|[ \u00a0]\d+\.|^[^0]\d*/|[\u2011-\u2013].*\(")
+"""Decimal numbers beside another, a fraction, a range: separators that no country mixes so in its numbers."""
+THOUSANDS = re.compile(r"\d{1,3}(?:[ .\u00a0\u2009]\d{3})+")
+
+
+def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
+    """The places of the phone numbers in `text`."""
+    word_before, word_after = word_patterns(config.phone_words)
+    digit = phone = -WORD_DISTANCE  # where the last run of digits ended, and the last phone number
+    for run in RUN.finditer(text):
+        for start, stop in pieces(run):
+            while text[start] == "(" and text.count("(", start, stop) > text.count(")", start, stop):
+                start += 1  # the whole number is in brackets
+            number, near = text[start:stop], max(0, digit, start - WORD_DISTANCE)
+            digit = stop
+            if not well_written(number) or BEFORE.match(text, start):
+                continue
+            extension = EXTENSION.match(text, stop)
+            end = extension.end() if extension else stop
+            if AFTER.match(text, end):
+                continue
+            named = (
+                word_before.search(text, near, start)
+                or word_after.match(text, end)
+                or (start - phone <= LIST_DISTANCE and "\n" not in text[phone:start])
+            )
+            if (named and not NOT_PHONES.fullmatch(number)) or is_phone_by_itself(number, config):
+                yield start, end
+                phone = end
+
+
+def pieces(run: re.Match[str]) -> Iterator[Span]:
+    """The run, or what stands between its blanks if it has more digits than one number can."""
+    text, start, stop = run[0], run.start(), run.end()
+    if stop - start <= MAX_DIGITS or sum(map(str.isdecimal, text)) <= MAX_DIGITS:
+        yield start, stop
+        return
+    for part in re.finditer(r"[^ \u00a0]+", text):
+        if MIN_DIGITS <= sum(map(str.isdecimal, part[0])) <= MAX_DIGITS:
+            yield start + part.start(), start + part.end()
+
+
+def well_written(number: str) -> bool:
+    """Whether every bracket is closed, and none is inside another."""
+    return "(" not in number or BRACKETS.fullmatch(number) is not None
+
+
+def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
+    """Whether the number can be told for a phone number without a word."""
+    if number.startswith(("+", "(+")):
+        # "+41 (0)44 …": the trunk prefix is shown, though from abroad it is not dialled
+        return is_international(ascii_digits(number.replace("(0)", "")), config.phone_leniency)
+    if number.startswith("00"):
+        return is_international(ascii_digits(number.replace("(0)", ""))[2:], config.phone_leniency)
+    if number.isdecimal() or TABLE.search(number) or NOT_PHONES.fullmatch(number) or THOUSANDS.fullmatch(number):
+        return False
+    return national_plan(config.phone_regions, config.phone_leniency).fullmatch(ascii_digits(number)) is not None
+
+
+def ascii_digits(number: str) -> str:
+    """The number's digits, in whatever script they are written."""
+    digits = NOT_DIGITS.sub("", number)
+    return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
+
+
+@functools.cache
+def word_patterns(words: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Patterns for a phone word before a number, and right behind one."""
+    any_word = "|".join(map(re.escape, words)) or r"(?!)"
+    before = rf"(?<!\w)(?:{any_word})(?!\w)[^\d{COVERED}]*\Z"
+    after = rf"[ ,(–-]{{1,3}}(?:{any_word})(?!\w)"
+    return re.compile(before, re.IGNORECASE), re.compile(after, re.IGNORECASE)

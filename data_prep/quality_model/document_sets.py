@@ -1,0 +1,67 @@
+"""The two sets of documents that a quality model is trained on: found, told apart and drawn from."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.files import file_sha256
+from data_prep.sources.columns import DeadLetter
+from data_prep.sources.local import named_files
+from data_prep.sources.tables import read_table
+from lm.errors import UsageError
+
+OPTION = "documents.model_quality.training"
+
+
+@dataclass(frozen=True)
+class DocumentFile:
+    path: Path
+    name: str
+    """Its path inside the folder where the pattern's wildcards begin."""
+    sha256: str
+
+
+def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[DocumentFile]]:
+    """{"good": files, "other": files}: what the shell patterns match, sorted by name.
+
+    Raises UsageError when a set is empty, a pattern matches nothing, or the sets share a file.
+    """
+    sets = {}
+    for name, patterns in (("good", tuple(good)), ("other", tuple(other))):
+        if not patterns:
+            raise UsageError(f"{OPTION}.{name} is empty: a model is trained on two sets of documents. Give files.")
+        found = named_files(f"{OPTION}.{name}", patterns)
+        sets[name] = [DocumentFile(path, called, file_sha256(path)) for path, called in found.items()]
+    by_contents = {file.sha256: file.path for file in sets["good"]}
+    for file in sets["other"]:
+        if file.sha256 in by_contents:
+            raise UsageError(
+                f"{OPTION}: {by_contents[file.sha256]} of `good` and {file.path} of `other` are the same file; nothing "
+                "can be learnt from it. Take it out of one of the sets."
+            )
+    return sets
+
+
+def read_texts(files: Iterable[DocumentFile], on_dead_letter: Callable[[DeadLetter], None]) -> Iterator[str]:
+    """The texts of all files, in order. What holds no text is handed to `on_dead_letter`. Raises as `read_table`."""
+    for file in files:
+        for document in read_table(file.path, name=file.name, on_dead_letter=on_dead_letter):
+            yield document.text
+
+
+def drawn(
+    files: list[DocumentFile], wanted: int, seed: int, on_dead_letter: Callable[[DeadLetter], None]
+) -> Iterator[str]:
+    """`wanted` texts of the files at random, in their order; all of them where there are no more.
+
+    Each choice of so many texts is equally likely, and only counts are held (Knuth, vol. 2, section 3.4.2, algorithm
+    S). The files are read twice, since their texts must be counted first.
+    """
+    remaining = sum(1 for _ in read_texts(files, on_dead_letter))
+    generator = random.Random(seed)
+    for text in read_texts(files, lambda letter: None):
+        if generator.random() * remaining < wanted:
+            wanted -= 1
+            yield text
+        remaining -= 1

@@ -1,0 +1,121 @@
+"""A trained quality model: one weight for each bucket of hashed words and word pairs, and the score of a text.
+
+fastText averages the vectors of a text's n-grams and puts the average through a linear layer. For two classes the two
+are one: the mean of one number per n-gram is the logit. The weights are integers, so that their sum is the same in
+whatever order a machine adds.
+"""
+
+import functools
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.files import file_sha256, replace_file, writing
+from data_prep.quality_model.features import features_sha256, ngram_buckets, word_hashes
+from data_prep.quality_model.histogram import DECIMALS
+from data_prep.words import split_words
+from lm.errors import InputError
+
+WEIGHTS, DESCRIPTION = "model.npz", "model.json"
+FORMAT = 1
+UNIT = 2.0**-16
+"""The logit that an integer weight of 1 stands for."""
+REMEDY = "Train it again: python -m launch.train_quality_model CONFIG.py"
+
+
+@dataclass(frozen=True, eq=False)
+class QualityModel:
+    weights: np.ndarray
+    """int32 [2**hash_bits], in UNITs; 0 for what was not met in training."""
+    bias: int
+    """In UNITs."""
+
+    @property
+    def hash_bits(self) -> int:
+        return len(self.weights).bit_length() - 1
+
+    def score(self, text: str) -> float:
+        """The probability, in 0..1 and rounded to 6 digits, that `text` is of the good set and not of the other, were
+        both as frequent. 0.0 when it has no words."""
+        return self.score_of_words(split_words(text))
+
+    def score_of_words(self, words: Sequence[str]) -> float:
+        """The score of the text whose words, by data_prep.words.split_words, these are."""
+        return self.score_of_hashes(word_hashes(words))
+
+    def score_of_hashes(self, hashes: np.ndarray) -> float:
+        """The score of a text whose words have these hashes."""
+        if not len(hashes):
+            return 0.0
+        found = self.weights[ngram_buckets(hashes, self.hash_bits)]
+        logit = (self.bias + int(found.sum(dtype=np.int64)) / len(found)) * UNIT
+        return round(sigmoid(logit), DECIMALS)
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    small = math.exp(-abs(logit))
+    return (1 if logit >= 0 else small) / (1 + small)
+
+
+def save_model(model: QualityModel, description: dict, folder: Path) -> None:
+    """Writes the model folder; the description, which vouches for the weights, comes last."""
+    buffer = io.BytesIO()
+    np.savez(buffer, weights=model.weights, bias=np.int64(model.bias))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / WEIGHTS, buffer.getvalue(), scratch=folder)
+        stamp = {
+            "format": FORMAT,
+            "weights_sha256": file_sha256(folder / WEIGHTS),
+            "features_sha256": features_sha256(),
+        }
+        text = json.dumps(stamp | description, indent=1, ensure_ascii=False) + "\n"
+        replace_file(folder / DESCRIPTION, text.encode(), scratch=folder)
+
+
+def read_description(folder: Path) -> dict:
+    """model.json: what the model was trained on and how well it does. Raises InputError when there is none."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        found = (description["format"], description["weights_sha256"], description["features_sha256"])
+    except OSError as error:
+        raise InputError(f"There is no quality model in {folder}: {error}. {REMEDY}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder / DESCRIPTION} is damaged: {error!r}. {REMEDY}") from error
+    if found[0] != FORMAT:
+        raise InputError(f"{folder} is of format {found[0]}, but {FORMAT} is read here. {REMEDY}")
+    return description
+
+
+def model_sha256(folder: str | Path) -> str:
+    """What identifies the model for those who use its scores. Raises InputError when there is none."""
+    return read_description(Path(folder))["weights_sha256"]
+
+
+@functools.cache
+def load_model(folder: str | Path) -> QualityModel:
+    """The model in `folder`, read once a process.
+
+    Raises InputError when there is none, when it is damaged, or when texts were split into words in another way when it
+    was trained.
+    """
+    path = Path(folder)
+    description = read_description(path)
+    if description["features_sha256"] != features_sha256():
+        raise InputError(
+            f"The quality model in {path} was trained when texts were split into words in another way; "
+            f"its scores would be wrong. {REMEDY}"
+        )
+    try:
+        if file_sha256(path / WEIGHTS) != description["weights_sha256"]:
+            raise InputError(f"{path / WEIGHTS} is not the file that {DESCRIPTION} beside it tells of. {REMEDY}")
+        with np.load(path / WEIGHTS) as arrays:
+            return QualityModel(arrays["weights"], int(arrays["bias"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path / WEIGHTS} cannot be read: {error}. {REMEDY}") from error

@@ -1,0 +1,147 @@
+"""Trains the quality model: logistic regression on the share that each bucket has in a text's n-grams, by Adagrad.
+
+This is fastText's classifier (arXiv:1607.01759) with vectors of one number, which for two classes loses nothing, and
+Adagrad (Duchi et al. 2011) in place of plain descent: it needs no learning rate that fits the lengths of the texts,
+since rare n-grams and frequent ones get steps of their own. Shares and not counts, so that a text does not rank higher
+for being longer. The same files and config give the same model: all sums are taken in one order.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.config import QualityTrainingConfig
+from data_prep.files import writing
+from data_prep.quality_model.document_sets import document_sets
+from data_prep.quality_model.examples import LABELS, Examples, read_examples
+from data_prep.quality_model.features import ngram_buckets
+from data_prep.quality_model.histogram import area_under_curve, histogram
+from data_prep.quality_model.model import UNIT, QualityModel, save_model, sigmoid
+from lm.errors import InputError, UsageError
+
+SMALLEST_SQUARE = 1e-20  # keeps Adagrad's first step from dividing by nothing
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Documents of a set that have words."""
+
+    trained: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How well the model tells the held-out documents of the two sets apart."""
+
+    balanced_accuracy: float
+    """The mean over the sets of the share that lies on its side of a score of 0.5."""
+    area_under_curve: float
+    """How often a good document scores above another, ties counted half (area under the ROC curve)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What model.json tells of how the model came about."""
+
+    config: QualityTrainingConfig
+    files: dict[str, list[dict[str, str]]]
+    """{set: [{"name", "sha256"}]}"""
+    documents: dict[str, Counts]
+    held_out: HeldOut | None
+    """None where a set has no held-out documents."""
+
+
+def train_quality_model(
+    config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
+) -> Training:
+    """Trains on the two sets and writes the model to `folder`. Meanwhile 4 bytes a word lie there too.
+
+    Raises UsageError as `document_sets`, InputError as `read_table`, when a set leaves nothing to train on, and when
+    the disk does not take the model.
+    """
+    sets = document_sets(config.good, config.other)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as scratch:  # it has no name: nothing stays of it after a kill
+        examples = read_examples(sets, config, scratch, progress)
+        counts = {name: Counts(*(len(examples.documents(name, held)) for held in (False, True))) for name in LABELS}
+        for name, count in counts.items():
+            if not count.trained:
+                raise InputError(
+                    f"The set {name} leaves no document to train on: {count.held_out} with words were found in "
+                    f"{', '.join(str(file.path) for file in sets[name])}, and all of them held out (a share of "
+                    f"{config.held_out_share}). Give more documents, or hold out fewer."
+                )
+        model = train(examples, config, progress)
+        held_out = measure(model, examples) if all(count.held_out for count in counts.values()) else None
+    files = {name: [{"name": file.name, "sha256": file.sha256} for file in of_set] for name, of_set in sets.items()}
+    training = Training(config, files, counts, held_out)
+    save_model(model, asdict(training), folder)
+    return training
+
+
+def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityModel:
+    """The model after all epochs. The two sets count alike, however many documents each has."""
+    weights, squares = np.zeros(2**config.hash_bits), np.full(2**config.hash_bits, SMALLEST_SQUARE)
+    bias, bias_squares = 0.0, SMALLEST_SQUARE
+    good = float(np.mean(examples.labels[~examples.held_out]))
+    for epoch in range(config.epochs):
+        loss = 0.0  # nats, weighted as the documents are
+        for documents in batches(examples, config, epoch):
+            buckets = [ngram_buckets(examples.hashes_of(document), config.hash_bits) for document in documents]
+            sizes = np.array([len(one) for one in buckets])
+            owner = np.repeat(np.arange(len(documents)), sizes)
+            found, inverse = np.unique(np.concatenate(buckets), return_inverse=True)
+            places = found.astype(np.intp)
+
+            # bincount adds one by one, in order, on every machine
+            logits = np.bincount(owner, weights[places][inverse]) / sizes + bias
+            scores = np.array([sigmoid(logit) for logit in logits])
+            labels = examples.labels[documents]
+            importance = np.where(labels, 0.5 / good, 0.5 / (1 - good))
+            loss -= float(importance @ np.log(np.where(labels, scores, 1 - scores) + 1e-12))
+
+            errors = (scores - labels) * importance / len(documents)
+            slopes = np.bincount(inverse, (errors / sizes)[owner])
+            squares[places] += slopes**2
+            weights[places] -= config.learning_rate * slopes / np.sqrt(squares[places])
+            bias_squares += float(errors.sum()) ** 2
+            bias -= config.learning_rate * float(errors.sum()) / math.sqrt(bias_squares)
+        mean_loss = loss / np.sum(~examples.held_out)
+        progress(f"quality model: epoch {epoch + 1} of {config.epochs}, loss {mean_loss:.4f} nats a document")
+    return in_units(weights, bias, config)
+
+
+def batches(examples: Examples, config: QualityTrainingConfig, epoch: int) -> Iterator[np.ndarray]:
+    """The training documents in the epoch's order, config.batch_size at a time."""
+    order = np.random.default_rng((config.seed, epoch)).permutation(np.flatnonzero(~examples.held_out))
+    for start in range(0, len(order), config.batch_size):
+        yield order[start : start + config.batch_size]
+
+
+def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityModel:
+    """The model with its weights rounded to integers. Raises UsageError when one is too large for that."""
+    largest = max(float(np.abs(weights).max()), abs(bias))
+    if not largest < 2**31 * UNIT:
+        raise UsageError(
+            f"documents.model_quality.training.learning_rate = {config.learning_rate} has driven a weight to "
+            f"{largest:g}, and {2**31 * UNIT:g} is the most that a model holds. Lower it."
+        )
+    return QualityModel(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
+
+
+def measure(model: QualityModel, examples: Examples) -> HeldOut:
+    """How well the model does on the held-out documents, of which each set has some."""
+    good, other = (
+        np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])
+        for name in LABELS
+    )
+    return HeldOut(
+        balanced_accuracy=round(float(np.mean(good >= 0.5) + np.mean(other < 0.5)) / 2, 6),
+        area_under_curve=round(area_under_curve(histogram(good), histogram(other)), 6),
+    )

@@ -1,0 +1,98 @@
+"""Where web pages come from: files of one's own, Common Crawl, tables, datasets, or pages inside pinned packages."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from data_prep.config import PagesConfig
+from data_prep.documents import Document
+from data_prep.pip_settings import PipSettings
+from data_prep.sources.columns import DeadLetter
+from data_prep.sources.common_crawl import crawl_files
+from data_prep.sources.local import named_files, own_files
+from data_prep.sources.manifest import MANIFEST, InputFile, input_files, warc_files, warc_names, write_manifest
+from data_prep.sources.tables import read_table
+from data_prep.sources.tfds import INFO, dataset_files, read_tfds
+from lm.errors import UsageError
+
+__all__ = [
+    "MANIFEST",
+    "DeadLetter",
+    "InputFile",
+    "fetch_pages",
+    "input_files",
+    "input_sizes",
+    "matched_warc_files",
+    "read_documents",
+    "read_table",
+    "read_tfds",
+    "warc_files",
+    "warc_names",
+]
+
+
+def fetch_pages(
+    config: PagesConfig,
+    out: Path,
+    progress: Callable[[str], None] = print,
+    cache: Path | None = None,
+    settings: PipSettings | None = None,
+) -> dict[str, list]:
+    """Brings the pages and writes out/pages/manifest.json, which is returned (manifest.py tells its form).
+
+    Own files are listed where they lie, files written or fetched here relative to `out`; what an interrupted attempt
+    left in `out` is gone on with. "packages" tells of the pinned packages. `cache` and `settings` default to this
+    user's cache folder and pip's settings. Raises UsageError when nothing is asked for, a pattern matches nothing, or
+    there is no such crawl or dataset; InputError when a file is of another kind, or cannot be had.
+    """
+    packages: list[dict] = []
+    match config.source:
+        case "warc" | "tables":
+            files = own_files(config.warc, config.tables, config.text_field)
+        case "common_crawl":
+            files = crawl_files(config.common_crawl, out, progress)
+        case "tfds":
+            files = dataset_files(config.tfds, config.text_field, progress)
+        case "packages":
+            from data_prep.sources.packages import package_files
+
+            if not config.packages:
+                raise UsageError(
+                    "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
+                    "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
+                )
+            files, packages = package_files(config, out, progress, cache, settings)
+    return write_manifest(out, files, packages=packages)
+
+
+def input_sizes(config: PagesConfig) -> dict[str, int]:
+    """{path: bytes} of the files of one's own that the config names: what it reads beside its fields.
+
+    Raises UsageError when a pattern matches nothing.
+    """
+    found = named_files("pages.warc", config.warc) | named_files("pages.tables", config.tables)
+    dataset = Path(config.tfds.dataset).expanduser()
+    if config.source == "tfds" and (dataset / INFO).is_file():
+        found |= {path.absolute(): "" for path in sorted(dataset.iterdir()) if path.is_file()}
+    return {str(path): path.stat().st_size for path in found}
+
+
+def matched_warc_files(patterns: tuple[str, ...]) -> list[Path]:
+    """Absolute paths of the files that the shell patterns match. Raises UsageError when one matches nothing."""
+    return list(named_files("pages.warc", patterns))
+
+
+def read_documents(
+    file: InputFile, dump: str = "", on_dead_letter: Callable[[DeadLetter], None] | None = None
+) -> Iterator[Document]:
+    """The documents of an input file whose texts are extracted already: a table, or rows of a dataset.
+
+    Raises InputError as `read_table` and `read_tfds` do.
+    """
+    name, field = file.name, file.text_field
+    if file.kind == "table":
+        return read_table(file.path, name=name, dump=dump, text_field=field, on_dead_letter=on_dead_letter)
+    if file.kind == "tfds":
+        return read_tfds(
+            file.path, file.split, file.rows, name=name, dump=dump, text_field=field, on_dead_letter=on_dead_letter
+        )
+    raise ValueError(f"{file.name} is of kind {file.kind}: its pages are read by data_prep.warc")

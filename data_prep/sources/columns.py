@@ -1,0 +1,122 @@
+"""From one row of a table or dataset, whatever its maker called the columns, to a Document.
+
+The text must be there. For the other columns the first of some usual names counts (FineWeb's own; then, in `metadata`,
+datatrove's; then dolma's, C4's and DCLM's), and what is missing is filled: `id` by the file's name and the row's
+number, `dump` and `file_path` by the run's and the file's own, the rest by "", 0.0 and None as in a Document that was
+just read. Other columns are passed over.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from data_prep.documents import Damage, Document
+
+MAX_TEXT_BYTES = 64_000_000
+"""Bytes of one text in UTF-8; a longer one is left out, as a page of that size is."""
+NAMES = {
+    "id": ("id", "metadata.id", "metadata.WARC-Record-ID", "doc_id"),
+    "dump": ("dump", "metadata.dump", "metadata.cc_dump"),
+    "url": ("url", "metadata.url", "metadata.WARC-Target-URI", "source_url"),
+    "date": ("date", "metadata.date", "metadata.WARC-Date", "timestamp", "created", "metadata.created"),
+    "file_path": ("file_path", "metadata.file_path"),
+    "language": ("language", "metadata.language", "lang", "metadata.lang"),
+    "language_score": ("language_score", "metadata.language_score"),
+    "token_count": ("token_count", "metadata.token_count"),
+}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+LARGEST_COUNT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Damage):
+    """A row that holds no document, or a place where a table is damaged; its `offset` counts rows or lines, from 0.
+
+    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged.
+    """
+
+    path: str
+    """What documents call the file."""
+    place: str
+    """Where in the file, for people: "line 17" or "row 3"."""
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.place}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
+
+
+class NoDocumentError(Exception):
+    """A row without a usable text; `reason` is one of DeadLetter's."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def lookup(row: Mapping[str, Any], name: str) -> Any:
+    """The value under `name`, or, where there is none of the whole name, under its parts; None when there is none."""
+    if name in row:
+        return row[name]
+    head, dot, rest = name.partition(".")
+    inner = row.get(head) if dot else None
+    return lookup(inner, rest) if isinstance(inner, Mapping) else None
+
+
+def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, text_field: str) -> Document:
+    """The document in row `number` (from 0) of the file called `name`. Raises NoDocumentError."""
+    text = lookup(row, text_field)
+    if text is None:
+        raise NoDocumentError("no_text", f"{text_field!r} is not among {', '.join(map(repr, list(row)[:12]))}")
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            raise NoDocumentError("not_utf8", str(error)) from error
+    if not isinstance(text, str):
+        raise NoDocumentError("text_not_a_string", f"{text_field!r} is {type(text).__name__}")
+    if not text.strip():
+        raise NoDocumentError("empty_text")
+    if len(text) > MAX_TEXT_BYTES // 4 and len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+        raise NoDocumentError("too_long", f"more than {MAX_TEXT_BYTES:,} bytes of text")
+
+    def first(column: str, read: Callable[[Any], Any]) -> Any:
+        return next((v for key in NAMES[column] if (v := read(lookup(row, key))) is not None), None)
+
+    return Document(
+        text=storable(text),
+        id=first("id", as_text) or f"{name}/{number}",
+        dump=first("dump", as_text) or dump,
+        url=first("url", as_text) or "",
+        date=first("date", as_text) or "",
+        file_path=first("file_path", as_text) or name,
+        language=first("language", as_text) or "",
+        language_score=first("language_score", as_score) or 0.0,
+        token_count=first("token_count", as_count),
+    )
+
+
+def storable(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON's escapes can make but UTF-8 cannot hold."""
+    return LONE_SURROGATE.sub("\ufffd", text)
+
+
+def as_text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, datetime):  # a zone that is not told is UTC, as everywhere in WARC
+        value = value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    elif isinstance(value, date) or (isinstance(value, int) and not isinstance(value, bool)):
+        value = str(value)
+    return storable(value) if isinstance(value, str) and value else None
+
+
+def as_score(value: object) -> float | None:
+    """A probability; any other number is none."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return float(value) if fits else None
+
+
+def as_count(value: object) -> int | None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT
+    return value if fits else None

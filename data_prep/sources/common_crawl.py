@@ -1,0 +1,190 @@
+"""Files of one crawl of Common Crawl, chosen by number and fetched over HTTPS, several at once.
+
+A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path a line; each path is an address
+below the same server. Whole files are kept when a run is interrupted, and half ones are gone on with (download.py).
+"""
+
+import difflib
+import gzip
+import hashlib
+import queue
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.config.pages import CommonCrawlPages
+from data_prep.sources.download import Client, NotThereError, Patience, StoppedError, fetch_file
+from data_prep.sources.manifest import InputFile
+from lm.errors import InputError, UsageError
+
+PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
+MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
+SECONDS_BETWEEN_NEWS = 15.0
+SECONDS_TO_STOP = 1.0
+
+
+def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
+    """Brings the chosen files to out/pages/, in the order of the crawl's list; whole ones that are there stay.
+
+    Documents call each by its path on the server. Raises UsageError when there is no such crawl or too few files,
+    InputError when files cannot be fetched: then what has come is kept for the next try.
+    """
+    patience = Patience(config.tries, config.first_pause, config.longest_pause, config.stall)
+    paths = chosen(listed(config, out, Client(patience, progress)), config)
+    wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
+    if len(set(wanted.values())) < len(paths):
+        raise InputError(f"Two of the files of {config.crawl} have the same name. Choose others (first_file, seed).")
+    there = sum(place.is_file() for place in wanted.values())
+    progress(f"{len(paths)} {config.kind.upper()} files of {config.crawl}, {there} of them are here already")
+    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config, patience, progress)
+    return [InputFile(place, path, config.kind, place.stat().st_size) for path, place in wanted.items()]
+
+
+def address_of(config: CommonCrawlPages, path: str) -> str:
+    return f"{config.address.rstrip('/')}/{path}"
+
+
+def listed(config: CommonCrawlPages, out: Path, client: Client) -> list[str]:
+    """The paths of all files of the crawl. Raises UsageError, which names crawls that there are, when it is unknown."""
+    path = out / f"{config.crawl}-{config.kind}.paths.gz"  # not among the outputs, but kept while they are incomplete
+    url = address_of(config, f"crawl-data/{config.crawl}/{config.kind}.paths.gz")
+    try:
+        fetch_file(url, path, client)
+    except NotThereError as error:
+        raise UsageError(
+            f"There is no crawl {config.crawl} with {config.kind.upper()} files: {error}{known_crawls(config)} "
+            "Mend pages.common_crawl.crawl."
+        ) from error
+    try:
+        with gzip.open(path) as file:
+            lines = file.read(MAX_LIST_BYTES).decode("ascii").split()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        path.unlink(missing_ok=True)
+        raise InputError(f"{url} is damaged: {error}. Try again, or mend pages.common_crawl.address.") from error
+    strange = [line for line in lines if not PATH.fullmatch(line) or ".." in line.split("/")]
+    if strange or not lines:
+        path.unlink(missing_ok=True)
+        raise InputError(
+            f"{url} is no list of a crawl's files: it has {strange[0][:200]!r} in it."
+            if strange
+            else f"{url} lists no file."
+        )
+    return lines
+
+
+def known_crawls(config: CommonCrawlPages) -> str:
+    """A sentence that names the crawls most like the one asked for, "" when the list of crawls cannot be had."""
+    import requests
+
+    try:
+        answer = requests.get(config.crawls_address, timeout=min(config.stall, 30.0))
+        answer.raise_for_status()
+        ids = [entry["id"] for entry in answer.json()]
+        near = difflib.get_close_matches(config.crawl, ids, n=4, cutoff=0.0)
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return ""
+    return f" Most like it are: {', '.join(near)}." if near else ""
+
+
+def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
+    """The files to fetch, in the list's order. Raises UsageError when the list is too short."""
+    places = range(config.first_file, len(paths))
+    if config.files > len(places):
+        raise UsageError(
+            f"pages.common_crawl.files is {config.files}, but {config.crawl} has {len(paths)} {config.kind.upper()} "
+            f"files, {len(places)} of them from first_file = {config.first_file} on. Ask for fewer."
+        )
+    if config.choice == "first":
+        picked = list(places[: config.files])
+    elif config.choice == "spread":
+        picked = [places[number * len(places) // config.files] for number in range(config.files)]
+    else:  # by hash: the same on every machine, and with more files the same ones and others
+        order = lambda place: hashlib.sha256(f"{config.seed}/{place}".encode()).digest()
+        picked = sorted(sorted(places, key=order)[: config.files])
+    return [paths[place] for place in picked]
+
+
+def fetch_all(
+    wanted: dict[str, Path], config: CommonCrawlPages, patience: Patience, progress: Callable[[str], None]
+) -> None:
+    """Brings every address to its place, `config.downloads` at once; `progress` is called by this thread alone.
+
+    A file that the server does not have does not keep the others from coming; any other failure stops them, for it is
+    the network's or the disk's. Raises InputError that says how much is kept.
+    """
+    missing = {url: place for url, place in wanted.items() if not place.is_file()}
+    news: queue.SimpleQueue[tuple[Path | None, str | BaseException | None]] = queue.SimpleQueue()
+    client = Client(patience, lambda line: news.put((None, line)))
+    client.waiting_files = len(missing)
+    jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
+    for job in missing.items():
+        jobs.put(job)
+
+    def work() -> None:
+        while True:
+            try:
+                url, place = jobs.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                fetch_file(url, place, client)
+                news.put((place, None))
+            except StoppedError:
+                return
+            except BaseException as error:
+                news.put((place, error))
+
+    # Daemons: a thread that waits for a silent server must not keep the process from ending.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(config.downloads, len(missing)))]
+    for thread in threads:
+        thread.start()
+    try:
+        absent = await_all(len(missing), len(wanted), news, client, progress)
+    finally:
+        client.stop.set()
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if absent:
+        raise InputError(
+            f"{len(absent)} of {len(wanted)} files are not on the server, the others are here and kept:\n"
+            + "\n".join(f"  {error}" for error in absent)
+            + "\nTry again later by the same command, or choose other files (pages.common_crawl.first_file, choice)."
+        )
+
+
+def await_all(
+    missing: int,
+    wanted: int,
+    news: "queue.SimpleQueue[tuple[Path | None, str | BaseException | None]]",
+    client: Client,
+    progress: Callable[[str], None],
+) -> list[NotThereError]:
+    """Waits for `missing` files of `wanted`, and tells how far they are. The errors of those that do not exist.
+
+    Raises any other error as it comes.
+    """
+    absent: list[NotThereError] = []
+    ended, began, next_news = 0, time.monotonic(), time.monotonic() + SECONDS_BETWEEN_NEWS
+    while ended < missing:
+        try:
+            place, what = news.get(timeout=max(0.01, next_news - time.monotonic()))
+        except queue.Empty:
+            place, what = None, "fetching"
+            next_news = time.monotonic() + SECONDS_BETWEEN_NEWS
+        ended += place is not None
+        if isinstance(what, NotThereError):
+            absent.append(what)
+        elif isinstance(what, BaseException):
+            raise what
+        seconds = max(time.monotonic() - began, 1e-3)
+        told = f"{client.received / 1e6:,.1f} MB, {client.received / 1e6 / seconds:,.1f} MB/s"
+        here = f"{wanted - missing + ended - len(absent)} of {wanted} files"
+        if place and not absent:
+            progress(f"{place.name} is here; {here}, {told}")
+        else:
+            progress(str(what) if what != "fetching" else f"{here}, {told}")
+    return absent

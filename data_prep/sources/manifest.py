@@ -1,0 +1,143 @@
+"""pages/manifest.json: the list of input files, by which the next stage finds what this one brought.
+
+    {"files": [{"path", "name", "kind", "bytes", "pages"}, …], …}
+
+"path" is relative to the run folder where the file lies in there. Documents call their file by "name", wherever it
+lies. "pages" is null where counting would mean reading. A file of a dataset is a range of its rows, and has "rows",
+"split" and "text_field" besides; a table has "text_field".
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from data_prep.files import writing
+from lm.errors import InputError
+
+MANIFEST = "pages/manifest.json"
+Kind = Literal["warc", "wet", "table", "tfds"]
+NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One unit of work: a file, or a range of rows of a dataset. Light, so that it may travel to workers."""
+
+    path: Path
+    """Where it lies; of a dataset, the folder with its dataset_info.json."""
+    name: str
+    """What documents call it: the same wherever it lies."""
+    kind: Kind
+    """How it is read: warc and wet by data_prep.warc, table and tfds by data_prep.sources.read_documents."""
+    bytes: int
+    """Its size; of a dataset, that of all files of the split, whatever the range."""
+    pages: int | None = None
+    """How many pages or texts it holds, None where that is not known."""
+    rows: tuple[int, int] | None = None
+    """Of a dataset: first row of the split, and the one after the last."""
+    split: str = ""
+    """Of a dataset: its split."""
+    text_field: str = "text"
+    """Of a table or dataset: what holds the text; a dot goes into a nested field."""
+
+    def entry(self, run: Path) -> dict:
+        """Its entry in the manifest of the run folder `run`."""
+        inside = self.path.is_relative_to(run)
+        entry: dict[str, object] = {
+            "path": self.path.relative_to(run).as_posix() if inside else str(self.path),
+            "name": self.name,
+            "kind": self.kind,
+            "bytes": self.bytes,
+            "pages": self.pages,
+        }
+        if self.kind == "tfds" and self.rows:
+            entry |= {"rows": list(self.rows), "split": self.split}
+        return entry | ({"text_field": self.text_field} if self.kind in ("table", "tfds") else {})
+
+
+def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
+    """Writes run/pages/manifest.json, which is returned; `facts` stand beside the files."""
+    manifest: dict[str, list] = {"files": [file.entry(run) for file in files], **facts}
+    path = run / MANIFEST
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
+
+
+def input_files(workdir: Path) -> list[InputFile]:
+    """The input files of a run, in the manifest's order.
+
+    Raises InputError when the manifest or a file is missing, or a file has another size than when it was listed.
+    """
+    files = manifest_files(workdir)
+    sizes: dict[tuple[Path, str], int] = {}  # a dataset has many entries, but is measured once
+    for file in files:
+        key = file.path, file.split
+        if key not in sizes:
+            sizes[key] = size_of(file, workdir)
+        if sizes[key] != file.bytes:
+            raise InputError(
+                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Bring it back as it "
+                "was, or fetch the pages again."
+            )
+    return files
+
+
+def size_of(file: InputFile, workdir: Path) -> int:
+    if file.kind == "tfds":
+        from data_prep.sources.tfds import split_bytes
+
+        return split_bytes(file.path, file.split)
+    if not file.path.is_file():
+        raise InputError(
+            f"{file.path} stands in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
+        )
+    return file.path.stat().st_size
+
+
+def warc_files(workdir: Path) -> list[Path]:
+    """The WARC files of a run, in the manifest's order. Raises InputError as `input_files`, and for other kinds."""
+    files = input_files(workdir)
+    for file in files:
+        if file.kind != "warc":
+            raise InputError(f"{file.path} is of kind {file.kind!r}, but WARC files are needed here.")
+    return [file.path for file in files]
+
+
+def warc_names(workdir: Path) -> list[str]:
+    """What documents call the files of `warc_files`, in the same order. Raises InputError without a whole manifest."""
+    return [file.name for file in manifest_files(workdir)]
+
+
+def manifest_files(workdir: Path) -> list[InputFile]:
+    """The entries of the manifest, whether or not the files are there. Raises InputError when it cannot be read."""
+    manifest = workdir / MANIFEST
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        wrong = [key for entry in entries for key, kind in NEEDED.items() if not isinstance(entry.get(key), kind)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir {workdir}"
+        ) from error
+    wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in get_args(Kind)]
+    if wrong:
+        raise InputError(
+            f"A file in {manifest} has no {wrong[0]}, or one of another version of this program. Fetch the pages "
+            f"again: rm {workdir / 'stages/pages.json'}"
+        )
+    return [
+        InputFile(
+            path=workdir / entry["path"],  # an absolute path stays as it is
+            name=entry["name"],
+            kind=entry["kind"],
+            bytes=entry["bytes"],
+            pages=entry.get("pages"),
+            rows=(entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
+            split=entry.get("split", ""),
+            text_field=entry.get("text_field", "text"),
+        )
+        for entry in entries
+    ]

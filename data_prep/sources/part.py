@@ -1,0 +1,64 @@
+"""A file in the making: beside its place as NAME.part, while NAME.part.json tells which version of it that is."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a server tells of a file to know it again; None where it does not tell."""
+
+    length: int | None
+    etag: str | None
+    modified: str | None
+
+    def like(self, other: "Version") -> bool:
+        """Whether nothing that both tell differs."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return all(a is None or b is None or a == b for a, b in pairs)
+
+    @property
+    def condition(self) -> str | None:
+        """What If-Range takes: a strong ETag, else a date."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+
+class Part:
+    """A file in the making: the bytes that have come, and the version that they are of."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.bytes = path.with_name(path.name + ".part")
+        self.note = path.with_name(path.name + ".part.json")
+
+    @property
+    def size(self) -> int:
+        return self.bytes.stat().st_size if self.bytes.is_file() else 0
+
+    def version(self) -> Version | None:
+        """That of the bytes here; None when there are none that a download can go on from."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            version = Version(**json.loads(self.note.read_text(encoding="utf-8")))
+            if self.size and (version.length is None or self.size <= version.length):
+                return version
+        return None
+
+    def begin(self, version: Version) -> None:
+        """Empties the part for another version. The bytes go first: a note never stands beside those of another."""
+        self.discard()
+        self.bytes.write_bytes(b"")
+        self.note.write_text(json.dumps(dataclasses.asdict(version)), encoding="utf-8")
+
+    def discard(self) -> None:
+        self.bytes.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def appear(self) -> None:
+        with self.bytes.open("rb") as file:
+            os.fsync(file.fileno())
+        self.bytes.replace(self.path)
+        self.note.unlink(missing_ok=True)

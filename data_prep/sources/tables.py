@@ -1,0 +1,151 @@
+"""Tables of texts to Documents, as a stream: Parquet with FineWeb's columns, and JSONL as it lies, gzip or zstd."""
+
+import contextlib
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from data_prep.documents import Document
+from data_prep.sources.columns import (
+    MAX_TEXT_BYTES,
+    NAMES,
+    DeadLetter,
+    NoDocumentError,
+    document_of,
+)
+from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning
+from lm.errors import InputError
+
+ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
+MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
+PIECE = 1 << 20
+BOM = b"\xef\xbb\xbf"
+
+
+def read_table(
+    path: Path,
+    *,
+    name: str | None = None,
+    dump: str = "",
+    text_field: str = "text",
+    on_dead_letter: Callable[[DeadLetter], None] | None = None,
+) -> Iterator[Document]:
+    """The documents of a table, in its order; how columns are found and filled is told in columns.py.
+
+    `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
+    object and damaged places are handed to `on_dead_letter` and passed over. The format is told by the first bytes, not
+    by the name. Raises InputError when the file cannot be read, has no column `text_field` or holds nothing but damage.
+    """
+    path, called = Path(path), name or Path(path).name
+    begin = beginning(path)
+
+    def bury(number: int, place: str, reason: str, detail: str = "") -> None:
+        if on_dead_letter:
+            on_dead_letter(DeadLetter(number, reason, detail, called, place))
+
+    rows = parquet_rows(path, text_field, bury) if begin.startswith(PARQUET) else json_rows(path, begin, bury)
+    for number, place, row in rows:
+        try:
+            yield document_of(row, number, name=called, dump=dump, text_field=text_field)
+        except NoDocumentError as error:
+            bury(number, place, error.reason, error.detail)
+
+
+def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(row, its place in words, {column: value}) of the columns that a document is made of, a row group in memory."""
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
+    with file:
+        columns = [column.path for column in file.schema]  # of leaves: "metadata.url"
+        usable = {text_field, *(key for keys in NAMES.values() for key in keys)}
+        wanted = [column for column in columns if column in usable or column.split(".")[0] in usable]
+        if not any(column == text_field or column.startswith(text_field + ".") for column in columns):
+            names = ", ".join(file.schema_arrow.names)
+            raise InputError(
+                f"{path} has no column {text_field!r}, but: {names}. Name the one with the text by pages.text_field."
+            )
+        start = damaged = 0
+        for group in range(file.num_row_groups):
+            number = start
+            try:
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=wanted):
+                    for row in batch.to_pylist():
+                        yield number, f"row {number}", row
+                        number += 1
+            except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+                damaged += 1
+                bury(number, f"row group {group}, from row {number} on", "damaged", str(error))
+            start += file.metadata.row_group(group).num_rows
+        if damaged == file.num_row_groups and damaged:
+            raise InputError(f"{path}: every row group is damaged. Bring it anew, or leave it out.")
+
+
+def json_rows(path: Path, begin: bytes, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(line from 0, its place in words, {key: value}) of every line with a JSON object; empty ones are passed over."""
+    number, found = -1, False
+    try:
+        for number, line in enumerate(lines_of(path, begin)):
+            place = f"line {number + 1}"
+            if line is None:
+                bury(number, place, "too_long", f"more than {MAX_LINE_BYTES:,} bytes")
+                continue
+            if not line.strip():
+                continue
+            try:
+                row = json.loads((line.removeprefix(BOM) if number == 0 else line).decode())
+            except UnicodeDecodeError as error:
+                bury(number, place, "not_utf8", str(error))
+            except (ValueError, RecursionError) as error:
+                bury(number, place, "not_json", str(error))
+            else:
+                if isinstance(row, dict):
+                    found = True
+                    yield number, place, row
+                else:
+                    bury(number, place, "not_an_object", type(row).__name__)
+    except (OSError, EOFError, zlib.error) as error:
+        if not found:
+            raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
+        bury(number + 1, f"after line {number + 1}", "damaged", f"{error}; what follows is lost")
+
+
+def lines_of(path: Path, begin: bytes) -> Iterator[bytes | None]:
+    """The lines of a file, without their ends; None for one of more than MAX_LINE_BYTES."""
+    with unpacked(path, begin) as file:
+        waiting: list[bytes] = []
+        length = 0
+        while piece := file.read(PIECE):
+            *ended, rest = piece.split(b"\n")
+            for end in ended:
+                length += len(end)
+                yield b"".join([*waiting, end]) if length <= MAX_LINE_BYTES else None
+                waiting, length = [], 0
+            length += len(rest)
+            if length <= MAX_LINE_BYTES:
+                waiting.append(rest)
+            else:
+                waiting.clear()
+        if length:
+            yield b"".join(waiting) if length <= MAX_LINE_BYTES else None
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, begin: bytes) -> Generator[IO[bytes] | pa.NativeFile]:
+    if begin.startswith(GZIP):
+        with gzip.open(path) as file:
+            yield file
+    elif begin.startswith(ZSTD):  # Arrow's reader, unlike zstandard's, notices a file that ends too early
+        with pa.input_stream(str(path), compression="zstd") as file:
+            yield file
+    else:
+        with path.open("rb") as file:
+            yield file

@@ -1,0 +1,191 @@
+"""Text datasets of tensorflow-datasets, read without TensorFlow: those stored as ArrayRecord, in ranges of rows."""
+
+import re
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.config.pages import TfdsPages
+from data_prep.documents import Document
+from data_prep.sources.columns import DeadLetter, NoDocumentError, document_of, lookup
+from data_prep.sources.manifest import InputFile
+from lm.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.+=-]+)?:\d+\.\d+\.\d+")
+INFO = "dataset_info.json"
+ROWS_AT_ONCE = 256
+
+
+def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
+    """The dataset's split in ranges of `rows_per_file` rows, prepared first where it is named and not there.
+
+    Raises UsageError for a name, split or feature that is none, InputError when the dataset cannot be had.
+    """
+    builder = opened(config, progress)
+    source = source_of(builder, config.split)
+    if not len(source):
+        raise InputError(f"The split {config.split!r} of {builder.info.full_name} is empty. Name another.")
+    with library_errors(f"{builder.info.full_name} cannot be read"):
+        first = source[0]
+    if not isinstance(value := lookup(nested(first), text_field), (bytes, str)):
+        what = "has no feature" if value is None else f"is no text, but {type(value).__name__}, in"
+        raise UsageError(
+            f"{builder.info.full_name} {what} {text_field!r}; its features are {', '.join(map(repr, sorted(first)))}. "
+            "Name the one with the text by pages.text_field."
+        )
+    folder = Path(builder.data_dir).absolute()
+    size, stops = split_bytes(folder, config.split), range(0, len(source), config.rows_per_file)
+    progress(f"{builder.info.full_name}, {config.split}: {len(source):,} rows in {len(stops)} parts")
+    return [
+        InputFile(
+            path=folder,
+            name=f"{builder.info.full_name}/{config.split}/{number:05d}",
+            kind="tfds",
+            bytes=size,
+            pages=min(start + config.rows_per_file, len(source)) - start,
+            rows=(start, min(start + config.rows_per_file, len(source))),
+            split=config.split,
+            text_field=text_field,
+        )
+        for number, start in enumerate(stops)
+    ]
+
+
+def read_tfds(
+    folder: Path | str,
+    split: str,
+    rows: tuple[int, int] | None = None,
+    *,
+    name: str | None = None,
+    dump: str = "",
+    text_field: str = "text",
+    on_dead_letter: Callable[[DeadLetter], None] | None = None,
+) -> Iterator[Document]:
+    """The documents in `rows` (first, one after the last; None: all) of a split of the prepared dataset in `folder`.
+
+    How features become columns is told in columns.py. The number in a generated id is the row's in the split, and
+    `name` (default: the dataset's full name and the split) comes before it. Rows without a usable text are handed to
+    `on_dead_letter` and passed over. Raises InputError when the dataset cannot be read.
+    """
+    builder = builder_in(folder)
+    source = source_of(builder, split)
+    start, stop = rows or (0, len(source))
+    if not 0 <= start <= stop <= len(source):
+        raise InputError(
+            f"{folder} has {len(source)} rows in {split}, not those from {start} to {stop}. Fetch it anew."
+        )
+    called = name or f"{builder.info.full_name}/{split}"
+    for begin in range(start, stop, ROWS_AT_ONCE):
+        numbers = list(range(begin, min(begin + ROWS_AT_ONCE, stop)))
+        with library_errors(f"{folder}: rows {begin} to {numbers[-1]} cannot be read"):
+            examples = source.__getitems__(numbers)
+        for number, example in zip(numbers, examples, strict=True):
+            try:
+                yield document_of(nested(example), number, name=called, dump=dump, text_field=text_field)
+            except NoDocumentError as error:
+                if on_dead_letter:
+                    on_dead_letter(DeadLetter(number, error.reason, error.detail, called, f"row {number}"))
+
+
+def nested(value: Any) -> Any:
+    """An example with numpy's scalars as Python's own."""
+    if isinstance(value, dict):
+        return {key: nested(item) for key, item in value.items()}
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
+def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.DatasetBuilder":
+    """The builder of a prepared dataset: of the folder that is named, or of the name, prepared if need be."""
+    folder = Path(config.dataset).expanduser()
+    if (folder / INFO).is_file():
+        return builder_in(folder)
+    if not NAME.fullmatch(config.dataset):
+        raise UsageError(
+            f"pages.tfds.dataset is {config.dataset!r}: neither a folder with {INFO} in it, nor a name with its "
+            "version, as ag_news_subset:1.0.0 and wikipedia/20230601.en:1.0.0 are."
+        )
+    with library_errors(f"{config.dataset} cannot be had"):
+        import tensorflow_datasets as tfds
+    prepared = folder_of_name(config, tfds)
+    if (prepared / INFO).is_file():
+        return builder_in(prepared)
+    data_dir = str(Path(config.data_dir).expanduser()) if config.data_dir else None
+    progress(f"{config.dataset} is not in {prepared}: tensorflow-datasets prepares it")
+    with library_errors(f"{config.dataset} cannot be prepared"):
+        builder = tfds.builder(config.dataset, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()  # ty: ignore[missing-argument]
+        return builder
+
+
+def folder_of_name(config: TfdsPages, tfds: Any) -> Path:
+    """Where tensorflow-datasets keeps the dataset of this name once it is prepared."""
+    name, _, version = config.dataset.partition(":")
+    return Path(config.data_dir or str(tfds.core.constants.DATA_DIR)).expanduser() / name / version
+
+
+def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
+    with library_errors(f"{folder} holds no dataset that tensorflow-datasets can read"):
+        import tensorflow_datasets as tfds
+
+        return tfds.builder_from_directory(folder)
+
+
+def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":
+    """The split with random access. Raises UsageError when there is no such split, InputError for another format."""
+    known = ", ".join(sorted(builder.info.splits))
+    if re.split(r"[\[+]", split)[0].strip() not in builder.info.splits:
+        raise UsageError(
+            f"pages.tfds.split is {split!r}, but {builder.info.full_name} has: {known or 'none'}. Name one of them."
+        )
+    try:
+        with quiet():
+            return builder.as_data_source(split=split)
+    except NotImplementedError as error:
+        raise InputError(
+            f"{builder.info.full_name} in {builder.data_dir} is stored as {builder.info.file_format}, which needs "
+            "TensorFlow. Convert it to array_record (python -m tensorflow_datasets.scripts.convert_format --help), or "
+            "have it prepared in another folder (pages.tfds.data_dir)."
+        ) from error
+    except Exception as error:
+        raise UsageError(f"pages.tfds.split is {split!r}, which cannot be read: {error}. It has: {known}.") from error
+
+
+def split_bytes(folder: Path, split: str) -> int:
+    """Bytes of the files that the split's rows lie in. Raises InputError when one is gone."""
+    builder = builder_in(folder)
+    source_of(builder, split)
+    files = [Path(instruction.filename) for instruction in builder.info.splits[split].file_instructions]
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path} of {builder.info.full_name} is gone. Bring it back, or prepare the dataset anew.")
+    return sum(path.stat().st_size for path in dict.fromkeys(files))
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """The library still uses names of protobuf that warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def library_errors(what: str) -> Generator[None]:
+    """Raises InputError, which begins with `what`, for whatever the library raises: it has no error of its own."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{what}: {error}. Install what it needs: pip install tensorflow-datasets importlib-resources, and what is "
+            "named when a dataset is prepared."
+        ) from error
+    except Exception as error:
+        raise InputError(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,143 @@
+"""What the rules say of rows of texts/, by their stored values alone: many rows at once, and no text is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.config import DocumentsConfig
+from data_prep.documents import STAGES
+from data_prep.parquet import read_batches
+from data_prep.quality.rules import rules_of
+from data_prep.texts import QUALITY_SCORE
+
+LANGUAGE_SCORE = "language_score"
+COLUMNS = ("stage", "reason", "language", LANGUAGE_SCORE)
+"""What is needed beside the columns of values."""
+AFTER_C4 = frozenset(STAGES[STAGES.index("c4") + 1 :])
+NO_LINES = "c4", "c4_no_lines"
+"""C4's rules leave no line of the text: a rule without a threshold, the last of its stage."""
+ROWS_AT_ONCE = 50_000
+
+Verdict = tuple[str, str] | None
+"""(stage, reason) of what is dropped, None of what passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A line drawn through one stored value: what lies on the wrong side of it is dropped."""
+
+    stage: str
+    reason: str
+    signal: str
+    """The column of texts/ that holds the value."""
+    drops: Literal["below", "at most", "above"]
+    """What is dropped: what is there."""
+    value: float
+    option: str
+    """Its place in the config, for example "documents.fineweb.max_short_lines"."""
+
+    def breaks(self, values: np.ndarray) -> np.ndarray:
+        """(rows,) bool; never where there is no value (NaN)."""
+        match self.drops:
+            case "below":
+                return values < self.value
+            case "at most":
+                return values <= self.value
+            case "above":
+                return values > self.value
+
+
+def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
+    """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality model's, None
+    while it is not known (score_threshold.py)."""
+    score = config.language.min_score
+    found = [
+        Threshold("language", "low_language_score", LANGUAGE_SCORE, "at most", score, "documents.language.min_score")
+    ]
+    for rule in rules_of(config):
+        place = "" if rule.place is None else f"[{rule.place}]"
+        option = f"documents.{rule.stage}.{rule.option}{place}"
+        found.append(Threshold(rule.stage, rule.reason, rule.signal, rule.drops, rule.threshold(config), option))
+    if min_quality is not None:
+        option = "documents.model_quality.keep_share"
+        found.append(Threshold("model_quality", "low_quality_score", QUALITY_SCORE, "below", min_quality, option))
+    return tuple(found)
+
+
+def columns_needed(config: DocumentsConfig) -> list[str]:
+    """The columns of texts/ that `verdicts` and `values_of` read."""
+    signals = dict.fromkeys(rule.signal for rule in rules_of(config))
+    return [*COLUMNS, *signals, *([QUALITY_SCORE] if "model_quality" in config.steps else [])]
+
+
+def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
+    """{signal: (rows,) float64} of the values that a line is drawn through; NaN for rows without a text."""
+    values = {signal: column(rows, signal) for signal in dict.fromkeys(one.signal for one in thresholds)}
+    has_text = column_is_null(rows, "stage")
+    values[LANGUAGE_SCORE] = np.where(has_text, values[LANGUAGE_SCORE], np.nan)
+    return values
+
+
+def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
+    """The verdict on each row, by the first rule that it breaks: language, then the rules in use, in their order, then
+    the quality model's score, which must be at least `min_quality` where that is given."""
+    thresholds = thresholds_of(config, min_quality)
+    values = values_of(rows, thresholds)
+    names: list[Verdict] = [None]
+    first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
+    for verdict, broken in checks(rows, values, thresholds, config):
+        first[broken & (first == 0)] = len(names)
+        names.append(verdict)
+    found = [names[index] for index in first.tolist()]
+    for row in np.flatnonzero(~column_is_null(rows, "stage")).tolist():  # what never had a text
+        found[row] = rows["stage"][row].as_py(), rows["reason"][row].as_py()
+    return found
+
+
+def checks(
+    rows: pa.RecordBatch | pa.Table,
+    values: dict[str, np.ndarray],
+    thresholds: tuple[Threshold, ...],
+    config: DocumentsConfig,
+) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
+    cleaned = "c4" in config.steps
+    for threshold in thresholds:
+        if cleaned and threshold.stage in AFTER_C4:
+            yield NO_LINES, values["c4_sentences"] == 0  # every line is a sentence or more
+            cleaned = False
+        yield (threshold.stage, threshold.reason), threshold.breaks(values[threshold.signal])
+        if threshold.stage == "language" and config.language.languages:
+            wanted = frozenset(config.language.languages)
+            others = (language not in wanted for language in rows["language"].to_pylist())
+            yield ("language", "other_language"), np.fromiter(others, bool, rows.num_rows)
+    if cleaned:
+        yield NO_LINES, values["c4_sentences"] == 0
+
+
+def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
+    """(rows,) float64; NaN, with which every comparison fails, for null."""
+    return rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def column_is_null(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
+    return rows[name].is_null().to_numpy(zero_copy_only=False)
+
+
+def read_measured(texts: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Columns of one file of texts/, ROWS_AT_ONCE rows at a time: they hold no text, and so many take little memory.
+
+    Raises InputError as `read_batches`.
+    """
+    waiting: list[pa.RecordBatch] = []
+    for batch in read_batches(texts, columns):
+        waiting.append(batch)
+        if sum(one.num_rows for one in waiting) >= ROWS_AT_ONCE:
+            yield pa.Table.from_batches(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting).combine_chunks()

@@ -1,0 +1,13 @@
+"""What can be wrong at a place of a WARC file: the stable names that a Damage gives as its reason."""
+
+DAMAGED_MEMBER = "damaged_gzip_member"  # or zstd frame
+CUT_OFF = "cut_off"
+NO_RECORD = "no_record_here"
+BAD_WARC_HEADER = "bad_warc_header"
+WRONG_LENGTH = "wrong_content_length"
+TOO_LARGE = "record_too_large"
+WRONG_BLOCK = "wrong_block_digest"
+WRONG_PAYLOAD = "wrong_payload_digest"
+BAD_HTTP_HEADER = "bad_http_header"
+UNDECODABLE = "undecodable_body"
+SEGMENTED = "segmented_record"

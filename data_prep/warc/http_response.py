@@ -1,0 +1,203 @@
+"""HTTP responses as archives hold them: the head parsed, transfer and content codings removed, within bounds.
+
+An archive may have stored a body decoded and its headers as they came. So a body that is not coded as they say from its
+first byte on, and looks like markup, is taken as it is.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from isal import isal_zlib
+
+from data_prep.warc.byte_sources import GZIP, STEP
+from data_prep.warc.headers import Headers, end_of_head
+from data_prep.warc.members import ZSTD_PIECE, IsalError
+
+STATUS = re.compile(rb"HTTP/\d+(?:\.\d+)?[ \t]+(\d{3})(?!\d)")
+CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
+MAX_CHUNKS = 1_000_000  # a chunk of one byte costs as much time as one of a thousand
+MAX_CODINGS = 8
+MAX_MEMBERS = 16  # of gzip, in one body
+MAX_ZSTD_WINDOW = 8 << 20  # bytes: what a browser must allow (RFC 9659)
+
+
+class UndecodableError(Exception):
+    """A body that is not what its headers say."""
+
+
+class BodyTooLargeError(Exception):
+    """A body that decodes to more than the limit."""
+
+
+class Response(NamedTuple):
+    """The head of an HTTP response."""
+
+    status: int
+    headers: Headers
+    size: int
+    """Bytes of the head: where the body begins."""
+
+    @property
+    def media_type(self) -> str:
+        """The type in Content-Type, in lower case, without its parameters."""
+        return self.headers.get(b"content-type").partition(";")[0].strip().lower()
+
+
+def parse_response(block: bytes) -> Response | None:
+    """The head of the response that `block` begins with; None if it begins with none."""
+    status, size = STATUS.match(block), end_of_head(block)
+    return None if status is None or size < 0 else Response(int(status[1]), Headers(block[:size]), size)
+
+
+def decode_body(body: bytes, response: Response, limit: int, whole: bool) -> tuple[bytes, bytes]:
+    """The body without its transfer coding, and without its content codings either.
+
+    Raises BodyTooLargeError above `limit` bytes, and UndecodableError, unless not `whole`, where it ends too soon: the
+    crawler says that it stopped in the midst.
+    """
+    if response.headers.get(b"transfer-encoding").lower().endswith("chunked"):
+        body = dechunk(body, whole)
+    written = response.headers.get(b"content-encoding")
+    codings = [coding.strip().lower() for coding in written.split(",")] if written else []
+    if len(codings) > MAX_CODINGS:
+        raise UndecodableError(f"{len(codings)} content codings; {MAX_CODINGS} are removed")
+    decoded = body
+    for coding in reversed(codings):
+        decoded = remove_coding(decoded, coding, limit, whole)
+    if len(decoded) > limit:
+        raise BodyTooLargeError(f"a page of {len(decoded)} bytes; {limit} are read")
+    return body, decoded
+
+
+def dechunk(body: bytes, whole: bool) -> bytes:
+    """A body without chunked coding (RFC 9112, section 7.1). Raises UndecodableError."""
+    size_line = CHUNK_SIZE.match(body)
+    if size_line is None:
+        return body  # it was stored without
+    chunks, position = [], 0
+    while size_line is not None and len(chunks) < MAX_CHUNKS:
+        size, position = int(size_line[1], 16), size_line.end()
+        if size == 0:
+            return b"".join(chunks)
+        chunks.append(body[position : position + size])
+        position += size
+        if position > len(body):
+            break
+        position += 2 if body.startswith(b"\r\n", position) else body.startswith(b"\n", position)
+        size_line = CHUNK_SIZE.match(body, position)
+    if not whole and position >= len(body):
+        return b"".join(chunks)
+    if len(chunks) >= MAX_CHUNKS:
+        raise UndecodableError(f"more than {MAX_CHUNKS} chunks")
+    if position >= len(body):
+        raise UndecodableError(f"the last of {len(chunks)} chunks is missing or cut off")
+    raise UndecodableError(f"no chunk size after {len(chunks)} chunks, but {body[position : position + 16]!r}")
+
+
+def remove_coding(body: bytes, coding: str, limit: int, whole: bool) -> bytes:
+    """The body without one content coding. Raises UndecodableError and BodyTooLargeError."""
+    if coding in ("", "identity", "none"):
+        return body
+    decode = CODINGS.get(coding)
+    if not body:
+        return body
+    try:
+        if decode is None:
+            raise UndecodableError(f"the content coding {coding[:40]!r} is not known")
+        return decode(body, limit, whole)
+    except UndecodableError:
+        if MARKUP.match(body[:100]):
+            return body  # it was stored without
+        raise
+
+
+def gunzip(body: bytes, limit: int, whole: bool) -> bytes:
+    """Gzip members (RFC 1952) up to the first byte that begins none."""
+    pieces, size = [], 0
+    for _ in range(MAX_MEMBERS):
+        piece, body = inflate(body, limit - size, whole, isal_zlib.MAX_WBITS | 16)
+        pieces.append(piece)
+        size += len(piece)
+        if not body.startswith(GZIP):
+            return b"".join(pieces)
+    raise UndecodableError(f"more than {MAX_MEMBERS} gzip members")
+
+
+def deflate(body: bytes, limit: int, whole: bool) -> bytes:
+    """A zlib stream (RFC 1950), or, as some servers take the name, deflate alone (RFC 1951)."""
+    try:
+        return inflate(body, limit, whole, isal_zlib.MAX_WBITS)[0]
+    except UndecodableError:
+        return inflate(body, limit, whole, -isal_zlib.MAX_WBITS)[0]
+
+
+def inflate(body: bytes, limit: int, whole: bool, window_bits: int) -> tuple[bytes, bytes]:
+    """One stream of zlib's formats, and what comes after it."""
+    inflater, pieces, size = isal_zlib.decompressobj(window_bits), [], 0
+    try:
+        while not inflater.eof:
+            pieces.append(inflater.decompress(body, STEP))
+            body = inflater.unconsumed_tail
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
+            if not body and not pieces[-1] and not inflater.eof:
+                if whole:
+                    raise UndecodableError(f"it is cut off after {size} bytes")
+                break
+    except IsalError as error:
+        raise UndecodableError(f"after {size} bytes: {error}") from error
+    return b"".join(pieces), inflater.unused_data
+
+
+def unbrotli(body: bytes, limit: int, whole: bool) -> bytes:
+    """Brotli (RFC 7932)."""
+    import brotli
+
+    decompressor, pieces, size = brotli.Decompressor(), [], 0
+    try:
+        while not decompressor.is_finished():
+            pieces.append(decompressor.process(body, output_buffer_limit=STEP))
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
+            if not body and not pieces[-1] and not decompressor.is_finished():
+                if whole:
+                    raise UndecodableError(f"it is cut off after {size} bytes")
+                break
+            body = b""
+    except brotli.error as error:
+        raise UndecodableError(f"after {size} bytes: {error}") from error
+    return b"".join(pieces)
+
+
+def unzstd(body: bytes, limit: int, whole: bool) -> bytes:
+    """A zstd frame (RFC 8878), in small pieces of input: each may be 32 MB."""
+    import zstandard
+
+    inflater = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompressobj()
+    pieces, size = [], 0
+    try:
+        for start in range(0, len(body), ZSTD_PIECE):
+            pieces.append(inflater.decompress(body[start : start + ZSTD_PIECE]))
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLargeError(f"a page that decodes to more than {limit} bytes")
+            if inflater.eof:
+                break
+    except zstandard.ZstdError as error:
+        raise UndecodableError(f"after {size} bytes: {error}") from error
+    if whole and not inflater.eof:
+        raise UndecodableError(f"it is cut off after {size} bytes")
+    return b"".join(pieces)
+
+
+CODINGS: dict[str, Callable[[bytes, int, bool], bytes]] = {
+    "gzip": gunzip,
+    "x-gzip": gunzip,
+    "deflate": deflate,
+    "br": unbrotli,
+    "zstd": unzstd,
+}

@@ -1,0 +1,220 @@
+"""WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data_prep.documents import Damage, WebPage
+from data_prep.warc.byte_sources import FileBytes
+from data_prep.warc.damage import (
+    BAD_HTTP_HEADER,
+    BAD_WARC_HEADER,
+    DAMAGED_MEMBER,
+    SEGMENTED,
+    TOO_LARGE,
+    UNDECODABLE,
+    WRONG_BLOCK,
+    WRONG_PAYLOAD,
+)
+from data_prep.warc.digests import digest_holds
+from data_prep.warc.headers import Headers
+from data_prep.warc.http_response import BodyTooLargeError, UndecodableError, decode_body, parse_response
+from data_prep.warc.record import MAX_BLOCK_BYTES, MAX_HEAD_BYTES, MAX_PAGE_BYTES, Record
+from data_prep.warc.records import RecordReader
+from lm.errors import InputError
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+KEPT = "kept"
+NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML = "not_a_response", "not_http", "not_a_success", "not_html"
+NOT_A_TEXT = "not_a_text"
+USUAL_HEAD_BYTES = 8 << 10
+
+OnDamage = Callable[[Damage], None]
+
+
+class DamagedError(Exception):
+    """A record that is not passed on; `reason` is one of damage's names."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def read_pages(
+    path: Path | str, on_damage: OnDamage | None = None, counts: Counter[str] | None = None
+) -> Iterator[WebPage]:
+    """The HTML pages of one WARC file, in its order: successful responses, content and transfer codings removed.
+
+    What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
+    at the end how many records were seen, by outcome: KEPT, one of the names above for those that are no pages, or the
+    damage's reason; nothing is left out without one.
+
+    Raises InputError when the file cannot be read, or nothing in it looks like a WARC record.
+    """
+    return read(path, page_of_response, on_damage, counts)
+
+
+def read_texts(
+    path: Path | str, on_damage: OnDamage | None = None, counts: Counter[str] | None = None
+) -> Iterator[WebPage]:
+    """The texts of one WET file: its conversion records, the body UTF-8 and the type text/plain.
+
+    As `read_pages` otherwise.
+    """
+    return read(path, page_of_text, on_damage, counts)
+
+
+def read(
+    path: Path | str,
+    page_of: Callable[[Record, str], WebPage | str],
+    on_damage: OnDamage | None,
+    counts: Counter[str] | None,
+) -> Iterator[WebPage]:
+    path, seen = Path(path), Counter() if counts is None else counts
+
+    def tell(damage: Damage) -> None:
+        seen[damage.reason] += 1
+        if on_damage:
+            on_damage(damage)
+
+    try:
+        with path.open("rb", buffering=0) as file:
+            reader = RecordReader(FileBytes(file), tell)
+            for record in reader.records():
+                try:
+                    outcome = page_of(record, str(path))
+                except DamagedError as error:
+                    tell(Damage(record.offset, error.reason, error.detail))
+                    continue
+                if isinstance(outcome, str):
+                    seen[outcome] += 1
+                else:
+                    seen[KEPT] += 1
+                    yield outcome
+    except OSError as error:
+        raise InputError(
+            f"The WARC file {path} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+    if not reader.is_warc:
+        raise InputError(f"{path} holds no WARC record{REMEDIES.get(reader.lead[:4], REMEDY)}")
+
+
+REMEDY = ". Give WARC files (.warc, .warc.gz, .warc.zst); is it a web archive at all?"
+REMEDIES = {
+    b"file": ": it looks like ARC, the format before WARC. Convert it with `warcio recompress`.",
+    b"\x04\x22\x4d\x18": ": it is compressed with lz4. Uncompress it, or compress it with gzip or zstd.",
+}
+
+
+def page_of_response(record: Record, file_path: str) -> WebPage | str:
+    """The page in a response record, or the name of why it is none. Raises DamagedError.
+
+    Where the gzip member's checksum speaks for the record, no more than its head is read of what is no page.
+    """
+    if record.seal != "holds":
+        raise_unless_block_holds(record)
+    if record.kind != "response":
+        return NOT_A_RESPONSE
+    headers = record.headers
+    if not headers.get(b"content-type").lower().startswith("application/http") and record.first(5) != b"HTTP/":
+        return NOT_HTTP
+    response = parse_response(record.first(USUAL_HEAD_BYTES)) or parse_response(record.first(MAX_HEAD_BYTES))
+    if response is None:
+        raise DamagedError(BAD_HTTP_HEADER, f"the response begins with {record.first(64)!r}")
+    if not 200 <= response.status < 300:
+        return NOT_A_SUCCESS
+    if response.media_type not in HTML_TYPES:
+        return NOT_HTML
+    if headers.get(b"warc-segment-number"):
+        raise DamagedError(SEGMENTED, "the page is split over several records")
+    block = whole_block(record)
+    coded = block[response.size :]
+    try:
+        unchunked, body = decode_body(coded, response, MAX_PAGE_BYTES, whole=not headers.get(b"warc-truncated"))
+    except UndecodableError as error:
+        raise_unless_digests_hold(record, headers, coded)
+        raise DamagedError(UNDECODABLE, str(error)) from error
+    except BodyTooLargeError as error:
+        raise DamagedError(TOO_LARGE, str(error)) from error
+    raise_unless_digests_hold(record, headers, coded, unchunked, body)
+    return web_page(headers, response.headers.get(b"content-type"), body, file_path)
+
+
+def page_of_text(record: Record, file_path: str) -> WebPage | str:
+    """The text in a conversion record, as `page_of_response`."""
+    if record.seal != "holds":
+        raise_unless_block_holds(record)
+    if record.kind != "conversion":
+        return NOT_A_TEXT
+    headers = record.headers
+    if not headers.get(b"content-type").lower().startswith("text/plain"):
+        return NOT_A_TEXT
+    block = whole_block(record)
+    raise_unless_digests_hold(record, headers, block)
+    return web_page(headers, "text/plain", block, file_path)
+
+
+def whole_block(record: Record) -> bytes:
+    if record.length > MAX_BLOCK_BYTES:
+        raise DamagedError(TOO_LARGE, f"a record of {record.length} bytes; {MAX_BLOCK_BYTES} are read")
+    return record.block()
+
+
+def raise_unless_block_holds(record: Record) -> None:
+    """Of a record of whatever kind for which no gzip checksum speaks: its block digest must hold.
+
+    If it has none, nothing is known in an uncompressed file; in a member whose checksum is wrong it cannot be believed.
+    """
+    if record.kind == "request" and record.first(5) == b"HTTP/":
+        raise DamagedError(BAD_WARC_HEADER, "a request that reads as a response: the heads of two records, joined")
+    if record.length > MAX_BLOCK_BYTES:
+        return  # never passed on
+    holds = record.block_digest_holds()
+    if holds is None and record.seal == "broken":
+        raise DamagedError(DAMAGED_MEMBER, "the checksum of the gzip member is wrong, and the record has no digest")
+    if holds is False:
+        raise_wrong_block(record)
+
+
+def raise_unless_digests_hold(record: Record, headers: Headers, *payloads: bytes) -> None:
+    """The block digest must hold if there is one, else the payload digest, if there is one.
+
+    Crawlers do not agree on what a payload is: as it came, without its transfer coding, or without its content coding
+    too.
+    """
+    holds = record.block_digest_holds()
+    if holds is False:
+        raise_wrong_block(record)
+    forms = (lambda payload=payload: payload for payload in payloads)
+    if holds is None and digest_holds(headers.get(b"warc-payload-digest"), *forms) is False:
+        raise DamagedError(WRONG_PAYLOAD, f"{headers.get(b'warc-payload-digest')[:80]} is not the payload's")
+
+
+def raise_wrong_block(record: Record) -> None:
+    raise DamagedError(WRONG_BLOCK, f"{record.headers.get(b'warc-block-digest')[:80]} is not the block's")
+
+
+def web_page(headers: Headers, content_type: str, body: bytes, file_path: str) -> WebPage:
+    url, page_id = headers.get(b"warc-target-uri").strip("<>"), headers.get(b"warc-record-id")
+    if not url or not page_id:
+        raise DamagedError(BAD_WARC_HEADER, "no WARC-Target-URI" if not url else "no WARC-Record-ID")
+    return WebPage(
+        url=url,
+        id=page_id,
+        date=date_in_utc(headers.get(b"warc-date")),
+        content_type=content_type,
+        body=body,
+        file_path=file_path,
+    )
+
+
+def date_in_utc(written: str) -> str:
+    """WARC-Date in UTC, or "" when it is none."""
+    try:
+        date = datetime.fromisoformat(written)
+        if written.endswith("Z"):
+            return written
+        return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if date.tzinfo else written
+    except (ValueError, OverflowError):  # in UTC it may be before the year 1, or after 9999
+        return ""

@@ -1,0 +1,302 @@
+"""The records of a WARC file, in its order, over whatever is damaged between them.
+
+Evidence decides, place by place. A gzip member is inflated to its end, and its checksum and length compared, before any
+record of it is given out. Where no such seal holds (an uncompressed file, zstd, a member of many records whose checksum
+fails), a record must end where the next begins or its block digest must hold, and its headers must be well-formed.
+After damage, reading goes on at the next place where a record begins that is compressed as the last one was.
+
+What no checksum covers cannot be seen: in an uncompressed file an altered block without a digest, and altered WARC
+headers that are still well-formed.
+"""
+
+import re
+from collections.abc import Callable, Generator, Iterator
+
+from data_prep.documents import Damage
+from data_prep.warc.byte_sources import (
+    GZIP,
+    BrokenError,
+    FileBytes,
+    HeldBytes,
+    InflatedBytes,
+    Pattern,
+    Source,
+    search,
+)
+from data_prep.warc.damage import BAD_WARC_HEADER, CUT_OFF, NO_RECORD, TOO_LARGE
+from data_prep.warc.members import (
+    ZSTD,
+    GzipMember,
+    Member,
+    Members,
+    RescuedMember,
+    ZstdFrame,
+    scan,
+    usual_member,
+    zstd_dictionary,
+)
+from data_prep.warc.record import (
+    AFTER,
+    EMPTY_LINES,
+    MARK,
+    MAX_BLOCK_BYTES,
+    MAX_HEAD_BYTES,
+    HeaderError,
+    Record,
+    Seal,
+    record_at,
+)
+
+START = Pattern(MARK, rb"WARC/\d{1,2}\.\d{1,2}[ \t]{,9}\r?\n[A-Za-z]")
+MEMBER = Pattern(GZIP, rb"\x1f\x8b\x08[\x00-\x1f]")  # of the flags the upper bits are reserved
+FRAME = Pattern(ZSTD, re.escape(ZSTD))
+ANY = Pattern(b"", b"|".join(pattern.regex.pattern for pattern in (START, MEMBER, FRAME)))
+HOLD = MAX_BLOCK_BYTES + 2 * MAX_HEAD_BYTES
+
+
+class RecordReader:
+    """Reads the records of one file. `tell` hears of each damaged place."""
+
+    def __init__(self, file: FileBytes, tell: Callable[[Damage], None]):
+        self.file, self.tell = file, tell
+        self.is_warc = False
+        """Whether anything was seen that is a WARC record, or may have been one."""
+        self.dictionary = b""
+        """Of zstd."""
+        self.lead = b""
+        """The first bytes that are no record, inflated."""
+        self.in_vain = 0
+        """Bytes that were read for nothing. What overlaps could be so again and again: after a file's size of it, no
+        place is read twice any more."""
+
+    def records(self) -> Iterator[Record]:
+        """All records that the evidence allows."""
+        offset, pattern = 0, ANY
+        try:
+            self.dictionary, offset = zstd_dictionary(self.file)
+        except BrokenError as error:
+            self.tell(Damage(offset, error.reason, error.detail))
+        while offset < self.file.size:
+            lead = self.file.at(offset, len(MARK))
+            if lead.startswith(GZIP) and (usual := usual_member(self.file, offset)):
+                pattern = MEMBER
+                record = only_record(usual[0], len(usual[0]), offset, "holds")
+                if record is not None:
+                    self.is_warc = True
+                    yield record
+                    offset = usual[1]
+                    continue
+            if lead.startswith((GZIP, ZSTD)):
+                pattern = MEMBER if lead.startswith(GZIP) else FRAME
+                offset = yield from self._member(self._opened(offset, lead), offset, pattern)
+            elif lead == MARK:
+                pattern = START
+                offset = yield from self._records_in(self.file, offset, None, "none")
+            else:
+                self._tell_no_record(offset, lead)
+                offset = self._next(pattern, offset + 1)
+
+    def _opened(self, offset: int, lead: bytes) -> Member:
+        """The gzip member or zstd frame at `offset`, which begins with `lead`."""
+        return GzipMember(self.file, offset) if lead.startswith(GZIP) else ZstdFrame(self.file, offset, self.dictionary)
+
+    def _member_at(self, offset: int) -> Member | None:
+        """The gzip member or zstd frame at `offset`, if there is one."""
+        lead = self.file.at(offset, len(ZSTD))
+        return self._opened(offset, lead) if lead.startswith((GZIP, ZSTD)) else None
+
+    def _member(self, opened: Member, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
+        """The records in the member at `offset`, and where to go on."""
+        member = scan(opened, offset, HOLD)
+        if member.broken is not None:
+            return (yield from self._broken_member(member.broken, offset, member.end, pattern))
+        seal: Seal = "holds" if member.sealed else "none"
+        record = only_record(member.held, member.size, offset, seal)
+        if record is not None:
+            self.is_warc = True
+            yield record
+        elif len(member.held) < member.size:
+            again = Members(lambda start: self._member_at(start) if start == offset else None, offset)
+            yield from self._records_in(InflatedBytes(again), 0, offset, seal)
+        elif self._goes_on(member.end):
+            return (yield from self._stretch(offset, pattern))
+        else:
+            yield from self._records_in(HeldBytes(member.held), 0, offset, seal)
+        return member.end
+
+    def _broken_member(
+        self, broken: BrokenError, offset: int, end: int, pattern: Pattern
+    ) -> Generator[Record, None, int]:
+        """Of a member whose checksum is wrong, or that breaks off, the records that their digests prove.
+
+        If it holds one record, none: its own headers are as doubtful as the rest.
+        """
+        self.is_warc = True  # it may have been
+        if pattern is MEMBER and broken.reason != TOO_LARGE and self.in_vain <= self.file.size:
+            rescued = InflatedBytes(RescuedMember(self.file, offset))
+            if begins_with_several(rescued, offset):
+                # What was cut off is right up to there, as far as anything can tell.
+                yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
+        self.tell(Damage(offset, broken.reason, broken.detail))
+        return self._next(pattern, self._after_vain(offset, end))
+
+    def _goes_on(self, offset: int) -> bool:
+        """Whether a member at `offset` begins in the midst of a record."""
+        return self._member_at(offset) is not None and not self._begins_with(offset, MARK)
+
+    def _stretch(self, offset: int, pattern: Pattern) -> Generator[Record, None, int]:
+        """The records of members that do not begin where records do, as bgzip's, up to the end of the file."""
+        while True:
+            members = Members(self._member_at, offset)
+            source = InflatedBytes(members)
+            yield from self._records_in(source, 0, offset, "none")
+            if source.broken is None:
+                return members.end
+            self.tell(Damage(members.start, source.broken.reason, source.broken.detail))
+            offset = self._next(pattern, self._after_vain(members.start, members.end), lead=b"")
+            if offset >= self.file.size:
+                return offset
+
+    def _records_in(
+        self, source: Source, position: int, offset: int | None, seal: Seal
+    ) -> Generator[Record, None, int]:
+        """The records of `source` from `position` on, and the position where it ends or, in a file, gzip begins.
+
+        `offset` is where in the file lies what was inflated; None if the source is the file itself.
+        """
+        while True:
+            source.hold(position, AFTER)
+            lead = source.at(position, AFTER)
+            rest = lead.lstrip(b"\r\n")
+            position += len(lead) - len(rest)
+            if not rest and len(lead) < AFTER:
+                return position
+            if offset is None and rest.startswith(GZIP):
+                return position
+            place = position if offset is None else offset
+            if not rest.startswith(MARK):
+                self._tell_no_record(place, rest)
+                retry = position + 1
+            else:
+                self.is_warc = True
+                record = self._record_at(source, position, place, seal)
+                if record is None:
+                    retry = position + len(MARK)
+                elif (yield from self._proven(record)):
+                    position = record.end
+                    continue
+                else:
+                    retry = record.end if passes_by(record) else record.start
+            found = search(source, START, retry)
+            if found is None:
+                return self.file.size
+            position = found
+
+    def _tell_no_record(self, offset: int, lead: bytes) -> None:
+        self.lead = self.lead or lead
+        self.tell(Damage(offset, NO_RECORD, f"neither a record nor compressed: {lead!r}"))
+
+    def _record_at(self, source: Source, position: int, offset: int, seal: Seal) -> Record | None:
+        try:
+            return record_at(source, position, offset, seal)
+        except HeaderError as error:
+            self.tell(Damage(offset, BAD_WARC_HEADER, str(error)))
+            return None
+
+    def _proven(self, record: Record) -> Generator[Record, None, bool]:
+        """Gives the record out if it ends as it should. Returns whether its end can be trusted."""
+        if passes_by(record):  # its end comes when all of it is gone
+            yield record
+            record.source.hold(record.end, AFTER)
+        fault = record.fault_at_end()
+        if fault is not None and not self._believed(record):
+            if fault[0] != CUT_OFF or not is_broken(record):  # else the damage that cut it is told of
+                self.tell(Damage(record.offset, *fault))
+            return False
+        if not passes_by(record):
+            if record.length <= MAX_BLOCK_BYTES:
+                record.source.hold(record.start, record.length + AFTER)
+            yield record
+        return not self._may_hide_others(record)
+
+    def _may_hide_others(self, record: Record) -> bool:
+        """Whether records may lie in what should be this one's block: where bytes are missing, its end is not its own.
+
+        If it is an archive within the archive, then damage to it brings out the records in it.
+        """
+        if record.seal == "holds" or record.length > MAX_BLOCK_BYTES or self.in_vain > self.file.size:
+            return False
+        hides = record.block_digest_holds() is False
+        self.in_vain += record.length if hides else 0
+        return hides
+
+    def _believed(self, record: Record) -> bool:
+        """Whether a record after which no other begins is whole for all that: it may be the other that is damaged."""
+        may_end = record.may_end()
+        if record.length > MAX_BLOCK_BYTES:
+            return may_end
+        if self.in_vain > self.file.size:
+            return False
+        holds = record.block_digest_holds()
+        believed = may_end if holds is None else holds
+        self.in_vain += 0 if believed else record.length
+        return believed
+
+    def _after_vain(self, start: int, end: int) -> int:
+        """Where to look for the next record, when what lies from `start` to `end` could not be read."""
+        self.in_vain += end - start
+        return start + 1 if self.in_vain <= self.file.size else max(end, start + 1)
+
+    def _next(self, pattern: Pattern, start: int, lead: bytes = MARK) -> int:
+        """Where the next record or member begins that is, inflated, `lead` and more; the file's size if none does."""
+        while (found := search(self.file, pattern, start)) is not None:
+            if self._begins_with(found, lead):
+                return found
+            start = found + 1
+        return self.file.size
+
+    def _begins_with(self, offset: int, lead: bytes) -> bool:
+        """Whether what lies at `offset`, inflated where it is compressed, begins with `lead` and is not nothing."""
+        member, begun = self._member_at(offset), b""
+        if member is None:
+            return self.file.at(offset, len(lead)) == lead
+        try:
+            while len(begun) < max(1, len(lead)) and (inflated := member.read(64)):
+                begun += inflated
+        except BrokenError:
+            return False
+        return begun != b"" and begun.startswith(lead)
+
+
+def passes_by(record: Record) -> bool:
+    """Whether the record is larger than what is held of a source that only goes forward."""
+    return isinstance(record.source, InflatedBytes) and record.length > MAX_BLOCK_BYTES
+
+
+def is_broken(record: Record) -> bool:
+    """Whether the compressed data around the record is known to be damaged."""
+    return record.seal == "broken" or (isinstance(record.source, InflatedBytes) and record.source.broken is not None)
+
+
+def only_record(held: bytes, size: int, offset: int, seal: Seal) -> Record | None:
+    """The record of a sound member of `size` bytes that begins with those held, if it holds that one and no more."""
+    if not held.startswith(MARK):
+        return None
+    try:
+        record = record_at(HeldBytes(held), 0, offset, seal)
+    except HeaderError:
+        return None
+    return record if 0 <= size - record.end <= len(EMPTY_LINES) and not held[record.end :].strip() else None
+
+
+def begins_with_several(source: InflatedBytes, offset: int) -> bool:
+    """Whether the source begins with a whole record and the start of another."""
+    if source.at(0, len(MARK)) != MARK:
+        return False
+    try:
+        record = record_at(source, 0, offset, "broken")
+    except HeaderError:
+        return False
+    if record.length > MAX_BLOCK_BYTES:
+        return False
+    return source.at(record.end, AFTER).lstrip(b"\r\n").startswith(MARK)

@@ -1,0 +1,46 @@
+"""Turns web pages into texts: read, filter by address, extract, detect the language, measure what the rules ask for."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from data_prep.extraction import extract_texts
+from data_prep.parquet import rows_in
+from data_prep.progress import ProgressLine
+from data_prep.quality_model.model import model_sha256
+from data_prep.sources import input_files
+from data_prep.url_filter import prepare_lists
+from launch import fetch_pages
+from launch.command import run_stage_command
+from launch.stage import Stage
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    with ProgressLine("texts") as progress:
+        texts = extract_texts(
+            input_files(workdir), experiment.documents, out / "texts", out / "scratch", on_progress=progress
+        )
+    rows = [rows_in(path) or 0 for path in texts.glob("*.parquet")]
+    print(f"texts: {sum(rows):,} pages in {len(rows):,} files", flush=True)
+
+
+def facts(experiment: Experiment) -> dict[str, object]:
+    """What stands in files outside of the run folder: the lists of addresses, the quality model."""
+    documents = experiment.documents
+    found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
+    if "model_quality" in documents.steps:
+        found["quality model"] = model_sha256(documents.model_quality.model)
+    return found
+
+
+STAGE = Stage(
+    name="texts",
+    script="launch.extract_texts",
+    after=(fetch_pages.STAGE,),
+    settings=lambda experiment: {"documents": experiment.documents.of_texts()},
+    facts=facts,
+    make=make,
+    outputs=("texts",),
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

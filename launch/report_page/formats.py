@@ -1,0 +1,64 @@
+"""Numbers and texts as the pages write them."""
+
+import math
+import unicodedata
+
+
+def count(value: float | None) -> str:
+    """1234567 -> "1,234,567"."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def three_figures(value: float) -> str:
+    """1.234 -> "1.23", 999.9 -> "1,000"."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def value(number: float) -> str:
+    """A threshold or a measured value: 0.12 -> "0.12", 100000 -> "100,000", 0.123456 -> "0.123"."""
+    return three_figures(number) if number else "0"
+
+
+def compact(value: float | None) -> str:
+    """Three figures and a unit: 1234567 -> "1.23 M"."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= size:
+            scaled = value / (1e3 if unit == "k" else size)
+            return f"{three_figures(scaled)} {unit}"
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units: 1234567 -> "1.23 MB"."""
+    if not math.isfinite(value):
+        return "–"
+    for unit, unit_bytes in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= unit_bytes:
+            scaled = value / unit_bytes
+            return f"{three_figures(scaled)} {unit}"
+    return f"{value:.0f} B"
+
+
+def seconds(value: float) -> str:
+    """75.2 -> "1 min 15 s"."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def decimals(value: float | None, places: int = 2) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{places}f}"
+
+
+def percent(part: float, whole: float) -> str:
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.1f} %" if 0.05 <= share <= 99.95 or share in (0, 100) else ("< 0.1 %" if share < 1 else "> 99.9 %")
+
+
+def plain(text: str) -> str:
+    """`text` without what draws nothing or turns the direction of what follows: controls, formats, lone surrogates."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in text)

@@ -1,0 +1,86 @@
+"""The funnel as a page of its own: every rule with its threshold, what it dropped, and what it only just let pass."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.report import Distribution, Funnel, Reason
+from launch.report_page import charts
+from launch.report_page.charts import Bar
+from launch.report_page.distributions import columns_of, distribution_chart
+from launch.report_page.explanations import REASONS, SIGNALS, STAGES
+from launch.report_page.formats import count, decimals, percent, plain, size, value
+
+HERE = Path(__file__).parent
+
+
+def funnel_chart(funnel: Funnel) -> tuple[charts.Drawing, ...]:
+    rows = [Bar("pages read", funnel.pages_read, count(funnel.pages_read))]
+    for stage in funnel.stages:
+        left = stage.entered - stage.dropped
+        note = f"{count(left)} left · −{count(stage.dropped)} ({percent(stage.dropped, stage.entered)})"
+        rows.append(Bar(stage.stage.replace("_", " "), left, note, rest=stage.dropped))
+    kept = f"{count(funnel.documents_kept)} ({percent(funnel.documents_kept, funnel.pages_read)} of the pages)"
+    return charts.bars([*rows, Bar("documents kept", funnel.documents_kept, kept, strong=True)])
+
+
+def anchor(stage: str, reason: str) -> str:
+    """The id of a reason's place on the page: two stages may have one of the same name."""
+    return "-".join(re.sub(r"[^\w.]+", "-", name) for name in (stage, reason))
+
+
+def filters_of(funnel: Funnel) -> list[dict]:
+    """The filters that draw a line, in their order, each with its signals: charts, thresholds, what they dropped."""
+    filters: dict[str, dict] = {}
+    for distribution in funnel.distributions:
+        stage = distribution.thresholds[0].stage
+        title, sentence = STAGES.get(stage, (stage, ""))
+        one = filters.setdefault(stage, {"stage": stage, "title": title, "sentence": sentence, "signals": []})
+        one["signals"].append(signal_of(distribution, funnel.reasons))
+    return list(filters.values())
+
+
+def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
+    """A signal's name, chart and, for each of its thresholds, what it dropped and what came near."""
+    columns = columns_of(distribution)
+    by_name = {(reason.stage, reason.reason): reason for reason in reasons}
+    title, sentence = SIGNALS.get(distribution.signal, (distribution.signal, ""))
+    lines = [f"what is {one.drops} {value(one.value)} is dropped" for one in distribution.thresholds]
+    pairs = zip(distribution.thresholds, distribution.near, strict=True)
+    return {
+        "signal": distribution.signal,
+        "title": title,
+        "sentence": sentence,
+        "chart": (distribution_chart(distribution, columns),),
+        "label": f"{title}: its distribution; {', '.join(lines)}.",
+        "columns": columns,
+        "thresholds": [(one, by_name.get((one.stage, one.reason)), near) for one, near in pairs],
+    }
+
+
+def render(funnel: Funnel, name: str, note: str, back: str = "") -> str:
+    """The HTML of the page, self-contained; `back` is the address of the run's report, where there is one."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"count": count, "size": size, "decimals": decimals, "plain": plain, "value": value}
+    html = environment.get_template("funnel.html").render(
+        funnel=funnel,
+        name=name,
+        note=note,
+        back=back,
+        style=(HERE / "style.css").read_text(encoding="utf-8"),
+        percent=percent,
+        anchor=anchor,
+        stages=STAGES,
+        sentences=REASONS,
+        funnel_chart=funnel_chart(funnel),
+        filters=filters_of(funnel),
+        plain_reasons=[reason for reason in funnel.reasons if reason.threshold is None],
+        kept_bytes=funnel.extracted_bytes - sum(reason.text_bytes for reason in funnel.reasons),
+        lengths_chart=charts.histogram([(b.low, b.high, b.documents) for b in funnel.lengths], "bytes of text", True),
+    )
+    return html.encode("utf-8", "replace").decode()  # a lone surrogate in a text must not stop the report

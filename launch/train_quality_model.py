@@ -1,0 +1,54 @@
+"""Trains the quality model on two sets of documents, documents.model_quality.training.good and .other.
+
+Its folder, quality_model/ in the run folder, is what documents.model_quality.model of another run then names.
+"""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from data_prep.config import QualityTrainingConfig
+from launch.command import run_stage_command
+from launch.stage import Stage
+
+FOLDER = "quality_model"
+
+
+def training(experiment: Experiment) -> QualityTrainingConfig:
+    return experiment.documents.model_quality.training
+
+
+def training_files(experiment: Experiment) -> dict[str, object]:
+    """What the patterns match, by contents: {set: SHA-256 of each file}."""
+    from data_prep.quality_model.document_sets import document_sets
+
+    sets = document_sets(training(experiment).good, training(experiment).other)
+    return {f"files of {name}": [file.sha256 for file in files] for name, files in sets.items()}
+
+
+def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    from data_prep.quality_model.train import train_quality_model
+
+    trained = train_quality_model(training(experiment), out / FOLDER)
+    for name, counts in trained.documents.items():
+        print(f"quality model: {counts.trained:,} documents of the set {name}, {counts.held_out:,} held out")
+    if trained.held_out is None:
+        print("quality model: a set has no held-out documents, so how well it does is not known")
+    else:
+        print(
+            f"quality model: held out, balanced accuracy {trained.held_out.balanced_accuracy:.4f}, "
+            f"area under the ROC curve {trained.held_out.area_under_curve:.4f}"
+        )
+
+
+STAGE = Stage(
+    name="quality_model",
+    script="launch.train_quality_model",
+    after=(),
+    settings=lambda experiment: {"training": training(experiment)},
+    make=make,
+    outputs=(FOLDER,),
+    facts=training_files,
+)
+
+if __name__ == "__main__":
+    run_stage_command(STAGE)

@@ -1,0 +1,78 @@
+"""Do our quality rules drop the documents that DataTrove's drop?
+
+    python -m tests.bench.decisions DECISIONS.jsonl
+
+Each line is one document: {"url", "decision": "kept" or the filter's name, "reason", "text"}, as DataTrove's four
+quality filters with FineWeb's thresholds decided. Rows that were dropped before those filters are left out. Prints one
+JSON line: documents, the shares with the same verdict (kept or dropped) and the same stage, and each disagreement with
+both reasons and our value.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+from configs import fineweb_recipe as recipe
+from configs.demo import get_config
+from data_prep.config import DocumentsConfig
+from data_prep.quality.rules import broken_rule
+from data_prep.quality.signals import measure
+
+STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
+
+def fineweb_config() -> DocumentsConfig:
+    """FineWeb's four quality filters with its thresholds."""
+    return dataclasses.replace(
+        get_config().documents,
+        steps=STAGES,
+        gopher_repetition=recipe.GOPHER_REPETITION,
+        gopher_quality=recipe.GOPHER_QUALITY,
+        c4=recipe.C4,
+        fineweb=recipe.FINEWEB,
+    )
+
+
+def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, object]:
+    """What is printed, of rows that DataTrove's filters decided."""
+    same_stage, seconds = 0, 0.0
+    disagreements = []
+    for row in rows:
+        start = time.process_time()
+        values = measure(row["text"], config)
+        rule = broken_rule(values, config)
+        seconds += time.process_time() - start
+        ours = rule.stage if rule else "kept"
+        same_stage += ours == row["decision"]
+        if (ours == "kept") != (row["decision"] == "kept"):
+            theirs = row["reason"] or "kept"
+            said = {"ours": rule.reason, "value": values[rule.signal]} if rule else {"ours": "kept"}
+            disagreements.append({"url": row["url"], **said, "datatrove": theirs})
+    return {
+        "documents": len(rows),
+        "same_verdict": round(1 - len(disagreements) / len(rows), 5),
+        "same_stage": round(same_stage / len(rows), 5),
+        "documents_per_cpu_second": round(len(rows) / seconds),
+        "disagreements": disagreements,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("decisions", nargs="?", type=Path, help="JSON lines of DataTrove's decisions, with the texts")
+    decisions = parser.parse_args().decisions
+    if decisions is None or not decisions.exists():
+        print("decisions: no file of DataTrove's decisions given or found; bench/datatrove_fineweb.py writes one.")
+        return
+    with decisions.open(encoding="utf-8") as lines:
+        rows = [row for row in map(json.loads, lines) if row["decision"] in ("kept", *STAGES) and row["text"]]
+    if not rows:
+        print(f"decisions: {decisions} holds no row that a quality filter decided.")
+        return
+    print(json.dumps({"bench": "decisions", **compare(rows, fineweb_config())}, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

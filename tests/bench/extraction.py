@@ -1,0 +1,87 @@
+"""How fast main text is extracted, and by which engine; the text goes to a file that can be scored.
+
+    python -m tests.bench.extraction PAGES.warc.gz OUT.jsonl [--engine gristmill|trafilatura|resiliparse]
+        [--min-probability P]
+
+OUT.jsonl has one {"url", "text"} a line. Prints one JSON line: engine, pages, pages_per_cpu_second (reading left out,
+character sets and parsing included; the median of --repeats passes), and how many pages gave no text, by reason.
+Without arguments it reads the article pages of ../shared, where they exist, with each engine. An engine that is safe
+for smaller pages only narrows the recipe's limits.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from configs.fineweb_recipe import EXTRACT
+from data_prep.config import ExtractConfig
+from data_prep.config.extract import MAX_DEPTH, MAX_ELEMENTS
+from data_prep.documents import WebPage
+from data_prep.extract import extract_text
+from data_prep.warc import read_pages
+
+PAGES = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
+
+
+def config_for(engine: str, min_probability: float) -> ExtractConfig:
+    """The recipe's config with another engine."""
+    return dataclasses.replace(
+        EXTRACT,
+        engine=engine,
+        min_probability=min_probability,
+        max_depth=min(EXTRACT.max_depth, MAX_DEPTH[engine]),
+        max_elements=min(EXTRACT.max_elements, MAX_ELEMENTS[engine]),
+    )
+
+
+def measure(pages: list[WebPage], config: ExtractConfig, repeats: int) -> tuple[dict[str, object], list[str]]:
+    """(the row to print, the texts)."""
+    extract_text(pages[0], config)  # imports, tables
+    seconds, results = [], []
+    for _ in range(repeats):
+        started = time.process_time()
+        results = [extract_text(page, config) for page in pages]
+        seconds.append(time.process_time() - started)
+    reasons = collections.Counter(reason for _, reason in results if reason)
+    row = {
+        "bench": "extraction",
+        "engine": config.engine,
+        "pages": len(pages),
+        "pages_per_cpu_second": round(len(pages) / statistics.median(seconds), 1),
+        "no_text": dict(sorted(reasons.items())),
+    }
+    return row, [text for text, _ in results]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", type=Path, nargs="?", help="a WARC file")
+    parser.add_argument("out", type=Path, nargs="?", help="where the texts go")
+    parser.add_argument("--engine", choices=sorted(MAX_DEPTH), help=f"default: the recipe's, {EXTRACT.engine}")
+    parser.add_argument("--min-probability", type=float, default=EXTRACT.min_probability, help="of gristmill")
+    parser.add_argument("--repeats", type=int, default=1, help="passes to take the median of (default: 1)")
+    arguments = parser.parse_args()
+    path = arguments.pages or PAGES
+    if not path.exists():
+        print(f"extraction: no pages at {path}; give a WARC file")
+        sys.exit(1 if arguments.pages else 0)
+    pages = list(read_pages(path))
+    if not pages:
+        sys.exit(f"extraction: {path} holds no page")
+    engines = [arguments.engine] if arguments.engine else [EXTRACT.engine] if arguments.pages else list(MAX_DEPTH)
+    for engine in engines:
+        row, texts = measure(pages, config_for(engine, arguments.min_probability), arguments.repeats)
+        if arguments.out:
+            with arguments.out.open("w", encoding="utf-8") as out:
+                for page, text in zip(pages, texts, strict=True):
+                    out.write(json.dumps({"url": page.url, "text": text}) + "\n")
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How well and how fast English is told from 74 other languages.
+
+    python -m tests.bench.language [SENTENCES.tar.xz]
+
+The archive holds one file a language, `en.txt` and so on, one sentence a line (by default the Leipzig sentences in
+../shared). Prints one JSON line: the share of right verdicts English / not English at FineWeb's threshold, of English
+sentences over 100 characters kept, of others kept, the same for the text scored as it is, with digits and punctuation,
+as FineWeb does; and documents of 10,000 characters a second of CPU time.
+"""
+
+import argparse
+import functools
+import json
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.fineweb_recipe import LANGUAGE
+from data_prep.documents import Document
+from data_prep.language import LABEL_PREFIX, detect_language, model, reject_reason
+
+SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
+LONG = 100  # characters
+DOCUMENT_CHARACTERS, DOCUMENTS = 10_000, 100
+
+
+@functools.cache
+def labelled_sentences(archive: Path) -> list[tuple[str, str]]:
+    """(ISO 639 code, sentence) for every line of the archive that is not empty, languages in alphabetical order."""
+    sentences = []
+    with tarfile.open(archive) as opened:
+        for member in opened:  # in the archive's order: to go back is to decompress again
+            file = opened.extractfile(member) if member.name.endswith(".txt") else None
+            if file is not None:
+                lines = file.read().decode().splitlines()
+                sentences += [(Path(member.name).stem, line.strip()) for line in lines if line.strip()]
+    return sorted(sentences, key=lambda labelled: labelled[0])
+
+
+def unscored(text: str) -> Document:
+    return Document(text, "id", "dump", "", "2026-01-01T00:00:00Z", "x.warc.gz", "", 0.0)
+
+
+def kept(text: str) -> bool:
+    found = detect_language(unscored(text), LANGUAGE)
+    return reject_reason(found.language, found.language_score, LANGUAGE) is None
+
+
+def kept_as_it_is(text: str) -> bool:
+    labels, scores = model().predict(text, k=1)
+    return labels[0].removeprefix(LABEL_PREFIX) in LANGUAGE.languages and scores[0] > LANGUAGE.min_score
+
+
+def verdicts(keeps: Callable[[str], bool], sentences: list[tuple[str, str]]) -> dict[str, float]:
+    """Shares, of 1, rounded to 5 digits."""
+    english = [(keeps(text), len(text) > LONG) for label, text in sentences if label == "en"]
+    others = [keeps(text) for label, text in sentences if label != "en"]
+    long = [keep for keep, is_long in english if is_long]
+    right = sum(keep for keep, _ in english) + others.count(False)
+    shares = {
+        "accuracy": right / len(sentences),
+        "long_english_kept": sum(long) / len(long),
+        "english_kept": sum(keep for keep, _ in english) / len(english),
+        "others_kept": sum(others) / len(others),
+    }
+    return {name: round(share, 5) for name, share in shares.items()}
+
+
+def documents_per_cpu_second(sentences: list[tuple[str, str]]) -> float:
+    """Of English text, DOCUMENT_CHARACTERS each."""
+    prose = "\n".join(text for label, text in sentences if label == "en")
+    text = (prose * (DOCUMENT_CHARACTERS // len(prose) + 1))[:DOCUMENT_CHARACTERS]
+    started = time.process_time()
+    for _ in range(DOCUMENTS):
+        detect_language(unscored(text), LANGUAGE)
+    return round(DOCUMENTS / (time.process_time() - started), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", nargs="?", type=Path, default=SENTENCES)
+    archive = parser.parse_args().archive
+    if not archive.is_file():
+        print(f"language: {archive} is not there; give an archive of sentences")
+        return
+    sentences = labelled_sentences(archive)
+    result = {
+        "benchmark": "language",
+        "sentences": len(sentences),
+        "min_score": LANGUAGE.min_score,
+        **verdicts(kept, sentences),
+        "as_it_is": verdicts(kept_as_it_is, sentences),
+        "documents_per_cpu_second": documents_per_cpu_second(sentences),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

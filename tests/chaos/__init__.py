@@ -1,0 +1,1 @@
+"""Slow proofs, one JSON line a row: what is killed, cut and damaged on purpose."""

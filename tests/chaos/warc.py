@@ -1,0 +1,205 @@
+"""Damages WARC files in every way that we could think of, and asks what the reader makes of it.
+
+    python -m tests.chaos.warc [--faults 300] [--fuzzed 10000] [--seed 0]
+
+Single faults on a file of 40 pages: every record that the fault does not touch comes out, no altered one does, nothing
+goes missing unsaid. FastWARC on the same copies, for comparison. Fuzzed files: no crash, no hang, and every record is
+kept, filtered or told of. Hostile files: each decided within bounds of time and memory.
+
+Prints one JSON line a row, and `N passed, N failed` last; exits with code 1 when a row failed.
+"""
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import random
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import brotli
+import zstandard
+
+from data_prep.warc import read_pages
+from tests.damaged_warcs import (
+    OK,
+    Archive,
+    Fault,
+    account_of,
+    archive_of,
+    faults_of,
+    fuzzed_file,
+    numbered_page,
+    response,
+    single_fault,
+)
+
+MB = 10**6
+MAX_SECONDS, MAX_MEMORY_MB = 2.0, 512
+FUZZ_SECONDS = 5.0  # CPU seconds of one fuzzed file: they are small
+MUST_BE_ZERO = ("lost", "altered", "miscounted")
+ZERO_IF_COMPRESSED = ("unsaid", "altered heads")
+MAX_SHARE_UNSEEN = 0.02  # of single faults in an uncompressed file: in heads, which no checksum covers
+
+
+def single_faults(folder: Path, count: int, seed: int, compressed: bool) -> dict:
+    """`count` copies with one fault each, and what the reader gets wrong about them."""
+    generator = random.Random(seed)
+    archive = archive_of([numbered_page(number, generator) for number in range(40)], compressed)
+    totals: Counter[str] = Counter()
+    path = folder / ("faulty.warc.gz" if compressed else "faulty.warc")
+    for number in range(count):
+        fault = single_fault(archive.data, random.Random(f"{seed} {number}"))
+        totals.update(faults_of(archive, fault, path))
+        totals.update(fastwarc_faults(archive, path, fault))
+    unseen = sum(totals[name] for name in ZERO_IF_COMPRESSED)
+    passed = unseen <= (0 if compressed else MAX_SHARE_UNSEEN * count) and not any(totals[n] for n in MUST_BE_ZERO)
+    return {"row": "single faults", "compressed": compressed, "copies": count, **totals, "passed": passed}
+
+
+def fastwarc_faults(archive: Archive, path: Path, fault: Fault) -> dict[str, int]:
+    """The same of FastWARC, digests checked, as its documentation has it."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    bodies = []
+    try:
+        for record in ArchiveIterator(str(path), parse_http=False, fsspec_args=False):
+            if record.record_type == WarcRecordType.response and record.verify_block_digest():
+                record.parse_http()
+                bodies.append(record.reader.read())
+    except (OSError, ValueError):
+        pass
+    known = {page.body for page in archive.pages}
+    intact = [page for page, place in zip(archive.pages, archive.places, strict=True) if not fault.hits(place)]
+    return {
+        "fastwarc_lost": sum(page.body not in bodies for page in intact),
+        "fastwarc_altered": sum(body not in known for body in bodies),
+    }
+
+
+def fuzzed_files(folder: Path, count: int, seed: int) -> dict:
+    totals: Counter[str] = Counter()
+    slowest = 0.0
+    for number in range(count):
+        begun = time.process_time()
+        totals.update(account_of(fuzzed_file(seed * 10**6 + number), folder / "fuzzed.warc"))
+        slowest = max(slowest, time.process_time() - begun)
+    passed = not any(totals.values()) and slowest <= FUZZ_SECONDS
+    return {"row": "fuzzed files", "files": count, **totals, "slowest_seconds": round(slowest, 3), "passed": passed}
+
+
+def head_of(length: int, stated: int | None = None) -> bytes:
+    """The WARC and HTTP headers of a page of `length` bytes, or of what is stated instead."""
+    empty = response(b"", OK)
+    http = empty[empty.index(b"HTTP/") :].rstrip(b"\r\n") + b"\r\n\r\n"
+    lines = empty[: empty.index(b"HTTP/")].split(b"\r\n")
+    lines = [line for line in lines if not line.startswith((b"WARC-Block", b"WARC-Payload", b"Content-Length"))]
+    lines.insert(1, b"Content-Length: %d" % (length + len(http) if stated is None else stated))
+    return b"\r\n".join(lines) + http
+
+
+def member(pieces: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
+    """One gzip member, in pieces."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def hostile_files() -> Iterator[tuple[str, Iterator[bytes] | list[bytes], str]]:
+    """Name, content, and the damage that must be told, of files that hold a good record, a monster, a good record."""
+    zeros, noise = bytes(MB), random.Random(1).randbytes(MB)
+    page = lambda body, coding: gzip.compress(response(body, OK + coding), 1)
+    encoded = "Content-Encoding: {}\r\n".format
+    yield "a 1000:1 gzip member", member([head_of(1000 * MB), *[zeros] * 1000, b"\r\n\r\n"]), "record_too_large"
+    yield (
+        "a 1000:1 zstd frame",
+        [zstandard.compress(head_of(1000 * MB) + zeros * 1000 + b"\r\n\r\n")],
+        "record_too_large",
+    )
+    yield "a 1 GB record in gzip", member([head_of(1000 * MB), *[noise] * 1000, b"\r\n\r\n"]), "record_too_large"
+    yield "a 1 GB record in gzip that says 1 TB", member([head_of(0, 10**12), *[noise] * 1000]), "cut_off"
+    yield "a 1 GB record", [head_of(1000 * MB), *[noise] * 1000, b"\r\n\r\n"], "record_too_large"
+    yield "a 1 GB record that says 1 TB", [head_of(0, 10**12), *[noise] * 1000, b"\r\n\r\n"], "cut_off"
+    yield (
+        "a 1 GB record that says 500 MB",
+        [head_of(0, 5 * 10**8), *[noise] * 1000, b"\r\n\r\n"],
+        "wrong_content_length",
+    )
+    yield "a header line of 100 MB in gzip", member([b"WARC/1.1\r\nX-A: ", *[b"a" * MB] * 100]), "bad_warc_header"
+    yield "a header line of 100 MB", [b"WARC/1.1\r\nX-A: ", *[b"a" * MB] * 100, b"\r\n\r\n"], "bad_warc_header"
+    yield "an HTTP header line of 50 MB", member([response(b"x", OK + "X-A: " + "a" * 50 * MB)]), "bad_http_header"
+    yield "a page of 200 MB in gzip", [page(b"".join(member([zeros] * 200)), encoded("gzip"))], "record_too_large"
+    yield "a page of 200 MB in Brotli", [page(brotli.compress(zeros * 200), encoded("br"))], "record_too_large"
+    yield "a page of 1 GB in zstd", [page(zstandard.compress(zeros * 1000), encoded("zstd"))], "record_too_large"
+    yield "a page of 9 M chunks", [page(b"1\r\na\r\n" * 9 * MB, "Transfer-Encoding: chunked\r\n")], "undecodable_body"
+    yield "a page of 1 M gzip members", [page(gzip.compress(b"") * MB, encoded("gzip"))], "undecodable_body"
+    yield "100 MB of empty lines", [b"\n" * 100 * MB], "no_record_here"
+    head = b"WARC/1.1\r\nWARC-Type: response\r\nWARC-Record-ID: <a:b>\r\n%sContent-Length: 60000000\r\n\r\n"
+    digest = b"WARC-Block-Digest: sha1:" + b"a" * 32 + b"\r\n"
+    yield "100,000 heads that say 60 MB", [head % b"" * 100_000, *[zeros] * 100], "wrong_content_length"
+    yield "10,000 heads with digests that say 60 MB", [head % digest * 10_000, *[zeros] * 100], "wrong_content_length"
+    yield "20,000 such heads in gzip", member([head % b"" * 20_000, *[zeros] * 200]), "wrong_content_length"
+    yield "300,000 heads of gzip", [b"\x1f\x8b\x08\0\0\0\0\0\0\3" * 300_000], "damaged_gzip_member"
+
+
+def measure(path: str, results) -> None:
+    """In a process of its own: the CPU seconds and the megabytes of reading the file, start-up counted, and what was
+    told. Linux only."""
+    counts: Counter[str] = Counter()
+    for _ in read_pages(path, counts=counts):
+        pass
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    results.put((time.process_time(), int(status["VmHWM"].split()[0]) / 1024, dict(counts)))
+
+
+def bounds(folder: Path, name: str, content, reason: str) -> dict:
+    good = archive_of([numbered_page(0, random.Random(0))], compressed=True).data
+    good = good if "gzip" in name or "page" in name else gzip.decompress(good)
+    if "zstd frame" in name:
+        good = zstandard.compress(good)
+    path = folder / "hostile.warc"
+    with path.open("wb") as file:
+        for piece in (good, *content, good):
+            file.write(piece)
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=measure, args=(str(path), results))
+    process.start()
+    seconds, memory, counts = results.get(timeout=120)
+    process.join()
+    path.unlink()
+    passed = seconds <= MAX_SECONDS and memory <= MAX_MEMORY_MB and counts["kept"] >= 2 and reason in counts
+    told = {name: count for name, count in counts.items() if name not in ("kept", "not_a_response")}
+    return {"row": name, "seconds": round(seconds, 2), "memory_mb": round(memory), **told, "passed": passed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faults", type=int, default=300, help="copies with one fault each (default: 300)")
+    parser.add_argument("--fuzzed", type=int, default=10_000, help="fuzzed files (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the faults (default: 0)")
+    arguments = parser.parse_args()
+    outcomes: Counter[bool] = Counter()
+
+    def say(row: dict) -> None:
+        outcomes[row["passed"]] += 1
+        print(json.dumps(row), flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for compressed in (True, False):
+            say(single_faults(folder, arguments.faults, arguments.seed, compressed))
+        say(fuzzed_files(folder, arguments.fuzzed, arguments.seed))
+        for hostile in hostile_files():
+            say(bounds(folder, *hostile))
+    print(f"{outcomes[True]} passed, {outcomes[False]} failed")
+    raise SystemExit(1 if outcomes[False] else 0)
+
+
+if __name__ == "__main__":
+    main()

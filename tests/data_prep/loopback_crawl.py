@@ -1,0 +1,160 @@
+"""A server on this machine for the tests, laid out as Common Crawl's, that fails in every way a network can."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+CRAWL = "CC-MAIN-2024-10"
+SEGMENT = f"crawl-data/{CRAWL}/segments/1707947473347.0"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one answer; faults of a path are used up one request after another."""
+
+    status: int | None = None
+    """Answers with this status and no file."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent besides, or instead."""
+    cut: int | None = None
+    """Ends the connection after so many bytes of the body."""
+    ignore_range: bool = False
+    """Sends the whole file where a range was asked for, or, with `shift`, another range."""
+    shift: int = 0
+    """Sends the range that begins so many bytes earlier."""
+    ignore_condition: bool = False
+    """Sends the range although If-Range names another version."""
+    told_length: int | None = None
+    """Content-Length is this, whatever is sent."""
+    chunked: bool = False
+    """Sends it chunked, without a length."""
+    extra: bytes = b""
+    """Sends this behind the file's end; with `chunked`, since else the client stops at Content-Length."""
+    replace: bytes | None = None
+    """The file is this from now on."""
+    body: bytes | None = None
+    """Sends this instead of the file, this once."""
+    stall: bool = False
+    """Sends half of the body, then nothing, until the server ends."""
+
+
+class LoopbackCrawl:
+    """Serves `files` {path: bytes}, with ETags as S3 makes them; `faults` {path: list of Fault} spoils answers."""
+
+    def __init__(self, files: dict[str, bytes]):
+        self.files = files
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.always: dict[str, Fault] = {}
+        """Faults that are never used up."""
+        self.etag = lambda data: f'"{hashlib.md5(data).hexdigest()}"'
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        """(path, headers) in the order in which they came."""
+        self.times: list[float] = []
+        """When they came, in seconds of time.monotonic."""
+        self.sent = 0
+        """Bytes of bodies."""
+        self.ended = threading.Event()
+        self.lock = threading.Lock()
+        self.url = ""
+
+    @classmethod
+    def of(cls, warcs: list[bytes], kind: str = "warc") -> "LoopbackCrawl":
+        """A crawl of these files, its list, and the list of crawls."""
+        suffix = {"warc": "warc.gz", "wet": "warc.wet.gz"}[kind]
+        paths = [f"{SEGMENT}/{kind}/CC-MAIN-20240220211055-20240221001055-{n:05d}.{suffix}" for n in range(len(warcs))]
+        served = cls(dict(zip(paths, warcs, strict=True)))
+        served.files[f"crawl-data/{CRAWL}/{kind}.paths.gz"] = gzip.compress("".join(f"{p}\n" for p in paths).encode())
+        crawls = [{"id": name} for name in ("CC-MAIN-2024-18", CRAWL, "CC-MAIN-2023-50", "CC-MAIN-2013-20")]
+        served.files["collinfo.json"] = json.dumps(crawls).encode()
+        return served
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path in self.files if "/segments/" in path]
+
+    def asked(self, path: str) -> list[dict[str, str]]:
+        """The headers of the requests for a path."""
+        return [headers for asked, headers in self.requests if asked == path]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.lstrip("/")
+        with self.lock:
+            self.requests.append((path, dict(request.headers)))
+            self.times.append(time.monotonic())
+            fault = self.faults[path].pop(0) if self.faults[path] else self.always.get(path, Fault())
+            if fault.replace is not None:
+                self.files[path] = fault.replace
+        data = self.files.get(path)
+        status = fault.status or (404 if data is None else 200)
+        if status != 200 or data is None:
+            body = b"<html>no</html>"
+            start(request, status, {"Content-Length": str(len(body)), **fault.headers})
+            request.wfile.write(body)
+            return
+        self.send_file(request, data if fault.body is None else fault.body, fault)
+
+    def send_file(self, request: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> None:
+        headers = {"ETag": self.etag(data), "Last-Modified": "Thu, 22 Feb 2024 10:00:00 GMT"}
+        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        condition = request.headers.get("If-Range")
+        fresh = fault.ignore_condition or condition in (None, *headers.values())
+        begin, status = 0, 200
+        if asked and fresh and not fault.ignore_range:
+            begin, status = int(asked[1]) - fault.shift, 206
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+            if begin >= len(data):
+                start(request, 416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"})
+                return
+        body = data[begin:]
+        told = len(body) if fault.told_length is None else fault.told_length
+        headers |= {"Transfer-Encoding": "chunked"} if fault.chunked else {"Content-Length": str(told)}
+        start(request, status, {k: v for k, v in {**headers, **fault.headers}.items() if v})
+        body = body[: len(body) // 2 if fault.stall else fault.cut] + fault.extra
+        with self.lock:
+            self.sent += len(body)
+        if fault.chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) + (b"" if fault.cut is not None else b"0\r\n\r\n")
+        request.wfile.write(body)
+        if fault.stall:
+            request.wfile.flush()
+            self.ended.wait(20)
+
+
+def start(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name, value)
+    request.end_headers()
+
+
+@contextlib.contextmanager
+def serving(crawl: LoopbackCrawl) -> Generator[LoopbackCrawl]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                crawl.answer(self)
+
+        def log_message(self, format, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        crawl.url = f"http://127.0.0.1:{server.server_port}/"
+        try:
+            yield crawl
+        finally:
+            crawl.ended.set()
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,111 @@
+"""Rows of texts/ that tests make themselves: of real texts as they are measured, or of values drawn at random."""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs import fineweb_recipe as recipe
+from data_prep.config import DocumentsConfig
+from data_prep.documents import Document
+from data_prep.funnel import COUNTED, DOUBLING
+from data_prep.texts import TEXT_SCHEMA, VALUES, values_of
+from data_prep.verdict import LANGUAGE_SCORE, thresholds_of
+from tests.data_prep.pages import PROSE, demo_config
+
+RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+CONFIG = demo_config(
+    steps=RULES,
+    workers=1,
+    model_quality=dataclasses.replace(recipe.MODEL_QUALITY, model="not asked for"),
+    personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
+)
+
+
+def text_row(document: Document, config: DocumentsConfig, stage: str | None = None, reason: str | None = None) -> dict:
+    """The row of a document; of one without a text, with the stage and the reason why there is none."""
+    size = len(document.text.encode("utf-8", "replace"))
+    row = dataclasses.asdict(document) | {"stage": None, "reason": None, "text_bytes": size}
+    if document.text:
+        return row | values_of(document.text, config)
+    return row | dict.fromkeys(VALUES) | {"stage": stage, "reason": reason}
+
+
+def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7) -> pa.Table:
+    """Writes a file of texts/ and returns what is in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
+    pq.write_table(table, path, row_group_size=rows_per_group)
+    return table
+
+
+def prose(number: int) -> str:
+    """Three lines of sentences whose words stand in no order, so that no run of words is repeated."""
+    draw, words = random.Random(number), sorted(set(PROSE.replace(",", "").replace(".", "").split()))
+    sentences = [" ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(24)]
+    return "\n".join(" ".join(sentences[start : start + 8]) for start in (0, 8, 16))
+
+
+def real_rows(config: DocumentsConfig, count: int = 60) -> list[dict]:
+    """Rows of prose and of texts that break rules, or only just do not."""
+    changes = (
+        lambda text, n: text,
+        lambda text, n: " ".join(text.split()[: 20 + 2 * n]),
+        lambda text, n: "\n".join([text, *["Read more about this here."] * (n % 9)]),
+        lambda text, n: "\n".join(f"- {part}" for part in text.split(". ")[: n % 20 + 1]),
+        lambda text, n: text.replace(".", "...") if n % 2 else text.replace(" the ", " # "),
+        lambda text, n: text + "\nLorem ipsum dolor sit amet." if n % 2 else text + "\nfunction () { return 1 }",
+        lambda text, n: "\n".join(dict.fromkeys(text.split())),  # no line of three words
+        lambda text, n: text + " Write to miller@mill.example.",
+    )
+    rows = []
+    for number in range(count):
+        text = changes[number % len(changes)](prose(number), number)
+        url = f"https://www.host-{number % 5}.example/{number}"
+        language, score = ("de" if number % 11 == 10 else "en"), 0.6 + 0.4 * (number % 7) / 6
+        document = Document(text, f"<urn:{number}>", "test", url, "2026-01-01T00:00:00Z", "x.warc.gz", language, score)
+        rows.append(text_row(document, config))
+    empty = Document("", "<urn:empty>", "test", "https://a.example/", "2026-01-01T00:00:00Z", "x.warc.gz", "", 0.0)
+    return [*rows, text_row(empty, config, "extract", "no_text")]
+
+
+def random_rows(seed: int, count: int) -> list[dict]:
+    """Rows whose values lie about the thresholds of CONFIG, often on them; some are null, some rows have no text."""
+    draw = random.Random(seed)
+    lines: dict[str, list[float]] = {}
+    for one in thresholds_of(CONFIG, 0.5):
+        lines.setdefault(one.signal, []).append(one.value)
+    rows = []
+    for number in range(count):
+        values = {
+            signal: draw_value(draw, signal, draw.choice(lines.get(signal, [0.5])))
+            for signal in (*VALUES, LANGUAGE_SCORE)
+        }
+        values[LANGUAGE_SCORE] = min(values[LANGUAGE_SCORE] or 0.9, 1.0)
+        row = {
+            "text": f"Text {number}.", "id": f"<urn:{seed}:{number}>", "dump": "test", "date": "2026-01-01T00:00:00Z",
+            "url": draw.choice(["https://www.a.example/x", "http://b.example", "", "http://["]), "file_path": "x",
+            "language": draw.choice(["en", "en", "en", "de"]), "token_count": None, "stage": None, "reason": None,
+            "text_bytes": draw.choice([1, 7, 8, 1000, 4096]), **values,
+        }  # fmt: skip
+        if draw.random() < 0.1:
+            row |= dict.fromkeys(VALUES) | {
+                "text": "", "language": "", LANGUAGE_SCORE: 0.0, "text_bytes": 0, "stage": "extract",
+                "reason": draw.choice(["no_text", "html_too_deep"]),
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def draw_value(draw: random.Random, signal: str, line: float) -> float | None:
+    if draw.random() < 0.02:
+        return None
+    if draw.random() < 0.6:  # most rows break few rules
+        kind = {"words": 500.0, "mean_word_length": 5.0, "stop_words": 5.0, "c4_sentences": 20.0}
+        low_is_good = signal not in ("words_with_letter", "terminal_punctuation_lines", "quality_score", LANGUAGE_SCORE)
+        return kind.get(signal, 0.0 if low_is_good else 0.95)
+    if signal in (*COUNTED, *DOUBLING):
+        return draw.choice([0.0, float(max(0, line + draw.randint(-1, 2)))])
+    return line if draw.random() < 0.3 else max(0.0, round(line + draw.gauss(0, 0.1), 4))

@@ -1,0 +1,118 @@
+"""The laws of the whole: what is replaced twice is as replaced once, what holds nothing comes back itself."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from configs.fineweb_recipe import PERSONAL_DATA as CONFIG
+from data_prep.pii import FINDERS, replace_personal_data
+from lm.errors import UsageError
+from tests.bench.pii import LABELLED, score
+
+ONE_OF_EACH = (
+    "Ann, 12 Main Street, Springfield, IL 62704, ann@mail.org, (212) 736-5000, from 81.2.69.160, "
+    "pays by 4012 8888 8888 1881 or GB33BUKB20201555555555."
+)
+PIECES = [
+    "a@b.de", "@", "ann.lee@mail.org", "почта@пример.рф", "81.2.69.160", "2a02:6b8::2:242", "1.2.3.4", "::", ":",
+    "+41 44 668 18 00", "(212) 736-5000", "020 7946 0018", "0041", "+", "(", ")", "phone ", "tel", " fax",
+    "4012888888881881", "4222222222222", "4012 8888 8888 1881", "378282246310005", "GB33BUKB20201555555555",
+    "GB33 BUKB 2020 1555 5555 55", "GB33", "12 Main Street", ", Springfield", ", IL 62704", "Apt. 4", "P.O. Box 12",
+    "Hauptstraße 12", "10115 Berlin", "1 A", "12", "7", "1999", "-", ".", ",", "/", " ", " ", "\n", "x",
+    "A", "ß", "联系", "\u200b", "St", "card ", "version ",
+    "\ufdd0", "\ufdef", "#", "=", CONFIG.email_placeholder, CONFIG.phone_placeholder, CONFIG.address_placeholder,
+]  # fmt: skip
+
+
+def test_each_kind_is_replaced_by_its_placeholder_and_counted():
+    text, counts = replace_personal_data(ONE_OF_EACH, CONFIG)
+    assert text == (
+        f"Ann, {CONFIG.address_placeholder}, {CONFIG.email_placeholder}, {CONFIG.phone_placeholder}, "
+        f"from {CONFIG.ip_placeholder}, pays by {CONFIG.payment_card_placeholder} or {CONFIG.iban_placeholder}."
+    )
+    assert list(counts.items()) == [(kind, 1) for kind in FINDERS]
+
+
+@pytest.mark.parametrize("kind", FINDERS)
+def test_only_the_chosen_kinds_are_looked_for(kind):
+    text, counts = replace_personal_data(ONE_OF_EACH, dataclasses.replace(CONFIG, kinds=(kind,)))
+    assert counts == {kind: 1}
+    before, after = text.split(CONFIG.placeholder(kind))
+    assert ONE_OF_EACH.startswith(before) and ONE_OF_EACH.endswith(after)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "No one at all.", "In 1999, 12 of 300.", "\ufdd0 12 \ufdef", CONFIG.email_placeholder]
+)
+def test_a_text_without_personal_data_comes_back_itself(text):
+    replaced, counts = replace_personal_data(text, CONFIG)
+    assert replaced is text
+    assert sum(counts.values()) == 0
+
+
+def test_no_kind_no_change():
+    assert replace_personal_data(ONE_OF_EACH, dataclasses.replace(CONFIG, kinds=())) == (ONE_OF_EACH, {})
+
+
+@settings(max_examples=800, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("\ufdd1a@b.de\ufdef")
+def test_replacing_twice_is_replacing_once(text):
+    once, _ = replace_personal_data(text, CONFIG)
+    twice, counts = replace_personal_data(once, CONFIG)
+    assert (twice, sum(counts.values())) == (once, 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_nothing_but_what_was_found_is_touched(text):
+    replaced, counts = replace_personal_data(text, CONFIG)
+    marks = [CONFIG.placeholder(kind) for kind in FINDERS]
+    kept = re.split("|".join(map(re.escape, marks)), replaced)
+    assert re.fullmatch(".*".join(map(re.escape, kept)), text, re.DOTALL)
+    assert sum(counts.values()) + sum(text.count(mark) for mark in marks) == len(kept) - 1
+
+
+def test_placeholders_are_taken_literally():
+    config = dataclasses.replace(CONFIG, email_placeholder=r"\1 \g<0>")
+    assert replace_personal_data("a@b.de", config)[0] == r"\1 \g<0>"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kinds": ("email", "email")}, "twice"),
+        ({"kinds": ("phone",), "phone_placeholder": " "}, "phone_placeholder is ' '"),
+        ({"phone_regions": ("us",)}, "two capital letters"),
+        ({"kinds": ("e-mail",)}, "kinds must be"),
+        ({"phone_leniency": "strict"}, "phone_leniency must be"),
+    ],
+)
+def test_impossible_configs_are_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_a_region_that_does_not_exist_is_refused():
+    with pytest.raises(UsageError, match="'QQ'"):
+        replace_personal_data("(212) 736-5000", dataclasses.replace(CONFIG, phone_regions=("QQ",)))
+
+
+@pytest.mark.skipif(not LABELLED.is_file(), reason=f"{LABELLED} is not there")
+def test_recall_and_precision_on_labelled_texts():
+    scores = score(json.loads(LABELLED.read_text(encoding="utf-8")), CONFIG)
+    recall = {kind: row["recall"] for kind, row in scores.items()}
+    for kind, wanted in {
+        "email": 0.99,
+        "ip": 0.99,
+        "payment_card": 0.95,
+        "iban": 0.95,
+        "phone": 0.90,
+        "address": 0.18,
+    }.items():
+        assert recall[kind] >= wanted, scores
+        assert scores[kind]["precision"] >= 0.99, scores

@@ -1,0 +1,96 @@
+"""Each value against its definition in plain Python, on texts of few words, so that much is repeated."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.quality import repetition
+from data_prep.quality.repetition import DUPLICATE, SIGNALS, TOP, measure, ngram_characters
+
+WORDS = st.lists(st.sampled_from(["a", "b", "cd", "efg", "h,"]), max_size=80)
+LINES = st.lists(st.sampled_from(["one", "two, three", "", "", "one "]), min_size=1, max_size=30)
+
+
+def words_of(text: str) -> list[str]:
+    return text.split()
+
+
+def plain_top(words: list[str], n: int) -> int:
+    ngrams = [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    if not ngrams:
+        return 0
+    counts = Counter(ngrams)
+    best = max(counts.values())
+    return best * len(next(ngram for ngram in ngrams if counts[ngram] == best))
+
+
+def plain_duplicates(words: list[str], n: int) -> int:
+    seen, characters, i = set(), 0, 0
+    while i + n <= len(words):
+        ngram = tuple(words[i : i + n])
+        if ngram in seen:
+            characters += sum(map(len, ngram))
+            i += n
+        else:
+            seen.add(ngram)
+            i += 1
+    return characters
+
+
+def plain_before(items: list[str]) -> list[str]:
+    return [item for i, item in enumerate(items) if item in items[:i]]
+
+
+@given(WORDS | WORDS.map(lambda words: words * 2))
+def test_ngrams(words):
+    expected = [plain_top(words, n) for n in TOP] + [plain_duplicates(words, n) for n in DUPLICATE]
+    assert ngram_characters(words) == expected
+
+
+@given(LINES.map("\n".join).filter(bool))
+def test_lines_and_paragraphs(text):
+    lines, paragraphs = re.split("\n+", text), re.split("\n{2,}", text.strip())
+    values = dict(zip(SIGNALS, measure(text, text.split()), strict=True))
+    again = plain_before(paragraphs)
+    assert values["duplicate_paragraphs"] == len(again) / len(paragraphs)
+    assert values["duplicate_paragraph_characters"] == sum(map(len, again)) / len(text)
+    again = plain_before(lines)
+    assert values["duplicate_lines"] == len(again) / len(lines)
+    assert values["duplicate_line_characters"] == sum(map(len, again)) / len(text)
+
+
+@given(WORDS.filter(bool))
+def test_shares_are_of_all_characters(words):
+    text = " ".join(words)
+    assert measure(text, words)[4:] == [characters / len(text) for characters in ngram_characters(words)]
+
+
+def test_of_equally_frequent_ngrams_the_first_counts():
+    assert ngram_characters(words_of("a b then longer words then a b and longer words"))[0] == 2 * len("a b")
+    assert ngram_characters(words_of("first pair of words"))[0] == len("first pair")
+
+
+def test_duplicates_do_not_overlap():
+    assert ngram_characters(["a"] * 12)[len(TOP)] == 10  # after the first 5-gram two more fit in, none of them twice
+
+
+def test_words_tell_ngrams_apart_not_their_letters():
+    words = words_of("1 23 4 5 6 x 12 3 4 5 6")
+    assert plain_duplicates(words, 5) == ngram_characters(words)[len(TOP)] == 0
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_texts_shorter_than_an_ngram(count):
+    words = [f"w{i}" for i in range(count)]
+    assert ngram_characters(words)[len(TOP) :] == [0] * len(DUPLICATE)
+    assert (ngram_characters(words)[2] > 0) == (count >= 4)
+
+
+@given(st.lists(st.integers(-1, 3), max_size=30))
+def test_ranks_keep_order_and_equality(numbers):
+    distinct = sorted(set(numbers))
+    assert repetition.ranks(np.array(numbers, np.int64)).tolist() == [distinct.index(number) for number in numbers]

@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import fineweb_recipe as recipe
+from data_prep.config import DocumentsConfig
+from data_prep.quality.rules import RULES, Rule, broken_rule, rules_of
+from data_prep.quality.signals import measure
+from tests.data_prep.pages import PROSE, demo_config
+
+STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+CONFIG = demo_config(
+    steps=STEPS,
+    gopher_repetition=recipe.GOPHER_REPETITION,
+    gopher_quality=recipe.GOPHER_QUALITY,
+    c4=recipe.C4,
+    fineweb=recipe.FINEWEB,
+)
+VERBS, NOUNS = ("saw", "built", "sold", "found", "lost"), ("mill", "cart", "road", "river", "bridge", "oven", "sack")
+
+
+def sentences(count: int, end: str = ".") -> list[str]:
+    """Prose without repetition: each sentence has words of its own."""
+    return [
+        f"The miller number{i} {VERBS[i % 5]} the {NOUNS[i % 7]} of baker{i} and went to town{i} with grain{i}{end}"
+        for i in range(count)
+    ]
+
+
+LONG = " ".join(sentences(20))
+TEXTS = {
+    "gopher_duplicate_paragraphs": "\n\n".join(["abc"] * 3) + "\n\n" + LONG,
+    "gopher_duplicate_paragraph_characters": "\n\n".join([*map(str, range(8)), *sentences(2), *sentences(2)]),
+    "gopher_duplicate_lines": "\n".join(["abc"] * 3) + "\n" + LONG,
+    "gopher_duplicate_line_characters": "\n".join([*map(str, range(8)), *sentences(2), *sentences(2)]),
+    "gopher_top_2_gram": " ".join(f"of the w{i}" for i in range(80)),
+    "gopher_top_3_gram": " ".join(f"of the old bread{i}" for i in range(80)),
+    "gopher_top_4_gram": " ".join(f"of the old new bread{i}" for i in range(80)),
+    **{f"gopher_duplicate_{n}_grams": f"{LONG} {LONG}" for n in range(5, 11)},
+    "gopher_short_document": PROSE[:120],
+    "gopher_long_document": "x " * 100_001,
+    "gopher_below_mean_word_length": "it is " * 50,
+    "gopher_above_mean_word_length": "understandings " * 60,
+    "gopher_too_many_hashes": LONG + " #" * 40,
+    "gopher_too_many_ellipses": "The mill … and the road … " * 20,
+    "gopher_too_many_bullet_lines": "\n".join(f"- {sentence}" for sentence in sentences(20)),
+    "gopher_too_many_ellipsis_lines": "\n".join(sentences(20, "...")),
+    "gopher_too_few_words_with_letter": LONG + " " + " ".join(map(str, range(1000, 1120))),
+    "gopher_too_few_stop_words": "a mill on one road " * 20,
+    "c4_lorem_ipsum": LONG + "\nLorem ipsum dolor sit amet",
+    "c4_curly_bracket": LONG + "\nint main() { return }",
+    "c4_too_few_sentences": " ".join(sentences(4)) + "\nThe end.",
+    "fineweb_too_few_terminal_punctuation_lines": "\n".join([LONG, *sentences(20, "")]),
+    "fineweb_too_many_short_lines": "\n".join([*sentences(8), *(f"The end of chapter {i}." for i in range(20))]),
+    "fineweb_duplicate_line_characters": "\n".join([*sentences(20), sentences(1)[0]]),
+    "fineweb_too_many_newlines": "\n".join(["The old mill"] * 40),
+}
+"""For each rule a text whose value lies beyond its threshold."""
+
+
+@pytest.mark.parametrize("reason", [rule.reason for rule in RULES])
+def test_every_rule_drops_its_text_under_its_name(reason):
+    signal = next(rule.signal for rule in RULES if rule.reason == reason)
+    values = measure(TEXTS[reason], CONFIG)
+    broken = broken_rule({**at_thresholds(CONFIG), signal: values[signal]}, CONFIG)
+    assert broken is not None and broken.reason == reason
+    assert broken_rule(values, CONFIG) is not None
+
+
+def test_prose_breaks_none():
+    assert broken_rule(measure(LONG, CONFIG), CONFIG) is None
+
+
+def at_thresholds(config: DocumentsConfig) -> dict[str, float]:
+    """Values that lie at a threshold each; where a signal has two, at the lower."""
+    values: dict[str, float] = {}
+    for rule in RULES:
+        values.setdefault(rule.signal, float(rule.threshold(config)))
+    return values
+
+
+def test_the_table_is_whole():
+    assert len({rule.reason for rule in RULES}) == len(RULES)
+    assert [stage for stage in STEPS if any(rule.stage == stage for rule in RULES)] == list(STEPS)
+    stages = [STEPS.index(rule.stage) for rule in RULES]
+    assert stages == sorted(stages)
+    thresholds = [(rule.stage, rule.option, rule.place, rule.signal) for rule in RULES]
+    assert len(set(thresholds)) == len(RULES)
+    for rule in RULES:
+        assert rule.option.startswith({"below": "min_", "above": "max_"}[rule.drops])
+    for stage in STEPS:  # every threshold in the config has its rule
+        section = getattr(CONFIG, stage)
+        fields = {field.name for field in dataclasses.fields(section) if not field.metadata.get("measured")}
+        assert fields == {rule.option for rule in RULES if rule.stage == stage}
+        for name in fields:
+            value = getattr(section, name)
+            places = [rule.place for rule in RULES if (rule.stage, rule.option) == (stage, name)]
+            if isinstance(value, tuple):
+                assert places == list(range(len(value)))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
+def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(rule: Rule):
+    values = at_thresholds(CONFIG)
+    assert broken_rule(values, CONFIG) is None
+    threshold = float(rule.threshold(CONFIG))
+    beyond = np.nextafter(threshold, -np.inf if rule.drops == "below" else np.inf)
+    broken = broken_rule({**values, rule.signal: float(beyond)}, CONFIG)
+    first = next(
+        one for one in RULES if one.signal == rule.signal and one.drops == rule.drops and one.breaks(beyond, CONFIG)
+    )
+    assert broken == first
+
+
+@pytest.mark.parametrize("steps", [(), ("c4",), ("fineweb", "gopher_repetition"), (*STEPS, "exact_dedup")])
+def test_only_the_steps_in_use_count(steps):
+    config = dataclasses.replace(CONFIG, steps=steps)
+    assert [rule.stage for rule in rules_of(config)] == [rule.stage for rule in RULES if rule.stage in steps]
+    for rule in RULES:
+        far = -1.0 if rule.drops == "below" else 1e9
+        broken = broken_rule({**at_thresholds(config), rule.signal: far}, config)
+        assert (broken is not None) == (rule.stage in steps)

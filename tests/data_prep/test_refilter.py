@@ -1,0 +1,138 @@
+"""The funnel from stored values is the funnel that a run with those thresholds would draw, duplicates apart."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import DocumentsConfig
+from data_prep.funnel import Counts
+from data_prep.prepare import prepare_documents
+from data_prep.refilter import DUPLICATES, changed_thresholds, comparison, count_again
+from data_prep.report import FUNNEL, Written, read_counts
+from data_prep.texts import QUALITY_SCORE
+from data_prep.verdict import thresholds_of
+from lm.errors import InputError
+from tests.data_prep.measured import CONFIG, RULES, real_rows, write_texts
+
+DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
+OF_A_RUN = ("clean_text_bytes", "replaced", "pairs")
+"""What is counted only where documents are written."""
+
+
+def changed(section: str, **values) -> DocumentsConfig:
+    return dataclasses.replace(CONFIG, **{section: dataclasses.replace(getattr(CONFIG, section), **values)})
+
+
+OTHERS = {
+    "looser": changed("fineweb", max_short_lines=0.9, min_terminal_punctuation_lines=0.0),
+    "stricter": changed("gopher_quality", min_words=150, max_mean_word_length=4.1),
+    "no sentences asked for": changed("c4", min_sentences=0),
+    "no line of C4 or FineWeb": dataclasses.replace(changed("c4", min_sentences=0), steps=("gopher_repetition", "c4")),
+    "language": changed("language", min_score=0.8, languages=("de", "en")),
+    "any language": changed("language", min_score=0.0, languages=()),
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """Three files with every row of `real_rows` once, and copies of some."""
+    folder = tmp_path_factory.mktemp("run") / "texts"
+    rows = [row | {QUALITY_SCORE: round((number * 37 % 100) / 100, 2)} for number, row in enumerate(real_rows(CONFIG))]
+    copies = [row | {"id": f"{row['id']}-copy"} for row in rows[:20]]
+    for name, mine in (("a", rows[:30]), ("b", rows[30:]), ("c", copies)):
+        write_texts(folder / f"{name}.parquet", mine)
+    return folder
+
+
+def a_run(texts: Path, config: DocumentsConfig, out: Path) -> Written:
+    prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / FUNNEL)
+    return read_counts(out / FUNNEL)
+
+
+def again(texts: Path, config: DocumentsConfig, out: Path) -> Counts:
+    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch")[0]
+
+
+def comparable(counts: Counts) -> Counts:
+    return {key: value for key, value in counts.items() if key not in OF_A_RUN}
+
+
+def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Path, tmp_path: Path):
+    run, counts = a_run(texts, DEDUP, tmp_path).counts, again(texts, DEDUP, tmp_path)
+    duplicates = {name: pair for name, pair in run["reasons"].items() if name.split("/")[0] in DUPLICATES}
+    assert duplicates
+    assert counts["reasons"] == {name: pair for name, pair in run["reasons"].items() if name not in duplicates}
+    for place in (0, 1):
+        assert counts["kept"][place] == run["kept"][place] + sum(pair[place] for pair in duplicates.values())
+    assert (counts["rows"], counts["languages"]) == (run["rows"], run["languages"])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(texts: Path, tmp_path: Path, name: str):
+    """The texts are measured under CONFIG: none of these settings decides what is measured."""
+    config = OTHERS[name]
+    if "c4" in config.steps:
+        assert config.of_texts() == CONFIG.of_texts()
+    counts = again(texts, config, tmp_path)
+    assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
+    assert counts["reasons"] != again(texts, CONFIG, tmp_path)["reasons"]
+
+
+def test_the_quality_model_s_line_is_drawn_anew(texts: Path, tmp_path: Path):
+    model = dataclasses.replace(CONFIG.model_quality, keep_share=0.25)
+    config = dataclasses.replace(CONFIG, steps=(*RULES, "model_quality"), model_quality=model)
+    counts, min_quality = count_again(sorted(texts.glob("*.parquet")), config, tmp_path / "scratch")
+    assert min_quality and 0 < min_quality < 1
+    assert counts["reasons"]["model_quality/low_quality_score"][0] > 0
+    assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
+
+
+def test_thresholds_that_keep_nothing_are_an_answer(texts: Path, tmp_path: Path):
+    counts = again(texts, changed("gopher_quality", min_words=90_000), tmp_path)
+    assert counts["kept"] == [0, 0]
+    assert not (tmp_path / "scratch").exists()
+    assert counts["lengths"] == {} and "kept" not in counts["examples"]
+
+
+def test_a_damaged_file_is_named(texts: Path, tmp_path: Path):
+    path = tmp_path / "texts/a.parquet"
+    path.parent.mkdir()
+    path.write_bytes((texts / "a.parquet").read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"a\.parquet is damaged"):
+        again(path.parent, CONFIG, tmp_path)
+
+
+def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Path):
+    run = a_run(texts, DEDUP, tmp_path)
+    config = dataclasses.replace(OTHERS["stricter"], steps=DEDUP.steps)
+    counts = again(texts, config, tmp_path)
+    told = comparison(run, counts, thresholds_of(config, None)).splitlines()
+    assert "  documents.gopher_quality.min_words: 50 in the run, now 150  (gopher_short_document)" in told
+    table = [line.split() for line in told if line[-1:].isdigit()]
+    pages, *dropped, passed = [row for row in table if row[0] in ("pages", "pass", *RULES, "language", "extract")]
+    assert pages == ["pages", str(counts["rows"]), str(counts["rows"])]
+    now = [int(row[3]) for row in dropped]
+    assert sum(now) == counts["rows"] - counts["kept"][0]
+    assert all(len(row) == 4 or int(row[4]) == int(row[3]) - int(row[2]) != 0 for row in dropped)
+    assert passed[:3] == ["pass", "all", "rules"] and int(passed[4]) == counts["kept"][0]
+    assert int(passed[5]) == int(passed[4]) - int(passed[3])
+    duplicates = sum(pair[0] for name, pair in run.counts["reasons"].items() if "dedup" in name)
+    assert told[-1].startswith(f"{duplicates} of those that passed were duplicates in the run.")
+    assert not any("dedup" in line for line in told)
+
+
+def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
+    counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
+    run = Written([], list(thresholds), counts, 0)
+    same = comparison(run, counts, thresholds)
+    assert same.startswith("The thresholds are the run's own.") and "+" not in same
+    alone = comparison(None, counts, thresholds)
+    assert "in the run" not in alone and "pass all rules" in alone
+
+
+def test_rules_that_are_used_in_one_of_the_two_are_told():
+    fewer = dataclasses.replace(CONFIG, steps=("gopher_repetition", "gopher_quality", "c4"))
+    lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None))
+    assert "  documents.fineweb.max_short_lines: 0.67 in the run, now not used  (fineweb_too_many_short_lines)" in lines
+    assert len(lines) == 4

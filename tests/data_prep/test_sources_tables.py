@@ -1,0 +1,299 @@
+"""Published tables of texts become documents, row by row; what holds none is named with its place, not a crash."""
+
+import dataclasses
+import gzip
+import json
+import tracemalloc
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from data_prep.config import PagesConfig
+from data_prep.documents import DOCUMENT_SCHEMA, Document
+from data_prep.sources import DeadLetter, fetch_pages, input_files, read_documents, read_table
+from data_prep.sources import columns as columns_module
+from data_prep.sources import tables as tables_module
+from lm.errors import InputError, UsageError
+
+WHOLE = Document(
+    text="A text.\nOf two lines.",
+    id="<urn:uuid:4f43c0de-0e5f-4a3c-8f2c-6d1e1c0a0001>",
+    dump="CC-MAIN-2024-10",
+    url="https://a.example/",
+    date="2024-02-20T21:10:55Z",
+    file_path="s3://commoncrawl/crawl-data/CC-MAIN-2024-10/a.warc.gz",
+    language="en",
+    language_score=0.93,
+    token_count=7,
+)
+BARE = Document("Only text.", "t.jsonl/0", "run", "", "", "t.jsonl", "", 0.0, None)
+
+
+def read(path: Path, **changes) -> tuple[list[Document], list[DeadLetter]]:
+    buried: list[DeadLetter] = []
+    documents = list(read_table(path, dump="run", on_dead_letter=buried.append, **changes))
+    return documents, buried
+
+
+def lines(tmp_path: Path, *rows: object) -> Path:
+    """A JSONL file of these rows; bytes and str are lines as they are."""
+    path = tmp_path / "t.jsonl"
+    raw = [
+        row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode() for row in rows
+    ]
+    path.write_bytes(b"\n".join(raw))
+    return path
+
+
+def parquet(path: Path, columns: dict[str, list], **options) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def many(number: int) -> list[dict]:
+    return [dataclasses.asdict(dataclasses.replace(WHOLE, text=f"Text {n}.", id=str(n))) for n in range(number)]
+
+
+def test_finewebs_columns_come_as_they_are(tmp_path):
+    rows = many(2500)
+    pq.write_table(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), tmp_path / "f.parquet", row_group_size=300)
+    documents, buried = read(tmp_path / "f.parquet")
+    assert [dataclasses.asdict(document) for document in documents] == rows
+    assert buried == []
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        bytes,
+        gzip.compress,
+        lambda data: gzip.compress(data[:9000]) + gzip.compress(data[9000:]),
+        zstandard.compress,
+        lambda data: zstandard.compress(data[:9000]) + zstandard.compress(data[9000:]),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.replace(b"\n", b"\n\n") + b"\n \n",
+    ],
+    ids=["plain", "gzip", "two gzip members", "zstd", "two zstd frames", "BOM", "CRLF", "empty lines"],
+)
+def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
+    rows = many(500)
+    (tmp_path / "whatever.json").write_bytes(pack("\n".join(map(json.dumps, rows)).encode()))
+    documents, buried = read(tmp_path / "whatever.json")
+    assert [dataclasses.asdict(document) for document in documents] == rows
+    assert buried == []
+
+
+def test_pieces_of_any_size_give_the_same_lines(tmp_path, monkeypatch):
+    path = lines(tmp_path, *many(50))
+    whole, _ = read(path)
+    for size in (1, 7, 300):
+        monkeypatch.setattr(tables_module, "PIECE", size)
+        assert read(path)[0] == whole
+
+
+def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
+    assert read(lines(tmp_path, {"text": "Only text."})) == ([BARE], [])
+    (document,), _ = read(lines(tmp_path, {"text": "Only text."}), name="part/x.jsonl")
+    assert (document.id, document.file_path) == ("part/x.jsonl/0", "part/x.jsonl")
+    parquet(tmp_path / "t.jsonl", {"text": ["Only text."], "loss": [0.5]})
+    assert read(tmp_path / "t.jsonl") == ([BARE], [])
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"id": 12, "metadata": {"url": "u", "date": "d", "language": "de"}}, {"id": "12", "url": "u", "date": "d"}),
+        ({"url": "u", "timestamp": "2019-04-25T12:57:54Z"}, {"url": "u", "date": "2019-04-25T12:57:54Z"}),
+        ({"id": "x", "created": "2020", "added": "2023", "source": "s2"}, {"id": "x", "date": "2020"}),
+        (
+            {"metadata": {"WARC-Record-ID": "<urn:1>", "WARC-Date": "d", "WARC-Target-URI": "u"}},
+            {"id": "<urn:1>", "date": "d", "url": "u"},
+        ),
+        ({"metadata": {"language_score": 0.7, "token_count": 3}}, {"language_score": 0.7, "token_count": 3}),
+        ({"metadata": '{"url": "no object"}', "url": None}, {"url": ""}),
+        ({"url": 1.5, "language_score": 7, "token_count": 2.5, "language": ["en"]}, {"url": "", "language": ""}),
+        ({"token_count": 10**30, "language_score": float("nan")}, {"token_count": None, "language_score": 0.0}),
+        ({"token_count": True, "language_score": True, "id": False}, {"token_count": None, "id": "t.jsonl/0"}),
+        ({"url": "\udc80"}, {"url": "\ufffd"}),
+    ],
+    ids=[
+        "datatrove",
+        "C4",
+        "dolma",
+        "DCLM",
+        "numbers",
+        "a string",
+        "wrong types",
+        "too large",
+        "switches",
+        "surrogate",
+    ],
+)
+def test_other_makers_keys(tmp_path, row, columns):
+    (document,), buried = read(lines(tmp_path, {"text": "Only text.", **row}))
+    assert {name: getattr(document, name) for name in columns} == columns
+    assert buried == []
+
+
+def test_nested_columns_of_parquet_and_times(tmp_path):
+    moment = datetime(2024, 2, 20, 22, 10, 55, tzinfo=timezone(timedelta(hours=1)))
+    table = {"body": [{"plain": "A text."}], "metadata": [{"url": "u", "junk": 3}], "date": [moment]}
+    (document,), _ = read(parquet(tmp_path / "n.parquet", table), text_field="body.plain")
+    assert (document.text, document.url, document.date) == ("A text.", "u", "2024-02-20T21:10:55Z")
+    (document,), _ = read(parquet(tmp_path / "n.parquet", {"text": ["x"], "date": [datetime(2024, 2, 20)]}))
+    assert document.date == datetime(2024, 2, 20, tzinfo=UTC).isoformat().replace("+00:00", "Z")
+
+
+def test_a_key_with_a_dot_in_it_counts_before_a_nested_one(tmp_path):
+    (document,), _ = read(lines(tmp_path, {"a.b": "whole", "a": {"b": "nested"}}), text_field="a.b")
+    assert document.text == "whole"
+
+
+def test_bad_lines_are_named_and_the_others_kept(tmp_path):
+    path = lines(
+        tmp_path,
+        {"text": "first"},
+        b'{"text": "\xff"}',
+        '{"text": "cut',
+        "[1, 2]",
+        {"content": "x"},
+        {"text": None},
+        {"text": ["a", "b"]},
+        {"text": " \n\t"},
+        "[" * 100_000,
+        '{"text": "x", "n": ' + "9" * 5000 + "}",
+        {"text": "half \ud83d of a pair"},
+        '{"text": "last"}',
+    )
+    documents, buried = read(path)
+    assert [document.text for document in documents] == ["first", "half \ufffd of a pair", "last"]
+    assert documents[-1].id == "t.jsonl/11"
+    assert [(letter.place, letter.reason) for letter in buried] == [
+        ("line 2", "not_utf8"),
+        ("line 3", "not_json"),
+        ("line 4", "not_an_object"),
+        ("line 5", "no_text"),
+        ("line 6", "no_text"),
+        ("line 7", "text_not_a_string"),
+        ("line 8", "empty_text"),
+        ("line 9", "not_json"),
+        ("line 10", "not_json"),
+    ]
+    assert [letter.offset for letter in buried] == list(range(1, 10))
+    assert str(buried[3]) == "t.jsonl, line 5: no_text ('text' is not among 'content')"
+
+
+def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables_module, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(tables_module, "PIECE", 64)
+    path = lines(tmp_path, {"text": "first"}, {"text": "x" * 2000}, {"text": "last"}, {"text": "y" * 2000})
+    documents, buried = read(path)
+    assert [document.text for document in documents] == ["first", "last"]
+    assert [(letter.place, letter.reason) for letter in buried] == [("line 2", "too_long"), ("line 4", "too_long")]
+
+
+def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables_module, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(tables_module, "PIECE", 1 << 16)
+    path = lines(tmp_path, b'{"text": "' + b"x" * 20_000_000 + b'"}', {"text": "last"})
+    tracemalloc.start()
+    documents, buried = read(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ([document.text for document in documents], len(buried)) == (["last"], 1)
+    assert most < 4_000_000
+
+
+def test_a_text_above_the_limit_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns_module, "MAX_TEXT_BYTES", 1000)
+    documents, buried = read(parquet(tmp_path / "l.parquet", {"text": ["x" * 1001, "é" * 500, "é" * 501, "short"]}))
+    assert [document.text for document in documents] == ["é" * 500, "short"]
+    assert [(letter.place, letter.reason) for letter in buried] == [("row 0", "too_long"), ("row 2", "too_long")]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+def test_a_file_that_breaks_off_gives_what_came_before(tmp_path, pack, monkeypatch):
+    monkeypatch.setattr(tables_module, "PIECE", 1 << 12)
+    rows = [{"text": f"Text {n} {n * 7919 % 1009}."} for n in range(60_000)]
+    packed = pack("\n".join(map(json.dumps, rows)).encode())
+    (tmp_path / "b.jsonl").write_bytes(packed[: len(packed) // 2])
+    documents, (letter,) = read(tmp_path / "b.jsonl")
+    assert 5000 < len(documents) < 50_000
+    assert [document.text for document in documents] == [row["text"] for row in rows[: len(documents)]]
+    assert (letter.place, letter.reason) == (f"after line {len(documents)}", "damaged")
+    (tmp_path / "b.jsonl").write_bytes(packed[:20])
+    with pytest.raises(InputError, match=r"b\.jsonl cannot be read"):
+        read(tmp_path / "b.jsonl")
+
+
+def test_a_damaged_row_group_is_passed_over(tmp_path):
+    pq.write_table(pa.Table.from_pylist(many(900)), tmp_path / "d.parquet", row_group_size=300, compression="zstd")
+    data = bytearray((tmp_path / "d.parquet").read_bytes())
+    column = pq.read_metadata(tmp_path / "d.parquet").row_group(1).column(0)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    data[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    (tmp_path / "d.parquet").write_bytes(data)
+    documents, (letter,) = read(tmp_path / "d.parquet")
+    assert [document.id for document in documents] == [str(n) for n in (*range(300), *range(600, 900))]
+    assert (letter.place, letter.reason) == ("row group 1, from row 300 on", "damaged")
+
+
+def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):
+    path = parquet(tmp_path / "c.parquet", {"content": ["x"], "url": ["u"]})
+    with pytest.raises(InputError, match=r"no column 'text', but: content, url\. .*pages\.text_field"):
+        read(path)
+    assert read(path, text_field="content")[0][0].text == "x"
+
+
+def config(*patterns: str, **changes) -> PagesConfig:
+    return PagesConfig((), (), 1, 1, tables=patterns, **changes)
+
+
+def test_the_manifest_lists_tables_and_their_rows(tmp_path):
+    own, run = tmp_path / "own", tmp_path / "run"
+    own.mkdir()
+    parquet(own / "b.parquet", {"body": ["x", "y"]})
+    lines(own, {"body": "z"})
+    manifest = fetch_pages(config(f"{own}/*", text_field="body"), run)
+    assert manifest["files"] == [
+        {
+            "path": str(own / name), "name": name, "kind": "table", "bytes": (own / name).stat().st_size,
+            "pages": pages, "text_field": "body",
+        }
+        for name, pages in (("b.parquet", 2), ("t.jsonl", None))
+    ]  # fmt: skip
+    texts = [document.text for file in input_files(run) for document in read_documents(file, dump="run")]
+    assert texts == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"%PDF-1.4", r"is no table of texts: it begins with b'%PDF-'"),
+        (b"[\n{}\n]", "is no table of texts"),
+        (b"WARC/1.0\r\n", r"Give it by pages\.warc"),
+        (gzip.compress(b"WARC/1.0\r\n"), r"Give it by pages\.warc"),
+        (b"PAR1 and then it breaks off", "is no whole Parquet file"),
+    ],
+)
+def test_what_is_no_table_is_refused_before_any_work(tmp_path, content, told):
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        fetch_pages(config(str(tmp_path / "x.*")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pattern_without_a_match_is_refused_by_its_option(tmp_path):
+    with pytest.raises(UsageError, match=r"pages\.tables: .*\*\.parquet' matches no file"):
+        fetch_pages(config(f"{tmp_path}/*.parquet"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b"])
+def test_an_impossible_field_is_refused(name):
+    with pytest.raises(UsageError, match=r"pages\.text_field is "):
+        config("x", text_field=name)

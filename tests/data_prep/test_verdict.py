@@ -1,0 +1,108 @@
+"""What is said of many rows at once is what the rules say of each, one after the other."""
+
+import dataclasses
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.config import DocumentsConfig
+from data_prep.language import reject_reason
+from data_prep.quality.rules import RULES
+from data_prep.texts import TEXT_SCHEMA
+from data_prep.verdict import AFTER_C4, columns_needed, read_measured, thresholds_of, values_of, verdicts
+from tests.data_prep.measured import CONFIG, random_rows, write_texts
+
+STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality")
+
+
+def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) -> tuple[str, str] | None:
+    """The verdict on one row, by plain reading of the rules' table."""
+    if row["stage"]:
+        return row["stage"], row["reason"]
+    if reason := reject_reason(row["language"], row["language_score"], config.language):
+        return "language", reason
+    rules = [rule for rule in RULES if rule.stage in config.steps]
+    no_lines = "c4" in config.steps and row["c4_sentences"] == 0
+    for rule in rules:
+        if no_lines and rule.stage in AFTER_C4:
+            break
+        if row[rule.signal] is not None and rule.breaks(row[rule.signal], config):
+            return rule.stage, rule.reason
+    if no_lines:
+        return "c4", "c4_no_lines"
+    if min_quality is not None and row["quality_score"] is not None and row["quality_score"] < min_quality:
+        return "model_quality", "low_quality_score"
+    return None
+
+
+@given(seed=st.integers(0, 2**32), steps=st.sets(st.sampled_from(STEPS)), languages=st.sampled_from([(), ("en",)]))
+@settings(max_examples=60, deadline=None)
+def test_verdicts_are_those_of_the_rules_one_by_one(seed: int, steps: set[str], languages: tuple[str, ...]):
+    language = dataclasses.replace(CONFIG.language, languages=languages)
+    config = dataclasses.replace(CONFIG, steps=tuple(s for s in STEPS if s in steps), language=language)
+    min_quality = 0.5 if "model_quality" in steps else None
+    rows = random_rows(seed, 40)
+    table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
+    assert verdicts(table, config, min_quality) == [one_by_one(row, config, min_quality) for row in rows]
+
+
+def test_every_stage_and_many_reasons_occur_in_these_rows():
+    config = dataclasses.replace(CONFIG, steps=STEPS, c4=dataclasses.replace(CONFIG.c4, min_sentences=0))
+    table = pa.Table.from_pylist(random_rows(0, 4000), TEXT_SCHEMA)
+    found = set(verdicts(table, config, 0.5))
+    assert {verdict[0] for verdict in found if verdict} == {"extract", "language", *STEPS}
+    wanted = {(rule.stage, rule.reason) for rule in RULES if rule.reason != "c4_too_few_sentences"}
+    assert found >= {*wanted, ("c4", "c4_no_lines"), ("model_quality", "low_quality_score"), None}
+
+
+def test_a_batch_and_a_table_and_any_cut_give_the_same():
+    table = pa.Table.from_pylist(random_rows(1, 90), TEXT_SCHEMA)
+    whole = verdicts(table, CONFIG, None)
+    batches = table.to_batches(max_chunksize=7)
+    assert [verdict for batch in batches for verdict in verdicts(batch, CONFIG, None)] == whole
+    assert verdicts(pa.Table.from_batches(batches), CONFIG, None) == whole
+    assert verdicts(table.slice(0, 0), CONFIG, None) == []
+
+
+def test_thresholds_name_their_place_in_the_config():
+    for threshold in thresholds_of(dataclasses.replace(CONFIG, steps=STEPS), 0.25):
+        path, _, place = threshold.option.removesuffix("]").partition("[")
+        value: Any = CONFIG
+        for name in path.split(".")[1:]:
+            value = getattr(value, name)
+        if isinstance(value, tuple):
+            value = value[int(place)]
+        assert threshold.value == (0.25 if threshold.signal == "quality_score" else value)
+
+
+def test_without_steps_the_language_alone_decides():
+    config = dataclasses.replace(CONFIG, steps=())
+    table = pa.Table.from_pylist(random_rows(2, 50), TEXT_SCHEMA)
+    assert {verdict[0] for verdict in verdicts(table, config, None) if verdict} <= {"extract", "language"}
+    assert columns_needed(config) == ["stage", "reason", "language", "language_score"]
+
+
+def test_rows_without_a_text_have_no_values():
+    rows = random_rows(3, 200)
+    values = values_of(pa.Table.from_pylist(rows, TEXT_SCHEMA), thresholds_of(CONFIG, None))
+    for number, row in enumerate(rows):
+        for signal, column in values.items():
+            expected = None if row["stage"] else row[signal]
+            assert (
+                column[number] == pytest.approx(expected, nan_ok=True)
+                if expected is not None
+                else column[number] != (column[number])
+            )
+
+
+def test_measured_rows_are_read_in_order_whatever_the_row_groups(tmp_path):
+    table = write_texts(tmp_path / "a.parquet", random_rows(4, 50), rows_per_group=3)
+    columns = columns_needed(CONFIG)
+    assert pa.concat_tables(read_measured(tmp_path / "a.parquet", columns)).to_pylist() == (
+        table.select(columns).to_pylist()
+    )
+    write_texts(tmp_path / "none.parquet", [])
+    assert list(read_measured(tmp_path / "none.parquet", columns)) == []

@@ -1,0 +1,130 @@
+"""`launch.refilter` as a user meets it: what it prints, what it writes, and what it refuses."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import lxml.html
+import pytest
+
+from configs.experiment import Experiment, load_config
+from data_prep.config import DocumentsConfig
+from data_prep.prepare import prepare_documents
+from data_prep.report import FUNNEL
+from launch import extract_texts, refilter
+from launch.stage import files_in, settings_of
+from lm.errors import InputError, UsageError
+from tests.data_prep.measured import CONFIG, real_rows, write_texts
+from tests.launch.run_folder import REPOSITORY, write_json
+
+EXPERIMENT = dataclasses.replace(
+    load_config(REPOSITORY / "configs/demo.py"),
+    documents=dataclasses.replace(CONFIG, steps=("gopher_quality", "exact_dedup")),
+)
+
+
+def with_documents(**changes) -> Experiment:
+    return dataclasses.replace(EXPERIMENT, documents=dataclasses.replace(EXPERIMENT.documents, **changes))
+
+
+def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) -> Path:
+    """A run whose pages are gone: texts/ with their stamp, and the funnel."""
+    rows = real_rows(documents)
+    for name, mine in (("a", rows[:30]), ("b", [*rows[30:], *(row | {"id": f"{row['id']}-copy"} for row in rows[:9])])):
+        write_texts(workdir / f"texts/{name}.parquet", mine)
+    experiment = dataclasses.replace(EXPERIMENT, documents=documents)
+    settings = settings_of(extract_texts.STAGE, experiment) | {"<pages>": "a key"}
+    stamp = {"key": "0", "settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
+    write_json(workdir / "stages/texts.json", stamp)
+    out = workdir / "out"
+    prepare_documents(workdir / "texts", documents, out, out / "documents", out / "dropped", workdir / FUNNEL)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "mill")
+
+
+def looser() -> Experiment:
+    return with_documents(gopher_quality=dataclasses.replace(CONFIG.gopher_quality, min_words=20))
+
+
+def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
+    refilter.run(looser(), run)
+    told = capsys.readouterr().out
+    assert "documents.gopher_quality.min_words: 50 in the run, now 20  (gopher_short_document)" in told
+    assert str(run / "refilter/index.html") in told
+    page = lxml.html.parse(run / "refilter/index.html").getroot()
+    counts = json.loads((run / "refilter" / FUNNEL).read_text())["counts"]
+    assert page.xpath("//h1")[0].text == f"Of {counts['rows']} pages, {counts['kept'][0]} documents"
+    assert "Duplicates were not looked for again" in page.xpath("//p[@class='lead']")[0].text
+    assert "mill" in page.xpath("//title")[0].text
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
+    assert after == before  # nothing else of the run is touched
+
+
+def test_as_a_command(tmp_path: Path):
+    """With the demo's own settings, but for a threshold."""
+    documents = dataclasses.replace(load_config(REPOSITORY / "configs/demo.py").documents, workers=1)
+    run = write_run(tmp_path / "run", documents)
+    command = [sys.executable, "-m", "launch.refilter", "configs/demo.py", "--workdir", str(run)]
+    options = ["--documents.workers", "1", "--documents.gopher-quality.min-words", "20"]
+    done = subprocess.run([*command, *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "now 20  (gopher_short_document)" in done.stdout
+    refused = [*command, "--documents.gopher-quality.stop-words", "the", "and"]
+    done = subprocess.run(refused, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and "stop_words" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment"),
+    [
+        ("gopher_quality.stop_words", with_documents(gopher_quality=dataclasses.replace(
+            CONFIG.gopher_quality, stop_words=("the", "and")))),
+        ("fineweb.short_line_length", with_documents(fineweb=dataclasses.replace(
+            CONFIG.fineweb, short_line_length=40))),
+        ("c4 lines are dropped", with_documents(steps=("gopher_quality", "c4"))),
+        ("dump", with_documents(dump="another")),
+    ],
+)  # fmt: skip
+def test_what_decides_the_measures_is_refused(run: Path, name: str, experiment: Experiment):
+    with pytest.raises(UsageError) as caught:
+        refilter.run(experiment, run)
+    told = str(caught.value)
+    assert "texts in" in told and f"{name}: " in told and "asked for" in told and "rm " in told
+    assert "pages" not in told  # they are not looked at
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path):
+    with pytest.raises(InputError, match=r"holds no finished texts/.*--workdir.*launch\.extract_texts"):
+        refilter.run(EXPERIMENT, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_that_are_no_longer_whole(tmp_path: Path):
+    run = write_run(tmp_path / "run")
+    (run / "texts/a.parquet").unlink()
+    with pytest.raises(InputError, match="holds no finished texts/"):
+        refilter.run(EXPERIMENT, run)
+
+
+def test_before_the_documents_were_ever_prepared(tmp_path: Path, capsys):
+    run = write_run(tmp_path / "run")
+    (run / FUNNEL).unlink()
+    refilter.run(looser(), run)
+    assert "in the run" not in capsys.readouterr().out
+
+
+def test_thresholds_that_keep_nothing_have_a_page(run: Path, capsys):
+    nothing = with_documents(gopher_quality=dataclasses.replace(CONFIG.gopher_quality, min_words=90_000))
+    refilter.run(nothing, run)
+    passed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pass all rules"))
+    assert passed.split()[4] == "0"
+    page = lxml.html.parse(run / "refilter/index.html").getroot()
+    assert page.xpath("//h1")[0].text.endswith(" pages, 0 documents")

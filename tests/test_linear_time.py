@@ -1,0 +1,50 @@
+"""Whatever the text: twice the text takes at most 2.2 times the time, and a megabyte at most half a second.
+
+A function of the pipeline that is applied to texts from the web joins FUNCTIONS.
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from configs.fineweb_recipe import PERSONAL_DATA
+from data_prep.pii import replace_personal_data
+from tests.adversarial import GENERATORS
+
+FUNCTIONS: dict[str, Callable[[str], object]] = {
+    "replace_personal_data": lambda text: replace_personal_data(text, PERSONAL_DATA),
+}
+MEGABYTE = 1_000_000
+SECONDS_PER_MEGABYTE = 0.5
+RATIO = 2.2
+CLOCK = 0.004
+"""Seconds by which a measurement may be wrong on a busy machine, whatever its length."""
+ATTEMPTS = 4
+
+
+def seconds(function: Callable[[str], object], text: str, runs: int = 1) -> float:
+    """CPU time, the least of some runs."""
+    times = []
+    for _ in range(runs):
+        start = time.process_time()
+        function(text)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_time_is_linear(name, generator):
+    function, generate = FUNCTIONS[name], GENERATORS[generator]
+    function(generate(1000))  # loads what is loaded but once
+    once, twice = generate(MEGABYTE // 16), generate(MEGABYTE // 8)
+    for attempt in range(1, ATTEMPTS + 1):
+        short, long = seconds(function, once, attempt), seconds(function, twice, attempt)
+        if long <= RATIO * short + CLOCK:
+            break
+    else:
+        pytest.fail(f"{name}: {len(once)} characters of {generator} take {short:.3f} s, twice as many {long:.3f} s")
+    text = generate(MEGABYTE)
+    taken = min(seconds(function, text) for _ in range(2 if long > SECONDS_PER_MEGABYTE / 10 else 1))
+    assert taken <= SECONDS_PER_MEGABYTE, f"{name}: {len(text)} characters of {generator} take {taken:.2f} s"
