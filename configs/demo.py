@@ -29,7 +29,7 @@ def get_config() -> Experiment:
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
         documents=DocumentsConfig(
             dump="demo",
-            steps=("gopher_quality", "exact_dedup"),
+            steps=("gopher_repetition", "gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup"),
             url_filter=recipe.URL_FILTER_WITHOUT_LISTS,
             extract=recipe.EXTRACT,
             language=recipe.LANGUAGE,

@@ -37,6 +37,12 @@ class Experiment(Config):
                 f"shards.record_length = {record} is not a multiple of model.context_length = {context}. "
                 f"Use a context of at most {record} that divides it, or longer records."
             )
+        crawl = self.pages.common_crawl.crawl
+        if self.pages.source == "common_crawl" and self.documents.dump != crawl:
+            raise UsageError(
+                f"documents.dump = {self.documents.dump!r}, but the pages are those of pages.common_crawl.crawl = "
+                f"{crawl!r}. Documents must tell their crawl: give --documents.dump {crawl} too."
+            )
         limit = TOKEN_LIMITS[self.shards.token_dtype]
         if self.tokenizer.vocabulary_size > limit:
             raise UsageError(

@@ -2,8 +2,8 @@
 
     python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
 
-One file of a crawl is about 1 GB. The thresholds stand in configs/fineweb_recipe.py. To begin from a FineWeb that others
-have made, give its files and leave the filters out:
+One file of a crawl is about 1 GB. The thresholds stand in configs/fineweb_recipe.py. To begin from a FineWeb that
+others have made, give its files and leave the filters out:
 
     python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
 

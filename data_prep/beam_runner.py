@@ -185,6 +185,7 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
     """
     killed = threading.Event()
     hook_before = threading.excepthook
+    threads_before = frozenset(threading.enumerate())
 
     def listen(last_words: threading.ExceptHookArgs) -> None:
         code = re.fullmatch(r"Worker subprocess exited with return code (-?\d+)", str(last_words.exc_value))
@@ -209,6 +210,10 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
             raise
         raise killed_worker(workers) from error
     finally:
+        if (pids / ENDED).exists():  # their threads still have to say so, to nobody but `listen`
+            for thread in frozenset(threading.enumerate()) - threads_before:
+                if thread.name == "run_worker":
+                    thread.join(timeout=10)
         threading.excepthook = hook_before
         signal.signal(signal.SIGUSR1, handler_before)
 

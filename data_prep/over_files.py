@@ -1,5 +1,6 @@
 """The same work on many files, each on its own: in this process, or on the workers of a Beam runner."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,4 +44,4 @@ def run_over_files[File: WorkFile](
 
 def run_with(build: Callable[["beam.Pipeline"], None], config: DocumentsConfig) -> None:
     """Runs a pipeline on the runner of `config`."""
-    run_pipeline(build, config.workers, config.runner, config.beam_options)
+    run_pipeline(build, config.workers, config.runner, shlex.split(config.beam_options))

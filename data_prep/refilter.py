@@ -14,12 +14,16 @@ from data_prep.documents import stage_order
 from data_prep.files import replace_file
 from data_prep.funnel import Counts, count_rows, empty_counts, merge
 from data_prep.over_files import run_over_files
+from data_prep.quality.rules import RULES
 from data_prep.report import Written
 from data_prep.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
 
 DUPLICATES = ("exact_dedup", "minhash_dedup")
 """Stages that are not repeated."""
+
+
+ORDER = {(rule.stage, rule.reason): number for number, rule in enumerate(RULES)}
 
 
 @dataclass(frozen=True)
@@ -125,5 +129,5 @@ def table(columns: list[dict[tuple[str, str], int]]) -> list[str]:
 
 
 def place_of(name: tuple[str, str]) -> tuple:
-    """A key that sorts (stage, reason) in the order of the stages."""
-    return stage_order(name[0]), name[1]
+    """A key that sorts (stage, reason) in the order of the stages, and rules as they are applied."""
+    return stage_order(name[0]), ORDER.get(name, len(ORDER)), name[1]

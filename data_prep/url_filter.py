@@ -1,6 +1,6 @@
 """Addresses that are not read at all: banned domains, pages and words, decided before the page is parsed.
 
-The rules are those of FineWeb (arXiv:2406.17557, section 3.1; huggingface/datatrove, URLFilter), with addresses read
+The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with addresses read
 as a browser reads them: any case, %-escapes and international names in all their spellings. A listed domain bans all
 below it, as its makers mean it.
 """

@@ -73,7 +73,8 @@ def test_the_summary_tells_what_happened(finished):
 def test_every_part_of_the_run_folder_is_there(finished):
     workdir, printed = finished
     for pattern in (
-        "config.json", "texts/*.parquet", "documents/*.parquet", "dropped/*.parquet", "funnel.json", "tokenizer/meta.json",
+        "config.json", "texts/*.parquet", "documents/*.parquet", "dropped/*.parquet",
+        "funnel.json", "tokenizer/meta.json",
         "tokens/manifest.json",
         "tokens/train-00000-of-0000*.array_record", "tokens/val-00000-of-00001.array_record", "checkpoints/12",
         "metrics.jsonl", "tensorboard/*", "samples/step-00000006.json", "samples/final.json", "report/index.html",

@@ -39,8 +39,9 @@ class DocumentsConfig(Config):
     """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
     runner: Literal["local", "dask", "beam"] = incidental(default="local")
     """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: tuple[str, ...] = incidental(default=())
-    """Options of Beam's own, such as --runner=FlinkRunner, where runner is beam (docs/data.md)."""
+    beam_options: str = incidental(default="")
+    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
+    is beam or dask (docs/data.md)."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -101,7 +101,7 @@ class C4Config(Config):
 
 @dataclass(frozen=True)
 class FineWebConfig(Config):
-    """FineWeb's own rules (arXiv:2406.17557, section 3.5), on the lines that C4's rules leave, where those are used."""
+    """FineWeb's own rules (arXiv:2406.17557, section 3.6), on the lines that C4's rules leave, where those are used."""
 
     min_terminal_punctuation_lines: float
     """Share of lines that end with a terminal punctuation mark."""

@@ -226,4 +226,4 @@ class BlockReader(Limits):
 
 def read_blocks(html: str, config: ExtractConfig) -> Blocks:
     """The blocks of a page. Raises what `parse` raises."""
-    return parse(html, BlockReader(config))  # ty: ignore[invalid-return-type]
+    return parse(html, BlockReader(config))  # ty: ignore[invalid-explicit-return]

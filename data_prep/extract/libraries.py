@@ -8,10 +8,14 @@ from collections.abc import Callable
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import Limits, PageLimitError, parse
 
-MAX_LEVELS = 5_000_000  # the depths of all elements together; a page of 10,000 elements has some 150,000
-MAX_CLOSING_LEVELS = (
-    20_000_000  # end tags times the greatest depth: for each one the parser may look through all levels
-)
+# The depths of all elements together; a page of 10,000 elements has some 150,000.
+MAX_LEVELS = 5_000_000
+# End tags times the greatest depth: for each one the parser may look through all levels.
+MAX_CLOSING_LEVELS = 20_000_000
+# What of these is left open is repeated in each paragraph that follows, with the same attributes at most three times
+# (HTML standard, "reconstruct the active formatting elements"). So different ones times all elements bounds the copies.
+FORMATTING = frozenset(("b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"))
+MAX_COPIES = 1_000_000
 
 
 @functools.cache
@@ -29,11 +33,14 @@ class TreeLimits(Limits):
     def __init__(self, config: ExtractConfig):
         super().__init__(config)
         self.levels = self.deepest = 0
+        self.formats: set[tuple] = set()
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         super().start(tag, attributes)
         self.levels += self.depth
         self.deepest = max(self.deepest, self.depth)
+        if tag in FORMATTING:
+            self.formats.add((tag, *attributes.items()))
         if self.levels > MAX_LEVELS:
             raise PageLimitError("html_too_many_elements")
 
@@ -42,7 +49,8 @@ def check_limits(html: str, config: ExtractConfig) -> None:
     """Raises PageLimitError, at a cost linear in the page, before a parser sees it whose cost is not."""
     limits = TreeLimits(config)
     parse(html, limits)
-    if html.count("</") * limits.deepest > MAX_CLOSING_LEVELS:
+    closing, copies = html.count("</") * limits.deepest, len(limits.formats) * limits.elements
+    if closing > MAX_CLOSING_LEVELS or copies > MAX_COPIES:
         raise PageLimitError("html_too_many_elements")
 
 

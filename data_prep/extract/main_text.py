@@ -12,13 +12,17 @@ import re
 import numpy as np
 
 from data_prep.config import ExtractConfig
-from data_prep.extract.blocks import HEADINGS, KIND, Blocks, read_blocks
+from data_prep.extract.blocks import HEADINGS, KIND, KINDS, Blocks, read_blocks
 from data_prep.extract.features import FAR, PROSE_SIZE, measure
 from data_prep.extract.trees import SCALE, load_model
 
 LETTER = re.compile(r"[^\W_]")
 LEAST = -3 * SCALE  # log-odds; one in twenty
 GAP = 4
+MUCH = 2000
+"""Characters of paragraphs without a link that one container may lose."""
+PLAIN = 0.01
+"""Share of a page's characters inside links, below which all of the page is text."""
 CELLS = frozenset((KIND["td"], KIND["th"], KIND["tr"]))
 
 
@@ -27,18 +31,28 @@ def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> 
 
     Those above the bar are; so is a block between two of them, not far from either, that is more likely main text than
     not, and a heading whose text is. Where all of them together are no longer than a line, the bar is lowered for this
-    page: a page of one paragraph gives that paragraph, though it looks like little.
+    page: a page of one paragraph gives that paragraph, though it looks like little. A page with hardly a link is a text
+    and not a site's page: all of it is main, though its lines may be verse, a play or a speech, which the fitted trees
+    have hardly seen.
     """
+    if sum(blocks.link) < PLAIN * sum(map(len, blocks.texts)):
+        return list(range(len(blocks.texts)))
     bar = SCALE * math.log(min_probability / (1 - min_probability))
-    length_N, index_N = np.array([len(text) for text in blocks.texts]), np.arange(len(blocks.texts))
+    length_N = np.array([len(text) for text in blocks.texts])
     sure_N = score_N > bar
     if length_N[sure_N].sum() < PROSE_SIZE:
         long_N = length_N >= PROSE_SIZE
         best = score_N[long_N].max(initial=LEAST)
         if best > LEAST:
             sure_N = score_N >= min(bar, best - SCALE / 2)
-    if not sure_N.any():
-        return []
+    keep_N = spread(blocks, sure_N, score_N, bar) if sure_N.any() else sure_N
+    keep_siblings(blocks, keep_N, length_N)
+    return np.flatnonzero(keep_N).tolist()
+
+
+def spread(blocks: Blocks, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
+    """`sure_N` with what lies between two such blocks, and with the headings of what is kept."""
+    index_N = np.arange(len(blocks.texts))
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
     keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= GAP) & (after_N - index_N <= GAP))
@@ -46,7 +60,26 @@ def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> 
     heading_N = np.isin(kind_N, list(HEADINGS)) & (score_N > -SCALE) & (before_N >= 0)
     for n in np.flatnonzero(heading_N[:-1])[::-1]:
         keep_N[n] |= keep_N[n + 1]
-    return np.flatnonzero(keep_N).tolist()
+    return keep_N
+
+
+def keep_siblings(blocks: Blocks, keep_N: np.ndarray, length_N: np.ndarray) -> None:
+    """Sets `keep_N` for paragraphs of the container that holds half of the page's text, if some of them are main, or
+    three quarters of it.
+
+    Only where very much would be lost, more than boilerplate ever is: speeches, plays, novels, whose paragraphs are
+    unlike those of articles. Paragraphs with links are left to the trees.
+    """
+    owner_N = np.array(blocks.owner)
+    group_N = np.array(blocks.parent)[owner_N] * len(KINDS) + np.array(blocks.kind)[owner_N]
+    groups, group_N = np.unique(group_N, return_inverse=True)
+    free_N = np.array(blocks.link) == 0
+    total_G, kept_G, lost_G = (
+        np.bincount(group_N, length_N * chosen_N, len(groups)) for chosen_N in (True, keep_N, free_N & ~keep_N)
+    )
+    half_G, most_G = (share * total_G >= length_N.sum() for share in (2, 4 / 3))
+    whole_G = (lost_G > MUCH) & (half_G & (kept_G > 0) | most_G)
+    keep_N |= whole_G[group_N] & free_N
 
 
 def bullet(blocks: Blocks, n: int) -> str:

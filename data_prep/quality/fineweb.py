@@ -1,4 +1,4 @@
-"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.5), on lines that are not blank.
+"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6), on lines that are not blank.
 
 They look for texts that are lists rather than prose. FineWeb applies them to what C4's line rules leave.
 """

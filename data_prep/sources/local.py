@@ -65,6 +65,8 @@ def warc_kind(path: Path) -> Kind:
     Raises InputError when it cannot be read, does not begin as a WARC file does, or holds metadata alone (WAT).
     """
     begin = beginning(path)
+    if begin.startswith(ZSTD) and path.name.lower().endswith(".warc.zst"):
+        return "warc"
     if not begin.startswith((GZIP, WARC)):
         table = begin.startswith((PARQUET, ZSTD, b"{"))
         raise InputError(

@@ -94,7 +94,7 @@ def killed_process(seed: int) -> dict:
     folder = Path(tempfile.mkdtemp())
     command = [
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(folder / "run")),
-        *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", str(FILES)),
+        *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", str(FILES), "--documents.dump", CRAWL),
         *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.first-pause", "0"),
     ]
     with serving(crawl):

@@ -58,6 +58,11 @@ def test_what_is_no_html_gives_no_text(body, config):
     assert len(text) <= len(body)
 
 
+def test_what_an_engine_cannot_read_is_told_from_what_holds_no_text():
+    for body, reason in ((b"no page", "unreadable_html"), (b"<html><body></body></html>", "no_text")):
+        assert extract_text(page(body), CONFIGS["trafilatura"]) == ("", reason)
+
+
 @engines
 def test_html_too_large_is_one_byte_above_the_limit(config):
     body = html(PROSE)
@@ -138,4 +143,4 @@ def test_hostile_pages_take_linear_time(make, config):
     body = make(200_000).encode()
     started = time.process_time()
     extract_text(page(body), config)
-    assert time.process_time() - started < 2  # mostly under 0.1 s; tests/chaos_extraction.py has larger ones
+    assert time.process_time() - started < 2  # mostly under 0.1 s; tests/chaos/extraction.py has larger ones

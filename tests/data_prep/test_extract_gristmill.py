@@ -145,6 +145,7 @@ def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
     blocks = Blocks(texts=["x" * length for length in lengths])
     for kind in kinds:
         blocks.owner.append(blocks.add_element(0, kind, 0))
+        blocks.link.append(5)
     return blocks
 
 
@@ -194,3 +195,14 @@ def test_the_benchmark_of_article_extraction():
         recall.append(hit / max(wanted.total(), 1))
     p, r = np.mean(precision), np.mean(recall)
     assert len(precision) == 181 and 2 * p * r / (p + r) > 0.96
+
+
+def test_verse_and_speeches_lose_nothing_however_unlike_articles_they_are():
+    """A play of short lines, alone on its page, and the same within a site's navigation."""
+    acts = [f"<p>Gaoler {n}.<br>Who knocks at door {n}?<br>Thy cousin, sirrah: up!</p>" for n in range(400)]
+    menu = "".join(f"<li><a href='/{n}'>Play number {n}</a></li>" for n in range(60))
+    play = f"<html><body>%s<div>{''.join(acts)}</div>%s</body></html>"
+    for before, after in (("", ""), (f"<nav><ul>{menu}</ul></nav>", f"<footer><ul>{menu}</ul></footer>")):
+        text, _ = extract_text(page((play % (before, after)).encode()), EXTRACT)
+        assert [f"Gaoler {n}." in text for n in range(400)] == [True] * 400
+        assert "Play number" not in text

@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from configs.demo_pages import PACKAGES
 from configs.experiment import parse_command
+from configs.fineweb import get_config as get_fineweb
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_CRAWL, NO_DATASET
 from data_prep.sources import fetch_pages, input_files, warc_files, warc_names
@@ -227,8 +229,9 @@ def test_fields_of_other_sources_do_not_matter_to_the_run():
     other = dataclasses.replace(experiment.pages, pages_per_file=77, text_field="body", packages=PACKAGES)
     assert STAGE.settings(dataclasses.replace(experiment, pages=other)) == STAGE.settings(experiment)
     mirror = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
+    documents = dataclasses.replace(experiment.documents, dump=mirror.crawl)
     asked = [
-        settings_of(STAGE, dataclasses.replace(experiment, pages=config(common_crawl=crawl)))
+        settings_of(STAGE, dataclasses.replace(experiment, documents=documents, pages=config(common_crawl=crawl)))
         for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example", downloads=9))
     ]
     assert asked[0] == asked[1]
@@ -321,3 +324,23 @@ def test_the_demos_pins_are_whole():
         assert p.address.startswith("https://")
         assert p.licence
         assert p.credit
+
+
+def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):
+    data = zstandard.compress(record("response"))
+    (tmp_path / "a.warc.zst").write_bytes(data)
+    (tmp_path / "a.zst").write_bytes(data)
+    assert warc_kind(tmp_path / "a.warc.zst") == "warc"
+    with pytest.raises(InputError, match=r"It looks like a table of texts: give it by pages\.tables\."):
+        warc_kind(tmp_path / "a.zst")
+
+
+def test_a_crawl_under_the_name_of_another_is_refused_with_both():
+    experiment = get_fineweb()
+    pages = dataclasses.replace(
+        experiment.pages, common_crawl=dataclasses.replace(experiment.pages.common_crawl, crawl="CC-MAIN-2024-18")
+    )
+    with pytest.raises(
+        UsageError, match=r"dump = 'CC-MAIN-2024-10'.*'CC-MAIN-2024-18'.*--documents\.dump CC-MAIN-2024-18"
+    ):
+        dataclasses.replace(experiment, pages=pages)

@@ -371,7 +371,7 @@ def test_ctrl_c_ends_a_stalled_download_at_once_and_the_same_command_goes_on(cra
     crawl.faults[crawl.paths[0]] = [Fault(stall=True)]
     command = [
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run")),
-        *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", "2"),
+        *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", "2", "--documents.dump", CRAWL),
         *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.downloads", "2"),
     ]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
