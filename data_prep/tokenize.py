@@ -39,7 +39,7 @@ class TokenizedDocument:
     """Name of the Parquet file that it is from."""
     text_bytes: int
     tokens: np.ndarray
-    """(1 + tokens of the text,) uint32; the first is <|endoftext|>."""
+    """(1 + tokens of the text,) uint32; the first is the document's head."""
 
 
 def document_files(folder: Path) -> list[DocumentFile]:
@@ -87,7 +87,7 @@ def tokenize_file(
         ids, urls, texts = (rows.filter(pa.array(chosen)).column(name).to_pylist() for name in ("id", "url", "text"))
         encoded = tokenizer.encode_batch(texts, threads)
         for row, id, url, text, tokens in zip(numbers, ids, urls, texts, encoded, strict=True):
-            headed = np.array([tokenizer.end_of_text, *tokens], np.uint32)
+            headed = np.array([tokenizer.start_of_text, *tokens], np.uint32)
             yield TokenizedDocument(int(row), id, url, file.path.name, len(text.encode()), headed)
 
 

@@ -13,7 +13,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.evaluate import evaluate
     from lm.files import write_json
     from lm.flops import count_parameters
-    from lm.tokenizer.files import load
+    from lm.tokenizer import load
 
     model = restore_model(experiment.model, workdir / "checkpoints")
     tokenizer = load(workdir / "tokenizer")

@@ -15,7 +15,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.files import write_json
     from lm.generate import sample_texts
     from lm.metrics import for_terminal
-    from lm.tokenizer.files import load
+    from lm.tokenizer import load
 
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]

@@ -11,6 +11,9 @@ from typing import Literal
 from lm.errors import UsageError
 from lm.fields import Config, incidental
 
+END_OF_TEXT = "<|endoftext|>"
+"""The special token that heads every document."""
+
 
 def positive(config: Config, path: str, *names: str) -> None:
     """Raises UsageError unless every named field is above 0 and finite."""
@@ -21,25 +24,39 @@ def positive(config: Config, path: str, *names: str) -> None:
 
 @dataclass(frozen=True)
 class TokenizerConfig(Config):
-    """Byte-level BPE, trained on the run's documents."""
+    """The vocabulary: trained on the run's documents, or loaded."""
 
     vocabulary_size: int
-    """Symbols in all: 256 bytes, the merges, and the special tokens."""
-    split_pattern: Literal["gpt2", "cl100k", "o200k"]
-    """Regular expression that cuts text into pieces before merging; merges never cross a cut."""
+    """Symbols in all, special tokens included. A loaded vocabulary must have just as many."""
+    split_pattern: str
+    """How text is cut before merging: gpt2, cl100k, o200k, or a regular expression of your own that leaves nothing
+    out; merges never cross a cut. Of bpe alone."""
     train_characters: int
-    """Upper bound on the characters of text to train on; documents beyond it are not looked at (at most 700
+    """Upper bound on the characters of text to train on: a sample of the documents, where they have more (at most 700
     million)."""
+    algorithm: Literal["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"] = "bpe"
+    """Byte-level BPE, sentencepiece's BPE or unigram model with byte fallback, or one symbol a character."""
+    load: str = ""
+    """A published vocabulary in place of a trained one: gpt2, cl100k, o200k, llama3, or the path of a .tiktoken file, a
+    tokenizer.json, a sentencepiece .model, or a tokenizer's folder."""
+    special_tokens: tuple[str, ...] = ("<|endoftext|>",)
+    """Names of symbols that stand for no text, <|endoftext|> among them. Of bpe alone."""
 
     def __post_init__(self):
         super().__post_init__()
-        if self.vocabulary_size < 257:
+        names = self.special_tokens
+        if END_OF_TEXT not in names or len(set(names)) < len(names) or not all(names):
             raise UsageError(
-                f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and <|endoftext|> alone need 257. "
-                "Set it to 257 or more."
+                f"tokenizer.special_tokens is {', '.join(map(repr, names)) or 'empty'}; give {END_OF_TEXT!r}, which "
+                "heads every document, and each other name once."
             )
-        if self.train_characters < 1:
-            raise UsageError(f"tokenizer.train_characters is {self.train_characters}; give at least 1 character.")
+        least = 256 + len(names)
+        if self.algorithm == "bpe" and self.vocabulary_size < least:
+            raise UsageError(
+                f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and {len(names)} special tokens "
+                f"alone need {least}. Set it to {least} or more."
+            )
+        positive(self, "tokenizer", "vocabulary_size", "train_characters")
         if (
             self.train_characters > 700_000_000
         ):  # the trainer counts in 32 bits; a pair occurs at most 3 times a character

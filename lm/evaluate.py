@@ -37,10 +37,10 @@ def compile_token_losses() -> Callable[[Transformer, Batch], Float[Array, "B T"]
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocabulary,) int64: bytes of text that each id stands for; 0 for <|endoftext|>, which is no text."""
-    lengths = [len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)]
-    lengths[tokenizer.end_of_text] = 0
-    return np.array(lengths, np.int64)
+    """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
+    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)], np.int64)
+    lengths[list(tokenizer.special_tokens.values())] = 0
+    return lengths
 
 
 def bits_per_byte(nats: float, text_bytes: float) -> float:
@@ -100,9 +100,9 @@ def evaluate(
         scored += float(np.sum(batch.weights_BT))
         line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
     line.end()
-    heads = tokens_N == tokenizer.end_of_text
-    content_bytes = int(byte_lengths(tokenizer)[tokens_N].sum())
-    # A newline stands between documents for the compressors, as an <|endoftext|> does for the model.
+    heads = np.diff(segments_N, prepend=-1) != 0
+    content_bytes = int(byte_lengths(tokenizer)[tokens_N[~heads]].sum())
+    # A newline stands between documents for the compressors, as a document's head does for the model.
     pieces = np.split(tokens_N, np.flatnonzero(heads))
     text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
     return {

@@ -52,7 +52,7 @@ def continue_tokens(
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
     """The prompt's tokens behind a document's head. Raises UsageError when `tokens` leaves no room behind them."""
-    row = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+    row = [tokenizer.start_of_text, *tokenizer.encode(prompt)]
     if len(row) >= tokens:
         raise UsageError(
             f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of {tokens}. "
@@ -85,6 +85,6 @@ def sample_texts(
     texts = []
     for row, prompt_row in zip(np.asarray(drawn).tolist(), rows, strict=True):
         body = row[1:]
-        ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] == tokenizer.end_of_text]
+        ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.ends]
         texts.append(tokenizer.decode(body[: ends[0]] if ends else body))
     return texts

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lm.errors import InputError
 from lm.records import read_manifest
-from lm.tokenizer.encoding import Tokenizer
-from lm.tokenizer.files import merged_from
+from lm.tokenizer import BytePairTokenizer, Tokenizer
+from lm.tokenizer.hugging_face import merged_from
 
 MINTED = 48
 """Tokens shown from the beginning, the middle and the end of the merges."""
@@ -218,21 +218,24 @@ def has_letter(token: bytes) -> bool:
 
 
 def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """The tokenizer's merges and the lengths of its tokens."""
-    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
-    merges = [token for token in tokenizer.tokens if len(token) > 1]
+    """The tokenizer's merges, or what else has more than one byte, and the lengths of its tokens."""
+    special = frozenset(tokenizer.special_tokens.values())
+    tokens = [tokenizer.token_bytes(id) for id in range(tokenizer.vocabulary_size) if id not in special]
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    merges = [token for token in tokens if len(token) > 1]
+
+    def parts(token: bytes) -> tuple[bytes, ...]:
+        return merged_from(token, ranks) if isinstance(tokenizer, BytePairTokenizer) else (token,)
 
     def show(tokens: list[bytes]) -> tuple[Token, ...]:
         return tuple(
-            Token(
-                ranks[token], short(visible(token)), tuple(short(visible(part)) for part in merged_from(token, ranks))
-            )
+            Token(ranks[token], short(visible(token)), tuple(short(visible(part)) for part in parts(token)))
             for token in tokens
         )
 
     centre = max(0, (len(merges) - MINTED) // 2)
-    counts = [0] * (max(map(len, tokenizer.tokens)) + 1)
-    for token in tokenizer.tokens:
+    counts = [0] * (max(map(len, tokens)) + 1)
+    for token in tokens:
         counts[len(token)] += 1
     return Vocabulary(
         size=tokenizer.vocabulary_size,

@@ -25,8 +25,7 @@ from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
 from lm.schedule import learning_rate
 from lm.sharding import batch_sharding, make_mesh
-from lm.tokenizer.encoding import Tokenizer
-from lm.tokenizer.files import load
+from lm.tokenizer import Tokenizer, load
 from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step
 

@@ -1,7 +1,12 @@
-"""Text <-> token ids: byte-level BPE (Sennrich 2016, arXiv:1508.07909; on bytes: Radford 2019). No jax here."""
+"""Text <-> token ids. No jax here.
 
+Byte-level BPE (Sennrich 2016, arXiv:1508.07909; on bytes: Radford 2019), trained here or loaded; sentencepiece (Kudo
+and Richardson 2018, arXiv:1808.06226); single characters. All are a `Tokenizer`.
+"""
+
+from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.bpe import train_bpe
-from lm.tokenizer.encoding import Tokenizer
+from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.files import load, save
 
-__all__ = ["Tokenizer", "load", "save", "train_bpe"]
+__all__ = ["BytePairTokenizer", "Tokenizer", "load", "save", "train_bpe"]

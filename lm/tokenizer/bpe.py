@@ -10,23 +10,9 @@ from collections.abc import Iterable, Iterator
 
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
-from lm.tokenizer.encoding import END_OF_TEXT, Tokenizer, sections
+from lm.tokenizer.encoding import BytePairTokenizer, numbered, sections
+from lm.tokenizer.patterns import SPLIT_PATTERNS
 
-# The split patterns of GPT-2 (openai/gpt-2: src/encoder.py), of GPT-4 and of GPT-4o (openai/tiktoken:
-# tiktoken_ext/openai_public.py), written without possessive quantifiers, which change no match: to the regular
-# expressions of Hugging Face's tokenizers (Oniguruma), {1,3}+ would not be possessive but a repetition.
-SPLIT_PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    "o200k": (
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-}
 TEXTS_AT_ONCE = 256  # held in memory by rustbpe while it counts pieces; changes nothing else
 
 
@@ -47,23 +33,46 @@ class TrainingText:
                 return
 
 
-def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """A vocabulary of exactly config.vocabulary_size symbols: 256 bytes, merges, and <|endoftext|> as the last.
+def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
+    """A vocabulary of exactly config.vocabulary_size symbols: 256 bytes, merges, and the special tokens as the last.
 
-    Raises UsageError when the texts hold too few pairs for that many merges.
+    Raises UsageError when the texts hold too few pairs for that many merges, or the split pattern is no expression.
     """
     import rustbpe
 
-    mergeable = config.vocabulary_size - 1
-    pattern = SPLIT_PATTERNS[config.split_pattern]
+    mergeable = config.vocabulary_size - len(config.special_tokens)
+    pattern = SPLIT_PATTERNS.get(config.split_pattern, config.split_pattern)
     training = TrainingText(texts, config.train_characters)
     trainer = rustbpe.Tokenizer()  # ty: ignore[missing-attribute]
-    trainer.train_from_iterator(iter(training), mergeable, TEXTS_AT_ONCE, pattern)
+    try:
+        trainer.train_from_iterator(iter(training), mergeable, TEXTS_AT_ONCE, pattern)
+    except ValueError as error:
+        if pattern in SPLIT_PATTERNS.values() or "egex" not in str(error):
+            raise
+        raise UsageError(f"tokenizer.split_pattern is {pattern!r}, which is no expression: {error}.") from error
     tokens = tuple(bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]))
     if len(tokens) < mergeable:
         raise UsageError(
             f"tokenizer.vocabulary_size = {config.vocabulary_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
-            f"Set it to {len(tokens) + 1} or less, or train on more text."
+            f"Set it to {len(tokens) + len(config.special_tokens)} or less, or train on more text."
         )
-    return Tokenizer(pattern, tokens, (END_OF_TEXT,), training.documents, training.characters)
+    special = numbered(tokens, config.special_tokens)
+    tokenizer = BytePairTokenizer(
+        pattern, tokens, special_tokens=special, documents=training.documents, characters=training.characters
+    )
+    if pattern not in SPLIT_PATTERNS.values():
+        check_pattern(tokenizer)
+    return tokenizer
+
+
+def check_pattern(tokenizer: BytePairTokenizer) -> None:
+    """Raises UsageError where the split pattern leaves out text, which no token would then stand for."""
+    probe = "".join(f"a{chr(c)}b {chr(c)}1{chr(c)}\n{chr(c)}" for c in (*range(0x300), *range(0x300, 0xD800, 97)))
+    if tokenizer.decode(tokenizer.encode(probe)) == probe:
+        return
+    left_out = [repr(c) for c in sorted(set(probe)) if tokenizer.decode(tokenizer.encode(c)) != c]
+    raise UsageError(
+        f"tokenizer.split_pattern is {tokenizer.pattern!r}, which leaves out {' '.join(left_out[:8]) or 'some text'}: "
+        "no token would stand for it. End it with an alternative for all the rest, as |\\s+|."
+    )

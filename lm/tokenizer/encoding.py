@@ -1,17 +1,23 @@
-"""Tokenizer: the vocabulary as plain values, with tiktoken doing the work of encoding."""
+"""Byte-level BPE: the vocabulary as plain values, with tiktoken doing the work of encoding."""
 
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-END_OF_TEXT = "<|endoftext|>"
+from lm.config import END_OF_TEXT
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.ranks import read_ranks, write_ranks
+
+RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
 
 # The split patterns look ahead behind a run of white space; both tiktoken and rustbpe keep one entry of a stack for
 # each character of the run and abort at a million. No text that means anything has such a run, but a hostile page may.
 LONGEST_RUN = 200_000
 _RUN = re.compile(r"\s+")
+_BROKEN = re.compile("([\udc80-\udcff]+)")
 
 
 def sections(text: str) -> Iterator[str]:
@@ -28,51 +34,64 @@ def sections(text: str) -> Iterator[str]:
     yield text[start:] if start else text
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """A byte-level BPE vocabulary. Every text has tokens, and every byte string a decoding.
+def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
+    """{name: id} of special tokens that follow the tokens at once, in order."""
+    return {name: len(tokens) + i for i, name in enumerate(names)}
 
-    Picklable; the tiktoken encoding is made on first use, once a process.
+
+@dataclass(frozen=True)
+class BytePairTokenizer(Tokenizer):
+    """A byte-level BPE vocabulary. Every text has tokens, and every byte string too.
+
+    The tiktoken encoding is made on first use, once a process. Raises ValueError for a vocabulary that is none.
     """
 
+    kind = "bpe"
     pattern: str
     """Regular expression (fancy-regex syntax) that cuts text into pieces; merges never cross a cut."""
     tokens: tuple[bytes, ...]
     """Bytes of token 0, 1, ...: the 256 single bytes, then the merges in the order in which they are applied."""
-    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
-    """Names of the ids that follow; no text encodes to them."""
-    documents: int = 0
-    """Documents that it was trained on."""
-    characters: int = 0
-    """Characters of text that it was trained on."""
+    start: str = END_OF_TEXT
+    """Name of the special token that heads a document."""
+    end: str = END_OF_TEXT
+    """Name of the special token that ends one."""
 
     def __post_init__(self):
         if len(set(self.tokens)) != len(self.tokens):
             raise ValueError(f"{len(self.tokens) - len(set(self.tokens))} tokens occur twice")
         missing = 256 - sum(len(token) == 1 for token in self.tokens)
-        if missing or END_OF_TEXT not in self.special_tokens:
-            raise ValueError(f"{missing} single bytes are missing; special tokens are {self.special_tokens}")
+        if missing or not {self.start, self.end} <= set(self.special_tokens):
+            raise ValueError(f"{missing} single bytes are missing; special tokens are {tuple(self.special_tokens)}")
+        ids = set(self.special_tokens.values())
+        if len(ids) < len(self.special_tokens) or min(ids) < len(self.tokens):
+            raise ValueError(f"special tokens share ids with others: {dict(self.special_tokens)}")
 
     @property
     def vocabulary_size(self) -> int:
-        """Ids in all, special ones included."""
-        return len(self.tokens) + len(self.special_tokens)
+        return 1 + max(self.special_tokens.values())
 
     @property
-    def end_of_text(self) -> int:
-        """Id of <|endoftext|>, which heads every document: the last id, where it is the only special token."""
-        return len(self.tokens) + self.special_tokens.index(END_OF_TEXT)
+    def start_of_text(self) -> int:
+        return self.special_tokens[self.start]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return frozenset((self.special_tokens[self.start], self.special_tokens[self.end]))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (64 hex digits) over all that decides the ids: pattern, tokens in order, special tokens."""
-        digest = hashlib.sha256(b"gristmill tokenizer 1")
-        special = [name.encode() for name in self.special_tokens]
-        for group in ([self.pattern.encode()], self.tokens, special):
+        digest = hashlib.sha256(b"gristmill byte-level BPE 2")
+        special = sorted(f"{id} {name}".encode() for name, id in self.special_tokens.items())
+        for group in ([self.pattern.encode()], self.tokens, special, [self.start.encode(), self.end.encode()]):
             digest.update(len(group).to_bytes(8, "little"))
             for item in group:
                 digest.update(len(item).to_bytes(8, "little") + item)
         return digest.hexdigest()
+
+    @functools.cached_property
+    def ranks(self) -> dict[bytes, int]:
+        """{bytes of a token: its id}."""
+        return {token: rank for rank, token in enumerate(self.tokens)}
 
     @functools.cached_property
     def _encoding(self):
@@ -81,44 +100,65 @@ class Tokenizer:
         return tiktoken.Encoding(
             f"gristmill-{self.fingerprint[:12]}",
             pat_str=self.pattern,
-            mergeable_ranks={token: rank for rank, token in enumerate(self.tokens)},
-            special_tokens={name: len(self.tokens) + i for i, name in enumerate(self.special_tokens)},
+            mergeable_ranks=self.ranks,
+            special_tokens=dict(self.special_tokens),
         )
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
-        return dict(enumerate((*self.tokens, *(name.encode() for name in self.special_tokens))))
+        unused = dict.fromkeys(range(len(self.tokens), self.vocabulary_size), b"")
+        return dict(enumerate(self.tokens)) | unused | {id: name.encode() for name, id in self.special_tokens.items()}
 
     def __reduce__(self):  # without the tiktoken encoding, which pickles only when it is registered by name
-        return Tokenizer, (self.pattern, self.tokens, self.special_tokens, self.documents, self.characters)
+        return functools.partial(BytePairTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`. The name of a special token in it is plain text; lone surrogates become U+FFFD."""
+    def settings(self) -> dict[str, object]:
+        special = dict(self.special_tokens)
+        return {"pattern": self.pattern, "special_tokens": special, "start": self.start, "end": self.end}
+
+    def files(self) -> dict[str, bytes]:
+        from lm.tokenizer.hugging_face import write_hugging_face
+
+        return {RANKS: write_ranks(self.tokens), HUGGING_FACE: write_hugging_face(self)}
+
+    @classmethod
+    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "BytePairTokenizer":
+        tokens, special = read_ranks((folder / RANKS).read_bytes()), dict(settings["special_tokens"])
+        return cls(
+            settings["pattern"], tokens, settings["start"], settings["end"],
+            special_tokens=special, documents=documents, characters=characters,
+        )  # fmt: skip
+
+    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        if special:
+            self.check_special(special)
+            allowed = set(special)
+            encode = lambda section: self._encoding.encode(section, allowed_special=allowed, disallowed_special=())
+        else:
+            encode = self._encoding.encode_ordinary
         if len(text) <= LONGEST_RUN:
-            return self._encoding.encode_ordinary(text)
-        return [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
+            return encode(text)
+        return [id for section in sections(text) for id in encode(section)]
 
-    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of each text, in order, on `threads` threads."""
-        from concurrent.futures import ThreadPoolExecutor
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Token ids of bytes that need not be UTF-8: `decode_bytes` gives them back. What is no UTF-8 is a piece of its
+        own; the text around it is encoded as ever."""
+        ids: list[int] = []
+        for i, part in enumerate(_BROKEN.split(data.decode("utf-8", errors="surrogateescape"))):
+            if i % 2:
+                ids += self._encoding._encode_single_piece(part.encode("utf-8", errors="surrogateescape"))
+            elif part:
+                ids += self.encode(part)
+        return ids
 
-        if threads == 1:
-            return [self.encode(text) for text in texts]
-        self._encoding  # noqa: B018 (made here once, not in every thread)
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.encode, texts))
+    def token_bytes(self, id: int) -> bytes:
+        try:
+            return self._bytes[id]
+        except KeyError:
+            raise self.outside(id) from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`; special tokens decode to their names. Raises ValueError for an id of none."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))
         except KeyError as error:
-            raise ValueError(f"token id {error} is outside the vocabulary of {self.vocabulary_size} symbols") from None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, U+FFFD where bytes are not UTF-8 (a cut through a character). Raises as decode_bytes."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token. Raises as decode_bytes."""
-        return self.decode_bytes((id,))
+            raise self.outside(error.args[0]) from None

@@ -85,7 +85,7 @@ def test_each_document_is_headed_and_on_one_side(tmp_path, threads):
         for d in side:
             id, text = texts[d.number]
             assert (d.id, d.url, d.file, d.text_bytes) == (id, f"http://example.com/{id}", "a.parquet", len(text))
-            assert d.tokens.tolist() == [TOKENIZER.end_of_text, *TOKENIZER.encode(text)]
+            assert d.tokens.tolist() == [TOKENIZER.start_of_text, *TOKENIZER.encode(text)]
             assert is_held_out(id, 0.4) == held_out
     assert sorted(d.number for side in sides for d in side) == list(range(700))
 

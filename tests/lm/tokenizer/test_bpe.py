@@ -14,8 +14,8 @@ import regex
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
 from lm.tokenizer import train_bpe
-from lm.tokenizer.bpe import SPLIT_PATTERNS
 from lm.tokenizer.encoding import LONGEST_RUN
+from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 REPOSITORY = Path(__file__).parents[3]
 NATURAL = (REPOSITORY / "LICENSE").read_text(
@@ -83,7 +83,7 @@ def test_equals_the_naive_algorithm_where_pairs_tie(seed):
 
 def test_special_token_is_counted_and_last():
     trained = train_bpe([NATURAL], config(400))
-    assert (trained.vocabulary_size, len(trained.tokens), trained.end_of_text) == (400, 399, 399)
+    assert (trained.vocabulary_size, len(trained.tokens), trained.start_of_text) == (400, 399, 399)
     assert train_bpe([], config(257)).vocabulary_size == 257  # the bytes alone need no text
 
 
@@ -135,6 +135,33 @@ def test_endless_white_space_does_not_stop_training(blank):
     text = blank * (6 * LONGEST_RUN // len(blank)) + "x"
     trained = train_bpe([text], config(260))
     assert trained.decode(trained.encode(text)) == text
+
+
+def test_special_tokens_take_the_last_ids():
+    trained = train_bpe([NATURAL], TokenizerConfig(400, "gpt2", 10**8, special_tokens=("<|x|>", "<|endoftext|>")))
+    assert dict(trained.special_tokens) == {"<|x|>": 398, "<|endoftext|>": 399}
+    assert (trained.start_of_text, trained.ends, len(trained.tokens)) == (399, {399}, 398)
+
+
+def test_a_split_pattern_of_ones_own():
+    pattern = r"[a-z]+|[^a-z]"
+    trained = train_bpe([NATURAL], config(300, pattern))
+    assert list(trained.tokens) == naive_bpe([NATURAL], 299, pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [(r"(\p{L", "no expression: .*not closed"), (r"[a-z]+| ", "leaves out '.x00' "), (r"\S+", "leaves out '.t'")],
+)
+def test_a_split_pattern_that_leaves_text_out_is_refused(pattern, told):
+    with pytest.raises(UsageError, match=told):
+        train_bpe([NATURAL], config(300, pattern))
+
+
+@pytest.mark.parametrize("names", [(), ("<|x|>",), ("<|endoftext|>",) * 2, ("<|endoftext|>", "")])
+def test_impossible_special_tokens_are_refused(names):
+    with pytest.raises(UsageError, match=r"special_tokens is .* give '<.endoftext.>'"):
+        TokenizerConfig(400, "gpt2", 10, special_tokens=names)
 
 
 @pytest.mark.parametrize(("size", "characters"), [(256, 10), (300, 0), (300, 700_000_001)])

@@ -1,5 +1,6 @@
 """Tokenizer: every text and every byte string comes back, special names are plain text, the fingerprint notices all."""
 
+import itertools
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.config import TokenizerConfig
-from lm.tokenizer import Tokenizer, train_bpe
-from lm.tokenizer.encoding import END_OF_TEXT, LONGEST_RUN, sections
+from lm.config import END_OF_TEXT, TokenizerConfig
+from lm.tokenizer import BytePairTokenizer, train_bpe
+from lm.tokenizer.encoding import LONGEST_RUN, numbered, sections
 
 LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
 TOKENIZER = train_bpe([LICENSE], TokenizerConfig(500, "cl100k", 10**7))
@@ -22,7 +23,7 @@ def test_text_comes_back(text):
     ids = TOKENIZER.encode(text)
     assert TOKENIZER.decode(ids) == text
     assert TOKENIZER.decode_bytes(ids) == text.encode() == b"".join(map(TOKENIZER.token_bytes, ids))
-    assert TOKENIZER.end_of_text not in ids
+    assert TOKENIZER.start_of_text not in ids
 
 
 @given(st.binary())
@@ -38,8 +39,8 @@ def test_a_real_text_is_shorter_in_tokens():
 
 def test_special_names_in_text_are_plain_text():
     ids = TOKENIZER.encode(f"a{END_OF_TEXT}b")
-    assert TOKENIZER.end_of_text not in ids
-    assert TOKENIZER.decode([*ids, TOKENIZER.end_of_text]) == f"a{END_OF_TEXT}b{END_OF_TEXT}"
+    assert TOKENIZER.start_of_text not in ids
+    assert TOKENIZER.decode([*ids, TOKENIZER.start_of_text]) == f"a{END_OF_TEXT}b{END_OF_TEXT}"
 
 
 def test_lone_surrogates_become_replacement_characters():
@@ -74,18 +75,80 @@ def test_fingerprint_covers_all_that_decides_ids():
         replace(TOKENIZER, tokens=tuple(tokens)),
         replace(TOKENIZER, tokens=TOKENIZER.tokens[:-1]),
         replace(TOKENIZER, pattern=TOKENIZER.pattern + "|x"),
-        replace(TOKENIZER, special_tokens=(END_OF_TEXT, "<|x|>")),
-        replace(TOKENIZER, tokens=TOKENIZER.tokens[:-1], special_tokens=("<|x|>", END_OF_TEXT)),
+        replace(TOKENIZER, special_tokens=numbered(tokens, (END_OF_TEXT, "<|x|>"))),
+        replace(TOKENIZER, special_tokens=numbered(tokens, ("<|x|>", END_OF_TEXT))),
+        replace(TOKENIZER, special_tokens={END_OF_TEXT: len(tokens) + 1}),
+        replace(TOKENIZER, special_tokens=numbered(tokens, (END_OF_TEXT, "<|x|>")), start="<|x|>"),
+        replace(TOKENIZER, special_tokens=numbered(tokens, (END_OF_TEXT, "<|x|>")), end="<|x|>"),
     ]
-    assert len({TOKENIZER.fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert len({TOKENIZER.fingerprint, *(other.fingerprint for other in others)}) == len(others) + 1
     assert replace(TOKENIZER, documents=7).fingerprint == TOKENIZER.fingerprint
 
 
 def test_vocabularies_that_cannot_encode_all_bytes_are_refused():
     with pytest.raises(ValueError, match="1 single bytes are missing"):
-        Tokenizer(TOKENIZER.pattern, TOKENIZER.tokens[1:])
+        BytePairTokenizer(TOKENIZER.pattern, TOKENIZER.tokens[1:], special_tokens=TOKENIZER.special_tokens)
     with pytest.raises(ValueError, match="1 tokens occur twice"):
-        Tokenizer(TOKENIZER.pattern, (*TOKENIZER.tokens, b"a"))
+        BytePairTokenizer(TOKENIZER.pattern, (*TOKENIZER.tokens, b"a"), special_tokens=TOKENIZER.special_tokens)
+    for special in ({END_OF_TEXT: 300}, {END_OF_TEXT: 499, "<|x|>": 499}):
+        with pytest.raises(ValueError, match="share ids"):
+            replace(TOKENIZER, special_tokens=special)
+    with pytest.raises(ValueError, match="special tokens are"):
+        replace(TOKENIZER, special_tokens={"<|x|>": 499})
+
+
+def test_special_tokens_are_encoded_where_they_are_asked_for():
+    with_two = replace(TOKENIZER, special_tokens=numbered(TOKENIZER.tokens, (END_OF_TEXT, "<|x|>")))
+    text = f"a{END_OF_TEXT}b<|x|>c"
+    assert with_two.encode(text, (END_OF_TEXT, "<|x|>")) == [97, 499, 98, 500, 99]
+    assert with_two.encode(text, ("<|x|>",)) == [*with_two.encode(f"a{END_OF_TEXT}b"), 500, 99]
+    assert max(with_two.encode(text)) < 499
+    with pytest.raises(ValueError, match=r"'<\|y\|>' is no special token of this .* has <\|endoftext\|>"):
+        with_two.encode(text, ("<|y|>",))
+
+
+def test_ids_between_special_tokens_stand_for_nothing():
+    gap = replace(TOKENIZER, special_tokens={END_OF_TEXT: 505, "<|x|>": 501})
+    assert (gap.vocabulary_size, gap.start_of_text) == (506, 505)
+    assert [gap.token_bytes(id) for id in (499, 501, 505)] == [b"", b"<|x|>", END_OF_TEXT.encode()]
+    with pytest.raises(ValueError, match="506 is outside the vocabulary of 506"):
+        gap.token_bytes(506)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.binary(), st.text(max_size=20).map(lambda text: text.encode()[1:-1])))
+def test_bytes_come_back_whether_utf_8_or_not(data):
+    assert TOKENIZER.decode_bytes(TOKENIZER.encode_bytes(data)) == data
+
+
+@given(st.text())
+def test_bytes_of_a_text_have_its_tokens(text):
+    assert TOKENIZER.encode_bytes(text.encode()) == TOKENIZER.encode(text)
+
+
+@given(st.text())
+def test_a_stream_never_shows_half_a_character(text):
+    pieces = list(TOKENIZER.decode_stream(iter(TOKENIZER.encode(text))))
+    assert "".join(pieces) == text and "" not in pieces
+
+
+@given(st.lists(st.integers(0, 499)))
+def test_a_stream_of_any_ids_is_their_text(ids):
+    assert "".join(TOKENIZER.decode_stream(iter(ids))) == TOKENIZER.decode(ids)
+
+
+def test_a_stream_shows_each_character_as_soon_as_it_is_whole():
+    ids = [TOKENIZER.ranks[bytes([byte])] for byte in "aé👩b".encode()]
+    shown = []
+    for n in range(len(ids) + 1):
+        stream = TOKENIZER.decode_stream(iter(ids[:n]))
+        shown.append("".join(itertools.takewhile(lambda piece: piece != "\ufffd", stream)))
+    assert shown == ["", "a", "a", "aé", "aé", "aé", "aé", "aé👩", "aé👩b"]
+
+
+def test_texts_that_come_one_by_one():
+    texts = LICENSE.split("\n\n")
+    assert list(TOKENIZER.encode_stream(iter(texts))) == TOKENIZER.encode_batch(texts)
 
 
 @pytest.mark.parametrize("blank", [" ", "\n ", "\x1c", "\u3000"])

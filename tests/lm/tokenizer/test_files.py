@@ -11,8 +11,8 @@ import tokenizers
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.tokenizer import load, save, train_bpe
-from lm.tokenizer.bpe import SPLIT_PATTERNS
-from lm.tokenizer.files import merged_from
+from lm.tokenizer.hugging_face import merged_from
+from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 REPOSITORY = Path(__file__).parents[3]
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
@@ -30,8 +30,11 @@ def test_load_gives_back_what_was_saved(tmp_path):
     assert load(tmp_path / "new" / "tokenizer") == make()
     meta = json.loads((tmp_path / "new/tokenizer/meta.json").read_text())
     assert meta == {
+        "kind": "bpe",
         "pattern": SPLIT_PATTERNS["cl100k"],
-        "special_tokens": ["<|endoftext|>"],
+        "special_tokens": {"<|endoftext|>": 599},
+        "start": "<|endoftext|>",
+        "end": "<|endoftext|>",
         "vocabulary_size": 600,
         "documents": 1,
         "characters": len(LICENSE),
@@ -54,7 +57,7 @@ def test_hugging_face_gives_the_same_ids(tmp_path, pattern):
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     theirs.encode_special_tokens = True  # special names in a text are plain text, as ours are
     assert theirs.get_vocab_size() == 600
-    assert theirs.token_to_id("<|endoftext|>") == ours.end_of_text == 599
+    assert theirs.token_to_id("<|endoftext|>") == ours.start_of_text == 599
     for text in (LICENSE, ODD, "<|endoftext|> x", "", " ", "\r\n\r\n\t  I'LL don't 'ſ"):
         ids = ours.encode(text)
         assert theirs.encode(text).ids == ids
@@ -92,7 +95,9 @@ def test_swapped_merges_are_refused_with_both_fingerprints(tmp_path):
     [
         ("meta.json", "{", ""),
         ("meta.json", '"pattern"', '"patern"'),
+        ("meta.json", '"bpe"', '"bpf"'),
         ("meta.json", '"<|endoftext|>"', '"<|other|>"'),
+        ("meta.json", "599", "12"),
         ("tokenizer.tiktoken", " 300\n", " 301\n"),
         ("tokenizer.tiktoken", "AA== 0\n", ""),
         ("tokenizer.tiktoken", "AA== 0\n", "A 0\n"),

@@ -1,0 +1,112 @@
+"""What every tokenizer does, whatever its vocabulary is made of."""
+
+import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer(ABC):
+    """Text <-> token ids. Picklable; equal ids for equal texts, on any machine and number of threads."""
+
+    kind: ClassVar[str]
+    """Its name in meta.json (files.py)."""
+    special_tokens: Mapping[str, int]
+    """Ids that stand for no text, by name. No text encodes to them unless that is asked for."""
+    documents: int = 0
+    """Documents that it was trained on."""
+    characters: int = 0
+    """Characters of text that it was trained on."""
+
+    @property
+    @abstractmethod
+    def vocabulary_size(self) -> int:
+        """One more than the highest id. Published vocabularies leave some ids below it unused."""
+
+    @property
+    @abstractmethod
+    def start_of_text(self) -> int:
+        """The id that heads every document, in training and in generation."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> frozenset[int]:
+        """The ids at which a text that is being generated ends; none, where documents are not told apart."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) over all that decides the ids."""
+
+    @abstractmethod
+    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        """Token ids of `text`. The name of a special token in it is plain text, but for the names in `special`.
+
+        Lone surrogates become U+FFFD. Raises ValueError for a name that is no special token's.
+        """
+
+    @abstractmethod
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token: of a special one its name, of an unused id below vocabulary_size none.
+
+        Raises ValueError for any other id.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, object]:
+        """What meta.json says of it, beside size, counts and fingerprint."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """The files of its folder beside meta.json, by name: the same bytes for the same tokenizer."""
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
+        """The tokenizer of `settings` and `files`. Raises OSError, ValueError, KeyError or TypeError for any damage."""
+
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        """`encode` of each text, in order, on `threads` threads."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        if threads == 1 or len(texts) < 2:
+            return [self.encode(text) for text in texts]
+        self.encode("")  # what is made at first use is made here, once, and not by every thread
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.encode, texts))
+
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """`encode` of each text, one at a time, as they come."""
+        return map(self.encode, texts)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of `ids`; special tokens decode to their names. Raises ValueError for an id of none."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, U+FFFD where bytes are not UTF-8 (a cut through a character). Raises as decode_bytes."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of `ids` in pieces, as they come: together they are `decode(ids)`, and no piece ends in the middle
+        of a character that the next ids may complete. Raises as decode_bytes."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for id in ids:
+            if piece := decoder.decode(self.token_bytes(id)):
+                yield piece
+        if piece := decoder.decode(b"", final=True):
+            yield piece
+
+    def check_special(self, names: Collection[str]) -> None:
+        """Raises ValueError unless each of `names` is a special token's."""
+        if unknown := [name for name in names if name not in self.special_tokens]:
+            raise ValueError(
+                f"{unknown[0]!r} is no special token of this vocabulary, which has {', '.join(self.special_tokens)}."
+            )
+
+    def outside(self, id: int) -> ValueError:
+        """The error for an id that stands for nothing."""
+        return ValueError(f"token id {id} is outside the vocabulary of {self.vocabulary_size} symbols")
