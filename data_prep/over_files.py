@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from data_prep.beam_runner import run_pipeline
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, ShardsConfig
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -21,7 +21,7 @@ class WorkFile(Protocol):
 
 
 def run_over_files[File: WorkFile](
-    work: Callable[[File], None], files: Sequence[File], config: DocumentsConfig
+    work: Callable[[File], None], files: Sequence[File], config: DocumentsConfig | ShardsConfig
 ) -> None:
     """Calls `work` on each file, in any order. It writes files alone, so that nothing has to come back.
 
@@ -42,6 +42,6 @@ def run_over_files[File: WorkFile](
     run_with(build, config)
 
 
-def run_with(build: Callable[["beam.Pipeline"], None], config: DocumentsConfig) -> None:
+def run_with(build: Callable[["beam.Pipeline"], None], config: DocumentsConfig | ShardsConfig) -> None:
     """Runs a pipeline on the runner of `config`."""
     run_pipeline(build, config.workers, config.runner, shlex.split(config.beam_options))

@@ -1,36 +1,32 @@
 """Documents -> ArrayRecord shards of sequence records, with a manifest and a table of documents.
 
-One shard is the unit of work: a Beam worker writes it alone, from the document files that belong to it, so that neither
+One shard is the unit of work: a worker writes it alone, from the document files that belong to it, so that neither
 the number of workers nor an interruption can change a byte. A finished unit leaves `units/<shard>.json`; without it the
 unit is written again.
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep.beam_runner import run_pipeline
 from data_prep.config import ShardsConfig
 from data_prep.files import appearing, file_sha256, replace_file, writing
+from data_prep.over_files import run_over_files
 from data_prep.parquet import rows_in
 from data_prep.tokenize import DocumentFile, TokenizedDocument, cut_records, document_files, tokenize_file
 from lm.errors import InputError, UsageError
 from lm.records import DTYPES, MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import apache_beam as beam
 
 DOCUMENTS = "documents.parquet"
 UNITS = "units"
@@ -60,6 +56,11 @@ class Unit:
     out: Path
     key: str
     """Hash of all that decides the bytes: a finished unit with another key is not ours."""
+
+    @property
+    def bytes(self) -> int:
+        """About how much work it is: those of its files; all of them are read for the few documents held out."""
+        return sum(file.path.stat().st_size for file in self.files)
 
     @property
     def scratch(self) -> Path:
@@ -92,8 +93,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         (out / UNITS).mkdir(parents=True, exist_ok=True)
     left = [unit for unit in units if not is_done(unit)]
     if left:
-        threads = max(1, (os.cpu_count() or 1) // config.workers)
-        run_units(left, tokenizer, config, threads)
+        run_over_files(functools.partial(write_unit, tokenizer=tokenizer, config=config), left, config)
     shards = {unit.shard: Shard(**json.loads(unit.done.read_text())["shard"]) for unit in units}
     splits = {name: sum_up([shards[u.shard] for u in units if u.split == name]) for name in ("train", "val")}
     check_splits(splits, config)
@@ -137,20 +137,7 @@ def is_done(unit: Unit) -> bool:
         return False
 
 
-def run_units(units: list[Unit], tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> None:
-    """Writes the units on config.workers Beam workers. Raises InputError when a file of documents is damaged or the
-    disk is full."""
-
-    def build(pipeline: "beam.Pipeline") -> None:
-        import apache_beam as beam
-
-        work = pipeline | "units" >> beam.Create(units, reshuffle=config.workers > 1)
-        _ = work | "write shard" >> beam.Map(write_unit, tokenizer=tokenizer, config=config, threads=threads)
-
-    run_pipeline(build, config.workers)
-
-
-def write_unit(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> None:
+def write_unit(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig) -> None:
     """Writes one shard and its rows of the table of documents, then marks the unit as done.
 
     Raises InputError when the disk does not take them.
@@ -159,7 +146,7 @@ def write_unit(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads: 
     with writing(path):
         with appearing(path, unit.scratch) as shard_file, appearing(unit.table, unit.scratch) as table_file:
             with TableWriter(table_file, unit.split) as table:
-                documents = table.noting(documents_of(unit, tokenizer, config, threads))
+                documents = table.noting(documents_of(unit, tokenizer, config))
                 stream = ((document.number, document.tokens) for document in documents)
                 records = write_records(shard_file, cut_records(stream, config.record_length, config.token_dtype))
             size, sha256 = shard_file.stat().st_size, file_sha256(shard_file)
@@ -193,9 +180,9 @@ def os_errors() -> Generator[None]:
         raise OSError(str(error)) from error
 
 
-def documents_of(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig, threads: int) -> Iterator[TokenizedDocument]:
+def documents_of(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig) -> Iterator[TokenizedDocument]:
     for file in unit.files:
-        yield from tokenize_file(file, tokenizer, unit.split == "val", config.validation_fraction, threads)
+        yield from tokenize_file(file, tokenizer, unit.split == "val", config.validation_fraction)
 
 
 class TableWriter:

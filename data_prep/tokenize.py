@@ -67,6 +67,35 @@ def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
             yield from rows.column("text").to_pylist()
 
 
+def sample_texts(files: list[DocumentFile], characters: int) -> Iterator[str]:
+    """About `characters` characters of text, or all where there are no more: whole documents, drawn by the hash of
+    their ids, so that every part of the corpus has its share and the order of the files none.
+
+    How large a share is asked of the files' indices, which count bytes: text in other scripts than Latin gives fewer
+    characters. Raises InputError as `read_batches`.
+    """
+    text_bytes = 0
+    for file in files:
+        index = pq.read_metadata(file.path)
+        column = index.schema.names.index("text")
+        groups = (index.row_group(group).column(column) for group in range(index.num_row_groups))
+        text_bytes += sum(group.total_uncompressed_size for group in groups)
+    share = characters / text_bytes if text_bytes else 1
+    if share >= 1:
+        yield from read_texts(files)
+        return
+    for file in files:
+        for rows in read_batches(file.path, ["id", "text"], DOCUMENTS_AT_ONCE):
+            for id, text in zip(rows.column("id"), rows.column("text"), strict=True):
+                if position(id.as_py(), b"tokenizer") < share:
+                    yield text.as_py()
+
+
+def position(id: str, purpose: bytes) -> float:
+    """Where in [0, 1) the hash of a document's id lies, another place for each purpose."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=purpose).digest(), "big") / 2**64
+
+
 def is_held_out(id: str, fraction: float) -> bool:
     """Whether the document is held out for validation: its id's SHA-256, as a share of all values, is below `fraction`.
 
@@ -76,16 +105,16 @@ def is_held_out(id: str, fraction: float) -> bool:
 
 
 def tokenize_file(
-    file: DocumentFile, tokenizer: Tokenizer, held_out: bool, fraction: float, threads: int
+    file: DocumentFile, tokenizer: Tokenizer, held_out: bool, fraction: float
 ) -> Iterator[TokenizedDocument]:
-    """The documents of one side of the split, in order; `threads` of them are encoded at a time."""
+    """The documents of one side of the split, in order."""
     number = file.first
     for rows in read_batches(file.path, ["id", "url", "text"], DOCUMENTS_AT_ONCE):
         chosen = np.array([is_held_out(id.as_py(), fraction) == held_out for id in rows.column("id")], bool)
         numbers = number + np.flatnonzero(chosen)
         number += rows.num_rows
         ids, urls, texts = (rows.filter(pa.array(chosen)).column(name).to_pylist() for name in ("id", "url", "text"))
-        encoded = tokenizer.encode_batch(texts, threads)
+        encoded = tokenizer.encode_batch(texts)
         for row, id, url, text, tokens in zip(numbers, ids, urls, texts, encoded, strict=True):
             headed = np.array([tokenizer.start_of_text, *tokens], np.uint32)
             yield TokenizedDocument(int(row), id, url, file.path.name, len(text.encode()), headed)

@@ -52,7 +52,7 @@ def test_beam_stays_in_the_rooms_that_need_it():
     users = [path.relative_to(REPOSITORY) for path in FILES if any(below(n, "apache_beam") for n in imports(path))]
     assert {str(path) for path in users} <= {
         "data_prep/beam_runner.py", "data_prep/beam_workers.py", "data_prep/dedup/clusters.py",
-        "data_prep/over_files.py", "data_prep/shards.py",
+        "data_prep/over_files.py",
     }  # fmt: skip
 
 

@@ -20,7 +20,11 @@ class ShardsConfig(Config):
     validation_fraction: float
     """Share of documents held out, chosen by a hash of their id (0 to 1, both excluded)."""
     workers: int = incidental()
-    """Beam worker processes on this machine."""
+    """Worker processes, as in documents.workers; each encodes on one core."""
+    runner: Literal["local", "dask", "beam"] = incidental(default="local")
+    """Who runs the workers, as in documents.runner."""
+    beam_options: str = incidental(default="")
+    """As documents.beam_options."""
 
     def __post_init__(self):
         super().__post_init__()

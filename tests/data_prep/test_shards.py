@@ -1,4 +1,4 @@
-"""Shards: the same bytes whatever the workers, the threads or an interruption; every rejection by its name."""
+"""Shards: the same bytes whatever the workers, the batches or an interruption; every rejection by its name."""
 
 import dataclasses
 import hashlib
@@ -127,10 +127,9 @@ def test_manifest_counts_and_hashes(tokens):
             assert getattr(split, field) == sum(getattr(shard, field) for shard in split.shards)
 
 
-def test_bytes_are_the_same_again_and_with_other_threads_and_batches(tokens, documents, tmp_path, monkeypatch):
+def test_bytes_are_the_same_again_and_with_other_batches(tokens, documents, tmp_path, monkeypatch):
     from data_prep import tokenize
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
     monkeypatch.setattr(tokenize, "DOCUMENTS_AT_ONCE", 7)
     monkeypatch.setattr(shards_module, "ROWS_AT_ONCE", 3)
     write_shards(documents, TOKENIZER, tmp_path / "tokens", CONFIG)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.tokenize import cut_records, document_files, is_held_out, read_texts, tokenize_file
+from data_prep.tokenize import cut_records, document_files, is_held_out, read_texts, sample_texts, tokenize_file
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.records import to_bytes
@@ -52,6 +52,21 @@ def test_records_are_the_stream(lengths, length, dtype):
         to_bytes(record)  # and it is a record by the rules of the format
 
 
+def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tmp_path):
+    rows = [(f"<urn:uuid:{i}>", f"document {i} " + "word " * 20) for i in range(3000)]
+    for name, order in (("a", range(3)), ("b", (2, 0, 1))):
+        for file, part in enumerate(order):
+            write_documents(tmp_path / name / f"{file}.parquet", rows[part * 1000 : (part + 1) * 1000])
+    total = sum(len(text) for _, text in rows)
+    drawn = [list(sample_texts(document_files(tmp_path / name), total // 10)) for name in ("a", "b")]
+    assert sorted(drawn[0]) == sorted(drawn[1])
+    assert set(drawn[0]) < {text for _, text in rows}
+    assert 0.8 * total / 10 < sum(map(len, drawn[0])) < 1.2 * total / 10
+    assert {int(text.split()[1]) // 1000 for text in drawn[0]} == {0, 1, 2}
+    everything = list(sample_texts(document_files(tmp_path / "a"), 2 * total))
+    assert everything == [text for _, text in rows]
+
+
 def test_held_out_is_a_share_and_never_changes_side():
     ids = [f"<urn:uuid:{i}>" for i in range(4000)]
     few = {id for id in ids if is_held_out(id, 0.05)}
@@ -73,12 +88,11 @@ def test_files_are_numbered_by_name_then_row(tmp_path):
     assert list(read_texts(files)) == ["zero", "one", "two", "three"]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_each_document_is_headed_and_on_one_side(tmp_path, threads):
+def test_each_document_is_headed_and_on_one_side(tmp_path):
     texts = [(f"id-{i}", f"the theme {i}" * (i % 3)) for i in range(700)]
     write_documents(tmp_path / "a.parquet", texts, row_group_size=37)
     (file,) = document_files(tmp_path)
-    sides = [list(tokenize_file(file, TOKENIZER, held_out, 0.4, threads)) for held_out in (False, True)]
+    sides = [list(tokenize_file(file, TOKENIZER, held_out, 0.4)) for held_out in (False, True)]
     assert all(len(side) > 200 for side in sides)
     for held_out, side in zip((False, True), sides, strict=True):
         assert [d.number for d in side] == sorted(d.number for d in side)
