@@ -13,10 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import Node, duplicates_in, make_node, write_pairs
+from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.domains import HostCounter
 from data_prep.files import replace_file
 from data_prep.funnel import Counts, empty_counts, merge, order_of
 from data_prep.judged import judged_rows
@@ -42,8 +43,12 @@ class TextsFile:
     near_keys: Path
     documents: Path
     dropped: Path
+    hosts: Path
+    """Sheet of the hosts of kept documents (domains.py)."""
     counts: Path
     """What became of the rows, in numbers (JSON); written last, and so the sign that the file is divided."""
+    note: Path
+    """Holds the number of rows read so far while one of the passes is at the file."""
 
     @property
     def bytes(self) -> int:
@@ -56,26 +61,19 @@ def write_keys(file: TextsFile, config: DocumentsConfig, min_quality: float | No
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
     cluster however short they are.
     """
-    if file.exact_keys.is_file():  # written last
+    if file.exact_keys.is_file():  # the outer one, and so the last to appear
         return
-    exact: list[tuple[bytes, Node]] = []
-    write_pairs(pairs(file, config, min_quality, exact), file.near_keys)
-    write_pairs(exact, file.exact_keys)
-
-
-def pairs(
-    file: TextsFile, config: DocumentsConfig, min_quality: float | None, exact: list[tuple[bytes, Node]]
-) -> Iterator[tuple[bytes, Node]]:
-    """(key, node) of all documents that pass the rules; those of exact duplicates are appended to `exact` as well."""
-    for judged in judged_rows(file.texts, config, min_quality):
-        for number, (row, verdict) in enumerate(zip(judged.rows, judged.verdicts, strict=True)):
-            if verdict is None:
-                node = make_node(row["date"], row["id"], file.index, judged.first + number)
-                exact.append((text_key(row["text"], row["dump"]), node))
-                yield exact[-1]
-                if "minhash_dedup" in config.steps:
-                    for key in band_keys(row["text"], row["dump"], config.minhash) or ():
-                        yield key, node
+    with writing_pairs(file.exact_keys) as add_exact, writing_pairs(file.near_keys) as add_near:
+        for judged in judged_rows(file.texts, config, min_quality, file.note):
+            for number, (row, verdict) in enumerate(zip(judged.rows, judged.verdicts, strict=True)):
+                if verdict is None:
+                    node = make_node(row["date"], row["id"], file.index, judged.first + number)
+                    keys = [text_key(row["text"], row["dump"])]
+                    add_exact(keys, node)
+                    if "minhash_dedup" in config.steps:
+                        keys += band_keys(row["text"], row["dump"], config.minhash) or ()
+                    add_near(keys, node)
+    file.note.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +116,20 @@ def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
     if file.counts.is_file() and None not in (rows_in(file.documents), rows_in(file.dropped)):
         return
     counts: list[Counts] = []
+    hosts = HostCounter(file.hosts)
     schemas = {file.documents: KEPT_SCHEMA, file.dropped: DROPPED_SCHEMA}
-    write_rows(divided(file, config, found, counts), schemas, scratch=file.counts.parent)
+    write_rows(divided(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
+    hosts.write()
     replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
+    file.note.unlink(missing_ok=True)
 
 
 def divided(
-    file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts]
+    file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
-    """Each row with the file that it belongs to; appends to `counts`."""
+    """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
     duplicates = duplicates_of(file, found)
-    for judged in judged_rows(file.texts, config, found.min_quality):
+    for judged in judged_rows(file.texts, config, found.min_quality, file.note):
         replaced, clean_text_bytes, shown = Counter(), 0, []
         for number, row in enumerate(judged.rows):
             if duplicate := duplicates.get(judged.first + number):
@@ -143,6 +144,7 @@ def divided(
             else:
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
+                hosts.add(row["url"], row["text_bytes"])
                 yield file.documents, {name: row[name] for name in KEPT_SCHEMA.names}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         counts.append(merge([judged.counts(file.index, config), empty_counts() | besides]))

@@ -1,4 +1,4 @@
-"""The domain types of data_prep: what is read (WebPage), what is kept (Document), what is dropped (Rejection)."""
+"""The domain types of data_prep: what is read (WebPage), what is kept (Document), what cannot be read (Damage)."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ class WebPage:
     date: str
     """WARC-Date: when it was fetched, ISO 8601 in UTC."""
     content_type: str
-    """The HTTP Content-Type header as it came, or ""."""
+    """The HTTP Content-Type header as it came, or ""; of a page whose header names another type than HTML, text/html
+    with the header's parameters; of a text of a WET file, text/plain."""
     body: bytes
     """The payload, transfer and content encodings removed."""
     file_path: str
@@ -34,13 +35,14 @@ class Document:
     url: str
     date: str
     file_path: str
-    """The WARC file that it is from: relative to the run folder where it lies in there, else as pages/manifest.json."""
+    """The file that it is from, by its name in pages/manifest.json; of a table's row what the row tells, if it does."""
     language: str
     """ISO 639 code, "" until it was detected."""
     language_score: float
     """Probability of that language, 0 until it was detected."""
     token_count: int | None = None
-    """Tokens of `text`; None until a tokenizer exists. tokens/documents.parquet has it for every document."""
+    """Tokens as the table tells that it is from, by its maker's tokenizer and of its text as it was there; else None.
+    tokens/documents.parquet has the run's own counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +55,6 @@ class Damage:
     """A stable name, for example "wrong_block_digest"."""
     detail: str
     """What was found there, for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A document that was dropped, where, and the stable name of the reason."""
-
-    document: Document
-    stage: str
-    """One of STAGES."""
-    reason: str
 
 
 STAGES = (

@@ -7,13 +7,15 @@ workers. A file that is there is whole, and a restart does not make it again.
 import contextlib
 import functools
 import gc
+import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig
-from data_prep.files import writing
+from data_prep.files import replace_file, writing
+from data_prep.inputs import RECORDS
 from data_prep.over_files import run_over_files
 from data_prep.parquet import rows_in, write_rows
 from data_prep.progress import Progress, Watch, looking_at
@@ -42,6 +44,11 @@ class TextFile:
         return self.scratch / f"{self.part.stem}.pages"
 
     @property
+    def records(self) -> Path:
+        """What was read and what was passed over, in numbers (JSON); written last, the sign that the file is done."""
+        return self.scratch / f"{self.part.stem}.records.json"
+
+    @property
     def bytes(self) -> int:
         """Size of the input: what the time left is estimated by."""
         return self.input.bytes
@@ -56,6 +63,9 @@ def extract_texts(
 ) -> Path:
     """Writes out/NAME.parquet (TEXT_SCHEMA) for each input file and returns `out`; files that are there are kept.
 
+    out/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped": {why:
+    those that have no row in the Parquet files}}.
+
     Raises InputError when a file cannot be read or written, and when there is nothing at all in the files.
     """
     targets = lay_out(files, out, scratch)
@@ -64,8 +74,9 @@ def extract_texts(
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*scratch.glob("*.partial"), *scratch.glob("*.pages")]:
             leftover.unlink()
-        with Watch(looking_at(targets), on_progress):
-            run_over_files(functools.partial(write_texts, config=config), targets, config)
+    with Watch(looking_at(targets), on_progress):
+        run_over_files(functools.partial(write_texts, config=config), targets, config)
+    write_records(targets, out / RECORDS)
     if not any(rows_in(target.part) for target in targets):
         named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
         raise InputError(
@@ -76,13 +87,28 @@ def extract_texts(
 
 
 def write_texts(file: TextFile, config: DocumentsConfig) -> None:
-    """Writes the file's texts unless they are there."""
-    if rows_in(file.part) is not None:
+    """Writes the file's texts, then its records, unless they are there."""
+    if file.records.is_file() and rows_in(file.part) is not None:
         return
-    rows = noted(rows_of_input(file.input, config), file.note)
+    skipped: Counter[str] = Counter()
+    rows = noted(rows_of_input(file.input, config, skipped), file.note)
     with rare_collections():
         write_rows(((file.part, row) for row in rows), {file.part: TEXT_SCHEMA}, scratch=file.scratch)
-    file.note.unlink(missing_ok=True)
+    records = {"seen": (rows_in(file.part) or 0) + skipped.total(), "skipped": dict(skipped)}
+    with writing(file.records):
+        replace_file(file.records, json.dumps(records).encode(), file.scratch)
+        file.note.unlink(missing_ok=True)
+
+
+def write_records(files: list[TextFile], path: Path) -> None:
+    """Writes the sum of the files' records."""
+    seen, skipped = 0, Counter()
+    for file in files:
+        records = json.loads(file.records.read_text(encoding="utf-8"))
+        seen += records["seen"]
+        skipped.update(records["skipped"])
+    with writing(path):
+        replace_file(path, json.dumps({"seen": seen, "skipped": dict(sorted(skipped.items()))}).encode(), path.parent)
 
 
 @contextlib.contextmanager

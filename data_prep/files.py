@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import secrets
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ def appearing(path: Path, scratch: Path) -> Generator[Path]:
     """The name under which to write what shall be `path`, in the folder `scratch` of the same disk.
 
     When the block ends well, the file is brought to the disk and moved to `path`; otherwise it is deleted. The name
-    holds the process id: a worker that outlives a killed run by seconds cannot write into a file of the next one.
+    holds random digits: a worker that outlives a killed run by seconds, or one on another machine of the same disk,
+    cannot write into it.
     """
-    partial = scratch / f"{path.parent.name}-{path.name}.{os.getpid()}.partial"
+    partial = scratch / f"{path.parent.name}-{path.name}.{secrets.token_hex(8)}.partial"
     try:
         yield partial
         with partial.open("rb") as file:

@@ -2,6 +2,7 @@
 
 Each file is counted on its own, where it is worked on, and counts add up: no step reads the whole corpus for them. Of
 examples a count holds places (file, row) alone, so that it stays small; report.py reads the texts that are shown.
+Hosts, which may be many, are counted by domains.py.
 """
 
 import hashlib
@@ -9,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def empty_counts() -> Counts:
 
     rows; reasons {"stage/reason": [documents, bytes]}; kept [documents, bytes]; clean_text_bytes, of the texts as
     written, where `bytes` are those of the texts as extracted; replaced {kind: n}; languages {name: [documents,
-    bytes]}; domains the same, of kept documents; lengths {exponent of 2: kept documents}; values {signal: {"kept" |
+    bytes]}; lengths {exponent of 2: kept documents}; values {signal: {"kept" |
     "dropped" | "elsewhere": {bin: documents}}}, where "dropped" is by a threshold on that signal, "elsewhere" by
     anything else; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept"; near {"stage/reason":
     [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file, row, file of the one
@@ -49,7 +49,6 @@ def empty_counts() -> Counts:
         "clean_text_bytes": 0,
         "replaced": {},
         "languages": {},
-        "domains": {},
         "lengths": {},
         "values": {},
         "examples": {},
@@ -67,7 +66,7 @@ def count_rows(
 ) -> Counts:
     """Counts of some rows of one file.
 
-    `columns` has id, url, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where
+    `columns` has id, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where
     there is none; `place` is (index of the file, number of the first row).
     """
     counts = empty_counts()
@@ -89,8 +88,6 @@ def count_rows(
     for language, size in zip(columns["language"], columns["text_bytes"], strict=True):
         if language:
             add_pair(counts["languages"], language, size)
-    for row in np.flatnonzero(kept).tolist():
-        add_pair(counts["domains"], host(columns["url"][row]), columns["text_bytes"][row])
     exponents = np.frexp(np.maximum(sizes[kept], 1).astype(np.float64))[1] - 1
     counts["lengths"] = tally(exponents)
     count_values(counts, values, groups, numbers, thresholds, place)
@@ -164,14 +161,6 @@ def tally(bins: np.ndarray) -> dict[str, int]:
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
-def host(url: str) -> str:
-    """The host of an address, without "www."; "" where there is none."""
-    try:
-        return (urlsplit(url or "").hostname or "").removeprefix("www.")
-    except ValueError:
-        return ""
-
-
 def add_pair(pairs: dict[str, list[int]], name: str | None, size: int) -> None:
     pair = pairs.setdefault(name or "", [0, 0])
     pair[0] += 1
@@ -191,7 +180,7 @@ def merge(parts: Iterable[Counts]) -> Counts:
         total["kept"] = [a + b for a, b in zip(total["kept"], part["kept"], strict=True)]
         for key in ("replaced", "lengths"):
             total[key] = add_counts(total[key], part[key])
-        for key in ("reasons", "languages", "domains"):
+        for key in ("reasons", "languages"):
             for name, (documents, size) in part[key].items():
                 pair = total[key].setdefault(name, [0, 0])
                 pair[0] += documents

@@ -1,30 +1,66 @@
 """What is in an input file, whatever its kind: pages of a WARC file, texts of a WET file, documents of a table."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from data_prep.documents import Damage, Document, WebPage
 from data_prep.sources import InputFile
+from lm.errors import InputError
+
+RECORDS = "records.json"
+"""In texts/: what was seen in all input files, and what has no row there (extraction.py)."""
 
 
-def read_input(file: InputFile) -> Iterator[WebPage | Document | Damage]:
+@dataclass(frozen=True)
+class Records:
+    """What was seen in the input files."""
+
+    seen: int
+    """Records of archives, rows of tables, and damaged places: rows of texts/ and what was skipped."""
+    skipped: dict[str, int]
+    """{why: how many}, by names of data_prep.warc.SKIPPED."""
+
+
+def read_records(texts: Path) -> Records:
+    """The records of a folder texts/. Raises InputError when they cannot be read."""
+    path = texts / RECORDS
+    try:
+        return Records(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}. Delete {texts} and make it again: python -m launch.extract_texts"
+        ) from error
+
+
+def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator[WebPage | Document | Damage]:
     """Everything in the file in its order, damaged places among it where they were met.
 
-    Raises InputError when the file cannot be read at all, or is not of its kind.
+    `skipped` has at the end how many records of an archive are neither page nor text nor damaged, by why
+    (data_prep.warc.SKIPPED); of a table or dataset nothing is skipped. Raises InputError when the file cannot be read
+    at all, or is not of its kind.
     """
     damage: list[Damage] = []
-    for found in found_in(file, damage):
+    counts: Counter[str] = Counter()
+    for found in found_in(file, damage, counts):
         yield from damage
         damage.clear()
         yield found
     yield from damage
+    if skipped is not None and counts:
+        from data_prep.warc import SKIPPED
+
+        skipped.update({reason: counts[reason] for reason in SKIPPED if counts[reason]})
 
 
-def found_in(file: InputFile, damage: list[Damage]) -> Iterable[WebPage | Document]:
-    """The readers of each kind; they append to `damage`."""
+def found_in(file: InputFile, damage: list[Damage], counts: Counter[str]) -> Iterable[WebPage | Document]:
+    """The readers of each kind; they append to `damage`, and those of archives count their records in `counts`."""
     if file.kind in ("warc", "wet"):
         from data_prep.warc import read_pages, read_texts
 
-        return (read_pages if file.kind == "warc" else read_texts)(file.path, damage.append)
+        return (read_pages if file.kind == "warc" else read_texts)(file.path, damage.append, counts)
     from data_prep.sources import read_documents
 
     return read_documents(file, on_dead_letter=damage.append)

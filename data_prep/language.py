@@ -49,13 +49,3 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     language = labels[0].removeprefix(LABEL_PREFIX) if labels else ""
     score = min(round(float(scores[0]), SCORE_DIGITS), 1.0) if labels else 0.0  # float32 sums may exceed 1
     return dataclasses.replace(document, language=language, language_score=score)
-
-
-def reject_reason(language: str, score: float, config: LanguageConfig) -> str | None:
-    """Why a document of that language and score goes: "low_language_score" unless it is above `config.min_score`,
-    "other_language" unless the language is among those wanted (all, where none is named)."""
-    if score <= config.min_score:
-        return "low_language_score"
-    if config.languages and language not in config.languages:
-        return "other_language"
-    return None

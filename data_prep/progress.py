@@ -7,6 +7,7 @@ is reckoned in bytes.
 """
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -62,6 +63,12 @@ class Progress:
     """Pages of an earlier run: they say nothing about how fast this one is."""
     bytes_found: int
     """Bytes of input that it had read."""
+    step: str = ""
+    """Which step of the stage this is, where it has several; the time left is that of the step."""
+    unit: str = "pages"
+    """What is counted as pages; "" where nothing is."""
+    inputs: str = "files"
+    """What is counted as files."""
 
 
 def looking_at(files: Sequence[FileInTheMaking]) -> "Look":
@@ -69,14 +76,53 @@ def looking_at(files: Sequence[FileInTheMaking]) -> "Look":
     return Look(files)
 
 
-class Look:
+def rows_of_part(file: FileInTheMaking) -> int | None:
+    """How many pages a part holds; None when it is not whole."""
+    return rows_in(file.part)
+
+
+@dataclass(frozen=True)
+class FileOfTexts:
+    """A file of texts/ from which a part is made that is no table: it holds as many pages as the texts do."""
+
+    index: int
+    texts: Path
+    part: Path
+    note: Path
+
+    @property
+    def bytes(self) -> int:
+        return self.texts.stat().st_size
+
+
+def files_of_texts(texts: Sequence[Path], folder: Path) -> list[FileOfTexts]:
+    """For each file of texts/ a part in `folder` under the file's name, a JSON that is made too fast for a note."""
+    return [
+        FileOfTexts(index, path, folder / f"{path.stem}.json", folder / f"{path.stem}.rows")
+        for index, path in enumerate(texts)
+    ]
+
+
+def look_at_texts(files: Sequence[FileOfTexts], step: str) -> "Look":
+    """A look at the parts that are made from files of texts/."""
+    return Look(files, step, unit="documents", rows=lambda file: rows_in(file.texts))
+
+
+class Look[File: FileInTheMaking]:
     """Call it to see how far the files are. What is whole at the first call was made by an earlier run.
 
     Folders are listed, since most of many thousand files need not be asked for; and a part is opened once. With
     complete=True nothing is put off to a later look.
     """
 
-    def __init__(self, files: Sequence[FileInTheMaking]):
+    def __init__(
+        self,
+        files: Sequence[File],
+        step: str = "",
+        unit: str = "pages",
+        rows: Callable[[File], int | None] = rows_of_part,
+    ):
+        self.step, self.unit, self.rows = step, unit, rows
         self.files = len(files)
         self.bytes = sum(file.bytes for file in files)
         # Paths are plain strings here: with many thousand of them Path takes ten times as long.
@@ -86,7 +132,7 @@ class Look:
         self.note_folders = sorted({os.path.dirname(path) for path in self.by_note})  # noqa: PTH120
         self.looks = 0
         self.in_the_making: set[str] = set()  # notes seen at the last look
-        self.uncounted: list[FileInTheMaking] = []  # done, but not opened yet
+        self.uncounted: list[File] = []  # done, but not opened yet
         self.found: set[int] = set()  # indices of what an earlier run made
         self.bytes_done = self.bytes_found = self.pages = self.pages_found = self.bytes_counted = 0
 
@@ -108,6 +154,8 @@ class Look:
             bytes=self.bytes,
             pages_found=self.pages_found,
             bytes_found=self.bytes_found,
+            step=self.step,
+            unit=self.unit,
         )
 
     def mark_done(self, parts: list[str]) -> None:
@@ -126,7 +174,7 @@ class Look:
         for _ in range(min(parts, len(self.uncounted))):
             file = self.uncounted.pop()  # the latest first: pages of this run matter for its speed
             of_earlier_run = file.index in self.found
-            pages = rows_in(file.part)
+            pages = self.rows(file)
             if pages is None:
                 self.by_part[str(file.part)] = file
                 self.bytes_done -= file.bytes
@@ -137,7 +185,7 @@ class Look:
             self.pages_found += pages if of_earlier_run else 0
             self.bytes_counted += file.bytes
 
-    def bytes_of(self, file: FileInTheMaking, pages: int) -> int:
+    def bytes_of(self, file: File, pages: int) -> int:
         """How many bytes of the file its first `pages` pages may be; 0 as long as no file is done to compare with."""
         return min(file.bytes, pages * self.bytes_counted // self.pages) if self.pages else 0
 
@@ -158,6 +206,28 @@ def pages_noted(note: Path) -> int:
     return 0
 
 
+class JoinLook:
+    """Call it to see how far the joins of dedup/clusters.py are that leave their work in `folder`.
+
+    How many there will be nobody knows before the last, so each is a step of its own, reckoned in ranges of keys.
+    """
+
+    def __init__(self, folder: Path, step: str):
+        self.folder, self.step = folder, step
+        self.found: dict[str, int] | None = None  # {step at the first look: ranges that an earlier run did}
+
+    def __call__(self, complete: bool = False) -> Progress:
+        plans = sorted((path.stat().st_mtime_ns, path) for path in self.folder.glob("*/ranges.json"))
+        step, done, ranges = f"{self.step}, sorting", 0, 0
+        if plans:
+            step, plan = f"{self.step}, join {len(plans)}", plans[-1][1]
+            ranges = len(json.loads(plan.read_text()))
+            done = sum(path.endswith(".arrow") for path in listed([str(plan.parent)]))
+        self.found = {step: done} if self.found is None else self.found
+        found = self.found.get(step, 0)
+        return Progress(0, done, ranges, done, ranges, 0, found, step=step, unit="", inputs="ranges of keys")
+
+
 class Watch:
     """A thread that looks at the progress twice a second and hands it on, from entering to leaving the block.
 
@@ -165,7 +235,7 @@ class Watch:
     `look` reads must therefore lie in files.
     """
 
-    def __init__(self, look: Look, report: Callable[[Progress], None]):
+    def __init__(self, look: Callable[..., Progress], report: Callable[[Progress], None]):
         self.look, self.report = look, report
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -193,6 +263,7 @@ class ProgressLine:
 
         self.label, self.clock = label, clock
         self.status = Console().status(f"{label}: starting") if sys.stdout.isatty() else None
+        self.step = ""
         self.start: float | None = None
         self.printed_at: float | None = None
         self.files_done = 0
@@ -208,7 +279,8 @@ class ProgressLine:
 
     def __call__(self, progress: Progress) -> None:
         now = self.clock()
-        self.start = now if self.start is None else self.start
+        if self.start is None or progress.step != self.step:
+            self.step, self.start, self.files_done = progress.step, now, 0
         line = f"{self.label}: {told(progress, now - self.start)}"
         if self.status:
             self.status.update(line)
@@ -221,9 +293,13 @@ class ProgressLine:
 
 def told(progress: Progress, seconds: float) -> str:
     """One line about the progress made in `seconds`."""
-    parts = [f"{progress.pages:,} pages", f"{progress.files_done:,} of {progress.files:,} files"]
-    if seconds > 0:
-        parts.append(f"{(progress.pages - progress.pages_found) / seconds:,.0f} pages/s")
+    parts = [progress.step] if progress.step else []
+    if progress.unit:
+        parts.append(f"{progress.pages:,} {progress.unit}")
+    if progress.files:
+        parts.append(f"{progress.files_done:,} of {progress.files:,} {progress.inputs}")
+    if progress.unit and seconds > 0:
+        parts.append(f"{(progress.pages - progress.pages_found) / seconds:,.0f} {progress.unit}/s")
     read = progress.bytes_done - progress.bytes_found
     if read > 0 and progress.files_done < progress.files:
         parts.append(f"{duration(seconds * (progress.bytes - progress.bytes_done) / read)} left")

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig, PersonalDataConfig
 from data_prep.documents import stage_order
+from data_prep.domains import TOP_DOMAINS, Domains
 from data_prep.excerpts import Example, Excerpts
 from data_prep.files import replace_file
 from data_prep.funnel import GROUPS, Counts, bin_edges
+from data_prep.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
 
 FUNNEL = "funnel.json"
-TOP_DOMAINS = 12
 TOP_LANGUAGES = 12
 
 
@@ -98,6 +99,8 @@ class Duplicate:
 class Funnel:
     """From pages read to documents kept."""
 
+    records: Records
+    """What was seen in the input files: pages_read and what was skipped."""
     pages_read: int
     documents_kept: int
     extracted_bytes: int
@@ -126,22 +129,24 @@ class Funnel:
 def write_funnel(
     path: Path,
     counts: Counts,
+    domains: Domains,
     texts: Iterable[Path],
+    records: Records,
     config: DocumentsConfig,
     scratch: Path,
     min_quality: float | None = None,
 ) -> None:
     """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
 
-    `min_quality` is the quality model's threshold, where it is used; of the domains, only the largest are written.
+    `min_quality` is the quality model's threshold, where it is used.
     """
-    domains = counts["domains"]
-    largest = sorted(domains, key=lambda name: (-domains[name][1], name))[:TOP_DOMAINS]
     funnel = {
         "files": [file.name for file in texts],
         "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
-        "counts": counts | {"domains": {name: domains[name] for name in largest}},
-        "domains_in_all": len(domains),
+        "records": dataclasses.asdict(records),
+        "keep_share": config.model_quality.keep_share if "model_quality" in config.steps else None,
+        "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
+        "domains_in_all": domains.in_all,
     }
     replace_file(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
 
@@ -153,7 +158,11 @@ class Written:
     files: list[str]
     """Of texts/, in the order in which counts number them."""
     thresholds: list[Threshold]
+    records: Records
+    keep_share: float | None
+    """Of the quality model, by which its threshold was drawn; None where it was not used."""
     counts: Counts
+    """Those of funnel.py, with the largest domains as {host: [documents, bytes]}."""
     domains_in_all: int
 
 
@@ -162,7 +171,9 @@ def read_counts(path: Path) -> Written:
     try:
         written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         thresholds = [Threshold(**one) for one in written["thresholds"]]
-        return Written(written["files"], thresholds, written["counts"], written["domains_in_all"])
+        records = Records(**written["records"])
+        rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
+        return Written(written["files"], thresholds, records, *rest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
@@ -182,6 +193,7 @@ def read_funnel(path: Path, texts: Path, personal_data: PersonalDataConfig) -> F
     excerpts.read()
     reasons = reasons_of(counts, thresholds, excerpts)
     return Funnel(
+        records=written.records,
         pages_read=counts["rows"],
         documents_kept=counts["kept"][0],
         extracted_bytes=counts["kept"][1] + sum(reason.text_bytes for reason in reasons),

@@ -5,13 +5,14 @@ Nothing is judged here by a threshold, so that thresholds can be changed without
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from data_prep import extract, language, url_filter
 from data_prep.config import DocumentsConfig
-from data_prep.documents import REJECTION_SCHEMA, Damage, Document, Rejection, WebPage
+from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
 from data_prep.inputs import read_input
 from data_prep.quality.signals import SIGNALS, measure
 from data_prep.sources import InputFile
@@ -24,21 +25,27 @@ TEXT_SCHEMA = pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *((name,
 """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts UTF-8."""
 
 
-def rows_of_input(file: InputFile, config: DocumentsConfig) -> Iterator[dict]:
-    """One row of TEXT_SCHEMA for everything in the file, in its order: pages, documents, and what could not be read."""
-    for found in read_input(file):
-        yield {**row_of(found, file, config), "file_path": file.name}
+def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
+    """One row of TEXT_SCHEMA for everything in the file, in its order: pages, documents, and what could not be read.
+
+    `skipped` is as of `read_input`.
+    """
+    for found in read_input(file, skipped):
+        yield row_of(found, file, config)
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
-    """The row of one page, document or damaged record. A pure function of them and the config."""
+    """The row of one page, document or damaged record. A pure function of them and the config.
+
+    A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
+    """
     if isinstance(found, Damage):
         place = f"{file.name}#{found.offset}"
         return rejected(Document("", place, config.dump, "", "", file.name, "", 0.0), "read", found.reason)
     if isinstance(found, WebPage):
         document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
     else:
-        document = dataclasses.replace(found, dump=found.dump or config.dump, token_count=None)
+        document = dataclasses.replace(found, dump=found.dump or config.dump)
     if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):
         return rejected(dataclasses.replace(document, text=""), "url_filter", reason)
     text, reason = text_of(found, config)
@@ -73,9 +80,7 @@ def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
 
 def rejected(document: Document, stage: str, reason: str) -> dict:
     """The row of what has no text."""
-    rejection = Rejection(document, stage, reason)
-    dropped = {"stage": rejection.stage, "reason": rejection.reason, "text_bytes": 0}
-    return dataclasses.asdict(rejection.document) | dropped | dict.fromkeys(VALUES)
+    return dataclasses.asdict(document) | {"stage": stage, "reason": reason, "text_bytes": 0} | dict.fromkeys(VALUES)
 
 
 def warm_up(config: DocumentsConfig) -> None:

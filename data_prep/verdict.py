@@ -11,6 +11,7 @@ import pyarrow as pa
 from data_prep.config import DocumentsConfig
 from data_prep.documents import STAGES
 from data_prep.parquet import read_batches
+from data_prep.quality.c4 import CHARACTERS_LEFT
 from data_prep.quality.rules import rules_of
 from data_prep.texts import QUALITY_SCORE
 
@@ -19,7 +20,8 @@ COLUMNS = ("stage", "reason", "language", LANGUAGE_SCORE)
 """What is needed beside the columns of values."""
 AFTER_C4 = frozenset(STAGES[STAGES.index("c4") + 1 :])
 NO_LINES = "c4", "c4_no_lines"
-"""C4's rules leave no line of the text: a rule without a threshold, the last of its stage."""
+"""C4's rules leave nothing of the text, be it that lines go or that they are citations alone: a rule without a
+threshold, the last of its stage."""
 ROWS_AT_ONCE = 50_000
 
 Verdict = tuple[str, str] | None
@@ -71,7 +73,8 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
 def columns_needed(config: DocumentsConfig) -> list[str]:
     """The columns of texts/ that `verdicts` and `values_of` read."""
     signals = dict.fromkeys(rule.signal for rule in rules_of(config))
-    return [*COLUMNS, *signals, *([QUALITY_SCORE] if "model_quality" in config.steps else [])]
+    left = [CHARACTERS_LEFT] if "c4" in config.steps else []
+    return [*COLUMNS, *signals, *left, *([QUALITY_SCORE] if "model_quality" in config.steps else [])]
 
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
@@ -108,7 +111,7 @@ def checks(
     cleaned = "c4" in config.steps
     for threshold in thresholds:
         if cleaned and threshold.stage in AFTER_C4:
-            yield NO_LINES, values["c4_sentences"] == 0  # every line is a sentence or more
+            yield NO_LINES, column(rows, CHARACTERS_LEFT) == 0
             cleaned = False
         yield (threshold.stage, threshold.reason), threshold.breaks(values[threshold.signal])
         if threshold.stage == "language" and config.language.languages:
@@ -116,7 +119,7 @@ def checks(
             others = (language not in wanted for language in rows["language"].to_pylist())
             yield ("language", "other_language"), np.fromiter(others, bool, rows.num_rows)
     if cleaned:
-        yield NO_LINES, values["c4_sentences"] == 0
+        yield NO_LINES, column(rows, CHARACTERS_LEFT) == 0
 
 
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:

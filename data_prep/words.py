@@ -37,6 +37,8 @@ MEMO_CHARACTERS, ENTRY_CHARACTERS = 4_000_000, 32
 UNIT = r"%|[kcmµn]?m|k?g|mg|lb|oz|ft|in|yd|ha|t|km/h|kmh|m/s|mph|[kmgtKMGT][bB]|[KMGT]"
 MEASURE = re.compile(rf"(?<=\d)(?:\+|[{re.escape(''.join(sorted(CURRENCY)))}]|{UNIT})$")
 LONGEST_MEASURE = 4
+MEASURE_ENDS = CURRENCY | frozenset("+%mgbBzntdahskKMGT")
+"""The last characters of what MEASURE finds."""
 PRONOUNS = (
     "I|you|he|she|it|we|they|who|what|when|where|why|how|there|that|this|these|those|could|might|must|should|would"
 )
@@ -46,16 +48,23 @@ STEM = re.compile(
     r"|\d\d?(?=[ap]m$)"
 )
 """What stands before the end of a contraction, and before "am" and "pm"."""
+STEM_ENDS = frozenset("meldt")
+"""The last characters of a chunk that STEM matches."""
 FACE = ")", ":"
 """Two marks that stay together: spaCy knows emoticons, and so meets this one in "(see below):"."""
 INSIDE = re.compile(rf"\.\.+|---?|——|[-–—~:<>=/+*^.,…{character_class(ICON_RANGES)}]")
-HYPHENS = ("-", "--", "---", "–", "—", "——")
+JOINTS = frozenset(("-", "--", "---", "–", "—", "——", *"~:<>=/"))
+ARITHMETIC = frozenset("+*^-")
+SOMETIMES_CUT = JOINTS | ARITHMETIC | {".", ","}
+"""What INSIDE finds and `is_cut` decides on; the rest, ellipses and icons, always part words."""
 ADDRESS = re.compile(
     r"(?:[\w+.-]{2,}+://)?(?:[^@]++@)?"  # scheme, user
     r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+\.)+[a-zß-öø-ÿ]{2,63}"  # host
     r"(?::\d{2,5})?(?:[/?#].*)?",  # port, path
     re.DOTALL,
 )
+TOP_DOMAIN = re.compile(r"\.[a-zß-öø-ÿ]{2}")
+"""What stands in every address: found sooner than that the whole is none."""
 ABBREVIATIONS = frozenset(
     """
     a.m. p.m. e.g. E.g. i.e. I.e. vs. v.s. and/or w/o o'clock ma'am 's ’s 'S 're 'd 'll
@@ -89,6 +98,12 @@ class Memo[Value](dict[str, Value]):
         self.function = function
         self.room = MEMO_CHARACTERS
 
+    def make_room(self, size: int) -> None:
+        """Begins anew if keys of that size together, all of them new, might fill it; then they have room."""
+        if self.room < size:
+            self.clear()
+            self.room = max(MEMO_CHARACTERS, size)
+
     def __missing__(self, key: str) -> Value:
         if self.room < 0:
             self.clear()
@@ -100,10 +115,11 @@ class Memo[Value](dict[str, Value]):
 
 def split(text: str) -> tuple[list[str], str]:
     """Words and punctuation marks of `text`, in order, and the kind of each, one letter a word (data_prep/marks.py)."""
-    chunks = list(map(CHUNKS.__getitem__, text.split()))
-    if not chunks:
+    pieces = text.split()
+    if not pieces:
         return [], ""
-    words, kinds = zip(*chunks, strict=True)
+    CHUNKS.make_room(len(text) + ENTRY_CHARACTERS * len(pieces))  # `line_kinds` of this text is to find them all
+    words, kinds = zip(*map(CHUNKS.__getitem__, pieces), strict=True)
     return list(itertools.chain.from_iterable(words)), "".join(kinds)
 
 
@@ -114,6 +130,11 @@ def split_words(text: str) -> list[str]:
 
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
     """The words and their kinds of a chunk, or of what else may stand between two blanks (see `line_kinds`)."""
+    if piece.isalpha():
+        words = JOINED.get(piece) or (piece,)
+        return words, LETTER * len(words)
+    if piece.isdecimal():
+        return (piece,), NUMBER
     if piece.split() == [piece]:
         words = split_chunk(piece)
         return words, "".join(map(KINDS.__getitem__, words))
@@ -125,20 +146,14 @@ def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
     """The words of a text without white space."""
-    if chunk.isalpha():
-        return split_inside(chunk)
     start, end = 0, len(chunk)
     while end - start > LONGEST_ABBREVIATION and chunk[start] in OPENING:
         start += 1
     while end - start > LONGEST_ABBREVIATION and chunk[end - 1] in OUTER:
         end -= 1
     before, after = list(chunk[:start]), list(chunk[: end - 1 : -1])
-    while start < end and not is_abbreviation(chunk, start, end) and (size := opening_size(chunk, start, end)):
-        before.append(chunk[start : start + size])
-        start += size
-    while start < end and not is_abbreviation(chunk, start, end) and (size := closing_size(chunk, start, end)):
-        after.append(chunk[end - size : end])
-        end -= size
+    start = take_opening(chunk, start, end, before)
+    end = take_closing(chunk, start, end, after)
     words = (*before, *split_inside(chunk[start:end]), *reversed(after))
     return join_faces(words) if "".join(FACE) in chunk else words
 
@@ -153,37 +168,45 @@ def join_faces(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(joined)
 
 
-def is_abbreviation(chunk: str, start: int, end: int) -> bool:
-    return end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS
+def take_opening(chunk: str, start: int, end: int, marks: list[str]) -> int:
+    """Adds the marks that open chunk[start:end] to `marks`; where what is left begins."""
+    while start < end:
+        if end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS:
+            break
+        first, stop = chunk[start], start + 1
+        if first == ".":
+            while stop < end and chunk[stop] == ".":
+                stop += 1
+            if stop - start == 1:
+                break
+        elif first not in OPENING and (first != "+" or chunk[stop : stop + 1].isdigit()):
+            break
+        marks.append(chunk[start:stop])
+        start = stop
+    return start
 
 
-def opening_size(chunk: str, start: int, end: int) -> int:
-    """Characters of the mark that opens chunk[start:end]; 0 where none does."""
-    first = chunk[start]
-    if first in OPENING:
-        return 1
-    if first == "+":
-        return not chunk[start + 1 : start + 2].isdigit()
-    stop = start
-    while stop < end and chunk[stop] == ".":
-        stop += 1
-    return stop - start if stop - start > 1 else 0
-
-
-def closing_size(chunk: str, start: int, end: int) -> int:
-    """Characters of the mark that closes chunk[start:end]; 0 where none does."""
-    last = chunk[end - 1]
-    if last in OUTER:
-        return 1
-    if last == ".":
-        first = end
-        while first > start and chunk[first - 1] == ".":
-            first -= 1
-        return end - first if end - first > 1 else is_full_stop(chunk[max(start, end - 3) : end - 1])
-    if last in "sS" and end - start >= 2 and chunk[end - 2] in "'’":
-        return 2
-    measure = MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end)
-    return end - measure.start() if measure else 0
+def take_closing(chunk: str, start: int, end: int, marks: list[str]) -> int:
+    """Adds the marks that close chunk[start:end] to `marks`, the last first; where what is left ends."""
+    while start < end:
+        if end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS:
+            break
+        last, stop = chunk[end - 1], end - 1
+        if last == ".":
+            while stop > start and chunk[stop - 1] == ".":
+                stop -= 1
+            if end - stop == 1 and not is_full_stop(chunk[max(start, end - 3) : stop]):
+                break
+        elif last in "sS" and stop > start and chunk[stop - 1] in "'’":
+            stop -= 1
+        elif last not in OUTER:
+            measure = MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end) if last in MEASURE_ENDS else None
+            if not measure:
+                break
+            stop = measure.start()
+        marks.append(chunk[stop:end])
+        end = stop
+    return end
 
 
 def is_full_stop(before: str) -> bool:
@@ -197,37 +220,40 @@ def is_full_stop(before: str) -> bool:
 def split_inside(core: str) -> tuple[str, ...]:
     """The words of a chunk whose outer marks are off."""
     if core.isalpha() or core in ABBREVIATIONS:
-        return JOINED.get(core, (core,))
-    if stem := STEM.match(core):
+        return JOINED.get(core) or (core,)
+    if core[-1:] in STEM_ENDS and (stem := STEM.match(core)):
         return stem.group(), core[stem.end() :]
     return split_stem(core)
 
 
 def split_stem(stem: str) -> tuple[str, ...]:
     """The words of a chunk without a contraction: whole if it is a web address, else cut at signs between letters."""
-    if "." in stem and ADDRESS.fullmatch(stem):
+    if TOP_DOMAIN.search(stem) and ADDRESS.fullmatch(stem):
         return (stem,)
     words: list[str] = []
     start = 0
-    for sign in INSIDE.finditer(stem):
-        if is_cut(sign.group(), stem[sign.start() - 1 : sign.start()], stem[sign.end() : sign.end() + 1]):
-            words += (stem[start : sign.start()], sign.group())
-            start = sign.end()
+    for match in INSIDE.finditer(stem):
+        first, stop = match.span()
+        sign = stem[first:stop]
+        if sign not in SOMETIMES_CUT or is_cut(sign, stem[first - 1 : first], stem[stop : stop + 1]):
+            words.append(stem[start:first])
+            words.append(sign)
+            start = stop
     words.append(stem[start:])
     return tuple(filter(None, words))
 
 
 def is_cut(sign: str, before: str, after: str) -> bool:
-    """Whether `sign` parts what stands on its two sides; `before` and `after` are one character each, or none."""
+    """Whether `sign`, of SOMETIMES_CUT, parts what stands on its two sides: one character each, or none."""
+    if sign in ARITHMETIC and before.isdigit() and (after.isdigit() or after == "-"):
+        return True
+    if sign in JOINTS:
+        return before.isalnum() and after.isalpha()
     if sign == ".":
         return (before.islower() or before in QUOTES) and (after.isupper() or after in QUOTES)
     if sign == ",":
         return before.isalpha() and after.isalpha()
-    if sign in "+*^-" and before.isdigit() and (after.isdigit() or after == "-"):
-        return True
-    if sign in HYPHENS or sign in "~:<>=/":
-        return before.isalnum() and after.isalpha()
-    return sign not in "+*^"
+    return False
 
 
 CHUNKS = Memo(split_piece)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.extraction import extract_texts
+from data_prep.inputs import read_records
 from data_prep.parquet import rows_in
 from data_prep.progress import ProgressLine
 from data_prep.quality_model.model import model_sha256
@@ -19,8 +20,13 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
         texts = extract_texts(
             input_files(workdir), experiment.documents, out / "texts", out / "scratch", on_progress=progress
         )
-    rows = [rows_in(path) or 0 for path in texts.glob("*.parquet")]
-    print(f"texts: {sum(rows):,} pages in {len(rows):,} files", flush=True)
+    rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
+    skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
+    print(
+        f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
+        + (f"; skipped: {skipped}" if skipped else ""),
+        flush=True,
+    )
 
 
 def facts(experiment: Experiment) -> dict[str, object]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.prepare import prepare_documents
+from data_prep.progress import ProgressLine
 from data_prep.report import FUNNEL
 from launch import extract_texts
 from launch.command import run_stage_command
@@ -11,14 +12,16 @@ from launch.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    outcome = prepare_documents(
-        workdir / "texts",
-        experiment.documents,
-        partial=out / "parts",
-        documents_dir=out / "documents",
-        dropped_dir=out / "dropped",
-        funnel=out / FUNNEL,
-    )
+    with ProgressLine("documents") as progress:
+        outcome = prepare_documents(
+            workdir / "texts",
+            experiment.documents,
+            partial=out / "parts",
+            documents_dir=out / "documents",
+            dropped_dir=out / "dropped",
+            funnel=out / FUNNEL,
+            on_progress=progress,
+        )
     print(outcome.table())
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)

@@ -10,34 +10,34 @@ options: it says what has to be deleted first.
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.refilter import comparison, count_again
+from data_prep.inputs import read_records
+from data_prep.progress import ProgressLine
+from data_prep.refilter import changes, comparison, count_again
 from data_prep.report import FUNNEL, read_counts, read_funnel, write_funnel
-from data_prep.verdict import thresholds_of
 from launch import extract_texts
 from launch.command import run_command
 from launch.stage import read_stamp, refuse_other, settings_of
 from lm.errors import InputError
 from lm.files import write_atomically
 
-NOTE = (
-    "The funnel as these thresholds would draw it, from what was measured; documents/ is as it was. Duplicates were "
-    "not looked for again, so what passes still has them among it."
-)
-
 
 def run(experiment: Experiment, workdir: Path) -> None:
-    from launch.report_page.funnel_page import render
+    from launch.report_page.funnel_page import REDRAWN, render
 
     check_texts(experiment, workdir)
     config, out, folder = experiment.documents, workdir / "refilter", workdir / "texts"
     texts = sorted(folder.glob("*.parquet"))
-    counts, min_quality = count_again(texts, config, workdir / ".partial/refilter")
+    with ProgressLine("refilter") as progress:
+        now = count_again(texts, config, workdir / ".partial/refilter", on_progress=progress)
     out.mkdir(exist_ok=True)
-    write_funnel(out / FUNNEL, counts, texts, config, out, min_quality)
+    records = read_records(folder)
+    write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, out, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config.personal_data)
-    write_atomically(out / "index.html", render(funnel, workdir.resolve().name, NOTE))
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
-    print(comparison(before, counts, thresholds_of(config, min_quality)))
+    changed = changes(before, config, now) if before else None
+    back = "../report/index.html" if (workdir / "report/index.html").is_file() else ""
+    write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
+    print(comparison(before, changed or [], now.counts))
     print(f"refilter: see {out / 'index.html'}", flush=True)
 
 

@@ -8,12 +8,31 @@ from collections.abc import Callable
 
 import pytest
 
-from configs.fineweb_recipe import PERSONAL_DATA
+from configs import fineweb_recipe as recipe
+from data_prep.charset import decode
+from data_prep.dedup.minhash import band_keys
+from data_prep.documents import Document
+from data_prep.extract import normalise
+from data_prep.language import detect_language
 from data_prep.pii import replace_personal_data
+from data_prep.quality.c4 import clean_lines
+from data_prep.quality.signals import measure
+from data_prep.url_filter import reject_reason
 from tests.adversarial import GENERATORS
+from tests.data_prep.pages import demo_config
 
+CONFIG = demo_config()
 FUNCTIONS: dict[str, Callable[[str], object]] = {
-    "replace_personal_data": lambda text: replace_personal_data(text, PERSONAL_DATA),
+    "decode": lambda text: decode(text.encode("utf-16-le"), ""),
+    "normalise": normalise,
+    "reject_reason": lambda text: reject_reason(text, CONFIG.url_filter),
+    "detect_language": lambda text: detect_language(
+        Document(text, "id", "dump", "", "", "x.warc.gz", "", 0.0), recipe.LANGUAGE
+    ),
+    "measure": lambda text: measure(text, CONFIG),
+    "clean_lines": lambda text: clean_lines(text, recipe.C4),
+    "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
+    "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),
 }
 MEGABYTE = 1_000_000
 SECONDS_PER_MEGABYTE = 0.5

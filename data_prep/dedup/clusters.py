@@ -5,6 +5,7 @@ alternating algorithm of Kiveris et al. 2014 (Connected Components in MapReduce 
 steps that each are one join, which Beam does range of keys by range of keys:
 
     pairs (key, node) ─ link ─► edges (node, smallest of its key) ─► (large star ─► small star) until nothing changes
+                                                                  ─► result, by the place of the duplicate
 
   large star: each node ties all its larger neighbours to the smallest of itself and all neighbours
   small star: each node ties its smaller neighbours, and itself, to the smallest of these
@@ -13,14 +14,18 @@ At the end every node is tied to the smallest of its component and to nothing el
 component: a join reads its rows twice, first for the smallest node of each key, then, block by block, to tie each row's
 node to that. What has met in memory anyway is contracted there, so that a graph of less than ROWS_AT_ONCE edges is done
 after the link. The steps are files (sheets.py): a killed run goes on from there, and no runner changes a byte.
+
+Each range of a join opens all sheets of the step before. Where these are many, they are first merged, SHEETS_AT_ONCE to
+one and again, as an external sort does: so files are opened about as often as there are files, not ranges times files.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +33,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_prep.dedup.sheets import begins, key_ranges, read_blocks, write_sheet
+from data_prep.dedup.sheets import (
+    ROW_BYTES,
+    begins,
+    key_ranges,
+    mapped_runs,
+    merged_blocks,
+    read_blocks,
+    write_sheet,
+    writing_sheet,
+)
 from data_prep.files import replace_file
 
 if TYPE_CHECKING:
@@ -38,14 +52,18 @@ ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
 BLOCKS_IN_RANGE = 4
 """Blocks of rows in the range of keys that one call works on."""
+SHEETS_AT_ONCE = 64
+"""Sheets that a range of keys is read from: more are merged before."""
 
 Node = tuple[int, int]
 """A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); where it stands, its
 file's index, then its row (32 bits each). The smallest node of a cluster stays."""
 LOW_WORD = 2**32 - 1
+PLAN = "ranges.json"
+"""In the folder of a step: the ranges of keys that its sheets are of."""
 UNKNOWN_DATE = 2**32 - 1
 
-Step = Literal["link", "large", "small"]
+Step = Literal["link", "large", "small", "result"]
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
@@ -68,25 +86,29 @@ def seconds_since_1970(date: str) -> int:
     return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1)
 
 
-def write_pairs(pairs: Iterable[tuple[bytes, Node]], path: Path) -> None:
-    """Writes the keys (of 16 bytes, evenly spread as hashes are) and nodes of some documents for `find_duplicates`.
+@contextlib.contextmanager
+def writing_pairs(path: Path) -> Generator[Callable[[Sequence[bytes], Node], None]]:
+    """Gives what adds the keys (of 16 bytes, evenly spread as hashes are) of a node to a file for `find_duplicates`.
 
     The file appears whole at the end. Raises InputError when the disk does not take it.
     """
-    write_sheet(path, pair_runs(iter(pairs)))
+    waiting, nodes = bytearray(), array("Q")
+    with writing_sheet(path) as add_run:
 
+        def flush() -> None:
+            halves = [np.frombuffer(waiting, ">u8").reshape(-1, 2), np.frombuffer(nodes, np.uint64).reshape(-1, 2)]
+            add_run(np.concatenate(halves, axis=1).astype(np.uint64).T)
 
-def pair_runs(pairs: Iterator[tuple[bytes, Node]]) -> Iterator[np.ndarray]:
-    """The pairs as rows, ROWS_AT_ONCE together."""
-    while True:
-        keys, nodes = bytearray(), array("Q")
-        for key, node in itertools.islice(pairs, ROWS_AT_ONCE):
-            keys += key
-            nodes.extend(node)
-        if not nodes:
-            return
-        halves = [np.frombuffer(keys, ">u8").reshape(-1, 2), np.frombuffer(nodes, np.uint64).reshape(-1, 2)]
-        yield np.concatenate(halves, axis=1).astype(np.uint64).T
+        def add(keys: Sequence[bytes], node: Node) -> None:
+            waiting.extend(b"".join(keys))
+            nodes.extend(node * len(keys))
+            if len(nodes) >= 2 * ROWS_AT_ONCE:
+                flush()
+                waiting.clear()
+                del nodes[:]
+
+        yield add
+        flush()
 
 
 def find_duplicates(
@@ -103,22 +125,22 @@ def find_duplicates(
     """
     sheets, _ = take_step("link", pairs, folder / "link", run, rows_at_once)
     for number in itertools.count(1):
-        result = folder / f"{number}-small"
         sheets, changes = take_step("large", sheets, folder / f"{number}-large", run, rows_at_once)
-        sheets, more_changes = take_step("small", sheets, result, run, rows_at_once)
+        sheets, more_changes = take_step("small", sheets, folder / f"{number}-small", run, rows_at_once)
         if changes == more_changes == 0:
-            return result
+            take_step("result", sheets, folder / "result", run, rows_at_once)
+            return folder / "result"
     raise AssertionError("a count ended")
 
 
 def duplicates_in(result: Path, file: int) -> dict[int, tuple[int, int]]:
     """The rows of the file of index `file` that are duplicates, each with the (file, row) of the one that stays."""
-    sheets = sorted(result.glob("*.arrow"))
-    low, stays = file << 32, {}
-    for rows in read_blocks(sheets, low, low | LOW_WORD, ROWS_AT_ONCE):
-        smaller = less(rows[2:], rows[1::-1])
-        for place, kept in zip(rows[0, smaller].tolist(), rows[3, smaller].tolist(), strict=True):
-            stays[place & LOW_WORD] = kept >> 32, kept & LOW_WORD
+    low = file << 32
+    last, stays = low | LOW_WORD, {}
+    sheets = [task.sheet for task in planned(result) if task.low <= last and low <= task.last]
+    for places, _, _, kept in read_blocks(mapped_runs(sheets), low, last, ROWS_AT_ONCE):
+        for place, other in zip(places.tolist(), kept.tolist(), strict=True):
+            stays[place & LOW_WORD] = other >> 32, other & LOW_WORD
     return dict(sorted(stays.items()))
 
 
@@ -129,28 +151,34 @@ def take_step(
 
     The sheets that it read are deleted when they are a step's, since the disk may be scarce.
     """
-    plan, done = folder / "ranges.json", folder / "changes"
-    if not plan.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        ranges = key_ranges(sheets, BLOCKS_IN_RANGE * rows_at_once)
-        replace_file(plan, json.dumps(ranges).encode(), scratch=folder)
-    tasks = [
-        Range(low, last, folder / f"{number:06d}.arrow")
-        for number, (low, last) in enumerate(json.loads(plan.read_text()))
-    ]
+    plan, done = folder / PLAN, folder / "changes"
     if not done.exists():
-        join = functools.partial(join_range, step=step, sheets=list(sheets), rows_at_once=rows_at_once)
-        missing = [task for task in tasks if not task.sheet.exists()]
-        if len(missing) == 1:  # needs no other process, nor the seconds that it takes to start one
-            join(missing[0])
-        elif missing:
-            run(functools.partial(add_join, tasks=missing, join=join))
+        folder.mkdir(parents=True, exist_ok=True)
+        few = merge_many(sheets, folder, run, rows_at_once)
+        if not plan.exists():
+            ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
+            replace_file(plan, json.dumps(ranges).encode(), scratch=folder)
+        tasks = planned(folder)
+        make(tasks, functools.partial(join_range, step=step, sheets=few, rows_at_once=rows_at_once), run)
         changes = sum(int(task.note.read_text()) for task in tasks)
         replace_file(done, str(changes).encode(), scratch=folder)
-    if step != "link":
-        for sheet in sheets:
-            sheet.unlink(missing_ok=True)
-    return [task.sheet for task in tasks], int(done.read_text())
+    for sheet in [*folder.glob("*.merged"), *(sheets if step != "link" else ())]:
+        sheet.unlink(missing_ok=True)
+    return [task.sheet for task in planned(folder)], int(done.read_text())
+
+
+def merge_many(sheets: Sequence[Path], folder: Path, run: Callable, rows_at_once: int) -> Sequence[Path]:
+    """The sheets, or at most SHEETS_AT_ONCE in `folder` that hold the same rows. Few rows, one range, stay as they are:
+    that opens each sheet three times."""
+    few_rows = BLOCKS_IN_RANGE * rows_at_once
+    for level in itertools.count(1):
+        if len(sheets) <= SHEETS_AT_ONCE or sum(sheet.stat().st_size for sheet in sheets) <= few_rows * ROW_BYTES:
+            return sheets
+        groups = itertools.batched(sheets, SHEETS_AT_ONCE)
+        tasks = [Merge(group, folder / f"{level}-{number:06d}.merged") for number, group in enumerate(groups)]
+        make(tasks, functools.partial(merge, rows_at_once=rows_at_once), run)
+        sheets = [task.sheet for task in tasks]
+    raise AssertionError("a count ended")
 
 
 @dataclass(frozen=True)
@@ -167,16 +195,47 @@ class Range:
         return self.sheet.with_suffix(".changes")
 
 
-def add_join(pipeline: "beam.Pipeline", tasks: list[Range], join: Callable[[Range], None]) -> None:
-    """Adds the joins of a step to `pipeline`."""
+def planned(folder: Path) -> list[Range]:
+    """The ranges of a step, in the order of their keys."""
+    ranges = json.loads((folder / PLAN).read_text())
+    return [Range(low, last, folder / f"{number:06d}.arrow") for number, (low, last) in enumerate(ranges)]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Some sheets, and the one that their merge makes."""
+
+    sheets: tuple[Path, ...]
+    sheet: Path
+
+
+def make[Task: (Range, Merge)](tasks: list[Task], work: Callable[[Task], None], run: Callable) -> None:
+    """Makes the sheets of the tasks, those that are not there."""
+    missing = [task for task in tasks if not task.sheet.exists()]
+    if len(missing) == 1:  # needs no other process, nor the seconds that it takes to start one
+        work(missing[0])
+    elif missing:
+        run(functools.partial(add_work, tasks=missing, work=work))
+
+
+def add_work[Task: (Range, Merge)](pipeline: "beam.Pipeline", tasks: list[Task], work: Callable[[Task], None]) -> None:
+    """Adds the tasks to `pipeline`."""
     import apache_beam as beam
 
-    pipeline | "ranges" >> beam.Create(tasks) | "spread" >> beam.Reshuffle() | "join" >> beam.Map(join)
+    pipeline | "tasks" >> beam.Create(tasks) | "spread" >> beam.Reshuffle() | "work" >> beam.Map(work)
+
+
+def merge(task: Merge, rows_at_once: int) -> None:
+    """Makes one sheet of several."""
+    write_sheet(task.sheet, merged_blocks(task.sheets, rows_at_once))
 
 
 def join_range(task: Range, step: Step, sheets: Sequence[Path], rows_at_once: int) -> None:
     """Makes one sheet of a step."""
-    read = functools.partial(read_blocks, sheets, task.low, task.last, rows_at_once)
+
+    def read() -> Iterator[np.ndarray]:
+        return read_blocks(mapped_runs(sheets), task.low, task.last, rows_at_once)
+
     write_sheet(task.sheet, joined_runs(step, read, rows_at_once, task.note))
 
 
@@ -199,11 +258,11 @@ def joined_runs(
             forest, changed = contracted(np.concatenate(waiting, axis=1))
             changes += changed
             waiting, count = [], 0
-            yield keyed(forest, both_ways=step != "large")
+            yield keyed(forest, both_ways=step in ("link", "small"))
     if waiting:
         forest, changed = contracted(np.concatenate(waiting, axis=1))
         changes += changed
-        yield keyed(forest, both_ways=step != "large")
+        yield keyed(forest, both_ways=step in ("link", "small"))
     note.write_text(str(changes))
 
 
@@ -225,8 +284,10 @@ def tied(step: Step, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -
     Edges are uint64 (4, edges): the larger node, then the smaller one. `starts` tells where a key begins.
     """
     node = block[2:]
+    centre = block[1::-1]  # of all steps but the link the key is a node too, its place first
+    if step == "result":
+        return np.concatenate([centre, node])[:, less(node, centre)], 0
     if step == "large":
-        centre = block[1::-1]  # the key is a node too, its place first
         smallest = np.where(less(least, centre), least, centre)
         larger = less(centre, node)
         edges = np.concatenate([node, smallest])[:, larger]

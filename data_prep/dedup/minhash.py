@@ -118,8 +118,10 @@ class _WordHashes(dict[bytes, bytes]):
     """From a word of ASCII-normalised UTF-8 to the hashes, 8 bytes each, of the words that it comes to."""
 
     def __missing__(self, word: bytes) -> bytes:
-        parts = [word] if word.isascii() else normalised_words(word.decode("utf-8", "surrogatepass"))
-        hashes = b"".join(hashlib.blake2b(part, digest_size=8).digest() for part in parts)
+        if word.isascii():
+            hashes = word_hash(word)
+        else:
+            hashes = b"".join(map(word_hash, normalised_words(word.decode("utf-8", "surrogatepass"))))
         if len(word) <= LONGEST_REMEMBERED:
             if len(self) >= WORDS_REMEMBERED:
                 self.clear()
@@ -130,19 +132,36 @@ class _WordHashes(dict[bytes, bytes]):
 _remembered = _WordHashes()
 
 
+@functools.lru_cache(maxsize=1 << 14)  # of scripts without spaces: their characters, which are words, come again
+def word_hash(word: bytes) -> bytes:
+    return hashlib.blake2b(word, digest_size=8).digest()
+
+
 def normalised_words(text: str) -> list[bytes]:
     """The words of a text without white space in UTF-8, normalised beyond what `hashed_words` did to ASCII."""
-    spaced = []
-    for character in unicodedata.normalize("NFD", text.lower()):
+    spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
+    return re.sub("00+", "0", spaced).encode("utf-8").split()
+
+
+class _Replacements(dict[int, str]):
+    """From a code point of decomposed lower-case text to what stands for it in the normalised text."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
         category = unicodedata.category(character)
         if category == "Nd":
-            spaced.append("0")
+            replacement = "0"
         elif category[0] not in "LNM":
-            spaced.append(" ")
-        elif category != "Mn":
-            spaced.append(f" {character} " if written_without_spaces(character) else character)
-    words = re.sub("00+", "0", "".join(spaced)).split()
-    return [word.encode("utf-8") for word in words]
+            replacement = " "
+        elif category == "Mn":
+            replacement = ""
+        else:
+            replacement = f" {character} " if written_without_spaces(character) else character
+        self[code] = replacement
+        return replacement
+
+
+_replacements = _Replacements()
 
 
 def written_without_spaces(character: str) -> bool:

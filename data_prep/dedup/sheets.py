@@ -6,7 +6,9 @@ of a sheet sorts its rows, and the reader of a range of keys finds its part of e
 on every runner, nothing in memory but the part that is being worked on, and a restart finds what is done.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,18 @@ from lm.errors import InputError
 
 SCHEMA = pa.schema([(name, pa.uint64()) for name in ("key_0", "key_1", "when", "place")])
 """A key of two words, and a node (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
+ROW_BYTES = 32
 LAST_KEY = 2**64 - 1
+RANGES_MAPPED = 8
+"""Ranges that a merge reads before it maps its sheets anew: pages that were read count as the process's own until then,
+32 bytes a row, though the system may take them back."""
+Run = list[np.ndarray]
+"""The four columns of some sorted rows, each uint64 (rows,)."""
 
 
-def write_sheet(path: Path, runs: Iterable[np.ndarray]) -> None:
-    """Writes a sheet, which appears whole at the end; each run, uint64 (4, rows), is sorted by itself.
+@contextlib.contextmanager
+def writing_sheet(path: Path) -> Generator[Callable[[np.ndarray], None]]:
+    """Gives what adds a run, uint64 (4, rows), to a sheet: it is sorted by itself. The sheet appears whole at the end.
 
     Raises InputError when the disk does not take it.
     """
@@ -31,9 +40,19 @@ def write_sheet(path: Path, runs: Iterable[np.ndarray]) -> None:
         pa.OSFile(str(partial), "wb") as file,
         pa.ipc.new_file(file, SCHEMA) as sheet,
     ):
-        for run in runs:
+
+        def add(run: np.ndarray) -> None:
             if run.shape[1]:
                 sheet.write_batch(pa.record_batch(list(sorted_rows(run)), schema=SCHEMA))
+
+        yield add
+
+
+def write_sheet(path: Path, runs: Iterable[np.ndarray]) -> None:
+    """Writes a sheet of these runs, as `writing_sheet` does."""
+    with writing_sheet(path) as add:
+        for run in runs:
+            add(run)
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
@@ -56,8 +75,8 @@ def begins(rows: np.ndarray) -> np.ndarray:
     return new
 
 
-def mapped_runs(sheets: Sequence[Path]) -> Iterator[list[np.ndarray]]:
-    """The four columns of each run of each sheet, in the mapped file: good until the next one is asked for.
+def mapped_runs(sheets: Sequence[Path]) -> Iterator[Run]:
+    """Each run of each sheet, a view of the file: it is mapped as long as one of its runs is held.
 
     Raises InputError when a sheet is not there or damaged.
     """
@@ -73,11 +92,13 @@ def mapped_runs(sheets: Sequence[Path]) -> Iterator[list[np.ndarray]]:
             ) from error
 
 
-def read_blocks(sheets: Sequence[Path], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
+def read_blocks(runs: Iterable[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
     """The rows with a key_0 from `low` to `last`, in sorted blocks of at most `rows` rows."""
     waiting: list[np.ndarray] = []
     count = 0
-    for run in mapped_runs(sheets):
+    for run in runs:
+        if run[0][0] > last or run[0][-1] < low:  # two pages of the file instead of a bisection's ten
+            continue
         begin = int(np.searchsorted(run[0], np.uint64(low), side="left"))
         end = int(np.searchsorted(run[0], np.uint64(last), side="right"))
         for cut in range(begin, end, rows):
@@ -91,14 +112,23 @@ def read_blocks(sheets: Sequence[Path], low: int, last: int, rows: int) -> Itera
         yield sorted_rows(np.concatenate(waiting, axis=1))
 
 
-def key_ranges(sheets: Sequence[Path], rows: int) -> list[tuple[int, int]]:
+def merged_blocks(sheets: Sequence[Path], rows: int) -> Iterator[np.ndarray]:
+    """All rows of some sheets, in sorted blocks of at most `rows` rows that follow one another."""
+    ranges = key_ranges(mapped_runs(sheets), max(1, rows * 3 // 4))  # about so many: hardly one comes in two blocks
+    for some in itertools.batched(ranges, RANGES_MAPPED):
+        runs = list(mapped_runs(sheets))
+        for low, last in some:
+            yield from read_blocks(runs, low, last, rows)
+
+
+def key_ranges(runs: Iterable[Run], rows: int) -> list[tuple[int, int]]:
     """Ranges of key_0 (first and last, both included) that cover all keys, with about `rows` rows in each.
 
     Judged by a sample of one row in `rows` / 64, as TeraSort does. A key with more rows gets a longer range.
     """
     stride = max(1, rows // 64)
     samples, offset = [np.empty(0, np.uint64)], stride // 2
-    for keys, *_ in mapped_runs(sheets):
+    for keys, *_ in runs:
         samples.append(keys[offset::stride].copy())
         offset += stride * len(samples[-1]) - len(keys)
     lows = sorted({0, *np.sort(np.concatenate(samples))[64::64].tolist()})

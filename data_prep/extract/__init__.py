@@ -26,8 +26,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def normalise(text: str) -> str:
-    """`text` without control characters, trailing blanks and blank lines at both ends; otherwise as it was."""
-    text = UNPRINTABLE.sub("", text.replace("\r\n", "\n"))
+    """`text` with "\\n" for every line break that Unicode knows, and without control characters, trailing blanks and
+    blank lines at both ends; otherwise as it was."""
+    text = UNPRINTABLE.sub("", "\n".join(text.splitlines()))  # in this order: a form feed that went would glue words
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()  # a regex would try each blank of a run anew
 
 

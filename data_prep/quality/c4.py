@@ -16,7 +16,8 @@ from data_prep.words import count_sentences
 
 LOREM_IPSUM = "lorem ipsum"
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
-SIGNALS = ("c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences")
+CHARACTERS_LEFT = "c4_characters"
+SIGNALS = ("c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences", CHARACTERS_LEFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +81,4 @@ def contains(line: str, phrases: list[str]) -> bool:
 def measure(cleaned: Cleaned, kinds: str) -> list[float]:
     """The values of SIGNALS; `kinds` are those of the lines that stay (data_prep.words.line_kinds)."""
     sentences = count_sentences(kinds) if cleaned.lines else 0
-    return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences]
+    return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences, len(cleaned.text)]

@@ -17,6 +17,8 @@ import numpy as np
 
 LINE_BREAKS = re.compile(r"\n+")
 BLANK_LINES = re.compile(r"\n{2,}")
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio, made odd: products with it have well spread upper bits (Knuth, TAOCP 6.4)."""
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 SIGNALS = (
     "duplicate_paragraphs",
@@ -55,54 +57,61 @@ def ngram_characters(words: list[str]) -> list[int]:
     """Characters of the most frequent n-gram for each n of TOP, then of duplicates for each n of DUPLICATE.
 
     An n-gram can be repeated only where both (n-1)-grams in it are; so each n looks at what the last one left, which in
-    prose is soon nothing. Two n-grams are equal if and only if their two (n-1)-grams are, so a pair of small numbers
-    stands for an n-gram of any length.
+    prose is soon nothing. Equal n-grams share a number: the place of one of them.
     """
     ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))))
-    classes = repeated_words(words)
+    numbered, longest = numbered_words(words), DUPLICATE[-1]
+    following = np.concatenate((numbered, np.full(longest, -1, np.int32)))  # so that a word follows every n-gram
+    place = np.zeros(len(words), np.int32)
+    place[numbered[::-1]] = np.arange(len(words))[::-1]  # the first of equal words
+    classes = np.where(np.bincount(numbered, minlength=1)[numbered] > 1, place[numbered], np.int32(-1))
     result = []
-    for n in range(TOP[0], DUPLICATE[-1] + 1):
-        places, numbers = repeated_ngrams(classes)
+    for n in range(TOP[0], longest + 1):
+        places, numbers = repeated_ngrams(classes, following[n - 1 :])
         if n in TOP:
             result.append(top_characters(n, places, numbers, ends))
         else:
             result.append(greedy_duplicate_characters(n, places, numbers, ends))
-        classes = np.full(max(len(classes) - 1, 0), -1)
+        classes = np.full(max(len(classes) - 1, 0), -1, np.int32)
         classes[places] = numbers
     return result
 
 
-def repeated_words(words: list[str]) -> np.ndarray:
-    """For each word its number, equal for equal words, or -1 if it occurs once."""
+def numbered_words(words: list[str]) -> np.ndarray:
+    """For each word its number, equal for equal words: 0, 1, 2 and so on."""
     numbers = collections.defaultdict(itertools.count().__next__)
-    classes = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-    return np.where(np.bincount(classes, minlength=1)[classes] > 1, classes, -1)
+    return np.fromiter(map(numbers.__getitem__, words), np.int32, len(words))
 
 
-def repeated_ngrams(classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the n-grams begin that occur more than once, ascending, and the number of each, equal for equal ones.
+def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the n-grams begin that occur more than once, ascending, and the number of each.
 
-    classes: for each (n-1)-gram its number, or -1 if it occurs once.
+    classes: for each (n-1)-gram its number, or -1 if it occurs once; following: the number of the word behind it.
     """
     places = np.flatnonzero((classes[:-1] | classes[1:]) >= 0)  # neither is -1
     if not len(places):
         return places, places
-    size = int(classes.max()) + 1
-    numbers = classes[places] * size + classes[places + 1]
-    if size * size > len(numbers):
-        numbers = ranks(numbers)  # so that they stay small
+    numbers, last = classes[places], following[places]
+    others = np.flatnonzero(last != following[numbers])  # not the n-gram at the place that is their number
+    if len(others):
+        numbers[others] = places[others[equals(numbers[others].astype(np.int64) * len(following) + last[others])]]
     repeated = np.bincount(numbers)[numbers] > 1
     return places[repeated], numbers[repeated]
 
 
-def ranks(numbers: np.ndarray) -> np.ndarray:
-    """0, 1, 2 and so on for the smallest of `numbers`, the next, and so on; equal for equal ones."""
-    order = np.argsort(numbers, kind="stable")
-    ordered = numbers[order]
-    steps = np.zeros_like(order)
-    np.cumsum(ordered[1:] != ordered[:-1], out=steps[1:])
-    result = np.empty_like(steps)
-    result[order] = steps
+def equals(keys: np.ndarray) -> np.ndarray:
+    """For each of `keys`, which are not negative, the index of one equal to it, the same for all that are equal.
+
+    Each key writes its index into a slot of a table, and those that then read the index of another key are sorted.
+    """
+    bits = len(keys).bit_length() + 1
+    slots = (keys.astype(np.uint64) * MULTIPLIER) >> np.uint64(64 - bits)
+    table = np.empty(1 << bits, np.int32)
+    table[slots[::-1]] = np.arange(len(keys))[::-1]
+    result = table[slots]
+    collided = np.flatnonzero(keys[result] != keys)
+    _, first, inverse = np.unique(keys[collided], return_index=True, return_inverse=True)
+    result[collided] = collided[first[inverse]]
     return result
 
 
@@ -120,16 +129,23 @@ def top_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.nda
 
 def greedy_duplicate_characters(n: int, places: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> int:
     """Characters, without blanks, of n-grams that stood before, none of them overlapping with another."""
-    where, what = places.tolist(), numbers.tolist()
-    seen: set[int] = set()
-    counted: list[int] = []
+    if not len(places):
+        return 0
+    where, what = memoryview(places), memoryview(numbers)  # quicker to read than arrays, and no copies as lists are
+    count = len(where)
+    dense = (places[n:] - places[:-n] == n).tobytes() + bytes(n)  # is the n-th place from here the next free one?
+    seen, counted = bytearray(len(ends)), bytearray(count)
     index = 0
-    while index < len(where):
-        if what[index] in seen:
-            counted.append(where[index])
-            index = bisect.bisect_left(where, where[index] + n, index + 1, min(index + n, len(where)))
-        else:
-            seen.add(what[index])
+    while index < count:
+        number = what[index]
+        if not seen[number]:
+            seen[number] = True
             index += 1
-    begins = np.array(counted, np.int64)
+            continue
+        counted[index] = True
+        if dense[index]:
+            index += n
+        else:
+            index = bisect.bisect_left(where, where[index] + n, index + 1, min(index + n, count))
+    begins = places[np.frombuffer(counted, bool)]
     return int((ends[begins + n] - ends[begins]).sum())

@@ -1,10 +1,9 @@
 """Every quality rule on one page: which value drops a document, by which threshold, under which name.
 
-A rule looks at one value of signals.py and one threshold of the config. So the rules can be applied to a text as it is
-measured, or with other thresholds to the stored values of millions of texts at once.
+A rule looks at one value of signals.py and one threshold of the config. So the rules can be applied to the stored
+values of millions of texts at once, with the run's thresholds or with others (data_prep/verdict.py).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +29,6 @@ class Rule:
     def threshold(self, config: DocumentsConfig) -> float:
         value = getattr(getattr(config, self.stage), self.option)
         return value if self.place is None else value[self.place]
-
-    def breaks(self, value, config: DocumentsConfig):
-        """Whether `value` breaks the rule: a number, or an array of them."""
-        threshold = self.threshold(config)
-        return value < threshold if self.drops == "below" else value > threshold
 
 
 REPETITION, QUALITY, C4, FINEWEB = "gopher_repetition", "gopher_quality", "c4", "fineweb"
@@ -82,8 +76,3 @@ RULES: tuple[Rule, ...] = (
 def rules_of(config: DocumentsConfig) -> tuple[Rule, ...]:
     """Those of the steps that `config` uses."""
     return tuple(rule for rule in RULES if rule.stage in config.steps)
-
-
-def broken_rule(values: Mapping[str, float], config: DocumentsConfig) -> Rule | None:
-    """The first rule in use that a text with these values breaks."""
-    return next((rule for rule in rules_of(config) if rule.breaks(values[rule.signal], config)), None)

@@ -9,7 +9,7 @@ from data_prep.pip_settings import PipSettings
 from data_prep.sources.columns import DeadLetter
 from data_prep.sources.common_crawl import crawl_files
 from data_prep.sources.local import named_files, own_files
-from data_prep.sources.manifest import MANIFEST, InputFile, input_files, warc_files, warc_names, write_manifest
+from data_prep.sources.manifest import MANIFEST, InputFile, input_files, write_manifest
 from data_prep.sources.tables import read_table
 from data_prep.sources.tfds import INFO, dataset_files, read_tfds
 from lm.errors import UsageError
@@ -21,12 +21,9 @@ __all__ = [
     "fetch_pages",
     "input_files",
     "input_sizes",
-    "matched_warc_files",
     "read_documents",
     "read_table",
     "read_tfds",
-    "warc_files",
-    "warc_names",
 ]
 
 
@@ -74,11 +71,6 @@ def input_sizes(config: PagesConfig) -> dict[str, int]:
     if config.source == "tfds" and (dataset / INFO).is_file():
         found |= {path.absolute(): "" for path in sorted(dataset.iterdir()) if path.is_file()}
     return {str(path): path.stat().st_size for path in found}
-
-
-def matched_warc_files(patterns: tuple[str, ...]) -> list[Path]:
-    """Absolute paths of the files that the shell patterns match. Raises UsageError when one matches nothing."""
-    return list(named_files("pages.warc", patterns))
 
 
 def read_documents(

@@ -3,7 +3,8 @@
 The text must be there. For the other columns the first of some usual names counts (FineWeb's own; then, in `metadata`,
 datatrove's; then dolma's, C4's and DCLM's), and what is missing is filled: `id` by the file's name and the row's
 number, `dump` and `file_path` by the run's and the file's own, the rest by "", 0.0 and None as in a Document that was
-just read. Other columns are passed over.
+just read. A language counts only together with its score, and as the code of two letters that fastText gives; where
+either is missing both are left out, so that the language is detected. Other columns are passed over.
 """
 
 import re
@@ -28,6 +29,8 @@ NAMES = {
 }
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_COUNT = 2**63 - 1
+LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, perhaps with a region or script: "en-US"
+LARGEST_SCORE = 1.001  # a sum of float32 may exceed 1 by a little; a percentage is above
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,9 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, te
     def first(column: str, read: Callable[[Any], Any]) -> Any:
         return next((v for key in NAMES[column] if (v := read(lookup(row, key))) is not None), None)
 
+    language, score = first("language", as_language), first("language_score", as_score)
+    if language is None or score is None:
+        language, score = "", 0.0
     return Document(
         text=storable(text),
         id=first("id", as_text) or f"{name}/{number}",
@@ -90,8 +96,8 @@ def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, te
         url=first("url", as_text) or "",
         date=first("date", as_text) or "",
         file_path=first("file_path", as_text) or name,
-        language=first("language", as_text) or "",
-        language_score=first("language_score", as_score) or 0.0,
+        language=language,
+        language_score=score,
         token_count=first("token_count", as_count),
     )
 
@@ -111,10 +117,16 @@ def as_text(value: object) -> str | None:
     return storable(value) if isinstance(value, str) and value else None
 
 
+def as_language(value: object) -> str | None:
+    """An ISO 639-1 code: "EN" and "en-US" give "en". Codes of three letters ("eng_Latn") and names give None."""
+    code = LANGUAGE_CODE.fullmatch((as_text(value) or "").strip().lower())
+    return code[1] if code else None
+
+
 def as_score(value: object) -> float | None:
-    """A probability; any other number is none."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-    return float(value) if fits else None
+    """A probability, at most 1; any other number is none."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LARGEST_SCORE
+    return min(float(value), 1.0) if fits else None
 
 
 def as_count(value: object) -> int | None:

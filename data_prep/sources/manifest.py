@@ -3,8 +3,8 @@
     {"files": [{"path", "name", "kind", "bytes", "pages"}, …], …}
 
 "path" is relative to the run folder where the file lies in there. Documents call their file by "name", wherever it
-lies. "pages" is null where counting would mean reading. A file of a dataset is a range of its rows, and has "rows",
-"split" and "text_field" besides; a table has "text_field".
+lies, unless a table's row tells where it is from. "pages" is null where counting would mean reading. A file of a
+dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field".
 """
 
 import json
@@ -96,20 +96,6 @@ def size_of(file: InputFile, workdir: Path) -> int:
             f"{file.path} stands in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
         )
     return file.path.stat().st_size
-
-
-def warc_files(workdir: Path) -> list[Path]:
-    """The WARC files of a run, in the manifest's order. Raises InputError as `input_files`, and for other kinds."""
-    files = input_files(workdir)
-    for file in files:
-        if file.kind != "warc":
-            raise InputError(f"{file.path} is of kind {file.kind!r}, but WARC files are needed here.")
-    return [file.path for file in files]
-
-
-def warc_names(workdir: Path) -> list[str]:
-    """What documents call the files of `warc_files`, in the same order. Raises InputError without a whole manifest."""
-    return [file.name for file in manifest_files(workdir)]
 
 
 def manifest_files(workdir: Path) -> list[InputFile]:

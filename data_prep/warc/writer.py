@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_prep.documents import WebPage
+from data_prep.files import appearing, writing
 from data_prep.warc.digests import sha1_digest
-from lm.errors import InputError
 
 EPOCH = "1970-01-01T00:00:00Z"
 COMPRESSION = 6  # gzip's own default; 9 takes twice the time for 1 % less
@@ -28,10 +28,9 @@ def write_pages(path: Path, pages: Iterable[WebPage]) -> None:
     The metadata record names page.file_path, where the page was taken from. The same pages give the same bytes. The
     file appears whole or not at all. Raises InputError when it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with appearing(path, path.parent) as partial, partial.open("wb") as file:
             info_id = record_id(path.name, "warcinfo")
             for number, page in enumerate(pages):
                 if number == 0:
@@ -40,11 +39,6 @@ def write_pages(path: Path, pages: Iterable[WebPage]) -> None:
                     file.write(record)
             if file.tell() == 0:
                 file.write(info_record(path.name, info_id, EPOCH))
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}. Make room on the disk, or mend the permissions."
-        ) from error
 
 
 def info_record(file_name: str, info_id: str, date: str) -> bytes:

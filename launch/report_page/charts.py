@@ -140,7 +140,8 @@ def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: boo
     for size, width in WIDTHS.items():
         x_axis: dict[str, object] = {"title": title, "grid": False, "titlePadding": 10, "domain": True}
         if logarithmic:
-            x_axis |= {"values": [low for low, _, _ in bins][:: 1 if size == "wide" else 2], "labelExpr": BINARY_LABEL}
+            edges_named = [low for low, _, _ in bins][:: 1 if size == "wide" else 2]
+            x_axis |= {"values": edges_named, "labelExpr": BINARY_LABEL, "labelFlush": False}
         else:
             x_axis |= {"format": "d", "tickCount": 10 if size == "wide" else 5}
         layers = [

@@ -35,7 +35,7 @@ class Columns:
     """Documents above the last edge."""
     lowest: float
     highest: float
-    """Where the first bin begins and the last one ends."""
+    """Where the first bin begins and the last one ends; of whole numbers, the largest that it may hold."""
 
 
 def columns_of(distribution: Distribution) -> Columns:
@@ -54,7 +54,8 @@ def columns_of(distribution: Distribution) -> Columns:
             counts[place][group] += number
     below = sum(total for one, total in zip(bins, totals, strict=True) if one.high <= edges[0])
     above = sum(total for one, total in zip(bins, totals, strict=True) if one.low + 1e-9 >= edges[-1])
-    ends = (bins[0].low, bins[-1].high) if bins else (edges[0], edges[-1])
+    whole = distribution.signal in (*COUNTED, *DOUBLING)
+    ends = (bins[0].low, bins[-1].high - whole) if bins else (edges[0], edges[-1])
     return Columns(edges, counts, below, above, *ends)
 
 
@@ -83,9 +84,11 @@ def edges_between(distribution: Distribution, low: float, high: float, line: flo
         step = widths[0] * max(1, math.ceil((high - low) / widths[0] / COLUMNS))
     before, after = math.ceil((line - low) / step - 1e-9), math.ceil((high - line) / step - 1e-9)
     room = 1 if distribution.signal in COUNTED else max(1, round(0.06 * (before + after)))
-    before = min(max(before, room), math.floor(line / step + 1e-9))  # nothing is below 0
+    wanted = max(before, room)
+    before = min(wanted, math.floor(line / step + 1e-9))  # nothing is below 0
     first, last = line - before * step, line + max(after, room) * step
-    return [round(first + number * step, 9) for number in range(round((last - first) / step) + 1)]
+    edges = [round(first + number * step, 9) for number in range(round((last - first) / step) + 1)]
+    return [0.0, *edges] if before < wanted and edges[0] > 0 else edges  # what is left above 0 is a narrower column
 
 
 def height(number: int, most: int) -> float:
@@ -108,7 +111,7 @@ def distribution_chart(distribution: Distribution, columns: Columns) -> Drawing:
         "domain": [first, last],
         "nice": False,
     }
-    x_axis = {"title": None, "grid": False, "domain": True, **ticks(distribution, columns)}
+    x_axis = {"title": None, "grid": False, "domain": True, "labelFlush": False, **ticks(distribution, columns)}
     x = {"field": "x", "type": "quantitative", "scale": x_scale, "axis": x_axis}
     # Each label is the square of its place on the axis.
     number = f"format(round(datum.value * datum.value * {most}), {most} < 10000 ? ',d' : '.2~s')"
@@ -119,9 +122,7 @@ def distribution_chart(distribution: Distribution, columns: Columns) -> Drawing:
     for at, one in lines:
         side = {"x": at, "end": last if one.drops == "above" else first}
         shade = {"x": x, "x2": {"field": "end"}, "y": {"value": 0}, "y2": {"value": HEIGHT}}
-        layers.append(
-            {"data": {"values": [side]}, "mark": {"type": "rect", "color": "var(--raised)"}, "encoding": shade}
-        )
+        layers.append({"data": {"values": [side]}, "mark": {"type": "rect", "color": "var(--tint)"}, "encoding": shade})
     for group, (name, color) in zip((2, 1, 0), GROUPS, strict=True):
         area = {"type": "area", "color": color, "interpolate": "step-after", "description": name}
         values = outline(columns, group, most)
@@ -152,7 +153,8 @@ def ticks(distribution: Distribution, columns: Columns) -> dict[str, object]:
     if distribution.signal in COUNTED:  # in the middle of their columns
         step = max(1, math.ceil((columns.edges[-1] - columns.edges[0]) / 10))
         numbers = range(int(columns.edges[0]), int(columns.edges[-1]), step)
-        return {"values": [n + 0.5 for n in numbers], "labelExpr": "format(datum.value - 0.5, ',d')"}
+        more = f"datum.value > {columns.edges[-1] - 1} ? '+' : ''" if columns.above else "''"
+        return {"values": [n + 0.5 for n in numbers], "labelExpr": f"format(datum.value - 0.5, ',d') + ({more})"}
     return {"tickCount": 5, "labelExpr": "format(datum.value, '.4~g')"}
 
 

@@ -38,6 +38,12 @@ STAGES = {
 }
 """{stage: (name, what it is)}."""
 
+
+def stage_name(stage: str) -> str:
+    """A stage as the pages call it; one that is not known by its own name."""
+    return STAGES[stage][0] if stage in STAGES else stage
+
+
 RUNS = {5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
 SIGNALS = {
     "language_score": ("Certainty of the language", "The probability of the likeliest language."),
@@ -81,6 +87,7 @@ SIGNALS = {
     "c4_lorem_ipsum": ("Filler text", "Lines with “lorem ipsum”, which stands where the text is still to come."),
     "c4_curly_brackets": ("Curly brackets", "Lines with “{”, a sign of program code."),
     "c4_sentences": ("Sentences", "Sentences in the lines that remain."),
+    "c4_characters": ("What remains", "Characters in the lines that remain, citations taken out."),
     "terminal_punctuation_lines": (
         "Lines that end a sentence",
         "Share of lines that end with a full stop, a question mark or the like. Menus have few.",
@@ -97,6 +104,16 @@ SIGNALS = {
     ),
 }
 """{signal: (name, what it measures)}."""
+
+PERSONAL_DATA = {
+    "email": "e-mail address",
+    "iban": "IBAN",
+    "payment_card": "payment card",
+    "ip": "IP address",
+    "address": "postal address",
+    "phone": "phone number",
+}
+"""{kind of personal data: its name}."""
 
 REASONS = {
     "banned_domain": "The site is on a list of banned domains.",

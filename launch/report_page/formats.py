@@ -31,13 +31,13 @@ def compact(value: float | None) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in decimal units: 1234567 -> "1.23 MB"."""
+    """Bytes in decimal units, to three figures: 1234567 -> "1.23 MB", 3000 -> "3.00 kB"."""
     if not math.isfinite(value):
         return "–"
     for unit, unit_bytes in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= unit_bytes:
             scaled = value / unit_bytes
-            return f"{three_figures(scaled)} {unit}"
+            return f"{f'{scaled:#.3g}'.rstrip('.') if scaled < 999.5 else count(scaled)} {unit}"
     return f"{value:.0f} B"
 
 

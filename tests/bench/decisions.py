@@ -14,11 +14,14 @@ import json
 import time
 from pathlib import Path
 
+import pyarrow as pa
+
 from configs import fineweb_recipe as recipe
 from configs.demo import get_config
 from data_prep.config import DocumentsConfig
-from data_prep.quality.rules import broken_rule
-from data_prep.quality.signals import measure
+from data_prep.quality.rules import RULES
+from data_prep.texts import TEXT_SCHEMA, values_of
+from data_prep.verdict import verdicts
 
 STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
@@ -37,19 +40,19 @@ def fineweb_config() -> DocumentsConfig:
 
 def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, object]:
     """What is printed, of rows that DataTrove's filters decided."""
-    same_stage, seconds = 0, 0.0
-    disagreements = []
-    for row in rows:
-        start = time.process_time()
-        values = measure(row["text"], config)
-        rule = broken_rule(values, config)
-        seconds += time.process_time() - start
-        ours = rule.stage if rule else "kept"
+    start = time.process_time()
+    measured = [{"language": "en", "language_score": 1.0, **values_of(row["text"], config)} for row in rows]
+    found = verdicts(pa.Table.from_pylist(measured, TEXT_SCHEMA), config, min_quality=None)
+    seconds = time.process_time() - start
+    signals = {(rule.stage, rule.reason): rule.signal for rule in RULES}
+    same_stage, disagreements = 0, []
+    for row, values, verdict in zip(rows, measured, found, strict=True):
+        ours, reason = verdict or ("kept", "kept")
         same_stage += ours == row["decision"]
         if (ours == "kept") != (row["decision"] == "kept"):
-            theirs = row["reason"] or "kept"
-            said = {"ours": rule.reason, "value": values[rule.signal]} if rule else {"ours": "kept"}
-            disagreements.append({"url": row["url"], **said, "datatrove": theirs})
+            signal = signals.get((ours, reason))
+            value = {"value": values[signal]} if signal else {}
+            disagreements.append({"url": row["url"], "ours": reason, **value, "datatrove": row["reason"] or "kept"})
     return {
         "documents": len(rows),
         "same_verdict": round(1 - len(disagreements) / len(rows), 5),

@@ -9,6 +9,7 @@ as FineWeb does; and documents of 10,000 characters a second of CPU time.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import tarfile
@@ -16,9 +17,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+
+from configs.demo import get_config
 from configs.fineweb_recipe import LANGUAGE
 from data_prep.documents import Document
-from data_prep.language import LABEL_PREFIX, detect_language, model, reject_reason
+from data_prep.language import LABEL_PREFIX, detect_language, model
+from data_prep.texts import TEXT_SCHEMA
+from data_prep.verdict import verdicts
 
 SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
 LONG = 100  # characters
@@ -42,20 +48,27 @@ def unscored(text: str) -> Document:
     return Document(text, "id", "dump", "", "2026-01-01T00:00:00Z", "x.warc.gz", "", 0.0)
 
 
-def kept(text: str) -> bool:
-    found = detect_language(unscored(text), LANGUAGE)
-    return reject_reason(found.language, found.language_score, LANGUAGE) is None
+def kept(texts: list[str]) -> list[bool]:
+    """Which of the texts pass, by what the pipeline says of their languages."""
+    config = dataclasses.replace(get_config().documents, steps=(), language=LANGUAGE)
+    rows = [dataclasses.asdict(detect_language(unscored(text), LANGUAGE)) for text in texts]
+    return [verdict is None for verdict in verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), config, min_quality=None)]
 
 
-def kept_as_it_is(text: str) -> bool:
-    labels, scores = model().predict(text, k=1)
-    return labels[0].removeprefix(LABEL_PREFIX) in LANGUAGE.languages and scores[0] > LANGUAGE.min_score
+def kept_as_they_are(texts: list[str]) -> list[bool]:
+    """The same of texts with their digits and punctuation."""
+    found = [model().predict(text, k=1) for text in texts]
+    return [
+        labels[0].removeprefix(LABEL_PREFIX) in LANGUAGE.languages and scores[0] > LANGUAGE.min_score
+        for labels, scores in found
+    ]
 
 
-def verdicts(keeps: Callable[[str], bool], sentences: list[tuple[str, str]]) -> dict[str, float]:
+def shares_kept(keeps: Callable[[list[str]], list[bool]], sentences: list[tuple[str, str]]) -> dict[str, float]:
     """Shares, of 1, rounded to 5 digits."""
-    english = [(keeps(text), len(text) > LONG) for label, text in sentences if label == "en"]
-    others = [keeps(text) for label, text in sentences if label != "en"]
+    found = list(zip(keeps([text for _, text in sentences]), sentences, strict=True))
+    english = [(keep, len(text) > LONG) for keep, (label, text) in found if label == "en"]
+    others = [keep for keep, (label, _) in found if label != "en"]
     long = [keep for keep, is_long in english if is_long]
     right = sum(keep for keep, _ in english) + others.count(False)
     shares = {
@@ -89,8 +102,8 @@ def main() -> None:
         "benchmark": "language",
         "sentences": len(sentences),
         "min_score": LANGUAGE.min_score,
-        **verdicts(kept, sentences),
-        "as_it_is": verdicts(kept_as_it_is, sentences),
+        **shares_kept(kept, sentences),
+        "as_it_is": shares_kept(kept_as_they_are, sentences),
         "documents_per_cpu_second": documents_per_cpu_second(sentences),
     }
     print(json.dumps(result))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 SAMPLE = Path(__file__).parents[2] / "../shared/data/text/tinyshakespeare.txt"
@@ -69,7 +69,7 @@ def trained(who: str, text: Path, out: Path, vocabulary: int, pattern: str) -> d
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def megabytes_per_second(runs: dict[str, Callable[[str], object]], texts: list[str], turns: int) -> dict[str, float]:
+def megabytes_per_second(runs: Mapping[str, Callable[[str], object]], texts: list[str], turns: int) -> dict[str, float]:
     """By CPU time of one thread, the median of the turns."""
     size = sum(len(text.encode()) for text in texts) / 1e6
     rates: dict[str, list[float]] = {name: [] for name in runs}

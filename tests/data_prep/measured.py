@@ -1,6 +1,7 @@
 """Rows of texts/ that tests make themselves: of real texts as they are measured, or of values drawn at random."""
 
 import dataclasses
+import json
 import random
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from configs import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Document
 from data_prep.funnel import COUNTED, DOUBLING
+from data_prep.inputs import RECORDS, Records
+from data_prep.quality.c4 import CHARACTERS_LEFT
 from data_prep.texts import TEXT_SCHEMA, VALUES, values_of
-from data_prep.verdict import LANGUAGE_SCORE, thresholds_of
+from data_prep.verdict import LANGUAGE_SCORE, Verdict, thresholds_of, verdicts
 from tests.data_prep.pages import PROSE, demo_config
 
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -31,6 +34,19 @@ def text_row(document: Document, config: DocumentsConfig, stage: str | None = No
     if document.text:
         return row | values_of(document.text, config)
     return row | dict.fromkeys(VALUES) | {"stage": stage, "reason": reason}
+
+
+def verdict_on(row: dict, config: DocumentsConfig) -> Verdict:
+    """The verdict on one row of texts/, where columns may be missing; the language is taken for one that is wanted."""
+    row = {"language": config.language.languages[0], LANGUAGE_SCORE: 1.0} | row
+    (verdict,) = verdicts(pa.Table.from_pylist([row], TEXT_SCHEMA), config, None)
+    return verdict
+
+
+def write_records(texts: Path, seen: int, **skipped: int) -> Records:
+    """Writes the records.json of a folder texts/, and returns what stands there."""
+    (texts / RECORDS).write_text(json.dumps({"seen": seen, "skipped": skipped}), encoding="utf-8")
+    return Records(seen, skipped)
 
 
 def write_texts(path: Path, rows: list[dict], rows_per_group: int = 7) -> pa.Table:
@@ -102,6 +118,8 @@ def random_rows(seed: int, count: int) -> list[dict]:
 def draw_value(draw: random.Random, signal: str, line: float) -> float | None:
     if draw.random() < 0.02:
         return None
+    if signal == CHARACTERS_LEFT:
+        return draw.choice([0.0, *[500.0] * 19])
     if draw.random() < 0.6:  # most rows break few rules
         kind = {"words": 500.0, "mean_word_length": 5.0, "stop_words": 5.0, "c4_sentences": 20.0}
         low_is_good = signal not in ("words_with_letter", "terminal_punctuation_lines", "quality_score", LANGUAGE_SCORE)

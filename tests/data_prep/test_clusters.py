@@ -1,5 +1,6 @@
 """Laws of the join: the components of any graph, by a few rounds, whatever the order, the runner and the memory."""
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -7,16 +8,18 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.beam_runner import run_pipeline
 from data_prep.dedup import clusters, sheets
-from data_prep.dedup.clusters import Node, add_join, duplicates_in, find_duplicates, make_node, write_pairs
+from data_prep.dedup.clusters import Node, add_work, duplicates_in, find_duplicates, make_node, writing_pairs
 from lm.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,25 +32,27 @@ def key(name: object) -> bytes:
 
 
 def run_here(build, ran: list[int] | None = None) -> None:
-    """Runs the joins of a step one after the other, in this process."""
-    assert build.func is add_join
+    """Runs the tasks one after the other, in this process."""
+    assert build.func is add_work
     for task in build.keywords["tasks"]:
-        build.keywords["join"](task)
+        build.keywords["work"](task)
     if ran is not None:
         ran.append(len(build.keywords["tasks"]))
 
 
-def write_files(pairs: Pairs, folder: Path) -> list[Path]:
+def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = FILES) -> list[Path]:
     """The pairs by the file of their node."""
-    paths = [folder / f"{file}.pairs" for file in range(FILES)]
-    for file, path in enumerate(paths):
-        write_pairs([pair for pair in pairs if pair[1][1] >> 32 == file], path)
+    paths = [folder / f"{file}.pairs" for file in range(files)]
+    with contextlib.ExitStack() as stack:
+        add = [stack.enter_context(writing_pairs(path)) for path in paths]
+        for name, node in pairs:
+            add[node[1] >> 32]([name], node)
     return paths
 
 
-def stays(result: Path) -> dict[tuple[int, int], tuple[int, int]]:
+def stays(result: Path, files: int = FILES) -> dict[tuple[int, int], tuple[int, int]]:
     """{(file, row) of a duplicate: (file, row) of what stays}."""
-    found = [duplicates_in(result, file) for file in range(FILES)]
+    found = [duplicates_in(result, file) for file in range(files)]
     return {(file, row): kept for file, rows in enumerate(found) for row, kept in rows.items()}
 
 
@@ -69,10 +74,10 @@ def union_find(pairs: Pairs) -> dict[tuple[int, int], tuple[int, int]]:
     return {place(node): place(root(node)) for node in parent if root(node) != node}
 
 
-def graph_pairs(edges: list[tuple[int, int]], rng: random.Random) -> Pairs:
+def graph_pairs(edges: list[tuple[int, int]], rng: random.Random, files: int = FILES) -> Pairs:
     """One key an edge, numbers made nodes in an order that has nothing to do with theirs."""
     numbers = {number for edge in edges for number in edge}
-    nodes = {number: (rng.getrandbits(3), number % FILES << 32 | number) for number in numbers}
+    nodes = {number: (rng.getrandbits(3), number % files << 32 | number) for number in numbers}
     pairs = [(key(index), nodes[end]) for index, edge in enumerate(edges) for end in edge]
     rng.shuffle(pairs)
     return pairs
@@ -82,13 +87,16 @@ def graph_pairs(edges: list[tuple[int, int]], rng: random.Random) -> Pairs:
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 25)), max_size=60),
     st.integers(4, 100),
+    st.sampled_from([2, 64]),
     st.randoms(use_true_random=False),
 )
-def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, rng):
+def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, sheets_at_once, rng):
     folder = tmp_path_factory.mktemp("graph")
     nodes = [(rng.getrandbits(2), rng.randrange(FILES) << 32 | number) for number in range(26)]
     pairs = [(key(group), nodes[number]) for group, number in memberships]
-    result = find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
+        result = find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
 
 
@@ -97,7 +105,7 @@ def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
     pairs = graph_pairs([(number, number + 1) for number in range(1000)], random.Random(0))
     result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
-    rounds = int(result.name.split("-")[0])
+    rounds = len(list(result.parent.glob("*-small")))
     assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last one sees that nothing changes
 
 
@@ -116,9 +124,7 @@ def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkey
     monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 20_000)
     nodes = [(5, file << 32 | row) for file in range(FILES) for row in range(30_000)]
     keys = [key(band) for band in range(14)]
-    paths = [tmp_path / f"{file}.pairs" for file in range(FILES)]
-    for file, path in enumerate(paths):
-        write_pairs(((name, node) for node in nodes if node[1] >> 32 == file for name in keys), path)
+    paths = write_files(((name, node) for node in nodes for name in keys), tmp_path)
     result = find_duplicates(paths, tmp_path / "steps", run_here, rows_at_once=20_000)
     assert stays(result) == {(node[1] >> 32, node[1] & 0xFFFFFFFF): (0, 0) for node in nodes[1:]}
     assert max(held) <= 4 * 20_000  # the edges of two blocks, written in both directions
@@ -161,7 +167,9 @@ class KilledError(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_from_where_it_was(tmp_path):
+@pytest.mark.parametrize("sheets_at_once", [2, 64])
+def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, sheets_at_once):
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
     pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
     for folder in ("whole", "killed"):
         (tmp_path / folder).mkdir()
@@ -175,7 +183,7 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path):
         nonlocal sheets_once
         tasks = build.keywords["tasks"]
         for task in tasks[: len(tasks) // 2 or 1]:
-            build.keywords["join"](task)
+            build.keywords["work"](task)
             sheets_once += 1
         raise KilledError
 
@@ -200,13 +208,59 @@ def test_a_damaged_file_is_named(tmp_path):
         find_duplicates(paths, tmp_path / "steps", run_here)
 
 
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The names of the sheets that were opened for reading."""
+    names: list[str] = []
+    real = pa.memory_map
+    monkeypatch.setattr(pa, "memory_map", lambda path: names.append(path) or real(path))
+    return names
+
+
+def test_sheets_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, opened):
+    """10 documents a file, one of them a copy, and 40 rows a range."""
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 4)
+    opens = []
+    for files in (40, 160):
+        folder = tmp_path / str(files)
+        folder.mkdir()
+        documents = [(file, row) for file in range(files) for row in range(10)]
+        pairs = [(key(file * 10 + row if row else file // 2), (0, file << 32 | row)) for file, row in documents]
+        paths = write_files(pairs, folder, files)
+        opened.clear()
+        result = find_duplicates(paths, folder / "steps", run_here, rows_at_once=10)
+        opens.append(len(opened))
+        opened.clear()
+        assert stays(result, files) == union_find(pairs)
+        assert len(opened) <= files + len(list(result.glob("*.arrow")))  # a file's rows are next to one another
+    assert opens[1] < 5 * opens[0]  # four times the files; ranges times files would be 16
+
+
+def test_a_merge_keeps_all_rows_in_order_and_leaves_no_sheet(tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2**64, (4, 2000), np.uint64)
+    paths = [tmp_path / f"{number}.arrow" for number in range(20)]
+    for path, some in zip(paths, np.split(rows, 20, axis=1), strict=True):
+        sheets.write_sheet(path, [some[:, :50], some[:, 50:]])
+    few = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
+    runs = list(sheets.mapped_runs(few))
+    assert len(few) == 3 and max(len(run[0]) for run in runs) <= 100
+    for path in few:
+        lows, highs = zip(*((run[0][0], run[0][-1]) for run in sheets.mapped_runs([path])), strict=True)
+        assert sum(low < high for high, low in zip(highs, lows[1:], strict=False)) <= len(lows) // 4  # two blocks
+    assert np.array_equal(sheets.sorted_rows(np.concatenate(runs, axis=1)), sheets.sorted_rows(rows))
+    clusters.take_step("link", paths, tmp_path / "link", run_here, rows_at_once=100)
+    assert not list((tmp_path / "link").glob("*.merged")) and all(path.exists() for path in paths)
+
+
 def test_ranges_cover_all_keys_in_like_shares(tmp_path):
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{number}.arrow" for number in range(20)]
     keys = [rng.integers(0, 2**64, 500, np.uint64, endpoint=False) for _ in paths]
     for path, some in zip(paths, keys, strict=True):
         sheets.write_sheet(path, [np.stack([some, some, some, some])])
-    ranges = sheets.key_ranges(paths, rows=1000)
+    ranges = sheets.key_ranges(sheets.mapped_runs(paths), rows=1000)
     assert ranges[0][0] == 0 and ranges[-1][1] == sheets.LAST_KEY
     assert all(last + 1 == low for (_, last), (low, _) in itertools.pairwise(ranges))
     shares = [sum(((low <= some) & (some <= last)).sum() for some in keys) for low, last in ranges]
@@ -247,7 +301,4 @@ def test_dask_makes_the_same_bytes(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert ended.returncode == 0, ended.stderr
     here = steps_of(tmp_path / "here", run_here)
-    (last,) = [
-        path for path in (tmp_path / "there/steps").iterdir() if any(path.glob("*.arrow")) and path.name != "link"
-    ]
-    assert content(last) == here
+    assert content(tmp_path / "there/steps/result") == here

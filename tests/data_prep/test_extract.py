@@ -117,13 +117,19 @@ def test_a_page_gives_the_same_text_whatever_came_before(config):
 
 
 def test_normalise():
-    assert normalise("\r\n a\x00b \t\r\nc\x85d\x1f\u00a0\n\n\te\ud800 ") == "ab\ncd\n\n\te"
+    assert normalise("\r\n a\x00b \t\r\nc\x86d\x1f\u00a0\n\n\te\ud800 ") == "ab\ncd\n\n\te"
     assert normalise("e\u0301 \u212b") == "e\u0301 \u212b"  # no Unicode normalisation
+
+
+def test_normalise_parts_words_at_every_line_break():
+    for line_break in ("\n", "\r\n", "\r", "\f", "\v", "\x85", "\u2028", "\u2029"):
+        assert normalise(f"one page {line_break}another") == "one page\nanother"
+    assert normalise("one\n\r\n\rtwo") == "one\n\n\ntwo"
 
 
 def test_normalise_strips_each_line_as_the_regular_expression_for_blanks_does():
     blanks = re.compile(r"[^\S\n]+$", re.MULTILINE)
-    pieces = ["a", "\n", " ", "\t", "\u2028", "\u3000", "\u00a0", "\u200b"]
+    pieces = ["a", "\n", " ", "\t", "\u2003", "\u3000", "\u00a0", "\u200b"]
     for text in map("".join, itertools.product(pieces, repeat=4)):
         assert normalise(text) == blanks.sub("", text).strip()
 

@@ -20,7 +20,6 @@ from data_prep.funnel import (
     bins_of,
     count_rows,
     empty_counts,
-    host,
     merge,
     order_of,
     smallest,
@@ -34,7 +33,7 @@ THRESHOLDS = thresholds_of(CONFIG, None)
 
 def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
-    columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
+    columns = {name: table[name].to_pylist() for name in ("id", "language", "text_bytes")}
     found, values = verdicts(table, CONFIG, None), values_of(table, THRESHOLDS)
     return count_rows(columns, values, found, (file, first), THRESHOLDS)
 
@@ -77,9 +76,6 @@ def test_counts_are_those_of_the_rows():
     assert {name: pair[0] for name, pair in counts["reasons"].items()} == tally
     assert sum(pair[1] for pair in counts["reasons"].values()) + counts["kept"][1] == sum(r["text_bytes"] for r in rows)
     kept = [row for row, verdict in zip(rows, found, strict=True) if verdict is None]
-    assert {name: pair[0] for name, pair in counts["domains"].items()} == collections.Counter(
-        host(row["url"]) for row in kept
-    )
     assert counts["lengths"] == collections.Counter(str(row["text_bytes"].bit_length() - 1) for row in kept)
     assert {name: pair[0] for name, pair in counts["languages"].items()} == collections.Counter(
         row["language"] for row in rows if row["language"]
@@ -160,11 +156,3 @@ def test_smallest_of_equal_keys_are_the_first():
 def test_nothing_is_counted_of_nothing():
     assert merge([]) == empty_counts()
     assert merge([count([])])["rows"] == 0
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [("https://www.a.example/x", "a.example"), ("http://A.example:80", "a.example"), ("http://[", ""), ("", "")],
-)
-def test_host(url: str, expected: str):
-    assert host(url) == expected

@@ -5,12 +5,19 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import LanguageConfig
-from data_prep.language import detect_language, reject_reason
-from tests.bench.language import labelled_sentences
-from tests.data_prep.pages import GERMAN, PROSE, document
+from data_prep.language import detect_language
+from tests.bench.language import kept, labelled_sentences
+from tests.data_prep.measured import verdict_on
+from tests.data_prep.pages import GERMAN, PROSE, demo_config, document
 
 SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
 CONFIG = LanguageConfig(languages=("en", "fr"), min_score=0.65, letters_only=True)
+
+
+def reason(language: str, score: float) -> str | None:
+    row = {"language": language, "language_score": score}
+    verdict = verdict_on(row, demo_config(steps=(), language=CONFIG))
+    return verdict[1] if verdict else None
 
 
 def test_detects():
@@ -28,13 +35,13 @@ def test_line_breaks_and_odd_characters_do_not_stop_it():
 
 
 def test_low_language_score_at_the_threshold():
-    assert reject_reason("en", 0.65, CONFIG) == "low_language_score"
-    assert reject_reason("en", 0.650001, CONFIG) is None
+    assert reason("en", 0.65) == "low_language_score"
+    assert reason("en", 0.650001) is None
 
 
 def test_other_language():
-    assert reject_reason("de", 0.99, CONFIG) == "other_language"
-    assert reject_reason("fr", 0.99, CONFIG) is None
+    assert reason("de", 0.99) == "other_language"
+    assert reason("fr", 0.99) is None
 
 
 def test_one_fasttext_module_only():
@@ -72,16 +79,13 @@ def test_the_score_does_not_depend_on_what_came_before():
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")
 def test_english_is_kept_and_the_rest_is_not():
     """At least 99 % of the English sentences over 100 characters, at most 0.5 % of every 6th of the others."""
-    english = LanguageConfig(languages=("en",), min_score=0.65, letters_only=True)
-    kept = {True: [], False: []}
-    for number, (language, sentence) in enumerate(labelled_sentences(SENTENCES)):
-        if len(sentence) > 100 if language == "en" else number % 6 == 0:
-            found = detect_language(document(sentence), CONFIG)
-            kept[language == "en"].append(reject_reason(found.language, found.language_score, english) is None)
-    assert len(kept[True]) == 505
-    assert len(kept[False]) > 12_000
-    assert sum(kept[True]) / len(kept[True]) >= 0.99
-    assert sum(kept[False]) / len(kept[False]) <= 0.005
+    sentences = labelled_sentences(SENTENCES)
+    english = kept([text for language, text in sentences if language == "en" and len(text) > 100])
+    others = kept([text for number, (language, text) in enumerate(sentences) if language != "en" and number % 6 == 0])
+    assert len(english) == 505
+    assert len(others) > 12_000
+    assert sum(english) / len(english) >= 0.99
+    assert sum(others) / len(others) <= 0.005
 
 
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")

@@ -157,7 +157,7 @@ def test_files_rows_and_columns(files, tmp_path):
     prepare(files, out)
     names = ["a.parquet", "empty.parquet", "z.parquet"]
     for folder, schema in (("texts", TEXT_SCHEMA), ("documents", KEPT_SCHEMA), ("dropped", DROPPED_SCHEMA)):
-        assert [path.name for path in sorted((out / folder).iterdir())] == names
+        assert [path.name for path in sorted((out / folder).glob("*.parquet"))] == names
         assert all(pq.read_schema(out / folder / name) == schema for name in names)
     assert column(out / "documents/a.parquet", "url") == [
         f"http://b.example/{number}" for number in range(100, 108)
@@ -276,6 +276,34 @@ def test_every_stage_has_its_place(files, tmp_path):
     assert {*found, "gopher_repetition", "model_quality"} == set(STAGES)
 
 
+def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
+    outcome = prepare(files, tmp_path / "out")
+    lines = [line.rsplit(maxsplit=3) for line in outcome.table().splitlines()]
+    documents = [int(line[-3].replace(",", "")) for line in lines]
+    sizes = [float(line[-2].replace(",", "")) for line in lines]
+    assert documents[0] + sum(documents[1:-1]) == documents[-1] == outcome.kept
+    assert sizes[0] + sum(sizes[1:-1]) == pytest.approx(sizes[-1], abs=0.05 * len(sizes))
+    written = pq.read_table(tmp_path / "out/dropped").to_pylist()
+    for (stage, reason), size in outcome.extracted_bytes.items():
+        if stage:
+            assert size == sum(row["text_bytes"] for row in written if (row["stage"], row["reason"]) == (stage, reason))
+
+
+def test_progress_names_each_step_and_counts_documents(files, tmp_path):
+    seen, texts = [], extract(files, tmp_path)
+    out, config = tmp_path, dataclasses.replace(CONFIG, workers=2)
+    names = ("parts", "documents", "dropped", "funnel.json")
+    outcome = prepare_documents(texts, config, *(out / name for name in names), on_progress=seen.append)
+    steps = list(dict.fromkeys(progress.step for progress in seen))
+    joins = [step for step in steps if "join" in step or "sorting" in step]
+    assert [step for step in steps if step not in joins] == ["keys", "dividing"]
+    assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
+    for step in ("keys", "dividing"):
+        last = [progress for progress in seen if progress.step == step][-1]
+        assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
+    assert not list((out / "parts/notes").iterdir())
+
+
 def test_outcome_in_the_order_of_the_stages():
     reasons = {"new_stage/some/reason": [5, 0], "exact_dedup/exact_duplicate": [1, 0], "extract/no_text": [2, 0]}
     outcome = outcome_of({"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons})
@@ -298,6 +326,52 @@ def test_damage_in_a_file_is_a_dead_letter(files, tmp_path):
     (dead,) = [row for row in pq.read_table(tmp_path / "cut/dropped").to_pylist() if row["stage"] == "read"]
     assert dead["id"].startswith("z.warc.gz#") and dead["reason"] and not dead["text"]
     assert cut.pages == sum(cut.dropped.values()) + cut.kept
+
+
+def test_every_record_seen_is_a_page_a_dead_letter_or_skipped(files, tmp_path):
+    """Also where a worker was killed between a file's texts and its records."""
+    image = page(b"GIF89a", "http://a.example/gif", "image/gif")
+    write_pages(files[2], [image, page(html(tale(1)), "http://a.example/tale")])
+    files[0].write_bytes(files[0].read_bytes()[:-200])
+    out = tmp_path / "out"
+    outcome = prepare(files, out)
+    records = json.loads((out / "funnel.json").read_text())["records"]
+    assert records == json.loads((out / "texts/records.json").read_text())
+    pages = len(PAGES) + 12 + 1  # the cut is inside a metadata record, and has a row of its own
+    assert outcome.pages == pages + 1
+    assert records["skipped"] == {"not_a_response": 3 + 2 * (pages + 1) - 1, "not_html": 1}
+    assert records["seen"] == outcome.pages + sum(records["skipped"].values())
+    before = digests(out)
+    (out / "texts/records.json").unlink()
+    (out / "scratch/a.records.json").unlink()
+    prepare(files, out)
+    assert digests(out) == before
+
+
+def test_a_table_keeps_its_own_columns(tmp_path):
+    told = {
+        "id": "<urn:1>", "dump": "CC-MAIN-2013-20", "url": "http://a.example/", "date": "2013-05-18T10:30:00Z",
+        "file_path": "s3://commoncrawl/a.warc.gz", "language": "en", "language_score": 0.9, "token_count": 7,
+    }  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    rows = (told, {"lang": "en"}, told | {"language": "eng_Latn"})
+    path.write_text("".join(json.dumps({"text": tale(1)} | row) + "\n" for row in rows))
+    file = InputFile(path, path.name, "table", path.stat().st_size)
+    extract_texts([file], CONFIG, tmp_path / "texts", tmp_path / "scratch", lambda progress: None)
+    whole, bare, other = pq.read_table(tmp_path / "texts/rows.parquet").to_pylist()
+    assert {name: whole[name] for name in told} == told
+    assert (bare["file_path"], bare["token_count"], bare["dump"]) == ("rows.jsonl", None, CONFIG.dump)
+    for row in (bare, other):
+        assert row["language"] == "en" and row["language_score"] > 0.65
+
+
+def test_trouble_of_a_worker_is_not_told_as_a_disk_that_is_full(files, tmp_path, monkeypatch):
+    def refuse(*_) -> None:
+        raise ConnectionResetError("the runner's socket")
+
+    monkeypatch.setattr(extraction, "run_over_files", refuse)
+    with pytest.raises(ConnectionResetError):
+        extract(files, tmp_path / "out")
 
 
 def test_many_files_are_laid_out_in_a_moment(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -5,7 +7,18 @@ import pyarrow as pa
 import pytest
 
 from data_prep.parquet import write_rows
-from data_prep.progress import PARTS_PER_LOOK, Progress, ProgressLine, Watch, duration, looking_at, told
+from data_prep.progress import (
+    PARTS_PER_LOOK,
+    JoinLook,
+    Progress,
+    ProgressLine,
+    Watch,
+    duration,
+    files_of_texts,
+    look_at_texts,
+    looking_at,
+    told,
+)
 
 SCHEMA = pa.schema([("number", pa.int64())])
 
@@ -167,6 +180,60 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds_and_one_at_the_end
     assert len(lines) == 1 + 3 + 1
     assert lines[0].startswith("texts: 10 pages, 1 of 1,000 files")
     assert lines[-1] == "texts: 10,000 pages, 1,000 of 1,000 files, 500 pages/s"
+
+
+def test_each_step_has_a_time_of_its_own(capsys):
+    now = 0.0
+    steps = [dataclasses.replace(progress_of(0, 2), step=name, unit="documents") for name in ("keys", "dividing")]
+    with ProgressLine("documents", clock=lambda: now) as line:
+        for step in steps:
+            line(step)
+            now += 10.0
+            line(dataclasses.replace(step, pages=10, files_done=1, bytes_done=1000))
+            now += 10.0
+            line(dataclasses.replace(step, pages=20, files_done=2, bytes_done=2000))
+    assert capsys.readouterr().out.splitlines() == [
+        f"documents: {step}, {told}"
+        for step in ("keys", "dividing")
+        for told in (
+            "10 documents, 1 of 2 files, 1 documents/s, 10 s left",
+            "20 documents, 2 of 2 files, 1 documents/s",
+        )
+    ]
+
+
+def test_a_part_made_from_texts_holds_as_many_pages_as_these(folder):
+    for index in range(2):
+        finish(source(folder, index), 5 + index)
+    texts = [source(folder, index).part for index in range(2)]
+    files = files_of_texts(texts, folder / "scratch")
+    look = look_at_texts(files, "counting")
+    assert seen(look()) == (0, 0, 0)
+    files[1].note.write_text("2")
+    assert seen(look()) == (2, 0, 0)
+    files[0].part.write_text("{}")
+    progress = look()
+    assert (progress.pages, progress.files_done, progress.step, progress.unit) == (7, 1, "counting", "documents")
+
+
+def test_joins_are_told_one_after_the_other_in_ranges_of_keys(tmp_path):
+    def begin(join: str, ranges: int) -> None:
+        (tmp_path / join).mkdir()
+        (tmp_path / join / "ranges.json").write_text(json.dumps([[0, 1]] * ranges))
+
+    def do(join: str, number: int) -> None:
+        (tmp_path / join / f"{number:06d}.arrow").touch()
+
+    begin("link", 4)
+    do("link", 0)  # by an earlier run
+    look = JoinLook(tmp_path, "near copies")
+    assert told(look(), 10.0) == "near copies, join 1, 1 of 4 ranges of keys"
+    do("link", 1)
+    assert told(look(), 10.0) == "near copies, join 1, 2 of 4 ranges of keys, 20 s left"
+    begin("1-large", 2)
+    do("1-large", 0)
+    assert told(look(), 10.0) == "near copies, join 2, 1 of 2 ranges of keys, 10 s left"
+    assert told(JoinLook(tmp_path / "none", "exact copies")(), 10.0) == "exact copies, sorting"
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.documents import Document, Rejection
+from data_prep.documents import Document
+from data_prep.domains import TOP_DOMAINS, Domains
 from data_prep.excerpts import EXCERPT_CHARACTERS
 from data_prep.funnel import EXAMPLES, empty_counts
-from data_prep.report import FUNNEL, TOP_DOMAINS, Funnel, read_counts, read_funnel, write_funnel
+from data_prep.inputs import Records
+from data_prep.report import FUNNEL, Funnel, read_counts, read_funnel, write_funnel
 from lm.errors import InputError
 from tests.data_prep.measured import CONFIG, real_rows, write_texts
-from tests.launch.run_folder import make_document, write_funnel_of
+from tests.launch.run_folder import Rejection, make_document, write_funnel_of
 
 KEPT = [make_document(i, "Grüße. " * (i + 1)) for i in range(40)]
 DROPPED = [
@@ -80,6 +82,12 @@ def test_examples_are_the_documents_that_the_verdict_was_on(tmp_path: Path):
         assert {dropped[example.url] for example in reason.examples} == {reason.reason}
 
 
+def test_records_seen_are_pages_and_what_was_skipped(tmp_path: Path):
+    funnel = funnel_of(tmp_path, KEPT, DROPPED)
+    assert funnel.records.skipped == {"not_a_response": 1000, "not_html": 100}
+    assert funnel.records.seen == funnel.pages_read + 1100
+
+
 def test_an_excerpt_is_the_beginning_and_bytes_are_of_the_whole(tmp_path: Path):
     (example,) = funnel_of(tmp_path, [make_document(1, "ü" * 5000)], []).kept
     assert example.excerpt == "ü" * EXCERPT_CHARACTERS
@@ -139,7 +147,8 @@ def test_pairs_of_duplicates_are_shown_side_by_side(tmp_path: Path):
     paths = [tmp_path / "texts/a.parquet", tmp_path / "texts/b.parquet"]
     for path, mine in zip(paths, (rows[:5], rows[5:]), strict=True):
         write_texts(path, mine, rows_per_group=2)
-    write_funnel(tmp_path / FUNNEL, empty_counts() | {"pairs": [[1, 1, 2, 0, 4]]}, paths, CONFIG, tmp_path)
+    counts = empty_counts() | {"pairs": [[1, 1, 2, 0, 4]]}
+    write_funnel(tmp_path / FUNNEL, counts, Domains((), 0), paths, Records(9, {}), CONFIG, tmp_path)
     (pair,) = read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG.personal_data).duplicates
     assert (pair.dropped.url, pair.stayed.url) == (rows[7]["url"], rows[4]["url"])
 

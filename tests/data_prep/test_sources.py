@@ -17,7 +17,7 @@ from configs.experiment import parse_command
 from configs.fineweb import get_config as get_fineweb
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_CRAWL, NO_DATASET
-from data_prep.sources import fetch_pages, input_files, warc_files, warc_names
+from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.local import named_files, warc_kind
 from data_prep.warc import read_pages, write_pages
 from launch.fetch_pages import STAGE
@@ -74,9 +74,10 @@ def test_packages_become_warc_files_that_the_manifest_tells(fetched, tmp_path):
     assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
         (f"pages/sample-{n:05d}.warc.gz", pages) for n, pages in enumerate([3, 3, 1, 3, 3, 1])
     ]
-    assert warc_names(tmp_path / "run") == [f["path"] for f in manifest["files"]]
-    assert [f["bytes"] for f in manifest["files"]] == [p.stat().st_size for p in warc_files(tmp_path / "run")]
-    read = [page for path in warc_files(tmp_path / "run") for page in read_pages(path)]
+    files = input_files(tmp_path / "run")
+    assert [file.name for file in files] == [f["path"] for f in manifest["files"]]
+    assert [f["bytes"] for f in manifest["files"]] == [file.path.stat().st_size for file in files]
+    read = [page for file in files for page in read_pages(file.path)]
     assert len({p.id for p in read}) == len(read) == 14
     assert read[0].url == "https://sample.example/doc/000.html"
     html, text = manifest["packages"]
@@ -89,6 +90,14 @@ def test_the_same_bytes_again(fetched, tmp_path):
     fetched("one")
     fetched("two")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_what_a_killed_attempt_left_half_written_goes(fetched, tmp_path):
+    leftover = tmp_path / "run/pages/pages-sample-00000.warc.gz.0123.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half a page")
+    fetched()
+    assert not leftover.exists()
 
 
 def test_a_pattern_that_finds_no_page_is_refused(fetched):
@@ -120,8 +129,7 @@ def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begi
     ]
     assert manifest["packages"] == []
     monkeypatch.chdir("/")
-    assert warc_files(tmp_path / "run") == expected
-    assert warc_names(tmp_path / "run") == names
+    assert [(file.path, file.name) for file in input_files(tmp_path / "run")] == list(zip(expected, names, strict=True))
 
 
 def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypatch):
@@ -267,7 +275,7 @@ def test_a_file_of_another_size_is_refused_with_both(tmp_path):
     fetch_pages(config(warc=(str(path),)), tmp_path / "run")
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} by"):
-        warc_files(tmp_path / "run")
+        input_files(tmp_path / "run")
 
 
 def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
@@ -289,12 +297,12 @@ def test_impossible_numbers_are_refused(name):
 
 def test_a_missing_manifest_or_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"launch\.fetch_pages"):
-        warc_files(tmp_path)
+        input_files(tmp_path)
     write_pages(tmp_path / "a.warc.gz", [page(0)])
     fetch_pages(config(warc=(str(tmp_path / "a.warc.gz"),)), tmp_path / "run")
     (tmp_path / "a.warc.gz").unlink()
     with pytest.raises(InputError, match="is gone"):
-        warc_files(tmp_path / "run")
+        input_files(tmp_path / "run")
 
 
 def test_the_stage_notices_that_an_own_file_changed(tmp_path):

@@ -114,7 +114,10 @@ def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
             {"metadata": {"WARC-Record-ID": "<urn:1>", "WARC-Date": "d", "WARC-Target-URI": "u"}},
             {"id": "<urn:1>", "date": "d", "url": "u"},
         ),
-        ({"metadata": {"language_score": 0.7, "token_count": 3}}, {"language_score": 0.7, "token_count": 3}),
+        (
+            {"metadata": {"language": "de", "language_score": 0.7, "token_count": 3}},
+            {"language": "de", "language_score": 0.7, "token_count": 3},
+        ),
         ({"metadata": '{"url": "no object"}', "url": None}, {"url": ""}),
         ({"url": 1.5, "language_score": 7, "token_count": 2.5, "language": ["en"]}, {"url": "", "language": ""}),
         ({"token_count": 10**30, "language_score": float("nan")}, {"token_count": None, "language_score": 0.0}),
@@ -138,6 +141,27 @@ def test_other_makers_keys(tmp_path, row, columns):
     (document,), buried = read(lines(tmp_path, {"text": "Only text.", **row}))
     assert {name: getattr(document, name) for name in columns} == columns
     assert buried == []
+
+
+@pytest.mark.parametrize(
+    ("row", "language", "score"),
+    [
+        ({"language": "EN", "language_score": 0.9}, "en", 0.9),
+        ({"language": "en-US", "language_score": 0.9}, "en", 0.9),
+        ({"language": "zh_Hans", "metadata": {"language_score": 0.9}}, "zh", 0.9),
+        ({"language": "en", "language_score": 1.0000001}, "en", 1.0),  # a sum of float32
+        ({"language": "en", "language_score": 0}, "en", 0.0),
+        ({"language": "en", "language_score": 97.3}, "", 0.0),
+        ({"language": "eng_Latn", "language_score": 0.9}, "", 0.0),  # FineWeb-2
+        ({"language": "eng", "language_score": 0.9}, "", 0.0),
+        ({"language": "English", "language_score": 0.9}, "", 0.0),
+        ({"language": "en"}, "", 0.0),
+        ({"language_score": 0.9}, "", 0.0),
+    ],
+)
+def test_a_language_counts_with_its_score_and_by_its_iso_639_1_code(tmp_path, row, language, score):
+    (document,), _ = read(lines(tmp_path, {"text": "Only text.", **row}))
+    assert (document.language, document.language_score) == (language, score)
 
 
 def test_nested_columns_of_parquet_and_times(tmp_path):

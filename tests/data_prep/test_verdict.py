@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig
-from data_prep.language import reject_reason
 from data_prep.quality.rules import RULES
 from data_prep.texts import TEXT_SCHEMA
+from data_prep.texts import values_of as values_of_text
 from data_prep.verdict import AFTER_C4, columns_needed, read_measured, thresholds_of, values_of, verdicts
-from tests.data_prep.measured import CONFIG, random_rows, write_texts
+from tests.bench import decisions
+from tests.data_prep.measured import CONFIG, random_rows, real_rows, write_texts
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality")
 
@@ -22,14 +23,17 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
     """The verdict on one row, by plain reading of the rules' table."""
     if row["stage"]:
         return row["stage"], row["reason"]
-    if reason := reject_reason(row["language"], row["language_score"], config.language):
-        return "language", reason
+    if row["language_score"] <= config.language.min_score:
+        return "language", "low_language_score"
+    if config.language.languages and row["language"] not in config.language.languages:
+        return "language", "other_language"
     rules = [rule for rule in RULES if rule.stage in config.steps]
-    no_lines = "c4" in config.steps and row["c4_sentences"] == 0
+    no_lines = "c4" in config.steps and row["c4_characters"] == 0
     for rule in rules:
         if no_lines and rule.stage in AFTER_C4:
             break
-        if row[rule.signal] is not None and rule.breaks(row[rule.signal], config):
+        value, threshold = row[rule.signal], rule.threshold(config)
+        if value is not None and (value < threshold if rule.drops == "below" else value > threshold):
             return rule.stage, rule.reason
     if no_lines:
         return "c4", "c4_no_lines"
@@ -106,3 +110,26 @@ def test_measured_rows_are_read_in_order_whatever_the_row_groups(tmp_path):
     )
     write_texts(tmp_path / "none.parquet", [])
     assert list(read_measured(tmp_path / "none.parquet", columns)) == []
+
+
+def test_the_agreement_with_datatrove_is_measured_by_the_verdicts_of_the_pipeline():
+    """Each text as the pipeline's own row of it is judged, and what disagrees is told with the value."""
+    config = decisions.fineweb_config()
+    rows = [row for row in real_rows(config) if row["text"]]
+    citations = "\n".join(["[1] [2] [edit]"] * 6)
+    rows.append(dict(rows[0], url="https://citations.example/", text=citations) | values_of_text(citations, config))
+    table = pa.Table.from_pylist([row | {"language": "en", "language_score": 1.0} for row in rows], TEXT_SCHEMA)
+    found = [verdict or ("kept", "") for verdict in verdicts(table, config, None)]
+    told = [
+        {"url": row["url"], "decision": stage, "reason": reason, "text": row["text"]}
+        for row, (stage, reason) in zip(rows, found, strict=True)
+    ]
+    result = decisions.compare(told, config)
+    assert (result["documents"], result["same_verdict"], result["same_stage"]) == (len(rows), 1.0, 1.0)
+    kept = [one | {"decision": "kept", "reason": ""} for one in told]
+    dropped = [(row, reason) for row, (stage, reason) in zip(rows, found, strict=True) if stage != "kept"]
+    signals = {rule.reason: rule.signal for rule in RULES}
+    assert decisions.compare(kept, config)["disagreements"] == [
+        {"url": row["url"], "ours": reason, "value": row[signals[reason]], "datatrove": "kept"}
+        for row, reason in dropped
+    ]

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections import Counter
@@ -46,6 +47,13 @@ def test_round_trip_keeps_every_field(tmp_path):
     write_pages(path, pages)
     assert list(read_pages(path)) == filed(pages, path)
     assert not list(path.parent.glob("*.partial"))
+
+
+def test_the_data_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    write_pages(tmp_path / "a.warc.gz", [page(0)])
+    assert synced == [(tmp_path / "a.warc.gz").stat().st_ino]
 
 
 @settings(max_examples=30, deadline=None)
@@ -142,7 +150,7 @@ def test_encodings_are_removed(tmp_path, name):
 
 SKIPPED = {
     "an image": (OK.replace("text/html", "image/png"), {}),
-    "no content type": ("HTTP/1.1 200 OK\nServer: x", {}),
+    "HTML that the crawler calls a feed": (OK, {"WARC-Identified-Payload-Type": "application/rss+xml"}),
     "not found": (OK.replace("200 OK", "404 Not Found"), {}),
     "a redirect": (OK.replace("200 OK", "301 Moved"), {}),
     "a request": (OK, {"WARC-Type": "request"}),
@@ -156,6 +164,71 @@ def test_skipped_but_what_follows_is_read(tmp_path, name):
     path.write_bytes(response(HTML, http, warc) + response(HTML, OK.replace("text/html", "application/xhtml+xml")))
     (read,) = read_pages(path)
     assert read.content_type == "application/xhtml+xml"
+
+
+NO_TYPE = "HTTP/1.1 200 OK\nServer: x"
+PLAIN = "HTTP/1.1 200 OK\nContent-Type: text/plain; charset=koi8-r"
+IDENTIFIED = {"WARC-Identified-Payload-Type": "text/html"}
+BEGINS = {
+    b"<!doctype html><p>a": True,
+    b"\xef\xbb\xbf \r\n\t<HTML>": True,
+    b"<head><title>": True,
+    b"<body class=a>": True,
+    b"<!-- a comment --><anything>": True,
+    b"<p>a": True,
+    b"<a href=b>": True,
+    b"<pre>": False,
+    b"<bodywork>": False,
+    b"<?xml version='1.0'?><rss>": False,
+    b"%PDF-1.7 <html>": False,
+    b"plain words <html>": False,
+    b"": False,
+}
+
+
+@pytest.mark.parametrize("begin", BEGINS)
+@pytest.mark.parametrize("http", [NO_TYPE, NO_TYPE + "\nContent-Type: "])
+def test_a_page_without_a_type_is_told_by_how_it_begins(tmp_path, begin, http):
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(response(begin, http))
+    assert [page.body for page in read_pages(path)] == [begin] * BEGINS[begin]
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd", "chunked", "chunked gzip"])
+def test_a_page_without_a_type_is_told_through_its_codings(tmp_path, name):
+    path, text = tmp_path / "a.warc.gz", HTML + bytes(range(256)) * 40
+    encode = {
+        "gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress,
+        "chunked": chunked, "chunked gzip": lambda data: chunked(gzip.compress(data)),
+    }[name]  # fmt: skip
+    http = ENCODINGS[name][1].replace("Content-Type: text/html", "Server: x")
+    path.write_bytes(response(encode(text), http) + response(encode(b"GIF89a" + text), http))
+    (read,) = read_pages(path)
+    assert read.body == text
+
+
+def test_a_body_of_no_type_that_cannot_be_decoded_is_no_damaged_page(tmp_path):
+    path, counts = tmp_path / "a.warc.gz", Counter()
+    path.write_bytes(response(b"no gzip", NO_TYPE + "\nContent-Encoding: gzip"))
+    assert list(read_pages(path, counts=counts)) == []
+    assert counts == {"not_html": 1}
+
+
+@pytest.mark.parametrize(
+    ("http", "content_type"),
+    [
+        (NO_TYPE, ""),
+        (OK, "text/html"),
+        (PLAIN, "text/html; charset=koi8-r"),
+        (PLAIN.replace("text/plain; charset=koi8-r", "html"), "text/html"),
+        (PLAIN.replace("text/plain", "application/xhtml+xml"), "application/xhtml+xml; charset=koi8-r"),
+    ],
+)
+def test_what_the_crawler_identified_counts_before_what_the_server_said(tmp_path, http, content_type):
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(response(b"A page that begins with words. <p>", http, IDENTIFIED))
+    (read,) = read_pages(path)
+    assert read.content_type == content_type
 
 
 def test_dates_become_utc_and_brackets_go(tmp_path):

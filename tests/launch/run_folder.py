@@ -2,20 +2,31 @@
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import load_config
 from data_prep.config import DocumentsConfig
-from data_prep.documents import Document, Rejection
+from data_prep.documents import Document
+from data_prep.domains import HostCounter, largest_domains, read_sheet
 from data_prep.funnel import count_rows, empty_counts, merge
 from data_prep.report import FUNNEL, write_funnel
 from data_prep.verdict import thresholds_of, values_of
 from lm.config import TokenizerConfig
 from lm.records import Manifest, Split
 from lm.tokenizer import save, train_bpe
-from tests.data_prep.measured import text_row, write_texts
+from tests.data_prep.measured import text_row, write_records, write_texts
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A document that was dropped, where, and why."""
+
+    document: Document
+    stage: str
+    reason: str
 
 
 def make_document(number: int, text: str, url: str = "", language: str = "en") -> Document:
@@ -38,15 +49,23 @@ def write_funnel_of(
     rows = [(text_row(document, config), None) for document in documents]
     rows += [(text_row(one.document, config, one.stage, one.reason), (one.stage, one.reason)) for one in rejections]
     thresholds, parts, paths = thresholds_of(config, None), [], []
+    hosts = HostCounter(workdir / "hosts.parquet")
     for file in range(files):
         mine = rows[file::files]
         paths.append(workdir / f"texts/{file:05d}.parquet")
         table = write_texts(paths[-1], [row for row, _ in mine])
-        columns = {name: table[name].to_pylist() for name in ("id", "url", "language", "text_bytes")}
+        columns = {name: table[name].to_pylist() for name in ("id", "language", "text_bytes")}
         verdicts = [verdict for _, verdict in mine]
+        for row, verdict in mine:
+            if verdict is None:
+                hosts.add(row["url"], row["text_bytes"])
         parts.append(count_rows(columns, values_of(table, thresholds), verdicts, (file, 0), thresholds))
     written = {"clean_text_bytes": sum(len(document.text.encode("utf-8", "replace")) for document in documents)}
-    write_funnel(workdir / FUNNEL, merge([*parts, empty_counts() | written]), paths, config, scratch=workdir)
+    records = write_records(workdir / "texts", len(rows) + 1100, not_a_response=1000, not_html=100)
+    hosts.write()
+    counts, domains = merge([*parts, empty_counts() | written]), largest_domains(read_sheet(hosts.sheet))
+    hosts.sheet.unlink()
+    write_funnel(workdir / FUNNEL, counts, domains, paths, records, config, scratch=workdir)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,16 +9,17 @@ import lxml.html
 import pytest
 
 from data_prep.documents import STAGES as ORDER
-from data_prep.documents import Rejection
+from data_prep.pii import FINDERS
 from data_prep.quality.rules import RULES
 from data_prep.quality.signals import SIGNALS as MEASURED
 from data_prep.report import FUNNEL, Distribution, Funnel, ValueBin, read_funnel
 from data_prep.verdict import LANGUAGE_SCORE, Threshold, thresholds_of
 from launch.report_page.distributions import columns_of, distribution_chart, round_numbers
-from launch.report_page.explanations import SIGNALS, STAGES
+from launch.report_page.explanations import PERSONAL_DATA, SIGNALS, STAGES, stage_name
+from launch.report_page.formats import count, size
 from launch.report_page.funnel_page import anchor, render
 from tests.data_prep.measured import CONFIG, prose
-from tests.launch.run_folder import make_document, write_funnel_of
+from tests.launch.run_folder import Rejection, make_document, write_funnel_of
 from tests.launch.test_report import HOSTILE
 
 KEPT = [make_document(i, prose(i)) for i in range(25)]
@@ -77,9 +78,25 @@ def test_every_rule_stands_there_with_its_line_and_its_count(page, funnel: Funne
         assert page.xpath("//details[@id=$id]", id=anchor(reason.stage, reason.reason))
 
 
+def test_stages_are_told_with_what_they_dropped_in_documents_and_bytes(page, funnel):
+    (table,) = page.xpath("//table[caption[starts-with(., 'What came to each stage')]]")
+    rows = [[cell.text_content() for cell in row.xpath("th|td")] for row in table.xpath("tbody/tr")]
+    sizes = [size(one.dropped_bytes) if one.dropped_bytes else "–" for one in funnel.stages]
+    told = [(stage_name(one.stage), count(one.entered), count(one.dropped)) for one in funnel.stages]
+    assert rows == [[*row, dropped] for row, dropped in zip(told, sizes, strict=True)]
+    assert sum(one.dropped_bytes for one in funnel.stages) == sum(reason.text_bytes for reason in funnel.reasons) > 0
+
+
+def test_records_that_are_no_pages_are_told(page, funnel: Funnel):
+    (pages_in,) = page.xpath("//dl/div[dt='pages in']")
+    told = f"of {funnel.pages_read + 1100:,} records; 1,000 not a response, 100 not html"
+    assert " ".join(pages_in.text_content().split()).endswith(told)
+
+
 def test_everything_is_explained():
     assert {*MEASURED, LANGUAGE_SCORE, "quality_score"} == SIGNALS.keys()
     assert {*ORDER} == STAGES.keys()
+    assert {*FINDERS} == PERSONAL_DATA.keys()
     assert {rule.stage for rule in RULES} <= STAGES.keys()
     assert all(sentence.endswith((".", "…")) or ":" in sentence for _, sentence in SIGNALS.values())
 
@@ -121,6 +138,22 @@ def test_a_funnel_that_lacks_parts(tmp_path: Path, kept: list, dropped: list):
 def test_without_rules_it_says_so(funnel: Funnel):
     html = render(dataclasses.replace(funnel, distributions=()), "mill", "A note.")
     assert "No rule with a threshold was used." in html
+
+
+def test_what_was_moved_stands_on_the_page_that_is_redrawn(funnel: Funnel):
+    moved = "  documents.gopher_quality.min_words: 50 in the run, now 20  (gopher_short_document)"
+    redrawn, unmoved = (
+        lxml.html.document_fromstring(render(funnel, "mill", "A note.", changes=c)) for c in ([moved], [])
+    )
+    assert redrawn.xpath("//header//li/code/text()") == [moved.strip()]
+    assert "the run's own" in unmoved.xpath("string(//header)")
+    assert all("redrawn" in one.xpath("string(//title)") for one in (redrawn, unmoved))
+
+
+def test_the_text_that_was_kept_is_told_as_extracted_and_as_written(page, funnel: Funnel):
+    kept, written = page.xpath("//tfoot/tr")
+    assert kept.xpath("string(td[last()])") == size(sum(len(one.text.encode()) for one in KEPT))
+    assert written.xpath("string(td[last()])") == size(funnel.clean_text_bytes)
 
 
 def test_the_same_funnel_gives_the_same_page(funnel: Funnel):
@@ -173,6 +206,22 @@ def test_extreme_distributions_are_drawn(signal: str, bins: list, lines: list):
     svg = distribution_chart(one, columns).svg
     assert "NaN" not in svg and "Infinity" not in svg
     assert len(re.findall("[←→]", svg)) >= len(lines)
+
+
+def test_the_largest_whole_number_is_told_and_the_column_that_holds_more_says_so():
+    bins = [(0.0, 1.0, 980, 0, 0), (1.0, 2.0, 0, 6, 7), (2.0, 3.0, 0, 9, 3), (51.0, 52.0, 0, 0, 1)]
+    one = distribution("c4_curly_brackets", bins, ("above", 0))
+    columns = columns_of(one)
+    assert columns.highest == 51 and columns.above == 13
+    assert ">1+<" in distribution_chart(one, columns).svg
+    assert columns_of(distribution("words", [(60.0, 66.0, 1, 0, 0)], ("below", 50))).highest == 65
+
+
+def test_a_line_off_the_grid_hides_nothing_below_the_first_column():
+    bins = [(n * 0.005, (n + 1) * 0.005, 9, 0, 0) for n in range(134)]
+    columns = columns_of(distribution("short_lines", bins, ("above", 0.67)))  # 0.67 is no multiple of three bins
+    assert columns.edges[0] == 0 and columns.below == 0
+    assert any(abs(edge - 0.67) < 1e-9 for edge in columns.edges)
 
 
 def test_numbers_on_the_axis_are_round_and_apart():

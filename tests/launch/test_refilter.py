@@ -16,7 +16,7 @@ from data_prep.report import FUNNEL
 from launch import extract_texts, refilter
 from launch.stage import files_in, settings_of
 from lm.errors import InputError, UsageError
-from tests.data_prep.measured import CONFIG, real_rows, write_texts
+from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.launch.run_folder import REPOSITORY, write_json
 
 EXPERIMENT = dataclasses.replace(
@@ -34,6 +34,7 @@ def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) 
     rows = real_rows(documents)
     for name, mine in (("a", rows[:30]), ("b", [*rows[30:], *(row | {"id": f"{row['id']}-copy"} for row in rows[:9])])):
         write_texts(workdir / f"texts/{name}.parquet", mine)
+    write_records(workdir / "texts", len(rows) + 9 + 50, not_html=50)
     experiment = dataclasses.replace(EXPERIMENT, documents=documents)
     settings = settings_of(extract_texts.STAGE, experiment) | {"<pages>": "a key"}
     stamp = {"key": "0", "settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
@@ -56,6 +57,7 @@ def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "refilter" not in str(path)}
     refilter.run(looser(), run)
     told = capsys.readouterr().out
+    assert "refilter: counting, " in told and " documents, 2 of 2 files, " in told
     assert "documents.gopher_quality.min_words: 50 in the run, now 20  (gopher_short_document)" in told
     assert str(run / "refilter/index.html") in told
     page = lxml.html.parse(run / "refilter/index.html").getroot()

@@ -11,13 +11,12 @@ import lxml.html
 import pytest
 
 from configs.experiment import load_config
-from data_prep.documents import Rejection
 from launch import report
 from launch.report_page import charts
 from launch.report_page.page import compact, percent, plain, render, seconds, size
 from launch.report_page.run_folder import read_run, summarize
 from lm.errors import InputError
-from tests.launch.run_folder import REPOSITORY, make_document, write_run
+from tests.launch.run_folder import REPOSITORY, Rejection, make_document, write_run
 
 HOSTILE = (
     '</script></style></textarea><script>document.title="owned"</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt;b&gt;'
@@ -62,7 +61,7 @@ def full_page(full_run: Path) -> tuple[str, lxml.html.HtmlElement]:
 def test_the_stage_leaves_its_outputs(full_run: Path, tmp_path: Path):
     report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
     assert all((tmp_path / output).exists() for output in report.STAGE.outputs)
-    for name in ("index.html", "funnel.html"):
+    for name in ("index.html", "funnel.html", "tokenizer.html"):
         assert (tmp_path / "report" / name).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
@@ -98,7 +97,7 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):
     html, page = full_page
     assert not page.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
-    assert all(href.startswith(("#", "funnel.html")) for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html", "tokenizer.html")) for href in page.xpath("//@href"))
     assert not re.search(r"@import|url\(", html)
     (script,) = page.xpath("//script")
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
@@ -157,7 +156,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
     assert not page.xpath(
         "//img | //b[not(ancestor::div[contains(@class, 'sample')])] | //@*[starts-with(name(), 'on')]"
     )
-    assert all(href.startswith(("#", "funnel.html")) for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html", "tokenizer.html")) for href in page.xpath("//@href"))
     assert page.xpath("//title")[0].text.endswith("run report")
     assert any(HOSTILE in "".join(text.itertext()) for text in page.xpath("//blockquote"))  # shown, letter by letter
     assert HOSTILE in "".join(page.xpath("//article")[0].itertext())
@@ -252,6 +251,7 @@ def test_the_readout_and_the_drawing_agree_on_where_a_point_lies():
     [
         (compact(1_234_567), "1.23 M"), (compact(8192), "8,192"), (compact(12_345), "12.3 k"), (compact(math.nan), "–"),
         (compact(999_999), "1,000 k"), (compact(2.5e9), "2.5 B"), (size(999), "999 B"), (size(8_192_000), "8.19 MB"),
+        (size(3_000), "3.00 kB"), (size(21_999_000), "22.0 MB"), (size(999_900), "1,000 kB"),
         (seconds(9.84), "9.8 s"), (seconds(75.2), "1 min 15 s"), (seconds(3720), "1 h 2 min"),
         (percent(1, 3), "33.3 %"),
         (percent(1, 10**6), "< 0.1 %"), (percent(0, 0), "0.0 %"), (plain("a\0b\u202ec\n"), "a\ufffdb\ufffdc\n"),

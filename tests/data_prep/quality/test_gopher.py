@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig, GopherQualityConfig
-from data_prep.quality.rules import broken_rule
 from data_prep.quality.signals import measure
 from lm.errors import UsageError
+from tests.data_prep.measured import verdict_on
 from tests.data_prep.pages import demo_config
 
 CONFIG = GopherQualityConfig(
@@ -31,8 +31,8 @@ def documents_config(config: GopherQualityConfig = CONFIG) -> DocumentsConfig:
 
 
 def reason(text: str, config: GopherQualityConfig = CONFIG) -> str | None:
-    rule = broken_rule(measure(text, documents_config(config)), documents_config(config))
-    return rule.reason if rule else None
+    verdict = verdict_on(measure(text, documents_config(config)), documents_config(config))
+    return verdict[1] if verdict else None
 
 
 def words(*repeated: tuple[int, str], stop: str = "the of") -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.quality import repetition
-from data_prep.quality.repetition import DUPLICATE, SIGNALS, TOP, measure, ngram_characters
+from data_prep.quality.repetition import DUPLICATE, SIGNALS, TOP, equals, measure, ngram_characters
 
 WORDS = st.lists(st.sampled_from(["a", "b", "cd", "efg", "h,"]), max_size=80)
 LINES = st.lists(st.sampled_from(["one", "two, three", "", "", "one "]), min_size=1, max_size=30)
@@ -90,7 +90,16 @@ def test_texts_shorter_than_an_ngram(count):
     assert (ngram_characters(words)[2] > 0) == (count >= 4)
 
 
-@given(st.lists(st.integers(-1, 3), max_size=30))
-def test_ranks_keep_order_and_equality(numbers):
-    distinct = sorted(set(numbers))
-    assert repetition.ranks(np.array(numbers, np.int64)).tolist() == [distinct.index(number) for number in numbers]
+@given(st.lists(st.integers(0, 3) | st.integers(0, 2**62), max_size=60))
+def test_equal_keys_share_the_index_of_one_of_them(keys):
+    found = equals(np.array(keys, np.int64)).tolist()
+    assert [keys[index] for index in found] == keys
+    assert len(set(found)) == len(set(keys))
+
+
+def test_keys_that_meet_in_one_slot_are_told_apart(monkeypatch):
+    monkeypatch.setattr(repetition, "MULTIPLIER", np.uint64(0))  # all meet in slot 0
+    keys = [5, 7, 5, 9, 7, 5, 1]
+    found = equals(np.array(keys, np.int64)).tolist()
+    assert [keys[index] for index in found] == keys
+    assert len(set(found)) == 4

@@ -5,8 +5,9 @@ import pytest
 
 from configs import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
-from data_prep.quality.rules import RULES, Rule, broken_rule, rules_of
+from data_prep.quality.rules import RULES, Rule, rules_of
 from data_prep.quality.signals import measure
+from tests.data_prep.measured import verdict_on
 from tests.data_prep.pages import PROSE, demo_config
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -63,13 +64,13 @@ TEXTS = {
 def test_every_rule_drops_its_text_under_its_name(reason):
     signal = next(rule.signal for rule in RULES if rule.reason == reason)
     values = measure(TEXTS[reason], CONFIG)
-    broken = broken_rule({**at_thresholds(CONFIG), signal: values[signal]}, CONFIG)
-    assert broken is not None and broken.reason == reason
-    assert broken_rule(values, CONFIG) is not None
+    verdict = verdict_on({**at_thresholds(CONFIG), signal: values[signal]}, CONFIG)
+    assert verdict is not None and verdict[1] == reason
+    assert verdict_on(values, CONFIG) is not None
 
 
 def test_prose_breaks_none():
-    assert broken_rule(measure(LONG, CONFIG), CONFIG) is None
+    assert verdict_on(measure(LONG, CONFIG), CONFIG) is None
 
 
 def at_thresholds(config: DocumentsConfig) -> dict[str, float]:
@@ -103,14 +104,10 @@ def test_the_table_is_whole():
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
 def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(rule: Rule):
     values = at_thresholds(CONFIG)
-    assert broken_rule(values, CONFIG) is None
+    assert verdict_on(values, CONFIG) is None
     threshold = float(rule.threshold(CONFIG))
     beyond = np.nextafter(threshold, -np.inf if rule.drops == "below" else np.inf)
-    broken = broken_rule({**values, rule.signal: float(beyond)}, CONFIG)
-    first = next(
-        one for one in RULES if one.signal == rule.signal and one.drops == rule.drops and one.breaks(beyond, CONFIG)
-    )
-    assert broken == first
+    assert verdict_on({**values, rule.signal: float(beyond)}, CONFIG) == (rule.stage, rule.reason)
 
 
 @pytest.mark.parametrize("steps", [(), ("c4",), ("fineweb", "gopher_repetition"), (*STEPS, "exact_dedup")])
@@ -119,5 +116,5 @@ def test_only_the_steps_in_use_count(steps):
     assert [rule.stage for rule in rules_of(config)] == [rule.stage for rule in RULES if rule.stage in steps]
     for rule in RULES:
         far = -1.0 if rule.drops == "below" else 1e9
-        broken = broken_rule({**at_thresholds(config), rule.signal: far}, config)
-        assert (broken is not None) == (rule.stage in steps)
+        verdict = verdict_on({**at_thresholds(config), rule.signal: far}, config)
+        assert (verdict is not None) == (rule.stage in steps)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig
-from data_prep.quality.c4 import clean_lines
+from data_prep.quality.c4 import CHARACTERS_LEFT, clean_lines
 from data_prep.quality.rules import RULES
 from data_prep.quality.signals import SIGNALS, measure
 from tests.data_prep.pages import PROSE, demo_config
@@ -19,7 +19,7 @@ FINEWEB_SIGNALS = SIGNALS[-4:]
 def test_names_and_order():
     assert list(measure(TEXT, CONFIG)) == list(SIGNALS)
     assert len(set(SIGNALS)) == len(SIGNALS)
-    assert set(SIGNALS) == {rule.signal for rule in RULES}
+    assert set(SIGNALS) == {rule.signal for rule in RULES} | {CHARACTERS_LEFT}
 
 
 @given(st.text(min_size=1, max_size=200) | st.text(st.sampled_from("\n #-…."), min_size=1))
