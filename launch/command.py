@@ -39,12 +39,11 @@ def locked(workdir: Path) -> Generator[None]:
         yield
 
 
-def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
-    """The main of every launch script: parses, runs, and turns what a user can mend into a message and an exit code."""
+@contextlib.contextmanager
+def told(program: str) -> Generator[None]:
+    """Turns what a user can mend into a message and an exit code."""
     try:
-        experiment, workdir = parse_command(program, description, sys.argv[1:])
-        with locked(workdir):
-            run(experiment, workdir)
+        yield
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -64,6 +63,14 @@ def run_command(program: str, description: str, run: Callable[[Experiment, Path]
             f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
         )
         raise SystemExit(130) from None
+
+
+def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
+    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does."""
+    with told(program):
+        experiment, workdir = parse_command(program, description, sys.argv[1:])
+        with locked(workdir):
+            run(experiment, workdir)
 
 
 def run_stage_command(stage: Stage) -> None:

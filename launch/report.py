@@ -19,10 +19,12 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from launch.report_page import funnel_page
     from launch.report_page.page import render
     from launch.report_page.run_folder import read_run, summarize
+    from launch.tokenizer_page.page import render_run
 
     run = read_run(workdir, experiment.documents.personal_data)
     write_atomically(out / "report/index.html", render(run))
     write_atomically(out / "report/funnel.html", funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
+    write_atomically(out / "report/tokenizer.html", render_run(run, workdir / "documents", back="index.html"))
     write_atomically(out / "summary.json", json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 

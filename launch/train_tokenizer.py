@@ -1,4 +1,4 @@
-"""Trains the byte-level BPE tokenizer on the run's documents."""
+"""Trains the tokenizer on the run's documents, or loads a published one."""
 
 import itertools
 import time
@@ -12,19 +12,28 @@ from launch.stage import Stage
 SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
 
+def facts(experiment: Experiment) -> dict[str, object]:
+    """What stands in files outside of the run folder: a tokenizer to load. That of a name is always the same."""
+    from lm.tokenizer.published import PUBLISHED, load_published
+
+    load = experiment.tokenizer.load
+    return {"fingerprint of tokenizer.load": load_published(load).fingerprint} if load and load not in PUBLISHED else {}
+
+
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from data_prep.tokenize import document_files, read_texts
-    from lm.tokenizer import save, train_bpe
+    from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()
     files = document_files(workdir / "documents")
-    tokenizer = train_bpe(read_texts(files), experiment.tokenizer)
+    tokenizer = train_tokenizer(read_texts(files), experiment.tokenizer)
     save(tokenizer, out / "tokenizer")
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
     bytes_per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
+    origin = experiment.tokenizer.load or f"{tokenizer.characters:,} characters"
     print(
-        f"tokenizer: {tokenizer.vocabulary_size} symbols from {tokenizer.characters:,} characters in "
+        f"tokenizer: {tokenizer.vocabulary_size} symbols from {origin} in "
         f"{time.perf_counter() - start:.1f} s; {bytes_per_token:.2f} bytes per token in {len(sample)} documents"
     )
 
@@ -34,6 +43,7 @@ STAGE = Stage(
     script="launch.train_tokenizer",
     after=(prepare_documents.STAGE,),
     settings=lambda experiment: {"tokenizer": experiment.tokenizer},
+    facts=facts,
     make=make,
     outputs=("tokenizer",),
 )

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path`, or leaves what was there: never half of it."""
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Writes `data`, text as UTF-8, to `path`, or leaves what was there: never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -220,8 +220,9 @@ def has_letter(token: bytes) -> bool:
 def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The tokenizer's merges, or what else has more than one byte, and the lengths of its tokens."""
     special = frozenset(tokenizer.special_tokens.values())
-    tokens = [tokenizer.token_bytes(id) for id in range(tokenizer.vocabulary_size) if id not in special]
-    ranks = {token: rank for rank, token in enumerate(tokens)}
+    ids = [id for id in range(tokenizer.vocabulary_size) if id not in special]
+    tokens = [tokenizer.token_bytes(id) for id in ids]
+    ranks = dict(zip(tokens, ids, strict=True))
     merges = [token for token in tokens if len(token) > 1]
 
     def parts(token: bytes) -> tuple[bytes, ...]:

@@ -11,7 +11,7 @@ from configs.demo import get_config
 from configs.experiment import Experiment
 from data_prep.documents import DOCUMENT_SCHEMA, Document, WebPage
 from data_prep.shards import write_shards
-from lm.tokenizer import save, train_bpe
+from lm.tokenizer import save, train_tokenizer
 
 NAMES = [
     "the miller",
@@ -88,6 +88,6 @@ def write_tokens(run: Path, experiment: Experiment, count: int = 40) -> None:
     ]
     (run / "documents").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), run / "documents/00000.parquet")
-    tokenizer = train_bpe([row["text"] for row in rows], experiment.tokenizer)
+    tokenizer = train_tokenizer([row["text"] for row in rows], experiment.tokenizer)
     save(tokenizer, run / "tokenizer")
     write_shards(run / "documents", tokenizer, run / "tokens", experiment.shards)

@@ -78,7 +78,7 @@ def test_every_part_of_the_run_folder_is_there(finished):
         "tokens/manifest.json",
         "tokens/train-00000-of-0000*.array_record", "tokens/val-00000-of-00001.array_record", "checkpoints/12",
         "metrics.jsonl", "tensorboard/*", "samples/step-00000006.json", "samples/final.json", "report/index.html",
-        "report/funnel.html",
+        "report/funnel.html", "report/tokenizer.html",
     ):  # fmt: skip
         assert list(workdir.glob(pattern)), pattern
     assert not list((workdir / ".partial").iterdir())

@@ -14,6 +14,7 @@ from launch.report_page.funnel_page import anchor, funnel_chart
 from launch.report_page.run_folder import RunFolder
 from launch.stage import flatten
 from lm.report import Sample, Token, cut_into_tokens
+from lm.tokenizer.look import known
 
 HERE = Path(__file__).parent
 LONGEST_SHOWN = 16
@@ -89,7 +90,7 @@ def compression_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
 def paragraph(run: RunFolder) -> tuple[Token, ...]:
     """The beginning of the kept example with the longest excerpt, as the tokenizer cuts it."""
     excerpts = [plain(example.excerpt) for example in run.funnel.kept]
-    return cut_into_tokens(max(excerpts, key=len, default=""), run.tokenizer)
+    return cut_into_tokens(known(max(excerpts, key=len, default=""), run.tokenizer), run.tokenizer)
 
 
 def by_prompt(run: RunFolder) -> dict[str, list[Sample]]:

@@ -103,10 +103,18 @@ class Tokenizer(ABC):
     def check_special(self, names: Collection[str]) -> None:
         """Raises ValueError unless each of `names` is a special token's."""
         if unknown := [name for name in names if name not in self.special_tokens]:
-            raise ValueError(
-                f"{unknown[0]!r} is no special token of this vocabulary, which has {', '.join(self.special_tokens)}."
-            )
+            known = ", ".join(self.special_tokens) or "none"
+            raise ValueError(f"{unknown[0]!r} is no special token of this vocabulary, which has {known}.")
 
     def outside(self, id: int) -> ValueError:
         """The error for an id that stands for nothing."""
         return ValueError(f"token id {id} is outside the vocabulary of {self.vocabulary_size} symbols")
+
+
+def whole_characters(text: str) -> str:
+    """`text` with lone surrogates, which no encoding of Unicode knows, made U+FFFD, and pairs of them one character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

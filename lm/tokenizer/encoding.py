@@ -144,11 +144,15 @@ class BytePairTokenizer(Tokenizer):
         """Token ids of bytes that need not be UTF-8: `decode_bytes` gives them back. What is no UTF-8 is a piece of its
         own; the text around it is encoded as ever."""
         ids: list[int] = []
+        short: dict[str, list[int]] = {}  # random bytes are mostly parts of one or two
         for i, part in enumerate(_BROKEN.split(data.decode("utf-8", errors="surrogateescape"))):
-            if i % 2:
-                ids += self._encoding._encode_single_piece(part.encode("utf-8", errors="surrogateescape"))
-            elif part:
-                ids += self.encode(part)
+            found = short.get(part)
+            if found is None:
+                broken = part.encode("utf-8", errors="surrogateescape") if i % 2 else b""
+                found = self._encoding._encode_single_piece(broken) if broken else self.encode(part)
+                if len(part) <= 2:
+                    short[part] = found
+            ids += found
         return ids
 
     def token_bytes(self, id: int) -> bytes:

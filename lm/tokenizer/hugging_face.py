@@ -2,12 +2,24 @@
 
 import itertools
 import json
+import re
+from collections.abc import Collection, Mapping, Sequence
 
+from lm.config import END_OF_TEXT
+from lm.errors import UsageError
+from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+
+Merge = tuple[bytes, bytes]
+"""Two tokens that become one."""
+
+DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
+"""What heads and ends a document where a file does not say so: GPT's, Llama 3's, and older names, if it has them."""
 
 
 def write_hugging_face(tokenizer: BytePairTokenizer) -> bytes:
-    """The file tokenizer.json. Raises ValueError for ranks that are no BPE."""
+    """The file tokenizer.json."""
     return (json.dumps(hugging_face(tokenizer), ensure_ascii=False, indent=1) + "\n").encode()
 
 
@@ -20,7 +32,11 @@ def hugging_face(tokenizer: BytePairTokenizer) -> dict:
     letters = byte_letters()
     spell = lambda token: "".join(letters[byte] for byte in token)
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
-    merges = [merged_from(token, ranks) for token in tokenizer.tokens if len(token) > 1]
+    merges, whole_pieces = merges_of(ranks)
+    vocabulary = {spell(token): rank for token, rank in ranks.items()}
+    if tokenizer.vocabulary_size > len(ranks) + len(tokenizer.special_tokens):
+        # That library numbers the special tokens on from the vocabulary, whatever their "id" says, save those in it.
+        vocabulary |= tokenizer.special_tokens
     special = [
         {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}
@@ -45,8 +61,8 @@ def hugging_face(tokenizer: BytePairTokenizer) -> dict:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {spell(token): rank for token, rank in ranks.items()},
+            "ignore_merges": whole_pieces,
+            "vocab": vocabulary,
             "merges": [[spell(left), spell(right)] for left, right in merges],
         },
     }
@@ -60,7 +76,7 @@ def byte_letters() -> list[str]:
     return [chr(byte if byte in itself else next(others)) for byte in range(256)]
 
 
-def merged_from(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
     """The two tokens that were merged into `token`: what its bytes become under all merges before it.
 
     Raises ValueError when those leave other than two, that is, when the ranks are no BPE.
@@ -73,3 +89,183 @@ def merged_from(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
             raise ValueError(f"token {ranks[token]}, {token!r}, is no merge of two tokens before it, but of {parts}")
         parts[best : best + 2] = [parts[best] + parts[best + 1]]
     return parts[0], parts[1]
+
+
+def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
+    """The merges, in order, that do what the ranks do; and whether a piece that is a token must be left whole.
+
+    Of a trained BPE, each token has one merge. Tokens that were added later may come of no merges, as 678 of Llama 3's:
+    then, as in its own tokenizer.json, every split of a token in two is a merge. Where of neighbours a, b, c both a+b
+    and b+c are one token, ranks join a and b, and these merges might not; in 7 million random vocabularies nothing ever
+    came to stand so.
+    """
+    try:
+        return [merged_from(token, ranks) for token in ranks if len(token) > 1], False
+    except ValueError:
+        return all_splits(ranks), True
+
+
+def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
+    """Every way in which a token is two others, in order of the three ranks."""
+    merges = []
+    for token in ranks:
+        halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+        found = [(left, right) for left, right in halves if left in ranks and right in ranks]
+        merges += sorted(found, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+    return merges
+
+
+def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTokenizer:
+    """The byte-level BPE of a tokenizer.json, whose ids it gives for every text (but see `hugging_face` on special
+    tokens' names in a text).
+
+    `start` and `end` are the special tokens that head and end a document; where they are not given, the file's template
+    or the usual names decide. Raises UsageError for what would give other ids, with the field and its value;
+    ValueError, KeyError, TypeError or AttributeError for a file that is damaged.
+    """
+    contents = json.loads(data)
+    for field in ("truncation", "padding", "normalizer"):
+        demand(contents, field, None)
+    pattern = split_pattern(contents["pre_tokenizer"])
+    model = contents["model"]
+    for field, *accepted in (
+        ("type", "BPE", None), ("dropout", None, 0), ("continuing_subword_prefix", None, ""),
+        ("end_of_word_suffix", None, ""), ("byte_fallback", None, False), ("ignore_merges", None, False, True),
+    ):  # fmt: skip
+        demand(model, field, *accepted, path="model.")
+    added = contents.get("added_tokens") or []
+    ranks = ranks_of(model["vocab"], {token["content"] for token in added})
+    special = special_tokens(added, model["vocab"])
+    check_merges(model["merges"], ranks, bool(model.get("ignore_merges")))
+    head = heading(contents.get("post_processor"))
+    start, end = document_names(special, start or head, end)
+    tokenizer = BytePairTokenizer(pattern, tuple(ranks), start, end, special_tokens=special)
+    if pattern not in SPLIT_PATTERNS.values():
+        check_pattern(tokenizer)
+    return tokenizer
+
+
+def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> None:
+    """Raises UsageError unless where[field], None if it is not there, is one of `accepted`."""
+    if (value := where.get(field)) not in accepted:
+        raise refusal(path + field, value, f"only {' or '.join(map(repr, accepted))} keeps the ids the same here")
+
+
+def refusal(field: str, value: object, reason: str) -> UsageError:
+    spelled = json.dumps(value, ensure_ascii=False)
+    return UsageError(f"{field} is {spelled[:300]}{'...' * (len(spelled) > 300)}: {reason}.")
+
+
+def split_pattern(pre_tokenizer: dict | None) -> str:
+    """The expression that does what the pre-tokeniser does: a ByteLevel, or a Split and a ByteLevel."""
+    steps = [pre_tokenizer or {}]
+    if steps[0].get("type") == "Sequence":
+        steps = steps[0]["pretokenizers"]
+    kinds = [step.get("type") for step in steps]
+    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
+        raise refusal("pre_tokenizer", pre_tokenizer, "only ByteLevel, alone or after one Split, is reproduced here")
+    demand(steps[-1], "add_prefix_space", False, path="pre_tokenizer: ByteLevel.")
+    if len(steps) == 1:
+        demand(steps[0], "use_regex", True, None, path="pre_tokenizer: ByteLevel.")
+        return SPLIT_PATTERNS["gpt2"]
+    demand(steps[1], "use_regex", False, path="pre_tokenizer: ByteLevel.")
+    split = steps[0]
+    # Removing all but the matches keeps what isolating them keeps, for a pattern that leaves nothing out.
+    if (split["behavior"], split["invert"]) not in (("Isolated", False), ("Removed", True)):
+        raise refusal("pre_tokenizer: Split", split, "only an isolating split is reproduced here")
+    pattern = split["pattern"].get("Regex")
+    if pattern is None:
+        raise refusal("pre_tokenizer: Split.pattern", split["pattern"], "only a Regex is reproduced here")
+    if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
+        raise refusal(
+            "pre_tokenizer: Split.pattern",
+            pattern,
+            "the regular expressions of Hugging Face's library (Oniguruma) may read this otherwise than ours "
+            "(fancy-regex); only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition mean the same",
+        )
+    return pattern
+
+
+def means_the_same(pattern: str) -> bool:
+    """Whether both engines, Oniguruma and fancy-regex, surely read the expression alike: no other escapes, anchors,
+    flags, nested sets, nor {m,n}+ and {m,n}?."""
+    without = pattern.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "x")  # the one flag whose letters fold alike in both
+    without = re.sub(r"\\[pP]\{\^?\w+\}|\\[sSrnt]|\\[^\w\s]", "x", without)
+    without = re.sub(r"\(\?[:=!]", "(", without)
+    without = re.sub(r"\[\^?[^\[\]&^]+\]", "x", without)
+    return not re.search(r"[\\^$&\[\]]|\(\?|\}[+?]", without)
+
+
+def special_tokens(added: Sequence[Mapping], vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """{name: id}. Raises UsageError for a token that is cut out of every text, or with the blanks around it."""
+    special: dict[str, int] = {}
+    for token in added:
+        name, id = token["content"], int(token["id"])
+        for field, accepted in (("special", True), ("single_word", False), ("lstrip", False), ("rstrip", False)):
+            demand(token, field, accepted, path=f"added_tokens: {name!r}.")
+        known = vocabulary.get(name, max(len(vocabulary), *(id + 1 for id in special.values()), 0))
+        if id != known:
+            raise refusal(f"added_tokens: {name!r}.id", id, f"Hugging Face's library gives it {known} all the same")
+        special[name] = id
+    return special
+
+
+def ranks_of(vocabulary: Mapping[str, int], special: Collection[str]) -> dict[bytes, int]:
+    """{bytes of a token: its id}, in order, without the special tokens of those names."""
+    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    ranks = {}
+    for spelled, id in sorted(vocabulary.items(), key=lambda item: item[1]):
+        if spelled in special:
+            continue
+        if not set(spelled) <= set(byte_of):
+            raise refusal("model.vocab", spelled, "this is no token of bytes (byte-level BPE alone is read here)")
+        if id != len(ranks):
+            expected = f"{len(ranks)} is expected: ids of tokens are 0, 1, ... here, and those of special tokens follow"
+            raise refusal(f"model.vocab: {spelled}", id, expected)
+        ranks[bytes(byte_of[letter] for letter in spelled)] = id
+    return ranks
+
+
+def check_merges(merges: Sequence, ranks: Mapping[bytes, int], whole_pieces: bool) -> None:
+    """Raises UsageError unless the merges, pairs or "left right", give the ids of the ranks for every text."""
+    byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    given = []
+    for merge in merges:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        given.append((bytes(byte_of[letter] for letter in left), bytes(byte_of[letter] for letter in right)))
+    expected, needs_whole_pieces = merges_of(ranks)
+    if whole_pieces and given != expected and given == all_splits(ranks):
+        return
+    for number, (merge, wanted) in enumerate(itertools.zip_longest(given, expected)):
+        if merge != wanted:
+            raise UsageError(f"model.merges[{number}] is {merge}, but the vocabulary's order tells {wanted}.")
+    if needs_whole_pieces and not whole_pieces:
+        raise UsageError("model.ignore_merges is false, but some tokens come of no merges: no text would have them.")
+
+
+def heading(post_processor: dict | None) -> str:
+    """The special token that the template puts before a text, or ""."""
+    if post_processor is None or post_processor["type"] == "ByteLevel":  # which changes offsets alone
+        return ""
+    if post_processor["type"] == "Sequence":
+        return next(filter(None, map(heading, post_processor["processors"])), "")
+    if post_processor["type"] != "TemplateProcessing":
+        raise refusal("post_processor", post_processor, "only ByteLevel and TemplateProcessing are reproduced here")
+    first = post_processor["single"][0].get("SpecialToken")
+    return first["id"] if first else ""
+
+
+def document_names(special: Mapping[str, int], start: str, end: str) -> tuple[str, str]:
+    """The names of what heads and what ends a document. Raises UsageError for none."""
+    if unknown := {start, end} - {"", *special}:
+        raise UsageError(f"{unknown.pop()!r} shall head or end a document, but added_tokens has {', '.join(special)}.")
+    if not start and not end:
+        start, end = next(((a, b) for a, b in DOCUMENT_NAMES if a in special and b in special), ("", ""))
+    elif not end:
+        end = next((b for a, b in DOCUMENT_NAMES if a == start and b in special), start)
+    if not end:
+        raise UsageError(
+            f"added_tokens, {', '.join(special) or 'empty'}, does not tell which of them head and end a document. Give "
+            "the folder of the file with a tokenizer_config.json in it that names them: bos_token and eos_token."
+        )
+    return start or end, end

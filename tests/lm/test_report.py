@@ -21,7 +21,7 @@ from lm.report import (
     short,
     visible,
 )
-from lm.tokenizer import Tokenizer, train_bpe
+from lm.tokenizer import BytePairTokenizer, train_bpe
 
 TEXT = "The miller grinds the grain, the mill wheel turns; the grain is ground by the wheel of the mill. " * 3
 FIGURES = {
@@ -30,7 +30,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def make_tokenizer(vocabulary_size: int) -> Tokenizer:
+def make_tokenizer(vocabulary_size: int) -> BytePairTokenizer:
     config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="gpt2", train_characters=10_000)
     return train_bpe([TEXT + " ".join(f"w{i * i}" for i in range(200))], config)
 

@@ -1,0 +1,59 @@
+"""Shows how a tokenizer cuts a text: coloured tokens with their ids here, and all there is to see of it as one page.
+
+    python -m launch.inspect_tokenizer "Text to look at"
+    python -m launch.inspect_tokenizer --file notes.txt --tokenizer cl100k --beside runs/demo --html page.html
+    python -m launch.inspect_tokenizer --workdir runs/demo --html page.html
+
+A tokenizer is a run folder, a tokenizer's folder, or a published vocabulary, by name (gpt2, cl100k, o200k, llama3) or
+by its file. Where none is named, it is that of --workdir, or else of the newest run in runs/.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from launch.command import told
+
+PROGRAM = "launch.inspect_tokenizer"
+
+
+@dataclass(frozen=True)
+class Command:
+    text: tyro.conf.Positional[str] = ""
+    """The text to look at; "-" reads standard input. Where there is none, three sentences of ours."""
+    file: str = ""
+    """A file with the text, in place of it; "-" reads standard input."""
+    tokenizer: str = ""
+    """The tokenizer to look at."""
+    beside: str = ""
+    """A second tokenizer to compare it with."""
+    workdir: str = ""
+    """A run folder, over whose documents the use of each token is counted."""
+    documents: int = 2000
+    """How many of its documents are counted, spread over its files."""
+    html: str = ""
+    """A file to write the page to."""
+    bytes: bool = False
+    """Show each token's bytes, in hexadecimal, below its id."""
+
+
+def run(command: Command) -> None:
+    from launch.tokenizer_page.corpus import read_corpora
+    from launch.tokenizer_page.finding import find_tokenizer, newest_run, read_text, read_with
+    from launch.tokenizer_page.page import write_page
+    from launch.tokenizer_page.terminal import show
+
+    given = [command.tokenizer or command.workdir or newest_run(), *filter(None, [command.beside])]
+    text = read_text(command.text, command.file)
+    readings = [read_with(*find_tokenizer(one), text) for one in given]
+    tokenizers = [reading.tokenizer for reading in readings]
+    corpora = read_corpora(command.workdir, tokenizers, command.documents) if command.workdir else []
+    show(readings, command.bytes, corpora)
+    if command.html:
+        print(f"page: {write_page(Path(command.html).expanduser(), readings, corpora)}")
+
+
+if __name__ == "__main__":
+    with told(PROGRAM):
+        run(tyro.cli(Command, prog=f"python -m {PROGRAM}", description=(__doc__ or "").strip()))

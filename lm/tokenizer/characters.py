@@ -1,0 +1,118 @@
+"""One symbol a character, as in the classic small experiments: losses per token are losses per character there."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lm.config import TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.bpe import TrainingText
+
+SYMBOLS = "characters.json"
+SEPARATOR = "\n"
+
+
+@dataclass(frozen=True)
+class CharacterTokenizer(Tokenizer):
+    """The characters of a text, numbered in the order of their code points.
+
+    There is no symbol beside them: a newline heads every document, and so nothing tells the end of one from a line's.
+    Raises ValueError for symbols that are out of order, or lack the newline.
+    """
+
+    kind = "characters"
+    symbols: str
+    """The character of id 0, 1, ..."""
+    special_tokens: Mapping[str, int] = field(init=False, default_factory=dict)
+    """None."""
+
+    def __post_init__(self):
+        if list(self.symbols) != sorted(set(self.symbols)) or SEPARATOR not in self.symbols:
+            raise ValueError(f"{self.symbols[:40]!r} is no rising list of characters with a newline among them")
+        if whole_characters(self.symbols) != self.symbols:
+            raise ValueError("a surrogate is no character")
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def start_of_text(self) -> int:
+        return self._ids[SEPARATOR]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return frozenset()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"gristmill characters 1\n" + self.symbols.encode()).hexdigest()
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {symbol: id for id, symbol in enumerate(self.symbols)}
+
+    @functools.cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        return {id: symbol.encode() for id, symbol in enumerate(self.symbols)}
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    def files(self) -> dict[str, bytes]:
+        return {SYMBOLS: json.dumps(self.symbols).encode() + b"\n"}
+
+    @classmethod
+    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "CharacterTokenizer":
+        symbols = json.loads((folder / SYMBOLS).read_bytes())
+        if not isinstance(symbols, str):
+            raise ValueError(f"{SYMBOLS} holds no string")
+        return cls(symbols, documents=documents, characters=characters)
+
+    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        """As the base class has it. Raises InputError for a character that is not in the vocabulary."""
+        self.check_special(special)
+        try:
+            return list(map(self._ids.__getitem__, whole_characters(text)))
+        except KeyError as error:
+            character = error.args[0]
+            raise InputError(
+                f"The character {character!r} (U+{ord(character):04X}) is none of the {self.vocabulary_size} of this "
+                "vocabulary. Leave it out of the text, or make the vocabulary from text that has it: raise "
+                "tokenizer.train_characters, or take tokenizer.algorithm = bpe, which knows every text."
+            ) from None
+
+    def token_bytes(self, id: int) -> bytes:
+        try:
+            return self._bytes[id]
+        except KeyError:
+            raise self.outside(id) from None
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        try:
+            return b"".join(map(self._bytes.__getitem__, ids))
+        except KeyError as error:
+            raise self.outside(error.args[0]) from None
+
+
+def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
+    """The characters of the texts, and the newline.
+
+    Raises UsageError when they are not exactly config.vocabulary_size.
+    """
+    training = TrainingText(texts, config.train_characters)
+    symbols = {SEPARATOR}
+    for text in training:
+        symbols.update(whole_characters(text))
+    if len(symbols) != config.vocabulary_size:
+        raise UsageError(
+            f"tokenizer.vocabulary_size is {config.vocabulary_size}, but {training.characters} characters in "
+            f"{training.documents} documents are {len(symbols)} different ones, with the newline that heads each "
+            f"document. Set it to {len(symbols)}."
+        )
+    ordered = "".join(sorted(symbols))
+    return CharacterTokenizer(ordered, documents=training.documents, characters=training.characters)

@@ -1,0 +1,234 @@
+"""The vocabularies that the world uses, by name or from the files they come in."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm.config import END_OF_TEXT
+from lm.errors import InputError, UsageError
+from lm.files import write_atomically
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer
+from lm.tokenizer.files import META, load
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.ranks import read_ranks, write_ranks
+
+MODEL = "tokenizer.model"
+CONFIG = "tokenizer_config.json"
+SERVER = "https://openaipublic.blob.core.windows.net/encodings"
+"""Where OpenAI keeps its ranks (openai/tiktoken: tiktoken_ext/openai_public.py)."""
+CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
+_RANKS = re.compile(rb"[A-Za-z0-9+/]+=* 0\r?\n")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A vocabulary as its makers describe it; the tokens are in a file of theirs, in tiktoken's format."""
+
+    pattern: str
+    special_tokens: Mapping[str, int]
+    start: str
+    end: str
+    file: str
+    """Its name on the server and in the user's cache."""
+    sha256: str
+    gated: str = ""
+    """Where the file is to be had, if it cannot simply be downloaded."""
+
+    def tokenizer(self, ranks: bytes) -> BytePairTokenizer:
+        """Of the file's bytes. Raises ValueError."""
+        special = dict(self.special_tokens)
+        return BytePairTokenizer(self.pattern, read_ranks(ranks), self.start, self.end, special_tokens=special)
+
+
+# Of meta-llama/llama3: llama/tokenizer.py. Llama 3.1 and later have the same tokens and other names for a few of these.
+_LLAMA3_SPECIAL = (
+    "<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(4)),
+    "<|start_header_id|>", "<|end_header_id|>", "<|reserved_special_token_4|>", "<|eot_id|>",
+    *(f"<|reserved_special_token_{i}|>" for i in range(5, 251)),
+)  # fmt: skip
+
+# Special tokens and SHA-256 of OpenAI's are those of tiktoken_ext/openai_public.py; the SHA-256 of Llama 3's file is
+# that of original/tokenizer.model on Hugging Face's pages of Meta-Llama-3-8B and Llama-3.1-8B, the same in both.
+PUBLISHED = {
+    "gpt2": Published(
+        SPLIT_PATTERNS["gpt2"],
+        {END_OF_TEXT: 50256},
+        END_OF_TEXT,
+        END_OF_TEXT,
+        "r50k_base.tiktoken",  # the tokens of GPT-2's vocab.bpe, in one file
+        "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+    ),
+    "cl100k": Published(
+        SPLIT_PATTERNS["cl100k"],
+        {
+            END_OF_TEXT: 100257,
+            "<|fim_prefix|>": 100258,
+            "<|fim_middle|>": 100259,
+            "<|fim_suffix|>": 100260,
+            "<|endofprompt|>": 100276,
+        },
+        END_OF_TEXT,
+        END_OF_TEXT,
+        "cl100k_base.tiktoken",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    ),
+    "o200k": Published(
+        SPLIT_PATTERNS["o200k"],
+        {END_OF_TEXT: 199999, "<|endofprompt|>": 200018},
+        END_OF_TEXT,
+        END_OF_TEXT,
+        "o200k_base.tiktoken",
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    ),
+    "llama3": Published(
+        SPLIT_PATTERNS["cl100k"],
+        {name: 128_000 + i for i, name in enumerate(_LLAMA3_SPECIAL)},
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "llama3.model",
+        "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
+        gated="original/tokenizer.model of meta-llama/Meta-Llama-3-8B on Hugging Face, which gives access on request",
+    ),
+}
+
+
+def load_published(name_or_path: str, server: str = SERVER, environment: Mapping[str, str] = os.environ) -> Tokenizer:
+    """The tokenizer of a name in PUBLISHED, or of a file or folder.
+
+    A name's file is looked for in tiktoken's cache and in this user's (`cached_at`), else downloaded from `server`. A
+    path is that of a .tiktoken file that has one of the PUBLISHED vocabularies, a tokenizer.json, a sentencepiece
+    .model, or a folder: one of ours, or one with a tokenizer.json or tokenizer.model.
+
+    Raises UsageError for a vocabulary that cannot be reproduced exactly, InputError for a file that is missing or
+    damaged; both say what to do.
+    """
+    if name_or_path in PUBLISHED:
+        return load_named(name_or_path, server, environment)
+    path = Path(name_or_path).expanduser()
+    try:
+        return load_folder(path) if path.is_dir() else load_file(path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"tokenizer.load is {name_or_path!r}, which is neither a file or folder nor one of {', '.join(PUBLISHED)}."
+        ) from None
+    except UsageError as error:
+        raise UsageError(f"{path} cannot be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The tokenizer in {path} is damaged: {type(error).__name__}: {error}. Get it again, or give another."
+        ) from error
+
+
+def load_file(path: Path) -> Tokenizer:
+    """Of a file, by what it holds. Raises as load_published, and ValueError and the like for damage."""
+    data = path.read_bytes()
+    if data.lstrip()[:1] == b"{":
+        from lm.tokenizer.hugging_face import read_hugging_face
+
+        return read_hugging_face(data)
+    if _RANKS.match(data):
+        return recognised(data)
+    from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+
+    return SentencePieceTokenizer.from_model(data)
+
+
+def recognised(ranks: bytes) -> BytePairTokenizer:
+    """Of ranks alone, which do not say how text is cut: those of a published vocabulary, whatever ends their lines."""
+    digest = hashlib.sha256(write_ranks(read_ranks(ranks))).hexdigest()
+    for published in PUBLISHED.values():
+        if published.sha256 == digest:
+            return published.tokenizer(ranks)
+    raise UsageError(
+        f"these ranks (SHA-256 {digest}) are none of {', '.join(PUBLISHED)}, and ranks do not say how text is cut "
+        f"before merging. Give a folder with a {META} beside them, or a {HUGGING_FACE}."
+    )
+
+
+def load_folder(folder: Path) -> Tokenizer:
+    """Of a folder of ours, of Hugging Face's, or one with a tokenizer.model. Raises as load_file."""
+    if (folder / META).exists():
+        return load(folder)
+    if (folder / HUGGING_FACE).exists():
+        from lm.tokenizer.hugging_face import read_hugging_face
+
+        return read_hugging_face((folder / HUGGING_FACE).read_bytes(), *names_in(folder / CONFIG))
+    if (folder / MODEL).exists():
+        return load_file(folder / MODEL)
+    raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")
+
+
+def names_in(config: Path) -> tuple[str, str]:
+    """What heads and what ends a document by a tokenizer_config.json: "" for what it does not say."""
+    try:
+        contents = json.loads(config.read_bytes())
+    except FileNotFoundError:
+        return "", ""
+    tokens = (contents.get("bos_token"), contents.get("eos_token"))
+    start, end = (token["content"] if isinstance(token, dict) else token or "" for token in tokens)
+    return start, end
+
+
+def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where the file of a published vocabulary may be, in order: tiktoken's cache, which knows no gated ones, and this
+    user's."""
+    published = PUBLISHED[name]
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
+    ours = Path(base) / "gristmill" / "tokenizers" / published.file
+    default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
+    theirs = environment.get("TIKTOKEN_CACHE_DIR", environment.get("DATA_GYM_CACHE_DIR", default))
+    if published.gated or not theirs:  # "" turns tiktoken's cache off
+        return [ours]
+    return [Path(theirs) / hashlib.sha1(f"{SERVER}/{published.file}".encode()).hexdigest(), ours]
+
+
+def load_named(name: str, server: str, environment: Mapping[str, str]) -> BytePairTokenizer:
+    """Of a name in PUBLISHED. Raises InputError when the file is nowhere and cannot be downloaded."""
+    published, places = PUBLISHED[name], cached_at(name, environment)
+    others = ""
+    for place in places:
+        try:
+            data = place.read_bytes()
+        except OSError:
+            continue
+        if (digest := hashlib.sha256(data).hexdigest()) == published.sha256:
+            return published.tokenizer(data)
+        others += f" ({place} is another file: its SHA-256 is {digest}.)"
+    put = f"put it at {' or at '.join(map(str, reversed(places)))}{others}"
+    if published.gated:
+        raise InputError(
+            f"The tokens of {name} are not here. Get the file (SHA-256 {published.sha256}) {published.gated}, and "
+            f"{put}. Or give the path of the file."
+        )
+    address = f"{server}/{published.file}"
+    data, problem = download(address)
+    if not problem and (digest := hashlib.sha256(data).hexdigest()) != published.sha256:
+        problem = f"what came has SHA-256 {digest}"
+    if problem:
+        raise InputError(
+            f"The tokens of {name}, the file {published.file} (SHA-256 {published.sha256}), could not be downloaded "
+            f"from {address}: {problem}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or fetch it "
+            f"elsewhere and {put}."
+        )
+    try:
+        write_atomically(places[-1], data)
+    except OSError as error:  # what has come is right, if only for this time
+        print(f"{name} could not be kept in {places[-1]}, and is downloaded again next time: {error}")
+    return published.tokenizer(data)
+
+
+def download(address: str) -> tuple[bytes, str]:
+    """The bytes at `address`, and what went wrong, or ""."""
+    import requests
+
+    try:
+        response = requests.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    except requests.RequestException as error:
+        return b"", f"{type(error).__name__}: {error}"
+    return response.content, "" if response.ok else f"{response.status_code} {response.reason}"

@@ -1,0 +1,266 @@
+"""sentencepiece (Kudo and Richardson 2018, arXiv:1808.06226): training its models, and reading anybody's."""
+
+import functools
+import hashlib
+import io
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm.config import END_OF_TEXT, TokenizerConfig
+from lm.errors import UsageError
+from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.bpe import TrainingText
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+
+MODEL = "tokenizer.model"
+BLANK = "\u2581"
+"""How pieces write a blank. A text that has this character itself would come back with a blank."""
+LONGEST_SENTENCE = 4096  # characters of what the trainer sees at once: words beyond 65,535 make it fail
+# The trainer takes these characters for its own use: a sentence with one of the last two would be left out of training.
+_RESERVED = re.compile("[\0\u2581\u2585]")
+_TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+_TOO_LARGE = re.compile(r"too high \(\d+\)\. Please set it to a value <= (\d+)")
+
+
+@dataclass(frozen=True)
+class SentencePieceTokenizer(Tokenizer):
+    """A sentencepiece model; its own library encodes.
+
+    What `train_sentencepiece` makes gives every text back. Published models need not. Where a model puts a blank before
+    every text (Llama 2's does), the decoded text begins with that blank, which sentencepiece's own `decode` takes away
+    again, and bytes of text counted by tokens are one more a document. Where it normalises, the normalised text comes
+    back; where it has no bytes to fall back to, " ⁇ " comes back for what it does not know.
+
+    Special tokens are the control symbols, and the unknown piece where bytes make sure that no text encodes to it.
+    """
+
+    kind = "sentencepiece"
+    model: bytes = field(repr=False)
+    """A .model file."""
+    exact: bool
+    """Encode U+2581 by its bytes, so that it does not come back as a blank; otherwise ids are sentencepiece's own."""
+
+    @classmethod
+    def from_model(
+        cls, model: bytes, exact: bool = False, documents: int = 0, characters: int = 0
+    ) -> "SentencePieceTokenizer":
+        """Of a .model file. Raises ValueError for bytes that are none, UsageError for a model without a symbol that
+        could head a document."""
+        processor = open_model(model)
+        knows_all = processor.is_byte(processor.piece_to_id("<0x00>"))
+        if exact and not knows_all:
+            raise ValueError("a model without bytes to fall back to cannot be exact")
+        if max(processor.bos_id(), processor.eos_id()) < 0:
+            raise UsageError(
+                "the sentencepiece model marks neither the beginning nor the end of a text (bos_id and eos_id are -1), "
+                "so that nothing could head a document. Make it with --bos_id=1, or take another."
+            )
+        special = {
+            processor.id_to_piece(id): id
+            for id in range(processor.vocab_size())
+            if processor.is_control(id) or (processor.is_unknown(id) and knows_all)
+        }
+        return cls(model, exact, special_tokens=special, documents=documents, characters=characters)
+
+    @functools.cached_property
+    def _processor(self) -> "SentencePieceProcessor":
+        return open_model(self.model)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._processor.vocab_size()
+
+    @property
+    def start_of_text(self) -> int:
+        bos = self._processor.bos_id()
+        return bos if bos >= 0 else self._processor.eos_id()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return frozenset(id for id in (self._processor.bos_id(), self._processor.eos_id()) if id >= 0)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(b"gristmill sentencepiece 1, exact %d\n" % self.exact + self.model).hexdigest()
+
+    @functools.cached_property
+    def _blank_bytes(self) -> list[int]:
+        return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in BLANK.encode()]
+
+    @functools.cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        processor = self._processor
+
+        def spell(id: int) -> bytes:
+            piece = processor.id_to_piece(id)
+            if piece in self.special_tokens:
+                return piece.encode()
+            if processor.is_byte(id):
+                return bytes.fromhex(piece.removeprefix("<0x").removesuffix(">"))
+            if processor.is_unused(id):
+                return b""
+            if processor.is_unknown(id):
+                return processor.decode([id]).encode()
+            return piece.replace(BLANK, " ").encode()
+
+        return {id: spell(id) for id in range(self.vocabulary_size)}
+
+    def __reduce__(self):  # without the processor
+        return functools.partial(SentencePieceTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
+
+    def settings(self) -> dict[str, object]:
+        return {"exact": self.exact}
+
+    def files(self) -> dict[str, bytes]:
+        return {MODEL: self.model}
+
+    @classmethod
+    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "SentencePieceTokenizer":
+        model, exact = (folder / MODEL).read_bytes(), settings["exact"] is True
+        return cls.from_model(model, exact, documents, characters)
+
+    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        """As the base class has it. The text between special tokens is encoded as a text of its own."""
+        text = whole_characters(text)
+        if not special:
+            return self._encode(text)
+        self.check_special(special)
+        names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+        ids: list[int] = []
+        for i, part in enumerate(re.split(f"({names})", text)):
+            ids += [self.special_tokens[part]] if i % 2 else self._encode(part)
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        if not self.exact or BLANK not in text:
+            return self._processor.encode(text)
+        first, *others = text.split(BLANK)
+        ids = self._processor.encode(first)
+        for part in others:
+            ids += self._blank_bytes
+            if part:
+                ids += self._processor.encode(part)
+        return ids
+
+    def token_bytes(self, id: int) -> bytes:
+        """As the base class has it; of the unknown piece what sentencepiece decodes it to."""
+        try:
+            return self._bytes[id]
+        except KeyError:
+            raise self.outside(id) from None
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        try:
+            return b"".join(map(self._bytes.__getitem__, ids))
+        except KeyError as error:
+            raise self.outside(error.args[0]) from None
+
+
+def open_model(model: bytes) -> "SentencePieceProcessor":
+    """What encodes with the model. Raises ValueError for bytes that are none."""
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        if not model:
+            raise RuntimeError("there is nothing in it")  # it would be taken for a model that is to come
+        return SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise ValueError(f"{len(model)} bytes are no sentencepiece model: {error}") from error
+
+
+def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
+    """A model of exactly config.vocabulary_size pieces, with which every text comes back.
+
+    Text is taken as it is: nothing is normalised, added or taken away, and characters outside of the vocabulary become
+    their UTF-8 bytes. Piece 0 is <unk>, which nothing encodes to, 1 the head of documents, 2 to 257 the bytes. As in
+    Llama (arXiv:2302.13971), digits stand alone and runs of blanks may be pieces. sentencepiece keeps the tab for its
+    own use: it is always a byte.
+
+    The same texts give the same bytes, in any order, unless train_characters leaves some of them out. All of the text
+    is held in memory. Raises UsageError when the texts hold too few pieces or too many characters for the vocabulary.
+    """
+    training = TrainingText(texts, config.train_characters)
+    failures: list[BaseException] = []
+
+    def read() -> Iterator[str]:
+        try:
+            for text in training:
+                yield from sentences(whole_characters(text))
+        except BaseException as failure:  # sentencepiece would make a RuntimeError of it
+            failures.append(failure)
+            raise
+
+    try:
+        model = train_model(read(), config.algorithm.removeprefix("sentencepiece_"), config.vocabulary_size)
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        raise explained(error, training, config) from error
+    return SentencePieceTokenizer.from_model(model, True, training.documents, training.characters)
+
+
+def train_model(sentences: Iterator[str], model_type: str, vocabulary_size: int) -> bytes:
+    """The .model file. Raises RuntimeError as sentencepiece does."""
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=sentences,
+        model_writer=model,
+        model_type=model_type,
+        vocab_size=vocabulary_size,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        max_sentence_length=4 * LONGEST_SENTENCE,  # bytes; longer ones would be left out silently
+        num_threads=1,  # the unigram model's sums depend on it
+        unk_id=0,
+        bos_id=1,
+        eos_id=-1,
+        pad_id=-1,
+        bos_piece=END_OF_TEXT,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def sentences(text: str) -> Iterator[str]:
+    """`text` without the characters that sentencepiece reserves, cut there and wherever LONGEST_SENTENCE is reached:
+    behind a line, else before a blank, else anywhere."""
+    for part in _RESERVED.split(text):
+        start = 0
+        while start < len(part):
+            stop = start + LONGEST_SENTENCE
+            if stop < len(part):
+                line, blank = part.rfind("\n", start, stop) + 1, part.rfind(" ", start + 1, stop)
+                stop = line if line > start else blank if blank > start else stop
+            yield part[start:stop]
+            start = stop
+
+
+def explained(error: RuntimeError, training: TrainingText, config: TokenizerConfig) -> UsageError:
+    """What sentencepiece's error means, and the remedy."""
+    asked = f"tokenizer.vocabulary_size = {config.vocabulary_size}"
+    found = f"{training.characters} characters in {training.documents} documents"
+    if least := _TOO_SMALL.search(str(error)):
+        return UsageError(
+            f"{asked} is too small for {config.algorithm}: 256 bytes, 2 special symbols and the characters that make "
+            f"up 99.95 % of {found} are {least[1]} symbols. Set it to {least[1]} or more."
+        )
+    if most := _TOO_LARGE.search(str(error)):
+        return UsageError(
+            f"{asked} is too large for {config.algorithm}: {found} hold {most[1]} pieces. Set it to {most[1]} or less, "
+            "or train on more text."
+        )
+    return UsageError(
+        f"{config.algorithm} cannot make {asked} of {found}: {error}. Train on more text, or set tokenizer.algorithm = "
+        "bpe."
+    )

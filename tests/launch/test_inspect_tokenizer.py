@@ -1,0 +1,311 @@
+"""launch.inspect_tokenizer as a user calls it: each way to ask, each error, and a page that is whole and harmless."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import lxml.html
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from launch.tokenizer_page import terminal
+from launch.tokenizer_page.corpus import read_corpus, sampled
+from launch.tokenizer_page.finding import DEFAULT_TEXT, read_with
+from launch.tokenizer_page.page import SHOWN, rates_of, render, story_of
+from lm.config import TokenizerConfig
+from lm.tokenizer import Tokenizer, load, save, train_bpe, train_tokenizer
+from lm.tokenizer.look import count_usage
+from lm.tokenizer.samples import KINDS, LANGUAGES
+from tests.launch.run_folder import REPOSITORY
+
+HOSTILE = '</script><script>x()</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt; \x1b[31mred\x07 \u202eback \x9b2J'
+DOCUMENTS = [("en", text) for text in KINDS.values()] + [("de", LANGUAGES["German"]), ("ru", LANGUAGES["Russian"])]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Path:
+    """A folder with two runs: runs/old without documents, and runs/new, whose tokenizer is the newest."""
+    room = tmp_path_factory.mktemp("room")
+    texts = [*LANGUAGES.values(), *KINDS.values()]
+    for name, symbols, seconds in (("old", 300, 1000), ("new", 700, 2000)):
+        save(train_bpe(texts, TokenizerConfig(symbols, "cl100k", 10**6)), room / f"runs/{name}/tokenizer")
+        os.utime(room / f"runs/{name}/tokenizer/meta.json", (seconds, seconds))
+    (room / "runs/new/documents").mkdir()
+    for file in range(2):
+        rows = [{"language": language, "text": text} for language, text in DOCUMENTS[file::2]]
+        pq.write_table(pa.Table.from_pylist(rows), room / f"runs/new/documents/{file:05d}.parquet")
+    (room / "runs/begun/documents").mkdir(parents=True)
+    return room
+
+
+def tokenizer_of(room: Path, name: str) -> Tokenizer:
+    return load(room / "runs" / name / "tokenizer")
+
+
+PLAIN: dict[str, str] = {}
+COLOUR = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+
+
+def inspect(
+    room: Path, *arguments: str, code: int = 0, given: bytes = b"", environment: Mapping[str, str] = PLAIN
+) -> tuple[str, str]:
+    """(standard output, standard error) of the script, called in `room`."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.inspect_tokenizer", *arguments], cwd=room, input=given, capture_output=True,
+        env={**ours, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80", **environment},
+    )  # fmt: skip
+    out, error = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == code, error
+    assert "Traceback" not in error
+    return out, error
+
+
+def figures(name: str, text: str, tokenizer: Tokenizer) -> str:
+    ids, size = tokenizer.encode(text), len(text.encode())
+    rate = f"{size / len(ids):.2f} bytes per token"
+    return f"{name}: {len(text):,} characters, {size:,} bytes, {len(ids):,} tokens, {rate}"
+
+
+def ids_in(lines: list[str]) -> list[int]:
+    return [int(word) for line in lines for word in line.split()]
+
+
+def test_text_is_cut_by_the_newest_run(room):
+    text = "The old mill:\n\tgrinds 42 sacks über Nacht. 🙂"
+    out, error = inspect(room, text)
+    tokenizer = tokenizer_of(room, "new")
+    *lines, told, end = out.split("\n")
+    assert (told, end, error) == (figures("new", text, tokenizer), "", "")
+    assert ids_in(lines[1::3]) == tokenizer.encode(text)
+    assert "".join("".join(lines[::3]).split()) == "The␣old␣mill:⏎⇥grinds␣42␣sacks␣über␣Nacht.␣\\xf0\\x9f\\x99\\x82"
+    assert not any(lines[2::3])
+
+
+def test_bytes_below_the_ids(room):
+    out, _ = inspect(room, "A mill.", "--bytes", "--tokenizer", "runs/old/tokenizer")
+    assert bytes.fromhex(out.split("\n")[2]) == b"A mill."
+    assert out.rstrip().split("\n")[-1] == figures("old", "A mill.", tokenizer_of(room, "old"))
+
+
+def test_without_a_text_the_sample_is_shown(room):
+    assert figures("new", DEFAULT_TEXT, tokenizer_of(room, "new")) in inspect(room)[0]
+
+
+@pytest.mark.parametrize("how", [("-",), ("--file", "-"), ("--file", "mill.txt")])
+def test_files_and_standard_input(room, how):
+    (room / "mill.txt").write_text(LANGUAGES["Thai"], encoding="utf-8")
+    out, _ = inspect(room, *how, given=LANGUAGES["Thai"].encode())
+    assert figures("new", LANGUAGES["Thai"], tokenizer_of(room, "new")) in out
+
+
+def test_an_empty_input_has_no_tokens(room):
+    out, _ = inspect(room, "-", "--html", "empty.html")
+    assert "0 characters, 0 bytes, 0 tokens" in out
+    assert "nothing to follow" in (room / "empty.html").read_text(encoding="utf-8")
+
+
+def test_bytes_that_are_no_text_are_counted(room):
+    out, error = inspect(room, "-", given=b"mill \xff\xfe\n")
+    assert error == "standard input: 2 of 8 bytes are no UTF-8, and are read as U+FFFD.\n"
+    assert figures("new", "mill \ufffd\ufffd\n", tokenizer_of(room, "new")) in out
+
+
+def test_two_tokenizers(room):
+    out, _ = inspect(room, "The mill by the river", "--tokenizer", "runs/old", "--beside", "runs/new/tokenizer")
+    for name in ("old", "new"):
+        assert figures(name, "The mill by the river", tokenizer_of(room, name)) in out
+
+
+def test_usage_over_the_documents_of_a_run(room):
+    out, _ = inspect(room, "--workdir", "runs/new")
+    usage = count_usage([text for _, text in DOCUMENTS], tokenizer_of(room, "new"))
+    assert (
+        f"8 of 8 documents: {usage.text_bytes:,} bytes, {usage.tokens:,} tokens, {usage.bytes_per_token:.2f} bytes"
+        in out
+    )
+    assert re.search(r"^  en: [\d.]+ bytes per token in 6 documents\n  de: ", out, re.MULTILINE)
+    unused = int((usage.counts[:-1] == 0).sum())
+    assert f"never used: {unused} of 700 symbols" in out
+    assert "2 of 8 documents" in inspect(room, "--workdir", "runs/new", "--documents", "2")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--tokenizer", "runs/nowhere"), 2, "no tokenizer 'runs/nowhere'.*runs/new, runs/old.*gpt2, cl100k"),
+        (("--tokenizer", "runs/begun"), 1, "run runs/begun has no tokenizer yet.*launch.train_tokenizer"),
+        (("--tokenizer", "runs"), 2, "runs cannot be loaded: .*meta.json"),
+        (("--workdir", "runs/old"), 1, "no documents in runs/old/documents.*launch.prepare_documents"),
+        (("--workdir", "runs/new", "--documents", "0"), 2, "--documents is 0, but at least 1"),
+        (("--file", "nothing.txt"), 1, "nothing.txt cannot be read: No such file.*path of a text file"),
+        (("--file", "runs"), 1, "runs cannot be read: Is a directory"),
+        (("a text", "--file", "mill.txt"), 2, "a text \\('a text'\\) and --file 'mill.txt'. Give one"),
+        (("a text", "--html", "runs"), 1, "--html runs cannot be written: Is a directory"),
+        (("--beside", "runs/nowhere"), 2, "no tokenizer 'runs/nowhere'"),
+    ],
+)
+def test_what_a_user_can_mend(room, arguments, code, message):
+    _, error = inspect(room, *arguments, code=code)
+    assert re.fullmatch(f"launch.inspect_tokenizer: .*{message}.*\n", error, re.DOTALL), error
+
+
+def test_no_run_at_all(tmp_path):
+    _, error = inspect(tmp_path, "A text", code=1)
+    assert re.search("no run with a tokenizer in .*--tokenizer.*make demo", error)
+
+
+def test_a_damaged_tokenizer(room, tmp_path):
+    save(tokenizer_of(room, "old"), tmp_path / "tokenizer")
+    (tmp_path / "tokenizer/meta.json").write_text("{")
+    _, error = inspect(room, "--tokenizer", str(tmp_path), code=1)
+    assert "is damaged" in error
+
+
+@pytest.mark.parametrize("environment", [PLAIN, COLOUR])
+def test_no_control_character_of_the_text_reaches_the_terminal(room, environment):
+    out, _ = inspect(room, "-", given=HOSTILE.encode(), environment=environment)
+    ours = re.sub(r"\x1b\[[\d;]*m", "", out) if environment else out
+    assert not {c for c in ours if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+    assert "\\u001b" in ours and "\\xc2 \\x9b" in ours  # the second is cut into its bytes
+    for code in re.findall(r"\x1b\[([\d;]*)m", out):  # the text asked for red, which is 31
+        assert code != "31"
+
+
+def test_colours_in_a_terminal_alone_and_never_against_the_user(room):
+    assert "\x1b[" in inspect(room, "The mill", environment=COLOUR)[0]
+    assert "\x1b[" not in inspect(room, "The mill")[0]
+    assert not re.search(r"\x1b\[[\d;]*[34]8;", inspect(room, "The mill", environment=COLOUR | {"NO_COLOR": "1"})[0])
+
+
+def test_long_texts_and_wide_characters_stay_within_the_terminal(room):
+    from rich.cells import cell_len
+
+    text = LANGUAGES["Chinese"] * 30 + " " * 500 + "=" * 3000
+    tokenizer = tokenizer_of(room, "new")
+    lines = list(terminal.flowed(read_with("new", tokenizer, text).pieces, True, 80))
+    assert max(cell_len(line.plain) for line in lines) <= 80
+    assert ids_in([line.plain for line in lines[1::4]]) == tokenizer.encode(text)
+    out, _ = inspect(room, "-", given=text.encode())
+    assert f"the first 500 of {len(tokenizer.encode(text)):,} tokens" in out
+
+
+def page_of(path: Path) -> tuple[str, lxml.html.HtmlElement]:
+    html = path.read_text(encoding="utf-8")
+    return html, lxml.html.document_fromstring(html)
+
+
+@pytest.fixture(scope="module")
+def page(room) -> tuple[str, lxml.html.HtmlElement]:
+    out, _ = inspect(
+        room, "-", "--workdir", "runs/new", "--beside", "runs/old", "--html", "new/page.html", given=HOSTILE.encode()
+    )
+    assert out.endswith("page: new/page.html\n")
+    return page_of(room / "new/page.html")
+
+
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(page):
+    html, tree = page
+    assert not tree.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
+    assert not tree.xpath("//@*[starts-with(name(), 'on')]")
+    assert all(href.startswith("#") for href in tree.xpath("//@href"))
+    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", html)
+    (script,) = tree.xpath("//script")
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    (policy,) = tree.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
+    assert policy.startswith("default-src 'none'") and f"script-src 'sha256-{digest}'" in policy
+    assert not {c for c in html if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+
+
+def test_the_page_holds_the_tokens_of_both(page, room):
+    _, tree = page
+    for figure, name in zip(tree.xpath("//figure[@class='cut']"), ("new", "old"), strict=True):
+        titles = "\n".join(figure.xpath(".//p/span/@title"))
+        ids = [int(id.replace(",", "")) for id in re.findall(r"^token ([\d,]+) · \d+ bytes?: ", titles, re.MULTILINE)]
+        assert ids == tokenizer_of(room, name).encode(HOSTILE)
+        shown = "".join(figure.xpath(".//p")[0].itertext())
+        assert shown.startswith(HOSTILE[:50])  # letter by letter
+    assert [one.text for one in tree.xpath("//*[@class='who']")] == ["new", "old"]
+
+
+def test_the_page_tells_the_merges_from_bytes_to_tokens(page, room):
+    _, tree = page
+    for box, name in zip(tree.xpath("//*[@data-story]"), ("new", "old"), strict=True):
+        story = json.loads(box.get("data-story"))
+        assert bytes(int(bits, 2) for bits in story["bits"]) == HOSTILE.encode()
+        length = len(story["bytes"]) - sum(len(at) for *_, at in story["steps"])
+        assert length == len(tokenizer_of(room, name).encode(HOSTILE)) == len(box.xpath("./p[@class='cells']/span"))
+        assert len(story["steps"]) == len(box.xpath(".//tbody/tr"))  # the same without a script
+        (slider,) = box.xpath(".//input[@type='range']")
+        assert int(slider.get("max")) == len(story["steps"]) + 1 and slider.get("aria-label")
+
+
+def test_the_page_compares_languages_kinds_and_documents(page):
+    _, tree = page
+    rows = [row.text for row in tree.xpath("//table[@class='rates']//th[@scope='row']")]
+    assert sorted(rows) == sorted([*LANGUAGES, *KINDS])
+    text = tree.text_content()
+    for words in ("The rarest, with how often they occur in 8 documents", "Never used in them", "by the language"):
+        assert words in text
+
+
+def test_rates_are_those_of_encoding(room):
+    readings = [read_with(name, tokenizer_of(room, name), "") for name in ("old", "new")]
+    for name, rates in rates_of(LANGUAGES, readings):
+        for rate, reading in zip(rates, readings, strict=True):
+            assert rate and rate.tokens == len(reading.tokenizer.encode(LANGUAGES[name]))
+            assert rate.bytes_per_token == len(LANGUAGES[name].encode()) / rate.tokens
+            assert rate.relative == rate.tokens / len(reading.tokenizer.encode(LANGUAGES["English"]))
+            assert 0 < rate.share < 100.001
+
+
+def test_vocabularies_that_are_not_made_of_merges(room):
+    texts = [*KINDS.values()]
+    config = TokenizerConfig(len({"\n", *"".join(texts)}), "cl100k", 10**6, algorithm="characters")
+    save(train_tokenizer(texts, config), room / "characters")
+    out, _ = inspect(room, KINDS["prose"], "--tokenizer", "characters", "--beside", "runs/old", "--html", "page.html")
+    assert figures("characters", KINDS["prose"], load(room / "characters")) in out
+    _, tree = page_of(room / "page.html")
+    assert "characters is not made of merges" in tree.text_content()
+    thai = tree.xpath("//table[@class='rates']//tr[th='Thai']")[0]
+    assert "cannot be encoded" in thai.text_content() and thai.xpath(".//*[@class='line']")[0].text == "–"
+    _, error = inspect(room, "Mühle", "--tokenizer", "characters", code=1)
+    assert "'ü' (U+00FC) is none of the" in error
+
+
+def test_the_curve_falls_from_the_bytes_to_the_tokens(room):
+    reading = read_with("new", tokenizer_of(room, "new"), DEFAULT_TEXT)
+    story = story_of(reading)
+    assert story
+    points = [tuple(map(float, point.split(","))) for point in story.curve.split(" ")]
+    assert points[0] == (0.0, 0.0) and points[-1][0] == 1000.0
+    assert points == sorted(points)
+    assert points[-1][1] == pytest.approx(100 * (1 - len(reading.pieces) / reading.text_bytes), abs=0.06)
+
+
+def test_a_page_of_a_long_text_and_no_documents(room):
+    reading = read_with("new", tokenizer_of(room, "new"), "mill\n" * SHOWN)
+    tree = lxml.html.document_fromstring(render([reading], []))
+    assert len(tree.xpath("//figure[@class='cut']/p/span")) == SHOWN
+    assert "give the folder of a run with --workdir" in tree.text_content()
+
+
+@pytest.mark.parametrize(("wanted", "read"), [(1, 1), (3, 3), (7, 7), (8, 8), (100, 8)])
+def test_documents_are_drawn_from_all_files(room, wanted, read):
+    from data_prep.tokenize import document_files
+
+    files = document_files(room / "runs/new/documents")
+    rows = sampled(files, wanted)
+    assert len(rows) == len({text for text, _ in rows}) == read
+    corpus = read_corpus(room / "runs/new/documents", tokenizer_of(room, "new"), wanted, 100)
+    assert (corpus.usage.texts, corpus.documents) == (read, 8)
+    assert corpus.usage.text_bytes <= 200 * read
+    assert sum(documents for documents, _ in corpus.by_language.values()) == read

@@ -1,0 +1,102 @@
+"""One symbol a character: the ids of the classic experiments, every text of known characters comes back, others are
+named."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.config import TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.evaluate import byte_lengths
+from lm.tokenizer import load, save, train_tokenizer
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.look import known
+
+SHAKESPEARE = Path(__file__).parents[4] / "shared/data/text/tinyshakespeare.txt"
+
+
+def make(texts, size, characters=10**7):
+    return train_tokenizer(texts, TokenizerConfig(size, "gpt2", characters, "characters"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_a_text_comes_back_from_its_own_characters(text):
+    expected = sorted({*text, "\n"})
+    tokenizer = make([text], len(expected))
+    ids = tokenizer.encode(text)
+    assert ids == [expected.index(character) for character in text]
+    assert tokenizer.decode(ids) == text == "".join(tokenizer.decode_stream(ids))
+    assert tokenizer.decode_bytes(ids) == text.encode()
+    assert byte_lengths(tokenizer)[ids].sum() == len(text.encode())
+
+
+def test_ids_are_in_the_order_of_code_points_and_a_newline_heads_documents():
+    tokenizer = make(["é€a\U0001f600b", "ba"], 6)
+    assert tokenizer.symbols == "\nabé€\U0001f600"
+    assert (tokenizer.start_of_text, tokenizer.ends, tokenizer.special_tokens) == (0, frozenset(), {})
+    assert (tokenizer.vocabulary_size, tokenizer.documents, tokenizer.characters) == (6, 2, 7)
+    assert make(["\tba\n"], 4).start_of_text == 1
+    assert tokenizer == make(["b\U0001f600€", "aéab"], 6)
+
+
+def test_an_unknown_character_is_named_with_the_remedy():
+    with pytest.raises(InputError, match=r"'é' \(U\+00E9\) is none of the 3 of this vocabulary. .*train_characters"):
+        make(["ab"], 3).encode("abé")
+    with pytest.raises(InputError, match=r"U\+FFFD"):
+        make(["ab"], 3).encode("a\ud800")
+    assert known("a\ufffdb…", make(["ab"], 3)) == "ab"
+    assert make(["a\ud800"], 3).encode("\ud800a\ufffd") == [2, 1, 2]
+
+
+def test_the_size_must_be_what_is_found():
+    with pytest.raises(UsageError, match=r"is 5, but 2 characters in 1 documents are 3 different ones.*Set it to 3\."):
+        make(["ab"], 5)
+    assert make(["abcdef"], 3, characters=2).symbols == "\nab"
+
+
+@pytest.mark.parametrize("id", [-1, 3, 10**9])
+def test_an_id_outside_the_vocabulary_is_refused(id):
+    with pytest.raises(ValueError, match=rf"{id} is outside the vocabulary of 3"):
+        make(["ab"], 3).decode([1, id])
+    with pytest.raises(ValueError, match="no special token of this vocabulary, which has none"):
+        make(["ab"], 3).encode("ab", {"a"})
+
+
+def test_load_gives_back_what_was_saved(tmp_path):
+    tokenizer = make(["aé\U0001f600"], 4)
+    save(tokenizer, tmp_path)
+    assert load(tmp_path) == tokenizer == pickle.loads(pickle.dumps(tokenizer))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["characters.json", "meta.json"]
+
+
+@pytest.mark.parametrize("symbols", ["\nacb", "\naa", "ab", "\na\ud800", "", 3, ["\n", "a"]])
+def test_damage_is_an_input_error(tmp_path, symbols):
+    save(make(["ab"], 3), tmp_path)
+    (tmp_path / "characters.json").write_text(json.dumps(symbols))
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+
+
+def test_other_characters_are_another_tokenizer(tmp_path):
+    save(make(["ab"], 3), tmp_path)
+    (tmp_path / "characters.json").write_text('"\\nac"')
+    with pytest.raises(InputError, match=f"but meta.json says {CharacterTokenizer('\nab').fingerprint}"):
+        load(tmp_path)
+
+
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="needs ../shared/data/text")
+def test_the_classic_ids_of_tinyshakespeare():
+    """Those of nanoGPT's shakespeare_char: 65 symbols; its first 90 % are 1,003,854 tokens."""
+    text = SHAKESPEARE.read_text(encoding="utf-8")
+    tokenizer = make([text], 65)
+    assert tokenizer.symbols == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    assert tokenizer.encode("hii there") == [46, 47, 47, 1, 58, 46, 43, 56, 43]
+    assert tokenizer.encode(text)[:15] == [18, 47, 56, 57, 58, 1, 15, 47, 58, 47, 64, 43, 52, 10, 0]
+    assert len(tokenizer.encode(text[: int(len(text) * 0.9)])) == 1_003_854
+    with pytest.raises(UsageError, match="Set it to 65"):
+        make([text], 64)

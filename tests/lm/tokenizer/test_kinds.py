@@ -1,0 +1,97 @@
+"""The stages from tokenizer to sample, with each kind of tokenizer, by the functions that the launch scripts call."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.experiment import Experiment
+from lm.batches import document_stream
+from lm.checkpoint import restore_model
+from lm.config import TokenizerConfig
+from lm.errors import UsageError
+from lm.evaluate import evaluate
+from lm.generate import sample_texts
+from lm.report import cut_into_tokens, read_vocabulary, visible
+from lm.tokenizer import load, save, train_tokenizer
+from lm.train import train
+from tests.corpus import texts, tiny_experiment, write_tokens
+
+CHARACTERS = len({*"".join(texts(40)), "\n"})
+SIZES = {"bpe": 320, "sentencepiece_bpe": 330, "sentencepiece_unigram": 320, "characters": CHARACTERS}
+
+
+def experiment_with(tokenizer: TokenizerConfig) -> Experiment:
+    """A tiny experiment of two steps."""
+    tiny = tiny_experiment()
+    steps = dataclasses.replace(
+        tiny.train, steps=2, validate_every=2, sample_every=2, checkpoint_every=2, log_every=1,
+        optimizer=dataclasses.replace(tiny.train.optimizer, warmup_steps=1),
+    )  # fmt: skip
+    model = dataclasses.replace(tiny.model, vocabulary_size=tokenizer.vocabulary_size)
+    return dataclasses.replace(tiny, tokenizer=tokenizer, model=model, train=steps)
+
+
+def config_of(algorithm: str, **fields) -> TokenizerConfig:
+    return dataclasses.replace(
+        tiny_experiment().tokenizer, **{"algorithm": algorithm, "vocabulary_size": SIZES[algorithm]} | fields
+    )
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+def test_every_stage_works_with(algorithm, tmp_path):
+    experiment = experiment_with(config_of(algorithm))
+    write_tokens(tmp_path, experiment)
+    tokenizer = load(tmp_path / "tokenizer")
+    assert tokenizer == train_tokenizer(texts(40), experiment.tokenizer)
+
+    # The shards hold the documents, each behind its head.
+    tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
+    written = texts(40)
+    held_out = sorted(set(documents_N.tolist()))
+    assert len(held_out) > 1
+    for number in held_out:
+        document = tokens_N[documents_N == number].tolist()
+        assert document == [tokenizer.start_of_text, *tokenizer.encode(written[number])]
+        assert tokenizer.decode(document[1:]) == written[number]
+
+    train(experiment.model, experiment.train, tmp_path)
+    model = restore_model(experiment.model, tmp_path / "checkpoints")
+    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
+    assert figures["validation_bytes"] == sum(len(written[number].encode()) for number in held_out)
+    nats = figures["validation_loss"] * (len(tokens_N) - 1)
+    assert figures["validation_bits_per_byte"] == pytest.approx(nats / np.log(2) / figures["validation_bytes"])
+
+    prompts = ["The miller", ""]
+    drawn = sample_texts(model, experiment.model, tokenizer, prompts, [0.0, 1.0], 32, jax.random.key(0))
+    assert drawn[0].startswith("The miller")
+    assert json.loads((tmp_path / "samples/step-00000002.json").read_text())["text"] is not None
+
+    vocabulary = read_vocabulary(tokenizer)
+    assert vocabulary.size == SIZES[algorithm]
+    assert sum(count for _, count in vocabulary.lengths) == vocabulary.size - len(tokenizer.special_tokens)
+    pieces = "".join(token.text for token in cut_into_tokens(written[0], tokenizer))
+    assert visible(written[0].encode()).startswith(pieces)
+    assert len(pieces) > 500
+
+
+def test_another_kind_refuses_the_shards(tmp_path):
+    experiment = experiment_with(config_of("sentencepiece_bpe", vocabulary_size=320))
+    write_tokens(tmp_path, experiment)
+    save(train_tokenizer(texts(40), config_of("bpe")), tmp_path / "tokenizer")
+    with pytest.raises(UsageError, match="were written with tokenizer"):
+        train(experiment.model, experiment.train, tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "sentencepiece_unigram", "characters"])
+def test_a_tokenizer_is_loaded_in_place_of_training(algorithm, tmp_path):
+    trained = train_tokenizer(texts(40), config_of(algorithm))
+    save(trained, tmp_path)
+    config = config_of("bpe", load=str(tmp_path), vocabulary_size=trained.vocabulary_size + 300)
+    size = trained.vocabulary_size
+    with pytest.raises(UsageError, match=f"has {size} symbols, but .* is {size + 300}. Set it to {size}"):
+        train_tokenizer([], config)
+    right = dataclasses.replace(config, algorithm=algorithm, vocabulary_size=size)
+    assert train_tokenizer([], right) == trained

@@ -1,0 +1,621 @@
+"""The vocabularies that the world uses: ids equal tiktoken's own and Hugging Face's, for every text; what would not be
+equal is refused; a missing file is named, with the places where to put it."""
+
+import functools
+import hashlib
+import http.server
+import inspect
+import itertools
+import json
+import random
+import resource
+import shutil
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+import tiktoken
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiktoken_ext import openai_public
+
+from lm.config import TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.tokenizer import BytePairTokenizer, save, train_bpe
+from lm.tokenizer.encoding import numbered
+from lm.tokenizer.hugging_face import merged_from, read_hugging_face, write_hugging_face
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
+from lm.tokenizer.ranks import write_ranks
+
+REPOSITORY = Path(__file__).parents[3]
+SHARED = REPOSITORY / "../shared/data"
+DEMO = REPOSITORY / "runs/demo/documents"
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+OF_TIKTOKEN = {"gpt2": "r50k_base", "cl100k": "cl100k_base", "o200k": "o200k_base"}
+ENDS = "<|endoftext|>"
+# One in 17 of all code points, each beside letters, digits, quotes, blanks and itself.
+CODE_POINTS = [chr(c) for c in range(0, 0x110000, 17) if not 0xD800 <= c < 0xE000]
+ODD = "".join(f"a{c}b {c}1'{c}\n{c}{c}" for c in CODE_POINTS)
+
+needs_ranks = pytest.mark.skipif(not (SHARED / "vocab").is_dir(), reason="needs ../shared/data/vocab")
+real = pytest.mark.parametrize("name", [pytest.param(name, marks=needs_ranks) for name in ("gpt2", "cl100k")])
+
+
+@functools.cache
+def trained(pattern: str) -> BytePairTokenizer:
+    return replace(train_bpe([LICENSE], TokenizerConfig(600, pattern, 10**7)), documents=0, characters=0)
+
+
+@functools.cache
+def with_foreign_tokens() -> BytePairTokenizer:
+    """As Llama 3's: some tokens come of no merges before them."""
+    ours = trained("cl100k")
+    tokens = (*ours.tokens, b"xyzzy", b" xyzzy", b"quux", b".:.:")
+    foreign = replace(ours, tokens=tokens, special_tokens=numbered(tokens, (ENDS,)))
+    for token in tokens[-4:]:
+        with pytest.raises(ValueError, match="is no merge of two tokens"):
+            merged_from(token, foreign.ranks)
+    return foreign
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of tiktoken's, as it fills it itself, with the ranks of ../shared."""
+    folder = tmp_path_factory.mktemp("tiktoken")
+    for path in (SHARED / "vocab").glob("*.tiktoken"):
+        shutil.copy(path, folder / hashlib.sha1(f"{SERVER}/{path.name}".encode()).hexdigest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def both(cache):
+    """{name: (ours, tiktoken's own)}."""
+    made = functools.partial(lambda name: tiktoken.Encoding(**getattr(openai_public, OF_TIKTOKEN[name])()))
+    return functools.cache(lambda name: (load_published(name), made(name)))
+
+
+# The table
+
+
+@pytest.mark.parametrize("name", OF_TIKTOKEN)
+def test_the_table_is_tiktokens(name):
+    source = inspect.getsource(getattr(openai_public, OF_TIKTOKEN[name]))
+    published = PUBLISHED[name]
+    assert f'"{SERVER}/{published.file}"' in source and f'"{published.sha256}"' in source
+    assert source.count("ENDOF") + source.count("FIM_") - source.count("FIM_PREFIX: FIM") == len(
+        published.special_tokens
+    )
+    for id in published.special_tokens.values():
+        assert f": {id}" in source
+
+
+def test_sizes_and_heads():
+    sizes = {name: 1 + max(published.special_tokens.values()) for name, published in PUBLISHED.items()}
+    assert sizes == {"gpt2": 50_257, "cl100k": 100_277, "o200k": 200_019, "llama3": 128_256}
+    llama3 = PUBLISHED["llama3"].special_tokens
+    assert (llama3["<|begin_of_text|>"], llama3["<|end_of_text|>"], llama3["<|eot_id|>"]) == (128_000, 128_001, 128_009)
+    assert llama3["<|reserved_special_token_250|>"] == 128_255 and len(llama3) == 256
+
+
+@real
+def test_hello_world(both, name):
+    ours, theirs = both(name)
+    assert ours.encode("hello world") == {"gpt2": [31373, 995], "cl100k": [15339, 1917]}[name]
+    assert (ours.vocabulary_size, dict(ours.special_tokens)) == (theirs.n_vocab, theirs._special_tokens)
+    assert ours.start_of_text == theirs.eot_token and ours.ends == {theirs.eot_token}
+
+
+# Ids equal tiktoken's own
+
+
+@real
+def test_small_strings(both, name):
+    ours, theirs = both(name)
+    for length in range(6):
+        for letters in itertools.product("aS1 \n\r'\xa0", repeat=length):
+            text = "".join(letters)
+            assert ours.encode(text) == theirs.encode_ordinary(text), repr(text)
+
+
+@pytest.mark.parametrize("name", OF_TIKTOKEN)
+def test_small_strings_with_small_vocabularies(monkeypatch, name):
+    """tiktoken's own patterns, which are spelled otherwise, cut as ours do."""
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *args, **kwargs: {})  # keeps it from the network
+    pattern = getattr(openai_public, OF_TIKTOKEN[name])()["pat_str"]
+    ours = trained(name)
+    theirs = tiktoken.Encoding("theirs", pat_str=pattern, mergeable_ranks=ours.ranks, special_tokens={})
+    for length in range(5):
+        for letters in itertools.product("tS1 \n\r'\xa0/\u0301", repeat=length):
+            text = "".join(letters)
+            assert ours.encode(text) == theirs.encode_ordinary(text), repr(text)
+    for text in (ODD, LICENSE, ODD[::-1]):
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+
+
+@real
+def test_odd_and_real_texts(both, name):
+    ours, theirs = both(name)
+    packages = [text for found in distributions() if (text := found.read_text("METADATA"))]
+    assert len(packages) > 20
+    for text in (ODD, LICENSE, "a\ud800b", f"{ENDS} x", *packages):
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+
+
+@real
+def test_special_tokens_that_are_asked_for(both, name):
+    ours, theirs = both(name)
+    for special in ours.special_tokens:
+        text = f"a {special}b{ENDS}\n {special}"
+        assert ours.encode(text, (special,)) == theirs.encode(text, allowed_special={special}, disallowed_special=())
+
+
+@pytest.mark.skipif(not (SHARED / "langid").is_dir(), reason="needs ../shared/data/langid")
+@real
+def test_sentences_in_75_languages(both, name):
+    ours, theirs = both(name)
+    sentences = 0
+    with tarfile.open(SHARED / "langid/sentences-75-languages.tar.xz") as archive:
+        for member in archive:
+            if (file := archive.extractfile(member)) is not None:
+                lines = file.read().decode().splitlines()
+                sentences += len(lines)
+                assert ours.encode_batch(lines) == theirs.encode_ordinary_batch(lines, num_threads=1), member.name
+    assert sentences > 74_000
+
+
+@pytest.mark.skipif(not DEMO.is_dir(), reason="needs the documents of a demo run: make demo")
+@real
+def test_documents_of_the_demo(both, name):
+    import pyarrow.parquet as pq
+
+    ours, theirs = both(name)
+    for path in sorted(DEMO.glob("*.parquet")):
+        texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
+        assert ours.encode_batch(texts) == theirs.encode_ordinary_batch(texts, num_threads=1), path.name
+
+
+@real
+def test_bytes_come_back(both, name):
+    ours, _ = both(name)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.one_of(st.binary(), st.text(max_size=30).map(lambda text: text.encode()[1:-1])))
+    def check(data):
+        assert ours.decode_bytes(ours.encode_bytes(data)) == data
+
+    check()
+    data = random.Random(0).randbytes(100_000)
+    assert ours.decode_bytes(ours.encode_bytes(data)) == data
+
+
+# Hostile texts
+
+
+def hostile_texts() -> dict[str, bytes]:
+    source = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    code_points = (source.randrange(0x110000) for _ in range(260_000))
+    return {
+        "one letter": b"a" * 200_000,
+        "blanks": b" " * 200_000,
+        "random Unicode": "".join(chr(c) for c in code_points if not 0xD800 <= c < 0xE000).encode(),
+        "no space": "".join(source.choices(letters + "0123456789.,-_/'", k=10**6)).encode(),
+        "random letters": "".join(source.choices(letters, k=10**6)).encode(),
+        "no UTF-8": source.randbytes(10**6),
+        "nothing of UTF-8": b"\xff" * 10**6,
+    }
+
+
+@pytest.mark.parametrize("name", [*(pytest.param(n, marks=needs_ranks) for n in ("gpt2", "cl100k")), "trained"])
+def test_hostile_texts_come_back_soon(request, name):
+    ours = trained("cl100k") if name == "trained" else request.getfixturevalue("both")(name)[0]
+    ours.encode("what is made at first use is made here")
+    texts = hostile_texts()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for kind, data in texts.items():
+        start = time.process_time()
+        ids = ours.encode_bytes(data)
+        seconds = time.process_time() - start
+        assert ours.decode_bytes(ids) == data, kind
+        if kind not in ("no UTF-8", "nothing of UTF-8"):
+            assert ours.encode(data.decode()) == ids, kind
+        assert seconds < 1.5, f"{kind}: {seconds:.2f} s"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 300, f"{grown:.0f} MB for texts of 1 MB"
+
+
+# Hugging Face's tokenizer.json
+
+
+def hugging_face_of(tokenizer: BytePairTokenizer) -> tokenizers.Tokenizer:
+    theirs = tokenizers.Tokenizer.from_str(write_hugging_face(tokenizer).decode())
+    theirs.encode_special_tokens = True  # special names in a text are plain text, as ours are
+    return theirs
+
+
+@real
+def test_hugging_face_gives_the_same_ids(both, name):
+    ours, _ = both(name)
+    start = time.process_time()
+    theirs = hugging_face_of(ours)
+    assert time.process_time() - start < 10
+    for text in (ODD, LICENSE, f"{ENDS} x", "", "\r\n\r\n\t  I'LL don't 'ſ"):
+        assert theirs.encode(text).ids == ours.encode(text)
+    assert {special: theirs.token_to_id(special) for special in ours.special_tokens} == ours.special_tokens
+
+
+@real
+def test_what_is_written_is_read(both, name):
+    ours, _ = both(name)
+    assert read_hugging_face(write_hugging_face(ours)) == ours
+
+
+@pytest.mark.parametrize("pattern", [*SPLIT_PATTERNS, r"[^\s]+| ?\s+"])
+def test_what_is_written_is_read_of_trained_ones(pattern):
+    assert read_hugging_face(write_hugging_face(trained(pattern))) == trained(pattern)
+
+
+def test_special_tokens_with_gaps():
+    gaps = replace(trained("gpt2"), special_tokens={"<|x|>": 700, ENDS: 601, "é ö": 640})
+    theirs = hugging_face_of(gaps)
+    assert {name: theirs.token_to_id(name) for name in gaps.special_tokens} == gaps.special_tokens
+    assert theirs.encode(LICENSE).ids == gaps.encode(LICENSE)
+    assert read_hugging_face(write_hugging_face(gaps)) == gaps
+
+
+def test_tokens_that_come_of_no_merges():
+    ours = with_foreign_tokens()
+    theirs = hugging_face_of(ours)
+    assert ours.encode("xyzzy quux") != trained("cl100k").encode("xyzzy quux")
+    for text in ("xyzzy xyzzy", "quux xxyzzy quuxx", ".:.:.:.:", ODD, LICENSE):
+        assert theirs.encode(text).ids == ours.encode(text)
+    assert read_hugging_face(write_hugging_face(ours)) == ours
+
+
+def test_tokens_in_any_order_have_the_same_ids_in_hugging_face():
+    """Also where two merges make one token, a+aa and aa+a, and where no merge can make one."""
+    source = random.Random(0)
+    singles = [bytes([byte]) for byte in range(256)]
+    for _ in range(150):
+        tokens = [b"a", b"b"]
+        for _ in range(8):
+            token = source.choice(tokens) + source.choice(tokens)
+            tokens += [token] if token not in tokens else []
+        tokens = source.sample(tokens[2:], len(tokens) - 2)
+        every = (*singles, *tokens)
+        ours = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], every, ENDS, ENDS, special_tokens=numbered(every, (ENDS,)))
+        theirs = hugging_face_of(ours)
+        for _ in range(40):
+            text = "".join(source.choices("ab", k=source.randrange(30)))
+            assert theirs.encode(text).ids == ours.encode(text), (tokens, text)
+
+
+@functools.cache
+def written() -> str:
+    return write_hugging_face(trained("cl100k")).decode()
+
+
+def changed(*path: str | int, to: object) -> bytes:
+    """tokenizer.json with another value at `path`."""
+    contents = json.loads(written())
+    where = contents
+    for key in path[:-1]:
+        where = where[key]
+    where[path[-1]] = to
+    return json.dumps(contents).encode()
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": ENDS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {ENDS: {"id": ENDS, "ids": [599], "tokens": [ENDS]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["normalizer"], {"type": "NFC"}, 'normalizer is {"type": "NFC"}'),
+        (["truncation"], {"max_length": 8}, "truncation is"),
+        (["padding"], {"direction": "Right"}, "padding is"),
+        (["pre_tokenizer"], None, "pre_tokenizer is null"),
+        (["pre_tokenizer"], {"type": "Metaspace"}, 'pre_tokenizer is {"type": "Metaspace"}'),
+        (["pre_tokenizer"], {**BYTE_LEVEL, "add_prefix_space": True}, "ByteLevel.add_prefix_space is true"),
+        (["pre_tokenizer"], {**BYTE_LEVEL, "use_regex": False}, "ByteLevel.use_regex is false"),
+        (["pre_tokenizer", "pretokenizers", 1, "use_regex"], True, "ByteLevel.use_regex is true"),
+        (["pre_tokenizer", "pretokenizers", 0], {"type": "Digits"}, "pre_tokenizer is"),
+        (["pre_tokenizer", "pretokenizers", 0, "behavior"], "MergedWithNext", "MergedWithNext"),
+        (["pre_tokenizer", "pretokenizers", 0, "invert"], True, '"invert": true'),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"String": " "}, 'Split.pattern is {"String": " "}'),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"Regex": r"\d{1,3}+|."}, "Oniguruma"),
+        (["pre_tokenizer", "pretokenizers", 0, "pattern"], {"Regex": r"\s+"}, "leaves out"),
+        (["model", "type"], "Unigram", 'model.type is "Unigram"'),
+        (["model", "dropout"], 0.1, "model.dropout is 0.1"),
+        (["model", "byte_fallback"], True, "model.byte_fallback is true"),
+        (["model", "continuing_subword_prefix"], "##", 'model.continuing_subword_prefix is "##"'),
+        (["model", "end_of_word_suffix"], "</w>", 'model.end_of_word_suffix is "</w>"'),
+        (["model", "merges", 7], ["a", "b"], r"model.merges[7] is (b'a', b'b'), but"),
+        (["model", "vocab", "中"], 599, "model.vocab"),
+        (["model", "vocab", "zzzz"], 700, "599 is expected"),
+        (["added_tokens", 0, "special"], False, "special is false"),
+        (["added_tokens", 0, "lstrip"], True, "lstrip is true"),
+        (["added_tokens", 0, "id"], 620, "id is 620: Hugging Face's library gives it 599"),
+        (["added_tokens", 0, "content"], "<|x|>", "Give the folder"),
+        (["post_processor"], {"type": "BertProcessing"}, "post_processor is"),
+    ],
+)
+def test_what_would_give_other_ids_is_refused(tmp_path, path, value, said):
+    (tmp_path / "tokenizer.json").write_bytes(changed(*path, to=value))
+    with pytest.raises(UsageError) as refused:
+        load_published(str(tmp_path / "tokenizer.json"))
+    assert said in str(refused.value) and str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["pre_tokenizer", "pretokenizers", 1, "trim_offsets"], True),
+        (["model", "unk_token"], ENDS),
+        (["model", "ignore_merges"], True),
+        (["model", "dropout"], 0.0),
+        (["model", "continuing_subword_prefix"], ""),
+        (["model", "vocab", ENDS], 599),
+        (["post_processor"], BYTE_LEVEL),
+        (["post_processor"], {"type": "Sequence", "processors": [BYTE_LEVEL, TEMPLATE]}),
+        (["model", "merges"], [" ".join(pair) for pair in json.loads(written())["model"]["merges"]]),
+    ],
+)
+def test_what_gives_the_same_ids_is_read(path, value):
+    data = changed(*path, to=value)
+    assert read_hugging_face(data) == trained("cl100k")
+    theirs = tokenizers.Tokenizer.from_str(data.decode())
+    theirs.encode_special_tokens = True
+    for text in (ODD, LICENSE):
+        assert theirs.encode(text, add_special_tokens=False).ids == trained("cl100k").encode(text)
+
+
+def test_byte_level_alone_cuts_as_gpt2():
+    ours = trained("gpt2")
+    contents = json.loads(write_hugging_face(ours))
+    contents["pre_tokenizer"] = BYTE_LEVEL
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(contents))
+    assert read_hugging_face(json.dumps(contents).encode()) == ours
+    for text in (ODD, LICENSE):
+        assert theirs.encode(text).ids == ours.encode(text)
+
+
+# Where files are looked for
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A vocabulary "small" in the table, a server on this machine, and an environment of empty caches."""
+    ranks = write_ranks(trained("gpt2").tokens)
+    digest = hashlib.sha256(ranks).hexdigest()
+    small = Published(SPLIT_PATTERNS["gpt2"], {ENDS: 599}, ENDS, ENDS, "small.tiktoken", digest)
+    monkeypatch.setitem(PUBLISHED, "small", small)
+    answers: dict[str, bytes] = {"/small.tiktoken": ranks}
+    asked = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = answers.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.send_header("Content-Length", str(len(body or b"") + len(answers.get("more", b""))))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, format, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "TIKTOKEN_CACHE_DIR": str(tmp_path / "tiktoken")}
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        load = lambda: load_published("small", f"http://127.0.0.1:{server.server_port}", environment)
+        yield load, answers, asked, cached_at("small", environment)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_download_is_kept(served):
+    load, answers, asked, (theirs, ours) = served
+    assert load() == trained("gpt2")
+    assert ours.read_bytes() == answers["/small.tiktoken"] and not theirs.exists()
+    assert [path.name for path in ours.parent.iterdir()] == ["small.tiktoken"]
+    assert load() == trained("gpt2")
+    assert asked == ["/small.tiktoken"]
+
+
+def test_caches_come_before_the_network(served):
+    load, answers, asked, places = served
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(answers["/small.tiktoken"])
+        assert load() == trained("gpt2")
+        place.unlink()
+    assert asked == []
+
+
+def test_another_file_in_a_cache_is_passed_over(served):
+    load, _, asked, (theirs, ours) = served
+    for place in (theirs, ours):
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b"half of")
+    assert load() == trained("gpt2") and asked
+    assert theirs.read_bytes() == b"half of" != ours.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ({}, "404 Not Found"),
+        ({"/small.tiktoken": b"<html>"}, f"what came has SHA-256 {hashlib.sha256(b'<html>').hexdigest()}"),
+        ({"/small.tiktoken": b"IQ== 0\n", "more": bytes(5)}, "IncompleteRead"),
+    ],
+)
+def test_a_failed_download_says_which_file_to_put_where(served, answers, problem):
+    load, real_answers, _, (theirs, ours) = served
+    real_answers.clear()
+    real_answers.update(answers)
+    with pytest.raises(InputError) as failed:
+        load()
+    for part in (
+        problem,
+        "file small.tiktoken",
+        PUBLISHED["small"].sha256,
+        "http://127.0.0.1:",
+        str(theirs),
+        str(ours),
+    ):
+        assert part in str(failed.value)
+    assert not ours.exists()
+
+
+def test_no_network_says_so(tmp_path):
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "TIKTOKEN_CACHE_DIR": ""}
+    with pytest.raises(InputError, match=r"r50k_base\.tiktoken .*Connection.*gristmill/tokenizers/r50k_base"):
+        load_published("gpt2", "http://127.0.0.1:1", environment)
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(served, capsys):
+    load, _, _, (_, ours) = served
+    ours.parent.parent.parent.mkdir()
+    ours.parent.parent.write_text("a file where a folder should be")
+    assert load() == trained("gpt2")
+    assert "could not be kept" in capsys.readouterr().out
+
+
+def test_llama3_is_not_downloaded(tmp_path):
+    with pytest.raises(InputError, match=r"original/tokenizer\.model .*request.*tokenizers/llama3\.model") as missing:
+        load_published("llama3", environment={"XDG_CACHE_HOME": str(tmp_path)})
+    assert PUBLISHED["llama3"].sha256 in str(missing.value)
+
+
+def test_tiktokens_cache_is_where_tiktoken_has_it(monkeypatch, tmp_path):
+    from tiktoken.load import read_file_cached
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "kept"))
+    read_file_cached(str(tmp_path / "file"))
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == [
+        hashlib.sha1(str(tmp_path / "file").encode()).hexdigest()
+    ]
+    place = cached_at("gpt2", {"TIKTOKEN_CACHE_DIR": str(tmp_path), "DATA_GYM_CACHE_DIR": "/other"})[0]
+    assert place == tmp_path / hashlib.sha1(f"{SERVER}/r50k_base.tiktoken".encode()).hexdigest()
+    assert cached_at("gpt2", {"DATA_GYM_CACHE_DIR": "/other"})[0].parent == Path("/other")
+    assert cached_at("gpt2", {})[0].parent.name == "data-gym-cache"
+    assert cached_at("gpt2", {"HOME": "/home/x"})[1] == Path("/home/x/.cache/gristmill/tokenizers/r50k_base.tiktoken")
+
+
+# Paths
+
+
+@needs_ranks
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_published_ranks_are_recognised(tmp_path, line_end):
+    data = (SHARED / "vocab/r50k_base.tiktoken").read_bytes().replace(b"\n", line_end)
+    for name in ("mine.tiktoken", "tokenizer.model"):
+        (tmp_path / name).write_bytes(data)
+        assert load_published(str(tmp_path / name)).encode("hello world") == [31373, 995]
+    assert load_published(str(tmp_path)).vocabulary_size == 50_257
+
+
+def test_ranks_of_ones_own_are_loaded_as_a_folder(tmp_path):
+    save(trained("o200k"), tmp_path)
+    assert load_published(str(tmp_path)) == trained("o200k")
+    assert load_published(str(tmp_path / "tokenizer.json")) == trained("o200k")
+    with pytest.raises(UsageError, match=r"none of gpt2, cl100k, .* folder with a meta.json"):
+        load_published(str(tmp_path / "tokenizer.tiktoken"))
+
+
+def test_hugging_face_folders_name_what_heads_and_ends_a_document(tmp_path):
+    ours = with_foreign_tokens()
+    special = numbered(ours.tokens, ("<s>", "<|end|>", "</s>"))
+    (tmp_path / "tokenizer.json").write_bytes(
+        write_hugging_face(replace(ours, start="<s>", end="</s>", special_tokens=special))
+    )
+
+    def load() -> tuple[str, str]:
+        tokenizer = load_published(str(tmp_path))
+        assert isinstance(tokenizer, BytePairTokenizer)
+        return tokenizer.start, tokenizer.end
+
+    assert load() == ("<s>", "</s>")
+    for config, names in (
+        ({"bos_token": "<s>", "eos_token": {"content": "<|end|>", "lstrip": False}}, ("<s>", "<|end|>")),
+        ({"bos_token": None, "eos_token": "<|end|>"}, ("<|end|>", "<|end|>")),
+        ({"bos_token": "<s>"}, ("<s>", "</s>")),
+        ({}, ("<s>", "</s>")),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        assert load() == names
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
+    with pytest.raises(UsageError, match=r"'<eos>' shall head or end a document, but added_tokens has <s>, <\|end\|>"):
+        load()
+
+
+def test_sentencepiece_models_are_read(tmp_path):
+    pieces = pytest.importorskip("lm.tokenizer.sentencepiece")
+    model = SHARED / "models/stories260K/tokenizer.model"
+    if not model.exists():
+        pytest.skip("needs ../shared/data/models")
+    assert load_published(str(model)) == pieces.SentencePieceTokenizer.from_model(model.read_bytes())
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(
+        UsageError, match="'gpt3', which is neither a file or folder nor one of gpt2, cl100k, o200k, ll"
+    ):
+        load_published("gpt3")
+    with pytest.raises(UsageError, match=r"has none of meta\.json, tokenizer\.json and tokenizer\.model"):
+        load_published(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "data", [b"{", b"{}", b'{"pre_tokenizer": 7}', b"AA== 0\nAQ== 2\n", b"AA== 0\nA\n", b'{"a": "\xff"}']
+)
+def test_damage_is_named(tmp_path, data):
+    (tmp_path / "tokenizer.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"tokenizer\.json (is damaged|cannot be loaded)"):
+        load_published(str(tmp_path / "tokenizer.json"))
+
+
+def test_a_damaged_tokenizer_json_is_an_input_error(tmp_path):
+    """Whatever is cut away or changed in it: never a bug's traceback."""
+    source, path = random.Random(0), tmp_path / "tokenizer.json"
+    contents, compared = json.loads(written()), 0
+    for _ in range(150):
+        copy = json.loads(written())
+        where = copy
+        while isinstance(where, (dict, list)) and where:
+            key = source.choice(sorted(where)) if isinstance(where, dict) else source.randrange(len(where))
+            if source.random() < 0.4 or not isinstance(where[key], (dict, list)) or not where[key]:
+                where[key] = source.choice([None, 7, "x", [], {}, ["a"], {"type": "x"}, -1, 1.5, True])
+                break
+            where = where[key]
+        path.write_text(json.dumps(copy))
+        try:
+            loaded = load_published(str(path))
+        except InputError:
+            continue
+        try:
+            theirs = tokenizers.Tokenizer.from_file(str(path))
+        except Exception:  # of that type; it is stricter about what does not matter
+            continue
+        compared += 1
+        theirs.encode_special_tokens = True
+        assert loaded.encode(LICENSE) == theirs.encode(LICENSE, add_special_tokens=False).ids, copy == contents
+    assert compared > 10

@@ -1,0 +1,282 @@
+"""sentencepiece: what is trained here gives every text back and is the same bytes each time; anybody's models are read,
+with the ids of sentencepiece itself."""
+
+import functools
+import io
+import json
+import pickle
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from lm.config import END_OF_TEXT, TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.evaluate import byte_lengths
+from lm.tokenizer import load, save
+from lm.tokenizer.sentencepiece import BLANK, LONGEST_SENTENCE, SentencePieceTokenizer, sentences, train_sentencepiece
+
+REPOSITORY = Path(__file__).parents[3]
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+PARTS = LICENSE.split("\n\n")
+BPE, UNIGRAM = "sentencepiece_bpe", "sentencepiece_unigram"
+ALGORITHMS = (BPE, UNIGRAM)
+
+
+def make(
+    algorithm: Literal["sentencepiece_bpe", "sentencepiece_unigram"],
+    texts: Iterable[str] = PARTS,
+    size: int = 500,
+    characters: int = 10**7,
+) -> SentencePieceTokenizer:
+    return train_sentencepiece(texts, TokenizerConfig(size, "gpt2", characters, algorithm))
+
+
+TRAINED = {algorithm: make(algorithm) for algorithm in ALGORITHMS}
+both = pytest.mark.parametrize("tokenizer", TRAINED.values(), ids=TRAINED)
+
+
+@functools.cache
+def published(**options: Any) -> bytes:
+    """A model as others train them: with the options of Llama 2's, but for those given."""
+    model = io.BytesIO()
+    llama: dict[str, Any] = {
+        "model_type": "bpe", "vocab_size": 500, "byte_fallback": True, "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True, "split_digits": True, "minloglevel": 2,
+        "user_defined_symbols": "<|user|>",
+    }  # fmt: skip
+    SentencePieceTrainer.train(sentence_iterator=iter(PARTS), model_writer=model, **llama | options)
+    return model.getvalue()
+
+
+texts = (
+    st.text() | st.text(alphabet=f" {BLANK}\n\r\t\0ab<>1") | st.text(alphabet=st.sampled_from([*LICENSE[:400], "é"]))
+)
+
+
+@both
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text == "".join(tokenizer.decode_stream(ids))
+    assert tokenizer.decode_bytes(ids) == text.encode() == b"".join(map(tokenizer.token_bytes, ids))
+    assert byte_lengths(tokenizer)[ids].sum() == len(text.encode())
+    assert not set(ids) & set(tokenizer.special_tokens.values())
+
+
+@both
+def test_every_character_comes_back(tokenizer):
+    for first in range(0, 0x110000, 0x800):
+        text = " ".join(f"{chr(c)}a{chr(c)}" for c in range(first, first + 0x800) if not 0xD800 <= c < 0xE000)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@both
+@pytest.mark.parametrize("text", ["a" * 10**6, " " * 10**6, BLANK * 10**5, "\u3042" * 10**5], ids=lambda text: text[0])
+def test_long_runs_come_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@both
+def test_lone_surrogates_become_replacement_characters(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b\ud83d\ude00")) == "a\ufffdb\U0001f600"
+
+
+@both
+def test_a_real_text_is_shorter_in_tokens(tokenizer):
+    assert len(tokenizer.encode(LICENSE)) < len(LICENSE) / 2
+
+
+@both
+def test_special_names_in_text_are_plain_text_unless_asked_for(tokenizer):
+    text = f"a{END_OF_TEXT} <unk>b<0x41>"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert min(ids) > 1
+    assert tokenizer.encode(text, {END_OF_TEXT}) == [*tokenizer.encode("a"), 1, *tokenizer.encode(" <unk>b<0x41>")]
+    assert tokenizer.encode(f"{END_OF_TEXT}<unk>", {END_OF_TEXT, "<unk>"}) == [1, 0]
+    with pytest.raises(ValueError, match=r"'<s>' is no special token .* has <unk>, <\|endoftext\|>"):
+        tokenizer.encode(text, {"<s>"})
+
+
+@both
+def test_the_layout(tokenizer):
+    assert (tokenizer.vocabulary_size, tokenizer.documents) == (500, len(PARTS))
+    assert tokenizer.special_tokens == {"<unk>": 0, END_OF_TEXT: 1}
+    assert (tokenizer.start_of_text, tokenizer.ends) == (1, {1})
+    assert [tokenizer.token_bytes(id) for id in range(258)] == [
+        b"<unk>", END_OF_TEXT.encode(), *(bytes([byte]) for byte in range(256))
+    ]  # fmt: skip
+    for id in (-1, 500, 10**9):
+        with pytest.raises(ValueError, match=rf"{id} is outside the vocabulary of 500"):
+            tokenizer.decode([65, id])
+
+
+@both
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_is_its_texts(tokenizer, threads):
+    batch = [*PARTS, "", "   ", f"a{BLANK}b"]
+    assert tokenizer.encode_batch(batch, threads) == [tokenizer.encode(text) for text in batch]
+    assert pickle.loads(pickle.dumps(tokenizer)) == tokenizer
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_order_of_the_texts_changes_nothing(algorithm):
+    shuffled = [*PARTS, "", "x" * 3 * LONGEST_SENTENCE]
+    model = make(algorithm, shuffled).model
+    for seed in range(2):
+        random.Random(seed).shuffle(shuffled)
+        assert make(algorithm, shuffled).model == model
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_sentencepiece_reserves_leaves_no_text_out(algorithm):
+    """Whole sentences with such characters, and long ones, would be dropped without a word."""
+    plain = make(algorithm, PARTS * 2)
+    for odd in "\0\u2581\u2585":
+        assert make(algorithm, [f"{part}{odd}{part}" for part in PARTS]).model == plain.model
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_names_of_symbols_in_the_texts_are_text(algorithm):
+    odd = f"<unk> <s> </s> <0x41> {END_OF_TEXT} \t\ufffd\r\n" * 2000
+    tokenizer = make(algorithm, [LICENSE, odd])
+    assert tokenizer.decode(tokenizer.encode(odd)) == odd
+
+
+def test_sentences_are_all_of_the_text_in_parts_that_are_not_too_long():
+    long = "b" * (2 * LONGEST_SENTENCE + 5)
+    for text in (LICENSE, long, f"{long} {long}\n{long}", " " * 10_000, "\n" * 10_000, "", "a"):
+        parts = list(sentences(text))
+        assert "".join(parts) == text
+        assert all(0 < len(part) <= LONGEST_SENTENCE for part in parts)
+    assert [part[-1] for part in sentences("a line\n" * 1000)] == ["\n", "\n"]
+    assert [part[0] for part in sentences("a line " * 1000)] == ["a", " "]
+
+
+def test_the_bound_on_characters_holds():
+    tokenizer = make(BPE, [LICENSE[:3000], LICENSE], 320, characters=5000)
+    assert (tokenizer.documents, tokenizer.characters) == (2, 5000)
+    assert tokenizer.model == make(BPE, [LICENSE[:3000], LICENSE[:2000]], 320).model
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_size_that_cannot_be_is_refused_with_the_remedy(algorithm, capfd):
+    with pytest.raises(
+        UsageError, match=r"vocabulary_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"
+    ):
+        make(algorithm, size=100)
+    with pytest.raises(UsageError, match=r"vocabulary_size = 99999 is too large .* hold (\d+) pieces. Set it to \1 or"):
+        make(algorithm, size=99_999)
+    for nothing in ([], [""], ["\0"]):
+        with pytest.raises(UsageError, match=r"vocabulary_size = 500 of \d characters in \d documents"):
+            make(algorithm, nothing)
+    make(algorithm, size=340)
+    assert capfd.readouterr() == ("", "")  # no log
+
+
+def test_an_error_of_the_texts_is_told_as_it_is():
+    def broken():
+        yield LICENSE
+        raise InputError("a damaged file")
+
+    with pytest.raises(InputError, match="a damaged file"):
+        make(BPE, broken())
+
+
+@both
+def test_load_gives_back_what_was_saved(tokenizer, tmp_path):
+    for name in ("a", "b"):
+        save(tokenizer, tmp_path / name)
+    assert load(tmp_path / "a") == tokenizer
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["meta.json", "tokenizer.model"]
+    for name in ("meta.json", "tokenizer.model"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    theirs = SentencePieceProcessor(model_file=str(tmp_path / "a/tokenizer.model"))
+    assert theirs.encode(LICENSE) == tokenizer.encode(LICENSE)
+    assert theirs.decode(tokenizer.encode(LICENSE)) == LICENSE
+
+
+def test_a_changed_folder_is_refused(tmp_path):
+    save(TRAINED[BPE], tmp_path)
+    meta, model = tmp_path / "meta.json", tmp_path / "tokenizer.model"
+    original = meta.read_text()
+    meta.write_text(json.dumps(json.loads(original) | {"exact": False}))
+    with pytest.raises(InputError, match=f"but meta.json says {TRAINED[BPE].fingerprint}"):
+        load(tmp_path)
+    meta.write_text(original.replace('"exact"', '"exakt"'))
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+    meta.write_text(original)
+    for position in range(0, len(TRAINED[BPE].model), 61):
+        data = bytearray(TRAINED[BPE].model)
+        data[position] ^= 1 << position % 8
+        model.write_bytes(data)
+        with pytest.raises(InputError, match=r"is damaged|but meta.json says|marks neither"):
+            load(tmp_path)
+    model.write_bytes(b"")
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+
+
+LLAMA = SentencePieceTokenizer.from_model(published())
+LLAMA_ITSELF = SentencePieceProcessor(model_proto=published())
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=texts)
+def test_a_model_like_llamas_gives_the_ids_of_sentencepiece(text):
+    ids = LLAMA.encode(text)
+    assert ids == LLAMA_ITSELF.encode(text)
+    # A blank heads the text, and U+2581 comes back as one: that is the model's doing.
+    assert LLAMA.decode(ids) == (f" {text}" if text else "").replace(BLANK, " ")
+    assert LLAMA.decode(ids).removeprefix(" ") == LLAMA_ITSELF.decode(ids)
+
+
+def test_the_layout_of_llama():
+    assert LLAMA.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2}
+    assert (LLAMA.start_of_text, LLAMA.ends) == (1, {1, 2})
+    (the,) = LLAMA.encode("the")
+    assert LLAMA.token_bytes(the) == b" the"
+    assert LLAMA.token_bytes(LLAMA_ITSELF.piece_to_id("<0x41>")) == b"A"
+    assert LLAMA.token_bytes(LLAMA.encode("a<|user|>")[-1]) == b"<|user|>"
+    assert LLAMA.encode("</s>x<s>", {"<s>"}) == [*LLAMA.encode("</s>x"), 1]
+    exact = SentencePieceTokenizer.from_model(published(), exact=True)
+    assert exact.fingerprint != LLAMA.fingerprint
+
+
+def test_a_model_that_normalises_gives_the_ids_of_sentencepiece():
+    model = published(
+        model_type="unigram",
+        vocab_size=400,
+        normalization_rule_name="nmt_nfkc_cf",
+        remove_extra_whitespaces=True,
+        byte_fallback=False,
+    )
+    tokenizer, theirs = SentencePieceTokenizer.from_model(model), SentencePieceProcessor(model_proto=model)
+    for text in (LICENSE, "  ＦＵＬＬ  Width\u2581\n", "a\U0001f600b", ""):
+        assert tokenizer.encode(text) == theirs.encode(text)
+    assert tokenizer.decode(tokenizer.encode("  ＯＲ  The ")) == " or the"
+    assert "<unk>" not in tokenizer.special_tokens  # for texts encode to it
+    assert tokenizer.decode(tokenizer.encode("a\U0001f600b")) == " a \u2047 b"
+    with pytest.raises(ValueError, match="cannot be exact"):
+        SentencePieceTokenizer.from_model(model, exact=True)
+
+
+def test_documents_need_a_head():
+    tokenizer = SentencePieceTokenizer.from_model(published(bos_id=-1))
+    assert (tokenizer.start_of_text, tokenizer.ends) == (2, {2})
+    with pytest.raises(UsageError, match=r"bos_id and eos_id are -1.*--bos_id=1"):
+        SentencePieceTokenizer.from_model(published(bos_id=-1, eos_id=-1))
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", LICENSE.encode(), published()[:1000]])
+def test_other_bytes_are_no_model(data):
+    with pytest.raises(ValueError, match=f"{len(data)} bytes are no sentencepiece model"):
+        SentencePieceTokenizer.from_model(data)
