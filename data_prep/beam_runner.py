@@ -107,7 +107,13 @@ def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options:
         pipeline = beam.Pipeline(runner=DaskRunner(), options=PipelineOptions(told))
         build(pipeline)
         join_ends(pipeline)
-        result = pipeline.run()
+        try:
+            result = pipeline.run()
+        except OSError as error:  # nothing but the connection is made here
+            raise InputError(
+                f"No Dask scheduler answers ({' '.join(options)}): {error}. Start one (dask scheduler), or mend its "
+                "address in beam_options."
+            ) from error
         assert isinstance(result, DaskRunnerResult)
         stack.enter_context(result.client)
         try:
@@ -138,7 +144,10 @@ def run_by_options(build: Callable[["beam.Pipeline"], None], _: int, options: Se
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
+    except (ValueError, ImportError) as error:  # of a runner that there is not, or not without other packages
+        raise UsageError(f"Beam does not take beam_options {' '.join(options)}: {error}") from error
     build(pipeline)
     pipeline.run().wait_until_finish()
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import PersonalDataConfig
+from data_prep.parquet import remedy
 from data_prep.pii import replace_personal_data
 from lm.errors import InputError
 
@@ -55,7 +56,10 @@ class Excerpts:
             for number, row in rows_at(path, sorted(rows), list(dict.fromkeys(columns))):
                 self.found[file, number] = self.example(row)
             if missing := [row for row in sorted(rows) if (file, row) not in self.found]:
-                raise InputError(f"{path} has no row {missing[0]}: it is not the file that was counted. {REMEDY}")
+                raise InputError(
+                    f"{path} has no row {missing[0]}: it is not the file that was counted. {remedy(path)}, then "
+                    "launch.prepare_documents"
+                )
 
     def example(self, row: dict[str, Any]) -> Example:
         # Replaced in more than is shown: an address at the cut would not be recognised by its first half.
@@ -87,7 +91,4 @@ def rows_at(path: Path, rows: list[int], columns: list[str]) -> Iterator[tuple[i
                     yield from zip(here, table.to_pylist(), strict=True)
                 first += size
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {error}. {REMEDY}") from error
-
-
-REMEDY = "Make it again: python -m launch.extract_texts, then launch.prepare_documents"
+        raise InputError(f"{path} cannot be read: {error}. {remedy(path)}, then launch.prepare_documents") from error

@@ -36,9 +36,11 @@ def replace_file(path: Path, data: bytes, scratch: Path) -> None:
 
 @contextlib.contextmanager
 def writing(what: object) -> Generator[None]:
-    """Raises InputError, which names `what` and the remedy, for an OSError of the block."""
+    """Raises InputError, which names `what` and the remedy, for an error of a file in the block."""
     try:
         yield
+    except ConnectionError:  # a pipe or socket: no file
+        raise
     except OSError as error:
         raise InputError(
             f"{what} cannot be written: {error.strerror or error}. Make room on the disk, or mend the permissions."

@@ -85,6 +85,9 @@ def count_file(file: FileOfTexts, config: DocumentsConfig, min_quality: float | 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
     """A line for each threshold that is drawn elsewhere than in the run, or in one of the two alone."""
     lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality))
+    if set(before.languages_kept) != set(config.language.languages):
+        was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
+        lines.append(f"  documents.language.languages: {was} in the run, now {is_now}  (other_language)")
     return lines + changed_share(before, config, now)
 
 

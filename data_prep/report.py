@@ -143,6 +143,7 @@ def write_funnel(
     funnel = {
         "files": [file.name for file in texts],
         "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
+        "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
         "keep_share": config.model_quality.keep_share if "model_quality" in config.steps else None,
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
@@ -158,6 +159,8 @@ class Written:
     files: list[str]
     """Of texts/, in the order in which counts number them."""
     thresholds: list[Threshold]
+    languages_kept: tuple[str, ...]
+    """Those that the config names; () for all."""
     records: Records
     keep_share: float | None
     """Of the quality model, by which its threshold was drawn; None where it was not used."""
@@ -173,7 +176,7 @@ def read_counts(path: Path) -> Written:
         thresholds = [Threshold(**one) for one in written["thresholds"]]
         records = Records(**written["records"])
         rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
-        return Written(written["files"], thresholds, records, *rest)
+        return Written(written["files"], thresholds, tuple(written["languages_kept"]), records, *rest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "

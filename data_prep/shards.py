@@ -1,8 +1,9 @@
 """Documents -> ArrayRecord shards of sequence records, with a manifest and a table of documents.
 
-One shard is the unit of work: a worker writes it alone, from the document files that belong to it, so that neither
-the number of workers nor an interruption can change a byte. A finished unit leaves `units/<shard>.json`; without it the
-unit is written again.
+A training shard is the unit of work: a worker writes it alone, from the document files that belong to it, so that
+neither the number of workers nor an interruption can change a byte. The tokens of held-out documents are set aside on
+the way, unit by unit, and make the validation shard at the end. A finished unit leaves `units/<shard>.json`; without it
+the unit is written again.
 """
 
 import contextlib
@@ -15,23 +16,26 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.config import ShardsConfig
 from data_prep.files import appearing, file_sha256, replace_file, writing
 from data_prep.over_files import run_over_files
-from data_prep.parquet import rows_in
-from data_prep.tokenize import DocumentFile, TokenizedDocument, cut_records, document_files, tokenize_file
+from data_prep.parquet import read_batches, rows_in
+from data_prep.tokenize import DocumentFile, Encode, TokenizedDocument, cut_records, document_files, tokenize_file
 from lm.errors import InputError, UsageError
 from lm.records import DTYPES, MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.tokenizer import Tokenizer
+from lm.tokenizer.fast import fast_encoder
 
 DOCUMENTS = "documents.parquet"
+VALIDATION = "val-00000-of-00001.array_record"
 UNITS = "units"
 WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
 ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
+TOKENS_AT_ONCE = 1 << 20  # of held-out documents held in memory, and a document
 TABLE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -42,14 +46,13 @@ TABLE_SCHEMA = pa.schema(
         ("text_bytes", pa.int64()),
     ]
 )
-NUMBERED_SCHEMA = pa.schema([("number", pa.int64()), *TABLE_SCHEMA])
+HELD_OUT_SCHEMA = pa.schema([("number", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The work of making one shard."""
+    """The work of making one training shard."""
 
-    split: str
     shard: str
     """Name of the shard's file."""
     files: tuple[DocumentFile, ...]
@@ -59,7 +62,7 @@ class Unit:
 
     @property
     def bytes(self) -> int:
-        """About how much work it is: those of its files; all of them are read for the few documents held out."""
+        """About how much work it is."""
         return sum(file.path.stat().st_size for file in self.files)
 
     @property
@@ -72,14 +75,34 @@ class Unit:
 
     @property
     def table(self) -> Path:
+        """All documents of its files."""
         return self.scratch / f"{self.shard}.parquet"
+
+    @property
+    def held_out(self) -> Path:
+        """The tokens of those that are held out."""
+        return self.scratch / f"{self.shard}.held-out.parquet"
+
+
+@dataclass
+class Tally:
+    """Of some documents."""
+
+    documents: int = 0
+    tokens: int = 0
+    text_bytes: int = 0
+
+    def add(self, documents: int, tokens: int, text_bytes: int) -> None:
+        self.documents += documents
+        self.tokens += tokens
+        self.text_bytes += text_bytes
 
 
 def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
     """Makes `out`: shards of both splits, documents.parquet, manifest.json (last). Goes on where it was interrupted.
 
-    Raises UsageError when token_dtype cannot hold the vocabulary, and InputError when there are no documents, a split
-    gets nothing to predict, or the disk does not take the files.
+    Raises UsageError when token_dtype cannot hold the vocabulary, or as `fast_encoder`; InputError when there are no
+    documents, a split gets nothing to predict, or the disk does not take the files.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocabulary_size > limit:
@@ -93,9 +116,16 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         (out / UNITS).mkdir(parents=True, exist_ok=True)
     left = [unit for unit in units if not is_done(unit)]
     if left:
-        run_over_files(functools.partial(write_unit, tokenizer=tokenizer, config=config), left, config)
-    shards = {unit.shard: Shard(**json.loads(unit.done.read_text())["shard"]) for unit in units}
-    splits = {name: sum_up([shards[u.shard] for u in units if u.split == name]) for name in ("train", "val")}
+        encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
+        write = functools.partial(write_unit, encode=encode, head=tokenizer.start_of_text, config=config)
+        run_over_files(write, left, config)
+    done = [json.loads(unit.done.read_text()) for unit in units]
+    held_out = Tally()
+    for one in done:
+        held_out.add(**one["held_out"])
+    with writing(out):
+        validation = write_validation(units, out / VALIDATION, held_out, config)
+    splits = {"train": sum_up([Shard(**one["shard"]) for one in done]), "val": sum_up([validation])}
     check_splits(splits, config)
     manifest = Manifest(
         tokenizer.fingerprint, tokenizer.vocabulary_size, config.record_length, config.token_dtype, splits
@@ -108,21 +138,20 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
 
 
 def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> list[Unit]:
-    """One unit for the validation split over all files, and one for each contiguous group of files for training."""
+    """One unit for each contiguous group of files."""
     identity = [
         [tokenizer.fingerprint, config.record_length, config.token_dtype, config.validation_fraction],
         [[file.path.name, file.path.stat().st_size, file.rows] for file in files],
     ]
 
-    def unit(split: str, index: int, count: int, part: list[DocumentFile]) -> Unit:
-        shard = f"{split}-{index:05d}-of-{count:05d}.array_record"
+    def unit(index: int, count: int, part: list[DocumentFile]) -> Unit:
+        shard = f"train-{index:05d}-of-{count:05d}.array_record"
         key = hashlib.sha256(json.dumps([identity, shard]).encode()).hexdigest()
-        return Unit(split, shard, tuple(part), out, key)
+        return Unit(shard, tuple(part), out, key)
 
     count = min(config.train_shards, len(files))
     bounds = [len(files) * i // count for i in range(count + 1)]
-    train = [unit("train", i, count, files[bounds[i] : bounds[i + 1]]) for i in range(count)]
-    return [unit("val", 0, 1, files), *train]
+    return [unit(i, count, files[bounds[i] : bounds[i + 1]]) for i in range(count)]
 
 
 def is_done(unit: Unit) -> bool:
@@ -131,28 +160,57 @@ def is_done(unit: Unit) -> bool:
         found = json.loads(unit.done.read_text())
         if found["key"] != unit.key:
             return False
-        shard = Shard(**found["shard"])
-        return (unit.out / unit.shard).stat().st_size == shard.bytes and rows_in(unit.table) == shard.documents
+        shard, held_out = Shard(**found["shard"]), Tally(**found["held_out"])
+        return (
+            (unit.out / unit.shard).stat().st_size == shard.bytes
+            and rows_in(unit.table) == shard.documents + held_out.documents
+            and rows_in(unit.held_out) == held_out.documents
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def write_unit(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig) -> None:
-    """Writes one shard and its rows of the table of documents, then marks the unit as done.
+def write_unit(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> None:
+    """Writes one shard, the table of its documents and those held out, then marks the unit as done.
 
     Raises InputError when the disk does not take them.
     """
     path = unit.out / unit.shard
     with writing(path):
-        with appearing(path, unit.scratch) as shard_file, appearing(unit.table, unit.scratch) as table_file:
-            with TableWriter(table_file, unit.split) as table:
-                documents = table.noting(documents_of(unit, tokenizer, config))
-                stream = ((document.number, document.tokens) for document in documents)
+        with (
+            appearing(path, unit.scratch) as shard_file,
+            appearing(unit.table, unit.scratch) as table_file,
+            appearing(unit.held_out, unit.scratch) as held_out_file,
+        ):
+            with Notes(table_file, held_out_file) as notes:
+                stream = notes.training(documents_of(unit, encode, head, config))
                 records = write_records(shard_file, cut_records(stream, config.record_length, config.token_dtype))
-            size, sha256 = shard_file.stat().st_size, file_sha256(shard_file)
-        shard = Shard(unit.shard, records, size, sha256, table.documents, table.tokens, table.text_bytes)
-        done = {"key": unit.key, "shard": dataclasses.asdict(shard)}
+            trained = notes.tallies[False]
+            shard = Shard(
+                unit.shard, records, shard_file.stat().st_size, file_sha256(shard_file), trained.documents,
+                trained.tokens, trained.text_bytes,
+            )  # fmt: skip
+        done = {
+            "key": unit.key,
+            "shard": dataclasses.asdict(shard),
+            "held_out": dataclasses.asdict(notes.tallies[True]),
+        }
         replace_file(unit.done, json.dumps(done).encode(), unit.scratch)
+
+
+def write_validation(units: list[Unit], path: Path, held_out: Tally, config: ShardsConfig) -> Shard:
+    """Writes the validation shard of what the units set aside. Raises OSError when the disk does not take it."""
+
+    def stream() -> Iterator[tuple[int, np.ndarray]]:
+        for unit in units:
+            for batch in read_batches(unit.held_out, HELD_OUT_SCHEMA.names):
+                for number, tokens in zip(*batch.columns, strict=True):
+                    yield number.as_py(), tokens.values.to_numpy()
+
+    with appearing(path, units[0].scratch) as partial:
+        records = write_records(partial, cut_records(stream(), config.record_length, config.token_dtype))
+        size, sha256 = partial.stat().st_size, file_sha256(partial)
+    return Shard(path.name, records, size, sha256, held_out.documents, held_out.tokens, held_out.text_bytes)
 
 
 def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
@@ -180,57 +238,65 @@ def os_errors() -> Generator[None]:
         raise OSError(str(error)) from error
 
 
-def documents_of(unit: Unit, tokenizer: Tokenizer, config: ShardsConfig) -> Iterator[TokenizedDocument]:
+def documents_of(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> Iterator[TokenizedDocument]:
     for file in unit.files:
-        yield from tokenize_file(file, tokenizer, unit.split == "val", config.validation_fraction)
+        yield from tokenize_file(file, encode, head, config.validation_fraction)
 
 
-class TableWriter:
-    """Notes the documents that pass by, in a Parquet file of NUMBERED_SCHEMA, and sums them up."""
+class Notes:
+    """What is noted of a unit's documents as they pass by: rows of the table, and the tokens of those held out."""
 
-    def __init__(self, path: Path, split: str):
-        self.split, self.file = split, pq.ParquetWriter(path, NUMBERED_SCHEMA)
+    def __init__(self, table: Path, held_out: Path):
+        self.table, self.held_out = pq.ParquetWriter(table, TABLE_SCHEMA), pq.ParquetWriter(held_out, HELD_OUT_SCHEMA)
         self.rows: list[dict] = []
-        self.documents = self.tokens = self.text_bytes = 0
+        self.aside: list[TokenizedDocument] = []
+        self.tokens_aside = 0
+        self.tallies = {False: Tally(), True: Tally()}
+        """{held out: its documents}."""
 
-    def __enter__(self) -> "TableWriter":
+    def __enter__(self) -> "Notes":
         return self
 
     def __exit__(self, *_) -> None:
-        self.flush()
-        self.file.close()
+        with contextlib.closing(self.held_out), contextlib.closing(self.table):
+            self.flush_rows()
+            self.flush_aside()
 
-    def noting(self, documents: Iterator[TokenizedDocument]) -> Iterator[TokenizedDocument]:
+    def training(self, documents: Iterator[TokenizedDocument]) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, tokens) of the documents that are not held out."""
         for d in documents:
-            row = {"id": d.id, "url": d.url, "file": d.file, "tokens": len(d.tokens), "text_bytes": d.text_bytes}
-            self.rows.append({"number": d.number, "split": self.split, **row})
-            self.documents += 1
-            self.tokens += len(d.tokens)
-            self.text_bytes += d.text_bytes
+            split = "val" if d.held_out else "train"
+            row = {"id": d.id, "url": d.url, "file": d.file, "split": split}
+            self.rows.append(row | {"tokens": len(d.tokens), "text_bytes": d.text_bytes})
             if len(self.rows) == ROWS_AT_ONCE:
-                self.flush()
-            yield d
+                self.flush_rows()
+            self.tallies[d.held_out].add(1, len(d.tokens), d.text_bytes)
+            if not d.held_out:
+                yield d.number, d.tokens
+                continue
+            self.aside.append(d)
+            self.tokens_aside += len(d.tokens)
+            if self.tokens_aside >= TOKENS_AT_ONCE:
+                self.flush_aside()
 
-    def flush(self) -> None:
-        self.file.write_table(pa.Table.from_pylist(self.rows, NUMBERED_SCHEMA))
+    def flush_rows(self) -> None:
+        self.table.write_table(pa.Table.from_pylist(self.rows, TABLE_SCHEMA))
         self.rows = []
+
+    def flush_aside(self) -> None:
+        ends = np.cumsum([0, *(len(d.tokens) for d in self.aside)], dtype=np.int32)
+        tokens = np.concatenate([np.empty(0, np.uint32), *(d.tokens for d in self.aside)])
+        numbers = pa.array([d.number for d in self.aside], pa.int64())
+        self.held_out.write_table(pa.table([numbers, pa.ListArray.from_arrays(ends, tokens)], HELD_OUT_SCHEMA))
+        self.aside, self.tokens_aside = [], 0
 
 
 def join_tables(units: list[Unit], path: Path) -> None:
-    """Writes the table of all documents, row = number: for each training shard, its rows and the held-out ones between.
-
-    Memory holds the rows of one training shard and those of the validation split.
-    """
-    held_out = pq.read_table(next(unit.table for unit in units if unit.split == "val"))
-    number = pc.field("number")
+    """Writes the table of all documents, row = number."""
     with appearing(path, units[0].scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
         for unit in units:
-            if unit.split == "val":
-                continue
-            first, end = unit.files[0].first, unit.files[-1].first + unit.files[-1].rows
-            between = held_out.filter((number >= first) & (number < end))
-            rows = pa.concat_tables([pq.read_table(unit.table), between]).sort_by("number")
-            writer.write_table(rows.drop_columns("number").cast(TABLE_SCHEMA))
+            for batch in read_batches(unit.table):
+                writer.write_batch(batch)
 
 
 def sum_up(shards: list[Shard]) -> Split:

@@ -1,20 +1,21 @@
 """Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.parquet import read_batches, remedy
 from lm.errors import InputError
 from lm.records import SequenceRecord
-from lm.tokenizer import Tokenizer
 
-DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read and encoded together; changes nothing but the memory
+Encode = Callable[[str], np.ndarray]
+"""A text to its token ids, uint32 (tokens,)."""
+COLUMNS = ["id", "url", "text"]
+DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes nothing but the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class TokenizedDocument:
     url: str
     file: str
     """Name of the Parquet file that it is from."""
+    held_out: bool
+    """Whether it is of the validation split."""
     text_bytes: int
     tokens: np.ndarray
     """(1 + tokens of the text,) uint32; the first is the document's head."""
@@ -104,20 +107,16 @@ def is_held_out(id: str, fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") < fraction * 2**64
 
 
-def tokenize_file(
-    file: DocumentFile, tokenizer: Tokenizer, held_out: bool, fraction: float
-) -> Iterator[TokenizedDocument]:
-    """The documents of one side of the split, in order."""
-    number = file.first
-    for rows in read_batches(file.path, ["id", "url", "text"], DOCUMENTS_AT_ONCE):
-        chosen = np.array([is_held_out(id.as_py(), fraction) == held_out for id in rows.column("id")], bool)
-        numbers = number + np.flatnonzero(chosen)
-        number += rows.num_rows
-        ids, urls, texts = (rows.filter(pa.array(chosen)).column(name).to_pylist() for name in ("id", "url", "text"))
-        encoded = tokenizer.encode_batch(texts)
-        for row, id, url, text, tokens in zip(numbers, ids, urls, texts, encoded, strict=True):
-            headed = np.array([tokenizer.start_of_text, *tokens], np.uint32)
-            yield TokenizedDocument(int(row), id, url, file.path.name, len(text.encode()), headed)
+def tokenize_file(file: DocumentFile, encode: Encode, head: int, fraction: float) -> Iterator[TokenizedDocument]:
+    """The documents in order, each headed by the token `head`, and on which side of the split it is."""
+    heading = np.array([head], np.uint32)
+    rows = (row for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE) for row in batch.to_pylist())
+    for number, row in enumerate(rows, file.first):
+        id, text = row["id"], row["text"]
+        yield TokenizedDocument(
+            number, id, row["url"], file.path.name, is_held_out(id, fraction), len(text.encode()),
+            np.concatenate((heading, encode(text))),
+        )  # fmt: skip
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:
@@ -150,6 +149,6 @@ def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype:
 
 def start_after(tokens: np.ndarray) -> np.ndarray:
     """A record's tokens, empty but for the last token of the record before it."""
-    fresh = np.zeros_like(tokens)
+    fresh = np.zeros(len(tokens), tokens.dtype)
     fresh[0] = tokens[-1]
     return fresh

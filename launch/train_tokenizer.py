@@ -21,12 +21,13 @@ def facts(experiment: Experiment) -> dict[str, object]:
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from data_prep.tokenize import document_files, read_texts
+    from data_prep.tokenize import document_files, read_texts, sample_texts
     from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()
     files = document_files(workdir / "documents")
-    tokenizer = train_tokenizer(read_texts(files), experiment.tokenizer)
+    texts = sample_texts(files, experiment.tokenizer.train_characters)
+    tokenizer = train_tokenizer(texts, experiment.tokenizer)
     save(tokenizer, out / "tokenizer")
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))

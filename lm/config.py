@@ -57,9 +57,7 @@ class TokenizerConfig(Config):
                 f"alone need {least}. Set it to {least} or more."
             )
         positive(self, "tokenizer", "vocabulary_size", "train_characters")
-        if (
-            self.train_characters > 700_000_000
-        ):  # the trainer counts in 32 bits; a pair occurs at most 3 times a character
+        if self.train_characters > 700_000_000:  # it counts in 32 bits; a pair occurs at most 3 times a character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "
                 "700,000,000 characters. Lower it: a sample of the documents makes as good a vocabulary."

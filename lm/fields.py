@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import typing
 
 from lm.errors import UsageError
@@ -30,3 +31,13 @@ class Config:
                 raise UsageError(
                     f"{type(self).__name__}.{field.name} must be {wanted}, but is {value!r} ({type(value).__name__})."
                 )
+
+
+def within(config: Config, path: str, low: int, high: int | float, *names: str) -> None:
+    """Raises UsageError unless every named field, or each value in it, is a number from `low` to `high`, and finite."""
+    for name in names:
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if not low <= one <= high or math.isinf(one):
+                bounds = f"at least {low}, and finite" if math.isinf(high) else f"from {low} to {high}"
+                raise UsageError(f"{path}.{name} is {one}; it must be {bounds}.")

@@ -47,22 +47,22 @@ class SequenceRecord:
 
 def to_bytes(record: SequenceRecord) -> bytes:
     """The record in the layout above. Raises ValueError when its parts do not fit one another."""
-    dtype = record.tokens.dtype.name
-    if dtype not in DTYPES:
+    dtype = record.tokens.dtype
+    if dtype != np.uint16 and dtype != np.uint32:
         raise ValueError(f"tokens are {dtype}; records hold {' or '.join(DTYPES)}")
     starts = np.asarray(record.segment_starts, "<u4")
     ids = np.asarray(record.document_ids, "<u8")
     if not 1 <= record.valid <= len(record.tokens):
         raise ValueError(f"valid = {record.valid}, but the record has {len(record.tokens)} tokens")
-    if len(starts) != len(ids) or not len(starts) or starts[0] != 0 or np.any(np.diff(starts.astype(np.int64)) <= 0):
+    if len(starts) != len(ids) or not len(starts) or starts[0] != 0 or np.any(starts[1:] <= starts[:-1]):
         raise ValueError(
             f"{len(starts)} segment starts and {len(ids)} document ids; starts must rise from 0: {starts[:8]}"
         )
     if starts[-1] >= record.valid:
         raise ValueError(f"a segment starts at {starts[-1]}, behind the {record.valid} valid tokens")
-    tokens = record.tokens.astype(record.tokens.dtype.newbyteorder("<")).tobytes()
+    tokens = record.tokens.astype(f"<u{dtype.itemsize}", copy=False).tobytes()
     tokens += b"\0" * (-len(tokens) % 4)
-    head = HEADER.pack(MAGIC, DTYPES[dtype], record.length, record.valid, len(starts))
+    head = HEADER.pack(MAGIC, dtype.itemsize, record.length, record.valid, len(starts))
     body = head + tokens + starts.tobytes() + ids.tobytes()
     return body + struct.pack("<I", zlib.crc32(body))
 

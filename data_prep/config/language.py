@@ -1,8 +1,21 @@
 """Knobs of language detection."""
 
+import difflib
 from dataclasses import dataclass
 
-from lm.fields import Config, measured
+from lm.errors import UsageError
+from lm.fields import Config, measured, within
+
+LANGUAGES = frozenset(
+    """
+    af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de diq
+    dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo io is
+    it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl
+    my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh
+    si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
+    """.split()  # noqa: SIM905 - as in data_prep/words.py
+)
+"""Of lid.176: ISO 639-1 codes, or 639-3 where there is none, and a few older ones ("als" is Alemannic)."""
 
 
 @dataclass(frozen=True)
@@ -15,3 +28,13 @@ class LanguageConfig(Config):
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
     """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, "documents.language", 0, 1, "min_score")
+        if unknown := [code for code in self.languages if code not in LANGUAGES]:
+            near = difflib.get_close_matches(unknown[0].lower(), sorted(LANGUAGES), 1)
+            raise UsageError(
+                f"documents.language.languages has {unknown[0]!r}, which is none of lid.176's {len(LANGUAGES)} codes "
+                f"(data_prep/config/language.py). {f'Did you mean {near[0]!r}?' if near else 'English is en.'}"
+            )

@@ -1,6 +1,5 @@
 """Knobs of the removal of personal data."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,10 +53,14 @@ class PersonalDataConfig(Config):
                     f"personal_data.{kind}_placeholder is {placeholder!r}, but {kind} is among personal_data.kinds: "
                     f"give it a text that shows, or leave the kind out."
                 )
-        if wrong := [region for region in self.phone_regions if not re.fullmatch("[A-Z]{2}", region)]:
-            raise UsageError(
-                f'personal_data.phone_regions are two capital letters each, as "US", but {wrong[0]!r} is one.'
-            )
+        if self.phone_regions:
+            from phonenumbers import SUPPORTED_REGIONS
+
+            if wrong := [region for region in self.phone_regions if region not in SUPPORTED_REGIONS]:
+                raise UsageError(
+                    f"personal_data.phone_regions has {wrong[0]!r}, of which libphonenumber knows no numbers. Give "
+                    'countries by the two capital letters of ISO 3166, as "US".'
+                )
 
     def placeholder(self, kind: str) -> str:
         """What stands in the place of one of that kind."""

@@ -1,12 +1,14 @@
 """Knobs of the quality rules. A token is a word or a punctuation mark; shares are from 0 to 1.
 
-A document's value above a `max_…`, or below a `min_…`, drops it; a value at the threshold passes.
+A document's value above a `max_…`, or below a `min_…`, drops it; a value at the threshold passes. So a share of 1 as
+the most, or of 0 as the least, turns its rule off.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from lm.errors import UsageError
-from lm.fields import Config, measured
+from lm.fields import Config, measured, within
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class GopherRepetitionConfig(Config):
     """Characters of the most frequent 2-, 3- and 4-gram of tokens, all occurrences, as a share of the text's."""
     max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
     """Characters of 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that stood before, as a share of the text's."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, "documents.gopher_repetition", 0, 1, *(field.name for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,13 @@ class GopherQualityConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        within(
+            self, "documents.gopher_quality", 0, 1, "max_bullet_lines", "max_ellipsis_lines", "min_words_with_letter"
+        )
+        within(
+            self, "documents.gopher_quality", 0, math.inf, "min_words", "max_words", "min_mean_word_length",
+            "max_mean_word_length", "max_symbols_per_word", "min_stop_words",
+        )  # fmt: skip
         for low, high in (("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")):
             if getattr(self, low) > getattr(self, high):
                 raise UsageError(
@@ -90,6 +103,10 @@ class C4Config(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        within(
+            self, "documents.c4", 0, math.inf, "min_sentences", "max_lorem_ipsum", "max_curly_brackets",
+            "min_words_per_line", "max_word_length",
+        )  # fmt: skip
         for name in ("script_phrases", "policy_phrases"):
             for phrase in getattr(self, name):
                 if not phrase or phrase != phrase.lower():
@@ -113,3 +130,11 @@ class FineWebConfig(Config):
     """Line breaks per token."""
     short_line_length: int = measured()
     """Characters; a line of at most so many is short."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(
+            self, "documents.fineweb", 0, 1, "min_terminal_punctuation_lines", "max_short_lines",
+            "max_duplicate_line_characters",
+        )  # fmt: skip
+        within(self, "documents.fineweb", 0, math.inf, "max_newlines_per_word", "short_line_length")

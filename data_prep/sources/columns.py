@@ -57,13 +57,14 @@ class NoDocumentError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def lookup(row: Mapping[str, Any], name: str) -> Any:
-    """The value under `name`, or, where there is none of the whole name, under its parts; None when there is none."""
+def lookup(row: Mapping[str, Any], name: str, absent: Any = None) -> Any:
+    """The value under `name`, or, where there is none of the whole name, under its parts; `absent` when there is
+    none."""
     if name in row:
         return row[name]
     head, dot, rest = name.partition(".")
     inner = row.get(head) if dot else None
-    return lookup(inner, rest) if isinstance(inner, Mapping) else None
+    return lookup(inner, rest, absent) if isinstance(inner, Mapping) else absent
 
 
 def document_of(row: Mapping[str, Any], number: int, *, name: str, dump: str, text_field: str) -> Document:

@@ -115,7 +115,9 @@ def unzipped(begin: bytes, limit: int = LOOKED_AT) -> bytes:
 def refuse_no_table(path: Path) -> None:
     """Raises InputError when a file is neither Parquet nor lines of JSON, as they lie or compressed."""
     begin = beginning(path)
-    if not begin or begin.startswith((PARQUET, ZSTD)):
+    if not begin:
+        raise InputError(f"{path} is empty, 0 bytes: a download that broke off? Bring it anew, or leave it out.")
+    if begin.startswith((PARQUET, ZSTD)):
         return
     text = unzipped(begin, 1 << 10).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text.startswith(b"{"):

@@ -17,6 +17,7 @@ from data_prep.sources.columns import (
     DeadLetter,
     NoDocumentError,
     document_of,
+    lookup,
 )
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning
 from lm.errors import InputError
@@ -25,6 +26,8 @@ ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
 MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
 PIECE = 1 << 20
 BOM = b"\xef\xbb\xbf"
+ABSENT = object()
+REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality model it must be text)."
 
 
 def read_table(
@@ -39,7 +42,8 @@ def read_table(
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
     object and damaged places are handed to `on_dead_letter` and passed over. The format is told by the first bytes, not
-    by the name. Raises InputError when the file cannot be read, has no column `text_field` or holds nothing but damage.
+    by the name. Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing
+    but damage.
     """
     path, called = Path(path), name or Path(path).name
     begin = beginning(path)
@@ -49,11 +53,19 @@ def read_table(
             on_dead_letter(DeadLetter(number, reason, detail, called, place))
 
     rows = parquet_rows(path, text_field, bury) if begin.startswith(PARQUET) else json_rows(path, begin, bury)
+    seen = lacking = 0
+    last = ""
     for number, place, row in rows:
+        seen += 1
         try:
             yield document_of(row, number, name=called, dump=dump, text_field=text_field)
         except NoDocumentError as error:
             bury(number, place, error.reason, error.detail)
+            if error.reason == "text_not_a_string" or lookup(row, text_field, ABSENT) is ABSENT:
+                lacking += 1
+                last = error.detail
+    if seen and lacking == seen:
+        raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
 
 
 def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -70,9 +82,7 @@ def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iter
         wanted = [column for column in columns if column in usable or column.split(".")[0] in usable]
         if not any(column == text_field or column.startswith(text_field + ".") for column in columns):
             names = ", ".join(file.schema_arrow.names)
-            raise InputError(
-                f"{path} has no column {text_field!r}, but: {names}. Name the one with the text by pages.text_field."
-            )
+            raise InputError(f"{path} has no column {text_field!r}, but: {names}. {REMEDY}")
         start = damaged = 0
         for group in range(file.num_row_groups):
             number = start

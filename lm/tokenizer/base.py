@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer(ABC):
@@ -67,6 +69,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "Tokenizer":
         """The tokenizer of `settings` and `files`. Raises OSError, ValueError, KeyError or TypeError for any damage."""
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """`encode` of plain text, uint32 (tokens,): where that is wanted, it is quicker made."""
+        return np.array(self.encode(text), np.uint32)
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         """`encode` of each text, in order, on `threads` threads."""

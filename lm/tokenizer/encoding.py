@@ -1,11 +1,14 @@
 """Byte-level BPE: the vocabulary as plain values, with tiktoken doing the work of encoding."""
 
+import contextlib
 import functools
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+import numpy as np
 
 from lm.config import END_OF_TEXT
 from lm.tokenizer.base import Tokenizer
@@ -139,6 +142,12 @@ class BytePairTokenizer(Tokenizer):
         if len(text) <= LONGEST_RUN:
             return encode(text)
         return [id for section in sections(text) for id in encode(section)]
+
+    def encode_array(self, text: str) -> np.ndarray:
+        if len(text) <= LONGEST_RUN:
+            with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate, which `encode` knows what to do with
+                return self._encoding.encode_to_numpy(text, disallowed_special=())
+        return super().encode_array(text)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Token ids of bytes that need not be UTF-8: `decode_bytes` gives them back. What is no UTF-8 is a piece of its

@@ -1,10 +1,11 @@
 """How fast a vocabulary is trained and text is encoded, beside rustbpe and tiktoken called directly, in the same run.
 
-    python -m tests.bench.tokenizer TEXT_FILE [--vocabulary 8192] [--pattern cl100k]
+    python -m tests.bench.tokenizer TEXT_FILE [--vocabulary 8192] [--pattern cl100k] [--pipeline-mb 200]
 
 Prints one JSON line. Training runs in processes of its own, ours and rustbpe's, so that the peak of memory is its own;
 encoding is by one thread, ours and tiktoken's in turns, the median of the turns by CPU time; the pipeline is
-`write_shards` on documents in Parquet, with one worker and with two, by the clock, start-up counted.
+`write_shards` on documents in Parquet, the text again and again until it is as large as --pipeline-mb, with one worker
+and with two, by the clock, start-up counted (nearly two seconds, those of Beam).
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 SAMPLE = Path(__file__).parents[2] / "../shared/data/text/tinyshakespeare.txt"
 DOCUMENT = 4000
@@ -93,13 +95,14 @@ def write_documents(texts: list[str], folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet", row_group_size=1000)
 
 
-def pipeline_seconds(folder: Path, tokenizer, workers: int) -> float:
+def pipeline_seconds(folder: Path, tokenizer, workers: int, encoder: Literal["tiktoken", "gigatoken"]) -> float:
     from data_prep.config import ShardsConfig
     from data_prep.shards import write_shards
 
     config = ShardsConfig(
-        record_length=1024, token_dtype="uint32", train_shards=FILES, validation_fraction=0.01, workers=workers
-    )
+        record_length=1024, token_dtype="uint32", train_shards=FILES, validation_fraction=0.01, workers=workers,
+        encoder=encoder,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         write_shards(folder, tokenizer, Path(out) / "tokens", config)
@@ -112,6 +115,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--pattern", default="cl100k")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--pipeline-mb", type=float, default=200)
     arguments = parser.parse_args()
     if not arguments.text.is_file():
         print(json.dumps({"benchmark": "tokenizer", "skipped": f"there is no {arguments.text}"}))
@@ -119,6 +123,7 @@ def main() -> None:
     import tiktoken
 
     from lm.tokenizer import BytePairTokenizer, load
+    from lm.tokenizer.fast import fast_encoder
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -129,10 +134,15 @@ def main() -> None:
         peer = tiktoken.Encoding("x", pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens={})
         texts = list(documents(arguments.text))
         size = sum(len(text.encode()) for text in texts)
-        runs = {"ours": tokenizer.encode, "tiktoken": peer.encode_ordinary}
+        runs = {"ours": tokenizer.encode, "tiktoken": peer.encode_ordinary, "fast": fast_encoder(tokenizer)}
         rates = megabytes_per_second(runs, texts, arguments.turns)
-        write_documents(texts, folder / "documents")
-        seconds = {workers: pipeline_seconds(folder / "documents", tokenizer, workers) for workers in (1, 2)}
+        copies = max(1, round(arguments.pipeline_mb * 1e6 / size))
+        write_documents(texts * copies, folder / "documents")
+        seconds = {
+            (workers, encoder): pipeline_seconds(folder / "documents", tokenizer, workers, encoder)
+            for encoder in ("tiktoken", "gigatoken")
+            for workers in (1, 2)
+        }
     print(
         json.dumps(
             {
@@ -146,8 +156,11 @@ def main() -> None:
                 "texts_in_memory_mb": round(ours["texts_mb"]),
                 "encode_mb_per_second": round(rates["ours"], 2),
                 "tiktoken_mb_per_second": round(rates["tiktoken"], 2),
-                "pipeline_mb_per_second": round(size / 1e6 / seconds[2], 2),
-                "pipeline_one_worker_mb_per_second": round(size / 1e6 / seconds[1], 2),
+                "gigatoken_mb_per_second": round(rates["fast"], 2),
+                "pipeline_mb_per_second": round(copies * size / 1e6 / seconds[2, "tiktoken"], 2),
+                "pipeline_one_worker_mb_per_second": round(copies * size / 1e6 / seconds[1, "tiktoken"], 2),
+                "pipeline_gigatoken_mb_per_second": round(copies * size / 1e6 / seconds[2, "gigatoken"], 2),
+                "pipeline_one_worker_gigatoken_mb_per_second": round(copies * size / 1e6 / seconds[1, "gigatoken"], 2),
                 "bytes_per_token": round(size / sum(len(tokenizer.encode(text)) for text in texts), 3),
             }
         )

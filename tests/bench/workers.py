@@ -1,6 +1,6 @@
 """What a second worker brings, and what memory a worker takes on a large WARC: texts and documents, whole recipe.
 
-    python -m tests.bench.workers [PAGES.warc.gz] [--copies 24] [--gigabytes 1]
+    python -m tests.bench.workers [PAGES.warc.gz] [--copies 72] [--gigabytes 1]
 
 Prints one JSON line. The sample is copied into several WARC files, which one worker and then two turn into documents,
 by the clock, start-up counted. Then copies are joined to one WARC of that many gigabytes, uncompressed size, which a
@@ -52,7 +52,7 @@ def uncompressed(path: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("warc", type=Path, nargs="?", default=SAMPLE)
-    parser.add_argument("--copies", type=int, default=24)
+    parser.add_argument("--copies", type=int, default=72)
     parser.add_argument("--gigabytes", type=float, default=1)
     arguments = parser.parse_args()
     if not arguments.warc.is_file():

@@ -96,9 +96,12 @@ def test_a_runner_is_chosen_by_name_or_by_beams_options(runner, tmp_path):
     assert run("none", 1, tmp_path, runner=runner[0], options=runner[1:]) == ALL
 
 
-@pytest.mark.parametrize("runner", [["local", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"]])
+UNSUITABLE = (["local", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"], ["beam", "--runner=Nobody"])
+
+
+@pytest.mark.parametrize("runner", UNSUITABLE)
 def test_options_that_do_not_suit_the_runner_are_refused(runner, tmp_path):
-    with pytest.raises(UsageError, match="beam_options are"):
+    with pytest.raises(UsageError, match="beam_options"):
         run("none", 1, tmp_path, runner=runner[0], options=runner[1:])
 
 
@@ -183,7 +186,7 @@ from tests.data_prep.test_beam_runner import run
 
 if __name__ == "__main__":
     try:
-        print(sorted(run(sys.argv[1], 2, Path(sys.argv[2]), runner="dask")))
+        print(sorted(run(sys.argv[1], 2, Path(sys.argv[2]), runner="dask", options=sys.argv[3:])))
     except InputError as error:
         print(type(error).__name__, error)
 """
@@ -191,11 +194,21 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("fault", "said"), [("none", str(sorted(ALL))), ("usage", f"UsageError {MESSAGE}")])
 def test_dask_does_the_same(fault, said, tmp_path):
-    """In a process of its own, which is what Dask's workers import again."""
+    assert on_dask(fault, tmp_path) == said
+
+
+def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
+    said = on_dask("none", tmp_path, "--dask_client_address=tcp://127.0.0.1:1")
+    assert said.startswith("InputError No Dask scheduler answers (--dask_client_address=tcp://127.0.0.1:1): ")
+
+
+def on_dask(fault: str, folder: Path, *options: str) -> str:
+    """What a process of its own prints, which is what Dask's workers import again."""
     pytest.importorskip("distributed", reason="Dask is not installed")
-    (tmp_path / "main.py").write_text(ON_DASK)
-    (tmp_path / "out").mkdir()
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), fault, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    (folder / "main.py").write_text(ON_DASK)
+    (folder / "out").mkdir()
+    command = [sys.executable, "-W", "ignore", str(folder / "main.py"), fault, str(folder / "out"), *options]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert (ended.stdout.strip(), ended.returncode) == (said, 0), ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()

@@ -66,3 +66,10 @@ def test_a_refusal_names_what_why_and_the_remedy(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"mill" * 10**6)
     assert file_sha256(tmp_path / "a") == hashlib.sha256(b"mill" * 10**6).hexdigest()
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset")])
+def test_what_is_no_error_of_a_file_is_not_called_one(error):
+    with pytest.raises(type(error)) as raised, writing("a file"):
+        raise error
+    assert raised.value is error

@@ -141,7 +141,7 @@ def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Pa
 
 def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
     counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
-    run = Written([], list(thresholds), Records(0, {}), None, counts, 0)
+    run = Written([], list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts, 0)
     same = comparison(run, changed_thresholds(run.thresholds, thresholds), counts)
     assert same.startswith("The thresholds are the run's own.") and "+" not in same
     alone = comparison(None, [], counts)
@@ -158,6 +158,15 @@ def test_rules_that_are_used_in_one_of_the_two_are_told():
 def with_model(keep_share: float, config: DocumentsConfig = CONFIG) -> DocumentsConfig:
     model = dataclasses.replace(config.model_quality, keep_share=keep_share)
     return dataclasses.replace(config, steps=(*config.steps, "model_quality"), model_quality=model)
+
+
+def test_other_languages_are_told(texts: Path, tmp_path: Path):
+    run, english = a_run(texts, CONFIG, tmp_path), CONFIG.language
+    assert english.languages == ("en",)
+    for languages, said in ((("de", "en"), "en in the run, now de, en"), ((), "en in the run, now all")):
+        config = dataclasses.replace(CONFIG, language=dataclasses.replace(english, languages=languages))
+        (line,) = changes(run, config, recounted(texts, config, tmp_path))
+        assert line == f"  documents.language.languages: {said}  (other_language)"
 
 
 def test_the_share_to_keep_is_told_with_what_it_keeps(texts: Path, tmp_path: Path):

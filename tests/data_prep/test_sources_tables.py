@@ -17,6 +17,7 @@ from data_prep.documents import DOCUMENT_SCHEMA, Document
 from data_prep.sources import DeadLetter, fetch_pages, input_files, read_documents, read_table
 from data_prep.sources import columns as columns_module
 from data_prep.sources import tables as tables_module
+from data_prep.sources.local import own_files
 from lm.errors import InputError, UsageError
 
 WHOLE = Document(
@@ -210,6 +211,28 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
     ]
     assert [letter.offset for letter in buried] == list(range(1, 10))
     assert str(buried[3]) == "t.jsonl, line 5: no_text ('text' is not among 'content')"
+
+
+@pytest.mark.parametrize("rows", [[{"body": "a"}] * 3, [{"text": 7}, {"text": 8}], [{"text": ["a"]}, {"body": "b"}]])
+def test_a_table_without_the_text_in_any_row_is_refused(tmp_path, rows):
+    with pytest.raises(
+        InputError, match=rf"t\.jsonl has no text in any of its {len(rows)} rows: .*by pages\.text_field"
+    ):
+        read(lines(tmp_path, *rows))
+    assert len(read(lines(tmp_path, *rows, {"text": "one"}))[0]) == 1
+    assert len(read(lines(tmp_path, {"text": None}))[1]) == 1  # the column is there
+
+
+def test_numbers_are_no_texts(tmp_path):
+    with pytest.raises(InputError, match="has no text in any of its 2 rows: 'text' is int"):
+        read(parquet(tmp_path / "n.parquet", {"text": [1, 2]}))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz"])
+def test_a_file_of_no_bytes_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=rf"{name} is empty, 0 bytes"):
+        own_files((), (str(tmp_path / name),), "text")
 
 
 def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatch):

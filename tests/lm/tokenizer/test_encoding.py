@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,17 @@ def test_special_names_in_text_are_plain_text():
 
 def test_lone_surrogates_become_replacement_characters():
     assert TOKENIZER.decode(TOKENIZER.encode("a\ud800b")) == "a\ufffdb"
+
+
+@given(st.text() | st.text("a\ud800 <|endoftext|>"))
+def test_an_array_has_the_same_ids(text):
+    ids = TOKENIZER.encode_array(text)
+    assert ids.dtype == np.uint32 and ids.tolist() == TOKENIZER.encode(text)
+
+
+@pytest.mark.parametrize("text", [END_OF_TEXT, f"a{END_OF_TEXT}", " " * (LONGEST_RUN + 9) + "a", ""])
+def test_an_array_of_special_names_and_long_runs_too(text):
+    assert TOKENIZER.encode_array(text).tolist() == TOKENIZER.encode(text)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -1,0 +1,63 @@
+"""Values that can mean nothing are refused where they are given, with the bounds."""
+
+import dataclasses
+import math
+
+import pytest
+
+from lm.errors import UsageError
+from tests.data_prep.pages import demo_config
+
+CONFIG = demo_config()
+
+
+def changed(section: str, **fields) -> None:
+    dataclasses.replace(getattr(CONFIG, section), **fields)
+
+
+THRESHOLDS = [
+    (section, field.name)
+    for section in ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+    for field in dataclasses.fields(getattr(CONFIG, section))
+    if field.type in (int, float) or str(field.type).startswith("tuple[float")
+]
+
+
+@pytest.mark.parametrize(("section", "name"), THRESHOLDS)
+def test_a_threshold_that_no_value_can_have_is_refused(section, name):
+    value = getattr(getattr(CONFIG, section), name)
+    kind = type(value[0]) if isinstance(value, tuple) else type(value)
+    for bad in (-1, math.inf, math.nan) if kind is float else (-1,):
+        wrong = (*value[:-1], kind(bad)) if isinstance(value, tuple) else kind(bad)
+        with pytest.raises(UsageError, match=rf"documents\.{section}\.{name} is {kind(bad)}; it must be"):
+            changed(section, **{name: wrong})
+
+
+@pytest.mark.parametrize(("section", "name"), THRESHOLDS)
+def test_a_share_is_at_most_one_and_may_be_one(section, name):
+    value = getattr(getattr(CONFIG, section), name)
+    if isinstance(value, float) and value <= 1 and "per_word" not in name:
+        changed(section, **{name: 1.0})
+        with pytest.raises(UsageError, match=r"is 1\.5; it must be from 0 to 1"):
+            changed(section, **{name: 1.5})
+
+
+@pytest.mark.parametrize(("code", "near"), [("EN", "'en'"), ("english", "en"), ("eng_Latn", ""), ("", "en")])
+def test_a_language_that_there_is_not_is_refused(code, near):
+    with pytest.raises(UsageError, match=rf"has '{code}', which is none of lid.176's 176 codes.*{near}"):
+        changed("language", languages=("de", code))
+    changed("language", languages=("de", "zh", "als"))
+
+
+def test_the_languages_are_those_of_the_model():
+    from data_prep.config.language import LANGUAGES
+    from data_prep.language import LABEL_PREFIX, model
+
+    labels, _ = model().predict("a", k=1000, threshold=-1.0)
+    assert {label.removeprefix(LABEL_PREFIX) for label in labels} == LANGUAGES
+
+
+@pytest.mark.parametrize("region", ["XX", "us", "USA", ""])
+def test_a_country_without_phone_numbers_is_refused(region):
+    with pytest.raises(UsageError, match=f"phone_regions has '{region}'"):
+        changed("personal_data", phone_regions=("US", region))
