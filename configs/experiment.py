@@ -116,7 +116,8 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
         description=description,
         default=Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)}),
         args=arguments[1:],
-        config=(tyro.conf.FlagConversionOff,),
+        # A part that may be None is an option a field where the config file gives it, and never a subcommand.
+        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
     return Experiment(**fields), command.workdir

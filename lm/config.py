@@ -65,6 +65,33 @@ class TokenizerConfig(Config):
 
 
 @dataclass(frozen=True)
+class RopeScalingConfig(Config):
+    """Rotary frequencies stretched for a longer context, as Llama 3.1 does (arXiv:2407.21783; the values are those of
+    its model card). What a frequency becomes depends on its turns in the original context: unchanged if it makes many,
+    divided by `factor` if it makes few, and a linear mixture in between."""
+
+    factor: float
+    """What the slow frequencies are divided by; Llama 3.1 has 8, Llama 3.2 has 32."""
+    low_frequency_factor: float
+    """Turns in the original context at or below which a frequency counts as slow; Llama 3.1 has 1."""
+    high_frequency_factor: float
+    """Turns in the original context from which on a frequency stays as it is; Llama 3.1 has 4. Above
+    low_frequency_factor."""
+    original_context_length: int
+    """Tokens of a sequence before the context was lengthened; Llama 3.1 has 8192."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = ("factor", "low_frequency_factor", "high_frequency_factor", "original_context_length")
+        positive(self, "model.rope_scaling", *names)
+        if self.low_frequency_factor >= self.high_frequency_factor:
+            raise UsageError(
+                f"model.rope_scaling.low_frequency_factor = {self.low_frequency_factor} must be below "
+                f"high_frequency_factor = {self.high_frequency_factor}: the frequencies between them are mixed."
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig(Config):
     """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in five of these fields:
     norm, position, mlp, kv_heads, tie_embeddings."""
@@ -102,6 +129,8 @@ class ModelConfig(Config):
     """Type in which parameters are kept and updated."""
     compute_dtype: Literal["float32", "bfloat16"]
     """Type of matrix products and activations; the softmax and the loss are always float32."""
+    rope_scaling: RopeScalingConfig | None = None
+    """Llama 3.1's stretching of the rotary frequencies, or None for the frequencies as they are."""
 
     @property
     def head_width(self) -> int:
@@ -123,6 +152,11 @@ class ModelConfig(Config):
             raise UsageError(
                 f"model.kv_heads = {self.kv_heads} does not divide model.heads = {self.heads}. "
                 "Choose kv_heads among the divisors of heads."
+            )
+        if self.position != "rope" and self.rope_scaling is not None:
+            raise UsageError(
+                f"model.rope_scaling is given, but model.position = {self.position} turns nothing. "
+                "Leave rope_scaling out, or set model.position = rope."
             )
         if self.position == "rope" and self.head_width % 2:
             raise UsageError(

@@ -53,6 +53,7 @@ class Attention(nnx.Module):
         self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
         self.theta = config.rope_theta if config.position == "rope" else None
+        self.rope_scaling = config.rope_scaling
 
     def project(
         self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"]
@@ -63,7 +64,8 @@ class Attention(nnx.Module):
         k_BTKC = self.key(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
         v_BTKC = self.value(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
         if self.theta is not None:
-            q_BTHC, k_BTKC = rotate(q_BTHC, positions_BT, self.theta), rotate(k_BTKC, positions_BT, self.theta)
+            q_BTHC = rotate(q_BTHC, positions_BT, self.theta, self.rope_scaling)
+            k_BTKC = rotate(k_BTKC, positions_BT, self.theta, self.rope_scaling)
         return q_BTHC, k_BTKC, v_BTKC
 
     def __call__(

@@ -4,12 +4,14 @@ Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, 
 map.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.config import ModelConfig
+from lm.config import ModelConfig, RopeScalingConfig
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
@@ -111,11 +113,28 @@ class GeluMLP(nnx.Module):
 MLPS = {"swiglu": GatedMLP, "gelu": GeluMLP}
 
 
-def rotate(x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], theta: float) -> Float[Array, "B T H C"]:
-    """Turns channel pairs (c, c + C/2) by position * theta**(-2c/C): rotary positions (arXiv:2104.09864) in the
-    layout of Llama's released weights in Hugging Face's format."""
+def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | None) -> Float[Array, " c"]:
+    """Radians a position by which each of `pairs` channel pairs turns, float32: theta**(-c/pairs), stretched as in
+    Llama 3.1 (arXiv:2407.21783) where `scaling` is given."""
+    frequency_c = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
+    if scaling is None:
+        return frequency_c
+    turns_c = frequency_c * (scaling.original_context_length / (2 * math.pi))
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    kept_c = jnp.clip((turns_c - low) / (high - low), 0.0, 1.0)
+    return frequency_c * (kept_c + (1.0 - kept_c) / scaling.factor)
+
+
+def rotate(
+    x_BTHC: Float[Array, "B T H C"],
+    positions_BT: Int[Array, "B T"],
+    theta: float,
+    scaling: RopeScalingConfig | None = None,
+) -> Float[Array, "B T H C"]:
+    """Turns channel pairs (c, c + C/2) by position * frequency: rotary positions (arXiv:2104.09864) in the layout of
+    Llama's released weights in Hugging Face's format."""
     half = x_BTHC.shape[-1] // 2
-    frequency_c = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    frequency_c = rotary_frequencies(half, theta, scaling)
     angle_BT1c = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency_c[None, None, None, :]
     cos_BT1c, sin_BT1c = jnp.cos(angle_BT1c), jnp.sin(angle_BT1c)
     left_BTHc, right_BTHc = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)

@@ -22,11 +22,27 @@ def norm(config, layer, x):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale) + array(layer.bias)
 
 
-def rotated(x, position, theta):
+def frequency(theta, share, scaling):
+    """Radians a position of the pair that lies at `share` of the channels; Llama 3.1's three cases by wavelength."""
+    plain = theta**-share
+    if scaling is None:
+        return plain
+    wavelength = 2 * math.pi / plain
+    if wavelength < scaling.original_context_length / scaling.high_frequency_factor:
+        return plain
+    if wavelength > scaling.original_context_length / scaling.low_frequency_factor:
+        return plain / scaling.factor
+    smooth = scaling.original_context_length / wavelength - scaling.low_frequency_factor
+    smooth /= scaling.high_frequency_factor - scaling.low_frequency_factor
+    return (1 - smooth) * plain / scaling.factor + smooth * plain
+
+
+def rotated(config, x, position):
     """Complex multiplication of the pairs (c, c + C/2)."""
     half = len(x) // 2
     pairs = x[:half] + 1j * x[half:]
-    turned = pairs * np.exp(1j * position / theta ** (np.arange(half) / half))
+    speeds = np.array([frequency(config.rope_theta, c / half, config.rope_scaling) for c in range(half)])
+    turned = pairs * np.exp(1j * position * speeds)
     return np.concatenate([turned.real, turned.imag])
 
 
@@ -41,8 +57,8 @@ def attention(config, layer, x, segments):
             seen = [s for s in range(t + 1) if segments[s] == segments[t]]
             query, keys = q[t, head], [k[s, head // group] for s in seen]
             if config.position == "rope":
-                query = rotated(query, t, config.rope_theta)
-                keys = [rotated(key, s, config.rope_theta) for key, s in zip(keys, seen, strict=True)]
+                query = rotated(config, query, t)
+                keys = [rotated(config, key, s) for key, s in zip(keys, seen, strict=True)]
             scores = np.array([query @ key for key in keys]) / math.sqrt(channels)
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
