@@ -123,4 +123,4 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
     return Experiment(**fields), command.workdir
 
 
-HELPERS = {"__init__", "experiment", "demo_pages", "fineweb_recipe"}
+HELPERS = {"__init__", "experiment", "demo_pages", "families", "fineweb_recipe"}

@@ -1,0 +1,22 @@
+"""GPT-2 large, 774,030,080 parameters, on 20 billion tokens.
+
+    python -m launch.pretrain configs/gpt2_774m.py --pages.tables 'fineweb/*.parquet' --documents.steps
+
+Peak learning rate and batch are those of GPT-3's model of this size (arXiv:2005.14165, table 2.1), which OpenAI did not
+tell for GPT-2.
+"""
+
+from configs.experiment import Experiment
+from configs.families import gpt2, on_fineweb
+
+
+def get_config() -> Experiment:
+    return on_fineweb(
+        gpt2(layers=36, width=1280, heads=20),
+        "gpt2",
+        tokens=20e9,
+        batch_tokens=2**19,
+        learning_rate=2.5e-4,
+        warmup_steps=700,
+        fsdp=8,
+    )

@@ -1,0 +1,23 @@
+"""Llama 3 405B, 405,853,388,800 parameters, on 15.6 trillion tokens.
+
+    python -m launch.pretrain configs/llama3_405b.py --pages.tables 'fineweb/*.parquet' --documents.steps
+
+The learning rate and its decay are those of the paper (arXiv:2407.21783, table 3 and section 3.4.1). Its batch grew
+from 4 to 16 million tokens on the way, and its context from 4,096; here both stay.
+"""
+
+from configs.experiment import Experiment
+from configs.families import llama3, on_fineweb
+
+
+def get_config() -> Experiment:
+    return on_fineweb(
+        llama3(layers=126, width=16_384, heads=128, mlp_width=53_248),
+        "llama3",
+        tokens=15.6e12,
+        batch_tokens=2**24,
+        learning_rate=8e-5,
+        warmup_steps=8000,
+        final_share=0.01,
+        fsdp=2048,
+    )

@@ -1,0 +1,23 @@
+"""Llama 3 70B, 70,553,706,496 parameters, on 15 trillion tokens.
+
+    python -m launch.pretrain configs/llama3_70b.py --pages.tables 'fineweb/*.parquet' --documents.steps
+
+Learning rate and its decay are those of the Llama 3 paper (arXiv:2407.21783, table 3 and section 3.4.1), which does
+not tell the batch of this size: it is that of the 405B model at first, 4 million tokens.
+"""
+
+from configs.experiment import Experiment
+from configs.families import llama3, on_fineweb
+
+
+def get_config() -> Experiment:
+    return on_fineweb(
+        llama3(layers=80, width=8192, heads=64, mlp_width=28_672),
+        "llama3",
+        tokens=15e12,
+        batch_tokens=2**22,
+        learning_rate=1.5e-4,
+        warmup_steps=8000,
+        final_share=0.01,
+        fsdp=512,
+    )

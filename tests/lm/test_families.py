@@ -1,0 +1,45 @@
+"""The published models, shape by shape: as many parameters as their makers count."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import load_config
+from configs.families import LLAMA31_SCALING
+from lm.flops import count_parameters
+from lm.model.layers import rotary_frequencies
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+# GPT-2: of the released checkpoints (openai/gpt-2), the embeddings counted once. Llama: of Hugging Face's model cards.
+PARAMETERS = {
+    "gpt2_124m": 124_439_808,
+    "gpt2_355m": 354_823_168,
+    "gpt2_774m": 774_030_080,
+    "gpt2_1558m": 1_557_611_200,
+    "llama3_1b": 1_235_814_400,
+    "llama3_8b": 8_030_261_248,
+    "llama3_70b": 70_553_706_496,
+    "llama3_405b": 405_853_388_800,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_those_of_the_published_model(name):
+    path = CONFIGS / f"{name}.py"
+    assert count_parameters(load_config(path).model) == PARAMETERS[name]
+    assert f"{PARAMETERS[name]:,} parameters" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_step_is_whole_sequences_and_the_warm_up_is_short(name):
+    experiment = load_config(CONFIGS / f"{name}.py")
+    train, context = experiment.train, experiment.model.context_length
+    assert train.batch_size * context in (2**19, 2**20, 2**22, 2**24)
+    assert train.batch_size % train.mesh.fsdp == 0 and experiment.model.width % train.mesh.fsdp == 0
+    assert train.optimizer.warmup_steps < train.steps / 10
+
+
+def test_llama_31_stretches_the_slowest_frequencies_by_8():
+    plain, scaled = (rotary_frequencies(64, 500_000.0, scaling) for scaling in (None, LLAMA31_SCALING))
+    ratio = plain / scaled
+    assert ratio[0] == 1.0 and abs(float(ratio[-1]) - 8.0) < 1e-5
