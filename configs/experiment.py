@@ -37,6 +37,11 @@ class Experiment(Config):
                 f"shards.record_length = {record} is not a multiple of model.context_length = {context}. "
                 f"Use a context of at most {record} that divides it, or longer records."
             )
+        if context % self.train.loss_parts:
+            raise UsageError(
+                f"train.loss_parts = {self.train.loss_parts} does not divide model.context_length = {context}. Choose "
+                "one of its divisors."
+            )
         crawl = self.pages.common_crawl.crawl
         if self.pages.source == "common_crawl" and self.documents.dump != crawl:
             raise UsageError(

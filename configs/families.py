@@ -92,6 +92,7 @@ def on_fineweb(
         batch_size=batch_tokens // model.context_length,
         optimizer=optimizer,
         mesh=MeshConfig(fsdp=fsdp),
+        loss_parts=8,
     )
     shards = dataclasses.replace(
         base.shards, record_length=8192, token_dtype="uint16" if model.vocabulary_size <= 2**16 else "uint32"

@@ -98,6 +98,7 @@ def get_config() -> Experiment:
             checkpoints_kept=2,
             log_every=10,
             mesh=MeshConfig(),
+            loss_parts=8,
             loader_threads=1,
         ),
         evaluate=EvaluateConfig(stride=512, batch_size=16),

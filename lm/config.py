@@ -242,13 +242,16 @@ class TrainConfig(Config):
     """Steps between lines in metrics.jsonl."""
     mesh: MeshConfig = incidental()  # noqa: RUF009
     """Devices and what each of them holds."""
+    loss_parts: int = incidental()
+    """Parts of the sequence whose logits exist one after the other (a divisor of model.context_length): with a large
+    vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
     loader_threads: int = incidental()
     """Threads that read and decode records."""
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
-                     "checkpoint_every", "checkpoints_kept", "log_every", "loader_threads"):  # fmt: skip
+                     "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.seed < 2**32:

@@ -84,9 +84,13 @@ class Transformer(nnx.Module):
             x_BTD = block(x_BTD, positions_BT, visible_BTS)
         return self.norm(x_BTD)
 
+    def output_table(self) -> Float[Array, "V D"]:
+        """What `logits` compares the residual stream with: a row a token."""
+        return self.embedding[...] if self.head is None else self.head.weight[...].T
+
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """float32 scores of the next token from what `hidden` returned."""
-        table_VD = self.embedding[...] if self.head is None else self.head.weight[...].T
+        table_VD = self.output_table()
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         # Operands in the compute dtype, sums in float32: the loss must not see logits that were rounded.
         logits_NV = jnp.einsum(

@@ -191,7 +191,7 @@ def test_a_step_on_a_mixed_mesh_is_that_of_one_device(tokens, one_device):
     updated = []
     for mesh_config, devices in ((MeshConfig(), 1), (MeshConfig(fsdp=2, tensor=2), 8)):
         mesh, state, batch = on_mesh(tokens, mesh_config, devices)
-        state, metrics = compile_step(OPTIMIZER, state, mesh)(state, batch)
+        state, metrics = compile_step(OPTIMIZER, state, mesh, loss_parts=2)(state, batch)
         assert float(metrics["loss"]) == pytest.approx(one_device[0], abs=1e-5)
         updated.append(named_leaves(state.model))
     for name, value in updated[0].items():

@@ -1,0 +1,124 @@
+"""How fast one step of training is, beside what a bare matrix product reaches on the same machine.
+
+    python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
+
+Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
+compile_seconds, peak_mb of this process, and gflops_per_second beside matmul_peak_gflops_per_second, the best of some
+products of the model's own shapes. Arithmetic is 6 FLOP a parameter and token (of positions none, of the embedding
+once, as output) and 12 * layers * width * context a token for attention, as in PaLM (arXiv:2204.02311, appendix B).
+
+Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 6, 384, 256, 8) do the work of nanoGPT's
+step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.fineweb import get_config
+from lm.batches import host_batch
+from lm.flops import count_parameters
+from lm.optimizer import make_optimizer
+from lm.sharding import make_mesh
+from lm.train_state import initial_state
+from lm.train_step import compile_step
+
+SHAPES = {
+    "S": (4, 4, 128, 64, 12),
+    "M": (6, 6, 384, 256, 8),
+    "gpt2_124m": (12, 12, 768, 1024, 32),
+    "gpt2_1558m": (48, 25, 1600, 1024, 8),
+}
+
+
+def median_seconds(run: Callable[[], object], seconds: float) -> float:
+    """Of single calls, within about `seconds`, after three that are not counted."""
+    for _ in range(3):
+        run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def matmul_peak(rows: int, width: int, dtype: str) -> float:
+    """GFLOP/s of the fastest of the model's own products."""
+    product = jax.jit(lambda x, w: x @ w)
+    rates = []
+    for inner, outer in ((width, 3 * width), (width, 4 * width), (4 * width, width)):
+        x, w = jnp.ones((rows, inner), dtype), jnp.ones((inner, outer), dtype)
+        seconds = median_seconds(lambda x=x, w=w: jax.block_until_ready(product(x, w)), 0.5)
+        rates.append(2 * rows * inner * outer / seconds / 1e9)
+    return max(rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="M")
+    parser.add_argument("--vocab", type=int, default=65)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--loss-parts", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16; parameters stay float32")
+    parser.add_argument("--seconds", type=float, default=10)
+    arguments = parser.parse_args()
+    layers, heads, width, length, batch = SHAPES[arguments.shape]
+    batch = arguments.batch or batch
+    dtype = "bfloat16" if arguments.bf16 else "float32"
+    experiment = get_config()
+    model = dataclasses.replace(
+        experiment.model, vocabulary_size=arguments.vocab, context_length=length, layers=layers, width=width,
+        heads=heads, kv_heads=heads, mlp_width=4 * width, compute_dtype=dtype,
+    )  # fmt: skip
+    optimizer = make_optimizer(
+        dataclasses.replace(experiment.train.optimizer, learning_rate=1e-3, final_learning_rate=1e-3, beta2=0.99),
+        experiment.train.steps,
+    )
+    mesh = make_mesh(experiment.train.mesh, model, batch)
+    state = initial_state(model, optimizer, 0, mesh)
+    step = compile_step(optimizer, state, mesh, arguments.loss_parts)
+    generator = np.random.default_rng(0)
+    data = generator.integers(0, arguments.vocab, 1 << 20, np.int32)
+    ones = np.ones((batch, length), np.int32)
+
+    def one_step() -> None:
+        nonlocal state
+        starts = generator.integers(0, len(data) - length - 1, batch)
+        windows = np.stack([data[start : start + length + 1] for start in starts])
+        state, metrics = step(state, host_batch(windows[:, :-1], windows[:, 1:], ones, ones.astype(np.float32)))
+        float(metrics["loss"])
+
+    start = time.perf_counter()
+    one_step()
+    compile_seconds = time.perf_counter() - start
+    seconds = median_seconds(one_step, arguments.seconds)
+    tokens = batch * length
+    counted = count_parameters(model) - length * width
+    flops = (6 * counted + 12 * layers * width * length) * tokens
+    row = {
+        "bench": "train",
+        "shape": arguments.shape,
+        "vocab": arguments.vocab,
+        "bf16": arguments.bf16,
+        "device": jax.devices()[0].device_kind,
+        "parameters": count_parameters(model),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "compile_seconds": round(compile_seconds, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "gflops_per_second": round(flops / seconds / 1e9, 1),
+        "matmul_peak_gflops_per_second": round(matmul_peak(tokens, width, dtype), 1),
+    }
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
