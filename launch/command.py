@@ -11,6 +11,7 @@ from pathlib import Path
 from configs.experiment import Experiment, parse_command
 from launch.stage import Stage, run_stage
 from lm.errors import InputError
+from lm.metrics import for_terminal
 
 
 @contextlib.contextmanager
@@ -45,7 +46,7 @@ def told(program: str) -> Generator[None]:
     try:
         yield
     except InputError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {for_terminal(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

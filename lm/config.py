@@ -50,8 +50,20 @@ class TokenizerConfig(Config):
                 f"tokenizer.special_tokens is {', '.join(map(repr, names)) or 'empty'}; give {END_OF_TEXT!r}, which "
                 "heads every document, and each other name once."
             )
+        if odd := [name for name in names if not name.isprintable()]:
+            raise UsageError(f"tokenizer.special_tokens has {odd[0]!r}; names must be of printable characters.")
+        if names != (END_OF_TEXT,) and (self.load or self.algorithm != "bpe"):
+            what = f"load = {self.load!r}" if self.load else f"algorithm = {self.algorithm}"
+            raise UsageError(
+                f"tokenizer.special_tokens is {', '.join(names)}, but tokenizer.{what} has its own. Leave one out."
+            )
+        if self.load and self.algorithm != "bpe":
+            raise UsageError(
+                f"tokenizer.load = {self.load!r} is trained already, but tokenizer.algorithm is {self.algorithm}. "
+                "Leave one out."
+            )
         least = 256 + len(names)
-        if self.algorithm == "bpe" and self.vocabulary_size < least:
+        if self.algorithm == "bpe" and not self.load and self.vocabulary_size < least:
             raise UsageError(
                 f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and {len(names)} special tokens "
                 f"alone need {least}. Set it to {least} or more."

@@ -3,6 +3,7 @@
 A function of the pipeline that is applied to texts from the web joins FUNCTIONS.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -65,5 +66,9 @@ def test_time_is_linear(name, generator):
     else:
         pytest.fail(f"{name}: {len(once)} characters of {generator} take {short:.3f} s, twice as many {long:.3f} s")
     text = generate(MEGABYTE)
-    taken = min(seconds(function, text) for _ in range(2 if long > SECONDS_PER_MEGABYTE / 10 else 1))
+    taken = math.inf
+    for _ in range(ATTEMPTS):  # on a machine that others use too, CPU time may be thrice what it is
+        taken = min(taken, seconds(function, text))
+        if taken <= SECONDS_PER_MEGABYTE:
+            break
     assert taken <= SECONDS_PER_MEGABYTE, f"{name}: {len(text)} characters of {generator} take {taken:.2f} s"

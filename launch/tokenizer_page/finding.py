@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lm.errors import InputError, UsageError
 from lm.tokenizer import Tokenizer, load
+from lm.tokenizer.base import whole_characters
 from lm.tokenizer.files import META
 from lm.tokenizer.look import Piece, cut
 from lm.tokenizer.published import PUBLISHED, load_published
@@ -28,7 +29,7 @@ class Reading:
 
     @property
     def text_bytes(self) -> int:
-        return len(self.text.encode("utf-8", "replace"))
+        return len(whole_characters(self.text).encode())
 
     @property
     def bytes_per_token(self) -> float:

@@ -31,7 +31,7 @@ def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> No
     for i, reading in enumerate(readings):
         if len(readings) > 1:
             console.print(clean(reading.name), style="bold")
-        for line in flowed(reading.pieces[:SHOWN], with_bytes, console.width):
+        for line in flowed(reading.pieces[:SHOWN], with_bytes, console.width or 80):
             console.print(line)
         if len(reading.pieces) > SHOWN:
             console.print(f"… the first {SHOWN:,} of {len(reading.pieces):,} tokens; the page shows more", style="dim")

@@ -8,9 +8,9 @@ the outcome depends on the counts alone, so neither threads nor the order of the
 
 from collections.abc import Iterable, Iterator
 
-from lm.config import TokenizerConfig
+from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import UsageError
-from lm.tokenizer.encoding import BytePairTokenizer, numbered, sections
+from lm.tokenizer.encoding import BytePairTokenizer, is_panic, numbered, sections
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 TEXTS_AT_ONCE = 256  # held in memory by rustbpe while it counts pieces; changes nothing else
@@ -32,6 +32,14 @@ class TrainingText:
             if self.characters >= self.limit:
                 return
 
+    def check(self, config: TokenizerConfig) -> None:
+        """Raises UsageError when there was no text at all."""
+        if not self.characters:
+            raise UsageError(
+                f"tokenizer.train_characters is {config.train_characters:,}, and {self.documents} documents of no "
+                "character came of it. Raise it, or prepare documents that hold text."
+            )
+
 
 def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
     """A vocabulary of exactly config.vocabulary_size symbols: 256 bytes, merges, and the special tokens as the last.
@@ -42,37 +50,54 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
 
     mergeable = config.vocabulary_size - len(config.special_tokens)
     pattern = SPLIT_PATTERNS.get(config.split_pattern, config.split_pattern)
+    check_pattern(pattern, "tokenizer.split_pattern")
     training = TrainingText(texts, config.train_characters)
     trainer = rustbpe.Tokenizer()  # ty: ignore[missing-attribute]
     try:
         trainer.train_from_iterator(iter(training), mergeable, TEXTS_AT_ONCE, pattern)
-    except ValueError as error:
-        if pattern in SPLIT_PATTERNS.values() or "egex" not in str(error):
+    except BaseException as error:
+        if not is_panic(error):
             raise
-        raise UsageError(f"tokenizer.split_pattern is {pattern!r}, which is no expression: {error}.") from error
+        raise UsageError(f"tokenizer.split_pattern is {pattern!r}, which fails on the texts: {error}.") from None
     tokens = tuple(bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]))
     if len(tokens) < mergeable:
+        training.check(config)
         raise UsageError(
             f"tokenizer.vocabulary_size = {config.vocabulary_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
             f"Set it to {len(tokens) + len(config.special_tokens)} or less, or train on more text."
         )
     special = numbered(tokens, config.special_tokens)
-    tokenizer = BytePairTokenizer(
+    return BytePairTokenizer(
         pattern, tokens, special_tokens=special, documents=training.documents, characters=training.characters
     )
-    if pattern not in SPLIT_PATTERNS.values():
-        check_pattern(tokenizer)
-    return tokenizer
 
 
-def check_pattern(tokenizer: BytePairTokenizer) -> None:
-    """Raises UsageError where the split pattern leaves out text, which no token would then stand for."""
-    probe = "".join(f"a{chr(c)}b {chr(c)}1{chr(c)}\n{chr(c)}" for c in (*range(0x300), *range(0x300, 0xD800, 97)))
-    if tokenizer.decode(tokenizer.encode(probe)) == probe:
+def check_pattern(pattern: str, what: str) -> None:
+    """Raises UsageError where a split pattern of one's own is no expression or leaves out a character, for which no
+    token would stand. `what` it is called. What it leaves out among certain others shows when a text is encoded."""
+    if pattern in SPLIT_PATTERNS.values():
         return
-    left_out = [repr(c) for c in sorted(set(probe)) if tokenizer.decode(tokenizer.encode(c)) != c]
-    raise UsageError(
-        f"tokenizer.split_pattern is {tokenizer.pattern!r}, which leaves out {' '.join(left_out[:8]) or 'some text'}: "
-        "no token would stand for it. End it with an alternative for all the rest, as |\\s+|."
-    )
+    tokens = tuple(bytes([byte]) for byte in range(256))
+    bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
+    names = f"Give one of {', '.join(SPLIT_PATTERNS)}, or an expression"
+    try:
+        left_out = [c for c in map(chr, range(0x80)) if bytes_alone._encoding.encode_ordinary(c) != [ord(c)]]
+        for first in range(0x80, 0x110000, 0x80):
+            characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]
+            probe = "".join(f"a{c}b {c}1{c}\n{c}" for c in characters)
+            if len(bytes_alone._encoding.encode_ordinary(probe)) < len(probe.encode()):
+                left_out += [c for c in characters if not bytes_alone._encoding.encode_ordinary(c)] or characters
+            if len(left_out) >= 8:
+                break
+    except ValueError as error:
+        raise UsageError(f"{what} is {pattern!r}, which is no expression: {error}. {names}.") from error
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise UsageError(f"{what} is {pattern!r}, by which no text is cut: {error}. {names}.") from None
+    if left_out:
+        raise UsageError(
+            f"{what} is {pattern!r}, which leaves out {' '.join(map(repr, left_out[:8]))}: no token would stand for "
+            f"it. {names} that ends with an alternative for all the rest, as |\\s+|."
+        )

@@ -109,6 +109,7 @@ def train_characters(texts: Iterable[str], config: TokenizerConfig) -> Character
     for text in training:
         symbols.update(whole_characters(text))
     if len(symbols) != config.vocabulary_size:
+        training.check(config)
         raise UsageError(
             f"tokenizer.vocabulary_size is {config.vocabulary_size}, but {training.characters} characters in "
             f"{training.documents} documents are {len(symbols)} different ones, with the newline that heads each "

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from lm.config import END_OF_TEXT
-from lm.tokenizer.base import Tokenizer
+from lm.errors import UsageError
+from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.ranks import read_ranks, write_ranks
 
 RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
@@ -35,6 +38,11 @@ def sections(text: str) -> Iterator[str]:
                 yield text[start:cut]
                 start = cut
     yield text[start:] if start else text
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is what Rust's libraries raise where they were not made for what they got: no Exception to Python."""
+    return type(error).__name__ == "PanicException"
 
 
 def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
@@ -64,7 +72,10 @@ class BytePairTokenizer(Tokenizer):
             raise ValueError(f"{len(self.tokens) - len(set(self.tokens))} tokens occur twice")
         missing = 256 - sum(len(token) == 1 for token in self.tokens)
         if missing or not {self.start, self.end} <= set(self.special_tokens):
-            raise ValueError(f"{missing} single bytes are missing; special tokens are {tuple(self.special_tokens)}")
+            raise ValueError(
+                f"{missing} single bytes are missing; documents are headed by {self.start!r} and end in {self.end!r}, "
+                f"and the special tokens are {tuple(self.special_tokens)}"
+            )
         ids = set(self.special_tokens.values())
         if len(ids) < len(self.special_tokens) or min(ids) < len(self.tokens):
             raise ValueError(f"special tokens share ids with others: {dict(self.special_tokens)}")
@@ -133,21 +144,46 @@ class BytePairTokenizer(Tokenizer):
         )  # fmt: skip
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        """As the base class has it. Raises UsageError for a text of which a split pattern of one's own leaves out some,
+        or over which it backtracks for too long."""
         if special:
             self.check_special(special)
-            allowed = set(special)
-            encode = lambda section: self._encoding.encode(section, allowed_special=allowed, disallowed_special=())
-        else:
-            encode = self._encoding.encode_ordinary
+            names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))  # of two that fit, the longer
+            parts = re.split(f"({names})", text)
+            encoded = ([self.special_tokens[part]] if i % 2 else self.encode(part) for i, part in enumerate(parts))
+            return list(itertools.chain.from_iterable(encoded))
+        if not self._is_known:
+            return self._encode_checked(text)
         if len(text) <= LONGEST_RUN:
-            return encode(text)
-        return [id for section in sections(text) for id in encode(section)]
+            return self._encoding.encode_ordinary(text)
+        return [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
 
     def encode_array(self, text: str) -> np.ndarray:
-        if len(text) <= LONGEST_RUN:
+        if len(text) <= LONGEST_RUN and self._is_known:
             with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate, which `encode` knows what to do with
                 return self._encoding.encode_to_numpy(text, disallowed_special=())
         return super().encode_array(text)
+
+    @functools.cached_property
+    def _is_known(self) -> bool:
+        """Whether the split pattern is one that leaves nothing out."""
+        return self.pattern in SPLIT_PATTERNS.values()
+
+    def _encode_checked(self, text: str) -> list[int]:
+        """`encode` by a pattern of one's own. Raises UsageError where it does not cut the text into pieces."""
+        try:
+            ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise UsageError(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…") from None
+        lost = len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids)
+        if lost:
+            raise UsageError(
+                f"the split pattern {self.pattern!r} leaves out {lost} bytes of a text that begins with {text[:60]!r}: "
+                "no token would stand for them. End it with an alternative for all the rest, as |\\s+|."
+            )
+        return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Token ids of bytes that need not be UTF-8: `decode_bytes` gives them back. What is no UTF-8 is a piece of its

@@ -14,7 +14,7 @@ KINDS = {
     "characters": "lm.tokenizer.characters.CharacterTokenizer",
 }
 """Where the class of each kind is; imported when it is needed."""
-REMEDY = "Delete the folder and make it again: python -m launch.train_tokenizer"
+REMEDY = "Delete the folder and make it again: python -m launch.train_tokenizer CONFIG.py --workdir RUN"
 
 
 def class_of(kind: str) -> type[Tokenizer]:
@@ -48,17 +48,18 @@ def load(folder: Path) -> Tokenizer:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
-        stored = meta["fingerprint"]
+        stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise InputError(
             f"There is no tokenizer in {folder}: {missing} is missing. Make one: python -m launch.train_tokenizer"
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:  # JSON, UTF-8 and base64 errors are ValueErrors
+    # JSON, UTF-8 and base64 errors are ValueErrors; the others are what damage may come to.
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error
-    if tokenizer.fingerprint != stored:
+    if found != stored:
         raise InputError(
-            f"The tokenizer in {folder} is not the one that was saved: its fingerprint is {tokenizer.fingerprint}, "
+            f"The tokenizer in {folder} is not the one that was saved: its fingerprint is {found}, "
             f"but {META} says {stored}. {REMEDY}"
         )
     return tokenizer

@@ -19,7 +19,7 @@ DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_te
 
 
 def write_hugging_face(tokenizer: BytePairTokenizer) -> bytes:
-    """The file tokenizer.json."""
+    """The file tokenizer.json. Raises UsageError for a special token whose name is a token's too."""
     return (json.dumps(hugging_face(tokenizer), ensure_ascii=False, indent=1) + "\n").encode()
 
 
@@ -34,6 +34,11 @@ def hugging_face(tokenizer: BytePairTokenizer) -> dict:
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
     merges, whole_pieces = merges_of(ranks)
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
+    if same := [name for name in tokenizer.special_tokens if name in vocabulary]:
+        raise UsageError(
+            f"tokenizer.special_tokens has {same[0]!r}, which is token {vocabulary[same[0]]} of the vocabulary too: "
+            "Hugging Face's library could not tell them apart. Choose a name that no text holds, as <|name|>."
+        )
     if tokenizer.vocabulary_size > len(ranks) + len(tokenizer.special_tokens):
         # That library numbers the special tokens on from the vocabulary, whatever their "id" says, save those in it.
         vocabulary |= tokenizer.special_tokens
@@ -124,12 +129,13 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
     ValueError, KeyError, TypeError or AttributeError for a file that is damaged.
     """
     contents = json.loads(data)
+    model = contents["model"]
+    demand(model, "type", "BPE", None, path="model.")
     for field in ("truncation", "padding", "normalizer"):
         demand(contents, field, None)
     pattern = split_pattern(contents["pre_tokenizer"])
-    model = contents["model"]
     for field, *accepted in (
-        ("type", "BPE", None), ("dropout", None, 0), ("continuing_subword_prefix", None, ""),
+        ("dropout", None, 0), ("continuing_subword_prefix", None, ""),
         ("end_of_word_suffix", None, ""), ("byte_fallback", None, False), ("ignore_merges", None, False, True),
     ):  # fmt: skip
         demand(model, field, *accepted, path="model.")
@@ -139,10 +145,8 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
     check_merges(model["merges"], ranks, bool(model.get("ignore_merges")))
     head = heading(contents.get("post_processor"))
     start, end = document_names(special, start or head, end)
-    tokenizer = BytePairTokenizer(pattern, tuple(ranks), start, end, special_tokens=special)
-    if pattern not in SPLIT_PATTERNS.values():
-        check_pattern(tokenizer)
-    return tokenizer
+    check_pattern(pattern, "the pattern of pre_tokenizer")
+    return BytePairTokenizer(pattern, tuple(ranks), start, end, special_tokens=special)
 
 
 def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> None:

@@ -200,6 +200,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
+        training.check(config)
         raise explained(error, training, config) from error
     return SentencePieceTokenizer.from_model(model, True, training.documents, training.characters)
 

@@ -102,6 +102,11 @@ def test_each_document_is_headed_and_on_one_side(tmp_path):
         assert d.held_out == is_held_out(id, 0.4)
 
 
+def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):
+    write_documents(tmp_path / "a.parquet", [("one", "a large document " * 1000)])
+    assert next(sample_texts(document_files(tmp_path), 10)).startswith("a large")
+
+
 def test_no_documents_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"no documents in .* \(0 Parquet files\).*launch.prepare_documents"):
         document_files(tmp_path)

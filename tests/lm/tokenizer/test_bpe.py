@@ -13,7 +13,7 @@ import regex
 
 from lm.config import TokenizerConfig
 from lm.errors import UsageError
-from lm.tokenizer import train_bpe
+from lm.tokenizer import save, train_bpe
 from lm.tokenizer.encoding import LONGEST_RUN
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
@@ -168,3 +168,67 @@ def test_impossible_special_tokens_are_refused(names):
 def test_impossible_config_is_refused(size, characters):
     with pytest.raises(UsageError):
         TokenizerConfig(size, "gpt2", characters)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("gpt4", r"'gpt4', which leaves out .* Give one of gpt2, cl100k, o200k, or an expression that ends"),
+        ("", "by which no text is cut"),
+        ("(?=.)", "by which no text is cut"),
+        (r"\S+|\s+(?=\S)", "leaves out"),
+        ("[^中]+", "leaves out '中'"),
+        ("[^🌾]+", "leaves out '🌾'"),
+        (r"[\x{0}-\x{FFFF}]+", "leaves out '𐀀'"),
+        ("(", "is no expression"),
+    ],
+)
+def test_a_pattern_that_leaves_something_out_is_refused_before_training(pattern, said):
+    with pytest.raises(UsageError, match=f"tokenizer.split_pattern is .*{said}"):
+        train_bpe(["some text"] * 5, TokenizerConfig(270, pattern, 1000))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(r"[a-zA-Z]+(?!\.\.)|[^a-zA-Z]+", "ab.."), (r"\S+|\s(?!\s{5})\s*", "a          b")],
+)
+def test_what_a_pattern_leaves_out_among_others_is_refused_when_it_is_encoded(pattern, text):
+    tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, pattern, 1000))
+    assert tokenizer.decode(tokenizer.encode("the theme")) == "the theme"
+    for encode in (tokenizer.encode, tokenizer.encode_array):
+        with pytest.raises(UsageError, match=r"leaves out [0-9]+ bytes of a text that begins with"):
+            encode(text)
+
+
+def test_a_pattern_that_backtracks_too_long_is_an_error_and_no_panic():
+    tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, r"(?:(a|aa)+)\1z|\s+|\S+", 1000))
+    with pytest.raises(UsageError, match="backtracks too long over 'aaaa"):
+        tokenizer.encode("a" * 60 + "!")
+    with pytest.raises(UsageError, match=r"split_pattern is .* which fails on the texts"):
+        train_bpe(["a" * 60 + "!"] * 3, TokenizerConfig(260, r"(?:(a|aa)+)\1z|\s+|\S+", 1000))
+
+
+def test_no_text_is_told_as_such():
+    with pytest.raises(UsageError, match="train_characters is 1,000, and 0 documents of no character came of it"):
+        train_bpe([], TokenizerConfig(300, "cl100k", 1000))
+
+
+def test_a_special_token_that_is_a_token_too_is_refused_when_it_is_saved(tmp_path):
+    named = TokenizerConfig(270, "cl100k", 1000, special_tokens=("<|endoftext|>", "a"))
+    with pytest.raises(UsageError, match="special_tokens has 'a', which is token 97 of the vocabulary too"):
+        save(train_bpe(["the theme of the thesis on themes"] * 5, named), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"special_tokens": ("<|endoftext|>", "\x1b[31m")}, r"special_tokens has '\\x1b\[31m'; names must be"),
+        ({"special_tokens": ("<|endoftext|>", "\udcff")}, "names must be of printable"),
+        ({"algorithm": "characters", "special_tokens": ("<|endoftext|>", "<|x|>")}, "algorithm = characters has its"),
+        ({"load": "gpt2", "special_tokens": ("<|endoftext|>", "<|x|>")}, "load = 'gpt2' has its own"),
+        ({"load": "gpt2", "algorithm": "characters"}, "is trained already"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        TokenizerConfig(50_257, "gpt2", 1000, **options)

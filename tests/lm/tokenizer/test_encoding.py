@@ -182,3 +182,15 @@ def test_sections_cut_long_runs_alone():
     assert "".join(parts) == text
     assert [len(part) for part in parts] == [1 + LONGEST_RUN, LONGEST_RUN, 1 + 3 * LONGEST_RUN]
     assert list(sections("")) == [""]
+
+
+def test_of_two_special_names_that_begin_alike_the_longer_is_meant():
+    names = ("<|a|>", END_OF_TEXT, "<|a|>b")
+    tokenizer = replace(TOKENIZER, special_tokens=numbered(TOKENIZER.tokens, names))
+    first, _, longer = (tokenizer.special_tokens[name] for name in names)
+    x, b, y = (tokenizer.encode(letter)[0] for letter in "xby")
+    assert (
+        tokenizer.encode("x<|a|>by", ["<|a|>b"]) == tokenizer.encode("x<|a|>by", ["<|a|>", "<|a|>b"]) == [x, longer, y]
+    )
+    assert tokenizer.encode("x<|a|>by", ["<|a|>"]) == [x, first, *tokenizer.encode("by")]
+    assert b == tokenizer.encode("b")[0]

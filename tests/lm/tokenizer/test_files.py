@@ -139,3 +139,20 @@ def test_published_ranks_are_merges_of_two(tmp_path):
     ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in lines}
     assert merged_from(b" the", ranks) == (b" t", b"he")
     assert all(len(merged_from(token, ranks)) == 2 for token in list(ranks)[256:3000])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("pattern", None), ("pattern", 5), ("documents", float("inf")), ("special_tokens", [[[]]])]
+)
+def test_a_meta_with_a_field_of_another_type_is_damaged(tmp_path, field, value):
+    save(train_bpe(["the theme"], TokenizerConfig(258, "cl100k", 100)), tmp_path)
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps(meta | {field: value}))
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
+
+
+def test_a_meta_that_is_nested_without_end_is_damaged(tmp_path):
+    (tmp_path / "meta.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is damaged"):
+        load(tmp_path)
