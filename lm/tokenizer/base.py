@@ -50,12 +50,20 @@ class Tokenizer(ABC):
         Lone surrogates become U+FFFD. Raises ValueError for a name that is no special token's.
         """
 
+    @property
     @abstractmethod
+    def _bytes(self) -> Mapping[int, bytes]:
+        """What `token_bytes` gives, of every id."""
+
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token: of a special one its name, of an unused id below vocabulary_size none.
 
         Raises ValueError for any other id.
         """
+        try:
+            return self._bytes[id]
+        except KeyError:
+            raise self.outside(id) from None
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
@@ -90,7 +98,10 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`; special tokens decode to their names. Raises ValueError for an id of none."""
-        return b"".join(map(self.token_bytes, ids))
+        try:
+            return b"".join(map(self._bytes.__getitem__, ids))
+        except KeyError as error:
+            raise self.outside(error.args[0]) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, U+FFFD where bytes are not UTF-8 (a cut through a character). Raises as decode_bytes."""

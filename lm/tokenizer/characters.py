@@ -86,18 +86,6 @@ class CharacterTokenizer(Tokenizer):
                 "tokenizer.train_characters, or take tokenizer.algorithm = bpe, which knows every text."
             ) from None
 
-    def token_bytes(self, id: int) -> bytes:
-        try:
-            return self._bytes[id]
-        except KeyError:
-            raise self.outside(id) from None
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        try:
-            return b"".join(map(self._bytes.__getitem__, ids))
-        except KeyError as error:
-            raise self.outside(error.args[0]) from None
-
 
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
     """The characters of the texts, and the newline.

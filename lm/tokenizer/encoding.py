@@ -199,15 +199,3 @@ class BytePairTokenizer(Tokenizer):
                     short[part] = found
             ids += found
         return ids
-
-    def token_bytes(self, id: int) -> bytes:
-        try:
-            return self._bytes[id]
-        except KeyError:
-            raise self.outside(id) from None
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        try:
-            return b"".join(map(self._bytes.__getitem__, ids))
-        except KeyError as error:
-            raise self.outside(error.args[0]) from None

@@ -94,6 +94,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
+        """Of the unknown piece, what sentencepiece decodes it to."""
         processor = self._processor
 
         def spell(id: int) -> bytes:
@@ -146,19 +147,6 @@ class SentencePieceTokenizer(Tokenizer):
             if part:
                 ids += self._processor.encode(part)
         return ids
-
-    def token_bytes(self, id: int) -> bytes:
-        """As the base class has it; of the unknown piece what sentencepiece decodes it to."""
-        try:
-            return self._bytes[id]
-        except KeyError:
-            raise self.outside(id) from None
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        try:
-            return b"".join(map(self._bytes.__getitem__, ids))
-        except KeyError as error:
-            raise self.outside(error.args[0]) from None
 
 
 def open_model(model: bytes) -> "SentencePieceProcessor":

@@ -8,9 +8,7 @@ Prints one JSON line: tokens per second and compile time of the step in configs/
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +21,7 @@ from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train_state import initial_state
 from lm.train_step import compile_step
-
-
-def median_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Of single calls, within about `seconds`, after one that is not counted."""
-    run()
-    times, start = [], time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times) < 3:
-        before = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
+from tests.bench.train import median_seconds
 
 
 def main() -> None:
