@@ -15,6 +15,7 @@ CELLS = ("on #f2c79b", "on #b9d9e8", "on #d5e3b0", "on #e3c7e8")
 SHOWN = 500
 """Tokens shown at most; the figures count all."""
 EXAMPLES = 12
+USUAL_WIDTH = 80
 LANGUAGES = 8
 
 
@@ -28,10 +29,11 @@ def show(readings: list[Reading], with_bytes: bool, corpora: list[Corpus]) -> No
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an output that is not UTF-8 is no reason to stop
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.width = console.width or USUAL_WIDTH  # COLUMNS=0: on a line of no width nothing would be shown
     for i, reading in enumerate(readings):
         if len(readings) > 1:
             console.print(clean(reading.name), style="bold")
-        for line in flowed(reading.pieces[:SHOWN], with_bytes, console.width or 80):
+        for line in flowed(reading.pieces[:SHOWN], with_bytes, console.width):
             console.print(line)
         if len(reading.pieces) > SHOWN:
             console.print(f"… the first {SHOWN:,} of {len(reading.pieces):,} tokens; the page shows more", style="dim")

@@ -180,6 +180,21 @@ def test_no_control_character_of_the_text_reaches_the_terminal(room, environment
         assert code != "31"
 
 
+def test_no_control_character_of_an_argument_reaches_the_terminal_by_a_message(room):
+    for code, arguments in ((2, ("x", "--tokenizer", "no\x1b[31mwhere\x07")), (1, ("--file", "no\x1b[31mwhere"))):
+        _, error = inspect(room, *arguments, code=code)
+        assert "where" in error and not {"\x1b", "\x07"} & set(error)
+
+
+def test_a_terminal_without_a_width_is_none_of_the_reader_s_faults(room):
+    assert "2 characters" in inspect(room, "hi", environment={"COLUMNS": "0"})[0]
+
+
+def test_an_argument_that_is_no_utf_8_is_counted_as_what_is_encoded(room):
+    out, _ = inspect(room, os.fsdecode(b"\xff"), "--tokenizer", "runs/old")
+    assert "1 characters, 3 bytes" in out
+
+
 def test_colours_in_a_terminal_alone_and_never_against_the_user(room):
     assert "\x1b[" in inspect(room, "The mill", environment=COLOUR)[0]
     assert "\x1b[" not in inspect(room, "The mill")[0]
