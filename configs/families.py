@@ -1,13 +1,6 @@
-"""GPT-2 and Llama 3: their shapes, and an experiment on FineWeb's pages around either.
+"""The shapes of GPT-2 and Llama 3: what each family shares. What tells one size from another stands in its config."""
 
-The numbers that tell one size from another stand in the config of that size; what a family shares stands here.
-"""
-
-import dataclasses
-
-from configs.experiment import Experiment
-from configs.fineweb import get_config as on_common_crawl
-from lm.config import MeshConfig, ModelConfig, RopeScalingConfig, TokenizerConfig
+from lm.config import ModelConfig, RopeScalingConfig
 
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
 LLAMA31_SCALING = RopeScalingConfig(
@@ -59,45 +52,3 @@ def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embedding
         parameter_dtype="float32",
         compute_dtype="bfloat16",
     )
-
-
-def on_fineweb(
-    model: ModelConfig,
-    tokenizer: str,
-    *,
-    tokens: float,
-    batch_tokens: int,
-    learning_rate: float,
-    warmup_steps: int,
-    final_share: float = 0.1,
-    fsdp: int = 1,
-) -> Experiment:
-    """The model trained on FineWeb's pages, which configs/fineweb.py prepares, with a published `tokenizer`.
-
-    `tokens` in all and `batch_tokens` a step; `final_share` of the peak learning rate is left at the end; parameters
-    are cut over `fsdp` devices. Give the pages (--pages.tables of a published FineWeb, or more files of the crawl): the
-    ten files that the config fetches hold about a thousandth of what the largest of these want.
-    """
-    base = on_common_crawl()
-    steps = round(tokens / batch_tokens)
-    optimizer = dataclasses.replace(
-        base.train.optimizer,
-        learning_rate=learning_rate,
-        final_learning_rate=learning_rate * final_share,
-        warmup_steps=warmup_steps,
-    )
-    train = dataclasses.replace(
-        base.train,
-        steps=steps,
-        batch_size=batch_tokens // model.context_length,
-        optimizer=optimizer,
-        mesh=MeshConfig(fsdp=fsdp),
-        loss_parts=8,
-    )
-    shards = dataclasses.replace(
-        base.shards, record_length=8192, token_dtype="uint16" if model.vocabulary_size <= 2**16 else "uint32"
-    )
-    vocabulary = TokenizerConfig(
-        vocabulary_size=model.vocabulary_size, split_pattern="gpt2", train_characters=500_000_000, load=tokenizer
-    )
-    return dataclasses.replace(base, tokenizer=vocabulary, shards=shards, model=model, train=train)

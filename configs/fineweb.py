@@ -10,8 +10,11 @@ others have made, give its files and leave the filters out:
 On one machine it is the data that this config is for; the model is GPT-2 with 124 M parameters (Radford et al. 2019).
 """
 
+import dataclasses
+
 from configs import fineweb_recipe as recipe
 from configs.experiment import Experiment
+from configs.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import (
     EvaluateConfig,
@@ -22,9 +25,6 @@ from lm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-
-VOCABULARY = 50_257
-CONTEXT = 1024
 
 
 def get_config() -> Experiment:
@@ -53,28 +53,12 @@ def get_config() -> Experiment:
             personal_data=recipe.PERSONAL_DATA,
             workers=2,
         ),
-        tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
+        tokenizer=TokenizerConfig(vocabulary_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
         shards=ShardsConfig(
             record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005, workers=2
         ),
-        model=ModelConfig(
-            vocabulary_size=50_304,  # rounded up to a multiple of 128
-            context_length=CONTEXT,
-            layers=12,
-            width=768,
-            heads=12,
-            kv_heads=12,
-            mlp_width=3072,
-            norm="layernorm",
-            position="learned",
-            mlp="gelu",
-            tie_embeddings=True,
-            rope_theta=10_000.0,
-            norm_epsilon=1e-5,
-            initial_std=0.02,
-            parameter_dtype="float32",
-            compute_dtype="bfloat16",
-        ),
+        # The vocabulary is rounded up to a multiple of 128.
+        model=dataclasses.replace(gpt2(layers=12, width=768, heads=12), vocabulary_size=50_304),
         train=TrainConfig(
             steps=19_073,  # 10 B tokens
             batch_size=512,
@@ -106,3 +90,45 @@ def get_config() -> Experiment:
             prompts=("The history of", "The best way to", "In 1969"), temperatures=(0.5, 0.9), tokens=256, seed=0
         ),
     )
+
+
+def on_fineweb(
+    model: ModelConfig,
+    tokenizer: str,
+    *,
+    tokens: float,
+    batch_tokens: int,
+    learning_rate: float,
+    warmup_steps: int,
+    final_share: float = 0.1,
+    fsdp: int = 1,
+) -> Experiment:
+    """Another model on the same pages, with a published `tokenizer`.
+
+    `tokens` in all and `batch_tokens` a step; `final_share` of the peak learning rate is left at the end; parameters
+    are cut over `fsdp` devices. Give the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
+    files are read many times over before so many tokens are seen.
+    """
+    base = get_config()
+    steps = round(tokens / batch_tokens)
+    optimizer = dataclasses.replace(
+        base.train.optimizer,
+        learning_rate=learning_rate,
+        final_learning_rate=learning_rate * final_share,
+        warmup_steps=warmup_steps,
+    )
+    train = dataclasses.replace(
+        base.train,
+        steps=steps,
+        batch_size=batch_tokens // model.context_length,
+        optimizer=optimizer,
+        mesh=MeshConfig(fsdp=fsdp),
+        loss_parts=8,
+    )
+    shards = dataclasses.replace(
+        base.shards, record_length=8192, token_dtype="uint16" if model.vocabulary_size <= 2**16 else "uint32"
+    )
+    vocabulary = TokenizerConfig(
+        vocabulary_size=model.vocabulary_size, split_pattern="gpt2", train_characters=500_000_000, load=tokenizer
+    )
+    return dataclasses.replace(base, tokenizer=vocabulary, shards=shards, model=model, train=train)

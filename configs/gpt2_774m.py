@@ -7,7 +7,8 @@ tell for GPT-2.
 """
 
 from configs.experiment import Experiment
-from configs.families import gpt2, on_fineweb
+from configs.families import gpt2
+from configs.fineweb import on_fineweb
 
 
 def get_config() -> Experiment:

@@ -7,7 +7,8 @@ was stretched to 131,072 with a rope_scaling of its own (factor 32).
 """
 
 from configs.experiment import Experiment
-from configs.families import llama3, on_fineweb
+from configs.families import llama3
+from configs.fineweb import on_fineweb
 
 
 def get_config() -> Experiment:

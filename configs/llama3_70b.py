@@ -7,7 +7,8 @@ not tell the batch of this size: it is that of the 405B model at first, 4 millio
 """
 
 from configs.experiment import Experiment
-from configs.families import llama3, on_fineweb
+from configs.families import llama3
+from configs.fineweb import on_fineweb
 
 
 def get_config() -> Experiment:

@@ -1,19 +1,29 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import json
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Generator[IO[bytes]]:
+    """What to write `path` by: it appears, or is replaced, when the block ends well, and never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Writes `data`, text as UTF-8, to `path`, or leaves what was there: never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with appearing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def write_json(path: Path, value: object) -> None:

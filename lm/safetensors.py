@@ -8,7 +8,6 @@ has which tensor. Nothing in a file is run, and nothing is believed before it is
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.errors import InputError
+from lm.files import appearing
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
@@ -179,11 +179,7 @@ def write_file(
     # transformers asks for the format; the spaces align the data to 8 bytes.
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with appearing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in shapes:
             file.write(np.ascontiguousarray(value(name), DTYPES[dtype]).reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

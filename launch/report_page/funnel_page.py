@@ -9,7 +9,8 @@ from launch.report_page import charts
 from launch.report_page.charts import Bar
 from launch.report_page.distributions import columns_of, distribution_chart
 from launch.report_page.explanations import PERSONAL_DATA, REASONS, SIGNALS, STAGES, stage_name
-from launch.report_page.formats import count, decimals, percent, plain, size, value
+from launch.report_page.formats import count, percent, value
+from launch.report_page.templates import fill
 
 HERE = Path(__file__).parent
 REDRAWN = (
@@ -70,23 +71,13 @@ def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterab
 
     `changes` tells, a line each, where thresholds differ from the run's: None on the run's own page.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "count": count, "size": size, "decimals": decimals, "plain": plain, "value": value, "stage": stage_name,
-    }  # fmt: skip
-    html = environment.get_template("funnel.html").render(
+    return fill(
+        HERE / "funnel.html",
         funnel=funnel,
         name=name,
         note=note,
         back=back,
         changes=changes if changes is None else list(changes),
-        style=(HERE / "style.css").read_text(encoding="utf-8"),
-        percent=percent,
         anchor=anchor,
         stages=STAGES,
         sentences=REASONS,
@@ -97,4 +88,3 @@ def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterab
         kept_bytes=funnel.extracted_bytes - sum(reason.text_bytes for reason in funnel.reasons),
         lengths_chart=charts.histogram([(b.low, b.high, b.documents) for b in funnel.lengths], "bytes of text", True),
     )
-    return html.encode("utf-8", "replace").decode()  # a lone surrogate in a text must not stop the report

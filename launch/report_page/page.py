@@ -1,17 +1,15 @@
 """The page itself: the template filled with a run. Texts of the corpus and the model go through jinja2's autoescape."""
 
-import base64
-import hashlib
 import json
 import math
 from pathlib import Path
 
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
-from launch.report_page.explanations import stage_name
-from launch.report_page.formats import compact, count, decimals, percent, plain, seconds, size, value
+from launch.report_page.formats import plain, seconds
 from launch.report_page.funnel_page import anchor, funnel_chart
 from launch.report_page.run_folder import RunFolder
+from launch.report_page.templates import fill
 from launch.stage import flatten
 from lm.report import Sample, Token, cut_into_tokens
 from lm.tokenizer.look import known
@@ -113,25 +111,12 @@ def settings(config: dict) -> dict[str, dict[str, object]]:
 
 def render(run: RunFolder) -> str:
     """The HTML of the report, self-contained: it loads nothing, and its policy lets no script run but its own."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "count": count, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals, "plain": plain,
-        "value": value, "stage": stage_name,
-    }  # fmt: skip
-    script = (HERE / "page.js").read_text(encoding="utf-8")
     rates = dict(run.compression.bits_per_byte)
-    html = environment.get_template("template.html").render(
+    return fill(
+        HERE / "template.html",
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
         run=run,
         rates=rates,
-        style=(HERE / "style.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        percent=percent,
         anchor=anchor,
         funnel_chart=funnel_chart(run.funnel),
         lengths_chart=charts.histogram(
@@ -155,4 +140,3 @@ def render(run: RunFolder) -> str:
         settings=settings(run.config),
         validation={line["step"]: line["validation_loss"] for line in run.curves.validation},
     )
-    return html.encode("utf-8", "replace").decode()  # a lone surrogate in a sample must not stop the report

@@ -1,14 +1,13 @@
 """The page on a tokenizer: one file that loads nothing. Texts go through jinja2's autoescape."""
 
-import base64
-import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.report_page.formats import count, decimals, percent, plain, size
+from launch.report_page.formats import count, plain
 from launch.report_page.run_folder import RunFolder
+from launch.report_page.templates import fill
 from launch.tokenizer_page.corpus import Corpus, read_corpus
 from launch.tokenizer_page.finding import DEFAULT_TEXT, Reading, read_with
 from lm.errors import InputError
@@ -153,17 +152,11 @@ def render(readings: list[Reading], corpora: list[Corpus], back: str = "") -> st
 
     `corpora` holds one for each reading, or none; `back` is the address of the run's report, where there is one.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([HERE, HERE.parent / "report_page"]), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"count": count, "decimals": decimals, "plain": plain, "size": size, "visible": visible}
-    script = (HERE / "look.js").read_text(encoding="utf-8")
-    shared = (HERE.parent / "report_page/style.css").read_text(encoding="utf-8")
     languages = rates_of(LANGUAGES, readings)
-    html = environment.get_template("look.html").render(
+    return fill(
+        HERE / "look.html",
+        style=(HERE / "look.css").read_text(encoding="utf-8"),
+        script=(HERE / "look.js").read_text(encoding="utf-8"),
         readings=readings,
         corpora=corpora,
         back=back,
@@ -172,14 +165,9 @@ def render(readings: list[Reading], corpora: list[Corpus], back: str = "") -> st
         languages=sorted(languages, key=lambda row: row[1][0].tokens if row[1][0] else math.inf),
         kinds=rates_of(KINDS, readings),
         lists=[lists_of(one.tokenizer, corpora[i] if corpora else None) for i, one in enumerate(readings)],
-        percent=percent,
         sentence=SENTENCE,
         shown=SHOWN,
-        style=shared + (HERE / "look.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    return html.encode("utf-8", "replace").decode()  # a lone surrogate in a text must not stop the page
 
 
 def render_run(run: RunFolder, documents: Path, back: str) -> str:

@@ -6,11 +6,12 @@ equally frequent pairs, the one with the smallest (first id, second id). rustbpe
 the outcome depends on the counts alone, so neither threads nor the order of the texts can change it.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import UsageError
-from lm.tokenizer.encoding import BytePairTokenizer, is_panic, numbered, sections
+from lm.tokenizer.encoding import BytePairTokenizer, no_panic, numbered, sections
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 TEXTS_AT_ONCE = 256  # held in memory by rustbpe while it counts pieces; changes nothing else
@@ -53,12 +54,8 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
     check_pattern(pattern, "tokenizer.split_pattern")
     training = TrainingText(texts, config.train_characters)
     trainer = rustbpe.Tokenizer()  # ty: ignore[missing-attribute]
-    try:
+    with no_panic(f"tokenizer.split_pattern is {pattern!r}, which fails on the texts"):
         trainer.train_from_iterator(iter(training), mergeable, TEXTS_AT_ONCE, pattern)
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise UsageError(f"tokenizer.split_pattern is {pattern!r}, which fails on the texts: {error}.") from None
     tokens = tuple(bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]))
     if len(tokens) < mergeable:
         training.check(config)
@@ -82,22 +79,23 @@ def check_pattern(pattern: str, what: str) -> None:
     bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     names = f"Give one of {', '.join(SPLIT_PATTERNS)}, or an expression"
     try:
-        left_out = [c for c in map(chr, range(0x80)) if bytes_alone._encoding.encode_ordinary(c) != [ord(c)]]
-        for first in range(0x80, 0x110000, 0x80):
-            characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]
-            probe = "".join(f"a{c}b {c}1{c}\n{c}" for c in characters)
-            if len(bytes_alone._encoding.encode_ordinary(probe)) < len(probe.encode()):
-                left_out += [c for c in characters if not bytes_alone._encoding.encode_ordinary(c)] or characters
-            if len(left_out) >= 8:
-                break
+        with no_panic(f"{what} is {pattern!r}, by which no text is cut. {names}"):
+            left_out = list(itertools.islice(left_out_by(bytes_alone), 8))
     except ValueError as error:
         raise UsageError(f"{what} is {pattern!r}, which is no expression: {error}. {names}.") from error
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise UsageError(f"{what} is {pattern!r}, by which no text is cut: {error}. {names}.") from None
     if left_out:
         raise UsageError(
-            f"{what} is {pattern!r}, which leaves out {' '.join(map(repr, left_out[:8]))}: no token would stand for "
+            f"{what} is {pattern!r}, which leaves out {' '.join(map(repr, left_out))}: no token would stand for "
             f"it. {names} that ends with an alternative for all the rest, as |\\s+|."
         )
+
+
+def left_out_by(bytes_alone: BytePairTokenizer) -> Iterator[str]:
+    """The characters that a split pattern leaves out, alone or beside a letter, a number and white space."""
+    encode = bytes_alone._encoding.encode_ordinary
+    for first in range(0, 0x110000, 0x80):
+        characters = [chr(c) for c in range(first, first + 0x80) if not 0xD800 <= c < 0xE000]
+        probe = "".join(f"a{c}b {c}1{c}\n{c}" for c in characters)
+        alone = [c for c in characters if first == 0 and encode(c) != [ord(c)]]
+        if alone or len(encode(probe)) < len(probe.encode()):
+            yield from alone or [c for c in characters if not encode(c)] or characters

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -40,9 +40,16 @@ def sections(text: str) -> Iterator[str]:
     yield text[start:] if start else text
 
 
-def is_panic(error: BaseException) -> bool:
-    """Whether it is what Rust's libraries raise where they were not made for what they got: no Exception to Python."""
-    return type(error).__name__ == "PanicException"
+@contextlib.contextmanager
+def no_panic(told: str) -> Generator[None]:
+    """Raises UsageError, which tells `told`, where Rust's libraries panic: where they were not made for what they got.
+    That is no Exception to Python."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UsageError(f"{told} ({error})") from None
 
 
 def numbered(tokens: Collection[bytes], names: Iterable[str]) -> dict[str, int]:
@@ -171,12 +178,8 @@ class BytePairTokenizer(Tokenizer):
 
     def _encode_checked(self, text: str) -> list[int]:
         """`encode` by a pattern of one's own. Raises UsageError where it does not cut the text into pieces."""
-        try:
+        with no_panic(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…"):
             ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            raise UsageError(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…") from None
         lost = len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids)
         if lost:
             raise UsageError(

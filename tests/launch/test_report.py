@@ -13,7 +13,8 @@ import pytest
 from configs.experiment import load_config
 from launch import report
 from launch.report_page import charts
-from launch.report_page.page import compact, percent, plain, render, seconds, size
+from launch.report_page.formats import compact, percent, plain, seconds, size
+from launch.report_page.page import render
 from launch.report_page.run_folder import read_run, summarize
 from lm.errors import InputError
 from tests.launch.run_folder import REPOSITORY, Rejection, make_document, write_run
