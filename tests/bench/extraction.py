@@ -7,13 +7,18 @@ OUT.jsonl has one {"url", "text"} a line. Prints one JSON line: engine, pages, p
 character sets and parsing included; the median of --repeats passes), and how many pages gave no text, by reason.
 Without arguments it reads the article pages of ../shared, where they exist, with each engine. An engine that is safe
 for smaller pages only narrows the recipe's limits.
+
+Where datatrove's environment lies in $PEERS_DIR (../shared/bench/peers.sh), a last line tells of its own step on the
+same file, by the CPU time of all its processes, with a limit of 30 s a page; its texts go to OUT.jsonl.datatrove.
 """
 
 import argparse
 import collections
 import dataclasses
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +30,30 @@ from data_prep.documents import WebPage
 from data_prep.extract import extract_text
 from data_prep.warc import read_pages
 
+PEERS = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser()
+DATATROVE = """
+import json, pathlib, resource, statistics, sys
+from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.readers import WarcReader
+
+def seconds():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+path = pathlib.Path(sys.argv[1]).resolve()
+taken = []
+for _ in range(int(sys.argv[3])):
+    pages = list(WarcReader(str(path.parent), glob_pattern=path.name).run())
+    start = seconds()
+    texts = list(Trafilatura(favour_precision=True, timeout=30).run(pages))
+    taken.append(seconds() - start)
+if sys.argv[2]:
+    rows = [json.dumps({"url": text.metadata.get("url"), "text": text.text}) for text in texts]
+    pathlib.Path(sys.argv[2]).write_text("".join(f"{row}\\n" for row in rows))
+rate = len(pages) / statistics.median(taken)
+row = {"peer": "datatrove", "pages": len(pages), "texts": len(texts)}
+print(json.dumps(row | {"pages_per_cpu_second": round(rate, 1)}))
+"""
 PAGES = Path(__file__).parents[2] / "../shared/data/extraction/aeb.warc.gz"
 
 
@@ -81,6 +110,11 @@ def main() -> None:
                 for page, text in zip(pages, texts, strict=True):
                     out.write(json.dumps({"url": page.url, "text": text}) + "\n")
         print(json.dumps(row))
+    if (python := PEERS / "datatrove/bin/python").exists():
+        texts_out = f"{arguments.out}.datatrove" if arguments.out else ""
+        command = [str(python), "-c", DATATROVE, str(path), texts_out, str(arguments.repeats)]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        print(told.splitlines()[-1])
 
 
 if __name__ == "__main__":
