@@ -10,15 +10,8 @@ from configs import fineweb_recipe as recipe
 from configs.demo_pages import PACKAGES
 from configs.experiment import Experiment
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import (
-    EvaluateConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    SampleConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.model.config import ModelConfig
 
 VOCABULARY = 8192
 CONTEXT = 256

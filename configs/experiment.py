@@ -9,9 +9,10 @@ from pathlib import Path
 import tyro
 
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError
 from lm.fields import Config
+from lm.model.config import ModelConfig
 
 TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
 

@@ -1,6 +1,6 @@
 """The shapes of GPT-2 and Llama 3: what each family shares. What tells one size from another stands in its config."""
 
-from lm.config import ModelConfig, RopeScalingConfig
+from lm.model.config import ModelConfig, RopeScalingConfig
 
 GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
 LLAMA31_SCALING = RopeScalingConfig(

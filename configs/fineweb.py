@@ -16,15 +16,8 @@ from configs import fineweb_recipe as recipe
 from configs.experiment import Experiment
 from configs.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import (
-    EvaluateConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    SampleConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.model.config import ModelConfig
 
 
 def get_config() -> Experiment:

@@ -14,8 +14,8 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from lm.config import ModelConfig
 from lm.errors import InputError
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.sharding import is_parameter
 from lm.train_state import TrainState

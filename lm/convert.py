@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.checkpoint import named_leaves
-from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.files import write_json
+from lm.model.config import ModelConfig, RopeScalingConfig
 from lm.model.transformer import Transformer
 from lm.safetensors import FILE, Tensor, read_folder, read_json_object, write_file
 

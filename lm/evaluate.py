@@ -19,9 +19,10 @@ import zstandard
 from jaxtyping import Array, Float
 
 from lm.batches import Batch, document_stream, host_batch
-from lm.config import EvaluateConfig, ModelConfig
+from lm.config import EvaluateConfig
 from lm.loss import cross_entropy
 from lm.metrics import LiveLine
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.tokenizer.encoding import Tokenizer
 

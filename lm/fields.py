@@ -41,3 +41,10 @@ def within(config: Config, path: str, low: int, high: int | float, *names: str) 
             if not low <= one <= high or math.isinf(one):
                 bounds = f"at least {low}, and finite" if math.isinf(high) else f"from {low} to {high}"
                 raise UsageError(f"{path}.{name} is {one}; it must be {bounds}.")
+
+
+def positive(config: Config, path: str, *names: str) -> None:
+    """Raises UsageError unless every named field is above 0 and finite."""
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0.")

@@ -2,7 +2,7 @@
 
 import jax
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 
 

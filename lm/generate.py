@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lm.config import ModelConfig
 from lm.errors import UsageError
+from lm.model.config import ModelConfig
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer
 from lm.tokenizer.encoding import Tokenizer

@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lm.config import MeshConfig, ModelConfig
+from lm.config import MeshConfig
 from lm.errors import UsageError
+from lm.model.config import ModelConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
 

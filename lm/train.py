@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from lm.batches import Batch, BatchSource
 from lm.checkpoint import Checkpoints
-from lm.config import ModelConfig, TrainConfig
+from lm.config import TrainConfig
 from lm.errors import InputError, UsageError
 from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
 from lm.files import write_json
 from lm.flops import count_parameters
 from lm.generate import check_prompt, sample_texts
 from lm.metrics import LiveLine, MetricsLog, duration, for_terminal
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
 from lm.schedule import learning_rate

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.sharding import shardings
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.model.kv_cache import LayerCache
 from lm.model.layers import Linear, rotate
 

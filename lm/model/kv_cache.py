@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 
 class LayerCache(NamedTuple):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.config import ModelConfig
 from lm.model.attention import Attention, causal_within_documents
+from lm.model.config import ModelConfig
 from lm.model.kv_cache import LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, parameter
 

@@ -17,10 +17,10 @@ import pytest
 
 from configs.experiment import parse_command
 from lm.checkpoint import named_leaves, replace_leaves
-from lm.config import RopeScalingConfig
 from lm.convert import load_hugging_face, model_config_of, stored_tensors, write_hugging_face
 from lm.errors import InputError, UsageError
 from lm.loss import cross_entropy
+from lm.model.config import RopeScalingConfig
 from lm.model.layers import rotary_frequencies
 from lm.model.transformer import Transformer
 from lm.safetensors import read_folder
@@ -309,7 +309,7 @@ def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
     assert parse_command("x", "", [str(demo), "--model.layers", "3"])[0].model.rope_scaling is None
     path = tmp_path / "scaled.py"
     path.write_text(
-        "import dataclasses\nimport configs.demo\nfrom lm.config import RopeScalingConfig\n\n\ndef get_config():\n"
+        "import dataclasses\nimport configs.demo\nfrom lm.config import RopeScalingConfig\n\n\ndef get_config:\n"
         f"    demo = configs.demo.get_config()\n    scaling = {LLAMA31!r}\n"
         "    return dataclasses.replace(demo, model=dataclasses.replace(demo.model, rope_scaling=scaling))\n"
     )

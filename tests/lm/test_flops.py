@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from lm.config import ModelConfig
 from lm.flops import count_parameters
+from lm.model.config import ModelConfig
 from tests.lm.model_configs import GPT2, LLAMA
 
 
