@@ -50,6 +50,7 @@ def get_config() -> Experiment:
             norm="rmsnorm",
             position="rope",
             mlp="swiglu",
+            biases=False,
             tie_embeddings=True,
             rope_theta=10_000.0,
             norm_epsilon=1e-5,

@@ -71,8 +71,26 @@ class TokenizerConfig(Config):
 
 
 @dataclass(frozen=True)
+class MuonConfig(Config):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the linear maps within blocks."""
+
+    learning_rate: float
+    """Peak learning rate of these; it rises and falls as the other does. An update has a spectral norm of about 1."""
+    momentum: float
+    """Decay of the momentum, which is Nesterov's."""
+    newton_schulz_steps: int
+    """Iterations that make an update orthogonal; the published Muon has 5."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive(self, "train.optimizer.muon", "learning_rate", "newton_schulz_steps")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"train.optimizer.muon.momentum is {self.momentum}; it must be at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig(Config):
-    """AdamW (arXiv:1711.05101) with linear warm-up and cosine decay; weight decay on matrices only."""
+    """How gradients become updates; weight decay is decoupled and on matrices only."""
 
     learning_rate: float
     """Peak learning rate, reached at the end of the warm-up."""
@@ -83,13 +101,23 @@ class OptimizerConfig(Config):
     beta1: float
     """Decay of the first moment."""
     beta2: float
-    """Decay of the second moment."""
+    """Decay of the second moment; Adafactor has a schedule of its own."""
     epsilon: float
-    """Added to the root of the second moment."""
+    """Added to the root of AdamW's second moment."""
     weight_decay: float
     """Decoupled weight decay of matrices, times the learning rate."""
     clip_norm: float
     """Gradients with a larger global norm are scaled down to it."""
+    rule: Literal["adamw", "adafactor", "lion"] = "adamw"
+    """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take next to no memory, or Lion
+    (arXiv:2302.06675), which keeps one moment and wants a learning rate some 5 times smaller."""
+    muon: MuonConfig | None = None
+    """Muon for the linear maps within blocks, beside the rule for all else; None for the rule alone."""
+    schedule: Literal["cosine", "linear", "warmup_stable_decay"] = "cosine"
+    """How the rate falls behind the warm-up: as a cosine (arXiv:1608.03983), in a line, or not at all until the last
+    decay_steps steps, and then in a line (arXiv:2404.06395)."""
+    decay_steps: int = 0
+    """Steps of the decay at the end; of warmup_stable_decay alone."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,22 +128,29 @@ class OptimizerConfig(Config):
         for name in ("final_learning_rate", "warmup_steps", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more.")
+        if (self.decay_steps > 0) != (self.schedule == "warmup_stable_decay") or self.decay_steps < 0:
+            raise UsageError(
+                f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it is above 0 with "
+                "warmup_stable_decay, and 0 with any other."
+            )
 
 
 @dataclass(frozen=True)
 class MeshConfig(Config):
-    """How devices share the work; those that fsdp and tensor leave over share the batch. The defaults suit one
+    """How devices share the work; those that the other axes leave over share the batch. The defaults suit one
     machine."""
 
     fsdp: int = 1
     """Devices over which each parameter and its optimizer state are cut (ZeRO-3, arXiv:1910.02054)."""
     tensor: int = 1
     """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
+    context: int = 1
+    """Devices over which each sequence is cut: for contexts whose activations one device cannot hold. Keys and values
+    are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
 
     def __post_init__(self):
         super().__post_init__()
-        if self.fsdp < 1 or self.tensor < 1:
-            raise UsageError(f"train.mesh: fsdp = {self.fsdp} and tensor = {self.tensor} must be at least 1.")
+        positive(self, "train.mesh", "fsdp", "tensor", "context")
 
 
 @dataclass(frozen=True)
@@ -152,15 +187,42 @@ class TrainConfig(Config):
     vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
     loader_threads: int = incidental()
     """Threads that read and decode records."""
+    micro_batches: int = incidental(default=1)
+    """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
+    accumulation); a divisor of batch_size: the memory of one part is enough."""
+    remat: Literal["none", "products", "block"] = incidental(default="none")
+    """What of a block is computed again in the backward pass to save memory: nothing, all but the results of linear
+    maps, or the whole block (arXiv:1604.06174)."""
+    z_loss: float = 0.0
+    """Weight of logsumexp(logits)**2 beside the loss (PaLM, arXiv:2204.02311: 1e-4); 0 leaves it out. The losses that
+    are told are without it."""
+    dropout: float = 0.0
+    """Share of values set to 0 behind the embedding, each attention and each MLP (arXiv:1207.0580)."""
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
-                     "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads"):  # fmt: skip
+                     "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads",
+                     "micro_batches"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
+        if self.batch_size % self.micro_batches:
+            raise UsageError(
+                f"train.micro_batches = {self.micro_batches} does not divide train.batch_size = {self.batch_size}. "
+                "Choose one of its divisors."
+            )
+        if not 0 <= self.dropout < 1 or not 0 <= self.z_loss < math.inf:
+            raise UsageError(
+                f"train.dropout = {self.dropout} must be at least 0 and below 1, and train.z_loss = {self.z_loss} 0 or "
+                "more."
+            )
+        if self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
+            raise UsageError(
+                f"train.optimizer: warmup_steps = {self.optimizer.warmup_steps} and decay_steps = "
+                f"{self.optimizer.decay_steps} are more than train.steps = {self.steps}. Shorten them, or train longer."
+            )
         if self.optimizer.warmup_steps >= self.steps:
             raise UsageError(
                 f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "

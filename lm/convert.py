@@ -231,7 +231,8 @@ def gpt2_fields(settings: Settings) -> dict[str, Any]:
     settings.require("add_cross_attention", (False,), False)
     width, heads = settings.read("n_embd", int), settings.read("n_head", int)
     return {
-        "norm": "layernorm", "position": "learned", "mlp": "gelu", "width": width, "heads": heads, "kv_heads": heads,
+        "norm": "layernorm", "position": "learned", "mlp": "gelu", "biases": True, "width": width, "heads": heads,
+        "kv_heads": heads,
         "context_length": settings.read("n_positions", int), "layers": settings.read("n_layer", int),
         "mlp_width": settings.read("n_inner", int, 4 * width),
         "tie_embeddings": settings.read("tie_word_embeddings", bool, True), "rope_theta": 10_000.0,
@@ -253,7 +254,7 @@ def llama_fields(settings: Settings) -> dict[str, Any]:
         )
     theta, scaling = rope_of(settings)
     return {
-        "norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "width": width, "heads": heads,
+        "norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "biases": False, "width": width, "heads": heads,
         "kv_heads": settings.read("num_key_value_heads", int, heads),
         "context_length": settings.read("max_position_embeddings", int),
         "layers": settings.read("num_hidden_layers", int), "mlp_width": settings.read("intermediate_size", int),
@@ -293,22 +294,29 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
 def config_json(config: ModelConfig) -> dict[str, Any]:
     """What transformers needs to make the same model: what `model_config_of` reads, the other way round. Raises
     UsageError for a model that is neither GPT-2 nor Llama."""
-    kind = (config.norm, config.position, config.mlp)
+    kind = (config.norm, config.position, config.mlp, config.biases)
+    for name in ("qk_norm", "logit_softcap", "scan_layers"):
+        if getattr(config, name):
+            raise UsageError(
+                f"model.{name} = {getattr(config, name)} has no counterpart in {' or '.join(FAMILIES)}: such a model "
+                "cannot be written in their format."
+            )
     shared = {
         "vocab_size": config.vocabulary_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
         "tie_word_embeddings": config.tie_embeddings,
     }  # fmt: skip
-    if kind == ("layernorm", "learned", "gelu") and config.heads == config.kv_heads:
+    if kind == ("layernorm", "learned", "gelu", True) and config.heads == config.kv_heads:
         return {
             "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
             "n_positions": config.context_length, "n_embd": config.width, "n_layer": config.layers,
             "n_head": config.heads, "n_inner": config.mlp_width, "layer_norm_epsilon": config.norm_epsilon, **shared,
         }  # fmt: skip
-    if kind != ("rmsnorm", "rope", "swiglu"):
+    if kind != ("rmsnorm", "rope", "swiglu", False):
         raise UsageError(
-            f"model.norm = {config.norm}, position = {config.position}, mlp = {config.mlp} with {config.heads} heads "
-            f"and {config.kv_heads} kv_heads has no counterpart in {' or '.join(FAMILIES)}. These alone have one: "
-            "layernorm, learned, gelu and as many kv_heads as heads; or rmsnorm, rope, swiglu."
+            f"model.norm = {config.norm}, position = {config.position}, mlp = {config.mlp}, biases = {config.biases} "
+            f"with {config.heads} heads and {config.kv_heads} kv_heads has no counterpart in {' or '.join(FAMILIES)}. "
+            "These alone have one: layernorm, learned, gelu, biases and as many kv_heads as heads; or rmsnorm, rope, "
+            "swiglu and no biases."
         )
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:

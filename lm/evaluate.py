@@ -20,21 +20,22 @@ from jaxtyping import Array, Float
 
 from lm.batches import Batch, document_stream, host_batch
 from lm.config import EvaluateConfig
-from lm.loss import cross_entropy
+from lm.loss import token_losses
 from lm.metrics import LiveLine
 from lm.model.config import ModelConfig
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, row_positions
 from lm.tokenizer.encoding import Tokenizer
 
 
 def compile_token_losses() -> Callable[[Transformer, Batch], Float[Array, "B T"]]:
     """A jitted (model, batch) -> -log p of every target in nats, 0 where its weight is 0."""
 
-    def token_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-        logits_BTV = model(batch.inputs_BT, batch.segment_ids_BT)
-        return cross_entropy(logits_BTV, batch.targets_BT) * batch.weights_BT
+    def losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
+        x_BTD = model.hidden(model.embed(batch.inputs_BT, row_positions(batch.inputs_BT)), batch.segment_ids_BT)
+        table_VD = model.output_table()
+        return token_losses(x_BTD, table_VD, batch.targets_BT, model.logit_softcap) * batch.weights_BT
 
-    return jax.jit(token_losses)
+    return jax.jit(losses)
 
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
@@ -93,11 +94,11 @@ def evaluate(
     bytes."""
     tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
     segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
-    token_losses, line = compile_token_losses(), LiveLine()
+    losses, line = compile_token_losses(), LiveLine()
     nats = scored = 0.0
     arguments = (model_config.context_length, config.stride, config.batch_size)
     for batch in strided_windows(tokens_N, segments_N, *arguments):
-        nats += float(np.sum(np.asarray(token_losses(model, batch)), dtype=np.float64))
+        nats += float(np.sum(np.asarray(losses(model, batch)), dtype=np.float64))
         scored += float(np.sum(batch.weights_BT))
         line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
     line.end()

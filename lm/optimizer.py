@@ -1,27 +1,94 @@
-"""The optimizer of a run."""
+"""The optimizer of a run: clipping, then one rule for all parameters, or Muon for the matrices and the rule for the
+rest."""
+
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from lm.config import OptimizerConfig
+from lm.config import MuonConfig, OptimizerConfig
 from lm.schedule import learning_rate
+from lm.sharding import is_parameter
+
+TABLES = ("vocabulary", "position")
+"""Axes of a matrix whose rows are looked up one by one, or compared with: to Muon it is not a linear map."""
 
 
-def matrices(parameters: object) -> object:
-    """True for every parameter with two axes or more: those get weight decay; norms' scales and biases do not."""
-    return jax.tree.map(lambda parameter: parameter.ndim >= 2, parameters)
+def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
+    """A tree like `parameters` with `value` of each one's logical axes, the stack of layers left out."""
+
+    def of(node: Any) -> Any:
+        # Under optax a tree may have other things in a parameter's place, such as nothing where it is masked out.
+        axes = node.get_metadata()["axes"] if is_parameter(node) else ()
+        plain = tuple(axis for axis in axes if axis != "layers")
+        return jax.tree.map(lambda _: value(plain), node)
+
+    return jax.tree.map(of, parameters, is_leaf=is_parameter)
+
+
+def decayed(parameters: object) -> Any:
+    """True for every matrix, embeddings among them: norms' scales and biases get no weight decay."""
+    return by_axes(parameters, lambda axes: len(axes) >= 2)
+
+
+def kinds(parameters: object) -> Any:
+    """ "muon" for the weights of linear maps within blocks, "rule" for embeddings, the output projection, positions,
+    scales and biases."""
+    return by_axes(parameters, lambda axes: "muon" if len(axes) == 2 and not set(axes) & set(TABLES) else "rule")
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (arXiv:1711.05101)."""
+    """Clipping by global norm, then the config's rules, each with decoupled weight decay and the schedule."""
+    rate = learning_rate(config, steps)
+    rule = optax.chain(
+        *RULES[config.rule](config),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(rate),
+    )
+    if config.muon is not None:
+        muon = muon_chain(config.muon, config.weight_decay, rate, config.learning_rate)
+        rule = optax.multi_transform({"muon": muon, "rule": rule}, kinds)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:1711.05101"""
+    return [optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)]
+
+
+def adafactor(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:1804.04235: the second moment of a matrix as a row and a column, its decay rising to 1 with the steps, and
+    updates of a root mean square of at most 1. beta1 = 0 saves the first moment too."""
+    momentum = [optax.ema(config.beta1, debias=False)] if config.beta1 else []
+    return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
+
+
+def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:2302.06675: the sign of the momentum."""
+    return [optax.scale_by_lion(config.beta1, config.beta2)]
+
+
+RULES = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
+
+
+def muon_chain(
+    config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
+) -> optax.GradientTransformation:
+    """Momentum, made orthogonal by Newton and Schulz (Jordan et al. 2024: Muon); updates of a matrix that is wider out
+    than in are sqrt(out / in) times as large. Its rate goes the way of the others', to its own peak."""
+
+    def dimensions(tree: object) -> Any:
+        """Of every leaf that is there: the last two axes are in and out, one before them would be the layers."""
+        return jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), tree)
+
+    def widened(updates: Any, _: object = None) -> Any:
+        return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)
+
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=matrices,
-        ),
+        scale_by_muon(beta=config.momentum, ns_steps=config.newton_schulz_steps, weight_dimension_numbers=dimensions),
+        optax.stateless(widened),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(lambda step: config.learning_rate / peak * cast(Any, rate(step))),
     )

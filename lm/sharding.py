@@ -13,7 +13,7 @@ from lm.config import MeshConfig
 from lm.errors import UsageError
 from lm.model.config import ModelConfig
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 RULES: dict[str, str | None] = {
     "vocabulary": "tensor",
@@ -22,29 +22,33 @@ RULES: dict[str, str | None] = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "position": None,
+    "layers": None,
 }
-BATCH = PartitionSpec(("data", "fsdp"))  # sequences are cut over every device that does not hold part of a layer
+BATCH = PartitionSpec(("data", "fsdp"), "context")  # over every device that does not hold part of a layer
 
 
 def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """A ("data", "fsdp", "tensor") mesh over all devices; what fsdp and tensor leave over is data.
+    """A mesh of MESH_AXES over all devices; what fsdp, context and tensor leave over is data.
 
     Raises UsageError when the devices, the model or the batch cannot be divided that way.
     """
     devices = jax.devices() if devices is None else devices
-    inner = config.fsdp * config.tensor
+    inner = config.fsdp * config.context * config.tensor
     if len(devices) % inner:
         raise UsageError(
-            f"train.mesh: fsdp = {config.fsdp} times tensor = {config.tensor} does not divide the {len(devices)} "
-            f"devices ({devices[0].device_kind}). Choose factors of {len(devices)}."
+            f"train.mesh: fsdp = {config.fsdp} times context = {config.context} times tensor = {config.tensor} does "
+            f"not divide the {len(devices)} devices ({devices[0].device_kind}). Choose factors of {len(devices)}."
         )
-    sizes = {"data": len(devices) // inner, "fsdp": config.fsdp, "tensor": config.tensor}
+    sizes = {
+        "data": len(devices) // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,
+    }  # fmt: skip
     for field, axis in (
         ("vocabulary_size", "tensor"),
         ("heads", "tensor"),
         ("kv_heads", "tensor"),
         ("mlp_width", "tensor"),
         ("width", "fsdp"),
+        ("context_length", "context"),
     ):
         if getattr(model, field) % sizes[axis]:
             raise UsageError(
@@ -73,7 +77,9 @@ def shardings(tree: object, mesh: Mesh) -> object:
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
         spec = PartitionSpec(*(RULES[axis] for axis in axes))
-        return jax.tree.map(lambda _: NamedSharding(mesh, spec), node)
+        # Adafactor's rows and columns have another rank than the parameter, and are small.
+        fits = lambda leaf: spec if leaf.ndim == len(axes) else PartitionSpec()
+        return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
 
     return jax.tree.map(of, tree, is_leaf=is_parameter)
 

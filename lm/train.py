@@ -53,7 +53,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     mesh = make_mesh(config.mesh, model_config, config.batch_size)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model_config, optimizer, mesh)
-    step_function = compile_step(optimizer, abstract, mesh, config.loss_parts)
+    step_function = compile_step(optimizer, abstract, mesh, config)
     rate = learning_rate(config.optimizer, config.steps)
     tokens_per_step = config.batch_size * model_config.context_length
     parameters = count_parameters(model_config)

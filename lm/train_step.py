@@ -1,5 +1,6 @@
 """The heart: one update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
+import functools
 from collections.abc import Callable
 from typing import cast
 
@@ -9,43 +10,80 @@ import optax
 from jax.sharding import Mesh
 
 from lm.batches import Batch
+from lm.config import TrainConfig
 from lm.loss import summed_cross_entropy
-from lm.model.transformer import Transformer, row_positions
+from lm.model.transformer import Dropout, Transformer, row_positions
 from lm.sharding import batch_sharding, shardings
 from lm.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
+DROPOUT = 1  # the stream of random numbers apart from that of the samples, which fold in the step alone
 
 
-def mean_loss(model: Transformer, batch: Batch, loss_parts: int = 1) -> jax.Array:
-    """Mean next-token loss of a batch in nats, over its real tokens; 0 where there is none.
+def loss_terms(
+    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(what to descend, the loss to tell) of a batch in nats, the sum over tokens times weights (lm/loss.py)."""
+    x_BTD = model.embed(batch.inputs_BT, row_positions(batch.inputs_BT))
+    x_BTD = model.hidden(x_BTD, batch.segment_ids_BT, config.remat, dropout)
+    return summed_cross_entropy(
+        x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_parts, model.logit_softcap,
+        config.z_loss,
+    )  # fmt: skip
 
-    The logits of so many parts of the sequence exist one after the other (lm/loss.py).
-    """
-    x_BTD = model.hidden(model.embed(batch.inputs_BT, row_positions(batch.inputs_BT)), batch.segment_ids_BT)
-    total = summed_cross_entropy(x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, loss_parts)
-    return total / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
+
+def loss_and_gradients(
+    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+) -> tuple[jax.Array, Transformer]:
+    """Mean next-token loss of a batch in nats over its real tokens, 0 where there is none, and the gradients of what is
+    descended: in the parameters' type from one micro-batch, in float32 from several."""
+    # Divided before and not behind: the sums over micro-batches are means then, and gradients need no other pass.
+    weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
+    batch = batch._replace(weights_BT=weights_BT)
+    differentiate = jax.value_and_grad(loss_terms, has_aux=True)
+    if config.micro_batches == 1:
+        (_, loss), gradients = differentiate(model, batch, config, dropout)
+        return loss, gradients
+
+    def add(totals, part):
+        number, micro_batch = part
+        (_, loss), gradients = differentiate(model, micro_batch, config, dropout and dropout.at(number))
+        return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
+    parts = (jnp.arange(config.micro_batches), micro_batches(batch, config.micro_batches))
+    (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
+    return loss, gradients
+
+
+def micro_batches(batch: Batch, count: int) -> Batch:
+    """Arrays (count, B / count, T). Each takes every count-th row, so that every device has its share of each."""
+    return jax.tree.map(lambda x_BT: x_BT.reshape(-1, count, *x_BT.shape[1:]).swapaxes(0, 1), batch)
 
 
 def update(
-    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, loss_parts: int = 1
+    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, Metrics]:
     """One step of gradient descent; metrics are those of the parameters before it."""
-    loss, gradients = jax.value_and_grad(mean_loss)(state.model, batch, loss_parts)
+    dropout = None
+    if config.dropout:
+        stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
+        dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout)
+    loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
     parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
-    changes, optimizer_state = optimizer.update(gradients, state.optimizer_state, parameters)
+    changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     model = cast(Transformer, optax.apply_updates(parameters, changes))
     metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, model, optimizer_state), metrics
 
 
 def compile_step(
-    optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, loss_parts: int = 1
+    optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """`update`, jitted over the mesh; the old state's memory is given to the new one."""
     state_shardings = shardings(state, mesh)
     return jax.jit(
-        lambda state, batch: update(state, batch, optimizer, loss_parts),
+        functools.partial(update, optimizer=optimizer, config=config),
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, None),
         donate_argnums=0,

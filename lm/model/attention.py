@@ -10,8 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from lm.model.config import ModelConfig
-from lm.model.kv_cache import LayerCache
-from lm.model.layers import Linear, rotate
+from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
 
 
 def attend(
@@ -44,45 +43,66 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
         keys = jax.random.split(key, 4)
-        bias = config.position == "learned"  # GPT-2's projections carry biases, Llama's do not
         inner, inner_kv = config.heads * config.head_width, config.kv_heads * config.head_width
-        std = config.initial_std
+        std, bias = config.initial_std, config.biases
         self.query = Linear(config, keys[0], (config.width, inner), ("width", "heads"), std=std, bias=bias)
         self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
+        self.query_share, self.key_share, self.value_share = (shift_share(config) for _ in range(3))
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
         self.theta = config.rope_theta if config.position == "rope" else None
         self.rope_scaling = config.rope_scaling
+        self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
 
     def project(
-        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"]
+        self,
+        x_BTD: Float[Array, "B T D"],
+        before_BTD: Float[Array, "B T D"] | None,
+        positions_BT: Int[Array, "B T"],
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
-        """Queries, keys (both turned to their positions) and values."""
+        """Queries, keys (both normed, if so configured, and turned to their positions) and values."""
         batch, length, _ = x_BTD.shape
-        q_BTHC = self.query(x_BTD).reshape(batch, length, self.heads, self.head_width)
-        k_BTKC = self.key(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
-        v_BTKC = self.value(x_BTD).reshape(batch, length, self.kv_heads, self.head_width)
+        q_BTHC = self.query(mixed(x_BTD, before_BTD, self.query_share)).reshape(
+            batch, length, self.heads, self.head_width
+        )
+        k_BTKC = self.key(mixed(x_BTD, before_BTD, self.key_share)).reshape(
+            batch, length, self.kv_heads, self.head_width
+        )
+        v_BTKC = self.value(mixed(x_BTD, before_BTD, self.value_share)).reshape(
+            batch, length, self.kv_heads, self.head_width
+        )
+        if self.qk_norm_epsilon is not None:
+            q_BTHC, k_BTKC = unit_rms(q_BTHC, self.qk_norm_epsilon), unit_rms(k_BTKC, self.qk_norm_epsilon)
         if self.theta is not None:
             q_BTHC = rotate(q_BTHC, positions_BT, self.theta, self.rope_scaling)
             k_BTKC = rotate(k_BTKC, positions_BT, self.theta, self.rope_scaling)
         return q_BTHC, k_BTKC, v_BTKC
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"], visible_BTS: Bool[Array, "B T T"]
+        self,
+        x_BTD: Float[Array, "B T D"],
+        before_BTD: Float[Array, "B T D"] | None,
+        positions_BT: Int[Array, "B T"],
+        visible_BTS: Bool[Array, "B T T"],
     ) -> Float[Array, "B T D"]:
-        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, positions_BT)
+        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, positions_BT)
         out_BTHC = attend(q_BTHC, k_BTKC, v_BTKC, visible_BTS)
         return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
 
     def decode(
-        self, x_B1D: Float[Array, "B 1 D"], position: Int[Array, ""], cache: LayerCache
-    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
-        """The same for one new token at `position`, whose key and value join the cache."""
-        batch, capacity = cache.keys_BSKC.shape[:2]
-        q_B1HC, k_B1KC, v_B1KC = self.project(x_B1D, jnp.full((batch, 1), position))
-        keys_BSKC = jax.lax.dynamic_update_slice_in_dim(cache.keys_BSKC, k_B1KC, position, axis=1)
-        values_BSKC = jax.lax.dynamic_update_slice_in_dim(cache.values_BSKC, v_B1KC, position, axis=1)
+        self,
+        x_B1D: Float[Array, "B 1 D"],
+        before_B1D: Float[Array, "B 1 D"] | None,
+        position: Int[Array, ""],
+        keys_BSKC: Float[Array, "B S K C"],
+        values_BSKC: Float[Array, "B S K C"],
+    ) -> tuple[Float[Array, "B 1 D"], Float[Array, "B S K C"], Float[Array, "B S K C"]]:
+        """The same for one new token at `position`, and the keys and values that its own have joined."""
+        batch, capacity = keys_BSKC.shape[:2]
+        q_B1HC, k_B1KC, v_B1KC = self.project(x_B1D, before_B1D, jnp.full((batch, 1), position))
+        keys_BSKC = jax.lax.dynamic_update_slice_in_dim(keys_BSKC, k_B1KC, position, axis=1)
+        values_BSKC = jax.lax.dynamic_update_slice_in_dim(values_BSKC, v_B1KC, position, axis=1)
         seen_S = jnp.arange(capacity) <= position
         out_B1HC = attend(q_B1HC, keys_BSKC, values_BSKC, jnp.broadcast_to(seen_S[None, None], (batch, 1, capacity)))
-        return self.out(out_B1HC.reshape(batch, 1, -1)), LayerCache(keys_BSKC, values_BSKC)
+        return self.out(out_B1HC.reshape(batch, 1, -1)), keys_BSKC, values_BSKC

@@ -36,8 +36,8 @@ class RopeScalingConfig(Config):
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in five of these fields:
-    norm, position, mlp, kv_heads, tie_embeddings."""
+    """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in six of these fields:
+    norm, position, mlp, biases, kv_heads, tie_embeddings. What they both lack is off by default."""
 
     vocabulary_size: int
     """Rows of the embedding table; at least the tokenizer's symbols."""
@@ -54,11 +54,13 @@ class ModelConfig(Config):
     mlp_width: int
     """Hidden channels of the MLP."""
     norm: Literal["rmsnorm", "layernorm"]
-    """RMSNorm (arXiv:1910.07467) or LayerNorm with scale and bias (arXiv:1607.06450)."""
+    """RMSNorm (arXiv:1910.07467) or LayerNorm (arXiv:1607.06450)."""
     position: Literal["rope", "learned"]
     """Rotary (arXiv:2104.09864) or a learned table added to the embeddings."""
-    mlp: Literal["swiglu", "gelu"]
-    """Gated SiLU without biases (arXiv:2002.05202), or the tanh form of GELU with biases, as in GPT-2."""
+    mlp: Literal["swiglu", "gelu", "relu_squared"]
+    """Gated SiLU (arXiv:2002.05202), the tanh form of GELU as in GPT-2, or the square of ReLU (arXiv:2109.08668)."""
+    biases: bool
+    """Linear maps and LayerNorms add a bias, as GPT-2's do; the output projection never does."""
     tie_embeddings: bool
     """Use the embedding table as the output projection too."""
     rope_theta: float
@@ -74,6 +76,22 @@ class ModelConfig(Config):
     """Type of matrix products and activations; the softmax and the loss are always float32."""
     rope_scaling: RopeScalingConfig | None = None
     """Llama 3.1's stretching of the rotary frequencies, or None for the frequencies as they are."""
+    qk_norm: bool = False
+    """Queries and keys are scaled to a root mean square of 1 in every head, before they are turned: keeps attention's
+    logits bounded, and so the training stable at high learning rates (arXiv:2302.05442)."""
+    zero_init: bool = False
+    """Projections back into the residual stream start at zero: at first, a block passes on what it is given
+    (arXiv:2203.03466, appendix D.2)."""
+    logit_softcap: float | None = None
+    """Logits become softcap * tanh(logits / softcap), so that none leaves +- softcap (Gemma 2, arXiv:2408.00118: 30);
+    None leaves them as they are."""
+    token_shift: bool = False
+    """What goes into queries, keys, values and the MLP is mixed, by a learned share for each channel, with the same of
+    the token before, in its document (RWKV, arXiv:2305.13048, section 3.1)."""
+    scan_layers: bool = False
+    """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
+    the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. Parameters are kept under
+    other names then."""
 
     @property
     def head_width(self) -> int:
@@ -101,6 +119,8 @@ class ModelConfig(Config):
                 f"model.rope_scaling is given, but model.position = {self.position} turns nothing. "
                 "Leave rope_scaling out, or set model.position = rope."
             )
+        if self.logit_softcap is not None:
+            positive(self, "model", "logit_softcap")
         if self.position == "rope" and self.head_width % 2:
             raise UsageError(
                 f"model.width / model.heads = {self.head_width} is odd, but rotary positions turn channels in pairs. "

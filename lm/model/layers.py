@@ -4,7 +4,9 @@ Axes: B batch, T position, D width, F MLP width, H heads, C channels of a head, 
 map.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -65,52 +67,89 @@ class RMSNorm(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """(x - mean) / std * scale + bias, in float32 (arXiv:1607.06450)."""
+    """(x - mean) / std * scale (+ bias), in float32 (arXiv:1607.06450)."""
 
     def __init__(self, config: ModelConfig):
         self.scale = constant(1.0, (config.width,), ("width",), config.parameter_dtype)
-        self.bias = constant(0.0, (config.width,), ("width",), config.parameter_dtype)
+        self.bias = constant(0.0, (config.width,), ("width",), config.parameter_dtype) if config.biases else None
         self.epsilon = config.norm_epsilon
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         x32_BTD = x_BTD.astype(jnp.float32)
         centred_BTD = x32_BTD - jnp.mean(x32_BTD, axis=-1, keepdims=True)
         inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(centred_BTD), axis=-1, keepdims=True) + self.epsilon)
-        scale_D, bias_D = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
-        return (centred_BTD * inverse_BT1 * scale_D[None, None, :] + bias_D[None, None, :]).astype(x_BTD.dtype)
+        y_BTD = centred_BTD * inverse_BT1 * self.scale[...].astype(jnp.float32)[None, None, :]
+        if self.bias is not None:
+            y_BTD = y_BTD + self.bias[...].astype(jnp.float32)[None, None, :]
+        return y_BTD.astype(x_BTD.dtype)
 
 
 NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}
 
 
+def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B T H C"]:
+    """x / rms(x) in every head, in float32: the norm of queries and keys (arXiv:2302.05442), without a scale."""
+    x32_BTHC = x_BTHC.astype(jnp.float32)
+    inverse_BTH1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BTHC), axis=-1, keepdims=True) + epsilon)
+    return (x32_BTHC * inverse_BTH1).astype(x_BTHC.dtype)
+
+
+def shifted(x_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """At every position what stood at the one before, and zeros where that is another document."""
+    before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    segment_before_BT = jnp.pad(segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return jnp.where((segment_before_BT == segment_ids_BT)[:, :, None], before_BTD, 0)
+
+
+def mixed(
+    x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, share: nnx.Param | None
+) -> Float[Array, "B T D"]:
+    """share * before + (1 - share) * x in every channel: the token shift of RWKV (arXiv:2305.13048); x without one."""
+    if share is None or before_BTD is None:
+        return x_BTD
+    return x_BTD + (before_BTD - x_BTD) * share[...].astype(x_BTD.dtype)[None, None, :]
+
+
+def shift_share(config: ModelConfig) -> nnx.Param | None:
+    """A share for each channel, which begins at one half; None where the config has no token shift."""
+    return constant(0.5, (config.width,), ("width",), config.parameter_dtype) if config.token_shift else None
+
+
 class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) * up(x)), without biases (SwiGLU, arXiv:2002.05202)."""
+    """down(silu(gate(x)) * up(x)) (SwiGLU, arXiv:2002.05202)."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
         gate, up, down = jax.random.split(key, 3)
-        inward, std = (config.width, config.mlp_width), config.initial_std
-        self.gate = Linear(config, gate, inward, ("width", "mlp"), std=std, bias=False)
-        self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=False)
-        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=False)
+        inward, std, bias = (config.width, config.mlp_width), config.initial_std, config.biases
+        self.gate = Linear(config, gate, inward, ("width", "mlp"), std=std, bias=bias)
+        self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=bias)
+        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.down(jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD))
 
 
-class GeluMLP(nnx.Module):
-    """down(gelu(up(x))) with biases and the tanh form of GELU, as in GPT-2."""
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
+class PlainMLP(nnx.Module):
+    """down(activation(up(x)))."""
 
     def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
         up, down = jax.random.split(key)
-        inward = (config.width, config.mlp_width)
-        self.up = Linear(config, up, inward, ("width", "mlp"), std=config.initial_std, bias=True)
-        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=True)
+        inward, bias = (config.width, config.mlp_width), config.biases
+        self.up = Linear(config, up, inward, ("width", "mlp"), std=config.initial_std, bias=bias)
+        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
+        self.activation = config.mlp
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(jax.nn.gelu(self.up(x_BTD), approximate=True))
+        return self.down(ACTIVATIONS[self.activation](self.up(x_BTD)))
 
 
-MLPS = {"swiglu": GatedMLP, "gelu": GeluMLP}
+MLPS = {"swiglu": GatedMLP, "gelu": PlainMLP, "relu_squared": PlainMLP}
 
 
 def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | None) -> Float[Array, " c"]:

@@ -4,15 +4,20 @@ A Transformer is a plain JAX pytree: jit, grad, eval_shape and tree maps take it
 Axes: B batch, T position, D width, V vocabulary.
 """
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from lm.loss import softcapped
 from lm.model.attention import Attention, causal_within_documents
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import LayerCache
-from lm.model.layers import MLPS, NORMS, Linear, parameter
+from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -21,30 +26,84 @@ def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.broadcast_to(jnp.arange(like_BT.shape[1])[None], like_BT.shape)
 
 
+class Dropout(NamedTuple):
+    """What a training step with dropout (arXiv:1207.0580) hands through the model."""
+
+    key: jax.Array
+    rate: float
+
+    def at(self, place: int | jax.Array) -> "Dropout":
+        """Its own randomness for one place in the model."""
+        return self._replace(key=jax.random.fold_in(self.key, place))
+
+
+def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> Float[Array, "B T D"]:
+    """Each value is 0 with probability `rate`, else divided by 1 - rate; unchanged where dropout is None."""
+    if dropout is None:
+        return x_BTD
+    kept_BTD = jax.random.bernoulli(dropout.at(place).key, 1.0 - dropout.rate, x_BTD.shape)
+    return jnp.where(kept_BTD, x_BTD / (1.0 - dropout.rate), 0.0).astype(x_BTD.dtype)
+
+
+REMAT: dict[str, Callable[[Callable], Callable]] = {
+    "none": lambda block: block,
+    "products": functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "block": jax.checkpoint,
+}
+"""What of a block is kept from the forward pass for the backward pass, by train.remat: everything, the results of its
+linear maps, or what went in alone; the rest is computed again (arXiv:1604.06174)."""
+
+
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): the pre-norm residual block."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         attention_key, mlp_key = jax.random.split(key)
         # Two residual additions a layer: scaled so that the stream's variance does not grow with depth (GPT-2).
-        residual_std = config.initial_std * (2 * config.layers) ** -0.5
+        residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
         self.attention_norm = NORMS[config.norm](config)
         self.attention = Attention(config, attention_key, residual_std)
         self.mlp_norm = NORMS[config.norm](config)
         self.mlp = MLPS[config.mlp](config, mlp_key, residual_std)
+        self.mlp_share = shift_share(config)
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], positions_BT: Int[Array, "B T"], visible_BTS: Bool[Array, "B T T"]
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"],
+        visible_BTS: Bool[Array, "B T T"],
+        dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), positions_BT, visible_BTS)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        before = lambda h_BTD: None if self.mlp_share is None else shifted(h_BTD, segment_ids_BT)
+        h_BTD = self.attention_norm(x_BTD)
+        x_BTD = x_BTD + drop(self.attention(h_BTD, before(h_BTD), positions_BT, visible_BTS), dropout, 0)
+        h_BTD = self.mlp_norm(x_BTD)
+        return x_BTD + drop(self.mlp(mixed(h_BTD, before(h_BTD), self.mlp_share)), dropout, 1)
 
     def decode(
         self, x_B1D: Float[Array, "B 1 D"], position: Int[Array, ""], cache: LayerCache
     ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
-        out_B1D, cache = self.attention.decode(self.attention_norm(x_B1D), position, cache)
+        """The same for one new token at `position`, and the cache that holds it."""
+        keys_BSKC, values_BSKC, before_attention_B1D, before_mlp_B1D = cache
+        h_B1D = self.attention_norm(x_B1D)
+        out_B1D, keys_BSKC, values_BSKC = self.attention.decode(
+            h_B1D, before_attention_B1D, position, keys_BSKC, values_BSKC
+        )
         x_B1D = x_B1D + out_B1D
-        return x_B1D + self.mlp(self.mlp_norm(x_B1D)), cache
+        g_B1D = self.mlp_norm(x_B1D)
+        x_B1D = x_B1D + self.mlp(mixed(g_B1D, before_mlp_B1D, self.mlp_share))
+        new = (None, None) if self.mlp_share is None else (h_B1D, g_B1D)
+        return x_B1D, LayerCache(keys_BSKC, values_BSKC, *new)
+
+
+def stacked_blocks(config: ModelConfig, keys: jax.Array) -> Block:
+    """A Block whose every parameter has a first axis more, "layers": what the blocks of these keys hold."""
+    blocks = jax.vmap(lambda key: Block(config, key))(keys)
+    for _, parameter_ in nnx.iter_graph(blocks):
+        if isinstance(parameter_, nnx.Variable):
+            parameter_.set_metadata(axes=("layers", *parameter_.get_metadata()["axes"]))
+    return blocks
 
 
 class Transformer(nnx.Module):
@@ -52,6 +111,7 @@ class Transformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         embedding_key, position_key, head_key, *block_keys = jax.random.split(key, 3 + config.layers)
+        self.layers, self.logit_softcap = config.layers, config.logit_softcap
         table, dtype, std = (config.vocabulary_size, config.width), config.parameter_dtype, config.initial_std
         self.embedding = parameter(embedding_key, table, ("vocabulary", "width"), std, dtype)
         positions = (config.context_length, config.width)
@@ -60,7 +120,11 @@ class Transformer(nnx.Module):
             if config.position == "learned"
             else None
         )
-        self.blocks = nnx.List([Block(config, block_key) for block_key in block_keys])
+        self.blocks = (
+            stacked_blocks(config, jnp.stack(block_keys))
+            if config.scan_layers
+            else nnx.List([Block(config, block_key) for block_key in block_keys])
+        )
         self.norm = NORMS[config.norm](config)
         self.head = (
             None
@@ -75,13 +139,40 @@ class Transformer(nnx.Module):
             x_BTD = x_BTD + self.positions[...][positions_BT]
         return x_BTD.astype(self.compute_dtype)
 
-    def hidden(self, x_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Embedded tokens to the residual stream behind the last norm; each sees earlier ones of its own segment
-        alone."""
+    def layer_blocks(self) -> list[Block]:
+        """The blocks one by one, whether or not they are kept as one stack."""
+        if isinstance(self.blocks, Block):
+            one = lambda layer: jax.tree.map(lambda stack: stack[layer], self.blocks)
+            return [one(layer) for layer in range(self.layers)]
+        return list(self.blocks)
+
+    def hidden(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        segment_ids_BT: Int[Array, "B T"],
+        remat: str = "none",
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Embedded tokens to the residual stream behind the last norm; each sees earlier ones of its own segment alone.
+
+        `remat` is a key of REMAT.
+        """
         positions_BT = row_positions(segment_ids_BT)
         visible_BTS = causal_within_documents(segment_ids_BT)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, positions_BT, visible_BTS)
+
+        def one_block(x_BTD: jax.Array, block: Block, layer: int | jax.Array) -> jax.Array:
+            return block(
+                x_BTD, positions_BT, segment_ids_BT, visible_BTS, None if dropout is None else dropout.at(layer)
+            )
+
+        apply = REMAT[remat](one_block)
+        x_BTD = drop(x_BTD, dropout, self.layers)
+        if isinstance(self.blocks, Block):
+            step = lambda x_BTD, block_and_layer: (apply(x_BTD, *block_and_layer), None)
+            x_BTD, _ = jax.lax.scan(step, x_BTD, (self.blocks, jnp.arange(self.layers)))
+        else:
+            for layer, block in enumerate(self.blocks):
+                x_BTD = apply(x_BTD, block, layer)
         return self.norm(x_BTD)
 
     def output_table(self) -> Float[Array, "V D"]:
@@ -96,7 +187,7 @@ class Transformer(nnx.Module):
         logits_NV = jnp.einsum(
             "ND,VD->NV", x_ND, table_VD.astype(self.compute_dtype), preferred_element_type=jnp.float32
         )
-        return logits_NV.reshape(*x_BTD.shape[:2], -1)
+        return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
 
     def __call__(self, tokens_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         x_BTD = self.embed(tokens_BT, row_positions(tokens_BT))
@@ -108,7 +199,7 @@ class Transformer(nnx.Module):
         """Logits behind one more token at `position`, and the cache that holds it."""
         x_B1D = self.embed(token_B[:, None], jnp.full((token_B.shape[0], 1), position))
         new_cache = []
-        for block, layer_cache in zip(self.blocks, cache, strict=True):
+        for block, layer_cache in zip(self.layer_blocks(), cache, strict=True):
             x_B1D, layer_cache = block.decode(x_B1D, position, layer_cache)
             new_cache.append(layer_cache)
         return self.logits(self.norm(x_B1D))[:, 0], new_cache

@@ -85,7 +85,7 @@ def main() -> None:
     )
     mesh = make_mesh(experiment.train.mesh, model, batch)
     state = initial_state(model, optimizer, 0, mesh)
-    step = compile_step(optimizer, state, mesh, arguments.loss_parts)
+    step = compile_step(optimizer, state, mesh, dataclasses.replace(experiment.train, loss_parts=arguments.loss_parts))
     generator = np.random.default_rng(0)
     data = generator.integers(0, arguments.vocab, 1 << 20, np.int32)
     ones = np.ones((batch, length), np.int32)

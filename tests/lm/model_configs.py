@@ -6,10 +6,13 @@ from lm.model.config import ModelConfig
 
 LLAMA = ModelConfig(
     vocabulary_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
-    position="rope", mlp="swiglu", tie_embeddings=True, rope_theta=10_000.0, norm_epsilon=1e-5, initial_std=0.2,
-    parameter_dtype="float32", compute_dtype="float32",
+    position="rope", mlp="swiglu", biases=False, tie_embeddings=True, rope_theta=10_000.0, norm_epsilon=1e-5,
+    initial_std=0.2, parameter_dtype="float32", compute_dtype="float32",
 )  # fmt: skip
 GPT2 = dataclasses.replace(
-    LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", tie_embeddings=False
+    LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", biases=True, tie_embeddings=False
 )  # untied, so that both heads are tested
-FAMILIES = {"llama": LLAMA, "gpt2": GPT2}
+MODERN = dataclasses.replace(
+    LLAMA, heads=2, mlp="relu_squared", qk_norm=True, token_shift=True, logit_softcap=3.0, tie_embeddings=False
+)  # a softcap that these logits reach
+FAMILIES = {"llama": LLAMA, "gpt2": GPT2, "modern": MODERN}

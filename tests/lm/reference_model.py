@@ -19,7 +19,8 @@ def norm(config, layer, x):
     if config.norm == "rmsnorm":
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale)
     x = x - x.mean(-1, keepdims=True)
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale) + array(layer.bias)
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) * array(layer.scale)
+    return y if layer.bias is None else y + array(layer.bias)
 
 
 def frequency(theta, share, scaling):
@@ -46,11 +47,21 @@ def rotated(config, x, position):
     return np.concatenate([turned.real, turned.imag])
 
 
+def mixture(config, share, x, segments):
+    """The token shift, token by token."""
+    if not config.token_shift:
+        return x
+    before = [x[t - 1] if t and segments[t - 1] == segments[t] else np.zeros_like(x[t]) for t in range(len(x))]
+    return array(share) * np.stack(before) + (1 - array(share)) * x
+
+
 def attention(config, layer, x, segments):
     length, channels, group = len(x), config.head_width, config.heads // config.kv_heads
-    q = linear(layer.query, x).reshape(length, config.heads, channels)
-    k = linear(layer.key, x).reshape(length, config.kv_heads, channels)
-    v = linear(layer.value, x).reshape(length, config.kv_heads, channels)
+    q = linear(layer.query, mixture(config, layer.query_share, x, segments)).reshape(length, config.heads, channels)
+    k = linear(layer.key, mixture(config, layer.key_share, x, segments)).reshape(length, config.kv_heads, channels)
+    v = linear(layer.value, mixture(config, layer.value_share, x, segments)).reshape(length, config.kv_heads, channels)
+    if config.qk_norm:
+        q, k = (x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) for x in (q, k))
     out = np.zeros((length, config.heads, channels))
     for head in range(config.heads):
         for t in range(length):
@@ -71,6 +82,8 @@ def mlp(config, layer, x):
         gate = linear(layer.gate, x)
         return linear(layer.down, gate / (1 + np.exp(-gate)) * linear(layer.up, x))
     h = linear(layer.up, x)
+    if config.mlp == "relu_squared":
+        return linear(layer.down, np.maximum(h, 0) ** 2)
     return linear(layer.down, h * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))))
 
 
@@ -82,7 +95,9 @@ def logits(config, model, tokens_BT, segments_BT):
             x = x + array(model.positions)[: len(tokens)]
         for block in model.blocks:
             x = x + attention(config, block.attention, norm(config, block.attention_norm, x), segments)
-            x = x + mlp(config, block.mlp, norm(config, block.mlp_norm, x))
+            h = norm(config, block.mlp_norm, x)
+            x = x + mlp(config, block.mlp, mixture(config, block.mlp_share, h, segments))
         x = norm(config, model.norm, x)
         rows.append(x @ array(model.embedding).T if model.head is None else linear(model.head, x))
-    return np.stack(rows)
+    scores, cap = np.stack(rows), config.logit_softcap
+    return scores if cap is None else cap * np.tanh(scores / cap)

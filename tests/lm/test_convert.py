@@ -309,7 +309,8 @@ def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
     assert parse_command("x", "", [str(demo), "--model.layers", "3"])[0].model.rope_scaling is None
     path = tmp_path / "scaled.py"
     path.write_text(
-        "import dataclasses\nimport configs.demo\nfrom lm.config import RopeScalingConfig\n\n\ndef get_config:\n"
+        "import dataclasses\nimport configs.demo\nfrom lm.model.config import RopeScalingConfig\n"
+        "\n\ndef get_config():\n"
         f"    demo = configs.demo.get_config()\n    scaling = {LLAMA31!r}\n"
         "    return dataclasses.replace(demo, model=dataclasses.replace(demo.model, rope_scaling=scaling))\n"
     )

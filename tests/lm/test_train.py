@@ -19,7 +19,7 @@ from lm.optimizer import make_optimizer
 from lm.sharding import batch_sharding, make_mesh
 from lm.train import train
 from lm.train_state import abstract_state, initial_state
-from lm.train_step import compile_step, mean_loss
+from lm.train_step import compile_step, loss_and_gradients
 from tests.corpus import tiny_experiment, write_tokens
 
 EXPERIMENT = tiny_experiment()
@@ -169,7 +169,7 @@ def on_mesh(tokens: Path, mesh_config: MeshConfig, devices: int):
 
 def gradients(tokens: Path, mesh_config: MeshConfig, devices: int) -> tuple[float, dict[str, np.ndarray]]:
     _, state, batch = on_mesh(tokens, mesh_config, devices)
-    loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(state.model, batch)
+    loss, gradient = jax.jit(loss_and_gradients, static_argnums=2)(state.model, batch, EXPERIMENT.train)
     return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradient).items()}
 
 
@@ -191,7 +191,7 @@ def test_a_step_on_a_mixed_mesh_is_that_of_one_device(tokens, one_device):
     updated = []
     for mesh_config, devices in ((MeshConfig(), 1), (MeshConfig(fsdp=2, tensor=2), 8)):
         mesh, state, batch = on_mesh(tokens, mesh_config, devices)
-        state, metrics = compile_step(OPTIMIZER, state, mesh, loss_parts=2)(state, batch)
+        state, metrics = compile_step(OPTIMIZER, state, mesh, EXPERIMENT.train)(state, batch)
         assert float(metrics["loss"]) == pytest.approx(one_device[0], abs=1e-5)
         updated.append(named_leaves(state.model))
     for name, value in updated[0].items():
@@ -203,7 +203,7 @@ def test_a_step_on_a_mixed_mesh_is_that_of_one_device(tokens, one_device):
 def test_parameters_are_cut_as_the_table_says():
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=4), MODEL, 8)
     state = initial_state(MODEL, OPTIMIZER, 0, mesh)
-    up = state.model.blocks[0].mlp.up.weight.get_raw_value()
+    up = state.model.layer_blocks()[0].mlp.up.weight.get_raw_value()
     assert up.shape == (32, 48)
     assert up.addressable_shards[0].data.shape == (16, 12)
     moments = {

@@ -1,0 +1,219 @@
+"""Laws of one update: what is computed in parts, again, or over many devices is the same; what is random repeats."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.batches import host_batch
+from lm.checkpoint import named_leaves
+from lm.config import MeshConfig, MuonConfig
+from lm.errors import UsageError
+from lm.model.transformer import Dropout, Transformer, drop
+from lm.optimizer import make_optimizer
+from lm.sharding import batch_sharding, make_mesh
+from lm.train_state import initial_state
+from lm.train_step import compile_step, loss_and_gradients
+from tests.corpus import tiny_experiment
+from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
+
+TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
+
+
+def batch_of(config, rows=8, seed=0):
+    """Random tokens, two documents a row, the last two tokens without a target."""
+    generator = np.random.default_rng(seed)
+    inputs, targets = (generator.integers(0, config.vocabulary_size, (rows, config.context_length), np.int32)
+                       for _ in range(2))  # fmt: skip
+    segments = np.where(np.arange(config.context_length) < 5, 1, 2) * np.ones((rows, 1), np.int32)
+    weights = np.ones_like(inputs, np.float32)
+    weights[-1, -2:] = 0
+    return host_batch(inputs, targets, segments.astype(np.int32), weights)
+
+
+def model_of(config):
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+
+
+def loss_and_named_gradients(config, train=TRAIN, dropout=None):
+    found = jax.jit(loss_and_gradients, static_argnums=2)(model_of(config), batch_of(config), train, dropout)
+    return float(found[0]), {name: np.asarray(value) for name, value in named_leaves(found[1]).items()}
+
+
+def assert_the_same(found, expected):
+    assert abs(found[0] - expected[0]) < 1e-5
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        np.testing.assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    "change", [{"micro_batches": 4}, {"remat": "products"}, {"remat": "block"}, {"loss_parts": 16}], ids=str
+)
+def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
+    changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
+    assert_the_same(changed, loss_and_named_gradients(config))
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("remat", ["none", "block"])
+def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
+    """The same initial parameters, loss and gradients, each stacked over the layers."""
+    loss, unrolled = loss_and_named_gradients(config)
+    scanned = dataclasses.replace(config, scan_layers=True)
+    found_loss, found = loss_and_named_gradients(scanned, dataclasses.replace(TRAIN, remat=remat))
+    assert abs(found_loss - loss) < 1e-5
+    blocks = {name for name in found if name.startswith("blocks.")}
+    assert found.keys() - blocks == {name for name in unrolled if not name.startswith("blocks.")}
+    for name in blocks:
+        for layer in range(config.layers):
+            one = unrolled[name.replace("blocks.", f"blocks.{layer}.")]
+            np.testing.assert_allclose(found[name][layer], one, atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+def test_remat_holds_less_at_a_time():
+    """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
+    config = dataclasses.replace(LLAMA, layers=12, context_length=128)
+
+    def temporary(remat):
+        train = dataclasses.replace(TRAIN, remat=remat)
+        model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+        compiled = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch_of(config), train).compile()
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+    whole, products, block = (temporary(remat) for remat in ("none", "products", "block"))
+    assert block < products < whole
+    assert block < whole / 2
+
+
+def test_the_gradient_of_z_loss_is_added_and_the_loss_told_is_without_it():
+    loss, plain = loss_and_named_gradients(MODERN)
+    with_loss, found = loss_and_named_gradients(MODERN, dataclasses.replace(TRAIN, z_loss=0.1))
+    assert abs(with_loss - loss) < 1e-6
+    assert np.abs(found["head.weight"] - plain["head.weight"]).max() > 1e-4
+
+
+# Over devices
+
+SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64)  # every axis can be cut in 8
+SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64)
+MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
+
+
+def meshes():
+    """Every axis alone on 2, 4 and 8 devices, and mixes of two, three and four."""
+    names = ("data", "fsdp", "context", "tensor")
+    alone = [{name: count} for name in names for count in (2, 4, 8)]
+    return [
+        *alone,
+        {"data": 2, "fsdp": 4},
+        {"data": 4, "context": 2},
+        {"fsdp": 2, "context": 2},
+        {"context": 4, "tensor": 2},
+        {"data": 2, "context": 2, "tensor": 2},
+        {"fsdp": 2, "context": 2, "tensor": 2},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+    ]
+
+
+def on_mesh(config, train, sizes, steps=1):
+    """(losses and gradient norms of some steps, the state behind them) on a mesh of these sizes."""
+    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
+    mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
+    mesh = make_mesh(mesh_config, config, 8, devices)
+    optimizer = make_optimizer(train.optimizer, 100)
+    state = initial_state(config, optimizer, 0, mesh)
+    step, told = compile_step(optimizer, state, mesh, train), []
+    for number in range(steps):
+        state, metrics = step(state, jax.device_put(batch_of(config, seed=number), batch_sharding(mesh)))
+        told.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    return np.array(told), state
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """{family: loss and gradients on one device}"""
+    return {config: gradients_on(config, {}) for config in (SHARDED, SHARDED_GPT2)}
+
+
+def gradients_on(config, sizes):
+    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
+    mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
+    state = initial_state(config, make_optimizer(TRAIN.optimizer, 100), 0, mesh)
+    batch = jax.device_put(batch_of(config), batch_sharding(mesh))
+    loss, gradients = jax.jit(loss_and_gradients, static_argnums=2)(state.model, batch, TRAIN)
+    return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
+
+
+@pytest.mark.parametrize("sizes", meshes(), ids=str)
+def test_loss_and_gradients_are_the_same_on_every_mesh(one_device, sizes):
+    for config, expected in one_device.items():
+        assert_the_same(gradients_on(config, sizes), expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "train"),
+    [
+        (SHARDED, dataclasses.replace(TRAIN, micro_batches=2, optimizer=MUON)),
+        (dataclasses.replace(SHARDED, scan_layers=True), dataclasses.replace(TRAIN, remat="block", optimizer=MUON)),
+        (SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2)),
+        (SHARDED, dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, rule="adafactor"))),
+    ],
+    ids=["muon in micro-batches", "muon over a scan", "dropout", "adafactor"],
+)
+def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
+    expected, _ = on_mesh(config, train, {}, steps=3)
+    found, _ = on_mesh(config, train, {"fsdp": 2, "context": 2, "tensor": 2}, steps=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_context_that_devices_do_not_divide_is_refused():
+    with pytest.raises(UsageError, match=r"context_length = 20 is cut over train\.mesh\.context = 8"):
+        make_mesh(MeshConfig(context=8), dataclasses.replace(SHARDED, context_length=20), 8)
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_mean_and_drops_the_share():
+    x_BTD = jnp.full((64, 32, 8), 3.0)
+    y_BTD = np.asarray(drop(x_BTD, Dropout(jax.random.key(0), 0.25), 1))
+    assert set(np.unique(y_BTD).tolist()) == {0.0, 4.0}
+    assert abs((y_BTD == 0).mean() - 0.25) < 0.01
+    assert drop(x_BTD, None, 1) is x_BTD
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dropout_depends_on_the_seed_and_the_step_alone(scan):
+    """The same from the same state; other masks at another step, in another layer, and with another seed."""
+    config = dataclasses.replace(GPT2, scan_layers=scan)
+    train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9))
+
+    def losses(train, steps=2):
+        mesh = make_mesh(MeshConfig(), config, 8)
+        optimizer = make_optimizer(train.optimizer, 100)
+        state = initial_state(config, optimizer, 0, mesh)
+        step, batch = compile_step(optimizer, state, mesh, train), batch_of(config)
+        found = []
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+            found.append(float(metrics["loss"]))
+        return found
+
+    first, again = losses(train), losses(train)
+    assert first == again
+    assert abs(first[0] - first[1]) > 1e-4  # the parameters hardly moved: other masks
+    assert abs(losses(dataclasses.replace(train, seed=train.seed + 1))[0] - first[0]) > 1e-4
+    assert abs(losses(dataclasses.replace(train, dropout=0.0))[0] - first[0]) > 1e-4
+
+
+def test_every_layer_drops_other_values():
+    dropout = Dropout(jax.random.key(0), 0.5)
+    x_BTD = jnp.ones((1, 16, 32))
+    places = [np.asarray(drop(x_BTD, dropout.at(layer), place)) for layer in range(3) for place in range(2)]
+    assert all((one != other).any() for i, one in enumerate(places) for other in places[:i])
