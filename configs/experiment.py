@@ -9,11 +9,18 @@ from pathlib import Path
 import tyro
 
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import EvaluateConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config import EvaluateConfig, MixtureSource, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError
 from lm.fields import Config
 from lm.model.config import ModelConfig
 
+FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=2,
+    metavar="FOLDER WEIGHT",
+    instance_from_str=lambda words: MixtureSource(words[0], float(words[1])),
+    is_instance=lambda value: isinstance(value, MixtureSource),
+    str_from_instance=lambda source: [source.tokens, str(source.weight)],
+)
 TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
 
 
@@ -33,10 +40,10 @@ class Experiment(Config):
     def __post_init__(self):
         super().__post_init__()
         context, record = self.model.context_length, self.shards.record_length
-        if record % context:
+        if context > record:
             raise UsageError(
-                f"shards.record_length = {record} is not a multiple of model.context_length = {context}. "
-                f"Use a context of at most {record} that divides it, or longer records."
+                f"model.context_length = {context} is more than shards.record_length = {record}. "
+                f"Use a context of at most {record}, or longer records."
             )
         if context % self.train.loss_parts:
             raise UsageError(
@@ -111,6 +118,10 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
     config_path = Path(arguments[0])
     base = load_config(config_path)
 
+    # Without this, a source of train.mixture could be changed on the command line, but none could be added.
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(lambda info: FOLDER_AND_WEIGHT if info.type is MixtureSource else None)
+
     @dataclass(frozen=True)
     class Command(Experiment):
         workdir: Path = Path("runs") / config_path.stem
@@ -124,6 +135,7 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
         args=arguments[1:],
         # A part that may be None is an option a field where the config file gives it, and never a subcommand.
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+        registry=registry,
     )
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
     return Experiment(**fields), command.workdir

@@ -1,16 +1,21 @@
 """Token shards -> Batch, as a pure function of (shards, seed, step), by Grain.
 
-A window is `context_length` tokens of a record and the token that follows them; the windows of a shard cover its
-stream, so that every token but the first of each shard is a target exactly once an epoch. Each epoch has its own order,
-drawn from the seed; batches are consecutive windows of that order, over the ends of epochs.
+A window is `context_length` tokens of a shard's stream and the token that follows them; the windows of a shard cover
+its stream, so that every token but the first of each shard is a target exactly once an epoch. A context that does not
+divide the records makes windows that run on into the next record. Each epoch has its own order, drawn from the seed;
+batches are consecutive windows of that order, over the ends of epochs. In a mixture every folder of shards has such an
+order of its own, and they take turns (lm/mixture.py).
 
 Axes: B sequences of a batch, T positions (context_length).
 """
 
 import bisect
+import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lm.errors import InputError, UsageError
+from lm.mixture import Turns
 from lm.records import MANIFEST, Manifest, SequenceRecord, Split, from_bytes, read_manifest
 
 
@@ -42,17 +48,41 @@ def host_batch(*arrays: np.ndarray) -> Batch:
     return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
 
 
-class BatchSource:
-    """Batches from one split of a folder of shards.
+class Origin(NamedTuple):
+    """Where a sequence of a batch is from."""
 
-    Raises UsageError when the split or the context length does not fit the shards, or when they were written with
-    another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file is missing, has
-    another size, or cannot be read.
+    folder: Path
+    """The folder of shards."""
+    documents: set[int]
+    """Rows of the folder's documents.parquet."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of shards as a part of the batches."""
+
+    folder: Path
+    share: float
+    """Of the sequences; the shares of all sources add up to 1."""
+    windows: "Windows"
+    tokens_per_epoch: int
+    """Targets of one epoch: all tokens but the first of each shard."""
+
+
+class BatchSource:
+    """Batches from one split of a folder of shards, or of several, each with its weight: {folder: weight}.
+
+    Weights are relative, above 0 and finite. They count sequences: of the first N sequences each folder has given its
+    share, up to a few sequences (lm.mixture.Turns). One folder gives the same batches whatever its weight.
+
+    Raises UsageError when a weight is none, when the split or the context length does not fit the shards, or when they
+    were written with another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file
+    is missing, has another size, or cannot be read.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folders: Path | Mapping[Path, float],
         split: str,
         context_length: int,
         batch_size: int,
@@ -60,24 +90,29 @@ class BatchSource:
         loader_threads: int,
         tokenizer_fingerprint: str | None = None,
     ):
-        self.folder, self.context_length, self.batch_size = folder, context_length, batch_size
-        self.loader_threads = loader_threads
-        self.manifest = read_manifest(folder)
-        check_request(self.manifest, folder, split, context_length, tokenizer_fingerprint)
-        self.split: Split = self.manifest.splits[split]
-        self._windows = Windows(folder, self.split, self.manifest.record_length, context_length)
-        self._order = order_of_windows(len(self._windows), seed, batch_size)
+        self.context_length, self.batch_size, self.loader_threads = context_length, batch_size, loader_threads
+        weights = {folders: 1.0} if isinstance(folders, Path) else folders
+        if not weights or not all(0 < weight < math.inf for weight in weights.values()):
+            given = ", ".join(f"{folder}: {weight}" for folder, weight in weights.items())
+            raise UsageError(f"The weights are {{{given}}}; give one folder or more, each above 0 and finite.")
+        self.sources: list[Source] = []
+        for folder, weight in weights.items():
+            manifest = read_manifest(folder)
+            check_request(manifest, folder, split, context_length, tokenizer_fingerprint)
+            shards = manifest.splits[split]
+            windows = Windows(folder, shards, manifest.record_length, context_length)
+            targets = sum(max(shard.tokens - 1, 0) for shard in shards.shards)
+            self.sources.append(Source(folder, weight / sum(weights.values()), windows, targets))
+        # Windows are numbered through all sources: source i has those from _first_window[i] to _first_window[i + 1].
+        self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
+        ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
+        self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size)
         self._batches = self._order.map(self._read)
 
     @property
     def windows(self) -> int:
-        """Windows of one epoch."""
-        return len(self._windows)
-
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Targets of one epoch: all tokens but the first of each shard."""
-        return sum(max(shard.tokens - 1, 0) for shard in self.split.shards)
+        """Windows of one epoch, of all sources."""
+        return self._first_window[-1]
 
     def batch(self, step: int) -> Batch:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
@@ -92,20 +127,27 @@ class BatchSource:
         iterator.set_state({"next_index": start_step})
         return iterator
 
-    def documents(self, step: int) -> list[set[int]]:
-        """For each sequence of batch(step), the documents of its inputs: rows of tokens/documents.parquet."""
-        return [self._windows.documents(window) for window in self._order[step].tolist()]
+    def documents(self, step: int) -> list[Origin]:
+        """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""
+        found = [self._find(number) for number in self._order[step].tolist()]
+        return [Origin(source.folder, source.windows.documents(number)) for source, number in found]
 
     def sequential_windows(self) -> Iterator[Batch]:
-        """Every window once, in the order of the shards; the last batch is filled up with rows of zeros."""
+        """Every window once, in the order of sources and shards; the last batch is filled up with rows of zeros."""
         for numbers in itertools.batched(range(self.windows), self.batch_size):
             batch = self._read(np.array(numbers))
             missing = self.batch_size - len(numbers)
             yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
 
     def _read(self, numbers: np.ndarray) -> Batch:
-        rows = [self._windows[number] for number in numbers.tolist()]
+        found = [self._find(number) for number in numbers.tolist()]
+        rows = [source.windows[number] for source, number in found]
         return host_batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+
+    def _find(self, number: int) -> tuple[Source, int]:
+        """(the source of a window, the window's number in it)."""
+        index = bisect.bisect_right(self._first_window, number) - 1
+        return self.sources[index], number - self._first_window[index]
 
 
 def document_stream(
@@ -135,15 +177,16 @@ def check_request(
     """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
     if split not in manifest.splits:
         raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
-    if manifest.record_length % context_length:
+    if context_length > manifest.record_length:
         raise UsageError(
-            f"A context of {context_length} tokens does not divide the records of {manifest.record_length} in {folder}."
-            " Choose a context_length that does, or write shards with another record_length."
+            f"A context of {context_length} tokens is longer than the records of {manifest.record_length} in {folder}. "
+            f"Choose a context_length of at most {manifest.record_length}, or write shards with a larger record_length."
         )
     if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
         raise UsageError(
             f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
-            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards"
+            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that are "
+            "to share shards need one tokenizer: name the folder of the one's in tokenizer.load of the other.)"
         )
     for shard in manifest.splits[split].shards:
         path = folder / shard.file
@@ -156,11 +199,20 @@ def check_request(
             )
 
 
-def order_of_windows(windows: int, seed: int, batch_size: int):
-    """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step."""
+def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int):
+    """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step.
+
+    `sources` are the numbers of each source's windows.
+    """
     import grain
 
-    order = grain.MapDataset.range(windows).seed(seed).shuffle().repeat()
+    # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
+    seeds = [seed, *(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(1, len(sources)))]
+    orders = [
+        grain.MapDataset.range(numbers.start, numbers.stop).seed(seed).shuffle().repeat()
+        for numbers, seed in zip(sources, seeds, strict=True)
+    ]
+    order = orders[0] if len(orders) == 1 else grain.MapDataset.select_from_datasets(orders, cast(Any, Turns(weights)))
     return order.batch(batch_size, batch_fn=lambda numbers: np.array(numbers, np.int64))
 
 
@@ -173,7 +225,7 @@ class Windows:
     def __init__(self, folder: Path, split: Split, record_length: int, context_length: int):
         import grain
 
-        self.context_length, self.per_record = context_length, record_length // context_length
+        self.folder, self.context_length, self.record_length = folder, context_length, record_length
         shards = [shard for shard in split.shards if shard.records]
         if not shards:
             raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
@@ -206,20 +258,38 @@ class Windows:
         return set(record.document_ids[first - 1 : last].tolist())
 
     def _locate(self, number: int) -> tuple[SequenceRecord, int]:
-        """(the record that holds the window, where in it the window starts)."""
+        """(the record that holds the window, or two of them as one; where in it the window starts)."""
         shard = bisect.bisect_right(self._first_window, number) - 1
-        record, part = divmod(number - self._first_window[shard], self.per_record)
-        return self.record(self.first_records[shard] + record), part * self.context_length
+        part, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
+        index = self.first_records[shard] + part
+        record = self.record(index)
+        if start + self.context_length > self.record_length:  # never where the context divides the records
+            is_last = index + 1 == self.first_records[shard + 1]
+            record = joined(record, None if is_last else self.record(index + 1))
+        return record, start
 
     def record(self, index: int) -> SequenceRecord:
         """Record `index`, over all shards. Raises InputError when it is damaged."""
         try:
             return from_bytes(self._source[index])
         except (InputError, RuntimeError, ValueError) as error:
-            raise InputError(f"Record {index} of the shards cannot be read: {error} {WRITE_AGAIN}") from error
+            raise InputError(f"Record {index} of {self.folder} cannot be read: {error} {WRITE_AGAIN}") from error
 
 
 WRITE_AGAIN = "Delete the tokens folder and write it again: python -m launch.write_shards"
+
+
+def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
+    """A record and the next of its shard as one of twice the length; after a shard's last (None) comes padding."""
+    if second is None:
+        return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
+    # The second's first token is the first's last, and so is in a segment there already.
+    return SequenceRecord(
+        tokens=np.concatenate([first.tokens, second.tokens[1:]]),
+        valid=first.length + second.valid,
+        segment_starts=np.concatenate([first.segment_starts, second.segment_starts[1:] + np.uint32(first.length)]),
+        document_ids=np.concatenate([first.document_ids, second.document_ids[1:]]),
+    )
 
 
 @functools.cache

@@ -154,6 +154,26 @@ class MeshConfig(Config):
 
 
 @dataclass(frozen=True)
+class MixtureSource(Config):
+    """Shards of another run that take part in the training of this one."""
+
+    tokens: str
+    """Folder of the shards and their manifest.json: the tokens/ of a run with the same tokenizer."""
+    weight: float
+    """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.tokens:
+            raise UsageError("train.mixture has a source whose tokens is empty; name the tokens/ of another run.")
+        if not 0 < self.weight < math.inf:
+            raise UsageError(
+                f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be above 0 and finite. "
+                "Leave out a source that is to give nothing."
+            )
+
+
+@dataclass(frozen=True)
 class TrainConfig(Config):
     """One training run: how long, in what batches, and what is looked at on the way."""
 
@@ -198,9 +218,21 @@ class TrainConfig(Config):
     are told are without it."""
     dropout: float = 0.0
     """Share of values set to 0 behind the embedding, each attention and each MLP (arXiv:1207.0580)."""
+    mixture: tuple[MixtureSource, ...] = ()
+    """Folders of shards to train on beside the run's own, each with its weight: FOLDER WEIGHT on the command line.
+    Validation is on the run's own alone."""
+    own_weight: float = 1.0
+    """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
 
     def __post_init__(self):
         super().__post_init__()
+        if not 0 <= self.own_weight < math.inf:
+            raise UsageError(f"train.own_weight is {self.own_weight}; it must be 0 or more, and finite.")
+        if not self.own_weight and not self.mixture:
+            raise UsageError(
+                "train.own_weight is 0 and train.mixture is empty, so there is nothing to train on. "
+                "Give the run's own shards a weight, or name others."
+            )
         for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
                      "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads",
                      "micro_batches"):  # fmt: skip

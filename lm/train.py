@@ -21,6 +21,7 @@ from lm.files import write_json
 from lm.flops import count_parameters
 from lm.generate import check_prompt, sample_texts
 from lm.metrics import LiveLine, MetricsLog, duration, for_terminal
+from lm.mixture import mixture_of
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
@@ -36,15 +37,16 @@ SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished mod
 def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     """Trains from `run`/tokens and `run`/tokenizer up to config.steps, going on from the newest checkpoint in `run`.
 
-    Leaves checkpoints/, metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step
-    are the same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or a
-    checkpoint that do not fit the config.
+    The folders of config.mixture are trained on too, as config.own_weight and their weights say. Leaves checkpoints/,
+    metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step are the same, to the bit,
+    whether or not the run was interrupted. Raises InputError or UsageError on shards or a checkpoint that do not fit
+    the config.
     """
     # Data
     tokenizer = load(run / "tokenizer")
     source = BatchSource(
-        run / "tokens", "train", model_config.context_length, config.batch_size, config.seed, config.loader_threads,
-        tokenizer.fingerprint,
+        mixture_of(config, run / "tokens"), "train", model_config.context_length, config.batch_size, config.seed,
+        config.loader_threads, tokenizer.fingerprint,
     )  # fmt: skip
     validation = Validation(model_config, config, run / "tokens", tokenizer)
     check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
@@ -59,9 +61,16 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     parameters = count_parameters(model_config)
     print(
         f"train: {parameters:,} parameters, {config.steps:,} steps of {tokens_per_step:,} tokens, "
-        f"{source.tokens_per_epoch:,} tokens an epoch, {mesh.devices.size} x {mesh.devices.flat[0].device_kind}",
+        f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}",
         flush=True,
     )
+    for one in source.sources:
+        epochs = config.steps * config.batch_size * one.share / len(one.windows)
+        print(
+            f"train: {one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
+            f"{epochs:.2f} epochs",
+            flush=True,
+        )
 
     # Resume
     with (

@@ -12,7 +12,7 @@ class ShardsConfig(Config):
     """From documents to fixed-length token records."""
 
     record_length: int
-    """Tokens in a record; a multiple of every context length to be trained on."""
+    """Tokens in a record; at least the longest context to be trained on. Contexts that divide it are read fastest."""
     token_dtype: Literal["uint16", "uint32"]
     """Type of a stored token id: uint16 holds vocabularies up to 65,536 symbols."""
     train_shards: int

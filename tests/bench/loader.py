@@ -2,8 +2,9 @@
 
     python -m tests.bench.loader [--seconds 5] [--threads 1]
 
-Prints one JSON line: tokens per second of batch(step) and of iterate(), at 16 x 4096 and at the demo's 8 x 256, from
-records of random tokens that the benchmark writes itself.
+Prints one JSON line: tokens per second of batch(step) and of iterate(), at 16 x 4096, at the demo's 8 x 256, at
+16 x 3000 (windows over the ends of records) and from a mixture of two folders at 16 x 4096, from records of random
+tokens that the benchmark writes itself.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from lm.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_byte
 LENGTH, RECORDS = 4096, 2000
 
 
-def write_shard(folder: Path) -> None:
-    """One shard of 8.2 M tokens, in documents of some 600 tokens."""
-    generator = np.random.default_rng(0)
+def write_shard(folder: Path, seed: int) -> Path:
+    """The folder, which is made, with one shard of 8.2 M tokens, in documents of some 600 tokens."""
+    folder.mkdir()
+    generator = np.random.default_rng(seed)
     path = folder / "train-00000-of-00001.array_record"
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for number in range(RECORDS):
@@ -40,6 +42,7 @@ def write_shard(folder: Path) -> None:
     split = Split(RECORDS, tokens, 4 * tokens, RECORDS, (shard,))
     manifest = Manifest("none", 8192, LENGTH, "uint16", {"train": split})
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return folder
 
 
 def tokens_per_second(batches: Iterable[Batch], seconds: float) -> float:
@@ -58,12 +61,14 @@ def main() -> None:
     arguments = parser.parse_args()
     row: dict[str, object] = {"bench": "loader", "threads": arguments.threads}
     with tempfile.TemporaryDirectory() as name:
-        write_shard(Path(name))
-        for batch_size, context in ((16, 4096), (8, 256)):
-            source = BatchSource(Path(name), "train", context, batch_size, 0, arguments.threads)
+        one, other = (write_shard(Path(name) / f"tokens-{seed}", seed) for seed in range(2))
+        mixture = {one: 3.0, other: 7.0}
+        cases = (16, 4096, one), (8, 256, one), (16, 3000, one), (16, 4096, mixture)
+        for batch_size, context, folders in cases:
+            source = BatchSource(folders, "train", context, batch_size, 0, arguments.threads)
             next(source.iterate())  # warm
             direct = (source.batch(step) for step in itertools.count())
-            shape = f"{batch_size}x{context}"
+            shape = f"{batch_size}x{context}" + ("_mixture" if folders is mixture else "")
             row[f"batch_{shape}_tokens_per_second"] = round(tokens_per_second(direct, arguments.seconds))
             row[f"iterate_{shape}_tokens_per_second"] = round(tokens_per_second(source.iterate(), arguments.seconds))
     print(json.dumps(row))

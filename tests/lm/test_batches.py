@@ -1,6 +1,6 @@
 """batch(step) is pure, an epoch is every window once, and each row is what a naive reading of the stream gives.
 
-The shards here are written by a reference of the tests' own: a stream as one array, cut by slicing.
+The shards are written by a reference of the tests' own (shard_files.py): a stream as one array, cut by slicing.
 """
 
 import dataclasses
@@ -9,95 +9,37 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lm.batches import BatchSource, document_stream
 from lm.errors import InputError, UsageError
-from lm.records import Manifest, SequenceRecord, Shard, Split, read_manifest, to_bytes
+from lm.records import read_manifest
+from tests.corpus import tiny_experiment
+from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, naive_rows, random_stream, same, write_tokens
 
 REPOSITORY = Path(__file__).parents[2]
-LENGTH, CONTEXT, BATCH = 24, 8, 3  # three windows a record
-Stream = tuple[np.ndarray, np.ndarray]
-"""(tokens, the document of each) of one shard."""
-
-
-def random_stream(seed: int, size: int, first_token: int, first_document: int) -> Stream:
-    """Tokens that all differ, in documents of 1 to 20 tokens."""
-    generator = np.random.default_rng(seed)
-    documents = np.repeat(np.arange(size), generator.integers(1, 20, size))[:size]
-    return first_token + np.arange(size), first_document + documents
-
-
-# Ends: in the middle of a window, at the end of a record, one token into a record; and a shard of nothing.
-STREAMS = [
-    random_stream(0, 5 * LENGTH + 1 + 11, 1, 0),
-    random_stream(1, 4 * LENGTH + 1, 1000, 200),
-    (np.zeros(0, np.int64), np.zeros(0, np.int64)),
-    random_stream(2, 3 * LENGTH + 2, 2000, 400),
-]
-
-
-def write_split(folder: Path, name: str, streams: list[Stream], dtype="uint16") -> Split:
-    shards = []
-    for i, (tokens, documents) in enumerate(streams):
-        path = folder / f"{name}-{i:05d}-of-{len(streams):05d}.array_record"
-        writer = ArrayRecordWriter(str(path), "group_size:1")
-        starts = range(0, max(len(tokens) - 1, 0), LENGTH)
-        for start in starts:
-            part, owners = tokens[start : start + LENGTH + 1], documents[start : start + LENGTH + 1]
-            segments = np.flatnonzero(np.diff(owners, prepend=-1))
-            padded = np.pad(part, (0, LENGTH + 1 - len(part))).astype(dtype)
-            writer.write(to_bytes(SequenceRecord(padded, len(part), segments, owners[segments])))
-        writer.close()
-        data = path.read_bytes()
-        count = len(set(documents.tolist()))
-        digest = hashlib.sha256(data).hexdigest()
-        shards.append(Shard(path.name, len(starts), len(data), digest, count, len(tokens), 4 * len(tokens)))
-    sums = [sum(getattr(s, field) for s in shards) for field in ("documents", "tokens", "text_bytes", "records")]
-    return Split(*sums, tuple(shards))
+CONTEXT, BATCH = 8, 3  # three windows a record
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tokens")
-    splits = {"train": write_split(folder, "train", STREAMS), "val": write_split(folder, "val", STREAMS[:1])}
-    (folder / "manifest.json").write_text(Manifest("ab" * 32, 4096, LENGTH, "uint16", splits).to_json())
-    return folder
+    return write_tokens(tmp_path_factory.mktemp("tokens"), {"train": STREAMS, "val": STREAMS[:1]})
 
 
 def source(folder: Path, split="train", context=CONTEXT, batch=BATCH, seed=0, threads=2) -> BatchSource:
-    return BatchSource(folder, split, context, batch, seed, threads, "ab" * 32)
+    return BatchSource(folder, split, context, batch, seed, threads, FINGERPRINT)
 
 
-def same(a, b) -> bool:
-    return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def naive_rows(context: int) -> dict[int, tuple]:
-    """{first token: (inputs, targets, segment ids, weights, documents)} of every window with a target."""
-    rows = {}
-    for tokens, documents in STREAMS:
-        for start in range(0, len(tokens) - 1, context):
-            inputs, targets, segments, weights, seen = [], [], [], [], []
-            for position in range(start, start + context):
-                real = position < len(tokens)
-                if real and documents[position] not in seen:
-                    seen.append(documents[position])
-                inputs.append(tokens[position] if real else 0)
-                segments.append(len(seen) if real else 0)
-                weights.append(float(position + 1 < len(tokens)))
-                targets.append(tokens[position + 1] if weights[-1] else 0)
-            rows[int(tokens[start])] = (inputs, targets, segments, weights, set(seen))
-    return rows
-
-
-@pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH])
+@pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH, 5, 7, 9, 16, 17, 23])
 def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, context):
-    expected = naive_rows(context)
+    """Also where the context does not divide the records, so that windows lie across two of them."""
+    expected = naive_rows(STREAMS, context)
     batches = source(folder, context=context, batch=1)
     assert batches.windows == len(expected)
     for epoch in range(2):
@@ -106,17 +48,40 @@ def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, conte
             batch = batches.batch(step)
             assert [a.dtype.name for a in batch] == ["int32", "int32", "int32", "float32"]
             assert [a.shape for a in batch] == [(1, context)] * 4
-            (documents,) = batches.documents(step)
+            ((origin, documents),) = batches.documents(step)
+            assert origin == folder
             found[int(batch.inputs_BT[0, 0])] = (*(array[0].tolist() for array in batch), documents)
         assert found == expected
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    sizes=st.lists(st.integers(2, 150), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_every_token_is_a_target_once_an_epoch_at_any_context(length, sizes, data):
+    context = data.draw(st.integers(1, length))
+    streams = [random_stream(i, size, 1 + 1000 * i, 200 * i) for i, size in enumerate(sizes)]
+    with tempfile.TemporaryDirectory() as name:
+        batches = source(write_tokens(Path(name), {"train": streams}, length), context=context, batch=1)
+        epoch = [batches.batch(step) for step in range(batches.windows)]
+        documents = [batches.documents(step)[0].documents for step in range(batches.windows)]
+    found = {
+        int(batch.inputs_BT[0, 0]): (*(array[0].tolist() for array in batch), seen)
+        for batch, seen in zip(epoch, documents, strict=True)
+    }
+    assert found == naive_rows(streams, context)
+    targets = [token for batch in epoch for token in batch.targets_BT[batch.weights_BT == 1].tolist()]
+    assert sorted(targets) == [token for tokens, _ in streams for token in tokens[1:].tolist()]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
-def test_every_token_is_a_target_once_an_epoch_across_batches(folder, batch_size):
+def test_every_epoch_has_every_target_once_and_an_order_of_its_own(folder, batch_size):
     """Also where batches reach over the ends of epochs, or hold several."""
     batches = source(folder, batch=batch_size)
     targets = sorted(token for tokens, _ in STREAMS for token in tokens[1:].tolist())
-    assert batches.tokens_per_epoch == len(targets)
+    assert batches.sources[0].tokens_per_epoch == len(targets)
     rows = []
     for step in range(-(-3 * batches.windows // batch_size)):
         batch = batches.batch(step)
@@ -163,27 +128,27 @@ def test_another_process_gives_the_same_batches(folder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
-def test_sequential_windows_cover_the_split_in_order(folder, batch_size):
-    batches = list(source(folder, batch=batch_size).sequential_windows())
-    assert all(array.shape == (batch_size, CONTEXT) for batch in batches for array in batch)
+@pytest.mark.parametrize("context", [CONTEXT, 7])
+def test_sequential_windows_cover_the_split_in_order(folder, batch_size, context):
+    batches = list(source(folder, context=context, batch=batch_size).sequential_windows())
+    assert all(array.shape == (batch_size, context) for batch in batches for array in batch)
     targets = [batch.targets_BT[batch.weights_BT == 1] for batch in batches]
     assert np.concatenate(targets).tolist() == [token for tokens, _ in STREAMS for token in tokens[1:].tolist()]
     last = batches[-1]
     filler = last.weights_BT.sum(axis=1) == 0
-    assert filler.sum() == -len(naive_rows(CONTEXT)) % batch_size
+    assert filler.sum() == -len(naive_rows(STREAMS, context)) % batch_size
     assert not any(array[filler].any() for array in last)
 
 
 def test_document_stream_is_the_stream(folder):
-    tokens, documents = document_stream(folder, "train", "ab" * 32)
+    tokens, documents = document_stream(folder, "train", FINGERPRINT)
     np.testing.assert_array_equal(tokens, np.concatenate([tokens for tokens, _ in STREAMS]))
     np.testing.assert_array_equal(documents, np.concatenate([documents for _, documents in STREAMS]))
 
 
 def test_wide_tokens_are_not_cut(tmp_path):
     tokens = 2**31 - 1 - np.arange(LENGTH + 1)
-    split = write_split(tmp_path, "train", [(tokens, np.zeros(LENGTH + 1, np.int64))], "uint32")
-    (tmp_path / "manifest.json").write_text(Manifest("ab" * 32, 2**31, LENGTH, "uint32", {"train": split}).to_json())
+    write_tokens(tmp_path, {"train": [(tokens, np.zeros(LENGTH + 1, np.int64))]}, dtype="uint32")
     batch = source(tmp_path, context=LENGTH, batch=1).batch(0)
     assert batch.inputs_BT[0].tolist() == tokens[:-1].tolist()
     assert batch.targets_BT[0].tolist() == tokens[1:].tolist()
@@ -212,14 +177,21 @@ def test_no_manifest_is_an_input_error(tmp_path):
 def test_wrong_requests_are_usage_errors_with_both_values(folder):
     with pytest.raises(UsageError, match=r"no split 'test' in .* only train, val"):
         source(folder, "test")
-    with pytest.raises(UsageError, match="context of 7 tokens does not divide the records of 24"):
-        source(folder, context=7)
-    with pytest.raises(UsageError, match="context of 48 tokens does not divide the records of 24"):
-        source(folder, context=48)
-    with pytest.raises(UsageError, match=rf"tokenizer {'ab' * 32}, but this experiment's is {'cd' * 32}"):
+    with pytest.raises(UsageError, match=r"context of 25 tokens is longer than the records of 24 in .* at most 24"):
+        source(folder, context=25)
+    with pytest.raises(UsageError, match=rf"tokenizer {FINGERPRINT}, but this experiment's is {'cd' * 32}"):
         BatchSource(folder, "train", CONTEXT, BATCH, 0, 1, "cd" * 32)
     with pytest.raises(UsageError, match="cdcd"):
         document_stream(folder, "val", "cd" * 32)
+
+
+def test_a_config_may_have_any_context_up_to_the_records_and_none_beyond():
+    experiment = tiny_experiment()
+    assert experiment.shards.record_length == 64
+    for context in (36, 64):
+        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=context))
+    with pytest.raises(UsageError, match=r"context_length = 65 is more than shards\.record_length = 64.* at most 64"):
+        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=65))
 
 
 def test_missing_and_cut_shards_are_input_errors(copy):

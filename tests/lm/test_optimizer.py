@@ -91,9 +91,7 @@ def rates_of(config):
 
 
 def test_a_line_falls_by_the_same_each_step_to_the_final_rate():
-    rates = np.array(
-        [float(learning_rate(dataclasses.replace(CONFIG, schedule="linear"), 20)(step)) for step in range(20)]
-    )
+    rates = rates_of(dataclasses.replace(CONFIG, schedule="linear"))
     np.testing.assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1], rtol=1e-5)
     np.testing.assert_allclose(np.diff(rates[3:]), -0.08 / 16, rtol=1e-3)
     assert rates[-1] == pytest.approx(0.02)

@@ -13,7 +13,7 @@ import pytest
 
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints, named_leaves, restore_model
-from lm.config import MeshConfig
+from lm.config import MeshConfig, MixtureSource
 from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
 from lm.sharding import batch_sharding, make_mesh
@@ -71,6 +71,20 @@ def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
     assert without_times(rows(run)) == without_times(rows(finished))
     for path in sorted((finished / "samples").glob("*.json")):
         assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp_path, capsys):
+    """A mixture of them alone; validation is on the run's own all the same."""
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    shutil.copytree(tokens / "tokens", tmp_path / "other")
+    mixture = (MixtureSource(str(tmp_path / "other"), 3.0),)
+    train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mixture=mixture, own_weight=0.0), run)
+    assert f"100.0% of the sequences from {tmp_path / 'other'}" in capsys.readouterr().out
+    assert without_times(rows(run)) == without_times(rows(finished))
+    expected, found = parameters(finished), parameters(run)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
