@@ -31,7 +31,7 @@ STAGE = Stage(
     make=make,
     outputs=("checkpoints",),
     in_place=True,
-    by_products=("metrics.jsonl", "tensorboard", "samples"),
+    by_products=("metrics.jsonl", "tensorboard", "samples", "wandb", "profile"),
 )
 
 if __name__ == "__main__":

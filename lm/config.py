@@ -223,6 +223,13 @@ class TrainConfig(Config):
     Validation is on the run's own alone."""
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
+    wandb_project: str = incidental(default="")
+    """Project of Weights & Biases to which metrics go too (needs `pip install wandb`; WANDB_MODE=offline keeps them in
+    the run folder); empty for none."""
+    profile_step: int = incidental(default=0)
+    """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
+    profile_steps: int = incidental(default=3)
+    """Steps in that profile."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -235,7 +242,7 @@ class TrainConfig(Config):
             )
         for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
                      "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads",
-                     "micro_batches"):  # fmt: skip
+                     "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.seed < 2**32:
@@ -254,6 +261,13 @@ class TrainConfig(Config):
             raise UsageError(
                 f"train.optimizer: warmup_steps = {self.optimizer.warmup_steps} and decay_steps = "
                 f"{self.optimizer.decay_steps} are more than train.steps = {self.steps}. Shorten them, or train longer."
+            )
+        profiled = self.profile_step + self.profile_steps - 1
+        if self.profile_step < 0 or (self.profile_step and profiled > self.steps):
+            raise UsageError(
+                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} do not lie within "
+                f"train.steps = {self.steps}. Begin at 1 or later and end at {self.steps} or before, or set "
+                "profile_step = 0 for no profile."
             )
         if self.optimizer.warmup_steps >= self.steps:
             raise UsageError(

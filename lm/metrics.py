@@ -1,49 +1,98 @@
-"""What a run reports while it trains: metrics.jsonl, TensorBoard events, and one live line."""
+"""What a run tells of itself while it trains: rows of numbers, and one live line."""
 
-import json
+import contextlib
+import math
+import resource
 import sys
 import time
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from lm.files import write_atomically
+from lm.batches import Batch
+from lm.sinks import JsonLines, Row, Sink, TensorBoard, WeightsAndBiases
 
 
 class MetricsLog:
-    """metrics.jsonl, one JSON object a line, and the same numbers as TensorBoard events.
+    """The same rows in `folder`/metrics.jsonl, as TensorBoard events, and in Weights & Biases if a project is named.
 
-    On a restart from a checkpoint, lines of later steps are taken out, so that every step stands there once.
+    `settings` are what Weights & Biases shows as the run's config.
     """
 
-    def __init__(self, folder: Path, first_step: int):
-        from tensorboardX import SummaryWriter
+    def __init__(self, folder: Path, first_step: int, wandb_project: str = "", settings: dict[str, Any] | None = None):
+        # The one that can be refused comes first; nothing is open yet then.
+        asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
+        files = JsonLines(folder / "metrics.jsonl", first_step), TensorBoard(folder / "tensorboard", first_step)
+        self.sinks: list[Sink] = [*files, *asked]
 
-        self.path = folder / "metrics.jsonl"
-        kept = []
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # the line that a kill cut short
-                    continue
-                if row["step"] <= first_step:
-                    kept.append(line + "\n")
-        write_atomically(self.path, "".join(kept))
-        self.file: IO[str] = self.path.open("a", encoding="utf-8")
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends {"step": step, **values}; numbers are rounded to 7 significant digits."""
-        rounded = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in values.items()}
-        row = {"step": step} | rounded
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+    def write(self, step: int, values: Row) -> None:
+        """Sends `values` to every sink; numbers are rounded to 7 significant digits."""
+        row: Row = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in values.items()}
+        for sink in self.sinks:
+            sink.write(step, row)
 
     def close(self) -> None:
-        self.file.close()
-        self.events.close()
+        for sink in self.sinks:
+            sink.close()
+
+
+class Meter:
+    """Speed of a training loop. Only what happens in `training` counts: no validation, no samples, no saves."""
+
+    def __init__(self, first: int, steps: int, tokens_per_step: int, step_flops: int, peak: float | None):
+        """`first` steps of `steps` were made before; `peak` is the FLOP/s of all devices, or None."""
+        self.first, self.steps = first, steps
+        self.tokens_per_step, self.step_flops, self.peak = tokens_per_step, step_flops, peak
+        self.started, self.told, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
+
+    @contextlib.contextmanager
+    def training(self) -> Generator[None]:
+        """Counts the seconds of the block."""
+        start = time.perf_counter()
+        yield
+        self.busy += time.perf_counter() - start
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the seconds until it comes count as waiting."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self.waited += time.perf_counter() - start
+        return batch
+
+    def row(self, step: int) -> Row:
+        """What was measured since the last call."""
+        steps_per_second = (step - self.told) / self.busy
+        elapsed = time.perf_counter() - self.started
+        row: Row = {
+            "tokens": step * self.tokens_per_step,
+            "tokens_per_second": self.tokens_per_step * steps_per_second,
+            "data_wait_share": self.waited / self.busy,
+            "seconds": elapsed,
+            "seconds_left": elapsed / (step - self.first) * (self.steps - step),
+        }
+        if self.peak is not None:
+            row["mfu"] = self.step_flops * steps_per_second / self.peak
+        self.told, self.busy, self.waited = step, 0.0, 0.0
+        return row
+
+
+def memory(devices: Sequence[Any]) -> Row:
+    """Bytes now and at most so far: of the fullest device, or, where devices do not tell, of this process."""
+    stats = [device.memory_stats() or {} for device in devices]
+    row: Row = {
+        name: max(one[key] for one in stats)
+        for name, key in (("device_bytes_in_use", "bytes_in_use"), ("device_bytes_peak", "peak_bytes_in_use"))
+        if all(key in one for one in stats)
+    }
+    if row:
+        return row
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:  # Linux alone tells what is resident now
+        now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    except OSError:
+        return {"process_bytes_peak": peak}
+    return {"process_bytes_in_use": now, "process_bytes_peak": max(now, peak)}  # the kernel counts the peak in lumps
 
 
 class LiveLine:
@@ -68,6 +117,13 @@ class LiveLine:
             print("\r\033[K", end="", flush=True)
 
 
+def live_text(step: int, steps: int, row: Row) -> str:
+    """One row in a line: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"."""
+    mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
+    speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
+    return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"
+
+
 def for_terminal(text: str) -> str:
     """Text that a model wrote, without the control characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -78,3 +134,10 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def quantity(value: int | float, unit: str) -> str:
+    """ "3.1 GB", "1.2 TFLOP": a large number in steps of a thousand, two digits or more."""
+    power = max(0, min(5, int(math.log10(value) / 3))) if value >= 1 else 0
+    scaled = value / 1000**power
+    return f"{scaled:.{1 if scaled < 10 and power else 0}f} {['', 'k', 'M', 'G', 'T', 'P'][power]}{unit}"

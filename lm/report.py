@@ -23,7 +23,8 @@ class Curves:
     """What metrics.jsonl says of a run. A step that was run twice, around a kill, counts once: by its later line."""
 
     train: tuple[dict, ...]
-    """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens", "tokens_per_second", …"""
+    """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens",
+    "tokens_per_second", "mfu", "data_wait_share", …"""
     validation: tuple[dict, ...]
     """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
 
@@ -33,10 +34,14 @@ class Curves:
         return max((line["step"] for line in (*self.train, *self.validation)), default=0)
 
     @property
-    def tokens_per_second(self) -> float | None:
-        """The median over the lines of training, so that compilation at the start does not count; None when none is."""
-        rates = finite_values(self.train, "tokens_per_second")
-        return statistics.median(rates) if rates else None
+    def tokens_per_second(self) -> int | float | None:
+        """See `median`."""
+        return self.median("tokens_per_second")
+
+    def median(self, key: str) -> int | float | None:
+        """Of `key` over the lines of training, so that an odd start does not count; None when none has it."""
+        values = finite_values(self.train, key)
+        return statistics.median(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def read_json(path: Path, script: str) -> dict:
     return value
 
 
-def finite_values(lines: tuple[dict, ...], key: str) -> list[float]:
+def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
     """Values of `key` where the lines have one that is a finite number."""
     return [line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])]
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
@@ -12,21 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lm.batches import Batch, BatchSource
+from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
+from lm.chips import peak_rate
+from lm.compiled_step import compile_ahead
 from lm.config import TrainConfig
 from lm.errors import InputError, UsageError
 from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
 from lm.files import write_json
 from lm.flops import count_parameters
 from lm.generate import check_prompt, sample_texts
-from lm.metrics import LiveLine, MetricsLog, duration, for_terminal
+from lm.metrics import LiveLine, Meter, MetricsLog, for_terminal, live_text, memory
 from lm.mixture import mixture_of
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
+from lm.profiling import Profiler
 from lm.schedule import learning_rate
 from lm.sharding import batch_sharding, make_mesh
+from lm.sinks import import_wandb
 from lm.tokenizer import Tokenizer, load
 from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step
@@ -38,9 +40,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     """Trains from `run`/tokens and `run`/tokenizer up to config.steps, going on from the newest checkpoint in `run`.
 
     The folders of config.mixture are trained on too, as config.own_weight and their weights say. Leaves checkpoints/,
-    metrics.jsonl, tensorboard/ and samples/step-*.json in `run`. The parameters at every step are the same, to the bit,
-    whether or not the run was interrupted. Raises InputError or UsageError on shards or a checkpoint that do not fit
-    the config.
+    metrics.jsonl, tensorboard/ and samples/step-*.json in `run`, wandb/ and profile/ if asked. The parameters at every
+    step are the same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or
+    a checkpoint that do not fit the config.
     """
     # Data
     tokenizer = load(run / "tokenizer")
@@ -50,12 +52,13 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
     )  # fmt: skip
     validation = Validation(model_config, config, run / "tokens", tokenizer)
     check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
+    if config.wandb_project:
+        import_wandb(config.wandb_project)
 
     # State
     mesh = make_mesh(config.mesh, model_config, config.batch_size)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model_config, optimizer, mesh)
-    step_function = compile_step(optimizer, abstract, mesh, config)
     rate = learning_rate(config.optimizer, config.steps)
     tokens_per_step = config.batch_size * model_config.context_length
     parameters = count_parameters(model_config)
@@ -72,10 +75,18 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
             flush=True,
         )
 
+    # Cost
+    jitted = compile_step(optimizer, abstract, mesh, config)
+    step_function, cost = compile_ahead(jitted, abstract, validation.batches[0], mesh, model_config)
+    peak, meaning = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
+    print(f"train: {cost}\ntrain: the peak rate for MFU is {meaning}", flush=True)
+
     # Resume
+    settings = {"model": asdict(model_config), "train": asdict(config)}
     with (
         contextlib.closing(Checkpoints(run / "checkpoints", config.checkpoints_kept)) as checkpoints,
-        contextlib.closing(MetricsLog(run, checkpoints.latest_step() or 0)) as log,
+        contextlib.closing(MetricsLog(run, checkpoints.latest_step() or 0, config.wandb_project, settings)) as log,
+        contextlib.closing(Profiler(run / "profile", config.profile_step, config.profile_steps)) as profiler,
     ):
         first = checkpoints.latest_step() or 0
         if first:
@@ -86,34 +97,31 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
         remove_later_samples(run / "samples", first)
 
         # Loop
-        batches = timed(source.iterate(first))
-        line = LiveLine()
-        started, logged, busy, waited = time.perf_counter(), first, 0.0, 0.0
+        batches = source.iterate(first)
+        line, meter = LiveLine(), Meter(first, config.steps, tokens_per_step, cost.flops, peak)
+        told_once = cost.row()
         for step in range(first + 1, config.steps + 1):
-            begun, last = time.perf_counter(), step == config.steps
-            waiting, batch = next(batches)
-            state, metrics = step_function(state, jax.device_put(batch, batch_sharding(mesh)))
-            waited += waiting
-            if step % config.log_every == 0 or last:
-                loss = float(metrics["loss"])  # waits for the device
+            last = step == config.steps
+            logged = step % config.log_every == 0 or last
+            with profiler.step(step), meter.training():
+                batch = jax.device_put(meter.next(batches), batch_sharding(mesh))
+                state, metrics = step_function(state, batch)
+                if logged:
+                    loss = float(metrics["loss"])  # waits for the device
+            if profile := profiler.after(step, metrics):
+                line.end()
+                print(f"train: {profile}", flush=True)
+            if logged:
                 check_finite(loss, step, config)
-                busy += time.perf_counter() - begun
-                speed, elapsed = tokens_per_step * (step - logged) / busy, time.perf_counter() - started
-                numbers = {
+                row = {
                     "loss": loss,
                     "gradient_norm": float(metrics["gradient_norm"]),
                     "learning_rate": float(jnp.asarray(rate(step - 1))),
-                    "tokens": step * tokens_per_step,
-                    "tokens_per_second": speed,
-                    "seconds": elapsed,
-                    "data_wait_seconds": waited,
                 }
-                log.write(step, numbers)
-                left = duration(elapsed / (step - first) * (config.steps - step))
-                line.show(f"train: step {step:,}/{config.steps:,}  loss {loss:.3f}  {speed:,.0f} tokens/s  {left} left")
-                logged, busy, waited = step, 0.0, 0.0
-            else:
-                busy += time.perf_counter() - begun  # validation, samples and saves are not counted as training
+                row |= meter.row(step) | memory(mesh.local_devices) | told_once
+                told_once = {}
+                log.write(step, row)
+                line.show(f"train: {live_text(step, config.steps, row)}")
             if step % config.validate_every == 0 or last:
                 loss, bits = validation.run(state.model, mesh)
                 log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
@@ -137,14 +145,6 @@ def check_finite(loss: float, step: int, config: TrainConfig) -> None:
             f"{config.optimizer.learning_rate} and warmup_steps = {config.optimizer.warmup_steps}. "
             "Lower the one or raise the other, and start in another --workdir."
         )
-
-
-def timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
-    """Each batch with the seconds that were spent waiting for it."""
-    while True:
-        start = time.perf_counter()
-        batch = next(batches)
-        yield time.perf_counter() - start, batch
 
 
 @dataclass

@@ -51,6 +51,8 @@ def training_charts(run: RunFolder) -> list[dict]:
         ("Learning rate", "learning_rate", "~g"),
         ("Gradient norm", "gradient_norm", "~g"),
         ("Tokens per second", "tokens_per_second", "~s"),
+        ("MFU", "mfu", "~%"),
+        ("Share of time waiting for data", "data_wait_share", "~%"),
     ):
         one = Series(title.lower(), "var(--second)", points(train, key), width=1.2)
         if one.points:

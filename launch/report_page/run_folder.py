@@ -32,6 +32,11 @@ LIBRARIES = (
     "tiktoken", "pyarrow", "numpy", "scipy", "zstandard", "tyro", "jinja2", "vl-convert-python",
 )  # fmt: skip
 
+TRAINING = (
+    "tokens_per_second", "mfu", "data_wait_share", "step_flops", "step_state_bytes", "step_temporary_bytes",
+)  # fmt: skip
+"""Of the keys of metrics.jsonl those whose median is told in summary.json."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -117,7 +122,7 @@ def summarize(run: RunFolder) -> dict[str, Any]:
         "validation_tokens": run.splits.validation_tokens,
         "parameters": run.compression.parameters,
         "steps": run.curves.steps,
-        "train_tokens_per_second": finite(run.curves.tokens_per_second),
+        **{f"train_{key}": run.curves.median(key) for key in TRAINING},
         "validation_loss": finite(run.compression.validation_loss),
         "validation_bits_per_byte": finite(bits["this model"]),
         "gzip_bits_per_byte": bits["gzip -9"],

@@ -3,7 +3,7 @@
     python -m tests.bench.demo_step [--seconds 10]
 
 Prints one JSON line: tokens per second and compile time of the step in configs/demo.py, the arithmetic that it does
-(6 FLOP a parameter and token, attention left out), and the rate of a 2048 x 192 by 192 x 8192 product.
+(lm/flops.py), and the rate of the best of some products of the model's own shapes (lm/chips.py).
 """
 
 import argparse
@@ -11,17 +11,16 @@ import json
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from configs.demo import get_config
 from lm.batches import host_batch
-from lm.flops import count_parameters
+from lm.chips import matmul_peak, median_seconds
+from lm.flops import count_parameters, flops_per_token
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train_state import initial_state
 from lm.train_step import compile_step
-from tests.bench.train import median_seconds
 
 
 def main() -> None:
@@ -46,17 +45,14 @@ def main() -> None:
     one_step()
     compile_seconds = time.perf_counter() - start
     step_seconds = median_seconds(one_step, seconds)
-    x_ND, w_DV = jnp.ones((2048, 192)), jnp.ones((192, 8192))
-    product = jax.jit(jnp.matmul)
-    matmul_seconds = median_seconds(lambda: jax.block_until_ready(product(x_ND, w_DV)), 1)
     row = {
         "bench": "demo_step",
         "device": jax.devices()[0].device_kind,
         "parameters": count_parameters(model),
         "tokens_per_second": round(tokens_BT.size / step_seconds),
         "compile_seconds": round(compile_seconds, 1),
-        "gflops_per_second": round(6 * count_parameters(model) * tokens_BT.size / step_seconds / 1e9, 1),
-        "matmul_gflops_per_second": round(2 * 2048 * 192 * 8192 / matmul_seconds / 1e9, 1),
+        "gflops_per_second": round(flops_per_token(model) * tokens_BT.size / step_seconds / 1e9, 1),
+        "matmul_gflops_per_second": round(matmul_peak(model, tokens_BT.size) / 1e9, 1),
     }
     print(json.dumps(row))
 

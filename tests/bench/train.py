@@ -3,9 +3,8 @@
     python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
 
 Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
-compile_seconds, peak_mb of this process, and gflops_per_second beside matmul_peak_gflops_per_second, the best of some
-products of the model's own shapes. Arithmetic is 6 FLOP a parameter and token (of positions none, of the embedding
-once, as output) and 12 * layers * width * context a token for attention, as in PaLM (arXiv:2204.02311, appendix B).
+compile_seconds, peak_mb of this process, and gflops_per_second (lm/flops.py) beside matmul_peak_gflops_per_second, the
+best of some products of the model's own shapes (lm/chips.py).
 
 Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 6, 384, 256, 8) do the work of nanoGPT's
 step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.
@@ -15,17 +14,15 @@ import argparse
 import dataclasses
 import json
 import resource
-import statistics
 import time
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from configs.fineweb import get_config
 from lm.batches import host_batch
-from lm.flops import count_parameters
+from lm.chips import matmul_peak, median_seconds
+from lm.flops import count_parameters, flops_per_token
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train_state import initial_state
@@ -37,29 +34,6 @@ SHAPES = {
     "gpt2_124m": (12, 12, 768, 1024, 32),
     "gpt2_1558m": (48, 25, 1600, 1024, 8),
 }
-
-
-def median_seconds(run: Callable[[], object], seconds: float) -> float:
-    """Of single calls, within about `seconds`, after three that are not counted."""
-    for _ in range(3):
-        run()
-    times, start = [], time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times) < 3:
-        before = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
-
-
-def matmul_peak(rows: int, width: int, dtype: str) -> float:
-    """GFLOP/s of the fastest of the model's own products."""
-    product = jax.jit(lambda x, w: x @ w)
-    rates = []
-    for inner, outer in ((width, 3 * width), (width, 4 * width), (4 * width, width)):
-        x, w = jnp.ones((rows, inner), dtype), jnp.ones((inner, outer), dtype)
-        seconds = median_seconds(lambda x=x, w=w: jax.block_until_ready(product(x, w)), 0.5)
-        rates.append(2 * rows * inner * outer / seconds / 1e9)
-    return max(rates)
 
 
 def main() -> None:
@@ -102,8 +76,6 @@ def main() -> None:
     compile_seconds = time.perf_counter() - start
     seconds = median_seconds(one_step, arguments.seconds)
     tokens = batch * length
-    counted = count_parameters(model) - length * width
-    flops = (6 * counted + 12 * layers * width * length) * tokens
     row = {
         "bench": "train",
         "shape": arguments.shape,
@@ -114,8 +86,8 @@ def main() -> None:
         "tokens_per_second": round(tokens / seconds, 1),
         "compile_seconds": round(compile_seconds, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "gflops_per_second": round(flops / seconds / 1e9, 1),
-        "matmul_peak_gflops_per_second": round(matmul_peak(tokens, width, dtype), 1),
+        "gflops_per_second": round(flops_per_token(model) * tokens / seconds / 1e9, 1),
+        "matmul_peak_gflops_per_second": round(matmul_peak(model, tokens) / 1e9, 1),
     }
     print(json.dumps(row))
 

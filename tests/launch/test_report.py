@@ -1,6 +1,7 @@
 """The page: whole, self-contained, harmless whatever the corpus holds, and at ease with runs that lack parts."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import math
@@ -93,6 +94,14 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "apache-beam"} <= summary["versions"].keys()
     assert summary["train_tokens"] > summary["validation_tokens"] > 0
     json.dumps(summary, allow_nan=False)
+
+
+def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path):
+    run = read_run(full_run, CONFIG.personal_data)
+    lines = ({"step": 1, "loss": 5.0, "mfu": 0.2, "step_flops": 7}, {"step": 2, "loss": 4.0, "mfu": 0.4})
+    told = summarize(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
+    assert told["train_mfu"] == pytest.approx(0.3)
+    assert (told["train_step_flops"], told["train_step_state_bytes"]) == (7, None)
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):

@@ -3,15 +3,19 @@
 import contextlib
 import dataclasses
 import gc
+import gzip
 import json
+import logging
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from lm.batches import BatchSource
+from lm.batches import Batch, BatchSource
 from lm.checkpoint import Checkpoints, named_leaves, restore_model
 from lm.config import MeshConfig, MixtureSource
 from lm.errors import InputError, UsageError
@@ -52,7 +56,9 @@ def rows(run: Path) -> list[dict]:
 
 
 def without_times(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+    """The rows without what was measured, or told at a start alone."""
+    measured = re.compile("second|mfu|share|bytes|step_flops")
+    return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows]
 
 
 def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
@@ -149,6 +155,15 @@ def test_what_a_run_leaves(finished):
     train_rows = [row for row in rows(finished) if "loss" in row]
     assert [row["step"] for row in train_rows] == [2, 4, 6, 8, 10, 12]
     assert train_rows[-1]["tokens"] == 12 * 8 * 32
+    assert train_rows[-1]["seconds_left"] == 0
+    for row in train_rows:  # the rate of this machine is measured, so both shares are known here
+        assert row["mfu"] > 0
+        assert 0 < row["data_wait_share"] < 1
+        assert 0 < row["process_bytes_in_use"] <= row["process_bytes_peak"]
+        assert not any(name.startswith("device_") for name in row)  # a CPU's devices have no memory of their own
+    costs = {"step_flops", "step_state_bytes", "step_temporary_bytes", "compile_seconds"}
+    assert costs <= train_rows[0].keys()
+    assert not any(costs & row.keys() for row in train_rows[1:])
     assert [row["step"] for row in rows(finished) if "validation_loss" in row] == [6, 12]
     assert train_rows[-1]["loss"] < 0.8 * train_rows[0]["loss"]
     assert sorted(path.name for path in (finished / "checkpoints").iterdir() if path.is_dir()) == ["12", "4", "8"]
@@ -157,6 +172,55 @@ def test_what_a_run_leaves(finished):
         "step-00000012.json",
     ]
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, caplog, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    short = dataclasses.replace(EXPERIMENT.train, steps=4, validate_every=4, sample_every=4)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        train(EXPERIMENT.model, short, run)
+    state = abstract_state(EXPERIMENT.model, make_optimizer(short.optimizer, 4), make_mesh(MeshConfig(), MODEL, 8))
+    arguments = len(jax.tree.leaves(state)) + len(Batch._fields)  # nothing else takes so many
+    compiled = [
+        record.getMessage().count("ShapedArray(")
+        for record in caplog.records
+        if record.getMessage().startswith("Compiling ")
+    ]
+    assert len(compiled) > 3  # the log is read aright
+    assert compiled.count(arguments) == 1
+    assert max(compiled) == arguments
+    printed = capsys.readouterr().out
+    said = re.search(r"a step is \S+ MFLOP; a device holds .+ of state, .+ of temporary values; compiled in", printed)
+    assert said and said.start() < printed.index("validation loss")
+
+
+def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    short = dataclasses.replace(EXPERIMENT.train, steps=7, profile_step=4, profile_steps=2)
+    train(EXPERIMENT.model, short, run)
+    (path,) = (run / "profile").rglob("*.trace.json.gz")
+    assert str(path) in capsys.readouterr().out
+    with gzip.open(path, "rt", encoding="utf-8") as file:  # what Perfetto opens
+        events = json.load(file)["traceEvents"]
+    steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
+    assert sorted(map(int, steps)) == [4, 5]
+
+
+@pytest.mark.parametrize(("begin", "steps"), [(-1, 1), (12, 2), (13, 1)])
+def test_a_profile_outside_of_the_run_is_refused_with_both_values(begin, steps):
+    with pytest.raises(UsageError, match=rf"profile_step = {begin} and profile_steps = {steps} .* train.steps = 12"):
+        dataclasses.replace(EXPERIMENT.train, profile_step=begin, profile_steps=steps)
+
+
+def test_without_wandb_a_project_is_refused_before_the_first_step(tokens, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*pip install wandb"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, wandb_project="mill"), run)
+    assert not (run / "metrics.jsonl").exists()
 
 
 def test_all_that_is_told_of_a_step_is_written_before_its_checkpoint(finished):

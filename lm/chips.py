@@ -1,0 +1,107 @@
+"""Peak rates of chips: what a model's FLOP/s are compared with (MFU, arXiv:2204.02311, appendix B).
+
+Of accelerators they are the makers' figures for dense products in bfloat16, of a CPU they are measured.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lm.model.config import ModelConfig
+
+TERA = 1e12
+
+# The part of jax's `device_kind` that tells a chip -> FLOP/s of one jax device. The first that occurs counts, so what
+# is special stands before what is general. Where a data sheet has figures "with sparsity" alone, half of them.
+GPUS = {
+    "B200": 2250 * TERA,  # NVIDIA's DGX B200 data sheet: 36 PFLOP/s with sparsity, of 8
+    "H200 NVL": 835 * TERA,  # nvidia.com/en-us/data-center/h200: 1,671 with sparsity
+    "H200": 989 * TERA,  # the same: 1,979 with sparsity
+    "H100 PCIe": 756 * TERA,  # NVIDIA's H100 data sheet: 1,513 with sparsity
+    "H100 NVL": 835 * TERA,  # the same: 1,671 with sparsity
+    "H100": 989 * TERA,  # SXM, "NVIDIA H100 80GB HBM3"; the same: 1,979 with sparsity
+    "A100": 312 * TERA,  # NVIDIA's A100 data sheet, SXM and PCIe
+    "L40S": 362 * TERA,  # NVIDIA's L40S data sheet: 362.05, 733 with sparsity
+    "L4": 121 * TERA,  # NVIDIA's L4 data sheet: 242 with sparsity
+    "A10G": 70 * TERA,  # NVIDIA's A10G data sheet, of Amazon's g5: 140 with sparsity
+    "V100": 125 * TERA,  # NVIDIA's V100 data sheet; fp16, for it has no bfloat16
+}
+
+# docs.cloud.google.com/tpu/docs, the pages v2 to v6e and tpu7x, a chip. Of v2, v3 and 7x a jax device is one of the
+# chip's two cores; of v4 and v5p it is both of them (jax/_src/tpu_info.py: "Megacore").
+TPUS = {
+    "TPU v2": 45 / 2 * TERA,
+    "TPU v3": 123 / 2 * TERA,
+    "TPU v4": 275 * TERA,
+    "TPU v5 lite": 197 * TERA,
+    "TPU v5e": 197 * TERA,
+    "TPU v5": 459 * TERA,
+    "TPU v5p": 459 * TERA,
+    "TPU v6 lite": 918 * TERA,
+    "TPU v6e": 918 * TERA,
+    "TPU7x": 2307 / 2 * TERA,
+}
+
+
+def table_peak(device_kind: str) -> float | None:
+    """FLOP/s of one jax device in bfloat16, or None for a chip that nobody wrote down."""
+    if device_kind in TPUS:
+        return TPUS[device_kind]
+    words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words, for a GB200 is no B200
+    return next((peak for name, peak in GPUS.items() if f" {name} " in words), None)
+
+
+def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> tuple[float | None, str]:
+    """(FLOP/s of all `devices` together, what it is or why it is not known).
+
+    Devices on a CPU share its cores, however many they are: of them one measurement stands for all.
+    """
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        peak = matmul_peak(model, rows, seconds=0.05, most_flop=5e8)
+        return peak, f"{peak / 1e9:,.0f} GFLOP/s, of the best matrix product here, measured"
+    if model.compute_dtype != "bfloat16":
+        why = f"lm/chips.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
+        return None, f"not known, so MFU is left out: {why}"
+    peak = table_peak(kind)
+    if peak is None:
+        return None, f'not known, so MFU is left out: lm/chips.py has no "{kind}". Add its rate in bfloat16 there'
+    return peak * len(devices), f"{peak / TERA:,.0f} TFLOP/s a device, of {kind} in bfloat16, by its maker"
+
+
+def median_seconds(run: Callable[[], object], seconds: float) -> float:
+    """Of single calls, within about `seconds`, after three that are not counted."""
+    for _ in range(3):
+        run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
+    """FLOP/s of the fastest of the model's own products, with as many rows (at most) as `most_flop` allows.
+
+    Each of the four is repeated for about `seconds`, in the compute dtype.
+    """
+    product = jax.jit(lambda x_ND, w_DF: x_ND @ w_DF)
+    heads = (model.heads + 2 * model.kv_heads) * model.head_width
+    rates = []
+    for inner, outer in (
+        (model.width, heads),
+        (model.width, model.mlp_width),
+        (model.mlp_width, model.width),
+        (model.width, model.vocabulary_size),
+    ):
+        taken = max(1, int(min(rows, most_flop / (2 * inner * outer))))
+        x_ND, w_DF = jnp.ones((taken, inner), model.compute_dtype), jnp.ones((inner, outer), model.compute_dtype)
+        median = median_seconds(lambda x=x_ND, w=w_DF: jax.block_until_ready(product(x, w)), seconds)
+        rates.append(2 * taken * inner * outer / median)
+    return max(rates)

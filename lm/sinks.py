@@ -1,0 +1,102 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is named."""
+
+import importlib
+import json
+import uuid
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, Protocol
+
+from lm.errors import UsageError
+from lm.files import write_atomically
+
+Row = dict[str, int | float]
+
+
+class Sink(Protocol):
+    """One place for rows of numbers."""
+
+    def write(self, step: int, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line. On a restart, lines of later steps are taken out, so that none stands there twice."""
+
+    def __init__(self, path: Path, first_step: int):
+        kept = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the line that a kill cut short
+                    continue
+                if row["step"] <= first_step:
+                    kept.append(line + "\n")
+        write_atomically(path, "".join(kept))
+        self.file: IO[str] = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, row: Row) -> None:
+        self.file.write(json.dumps({"step": step} | row) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoard:
+    """Events; those of later steps are hidden on a restart."""
+
+    def __init__(self, folder: Path, first_step: int):
+        from tensorboardX import SummaryWriter
+
+        self.events = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    def write(self, step: int, row: Row) -> None:
+        for name, value in row.items():
+            self.events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.events.close()
+
+
+class WeightsAndBiases:
+    """A run on wandb.ai, or in `folder`/wandb alone with WANDB_MODE=offline.
+
+    Its id is kept in `folder`/wandb/run_id, so that a restart goes on in the same run. There, steps that were told
+    before are passed over: they are the same, to the bit.
+    """
+
+    def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
+        wandb = import_wandb(project)
+        path = folder / "wandb/run_id"
+        if not path.exists():
+            write_atomically(path, uuid.uuid4().hex)
+        run_id = path.read_text(encoding="utf-8").strip()
+        try:
+            self.run = wandb.init(
+                project=project, id=run_id, name=folder.resolve().name, resume="allow", dir=str(folder), config=settings
+            )
+        except wandb.Error as error:
+            raise UsageError(
+                f"Weights & Biases cannot begin train.wandb_project = {project!r}: {str(error).rstrip('.')}. Log in "
+                "(wandb login), set WANDB_MODE=offline, or leave train.wandb_project empty."
+            ) from error
+
+    def write(self, step: int, row: Row) -> None:
+        self.run.log(row, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def import_wandb(project: str) -> ModuleType:
+    """The package wandb, which only those need who name a project. Raises UsageError where it is not installed."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise UsageError(
+            f"train.wandb_project is {project!r}, but the package wandb cannot be imported ({error}). Install it "
+            "(pip install wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the same."
+        ) from error
