@@ -140,7 +140,13 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
 def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> list[Unit]:
     """One unit for each contiguous group of files."""
     identity = [
-        [tokenizer.fingerprint, config.record_length, config.token_dtype, config.validation_fraction],
+        [
+            tokenizer.fingerprint,
+            config.record_length,
+            config.token_dtype,
+            config.validation_fraction,
+            config.held_out,
+        ],
         [[file.path.name, file.path.stat().st_size, file.rows] for file in files],
     ]
 
@@ -240,7 +246,7 @@ def os_errors() -> Generator[None]:
 
 def documents_of(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> Iterator[TokenizedDocument]:
     for file in unit.files:
-        yield from tokenize_file(file, encode, head, config.validation_fraction)
+        yield from tokenize_file(file, encode, head, config.validation_fraction, config.held_out)
 
 
 class Notes:

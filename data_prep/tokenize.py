@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -111,16 +112,25 @@ def is_held_out(id: str, fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") < fraction * 2**64
 
 
-def tokenize_file(file: DocumentFile, encode: Encode, head: int, fraction: float) -> Iterator[TokenizedDocument]:
-    """The documents in order, each headed by the token `head`, and on which side of the split it is."""
+def tokenize_file(
+    file: DocumentFile, encode: Encode, head: int, fraction: float, held_out: Literal["documents", "ends"] = "documents"
+) -> Iterator[TokenizedDocument]:
+    """The documents in order, each headed by the token `head`, and on which side of the split it is.
+
+    By "ends", each document is two: what comes before its last `fraction` of characters, and these, held out. Their
+    numbers are twice the document's, and one more.
+    """
     heading = np.array([head], np.uint32)
     rows = (row for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE) for row in batch.to_pylist())
     for number, row in enumerate(rows, file.first):
         id, text = row["id"], row["text"]
-        yield TokenizedDocument(
-            number, id, row["url"], file.path.name, is_held_out(id, fraction), len(text.encode()),
-            np.concatenate((heading, encode(text))),
-        )  # fmt: skip
+        parts = [(number, text, is_held_out(id, fraction))]
+        if held_out == "ends":
+            end = int(len(text) * (1 - fraction))
+            parts = [(2 * number, text[:end], False), (2 * number + 1, text[end:], True)]
+        for part, content, aside in parts:
+            tokens = np.concatenate((heading, encode(content)))
+            yield TokenizedDocument(part, id, row["url"], file.path.name, aside, len(content.encode()), tokens)
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:

@@ -157,7 +157,7 @@ class PagesConfig(Config):
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
     tables: tuple[str, ...] = ()
     """One's own texts, already extracted, as shell patterns of Parquet or JSONL files (.gz, .zst), such as a published
-    FineWeb."""
+    FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
     common_crawl: CommonCrawlPages = NO_CRAWL

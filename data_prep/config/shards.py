@@ -18,13 +18,16 @@ class ShardsConfig(Config):
     train_shards: int
     """Files of the training split (fewer where there are fewer document files)."""
     validation_fraction: float
-    """Share of documents held out, chosen by a hash of their id (0 to 1, both excluded)."""
+    """Share of the documents, or of each one's characters, that is held out (0 to 1, both excluded)."""
     workers: int = incidental()
     """Worker processes, as in documents.workers; each encodes on one core."""
     runner: Literal["local", "dask", "beam"] = incidental(default="local")
     """Who runs the workers, as in documents.runner."""
     beam_options: str = incidental(default="")
     """As documents.beam_options."""
+    held_out: Literal["documents", "ends"] = "documents"
+    """What is held out: whole documents, chosen by a hash of their id, or the last characters of every document, as is
+    usual where the corpus is a single text. A document's two parts are documents of their own then."""
     encoder: Literal["tiktoken", "gigatoken"] = incidental(default="tiktoken")
     """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
     same, and a tokenizer that it cannot encode with is refused."""

@@ -112,24 +112,34 @@ def unzipped(begin: bytes, limit: int = LOOKED_AT) -> bytes:
     return unpacked
 
 
+def is_plain_text(path: Path) -> bool:
+    """Whether the file is one text and no table. Nothing in it could tell: a text may begin as a table does."""
+    return path.suffix.lower() == ".txt"
+
+
 def refuse_no_table(path: Path) -> None:
-    """Raises InputError when a file is neither Parquet nor lines of JSON, as they lie or compressed."""
+    """Raises InputError when a file is neither plain text by its name, nor Parquet or lines of JSON, as they lie or
+    compressed."""
     begin = beginning(path)
     if not begin:
         raise InputError(f"{path} is empty, 0 bytes: a download that broke off? Bring it anew, or leave it out.")
-    if begin.startswith((PARQUET, ZSTD)):
+    if is_plain_text(path) or begin.startswith((PARQUET, ZSTD)):
         return
     text = unzipped(begin, 1 << 10).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text.startswith(b"{"):
         warc = text.startswith(WARC)
         raise InputError(
             f"{path} is no table of texts: it begins with {text[:5]!r}, not with {PARQUET!r} (Parquet) or b'{{' (lines "
-            f"of JSON). {'Give it by pages.warc.' if warc else 'Leave it out by a narrower pattern (pages.tables).'}"
+            "of JSON), and is not named .txt. "
+            f"{'Give it by pages.warc.' if warc else 'Leave it out by a narrower pattern (pages.tables).'}"
         )
 
 
 def rows_of(path: Path) -> int | None:
-    """How many rows a Parquet file tells that it has, None of a JSONL. Raises InputError when its end is missing."""
+    """How many rows a Parquet file tells that it has, 1 of a plain text, None of a JSONL. Raises InputError when a
+    Parquet file's end is missing."""
+    if is_plain_text(path):
+        return 1
     if not beginning(path).startswith(PARQUET):
         return None
     import pyarrow as pa

@@ -1,4 +1,6 @@
-"""Tables of texts to Documents, as a stream: Parquet with FineWeb's columns, and JSONL as it lies, gzip or zstd."""
+"""Tables of texts to Documents, as a stream: Parquet with FineWeb's columns, and JSONL as it lies, gzip or zstd. A file
+named .txt is one text.
+"""
 
 import contextlib
 import gzip
@@ -19,7 +21,7 @@ from data_prep.sources.columns import (
     document_of,
     lookup,
 )
-from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning
+from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
 from lm.errors import InputError
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
@@ -42,8 +44,8 @@ def read_table(
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
     object and damaged places are handed to `on_dead_letter` and passed over. The format is told by the first bytes, not
-    by the name. Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing
-    but damage.
+    by the name, but that a .txt file is one document, its byte order mark aside. Raises InputError when the file cannot
+    be read, no row has a text in `text_field`, or it holds nothing but damage.
     """
     path, called = Path(path), name or Path(path).name
     begin = beginning(path)
@@ -52,7 +54,10 @@ def read_table(
         if on_dead_letter:
             on_dead_letter(DeadLetter(number, reason, detail, called, place))
 
-    rows = parquet_rows(path, text_field, bury) if begin.startswith(PARQUET) else json_rows(path, begin, bury)
+    if is_plain_text(path):
+        rows = iter([(0, "the whole file", {text_field: whole_text(path)})])
+    else:
+        rows = parquet_rows(path, text_field, bury) if begin.startswith(PARQUET) else json_rows(path, begin, bury)
     seen = lacking = 0
     last = ""
     for number, place, row in rows:
@@ -66,6 +71,15 @@ def read_table(
                 last = error.detail
     if seen and lacking == seen:
         raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
+
+
+def whole_text(path: Path) -> bytes:
+    """A file's bytes, as many as are needed to see that it is too long. Raises InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
 
 
 def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -290,6 +290,26 @@ def test_a_damaged_row_group_is_passed_over(tmp_path):
     assert (letter.place, letter.reason) == ("row group 1, from row 300 on", "damaged")
 
 
+@pytest.mark.parametrize(
+    "text", ["To be,\n\n  or not\tto be.\n", '{"text": "no table"}\n{"text": "by its name"}', "PAR1"]
+)
+def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
+    path = tmp_path / "play.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (document,) = read_table(path, dump="run", text_field="content")
+    assert (document.text, document.id, document.dump, document.file_path) == (text, "play.txt/0", "run", "play.txt")
+    (listed,) = own_files((), (str(path),), "text")
+    assert (listed.kind, listed.pages) == ("table", 1)
+
+
+def test_a_text_that_is_no_utf8_or_empty_is_a_dead_letter(tmp_path):
+    letters = []
+    for name, content in (("latin.txt", b"caf\xe9"), ("blank.txt", b" \n")):
+        (tmp_path / name).write_bytes(content)
+        assert not list(read_table(tmp_path / name, on_dead_letter=letters.append))
+    assert [letter.reason for letter in letters] == ["not_utf8", "empty_text"]
+
+
 def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):
     path = parquet(tmp_path / "c.parquet", {"content": ["x"], "url": ["u"]})
     with pytest.raises(InputError, match=r"no column 'text', but: content, url\. .*pages\.text_field"):

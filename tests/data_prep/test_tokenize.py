@@ -102,6 +102,24 @@ def test_each_document_is_headed_and_on_one_side(tmp_path):
         assert d.held_out == is_held_out(id, 0.4)
 
 
+def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_path):
+    texts = [("one", "0123456789" * 10), ("two", "a"), ("three", "épée" * 5)]
+    write_documents(tmp_path / "a.parquet", texts[:1])
+    write_documents(tmp_path / "b.parquet", texts[1:])
+    found = [
+        document
+        for file in document_files(tmp_path)
+        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.start_of_text, 0.1, "ends")
+    ]
+    assert [d.number for d in found] == list(range(6))
+    assert [d.held_out for d in found] == [False, True] * 3
+    parts = [TOKENIZER.decode(d.tokens[1:].tolist()) for d in found]
+    assert ["".join(parts[i : i + 2]) for i in (0, 2, 4)] == [text for _, text in texts]
+    assert [len(part) for part in parts] == [90, 10, 0, 1, 18, 2]
+    assert [d.text_bytes for d in found] == [len(part.encode()) for part in parts]
+    assert all(d.tokens[0] == TOKENIZER.start_of_text for d in found)
+
+
 def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):
     write_documents(tmp_path / "a.parquet", [("one", "a large document " * 1000)])
     assert next(sample_texts(document_files(tmp_path), 10)).startswith("a large")
