@@ -4,6 +4,9 @@ Every parameter names its logical axes where it is made (lm.model.layers.paramet
 devices each is cut. XLA's partitioner (Auto axes) then chooses the communication.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from flax import nnx
@@ -11,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
 from lm.errors import UsageError
+from lm.model.attention_choice import Workload, choose, target_of
 from lm.model.config import ModelConfig
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
@@ -30,7 +34,8 @@ BATCH = PartitionSpec(("data", "fsdp"), "context")  # over every device that doe
 def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh of MESH_AXES over all devices; what fsdp, context and tensor leave over is data.
 
-    Raises UsageError when the devices, the model or the batch cannot be divided that way.
+    Raises UsageError when the devices, the model or the batch cannot be divided that way, or when model.attention
+    cannot run on the devices.
     """
     devices = jax.devices() if devices is None else devices
     inner = config.fsdp * config.context * config.tensor
@@ -60,6 +65,8 @@ def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: 
             f"train.batch_size = {batch_size} sequences cannot be cut over data x fsdp = {sizes['data']} x "
             f"{sizes['fsdp']} devices. Make it a multiple of their product."
         )
+    work = Workload(model.compute_dtype, model.head_width, model.context_length, sizes.get("context", 1))
+    choose(model.attention, target_of(devices[0]), work)
     grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
@@ -87,3 +94,15 @@ def shardings(tree: object, mesh: Mesh) -> object:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How a (B, T) array of a batch lies on the mesh."""
     return NamedSharding(mesh, BATCH)
+
+
+def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with the mesh's axes named while it is traced, for what XLA cannot cut by itself: kernels find them by
+    jax.sharding.get_abstract_mesh()."""
+
+    @functools.wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced

@@ -27,7 +27,7 @@ from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
 from lm.profiling import Profiler
 from lm.schedule import learning_rate
-from lm.sharding import batch_sharding, make_mesh
+from lm.sharding import batch_sharding, make_mesh, traced_on
 from lm.sinks import import_wandb
 from lm.tokenizer import Tokenizer, load
 from lm.train_state import abstract_state, initial_state
@@ -175,8 +175,9 @@ class Validation:
     def run(self, model: Transformer, mesh: Mesh) -> tuple[float, float]:
         """(mean loss in nats per token, bits per byte of text)."""
         nats = tokens = text_bytes = 0.0
+        token_losses = traced_on(mesh, self.token_losses)
         for batch in self.batches:
-            losses_BT = np.asarray(self.token_losses(model, jax.device_put(batch, batch_sharding(mesh))))
+            losses_BT = np.asarray(token_losses(model, jax.device_put(batch, batch_sharding(mesh))))
             nats += float(np.sum(losses_BT, dtype=np.float64))
             tokens += float(np.sum(batch.weights_BT))
             text_bytes += float(np.sum(self.byte_lengths[batch.targets_BT] * batch.weights_BT))

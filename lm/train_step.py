@@ -1,6 +1,5 @@
 """The heart: one update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
-import functools
 from collections.abc import Callable
 from typing import cast
 
@@ -13,7 +12,7 @@ from lm.batches import Batch
 from lm.config import TrainConfig
 from lm.loss import summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer, row_positions
-from lm.sharding import batch_sharding, shardings
+from lm.sharding import batch_sharding, shardings, traced_on
 from lm.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -83,7 +82,7 @@ def compile_step(
     """`update`, jitted over the mesh; the old state's memory is given to the new one."""
     state_shardings = shardings(state, mesh)
     return jax.jit(
-        functools.partial(update, optimizer=optimizer, config=config),
+        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config)),
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, None),
         donate_argnums=0,

@@ -1,41 +1,19 @@
 """Causal self-attention with grouped queries (arXiv:2305.13245), confined to one document by segment ids.
 
-Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, G = H / K, C channels of a
-head.
+Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
+from lm.model.attention_choice import Workload, choose, target_of
+from lm.model.attention_kernels import ATTENTION, attend
 from lm.model.config import ModelConfig
 from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
-
-
-def attend(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BSKC: Float[Array, "B S K C"],
-    v_BSKC: Float[Array, "B S K C"],
-    visible_BTS: Bool[Array, "B T S"],
-) -> Float[Array, "B T H C"]:
-    """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must see a key."""
-    batch, length, heads, channels = q_BTHC.shape
-    kv_heads = k_BSKC.shape[2]
-    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
-    k_BKSC, v_BKSC = k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
-    scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
-    scores_BKGTS = jnp.where(visible_BTS[:, None, None], scores_BKGTS * channels**-0.5, jnp.finfo(jnp.float32).min)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKC.dtype)
-    out_BKGTC = jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
-    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, channels)
-
-
-def causal_within_documents(segment_ids_BT: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """True where a query may see a key: the same document, and not later."""
-    length = segment_ids_BT.shape[1]
-    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    return same_BTS & jnp.tril(jnp.ones((length, length), bool))[None]
+from lm.sharding import BATCH, RULES
 
 
 class Attention(nnx.Module):
@@ -54,6 +32,7 @@ class Attention(nnx.Module):
         self.theta = config.rope_theta if config.position == "rope" else None
         self.rope_scaling = config.rope_scaling
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
+        self.choice = config.attention
 
     def project(
         self,
@@ -84,10 +63,16 @@ class Attention(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         before_BTD: Float[Array, "B T D"] | None,
         positions_BT: Int[Array, "B T"],
-        visible_BTS: Bool[Array, "B T T"],
+        segment_ids_BT: Int[Array, "B T"],
     ) -> Float[Array, "B T D"]:
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, positions_BT)
-        out_BTHC = attend(q_BTHC, k_BTKC, v_BTKC, visible_BTS)
+        context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
+        if context_shards > 1:  # or XLA gathers the queries instead, once for each block of them
+            whole = PartitionSpec(BATCH[0], None, RULES["kv_heads"], None)
+            k_BTKC, v_BTKC = (jax.lax.with_sharding_constraint(x, whole) for x in (k_BTKC, v_BTKC))
+        work = Workload(str(q_BTHC.dtype), self.head_width, x_BTD.shape[1], context_shards)
+        implementation = ATTENTION[choose(self.choice, target_of(jax.devices()[0]), work)]
+        out_BTHC = implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
         return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
 
     def decode(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, positive
+from lm.fields import Config, incidental, positive
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class ModelConfig(Config):
     """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
     the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. Parameters are kept under
     other names then."""
+    attention: Literal["auto", "xla", "cudnn", "splash"] = incidental(default="auto")
+    """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
+    the fused one where device, type and shapes allow it."""
 
     @property
     def head_width(self) -> int:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from lm.loss import softcapped
-from lm.model.attention import Attention, causal_within_documents
+from lm.model.attention import Attention
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
@@ -72,12 +72,11 @@ class Block(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         positions_BT: Int[Array, "B T"],
         segment_ids_BT: Int[Array, "B T"],
-        visible_BTS: Bool[Array, "B T T"],
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
         before = lambda h_BTD: None if self.mlp_share is None else shifted(h_BTD, segment_ids_BT)
         h_BTD = self.attention_norm(x_BTD)
-        x_BTD = x_BTD + drop(self.attention(h_BTD, before(h_BTD), positions_BT, visible_BTS), dropout, 0)
+        x_BTD = x_BTD + drop(self.attention(h_BTD, before(h_BTD), positions_BT, segment_ids_BT), dropout, 0)
         h_BTD = self.mlp_norm(x_BTD)
         return x_BTD + drop(self.mlp(mixed(h_BTD, before(h_BTD), self.mlp_share)), dropout, 1)
 
@@ -158,12 +157,9 @@ class Transformer(nnx.Module):
         `remat` is a key of REMAT.
         """
         positions_BT = row_positions(segment_ids_BT)
-        visible_BTS = causal_within_documents(segment_ids_BT)
 
         def one_block(x_BTD: jax.Array, block: Block, layer: int | jax.Array) -> jax.Array:
-            return block(
-                x_BTD, positions_BT, segment_ids_BT, visible_BTS, None if dropout is None else dropout.at(layer)
-            )
+            return block(x_BTD, positions_BT, segment_ids_BT, None if dropout is None else dropout.at(layer))
 
         apply = REMAT[remat](one_block)
         x_BTD = drop(x_BTD, dropout, self.layers)

@@ -1,0 +1,33 @@
+"""The same characters as in shakespeare_char.py, in the same number of steps, by a modern recipe.
+
+python -m launch.pretrain configs/shakespeare_char_modern.py --pages.tables tinyshakespeare.txt
+"""
+
+import dataclasses
+
+from configs import shakespeare_char
+from configs.experiment import Experiment
+from lm.config import MuonConfig
+
+
+def get_config() -> Experiment:
+    classic = shakespeare_char.get_config()
+    model = dataclasses.replace(
+        classic.model,
+        norm="rmsnorm",
+        position="rope",
+        mlp="relu_squared",
+        qk_norm=True,
+        token_shift=True,
+        zero_init=True,
+    )
+    optimizer = dataclasses.replace(
+        classic.train.optimizer,
+        learning_rate=5e-3,  # of the embedding, the scales and the shares of the token shift
+        final_learning_rate=0.0,
+        warmup_steps=20,
+        schedule="linear",
+        muon=MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5),
+    )
+    train = dataclasses.replace(classic.train, optimizer=optimizer)
+    return dataclasses.replace(classic, model=model, train=train)

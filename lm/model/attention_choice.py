@@ -1,0 +1,97 @@
+"""Which implementation of attention runs: what each one needs of the device and of the shapes, and the choice by
+model.attention. The implementations themselves stand in lm/model/attention_kernels.py."""
+
+from dataclasses import dataclass
+
+import jax
+
+from lm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """What attention is compiled for."""
+
+    platform: str
+    """cpu, cuda, rocm or tpu: the names that JAX lowers for."""
+    capability: tuple[int, int] = (0, 0)
+    """CUDA's compute capability, such as (9, 0) of an H100; of no meaning elsewhere."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What attention is asked for."""
+
+    dtype: str
+    """Type of queries, keys and values."""
+    head_width: int
+    """Channels of a head."""
+    length: int
+    """Positions of a sequence."""
+    context_shards: int = 1
+    """Devices that a sequence is cut over."""
+
+
+def target_of(device: jax.Device) -> Target:
+    """The Target that stands for `device`."""
+    if "cuda" in device.client.platform_version:
+        major, minor = device.compute_capability.split(".")
+        return Target("cuda", (int(major), int(minor)))
+    return Target("rocm" if device.platform == "gpu" else device.platform)
+
+
+def cudnn_obstacle(target: Target, work: Workload) -> str | None:
+    """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
+    if target.platform != "cuda":
+        return f"it needs the platform cuda, and this device's is {target.platform}"
+    if target.capability < (8, 0):
+        return "it needs compute capability 8.0, and this GPU has {}.{}".format(*target.capability)
+    if work.dtype not in ("bfloat16", "float16"):
+        return f"it takes bfloat16 or float16, and model.compute_dtype = {work.dtype}"
+    widest = 256 if target.capability >= (9, 0) else 128
+    if work.head_width % 8 or work.head_width > widest:
+        return (
+            f"it takes heads of 8, 16, ... {widest} channels on this GPU, and model.width / model.heads = "
+            f"{work.head_width}"
+        )
+    if work.length % 2:
+        return f"it takes sequences of even length, and model.context_length = {work.length}"
+    return context_obstacle(work)
+
+
+def splash_obstacle(target: Target, work: Workload) -> str | None:
+    """Why JAX's splash attention cannot run; None if it can."""
+    if target.platform != "tpu":
+        return f"it needs the platform tpu, and this device's is {target.platform}"
+    if work.head_width % 64:
+        return f"it takes heads of 64, 128, ... channels, and model.width / model.heads = {work.head_width}"
+    if work.length % 128:
+        return f"it takes sequences of 128, 256, ... positions, and model.context_length = {work.length}"
+    return context_obstacle(work)
+
+
+def context_obstacle(work: Workload) -> str | None:
+    """Both kernels see the whole of a sequence, or nothing of it."""
+    if work.context_shards > 1:
+        return f"it needs whole sequences, and they are cut over train.mesh.context = {work.context_shards} devices"
+    return None
+
+
+OBSTACLES = {"cudnn": cudnn_obstacle, "splash": splash_obstacle, "xla": lambda target, work: None}
+
+
+def choose(choice: str, target: Target, work: Workload) -> str:
+    """The name of the implementation to run: for `auto` the first of cudnn, splash, xla that can, else `choice`.
+
+    Raises UsageError when `choice` cannot run there.
+    """
+    automatic = next(name for name, obstacle in OBSTACLES.items() if obstacle(target, work) is None)
+    if choice == "auto":
+        return automatic
+    obstacle = OBSTACLES[choice](target, work)
+    if obstacle is not None:
+        raise UsageError(
+            f"model.attention = {choice} cannot run here: {obstacle}. Change that, or set model.attention = "
+            f"{automatic}, which is also what auto chooses here."
+        )
+    return choice

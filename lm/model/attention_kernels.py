@@ -1,0 +1,162 @@
+"""The implementations of attention, in one table. All give the same within rounding; they differ in speed and memory.
+
+Each is causal, with grouped queries, and confined to one document by segment ids.
+Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
+N blocks of queries, R queries of a block.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.sharding import BATCH, RULES
+
+WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
+LEAST_ROWS = 128  # of a block of queries: fewer would not fill a matrix unit
+
+
+def attend(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    visible_BTS: Bool[Array, "B T S"],
+) -> Float[Array, "B T H C"]:
+    """softmax(q k / sqrt(C)) v over the visible keys; scores and softmax in float32. Every query must see a key."""
+    batch, length, heads, channels = q_BTHC.shape
+    kv_heads = k_BSKC.shape[2]
+    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
+    k_BKSC, v_BKSC = k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
+    scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
+    scores_BKGTS = jnp.where(visible_BTS[:, None, None], scores_BKGTS * channels**-0.5, jnp.finfo(jnp.float32).min)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKC.dtype)
+    out_BKGTC = jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
+    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, channels)
+
+
+def visible(
+    query_segments_BT: Int[Array, "B T"],
+    query_positions_T: Int[Array, " T"],
+    key_segments_BS: Int[Array, "B S"],
+) -> Bool[Array, "B T S"]:
+    """True where a query may see a key: the same document, and not later. Keys stand at 0, 1, ... S - 1."""
+    same_BTS = query_segments_BT[:, :, None] == key_segments_BS[:, None, :]
+    return same_BTS & (jnp.arange(key_segments_BS.shape[1])[None, :] <= query_positions_T[:, None])[None]
+
+
+def xla(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    segment_ids_BT: Int[Array, "B T"],
+) -> Float[Array, "B T H C"]:
+    """Plain operations, for any device, type and shape. Long sequences go by blocks of queries, so that no more scores
+    exist at once than those of WHOLE_LENGTH x WHOLE_LENGTH positions (of LEAST_ROWS x T, where that is more)."""
+    length = q_BTHC.shape[1]
+    if length <= WHOLE_LENGTH:
+        return attend(q_BTHC, k_BTKC, v_BTKC, visible(segment_ids_BT, jnp.arange(length), segment_ids_BT))
+    rows = max(WHOLE_LENGTH**2 // length, LEAST_ROWS)
+    return by_blocks(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, blocks=-(-length // rows))
+
+
+def by_blocks(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    segment_ids_BT: Int[Array, "B T"],
+    blocks: int,
+) -> Float[Array, "B T H C"]:
+    """`xla` for one block of queries after the other; scores are computed anew in the backward pass.
+
+    Block n has the queries n, n + N, n + 2 N, ...: where a sequence is cut over devices, each has a part of every
+    block. What fills up the last rows is dropped again, whatever it sees.
+    """
+    batch, length, heads, channels = q_BTHC.shape
+    rows = -(-length // blocks)
+    padding = rows * blocks - length
+
+    def in_blocks(x_BT: jax.Array) -> jax.Array:  # (B, T, ...) to (N, B, R, ...)
+        x_BT = jnp.pad(x_BT, [(0, 0), (0, padding)] + [(0, 0)] * (x_BT.ndim - 2))
+        return jnp.moveaxis(x_BT.reshape(batch, rows, blocks, *x_BT.shape[2:]), 2, 0)
+
+    # The gradients of keys and values are summed over the blocks in the type that the block closes over: float32.
+    k32_BTKC, v32_BTKC = k_BTKC.astype(jnp.float32), v_BTKC.astype(jnp.float32)
+
+    def one_block(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        q_BRHC, segments_BR, first = block
+        visible_BRS = visible(segments_BR, first + blocks * jnp.arange(rows), segment_ids_BT)
+        return attend(q_BRHC, k32_BTKC.astype(k_BTKC.dtype), v32_BTKC.astype(v_BTKC.dtype), visible_BRS)
+
+    work = (in_blocks(q_BTHC), in_blocks(segment_ids_BT), jnp.arange(blocks))
+    out_NBRHC = jax.lax.map(jax.checkpoint(one_block, prevent_cse=False), work)
+    return jnp.moveaxis(out_NBRHC, 0, 2).reshape(batch, rows * blocks, heads, channels)[:, :length]
+
+
+def on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`kernel` for the sequences and heads of each device: XLA cannot cut a kernel, so shard_map does, over the mesh
+    that lm.sharding.traced_on has named."""
+
+    @functools.wraps(kernel)
+    def cut(
+        q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segment_ids_BT: jax.Array, **options: bool
+    ) -> jax.Array:
+        local = functools.partial(kernel, **options)
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1:
+            return local(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+        by_head = PartitionSpec(BATCH[0], None, RULES["heads"], None)
+        specs = (by_head, by_head, by_head, PartitionSpec(BATCH[0], None))
+        # check_vma off: pallas_call does not say over which axes its results vary.
+        mapped = jax.shard_map(local, in_specs=specs, out_specs=by_head, check_vma=False)
+        return mapped(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+
+    return cut
+
+
+@on_each_device
+def cudnn(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    segment_ids_BT: Int[Array, "B T"],
+) -> Float[Array, "B T H C"]:
+    """cuDNN's fused attention (FlashAttention-2, arXiv:2307.08691), which never holds the scores. The segments reach it
+    as a mask of T x T for each sequence, the same for all heads; what lies above the diagonal is not computed."""
+    same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
+    return jax.nn.dot_product_attention(q_BTHC, k_BTKC, v_BTKC, mask=same_B1TS, is_causal=True, implementation="cudnn")
+
+
+@on_each_device
+def splash(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    segment_ids_BT: Int[Array, "B T"],
+    interpret: bool = False,
+) -> Float[Array, "B T H C"]:
+    """JAX's splash attention for TPU (jax.experimental.pallas.ops.tpu.splash_attention): FlashAttention-2 that skips
+    the blocks above the diagonal. `interpret` runs it on any device, slowly, for tests."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as tpu  # half a second, for TPUs alone
+
+    length, heads, channels = q_BTHC.shape[1:]
+    block = next(size for size in (512, 256, 128) if length % size == 0)
+    kernel = tpu.make_splash_mha(
+        tpu.MultiHeadMask([tpu.CausalMask((length, length))] * heads),
+        block_sizes=tpu.BlockSizes(
+            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    scaled_BHTC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
+    k_BKTC, v_BKTC = k_BTKC.transpose(0, 2, 1, 3), v_BTKC.transpose(0, 2, 1, 3)
+    out_BHTC = jax.vmap(kernel)(scaled_BHTC, k_BKTC, v_BKTC, tpu.SegmentIds(segment_ids_BT, segment_ids_BT))
+    return out_BHTC.transpose(0, 2, 1, 3)
+
+
+ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": xla, "cudnn": cudnn, "splash": splash}
+"""By the names of lm.model.attention_choice: (q_BTHC, k_BTKC, v_BTKC, segment_ids_BT) -> out_BTHC."""

@@ -1,0 +1,102 @@
+"""Every implementation of attention that runs on this device: its speed, and how far it is from the plain float32 form.
+
+    python -m tests.bench.attention [--seconds 2]
+
+Prints one JSON line for each implementation and shape, forward and backward: milliseconds (the median), and
+greatest_error of the result and of the gradients of q, k, v, each in units of the greatest value of the plain form.
+Ends with an error when one is above 2 %: bfloat16 has 8 bits, so that a right implementation stays below 1 %. One
+command thus verifies a machine with a GPU or a TPU. On a CPU the shapes are small, and xla alone runs.
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm.model.attention_choice import OBSTACLES, Workload, target_of
+from lm.model.attention_kernels import ATTENTION, attend, visible
+from tests.bench.train import median_seconds
+
+SHAPES = {  # batch, length, heads, key-value heads, channels
+    "gpt2_124m": (8, 1024, 12, 12, 64),
+    "llama3_8b": (1, 4096, 32, 8, 128),
+    "small": (2, 512, 4, 2, 64),
+    "small_long": (1, 2048, 4, 2, 64),
+}
+TOLERANCE = 0.02
+
+
+def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    """The whole form in float32."""
+    q_BTHC, k_BTKC, v_BTKC = (x.astype(jnp.float32) for x in (q_BTHC, k_BTKC, v_BTKC))
+    seen_BTS = visible(segments_BT, jnp.arange(q_BTHC.shape[1]), segments_BT)
+    return attend(q_BTHC, k_BTKC, v_BTKC, seen_BTS)
+
+
+def with_gradients(implementation: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
+    """(q, k, v, segments, gradient of the result) -> (result, gradients of q, k, v), jitted."""
+
+    def run(*arguments: jax.Array) -> tuple[jax.Array, ...]:
+        *qkv, segments_BT, gradient_BTHC = arguments
+        out_BTHC, pull = jax.vjp(lambda *qkv: implementation(*qkv, segments_BT), *qkv)
+        return out_BTHC, *pull(gradient_BTHC.astype(out_BTHC.dtype))
+
+    return jax.jit(run)
+
+
+def measure(shape: str, seconds: float) -> list[dict[str, object]]:
+    """A row for each implementation that can run this shape here."""
+    batch, length, heads, kv_heads, channels = SHAPES[shape]
+    generator = np.random.default_rng(0)
+    q, k, v, gradient = (
+        jnp.asarray(generator.normal(size=(batch, length, n, channels)), jnp.bfloat16)
+        for n in (heads, kv_heads, kv_heads, heads)
+    )
+    segments = jnp.asarray(np.sort(generator.integers(1, 5, (batch, length)), axis=1), jnp.int32)
+    with jax.default_matmul_precision("highest"):
+        expected = [np.asarray(x, np.float32) for x in with_gradients(plain)(q, k, v, segments, gradient)]
+    rows = []
+    for name, implementation in ATTENTION.items():
+        if OBSTACLES[name](target_of(jax.devices()[0]), Workload("bfloat16", channels, length)) is not None:
+            continue
+        run = functools.partial(with_gradients(implementation), q, k, v, segments, gradient)
+        errors = [
+            float(np.abs(np.asarray(x, np.float32) - y).max() / np.abs(y).max())
+            for x, y in zip(run(), expected, strict=True)
+        ]
+        milliseconds = 1000 * median_seconds(lambda run=run: jax.block_until_ready(run()), seconds)
+        rows.append(
+            {
+                "bench": "attention",
+                "device": jax.devices()[0].device_kind,
+                "implementation": name,
+                "shape": shape,
+                "milliseconds": round(milliseconds, 3),
+                "greatest_error": dict(zip(("out", "q", "k", "v"), (round(e, 5) for e in errors), strict=True)),
+                "agrees": max(errors) < TOLERANCE,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2)
+    arguments = parser.parse_args()
+    small = jax.default_backend() == "cpu"
+    agree = True
+    for shape in SHAPES:
+        if shape.startswith("small") == small:
+            for row in measure(shape, arguments.seconds):
+                print(json.dumps(row), flush=True)
+                agree &= bool(row["agrees"])
+    if not agree:
+        raise SystemExit(f"An implementation differs from the plain form by more than {TOLERANCE:.0%}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Attention once more, in NumPy and float64, written apart from lm.model: one sequence and head at a time, with its
+gradients by hand."""
+
+import numpy as np
+
+
+def attention(q, k, v, segments, out_gradient):
+    """(out, (gradients of q, k, v)) for out_gradient, the gradient of something with regard to out."""
+    q, k, v, out_gradient = (np.asarray(x, np.float64) for x in (q, k, v, out_gradient))
+    segments = np.asarray(segments)
+    batch, length, heads, channels = q.shape
+    out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    later = np.arange(length)[None, :] > np.arange(length)[:, None]
+    for b in range(batch):
+        hidden = later | (segments[b][:, None] != segments[b][None, :])
+        for h in range(heads):
+            shared = h // (heads // k.shape[2])
+            queries, keys, values = q[b, :, h], k[b, :, shared], v[b, :, shared]
+            scores = np.where(hidden, -np.inf, queries @ keys.T / np.sqrt(channels))
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            weights /= weights.sum(-1, keepdims=True)
+            out[b, :, h] = weights @ values
+            felt = out_gradient[b, :, h] @ values.T
+            dscores = weights * (felt - (weights * felt).sum(-1, keepdims=True)) / np.sqrt(channels)
+            dq[b, :, h] = dscores @ keys
+            dk[b, :, shared] += dscores.T @ queries
+            dv[b, :, shared] += weights.T @ out_gradient[b, :, h]
+    return out, (dq, dk, dv)

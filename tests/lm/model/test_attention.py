@@ -1,0 +1,289 @@
+"""Every implementation of attention: the values and gradients of a plain float64 form, its laws, meshes, and the choice
+among them."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.batches import host_batch
+from lm.config import MeshConfig
+from lm.errors import UsageError
+from lm.model.attention_choice import Target, Workload, choose
+from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
+from lm.model.transformer import Transformer
+from lm.sharding import batch_sharding, make_mesh, shardings, traced_on
+from lm.train_step import loss_and_gradients
+from tests.corpus import tiny_experiment
+from tests.lm.model import plain_attention
+from tests.lm.model_configs import LLAMA
+
+interpreted = functools.partial(splash, interpret=True)
+
+
+def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
+    """Queries, keys, values, and segment ids: documents of uneven lengths, then padding (0) where there is room."""
+    generator = np.random.default_rng(length)
+    shapes = [(batch, length, count, channels) for count in (heads, kv_heads, kv_heads)]
+    q_BTHC, k_BTKC, v_BTKC = (jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes)
+    segments_BT = np.zeros((batch, length), np.int32)
+    for row in segments_BT:
+        ends = np.sort(generator.choice(length, min(4, length), replace=False)) + 1
+        for document, (start, end) in enumerate(itertools.pairwise([0, *ends]), 1):
+            row[start:end] = document
+    return q_BTHC, k_BTKC, v_BTKC, jnp.asarray(segments_BT)
+
+
+def with_gradients(implementation):
+    """(q, k, v, segments, gradient of out) -> (out, gradients of q, k, v)."""
+
+    def run(q_BTHC, k_BTKC, v_BTKC, segments_BT, gradient_BTHC):
+        out_BTHC, pull = jax.vjp(lambda q, k, v: implementation(q, k, v, segments_BT), q_BTHC, k_BTKC, v_BTKC)
+        return out_BTHC, pull(gradient_BTHC)
+
+    return run
+
+
+def worst(found, expected):
+    """The greatest error of out and of each gradient, each in units of its own greatest value."""
+    errors = []
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        errors.append(float(np.abs(np.asarray(x, np.float64) - y).max() / (np.abs(y).max() or 1.0)))
+    return errors
+
+
+def test_the_plain_forms_gradients_are_those_of_finite_differences():
+    *inputs, segments = arguments(1, 7, 2, 1, 3)
+    inputs = [np.asarray(x, np.float64) for x in inputs]
+    weight = np.random.default_rng(1).normal(size=inputs[0].shape)
+    _, gradients = plain_attention.attention(*inputs, segments, weight)
+    for index, at in itertools.product(range(3), [(0, 0, 0, 0), (0, 2, 0, 1), (0, 5, 0, 2), (0, 6, 0, 0)]):
+        values = []
+        for step in (1e-5, -1e-5):
+            moved = [x.copy() for x in inputs]
+            moved[index][at] += step
+            values.append((plain_attention.attention(*moved, segments, weight)[0] * weight).sum())
+        assert gradients[index][at] == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "shape"),
+    [
+        (xla, (2, 1, 2, 1, 4)),
+        (xla, (2, 33, 6, 2, 8)),
+        (xla, (1, 1100, 2, 1, 8)),  # by blocks, the last one padded
+        (functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8)),
+        (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),
+        (interpreted, (2, 128, 2, 2, 64)),
+        (interpreted, (1, 256, 4, 2, 64)),
+        (interpreted, (1, 384, 2, 1, 128)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, tuple) else None,
+)
+def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
+    inputs = arguments(*shape)
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
+    found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
+    expected = plain_attention.attention(*inputs, gradient_BTHC)
+    for error in worst(found, expected):
+        assert error < 3e-6
+
+
+@pytest.mark.parametrize("implementation", [xla, functools.partial(by_blocks, blocks=32), interpreted])
+def test_bfloat16_is_as_exact_by_blocks_and_by_kernel_as_whole(implementation):
+    """Rounding is that of single values: sums, over blocks too, are float32."""
+    inputs = arguments(2, 256, 2, 1, 64, "bfloat16")
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")
+    found = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(found))
+    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC)):
+        assert error < 6e-3
+
+
+IMPLEMENTATIONS = pytest.mark.parametrize(
+    "implementation", [xla, functools.partial(by_blocks, blocks=3), interpreted], ids=["xla", "by_blocks", "splash"]
+)
+SEGMENTS = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((40, 1), (30, 2), (50, 3), (8, 0))], axis=1)
+
+
+@IMPLEMENTATIONS
+def test_causality_and_isolation_of_documents_by_gradients(implementation):
+    q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
+
+    @jax.jit
+    def influence(target):
+        out = lambda k, v: jnp.sum(jnp.sin(implementation(q_BTHC, k, v, SEGMENTS)[0, target]))
+        return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
+
+    for target, start in ((39, 0), (40, 40), (60, 40), (127, 120)):
+        for felt_T in map(np.asarray, influence(target)):
+            assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
+            assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+
+
+@IMPLEMENTATIONS
+def test_padding_is_finite_and_without_influence(implementation):
+    *inputs, _ = arguments(1, 128, 2, 1, 64)
+
+    @jax.jit
+    def real_rows(padding):
+        moved = [x.at[:, 120:].add(padding) for x in inputs]
+        out_BTHC = implementation(*moved, SEGMENTS)
+        return jnp.sum(jnp.sin(out_BTHC[:, :120])), out_BTHC
+
+    (_, still_BTHC), gradient = jax.value_and_grad(real_rows, has_aux=True)(0.0)
+    _, moved_BTHC = real_rows(3.0)
+    assert float(gradient) == 0
+    assert np.all(np.isfinite(still_BTHC)) and np.all(np.isfinite(moved_BTHC))
+    np.testing.assert_array_equal(np.asarray(still_BTHC)[:, :120], np.asarray(moved_BTHC)[:, :120])
+
+
+def test_the_scores_of_a_long_sequence_never_exist_at_once():
+    inputs = [jax.ShapeDtypeStruct((1, 8192, heads, 8), "float32") for heads in (4, 2, 2)]
+    segments = jax.ShapeDtypeStruct((1, 8192), "int32")
+    memory = jax.jit(with_gradients(xla)).lower(*inputs, segments, inputs[0]).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 4 * 8192 * 8192 * 4 / 8  # an eighth of what all would take
+
+
+def mesh_of(devices, fsdp=1, tensor=1):
+    return make_mesh(MeshConfig(fsdp, tensor), LLAMA, 4, jax.devices()[:devices])
+
+
+@pytest.mark.parametrize("implementation", [functools.partial(by_blocks, blocks=4), interpreted])
+def test_a_mesh_gives_the_same_and_keeps_heads_and_sequences_apart(implementation):
+    mesh = mesh_of(8, fsdp=2, tensor=2)
+    inputs = arguments(4, 128, 2, 2, 64)
+    gradient_BTHC = jnp.ones_like(inputs[0])
+    expected = jax.jit(with_gradients(implementation))(*inputs, gradient_BTHC)
+    by_head = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+    cut = [by_head, by_head, by_head, batch_sharding(mesh), by_head]
+    step = jax.jit(traced_on(mesh, with_gradients(implementation)), in_shardings=cut)
+    found = step(*jax.device_put((*inputs, gradient_BTHC), tuple(cut)))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+        assert x.sharding.is_equivalent_to(by_head, 4)
+
+
+def test_a_kernel_in_the_model_on_a_mesh_is_that_of_one_device(monkeypatch):
+    """The whole loss and its gradients with splash in the place of xla: the mesh finds its way to the kernel."""
+    config = dataclasses.replace(LLAMA, context_length=128, width=256, layers=1)
+    tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 128), np.int32)
+    segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), 32)[None].repeat(2, 0)
+    batch = host_batch(tokens_BT, tokens_BT, segments_BT, np.ones((2, 128), np.float32))
+    model = Transformer(config, jax.random.key(0))
+    differentiate = lambda model, batch: loss_and_gradients(model, batch, tiny_experiment().train)
+    expected = jax.jit(differentiate)(model, batch)
+    monkeypatch.setitem(ATTENTION, "xla", interpreted)
+    mesh = mesh_of(4, fsdp=2, tensor=2)
+    placed = jax.device_put((model, batch), (shardings(model, mesh), batch_sharding(mesh)))
+    traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
+    assert "shard_map" in str(traced.jaxpr)
+    found = traced.lower().compile()(*placed)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+LLAMA_8B = (4, 8192, 32, 8, 128)
+GPT2_124M = (8, 1024, 12, 12, 64)
+
+
+def lowered(implementation, shape, platform, mesh):
+    """What forward and backward become on `platform`, as text; no such device is needed."""
+    batch, length, heads, kv_heads, channels = shape
+    q_BTHC, kv_BTKC = (jax.ShapeDtypeStruct((batch, length, n, channels), "bfloat16") for n in (heads, kv_heads))
+    segments_BT = jax.ShapeDtypeStruct((batch, length), "int32")
+    function = jax.jit(traced_on(mesh, with_gradients(implementation)), in_shardings=batch_sharding(mesh))
+    traced = function.trace(q_BTHC, kv_BTKC, kv_BTKC, segments_BT, q_BTHC)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
+@pytest.mark.parametrize("devices", [1, 4])
+def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
+    text = lowered(splash, shape, "tpu", mesh_of(devices, tensor=min(2, devices)))
+    assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
+
+
+@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
+@pytest.mark.parametrize("devices", [1, 4])
+def test_cudnn_is_lowered_to_its_kernels_for_cuda(shape, devices, monkeypatch):
+    # JAX asks the installed cuDNN for its version while it traces; this machine may have none.
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91_000)
+    text = lowered(cudnn, shape, "cuda", mesh_of(devices, tensor=min(2, devices)))
+    assert text.count("@__cudnn$fmhaScaleBiasSoftmax(") == 1
+    assert text.count("@__cudnn$fmhaScaleBiasSoftmaxBackward(") == 1
+    assert text.count("CAUSAL") == 2
+
+
+H100, A100, T4 = Target("cuda", (9, 0)), Target("cuda", (8, 0)), Target("cuda", (7, 5))
+CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
+
+
+@pytest.mark.parametrize(
+    ("target", "work", "expected"),
+    [
+        (CPU, Workload("bfloat16", 64, 1024), "xla"),
+        (ROCM, Workload("bfloat16", 64, 1024), "xla"),
+        (H100, Workload("bfloat16", 64, 1024), "cudnn"),
+        (H100, Workload("float16", 256, 1024), "cudnn"),
+        (A100, Workload("bfloat16", 128, 8192), "cudnn"),
+        (A100, Workload("bfloat16", 256, 8192), "xla"),
+        (T4, Workload("bfloat16", 64, 1024), "xla"),
+        (H100, Workload("float32", 64, 1024), "xla"),
+        (H100, Workload("bfloat16", 60, 1024), "xla"),
+        (H100, Workload("bfloat16", 64, 1023), "xla"),
+        (H100, Workload("bfloat16", 64, 1024, context_shards=2), "xla"),
+        (TPU, Workload("bfloat16", 128, 8192), "splash"),
+        (TPU, Workload("float32", 64, 1024), "splash"),
+        (TPU, Workload("bfloat16", 80, 1024), "xla"),
+        (TPU, Workload("bfloat16", 128, 1000), "xla"),
+        (TPU, Workload("bfloat16", 128, 8192, context_shards=4), "xla"),
+    ],
+    ids=str,
+)
+def test_what_auto_chooses(target, work, expected):
+    assert choose("auto", target, work) == expected
+    assert choose(expected, target, work) == expected, "what auto chooses may also be asked for"
+    assert choose("xla", target, work) == "xla", "the plain form runs everywhere"
+
+
+@pytest.mark.parametrize(
+    ("choice", "target", "work", "words"),
+    [
+        ("cudnn", CPU, Workload("bfloat16", 64, 1024), ["platform cuda", "is cpu", "= xla"]),
+        ("cudnn", TPU, Workload("bfloat16", 64, 1024), ["platform cuda", "is tpu", "= splash"]),
+        ("cudnn", ROCM, Workload("bfloat16", 64, 1024), ["platform cuda", "is rocm", "= xla"]),
+        ("cudnn", T4, Workload("bfloat16", 64, 1024), ["8.0", "7.5", "= xla"]),
+        ("cudnn", H100, Workload("float32", 64, 1024), ["bfloat16", "model.compute_dtype = float32", "= xla"]),
+        ("cudnn", A100, Workload("bfloat16", 256, 1024), ["128", "model.width / model.heads = 256", "= xla"]),
+        ("cudnn", H100, Workload("bfloat16", 64, 1023), ["even", "model.context_length = 1023", "= xla"]),
+        ("cudnn", H100, Workload("bfloat16", 64, 1024, 2), ["whole sequences", "train.mesh.context = 2", "= xla"]),
+        ("splash", H100, Workload("bfloat16", 64, 1024), ["platform tpu", "is cuda", "= cudnn"]),
+        ("splash", TPU, Workload("bfloat16", 80, 1024), ["64, 128", "model.width / model.heads = 80", "= xla"]),
+        ("splash", TPU, Workload("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
+        ("splash", TPU, Workload("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
+    ],
+    ids=str,
+)
+def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(choice, target, work, words):
+    with pytest.raises(UsageError) as error:
+        choose(choice, target, work)
+    message = str(error.value)
+    assert all(word in message for word in [f"model.attention = {choice}", *words]), message
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="asks for kernels that a CPU does not have")
+@pytest.mark.parametrize("choice", ["cudnn", "splash"])
+def test_the_choice_is_checked_before_anything_is_compiled(choice):
+    config = dataclasses.replace(LLAMA, attention=choice)
+    with pytest.raises(UsageError, match=f"model.attention = {choice}"):
+        make_mesh(MeshConfig(), config, 8)
+    tokens_BT = jax.ShapeDtypeStruct((1, 16), "int32")
+    with pytest.raises(UsageError, match=f"model.attention = {choice}"):
+        jax.eval_shape(lambda t: Transformer(config, jax.random.key(0))(t, t), tokens_BT)
