@@ -1,4 +1,7 @@
-"""The shapes of GPT-2 and Llama 3: what each family shares. What tells one size from another stands in its config."""
+"""The shapes of GPT-2 and Llama 3, and a modern one: what each family shares. What tells one size from another stands
+in its config."""
+
+import dataclasses
 
 from lm.model.config import ModelConfig, RopeScalingConfig
 
@@ -53,4 +56,18 @@ def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embedding
         initial_std=0.02,
         parameter_dtype="float32",
         compute_dtype="bfloat16",
+    )
+
+
+def modern(model: ModelConfig) -> ModelConfig:
+    """A model of the same size by a modern recipe; where each part is from stands with its field in ModelConfig."""
+    return dataclasses.replace(
+        model,
+        norm="rmsnorm",
+        position="rope",
+        mlp="relu_squared",
+        biases=False,
+        qk_norm=True,
+        zero_init=True,
+        logit_softcap=30.0,
     )

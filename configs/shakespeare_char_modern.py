@@ -7,20 +7,13 @@ import dataclasses
 
 from configs import shakespeare_char
 from configs.experiment import Experiment
+from configs.families import modern
 from lm.config import MuonConfig
 
 
 def get_config() -> Experiment:
     classic = shakespeare_char.get_config()
-    model = dataclasses.replace(
-        classic.model,
-        norm="rmsnorm",
-        position="rope",
-        mlp="relu_squared",
-        qk_norm=True,
-        token_shift=True,
-        zero_init=True,
-    )
+    model = dataclasses.replace(modern(classic.model), token_shift=True, logit_softcap=None)
     optimizer = dataclasses.replace(
         classic.train.optimizer,
         learning_rate=5e-3,  # of the embedding, the scales and the shares of the token shift

@@ -80,8 +80,8 @@ class ModelConfig(Config):
     """Queries and keys are scaled to a root mean square of 1 in every head, before they are turned: keeps attention's
     logits bounded, and so the training stable at high learning rates (arXiv:2302.05442)."""
     zero_init: bool = False
-    """Projections back into the residual stream start at zero: at first, a block passes on what it is given
-    (arXiv:2203.03466, appendix D.2)."""
+    """Projections back into the residual stream, and an output projection of its own, start at zero: at first, a block
+    passes on what it is given and every token is as likely (arXiv:2203.03466, appendix D.2)."""
     logit_softcap: float | None = None
     """Logits become softcap * tanh(logits / softcap), so that none leaves +- softcap (Gemma 2, arXiv:2408.00118: 30);
     None leaves them as they are."""

@@ -128,7 +128,9 @@ class Transformer(nnx.Module):
         self.head = (
             None
             if config.tie_embeddings
-            else Linear(config, head_key, table[::-1], ("width", "vocabulary"), std=std, bias=False)
+            else Linear(
+                config, head_key, table[::-1], ("width", "vocabulary"), std=0.0 if config.zero_init else std, bias=False
+            )
         )
         self.compute_dtype = config.compute_dtype
 

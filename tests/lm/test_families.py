@@ -1,5 +1,6 @@
 """The published models, shape by shape: as many parameters as their makers count."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ PARAMETERS = {
     "llama3_70b": 70_553_706_496,
     "llama3_405b": 405_853_388_800,
 }
+MODERN = {"modern_124m": 123_551_232, "shakespeare_char": 804_096, "shakespeare_char_modern": 797_952}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -28,6 +30,22 @@ def test_parameters_are_those_of_the_published_model(name):
     path = CONFIGS / f"{name}.py"
     assert count_parameters(load_config(path).model) == PARAMETERS[name]
     assert f"{PARAMETERS[name]:,} parameters" in path.read_text(encoding="utf-8")
+
+
+def test_the_modern_models_have_the_sizes_of_the_classic_ones():
+    counts = {name: count_parameters(load_config(CONFIGS / f"{name}.py").model) for name in MODERN}
+    assert counts == MODERN
+    assert abs(counts["modern_124m"] / PARAMETERS["gpt2_124m"] - 1) < 0.01
+    assert abs(counts["shakespeare_char_modern"] / counts["shakespeare_char"] - 1) < 0.01
+
+
+def test_the_modern_shakespeare_sees_the_very_same_tokens():
+    classic, modern = (load_config(CONFIGS / f"shakespeare_char{suffix}.py") for suffix in ("", "_modern"))
+    for part in ("pages", "documents", "tokenizer", "shards", "evaluate"):
+        assert getattr(classic, part) == getattr(modern, part)
+    same = dataclasses.replace(modern.train, optimizer=classic.train.optimizer)
+    assert same == classic.train
+    assert modern.model.context_length == classic.model.context_length
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -15,15 +15,14 @@ import jax
 import numpy as np
 import pytest
 
-from lm.batches import Batch, BatchSource
+from lm.batches import Batch
 from lm.checkpoint import Checkpoints, named_leaves, restore_model
 from lm.config import MeshConfig, MixtureSource
 from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
-from lm.sharding import batch_sharding, make_mesh
+from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import abstract_state, initial_state
-from lm.train_step import compile_step, loss_and_gradients
 from tests.corpus import tiny_experiment, write_tokens
 
 EXPERIMENT = tiny_experiment()
@@ -237,45 +236,6 @@ def test_the_first_loss_is_that_of_a_uniform_guess(finished):
 
 MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4)
 OPTIMIZER = make_optimizer(EXPERIMENT.train.optimizer, 12)
-
-
-def on_mesh(tokens: Path, mesh_config: MeshConfig, devices: int):
-    mesh = make_mesh(mesh_config, MODEL, 8, jax.devices()[:devices])
-    batch = BatchSource(tokens / "tokens", "train", MODEL.context_length, 8, 0, 1).batch(0)
-    return mesh, initial_state(MODEL, OPTIMIZER, 0, mesh), jax.device_put(batch, batch_sharding(mesh))
-
-
-def gradients(tokens: Path, mesh_config: MeshConfig, devices: int) -> tuple[float, dict[str, np.ndarray]]:
-    _, state, batch = on_mesh(tokens, mesh_config, devices)
-    loss, gradient = jax.jit(loss_and_gradients, static_argnums=2)(state.model, batch, EXPERIMENT.train)
-    return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradient).items()}
-
-
-@pytest.fixture(scope="module")
-def one_device(tokens):
-    return gradients(tokens, MeshConfig(), 1)
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 1), (8, 1, 1), (1, 4, 1), (1, 1, 4), (2, 2, 2)], ids=str)
-def test_loss_and_gradients_are_the_same_on_every_mesh(tokens, one_device, shape):
-    data, fsdp, tensor = shape
-    loss, found = gradients(tokens, MeshConfig(fsdp, tensor), data * fsdp * tensor)
-    assert abs(one_device[0] - loss) < 1e-5
-    for name, gradient in one_device[1].items():
-        np.testing.assert_allclose(found[name], gradient, atol=1e-5, err_msg=name)
-
-
-def test_a_step_on_a_mixed_mesh_is_that_of_one_device(tokens, one_device):
-    updated = []
-    for mesh_config, devices in ((MeshConfig(), 1), (MeshConfig(fsdp=2, tensor=2), 8)):
-        mesh, state, batch = on_mesh(tokens, mesh_config, devices)
-        state, metrics = compile_step(OPTIMIZER, state, mesh, EXPERIMENT.train)(state, batch)
-        assert float(metrics["loss"]) == pytest.approx(one_device[0], abs=1e-5)
-        updated.append(named_leaves(state.model))
-    for name, value in updated[0].items():
-        # Adam's first update is the gradient's sign: compare where the gradient is not lost in rounding.
-        clear = np.abs(one_device[1][name]) > 1e-4
-        np.testing.assert_allclose(np.asarray(updated[1][name])[clear], np.asarray(value)[clear], atol=1e-4)
 
 
 def test_parameters_are_cut_as_the_table_says():

@@ -76,6 +76,8 @@ def test_the_plain_forms_gradients_are_those_of_finite_differences():
     [
         (xla, (2, 1, 2, 1, 4)),
         (xla, (2, 33, 6, 2, 8)),
+        (xla, (2, 128, 4, 2, 8)),  # by two causal blocks
+        (xla, (1, 320, 2, 1, 8)),  # by four
         (xla, (1, 1100, 2, 1, 8)),  # by blocks, the last one padded
         (functools.partial(by_blocks, blocks=4), (2, 64, 4, 4, 8)),
         (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8)),

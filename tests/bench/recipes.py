@@ -1,0 +1,132 @@
+"""The modern recipe beside plain GPT-2: the same parameters, tokens and batches, on the demo's corpus.
+
+    python -m tests.bench.recipes --recipe {gpt2,modern,modern_shift} [--seed 0] [--learning-rate R] [--steps 500]
+    python -m tests.bench.recipes --plot ROWS.jsonl --out curve.svg
+
+The first prints one JSON line: parameters, tokens, bits per byte over the whole held-out split, and the same on some
+held-out batches along the way. The second draws such lines, the mean of the seeds of each recipe. It needs runs/demo
+with its tokens (make demo, or its stages up to launch.write_shards).
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from configs.demo import get_config
+from configs.families import gpt2, modern
+from lm.checkpoint import restore_model
+from lm.config import MuonConfig, OptimizerConfig
+from lm.evaluate import evaluate
+from lm.flops import count_parameters
+from lm.model.config import ModelConfig
+from lm.tokenizer import load
+from lm.train import train
+
+DEMO = Path("runs/demo")
+EVERY = 50
+
+
+def model_of(recipe: str, vocabulary: int) -> ModelConfig:
+    """4 layers of 128 channels; the modern MLP is wider by what positions and biases take in GPT-2."""
+    model = dataclasses.replace(
+        gpt2(layers=4, width=128, heads=2), vocabulary_size=vocabulary, context_length=256, compute_dtype="float32"
+    )
+    if recipe == "gpt2":
+        return model
+    return dataclasses.replace(modern(model), mlp_width=552, token_shift=recipe == "modern_shift")
+
+
+def optimizer_of(recipe: str, learning_rate: float | None, base: OptimizerConfig) -> OptimizerConfig:
+    """GPT-2 by AdamW and a cosine to a tenth, the modern recipe by Muon beside AdamW and a line to zero."""
+    if recipe == "gpt2":
+        rate = learning_rate or 4e-3
+        return dataclasses.replace(base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=50)
+    return dataclasses.replace(
+        base,
+        learning_rate=learning_rate or 4e-3,
+        final_learning_rate=0.0,
+        warmup_steps=20,
+        schedule="linear",
+        muon=MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5),
+    )
+
+
+def measure(recipe: str, seed: int, learning_rate: float | None, steps: int) -> dict:
+    experiment = get_config()
+    model = model_of(recipe, experiment.model.vocabulary_size)
+    optimizer = optimizer_of(recipe, learning_rate, experiment.train.optimizer)
+    config = dataclasses.replace(
+        experiment.train, steps=steps, seed=seed, optimizer=optimizer, validate_every=EVERY, sample_every=steps,
+        checkpoint_every=steps,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        for part in ("tokens", "tokenizer"):
+            shutil.copytree(DEMO / part, run / part)
+        with contextlib.redirect_stdout(io.StringIO()):
+            train(model, config, run)
+            trained = restore_model(model, run / "checkpoints")
+            found = evaluate(trained, model, experiment.evaluate, load(run / "tokenizer"), run / "tokens")
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    curve = [[row["step"], row["validation_bits_per_byte"]] for row in rows if "validation_bits_per_byte" in row]
+    return {
+        "bench": "recipes",
+        "recipe": recipe,
+        "seed": seed,
+        "learning_rate": optimizer.learning_rate,
+        "parameters": count_parameters(model),
+        "tokens": steps * config.batch_size * model.context_length,
+        "bits_per_byte": round(found["validation_bits_per_byte"], 4),
+        "curve": [[step, round(bits, 4)] for step, bits in curve],
+    }
+
+
+def plot(rows: list[dict], out: Path) -> None:
+    """Bits per byte by tokens, the mean over the seeds of each recipe at the rate that has most of them."""
+    import vl_convert
+
+    tokens_per_step = rows[0]["tokens"] / rows[0]["curve"][-1][0]
+    values = [
+        {"recipe": row["recipe"], "million tokens": step * tokens_per_step / 1e6, "bits per byte": bits}
+        for row in rows
+        for step, bits in row["curve"]
+    ]
+    axis = lambda field, **more: {"field": field, "type": "quantitative", **more}
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": 560,
+        "height": 300,
+        "background": "white",
+        "data": {"values": values},
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": axis("million tokens"),
+            "y": axis("bits per byte", aggregate="mean", scale={"zero": False}, title="bits per byte, held out"),
+            "color": {"field": "recipe", "type": "nominal"},
+        },
+    }
+    out.write_text(vl_convert.vegalite_to_svg(json.dumps(spec)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=("gpt2", "modern", "modern_shift"), default="modern")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, help="of AdamW")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--plot", type=Path, help="rows to draw, one JSON object a line")
+    parser.add_argument("--out", type=Path, default=Path("curve.svg"))
+    arguments = parser.parse_args()
+    if arguments.plot:
+        plot([json.loads(line) for line in arguments.plot.read_text().splitlines()], arguments.out)
+    else:
+        print(json.dumps(measure(arguments.recipe, arguments.seed, arguments.learning_rate, arguments.steps)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The classic small experiment, from a plain text to samples, on a text of some kilobytes."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+
+from lm.batches import document_stream
+from lm.checkpoint import restore_model
+from lm.tokenizer import load
+from tests.corpus import texts
+from tests.run_files import REPOSITORY
+
+
+def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, capsys):
+    text, run = "\n\n".join(texts(6)), tmp_path / "run"
+    (tmp_path / "play.txt").write_text(text, encoding="utf-8")
+    config = REPOSITORY / "configs/shakespeare_char_modern.py"
+    characters = len(set(text))
+    arguments = [
+        *("--workdir", str(run), "--pages.tables", str(tmp_path / "play.txt")),
+        *("--tokenizer.vocabulary-size", str(characters), "--model.vocabulary-size", str(characters)),
+        *("--train.steps", "40", "--train.validate-every", "40", "--train.validation-batches", "1"),
+        *("--train.sample-every", "40", "--train.checkpoint-every", "40", "--model.layers", "1"),
+        *("--sample.prompts", "The miller"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["launch.pretrain", str(config), *arguments])
+    runpy.run_module("launch.pretrain", run_name="__main__")
+    assert "Done in" in capsys.readouterr().out
+
+    # The text is cut at nine tenths, to the character; each part is headed by a newline.
+    tokenizer, end = load(run / "tokenizer"), int(len(text) * 0.9)
+    for split, part in (("train", text[:end]), ("val", text[end:])):
+        tokens_N, _ = document_stream(run / "tokens", split)
+        assert tokenizer.decode(tokens_N.tolist()) == "\n" + part
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert summary["validation_bytes"] == len(text) - end
+    losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
+
+    # Muon moved the linear maps, which began at zero where they lead back into the residual stream.
+    import dataclasses
+
+    from configs.experiment import load_config
+
+    model = dataclasses.replace(load_config(config).model, vocabulary_size=characters, layers=1)
+    block = restore_model(model, run / "checkpoints").layer_blocks()[0]
+    assert np.abs(np.asarray(block.mlp.down.weight[...])).max() > 0.01
