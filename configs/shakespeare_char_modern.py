@@ -13,7 +13,7 @@ from lm.config import MuonConfig
 
 def get_config() -> Experiment:
     classic = shakespeare_char.get_config()
-    model = dataclasses.replace(modern(classic.model), token_shift=True, logit_softcap=None)
+    model = dataclasses.replace(modern(classic.model), token_shift=True, logit_softcap=None, initial_std=0.08)
     optimizer = dataclasses.replace(
         classic.train.optimizer,
         learning_rate=5e-3,  # of the embedding, the scales and the shares of the token shift

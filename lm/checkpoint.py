@@ -30,11 +30,15 @@ def part_name(key: object) -> str:
 
 
 def named_leaves(tree: object) -> dict[str, Any]:
-    """{"blocks.0.mlp.up.weight": array, ...} in tree order."""
+    """{"blocks.0.mlp.up.weight": array, ...} in tree order.
+
+    A parameter that holds nothing is left out: an optimizer of some parameters has such in the place of the others.
+    """
     leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
     return {
         ".".join(part_name(key) for key in path): leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
         for path, leaf in leaves
+        if jax.tree.leaves(leaf)
     }
 
 

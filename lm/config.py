@@ -75,7 +75,8 @@ class MuonConfig(Config):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the linear maps within blocks."""
 
     learning_rate: float
-    """Peak learning rate of these; it rises and falls as the other does. An update has a spectral norm of about 1."""
+    """Peak learning rate of these; it rises and falls as the other does. An update's singular values lie about 1, times
+    sqrt(out / in) where a map is wider out than in."""
     momentum: float
     """Decay of the momentum, which is Nesterov's."""
     newton_schulz_steps: int
@@ -209,7 +210,8 @@ class TrainConfig(Config):
     """Threads that read and decode records."""
     micro_batches: int = incidental(default=1)
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
-    accumulation); a divisor of batch_size: the memory of one part is enough."""
+    accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
+    divide a part."""
     remat: Literal["none", "products", "block"] = incidental(default="none")
     """What of a block is computed again in the backward pass to save memory: nothing, all but the results of linear
     maps, or the whole block (arXiv:1604.06174)."""

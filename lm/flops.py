@@ -17,8 +17,8 @@ def flops_per_token(config: ModelConfig) -> int:
 
     6 a parameter: a product and a sum forward, twice as many backward. Tables that are looked up count nothing: the
     positions, and the embedding unless it is the output projection too. Attention is 12 * layers * context * (heads *
-    head_width): scores and mixture over the whole context, since masked scores are computed all the same here. What is
-    computed a second time to save memory does not count.
+    head_width): scores and mixture over the whole context, though an implementation may leave out what is masked, up to
+    half of it. What is computed a second time to save memory does not count.
     """
     looked_up = 0 if config.tie_embeddings else config.vocabulary_size * config.width
     if config.position == "learned":

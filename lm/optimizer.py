@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
@@ -50,7 +51,23 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     if config.muon is not None:
         muon = muon_chain(config.muon, config.weight_decay, rate, config.learning_rate)
         rule = optax.multi_transform({"muon": muon, "rule": rule}, kinds)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    return in_float32(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+
+
+def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer with its moments and arithmetic in float32, whatever the type of parameters and gradients: in
+    bfloat16 a moment with a decay of 0.99 or more could never fall again."""
+    wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return optimizer.init(wide(params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return optimizer.update(wide(updates), state, wide(params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
@@ -60,7 +77,8 @@ def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
 
 def adafactor(config: OptimizerConfig) -> list[optax.GradientTransformation]:
     """arXiv:1804.04235: the second moment of a matrix as a row and a column, its decay rising to 1 with the steps, and
-    updates of a root mean square of at most 1. beta1 = 0 saves the first moment too."""
+    updates of a root mean square of at most 1 (over all layers together, where they are one stack). beta1 = 0 saves the
+    first moment too."""
     momentum = [optax.ema(config.beta1, debias=False)] if config.beta1 else []
     return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
 

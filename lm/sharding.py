@@ -31,10 +31,16 @@ RULES: dict[str, str | None] = {
 BATCH = PartitionSpec(("data", "fsdp"), "context")  # over every device that does not hold part of a layer
 
 
-def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    config: MeshConfig,
+    model: ModelConfig,
+    batch_size: int,
+    devices: list[jax.Device] | None = None,
+    micro_batches: int = 1,
+) -> Mesh:
     """A mesh of MESH_AXES over all devices; what fsdp, context and tensor leave over is data.
 
-    Raises UsageError when the devices, the model or the batch cannot be divided that way, or when model.attention
+    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way, or when model.attention
     cannot run on the devices.
     """
     devices = jax.devices() if devices is None else devices
@@ -60,10 +66,11 @@ def make_mesh(config: MeshConfig, model: ModelConfig, batch_size: int, devices: 
                 f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does "
                 "not divide it. Change one of the two."
             )
-    if batch_size % (sizes["data"] * sizes["fsdp"]):
+    if batch_size % (sizes["data"] * sizes["fsdp"] * micro_batches):
+        parts = f" in train.micro_batches = {micro_batches} parts" if micro_batches > 1 else ""
         raise UsageError(
-            f"train.batch_size = {batch_size} sequences cannot be cut over data x fsdp = {sizes['data']} x "
-            f"{sizes['fsdp']} devices. Make it a multiple of their product."
+            f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
+            f"{sizes['fsdp']} devices. Make it a multiple of their product{', times the parts' if parts else ''}."
         )
     work = Workload(model.compute_dtype, model.head_width, model.context_length, sizes.get("context", 1))
     choose(model.attention, target_of(devices[0]), work)
@@ -84,8 +91,10 @@ def shardings(tree: object, mesh: Mesh) -> object:
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
         spec = PartitionSpec(*(RULES[axis] for axis in axes))
-        # Adafactor's rows and columns have another rank than the parameter, and are small.
-        fits = lambda leaf: spec if leaf.ndim == len(axes) else PartitionSpec()
+        # Adafactor has rows, columns and single values in a parameter's place: those are small, and whole everywhere.
+        cut = [mesh.shape[RULES[axis]] if RULES[axis] else 1 for axis in axes]
+        even = lambda leaf: leaf.ndim == len(cut) and not np.any(np.array(leaf.shape) % np.array(cut))
+        fits = lambda leaf: spec if even(leaf) else PartitionSpec()
         return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
 
     return jax.tree.map(of, tree, is_leaf=is_parameter)

@@ -56,7 +56,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
         import_wandb(config.wandb_project)
 
     # State
-    mesh = make_mesh(config.mesh, model_config, config.batch_size)
+    mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(model_config, optimizer, mesh)
     rate = learning_rate(config.optimizer, config.steps)
@@ -102,20 +102,20 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
         told_once = cost.row()
         for step in range(first + 1, config.steps + 1):
             last = step == config.steps
-            logged = step % config.log_every == 0 or last
+            logged, saved = (step % every == 0 or last for every in (config.log_every, config.checkpoint_every))
             with profiler.step(step), meter.training():
                 batch = jax.device_put(meter.next(batches), batch_sharding(mesh))
                 state, metrics = step_function(state, batch)
-                if logged:
-                    loss = float(metrics["loss"])  # waits for the device
+                if logged or saved:  # nothing is saved of a run that has diverged
+                    loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])  # waits for the device
+                    check_finite(loss, norm, step, config)
             if profile := profiler.after(step, metrics):
                 line.end()
                 print(f"train: {profile}", flush=True)
             if logged:
-                check_finite(loss, step, config)
                 row = {
                     "loss": loss,
-                    "gradient_norm": float(metrics["gradient_norm"]),
+                    "gradient_norm": norm,
                     "learning_rate": float(jnp.asarray(rate(step - 1))),
                 }
                 row |= meter.row(step) | memory(mesh.local_devices) | told_once
@@ -132,17 +132,18 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
                 line.end()
                 print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}", flush=True)
             # Last: whoever goes on from this checkpoint finds all that was to be told of its step.
-            if step % config.checkpoint_every == 0 or last:
+            if saved:
                 checkpoints.save(step, state)
         line.end()
 
 
-def check_finite(loss: float, step: int, config: TrainConfig) -> None:
+def check_finite(loss: float, norm: float, step: int, config: TrainConfig) -> None:
     """Raises InputError when the run has diverged."""
-    if not math.isfinite(loss):
+    if not math.isfinite(loss) or not math.isfinite(norm):
         raise InputError(
-            f"The loss at step {step} is {loss}: the run has diverged, with train.optimizer.learning_rate = "
-            f"{config.optimizer.learning_rate} and warmup_steps = {config.optimizer.warmup_steps}. "
+            f"The loss at step {step} is {loss}, with a gradient norm of {norm}: the run has diverged, with "
+            f"train.optimizer.learning_rate = {config.optimizer.learning_rate} and warmup_steps = "
+            f"{config.optimizer.warmup_steps}. "
             "Lower the one or raise the other, and start in another --workdir."
         )
 

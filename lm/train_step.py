@@ -16,7 +16,7 @@ from lm.sharding import batch_sharding, shardings, traced_on
 from lm.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
-DROPOUT = 1  # the stream of random numbers apart from that of the samples, which fold in the step alone
+DROPOUT = 2**32 - 1  # folded into the seed, apart from the steps that samples fold in
 
 
 def loss_terms(
@@ -45,19 +45,21 @@ def loss_and_gradients(
         return loss, gradients
 
     def add(totals, part):
-        number, micro_batch = part
-        (_, loss), gradients = differentiate(model, micro_batch, config, dropout and dropout.at(number))
+        micro_batch, rows_B = part
+        own = None if dropout is None else dropout._replace(rows_B=rows_B)
+        (_, loss), gradients = differentiate(model, micro_batch, config, own)
         return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
-    parts = (jnp.arange(config.micro_batches), micro_batches(batch, config.micro_batches))
+    parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
     (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
     return loss, gradients
 
 
-def micro_batches(batch: Batch, count: int) -> Batch:
-    """Arrays (count, B / count, T). Each takes every count-th row, so that every device has its share of each."""
-    return jax.tree.map(lambda x_BT: x_BT.reshape(-1, count, *x_BT.shape[1:]).swapaxes(0, 1), batch)
+def micro_batches[Tree](rows: Tree, count: int) -> Tree:
+    """Arrays (B, ...) as (count, B / count, ...). Each takes every count-th row, so that every device has its share of
+    each, where the devices divide B / count."""
+    return jax.tree.map(lambda x_B: x_B.reshape(-1, count, *x_B.shape[1:]).swapaxes(0, 1), rows)
 
 
 def update(
@@ -67,7 +69,8 @@ def update(
     dropout = None
     if config.dropout:
         stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
-        dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout)
+        rows_B = jnp.arange(batch.inputs_BT.shape[0])
+        dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
     loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
     parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)

@@ -27,7 +27,8 @@ class ShardsConfig(Config):
     """As documents.beam_options."""
     held_out: Literal["documents", "ends"] = "documents"
     """What is held out: whole documents, chosen by a hash of their id, or the last characters of every document, as is
-    usual where the corpus is a single text. A document's two parts are documents of their own then."""
+    usual where the corpus is a single text, or a few long ones. A document's two parts are documents of their own
+    then: rows 2n and 2n + 1 of documents.parquet."""
     encoder: Literal["tiktoken", "gigatoken"] = incidental(default="tiktoken")
     """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
     same, and a tokenizer that it cannot encode with is refused."""

@@ -73,13 +73,22 @@ def read_table(
         raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
 
 
-def whole_text(path: Path) -> bytes:
-    """A file's bytes, as many as are needed to see that it is too long. Raises InputError when it cannot be read."""
+def whole_text(path: Path) -> str:
+    """A file's text. Raises InputError when it cannot be read, is too long for one document, or is not UTF-8."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
+            content = file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
+    if len(content) > MAX_TEXT_BYTES:
+        raise InputError(
+            f"{path} is one document of {path.stat().st_size:,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
+            "Split it into files below that."
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
 
 
 def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:

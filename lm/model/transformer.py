@@ -31,6 +31,8 @@ class Dropout(NamedTuple):
 
     key: jax.Array
     rate: float
+    rows_B: Int[Array, " B"]  # noqa: N815
+    """Which rows of the step's whole batch these are: a row is dropped from alike in whichever micro-batch it is."""
 
     def at(self, place: int | jax.Array) -> "Dropout":
         """Its own randomness for one place in the model."""
@@ -41,7 +43,8 @@ def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> F
     """Each value is 0 with probability `rate`, else divided by 1 - rate; unchanged where dropout is None."""
     if dropout is None:
         return x_BTD
-    kept_BTD = jax.random.bernoulli(dropout.at(place).key, 1.0 - dropout.rate, x_BTD.shape)
+    of_row = lambda row: jax.random.bernoulli(dropout.at(place).at(row).key, 1.0 - dropout.rate, x_BTD.shape[1:])
+    kept_BTD = jax.vmap(of_row)(dropout.rows_B)
     return jnp.where(kept_BTD, x_BTD / (1.0 - dropout.rate), 0.0).astype(x_BTD.dtype)
 
 

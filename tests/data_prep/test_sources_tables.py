@@ -302,12 +302,19 @@ def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
     assert (listed.kind, listed.pages) == ("table", 1)
 
 
-def test_a_text_that_is_no_utf8_or_empty_is_a_dead_letter(tmp_path):
-    letters = []
-    for name, content in (("latin.txt", b"caf\xe9"), ("blank.txt", b" \n")):
+def test_a_text_that_cannot_be_one_document_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables_module, "MAX_TEXT_BYTES", 20)
+    for name, content, told in (
+        ("latin.txt", b"caf\xe9", r"latin\.txt is not UTF-8: .* iconv"),
+        ("long.txt", b"a" * 21, r"long\.txt is one document of 21 bytes, but the longest may have 20\. Split"),
+    ):
         (tmp_path / name).write_bytes(content)
-        assert not list(read_table(tmp_path / name, on_dead_letter=letters.append))
-    assert [letter.reason for letter in letters] == ["not_utf8", "empty_text"]
+        with pytest.raises(InputError, match=told):
+            list(read_table(tmp_path / name))
+    letters = []
+    (tmp_path / "blank.txt").write_bytes(b" \n")
+    assert not list(read_table(tmp_path / "blank.txt", on_dead_letter=letters.append))
+    assert [letter.reason for letter in letters] == ["empty_text"]
 
 
 def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):

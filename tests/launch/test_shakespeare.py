@@ -23,7 +23,7 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
         *("--tokenizer.vocabulary-size", str(characters), "--model.vocabulary-size", str(characters)),
         *("--train.steps", "40", "--train.validate-every", "40", "--train.validation-batches", "1"),
         *("--train.sample-every", "40", "--train.checkpoint-every", "40", "--model.layers", "1"),
-        *("--sample.prompts", "The miller"),
+        *("--train.sample-prompt", "The miller", "--sample.prompts", "The miller"),
     ]
     monkeypatch.setattr(sys, "argv", ["launch.pretrain", str(config), *arguments])
     runpy.run_module("launch.pretrain", run_name="__main__")

@@ -34,7 +34,7 @@ from tests.lm.hugging_face_files import (
     write_shards,
     write_tensors,
 )
-from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
+from tests.lm.model_configs import GPT2, LLAMA
 
 NAMES = ("gpt2", "llama", "llama31")
 LLAMA31 = RopeScalingConfig(
@@ -318,7 +318,7 @@ def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
     assert experiment.model.rope_scaling == dataclasses.replace(LLAMA31, factor=32.0)
 
 
-EXPORTED = FAMILIES | {
+EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
     "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16")
 }
 
@@ -347,7 +347,9 @@ def test_transformers_reads_what_is_written(tmp_path, config):
 
 def test_what_transformers_has_no_name_for_is_not_written(tmp_path):
     mixed = dataclasses.replace(LLAMA, norm="layernorm")
-    with pytest.raises(UsageError, match="norm = layernorm, position = rope, mlp = swiglu with 4 heads and 2 kv_heads"):
+    with pytest.raises(
+        UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads and 2 kv_heads"
+    ):
         write_hugging_face(tmp_path, mixed, {})
     arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
     arrays.pop("norm.scale")
@@ -360,3 +362,20 @@ def test_fixtures_stay_small():
     files = [path for path in FIXTURES.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 200_000
     assert json.loads((FIXTURES / "llama31/config.json").read_text())["rope_parameters"]["rope_type"] == "llama3"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"qk_norm": True}, "qk_norm = True"),
+        ({"token_shift": True}, "token_shift = True"),
+        ({"logit_softcap": 30.0}, r"logit_softcap = 30\.0"),
+        ({"scan_layers": True}, "scan_layers = True"),
+        ({"biases": True}, "biases = True"),
+        ({"mlp": "relu_squared"}, "mlp = relu_squared"),
+    ],
+)
+def test_what_their_format_cannot_say_is_not_written(tmp_path, change, told):
+    with pytest.raises(UsageError, match=told + ".* no counterpart"):
+        write_hugging_face(tmp_path, dataclasses.replace(LLAMA, **change), {})
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import pytest
 
 from lm.batches import Batch
 from lm.checkpoint import Checkpoints, named_leaves, restore_model
-from lm.config import MeshConfig, MixtureSource
+from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
@@ -92,6 +92,48 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("model", "optimizer", "changes"),
+    [
+        ({"qk_norm": True, "token_shift": True}, {"muon": MuonConfig(0.02, 0.95, 5)}, {"dropout": 0.1}),
+        ({"scan_layers": True}, {"rule": "adafactor"}, {"remat": "block"}),
+        (
+            {},
+            {"rule": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
+            {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
+        ),
+    ],
+    ids=["muon, dropout", "adafactor, scan", "lion, micro-batches"],
+)
+def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
+    model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
+    optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)
+    config = dataclasses.replace(EXPERIMENT.train, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    train(model, config, run)
+    expected = named_leaves(restore_model(model, run / "checkpoints"))
+    for step in (8, 12):
+        shutil.rmtree(run / f"checkpoints/{step}")
+    train(model, config, run)
+    assert "going on from the checkpoint at step 4" in capsys.readouterr().out
+    found = named_leaves(restore_model(model, run / "checkpoints"))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), err_msg=name)
+
+
+def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, rule="lion")
+    config = dataclasses.replace(
+        EXPERIMENT.train, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12
+    )
+    with pytest.raises(InputError, match="the run has diverged"):
+        train(EXPERIMENT.model, config, run)
+    assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
+
+
 def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
     """With other moments of Adam in the checkpoint, another end: the optimizer's state is read, not made anew."""
     run = tmp_path / "run"
@@ -129,7 +171,7 @@ def test_a_run_that_diverges_says_so(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e38, warmup_steps=0)
-    with pytest.raises(InputError, match=r"loss at step \d+ is (nan|inf).*learning_rate = 1e\+38"):
+    with pytest.raises(InputError, match=r"loss at step \d+ is .* gradient norm of (nan|inf).*learning_rate = 1e\+38"):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, optimizer=wild), run)
 
 

@@ -173,6 +173,23 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["adamw", "adafactor", "lion"])
+def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
+    optimizer = dataclasses.replace(MUON, rule=rule)
+    config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
+    told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
+    assert np.isfinite(told).all()
+    assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
+    moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
+    assert moments == {jnp.dtype("float32")}
+
+
+def test_micro_batches_that_devices_do_not_divide_are_refused():
+    with pytest.raises(UsageError, match=r"batch_size = 8 sequences in train\.micro_batches = 4 parts .* 4 x 1"):
+        make_mesh(MeshConfig(), SHARDED, 8, jax.devices()[:4], micro_batches=4)
+
+
 def test_a_context_that_devices_do_not_divide_is_refused():
     with pytest.raises(UsageError, match=r"context_length = 20 is cut over train\.mesh\.context = 8"):
         make_mesh(MeshConfig(context=8), dataclasses.replace(SHARDED, context_length=20), 8)
@@ -183,7 +200,7 @@ def test_a_context_that_devices_do_not_divide_is_refused():
 
 def test_dropout_keeps_the_mean_and_drops_the_share():
     x_BTD = jnp.full((64, 32, 8), 3.0)
-    y_BTD = np.asarray(drop(x_BTD, Dropout(jax.random.key(0), 0.25), 1))
+    y_BTD = np.asarray(drop(x_BTD, Dropout(jax.random.key(0), 0.25, jnp.arange(64)), 1))
     assert set(np.unique(y_BTD).tolist()) == {0.0, 4.0}
     assert abs((y_BTD == 0).mean() - 0.25) < 0.01
     assert drop(x_BTD, None, 1) is x_BTD
@@ -213,8 +230,20 @@ def test_dropout_depends_on_the_seed_and_the_step_alone(scan):
     assert abs(losses(dataclasses.replace(train, dropout=0.0))[0] - first[0]) > 1e-4
 
 
-def test_every_layer_drops_other_values():
-    dropout = Dropout(jax.random.key(0), 0.5)
+def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
+    dropped = dataclasses.replace(TRAIN, dropout=0.3)
+    (expected, _), (found, _) = (
+        on_mesh(GPT2, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    other, _ = on_mesh(GPT2, TRAIN, {}, steps=2)
+    assert np.abs(other - expected).max() > 1e-3
+
+
+def test_every_layer_and_row_drops_other_values():
+    dropout = Dropout(jax.random.key(0), 0.5, jnp.arange(1))
     x_BTD = jnp.ones((1, 16, 32))
     places = [np.asarray(drop(x_BTD, dropout.at(layer), place)) for layer in range(3) for place in range(2)]
     assert all((one != other).any() for i, one in enumerate(places) for other in places[:i])
+    first, second = np.asarray(drop(jnp.ones((2, 16, 32)), dropout._replace(rows_B=jnp.arange(2)), 0))
+    assert (first != second).any()
