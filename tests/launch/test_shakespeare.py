@@ -21,7 +21,16 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
     arguments = [
         *("--workdir", str(run), "--pages.tables", str(tmp_path / "play.txt")),
         *("--tokenizer.vocabulary-size", str(characters), "--model.vocabulary-size", str(characters)),
-        *("--train.steps", "40", "--train.validate-every", "40", "--train.validation-batches", "1"),
+        *(
+            "--train.batch-size",
+            "16",
+            "--train.steps",
+            "40",
+            "--train.validate-every",
+            "40",
+            "--train.validation-batches",
+            "1",
+        ),
         *("--train.sample-every", "40", "--train.checkpoint-every", "40", "--model.layers", "1"),
         *("--train.sample-prompt", "The miller", "--sample.prompts", "The miller"),
     ]
