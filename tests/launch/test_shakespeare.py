@@ -43,8 +43,8 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
     for split, part in (("train", text[:end]), ("val", text[end:])):
         tokens_N, _ = document_stream(run / "tokens", split)
         assert tokenizer.decode(tokens_N.tolist()) == "\n" + part
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assert summary["validation_bytes"] == len(text) - end
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["validation_bytes"] == len(text) - end
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1]["validation_loss"] < 0.9 * np.log(characters)  # it learns
 
