@@ -14,13 +14,22 @@ from lm.config import MeshConfig, MuonConfig
 from lm.errors import UsageError
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.optimizer import make_optimizer
-from lm.sharding import batch_sharding, make_mesh
+from lm.sharding import batch_sharding, make_mesh, shardings
 from lm.train_state import initial_state
-from lm.train_step import compile_step, loss_and_gradients
+from lm.train_step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 
 TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def batch_of(config, rows=8, seed=0):
@@ -104,6 +113,7 @@ def test_the_gradient_of_z_loss_is_added_and_the_loss_told_is_without_it():
 # Over devices
 
 SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # every axis can be cut in 8
+GPT2_SMALL = dataclasses.replace(GPT2, layers=1)
 SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64, layers=1)
 MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
@@ -124,13 +134,21 @@ def meshes():
     ]
 
 
+@functools.cache
+def first_state(config, train):
+    """On one device; steps are given copies."""
+    mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
+    return initial_state(config, make_optimizer(train.optimizer, 100), 0, mesh)
+
+
 def on_mesh(config, train, sizes, steps=1):
     """(losses and gradient norms of some steps, the state behind them) on a mesh of these sizes."""
     devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
     mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
     mesh = make_mesh(mesh_config, config, 8, devices)
     optimizer = make_optimizer(train.optimizer, 100)
-    state = initial_state(config, optimizer, 0, mesh)
+    state = first_state(config, train)
+    state = jax.device_put(state, shardings(state, mesh), may_alias=False)  # a step donates what it is given
     step, told = compile_step(optimizer, state, mesh, train), []
     for number in range(steps):
         state, metrics = step(state, jax.device_put(batch_of(config, seed=number), batch_sharding(mesh)))
@@ -142,9 +160,9 @@ def on_mesh(config, train, sizes, steps=1):
 def gradients_on(config, **sizes):
     devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
     mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
-    state = initial_state(config, make_optimizer(TRAIN.optimizer, 100), 0, mesh)
+    model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
     batch = jax.device_put(batch_of(config), batch_sharding(mesh))
-    loss, gradients = jax.jit(loss_and_gradients, static_argnums=2)(state.model, batch, TRAIN)
+    loss, gradients = jax.jit(loss_and_gradients, static_argnums=2)(model, batch, TRAIN)
     return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
 
 
@@ -173,7 +191,7 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["adamw", "adafactor", "lion"])
+@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
 def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
     optimizer = dataclasses.replace(MUON, rule=rule)
     config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
@@ -206,37 +224,33 @@ def test_dropout_keeps_the_mean_and_drops_the_share():
     assert drop(x_BTD, None, 1) is x_BTD
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_dropout_depends_on_the_seed_and_the_step_alone(scan):
-    """The same from the same state; other masks at another step, in another layer, and with another seed."""
-    config = dataclasses.replace(GPT2, scan_layers=scan)
-    train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9))
+def test_dropout_depends_on_the_seed_and_the_step():
+    """Other masks at another step and with another seed. (The same from the same state: tests/lm/test_train.py.)"""
+    optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
+    train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=optimizer)
+    config = dataclasses.replace(GPT2, layers=1)
+    state = first_state(config, train)
 
-    def losses(train, steps=2):
-        mesh = make_mesh(MeshConfig(), config, 8)
-        optimizer = make_optimizer(train.optimizer, 100)
-        state = initial_state(config, optimizer, 0, mesh)
-        step, batch = compile_step(optimizer, state, mesh, train), batch_of(config)
-        found = []
-        for _ in range(steps):
-            state, metrics = step(state, batch)
-            found.append(float(metrics["loss"]))
-        return found
+    def loss(train, at):
+        step = jax.jit(functools.partial(update, optimizer=make_optimizer(train.optimizer, 100), config=train))
+        return [float(step(state._replace(step=jnp.int32(number)), batch_of(config))[1]["loss"]) for number in at]
 
-    first, again = losses(train), losses(train)
+    first, second, again = loss(train, (0, 1, 0))
     assert first == again
-    assert abs(first[0] - first[1]) > 1e-4  # the parameters hardly moved: other masks
-    assert abs(losses(dataclasses.replace(train, seed=train.seed + 1))[0] - first[0]) > 1e-4
-    assert abs(losses(dataclasses.replace(train, dropout=0.0))[0] - first[0]) > 1e-4
+    (seeded,), (without,) = (
+        loss(dataclasses.replace(train, seed=1), (0,)),
+        loss(dataclasses.replace(train, dropout=0.0), (0,)),
+    )
+    assert len({round(value, 4) for value in (first, second, seeded, without)}) == 4
 
 
 def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
     dropped = dataclasses.replace(TRAIN, dropout=0.3)
     (expected, _), (found, _) = (
-        on_mesh(GPT2, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
+        on_mesh(GPT2_SMALL, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    other, _ = on_mesh(GPT2, TRAIN, {}, steps=2)
+    other, _ = on_mesh(GPT2_SMALL, TRAIN, {}, steps=2)
     assert np.abs(other - expected).max() > 1e-3
 
 
