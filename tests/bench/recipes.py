@@ -1,6 +1,6 @@
 """The modern recipe beside plain GPT-2: the same parameters, tokens and batches, on the demo's corpus.
 
-    python -m tests.bench.recipes --recipe {gpt2,modern,modern_shift} [--seed 0] [--learning-rate R] [--steps 500]
+    python -m tests.bench.recipes --recipe {gpt2,modern,modern_shift} [--seed 0] [--learning-rate R] [--steps 250]
     python -m tests.bench.recipes --plot ROWS.jsonl --out curve.svg
 
 The first prints one JSON line: parameters, tokens, bits per byte over the whole held-out split, and the same on some
@@ -28,7 +28,7 @@ from lm.tokenizer import load
 from lm.train import train
 
 DEMO = Path("runs/demo")
-EVERY = 50
+EVERY = 25
 
 
 def model_of(recipe: str, vocabulary: int) -> ModelConfig:
@@ -41,11 +41,11 @@ def model_of(recipe: str, vocabulary: int) -> ModelConfig:
     return dataclasses.replace(modern(model), mlp_width=552, token_shift=recipe == "modern_shift")
 
 
-def optimizer_of(recipe: str, learning_rate: float | None, base: OptimizerConfig) -> OptimizerConfig:
+def optimizer_of(recipe: str, learning_rate: float | None, steps: int, base: OptimizerConfig) -> OptimizerConfig:
     """GPT-2 by AdamW and a cosine to a tenth, the modern recipe by Muon beside AdamW and a line to zero."""
     if recipe == "gpt2":
         rate = learning_rate or 4e-3
-        return dataclasses.replace(base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=50)
+        return dataclasses.replace(base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=steps // 10)
     return dataclasses.replace(
         base,
         learning_rate=learning_rate or 4e-3,
@@ -59,10 +59,10 @@ def optimizer_of(recipe: str, learning_rate: float | None, base: OptimizerConfig
 def measure(recipe: str, seed: int, learning_rate: float | None, steps: int) -> dict:
     experiment = get_config()
     model = model_of(recipe, experiment.model.vocabulary_size)
-    optimizer = optimizer_of(recipe, learning_rate, experiment.train.optimizer)
+    optimizer = optimizer_of(recipe, learning_rate, steps, experiment.train.optimizer)
     config = dataclasses.replace(
-        experiment.train, steps=steps, seed=seed, optimizer=optimizer, validate_every=EVERY, sample_every=steps,
-        checkpoint_every=steps,
+        experiment.train, steps=steps, seed=seed, optimizer=optimizer, validate_every=EVERY, validation_batches=4,
+        sample_every=steps, checkpoint_every=steps,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=("gpt2", "modern", "modern_shift"), default="modern")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, help="of AdamW")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--plot", type=Path, help="rows to draw, one JSON object a line")
     parser.add_argument("--out", type=Path, default=Path("curve.svg"))
     arguments = parser.parse_args()
