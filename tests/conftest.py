@@ -1,7 +1,21 @@
 """Strict JAX for every test: eight CPU devices, no silent rank promotion, warnings as errors (pyproject.toml)."""
 
 import os
+from collections.abc import Generator
+
+import pytest
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture
+def compiled_fast() -> Generator[None]:
+    """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
+    import jax  # behind the settings above
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -105,6 +105,7 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
     ],
     ids=["muon, dropout", "adafactor, scan", "lion, micro-batches"],
 )
+@pytest.mark.usefixtures("compiled_fast")
 def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
     model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
     optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)

@@ -23,13 +23,7 @@ from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("compiled_fast")
 
 
 def batch_of(config, rows=8, seed=0):
