@@ -5,8 +5,8 @@
 What differs from GPT-2, each a field with its source in its description: rotary positions, RMSNorm, no biases, squared
 ReLU, queries and keys that are normed, heads of 128 channels, residual projections that start at zero, softly capped
 logits; Muon for the linear maps, its rate and the falling in a line to zero as in the speed runs of GPT-2's training
-(KellerJordan/modded-nanogpt, at batches of as many tokens). The rate of the embeddings was found on small models
-(docs/modern_recipe.md), not at this size.
+(KellerJordan/modded-nanogpt, at batches of as many tokens). The rate of the embeddings is a guess: nothing was trained
+at this size yet. What the recipe is worth on small models stands in docs/modern_recipe.md.
 """
 
 import dataclasses

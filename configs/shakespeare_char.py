@@ -4,24 +4,19 @@
 
 The text (char-rnn's, 1.1 MB, 65 characters) is not fetched: name where it lies. Model, optimizer and the 2,000 steps of
 12 x 64 characters are those of nanoGPT's CPU setting, which ends at a loss of 1.88 nats a character on the last tenth
-of the text; expect the same here (docs/benchmarks.md), in a minute on two cores. `shakespeare_char_modern.py` shows how
-much lower the same characters can bring it.
+of the text; expect the same here (docs/benchmarks.md), in some three minutes on two cores.
+`shakespeare_char_modern.py` shows how much lower the same characters can bring it.
 """
 
-from configs import fineweb_recipe as recipe
-from configs.experiment import Experiment
-from data_prep.config import DocumentsConfig, LanguageConfig, PagesConfig, ShardsConfig
-from lm.config import (
-    EvaluateConfig,
-    MeshConfig,
-    OptimizerConfig,
-    SampleConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
-from lm.model.config import ModelConfig
+import dataclasses
 
-CONTEXT = 64
+from configs import demo
+from configs.experiment import Experiment
+from configs.families import gpt2
+from data_prep.config import LanguageConfig, PagesConfig, ShardsConfig
+from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+
+CONTEXT, CHARACTERS = 64, 65
 
 
 def get_config() -> Experiment:
@@ -29,23 +24,16 @@ def get_config() -> Experiment:
         pages=PagesConfig(
             warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000, tables=("tinyshakespeare.txt",)
         ),
-        documents=DocumentsConfig(
+        # No filter is used: the text is taken as it is.
+        documents=dataclasses.replace(
+            demo.get_config().documents,
             dump="shakespeare",
             steps=(),
-            url_filter=recipe.URL_FILTER_WITHOUT_LISTS,
-            extract=recipe.EXTRACT,
             language=LanguageConfig(languages=("en",), min_score=0.0, letters_only=True),
-            gopher_repetition=recipe.GOPHER_REPETITION,
-            gopher_quality=recipe.GOPHER_QUALITY,
-            c4=recipe.C4,
-            fineweb=recipe.FINEWEB,
-            model_quality=recipe.MODEL_QUALITY,
-            minhash=recipe.MINHASH,
-            personal_data=recipe.PERSONAL_DATA,
             workers=1,
         ),
         tokenizer=TokenizerConfig(
-            vocabulary_size=65, split_pattern="gpt2", train_characters=10_000_000, algorithm="characters"
+            vocabulary_size=CHARACTERS, split_pattern="gpt2", train_characters=10_000_000, algorithm="characters"
         ),
         shards=ShardsConfig(
             record_length=4096,
@@ -55,23 +43,11 @@ def get_config() -> Experiment:
             workers=1,
             held_out="ends",
         ),
-        model=ModelConfig(
-            vocabulary_size=65,
+        model=dataclasses.replace(
+            gpt2(layers=4, width=128, heads=4),
+            vocabulary_size=CHARACTERS,
             context_length=CONTEXT,
-            layers=4,
-            width=128,
-            heads=4,
-            kv_heads=4,
-            mlp_width=512,
-            norm="layernorm",
-            position="learned",
-            mlp="gelu",
             biases=False,
-            tie_embeddings=True,
-            rope_theta=10_000.0,
-            norm_epsilon=1e-5,
-            initial_std=0.02,
-            parameter_dtype="float32",
             compute_dtype="float32",
         ),
         train=TrainConfig(

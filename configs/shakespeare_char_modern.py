@@ -1,6 +1,8 @@
 """The same characters as in shakespeare_char.py, in the same number of steps, by a modern recipe.
 
-python -m launch.pretrain configs/shakespeare_char_modern.py --pages.tables tinyshakespeare.txt
+    python -m launch.pretrain configs/shakespeare_char_modern.py --pages.tables tinyshakespeare.txt
+
+Expect a loss of 1.54 nats a character, where the classic recipe ends at 1.90 (docs/modern_recipe.md).
 """
 
 import dataclasses

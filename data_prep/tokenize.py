@@ -124,8 +124,9 @@ def tokenize_file(
     rows = (row for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE) for row in batch.to_pylist())
     for number, row in enumerate(rows, file.first):
         id, text = row["id"], row["text"]
-        parts = [(number, text, is_held_out(id, fraction))]
-        if held_out == "ends":
+        if held_out == "documents":
+            parts = [(number, text, is_held_out(id, fraction))]
+        else:
             end = int(len(text) * (1 - fraction))
             parts = [(2 * number, text[:end], False), (2 * number + 1, text[end:], True)]
         for part, content, aside in parts:

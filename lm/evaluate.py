@@ -23,7 +23,7 @@ from lm.config import EvaluateConfig
 from lm.loss import token_losses
 from lm.metrics import LiveLine
 from lm.model.config import ModelConfig
-from lm.model.transformer import Transformer, row_positions
+from lm.model.transformer import Transformer
 from lm.tokenizer.encoding import Tokenizer
 
 
@@ -31,9 +31,8 @@ def compile_token_losses() -> Callable[[Transformer, Batch], Float[Array, "B T"]
     """A jitted (model, batch) -> -log p of every target in nats, 0 where its weight is 0."""
 
     def losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-        x_BTD = model.hidden(model.embed(batch.inputs_BT, row_positions(batch.inputs_BT)), batch.segment_ids_BT)
-        table_VD = model.output_table()
-        return token_losses(x_BTD, table_VD, batch.targets_BT, model.logit_softcap) * batch.weights_BT
+        x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
+        return token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap) * batch.weights_BT
 
     return jax.jit(losses)
 

@@ -18,6 +18,13 @@ def cross_entropy(logits_BTV: Float[Array, "B T V"], targets_BT: Int[Array, "B T
     return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
 
 
+def logits_of(x_ND: Float[Array, "N D"], table_VD: Float[Array, "V D"], softcap: float | None) -> Float[Array, "N V"]:
+    """softcapped(x @ table.T): operands in the type of x, sums in float32, for the loss must not see logits that were
+    rounded."""
+    logits_NV = jnp.einsum("ND,VD->NV", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
+    return softcapped(logits_NV, softcap)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def summed_cross_entropy(
     x_BTD: Float[Array, "B T D"],
@@ -87,8 +94,7 @@ def part_losses(
 ) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, "N V"], Float[Array, "N V"]]:
     """(losses, logsumexp of the logits, probabilities, logits) of one part."""
     x_ND, targets_N, _ = part
-    logits_NV = jnp.einsum("ND,VD->NV", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
-    logits_NV = softcapped(logits_NV, softcap)
+    logits_NV = logits_of(x_ND, table_VD, softcap)
     greatest_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
     powers_NV = jnp.exp(logits_NV - greatest_N1)
     sums_N1 = jnp.sum(powers_NV, axis=-1, keepdims=True)
@@ -141,6 +147,10 @@ def token_losses(
     batch, length, _ = x_BTD.shape
     fits = [parts for parts in range(1, length + 1) if length % parts == 0]
     parts = next((n for n in fits if batch * length // n * table_VD.shape[0] <= LOGITS_AT_ONCE), length)
+
+    def losses(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        x_ND, targets_N, _ = part
+        return cross_entropy(logits_of(x_ND, table_VD, softcap)[None], targets_N[None])[0]
+
     cuts = cut(x_BTD, targets_BT, jnp.ones(targets_BT.shape, jnp.float32), parts)
-    losses = jax.lax.map(lambda part: part_losses(part, table_VD, softcap)[0], cuts)
-    return uncut(losses, batch)
+    return uncut(jax.lax.map(losses, cuts), batch)

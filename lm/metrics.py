@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.batches import Batch
 from lm.sinks import JsonLines, Row, Sink, TensorBoard, WeightsAndBiases
 
 
@@ -52,7 +51,7 @@ class Meter:
         yield
         self.busy += time.perf_counter() - start
 
-    def next(self, batches: Iterator[Batch]) -> Batch:
+    def next[Item](self, batches: Iterator[Item]) -> Item:
         """The next batch; the seconds until it comes count as waiting."""
         start = time.perf_counter()
         batch = next(batches)

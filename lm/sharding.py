@@ -72,7 +72,7 @@ def make_mesh(
             f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
             f"{sizes['fsdp']} devices. Make it a multiple of their product{', times the parts' if parts else ''}."
         )
-    work = Workload(model.compute_dtype, model.head_width, model.context_length, sizes.get("context", 1))
+    work = Workload(model.compute_dtype, model.head_width, model.context_length, sizes["context"])
     choose(model.attention, target_of(devices[0]), work)
     grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))

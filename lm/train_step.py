@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from lm.batches import Batch
 from lm.config import TrainConfig
 from lm.loss import summed_cross_entropy
-from lm.model.transformer import Dropout, Transformer, row_positions
+from lm.model.transformer import Dropout, Transformer
 from lm.sharding import batch_sharding, shardings, traced_on
 from lm.train_state import TrainState
 
@@ -23,8 +23,7 @@ def loss_terms(
     model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """(what to descend, the loss to tell) of a batch in nats, the sum over tokens times weights (lm/loss.py)."""
-    x_BTD = model.embed(batch.inputs_BT, row_positions(batch.inputs_BT))
-    x_BTD = model.hidden(x_BTD, batch.segment_ids_BT, config.remat, dropout)
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat, dropout)
     return summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_parts, model.logit_softcap,
         config.z_loss,

@@ -3,6 +3,8 @@
 import ast
 import dataclasses
 import itertools
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -105,3 +107,11 @@ def test_every_field_of_every_config_says_what_it_is(cls):
     nested = {field.name for field in dataclasses.fields(cls) if dataclasses.is_dataclass(field.type)}
     missing = {field.name for field in dataclasses.fields(cls)} - explained - nested
     assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
+
+
+def test_no_script_brings_jax_before_it_has_work_for_it():
+    """JAX takes seconds to import: --help, a wrong option and the stages of the data must not wait for it."""
+    scripts = sorted(path.stem for path in (REPOSITORY / "launch").glob("*.py") if path.stem != "__init__")
+    program = f"import sys; {'; '.join(f'import launch.{name}' for name in scripts)}; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

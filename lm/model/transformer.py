@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.loss import softcapped
+from lm.loss import logits_of
 from lm.model.attention import Attention
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import LayerCache
@@ -176,23 +176,27 @@ class Transformer(nnx.Module):
                 x_BTD = apply(x_BTD, block, layer)
         return self.norm(x_BTD)
 
+    def read(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        segment_ids_BT: Int[Array, "B T"],
+        remat: str = "none",
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Token ids to what `hidden` makes of them: all of the model but its output projection."""
+        return self.hidden(self.embed(tokens_BT, row_positions(tokens_BT)), segment_ids_BT, remat, dropout)
+
     def output_table(self) -> Float[Array, "V D"]:
         """What `logits` compares the residual stream with: a row a token."""
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """float32 scores of the next token from what `hidden` returned."""
-        table_VD = self.output_table()
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        # Operands in the compute dtype, sums in float32: the loss must not see logits that were rounded.
-        logits_NV = jnp.einsum(
-            "ND,VD->NV", x_ND, table_VD.astype(self.compute_dtype), preferred_element_type=jnp.float32
-        )
-        return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
+        return logits_of(x_ND, self.output_table(), self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
 
     def __call__(self, tokens_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-        x_BTD = self.embed(tokens_BT, row_positions(tokens_BT))
-        return self.logits(self.hidden(x_BTD, segment_ids_BT))
+        return self.logits(self.read(tokens_BT, segment_ids_BT))
 
     def decode(
         self, token_B: Int[Array, " B"], position: Int[Array, ""], cache: list[LayerCache]
