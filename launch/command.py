@@ -9,14 +9,21 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from configs.experiment import Experiment, parse_command
+from launch.processes import place
 from launch.stage import Stage, run_stage
-from lm.errors import InputError
+from lm.errors import InputError, Stopped
 from lm.metrics import for_terminal
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Generator[None]:
-    """Makes the run folder and holds it for this process. Raises InputError when it cannot be written or is held."""
+    """Makes the run folder and holds it for this process; of several that train together, 0 holds it for all.
+
+    Raises InputError when it cannot be written or is held.
+    """
+    if place()[0] > 0:
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
@@ -48,6 +55,9 @@ def told(program: str) -> Generator[None]:
     except InputError as error:
         print(f"{program}: {for_terminal(str(error))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", flush=True)
+        raise SystemExit(stopped.exit_code) from None
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(InputError.exit_code) from None

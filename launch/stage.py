@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
+from launch.processes import place
 from lm.errors import InputError, UsageError
 from lm.files import write_atomically
 
@@ -42,6 +43,8 @@ class Stage:
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
     by_products: tuple[str, ...] = ()
     """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
+    together: bool = False
+    """Several processes may make it together (launch/processes.py)."""
     versions_matter: bool = True
     """Half-done work is begun anew when the installed libraries have changed; not so what is only downloaded."""
     facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
@@ -192,6 +195,15 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
         return False
     if stamp:
         refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
+    index, processes = place()
+    if processes > 1 and not stage.together:
+        raise UsageError(
+            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
+            "only training in all of them: python -m launch.train CONFIG.py"
+        )
+    if index > 0:  # process 0 keeps the books
+        stage.make(experiment, workdir, workdir)
+        return True
 
     partial, begun = workdir / ".partial" / stage.name, begun_path(stage, workdir)
     described = {"key": key, "settings": settings, "facts": facts}

@@ -1,25 +1,34 @@
 """Trains the model on the run's shards; interrupted, the same command goes on from the last checkpoint."""
 
+import time
 from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
+from launch.processes import join
 from launch.stage import Stage
+from lm.checkpoint_files import digest
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    began = time.time()  # JAX takes seconds to load
+    join()
     from lm.train import train
 
-    train(experiment.model, experiment.train, out)
+    train(experiment.model, experiment.train, out, began)
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the shards of other runs, by their manifests."""
+    """What stands in files outside of the run folder: shards and a checkpoint of other runs, by their manifests."""
     tokens = [Path(source.tokens) for source in experiment.train.mixture]
-    return {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
+    found: dict[str, object] = {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
+    if experiment.train.start.checkpoint:
+        path = experiment.train.start.folder() / MANIFEST
+        found[f"SHA-256 of {path}"] = digest(path)[1]
+    return found
 
 
 STAGE = Stage(
@@ -31,7 +40,19 @@ STAGE = Stage(
     make=make,
     outputs=("checkpoints",),
     in_place=True,
-    by_products=("metrics.jsonl", "tensorboard", "samples", "wandb", "profile"),
+    together=True,
+    by_products=(
+        "metrics.jsonl",
+        "tensorboard",
+        "samples",
+        "wandb",
+        "profile",
+        "goodput.json",
+        "heartbeat.json",
+        "bad_steps.jsonl",
+        "hangs",
+        "checkpoints.damaged",
+    ),
 )
 
 if __name__ == "__main__":

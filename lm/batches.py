@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from lm.errors import InputError, UsageError
 from lm.mixture import Turns
-from lm.records import MANIFEST, Manifest, SequenceRecord, Split, from_bytes, read_manifest
+from lm.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, from_bytes, read_manifest
 
 
 class Batch(NamedTuple):
@@ -108,6 +108,7 @@ class BatchSource:
         ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
         self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size)
         self._batches = self._order.map(self._read)
+        refuse_copies([(one.folder, shard) for one in self.sources for shard in one.windows.shards])
 
     @property
     def windows(self) -> int:
@@ -118,12 +119,16 @@ class BatchSource:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
         return self._batches[step]
 
-    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
-        """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads."""
+    def iterate(self, start_step: int = 0, rows: slice = slice(None)) -> Iterator[Batch]:
+        """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads.
+
+        `rows` of each alone, where others read the rest.
+        """
         import grain
 
         options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
-        iterator = iter(self._batches.to_iter_dataset(options))
+        batches = self._order.map(lambda numbers: self._read(numbers[rows]))
+        iterator = iter(batches.to_iter_dataset(options))
         iterator.set_state({"next_index": start_step})
         return iterator
 
@@ -169,6 +174,19 @@ def document_stream(
         tokens.append(record.tokens[start : record.valid])
         documents.append(np.repeat(record.document_ids, lengths)[start:])
     return np.concatenate(tokens).astype(np.int64), np.concatenate(documents).astype(np.int64)
+
+
+def refuse_copies(shards: list[tuple[Path, Shard]]) -> None:
+    """Raises InputError when two shards hold the same: their documents would count twice."""
+    seen: dict[str, Path] = {}
+    for folder, shard in shards:
+        path = folder / shard.file
+        if shard.sha256 in seen:
+            raise InputError(
+                f"{path} holds the same bytes as {seen[shard.sha256]} (SHA-256 {shard.sha256}), so that its documents "
+                "would count twice. Name each folder of shards once, and write shards that were copied by hand again."
+            )
+        seen[shard.sha256] = path
 
 
 def check_request(
@@ -226,7 +244,7 @@ class Windows:
         import grain
 
         self.folder, self.context_length, self.record_length = folder, context_length, record_length
-        shards = [shard for shard in split.shards if shard.records]
+        self.shards = shards = [shard for shard in split.shards if shard.records]
         if not shards:
             raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
         try:
@@ -238,6 +256,7 @@ class Windows:
             raise InputError(
                 f"The shards in {folder} hold {len(self._source)} records, but {MANIFEST} says {records}. {WRITE_AGAIN}"
             )
+        self.files = [folder / shard.file for shard in shards]
         self.first_records = list(itertools.accumulate((shard.records for shard in shards), initial=0))
         counts = [-(-(shard.tokens - 1) // context_length) for shard in shards]
         self._first_window = list(itertools.accumulate(counts, initial=0))
@@ -273,7 +292,9 @@ class Windows:
         try:
             return from_bytes(self._source[index])
         except (InputError, RuntimeError, ValueError) as error:
-            raise InputError(f"Record {index} of {self.folder} cannot be read: {error} {WRITE_AGAIN}") from error
+            shard = bisect.bisect_right(self.first_records, index) - 1
+            place = f"record {index - self.first_records[shard]} of {self.files[shard]}"
+            raise InputError(f"{place[0].upper()}{place[1:]} cannot be read: {error} {WRITE_AGAIN}") from error
 
 
 WRITE_AGAIN = "Delete the tokens folder and write it again: python -m launch.write_shards"

@@ -1,19 +1,28 @@
 """Checkpoints: the whole TrainState under plain names, by Orbax, whole or absent.
 
-A checkpoint has two items: `model`, the parameters, and `training`, the step and the optimizer's state. Each is a flat
-{name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes, so that a
-checkpoint outlives a refactoring and other programs can read it.
+A checkpoint has two items: `model`, the parameters, and `training`, the step, the optimizer's state and the guard's.
+Each is a flat {name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes,
+so that a checkpoint outlives a refactoring and other programs can read it. Its manifest (lm/checkpoint_files.py) has
+the SHA-256 of every file, and what the run is; it is written last, before the folder gets its name.
 """
 
 import contextlib
+import functools
+import json
+import os
+import shutil
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from lm.checkpoint_files import DamageError, Kept, read_manifest, verify, write_manifest
 from lm.errors import InputError
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
@@ -48,95 +57,285 @@ def replace_leaves[Tree](tree: Tree, named: Mapping[str, Any]) -> Tree:
 
 
 def items_of(state: TrainState) -> dict[str, object]:
-    return {"model": state.model, "training": {"step": state.step, "optimizer": state.optimizer_state}}
+    training = {"step": state.step, "optimizer": state.optimizer_state, "guard": state.guard}
+    return {"model": state.model, "training": training}
+
+
+def named_items(state: TrainState) -> dict[str, dict[str, Any]]:
+    return {name: named_leaves(item) for name, item in items_of(state).items()}
+
+
+@functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
+def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
+    """`tree`, bit by bit, in the memory of `over`. (To XOR each with a zero that XLA does not know of is to it a
+    computation: a CPU begins those behind the caller's back, while a plain copy would hold the caller.)"""
+
+    def copy(x: jax.Array) -> jax.Array:
+        bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+        return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, bits) ^ zero.astype(bits), x.dtype)
+
+    return jax.tree.map(copy, tree)
 
 
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
-    def __init__(self, folder: Path, kept: int):
-        self.folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=kept, enable_async_checkpointing=True)
-        handlers = {name: ocp.StandardCheckpointHandler() for name in ("model", "training")}
-        self.manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
+    def __init__(self, folder: Path, kept: Kept, patience: float = 10.0):
+        """`patience`: seconds that a save waits for the one before it; after them it is left out."""
+        self.folder, self.kept, self.patience = folder.absolute(), kept, patience
+        self.partial = self.folder / ".partial"
+        # Compression would take most of the time of a save, and takes 7 % off floating numbers.
+        model, training = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
+        self.orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(model=model, training=training))
+        self.writer = ThreadPoolExecutor(1, "checkpoints")
+        self.pending: Future[None] | None = None
+        self.failure: InputError | None = None
+        self.primary = jax.process_index() == 0
+        self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self.snapshot: dict[str, dict[str, Any]] | None = None
+        """Where the state is copied to before it is written: Orbax writes from a CPU's own memory, and the next step,
+        which is to write there, would wait for it."""
 
-    def latest_step(self) -> int | None:
-        """The newest whole checkpoint's step, or None."""
-        return self.manager.latest_step()
+    def steps(self) -> list[int]:
+        """Those of the checkpoints that are there, rising; whether they are what was written is not looked at."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
-    def save(self, step: int, state: TrainState) -> None:
-        items = {name: ocp.args.StandardSave(named_leaves(item)) for name, item in items_of(state).items()}
-        with self.readable_errors("written"):
-            self.manager.save(step, args=ocp.args.Composite(**items))
+    def save(self, step: int, state: TrainState, about: Mapping[str, Any]) -> bool:
+        """Begins to save; False when it was left out, because the save before it is not on disk yet.
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, laid out on the devices as `like` is. Raises InputError when it is of another
-        model."""
-        items = self.restore_items(step, items_of(like))
+        `about`, of JSON's types, is told back by `restore_newest`. A save that fails is told on stdout and leaves older
+        checkpoints whole; unless a later one succeeds, `close` raises it.
+        """
+        # Several processes must not differ in whether they save.
+        if not self.settled(None if jax.process_count() > 1 else self.patience):
+            print(
+                f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before it is "
+                "still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
+                flush=True,
+            )
+            return False
+        if self.behind:
+            begun = self.writer.submit(self.begin, step, self.snap(state))
+        else:
+            begun = Future()
+            try:
+                begun.set_result(self.begin(step, named_items(state)))  # copies to the host's memory, and returns
+            except Exception as error:
+                begun.set_exception(error)
+        self.pending = self.writer.submit(self.finish, step, begun, about)
+        return True
+
+    def snap(self, state: TrainState) -> dict[str, dict[str, Any]]:
+        """Begins to copy the state to where the next step does not write. No save may be under way."""
+        items = named_items(state)
+        over = jax.tree.map(jnp.zeros_like, items) if self.snapshot is None else self.snapshot
+        self.snapshot = copied(items, over, jnp.zeros((), jnp.uint8))
+        return self.snapshot
+
+    def prepare(self, state: TrainState) -> None:
+        """Makes all that the first save would otherwise have to make."""
+        if self.behind:
+            self.snap(state)
+
+    def settled(self, patience: float | None = None) -> bool:
+        """Waits for the save under way, `patience` seconds at most (None: however long); False when it still is."""
+        if self.pending is not None:
+            try:
+                self.pending.result(patience)
+            except TimeoutError:
+                return False
+            self.pending = None
+        return True
+
+    def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> None:
+        """Lets Orbax begin to write."""
+        folder = self.partial / str(step)
+        if self.primary:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        arguments = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
+        self.orbax.save(folder, args=ocp.args.Composite(**arguments))
+
+    def finish(self, step: int, begun: Future[None], about: Mapping[str, Any]) -> None:
+        """Waits until Orbax has written; then the manifest, the name, and the end of those that are not kept."""
+        try:
+            with readable_errors(self.folder, "written", FREE_SPACE):
+                begun.result()
+                self.orbax.wait_until_finished()
+                if self.primary:
+                    folder, whole = self.partial / str(step), self.folder / str(step)
+                    write_manifest(folder, {**about, "step": step})
+                    shutil.rmtree(whole, ignore_errors=True)
+                    folder.rename(whole)
+                    sync_folder(self.folder)
+                    self.retire()
+        except InputError as error:
+            shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
+            self.failure = error
+            print(f"checkpoint: step {step:,} is not saved, and training goes on. {error}", flush=True)
+        else:
+            self.failure = None
+
+    def retire(self) -> None:
+        """Takes away the checkpoints that are not kept."""
+        losses = {}
+        for step in self.steps():
+            with contextlib.suppress(DamageError):
+                losses[step] = None
+                losses[step] = read_manifest(self.folder / str(step))["about"].get("validation_loss")
+        for step in losses.keys() - self.kept.of(losses):
+            old = self.partial / f"{step}.retired"
+            (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """(the state of the newest checkpoint that is what was written, laid out on the devices as `like` is; what was
+        said `about` it), or None where there is no checkpoint.
+
+        Damaged ones are named and set aside. Raises InputError when all of them are damaged, or when it is of another
+        model.
+        """
+        step, about = self.newest_whole()
+        if step is None:
+            return None
+        return self.restore(self.folder / str(step), like), about
+
+    def restore(self, folder: Path, like: TrainState, cast_types: bool = False) -> TrainState:
+        """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
+        items = self.restore_items(folder, items_of(like), cast_types)
         training = cast(dict, items["training"])
-        return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"])
+        return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"], training["guard"])
 
-    def restore_items(self, step: int, like: dict[str, object]) -> dict[str, object]:
-        """The named items, each in the tree and the layout of its `like` (arrays, or ShapeDtypeStructs with
-        shardings)."""
+    def newest_whole(self) -> tuple[int | None, dict[str, Any]]:
+        """(the step of the newest checkpoint that is what was written, what was said about it), or (None, {})."""
+        found: tuple[int | None, dict[str, Any]] = None, {}
+        if self.primary:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            damaged = []
+            for step in reversed(self.steps()):
+                folder = self.folder / str(step)
+                try:
+                    found = step, verify(folder)
+                    break
+                except DamageError as damage:
+                    damaged.append(folder)
+                    print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
+            if damaged and found[0] is None:
+                raise InputError(
+                    f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
+                    "Bring one back from a copy; or, to train again from step 0, delete that folder."
+                )
+            for folder in damaged:  # now that there is another to go on from
+                aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
+        return found if jax.process_count() == 1 else agreed(found)
+
+    def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
+        """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
+        ShapeDtypeStructs with shardings).
+
+        Raises InputError where shapes differ, or types, unless `cast_types`.
+        """
         arguments = {}
-        with self.readable_errors("read", step):
-            found = {name: self.manager.item_metadata(step)[name].tree for name in like}
+        remedy = "Use another checkpoint."
+        with readable_errors(folder, "read", remedy):
+            metadata = cast(dict, self.orbax.metadata(folder).item_metadata)
+            found = {name: metadata[name].tree for name in like}
         for name, tree in like.items():
             wanted = named_leaves(tree)
-            self.check_shapes(step, name, wanted, found[name])
+            check_arrays(folder, name, wanted, found[name], cast_types)
             abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in wanted.items()}
-            arguments[name] = ocp.args.StandardRestore(abstract)
-        with self.readable_errors("read", step):
-            restored = self.manager.restore(step, args=ocp.args.Composite(**arguments))
+            layout = ocp.checkpoint_utils.construct_restore_args(abstract)
+            arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
+        with readable_errors(folder, "read", remedy):
+            restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
         return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
 
-    def check_shapes(self, step: int, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
-        there, asked = ({key: tuple(x.shape) for key, x in arrays.items()} for arrays in (found, wanted))
-        differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{self.folder / str(step)} cannot be restored into this model: {len(differing)} arrays of {item} "
-                f"differ, first {key}: {there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in "
-                "the config. Use the config that the run was started with, or another --workdir."
-            )
-
     def close(self) -> None:
-        """Waits until all that was asked for is on disk."""
-        with self.readable_errors("written"):
-            self.manager.wait_until_finished()
-            self.manager.close()
+        """Waits until all that was asked for is on disk. Raises InputError when the last save has failed."""
+        self.settled()
+        self.writer.shutdown()
+        self.orbax.close()
+        with contextlib.suppress(OSError):
+            self.partial.rmdir()
+        if self.failure is not None:
+            raise self.failure
 
-    @contextlib.contextmanager
-    def readable_errors(self, verb: str, step: int | None = None) -> Generator[None]:
-        """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
-        try:
-            yield
-        except Exception as error:
-            place = self.folder if step is None else self.folder / str(step)
-            remedy = (
-                "Free space there, then run again: older checkpoints are whole."
-                if step is None
-                else f"Delete {place}, then run again: training goes on from the checkpoint before it."
-            )
-            cause = " ".join(str(error).split())[:300]
-            raise InputError(f"{place} cannot be {verb}: {type(error).__name__}: {cause}. {remedy}") from error
+
+def agreed(found: tuple[int | None, dict[str, Any]]) -> tuple[int | None, dict[str, Any]]:
+    """What process 0 found, in all processes."""
+    from jax.experimental import multihost_utils
+
+    data = np.zeros(2**16, np.uint8)
+    text = json.dumps(found).encode()
+    data[: len(text)] = np.frombuffer(text, np.uint8)
+    step, about = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(data))).rstrip(b"\0"))
+    return step, about
+
+
+def check_arrays(
+    folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
+) -> None:
+    """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
+
+    def kind(array: Any) -> str:
+        return f"{tuple(array.shape)}" if cast_types else f"{tuple(array.shape)} {np.dtype(array.dtype).name}"
+
+    there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
+    differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
+            f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
+            "that the run was started with, or another --workdir (train.start.checkpoint takes what fits)."
+        )
+
+
+FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
+
+
+@contextlib.contextmanager
+def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
+    """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
+    try:
+        yield
+    except Exception as error:
+        cause = " ".join(str(error).split())[:300]
+        raise InputError(f"{place} cannot be {verb}: {type(error).__name__}: {cause}. {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in `folder` are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def restore_model(config: ModelConfig, folder: Path) -> Transformer:
     """The parameters alone of the newest checkpoint in `folder`, whole on the default device.
 
-    Raises InputError when there is none, or when it is of another model.
+    Raises InputError when there is none, when it is not what was written, or when it is of another model.
     """
-    checkpoints = Checkpoints(folder, kept=1)
-    step = checkpoints.latest_step()
-    if step is None:
+    checkpoints = Checkpoints(folder, Kept(newest=1))
+    steps = checkpoints.steps()
+    if not steps:
         raise InputError(f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py")
+    newest = checkpoints.folder / str(steps[-1])
+    try:
+        verify(newest)
+    except DamageError as damage:
+        raise InputError(f"{newest} is damaged: {damage}. Bring it back from a copy, or train again.") from damage
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
-    restored = checkpoints.restore_items(step, {"model": model})["model"]
+    restored = checkpoints.restore_items(newest, {"model": model})["model"]
     checkpoints.close()
     return cast(Transformer, restored)

@@ -7,10 +7,11 @@ out of what identifies it.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental, positive
+from lm.fields import Config, incidental, positive, within
 
 END_OF_TEXT = "<|endoftext|>"
 """The special token that heads every document."""
@@ -155,6 +156,49 @@ class MeshConfig(Config):
 
 
 @dataclass(frozen=True)
+class SpikeConfig(Config):
+    """Steps that are left out: parameters and optimizer stay as they were. A loss or a gradient norm that is not finite
+    always is one."""
+
+    window: int = 0
+    """Accepted steps over whose losses and gradient norms mean and standard deviation are taken; 0 takes any finite
+    step. The bound holds once so many steps were accepted."""
+    deviations: float = 6.0
+    """Standard deviations above the mean beyond which a step is left out (OLMo 2, arXiv:2501.00656)."""
+    stop_after: int = incidental(default=10)
+    """Steps left out in a row after which training ends."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive(self, "train.spikes", "deviations", "stop_after")
+        within(self, "train.spikes", 0, math.inf, "window")
+
+
+@dataclass(frozen=True)
+class StartConfig(Config):
+    """Training that starts from a checkpoint of another run, and not from random parameters."""
+
+    checkpoint: str = ""
+    """Folder of the checkpoint, such as runs/a/checkpoints/800; empty for random parameters."""
+    take: Literal["parameters", "everything"] = "parameters"
+    """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
+    Floating types become those of this config."""
+
+    def folder(self) -> Path:
+        """The checkpoint's folder. Raises UsageError when there is none."""
+        folder = Path(self.checkpoint).absolute()
+        if not (folder.is_dir() and folder.name.isdecimal()):
+            inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+            steps = sorted((path.name for path in inside.glob("[0-9]*")), key=int)
+            there = f" In {inside} there are {', '.join(steps)}." if steps else ""
+            raise UsageError(
+                f"train.start.checkpoint = {self.checkpoint!r} is not the folder of a checkpoint, such as "
+                f"runs/a/checkpoints/800.{there}"
+            )
+        return folder
+
+
+@dataclass(frozen=True)
 class MixtureSource(Config):
     """Shards of another run that take part in the training of this one."""
 
@@ -232,6 +276,18 @@ class TrainConfig(Config):
     """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
     profile_steps: int = incidental(default=3)
     """Steps in that profile."""
+    checkpoints_kept_every: int = incidental(default=0)
+    """Checkpoints whose step is a multiple of it are kept for good; 0 for none."""
+    checkpoints_kept_best: int = incidental(default=0)
+    """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
+    spikes: SpikeConfig = SpikeConfig()
+    start: StartConfig = StartConfig()
+    verify_shards: bool = incidental(default=True)
+    """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
+    found when a record is read that has it."""
+    hang_seconds: float = incidental(default=120.0)
+    """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
+    written to hangs/ of the run folder; 0 for never."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -247,6 +303,7 @@ class TrainConfig(Config):
                      "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best", "hang_seconds")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.batch_size % self.micro_batches:

@@ -16,3 +16,11 @@ class UsageError(InputError):
     message."""
 
     exit_code = 2
+
+
+class Stopped(Exception):  # noqa: N818  (it went as it should)
+    """The run was asked to end, and has saved: the same command goes on from there."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code

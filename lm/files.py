@@ -9,20 +9,22 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def appearing(path: Path) -> Generator[IO[bytes]]:
-    """What to write `path` by: it appears, or is replaced, when the block ends well, and never half of it."""
+def appearing(path: Path, durable: bool = True) -> Generator[IO[bytes]]:
+    """What to write `path` by: it appears, or is replaced, when the block ends well, and never half of it. Unless
+    `durable`, a machine that loses power may still lose it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
         yield file
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     partial.replace(path)
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
+def write_atomically(path: Path, data: str | bytes, durable: bool = True) -> None:
     """Writes `data`, text as UTF-8, to `path`, or leaves what was there: never half of it."""
-    with appearing(path) as file:
+    with appearing(path, durable) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 

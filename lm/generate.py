@@ -14,6 +14,7 @@ from lm.errors import UsageError
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer
+from lm.sharding import on_host
 from lm.tokenizer.encoding import Tokenizer
 
 
@@ -83,7 +84,7 @@ def sample_texts(
     temperature_B = np.array(temperatures, np.float32)
     drawn = continue_tokens(model, config, tokenizer.vocabulary_size, prompts_BS, lengths_B, temperature_B, key)
     texts = []
-    for row, prompt_row in zip(np.asarray(drawn).tolist(), rows, strict=True):
+    for row, prompt_row in zip(on_host(drawn).tolist(), rows, strict=True):
         body = row[1:]
         ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.ends]
         texts.append(tokenizer.decode(body[: ends[0]] if ends else body))

@@ -18,21 +18,49 @@ class MetricsLog:
     `settings` are what Weights & Biases shows as the run's config.
     """
 
-    def __init__(self, folder: Path, first_step: int, wandb_project: str = "", settings: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        wandb_project: str = "",
+        settings: dict[str, Any] | None = None,
+        primary: bool = True,
+    ):
+        """Of several processes, the `primary` one alone writes."""
+        self.sinks: list[Sink] = []
+        self.failed: set[Sink] = set()
+        if not primary:
+            return
         # The one that can be refused comes first; nothing is open yet then.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
         files = JsonLines(folder / "metrics.jsonl", first_step), TensorBoard(folder / "tensorboard", first_step)
-        self.sinks: list[Sink] = [*files, *asked]
+        self.sinks += [*files, *asked]
 
     def write(self, step: int, values: Row) -> None:
-        """Sends `values` to every sink; numbers are rounded to 7 significant digits."""
-        row: Row = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in values.items()}
+        """Sends `values` to every sink, but what is not finite; numbers are rounded to 7 significant digits.
+
+        A sink on a full disk is told of once, and training goes on without it until it can be written again.
+        """
+        finite = {name: v for name, v in values.items() if math.isfinite(v)}
+        row: Row = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in finite.items()}
         for sink in self.sinks:
-            sink.write(step, row)
+            with self.reported(sink):
+                sink.write(step, row)
+
+    @contextlib.contextmanager
+    def reported(self, sink: Sink) -> Generator[None]:
+        """Tells of a disk that cannot be written, once a sink, and goes on."""
+        try:
+            yield
+        except OSError as error:
+            if sink not in self.failed:
+                self.failed.add(sink)
+                print(f"train: {type(sink).__name__} cannot be written, and training goes on: {error}", flush=True)
 
     def close(self) -> None:
         for sink in self.sinks:
-            sink.close()
+            with self.reported(sink):
+                sink.close()
 
 
 class Meter:
@@ -97,13 +125,16 @@ def memory(devices: Sequence[Any]) -> Row:
 class LiveLine:
     """One line that is written over again on a terminal; elsewhere a line every `seconds_apart` seconds."""
 
-    def __init__(self, seconds_apart: float = 15.0):
-        self.terminal = sys.stdout.isatty()
+    def __init__(self, seconds_apart: float = 15.0, quiet: bool = False):
+        """`quiet` shows nothing: of several processes, one tells."""
+        self.terminal, self.quiet = sys.stdout.isatty(), quiet
         self.seconds_apart = seconds_apart
         self.last = -float("inf")
 
     def show(self, text: str) -> None:
         now = time.monotonic()
+        if self.quiet:
+            return
         if self.terminal:
             print(f"\r\033[K{text}", end="", flush=True)
         elif now - self.last >= self.seconds_apart:
@@ -112,8 +143,14 @@ class LiveLine:
 
     def end(self) -> None:
         """Leaves the live line, so that other text can follow."""
-        if self.terminal:
+        if self.terminal and not self.quiet:
             print("\r\033[K", end="", flush=True)
+
+    def print(self, text: str) -> None:
+        """Text that stays."""
+        self.end()
+        if not self.quiet:
+            print(text, flush=True)
 
 
 def live_text(step: int, steps: int, row: Row) -> str:

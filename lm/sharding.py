@@ -6,6 +6,7 @@ devices each is cut. XLA's partitioner (Auto axes) then chooses the communicatio
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import numpy as np
@@ -103,6 +104,41 @@ def shardings(tree: object, mesh: Mesh) -> object:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How a (B, T) array of a batch lies on the mesh."""
     return NamedSharding(mesh, BATCH)
+
+
+def own_rows(mesh: Mesh, batch_size: int, context_length: int) -> slice:
+    """The rows of a batch that this process's devices need: all of them, where there is but one process."""
+    shape = (batch_size, context_length)
+    parts = cast(dict[object, tuple[slice, ...]], batch_sharding(mesh).addressable_devices_indices_map(shape))
+    rows = [part[0] for part in parts.values()]
+    return slice(min(one.start or 0 for one in rows), max(batch_size if one.stop is None else one.stop for one in rows))
+
+
+def place[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, first_row: int = 0) -> Arrays:
+    """The batch on the mesh's devices. `batch` has the rows from `first_row` on: those of `own_rows` or more."""
+    sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+
+    def spread(local: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            rows, columns = index
+            stop = batch_size if rows.stop is None else rows.stop
+            return local[(rows.start or 0) - first_row : stop - first_row, columns]
+
+        return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
+
+    return jax.tree.map(spread, batch)
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also where other processes hold parts of it; all of them must ask."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:

@@ -1,11 +1,14 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is named."""
 
+import errno
 import importlib
 import json
+import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from lm.errors import UsageError
 from lm.files import write_atomically
@@ -13,6 +16,7 @@ from lm.files import write_atomically
 Row = dict[str, int | float]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """One place for rows of numbers."""
 
@@ -35,11 +39,16 @@ class JsonLines:
                 if row["step"] <= first_step:
                     kept.append(line + "\n")
         write_atomically(path, "".join(kept))
-        self.file: IO[str] = path.open("a", encoding="utf-8")
+        self.path = path
+        self.file: IO[bytes] = path.open("ab", buffering=0)
 
-    def write(self, step: int, row: Row) -> None:
-        self.file.write(json.dumps({"step": step} | row) + "\n")
-        self.file.flush()
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        line = (json.dumps({"step": step, **row}) + "\n").encode()
+        end = self.file.seek(0, os.SEEK_END)
+        written = self.file.write(line)  # at once, and unbuffered: nothing is left to be written later
+        if written != len(line):
+            os.truncate(self.path, end)  # half a line is none, and the next begins where it did
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def close(self) -> None:
         self.file.close()

@@ -1,205 +1,213 @@
 """A training run, read from top to bottom: data, state, resume, loop."""
 
 import contextlib
-import math
-from dataclasses import asdict, dataclass
+import functools
+import importlib.metadata
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
+from lm.bad_steps import BadSteps
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
+from lm.checkpoint_files import Kept
 from lm.chips import peak_rate
 from lm.compiled_step import compile_ahead
 from lm.config import TrainConfig
-from lm.errors import InputError, UsageError
-from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
-from lm.files import write_json
+from lm.errors import InputError
 from lm.flops import count_parameters
-from lm.generate import check_prompt, sample_texts
-from lm.metrics import LiveLine, Meter, MetricsLog, for_terminal, live_text, memory
-from lm.mixture import mixture_of
+from lm.generate import check_prompt
+from lm.metrics import LiveLine, Meter, MetricsLog, live_text, memory
+from lm.mixture import manifest_sha256, mixture_of
 from lm.model.config import ModelConfig
-from lm.model.transformer import Transformer
 from lm.optimizer import make_optimizer
 from lm.profiling import Profiler
 from lm.schedule import learning_rate
-from lm.sharding import batch_sharding, make_mesh, traced_on
+from lm.sharding import make_mesh, own_rows, place
 from lm.sinks import import_wandb
+from lm.start import begin
+from lm.stopping import Stops
+from lm.telling import Telling, Validation, remove_later_samples
+from lm.timeline import Timeline
 from lm.tokenizer import Tokenizer, load
-from lm.train_state import abstract_state, initial_state
+from lm.train_state import TrainState, abstract_state, initial_state
 from lm.train_step import compile_step
+from lm.verify_shards import verify_shards
+from lm.watchdog import Watchdog
 
-SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished model have temperatures in the config
 
-
-def train(model_config: ModelConfig, config: TrainConfig, run: Path) -> None:
+def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: float | None = None) -> None:
     """Trains from `run`/tokens and `run`/tokenizer up to config.steps, going on from the newest checkpoint in `run`.
 
     The folders of config.mixture are trained on too, as config.own_weight and their weights say. Leaves checkpoints/,
-    metrics.jsonl, tensorboard/ and samples/step-*.json in `run`, wandb/ and profile/ if asked. The parameters at every
-    step are the same, to the bit, whether or not the run was interrupted. Raises InputError or UsageError on shards or
-    a checkpoint that do not fit the config.
+    metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json in `run`; bad_steps.jsonl, hangs/,
+    wandb/ and profile/ where there is cause. The parameters at every step are the same, to the bit, whether or not the
+    run was interrupted. `began` is when the process did, in seconds since 1970, if its time is to count from then.
+
+    Raises InputError or UsageError on shards or a checkpoint that do not fit the config, and Stopped when the run was
+    asked to end, and has saved.
     """
-    # Data
-    tokenizer = load(run / "tokenizer")
-    source = BatchSource(
-        mixture_of(config, run / "tokens"), "train", model_config.context_length, config.batch_size, config.seed,
-        config.loader_threads, tokenizer.fingerprint,
-    )  # fmt: skip
-    validation = Validation(model_config, config, run / "tokens", tokenizer)
-    check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
-    if config.wandb_project:
-        import_wandb(config.wandb_project)
+    primary = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if primary else lambda text: None
+    with contextlib.ExitStack() as stack:
+        timeline = stack.enter_context(contextlib.closing(Timeline(run, began, jax.process_index())))
+        stops = stack.enter_context(Stops(jax.process_count()))
 
-    # State
-    mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    abstract = abstract_state(model_config, optimizer, mesh)
-    rate = learning_rate(config.optimizer, config.steps)
-    tokens_per_step = config.batch_size * model_config.context_length
-    parameters = count_parameters(model_config)
-    print(
-        f"train: {parameters:,} parameters, {config.steps:,} steps of {tokens_per_step:,} tokens, "
-        f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}",
-        flush=True,
-    )
-    for one in source.sources:
-        epochs = config.steps * config.batch_size * one.share / len(one.windows)
-        print(
-            f"train: {one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
-            f"{epochs:.2f} epochs",
-            flush=True,
+        # Data
+        tokenizer = load(run / "tokenizer")
+        source = BatchSource(
+            mixture_of(config, run / "tokens"), "train", model_config.context_length, config.batch_size, config.seed,
+            config.loader_threads, tokenizer.fingerprint,
+        )  # fmt: skip
+        validation = Validation(model_config, config, run / "tokens", tokenizer)
+        check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
+        if config.wandb_project:
+            import_wandb(config.wandb_project)
+        folders = [(one.folder, "train") for one in source.sources] + [(run / "tokens", "val")]
+        reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))  # while the step is compiled
+        verified = reading.submit(verify_shards, folders if config.verify_shards else [], share_of_work())
+
+        # State
+        mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
+        optimizer = make_optimizer(config.optimizer, config.steps)
+        abstract = abstract_state(model_config, optimizer, mesh, config.spikes)
+        rate = learning_rate(config.optimizer, config.steps)
+        tokens_per_step = config.batch_size * model_config.context_length
+        say(
+            f"train: {count_parameters(model_config):,} parameters, {config.steps:,} steps of {tokens_per_step:,} "
+            f"tokens, {mesh.devices.size} x {mesh.devices.flat[0].device_kind}"
         )
+        for one in source.sources:
+            epochs = config.steps * config.batch_size * one.share / len(one.windows)
+            say(
+                f"train: {one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
+                f"{epochs:.2f} epochs"
+            )
 
-    # Cost
-    jitted = compile_step(optimizer, abstract, mesh, config)
-    step_function, cost = compile_ahead(jitted, abstract, validation.batches[0], mesh, model_config)
-    peak, meaning = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
-    print(f"train: {cost}\ntrain: the peak rate for MFU is {meaning}", flush=True)
+        # Cost
+        with timeline.doing("compiling"):
+            jitted = compile_step(optimizer, abstract, mesh, config)
+            step_function, cost = compile_ahead(jitted, abstract, validation.batches[0], mesh, model_config)
+        peak, meaning = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
+        say(f"train: {cost}\ntrain: the peak rate for MFU is {meaning}")
+        with timeline.doing("verifying"):
+            verified.result()
 
-    # Resume
-    settings = {"model": asdict(model_config), "train": asdict(config)}
-    with (
-        contextlib.closing(Checkpoints(run / "checkpoints", config.checkpoints_kept)) as checkpoints,
-        contextlib.closing(MetricsLog(run, checkpoints.latest_step() or 0, config.wandb_project, settings)) as log,
-        contextlib.closing(Profiler(run / "profile", config.profile_step, config.profile_steps)) as profiler,
-    ):
-        first = checkpoints.latest_step() or 0
-        if first:
-            state = checkpoints.restore(first, abstract)
-            print(f"train: going on from the checkpoint at step {first:,}", flush=True)
-        else:
-            state = initial_state(model_config, optimizer, config.seed, mesh)
-        remove_later_samples(run / "samples", first)
+        # Resume
+        about = identity(config, tokenizer, source, mesh)
+        kept = Kept(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run / "checkpoints", kept)))
+        with timeline.doing("restoring"):
+            fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
+            state, about_it = begin(checkpoints, config.start, abstract, fresh, about)
+            first = int(state.step)
+            checkpoints.prepare(state)
+        settings = {"model": asdict(model_config), "train": asdict(config)}
+        log = stack.enter_context(contextlib.closing(MetricsLog(run, first, config.wandb_project, settings, primary)))
+        profiler = stack.enter_context(
+            contextlib.closing(Profiler(run / "profile", config.profile_step, config.profile_steps))
+        )
+        bad_steps = stack.enter_context(contextlib.closing(BadSteps(run, source, config, first)))
+        if primary:
+            remove_later_samples(run / "samples", first)
+        line, meter = LiveLine(quiet=not primary), Meter(first, config.steps, tokens_per_step, cost.flops, peak)
+        telling = Telling(validation, mesh, log, line, timeline, stops, run)
+
+        def save(step: int, told: dict[str, float] | None) -> None:
+            """Begins a checkpoint of `step`. Of what was not told, whoever goes on from it is told."""
+            check_parameters(state, step, config)
+            with timeline.doing("saving"):
+                checkpoints.save(step, state, about | {"told": told is not None} | (told or {}))
 
         # Loop
-        batches = source.iterate(first)
-        line, meter = LiveLine(), Meter(first, config.steps, tokens_per_step, cost.flops, peak)
-        told_once = cost.row()
+        timeline.begin(first)
+        stack.enter_context(contextlib.closing(Watchdog(timeline, run / "hangs", config.hang_seconds)))
+        stops.training = True
+        if not about_it.get("told", True):
+            telling.tell(first, state.model)
+        rows, told_once, due, saved = own_rows(mesh, *validation.batches[0].inputs_BT.shape), cost.row(), False, first
+        batches = source.iterate(first, rows)
         for step in range(first + 1, config.steps + 1):
             last = step == config.steps
-            logged, saved = (step % every == 0 or last for every in (config.log_every, config.checkpoint_every))
-            with profiler.step(step), meter.training():
-                batch = jax.device_put(meter.next(batches), batch_sharding(mesh))
-                state, metrics = step_function(state, batch)
-                if logged or saved:  # nothing is saved of a run that has diverged
-                    loss, norm = float(metrics["loss"]), float(metrics["gradient_norm"])  # waits for the device
-                    check_finite(loss, norm, step, config)
+            logged = step % config.log_every == 0 or last
+            due = due or step % config.checkpoint_every == 0 or last
+            with profiler.step(step), meter.training(), timeline.doing("steps"):
+                try:
+                    with timeline.doing("data"):
+                        batch = meter.next(batches)
+                except InputError:
+                    if step - 1 > saved:  # the steps before the damage are not lost
+                        save(step - 1, {})
+                    raise
+                state, metrics = step_function(state, place(batch, mesh, config.batch_size, rows.start))
+                bad_steps.see(step, metrics)
+                if logged or due:
+                    bad_steps.settle()
+            timeline.beat(step)
             if profile := profiler.after(step, metrics):
-                line.end()
-                print(f"train: {profile}", flush=True)
+                line.print(f"train: {profile}")
             if logged:
-                row = {
-                    "loss": loss,
-                    "gradient_norm": norm,
-                    "learning_rate": float(jnp.asarray(rate(step - 1))),
-                }
-                row |= meter.row(step) | memory(mesh.local_devices) | told_once
+                row = {name: float(metrics[name]) for name in ("loss", "gradient_norm")}
+                row |= {"left_out": int(metrics["left_out"]), "learning_rate": float(jnp.asarray(rate(step - 1)))}
+                row |= meter.row(step) | memory(mesh.local_devices) | told_once | timeline.shares()
                 told_once = {}
                 log.write(step, row)
+                timeline.write()
                 line.show(f"train: {live_text(step, config.steps, row)}")
-            if step % config.validate_every == 0 or last:
-                loss, bits = validation.run(state.model, mesh)
-                log.write(step, {"validation_loss": loss, "validation_bits_per_byte": bits})
+            asked = stops.asked(step)
+            told = None if asked else telling.tell(step, state.model)
+            # Last: whoever goes on from this checkpoint finds all that was to be told of its step. Not behind a step
+            # that was left out, lest checkpoints of a run that diverges push out those before it.
+            if told is None or last or (due and not bad_steps.in_row):
+                save(step, told)
+                due, saved = False, step
+            if told is None:
                 line.end()
-                print(f"train: step {step:,}  validation loss {loss:.3f} nats/token, {bits:.3f} bits/byte", flush=True)
-            if step % config.sample_every == 0 or last:
-                text = sample(state.model, model_config, config, tokenizer, step, run / "samples")
-                line.end()
-                print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}", flush=True)
-            # Last: whoever goes on from this checkpoint finds all that was to be told of its step.
-            if saved:
-                checkpoints.save(step, state)
+                checkpoints.settled()
+                timeline.beat(step, "stopped")
+                raise stops.stopped(step)
         line.end()
+        with timeline.doing("saving"):
+            checkpoints.close()
+        timeline.beat(config.steps, "done")
+        say(f"train: {timeline.table()}")
 
 
-def check_finite(loss: float, norm: float, step: int, config: TrainConfig) -> None:
-    """Raises InputError when the run has diverged."""
-    if not math.isfinite(loss) or not math.isfinite(norm):
+def share_of_work() -> tuple[int, int]:
+    """(this process, processes)"""
+    return jax.process_index(), jax.process_count()
+
+
+def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:
+    """What a checkpoint says of its run: lm.start holds some of it against the run that goes on from it."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
+    data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]
+    return {
+        "seed": config.seed,
+        "tokenizer": tokenizer.fingerprint,
+        "data": data,
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "versions": versions,
+    }
+
+
+@jax.jit
+def all_finite(tree: object) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def check_parameters(state: TrainState, step: int, config: TrainConfig) -> None:
+    """Raises InputError when the last update made a parameter that is not finite: nothing is saved of that."""
+    if not all_finite(state.model):
         raise InputError(
-            f"The loss at step {step} is {loss}, with a gradient norm of {norm}: the run has diverged, with "
+            f"The parameters behind step {step} are not all finite: the run has diverged, with "
             f"train.optimizer.learning_rate = {config.optimizer.learning_rate} and warmup_steps = "
             f"{config.optimizer.warmup_steps}. "
             "Lower the one or raise the other, and start in another --workdir."
         )
-
-
-@dataclass
-class Validation:
-    """The same few batches of held-out documents at every call."""
-
-    model_config: ModelConfig
-    config: TrainConfig
-    tokens: Path
-    tokenizer: Tokenizer
-
-    def __post_init__(self):
-        source = BatchSource(
-            self.tokens, "val", self.model_config.context_length, self.config.batch_size, seed=0, loader_threads=1,
-            tokenizer_fingerprint=self.tokenizer.fingerprint,
-        )  # fmt: skip
-        available = -(-source.windows // self.config.batch_size)
-        if self.config.validation_batches > available:
-            raise UsageError(
-                f"train.validation_batches = {self.config.validation_batches}, but the validation split holds "
-                f"{available} batches of {self.config.batch_size}. Ask for at most {available}, or hold out more "
-                "(shards.validation_fraction)."
-            )
-        self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
-        self.token_losses = compile_token_losses()
-        self.byte_lengths = byte_lengths(self.tokenizer)
-
-    def run(self, model: Transformer, mesh: Mesh) -> tuple[float, float]:
-        """(mean loss in nats per token, bits per byte of text)."""
-        nats = tokens = text_bytes = 0.0
-        token_losses = traced_on(mesh, self.token_losses)
-        for batch in self.batches:
-            losses_BT = np.asarray(token_losses(model, jax.device_put(batch, batch_sharding(mesh))))
-            nats += float(np.sum(losses_BT, dtype=np.float64))
-            tokens += float(np.sum(batch.weights_BT))
-            text_bytes += float(np.sum(self.byte_lengths[batch.targets_BT] * batch.weights_BT))
-        return nats / tokens, bits_per_byte(nats, text_bytes)
-
-
-def sample(
-    model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, folder: Path
-) -> str:
-    """Saves and returns a sample; its randomness depends on the seed and the step alone."""
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    (text,) = sample_texts(
-        model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
-    )
-    row = {"step": step, "prompt": config.sample_prompt, "temperature": SAMPLE_TEMPERATURE, "text": text}
-    write_json(folder / f"step-{step:08d}.json", row)
-    return text
-
-
-def remove_later_samples(folder: Path, step: int) -> None:
-    """Takes away samples that an interrupted run took after its last checkpoint; they are taken again."""
-    for path in folder.glob("step-*.json"):
-        if int(path.stem.removeprefix("step-")) > step:
-            path.unlink()

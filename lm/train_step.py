@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from lm.batches import Batch
 from lm.config import TrainConfig
+from lm.guard import bounds, judge, where_taken
 from lm.loss import summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
 from lm.sharding import batch_sharding, shardings, traced_on
@@ -64,7 +65,8 @@ def micro_batches[Tree](rows: Tree, count: int) -> Tree:
 def update(
     state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent; metrics are those of the parameters before it."""
+    """One step of gradient descent, or none where the guard leaves it out (lm/guard.py); metrics are those of the
+    parameters before it."""
     dropout = None
     if config.dropout:
         stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
@@ -74,8 +76,15 @@ def update(
     parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     model = cast(Transformer, optax.apply_updates(parameters, changes))
-    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
-    return TrainState(state.step + 1, model, optimizer_state), metrics
+    norm = optax.tree.norm(gradients)
+    taken, guard = judge(state.guard, loss, norm, config.spikes)
+    model, optimizer_state = where_taken(taken, (model, optimizer_state), (state.model, state.optimizer_state))
+    loss_bound, norm_bound = bounds(state.guard, config.spikes)
+    metrics = {
+        "loss": loss, "gradient_norm": norm, "taken": taken, "left_out": state.step + 1 - guard.accepted,
+        "in_row": guard.in_row, "loss_bound": loss_bound, "norm_bound": norm_bound,
+    }  # fmt: skip
+    return TrainState(state.step + 1, model, optimizer_state, guard), metrics
 
 
 def compile_step(

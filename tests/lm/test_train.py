@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import gzip
 import json
 import logging
@@ -17,6 +16,7 @@ import pytest
 
 from lm.batches import Batch
 from lm.checkpoint import Checkpoints, named_leaves, restore_model
+from lm.checkpoint_files import Kept, read_manifest
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
@@ -56,7 +56,7 @@ def rows(run: Path) -> list[dict]:
 
 def without_times(rows: list[dict]) -> list[dict]:
     """The rows without what was measured, or told at a start alone."""
-    measured = re.compile("second|mfu|share|bytes|step_flops")
+    measured = re.compile("second|mfu|share|bytes|step_flops|goodput")
     return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows]
 
 
@@ -143,10 +143,14 @@ def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
         shutil.rmtree(run / f"checkpoints/{step}")
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 8)
     optimizer = make_optimizer(EXPERIMENT.train.optimizer, 12)
-    with contextlib.closing(Checkpoints(run / "checkpoints", kept=2)) as checkpoints:
-        state = checkpoints.restore(8, abstract_state(EXPERIMENT.model, optimizer, mesh))
+    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(2))) as checkpoints:
+        state = checkpoints.restore(run / "checkpoints/8", abstract_state(EXPERIMENT.model, optimizer, mesh))
         changed = jax.tree.map(lambda x: x * 2 if x.dtype == "float32" else x, state.optimizer_state)
-        checkpoints.save(9, state._replace(step=state.step + 1, optimizer_state=changed))
+        checkpoints.save(
+            9,
+            state._replace(step=state.step + 1, optimizer_state=changed),
+            read_manifest(run / "checkpoints/8")["about"],
+        )
     train(EXPERIMENT.model, EXPERIMENT.train, run)
     expected, found = parameters(finished), parameters(run)
     assert any((found[name] != expected[name]).any() for name in expected)
@@ -176,7 +180,6 @@ def test_a_run_that_diverges_says_so(tokens, tmp_path):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, optimizer=wild), run)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves reads of its own pending
 @pytest.mark.parametrize("damage", ["a data file cut", "an item missing", "nothing in it"])
 def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damage):
     folder = tmp_path / "checkpoints"
@@ -188,9 +191,8 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damag
         shutil.rmtree(folder / "12" / ("model" if damage == "an item missing" else ""))
         (folder / "12").mkdir(exist_ok=True)
         (folder / "12/_CHECKPOINT_METADATA").write_text((folder / "8/_CHECKPOINT_METADATA").read_text())
-    with pytest.raises(InputError, match=r"checkpoints/12 cannot be read.* Delete .*checkpoints/12"):
+    with pytest.raises(InputError, match=r"checkpoints/12 is damaged: .*checkpoints/12/.* is missing|has 20 bytes"):
         restore_model(EXPERIMENT.model, folder)
-    gc.collect()  # those reads are collected here, not in the next test
 
 
 def test_what_a_run_leaves(finished):
@@ -310,11 +312,11 @@ def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, 
 
 def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
     state = initial_state(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=1)
-    checkpoints.save(5, state)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(1))
+    checkpoints.save(5, state, {})
     checkpoints.close()
     like = initial_state(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))
-    restored = Checkpoints(tmp_path / "checkpoints", kept=1).restore(5, like)
+    restored = Checkpoints(tmp_path / "checkpoints", Kept(1)).restore(tmp_path / "checkpoints/5", like)
     expected, found = named_leaves(state), named_leaves(restored)
     assert expected.keys() == found.keys()
     for name, value in found.items():

@@ -1,0 +1,99 @@
+"""A checkpoint's manifest, by which any change of its files is found, and the choice of the checkpoints that stay.
+
+Orbax and safetensors do not look at what they read: of 60 flips of one bit in a checkpoint, Orbax let 59 through.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm.files import write_atomically
+
+MANIFEST = "manifest.json"
+WORKERS = min(8, os.cpu_count() or 1)  # threads that hash; hashlib lets go of the interpreter
+
+
+class DamageError(Exception):
+    """A checkpoint that is not what was written; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which checkpoints stay when a newer one is whole."""
+
+    newest: int
+    every: int = 0
+    """Steps that are multiples of it stay for good; 0 for none."""
+    best: int = 0
+    """As many of the lowest validation losses stay."""
+
+    def of(self, losses: Mapping[int, float | None]) -> set[int]:
+        """The steps that stay of {step: validation loss at it, or None where it was not measured}."""
+        measured = sorted((loss, -step) for step, loss in losses.items() if loss is not None)
+        return {
+            *sorted(losses)[-self.newest :],
+            *(step for step in losses if self.every and step % self.every == 0),
+            *(-step for _, step in measured[: self.best]),
+        }
+
+
+def digest(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256) of a file."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    with ThreadPoolExecutor(WORKERS) as pool:
+        listed = sorted(names)
+        return dict(zip(listed, pool.map(lambda name: digest(folder / name), listed), strict=True))
+
+
+def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
+    """The manifest's text. Its last entry is the hash of the others, lest a flip in it go unseen."""
+    content = {"about": about, "files": files}
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps(content | {"sha256": seal}, indent=1, sort_keys=True) + "\n"
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+    """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`."""
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    files = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
+    write_atomically(folder / MANIFEST, render(about, files))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """{"about": …, "files": …} of the checkpoint in `folder`, without a look at the files. Raises DamageError."""
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+        read = json.loads(data)
+        if render(read["about"], read["files"]).encode() != data:
+            raise DamageError(f"{path} is not what was written: its own SHA-256 differs")
+    except FileNotFoundError as error:
+        raise DamageError(f"{path} is missing") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
+    return read
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """What the manifest says `about` the checkpoint, every file of it found as it was written. Raises DamageError."""
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    for name, listed in files.items():  # sizes first: they cost nothing
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != listed["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise DamageError(f"{path} {found}, but {listed['bytes']} bytes were written")
+    for name, (_, sha) in digests(folder, files).items():
+        if sha != files[name]["sha256"]:
+            raise DamageError(f"{folder / name} has a SHA-256 of {sha}, but {files[name]['sha256']} was written")
+    return manifest["about"]

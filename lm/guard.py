@@ -1,0 +1,59 @@
+"""Steps that would do harm, left out within the step: losses or gradients that are not finite, and spikes.
+
+A spike is a loss or a gradient norm beyond the mean of the last accepted steps by some standard deviations, after
+OLMo 2 (arXiv:2501.00656), whose optimizer skips such steps. Parameters and optimizer stay as they were, to the bit; the
+step counts, so that the next batch is another.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.config import SpikeConfig
+
+LEAST_DEVIATION = 0.01
+"""Of the mean: below, a loss that hardly moves would make a spike of nothing."""
+
+
+class Guard(NamedTuple):
+    """What the bound is made of, a part of the TrainState."""
+
+    recent_2W: Float[Array, "2 W"]  # noqa: N815
+    """Losses and gradient norms of the last W accepted steps; of a ring whose next place is accepted % W."""
+    accepted: Int[Array, ""]
+    """Steps that were not left out."""
+    in_row: Int[Array, ""]
+    """Steps left out since the last accepted one."""
+
+
+def make_guard(config: SpikeConfig) -> Guard:
+    zero = lambda: jnp.zeros((), jnp.int32)  # two arrays, lest one be given away twice
+    return Guard(jnp.zeros((2, max(config.window, 1)), jnp.float32), zero(), zero())
+
+
+def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
+    """The largest loss and gradient norm that are accepted; infinite until `window` steps were, and where it is 0."""
+    if not config.window:
+        return jnp.full((2,), jnp.inf)
+    mean_2 = jnp.mean(guard.recent_2W, axis=1)
+    deviation_2 = jnp.maximum(jnp.std(guard.recent_2W, axis=1), LEAST_DEVIATION * jnp.abs(mean_2))
+    return jnp.where(guard.accepted >= config.window, mean_2 + config.deviations * deviation_2, jnp.inf)
+
+
+def judge(
+    guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
+) -> tuple[Bool[Array, ""], Guard]:
+    """(whether the step is taken, the guard after it)."""
+    seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)
+    taken = jnp.all(jnp.isfinite(seen_2) & (seen_2 <= bounds(guard, config)))
+    place = guard.accepted % guard.recent_2W.shape[1]
+    recent_2W = jnp.where(taken, guard.recent_2W.at[:, place].set(seen_2), guard.recent_2W)
+    after = Guard(recent_2W, guard.accepted + taken, jnp.where(taken, 0, guard.in_row + 1))
+    return taken, after
+
+
+def where_taken[Tree](taken: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
+    """`new`, or `old` of a step that is left out. XLA computes it in the loops that make `new`."""
+    return jax.tree.map(lambda changed, kept: jnp.where(taken, changed, kept), new, old)

@@ -1,0 +1,58 @@
+"""What a run begins from: its own newest checkpoint, a checkpoint of another run, or random parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from lm.checkpoint import Checkpoints
+from lm.checkpoint_files import DamageError, verify
+from lm.config import StartConfig
+from lm.errors import InputError
+from lm.model.transformer import Transformer
+from lm.train_state import TrainState
+
+IDENTITY = ("seed", "tokenizer", "data")
+"""What is said about a checkpoint that must be the same in the run that goes on from it."""
+
+
+def begin(
+    checkpoints: Checkpoints,
+    start: StartConfig,
+    like: TrainState,
+    fresh: Callable[[], TrainState],
+    about: Mapping[str, Any],
+) -> tuple[TrainState, dict[str, Any]]:
+    """(the state to train from, laid out as `like`; what was said about it, {} where it is not this run's own).
+
+    `about` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run.
+    """
+    found = checkpoints.restore_newest(like)
+    if found is not None:
+        state, told = found
+        for name in IDENTITY:
+            if told.get(name) != about[name]:
+                raise InputError(
+                    f"{checkpoints.folder / str(told['step'])} is of another run: {name} is {told.get(name)!r} there, "
+                    f"{about[name]!r} here. Give the run that made it, or another --workdir."
+                )
+        print(f"train: going on from the checkpoint at step {told['step']:,}", flush=True)
+        return state, told
+    if start.checkpoint:
+        state = start_from(checkpoints, start, like, fresh)
+        print(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}", flush=True)
+        return state, {}
+    return fresh(), {}
+
+
+def start_from(
+    checkpoints: Checkpoints, start: StartConfig, like: TrainState, fresh: Callable[[], TrainState]
+) -> TrainState:
+    """The state as `start` asks for, floating types changed into those of `like`."""
+    folder = start.folder()
+    try:
+        verify(folder)
+    except DamageError as damage:
+        raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
+    if start.take == "parameters":
+        items = checkpoints.restore_items(folder, {"model": like.model}, cast_types=True)
+        return fresh()._replace(model=cast(Transformer, items["model"]))
+    return checkpoints.restore(folder, like, cast_types=True)

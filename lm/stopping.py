@@ -1,0 +1,83 @@
+"""Asked to end: by SIGTERM, as schedulers and clouds do, by Ctrl-C, or by a notice to one of several processes."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+
+from lm.errors import Stopped
+
+EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
+
+
+class Stops:
+    """Listens while it is entered. What trains asks `asked` after every step, saves, and raises Stopped.
+
+    Until `training` is set there is nothing that could be lost: SIGTERM then ends the process at once, be it in the
+    midst of a compilation, which Python's own handlers would wait for. A second Ctrl-C does not wait for the save.
+    """
+
+    def __init__(self, processes: int = 1):
+        self.processes = processes
+        self.training = False
+        self.signal: int | None = None
+        self.before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stops":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only there may handlers be set
+        # Of several processes all must save the same step: JAX tells each of them which, and holds SIGTERM for that.
+        ours = [signal.SIGINT] if self.processes > 1 else [signal.SIGTERM, signal.SIGINT]
+        self.pipe = os.pipe()
+        for end in self.pipe:
+            os.set_blocking(end, end == self.pipe[0])
+        self.wakeup = signal.set_wakeup_fd(self.pipe[1], warn_on_full_buffer=False)
+        self.before = {number: signal.signal(number, self.note) for number in ours}
+        threading.Thread(target=self.listen, args=(self.pipe[0],), name="stops", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.before:
+            return
+        for number, handler in self.before.items():
+            signal.signal(number, handler)  # ty: ignore[invalid-argument-type]
+        signal.set_wakeup_fd(self.wakeup)
+        os.close(self.pipe[1])  # the listener reads the end of the pipe, and ends
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, when it comes to it."""
+        if number == signal.SIGINT and (not self.training or self.signal is not None):
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def listen(self, pipe: int) -> None:
+        """In a thread of its own, at once."""
+        while byte := os.read(pipe, 1):
+            if byte[0] == signal.SIGTERM and not self.training:
+                print("train: asked to end (SIGTERM) before the first step; nothing is lost", flush=True)
+                sys.stderr.flush()
+                os._exit(EXIT_CODES[signal.SIGTERM])
+        os.close(pipe)
+
+    def asked(self, step: int) -> bool:
+        """Whether to save now and end; of several processes, True in all of them at one step."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.signal is not None
+
+    def alone_asked(self) -> bool:
+        """Whether to hurry; never among several processes, which must not differ in what they do."""
+        return self.processes == 1 and self.signal is not None
+
+    def stopped(self, step: int) -> Stopped:
+        """What to raise behind the save."""
+        name = signal.Signals(self.signal).name if self.signal else "a notice"
+        return Stopped(
+            f"asked to end ({name}); saved at step {step:,}, and the same command goes on from there",
+            EXIT_CODES.get(self.signal or signal.SIGTERM, 0),
+        )

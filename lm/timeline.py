@@ -1,0 +1,175 @@
+"""Where a run's time goes, over all its attempts: goodput, told without a cloud.
+
+`goodput.json` of the run folder has one entry an attempt: seconds by kind, brought up to date now and then; beside it
+`heartbeat.json` has the last step and its moment, after every step. So a run that was killed is known to the step: the
+next attempt finds how long nothing ran, and which steps have to be made again.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from lm.files import write_atomically
+
+Kind = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
+KINDS: dict[str, str] = {
+    "steps": "training steps that counted",
+    "data": "waiting for data",
+    "validation": "validation losses",
+    "samples": "samples",
+    "saving": "held by saves",
+    "starting": "starting, and all else",
+    "verifying": "verifying shards",
+    "compiling": "compiling",
+    "restoring": "making or restoring the state",
+    "repeated": "steps lost, and made again",
+    "down": "nothing ran between two attempts",
+}
+"""Every kind of time, in the order of the table, and what it is."""
+
+
+@dataclass
+class Attempt:
+    """One process from its start to its end."""
+
+    began: float
+    """Seconds since 1970."""
+    first_step: int | None = None
+    """Steps that it began behind; None of one that did not come to train."""
+    step: int = 0
+    """The last step it made."""
+    seen: float = 0.0
+    """When it last gave a sign, in seconds since 1970."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By kind, each moment once."""
+
+
+class Timeline:
+    """The attempts of a run, this process's last. `close` writes what was counted."""
+
+    def __init__(self, run: Path, began: float | None = None, process: int = 0):
+        """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
+        heartbeat, and 0 alone tells where the time goes."""
+        self.path = run / "goodput.json" if process == 0 else None
+        self.heart = run / (f"heartbeat-{process}.json" if process else "heartbeat.json")
+        began = time.time() if began is None else began
+        self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
+        self.now = self.attempts[-1]
+        self.kind: str = "starting"
+        self.turned = began  # when the present kind of time began
+        self.beat_at = time.monotonic()
+        self.file: int | None = None
+
+    @contextlib.contextmanager
+    def doing(self, kind: Kind) -> Generator[None]:
+        """Time within counts as `kind`, and no longer as what it lies in."""
+        outer = self.turn(kind)
+        try:
+            yield
+        finally:
+            self.turn(outer)
+
+    def turn(self, kind: str) -> str:
+        """From now on, time counts as `kind`. Returns the kind until now."""
+        moment = time.time()
+        seconds = self.now.seconds
+        seconds[self.kind] = seconds.get(self.kind, 0.0) + max(0.0, moment - self.turned)
+        outer, self.kind, self.turned = self.kind, kind, moment
+        return outer
+
+    def begin(self, first_step: int) -> None:
+        """Training begins, behind `first_step` steps that were restored."""
+        self.now.first_step = self.now.step = first_step
+        self.beat(first_step)
+        self.write()
+
+    def beat(self, step: int, state: str = "training") -> None:
+        """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
+        self.beat_at = time.monotonic()
+        self.now.step, self.now.seen = step, time.time()
+        line = json.dumps({"step": step, "time": round(self.now.seen, 3), "state": state, "process": os.getpid()})
+        with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
+            if self.file is None:
+                self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
+
+    def write(self) -> None:
+        """Brings goodput.json up to date."""
+        if self.path is None:
+            return
+        self.turn(self.kind)
+        self.now.seen = time.time()
+        rounded = [asdict(one) | {"seconds": {k: round(v, 3) for k, v in one.seconds.items()}} for one in self.attempts]
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
+
+    def close(self) -> None:
+        self.write()
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+    def shares(self) -> dict[str, float]:
+        """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
+        self.turn(self.kind)
+        sums = totals(self.attempts)
+        return {"goodput": sums["steps"] / max(sum(sums.values()), 1e-9)}
+
+    def table(self) -> str:
+        """What the run's time went into, over all attempts so far, a line a kind."""
+        self.turn(self.kind)
+        sums = totals(self.attempts)
+        whole = max(sum(sums.values()), 1e-9)
+        rows = [
+            f"  {sums[kind]:9,.1f} s  {sums[kind] / whole:6.1%}  {meaning}"
+            for kind, meaning in KINDS.items()
+            if sums[kind] >= 0.05
+        ]
+        times = "1 attempt" if len(self.attempts) == 1 else f"{len(self.attempts)} attempts"
+        return "\n".join([f"goodput: {sums['steps'] / whole:.1%} of {whole:,.1f} s, in {times}", *rows])
+
+
+def totals(attempts: list[Attempt]) -> dict[str, float]:
+    """Seconds by kind (KINDS). Steps that the next attempt made again count as repeated, each as long as the mean step
+    of its attempt."""
+    sums = dict.fromkeys(KINDS, 0.0)
+    for one in attempts:
+        for kind, seconds in one.seconds.items():
+            sums[kind] += seconds
+    for one, later in itertools.pairwise(attempts):
+        sums["down"] += max(0.0, later.began - one.seen)
+    for one, later in itertools.pairwise(one for one in attempts if one.first_step is not None):
+        made, again = one.step - (one.first_step or 0), one.step - (later.first_step or 0)
+        if made > 0 and again > 0:
+            lost = one.seconds.get("steps", 0.0) * min(1.0, again / made)
+            sums["steps"] -= lost
+            sums["repeated"] += lost
+    return sums
+
+
+def read_attempts(run: Path) -> list[Attempt]:
+    """What earlier processes wrote; none where there is nothing, or nothing that can be read."""
+    try:
+        attempts = [Attempt(**one) for one in json.loads((run / "goodput.json").read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+    heart = read_heartbeat(run / "heartbeat.json")
+    if attempts and heart and heart["time"] > attempts[-1].seen and heart["step"] >= attempts[-1].step:
+        last = attempts[-1]  # killed: what it did after it last wrote was, near enough, steps
+        last.seconds["steps"] = last.seconds.get("steps", 0.0) + heart["time"] - last.seen
+        last.step, last.seen = heart["step"], heart["time"]
+    return attempts
+
+
+def read_heartbeat(path: Path) -> dict | None:
+    """{"step", "time", "state", "process"} of the last sign of life, or None."""
+    try:
+        return cast(dict, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None

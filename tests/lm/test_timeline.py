@@ -1,0 +1,133 @@
+"""Where the time goes: each moment counts once, over restarts too; a wait that is too long is told with all stacks."""
+
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+
+from lm.timeline import KINDS, Attempt, Timeline, read_attempts, read_heartbeat, totals
+from lm.watchdog import Watchdog
+
+
+def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
+    timeline = Timeline(tmp_path)
+    with timeline.doing("steps"):
+        time.sleep(0.05)
+        with timeline.doing("data"):
+            time.sleep(0.1)
+        time.sleep(0.05)
+    timeline.turn("starting")
+    sums = totals(timeline.attempts)
+    assert 0.1 <= sums["steps"] < 0.15
+    assert 0.1 <= sums["data"] < 0.15
+    assert sum(sums.values()) == pytest.approx(time.time() - timeline.now.began, abs=0.02)
+
+
+def test_an_error_within_ends_the_kind_it_was(tmp_path):
+    timeline = Timeline(tmp_path)
+    with contextlib.suppress(KeyError), timeline.doing("saving"):
+        raise KeyError
+    assert timeline.kind == "starting"
+
+
+def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
+    attempts = [
+        Attempt(0.0, first_step=0, step=10, seen=100.0, seconds={"starting": 20.0, "steps": 80.0}),
+        Attempt(130.0, first_step=None, step=0, seen=140.0, seconds={"starting": 10.0}),  # ended before it trained
+        Attempt(145.0, first_step=6, step=16, seen=225.0, seconds={"restoring": 5.0, "steps": 75.0}),
+    ]
+    sums = totals(attempts)
+    assert sums["repeated"] == pytest.approx(80 * 4 / 10)  # steps 7 to 10
+    assert sums["steps"] == pytest.approx(80 * 6 / 10 + 75)
+    assert sums["down"] == 30 + 5
+    assert sum(sums.values()) == 225  # all of it, and none twice
+
+
+def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
+    first = Timeline(tmp_path)
+    first.begin(0)
+    first.turn("steps")
+    first.beat(7)
+    written = read_attempts(tmp_path)[-1].seen
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None
+    assert (heart["step"], heart["state"]) == (7, "training")
+    second = Timeline(tmp_path)  # nothing was closed
+    (before, now) = second.attempts
+    assert (before.step, before.seen) == (7, heart["time"])
+    assert before.seen >= written
+    assert now.first_step is None
+    second.close()
+    assert [one["step"] for one in json.loads((tmp_path / "goodput.json").read_text())] == [7, 0]
+
+
+def test_heartbeats_overwrite_one_another_wholly(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.beat(123_456_789, "training")
+    timeline.beat(5, "done")
+    assert read_heartbeat(tmp_path / "heartbeat.json")["step"] == 5  # ty: ignore[not-subscriptable]
+
+
+def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
+    for text in ("", "[{", "{}", '[{"x": 1}]'):
+        (tmp_path / "goodput.json").write_text(text)
+        assert read_attempts(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path):
+    timeline = Timeline(tmp_path / "absent")
+    timeline.begin(0)
+    timeline.beat(3)
+    timeline.close()
+
+
+def test_the_table_names_every_kind_that_took_time(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.now.seconds = dict.fromkeys(KINDS, 10.0)
+    lines = timeline.table().splitlines()
+    assert lines[0].startswith("goodput: 9.") and "in 1 attempt" in lines[0]
+    assert [line.split("%  ")[1] for line in lines[1:]] == list(KINDS.values())
+
+
+def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
+    timeline = Timeline(tmp_path)
+    ready, end = threading.Event(), threading.Event()
+
+    def wait_for_a_collective():
+        ready.set()
+        end.wait(20)
+
+    thread = threading.Thread(target=wait_for_a_collective)
+    thread.start()
+    ready.wait(5)
+    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.3)):
+        for step in range(1, 6):
+            time.sleep(0.02)
+            timeline.beat(step)
+        time.sleep(1.2)
+        (path,) = (tmp_path / "hangs").iterdir()
+        first = path.read_text()
+        timeline.beat(6)
+        time.sleep(0.1)
+    end.set()
+    thread.join()
+    assert path.name == "step-00000005.txt"
+    assert "wait_for_a_collective" in first
+    assert "test_a_hang_is_told_once" in first
+    assert "live arrays of" in first and "process 0 of 1" in first
+    out = capsys.readouterr().out
+    assert out.count("no sign of life") == 1
+    assert "behind step 5" in out
+
+
+def test_steps_that_are_slow_by_nature_are_no_hang(tmp_path, capsys):
+    timeline = Timeline(tmp_path)
+    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.1)):
+        for step in range(1, 8):
+            time.sleep(0.05)
+            timeline.beat(step)
+        time.sleep(0.5)  # ten times the usual, and above the least; not twenty times
+        timeline.beat(8)
+    assert not (tmp_path / "hangs").exists()
