@@ -153,8 +153,8 @@ class Checkpoints:
         """Lets Orbax begin to write."""
         folder = self.partial / str(step)
         if self.primary:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.partial, ignore_errors=True)  # what a kill left
+            self.partial.mkdir(parents=True)
         arguments = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
         self.orbax.save(folder, args=ocp.args.Composite(**arguments))
 

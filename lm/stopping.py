@@ -49,18 +49,27 @@ class Stops:
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, when it comes to it."""
-        if number == signal.SIGINT and (not self.training or self.signal is not None):
+        if number == signal.SIGINT and not self.training:
             raise KeyboardInterrupt
         self.signal = number
 
     def listen(self, pipe: int) -> None:
         """In a thread of its own, at once."""
+        interrupts = 0
         while byte := os.read(pipe, 1):
-            if byte[0] == signal.SIGTERM and not self.training:
-                print("train: asked to end (SIGTERM) before the first step; nothing is lost", flush=True)
-                sys.stderr.flush()
-                os._exit(EXIT_CODES[signal.SIGTERM])
+            number = byte[0]
+            interrupts += number == signal.SIGINT
+            if number == signal.SIGTERM and not self.training and self.processes == 1:
+                self.leave(number, "asked to end (SIGTERM) before the first step; nothing is lost")
+            if number == signal.SIGINT and interrupts > 1:
+                self.leave(number, "interrupted twice; not waiting for the save, older checkpoints are whole")
         os.close(pipe)
+
+    def leave(self, number: int, why: str) -> None:
+        """Ends the process, whatever it is at."""
+        print(f"train: {why}", flush=True)
+        sys.stderr.flush()
+        os._exit(EXIT_CODES[signal.Signals(number)])
 
     def asked(self, step: int) -> bool:
         """Whether to save now and end; of several processes, True in all of them at one step."""

@@ -129,7 +129,7 @@ class Timeline:
         rows = [
             f"  {sums[kind]:9,.1f} s  {sums[kind] / whole:6.1%}  {meaning}"
             for kind, meaning in KINDS.items()
-            if sums[kind] >= 0.05
+            if sums[kind] >= 0.001
         ]
         times = "1 attempt" if len(self.attempts) == 1 else f"{len(self.attempts)} attempts"
         return "\n".join([f"goodput: {sums['steps'] / whole:.1%} of {whole:,.1f} s, in {times}", *rows])

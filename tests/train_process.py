@@ -15,14 +15,23 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
-def start(run: Path, fields: dict, devices: int = 1, **environment: str) -> subprocess.Popen:
-    """The process; it prints on one pipe what training prints. Each has `devices` CPU devices."""
+def start(
+    run: Path, fields: dict, devices: int = 1, code: str = "", environment: dict[str, str] | None = None
+) -> subprocess.Popen:
+    """The process, with `devices` CPU devices; it prints on one pipe all that training prints.
+
+    `code` is run in place of this module, which it may first change something around. It compiles in haste, as suits
+    what trains for seconds.
+    """
+    program = ["-c", code] if code else ["-m", "tests.train_process"]
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    variables = os.environ | QUICK | {"XLA_FLAGS": flags} | (environment or {})
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train_process", str(run), json.dumps(fields)], cwd=REPOSITORY, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"XLA_FLAGS": flags} | environment,
+        [sys.executable, *program, str(run), json.dumps(fields)], cwd=REPOSITORY, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
     )  # fmt: skip
 
 

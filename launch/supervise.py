@@ -1,0 +1,47 @@
+"""Runs a launch script and starts it again whenever it crashes, until its work is done.
+
+    python -m launch.supervise launch.pretrain configs/demo.py --workdir runs/demo
+
+Training goes on from its last checkpoint. A crash that repeats at one step ends it, and so does a command that cannot
+be run as it is; SIGTERM and Ctrl-C are passed on, and what trains saves. supervisor.jsonl in the run folder says what
+was done. Of several processes (launch/processes.py) each has a supervisor of its own.
+"""
+
+import argparse
+import sys
+
+from configs.experiment import parse_command
+from launch.command import told
+from launch.processes import place
+from launch.supervision import Supervisor
+
+SCRIPTS = ("launch.pretrain", "launch.train")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.supervise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--same-step", type=int, default=3, help="crashes at one step that end it (default: 3)")
+    parser.add_argument(
+        "--hang-minutes", type=float, default=30, help="kill what makes no step for so long; 0 for never (default: 30)"
+    )
+    parser.add_argument("script", choices=SCRIPTS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="CONFIG.py and options, as for the script itself")
+    given = parser.parse_args()
+    with told("launch.supervise"):
+        _, workdir = parse_command(given.script, __doc__ or "", given.arguments)  # what cannot be run is told at once
+        index, _ = place()
+        ending = f"-{index}" if index else ""
+        supervisor = Supervisor(
+            command=[sys.executable, "-m", given.script, *given.arguments],
+            heart=workdir / f"heartbeat{ending}.json",
+            log=workdir / f"supervisor{ending}.jsonl",
+            same_step=given.same_step,
+            hang_seconds=60 * given.hang_minutes,
+        )
+        raise SystemExit(supervisor.run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Laws of the supervisor: it starts again what crashed, gives up on what crashes at one step, and passes signals on."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.supervision import Supervisor
+
+REPOSITORY = Path(__file__).parents[2]
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from lm.timeline import Timeline
+
+run = Path(sys.argv[1])
+count = run / "count"
+number = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(number))
+timeline = Timeline(run)
+"""
+
+
+def supervisor(run: Path, body: str, **settings) -> Supervisor:
+    """Over a program that knows `number`, how often it was started, and has a timeline to beat."""
+    program = run / "child.py"
+    program.write_text(CHILD + textwrap.dedent(body))
+    command = [sys.executable, str(program), str(run)]
+    made = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", first_wait=0.01)
+    return dataclasses.replace(made, **settings)
+
+
+@pytest.fixture(autouse=True)
+def house_on_path(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+def events(run: Path) -> list[str]:
+    rows = [json.loads(line) for line in (run / "supervisor.jsonl").read_text().splitlines()]
+    return [row["event"] for row in rows if row["event"] != "start"]
+
+
+def test_what_crashes_at_ever_later_steps_is_started_again_until_it_is_done(tmp_path, capfd):
+    body = """
+    timeline.beat(10 * number)
+    if number < 5:
+        os.kill(os.getpid(), signal.SIGKILL) if number % 2 else sys.exit(1)
+    timeline.beat(50, "done")
+    """
+    assert supervisor(tmp_path, body).run() == 0
+    assert events(tmp_path) == ["crash"] * 4 + ["done"]
+    told = capfd.readouterr().err
+    assert "ended by SIGKILL behind step 10; starting again\n" in told
+    assert "exit code 1 behind step 20; starting again\n" in told
+    assert "done: 5 starts, 4 crashes so far" in told
+
+
+def test_a_crash_that_repeats_at_one_step_ends_it_with_its_code(tmp_path, capfd):
+    body = """
+    timeline.beat(7 if number > 1 else 5)
+    sys.exit(41)
+    """
+    assert supervisor(tmp_path, body, same_step=3).run() == 41
+    assert events(tmp_path) == ["crash"] * 3 + ["gave up"]
+    assert "exit code 41 behind step 7, 3 times in a row; 4 starts" in capfd.readouterr().err
+
+
+def test_a_crash_before_the_first_step_counts_as_one_place(tmp_path, capfd):
+    (tmp_path / "heartbeat.json").write_text('{"step": 99, "time": 1, "state": "training", "process": 1}')  # another's
+    assert supervisor(tmp_path, "sys.exit(1)", same_step=2).run() == 1
+    assert "exit code 1 before the first step, 2 times in a row" in capfd.readouterr().err
+
+
+def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
+    waits: list[float] = []
+    watched = supervisor(tmp_path, "timeline.beat(3); sys.exit(1)", same_step=6, first_wait=1.0, longest_wait=5.0)
+    monkeypatch.setattr(watched, "sleep", waits.append)
+    watched.run()
+    assert waits == [0.0, 1.0, 2.0, 4.0, 5.0]
+
+
+def test_what_cannot_be_run_as_it_is_is_not_started_again(tmp_path):
+    assert supervisor(tmp_path, "sys.exit(2)").run() == 2
+    assert (tmp_path / "count").read_text() == "1"
+    assert events(tmp_path) == ["gave up"]
+
+
+def test_what_was_asked_to_end_by_others_is_started_again(tmp_path):
+    body = """
+    timeline.beat(4, "stopped" if number == 1 else "done")
+    """
+    assert supervisor(tmp_path, body).run() == 0
+    assert events(tmp_path) == ["stopped", "done"]
+
+
+def test_a_stop_of_an_earlier_process_is_not_this_ones(tmp_path):
+    (tmp_path / "heartbeat.json").write_text('{"step": 4, "time": 1, "state": "stopped", "process": 1}')
+    assert supervisor(tmp_path, "").run() == 0
+    assert events(tmp_path) == ["done"]
+
+
+def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
+    body = """
+    timeline.beat(8)
+    if number == 1:
+        time.sleep(60)
+    """
+    assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
+    assert events(tmp_path) == ["crash", "done"]
+    assert "killed, without a sign of life for 0 s, behind step 8" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, code):
+    body = f"""
+    signal.signal({int(number)}, lambda *_: (timeline.beat(6, "stopped"), os._exit({code})))
+    timeline.beat(5)
+    time.sleep(60)
+    """
+    watched = supervisor(tmp_path, body)
+
+    def send():
+        while not (tmp_path / "heartbeat.json").exists():
+            time.sleep(0.02)
+        if number == signal.SIGINT and watched.process is not None:
+            watched.process.send_signal(number)  # as a terminal does, to all of its group
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send).start()
+    assert watched.run() == code
+    assert (tmp_path / "count").read_text() == "1"
+    assert events(tmp_path) == ["asked to end"]
+
+
+def test_a_config_that_makes_no_sense_is_told_before_anything_is_started(tmp_path):
+    command = [sys.executable, "-m", "launch.supervise", "launch.train", "tests/configs.py", "--train.steps", "0"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "train.steps is 0" in ended.stderr
+    assert "supervise: " not in ended.stderr.replace("launch.supervise: ", "")

@@ -1,0 +1,156 @@
+"""Asked to end, training saves and ends in good order, and what goes on from there ends in the same bits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lm.checkpoint_files import verify
+from lm.timeline import read_heartbeat
+from tests import train_process
+from tests.corpus import tiny_experiment, write_tokens
+from tests.train_runs import bits, steps_there, told
+
+FIELDS = {
+    "steps": 200, "checkpoint_every": 60, "validate_every": 50, "sample_every": 200, "log_every": 1,
+    "checkpoints_kept": 9, "model": {"layers": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("tokens") / "run"
+    write_tokens(run, tiny_experiment())
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tokens, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    shutil.copytree(tokens, run)
+    process = train_process.start(run, FIELDS)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return run
+
+
+def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
+    """Until the heartbeat of the process tells `step` or a later one, which it returns."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        heart = read_heartbeat(run / "heartbeat.json")
+        if heart and heart["process"] == process.pid and heart["step"] >= step:
+            return heart["step"]
+        time.sleep(0.002)
+    raise AssertionError(process.communicate()[0])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_asked_to_end_it_saves_at_that_step_and_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path, number, code):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    process = train_process.start(run, FIELDS)
+    seen = wait_for_step(run, process, 75)
+    process.send_signal(number)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code, output
+    saved = max(steps_there(run))
+    assert seen <= saved <= seen + 15, "the step under way at the signal, and none after it"
+    assert f"asked to end ({signal.Signals(number).name}); saved at step {saved}" in output
+    assert verify(run / f"checkpoints/{saved}")["told"] is False
+    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert f"going on from the checkpoint at step {saved}\n" in output
+    assert bits(run, 200) == bits(undisturbed, 200)
+    assert told(run) == told(undisturbed)
+
+
+def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(tokens, undisturbed, tmp_path):
+    """As if SIGTERM had come just when the validation at step 100 was due."""
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.telling, os, signal\n"
+        "real = lm.telling.Telling.tell\n"
+        "def tell(self, step, model):\n"
+        "    if step == 100: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return real(self, step, model)\n"
+        "lm.telling.Telling.tell = tell\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    process = train_process.start(run, FIELDS, code=code)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "saved at step 100," in output
+    assert "step 100  validation loss" not in output
+    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "step 100  validation loss" in output
+    assert told(run) == told(undisturbed)
+
+
+def test_before_the_first_step_sigterm_ends_it_at_once(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.train, os, signal, time\n"
+        "def compile_ahead(*arguments):\n"  # which no Python handler can come into
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+        "lm.train.compile_ahead = compile_ahead\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    began = time.monotonic()
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert time.monotonic() - began < 20
+    assert "before the first step; nothing is lost" in output
+
+
+def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.checkpoint, time\n"
+        "lm.checkpoint.Checkpoints.begin = lambda self, step, items: time.sleep(30)\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    process = train_process.start(run, FIELDS, code=code)
+    wait_for_step(run, process, 3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert time.monotonic() - began < 5
+    assert "not waiting for the save" in output
+
+
+def test_a_process_that_is_killed_is_known_to_the_step(tokens, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    process = train_process.start(run, FIELDS)
+    seen = wait_for_step(run, process, 70)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
+    assert process.returncode == 0, output
+    first, second = json.loads((run / "goodput.json").read_text())
+    assert seen <= first["step"] <= seen + 20
+    assert (second["first_step"], second["step"]) == (60, 200)
+    assert "in 2 attempts" in output
+    assert "steps lost, and made again" in output
+    assert "nothing ran between two attempts" in output
+    assert bits(run) == bits(undisturbed)

@@ -1,0 +1,36 @@
+"""What must be the same in two run folders after training: all bits of the state, and all that was told."""
+
+import json
+import re
+from pathlib import Path
+
+MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput")
+
+
+def steps_there(run: Path) -> list[int]:
+    return sorted(int(path.name) for path in (run / "checkpoints").glob("[0-9]*"))
+
+
+def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
+    """{name: bits} of every array of a checkpoint, by default the newest: parameters, step, optimizer, guard."""
+    import numpy as np
+    import orbax.checkpoint as ocp
+    from etils import epath  # what Orbax takes for a path
+
+    from lm.checkpoint_files import verify
+
+    folder = epath.Path(run.absolute()) / "checkpoints" / str(max(steps_there(run)) if step is None else step)
+    verify(Path(folder))
+    found = {}
+    for item in ("model", "training"):
+        handler = ocp.PyTreeCheckpointHandler()
+        layout = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in handler.metadata(folder / item).tree}
+        arrays = handler.restore(folder / item, restore_args=layout)
+        found |= {f"{item}.{name}": np.asarray(array).tobytes() for name, array in arrays.items()}
+    return found
+
+
+def told(run: Path) -> list[dict]:
+    """The rows of metrics.jsonl without what was measured."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in rows]
