@@ -64,7 +64,10 @@ class BadSteps:
             for origin in self.source.documents(step - 1)
         ]
         finite = {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
-        self.open().write(step, finite | {"in_row": self.in_row, "sequences": sequences})
+        try:
+            self.open().write(step, finite | {"in_row": self.in_row, "sequences": sequences})
+        except OSError as error:
+            print(f"train: {self.path} cannot be written, and training goes on: {error}", flush=True)
         named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(

@@ -7,10 +7,13 @@ the SHA-256 of every file, and what the run is; it is written last, before the f
 """
 
 import contextlib
+import errno
 import functools
 import json
+import logging
 import os
 import shutil
+import traceback
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +90,8 @@ class Checkpoints:
         # Compression would take most of the time of a save, and takes 7 % off floating numbers.
         model, training = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
         self.orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(model=model, training=training))
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(not_by_orbax)
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
         self.failure: InputError | None = None
@@ -267,6 +272,15 @@ class Checkpoints:
             raise self.failure
 
 
+def not_by_orbax(record: logging.LogRecord) -> bool:
+    """False for what Orbax logs, an error an array, and raises too: it is told once."""
+    if not record.exc_info:
+        return True
+    _, error, trace = record.exc_info
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return f"{os.sep}orbax{os.sep}" not in "".join(frames) and ".orbax-checkpoint-tmp" not in str(error)
+
+
 def agreed(found: tuple[int | None, dict[str, Any]]) -> tuple[int | None, dict[str, Any]]:
     """What process 0 found, in all processes."""
     from jax.experimental import multihost_utils
@@ -306,8 +320,10 @@ def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        cause = " ".join(str(error).split())[:300]
-        raise InputError(f"{place} cannot be {verb}: {type(error).__name__}: {cause}. {remedy}") from error
+        cause = " ".join(str(error).split())
+        full = os.strerror(errno.ENOSPC)  # TensorStore says it at the end of a thousand characters
+        reason = full if full in cause else f"{type(error).__name__}: {cause[:300]}"
+        raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,16 +56,28 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Events; those of later steps are hidden on a restart."""
+    """Events; those of later steps are hidden on a restart.
+
+    By tensorboardX's writer of files, and not by its SummaryWriter: that has a thread, which a full disk ends, and a
+    queue to it, which then takes no event and holds the training forever.
+    """
 
     def __init__(self, folder: Path, first_step: int):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
 
-        self.events = SummaryWriter(str(folder), purge_step=first_step + 1)
+        self.event: Any = event_pb2.Event  # ty: ignore[missing-attribute]
+        self.summary: Any = summary_pb2.Summary  # ty: ignore[missing-attribute]
+        session: Any = event_pb2.SessionLog  # ty: ignore[missing-attribute]
+        folder.mkdir(parents=True, exist_ok=True)
+        self.events = EventsWriter(str(folder / "events"))
+        start = session(status=session.START)
+        self.events.write_event(self.event(step=first_step + 1, wall_time=time.time(), session_log=start))
 
     def write(self, step: int, row: Row) -> None:
-        for name, value in row.items():
-            self.events.add_scalar(name, value, step)
+        values = [self.summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        self.events.write_event(self.event(step=step, wall_time=time.time(), summary=self.summary(value=values)))
+        self.events.flush()
 
     def close(self) -> None:
         self.events.close()

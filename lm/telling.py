@@ -66,14 +66,17 @@ class Validation:
 def sample(
     model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, folder: Path
 ) -> str:
-    """Saves and returns a sample; its randomness depends on the seed and the step alone."""
+    """Saves and returns a sample; its randomness depends on the seed and the step alone. A full disk ends no run."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
     (text,) = sample_texts(
         model, model_config, tokenizer, [config.sample_prompt], [SAMPLE_TEMPERATURE], config.sample_tokens, key
     )
     row = {"step": step, "prompt": config.sample_prompt, "temperature": SAMPLE_TEMPERATURE, "text": text}
     if jax.process_index() == 0:
-        write_json(folder / f"step-{step:08d}.json", row)
+        try:
+            write_json(folder / f"step-{step:08d}.json", row)
+        except OSError as error:
+            print(f"train: the sample at step {step:,} is not saved, and training goes on: {error}", flush=True)
     return text
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.train_process RUN '{"steps": 40, "checkpoint_every": 1}'
 
-RUN has tokenizer/ and tokens/, as tests.corpus.write_tokens leaves them; the JSON has fields of the TrainConfig, and of
-the model under "model".
+RUN has tokenizer/ and tokens/, as tests.corpus.write_tokens leaves them; the JSON has fields of the TrainConfig, those
+of the model under "model", and under "leave_at" a step behind which the process asks itself to end.
 """
 
 import dataclasses
@@ -19,20 +19,32 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def start(
-    run: Path, fields: dict, devices: int = 1, code: str = "", environment: dict[str, str] | None = None
+    run: Path,
+    fields: dict,
+    devices: int = 1,
+    code: str = "",
+    environment: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = (),
 ) -> subprocess.Popen:
     """The process, with `devices` CPU devices; it prints on one pipe all that training prints.
 
-    `code` is run in place of this module, which it may first change something around. It compiles in haste, as suits
-    what trains for seconds.
+    `code` is run in place of this module, around which it may change something; `arguments` are for it. It compiles in
+    haste, as suits what trains for seconds.
     """
     program = ["-c", code] if code else ["-m", "tests.train_process"]
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
     variables = os.environ | QUICK | {"XLA_FLAGS": flags} | (environment or {})
     return subprocess.Popen(
-        [sys.executable, *program, str(run), json.dumps(fields)], cwd=REPOSITORY, text=True,
+        [sys.executable, *program, str(run), json.dumps(fields), *arguments], cwd=REPOSITORY, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
     )  # fmt: skip
+
+
+def end_behind(behind: int) -> None:
+    """Saves and ends behind that step, as when asked to at just that moment."""
+    from lm.stopping import Stops
+
+    Stops.asked = lambda self, step: step >= behind
 
 
 def main() -> None:
@@ -44,12 +56,15 @@ def main() -> None:
 
     run, fields = Path(sys.argv[1]), json.loads(sys.argv[2])
     experiment = tiny_experiment()
+    leave_at = fields.pop("leave_at", 0)
     model = dataclasses.replace(experiment.model, **fields.pop("model", {}))
     nested = {
         name: dataclasses.replace(getattr(experiment.train, name), **fields.pop(name))
         for name in ("mesh", "optimizer", "spikes", "start")
         if name in fields
     }
+    if leave_at:
+        end_behind(leave_at)
     join()
     with told("train_process"):
         train(model, dataclasses.replace(experiment.train, **fields, **nested), run, began)

@@ -4,6 +4,9 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import resource
+import signal
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -50,10 +53,60 @@ class FakeWandb(ModuleType):
         return SimpleNamespace(log=log, finish=lambda: setattr(self, "finished", self.finished + 1))
 
 
+def events_of(folder: Path) -> list:
+    """The events of the one file in `folder`, by TensorFlow's format of records: length, its checksum, data, its
+    checksum."""
+    from tensorboardX.proto import event_pb2
+
+    (path,) = folder.iterdir()
+    data, place, events = path.read_bytes(), 0, []
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        event = event_pb2.Event()  # ty: ignore[missing-attribute]
+        event.ParseFromString(data[place + 12 : place + 12 + length])
+        events.append(event)
+        place += 16 + length
+    return events
+
+
+def test_events_of_later_steps_are_hidden_on_a_restart(tmp_path):
+    MetricsLog(tmp_path, 41).close()
+    (_, start) = events_of(tmp_path / "tensorboard")
+    assert (start.step, start.session_log.status) == (42, start.session_log.START)
+
+
+def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
+    """A file that takes no more than so many bytes."""
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log.write(1, {"loss": 1.0})
+        before = (tmp_path / "metrics.jsonl").read_text()
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+            for step in range(2, 50):
+                log.write(step, {"loss": 1.0 / step, "gradient_norm": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert (tmp_path / "metrics.jsonl").read_text() == before, "half a line is none"
+        log.write(50, {"loss": 0.5})
+    out = capsys.readouterr().out
+    assert out.count("JsonLines cannot be written, and training goes on") == 1
+    assert out.count("TensorBoard cannot be written, and training goes on") == 1
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 50]
+    assert events_of(tmp_path / "tensorboard")[-1].step == 50
+
+
+def test_what_is_not_finite_is_left_out(tmp_path):
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "left_out": 1})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "left_out": 1}
+
+
 def test_every_sink_gets_the_same_rows(tmp_path, monkeypatch):
-    wandb, events = FakeWandb(), []
+    wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setattr("tensorboardX.SummaryWriter.add_scalar", lambda _, *event: events.append(event))
     told = [(1, {"loss": 1.234567, "tokens": 10}), (1, {"validation_loss": 2.0}), (2, {"mfu": 0.5})]
     with contextlib.closing(MetricsLog(tmp_path, 0, "mill", {"seed": 7})) as log:
         for step, row in told:
@@ -61,7 +114,9 @@ def test_every_sink_gets_the_same_rows(tmp_path, monkeypatch):
     rows = [{"step": step} | row for step, row in told]
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
     assert wandb.rows == rows
-    assert events == [(name, row[name], step) for step, row in told for name in row]
+    events = events_of(tmp_path / "tensorboard")
+    expected = [(step, name, np.float32(row[name])) for step, row in told for name in row]
+    assert [(event.step, v.tag, v.simple_value) for event in events for v in event.summary.value] == expected
     assert wandb.finished == 1
     assert (wandb.begun[0]["project"], wandb.begun[0]["config"]) == ("mill", {"seed": 7})
 
