@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Generator, Mapping
@@ -160,8 +161,17 @@ class Checkpoints:
         if self.primary:
             shutil.rmtree(self.partial, ignore_errors=True)  # what a kill left
             self.partial.mkdir(parents=True)
+            self.check_space(items)
         arguments = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
         self.orbax.save(folder, args=ocp.args.Composite(**arguments))
+
+    def check_space(self, items: Mapping[str, dict[str, Any]]) -> None:
+        """Raises OSError where the disk has no room for another checkpoint: Orbax would find that out in its midst."""
+        needed = MARGIN + sum(array.nbytes for item in items.values() for array in item.values())
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            text = f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)"
+            raise OSError(errno.ENOSPC, text)
 
     def finish(self, step: int, begun: Future[None], about: Mapping[str, Any]) -> None:
         """Waits until Orbax has written; then the manifest, the name, and the end of those that are not kept."""
@@ -311,6 +321,8 @@ def check_arrays(
         )
 
 
+MARGIN = 500_000
+"""Bytes that a checkpoint takes beside its arrays."""
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 
 
@@ -321,8 +333,9 @@ def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
         yield
     except Exception as error:
         cause = " ".join(str(error).split())
-        full = os.strerror(errno.ENOSPC)  # TensorStore says it at the end of a thousand characters
-        reason = full if full in cause else f"{type(error).__name__}: {cause[:300]}"
+        # TensorStore says so too, at the end of a thousand characters.
+        full = re.search(rf"{os.strerror(errno.ENOSPC)}( \\(.*?free\\))?", cause)
+        reason = full[0] if full else f"{type(error).__name__}: {cause[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 
 

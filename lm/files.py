@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Generator
@@ -31,3 +32,23 @@ def write_atomically(path: Path, data: str | bytes, durable: bool = True) -> Non
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as JSON, whole or not at all."""
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+class Appended:
+    """A file that grows by whole pieces: one that does not fit on the disk leaves nothing of itself."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.file = path.open("ab", buffering=0)  # nothing is left to be written when it is closed
+
+    def append(self, piece: bytes) -> None:
+        """Raises OSError where it cannot be written."""
+        end = self.file.seek(0, os.SEEK_END)
+        written = self.file.write(piece)
+        if written != len(piece):
+            os.truncate(self.path, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def close(self) -> None:
+        self.file.close()

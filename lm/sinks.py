@@ -1,18 +1,18 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is named."""
 
-import errno
 import importlib
 import json
 import os
+import struct
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lm.errors import UsageError
-from lm.files import write_atomically
+from lm.files import Appended, write_atomically
 
 Row = dict[str, int | float]
 
@@ -40,16 +40,10 @@ class JsonLines:
                 if row["step"] <= first_step:
                     kept.append(line + "\n")
         write_atomically(path, "".join(kept))
-        self.path = path
-        self.file: IO[bytes] = path.open("ab", buffering=0)
+        self.file = Appended(path)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
-        line = (json.dumps({"step": step, **row}) + "\n").encode()
-        end = self.file.seek(0, os.SEEK_END)
-        written = self.file.write(line)  # at once, and unbuffered: nothing is left to be written later
-        if written != len(line):
-            os.truncate(self.path, end)  # half a line is none, and the next begins where it did
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self.file.append((json.dumps({"step": step, **row}) + "\n").encode())
 
     def close(self) -> None:
         self.file.close()
@@ -58,29 +52,37 @@ class JsonLines:
 class TensorBoard:
     """Events; those of later steps are hidden on a restart.
 
-    By tensorboardX's writer of files, and not by its SummaryWriter: that has a thread, which a full disk ends, and a
+    The messages and checksums are tensorboardX's, but not its writer: that has a thread, which a full disk ends, and a
     queue to it, which then takes no event and holds the training forever.
     """
 
     def __init__(self, folder: Path, first_step: int):
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2, summary_pb2
 
         self.event: Any = event_pb2.Event  # ty: ignore[missing-attribute]
         self.summary: Any = summary_pb2.Summary  # ty: ignore[missing-attribute]
         session: Any = event_pb2.SessionLog  # ty: ignore[missing-attribute]
-        folder.mkdir(parents=True, exist_ok=True)
-        self.events = EventsWriter(str(folder / "events"))
-        start = session(status=session.START)
-        self.events.write_event(self.event(step=first_step + 1, wall_time=time.time(), session_log=start))
+        self.file = Appended(
+            folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.uname().nodename}.{os.getpid()}"
+        )
+        self.add(file_version="brain.Event:2")
+        self.add(step=first_step + 1, session_log=session(status=session.START))
 
     def write(self, step: int, row: Row) -> None:
         values = [self.summary.Value(tag=name, simple_value=value) for name, value in row.items()]
-        self.events.write_event(self.event(step=step, wall_time=time.time(), summary=self.summary(value=values)))
-        self.events.flush()
+        self.add(step=step, summary=self.summary(value=values))
+
+    def add(self, **fields: object) -> None:
+        """One event, as TensorFlow's format of records has it: length, data, and the checksum of each."""
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = self.event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        self.file.append(length + next(checksums) + data + next(checksums))
 
     def close(self) -> None:
-        self.events.close()
+        self.file.close()
 
 
 class WeightsAndBiases:

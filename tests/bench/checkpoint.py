@@ -1,0 +1,132 @@
+"""What a checkpoint of 1.5 GB costs a training loop, beside plain Orbax.
+
+    python -m tests.bench.checkpoint [--megabytes 1536] [--turns 3]
+
+Prints one JSON line for lm.checkpoint and one for Orbax's AsyncCheckpointer as it comes: held_seconds, for which `save`
+keeps the loop; the steps behind it beside a step without a save (a step of half a second, which writes over the whole
+state, as training does); seconds until the checkpoint is on disk while nothing else runs, SHA-256 manifest included;
+seconds to restore it, its verification included. Medians of the turns.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from lm.checkpoint import Checkpoints, named_items
+from lm.checkpoint_files import Kept
+from lm.config import SpikeConfig
+from lm.guard import make_guard
+from lm.train_state import TrainState
+
+
+def make_state(megabytes: int) -> TrainState:
+    """Parameters and two moments of each, all random: nothing of it can be packed."""
+    rows = megabytes * 2**20 // (12 * 4 * 8192)
+    arrays = [jax.random.normal(jax.random.key(i), (rows, 8192)) for i in range(12)]
+    names = ("w0", "w1", "w2", "w3")
+    parts = [dict(zip(names, arrays[i : i + 4], strict=True)) for i in (0, 4, 8)]
+    moments = {"mu": parts[1], "nu": parts[2]}
+    return TrainState(jnp.zeros((), jnp.int32), parts[0], moments, make_guard(SpikeConfig()))  # ty: ignore[invalid-argument-type]
+
+
+@jax.jit
+def bare(x: jax.Array) -> jax.Array:
+    for _ in range(12):
+        x = jnp.tanh(x @ x * 1e-3)
+    return x
+
+
+def body(state: TrainState) -> TrainState:
+    shift = 1e-6 * bare(state.model["w0"][:2048, :2048])[0, 0]  # ty: ignore[not-subscriptable]
+    return jax.tree.map(lambda x: x * 1.0001 + shift if x.dtype == jnp.float32 else x, state)
+
+
+STEP = jax.jit(body, donate_argnums=0)
+
+
+class Loop:
+    """The state, and a step that gives its memory to the next."""
+
+    def __init__(self, megabytes: int):
+        self.state = make_state(megabytes)
+        for _ in range(3):
+            self.step()
+
+    def step(self) -> float:
+        start = time.perf_counter()
+        self.state = STEP(self.state)
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - start
+
+
+def measure(loop: Loop, save: Callable[[int], object], wait: Callable[[], object], turns: int) -> dict[str, float]:
+    figures: dict[str, list[float]] = {"held_seconds": [], "first_step": [], "second_step": [], "total_seconds": []}
+    usual = [loop.step() for _ in range(5)]
+    for turn in range(turns):
+        start = time.perf_counter()
+        save(2 * turn + 1)
+        figures["held_seconds"].append(time.perf_counter() - start)
+        figures["first_step"].append(loop.step())
+        figures["second_step"].append(loop.step())
+        wait()
+        start = time.perf_counter()
+        save(2 * turn + 2)
+        wait()
+        figures["total_seconds"].append(time.perf_counter() - start)
+    medians = {name: round(statistics.median(values), 4) for name, values in figures.items()}
+    return medians | {"usual_step": round(statistics.median(usual), 4)}
+
+
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=1536)
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    root = Path(tempfile.mkdtemp())
+    try:
+        loop = Loop(arguments.megabytes)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), loop.state)
+        ours = Checkpoints(root / "ours", Kept(newest=1))
+        ours.prepare(loop.state)
+        rows = {"lm.checkpoint": measure(loop, lambda n: ours.save(n, loop.state, {}), ours.settled, arguments.turns)}
+        ours.close()
+        plain = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+        def save(number: int, loop: Loop = loop) -> None:
+            shutil.rmtree(root / f"plain{number - 1}", ignore_errors=True)
+            items = {name: ocp.args.StandardSave(item) for name, item in named_items(loop.state).items()}
+            plain.save(root / f"plain{number}", args=ocp.args.Composite(**items))
+
+        rows["orbax"] = measure(loop, save, plain.wait_until_finished, arguments.turns)
+        del loop
+        last = root / f"plain{2 * arguments.turns}"
+        wanted = {name: ocp.args.StandardRestore(item) for name, item in named_items(like).items()}
+        reader = Checkpoints(root / "ours", Kept(newest=1))
+        times: dict[str, list[float]] = {"lm.checkpoint": [], "orbax": []}
+        for _ in range(arguments.turns):
+            times["lm.checkpoint"].append(timed(lambda: reader.restore_newest(like)))
+            times["orbax"].append(timed(lambda: dict(plain.restore(last, args=ocp.args.Composite(**wanted)).items())))
+        for name, row in rows.items():
+            row["restore_seconds"] = round(statistics.median(times[name]), 4)
+            print(json.dumps({"bench": "checkpoint", "by": name, "megabytes": arguments.megabytes} | row))
+    finally:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()
