@@ -10,7 +10,15 @@ from configs import fineweb_recipe as recipe
 from configs.demo_pages import PACKAGES
 from configs.experiment import Experiment
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config import (
+    EvaluateConfig,
+    MeshConfig,
+    OptimizerConfig,
+    SampleConfig,
+    SpikeConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from lm.model.config import ModelConfig
 
 VOCABULARY = 8192
@@ -79,6 +87,7 @@ def get_config() -> Experiment:
             sample_tokens=96,
             checkpoint_every=200,
             checkpoints_kept=2,
+            spikes=SpikeConfig(window=128),
             log_every=10,
             mesh=MeshConfig(),
             loss_parts=4,

@@ -16,7 +16,15 @@ from configs import fineweb_recipe as recipe
 from configs.experiment import Experiment
 from configs.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.config import (
+    EvaluateConfig,
+    MeshConfig,
+    OptimizerConfig,
+    SampleConfig,
+    SpikeConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from lm.model.config import ModelConfig
 
 
@@ -73,6 +81,7 @@ def get_config() -> Experiment:
             sample_tokens=64,
             checkpoint_every=1000,
             checkpoints_kept=2,
+            spikes=SpikeConfig(window=128),
             log_every=10,
             mesh=MeshConfig(),
             loss_parts=8,

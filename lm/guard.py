@@ -45,7 +45,9 @@ def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
 def judge(
     guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
 ) -> tuple[Bool[Array, ""], Guard]:
-    """(whether the step is taken, the guard after it)."""
+    """(whether the step is taken, the guard after it). Raises ValueError on a guard of another window."""
+    if guard.recent_2W.shape[1] != max(config.window, 1):
+        raise ValueError(f"the guard has a window of {guard.recent_2W.shape[1]}, the config one of {config.window}")
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)
     taken = jnp.all(jnp.isfinite(seen_2) & (seen_2 <= bounds(guard, config)))
     place = guard.accepted % guard.recent_2W.shape[1]

@@ -11,6 +11,7 @@ from configs.demo import get_config
 from configs.experiment import Experiment
 from data_prep.documents import DOCUMENT_SCHEMA, Document, WebPage
 from data_prep.shards import write_shards
+from lm.config import SpikeConfig
 from lm.tokenizer import save, train_tokenizer
 
 NAMES = [
@@ -73,7 +74,7 @@ def tiny_experiment() -> Experiment:
         ),
         train=dataclasses.replace(
             demo.train, steps=12, batch_size=8, optimizer=optimizer, validate_every=6, validation_batches=2,
-            sample_every=6, sample_tokens=24, checkpoint_every=4, log_every=2, checkpoints_kept=5,
+            sample_every=6, sample_tokens=24, checkpoint_every=4, log_every=2, checkpoints_kept=5, spikes=SpikeConfig(),
         ),
         evaluate=dataclasses.replace(demo.evaluate, stride=16),
         sample=dataclasses.replace(demo.sample, prompts=("The miller", ""), temperatures=(0.0, 0.8), tokens=24),

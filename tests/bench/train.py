@@ -58,7 +58,7 @@ def main() -> None:
         experiment.train.steps,
     )
     mesh = make_mesh(experiment.train.mesh, model, batch)
-    state = initial_state(model, optimizer, 0, mesh)
+    state = initial_state(model, optimizer, 0, mesh, experiment.train.spikes)
     step = compile_step(optimizer, state, mesh, dataclasses.replace(experiment.train, loss_parts=arguments.loss_parts))
     generator = np.random.default_rng(0)
     data = generator.integers(0, arguments.vocab, 1 << 20, np.int32)

@@ -132,7 +132,7 @@ def meshes():
 def first_state(config, train):
     """On one device; steps are given copies."""
     mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
-    return initial_state(config, make_optimizer(train.optimizer, 100), 0, mesh)
+    return initial_state(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)
 
 
 def on_mesh(config, train, sizes, steps=1):
