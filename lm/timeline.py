@@ -118,8 +118,7 @@ class Timeline:
     def shares(self) -> dict[str, float]:
         """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
         self.turn(self.kind)
-        sums = totals(self.attempts)
-        return {"goodput": sums["steps"] / max(sum(sums.values()), 1e-9)}
+        return {"goodput": share_of_steps(totals(self.attempts))}
 
     def table(self) -> str:
         """What the run's time went into, over all attempts so far, a line a kind."""
@@ -132,7 +131,7 @@ class Timeline:
             if sums[kind] >= 0.001
         ]
         times = "1 attempt" if len(self.attempts) == 1 else f"{len(self.attempts)} attempts"
-        return "\n".join([f"goodput: {sums['steps'] / whole:.1%} of {whole:,.1f} s, in {times}", *rows])
+        return "\n".join([f"goodput: {share_of_steps(sums):.1%} of {whole:,.1f} s, in {times}", *rows])
 
 
 def totals(attempts: list[Attempt]) -> dict[str, float]:
@@ -151,6 +150,11 @@ def totals(attempts: list[Attempt]) -> dict[str, float]:
             sums["steps"] -= lost
             sums["repeated"] += lost
     return sums
+
+
+def share_of_steps(sums: dict[str, float]) -> float:
+    """Of all the time, that of steps that counted."""
+    return sums["steps"] / max(sum(sums.values()), 1e-9)
 
 
 def read_attempts(run: Path) -> list[Attempt]:

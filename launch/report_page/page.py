@@ -12,6 +12,7 @@ from launch.report_page.run_folder import RunFolder
 from launch.report_page.templates import fill
 from launch.stage import flatten
 from lm.report import Sample, Token, cut_into_tokens
+from lm.timeline import KINDS, share_of_steps, totals
 from lm.tokenizer.look import known
 
 HERE = Path(__file__).parent
@@ -87,6 +88,13 @@ def compression_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
     )
 
 
+def goodput_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
+    """What training's time went into, over all attempts."""
+    sums = totals(list(run.attempts))
+    bars = [Bar(KINDS[kind], s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
+    return charts.bars(bars) if bars else ()
+
+
 def paragraph(run: RunFolder) -> tuple[Token, ...]:
     """The beginning of the kept example with the longest excerpt, as the tokenizer cuts it."""
     excerpts = [plain(example.excerpt) for example in run.funnel.kept]
@@ -133,6 +141,8 @@ def render(run: RunFolder) -> str:
         seconds_chart=charts.bars(
             [Bar(STAGE_TITLES.get(name, name), value, seconds(value)) for name, value in run.seconds.items()]
         ),
+        goodput_chart=goodput_chart(run),
+        goodput=share_of_steps(totals(list(run.attempts))),
         training=training_charts(run),
         longer_tokens=sum(tokens for n, tokens in run.vocabulary.lengths if n > LONGEST_SHOWN),
         longest_shown=LONGEST_SHOWN,

@@ -22,6 +22,7 @@ from lm.report import (
     read_splits,
     read_vocabulary,
 )
+from lm.timeline import Attempt, read_attempts, share_of_steps, totals
 from lm.tokenizer import Tokenizer, load
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
@@ -58,6 +59,8 @@ class RunFolder:
     """config.json."""
     seconds: dict[str, float]
     """{stage: seconds it took}, in the order of the path."""
+    attempts: tuple[Attempt, ...]
+    """Processes that trained, with what their time went into; none where goodput.json is not there."""
     versions: dict[str, str]
 
 
@@ -78,6 +81,7 @@ def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
         compression=read_compression(workdir / "evaluation.json"),
         config=read_json(workdir / "config.json", "launch.pretrain"),
         seconds=read_seconds(workdir / "stages"),
+        attempts=tuple(read_attempts(workdir)),
         versions=versions(),
     )
 
@@ -129,5 +133,7 @@ def summarize(run: RunFolder) -> dict[str, Any]:
         "xz_bits_per_byte": bits["xz -9e"],
         "zstd_bits_per_byte": bits["zstd -19"],
         "seconds": run.seconds,
+        "train_attempts": len(run.attempts) or None,
+        "train_goodput": share_of_steps(totals(list(run.attempts))) if run.attempts else None,
         "versions": run.versions,
     }

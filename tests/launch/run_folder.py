@@ -14,6 +14,7 @@ from data_prep.report import FUNNEL, write_funnel
 from data_prep.verdict import thresholds_of, values_of
 from lm.config import TokenizerConfig
 from lm.records import Manifest, Split
+from lm.timeline import Attempt
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
 
@@ -114,5 +115,10 @@ def write_run(
         "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8, "parameters": 3_456_789,
     }  # fmt: skip
     write_json(workdir / "evaluation.json", figures | (evaluation or {}))
+    attempts = [
+        Attempt(0.0, first_step=0, step=30, seen=40.0, seconds={"starting": 10.0, "steps": 30.0}),
+        Attempt(45.0, first_step=20, step=50, seen=65.0, seconds={"restoring": 5.0, "steps": 15.0}),
+    ]
+    write_json(workdir / "goodput.json", [dataclasses.asdict(one) for one in attempts])
     for stage, seconds in (("shards", 2.0), ("train", 65.0), ("pages", 1.5)):
         write_json(workdir / f"stages/{stage}.json", {"key": "0", "settings": {}, "seconds": seconds, "files": {}})

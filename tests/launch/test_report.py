@@ -88,6 +88,7 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
         "parameters": 3_456_789, "train_tokens_per_second": 130.0, "validation_loss": 3.1,
         "validation_bits_per_byte": 1.9, "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8,
         "seconds": {"pages": 1.5, "shards": 2.0, "train": 65.0},
+        "train_attempts": 2, "train_goodput": (30 * 2 / 3 + 15) / 65,
     }  # fmt: skip
     assert {key: summary[key] for key in expected} == expected
     assert list(summary["seconds"]) == ["pages", "shards", "train"]  # in the order of the path
@@ -122,7 +123,7 @@ def test_the_story_is_told_in_order_with_its_figures(full_page):
     text = " ".join(page.text_content().split())
     for told in ("17", "12 documents", "3.46 M", "1.90", "gzip needs 2.90", PACKAGE["licence"], PACKAGE["credit"],
                  "no_text", "gopher_short_document", "Too short.", "host-1.example", "mill at 25", "end of 0.8",
-                 "13.8 MB", "float32", "1 min 5 s"):  # fmt: skip
+                 "13.8 MB", "float32", "1 min 5 s", "Training took 2 attempts; 53.8 % of the time"):  # fmt: skip
         assert told in text, told
     fingerprint = page.xpath("//code[@class='long']")[0].text
     assert re.fullmatch("[0-9a-f]{64}", fingerprint)
@@ -131,7 +132,8 @@ def test_the_story_is_told_in_order_with_its_figures(full_page):
 def test_every_chart_has_a_text_and_no_colour_of_its_own(full_page):
     _, page = full_page
     drawings = page.xpath("//svg[contains(@class, 'marks')]")
-    assert len(drawings) == 2 * 9  # funnel, lengths, token lengths, compression, seconds, loss and three companions
+    # funnel, lengths, token lengths, compression, seconds, training's time, loss and three companions
+    assert len(drawings) == 2 * 10
     for svg in drawings:
         assert svg.xpath("ancestor::*[@role='img'][string-length(@aria-label) > 20]")
         colours = {c for c in svg.xpath(".//@fill | .//@stroke") if c not in ("none", "transparent")}
