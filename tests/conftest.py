@@ -1,5 +1,6 @@
 """Strict JAX for every test: eight CPU devices, no silent rank promotion, warnings as errors (pyproject.toml)."""
 
+import contextlib
 import os
 from collections.abc import Generator
 
@@ -13,6 +14,19 @@ os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 @pytest.fixture
 def compiled_fast() -> Generator[None]:
     """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
+    with in_haste():
+        yield
+
+
+@pytest.fixture(scope="module")
+def module_compiled_fast() -> Generator[None]:
+    """`compiled_fast` for a whole module, what its fixtures compile included: the same bits need the same program."""
+    with in_haste():
+        yield
+
+
+@contextlib.contextmanager
+def in_haste() -> Generator[None]:
     import jax  # behind the settings above
 
     before = jax.config.read("jax_disable_most_optimizations")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Compile in haste what trains for seconds."""
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 
@@ -15,7 +17,7 @@ def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretra
     command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, "--pages.warc", f"{warc}/*.warc.gz", *options], cwd=REPOSITORY, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"XLA_FLAGS": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | QUICK | {"XLA_FLAGS": ""},
     )  # fmt: skip
 
 

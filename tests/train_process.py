@@ -14,8 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[1]
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+from tests.run_files import QUICK, REPOSITORY
 
 
 def start(

@@ -308,7 +308,7 @@ def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
 
 
-OTHERS = {"stage", "command", "inspect_tokenizer"}  # that read no experiment
+OTHERS = {"stage", "command", "processes", "supervision", "supervise", "inspect_tokenizer"}  # that read no experiment
 SCRIPTS = sorted({path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py")} - OTHERS)
 
 

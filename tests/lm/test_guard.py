@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import jax
@@ -84,10 +86,10 @@ def test_without_a_window_no_finite_step_is_left_out():
     assert np.isinf(bounds(make_guard(SpikeConfig()), SpikeConfig())).all()
 
 
-@pytest.fixture
-def poisoned(tmp_path, monkeypatch) -> tuple[Path, BatchSource]:
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory, module_compiled_fast) -> Generator[tuple[Path, BatchSource]]:
     """A run folder with shards, and its batches; the gradients of the steps of POISON are what POISON says."""
-    run = tmp_path / "run"
+    run = tmp_path_factory.mktemp("poisoned") / "run"
     write_tokens(run, EXPERIMENT)
     source = BatchSource(run / "tokens", "train", MODEL.context_length, CONFIG.batch_size, CONFIG.seed, 1)
     marks = np.stack([source.batch(step - 1).inputs_BT for step in POISON])  # by their tokens the step knows them
@@ -100,8 +102,19 @@ def poisoned(tmp_path, monkeypatch) -> tuple[Path, BatchSource]:
         factor = jnp.where(jnp.any(hit), jnp.sum(jnp.where(hit, factors, 0)), 1.0)
         return loss, jax.tree.map(lambda x: x * factor, gradients)
 
-    monkeypatch.setattr(train_step, "loss_and_gradients", spoiled)
-    return run, source
+    train_step.loss_and_gradients = spoiled  # ty: ignore[invalid-assignment]
+    yield run, source
+    train_step.loss_and_gradients = real
+
+
+@pytest.fixture(scope="module")
+def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
+    """(a run on them, what it printed)"""
+    run, out = tmp_path_factory.mktemp("trained") / "run", io.StringIO()
+    shutil.copytree(poisoned[0], run)
+    with contextlib.redirect_stdout(out):
+        train(MODEL, CONFIG, run)
+    return run, out.getvalue()
 
 
 def bits(run: Path) -> dict[str, bytes]:
@@ -113,10 +126,8 @@ def bits(run: Path) -> dict[str, bytes]:
     return {name: np.asarray(value).tobytes() for name, value in found.items()}
 
 
-def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, capsys):
-    run, source = poisoned
-    train(MODEL, CONFIG, run)
-
+def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, trained):
+    (_, source), (run, out) = poisoned, trained
     mesh = make_mesh(CONFIG.mesh, MODEL, CONFIG.batch_size)
     optimizer = make_optimizer(CONFIG.optimizer, STEPS)
     abstract = abstract_state(MODEL, optimizer, mesh, CONFIG.spikes)
@@ -133,7 +144,6 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, ca
     assert [line["step"] for line in lines] == list(POISON)
     assert [line["in_row"] for line in lines] == [1, 1, 2, 3, 1, 1, 1]
     ids = pq.read_table(run / "tokens/documents.parquet")["id"].to_pylist()
-    out = capsys.readouterr().out
     for line in lines:
         origins = source.documents(line["step"] - 1)
         named = [[ids[row] for row in sorted(origin.documents)] for origin in origins]
@@ -145,20 +155,21 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, ca
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
-def test_a_run_with_bad_steps_resumes_in_the_same_bits_and_tells_each_once(poisoned):
-    run, _ = poisoned
-    train(MODEL, CONFIG, run)
+def test_a_run_with_bad_steps_resumes_in_the_same_bits_and_tells_each_once(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
     told, expected = (run / "bad_steps.jsonl").read_text(), bits(run)
     for step in (21, 26, 30):  # 20 and 25 were left out, so that the steps behind them were saved
         shutil.rmtree(run / f"checkpoints/{step}")
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "15"}
     train(MODEL, CONFIG, run)
-    assert (run / "bad_steps.jsonl").read_text() == told
+    assert (run / "bad_steps.jsonl").read_text().replace(str(run), str(trained[0])) == told
     assert bits(run) == expected
 
 
-def test_too_many_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(poisoned):
-    run, _ = poisoned
+def test_too_many_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(poisoned, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(poisoned[0], run)
     config = dataclasses.replace(CONFIG, spikes=dataclasses.replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)
     with pytest.raises(InputError, match=r"at step 13 .*the 3 steps up to it were all left out"):
         train(MODEL, config, run)

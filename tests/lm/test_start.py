@@ -27,7 +27,7 @@ CONFIG = dataclasses.replace(EXPERIMENT.train, validate_every=12, sample_every=1
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory) -> Path:
+def tokens(tmp_path_factory, module_compiled_fast) -> Path:
     run = tmp_path_factory.mktemp("tokens") / "run"
     write_tokens(run, EXPERIMENT)
     return run

@@ -1,7 +1,6 @@
 """Asked to end, training saves and ends in good order, and what goes on from there ends in the same bits."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -50,26 +49,47 @@ def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
     raise AssertionError(process.communicate()[0])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_asked_to_end_it_saves_at_that_step_and_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path, number, code):
+def wait_for_checkpoint(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while not (run / f"checkpoints/{step}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path):
+    """SIGKILL, then Ctrl-C, then SIGTERM, each in a process of its own."""
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     process = train_process.start(run, FIELDS)
-    seen = wait_for_step(run, process, 75)
-    process.send_signal(number)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10
-    assert process.returncode == code, output
-    saved = max(steps_there(run))
-    assert seen <= saved <= seen + 15, "the step under way at the signal, and none after it"
-    assert f"asked to end ({signal.Signals(number).name}); saved at step {saved}" in output
-    assert verify(run / f"checkpoints/{saved}")["told"] is False
+    killed_at = wait_for_step(run, process, 70)
+    wait_for_checkpoint(run, 60)
+    process.kill()
+    process.communicate()
+    behind = 60
+    for number, code, target in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
+        process = train_process.start(run, FIELDS)
+        seen = wait_for_step(run, process, target)
+        process.send_signal(number)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+        assert process.returncode == code, output
+        assert f"going on from the checkpoint at step {behind}\n" in output
+        behind = max(steps_there(run))
+        assert seen <= behind <= seen + 15, "the step under way at the signal, and none after it"
+        assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
+        assert verify(run / f"checkpoints/{behind}")["told"] is False
     output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
     assert process.returncode == 0, output
-    assert f"going on from the checkpoint at step {saved}\n" in output
+    assert f"going on from the checkpoint at step {behind}\n" in output
     assert bits(run, 200) == bits(undisturbed, 200)
     assert told(run) == told(undisturbed)
+
+    attempts = json.loads((run / "goodput.json").read_text())
+    assert killed_at <= attempts[0]["step"] <= killed_at + 60
+    assert [one["first_step"] for one in attempts[:2]] == [0, 60]
+    assert [one["step"] for one in attempts[2:]] == [behind, 200]
+    for line in ("in 4 attempts", "steps lost, and made again", "nothing ran between two attempts"):
+        assert line in output
 
 
 def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(tokens, undisturbed, tmp_path):
@@ -136,21 +156,3 @@ def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
     assert process.returncode == 130, output
     assert time.monotonic() - began < 5
     assert "not waiting for the save" in output
-
-
-def test_a_process_that_is_killed_is_known_to_the_step(tokens, undisturbed, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(tokens, run)
-    process = train_process.start(run, FIELDS)
-    seen = wait_for_step(run, process, 70)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
-    assert process.returncode == 0, output
-    first, second = json.loads((run / "goodput.json").read_text())
-    assert seen <= first["step"] <= seen + 20
-    assert (second["first_step"], second["step"]) == (60, 200)
-    assert "in 2 attempts" in output
-    assert "steps lost, and made again" in output
-    assert "nothing ran between two attempts" in output
-    assert bits(run) == bits(undisturbed)

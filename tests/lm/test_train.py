@@ -29,7 +29,7 @@ EXPERIMENT = tiny_experiment()
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory) -> Path:
+def tokens(tmp_path_factory, module_compiled_fast) -> Path:
     """A run folder that holds tokenizer/ and tokens/."""
     run = tmp_path_factory.mktemp("tokens")
     write_tokens(run, EXPERIMENT)
@@ -105,7 +105,6 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
     ],
     ids=["muon, dropout", "adafactor, scan", "lion, micro-batches"],
 )
-@pytest.mark.usefixtures("compiled_fast")
 def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
     model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
     optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)
