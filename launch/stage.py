@@ -216,7 +216,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
         begun.unlink(missing_ok=True)  # first, so that a kill on the way leaves nothing that looks whole
         remove([partial])
         if stage.in_place:  # of a run whose stamp was deleted in order to make it again
-            remove([workdir / name for name in (*stage.outputs, *stage.by_products)])
+            set_aside([workdir / name for name in stage.outputs])
+            remove([workdir / name for name in stage.by_products])
         write_atomically(begun, json.dumps({**described, "environment": environment()}))
     stamp_path(stage, workdir).unlink(missing_ok=True)
     write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
@@ -236,6 +237,16 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
     )
     shutil.rmtree(partial)
     return True
+
+
+def set_aside(paths: list[Path]) -> None:
+    """Moves what is there to NAME.replaced: days of training are not deleted because a file of ours was lost."""
+    for path in paths:
+        if path.exists():
+            aside = path.with_name(path.name + ".replaced")
+            remove([aside])
+            path.replace(aside)
+            print(f"{path} is of a run whose stamp is gone; it was moved to {aside}, and is made anew.", flush=True)
 
 
 def remove(paths: list[Path]) -> None:

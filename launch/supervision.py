@@ -40,7 +40,7 @@ class Supervisor:
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.time(), 0, 0, None
         try:
-            while True:
+            while self.asked is None:
                 code, step, stopped, how = self.attempt()
                 took = f"{self.starts} starts, {crashes} crashes so far, {duration(time.time() - began)}"
                 if self.asked is not None:
@@ -55,14 +55,13 @@ class Supervisor:
                 crashes += 1
                 repeated = repeated + 1 if crashes > 1 and step == last_step else 1
                 last_step = step
-                place = "before the first step" if step is None else f"behind step {step:,}"
+                place = "outside of training" if step is None else f"behind step {step:,}"
                 if repeated >= self.same_step:
                     return self.say("gave up", f"{how} {place}, {repeated} times in a row; {took}", code, step)
                 wait = 0.0 if repeated == 1 else min(self.first_wait * 2 ** (repeated - 2), self.longest_wait)
                 self.say("crash", f"{how} {place}; starting again{f' in {wait:.0f} s' if wait else ''}", code, step)
                 self.sleep(wait)
-                if self.asked is not None:
-                    return self.say("asked to end", took, code, step)
+            return self.say("asked to end", f"{self.starts} starts", 0, None)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -73,7 +72,8 @@ class Supervisor:
         Killed by a signal, the exit code is 128 and the signal's number, as in a shell.
         """
         self.starts += 1
-        self.process = subprocess.Popen(self.command)
+        began = time.time()
+        self.process, passed_on = subprocess.Popen(self.command), False
         self.record("start", 0, None, f"process {self.process.pid}")
         hung = False
         while True:
@@ -81,22 +81,28 @@ class Supervisor:
                 code = self.process.wait(1.0)
                 break
             except subprocess.TimeoutExpired:
-                heart = self.beat()
-                if self.hang_seconds and heart and time.time() - heart["time"] > self.hang_seconds and not hung:
+                if self.asked == signal.SIGTERM and not passed_on:  # had it come while the process was started
+                    passed_on = True
+                    self.process.send_signal(signal.SIGTERM)
+                heart = self.beat(began)
+                waited = time.time() - heart["time"] if heart and heart["state"] == "training" else 0.0
+                if self.hang_seconds and waited > self.hang_seconds and not hung:
                     hung = True
                     self.process.kill()
-        heart = self.beat()
+        heart = self.beat(began)
         step, state = (int(heart["step"]), heart["state"]) if heart else (None, "")
         how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         if hung:
             how = f"killed, without a sign of life for {self.hang_seconds:.0f} s,"
         return (code if code >= 0 else 128 - code), step, state == "stopped", how
 
-    def beat(self) -> dict | None:
-        """The present process's last sign of life, while and since it trains."""
+    def beat(self, began: float) -> dict | None:
+        """The last sign of life of the present process, which began then, while and since it trains."""
         heart = read_heartbeat(self.heart)
         assert self.process is not None
-        return heart if heart is not None and heart["process"] == self.process.pid else None
+        # A container may give the same number to process after process.
+        its = heart is not None and heart["process"] == self.process.pid and heart["time"] >= began - 1.0
+        return heart if its else None
 
     def end(self, number: int, frame: FrameType | None) -> None:
         """Asked to end: so is the command, which then saves. (Ctrl-C reaches it by itself.)"""

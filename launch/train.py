@@ -9,6 +9,7 @@ from launch.command import run_stage_command
 from launch.processes import join
 from launch.stage import Stage
 from lm.checkpoint_files import digest
+from lm.errors import InputError
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
 
@@ -27,10 +28,14 @@ def facts(experiment: Experiment) -> dict[str, object]:
     found: dict[str, object] = {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
     if experiment.train.start.checkpoint:
         path = experiment.train.start.folder() / MANIFEST
+        if not path.is_file():
+            raise InputError(f"train.start.checkpoint: {path} is missing. Take another checkpoint, or bring it back.")
         found[f"SHA-256 of {path}"] = digest(path)[1]
     return found
 
 
+LOGS = """metrics.jsonl tensorboard samples wandb profile goodput.json heartbeat.json bad_steps.jsonl hangs
+checkpoints.damaged"""
 STAGE = Stage(
     name="train",
     script="launch.train",
@@ -41,18 +46,7 @@ STAGE = Stage(
     outputs=("checkpoints",),
     in_place=True,
     together=True,
-    by_products=(
-        "metrics.jsonl",
-        "tensorboard",
-        "samples",
-        "wandb",
-        "profile",
-        "goodput.json",
-        "heartbeat.json",
-        "bad_steps.jsonl",
-        "hangs",
-        "checkpoints.damaged",
-    ),
+    by_products=tuple(LOGS.split()),
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the SHA-256 of every file, and what the run is; it is written last, before the f
 import contextlib
 import errno
 import functools
-import json
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from lm.agreement import agreed, all_agree
 from lm.checkpoint_files import DamageError, Kept, read_manifest, verify, write_manifest
 from lm.errors import InputError
 from lm.model.config import ModelConfig
@@ -108,14 +108,15 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
-    def save(self, step: int, state: TrainState, about: Mapping[str, Any]) -> bool:
-        """Begins to save; False when it was left out, because the save before it is not on disk yet.
+    def save(self, step: int, state: TrainState, about: Mapping[str, Any], certain: bool = False) -> bool:
+        """Begins to save; False when it was left out, because the save before it is not on disk yet. A save that is to
+        be `certain` waits for that as long as it takes.
 
         `about`, of JSON's types, is told back by `restore_newest`. A save that fails is told on stdout and leaves older
         checkpoints whole; unless a later one succeeds, `close` raises it.
         """
         # Several processes must not differ in whether they save.
-        if not self.settled(None if jax.process_count() > 1 else self.patience):
+        if not self.settled(None if certain or jax.process_count() > 1 else self.patience):
             print(
                 f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before it is "
                 "still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
@@ -158,20 +159,27 @@ class Checkpoints:
     def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> None:
         """Lets Orbax begin to write."""
         folder = self.partial / str(step)
-        if self.primary:
-            shutil.rmtree(self.partial, ignore_errors=True)  # what a kill left
-            self.partial.mkdir(parents=True)
-            self.check_space(items)
+        error = self.make_room(items) if self.primary else None
+        if jax.process_count() > 1 and not all_agree(error is None):  # none may wait for the others in Orbax
+            error = error or OSError(errno.ENOSPC, "process 0 has no room for it")
+        if error is not None:
+            raise error
         arguments = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
         self.orbax.save(folder, args=ocp.args.Composite(**arguments))
 
-    def check_space(self, items: Mapping[str, dict[str, Any]]) -> None:
-        """Raises OSError where the disk has no room for another checkpoint: Orbax would find that out in its midst."""
+    def make_room(self, items: Mapping[str, dict[str, Any]]) -> OSError | None:
+        """Clears away what a kill left. What there is to say of a disk without room for another checkpoint: Orbax would
+        find that out in its midst."""
+        try:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+        except OSError as error:
+            return error
         needed = MARGIN + sum(array.nbytes for item in items.values() for array in item.values())
         free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            text = f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)"
-            raise OSError(errno.ENOSPC, text)
+        if free >= needed:
+            return None
+        return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
 
     def finish(self, step: int, begun: Future[None], about: Mapping[str, Any]) -> None:
         """Waits until Orbax has written; then the manifest, the name, and the end of those that are not kept."""
@@ -185,13 +193,16 @@ class Checkpoints:
                     shutil.rmtree(whole, ignore_errors=True)
                     folder.rename(whole)
                     sync_folder(self.folder)
-                    self.retire()
         except InputError as error:
             shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
             self.failure = error
             print(f"checkpoint: step {step:,} is not saved, and training goes on. {error}", flush=True)
         else:
             self.failure = None
+            if self.primary:
+                self.retire()
+        if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
+            ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
 
     def retire(self) -> None:
         """Takes away the checkpoints that are not kept."""
@@ -202,8 +213,11 @@ class Checkpoints:
                 losses[step] = read_manifest(self.folder / str(step))["about"].get("validation_loss")
         for step in losses.keys() - self.kept.of(losses):
             old = self.partial / f"{step}.retired"
-            (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name
-            shutil.rmtree(old, ignore_errors=True)
+            try:
+                (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name
+                shutil.rmtree(old)
+            except OSError as error:
+                print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """(the state of the newest checkpoint that is what was written, laid out on the devices as `like` is; what was
@@ -226,29 +240,46 @@ class Checkpoints:
     def newest_whole(self) -> tuple[int | None, dict[str, Any]]:
         """(the step of the newest checkpoint that is what was written, what was said about it), or (None, {})."""
         found: tuple[int | None, dict[str, Any]] = None, {}
+        error = None
         if self.primary:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            damaged = []
-            for step in reversed(self.steps()):
-                folder = self.folder / str(step)
-                try:
-                    found = step, verify(folder)
-                    break
-                except DamageError as damage:
-                    damaged.append(folder)
-                    print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
-            if damaged and found[0] is None:
-                raise InputError(
-                    f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
-                    "Bring one back from a copy; or, to train again from step 0, delete that folder."
-                )
-            for folder in damaged:  # now that there is another to go on from
-                aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
-                aside.parent.mkdir(exist_ok=True)
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
-        return found if jax.process_count() == 1 else agreed(found)
+            try:
+                found = self.search()
+            except InputError as raised:
+                error = raised
+        if jax.process_count() > 1:
+            if not all_agree(error is None):
+                error = error or InputError("Process 0 found no checkpoint that is whole; see what it says.")
+            else:
+                found = agreed(found)
+        if error is not None:
+            raise error
+        return found
+
+    def search(self) -> tuple[int | None, dict[str, Any]]:
+        """`newest_whole`, by the one process that looks."""
+        found: tuple[int | None, dict[str, Any]] = None, {}
+        shutil.rmtree(self.partial, ignore_errors=True)
+        damaged = []
+        for step in reversed(self.steps()):
+            folder = self.folder / str(step)
+            try:
+                found = step, verify(folder)
+                break
+            except DamageError as damage:
+                damaged.append(folder)
+                print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
+        if damaged and found[0] is None:
+            raise InputError(
+                f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
+                "Bring one back from a copy; or, to train again from step 0, delete that folder."
+            )
+        for folder in damaged:  # now that there is another to go on from
+            aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
+        return found
 
     def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
         """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
@@ -291,17 +322,6 @@ def not_by_orbax(record: logging.LogRecord) -> bool:
     return f"{os.sep}orbax{os.sep}" not in "".join(frames) and ".orbax-checkpoint-tmp" not in str(error)
 
 
-def agreed(found: tuple[int | None, dict[str, Any]]) -> tuple[int | None, dict[str, Any]]:
-    """What process 0 found, in all processes."""
-    from jax.experimental import multihost_utils
-
-    data = np.zeros(2**16, np.uint8)
-    text = json.dumps(found).encode()
-    data[: len(text)] = np.frombuffer(text, np.uint8)
-    step, about = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(data))).rstrip(b"\0"))
-    return step, about
-
-
 def check_arrays(
     folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
@@ -321,6 +341,7 @@ def check_arrays(
         )
 
 
+HOUR_MS = 3_600_000
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
@@ -334,7 +355,7 @@ def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
     except Exception as error:
         cause = " ".join(str(error).split())
         # TensorStore says so too, at the end of a thousand characters.
-        full = re.search(rf"{os.strerror(errno.ENOSPC)}( \\(.*?free\\))?", cause)
+        full = re.search(rf"{os.strerror(errno.ENOSPC)}( \([^)]*free\))?", cause)
         reason = full[0] if full else f"{type(error).__name__}: {cause[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 

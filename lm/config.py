@@ -179,7 +179,8 @@ class StartConfig(Config):
     """Training that starts from a checkpoint of another run, and not from random parameters."""
 
     checkpoint: str = ""
-    """Folder of the checkpoint, such as runs/a/checkpoints/800; empty for random parameters."""
+    """Folder of the checkpoint, such as runs/a/checkpoints/800; empty for random parameters. It must stay there until
+    this run is done: take one that its own run keeps, or a copy."""
     take: Literal["parameters", "everything"] = "parameters"
     """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
     Floating types become those of this config."""
@@ -189,7 +190,8 @@ class StartConfig(Config):
         folder = Path(self.checkpoint).absolute()
         if not (folder.is_dir() and folder.name.isdecimal()):
             inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-            steps = sorted((path.name for path in inside.glob("[0-9]*")), key=int)
+            names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
+            steps = sorted((name for name in names if name.isdecimal()), key=int)
             there = f" In {inside} there are {', '.join(steps)}." if steps else ""
             raise UsageError(
                 f"train.start.checkpoint = {self.checkpoint!r} is not the folder of a checkpoint, such as "

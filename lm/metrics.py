@@ -25,15 +25,19 @@ class MetricsLog:
         wandb_project: str = "",
         settings: dict[str, Any] | None = None,
         primary: bool = True,
+        untold: bool = False,
     ):
-        """Of several processes, the `primary` one alone writes."""
+        """Of several processes, the `primary` one alone writes. `untold`: the validation of `first_step` is yet to be
+        told, whatever stands there of it."""
         self.sinks: list[Sink] = []
         self.failed: set[Sink] = set()
         if not primary:
             return
         # The one that can be refused comes first; nothing is open yet then.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
-        files = JsonLines(folder / "metrics.jsonl", first_step), TensorBoard(folder / "tensorboard", first_step)
+        again = lambda row: untold and row["step"] == first_step and "validation_loss" in row
+        lines = JsonLines(folder / "metrics.jsonl", first_step, again)
+        files = lines, TensorBoard(folder / "tensorboard", first_step)
         self.sinks += [*files, *asked]
 
     def write(self, step: int, values: Row) -> None:

@@ -6,7 +6,7 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -29,7 +29,8 @@ class Sink(Protocol):
 class JsonLines:
     """One JSON object a line. On a restart, lines of later steps are taken out, so that none stands there twice."""
 
-    def __init__(self, path: Path, first_step: int):
+    def __init__(self, path: Path, first_step: int, drop: Callable[[Row], bool] = lambda row: False):
+        """Lines that `drop` is True of are taken out too."""
         kept = []
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -37,7 +38,7 @@ class JsonLines:
                     row = json.loads(line)
                 except json.JSONDecodeError:  # the line that a kill cut short
                     continue
-                if row["step"] <= first_step:
+                if row["step"] <= first_step and not drop(row):
                     kept.append(line + "\n")
         write_atomically(path, "".join(kept))
         self.file = Appended(path)

@@ -20,6 +20,7 @@ def begin(
     like: TrainState,
     fresh: Callable[[], TrainState],
     about: Mapping[str, Any],
+    say: Callable[[str], None] = print,
 ) -> tuple[TrainState, dict[str, Any]]:
     """(the state to train from, laid out as `like`; what was said about it, {} where it is not this run's own).
 
@@ -34,24 +35,36 @@ def begin(
                     f"{checkpoints.folder / str(told['step'])} is of another run: {name} is {told.get(name)!r} there, "
                     f"{about[name]!r} here. Give the run that made it, or another --workdir."
                 )
-        print(f"train: going on from the checkpoint at step {told['step']:,}", flush=True)
+        say(f"train: going on from the checkpoint at step {told['step']:,}")
         return state, told
     if start.checkpoint:
-        state = start_from(checkpoints, start, like, fresh)
-        print(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}", flush=True)
+        state = start_from(checkpoints, start, like, fresh, about["tokenizer"])
+        say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
     return fresh(), {}
 
 
 def start_from(
-    checkpoints: Checkpoints, start: StartConfig, like: TrainState, fresh: Callable[[], TrainState]
+    checkpoints: Checkpoints,
+    start: StartConfig,
+    like: TrainState,
+    fresh: Callable[[], TrainState],
+    tokenizer: str,
 ) -> TrainState:
-    """The state as `start` asks for, floating types changed into those of `like`."""
+    """The state as `start` asks for, floating types changed into those of `like`.
+
+    Raises InputError on a checkpoint that is damaged, or of another tokenizer than the one with this fingerprint.
+    """
     folder = start.folder()
     try:
-        verify(folder)
+        other = verify(folder).get("tokenizer")
     except DamageError as damage:
         raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
+    if other != tokenizer:
+        raise InputError(
+            f"train.start.checkpoint = {folder} was trained with tokenizer {other}, but this run's is {tokenizer}: its "
+            "embeddings mean other tokens. Name the other run's tokenizer/ in tokenizer.load."
+        )
     if start.take == "parameters":
         items = checkpoints.restore_items(folder, {"model": like.model}, cast_types=True)
         return fresh()._replace(model=cast(Transformer, items["model"]))

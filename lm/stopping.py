@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from lm.errors import Stopped
@@ -18,8 +19,9 @@ class Stops:
     midst of a compilation, which Python's own handlers would wait for. A second Ctrl-C does not wait for the save.
     """
 
-    def __init__(self, processes: int = 1):
-        self.processes = processes
+    def __init__(self, processes: int = 1, before_leaving: Callable[[], None] = lambda: None):
+        """`before_leaving` is called where the process ends at once."""
+        self.processes, self.before_leaving = processes, before_leaving
         self.training = False
         self.signal: int | None = None
         self.before: dict[int, object] = {}
@@ -52,6 +54,8 @@ class Stops:
         if number == signal.SIGINT and not self.training:
             raise KeyboardInterrupt
         self.signal = number
+        if number == signal.SIGINT and self.processes > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # for which JAX listens: it tells the others
 
     def listen(self, pipe: int) -> None:
         """In a thread of its own, at once."""
@@ -62,11 +66,12 @@ class Stops:
             if number == signal.SIGTERM and not self.training and self.processes == 1:
                 self.leave(number, "asked to end (SIGTERM) before the first step; nothing is lost")
             if number == signal.SIGINT and interrupts > 1:
-                self.leave(number, "interrupted twice; not waiting for the save, older checkpoints are whole")
+                self.leave(number, "interrupted twice; not waiting for the save; what was saved before is whole")
         os.close(pipe)
 
     def leave(self, number: int, why: str) -> None:
         """Ends the process, whatever it is at."""
+        self.before_leaving()
         print(f"train: {why}", flush=True)
         sys.stderr.flush()
         os._exit(EXIT_CODES[signal.Signals(number)])

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import importlib.metadata
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lm.agreement import all_agree
 from lm.bad_steps import BadSteps
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
@@ -19,7 +21,7 @@ from lm.checkpoint_files import Kept
 from lm.chips import peak_rate
 from lm.compiled_step import compile_ahead
 from lm.config import TrainConfig
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.flops import count_parameters
 from lm.generate import check_prompt
 from lm.metrics import LiveLine, Meter, MetricsLog, live_text, memory
@@ -56,7 +58,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
     say = functools.partial(print, flush=True) if primary else lambda text: None
     with contextlib.ExitStack() as stack:
         timeline = stack.enter_context(contextlib.closing(Timeline(run, began, jax.process_index())))
-        stops = stack.enter_context(Stops(jax.process_count()))
+        leave = lambda: timeline.beat(timeline.now.step, "stopped")
+        stops = stack.enter_context(Stops(jax.process_count(), leave))
 
         # Data
         tokenizer = load(run / "tokenizer")
@@ -68,13 +71,14 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
         if config.wandb_project:
             import_wandb(config.wandb_project)
-        folders = [(one.folder, "train") for one in source.sources] + [(run / "tokens", "val")]
-        reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))  # while the step is compiled
-        verified = reading.submit(verify_shards, folders if config.verify_shards else [], share_of_work())
-
         # State
         mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
         optimizer = make_optimizer(config.optimizer, config.steps)
+        given_up = threading.Event()
+        folders = [(one.folder, "train") for one in source.sources] + [(run / "tokens", "val")]
+        reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))  # while the step is compiled
+        stack.callback(given_up.set)
+        verified = reading.submit(verify_shards, folders if config.verify_shards else [], share_of_work(), given_up)
         abstract = abstract_state(model_config, optimizer, mesh, config.spikes)
         rate = learning_rate(config.optimizer, config.steps)
         tokens_per_step = config.batch_size * model_config.context_length
@@ -96,7 +100,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         peak, meaning = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
         say(f"train: {cost}\ntrain: the peak rate for MFU is {meaning}")
         with timeline.doing("verifying"):
-            verified.result()
+            all_verified(verified)
 
         # Resume
         about = identity(config, tokenizer, source, mesh)
@@ -104,11 +108,18 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run / "checkpoints", kept)))
         with timeline.doing("restoring"):
             fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
-            state, about_it = begin(checkpoints, config.start, abstract, fresh, about)
-            first = int(state.step)
+            state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say)
+            first, untold = int(state.step), not about_it.get("told", True)
+            if not about_it and first >= config.steps:
+                raise UsageError(
+                    f"train.start.checkpoint = {config.start.checkpoint} is at step {first}, and train.steps is "
+                    f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
+                )
             checkpoints.prepare(state)
         settings = {"model": asdict(model_config), "train": asdict(config)}
-        log = stack.enter_context(contextlib.closing(MetricsLog(run, first, config.wandb_project, settings, primary)))
+        log = stack.enter_context(
+            contextlib.closing(MetricsLog(run, first, config.wandb_project, settings, primary, untold))
+        )
         profiler = stack.enter_context(
             contextlib.closing(Profiler(run / "profile", config.profile_step, config.profile_steps))
         )
@@ -118,18 +129,19 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         line, meter = LiveLine(quiet=not primary), Meter(first, config.steps, tokens_per_step, cost.flops, peak)
         telling = Telling(validation, mesh, log, line, timeline, stops, run)
 
-        def save(step: int, told: dict[str, float] | None) -> None:
-            """Begins a checkpoint of `step`. Of what was not told, whoever goes on from it is told."""
+        def save(step: int, told: dict[str, float] | None, certain: bool) -> bool:
+            """Begins a checkpoint of `step`; what was not told, whoever goes on from it tells."""
+            bad_steps.settle()
             check_parameters(state, step, config)
             with timeline.doing("saving"):
-                checkpoints.save(step, state, about | {"told": told is not None} | (told or {}))
+                return checkpoints.save(step, state, about | {"told": told is not None} | (told or {}), certain)
 
         # Loop
         timeline.begin(first)
         stack.enter_context(contextlib.closing(Watchdog(timeline, run / "hangs", config.hang_seconds)))
         stops.training = True
-        if not about_it.get("told", True):
-            telling.tell(first, state.model)
+        if untold and telling.tell(first, state.model) is None:
+            raise stops.stopped(first)
         rows, told_once, due, saved = own_rows(mesh, *validation.batches[0].inputs_BT.shape), cost.row(), False, first
         batches = source.iterate(first, rows)
         for step in range(first + 1, config.steps + 1):
@@ -141,8 +153,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                     with timeline.doing("data"):
                         batch = meter.next(batches)
                 except InputError:
-                    if step - 1 > saved:  # the steps before the damage are not lost
-                        save(step - 1, {})
+                    # The steps before the damage are not lost. (Several processes would wait for those without it.)
+                    if step - 1 > saved and jax.process_count() == 1:
+                        save(step - 1, {}, certain=True)
                     raise
                 state, metrics = step_function(state, place(batch, mesh, config.batch_size, rows.start))
                 bad_steps.see(step, metrics)
@@ -163,8 +176,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             told = None if asked else telling.tell(step, state.model)
             # Last: whoever goes on from this checkpoint finds all that was to be told of its step. Not behind a step
             # that was left out, lest checkpoints of a run that diverges push out those before it.
-            if told is None or last or (due and not bad_steps.in_row):
-                save(step, told)
+            certain = told is None or last
+            if (certain or (due and not bad_steps.in_row)) and save(step, told, certain):
                 due, saved = False, step
             if told is None:
                 line.end()
@@ -174,6 +187,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         line.end()
         with timeline.doing("saving"):
             checkpoints.close()
+        if stops.alone_asked():  # during the last save; there may be more to do than training
+            timeline.beat(config.steps, "stopped")
+            raise stops.stopped(config.steps)
         timeline.beat(config.steps, "done")
         say(f"train: {timeline.table()}")
 
@@ -181,6 +197,19 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
 def share_of_work() -> tuple[int, int]:
     """(this process, processes)"""
     return jax.process_index(), jax.process_count()
+
+
+def all_verified(verified: Future[int]) -> None:
+    """Waits for the shards to be read through, in all processes. Raises InputError where one of them is not whole."""
+    error = None
+    try:
+        verified.result()
+    except InputError as raised:
+        error = raised
+    if jax.process_count() > 1 and not all_agree(error is None):
+        error = error or InputError("Another process found a shard that is not whole; see what it says.")
+    if error is not None:
+        raise error
 
 
 def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:

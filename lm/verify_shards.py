@@ -3,14 +3,18 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from lm.checkpoint_files import WORKERS, digest
 from lm.errors import InputError
 from lm.records import MANIFEST, read_manifest
 
 
-def verify_shards(splits: Iterable[tuple[Path, str]], share: tuple[int, int] = (0, 1)) -> int:
+def verify_shards(
+    splits: Iterable[tuple[Path, str]], share: tuple[int, int] = (0, 1), given_up: Event | None = None
+) -> int:
     """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`; returns the bytes.
+    Begins no further shard once `given_up` is set.
 
     Raises InputError that names the shards that are not what their manifest says.
     """
@@ -18,7 +22,8 @@ def verify_shards(splits: Iterable[tuple[Path, str]], share: tuple[int, int] = (
     listed = dict(list(named.items())[share[0] :: share[1]])
     owners = {shard.sha256: path for path, shard in named.items()}
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = dict(zip(listed, pool.map(read, listed), strict=True))
+        look = lambda path: (None, "given up") if given_up is not None and given_up.is_set() else read(path)
+        found = dict(zip(listed, pool.map(look, listed), strict=True))
     wrong = []
     for path, shard in listed.items():
         size, sha = found[path]

@@ -41,7 +41,8 @@ class Watchdog:
 
     def dump(self, idle: float) -> None:
         step = self.timeline.now.step
-        path = self.folder / f"step-{step:08d}.txt"
+        process = jax.process_index()
+        path = self.folder / f"step-{step:08d}{f'-process-{process}' if process else ''}.txt"
         usual = statistics.median(self.waits or [0.0])
         print(
             f"train: no sign of life for {idle:.0f} s behind step {step:,}, while {self.timeline.kind} "

@@ -76,7 +76,7 @@ def test_a_crash_that_repeats_at_one_step_ends_it_with_its_code(tmp_path, capfd)
 def test_a_crash_before_the_first_step_counts_as_one_place(tmp_path, capfd):
     (tmp_path / "heartbeat.json").write_text('{"step": 99, "time": 1, "state": "training", "process": 1}')  # another's
     assert supervisor(tmp_path, "sys.exit(1)", same_step=2).run() == 1
-    assert "exit code 1 before the first step, 2 times in a row" in capfd.readouterr().err
+    assert "exit code 1 outside of training, 2 times in a row" in capfd.readouterr().err
 
 
 def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
@@ -105,6 +105,48 @@ def test_a_stop_of_an_earlier_process_is_not_this_ones(tmp_path):
     (tmp_path / "heartbeat.json").write_text('{"step": 4, "time": 1, "state": "stopped", "process": 1}')
     assert supervisor(tmp_path, "").run() == 0
     assert events(tmp_path) == ["done"]
+
+
+def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
+    body = """
+    from lm.stopping import Stops
+    with Stops(1, lambda: timeline.beat(0, "stopped")):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+    """
+    assert supervisor(tmp_path, body).run() == 0
+    assert events(tmp_path) == ["stopped", "done"]
+
+
+def test_stages_behind_training_may_take_their_time(tmp_path):
+    assert supervisor(tmp_path, 'timeline.beat(9, "done"); time.sleep(2.5)', hang_seconds=0.5).run() == 0
+    assert events(tmp_path) == ["done"]
+
+
+def test_a_heartbeat_of_before_is_not_this_processs_whatever_its_number(tmp_path):
+    body = """
+    old = '{"step": 4, "time": 1, "state": "training", "process": %d}' % os.getpid()
+    (run / "heartbeat.json").write_text(old)
+    time.sleep(1.5)
+    """
+    assert supervisor(tmp_path, body, hang_seconds=60.0).run() == 0
+    assert events(tmp_path) == ["done"]
+
+
+def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, monkeypatch):
+    watched = supervisor(tmp_path, "timeline.beat(1); time.sleep(60)")
+    real = subprocess.Popen
+
+    def slow(command):
+        process = real(command)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    assert watched.run() == 128 + signal.SIGTERM
+    assert events(tmp_path) == ["asked to end"]
 
 
 def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):

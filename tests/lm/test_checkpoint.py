@@ -234,6 +234,40 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     assert checkpoints.steps() == [1, 3]
 
 
+def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatch):
+    """The last one: no run may say that it is done without it."""
+    let_go = threading.Event()
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.05)) as checkpoints:
+        checkpoints.save(1, state_of(1), {})
+        threading.Timer(0.5, let_go.set).start()
+        assert checkpoints.save(2, state_of(2), {}, certain=True)
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+    checkpoints = Checkpoints(folder, Kept(newest=2))
+    checkpoints.save(9, state_of(9), {})
+    with pytest.raises(InputError, match=r"No space left on device \(\d{3},\d+ bytes needed, 1 free\)"):
+        checkpoints.close()
+    assert checkpoints.steps() == [3, 6]
+
+
+def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    real = Path.rename
+    refuse = lambda path, target: real(path, target) if path.name == "9" else (_ for _ in ()).throw(OSError("busy"))
+    monkeypatch.setattr(Path, "rename", refuse)
+    with opened(folder, Kept(newest=1)) as checkpoints:
+        checkpoints.save(9, state_of(9), {})
+    assert checkpoints.steps() == [3, 6, 9]
+    assert "step 3 could not be taken away: busy" in (out := capsys.readouterr().out)
+    assert "is not saved" not in out
+
+
 def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
     """The next step writes into the state's memory while the checkpoint is still being written."""
     big = state_of(1)._replace(model={"w": jnp.arange(3_000_000.0)})  # ty: ignore[invalid-argument-type]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoint import Checkpoints, named_leaves
-from lm.checkpoint_files import Kept
+from lm.checkpoint_files import MANIFEST, Kept, verify, write_manifest
 from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
 from lm.optimizer import make_optimizer
@@ -102,8 +102,25 @@ def test_a_run_goes_on_from_its_own_checkpoint_and_not_from_the_start_again(toke
     assert steps_there(run) == [4, 8, 12]
 
 
+def test_a_start_behind_the_end_is_refused(tokens, finished, tmp_path):
+    config = started_from(finished / "checkpoints/12", "everything", steps=10)
+    with pytest.raises(UsageError, match=r"checkpoints/12 is at step 12, and train.steps is 10: nothing is left"):
+        train(MODEL, config, copy(tokens, tmp_path))
+
+
+def test_a_start_of_another_tokenizer_is_refused(tokens, finished, tmp_path):
+    other = tmp_path / "8"
+    shutil.copytree(finished / "checkpoints/8", other)
+    about = verify(other)
+    (other / MANIFEST).unlink()
+    write_manifest(other, about | {"tokenizer": "ab" * 32})
+    with pytest.raises(InputError, match=r"was trained with tokenizer abab.*, but this run's is [0-9a-f]{64}"):
+        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
+
+
 @pytest.mark.parametrize("place", ["", "checkpoints", "nowhere", "checkpoints/7"])
 def test_a_start_that_is_no_checkpoint_is_refused_with_those_that_are(finished, place):
+    (finished / "checkpoints/2026-11-01").mkdir(exist_ok=True)  # somebody's notes
     with pytest.raises(UsageError, match=r"is not the folder of a checkpoint") as error:
         StartConfig(str(finished / place)).folder()
     assert ("there are 4, 8, 12" in str(error.value)) == (place in ("", "checkpoints"))
