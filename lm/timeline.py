@@ -24,7 +24,8 @@ KINDS: dict[str, str] = {
     "validation": "validation losses",
     "samples": "samples",
     "saving": "held by saves",
-    "starting": "starting, and all else",
+    "telling": "metrics, and all else between steps",
+    "starting": "starting",
     "verifying": "verifying shards",
     "compiling": "compiling",
     "restoring": "making or restoring the state",
@@ -85,6 +86,7 @@ class Timeline:
 
     def begin(self, first_step: int) -> None:
         """Training begins, behind `first_step` steps that were restored."""
+        self.turn("telling")
         self.now.first_step = self.now.step = first_step
         self.beat(first_step)
         self.write()
