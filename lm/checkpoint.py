@@ -164,7 +164,9 @@ class Checkpoints:
             error = error or OSError(errno.ENOSPC, "process 0 has no room for it")
         if error is not None:
             raise error
-        arguments = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
+        arguments = {
+            name: ocp.args.PyTreeSave(item, ocdbt_target_data_file_size=FILE_BYTES) for name, item in items.items()
+        }
         self.orbax.save(folder, args=ocp.args.Composite(**arguments))
 
     def make_room(self, items: Mapping[str, dict[str, Any]]) -> OSError | None:
@@ -342,6 +344,8 @@ def check_arrays(
 
 
 HOUR_MS = 3_600_000
+FILE_BYTES = 2**28
+"""Size of the files that arrays are put into: of several, threads hash several at a time."""
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."

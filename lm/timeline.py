@@ -95,7 +95,7 @@ class Timeline:
         """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
         self.beat_at = time.monotonic()
         self.now.step, self.now.seen = step, time.time()
-        line = json.dumps({"step": step, "time": round(self.now.seen, 3), "state": state, "process": os.getpid()})
+        line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
         with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
             if self.file is None:
                 self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -166,9 +166,9 @@ def read_attempts(run: Path) -> list[Attempt]:
     except (OSError, ValueError, TypeError):
         return []
     heart = read_heartbeat(run / "heartbeat.json")
-    if attempts and heart and heart["time"] > attempts[-1].seen and heart["step"] >= attempts[-1].step:
+    if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
         last = attempts[-1]  # killed: what it did after it last wrote was, near enough, steps
-        last.seconds["steps"] = last.seconds.get("steps", 0.0) + heart["time"] - last.seen
+        last.seconds["steps"] = last.seconds.get("steps", 0.0) + max(0.0, heart["time"] - last.seen)
         last.step, last.seen = heart["step"], heart["time"]
     return attempts
 

@@ -71,6 +71,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)  # now, not at the first sample
         if config.wandb_project:
             import_wandb(config.wandb_project)
+
         # State
         mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
         optimizer = make_optimizer(config.optimizer, config.steps)
@@ -166,7 +167,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 line.print(f"train: {profile}")
             if logged:
                 row = {name: float(metrics[name]) for name in ("loss", "gradient_norm")}
-                row |= {"left_out": int(metrics["left_out"]), "learning_rate": float(jnp.asarray(rate(step - 1)))}
+                left_out, taken = int(metrics["left_out"]), int(metrics["taken"])  # the optimizer counts those taken
+                row |= {"left_out": left_out, "learning_rate": float(jnp.asarray(rate(step - left_out - taken)))}
                 row |= meter.row(step) | memory(mesh.local_devices) | told_once | timeline.shares()
                 told_once = {}
                 log.write(step, row)

@@ -1,10 +1,7 @@
 """Two processes over loopback train as one does, and end together."""
 
-import shutil
 import signal
 import socket
-
-import pytest
 
 from lm.checkpoint_files import verify
 from tests import train_process
@@ -25,10 +22,10 @@ def free_port() -> int:
 
 
 def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(tmp_path):
-    """2 processes of 4 devices, then 1 of 8; the same losses as on one device. Ctrl-C goes the way of SIGTERM here."""
-    run, one = tmp_path / "run", tmp_path / "one"
+    """2 processes of 4 devices, then 1 of 1. Ctrl-C goes the way of SIGTERM here. (tests.chaos.training_damage has the
+    losses on ever other meshes.)"""
+    run = tmp_path / "run"
     write_tokens(run, tiny_experiment())
-    shutil.copytree(run, one)
     common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
     pair = [
         train_process.start(run, FIELDS, devices=4, environment=common | {"GRISTMILL_PROCESS": str(index)})
@@ -44,16 +41,11 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
         assert f"saved at step {saved}," in output
         assert "Traceback" not in output
     assert verify(run / f"checkpoints/{saved}")["processes"] == 2
-    for folder, devices in ((run, 8), (one, 1)):
-        process = train_process.start(folder, FIELDS, devices=devices)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
-    ours, theirs = told(run), told(one)
-    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
-    for a, b in zip(ours, theirs, strict=True):
-        for name in a.keys() & b.keys():
-            if "loss" in name:
-                assert a[name] == pytest.approx(b[name], abs=1e-5), (a["step"], name)
+    process = train_process.start(run, FIELDS)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert f"going on from the checkpoint at step {saved}\n" in output
+    assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
 
 
 def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):

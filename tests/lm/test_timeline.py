@@ -88,7 +88,7 @@ def test_the_table_names_every_kind_that_took_time(tmp_path):
     timeline = Timeline(tmp_path)
     timeline.now.seconds = dict.fromkeys(KINDS, 10.0)
     lines = timeline.table().splitlines()
-    assert lines[0].startswith("goodput: 9.") and "in 1 attempt" in lines[0]
+    assert lines[0].startswith("goodput: 8.3%") and "in 1 attempt" in lines[0]
     assert [line.split("%  ")[1] for line in lines[1:]] == list(KINDS.values())
 
 

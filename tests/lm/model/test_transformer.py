@@ -12,6 +12,8 @@ from lm.model.transformer import Transformer, row_positions
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, LLAMA
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
