@@ -8,8 +8,8 @@ from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.processes import join
 from launch.stage import Stage
-from lm.checkpoint_files import digest
 from lm.errors import InputError
+from lm.files import digest
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
 

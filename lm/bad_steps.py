@@ -48,14 +48,12 @@ class BadSteps:
         if not taken and jax.process_index() == 0:
             self.tell(step, metrics)
         if self.in_row >= self.config.spikes.stop_after:
-            optimizer = self.config.optimizer
-            raise InputError(
+            found = (
                 f"The loss at step {step} is {float(metrics['loss'])}, with a gradient norm of "
                 f"{float(metrics['gradient_norm'])}, and the {self.in_row} steps up to it were all left out "
-                f"(train.spikes.stop_after): the run has diverged, with train.optimizer.learning_rate = "
-                f"{optimizer.learning_rate} and warmup_steps = {optimizer.warmup_steps}. Lower the one or raise the "
-                f"other, and start in another --workdir. Should the data be at fault: {self.path} names the documents."
+                "(train.spikes.stop_after)"
             )
+            raise diverged(found, self.config, f" Should the data be at fault: {self.path} names the documents.")
 
     def tell(self, step: int, metrics: dict[str, jax.Array]) -> None:
         figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "loss_bound", "norm_bound")}
@@ -80,6 +78,15 @@ class BadSteps:
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
+
+
+def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
+    """What to raise, because of what was found, when a run has diverged."""
+    return InputError(
+        f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
+        f"warmup_steps = {config.optimizer.warmup_steps}. Lower the one or raise the other, and start in another "
+        f"--workdir.{more}"
+    )
 
 
 def name_documents(folder: Path, rows: set[int]) -> list[str]:

@@ -5,17 +5,15 @@ Orbax and safetensors do not look at what they read: of 60 flips of one bit in a
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm.files import write_atomically
+from lm.files import HASHING_THREADS, digest, write_atomically
 
 MANIFEST = "manifest.json"
-WORKERS = min(8, os.cpu_count() or 1)  # threads that hash; hashlib lets go of the interpreter
 
 
 class DamageError(Exception):
@@ -42,14 +40,8 @@ class Kept:
         }
 
 
-def digest(path: Path) -> tuple[int, str]:
-    """(bytes, SHA-256) of a file."""
-    with path.open("rb") as file:
-        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
         listed = sorted(names)
         return dict(zip(listed, pool.map(lambda name: digest(folder / name), listed), strict=True))
 

@@ -5,7 +5,6 @@ Grain's own MapDataset.mix rounds the weights to hundredths of the smallest: of 
 that the shares drift away without bound. Here they are exact.
 """
 
-import hashlib
 import math
 import sys
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from lm.config import TrainConfig
 from lm.errors import InputError, UsageError
+from lm.files import digest
 from lm.records import MANIFEST
 
 
@@ -54,7 +54,7 @@ def manifest_sha256(folder: Path) -> str:
 
     Raises InputError when there is none.
     """
-    return hashlib.sha256(manifest_of(folder).read_bytes()).hexdigest()
+    return digest(manifest_of(folder))[1]
 
 
 class Turns:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lm.agreement import all_agree
-from lm.bad_steps import BadSteps
+from lm.bad_steps import BadSteps, diverged
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import Kept
@@ -76,10 +76,11 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
         optimizer = make_optimizer(config.optimizer, config.steps)
         given_up = threading.Event()
+        share = jax.process_index(), jax.process_count()
         folders = [(one.folder, "train") for one in source.sources] + [(run / "tokens", "val")]
         reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))  # while the step is compiled
         stack.callback(given_up.set)
-        verified = reading.submit(verify_shards, folders if config.verify_shards else [], share_of_work(), given_up)
+        verified = reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up)
         abstract = abstract_state(model_config, optimizer, mesh, config.spikes)
         rate = learning_rate(config.optimizer, config.steps)
         tokens_per_step = config.batch_size * model_config.context_length
@@ -196,11 +197,6 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         say(f"train: {timeline.table()}")
 
 
-def share_of_work() -> tuple[int, int]:
-    """(this process, processes)"""
-    return jax.process_index(), jax.process_count()
-
-
 def all_verified(verified: Future[int]) -> None:
     """Waits for the shards to be read through, in all processes. Raises InputError where one of them is not whole."""
     error = None
@@ -236,9 +232,4 @@ def all_finite(tree: object) -> jax.Array:
 def check_parameters(state: TrainState, step: int, config: TrainConfig) -> None:
     """Raises InputError when the last update made a parameter that is not finite: nothing is saved of that."""
     if not all_finite(state.model):
-        raise InputError(
-            f"The parameters behind step {step} are not all finite: the run has diverged, with "
-            f"train.optimizer.learning_rate = {config.optimizer.learning_rate} and warmup_steps = "
-            f"{config.optimizer.warmup_steps}. "
-            "Lower the one or raise the other, and start in another --workdir."
-        )
+        raise diverged(f"The parameters behind step {step} are not all finite", config)

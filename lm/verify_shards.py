@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from lm.checkpoint_files import WORKERS, digest
 from lm.errors import InputError
+from lm.files import HASHING_THREADS, digest
 from lm.records import MANIFEST, read_manifest
 
 
@@ -21,7 +21,7 @@ def verify_shards(
     named = {folder / s.file: s for folder, split in splits for s in read_manifest(folder).splits[split].shards}
     listed = dict(list(named.items())[share[0] :: share[1]])
     owners = {shard.sha256: path for path, shard in named.items()}
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(HASHING_THREADS) as pool:
         look = lambda path: (None, "given up") if given_up is not None and given_up.is_set() else read(path)
         found = dict(zip(listed, pool.map(look, listed), strict=True))
     wrong = []

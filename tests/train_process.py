@@ -39,6 +39,14 @@ def start(
     )  # fmt: skip
 
 
+def finished(run: Path, fields: dict, **settings) -> str:
+    """What the process printed that trained to the end, or an AssertionError with it."""
+    process = start(run, fields, **settings)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
 def end_behind(behind: int) -> None:
     """Saves and ends behind that step, as when asked to at just that moment."""
     from lm.stopping import Stops

@@ -2,9 +2,16 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 MEASURED = re.compile("second|mfu|share|bytes|step_flops|goodput")
+
+
+def copy(source: Path, run: Path) -> Path:
+    """`run`, a copy of the run folder `source` in place of whatever was there."""
+    shutil.rmtree(run, ignore_errors=True)
+    return Path(shutil.copytree(source, run))
 
 
 def steps_there(run: Path) -> list[int]:

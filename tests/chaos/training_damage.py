@@ -35,25 +35,14 @@ from lm.verify_shards import verify_shards
 from tests import train_process
 from tests.chaos_rows import Clock, Rows
 from tests.corpus import tiny_experiment, write_tokens
-from tests.train_runs import bits, steps_there, told
+from tests.train_process import finished
+from tests.train_runs import bits, copy, steps_there, told
 
 EXPERIMENT = tiny_experiment()
 FIELDS = {
     "steps": 80, "checkpoint_every": 20, "validate_every": 40, "sample_every": 80, "log_every": 1,
     "checkpoints_kept": 9,
 }  # fmt: skip
-
-
-def copy(source: Path, run: Path) -> Path:
-    shutil.rmtree(run, ignore_errors=True)
-    return Path(shutil.copytree(source, run))
-
-
-def trained(run: Path, fields: dict, **settings) -> str:
-    process = train_process.start(run, fields, **settings)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
 
 
 def flip(path: Path, generator: random.Random) -> None:
@@ -123,22 +112,15 @@ def shard_flips(rows: Rows, tokens: Path, count: int, generator: random.Random) 
 
 POISON = """
 import json, sys
-import jax, jax.numpy as jnp, numpy as np
+from pathlib import Path
+import jax.numpy as jnp
 from lm import train_step
 from lm.batches import BatchSource
 from tests.corpus import tiny_experiment
+from tests.poison import poisoned
 poison = {int(k): float(v) for k, v in json.loads(sys.argv[3]).items()}
-experiment = tiny_experiment()
-source = BatchSource(__import__("pathlib").Path(sys.argv[1]) / "tokens", "train", 32, 8, experiment.train.seed, 1)
-marks = np.stack([source.batch(step - 1).inputs_BT for step in poison])
-factors = np.array(list(poison.values()), np.float32)
-real = train_step.loss_and_gradients
-def spoiled(model, batch, config, dropout=None):
-    loss, gradients = real(model, batch, config, dropout)
-    hit = jnp.all(batch.inputs_BT[None] == marks, axis=(1, 2))
-    factor = jnp.where(jnp.any(hit), jnp.sum(jnp.where(hit, factors, 0)), 1.0)
-    return loss, jax.tree.map(lambda x: x * factor, gradients)
-train_step.loss_and_gradients = spoiled
+source = BatchSource(Path(sys.argv[1]) / "tokens", "train", 32, 8, tiny_experiment().train.seed, 1)
+train_step.loss_and_gradients = poisoned(source, poison)
 if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved behind them
     import lm.train
     real_compile = lm.train.compile_ahead
@@ -198,7 +180,7 @@ def full_disk(rows: Rows, root: Path, tokens: Path) -> None:
         return
     fields = FIELDS | {"steps": 120, "checkpoint_every": 5, "checkpoints_kept": 99, "sample_every": 30}
     undisturbed, clock = copy(tokens, root / "space"), Clock()
-    trained(undisturbed, fields)
+    finished(undisturbed, fields)
     with small_disk(root / "full", "4m"):
         run = root / "full/run"
         shutil.copytree(tokens, run)
@@ -211,7 +193,7 @@ def full_disk(rows: Rows, root: Path, tokens: Path) -> None:
             print(output[-3000:])
         for step in there[:-1]:
             shutil.rmtree(run / f"checkpoints/{step}")
-        again = trained(run, fields | {"checkpoints_kept": 2})
+        again = finished(run, fields | {"checkpoints_kept": 2})
         same = bits(run) == bits(undisturbed)
     resumed = f"going on from the checkpoint at step {there[-1]}" in again
     passed = clear and whole and same and resumed and 1 < len(there) < 24
@@ -233,7 +215,7 @@ def meshes(rows: Rows, root: Path, tokens: Path) -> None:
     }
     common = FIELDS | {"model": {"kv_heads": 2}}
     undisturbed = copy(tokens, root / "one")
-    trained(undisturbed, common)
+    finished(undisturbed, common)
     for name, quarters in places.items():
         run, clock = copy(tokens, root / "moved"), Clock()
         for quarter, (devices, mesh) in enumerate(quarters, 1):
@@ -271,7 +253,7 @@ def main() -> None:
         tokens = root / "tokens"
         write_tokens(tokens, EXPERIMENT)
         run = copy(tokens, root / "run")
-        trained(run, FIELDS)
+        finished(run, FIELDS)
         proofs = {
             "checkpoint_flips": lambda: checkpoint_flips(rows, run, arguments.flips, generator),
             "shard_flips": lambda: shard_flips(rows, tokens, arguments.shard_flips, generator),

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,25 +24,13 @@ from lm.timeline import read_attempts, read_heartbeat, totals
 from tests import train_process
 from tests.chaos_rows import Clock, Rows
 from tests.corpus import tiny_experiment, write_tokens
-from tests.train_runs import bits, steps_there, told
+from tests.train_process import finished
+from tests.train_runs import bits, copy, steps_there, told
 
 FIELDS = {
     "steps": 900, "checkpoint_every": 4, "validate_every": 150, "sample_every": 450, "log_every": 10,
     "checkpoints_kept": 3, "model": {"layers": 1},
 }  # fmt: skip
-
-
-def copy(tokens: Path, run: Path) -> Path:
-    shutil.rmtree(run, ignore_errors=True)
-    return Path(shutil.copytree(tokens, run))
-
-
-def finished(run: Path, fields: dict, **settings) -> str:
-    """What the process printed that trained to the end, or an AssertionError with it."""
-    process = train_process.start(run, fields, **settings)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
 
 
 def kills(rows: Rows, root: Path, tokens: Path, count: int, generator: random.Random) -> None:

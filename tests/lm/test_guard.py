@@ -17,8 +17,7 @@ import pytest
 
 from lm import train_step
 from lm.batches import BatchSource
-from lm.checkpoint import Checkpoints, named_leaves
-from lm.checkpoint_files import Kept
+from lm.checkpoint import named_items
 from lm.config import MeshConfig, SpikeConfig
 from lm.errors import InputError
 from lm.guard import LEAST_DEVIATION, bounds, judge, make_guard
@@ -26,7 +25,9 @@ from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import abstract_state, initial_state
-from tests.corpus import tiny_experiment, write_tokens
+from tests.corpus import tiny_experiment
+from tests.poison import poisoned as poisoned_by
+from tests.train_runs import bits
 
 EXPERIMENT = tiny_experiment()
 MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
@@ -87,22 +88,12 @@ def test_without_a_window_no_finite_step_is_left_out():
 
 
 @pytest.fixture(scope="module")
-def poisoned(tmp_path_factory, module_compiled_fast) -> Generator[tuple[Path, BatchSource]]:
+def poisoned(tokens, tmp_path_factory, module_compiled_fast) -> Generator[tuple[Path, BatchSource]]:
     """A run folder with shards, and its batches; the gradients of the steps of POISON are what POISON says."""
-    run = tmp_path_factory.mktemp("poisoned") / "run"
-    write_tokens(run, EXPERIMENT)
+    run = Path(shutil.copytree(tokens, tmp_path_factory.mktemp("poisoned") / "run"))
     source = BatchSource(run / "tokens", "train", MODEL.context_length, CONFIG.batch_size, CONFIG.seed, 1)
-    marks = np.stack([source.batch(step - 1).inputs_BT for step in POISON])  # by their tokens the step knows them
-    factors = np.array(list(POISON.values()), np.float32)
     real = train_step.loss_and_gradients
-
-    def spoiled(model, batch, config, dropout=None):
-        loss, gradients = real(model, batch, config, dropout)
-        hit = jnp.all(batch.inputs_BT[None] == marks, axis=(1, 2))
-        factor = jnp.where(jnp.any(hit), jnp.sum(jnp.where(hit, factors, 0)), 1.0)
-        return loss, jax.tree.map(lambda x: x * factor, gradients)
-
-    train_step.loss_and_gradients = spoiled  # ty: ignore[invalid-assignment]
+    train_step.loss_and_gradients = poisoned_by(source, POISON)  # ty: ignore[invalid-assignment]
     yield run, source
     train_step.loss_and_gradients = real
 
@@ -117,15 +108,6 @@ def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
     return run, out.getvalue()
 
 
-def bits(run: Path) -> dict[str, bytes]:
-    """Every array of the last checkpoint, optimizer and guard among them."""
-    mesh = make_mesh(CONFIG.mesh, MODEL, CONFIG.batch_size)
-    like = abstract_state(MODEL, make_optimizer(CONFIG.optimizer, STEPS), mesh, CONFIG.spikes)
-    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(9))) as checkpoints:
-        found = named_leaves(checkpoints.restore(run / f"checkpoints/{STEPS}", like))
-    return {name: np.asarray(value).tobytes() for name, value in found.items()}
-
-
 def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, trained):
     (_, source), (run, out) = poisoned, trained
     mesh = make_mesh(CONFIG.mesh, MODEL, CONFIG.batch_size)
@@ -138,7 +120,8 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
             state, metrics = step_function(state._replace(step=jnp.array(step - 1, jnp.int32)), source.batch(step - 1))
             assert bool(metrics["taken"]), step
     end = state._replace(step=jnp.array(STEPS, jnp.int32), guard=state.guard._replace(in_row=jnp.array(1, jnp.int32)))
-    assert bits(run) == {name: np.asarray(value).tobytes() for name, value in named_leaves(end).items()}
+    expected = {f"{item}.{name}": x for item, named in named_items(end).items() for name, x in named.items()}
+    assert bits(run) == {name: np.asarray(x).tobytes() for name, x in expected.items()}
 
     lines = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(POISON)

@@ -18,23 +18,17 @@ from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import TrainState, abstract_state
-from tests.corpus import tiny_experiment, write_tokens
+from tests.corpus import tiny_experiment
 from tests.train_runs import bits, steps_there, told
 
 EXPERIMENT = tiny_experiment()
+pytestmark = pytest.mark.usefixtures("module_compiled_fast")
 MODEL = dataclasses.replace(EXPERIMENT.model, layers=1, kv_heads=2)
 CONFIG = dataclasses.replace(EXPERIMENT.train, validate_every=12, sample_every=12, log_every=1)
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory, module_compiled_fast) -> Path:
-    run = tmp_path_factory.mktemp("tokens") / "run"
-    write_tokens(run, EXPERIMENT)
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory) -> Path:
+def finished(tokens, tmp_path_factory, module_compiled_fast) -> Path:
     """Checkpoints of steps 4, 8 and 12."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(tokens, run)

@@ -12,20 +12,12 @@ import pytest
 from lm.checkpoint_files import verify
 from lm.timeline import read_heartbeat
 from tests import train_process
-from tests.corpus import tiny_experiment, write_tokens
 from tests.train_runs import bits, steps_there, told
 
 FIELDS = {
     "steps": 200, "checkpoint_every": 60, "validate_every": 50, "sample_every": 200, "log_every": 1,
     "checkpoints_kept": 9, "model": {"layers": 1},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory) -> Path:
-    run = tmp_path_factory.mktemp("tokens") / "run"
-    write_tokens(run, tiny_experiment())
-    return run
 
 
 @pytest.fixture(scope="module")

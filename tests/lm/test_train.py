@@ -23,21 +23,14 @@ from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import abstract_state, initial_state
-from tests.corpus import tiny_experiment, write_tokens
+from tests.corpus import tiny_experiment
 
 EXPERIMENT = tiny_experiment()
+pytestmark = pytest.mark.usefixtures("module_compiled_fast")
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory, module_compiled_fast) -> Path:
-    """A run folder that holds tokenizer/ and tokens/."""
-    run = tmp_path_factory.mktemp("tokens")
-    write_tokens(run, EXPERIMENT)
-    return run
-
-
-@pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory) -> Path:
+def finished(tokens, tmp_path_factory, module_compiled_fast) -> Path:
     """The same, trained without an interruption."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(tokens, run)

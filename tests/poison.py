@@ -1,0 +1,25 @@
+"""Gradients that are multiplied by anything at steps of one's choice, in the real training step."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lm import train_step
+from lm.batches import BatchSource
+
+
+def poisoned(source: BatchSource, factors: Mapping[int, float]) -> Callable:
+    """The real function with its gradients times {step: factor}; by its tokens a batch is known to be a step's."""
+    real = train_step.loss_and_gradients
+    marks = np.stack([source.batch(step - 1).inputs_BT for step in factors])
+    values = np.array(list(factors.values()), np.float32)
+
+    def spoiled(model, batch, config, dropout=None):
+        loss, gradients = real(model, batch, config, dropout)
+        hit = jnp.all(batch.inputs_BT[None] == marks, axis=(1, 2))
+        factor = jnp.where(jnp.any(hit), jnp.sum(jnp.where(hit, values, 0)), 1.0)
+        return loss, jax.tree.map(lambda x: x * factor, gradients)
+
+    return spoiled
