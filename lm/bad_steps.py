@@ -38,6 +38,10 @@ class BadSteps:
         self.settle()
         self.waiting = step, metrics
 
+    def running(self) -> bool:
+        """Whether the devices are still at the last step that was seen."""
+        return self.waiting is not None and not self.waiting[1]["loss"].is_ready()
+
     def settle(self) -> None:
         """Waits for the last step that was seen. Raises InputError when too many in a row were left out."""
         if self.waiting is None:

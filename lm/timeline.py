@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -20,7 +20,7 @@ from lm.files import write_atomically
 Kind = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
 KINDS: dict[str, str] = {
     "steps": "training steps that counted",
-    "data": "waiting for data",
+    "data": "devices waiting for data",
     "validation": "validation losses",
     "samples": "samples",
     "saving": "held by saves",
@@ -33,6 +33,9 @@ KINDS: dict[str, str] = {
     "down": "nothing ran between two attempts",
 }
 """Every kind of time, in the order of the table, and what it is."""
+BEHIND = ("data", "telling")
+"""What the host does while the devices may be at a step, and gives them no work: a step they are at when it ends has
+gone on all the while."""
 
 
 @dataclass
@@ -53,6 +56,9 @@ class Attempt:
 
 class Timeline:
     """The attempts of a run, this process's last. `close` writes what was counted."""
+
+    busy: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the devices are at a step: what the host does meanwhile (BEHIND) takes no time from them."""
 
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
@@ -80,7 +86,8 @@ class Timeline:
         """From now on, time counts as `kind`. Returns the kind until now."""
         moment = time.time()
         seconds = self.now.seconds
-        seconds[self.kind] = seconds.get(self.kind, 0.0) + max(0.0, moment - self.turned)
+        counted = "steps" if self.kind in BEHIND and self.busy() else self.kind
+        seconds[counted] = seconds.get(counted, 0.0) + max(0.0, moment - self.turned)
         outer, self.kind, self.turned = self.kind, kind, moment
         return outer
 

@@ -82,7 +82,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         stack.callback(given_up.set)
         verified = reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up)
         abstract = abstract_state(model_config, optimizer, mesh, config.spikes)
-        rate = learning_rate(config.optimizer, config.steps)
+        rate = jax.jit(learning_rate(config.optimizer, config.steps))
         tokens_per_step = config.batch_size * model_config.context_length
         say(
             f"train: {count_parameters(model_config):,} parameters, {config.steps:,} steps of {tokens_per_step:,} "
@@ -139,6 +139,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 return checkpoints.save(step, state, about | {"told": told is not None} | (told or {}), certain)
 
         # Loop
+        timeline.busy = bad_steps.running
         timeline.begin(first)
         stack.enter_context(contextlib.closing(Watchdog(timeline, run / "hangs", config.hang_seconds)))
         stops.training = True
@@ -169,7 +170,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             if logged:
                 row = {name: float(metrics[name]) for name in ("loss", "gradient_norm")}
                 left_out, taken = int(metrics["left_out"]), int(metrics["taken"])  # the optimizer counts those taken
-                row |= {"left_out": left_out, "learning_rate": float(jnp.asarray(rate(step - left_out - taken)))}
+                row |= {"left_out": left_out, "learning_rate": float(rate(step - left_out - taken))}
                 row |= meter.row(step) | memory(mesh.local_devices) | told_once | timeline.shares()
                 told_once = {}
                 log.write(step, row)

@@ -1,6 +1,6 @@
 """What a checkpoint of 1.5 GB costs a training loop, beside plain Orbax.
 
-    python -m tests.bench.checkpoint [--megabytes 1536] [--turns 3]
+    python -m tests.bench.checkpoint [--megabytes 1536] [--turns 7]
 
 Prints one JSON line for lm.checkpoint and one for Orbax's AsyncCheckpointer as it comes: held_seconds, for which `save`
 keeps the loop; the steps behind it beside a step without a save (a step of half a second, which writes over the whole
@@ -95,7 +95,7 @@ def timed(function: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1536)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=7)
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp())
     try:

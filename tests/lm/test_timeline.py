@@ -5,6 +5,8 @@ import json
 import threading
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from lm.timeline import KINDS, Attempt, Timeline, read_attempts, read_heartbeat, totals
@@ -23,6 +25,27 @@ def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
     assert 0.1 <= sums["steps"] < 0.15
     assert 0.1 <= sums["data"] < 0.15
     assert sum(sums.values()) == pytest.approx(time.time() - timeline.now.began, abs=0.02)
+
+
+@pytest.mark.parametrize(("at_a_step", "counted"), [(True, "steps"), (False, "data")])
+def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, counted):
+    product = jax.jit(lambda x: jax.lax.fori_loop(0, 40, lambda i, x: x @ x * 1e-3, x))
+    square = jax.block_until_ready(product(jnp.ones((1500, 1500))))
+    timeline = Timeline(tmp_path)
+    running = product(square)
+    timeline.busy = lambda: not running.is_ready()
+    if not at_a_step:
+        running.block_until_ready()
+    with timeline.doing("data"):
+        before = dict(timeline.now.seconds)
+        time.sleep(0.05)
+    spent = {kind: s - before.get(kind, 0.0) for kind, s in timeline.now.seconds.items()}
+    with timeline.doing("saving"):  # for which training waits, whatever the devices are at
+        time.sleep(0.01)
+    assert timeline.now.seconds["saving"] >= 0.01
+    running.block_until_ready()
+    assert spent[counted] >= 0.05
+    assert sum(spent.values()) == pytest.approx(spent[counted])
 
 
 def test_an_error_within_ends_the_kind_it_was(tmp_path):
