@@ -40,7 +40,7 @@ class BadSteps:
 
     def running(self) -> bool:
         """Whether the devices are still at the last step that was seen."""
-        return self.waiting is not None and not self.waiting[1]["loss"].is_ready()
+        return self.waiting is not None and not self.waiting[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
 
     def settle(self) -> None:
         """Waits for the last step that was seen. Raises InputError when too many in a row were left out."""
