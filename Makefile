@@ -8,6 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 UV = $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
 CONFIG ?= configs/demo.py
+WORKERS ?= 2
 READY := .venv/ready
 
 .PHONY: help setup demo test lint bench chaos lock clean
@@ -35,8 +36,8 @@ $(READY): requirements.lock
 demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
 	@$(PYTHON) -m launch.pretrain $(CONFIG)
 
-test: $(READY)  ## the tests
-	@$(PYTHON) -m pytest
+test: $(READY)  ## the tests, in WORKERS=2 processes
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(READY)  ## ruff and the type checker
 	@$(PYTHON) -m ruff check .
