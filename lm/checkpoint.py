@@ -173,7 +173,8 @@ class Checkpoints:
         """Clears away what a kill left. What there is to say of a disk without room for another checkpoint: Orbax would
         find that out in its midst."""
         try:
-            shutil.rmtree(self.partial, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.partial)
             self.partial.mkdir(parents=True)
         except OSError as error:
             return error
@@ -210,7 +211,7 @@ class Checkpoints:
         """Takes away the checkpoints that are not kept."""
         losses = {}
         for step in self.steps():
-            with contextlib.suppress(DamageError):
+            with contextlib.suppress(DamageError, InputError):
                 losses[step] = None
                 losses[step] = read_manifest(self.folder / str(step))["about"].get("validation_loss")
         for step in losses.keys() - self.kept.of(losses):
@@ -277,9 +278,10 @@ class Checkpoints:
             )
         for folder in damaged:  # now that there is another to go on from
             aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
-            aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            with readable_errors(aside, "written", FREE_SPACE):
+                aside.parent.mkdir(exist_ok=True)
+                folder.rename(aside)
             print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
         return found
 
@@ -348,6 +350,7 @@ FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 
 
@@ -359,8 +362,8 @@ def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
     except Exception as error:
         cause = " ".join(str(error).split())
         # TensorStore says so too, at the end of a thousand characters.
-        full = re.search(rf"{os.strerror(errno.ENOSPC)}( \([^)]*free\))?", cause)
-        reason = full[0] if full else f"{type(error).__name__}: {cause[:300]}"
+        of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
+        reason = of_the_disk[0] if of_the_disk else f"{type(error).__name__}: {cause[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 
 

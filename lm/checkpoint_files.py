@@ -3,14 +3,18 @@
 Orbax and safetensors do not look at what they read: of 60 flips of one bit in a checkpoint, Orbax let 59 through.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm.errors import InputError
 from lm.files import HASHING_THREADS, digest, write_atomically
 
 MANIFEST = "manifest.json"
@@ -18,6 +22,18 @@ MANIFEST = "manifest.json"
 
 class DamageError(Exception):
     """A checkpoint that is not what was written; the message names the file."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Raises DamageError where the disk has lost what is there, InputError where it only may not be read."""
+    try:
+        yield
+    except OSError as error:
+        found = f"{path} cannot be read: {os.strerror(error.errno or errno.EIO)}"
+        if error.errno == errno.EIO:
+            raise DamageError(found) from error
+        raise InputError(f"{found}. Nothing is changed; mend that, and run it again.") from error
 
 
 @dataclass(frozen=True)
@@ -41,9 +57,15 @@ class Kept:
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """{name: (bytes, SHA-256)}. Raises as `reading` does."""
+
+    def one(name: str) -> tuple[int, str]:
+        with reading(folder / name):
+            return digest(folder / name)
+
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
         listed = sorted(names)
-        return dict(zip(listed, pool.map(lambda name: digest(folder / name), listed), strict=True))
+        return dict(zip(listed, pool.map(one, listed), strict=True))
 
 
 def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
@@ -61,22 +83,25 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """{"about": …, "files": …} of the checkpoint in `folder`, without a look at the files. Raises DamageError."""
+    """{"about": …, "files": …} of the checkpoint in `folder`, without a look at the files. Raises DamageError,
+    and InputError where it may not be read."""
     path = folder / MANIFEST
-    try:
+    if not path.exists():
+        raise DamageError(f"{path} is missing")
+    with reading(path):
         data = path.read_bytes()
+    try:
         read = json.loads(data)
         if render(read["about"], read["files"]).encode() != data:
             raise DamageError(f"{path} is not what was written: its own SHA-256 differs")
-    except FileNotFoundError as error:
-        raise DamageError(f"{path} is missing") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
     return read
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """What the manifest says `about` the checkpoint, every file of it found as it was written. Raises DamageError."""
+    """What the manifest says `about` the checkpoint, every file of it found as it was written. Raises DamageError, and
+    InputError where one may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
     for name, listed in files.items():  # sizes first: they cost nothing

@@ -2,12 +2,13 @@
 
     python -m tests.chaos.training_damage [--flips 500] [--shard-flips 200] [--seed 0]
 
-The row of the full disk mounts a small tmpfs, for which it must be root. Prints a JSON line a row, `N passed, N failed`
-last.
+The rows of the full and of the read-only disk mount a small tmpfs, for which it must be root. Prints a JSON line a row,
+`N passed, N failed` last.
 """
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import math
@@ -16,6 +17,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -203,6 +205,38 @@ def full_disk(rows: Rows, root: Path, tokens: Path) -> None:
     )  # fmt: skip
 
 
+def read_only_disk(rows: Rows, root: Path, tokens: Path) -> None:
+    """Checkpoints on a disk that can only be read from some moment on, as a kernel leaves one that has failed: training
+    goes on, and ends with the reason; those of before are whole. Mended, the same command ends in the same bits."""
+    if os.geteuid():
+        rows.add("a read-only disk", False, reason="only root can mount a tmpfs")
+        return
+    fields = FIELDS | {"steps": 1200, "checkpoint_every": 50, "sample_every": 300}
+    undisturbed, clock = copy(tokens, root / "writable"), Clock()
+    finished(undisturbed, fields)
+    run = copy(tokens, root / "failing")
+    with small_disk(run / "checkpoints", "64m"):
+        remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how}", str(run / "checkpoints")]).returncode
+        process = train_process.start(run, fields)
+        while len(steps_there(run)) < 2 or remount("ro"):  # busy while a save is under way
+            time.sleep(0.01)
+        output, _ = process.communicate(timeout=120)
+        there = steps_there(run)
+        whole = all(verify(run / f"checkpoints/{step}")["step"] == step for step in there)
+        clear = process.returncode == 1 and output.count(os.strerror(errno.EROFS)) > 1
+        clear = clear and "Traceback" not in output and "step 1,200  validation loss" in output
+        if not clear:
+            print(output[-3000:])
+        remount("rw")
+        again = finished(run, fields)
+        same = bits(run) == bits(undisturbed)
+    resumed = f"going on from the checkpoint at step {there[-1]}" in again
+    rows.add(
+        "a read-only disk", clear and whole and same and resumed and there[-1] < 1200, checkpoints_whole=len(there),
+        clear_message=clear, torn=int(not whole), resumed=resumed, identical=same, seconds=clock(),
+    )  # fmt: skip
+
+
 PAIR = 0  # in place of a number of devices: two processes of four each
 
 
@@ -260,6 +294,7 @@ def main() -> None:
             "bad_steps": lambda: bad_steps(rows, root, tokens, generator),
             "meshes": lambda: meshes(rows, root, tokens),
             "full_disk": lambda: full_disk(rows, root, tokens),
+            "read_only_disk": lambda: read_only_disk(rows, root, tokens),
         }
         for name, proof in proofs.items():
             if arguments.only in name:

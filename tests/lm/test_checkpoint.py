@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -92,6 +93,42 @@ def test_every_flip_of_a_bit_is_found(two, tmp_path):
         data[place] ^= 1 << bit
         path.write_bytes(data)
     assert verify(folder)["step"] == 6
+
+
+def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, tmp_path, capsys):
+    folder = copy(two, tmp_path)
+    lost = folder / "6/model/lost"
+    lost.touch()
+    about = read_manifest(folder / "6")["about"]
+    (folder / "6" / MANIFEST).unlink()
+    write_manifest(folder / "6", about)
+    lost.unlink()
+    lost.symlink_to("/proc/self/mem")  # of size 0; to read there gives EIO, as a bad sector does
+    state, _ = restored(folder)
+    assert same_bits(state, state_of(3))
+    assert f"step 6 is damaged: {lost} cannot be read: Input/output error" in capsys.readouterr().out
+    (folder / "3" / MANIFEST).unlink()
+    (folder / "3" / MANIFEST).mkdir()
+    with pytest.raises(InputError, match=f"{folder}/3/{MANIFEST} cannot be read: Is a directory"):
+        restored(folder)
+    assert (folder / "3").exists()
+
+
+def test_a_disk_that_can_only_be_read_is_called_so(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    (folder / ".partial").mkdir()
+
+    def refuse(*paths, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[0]))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(InputError, match="checkpoints cannot be written: Read-only file system"):
+        write(folder, 9)
+    monkeypatch.undo()
+    shutil.rmtree(folder / "6/model")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(InputError, match="6 cannot be written: Read-only file system"):
+        restored(folder)
 
 
 @pytest.mark.parametrize(
