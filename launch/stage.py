@@ -9,6 +9,7 @@ same key is up to date; with another key it belongs to another experiment, and n
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import shutil
 import sys
@@ -41,6 +42,8 @@ class Stage:
     """Files and folders, relative to the run folder, that `make` leaves in `out`, moved into place in this order."""
     in_place: bool = False
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
+    proof: Callable[[Path], tuple[str, ...]] | None = None
+    """proof(workdir): those of the outputs without which the finished stage is undone; all of them, if not given."""
     by_products: tuple[str, ...] = ()
     """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
     together: bool = False
@@ -160,7 +163,9 @@ def what_follows(stage: Stage, workdir: Path) -> list[Path]:
 
 
 def begun_path(stage: Stage, workdir: Path) -> Path:
-    return workdir / ".partial" / stage.name / "begun.json"
+    """Where it stands what an unfinished stage is making: beside its parts, or, in place, where a copy of the run
+    folder without hidden files has it too."""
+    return workdir / (f"stages/{stage.name}.begun" if stage.in_place else f".partial/{stage.name}/begun.json")
 
 
 def environment() -> str:
@@ -216,8 +221,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
         begun.unlink(missing_ok=True)  # first, so that a kill on the way leaves nothing that looks whole
         remove([partial])
         if stage.in_place:  # of a run whose stamp was deleted in order to make it again
-            set_aside([workdir / name for name in stage.outputs])
-            remove([workdir / name for name in stage.by_products])
+            set_aside(workdir, (*stage.outputs, *stage.by_products))
         write_atomically(begun, json.dumps({**described, "environment": environment()}))
     stamp_path(stage, workdir).unlink(missing_ok=True)
     write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
@@ -232,21 +236,23 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
             (workdir / output).parent.mkdir(parents=True, exist_ok=True)
             (out / output).replace(workdir / output)
     done = {**described, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
-    write_atomically(
-        stamp_path(stage, workdir), json.dumps({**done, "files": files_in(workdir, stage.outputs)}, indent=1)
-    )
-    shutil.rmtree(partial)
+    proof = stage.proof(workdir) if stage.proof else stage.outputs
+    write_atomically(stamp_path(stage, workdir), json.dumps({**done, "files": files_in(workdir, proof)}, indent=1))
+    begun.unlink(missing_ok=True)
+    remove([partial])
     return True
 
 
-def set_aside(paths: list[Path]) -> None:
-    """Moves what is there to NAME.replaced: days of training are not deleted because a file of ours was lost."""
-    for path in paths:
-        if path.exists():
-            aside = path.with_name(path.name + ".replaced")
-            remove([aside])
-            path.replace(aside)
-            print(f"{path} is of a run whose stamp is gone; it was moved to {aside}, and is made anew.", flush=True)
+def set_aside(workdir: Path, names: tuple[str, ...]) -> None:
+    """Moves what is there to replaced-N/: days of training are not deleted because a file of ours was lost."""
+    there = [name for name in names if (workdir / name).exists()]
+    if there:
+        aside = next(path for n in itertools.count(1) if not (path := workdir / f"replaced-{n}").exists())
+        aside.mkdir()
+        for name in there:
+            (workdir / name).replace(aside / name)
+        of_it = f"{', '.join(there)} of {workdir}"
+        print(f"{of_it} are of a run whose stamp is gone; they were moved to {aside}, and are made anew.", flush=True)
 
 
 def remove(paths: list[Path]) -> None:

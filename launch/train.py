@@ -6,20 +6,29 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
-from launch.processes import join
+from launch.processes import join, place
 from launch.stage import Stage
+from lm.checkpoint_files import steps_in
 from lm.errors import InputError
 from lm.files import digest
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
+from lm.stopping import Stops
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    began = time.time()  # JAX takes seconds to load
+    began = time.time()
+    with Stops():  # JAX takes seconds to load, and swallows what Ctrl-C raises meanwhile
+        import jax  # noqa: F401
     join()
-    from lm.train import train
-
+    with Stops(place()[1]):
+        from lm.train import train
     train(experiment.model, experiment.train, out, began)
+
+
+def newest(workdir: Path) -> tuple[str, ...]:
+    """Older checkpoints may be deleted when training is done."""
+    return tuple(f"checkpoints/{step}" for step in steps_in(workdir / "checkpoints")[-1:])
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
@@ -44,6 +53,7 @@ STAGE = Stage(
     facts=facts,
     make=make,
     outputs=("checkpoints",),
+    proof=newest,
     in_place=True,
     together=True,
     by_products=tuple(LOGS.split()),

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -23,41 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from lm.agreement import agreed, all_agree
-from lm.checkpoint_files import DamageError, Kept, read_manifest, verify, write_manifest
+from lm.checkpoint_files import DamageError, Kept, amend, read_manifest, steps_in, verify, write_manifest
 from lm.errors import InputError
+from lm.files import sync
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
-from lm.sharding import is_parameter
+from lm.named_leaves import named_leaves, replace_leaves
 from lm.train_state import TrainState
-
-
-def part_name(key: object) -> str:
-    """The plain name of one step of a tree path."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
-def named_leaves(tree: object) -> dict[str, Any]:
-    """{"blocks.0.mlp.up.weight": array, ...} in tree order.
-
-    A parameter that holds nothing is left out: an optimizer of some parameters has such in the place of the others.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_parameter)[0]
-    return {
-        ".".join(part_name(key) for key in path): leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
-        for path, leaf in leaves
-        if jax.tree.leaves(leaf)
-    }
-
-
-def replace_leaves[Tree](tree: Tree, named: Mapping[str, Any]) -> Tree:
-    """`tree` with every leaf taken from `named`, under the names that `named_leaves` gives."""
-    return jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in named_leaves(tree)])
 
 
 def items_of(state: TrainState) -> dict[str, object]:
@@ -84,9 +58,11 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
-    def __init__(self, folder: Path, kept: Kept, patience: float = 10.0):
-        """`patience`: seconds that a save waits for the one before it; after them it is left out."""
-        self.folder, self.kept, self.patience = folder.absolute(), kept, patience
+    def __init__(self, folder: Path, kept: Kept, patience: float = 10.0, beside: Sequence[Path] = ()):
+        """`patience`: seconds that a save waits for the one before it; after them it is left out. `beside`: files that
+        tell of the steps up to a checkpoint; they are on disk before it has its name."""
+        # Where the folder is a link, what is set aside must lie on the same disk.
+        self.folder, self.kept, self.patience, self.beside = folder.resolve(), kept, patience, tuple(beside)
         self.partial = self.folder / ".partial"
         # Compression would take most of the time of a save, and takes 7 % off floating numbers.
         model, training = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
@@ -96,6 +72,8 @@ class Checkpoints:
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
         self.failure: InputError | None = None
+        self.slow = False
+        """A save was left out, and the one before it is still under way: there is no more waiting for that."""
         self.primary = jax.process_index() == 0
         self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
         self.snapshot: dict[str, dict[str, Any]] | None = None
@@ -104,9 +82,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Those of the checkpoints that are there, rising; whether they are what was written is not looked at."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal() and path.is_dir())
+        return steps_in(self.folder)
 
     def save(self, step: int, state: TrainState, about: Mapping[str, Any], certain: bool = False) -> bool:
         """Begins to save; False when it was left out, because the save before it is not on disk yet. A save that is to
@@ -116,13 +92,16 @@ class Checkpoints:
         checkpoints whole; unless a later one succeeds, `close` raises it.
         """
         # Several processes must not differ in whether they save.
-        if not self.settled(None if certain or jax.process_count() > 1 else self.patience):
-            print(
-                f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before it is "
-                "still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
-                flush=True,
-            )
+        if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.patience):
+            if not self.slow:
+                print(
+                    f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before "
+                    "it is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
+                    flush=True,
+                )
+            self.slow = True
             return False
+        self.slow = False
         if self.behind:
             begun = self.writer.submit(self.begin, step, self.snap(state))
         else:
@@ -192,10 +171,13 @@ class Checkpoints:
                 self.orbax.wait_until_finished()
                 if self.primary:
                     folder, whole = self.partial / str(step), self.folder / str(step)
+                    for path in self.beside:
+                        if path.exists():
+                            sync(path)
                     write_manifest(folder, {**about, "step": step})
                     shutil.rmtree(whole, ignore_errors=True)
                     folder.rename(whole)
-                    sync_folder(self.folder)
+                    sync(self.folder)
         except InputError as error:
             shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
             self.failure = error
@@ -221,6 +203,14 @@ class Checkpoints:
                 shutil.rmtree(old)
             except OSError as error:
                 print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
+
+    def amend(self, step: int, about: Mapping[str, Any]) -> None:
+        """Adds to what is said about a checkpoint that is there; a disk that cannot be written ends no run."""
+        if self.primary:
+            try:
+                amend(self.folder / str(step), about)
+            except (OSError, DamageError, InputError) as error:
+                print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """(the state of the newest checkpoint that is what was written, laid out on the devices as `like` is; what was
@@ -365,15 +355,6 @@ def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
         of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
         reason = of_the_disk[0] if of_the_disk else f"{type(error).__name__}: {cause[:300]}"
         raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in `folder` are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def restore_model(config: ModelConfig, folder: Path) -> Transformer:

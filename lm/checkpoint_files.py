@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import InputError
-from lm.files import HASHING_THREADS, digest, write_atomically
+from lm.files import HASHING_THREADS, digest, sync, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -42,18 +43,28 @@ class Kept:
 
     newest: int
     every: int = 0
-    """Steps that are multiples of it stay for good; 0 for none."""
+    """Of every so many steps, the first at or behind each multiple stays for good: the multiple itself, unless it was
+    left out for a slow disk or a bad step. 0 for none."""
     best: int = 0
     """As many of the lowest validation losses stay."""
 
     def of(self, losses: Mapping[int, float | None]) -> set[int]:
         """The steps that stay of {step: validation loss at it, or None where it was not measured}."""
-        measured = sorted((loss, -step) for step, loss in losses.items() if loss is not None)
+        measured = sorted((loss, -step) for step, loss in losses.items() if loss is not None and math.isfinite(loss))
+        first = {step // self.every: step for step in sorted(losses, reverse=True)} if self.every else {}
         return {
             *sorted(losses)[-self.newest :],
-            *(step for step in losses if self.every and step % self.every == 0),
+            *(step for multiple, step in first.items() if multiple or not step),
             *(-step for _, step in measured[: self.best]),
         }
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of the checkpoints in `folder`, rising, whole or not; anything else that lies there is none."""
+    if not folder.is_dir():
+        return []
+    named = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(int(name) for name in named if name.isdecimal() and name == str(int(name)))
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
@@ -79,7 +90,15 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`."""
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     files = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
     write_atomically(folder / MANIFEST, render(about, files))
+
+
+def amend(folder: Path, about: Mapping[str, Any]) -> None:
+    """Adds to what the manifest says about a checkpoint, or says it anew. Raises DamageError and OSError."""
+    manifest = read_manifest(folder)
+    write_atomically(folder / MANIFEST, render(manifest["about"] | about, manifest["files"]))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

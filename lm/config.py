@@ -279,7 +279,7 @@ class TrainConfig(Config):
     profile_steps: int = incidental(default=3)
     """Steps in that profile."""
     checkpoints_kept_every: int = incidental(default=0)
-    """Checkpoints whose step is a multiple of it are kept for good; 0 for none."""
+    """Of every so many steps one checkpoint is kept for good: the first at or behind each multiple; 0 for none."""
     checkpoints_kept_best: int = incidental(default=0)
     """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
     spikes: SpikeConfig = SpikeConfig()

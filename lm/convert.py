@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.checkpoint import named_leaves
 from lm.errors import InputError, UsageError
 from lm.files import write_json
 from lm.model.config import ModelConfig, RopeScalingConfig
 from lm.model.transformer import Transformer
+from lm.named_leaves import named_leaves
 from lm.safetensors import FILE, Tensor, read_folder, read_json_object, write_file
 
 type Arrays = dict[str, np.ndarray]

@@ -19,6 +19,15 @@ def digest(path: Path) -> tuple[int, str]:
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Waits until what was written to a file, or the names in a folder, are on disk, lest a loss of power undo it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
 def appearing(path: Path, durable: bool = True) -> Generator[IO[bytes]]:
     """What to write `path` by: it appears, or is replaced, when the block ends well, and never half of it. Unless

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.files import Appended, write_atomically
 
 Row = dict[str, int | float]
@@ -33,14 +33,15 @@ class JsonLines:
         """Lines that `drop` is True of are taken out too."""
         kept = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().splitlines():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:  # the line that a kill cut short
+                    earlier = row["step"] <= first_step
+                except (ValueError, TypeError, KeyError):  # the line that a kill cut short, or a disk has spoilt
                     continue
-                if row["step"] <= first_step and not drop(row):
-                    kept.append(line + "\n")
-        write_atomically(path, "".join(kept))
+                if earlier and not drop(row):
+                    kept.append(line + b"\n")
+        write_atomically(path, b"".join(kept))
         self.file = Appended(path)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
@@ -104,7 +105,7 @@ class WeightsAndBiases:
                 project=project, id=run_id, name=folder.resolve().name, resume="allow", dir=str(folder), config=settings
             )
         except wandb.Error as error:
-            raise UsageError(
+            raise InputError(  # which may pass, as a network that is away does
                 f"Weights & Biases cannot begin train.wandb_project = {project!r}: {str(error).rstrip('.')}. Log in "
                 "(wandb login), set WANDB_MODE=offline, or leave train.wandb_project empty."
             ) from error

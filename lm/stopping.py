@@ -15,8 +15,9 @@ EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 class Stops:
     """Listens while it is entered. What trains asks `asked` after every step, saves, and raises Stopped.
 
-    Until `training` is set there is nothing that could be lost: SIGTERM then ends the process at once, be it in the
-    midst of a compilation, which Python's own handlers would wait for. A second Ctrl-C does not wait for the save.
+    Until `training` is set there is nothing that could be lost: SIGTERM and Ctrl-C then end the process at once, be it
+    in the midst of a compilation, which Python's own handlers would wait for. Later, a second Ctrl-C does not wait for
+    the save.
     """
 
     def __init__(self, processes: int = 1, before_leaving: Callable[[], None] = lambda: None):
@@ -45,15 +46,17 @@ class Stops:
         if not self.before:
             return
         for number, handler in self.before.items():
-            signal.signal(number, handler)  # ty: ignore[invalid-argument-type]
+            # Asked to end, it has saved, and is to say so: a second SIGTERM changes nothing.
+            done = number == signal.SIGTERM and self.signal is not None
+            signal.signal(number, signal.SIG_IGN if done else handler)  # ty: ignore[invalid-argument-type]
         signal.set_wakeup_fd(self.wakeup)
         os.close(self.pipe[1])  # the listener reads the end of the pipe, and ends
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, when it comes to it."""
         if number == signal.SIGINT and not self.training:
-            raise KeyboardInterrupt
-        self.signal = number
+            return  # the listener ends the process; an exception here may come in the midst of any library
+        self.signal = self.signal or number
         if number == signal.SIGINT and self.processes > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # for which JAX listens: it tells the others
 
@@ -63,8 +66,9 @@ class Stops:
         while byte := os.read(pipe, 1):
             number = byte[0]
             interrupts += number == signal.SIGINT
-            if number == signal.SIGTERM and not self.training and self.processes == 1:
-                self.leave(number, "asked to end (SIGTERM) before the first step; nothing is lost")
+            if not self.training and (self.processes == 1 or number == signal.SIGINT):
+                name = signal.Signals(number).name
+                self.leave(number, f"asked to end ({name}) before the first step; nothing is lost")
             if number == signal.SIGINT and interrupts > 1:
                 self.leave(number, "interrupted twice; not waiting for the save; what was saved before is whole")
         os.close(pipe)

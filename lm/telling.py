@@ -119,5 +119,6 @@ class Telling:
 def remove_later_samples(folder: Path, step: int) -> None:
     """Takes away samples that an interrupted run took after its last checkpoint; they are taken again."""
     for path in folder.glob("step-*.json"):
-        if int(path.stem.removeprefix("step-")) > step:
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and int(number) > step:
             path.unlink()

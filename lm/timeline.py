@@ -8,12 +8,13 @@ next attempt finds how long nothing ran, and which steps have to be made again.
 import contextlib
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from lm.files import write_atomically
 
@@ -33,6 +34,8 @@ KINDS: dict[str, str] = {
     "down": "nothing ran between two attempts",
 }
 """Every kind of time, in the order of the table, and what it is."""
+LONG = ("validation", "samples", "saving")
+"""What may take far longer than a step; the heartbeat says so."""
 BEHIND = ("data", "telling")
 """What the host does while the devices may be at a step, and gives them no work: a step they are at when it ends has
 gone on all the while."""
@@ -77,10 +80,15 @@ class Timeline:
     def doing(self, kind: Kind) -> Generator[None]:
         """Time within counts as `kind`, and no longer as what it lies in."""
         outer = self.turn(kind)
+        told = kind in LONG and self.now.first_step is not None
+        if told:
+            self.beat(self.now.step, kind)
         try:
             yield
         finally:
             self.turn(outer)
+            if told:
+                self.beat(self.now.step)
 
     def turn(self, kind: str) -> str:
         """From now on, time counts as `kind`. Returns the kind until now."""
@@ -144,20 +152,24 @@ class Timeline:
 
 
 def totals(attempts: list[Attempt]) -> dict[str, float]:
-    """Seconds by kind (KINDS). Steps that the next attempt made again count as repeated, each as long as the mean step
+    """Seconds by kind (KINDS). Steps that a later attempt made again count as repeated, each as long as the mean step
     of its attempt."""
     sums = dict.fromkeys(KINDS, 0.0)
     for one in attempts:
         for kind, seconds in one.seconds.items():
-            sums[kind] += seconds
+            sums[kind] = sums.get(kind, 0.0) + seconds
     for one, later in itertools.pairwise(attempts):
         sums["down"] += max(0.0, later.began - one.seen)
-    for one, later in itertools.pairwise(one for one in attempts if one.first_step is not None):
-        made, again = one.step - (one.first_step or 0), one.step - (later.first_step or 0)
+    kept = math.inf  # steps that no later attempt has made again
+    for one in reversed(attempts):
+        if one.first_step is None:
+            continue
+        made, again = one.step - one.first_step, one.step - kept
         if made > 0 and again > 0:
             lost = one.seconds.get("steps", 0.0) * min(1.0, again / made)
             sums["steps"] -= lost
             sums["repeated"] += lost
+        kept = min(kept, one.first_step)
     return sums
 
 
@@ -170,7 +182,10 @@ def read_attempts(run: Path) -> list[Attempt]:
     """What earlier processes wrote; none where there is nothing, or nothing that can be read."""
     try:
         attempts = [Attempt(**one) for one in json.loads((run / "goodput.json").read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        for one in attempts:
+            one.seconds = {kind: float(seconds) for kind, seconds in one.seconds.items()}
+            one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
+    except (OSError, ValueError, TypeError, AttributeError):
         return []
     heart = read_heartbeat(run / "heartbeat.json")
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
@@ -181,8 +196,12 @@ def read_attempts(run: Path) -> list[Attempt]:
 
 
 def read_heartbeat(path: Path) -> dict | None:
-    """{"step", "time", "state", "process"} of the last sign of life, or None."""
+    """{"step", "time", "state", "process"} of the last sign of life, or None where there is none that can be read."""
     try:
-        return cast(dict, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        heart = json.loads(path.read_text(encoding="utf-8"))
+        return {name: kind(heart[name]) for name, kind in HEART.items()}
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+HEART: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}

@@ -107,7 +107,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         # Resume
         about = identity(config, tokenizer, source, mesh)
         kept = Kept(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run / "checkpoints", kept)))
+        logs = run / "metrics.jsonl", run / "bad_steps.jsonl"
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run / "checkpoints", kept, beside=logs)))
         with timeline.doing("restoring"):
             fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
             state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say)
@@ -143,8 +144,13 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         timeline.begin(first)
         stack.enter_context(contextlib.closing(Watchdog(timeline, run / "hangs", config.hang_seconds)))
         stops.training = True
-        if untold and telling.tell(first, state.model) is None:
-            raise stops.stopped(first)
+        told: dict[str, float] | None = {}
+        if untold:
+            told = telling.tell(first, state.model)
+            if told is None:
+                timeline.beat(first, "stopped")
+                raise stops.stopped(first)
+            checkpoints.amend(first, told | {"told": True})
         rows, told_once, due, saved = own_rows(mesh, *validation.batches[0].inputs_BT.shape), cost.row(), False, first
         batches = source.iterate(first, rows)
         for step in range(first + 1, config.steps + 1):
@@ -158,7 +164,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 except InputError:
                     # The steps before the damage are not lost. (Several processes would wait for those without it.)
                     if step - 1 > saved and jax.process_count() == 1:
-                        save(step - 1, {}, certain=True)
+                        save(step - 1, told, certain=True)
                     raise
                 state, metrics = step_function(state, place(batch, mesh, config.batch_size, rows.start))
                 bad_steps.see(step, metrics)
@@ -185,7 +191,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 due, saved = False, step
             if told is None:
                 line.end()
-                checkpoints.settled()
+                with timeline.doing("saving"):
+                    checkpoints.settled()
                 timeline.beat(step, "stopped")
                 raise stops.stopped(step)
         line.end()

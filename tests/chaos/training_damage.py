@@ -25,10 +25,11 @@ import jax
 import numpy as np
 
 from lm.batches import BatchSource
-from lm.checkpoint import Checkpoints, named_leaves
+from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import Kept, verify
 from lm.config import MeshConfig
 from lm.errors import InputError
+from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
 from lm.records import read_manifest
 from lm.sharding import make_mesh

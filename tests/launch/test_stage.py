@@ -215,9 +215,36 @@ def test_finished_training_is_never_wiped_because_of_a_file(tmp_path):
     with pytest.raises(InputError, match=r"checkpoints/1 is missing, but 1 bytes were written"):
         run_stage(training(events), EXPERIMENT, tmp_path)
     assert (tmp_path / "checkpoints/3").exists()
-    stages.stamp_path(training(events), tmp_path).unlink()  # the remedy
-    assert run_stage(training(events), EXPERIMENT, tmp_path) is True
-    assert events == ["from 0", "from 0"]
+    for number in (1, 2):
+        (tmp_path / "checkpoints/mark").write_text(str(number))
+        stages.stamp_path(training(events), tmp_path).unlink()  # the remedy
+        assert run_stage(training(events), EXPERIMENT, tmp_path) is True
+    assert events == ["from 0"] * 3
+    for number in (1, 2):  # nothing is deleted, the second time neither
+        assert (tmp_path / f"replaced-{number}/checkpoints/mark").read_text() == str(number)
+        assert (tmp_path / f"replaced-{number}/log").exists()
+
+
+def test_unfinished_training_goes_on_in_a_copy_without_hidden_files(tmp_path):
+    events = []
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(training(events, fail_after=2), EXPERIMENT, tmp_path / "run")
+    (tmp_path / "copy").mkdir()
+    subprocess.run(f"cp -r {tmp_path}/run/* {tmp_path}/copy", shell=True, check=True)
+    assert run_stage(training(events), EXPERIMENT, tmp_path / "copy") is True
+    assert events == ["from 0", "from 2"]
+    assert not list((tmp_path / "copy").glob("replaced*"))
+
+
+def test_of_finished_training_only_what_proves_it_must_stay(tmp_path):
+    events = []
+    stage = dataclasses.replace(training(events), proof=lambda workdir: ("checkpoints/3",))
+    run_stage(stage, EXPERIMENT, tmp_path)
+    (tmp_path / "checkpoints/0").unlink()
+    assert run_stage(stage, EXPERIMENT, tmp_path) is False
+    (tmp_path / "checkpoints/3").unlink()
+    with pytest.raises(InputError, match="checkpoints/3 is missing"):
+        run_stage(stage, EXPERIMENT, tmp_path)
 
 
 def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):

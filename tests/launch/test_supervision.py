@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launch.supervision import Supervisor
+from lm.timeline import read_heartbeat
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = """
@@ -125,13 +126,106 @@ def test_stages_behind_training_may_take_their_time(tmp_path):
 
 
 def test_a_heartbeat_of_before_is_not_this_processs_whatever_its_number(tmp_path):
-    body = """
-    old = '{"step": 4, "time": 1, "state": "training", "process": %d}' % os.getpid()
-    (run / "heartbeat.json").write_text(old)
-    time.sleep(1.5)
+    watched = supervisor(tmp_path, "")
+    watched.process = subprocess.Popen([sys.executable, "-c", ""])
+    line = '{"step": %d, "time": 1, "state": "training", "process": %d}'
+    watched.heart.write_text(line % (4, watched.process.pid))
+    before = read_heartbeat(watched.heart)
+    assert watched.beat(before) is None
+    watched.heart.write_text(line % (5, watched.process.pid))
+    assert watched.beat(before) == read_heartbeat(watched.heart)
+    watched.process.wait()
+
+
+@pytest.mark.parametrize("shift", [-7200.0, 7200.0])
+def test_a_clock_that_is_set_changes_nothing(tmp_path, shift):
+    body = f"""
+    real = time.time
+    time.time = lambda: real() + {shift}
+    for step in range(1, 25):
+        timeline.beat(step)
+        time.sleep(0.1)
+    timeline.beat(30, "stopped" if number == 1 else "done")
     """
-    assert supervisor(tmp_path, body, hang_seconds=60.0).run() == 0
+    assert supervisor(tmp_path, body, hang_seconds=2.0).run() == 0
+    assert events(tmp_path) == ["stopped", "done"]
+
+
+def test_a_save_may_take_longer_than_a_step(tmp_path):
+    body = """
+    timeline.begin(0)
+    timeline.beat(8)
+    with timeline.doing("saving"):
+        time.sleep(2.5)
+    timeline.beat(8, "done")
+    """
+    assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
+
+
+def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
+    body = """
+    timeline.beat(8)
+    (run / "heartbeat.json.probe").mkdir()  # in place of a disk that is full: no file can be made there
+    time.sleep(2.5)
+    """
+    assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
+    assert events(tmp_path) == ["done"]
+
+
+def test_crashes_here_and_there_without_progress_end_it(tmp_path, capfd):
+    body = """
+    timeline.beat(100 + number % 2)
+    sys.exit(1)
+    """
+    assert supervisor(tmp_path, body, same_step=3, no_progress=4, longest_wait=0.02).run() == 1
+    assert events(tmp_path) == ["crash"] * 4 + ["gave up"]
+    assert "4 crashes in a row without a step behind 101; 5 starts" in capfd.readouterr().err
+
+
+def test_a_heartbeat_that_is_none_is_none(tmp_path):
+    for text in ("[]", "{}", "7", '{"step": null, "time": 1, "state": "x", "process": 1}', "{"):
+        (tmp_path / "heartbeat.json").write_text(text)
+        assert supervisor(tmp_path, "").run() == 0
+
+
+def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path):
+    body = """
+    signal.signal(signal.SIGTERM, lambda *_: (timeline.beat(6, "stopped"), os._exit(0)))
+    timeline.beat(5)
+    time.sleep(60)
+    """
+    watched = supervisor(tmp_path, body)
+
+    def send():
+        while not (tmp_path / "heartbeat.json").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=send).start()
+    assert watched.run() == 0
+    assert events(tmp_path) == ["asked to end"]
+
+
+def test_sigterm_is_passed_on_once(tmp_path):
+    body = """
+    signals = []
+    signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
+    timeline.beat(5)
+    while not signals:
+        time.sleep(0.02)
+    time.sleep(2.5)
+    sys.exit(40 + len(signals))
+    """
+    watched = supervisor(tmp_path, body)
+
+    def send():
+        while not (tmp_path / "heartbeat.json").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    assert watched.run() == 41
 
 
 def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, monkeypatch):
@@ -157,7 +251,7 @@ def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
     """
     assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["crash", "done"]
-    assert "killed, without a sign of life for 0 s, behind step 8" in capfd.readouterr().err
+    assert "killed, without a sign of life for 1 s, behind step 8" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

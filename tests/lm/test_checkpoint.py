@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -14,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.checkpoint import Checkpoints, named_leaves
+from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import MANIFEST, DamageError, Kept, read_manifest, verify, write_manifest
 from lm.config import SpikeConfig
 from lm.errors import InputError
 from lm.guard import make_guard
+from lm.named_leaves import named_leaves
 from lm.train_state import TrainState
 
 
@@ -225,6 +227,78 @@ def test_retention_is_what_a_naive_reading_of_its_words_keeps():
         assert Kept(newest, every, best).of(losses) == naive
 
 
+def test_of_every_nth_the_first_one_behind_it_stays_where_it_was_left_out():
+    steps = dict.fromkeys([4, 8, 13, 16, 20, 24, 28, 50], None)
+    assert Kept(newest=1, every=12).of(steps) == {13, 24, 50}
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    nan = float("nan")
+    for losses in ({1: 3.0, 2: nan, 3: 1.0, 4: 5.0}, {1: nan, 2: 3.0, 3: 1.0, 4: 5.0}):
+        assert Kept(newest=1, best=1).of(losses) == {3, 4}
+
+
+def test_what_is_told_later_of_a_checkpoint_counts(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with opened(folder, Kept(newest=1, best=1)) as checkpoints:
+        checkpoints.save(1, state_of(1), {"told": False})
+        checkpoints.settled()
+        checkpoints.amend(1, {"told": True, "validation_loss": 2.0})
+        for step in (2, 3):
+            checkpoints.save(step, state_of(step), {"validation_loss": 5.0})
+            checkpoints.settled()
+        assert checkpoints.steps() == [1, 3]
+    assert verify(folder / "1") == {"told": True, "validation_loss": 2.0, "step": 1}
+
+
+def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
+    folder = copy(two, tmp_path)
+    for name in ("0014", "12.bak", "tmp", "٧"):
+        (folder / name).mkdir()
+    (folder / "40").touch()
+    state, about = restored(folder)
+    assert about["step"] == 6
+    assert same_bits(state, state_of(6))
+
+
+def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    folder = copy(two, place)
+    link = tmp_path / "run/checkpoints"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    (folder / "6" / MANIFEST).unlink()
+    assert restored(link)[1]["step"] == 3
+    assert (place / "checkpoints.damaged/6").is_dir()
+
+
+def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle):
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def named(path, target):
+        events.append(f"{path} is {target}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", named)
+    log = tmp_path / "metrics.jsonl"
+    log.touch()
+    with contextlib.closing(Checkpoints(tmp_path / "c", Kept(1), beside=(log, tmp_path / "absent"))) as checkpoints:
+        checkpoints.save(5, state_of(5), {})
+        checkpoints.settled()
+    partial = tmp_path / "c/.partial/5"
+    before = set(events[: events.index(f"{partial} is {tmp_path}/c/5")])
+    inside = {str(partial / path.relative_to(tmp_path / "c/5")) for path in (tmp_path / "c/5").rglob("*")}
+    assert inside - {str(partial / MANIFEST)} | {str(partial), str(log)} <= before
+    assert f"{partial / MANIFEST}.partial" in before  # it was written under that name
+
+
 def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
     real = Path.rename
@@ -260,10 +334,14 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     let_go = threading.Event()
     real = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.05)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.3)
     assert checkpoints.save(1, state_of(1), {})
     assert not checkpoints.save(2, state_of(2), {})
     assert "step 2 is left out" in capsys.readouterr().out
+    began = time.monotonic()
+    assert not checkpoints.save(3, state_of(3), {})  # once waited for is enough, and once told
+    assert time.monotonic() - began < 0.2
+    assert not capsys.readouterr().out
     let_go.set()
     checkpoints.settled()
     assert checkpoints.save(3, state_of(3), {})

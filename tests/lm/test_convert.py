@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from configs.experiment import parse_command
-from lm.checkpoint import named_leaves, replace_leaves
 from lm.convert import load_hugging_face, model_config_of, stored_tensors, write_hugging_face
 from lm.errors import InputError, UsageError
 from lm.loss import cross_entropy
 from lm.model.config import RopeScalingConfig
 from lm.model.layers import rotary_frequencies
 from lm.model.transformer import Transformer
+from lm.named_leaves import named_leaves, replace_leaves
 from lm.safetensors import read_folder
 from tests.lm import reference_model
 from tests.lm.hugging_face_files import (

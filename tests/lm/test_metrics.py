@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lm.batches import host_batch
-from lm.errors import UsageError
+from lm.errors import InputError
 from lm.files import write_json
 from lm.metrics import Meter, MetricsLog, duration, for_terminal, live_text, memory, quantity
 
@@ -131,9 +131,17 @@ def test_a_restart_goes_on_in_the_same_run_of_weights_and_biases(tmp_path, monke
     assert all(arguments["resume"] == "allow" for arguments in wandb.begun)
 
 
+def test_lines_that_are_none_are_passed_over_when_it_goes_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = [b'{"step": 1, "loss": 3.0}', b'{"step": 2, "loss": 2.0}']
+    path.write_bytes(b"\n".join([good[0], b"\xff\xfe{", b"{}", b"12", b"null", b'{"step": "x"}', good[1], b'{"st']))
+    MetricsLog(tmp_path, 2).close()
+    assert path.read_bytes().splitlines() == good
+
+
 def test_what_weights_and_biases_refuses_is_said_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(refuses=True))
-    with pytest.raises(UsageError, match=r"wandb_project = 'mill': no API key\. Log in .* WANDB_MODE=offline"):
+    with pytest.raises(InputError, match=r"wandb_project = 'mill': no API key\. Log in .* WANDB_MODE=offline"):
         MetricsLog(tmp_path, 0, "mill")
     assert not (tmp_path / "metrics.jsonl").exists()
 

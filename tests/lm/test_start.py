@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from lm.checkpoint import Checkpoints, named_leaves
+from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import MANIFEST, Kept, verify, write_manifest
 from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
+from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train import train

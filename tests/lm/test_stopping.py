@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from lm.checkpoint_files import verify
 from lm.timeline import read_heartbeat
 from tests import train_process
+from tests.run_files import REPOSITORY
 from tests.train_runs import bits, steps_there, told
 
 FIELDS = {
@@ -103,19 +105,28 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
     assert process.returncode == 0, output
     assert "saved at step 100," in output
     assert "step 100  validation loss" not in output
-    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=120)  # then once more
     assert process.returncode == 0, output
+    heart = read_heartbeat(run / "heartbeat.json")
+    assert heart is not None and (heart["step"], heart["state"]) == (100, "stopped")
+    output, _ = (process := train_process.start(run, FIELDS | {"checkpoints_kept": 99})).communicate(timeout=120)
+    assert process.returncode == 0, output
+    (loss,) = [row["validation_loss"] for row in told(run) if row["step"] == 100 and "validation_loss" in row]
+    about = verify(run / "checkpoints/100")
+    assert about["told"] is True
+    assert about["validation_loss"] == pytest.approx(loss, rel=1e-6)
     assert "step 100  validation loss" in output
     assert told(run) == told(undisturbed)
 
 
-def test_before_the_first_step_sigterm_ends_it_at_once(tokens, tmp_path):
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number, ends):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     code = (
         "import lm.train, os, signal, time\n"
         "def compile_ahead(*arguments):\n"  # which no Python handler can come into
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
         "    time.sleep(30)\n"
         "lm.train.compile_ahead = compile_ahead\n"
         "from tests.train_process import main\n"
@@ -123,9 +134,25 @@ def test_before_the_first_step_sigterm_ends_it_at_once(tokens, tmp_path):
     )
     began = time.monotonic()
     output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=60)
-    assert process.returncode == 0, output
+    assert process.returncode == ends, output
     assert time.monotonic() - began < 20
-    assert "before the first step; nothing is lost" in output
+    assert f"asked to end ({signal.Signals(number).name}) before the first step; nothing is lost" in output
+    assert "Traceback" not in output
+
+
+def test_a_second_sigterm_changes_nothing(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lm.stopping import Stops\n"
+        "with Stops() as stops:\n"
+        "    stops.training = True\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while not stops.asked(1): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('left in peace')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
 
 
 def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):

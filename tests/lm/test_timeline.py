@@ -68,6 +68,28 @@ def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
     assert sum(sums.values()) == 225  # all of it, and none twice
 
 
+def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
+    attempts = [
+        Attempt(0.0, first_step=0, step=100, seen=100.0, seconds={"steps": 100.0}),
+        Attempt(100.0, first_step=96, step=98, seen=102.0, seconds={"steps": 2.0}),
+        Attempt(102.0, first_step=50, step=120, seen=172.0, seconds={"steps": 70.0, "a kind of another version": 0.5}),
+    ]
+    sums = totals(attempts)
+    assert sums["repeated"] == 50 + 2  # steps 51 to 100 of the first, and both of the second
+    assert sums["steps"] == 50 + 70
+    assert sums["a kind of another version"] == 0.5
+
+
+def test_a_long_wait_is_told_by_the_heartbeat(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.begin(4)
+    state = lambda: (read_heartbeat(tmp_path / "heartbeat.json") or {})["state"]
+    with timeline.doing("validation"):
+        assert state() == "validation"
+    with timeline.doing("steps"):
+        assert state() == "training"
+
+
 def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
     first = Timeline(tmp_path)
     first.begin(0)
@@ -95,7 +117,7 @@ def test_heartbeats_overwrite_one_another_wholly(tmp_path):
 
 
 def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
-    for text in ("", "[{", "{}", '[{"x": 1}]'):
+    for text in ("", "[{", "{}", '[{"x": 1}]', '[{"began": 1, "seconds": null}]', '[{"began": "x"}]'):
         (tmp_path / "goodput.json").write_text(text)
         assert read_attempts(tmp_path) == []
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from lm.batches import Batch
-from lm.checkpoint import Checkpoints, named_leaves, restore_model
+from lm.checkpoint import Checkpoints, restore_model
 from lm.checkpoint_files import Kept, read_manifest
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
+from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
 from lm.train import train

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lm.batches import host_batch
-from lm.checkpoint import named_leaves
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import UsageError
 from lm.model.transformer import Dropout, Transformer, drop
+from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
 from lm.sharding import batch_sharding, make_mesh, shardings
 from lm.train_state import initial_state
