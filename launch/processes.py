@@ -9,9 +9,13 @@ The run folder must be the same for all, on a file system that they share.
 """
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
+from lm.stopping import Stops
+from lm.timeline import Timeline
 
 ENVIRONMENTS = (
     ("GRISTMILL_PROCESS", "GRISTMILL_PROCESSES"),
@@ -62,3 +66,16 @@ def join() -> None:
     jax.distributed.initialize(
         **by_hand, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
     )
+
+
+def load_training(run: Path, began: float) -> Callable[..., None]:
+    """lm.train.train, behind `join`. JAX takes seconds to load, and swallows what Ctrl-C raises meanwhile: asked to
+    end, the process does so at once, and tells it in the run folder, lest a supervisor take the work for done."""
+    index, processes = place()
+    leave = lambda: Timeline(run, began, index).leave()
+    with Stops(before_leaving=leave):
+        import jax  # noqa: F401
+    join()
+    with Stops(processes, leave):
+        from lm.train import train
+    return train

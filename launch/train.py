@@ -6,23 +6,18 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
-from launch.processes import join, place
+from launch.processes import load_training
 from launch.stage import Stage
 from lm.checkpoint_files import steps_in
 from lm.errors import InputError
 from lm.files import digest
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
-from lm.stopping import Stops
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     began = time.time()
-    with Stops():  # JAX takes seconds to load, and swallows what Ctrl-C raises meanwhile
-        import jax  # noqa: F401
-    join()
-    with Stops(place()[1]):
-        from lm.train import train
+    train = load_training(out, began)
     train(experiment.model, experiment.train, out, began)
 
 

@@ -126,6 +126,11 @@ class Timeline:
         with contextlib.suppress(OSError):
             write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
 
+    def leave(self) -> None:
+        """The process ends, as it was asked to, before it has made a step."""
+        self.write()  # first: what is known of attempts before by the heartbeat alone, the next line writes over
+        self.beat(self.now.step, "stopped")
+
     def close(self) -> None:
         self.write()
         if self.file is not None:

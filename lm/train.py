@@ -58,8 +58,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
     say = functools.partial(print, flush=True) if primary else lambda text: None
     with contextlib.ExitStack() as stack:
         timeline = stack.enter_context(contextlib.closing(Timeline(run, began, jax.process_index())))
-        leave = lambda: timeline.beat(timeline.now.step, "stopped")
-        stops = stack.enter_context(Stops(jax.process_count(), leave))
+        stops = stack.enter_context(Stops(jax.process_count(), timeline.leave))
 
         # Data
         tokenizer = load(run / "tokenizer")

@@ -140,6 +140,28 @@ def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
+    """A supervisor must not take that for the end of the work."""
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from launch.train import make\n"
+        "class Loading:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'jax':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "            time.sleep(30)\n"
+        "sys.meta_path.insert(0, Loading())\n"
+        "make(None, Path(sys.argv[1]), Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=25)
+    assert ended.returncode == ends, ended.stderr
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None and heart["state"] == "stopped"
+
+
 def test_a_second_sigterm_changes_nothing(tmp_path):
     code = (
         "import os, signal, time\n"

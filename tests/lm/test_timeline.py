@@ -109,6 +109,16 @@ def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
     assert [one["step"] for one in json.loads((tmp_path / "goodput.json").read_text())] == [7, 0]
 
 
+def test_who_leaves_before_the_first_step_takes_nothing_from_those_before(tmp_path):
+    first = Timeline(tmp_path)
+    first.begin(0)
+    first.beat(7)
+    Timeline(tmp_path).leave()
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None and heart["state"] == "stopped"
+    assert [one.step for one in read_attempts(tmp_path)] == [7, 0]
+
+
 def test_heartbeats_overwrite_one_another_wholly(tmp_path):
     timeline = Timeline(tmp_path)
     timeline.beat(123_456_789, "training")
