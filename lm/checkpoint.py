@@ -172,7 +172,7 @@ class Checkpoints:
                 if self.primary:
                     folder, whole = self.partial / str(step), self.folder / str(step)
                     for path in self.beside:
-                        if path.exists():
+                        with contextlib.suppress(OSError):  # a log that fails, or is not there, fails no checkpoint
                             sync(path)
                     write_manifest(folder, {**about, "step": step})
                     shutil.rmtree(whole, ignore_errors=True)
