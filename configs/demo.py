@@ -2,7 +2,7 @@
 
     make demo        or        python -m launch.pretrain configs/demo.py
 
-49 MB of downloads, 9 minutes on two cores of a server, of which 8 are training: 800 steps, 1.6 M tokens, a third of
+49 MB of downloads, 5 to 9 minutes on two cores of a server, most of it training: 800 steps, 1.6 M tokens, a third of
 an epoch. Expect 1.82 bits per byte of held-out text, where gzip -9 needs 2.89 and xz -9e 2.44 (docs/benchmarks.md).
 """
 
