@@ -75,7 +75,7 @@ def load_training(run: Path, began: float) -> Callable[..., None]:
     leave = lambda: Timeline(run, began, index).leave()
     with Stops(before_leaving=leave):
         import jax  # noqa: F401
-    join()
-    with Stops(processes, leave):
+    with Stops(processes, leave):  # of several it leaves SIGTERM to JAX, which passes it on once they have met
+        join()
         from lm.train import train
     return train

@@ -1,5 +1,7 @@
 """Trains the model on the run's shards; interrupted, the same command goes on from the last checkpoint."""
 
+import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -8,9 +10,9 @@ from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.processes import load_training
 from launch.stage import Stage
-from lm.checkpoint_files import steps_in
+from lm.checkpoint_files import DamageError, steps_in
+from lm.checkpoint_files import read_manifest as read_checkpoint
 from lm.errors import InputError
-from lm.files import digest
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
 
@@ -31,10 +33,12 @@ def facts(experiment: Experiment) -> dict[str, object]:
     tokens = [Path(source.tokens) for source in experiment.train.mixture]
     found: dict[str, object] = {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
     if experiment.train.start.checkpoint:
-        path = experiment.train.start.folder() / MANIFEST
-        if not path.is_file():
-            raise InputError(f"train.start.checkpoint: {path} is missing. Take another checkpoint, or bring it back.")
-        found[f"SHA-256 of {path}"] = digest(path)[1]
+        folder = experiment.train.start.folder()
+        try:
+            files = read_checkpoint(folder)["files"]  # what is said about them may grow
+        except DamageError as damage:
+            raise InputError(f"train.start.checkpoint: {damage}. Take another, or bring it back.") from damage
+        found[f"SHA-256 of the files of {folder}"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     return found
 
 

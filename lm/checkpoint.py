@@ -62,7 +62,8 @@ class Checkpoints:
         """`patience`: seconds that a save waits for the one before it; after them it is left out. `beside`: files that
         tell of the steps up to a checkpoint; they are on disk before it has its name."""
         # Where the folder is a link, what is set aside must lie on the same disk.
-        self.folder, self.kept, self.patience, self.beside = folder.resolve(), kept, patience, tuple(beside)
+        self.place, self.folder = folder, folder.resolve()
+        self.kept, self.patience, self.beside = kept, patience, tuple(beside)
         self.partial = self.folder / ".partial"
         # Compression would take most of the time of a save, and takes 7 % off floating numbers.
         model, training = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
@@ -171,9 +172,7 @@ class Checkpoints:
                 self.orbax.wait_until_finished()
                 if self.primary:
                     folder, whole = self.partial / str(step), self.folder / str(step)
-                    for path in self.beside:
-                        with contextlib.suppress(OSError):  # a log that fails, or is not there, fails no checkpoint
-                            sync(path)
+                    self.sync_beside()
                     write_manifest(folder, {**about, "step": step})
                     shutil.rmtree(whole, ignore_errors=True)
                     folder.rename(whole)
@@ -188,6 +187,12 @@ class Checkpoints:
                 self.retire()
         if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
             ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
+
+    def sync_beside(self) -> None:
+        """A log that fails, or is not there, fails no checkpoint."""
+        for path in {*self.beside, *(path.parent for path in self.beside)}:
+            with contextlib.suppress(OSError):
+                sync(path)
 
     def retire(self) -> None:
         """Takes away the checkpoints that are not kept."""
@@ -207,6 +212,7 @@ class Checkpoints:
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
         """Adds to what is said about a checkpoint that is there; a disk that cannot be written ends no run."""
         if self.primary:
+            self.sync_beside()
             try:
                 amend(self.folder / str(step), about)
             except (OSError, DamageError, InputError) as error:
@@ -296,14 +302,15 @@ class Checkpoints:
             restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
         return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
 
-    def close(self) -> None:
-        """Waits until all that was asked for is on disk. Raises InputError when the last save has failed."""
+    def close(self, raising: bool = True) -> None:
+        """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
+        is something else to be told."""
         self.settled()
         self.writer.shutdown()
         self.orbax.close()
         with contextlib.suppress(OSError):
             self.partial.rmdir()
-        if self.failure is not None:
+        if self.failure is not None and raising:
             raise self.failure
 
 

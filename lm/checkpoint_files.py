@@ -90,15 +90,17 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`."""
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     files = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
-    for path in [*folder.rglob("*"), folder]:
+    for path in folder.rglob("*"):
         sync(path)
     write_atomically(folder / MANIFEST, render(about, files))
+    sync(folder)
 
 
 def amend(folder: Path, about: Mapping[str, Any]) -> None:
     """Adds to what the manifest says about a checkpoint, or says it anew. Raises DamageError and OSError."""
     manifest = read_manifest(folder)
     write_atomically(folder / MANIFEST, render(manifest["about"] | about, manifest["files"]))
+    sync(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

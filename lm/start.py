@@ -21,10 +21,12 @@ def begin(
     fresh: Callable[[], TrainState],
     about: Mapping[str, Any],
     say: Callable[[str], None] = print,
+    went_on: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:
     """(the state to train from, laid out as `like`; what was said about it, {} where it is not this run's own).
 
-    `about` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run.
+    `about` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run; and when
+    there is none, though this run `went_on` from one before, or the folder is a link to what is not there.
     """
     found = checkpoints.restore_newest(like)
     if found is not None:
@@ -41,6 +43,12 @@ def begin(
         state = start_from(checkpoints, start, like, fresh, about["tokenizer"])
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
+    if went_on or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
+        why = "earlier attempts of this run went on from one (goodput.json)" if went_on else "it is a link into nothing"
+        raise InputError(
+            f"There is no checkpoint in {checkpoints.place}, but {why}. Bring the folder back, or mount its disk; to "
+            "train again from step 0, take another --workdir."
+        )
     return fresh(), {}
 
 

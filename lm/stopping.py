@@ -46,11 +46,13 @@ class Stops:
         if not self.before:
             return
         for number, handler in self.before.items():
-            # Asked to end, it has saved, and is to say so: a second SIGTERM changes nothing.
-            done = number == signal.SIGTERM and self.signal is not None
+            # It has saved, and is to say so: a second SIGTERM changes nothing.
+            done = number == signal.SIGTERM and kind is Stopped
             signal.signal(number, signal.SIG_IGN if done else handler)  # ty: ignore[invalid-argument-type]
         signal.set_wakeup_fd(self.wakeup)
         os.close(self.pipe[1])  # the listener reads the end of the pipe, and ends
+        if self.signal is not None and kind is None:  # it came too late for who asks: now it may act
+            os.kill(os.getpid(), self.signal)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, when it comes to it."""

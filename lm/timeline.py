@@ -88,6 +88,7 @@ class Timeline:
         finally:
             self.turn(outer)
             if told:
+                self.write()  # what is not written when a kill comes is taken for steps
                 self.beat(self.now.step)
 
     def turn(self, kind: str) -> str:
@@ -103,8 +104,8 @@ class Timeline:
         """Training begins, behind `first_step` steps that were restored."""
         self.turn("telling")
         self.now.first_step = self.now.step = first_step
+        self.write()  # before the heartbeat, by which else the attempt before would have lived until now
         self.beat(first_step)
-        self.write()
 
     def beat(self, step: int, state: str = "training") -> None:
         """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
@@ -125,6 +126,10 @@ class Timeline:
         rounded = [asdict(one) | {"seconds": {k: round(v, 3) for k, v in one.seconds.items()}} for one in self.attempts]
         with contextlib.suppress(OSError):
             write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
+
+    def went_on(self) -> bool:
+        """Whether an attempt before this one began behind steps that it had restored."""
+        return any(one.first_step for one in self.attempts[:-1])
 
     def leave(self) -> None:
         """The process ends, as it was asked to, before it has made a step."""

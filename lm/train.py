@@ -107,10 +107,11 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         about = identity(config, tokenizer, source, mesh)
         kept = Kept(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
         logs = run / "metrics.jsonl", run / "bad_steps.jsonl"
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run / "checkpoints", kept, beside=logs)))
+        checkpoints = Checkpoints(run / "checkpoints", kept, beside=logs)
+        stack.callback(checkpoints.close, raising=False)
         with timeline.doing("restoring"):
             fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
-            state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say)
+            state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say, timeline.went_on())
             first, untold = int(state.step), not about_it.get("told", True)
             if not about_it and first >= config.steps:
                 raise UsageError(
@@ -140,9 +141,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
 
         # Loop
         timeline.busy = bad_steps.running
+        stops.training = True
         timeline.begin(first)
         stack.enter_context(contextlib.closing(Watchdog(timeline, run / "hangs", config.hang_seconds)))
-        stops.training = True
         told: dict[str, float] | None = {}
         if untold:
             told = telling.tell(first, state.model)
@@ -150,7 +151,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 timeline.beat(first, "stopped")
                 raise stops.stopped(first)
             checkpoints.amend(first, told | {"told": True})
-        rows, told_once, due, saved = own_rows(mesh, *validation.batches[0].inputs_BT.shape), cost.row(), False, first
+        rows, told_once, due = own_rows(mesh, *validation.batches[0].inputs_BT.shape), cost.row(), False
         batches = source.iterate(first, rows)
         for step in range(first + 1, config.steps + 1):
             last = step == config.steps
@@ -162,7 +163,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                         batch = meter.next(batches)
                 except InputError:
                     # The steps before the damage are not lost. (Several processes would wait for those without it.)
-                    if step - 1 > saved and jax.process_count() == 1:
+                    if jax.process_count() == 1 and checkpoints.settled() and step - 1 not in {0, *checkpoints.steps()}:
                         save(step - 1, told, certain=True)
                     raise
                 state, metrics = step_function(state, place(batch, mesh, config.batch_size, rows.start))
@@ -187,11 +188,11 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             # that was left out, lest checkpoints of a run that diverges push out those before it.
             certain = told is None or last
             if (certain or (due and not bad_steps.in_row)) and save(step, told, certain):
-                due, saved = False, step
+                due = False
             if told is None:
                 line.end()
                 with timeline.doing("saving"):
-                    checkpoints.settled()
+                    checkpoints.close()
                 timeline.beat(step, "stopped")
                 raise stops.stopped(step)
         line.end()

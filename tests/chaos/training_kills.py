@@ -81,12 +81,15 @@ def terms(rows: Rows, root: Path, tokens: Path, count: int, generator: random.Ra
             output, _ = process.communicate(timeout=60)
             took, last = asked(), read_heartbeat(run / "heartbeat.json")
             assert last is not None
-            if process.returncode == 0 and last["state"] == "done":
+            if process.returncode in (0, -signal.SIGTERM) and last["state"] == "done":
                 break  # it was at its end
             sent += 1
             seconds.append(took)
             lost.append(last["step"] - max(steps_there(run)))
-            good += process.returncode == 0 and took < 10 and 0 <= lost[-1] <= 1 and "saved at step" in output
+            well = process.returncode == 0 and took < 10 and 0 <= lost[-1] <= 1 and "saved at step" in output
+            good += well
+            if not well:
+                print(f"exit code {process.returncode} behind {last}\n{output[-1500:]}", flush=True)
         finished(run, FIELDS)
         identical = identical and (bits(run), told(run)) == expected
     rows.add(

@@ -7,7 +7,8 @@ import pytest
 
 from launch import train
 from launch.stage import run_stage
-from lm.config import MixtureSource
+from lm.checkpoint_files import amend, write_manifest
+from lm.config import MixtureSource, StartConfig
 from lm.errors import InputError, UsageError
 from lm.mixture import manifest_sha256
 from tests.corpus import tiny_experiment
@@ -39,6 +40,24 @@ def test_shards_of_another_run_that_were_written_again_are_noticed(other, tmp_pa
         run_stage(STAGE, experiment, run)
     write_tokens(other, {"train": STREAMS})  # the same bytes again
     assert run_stage(STAGE, experiment, run) is False
+
+
+def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_of_it(tmp_path):
+    folder = tmp_path / "checkpoints/8"
+    folder.mkdir(parents=True)
+    (folder / "array").write_text("1")
+    write_manifest(folder, {"told": False})
+    start = StartConfig(str(folder), "everything")
+    experiment = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, start=start))
+    before = train.facts(experiment)
+    amend(folder, {"told": True})
+    assert train.facts(experiment) == before
+    (folder / "array").write_text("2")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"train.start.checkpoint: .*manifest.json is missing"):
+        train.facts(experiment)
+    write_manifest(folder, {"told": True})
+    assert train.facts(experiment) != before
 
 
 def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, tmp_path):

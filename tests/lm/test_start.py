@@ -97,6 +97,22 @@ def test_a_run_goes_on_from_its_own_checkpoint_and_not_from_the_start_again(toke
     assert steps_there(run) == [4, 8, 12]
 
 
+@pytest.mark.parametrize("lost", ["a disk that is not mounted", "a folder that is gone"])
+def test_where_the_checkpoints_are_gone_nothing_is_begun_anew(tokens, finished, tmp_path, lost):
+    run = copy(finished, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    if lost == "a disk that is not mounted":
+        (run / "checkpoints").symlink_to(tmp_path / "away")
+    else:
+        attempts = json.loads((run / "goodput.json").read_text())
+        (run / "goodput.json").write_text(json.dumps([*attempts, attempts[0] | {"first_step": 4}]))
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"There is no checkpoint in .*run/checkpoints, but (it is a link|earlier)"):
+        train(MODEL, CONFIG, run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert not (tmp_path / "away").exists()
+
+
 def test_a_start_behind_the_end_is_refused(tokens, finished, tmp_path):
     config = started_from(finished / "checkpoints/12", "everything", steps=10)
     with pytest.raises(UsageError, match=r"checkpoints/12 is at step 12, and train.steps is 10: nothing is left"):

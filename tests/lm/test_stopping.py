@@ -162,7 +162,7 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
     assert heart is not None and heart["state"] == "stopped"
 
 
-def test_a_second_sigterm_changes_nothing(tmp_path):
+def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
     code = (
         "import os, signal, time\n"
         "from lm.stopping import Stops\n"
@@ -170,8 +170,26 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
         "    stops.training = True\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    while not stops.asked(1): time.sleep(0.01)\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n"
-        "print('left in peace')\n"
+        "time.sleep(20)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=15)
+    assert ended.returncode == -signal.SIGTERM
+
+
+def test_a_second_sigterm_changes_nothing(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lm.errors import Stopped\n"
+        "from lm.stopping import Stops\n"
+        "try:\n"
+        "    with Stops() as stops:\n"
+        "        stops.training = True\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        while not stops.asked(1): time.sleep(0.01)\n"
+        "        raise stops.stopped(1)\n"
+        "except Stopped:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('left in peace')\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
