@@ -10,8 +10,7 @@ from launch import train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.processes import load_training
 from launch.stage import Stage
-from lm.checkpoint_files import DamageError, steps_in
-from lm.checkpoint_files import read_manifest as read_checkpoint
+from lm import checkpoint_files
 from lm.errors import InputError
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
@@ -19,13 +18,12 @@ from lm.records import MANIFEST
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     began = time.time()
-    train = load_training(out, began)
-    train(experiment.model, experiment.train, out, began)
+    load_training(out, began)(experiment.model, experiment.train, out, began)
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
     """Older checkpoints may be deleted when training is done."""
-    return tuple(f"checkpoints/{step}" for step in steps_in(workdir / "checkpoints")[-1:])
+    return tuple(f"checkpoints/{step}" for step in checkpoint_files.steps_in(workdir / "checkpoints")[-1:])
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
@@ -35,8 +33,8 @@ def facts(experiment: Experiment) -> dict[str, object]:
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()
         try:
-            files = read_checkpoint(folder)["files"]  # what is said about them may grow
-        except DamageError as damage:
+            files = checkpoint_files.read_manifest(folder)["files"]  # what is said about them may grow
+        except checkpoint_files.DamageError as damage:
             raise InputError(f"train.start.checkpoint: {damage}. Take another, or bring it back.") from damage
         found[f"SHA-256 of the files of {folder}"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     return found
