@@ -57,6 +57,10 @@ class Attempt:
     """By kind, each moment once."""
 
 
+HEART: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
+"""A line of the heartbeat."""
+
+
 class Timeline:
     """The attempts of a run, this process's last. `close` writes what was counted."""
 
@@ -212,6 +216,3 @@ def read_heartbeat(path: Path) -> dict | None:
         return {name: kind(heart[name]) for name, kind in HEART.items()}
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-HEART: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}

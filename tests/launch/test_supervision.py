@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def supervisor(run: Path, body: str, **settings) -> Supervisor:
     command = [sys.executable, str(program), str(run)]
     made = Supervisor(command, run / "heartbeat.json", run / "supervisor.jsonl", first_wait=0.01)
     return dataclasses.replace(made, **settings)
+
+
+def when_it_beats(run: Path, act: Callable[[], None]) -> None:
+    """In a thread of its own: `act`, once the program has a heartbeat."""
+
+    def wait() -> None:
+        while not (run / "heartbeat.json").exists():
+            time.sleep(0.02)
+        act()
+
+    threading.Thread(target=wait).start()
 
 
 @pytest.fixture(autouse=True)
@@ -196,13 +208,7 @@ def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path):
     time.sleep(60)
     """
     watched = supervisor(tmp_path, body)
-
-    def send():
-        while not (tmp_path / "heartbeat.json").exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=send).start()
+    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert watched.run() == 0
     assert events(tmp_path) == ["asked to end"]
 
@@ -218,13 +224,7 @@ def test_sigterm_is_passed_on_once(tmp_path):
     sys.exit(40 + len(signals))
     """
     watched = supervisor(tmp_path, body)
-
-    def send():
-        while not (tmp_path / "heartbeat.json").exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=send).start()
+    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert watched.run() == 41
 
 
@@ -264,13 +264,11 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, co
     watched = supervisor(tmp_path, body)
 
     def send():
-        while not (tmp_path / "heartbeat.json").exists():
-            time.sleep(0.02)
         if number == signal.SIGINT and watched.process is not None:
             watched.process.send_signal(number)  # as a terminal does, to all of its group
         os.kill(os.getpid(), number)
 
-    threading.Thread(target=send).start()
+    when_it_beats(tmp_path, send)
     assert watched.run() == code
     assert (tmp_path / "count").read_text() == "1"
     assert events(tmp_path) == ["asked to end"]
