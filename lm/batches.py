@@ -137,6 +137,11 @@ class BatchSource:
         found = [self._find(number) for number in self._order[step].tolist()]
         return [Origin(source.folder, source.windows.documents(number)) for source, number in found]
 
+    def heads(self, step: int) -> np.ndarray:
+        """(B, T) bool: which targets of batch(step) are the heads of documents."""
+        found = [self._find(number) for number in self._order[step].tolist()]
+        return np.stack([source.windows.heads(number) for source, number in found])
+
     def sequential_windows(self) -> Iterator[Batch]:
         """Every window once, in the order of sources and shards; the last batch is filled up with rows of zeros."""
         for numbers in itertools.batched(range(self.windows), self.batch_size):
@@ -275,6 +280,12 @@ class Windows:
         end = min(start + self.context_length, record.valid)
         first, last = np.searchsorted(record.segment_starts, [start, end - 1], side="right")
         return set(record.document_ids[first - 1 : last].tolist())
+
+    def heads(self, number: int) -> np.ndarray:
+        """(context_length,) bool: which targets of the window are the heads of documents."""
+        record, start = self._locate(number)
+        starts = record.segment_starts[1:]  # the first segment of a record may begin in the middle of its document
+        return np.isin(start + 1 + _positions(self.context_length), starts)
 
     def _locate(self, number: int) -> tuple[SequenceRecord, int]:
         """(the record that holds the window, or two of them as one; where in it the window starts)."""

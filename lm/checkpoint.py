@@ -45,8 +45,10 @@ def named_items(state: TrainState) -> dict[str, dict[str, Any]]:
 
 @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
 def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
-    """`tree`, bit by bit, in the memory of `over`. (To XOR each with a zero that XLA does not know of is to it a
-    computation: a CPU begins those behind the caller's back, while a plain copy would hold the caller.)"""
+    """`tree`, bit by bit, in the memory of `over`.
+
+    Every bit is XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU
+    runs asynchronously; a plain copy would block the caller."""
 
     def copy(x: jax.Array) -> jax.Array:
         bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
@@ -125,6 +127,11 @@ class Checkpoints:
         """Makes all that the first save would otherwise have to make."""
         if self.behind:
             self.snap(state)
+
+    def held_up(self) -> bool:
+        """Whether a save was left out and the one before it is still under way: another try would only fail again.
+        Looks at no device and no disk."""
+        return self.slow and self.pending is not None and not self.pending.done()
 
     def settled(self, patience: float | None = None) -> bool:
         """Waits for the save under way, `patience` seconds at most (None: however long); False when it still is."""

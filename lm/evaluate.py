@@ -44,8 +44,18 @@ def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
     return lengths
 
 
-def bits_per_byte(nats: float, text_bytes: float) -> float:
-    """Bits per byte of text from a summed loss. The ends of documents cost bits too, and stand for no bytes."""
+def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
+    """UTF-8 bytes of text that `tokens` stand for, given `byte_lengths` of their tokenizer.
+
+    `heads`, of the shape of `tokens`, is True where a token is the head of a document. Heads are not text, even where
+    they are an ordinary symbol, such as the newline of a `characters` tokenizer. Every figure in bits per byte, in the
+    training loop and in the evaluation, divides by this count.
+    """
+    return int(lengths[tokens[~heads]].sum())
+
+
+def bits_per_byte(nats: float, text_bytes: int) -> float:
+    """Bits per byte of text from a summed loss. The heads of documents cost bits too, but add no bytes."""
     return nats / math.log(2) / text_bytes
 
 
@@ -102,13 +112,13 @@ def evaluate(
         line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
     line.end()
     heads = np.diff(segments_N, prepend=-1) != 0
-    content_bytes = int(byte_lengths(tokenizer)[tokens_N[~heads]].sum())
+    content_bytes = count_text_bytes(byte_lengths(tokenizer), tokens_N, heads)
     # A newline stands between documents for the compressors, as a document's head does for the model.
     pieces = np.split(tokens_N, np.flatnonzero(heads))
     text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
     return {
         "validation_loss": nats / scored,
-        "validation_bits_per_byte": bits_per_byte(nats, float(content_bytes)),
+        "validation_bits_per_byte": bits_per_byte(nats, content_bytes),
         "validation_tokens": len(tokens_N),
         "validation_documents": int(heads.sum()),
         "validation_bytes": content_bytes,

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lm.batches import BatchSource
 from lm.config import TrainConfig
 from lm.errors import UsageError
-from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses
+from lm.evaluate import bits_per_byte, byte_lengths, compile_token_losses, count_text_bytes
 from lm.files import write_json
 from lm.generate import sample_texts
 from lm.metrics import LiveLine, MetricsLog, for_terminal
@@ -47,11 +47,17 @@ class Validation:
             )
         self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
         self.token_losses = compile_token_losses()
-        self.byte_lengths = byte_lengths(self.tokenizer)
+        lengths = byte_lengths(self.tokenizer)
+        self.text_bytes = 0
+        for i, batch in enumerate(self.batches):
+            scored_BT = np.asarray(batch.weights_BT) > 0
+            self.text_bytes += count_text_bytes(
+                lengths, np.asarray(batch.targets_BT)[scored_BT], source.heads(i)[scored_BT]
+            )
 
     def run(self, model: Transformer, mesh: Mesh, stops: Stops | None = None) -> tuple[float, float] | None:
         """(mean loss in nats per token, bits per byte of text); None when `stops` has come between."""
-        nats = tokens = text_bytes = 0.0
+        nats = tokens = 0.0
         token_losses = traced_on(mesh, self.token_losses)
         for batch in self.batches:
             if stops is not None and stops.alone_asked():
@@ -59,8 +65,7 @@ class Validation:
             losses_BT = on_host(token_losses(model, place(batch, mesh, self.config.batch_size)))
             nats += float(np.sum(losses_BT, dtype=np.float64))
             tokens += float(np.sum(batch.weights_BT))
-            text_bytes += float(np.sum(self.byte_lengths[batch.targets_BT] * batch.weights_BT))
-        return nats / tokens, bits_per_byte(nats, text_bytes)
+        return nats / tokens, bits_per_byte(nats, self.text_bytes)
 
 
 def sample(

@@ -157,6 +157,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             last = step == config.steps
             logged = step % config.log_every == 0 or last
             due = due or step % config.checkpoint_every == 0 or last
+            # A save that was left out is tried again when the writer is free; until then it costs the steps nothing.
+            saves = due and not checkpoints.held_up()
             with profiler.step(step), meter.training(), timeline.doing("steps"):
                 try:
                     with timeline.doing("data"):
@@ -168,7 +170,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                     raise
                 state, metrics = step_function(state, place(batch, mesh, config.batch_size, rows.start))
                 bad_steps.see(step, metrics)
-                if logged or due:
+                if logged or saves:
                     bad_steps.settle()
             timeline.beat(step)
             if profile := profiler.after(step, metrics):
@@ -187,7 +189,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             # Last: whoever goes on from this checkpoint finds all that was to be told of its step. Not behind a step
             # that was left out, lest checkpoints of a run that diverges push out those before it.
             certain = told is None or last
-            if (certain or (due and not bad_steps.in_row)) and save(step, told, certain):
+            if (certain or (saves and not bad_steps.in_row)) and save(step, told, certain):
                 due = False
             if told is None:
                 line.end()

@@ -54,6 +54,20 @@ def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, conte
         assert found == expected
 
 
+@pytest.mark.parametrize("context", [1, CONTEXT, LENGTH, 7])
+def test_heads_are_the_targets_with_which_a_document_begins(folder, context):
+    begins = [
+        int(tokens[i])
+        for tokens, documents in STREAMS
+        for i in range(1, len(tokens))
+        if documents[i] != documents[i - 1]
+    ]
+    batches, found = source(folder, context=context, batch=1), []
+    for step in range(batches.windows):
+        found += batches.batch(step).targets_BT[batches.heads(step)].tolist()
+    assert sorted(found) == begins  # a document's first token differs from all others here
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     length=st.integers(1, 40),

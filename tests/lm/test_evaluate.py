@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lm.batches import document_stream
+from lm.batches import BatchSource, document_stream
 from lm.evaluate import byte_lengths, compressed_bits_per_byte, evaluate, strided_windows
 from lm.model.transformer import Transformer
+from lm.sharding import make_mesh
+from lm.telling import Validation
 from lm.tokenizer import load
-from tests.corpus import tiny_experiment, write_tokens
+from tests.corpus import texts, tiny_experiment, write_tokens
 
 EXPERIMENT = tiny_experiment()
 
@@ -65,6 +67,32 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     assert figures["validation_tokens"] == len(tokens_N)
     assert figures["validation_loss"] == pytest.approx(nats / (len(tokens_N) - 1), rel=1e-5)
     assert figures["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / content, rel=1e-5)
+
+
+@pytest.mark.usefixtures("compiled_fast")
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"])
+def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_path, kind):
+    """All windows of the validation split, one after the other: the last figures of a run are those of its
+    evaluation. The head of a document is text for neither, also where it is a newline."""
+    symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320
+    experiment = dataclasses.replace(
+        EXPERIMENT,
+        tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, algorithm=kind, vocabulary_size=symbols),
+        model=dataclasses.replace(EXPERIMENT.model, layers=1),
+        evaluate=dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length),
+    )
+    write_tokens(tmp_path, experiment)
+    tokenizer = load(tmp_path / "tokenizer")
+    context = experiment.model.context_length
+    windows = BatchSource(tmp_path / "tokens", "val", context, 1, seed=0, loader_threads=1).windows
+    config = dataclasses.replace(experiment.train, batch_size=1, validation_batches=windows)
+    mesh = make_mesh(config.mesh, experiment.model, 1, jax.devices()[:1])
+    model = jax.jit(Transformer, static_argnums=0)(experiment.model, jax.random.key(0))
+    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
+    found = Validation(experiment.model, config, tmp_path / "tokens", tokenizer).run(model, mesh)
+    assert figures["validation_documents"] > 2
+    expected = figures["validation_loss"], figures["validation_bits_per_byte"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_head_of_a_document_is_no_text(tmp_path):

@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from lm.errors import InputError, UsageError
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
 from lm.sharding import make_mesh
-from lm.train import train
+from lm.train import all_finite, train
 from lm.train_state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
 
@@ -126,6 +127,29 @@ def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
     with pytest.raises(InputError, match="the run has diverged"):
         train(EXPERIMENT.model, config, run)
     assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
+
+
+def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_path, monkeypatch):
+    """All parameters are looked at once a save that is tried; it is tried again when the one before is on disk."""
+    written, looks, real, rename = threading.Event(), [], all_finite, Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: written.wait(60) and rename(path, target))
+    monkeypatch.setattr(Checkpoints.__init__, "__defaults__", (0.0, ()))  # no patience
+
+    def look(tree):
+        looks.append(tree)
+        if len(looks) == 3:
+            written.set()
+        return real(tree)
+
+    monkeypatch.setattr("lm.train.all_finite", look)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    config = dataclasses.replace(
+        EXPERIMENT.train, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
+    )
+    train(dataclasses.replace(EXPERIMENT.model, layers=1), config, run)
+    assert len(looks) == 3  # behind step 2, which is saved; 4, which is left out; and 12, which waits for the disk
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "2"]
 
 
 def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
