@@ -97,7 +97,7 @@ class OptimizerConfig(Config):
     learning_rate: float
     """Peak learning rate, reached at the end of the warm-up."""
     final_learning_rate: float
-    """Learning rate at the last step."""
+    """Learning rate at the last step; at most learning_rate. Muon's falls by the same factor."""
     warmup_steps: int
     """Steps of linear warm-up from zero."""
     beta1: float
@@ -116,7 +116,7 @@ class OptimizerConfig(Config):
     muon: MuonConfig | None = None
     """Muon for the linear maps within blocks, beside the rule for all else; None for the rule alone."""
     schedule: Literal["cosine", "linear", "warmup_stable_decay"] = "cosine"
-    """How the rate falls behind the warm-up: as a cosine (arXiv:1608.03983), in a line, or not at all until the last
+    """How the rate falls after the warm-up: as a cosine (arXiv:1608.03983), in a line, or not at all until the last
     decay_steps steps, and then in a line (arXiv:2404.06395)."""
     decay_steps: int = 0
     """Steps of the decay at the end; of warmup_stable_decay alone."""
@@ -129,7 +129,12 @@ class OptimizerConfig(Config):
                 raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
         for name in ("final_learning_rate", "warmup_steps", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more.")
+                raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more, and finite.")
+        if self.final_learning_rate > self.learning_rate:
+            raise UsageError(
+                f"train.optimizer.final_learning_rate = {self.final_learning_rate} is above learning_rate = "
+                f"{self.learning_rate}, so the rate would rise to the end. Lower the one, or raise the other."
+            )
         if (self.decay_steps > 0) != (self.schedule == "warmup_stable_decay") or self.decay_steps < 0:
             raise UsageError(
                 f"train.optimizer.decay_steps = {self.decay_steps} with schedule = {self.schedule}: it is above 0 with "
@@ -263,9 +268,9 @@ class TrainConfig(Config):
     maps, or the whole block (arXiv:1604.06174)."""
     z_loss: float = 0.0
     """Weight of logsumexp(logits)**2 beside the loss (PaLM, arXiv:2204.02311: 1e-4); 0 leaves it out. The losses that
-    are told are without it."""
+    are logged are without it."""
     dropout: float = 0.0
-    """Share of values set to 0 behind the embedding, each attention and each MLP (arXiv:1207.0580)."""
+    """Share of values set to 0 after the embedding, each attention and each MLP (arXiv:1207.0580)."""
     mixture: tuple[MixtureSource, ...] = ()
     """Folders of shards to train on beside the run's own, each with its weight: FOLDER WEIGHT on the command line.
     Validation is on the run's own alone."""

@@ -47,4 +47,4 @@ def positive(config: Config, path: str, *names: str) -> None:
     """Raises UsageError unless every named field is above 0 and finite."""
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
-            raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0.")
+            raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
