@@ -10,6 +10,7 @@ from launch import (
     evaluate,
     extract_texts,
     fetch_pages,
+    preflight,
     prepare_documents,
     report,
     sample,
@@ -37,6 +38,7 @@ SCRIPTS = (
 def run(experiment: Experiment, workdir: Path) -> None:
     import time
 
+    preflight.check(experiment, workdir)
     start, made = time.perf_counter(), 0
     for number, script in enumerate(SCRIPTS, 1):
         stage = script.STAGE

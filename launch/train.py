@@ -1,24 +1,23 @@
 """Trains the model on the run's shards; interrupted, the same command goes on from the last checkpoint."""
 
-import hashlib
-import json
 import time
 from pathlib import Path
 
 from configs.experiment import Experiment
-from launch import train_tokenizer, write_shards
+from launch import preflight, train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.processes import load_training
 from launch.stage import Stage
 from lm import checkpoint_files
-from lm.errors import InputError
 from lm.mixture import manifest_sha256
 from lm.records import MANIFEST
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     began = time.time()
-    load_training(out, began)(experiment.model, experiment.train, out, began)
+    train = load_training(out, began)
+    preflight.check_prompts(experiment, workdir / "tokenizer")  # those of the stage after this one
+    train(experiment.model, experiment.train, out, began)
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
@@ -32,11 +31,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     found: dict[str, object] = {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()
-        try:
-            files = checkpoint_files.read_manifest(folder)["files"]  # what is said about them may grow
-        except checkpoint_files.DamageError as damage:
-            raise InputError(f"train.start.checkpoint: {damage}. Take another, or bring it back.") from damage
-        found[f"SHA-256 of the files of {folder}"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+        found[f"SHA-256 of the files of {folder}"] = checkpoint_files.files_sha256(folder)
     return found
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from lm.errors import InputError, UsageError
 from lm.mixture import Turns
-from lm.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, from_bytes, read_manifest
+from lm.records import MANIFEST, SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
 
 
 class Batch(NamedTuple):
@@ -192,34 +192,6 @@ def refuse_copies(shards: list[tuple[Path, Shard]]) -> None:
                 "would count twice. Name each folder of shards once, and write shards that were copied by hand again."
             )
         seen[shard.sha256] = path
-
-
-def check_request(
-    manifest: Manifest, folder: Path, split: str, context_length: int, tokenizer_fingerprint: str | None
-) -> None:
-    """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
-    if split not in manifest.splits:
-        raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
-    if context_length > manifest.record_length:
-        raise UsageError(
-            f"A context of {context_length} tokens is longer than the records of {manifest.record_length} in {folder}. "
-            f"Choose a context_length of at most {manifest.record_length}, or write shards with a larger record_length."
-        )
-    if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
-        raise UsageError(
-            f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
-            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that are "
-            "to share shards need one tokenizer: name the folder of the one's in tokenizer.load of the other.)"
-        )
-    for shard in manifest.splits[split].shards:
-        path = folder / shard.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise InputError(
-                f"{path} {found}, but {MANIFEST} says {shard.bytes} bytes. "
-                "Delete the folder and write the shards again: python -m launch.write_shards"
-            )
 
 
 def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int):

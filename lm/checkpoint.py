@@ -290,24 +290,26 @@ class Checkpoints:
 
     def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
         """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
-        ShapeDtypeStructs with shardings).
-
-        Raises InputError where shapes differ, or types, unless `cast_types`.
-        """
+        ShapeDtypeStructs with shardings). Raises as `check_items`."""
+        self.check_items(folder, like, cast_types)
         arguments = {}
-        remedy = "Use another checkpoint."
-        with readable_errors(folder, "read", remedy):
+        for name, tree in like.items():
+            leaves = named_leaves(tree).items()
+            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in leaves}
+            layout = ocp.checkpoint_utils.construct_restore_args(abstract)
+            arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
+        with readable_errors(folder, "read", OTHER):
+            restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
+        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+
+    def check_items(self, folder: Path, like: Mapping[str, object], cast_types: bool) -> None:
+        """Raises InputError where shapes in the checkpoint differ from those of `like`, or types, unless `cast_types`;
+        reads no array."""
+        with readable_errors(folder, "read", OTHER):
             metadata = cast(dict, self.orbax.metadata(folder).item_metadata)
             found = {name: metadata[name].tree for name in like}
         for name, tree in like.items():
-            wanted = named_leaves(tree)
-            check_arrays(folder, name, wanted, found[name], cast_types)
-            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in wanted.items()}
-            layout = ocp.checkpoint_utils.construct_restore_args(abstract)
-            arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
-        with readable_errors(folder, "read", remedy):
-            restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
-        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+            check_arrays(folder, name, named_leaves(tree), found[name], cast_types)
 
     def close(self, raising: bool = True) -> None:
         """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
@@ -355,6 +357,7 @@ FILE_BYTES = 2**28
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+OTHER = "Use another checkpoint."
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 
 

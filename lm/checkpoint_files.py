@@ -120,6 +120,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return read
 
 
+def files_sha256(folder: Path) -> str:
+    """What tells one content of the checkpoint in train.start.checkpoint from another: a hash over those of its files.
+    What its manifest says about them may grow. Raises InputError where the manifest is missing or damaged."""
+    try:
+        files = read_manifest(folder)["files"]
+    except DamageError as damage:
+        raise InputError(f"train.start.checkpoint: {damage}. Take another, or bring it back.") from damage
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """What the manifest says `about` the checkpoint, every file of it found as it was written. Raises DamageError, and
     InputError where one may not be read."""

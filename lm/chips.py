@@ -1,6 +1,7 @@
 """Peak rates of chips: what a model's FLOP/s are compared with (MFU, arXiv:2204.02311, appendix B).
 
-Of accelerators they are the makers' figures for dense products in bfloat16, of a CPU they are measured.
+For accelerators these are the makers' figures for dense products in bfloat16. A CPU has no such figure: there, a matrix
+product is timed, and other work on the machine slows it. So what is compared with it is not called MFU.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lm.metrics import Peak
 from lm.model.config import ModelConfig
 
 TERA = 1e12
@@ -56,22 +58,31 @@ def table_peak(device_kind: str) -> float | None:
     return next((peak for name, peak in GPUS.items() if f" {name} " in words), None)
 
 
-def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> tuple[float | None, str]:
-    """(FLOP/s of all `devices` together, what it is or why it is not known).
+def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
+    """The peak of `devices`, of one kind.
 
-    Devices on a CPU share its cores, however many they are: of them one measurement stands for all.
+    Devices on a CPU share its cores, however many they are: one measurement, of products with at most `rows` rows, is
+    for all of them.
     """
     kind = devices[0].device_kind
     if devices[0].platform == "cpu":
-        peak = matmul_peak(model, rows, seconds=0.05, most_flop=5e8)
-        return peak, f"{peak / 1e9:,.0f} GFLOP/s, of the best matrix product here, measured"
+        rate = matmul_peak(model, rows, seconds=0.05, most_flop=5e8)
+        meaning = (
+            f"this CPU's best matrix product of the model's shapes, measured just now, makes {rate / 1e9:,.0f} "
+            "GFLOP/s; cpu_matmul_share in metrics.jsonl compares with that (other work on the machine moves both)"
+        )
+        return Peak(rate, meaning, "cpu_matmul_share")
     if model.compute_dtype != "bfloat16":
         why = f"lm/chips.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
-        return None, f"not known, so MFU is left out: {why}"
+        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
     peak = table_peak(kind)
     if peak is None:
-        return None, f'not known, so MFU is left out: lm/chips.py has no "{kind}". Add its rate in bfloat16 there'
-    return peak * len(devices), f"{peak / TERA:,.0f} TFLOP/s a device, of {kind} in bfloat16, by its maker"
+        why = f'lm/chips.py has no "{kind}". Add its rate in bfloat16 there'
+        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
+    return Peak(
+        peak * len(devices),
+        f"MFU compares with {peak / TERA:,.0f} TFLOP/s a device, the maker's rate of {kind} in bfloat16",
+    )
 
 
 def median_seconds(run: Callable[[], object], seconds: float) -> float:

@@ -6,8 +6,9 @@ import resource
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lm.sinks import JsonLines, Row, Sink, TensorBoard, WeightsAndBiases
 
@@ -67,11 +68,23 @@ class MetricsLog:
                 sink.close()
 
 
+@dataclass(frozen=True)
+class Peak:
+    """What a training step's FLOP/s are compared with."""
+
+    rate: float | None
+    """FLOP/s of all devices together; None where it is not known."""
+    meaning: str
+    """What it is, or why it is not known."""
+    metric: Literal["mfu", "cpu_matmul_share"] = "mfu"
+    """The key of metrics.jsonl under which FLOP/s divided by `rate` go."""
+
+
 class Meter:
     """Speed of a training loop. Only what happens in `training` counts: no validation, no samples, no saves."""
 
-    def __init__(self, first: int, steps: int, tokens_per_step: int, step_flops: int, peak: float | None):
-        """`first` steps of `steps` were made before; `peak` is the FLOP/s of all devices, or None."""
+    def __init__(self, first: int, steps: int, tokens_per_step: int, step_flops: int, peak: Peak):
+        """`first` steps of `steps` were made before."""
         self.first, self.steps = first, steps
         self.tokens_per_step, self.step_flops, self.peak = tokens_per_step, step_flops, peak
         self.started, self.told, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
@@ -101,8 +114,8 @@ class Meter:
             "seconds": elapsed,
             "seconds_left": elapsed / (step - self.first) * (self.steps - step),
         }
-        if self.peak is not None:
-            row["mfu"] = self.step_flops * steps_per_second / self.peak
+        if self.peak.rate is not None:
+            row[self.peak.metric] = self.step_flops * steps_per_second / self.peak.rate
         self.told, self.busy, self.waited = step, 0.0, 0.0
         return row
 
@@ -158,7 +171,7 @@ class LiveLine:
 
 
 def live_text(step: int, steps: int, row: Row) -> str:
-    """One row in a line: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"."""
+    """One row in a line: "step 20/800  loss 8.134  3,909 tokens/s  MFU 61 %  13:41 left"; on a CPU without MFU."""
     mfu = f"MFU {row['mfu']:.0%}  ".replace("%", " %") if "mfu" in row else ""
     speed, left = f"{row['tokens_per_second']:,.0f} tokens/s", duration(row["seconds_left"])
     return f"step {step:,}/{steps:,}  loss {row['loss']:.3f}  {speed}  {mfu}{left} left"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 
 MAGIC = b"GMR1"
 HEADER = struct.Struct("<4sB3xIII")
@@ -157,3 +157,31 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 MAKE_SHARDS = "Delete that folder, should it be there, and make them: python -m launch.write_shards"
+
+
+def check_request(
+    manifest: Manifest, folder: Path, split: str, context_length: int, tokenizer_fingerprint: str | None
+) -> None:
+    """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
+    if split not in manifest.splits:
+        raise UsageError(f"There is no split {split!r} in {folder}, only {', '.join(manifest.splits)}.")
+    if context_length > manifest.record_length:
+        raise UsageError(
+            f"A context of {context_length} tokens is longer than the records of {manifest.record_length} in {folder}. "
+            f"Choose a context_length of at most {manifest.record_length}, or write shards with a larger record_length."
+        )
+    if tokenizer_fingerprint not in (None, manifest.tokenizer_fingerprint):
+        raise UsageError(
+            f"The shards in {folder} were written with tokenizer {manifest.tokenizer_fingerprint}, but this "
+            f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that are "
+            "to share shards need one tokenizer: name the folder of the one's in tokenizer.load of the other.)"
+        )
+    for shard in manifest.splits[split].shards:
+        path = folder / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise InputError(
+                f"{path} {found}, but {MANIFEST} says {shard.bytes} bytes. "
+                "Delete the folder and write the shards again: python -m launch.write_shards"
+            )

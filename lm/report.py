@@ -24,7 +24,7 @@ class Curves:
 
     train: tuple[dict, ...]
     """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens",
-    "tokens_per_second", "mfu", "data_wait_share", …"""
+    "tokens_per_second", "mfu" or "cpu_matmul_share", "data_wait_share", …"""
     validation: tuple[dict, ...]
     """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
 

@@ -14,8 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
-from lm.errors import UsageError
-from lm.model.attention_choice import Workload, choose, target_of
+from lm.devices import describe, mesh_sizes
 from lm.model.config import ModelConfig
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
@@ -29,7 +28,9 @@ RULES: dict[str, str | None] = {
     "position": None,
     "layers": None,
 }
-BATCH = PartitionSpec(("data", "fsdp"), "context")  # over every device that does not hold part of a layer
+BATCH = PartitionSpec(("data", "fsdp"), "context")
+"""How a (B, T) array is cut: sequences over data and fsdp (whose devices also hold a part of each parameter), positions
+over context. Devices along tensor hold the same tokens."""
 
 
 def make_mesh(
@@ -39,42 +40,9 @@ def make_mesh(
     devices: list[jax.Device] | None = None,
     micro_batches: int = 1,
 ) -> Mesh:
-    """A mesh of MESH_AXES over all devices; what fsdp, context and tensor leave over is data.
-
-    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way, or when model.attention
-    cannot run on the devices.
-    """
+    """A mesh of MESH_AXES over all devices, by mesh_sizes. Raises UsageError as it does."""
     devices = jax.devices() if devices is None else devices
-    inner = config.fsdp * config.context * config.tensor
-    if len(devices) % inner:
-        raise UsageError(
-            f"train.mesh: fsdp = {config.fsdp} times context = {config.context} times tensor = {config.tensor} does "
-            f"not divide the {len(devices)} devices ({devices[0].device_kind}). Choose factors of {len(devices)}."
-        )
-    sizes = {
-        "data": len(devices) // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,
-    }  # fmt: skip
-    for field, axis in (
-        ("vocabulary_size", "tensor"),
-        ("heads", "tensor"),
-        ("kv_heads", "tensor"),
-        ("mlp_width", "tensor"),
-        ("width", "fsdp"),
-        ("context_length", "context"),
-    ):
-        if getattr(model, field) % sizes[axis]:
-            raise UsageError(
-                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does "
-                "not divide it. Change one of the two."
-            )
-    if batch_size % (sizes["data"] * sizes["fsdp"] * micro_batches):
-        parts = f" in train.micro_batches = {micro_batches} parts" if micro_batches > 1 else ""
-        raise UsageError(
-            f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
-            f"{sizes['fsdp']} devices. Make it a multiple of their product{', times the parts' if parts else ''}."
-        )
-    work = Workload(model.compute_dtype, model.head_width, model.context_length, sizes["context"])
-    choose(model.attention, target_of(devices[0]), work)
+    sizes = mesh_sizes(config, model, batch_size, describe(devices), micro_batches)
     grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 

@@ -123,6 +123,10 @@ def import_wandb(project: str) -> ModuleType:
         return importlib.import_module("wandb")
     except ImportError as error:
         raise UsageError(
-            f"train.wandb_project is {project!r}, but the package wandb cannot be imported ({error}). Install it "
-            "(pip install wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the same."
+            f"train.wandb_project is {project!r}, but the package wandb cannot be imported ({error}). {WANDB_REMEDY}"
         ) from error
+
+
+WANDB_REMEDY = (
+    "Install it (pip install wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the same."
+)

@@ -1,14 +1,19 @@
 """What a run begins from: its own newest checkpoint, a checkpoint of another run, or random parameters."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import DamageError, verify
-from lm.config import StartConfig
-from lm.errors import InputError
+import jax
+
+from lm.checkpoint import Checkpoints, items_of
+from lm.checkpoint_files import DamageError, Kept, read_manifest, verify
+from lm.config import StartConfig, TrainConfig
+from lm.errors import InputError, UsageError
+from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
-from lm.train_state import TrainState
+from lm.optimizer import make_optimizer
+from lm.train_state import TrainState, make_state
 
 IDENTITY = ("seed", "tokenizer", "data")
 """What is said about a checkpoint that must be the same in the run that goes on from it."""
@@ -40,7 +45,7 @@ def begin(
         say(f"train: going on from the checkpoint at step {told['step']:,}")
         return state, told
     if start.checkpoint:
-        state = start_from(checkpoints, start, like, fresh, about["tokenizer"])
+        state = start_from(checkpoints, start, like, fresh)
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
     if went_on or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
@@ -52,27 +57,41 @@ def begin(
     return fresh(), {}
 
 
-def start_from(
-    checkpoints: Checkpoints,
-    start: StartConfig,
-    like: TrainState,
-    fresh: Callable[[], TrainState],
-    tokenizer: str,
-) -> TrainState:
-    """The state as `start` asks for, floating types changed into those of `like`.
+def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, files: bool) -> None:
+    """Refuses a train.start.checkpoint that a run cannot start from, before anything is compiled. `tokenizer` is the
+    fingerprint of the run's, where it is known. Without `files` the manifest and the shapes alone are read.
 
-    Raises InputError on a checkpoint that is damaged, or of another tokenizer than the one with this fingerprint.
+    Raises UsageError when it is not there or leaves no step to train, InputError when it is damaged, or of another
+    tokenizer or model.
     """
-    folder = start.folder()
+    start, folder = config.start, config.start.folder()
     try:
-        other = verify(folder).get("tokenizer")
+        about = verify(folder) if files else read_manifest(folder)["about"]
     except DamageError as damage:
         raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
-    if other != tokenizer:
+    if tokenizer is not None and about.get("tokenizer") != tokenizer:
         raise InputError(
-            f"train.start.checkpoint = {folder} was trained with tokenizer {other}, but this run's is {tokenizer}: its "
-            "embeddings mean other tokens. Name the other run's tokenizer/ in tokenizer.load."
+            f"train.start.checkpoint = {folder} was trained with tokenizer {about.get('tokenizer')}, but this run's is "
+            f"{tokenizer}: its embeddings mean other tokens. Name the other run's tokenizer/ in tokenizer.load."
         )
+    if start.take == "everything" and about["step"] >= config.steps:
+        raise UsageError(
+            f"train.start.checkpoint = {start.checkpoint} is at step {about['step']}, and train.steps is "
+            f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
+        )
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes))
+    like = {"model": state.model} if start.take == "parameters" else items_of(state)
+    with contextlib.closing(Checkpoints(folder.parent, Kept(newest=1))) as checkpoints:
+        checkpoints.check_items(folder, like, cast_types=True)
+
+
+def start_from(
+    checkpoints: Checkpoints, start: StartConfig, like: TrainState, fresh: Callable[[], TrainState]
+) -> TrainState:
+    """The state as `start` asks for, floating types changed into those of `like`. The checkpoint is one that
+    `check_start` has found whole."""
+    folder = start.folder()
     if start.take == "parameters":
         items = checkpoints.restore_items(folder, {"model": like.model}, cast_types=True)
         return fresh()._replace(model=cast(Transformer, items["model"]))

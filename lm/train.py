@@ -17,22 +17,23 @@ from lm.agreement import all_agree
 from lm.bad_steps import BadSteps, diverged
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import Kept
+from lm.checkpoint_files import Kept, steps_in
 from lm.chips import peak_rate
 from lm.compiled_step import compile_ahead
 from lm.config import TrainConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
 from lm.flops import count_parameters
 from lm.generate import check_prompt
 from lm.metrics import LiveLine, Meter, MetricsLog, live_text, memory
 from lm.mixture import manifest_sha256, mixture_of
+from lm.model.attention_choice import explain, target_of, workload_of
 from lm.model.config import ModelConfig
 from lm.optimizer import make_optimizer
 from lm.profiling import Profiler
 from lm.schedule import learning_rate
 from lm.sharding import make_mesh, own_rows, place
 from lm.sinks import import_wandb
-from lm.start import begin
+from lm.start import begin, check_start
 from lm.stopping import Stops
 from lm.telling import Telling, Validation, remove_later_samples
 from lm.timeline import Timeline
@@ -73,6 +74,9 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
 
         # State
         mesh = make_mesh(config.mesh, model_config, config.batch_size, micro_batches=config.micro_batches)
+        if config.start.checkpoint and not steps_in(run / "checkpoints"):
+            with timeline.doing("verifying"):
+                check_start(model_config, config, tokenizer.fingerprint, files=True)
         optimizer = make_optimizer(config.optimizer, config.steps)
         given_up = threading.Event()
         share = jax.process_index(), jax.process_count()
@@ -87,6 +91,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             f"train: {count_parameters(model_config):,} parameters, {config.steps:,} steps of {tokens_per_step:,} "
             f"tokens, {mesh.devices.size} x {mesh.devices.flat[0].device_kind}"
         )
+        work = workload_of(model_config, mesh.shape["context"])
+        say(f"train: {explain(model_config.attention, target_of(mesh.devices.flat[0]), work)}")
         for one in source.sources:
             epochs = config.steps * config.batch_size * one.share / len(one.windows)
             say(
@@ -98,8 +104,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         with timeline.doing("compiling"):
             jitted = compile_step(optimizer, abstract, mesh, config)
             step_function, cost = compile_ahead(jitted, abstract, validation.batches[0], mesh, model_config)
-        peak, meaning = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
-        say(f"train: {cost}\ntrain: the peak rate for MFU is {meaning}")
+        peak = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
+        say(f"train: {cost}\ntrain: {peak.meaning}")
         with timeline.doing("verifying"):
             all_verified(verified)
 
@@ -113,11 +119,6 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
             state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say, timeline.went_on())
             first, untold = int(state.step), not about_it.get("told", True)
-            if not about_it and first >= config.steps:
-                raise UsageError(
-                    f"train.start.checkpoint = {config.start.checkpoint} is at step {first}, and train.steps is "
-                    f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
-                )
             checkpoints.prepare(state)
         settings = {"model": asdict(model_config), "train": asdict(config)}
         log = stack.enter_context(

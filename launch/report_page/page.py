@@ -53,6 +53,7 @@ def training_charts(run: RunFolder) -> list[dict]:
         ("Gradient norm", "gradient_norm", "~g"),
         ("Tokens per second", "tokens_per_second", "~s"),
         ("MFU", "mfu", "~%"),
+        ("Share of this CPU's measured matrix-product speed", "cpu_matmul_share", "~g"),
         ("Share of time waiting for data", "data_wait_share", "~%"),
     ):
         one = Series(title.lower(), "var(--second)", points(train, key), width=1.2)

@@ -34,7 +34,8 @@ LIBRARIES = (
 )  # fmt: skip
 
 TRAINING = (
-    "tokens_per_second", "mfu", "data_wait_share", "step_flops", "step_state_bytes", "step_temporary_bytes",
+    "tokens_per_second", "mfu", "cpu_matmul_share", "data_wait_share", "step_flops", "step_state_bytes",
+    "step_temporary_bytes",
 )  # fmt: skip
 """Of the keys of metrics.jsonl those whose median is told in summary.json."""
 

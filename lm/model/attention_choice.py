@@ -1,11 +1,15 @@
 """Which implementation of attention runs: what each one needs of the device and of the shapes, and the choice by
-model.attention. The implementations themselves stand in lm/model/attention_kernels.py."""
+model.attention. The implementations themselves are in lm/model/attention_kernels.py. No jax here: what cannot run is
+refused before JAX has started."""
 
 from dataclasses import dataclass
-
-import jax
+from typing import TYPE_CHECKING
 
 from lm.errors import UsageError
+from lm.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,13 @@ class Workload:
     """Devices that a sequence is cut over."""
 
 
-def target_of(device: jax.Device) -> Target:
-    """The Target that stands for `device`."""
+def workload_of(model: ModelConfig, context_shards: int) -> Workload:
+    """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
+    return Workload(model.compute_dtype, model.head_width, model.context_length, context_shards)
+
+
+def target_of(device: "jax.Device") -> Target:
+    """The Target that `device` is."""
     if "cuda" in device.client.platform_version:
         major, minor = device.compute_capability.split(".")
         return Target("cuda", (int(major), int(minor)))
@@ -95,3 +104,18 @@ def choose(choice: str, target: Target, work: Workload) -> str:
             f"{automatic}, which is also what auto chooses here."
         )
     return choice
+
+
+def explain(choice: str, target: Target, work: Workload) -> str:
+    """Which implementation runs; where `auto` takes plain operations on an accelerator, also why. Raises as choose."""
+    name = choose(choice, target, work)
+    if choice != "auto" or name != "xla" or target.platform == "cpu":
+        return f"attention by {name}"
+    fused = FUSED.get(target.platform)
+    if fused is None:
+        return f"attention by xla (plain operations): there is no fused kernel for {target.platform} here"
+    return f"attention by xla (plain operations), not by {fused}: {OBSTACLES[fused](target, work)}"
+
+
+FUSED = {"cuda": "cudnn", "tpu": "splash"}
+"""The fused kernel of a platform."""

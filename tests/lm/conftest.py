@@ -1,5 +1,8 @@
 """What tests of the trainer share."""
 
+import contextlib
+import functools
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -13,3 +16,21 @@ def tokens(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("tokens") / "run"
     write_tokens(run, tiny_experiment())
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_saves() -> Generator[None]:
+    """No test may depend on how busy the disk is: a save waits for the one before it, however long that takes."""
+    with patience(600.0):
+        yield
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Generator[None]:
+    """Another default of Checkpoints; a call that gives `patience` by name keeps its own."""
+    from lm.checkpoint import Checkpoints  # not above: types are checked in what is imported after pytest has started
+
+    before = Checkpoints.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "__init__", functools.partialmethod(before, patience=seconds))
+        yield

@@ -49,9 +49,9 @@ def test_a_chip_that_only_sounds_like_one_in_the_table_is_not_known(kind):
 
 
 def test_devices_add_up():
-    peak, meaning = peak_rate(devices("NVIDIA H100 80GB HBM3", 8), BFLOAT16, 4096)
-    assert peak == 8 * 989e12
-    assert "989 TFLOP/s a device" in meaning
+    peak = peak_rate(devices("NVIDIA H100 80GB HBM3", 8), BFLOAT16, 4096)
+    assert (peak.rate, peak.metric) == (8 * 989e12, "mfu")
+    assert "989 TFLOP/s a device" in peak.meaning
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,24 @@ def test_devices_add_up():
     ],
 )
 def test_where_no_rate_is_known_the_reason_is_said(kind, model, words):
-    peak, meaning = peak_rate(devices(kind), model, 4096)
-    assert peak is None
-    assert all(word in meaning for word in words)
+    peak = peak_rate(devices(kind), model, 4096)
+    assert peak.rate is None
+    assert all(word in peak.meaning for word in words)
 
 
 def test_devices_of_a_cpu_share_one_measurement(monkeypatch):
     monkeypatch.setattr("lm.chips.matmul_peak", lambda *_, **__: 5e10)
-    one, meaning = peak_rate(jax.devices()[:1], LLAMA, 64)
-    assert "50 GFLOP/s" in meaning
-    assert peak_rate(jax.devices(), LLAMA, 64)[0] == one == 5e10
+    one = peak_rate(jax.devices()[:1], LLAMA, 64)
+    assert "50 GFLOP/s" in one.meaning
+    assert peak_rate(jax.devices(), LLAMA, 64) == one
+    assert one.rate == 5e10
+
+
+def test_what_is_compared_with_a_measured_rate_is_not_called_mfu(monkeypatch):
+    monkeypatch.setattr("lm.chips.matmul_peak", lambda *_, **__: 5e10)
+    peak = peak_rate(jax.devices()[:1], LLAMA, 64)
+    assert peak.metric == "cpu_matmul_share"
+    assert "MFU" not in peak.meaning and "measured" in peak.meaning
 
 
 def test_the_rate_is_arithmetic_by_time(monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 from lm.batches import host_batch
 from lm.errors import InputError
 from lm.files import write_json
-from lm.metrics import Meter, MetricsLog, duration, for_terminal, live_text, memory, quantity
+from lm.metrics import Meter, MetricsLog, Peak, duration, for_terminal, live_text, memory, quantity
 
 
 def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
@@ -179,7 +179,7 @@ class Clock:
 
 def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatch):
     clock = Clock(monkeypatch)
-    meter = Meter(first=10, steps=20, tokens_per_step=100, step_flops=6_000, peak=5_000.0)
+    meter = Meter(first=10, steps=20, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, ""))
     batches = clock.batches(0.5, 0.0)
     for _ in range(2):
         with meter.training():
@@ -198,13 +198,25 @@ def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatc
 
 def test_without_a_peak_rate_there_is_no_mfu(monkeypatch):
     clock = Clock(monkeypatch)
-    meter = Meter(first=0, steps=2, tokens_per_step=100, step_flops=6_000, peak=None)
+    meter = Meter(first=0, steps=2, tokens_per_step=100, step_flops=6_000, peak=Peak(None, ""))
     with meter.training():
         clock.now += 0.5
     row = meter.row(1) | {"loss": 2.0}
     assert "mfu" not in row
     assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
     assert live_text(1, 2, row | {"mfu": 0.543}) == "step 1/2  loss 2.000  200 tokens/s  MFU 54 %  0:00 left"
+
+
+def test_of_a_rate_that_was_measured_the_share_has_its_own_name_and_no_place_in_the_live_line(monkeypatch):
+    """Other work on the machine while the rate was measured lets it come out above 1."""
+    clock = Clock(monkeypatch)
+    meter = Meter(0, 2, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, "", "cpu_matmul_share"))
+    with meter.training():
+        clock.now += 0.5
+    row = meter.row(1) | {"loss": 2.0}
+    assert row["cpu_matmul_share"] == 2.4
+    assert "mfu" not in row
+    assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
 
 
 def test_memory_is_that_of_the_fullest_device_or_else_of_the_process():

@@ -1,0 +1,36 @@
+"""What the main job checks before its first stage: settings that could only fail after hours of work on the data."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import train_tokenizer, write_shards
+from launch.processes import place
+from launch.stage import stamp_path
+from lm.errors import InputError
+from lm.preflight import check_tokenizer, check_training
+
+
+def check(experiment: Experiment, workdir: Path) -> None:
+    """Raises UsageError or InputError where a later stage must fail, whatever the stages before it make.
+
+    Nothing is asked twice: once the tokenizer and the shards are there, training is next, and checks them and the
+    devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
+    """
+    if stamp_path(write_shards.STAGE, workdir).exists() or place()[1] > 1:
+        return
+    made = stamp_path(train_tokenizer.STAGE, workdir).exists()
+    fingerprint = None if made else check_tokenizer(experiment.tokenizer)
+    check_training(experiment.tokenizer, experiment.model, experiment.train, workdir / "tokens", fingerprint)
+
+
+def check_prompts(experiment: Experiment, tokenizer: Path) -> None:
+    """Raises UsageError where a prompt of the samples after training leaves no room for new tokens; starts JAX."""
+    from lm.generate import check_prompt
+    from lm.tokenizer import load
+
+    known = load(tokenizer)
+    for prompt in experiment.sample.prompts:
+        try:
+            check_prompt(known, prompt, experiment.sample.tokens)
+        except InputError as error:
+            raise type(error)(f"sample.prompts with sample.tokens = {experiment.sample.tokens}: {error}") from error

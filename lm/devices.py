@@ -1,0 +1,82 @@
+"""The devices that a run trains on, and how they share the work. No jax here: settings that do not fit the devices are
+refused before JAX has started (lm/preflight.py)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lm.config import MeshConfig
+from lm.errors import UsageError
+from lm.model.attention_choice import Target, choose, target_of, workload_of
+from lm.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    import jax
+
+CUT = (
+    ("vocabulary_size", "tensor"),
+    ("heads", "tensor"),
+    ("kv_heads", "tensor"),
+    ("mlp_width", "tensor"),
+    ("width", "fsdp"),
+    ("context_length", "context"),
+)
+"""Fields of the model, each with the mesh axis over which it is cut, and which must divide it."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """All devices of a run, of one kind."""
+
+    count: int
+    kind: str
+    """As JAX calls it, such as "NVIDIA H100 80GB HBM3"."""
+    target: Target
+
+
+def describe(devices: "Sequence[jax.Device]") -> Devices:
+    """What `devices`, of one kind, are."""
+    return Devices(len(devices), devices[0].device_kind, target_of(devices[0]))
+
+
+def find_devices() -> Devices:
+    """All devices that JAX finds, which it is started for."""
+    import jax
+
+    return describe(jax.devices())
+
+
+def mesh_sizes(
+    config: MeshConfig, model: ModelConfig, batch_size: int, devices: Devices, micro_batches: int = 1
+) -> dict[str, int]:
+    """{mesh axis: devices along it}, in the mesh's order; what fsdp, context and tensor leave over is data.
+
+    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way, or when model.attention
+    cannot run on the devices.
+    """
+    inner = config.fsdp * config.context * config.tensor
+    if devices.count % inner:
+        there = f"{devices.count} devices" if devices.count > 1 else "1 device"
+        raise UsageError(
+            f"train.mesh: fsdp = {config.fsdp} times context = {config.context} times tensor = {config.tensor} is "
+            f"{inner}, which does not divide what is here: {there} ({devices.kind}). Choose numbers whose product "
+            f"divides {devices.count}."
+        )
+    sizes = {
+        "data": devices.count // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,
+    }  # fmt: skip
+    for field, axis in CUT:
+        if getattr(model, field) % sizes[axis]:
+            raise UsageError(
+                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does "
+                "not divide it. Change one of the two."
+            )
+    least = sizes["data"] * sizes["fsdp"] * micro_batches
+    if batch_size % least:
+        parts = f" in train.micro_batches = {micro_batches} parts" if micro_batches > 1 else ""
+        raise UsageError(
+            f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
+            f"{sizes['fsdp']} devices. Make it a multiple of {least}."
+        )
+    choose(model.attention, devices.target, workload_of(model, sizes["context"]))
+    return sizes
