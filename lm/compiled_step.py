@@ -1,5 +1,6 @@
 """The training step, compiled before the first batch: what it needs is known, and told, before it begins."""
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,3 +69,14 @@ def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: 
         return compiled, StepCost(flops, seconds, None, None)
     state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
+
+
+def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:
+    """Seconds that one step takes here: the median of `repeats` steps after a first one, on a state that is made for
+    them and thrown away. Call it before the run's own state exists: memory is needed for one."""
+    state, seconds = make_state(), []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, batch))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

@@ -38,6 +38,13 @@ class Curves:
         """See `median`."""
         return self.median("tokens_per_second")
 
+    @property
+    def train_flops(self) -> int | None:
+        """Arithmetic of all steps, counted from the config (lm/flops.py): without evaluation and what is computed
+        twice; None where no line has "step_flops"."""
+        step_flops = self.median("step_flops")
+        return None if step_flops is None else int(self.steps * step_flops)
+
     def median(self, key: str) -> int | float | None:
         """Of `key` over the lines of training, so that an odd start does not count; None when none has it."""
         values = finite_values(self.train, key)

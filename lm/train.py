@@ -19,12 +19,12 @@ from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import Kept, steps_in
 from lm.chips import peak_rate
-from lm.compiled_step import compile_ahead
+from lm.compiled_step import compile_ahead, measure_step_seconds
 from lm.config import TrainConfig
 from lm.errors import InputError
 from lm.flops import count_parameters
 from lm.generate import check_prompt
-from lm.metrics import LiveLine, Meter, MetricsLog, live_text, memory
+from lm.metrics import LiveLine, Meter, MetricsLog, duration, live_text, memory, quantity
 from lm.mixture import manifest_sha256, mixture_of
 from lm.model.attention_choice import explain, target_of, workload_of
 from lm.model.config import ModelConfig
@@ -106,6 +106,12 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
             step_function, cost = compile_ahead(jitted, abstract, validation.batches[0], mesh, model_config)
         peak = peak_rate(list(mesh.devices.flat), model_config, tokens_per_step)
         say(f"train: {cost}\ntrain: {peak.meaning}")
+        fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
+        step_seconds = None
+        if mesh.devices.flat[0].platform == "cpu" and jax.process_count() == 1:  # elsewhere the first logged line tells
+            with timeline.doing("compiling"):
+                example = place(validation.batches[0], mesh, config.batch_size)
+                step_seconds = measure_step_seconds(step_function, fresh, example)
         with timeline.doing("verifying"):
             all_verified(verified)
 
@@ -116,10 +122,16 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         checkpoints = Checkpoints(run / "checkpoints", kept, beside=logs)
         stack.callback(checkpoints.close, raising=False)
         with timeline.doing("restoring"):
-            fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
             state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say, timeline.went_on())
             first, untold = int(state.step), not about_it.get("told", True)
             checkpoints.prepare(state)
+        if step_seconds is not None and first < config.steps:
+            left = config.steps - first
+            say(
+                f"train: {left:,} steps are {quantity(left * cost.flops, 'FLOP')} and take about "
+                f"{duration(left * step_seconds)} here, at {step_seconds:.3g} s a step, measured just now; validation "
+                "and samples come on top"
+            )
         settings = {"model": asdict(model_config), "train": asdict(config)}
         log = stack.enter_context(
             contextlib.closing(MetricsLog(run, first, config.wandb_project, settings, primary, untold))

@@ -127,6 +127,7 @@ def summarize(run: RunFolder) -> dict[str, Any]:
         "validation_tokens": run.splits.validation_tokens,
         "parameters": run.compression.parameters,
         "steps": run.curves.steps,
+        "train_flops": run.curves.train_flops,
         **{f"train_{key}": run.curves.median(key) for key in TRAINING},
         "validation_loss": finite(run.compression.validation_loss),
         "validation_bits_per_byte": finite(bits["this model"]),

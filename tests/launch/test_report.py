@@ -103,6 +103,7 @@ def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path)
     told = summarize(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
     assert told["train_mfu"] == pytest.approx(0.3)
     assert (told["train_step_flops"], told["train_step_state_bytes"]) == (7, None)
+    assert told["train_flops"] == 7 * run.curves.validation[-1]["step"]  # 7 a step, to the last step that is logged
 
 
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):

@@ -256,6 +256,8 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
     printed = capsys.readouterr().out
     said = re.search(r"a step is \S+ MFLOP; a device holds .+ of state, .+ of temporary values; compiled in", printed)
     assert said and said.start() < printed.index("validation loss")
+    forecast = re.search(r"4 steps are \S+ MFLOP and take about \d+:\d\d here, at \S+ s a step", printed)
+    assert forecast and said.start() < forecast.start() < printed.index("validation loss")
 
 
 def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):
