@@ -12,64 +12,52 @@ import functools
 import re
 from email.message import Message
 
+import webencodings
+
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+UTF16_XML = {codec: "<?x".encode(codec) for codec in ("utf-16-le", "utf-16-be")}
 PRESCAN_BYTES = 1024
 SAMPLE_BYTES = 32_768
 BETWEEN_TAGS = re.compile(rb"[^<>]+")  # no letter of an encoding of the web has one of them inside
 ESCAPES = re.compile(rb"\x1b\$[@B]")  # ISO-2022-JP turns to Japanese by these
-COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
-META_CHARSET = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([^\s"'/>;]+)""", re.IGNORECASE)
-XML_ENCODING = re.compile(rb"""^\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"']+)""", re.IGNORECASE)
+REPLACEMENT = "replacement"
+# Where the codec is not the one that webencodings uses: GBK is read as GB18030, which contains it, and the private
+# characters of x-user-defined are no text, so that it is windows-1252 in an HTTP header too, as the standard has it in
+# a <meta>.
+CODECS = {"gbk": "gb18030", "x-user-defined": "cp1252", "replacement": REPLACEMENT}
+# chardet's names that are no labels of the standard.
+DETECTED = {
+    "CP874": "windows-874",
+    "CP932": "shift_jis",
+    "CP949": "euc-kr",
+    "MacCyrillic": "x-mac-cyrillic",
+    "MacRoman": "macintosh",
+}
 
-# Labels that mean a larger encoding on the web than their name says, by the name Python gives them.
-WEB_MEANING = {
-    "ascii": "cp1252",
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "big5": "big5hkscs",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-    "utf-16": "utf-16-le",
-}
-WEB_CODECS = {
-    "utf-8", "utf-16-le", "utf-16-be", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp", "cp932", "cp949",
-    "cp866", "cp874", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic",
-    *(f"cp125{i}" for i in range(9)), *(f"iso8859-{i}" for i in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)),
-}  # fmt: skip
-# Labels of the standard that Python does not know, after "x-" was taken off.
-MORE_LABELS = {
-    "unicode-1-1-utf-8": "utf-8",
-    "gb_2312-80": "gb18030",
-    "iso-8859-8-i": "iso8859-8",
-    "iso-8859-8-e": "iso8859-8",
-    "windows-949": "cp949",
-    "windows-874": "cp874",
-    "dos-874": "cp874",
-    "user-defined": "cp1252",
-}
+# Tags as the standard's prescan sees them. Quantifiers are possessive: no byte is read twice.
+BLANK = rb"[\t\n\f\r ]"
+BLANKS = rb"[/\t\n\f\r ]*+"
+EQUALS = BLANK + rb"*+=" + BLANK + rb"*+"
+VALUE = rb"""(?:"([^"]*+)"|'([^']*+)'|(["'])|([^%s\t\n\f\r ]*+))"""
+MARKUP = re.compile(rb"<(?:(?P<comment>!--)|(?P<meta>meta)(?=/|" + BLANK + rb")|(?P<tag>/?[a-z])|[!/?])", re.IGNORECASE)
+END_OF_NAME = re.compile(rb">|" + BLANK)
+ATTRIBUTE = re.compile(BLANKS + rb"([^/>\t\n\f\r ][^/>=\t\n\f\r ]*+)(?:" + EQUALS + VALUE % b">" + rb")?")
+END_OF_TAG = re.compile(BLANKS + rb"(?=>)")
+CHARSET_IN_CONTENT = re.compile(rb"charset" + EQUALS + VALUE % b";", re.IGNORECASE)
+XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding[\0- ]*+=[\0- ]*+(?:"([^">]*)"|'([^'>]*)')""")
 
 
 def codec_of(label: str) -> str | None:
-    """The Python codec for an encoding label of the web; None for what is no such label ("utf-7", "base64", …)."""
-    label = label.strip().lower()
-    while label.startswith("x-"):
-        label = label[2:]
-    if label in MORE_LABELS:
-        return MORE_LABELS[label]
-    try:
-        name = codecs.lookup(label).name
-    except (LookupError, ValueError):
-        return None
-    name = WEB_MEANING.get(name, name)
-    return name if name in WEB_CODECS else None
+    """The Python codec for a label of the Encoding standard; None for what is no such label ("utf-7", "base64", …).
+
+    REPLACEMENT for those of encodings that no browser reads any more ("iso-2022-kr", "hz-gb-2312", …).
+    """
+    encoding = webencodings.lookup(label) if label.isascii() else None
+    return CODECS.get(encoding.name, encoding.codec_info.name) if encoding else None
 
 
 @functools.lru_cache(1024)
@@ -82,11 +70,62 @@ def header_codec(content_type: str) -> str | None:
 
 
 def meta_codec(body: bytes) -> str | None:
-    """What the page's head declares. A page that could be searched as ASCII is not UTF-16, whatever it says."""
-    head = COMMENT.sub(b"", body[:PRESCAN_BYTES])
-    match = META_CHARSET.search(head) or XML_ENCODING.search(head)
-    codec = codec_of(match[1].decode("latin-1")) if match else None
+    """What the first PRESCAN_BYTES of a page declare, as the HTML standard's prescan finds it: the first <meta> that
+    names an encoding there is, by `charset` or by `content` beside http-equiv="content-type", else the XML declaration.
+
+    A page that could be searched as ASCII is not UTF-16, whatever it says.
+    """
+    head = body[:PRESCAN_BYTES]
+    for codec, start in UTF16_XML.items():
+        if head.startswith(start):
+            return codec
+    codec = declared_by_meta(head)
+    if not codec and (match := XML_ENCODING.match(head)):
+        codec = codec_of((match[1] or match[2] or b"").decode("latin-1"))
     return "utf-8" if codec and codec.startswith("utf-16") else codec
+
+
+def declared_by_meta(head: bytes) -> str | None:
+    """The codec of the first <meta> with a label that is one; what is cut off by the end of `head` does not count."""
+    position = 0
+    while match := MARKUP.search(head, position):
+        if match["comment"]:
+            position = head.find(b"-->", match.start() + 2)  # "<!-->" is a whole comment
+        elif match["meta"]:
+            attributes, position = attributes_at(head, match.end())
+            if position >= 0 and (codec := codec_of(label_in(attributes))):
+                return codec
+        elif match["tag"]:
+            end = END_OF_NAME.search(head, match.end())
+            position = attributes_at(head, end.start())[1] if end else -1
+        else:
+            position = head.find(b">", match.end())
+        if position < 0:
+            return None
+    return None
+
+
+def attributes_at(head: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
+    """The attributes of the tag that goes on at `position`, of equal names the first, and where its ">" is; -1 where it
+    does not end."""
+    attributes: dict[bytes, bytes] = {}
+    while match := ATTRIBUTE.match(head, position):
+        name, double_quoted, single_quoted, never_closed, unquoted = match.groups()
+        if never_closed:
+            return attributes, -1
+        attributes.setdefault(name.lower(), double_quoted or single_quoted or unquoted or b"")
+        position = match.end()
+    end = END_OF_TAG.match(head, position)
+    return attributes, end.end() if end else -1
+
+
+def label_in(attributes: dict[bytes, bytes]) -> str:
+    """The label that a <meta> with these attributes gives, "" where it gives none."""
+    label = attributes.get(b"charset")
+    if label is None and attributes.get(b"http-equiv", b"").lower() == b"content-type":
+        match = CHARSET_IN_CONTENT.search(attributes.get(b"content", b""))
+        label = match and (match[1] or match[2] or match[4])
+    return (label or b"").decode("latin-1")
 
 
 def detected_codec(body: bytes) -> str | None:
@@ -102,11 +141,15 @@ def detected_codec(body: bytes) -> str | None:
             if size >= SAMPLE_BYTES:
                 break
     label = detect(b"\n".join(sample))["encoding"] if sample else None
-    return codec_of(label) if label else None
+    codec = codec_of(DETECTED.get(label, label)) if label else None
+    return None if codec == REPLACEMENT else codec
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """The text of a page. Never raises; U+FFFD stands for what the chosen encoding cannot mean."""
+    """The text of a page; U+FFFD stands for what the chosen encoding cannot mean.
+
+    Raises UnicodeError for a page declared to be in an encoding that no browser reads, by the standard's order.
+    """
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec, "replace")
@@ -114,6 +157,10 @@ def decode(body: bytes, content_type: str) -> str:
     if not declared and body.isascii() and ESCAPES.search(body):
         declared = ["iso2022_jp"]
     for codec in [*declared, "utf-8"]:
+        if codec == REPLACEMENT:
+            if body.isascii():  # all of these encodings are of 7 bits
+                raise UnicodeError("declared to be in an encoding that the web has given up")
+            continue
         try:
             return body.decode(codec)
         except UnicodeDecodeError:

@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from data_prep.charset import codec_of, decode
+from data_prep.charset import PRESCAN_BYTES, codec_of, decode, meta_codec
+from tests.data_prep.encoding_labels import CODEC_OF_LABEL
 
 TEXT = "<p>Grüße, naïve café – “quoted” €"
 
@@ -105,20 +106,92 @@ def test_what_is_no_encoding_of_the_web(label):
     assert codec_of(label) is None
 
 
+def test_every_label_of_the_encoding_standard_is_known():
+    assert len(CODEC_OF_LABEL) == 228
+    assert {label: codec_of(label) for label in CODEC_OF_LABEL} == CODEC_OF_LABEL
+
+
+def test_labels_in_any_case_and_among_blanks():
+    assert codec_of(" \t GB2312\n") == "gb18030"
+    assert codec_of("Latin1") == "cp1252"
+
+
 @pytest.mark.parametrize(
-    ("label", "codec"),
+    ("head", "codec"),
     [
-        ("x-sjis", "cp932"),
-        (" GB2312 ", "gb18030"),
-        ("ks_c_5601-1987", "cp949"),
-        ("latin1", "cp1252"),
-        ("UTF8", "utf-8"),
+        # The first label that is one counts.
+        ("<meta charset=nonsense><meta charset=koi8-r>", "koi8-r"),
+        ('<meta charset=""><meta charset=koi8-r>', "koi8-r"),
+        ("<meta charset=koi8-r><meta charset=utf-8>", "koi8-r"),
+        # `content` counts beside http-equiv="content-type" alone.
+        ('<meta http-equiv=Content-Type content="text/html; charset=koi8-r">', "koi8-r"),
+        ('<meta content="text/html; charset=koi8-r" http-equiv="CONTENT-TYPE">', "koi8-r"),
+        ("<meta http-equiv='content-type' content='charset = \"koi8-r\"; x'>", "koi8-r"),
+        ('<meta http-equiv="content-type" content="charsets; charset=koi8-r ">', "koi8-r"),
+        ('<meta content="text/html; charset=koi8-r">', None),
+        ('<meta name="description" content="charset=koi8-r"><meta charset=utf-8>', "utf-8"),
+        ('<meta http-equiv="refresh" content="text/html; charset=koi8-r">', None),
+        ('<meta http-equiv="content-type" content="charset=\'koi8-r">', None),
+        # `charset` counts more than `content`, and of equal attributes the first.
+        ('<meta http-equiv="content-type" content="charset=utf-8" charset=koi8-r>', "koi8-r"),
+        ('<meta http-equiv="content-type" content="charset=koi8-r" charset=nonsense>', None),
+        ("<meta charset=koi8-r charset=utf-8>", "koi8-r"),
+        # Encodings that a page which can be searched cannot be in, and the one that means another.
+        ("<meta charset=utf-16>", "utf-8"),
+        ("<meta charset=unicodefffe>", "utf-8"),
+        ("<meta charset=x-user-defined>", "cp1252"),
+        ("<meta charset=iso-8859-1>", "cp1252"),
+        # What is no <meta>.
+        ('<!-- <meta charset="utf-8"> --><meta charset="koi8-r">', "koi8-r"),
+        ('<!--><meta charset="koi8-r"> -->', "koi8-r"),
+        ('<!-- > <meta charset="koi8-r">', None),
+        ('<p title="<meta charset=utf-8>"><meta charset=koi8-r>', "koi8-r"),
+        ("</p a='<meta charset=utf-8>'><meta charset=koi8-r>", "koi8-r"),
+        ("<!x '<meta charset=utf-8>'<meta charset=koi8-r>", "koi8-r"),
+        ("<metadata charset=utf-8><meta/charset=koi8-r/>", None),  # the label is "koi8-r/"
+        ("<metadata charset=utf-8><meta/charset='koi8-r'/>", "koi8-r"),
+        ("<mETa\n\f CHARSET = KOI8-R >", "koi8-r"),
+        ("<meta =charset=utf-8 charset=koi8-r>", "koi8-r"),
+        ('<meta charset="koi8-r', None),
+        ("<meta charset=koi8-r", None),
+        # An XML declaration, where no <meta> says anything.
+        ('<?xml version="1.0" encoding="koi8-r"?><meta charset=nonsense>', "koi8-r"),
+        ("<?xml version='1.0' encoding = 'utf-16'?>", "utf-8"),
+        ('<?xml encoding="utf-8"?><meta charset=koi8-r>', "koi8-r"),
+        (' <?xml encoding="koi8-r"?>', None),
     ],
 )
-def test_labels(label, codec):
-    assert codec_of(label) == codec
+def test_declarations_are_read_as_browsers_read_them(head, codec):
+    assert meta_codec(head.encode()) == codec
 
 
-def test_never_raises():
+def test_a_declaration_that_the_prescan_cuts_off_does_not_count():
+    meta = b"<meta charset=koi8-r>"
+    blanks = b" " * (PRESCAN_BYTES - len(meta))
+    assert meta_codec(blanks + meta) == "koi8-r"
+    assert meta_codec(blanks + b" " + meta) is None
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_an_xml_declaration_in_utf16_says_what_it_is(codec):
+    page = '<?xml version="1.0"?><p>Grüße'
+    assert decode(page.encode(codec), "") == page
+
+
+@pytest.mark.parametrize("label", ["iso-2022-kr", "hz-gb-2312"])
+def test_encodings_that_the_web_has_given_up_are_not_read(label):
+    with pytest.raises(UnicodeError):
+        decode(b"<p>~{VPND~}", f"text/html; charset={label}")
+    with pytest.raises(UnicodeError):
+        decode(f"<meta charset={label}><p>~{{VPND~}}".encode(), "")
+    assert decode(TEXT.encode(), f"text/html; charset={label}") == TEXT  # the bytes contradict it
+
+
+def test_an_unknown_label_in_the_header_leaves_it_to_the_page():
+    page = "<meta charset=koi8-r><p>Привет, мир"
+    assert decode(page.encode("koi8-r"), "text/html; charset=nonsense") == page
+
+
+def test_no_bytes_and_no_header_make_it_fail():
     for content_type in ("", "text/html; charset=", "charset=utf-8", "text/html; charset*=x''y", "\r\n\0;;;"):
         assert isinstance(decode(bytes(range(256)) * 5, content_type), str)
