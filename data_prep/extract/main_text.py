@@ -93,7 +93,7 @@ def bullet(blocks: Blocks, n: int) -> str:
 
 
 def gristmill_text(html: str, config: ExtractConfig) -> str:
-    """The main text of a page, "" where there is none. Raises PageLimitError, and what lxml raises on empty input."""
+    """The main text of a page, "" where there is none. Raises PageLimitError and UnreadablePageError."""
     blocks = read_blocks(html, config)
     if not blocks.texts:
         return ""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.errors import InputError
+
 MODEL = Path(__file__).with_name("model.json")
 SCALE = 1000
 """Units of a leaf per unit of log-odds."""
@@ -79,5 +81,11 @@ class Trees:
 
 @functools.cache
 def load_model() -> Trees:
-    """The trees that tell main text, as fit.py made them."""
-    return Trees.from_json(MODEL.read_text(encoding="utf-8"))
+    """The trees that tell main text, as fit.py made them. Raises InputError where the file is missing or damaged."""
+    try:
+        return Trees.from_json(MODEL.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"The model of the extraction engine, {MODEL}, cannot be read: {error!r}. It is part of the repository: "
+            "bring it back (git checkout, or a new copy on a worker)."
+        ) from error

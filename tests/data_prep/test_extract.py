@@ -8,7 +8,6 @@ import time
 import pytest
 
 from configs.fineweb_recipe import EXTRACT
-from data_prep import extract
 from data_prep.extract import ENGINES, extract_text, normalise
 from lm.errors import UsageError
 from tests.bench.extraction import config_for
@@ -132,15 +131,6 @@ def test_normalise_strips_each_line_as_the_regular_expression_for_blanks_does():
     pieces = ["a", "\n", " ", "\t", "\u2003", "\u3000", "\u00a0", "\u200b"]
     for text in map("".join, itertools.product(pieces, repeat=4)):
         assert normalise(text) == blanks.sub("", text).strip()
-
-
-def test_want_of_memory_is_no_fault_of_the_page(monkeypatch):
-    def starving(*_):
-        raise MemoryError
-
-    monkeypatch.setitem(extract.ENGINES, "gristmill", starving)
-    with pytest.raises(MemoryError):
-        extract_text(page(html(PROSE)), CONFIGS["gristmill"])
 
 
 @engines
