@@ -14,6 +14,7 @@ import numpy as np
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import HEADINGS, KIND, KINDS, Blocks, read_blocks
 from data_prep.extract.features import FAR, PROSE_SIZE, measure
+from data_prep.extract.hints import BIT
 from data_prep.extract.trees import SCALE, load_model
 
 LETTER = re.compile(r"[^\W_]")
@@ -24,6 +25,8 @@ MUCH = 2000
 PLAIN = 0.01
 """Share of a page's characters inside links, below which all of the page is text."""
 CELLS = frozenset((KIND["td"], KIND["th"], KIND["tr"]))
+FURNITURE = BIT["<nav>"] | BIT["<footer>"]
+"""Hints of the elements that hold no main text: the tags, and the roles and item types of the same meaning."""
 
 
 def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> list[int]:
@@ -33,12 +36,14 @@ def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> 
     not, and a heading whose text is. Where all of them together are no longer than a line, the bar is lowered for this
     page: a page of one paragraph gives that paragraph, though it looks like little. A page with hardly a link is a text
     and not a site's page: all of it is main, though its lines may be verse, a play or a speech, which the fitted trees
-    have hardly seen.
+    have hardly seen. Navigation and footers are main text nowhere.
     """
+    furniture_N = furniture(blocks)
     if sum(blocks.link) < PLAIN * sum(map(len, blocks.texts)):
-        return list(range(len(blocks.texts)))
+        return np.flatnonzero(~furniture_N).tolist()
     bar = SCALE * math.log(min_probability / (1 - min_probability))
     length_N = np.array([len(text) for text in blocks.texts])
+    score_N = np.where(furniture_N, LEAST, score_N)
     sure_N = score_N > bar
     if length_N[sure_N].sum() < PROSE_SIZE:
         long_N = length_N >= PROSE_SIZE
@@ -47,7 +52,24 @@ def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> 
             sure_N = score_N >= min(bar, best - SCALE / 2)
     keep_N = spread(blocks, sure_N, score_N, bar) if sure_N.any() else sure_N
     keep_siblings(blocks, keep_N, length_N)
-    return np.flatnonzero(keep_N).tolist()
+    return np.flatnonzero(keep_N & ~furniture_N).tolist()
+
+
+def furniture(blocks: Blocks) -> np.ndarray:
+    """Which blocks are below a <nav> or <footer>, bool.
+
+    The footer of a quotation names its author and is none. Where such elements hold most of the page's text, one was
+    left open or is used for something else, and the hint means nothing.
+    """
+    own_M, mask_M = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
+    quoted_M = mask_M[np.maximum(blocks.parent, 0)] & BIT["<blockquote>"] > 0
+    element = np.flatnonzero((own_M & FURNITURE > 0) & ~quoted_M)
+    blocks_N = np.zeros(len(blocks.texts) + 1, np.int64)  # +1 where such an element begins, -1 after its end
+    np.add.at(blocks_N, np.array(blocks.first)[element], 1)
+    np.add.at(blocks_N, np.array(blocks.last)[element], -1)
+    inside_N = np.cumsum(blocks_N)[:-1] > 0
+    length_N = np.array([len(text) for text in blocks.texts])
+    return inside_N & (2 * length_N[inside_N].sum() <= length_N.sum())
 
 
 def spread(blocks: Blocks, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:

@@ -206,3 +206,39 @@ def test_verse_and_speeches_lose_nothing_however_unlike_articles_they_are():
         text, _ = extract_text(page((play % (before, after)).encode()), EXTRACT)
         assert [f"Gaoler {n}." in text for n in range(400)] == [True] * 400
         assert "Play number" not in text
+
+
+NAVIGATION = "Home News Sport Weather Contact us"
+COPYRIGHT = "Copyright 2026 Example Ltd. All rights reserved. Registered in England and Wales, number 123456."
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"<nav>{NAVIGATION}</nav>", f"<footer><p>{COPYRIGHT}</p></footer>"),
+        (f"<div role=navigation><p>{NAVIGATION}</div>", f"<div role=contentinfo>{COPYRIGHT}</div>"),
+        (f"<ul role=menu><li>{NAVIGATION}</ul>", f"<p itemtype=http://schema.org/WPFooter>{COPYRIGHT}</p>"),
+        (f"<header><nav><p>{NAVIGATION}</nav></header>", f"<footer><blockquote>{COPYRIGHT}</blockquote></footer>"),
+        ("", f"<article><p>{GERMAN}</p><footer>{COPYRIGHT}</footer></article>"),
+    ],
+)
+@pytest.mark.parametrize("link", ["", "<a href=/x>More of the miller and his cart, and of the boy on the bridge</a>"])
+def test_navigation_and_footers_are_no_main_text_with_links_or_without(before, after, link):
+    """A page with hardly a link is a text of its own, but for these."""
+    body = f"<html><body>{before}<div><p>{PROSE}</p><p>{PROSE} And again. {link}</p></div>{after}</body></html>"
+    text, reason = extract_text(page(body.encode()), CONFIG)
+    assert reason is None and text.count(PROSE) == 2
+    assert NAVIGATION not in text and COPYRIGHT not in text
+
+
+def test_the_footer_of_a_quotation_names_its_author():
+    body = f"<p>{PROSE}</p><blockquote><p>{GERMAN}</p><footer>The miller, in his own words</footer></blockquote>"
+    text, _ = extract_text(page(html(body)), CONFIG)
+    assert text == f"{PROSE}\n{GERMAN}\nThe miller, in his own words"
+
+
+@pytest.mark.parametrize("tag", ["nav", "footer"])
+def test_an_element_left_open_takes_no_text_with_it(tag):
+    body = f"<html><body><{tag}><p>{NAVIGATION}</p><article><p>{PROSE}</p><p>{GERMAN}</p></article></body></html>"
+    text, _ = extract_text(page(body.encode()), CONFIG)
+    assert PROSE in text and GERMAN in text
