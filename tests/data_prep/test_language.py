@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import LanguageConfig
-from data_prep.language import detect_language
+from data_prep.config.language import LANGUAGES
+from data_prep.language import OTHER_SCRIPTS, detect_language, is_mostly_not_latin, likeliest
 from tests.bench.language import kept, labelled_sentences
 from tests.data_prep.measured import verdict_on
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, document
@@ -74,6 +75,46 @@ def test_the_score_does_not_depend_on_what_came_before():
     for text in (GERMAN, "", PROSE[:50], PROSE * 300):
         detect_language(document(text), CONFIG)
     assert detect_language(document(PROSE), CONFIG) == alone
+
+
+CHINESE = "磨坊主在天亮之前就带着两袋粮食出发了，通往村子的路上结满了白霜。"
+CHEROKEE = "ᎣᏏᏲ ᏙᎯᏧ ᏣᎳᎩ ᎦᏬᏂᎯᏍᏗ ᎠᏂᏴᏫᏯ ᎤᎾᏓᏤᎵᎦ "
+TIFINAGH = "ⵉⵎⴷⴰⵏⵏ ⴰⴽⴽⵯ ⵜⵜⵍⴰⵍⴰⵏ ⴷ ⵉⵍⴻⵍⵍⵉⵢⵏ ⵎⵙⴰⵡⴰⵏ ⴳ ⵡⴰⴷⴷⵓⵔ ⴷ ⵉⵣⵔⴼⴰⵏ "
+
+
+@pytest.mark.parametrize("letters_only", [True, False])
+@pytest.mark.parametrize("text", [CHINESE * 9, CHEROKEE * 20, TIFINAGH * 10], ids=["chinese", "cherokee", "tifinagh"])
+def test_a_page_whose_letters_are_not_latin_is_not_english(text, letters_only):
+    """The model alone calls each of these English, with a probability that passes."""
+    config = dataclasses.replace(CONFIG, letters_only=letters_only)
+    mixed = "The miller set out before dawn with two sacks of grain on his cart. " * 3 + text
+    ((language, score),) = likeliest(mixed, 1)
+    assert reason(language, score) is None
+    found = detect_language(document(mixed), config)
+    assert found.language in OTHER_SCRIPTS
+    assert reason(found.language, found.language_score) is not None
+    assert 0 <= found.language_score <= 1
+
+
+def test_letters_of_other_scripts_must_outnumber_the_latin_ones():
+    assert is_mostly_not_latin("abc где а")
+    assert not is_mostly_not_latin("abcd где а")
+    assert not is_mostly_not_latin("æßø é ﬁ 😀 12 …")  # Latin all the same, or no letters
+    assert not is_mostly_not_latin("𝐇𝐞𝐥𝐥𝐨")  # letters of formulas belong to no script
+    assert not is_mostly_not_latin("")
+
+
+def test_english_with_some_other_letters_on_it_is_english_by_the_same_score():
+    """The check of scripts changes no score where it finds nothing."""
+    text = f"{PROSE} {CHINESE} {PROSE}"
+    assert not is_mostly_not_latin(text)
+    assert detect_language(document(text), CONFIG).language == "en"
+
+
+def test_the_languages_of_other_scripts_are_those_of_the_model():
+    assert OTHER_SCRIPTS < LANGUAGES
+    assert {"ru", "el", "zh", "yue", "ar", "th", "ka", "sr"} < OTHER_SCRIPTS
+    assert OTHER_SCRIPTS.isdisjoint(("en", "de", "fr", "vi", "tr", "eo"))
 
 
 @pytest.mark.skipif(not SENTENCES.is_file(), reason=f"{SENTENCES} is not there")
