@@ -1,9 +1,9 @@
-"""FineWeb from Common Crawl, and GPT-2 small on it: the recipe that is used today, every threshold in sight.
+"""Documents from Common Crawl by a recipe after FineWeb's (Penedo et al. 2024), and GPT-2 small on them.
 
     python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
 
-One file of a crawl is about 1 GB. The thresholds stand in configs/fineweb_recipe.py. To begin from a FineWeb that
-others have made, give its files and leave the filters out:
+One file of a crawl is about 1 GB. The thresholds are in configs/fineweb_recipe.py; docs/data.md says where the rules
+differ from those that made FineWeb. To begin from the published FineWeb, give its files and leave the filters out:
 
     python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
 

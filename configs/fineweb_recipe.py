@@ -1,7 +1,9 @@
-"""FineWeb's recipe (Penedo et al. 2024, arXiv:2406.17557), every threshold on one page.
+"""The recipe after FineWeb (Penedo et al. 2024, arXiv:2406.17557), every threshold on one page.
 
-The values are those of the paper and of the pipeline that made the corpus (huggingface/datatrove, examples/fineweb.py).
-Config files take from here what they use.
+The numbers are those of the paper and of datatrove's examples/fineweb.py; where the two differ, datatrove's. The rules
+are those of datatrove 0.10 and not in all points those that made the published corpus: docs/data.md, "What differs",
+lists where. The extraction engine, `letters_only` and four of the six kinds of personal data are ours. Config files
+take from here what they use.
 """
 
 from data_prep.config import (

@@ -1,6 +1,6 @@
 """FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6), on lines that are not blank.
 
-They look for texts that are lists rather than prose. FineWeb applies them to what C4's line rules leave.
+They look for texts that are lists rather than prose, as DataTrove 0.10 has them, on what C4's line rules leave.
 """
 
 from data_prep.config import FineWebConfig

@@ -1,6 +1,5 @@
-"""Quality in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove, which made FineWeb,
-reads it: counts and mean lengths leave punctuation out, shares are of all words and marks, stop words are looked up as
-written.
+"""Quality in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove 0.10 reads it: counts
+and mean lengths leave punctuation out, shares are of all words and marks, stop words are looked up as written.
 """
 
 import itertools

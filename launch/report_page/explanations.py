@@ -25,7 +25,7 @@ STAGES = {
     ),
     "fineweb": (
         "FineWeb",
-        "Rules made for the corpus FineWeb (Penedo et al. 2024, arXiv:2406.17557, section 3.5). They find lists, menus "
+        "Rules made for the corpus FineWeb (Penedo et al. 2024, arXiv:2406.17557, section 3.6). They find lists, menus "
         "and tables that got past the others.",
     ),
     "model_quality": (
