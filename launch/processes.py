@@ -69,8 +69,11 @@ def join() -> None:
 
 
 def load_training(run: Path, began: float) -> Callable[..., None]:
-    """lm.train.train, behind `join`. JAX takes seconds to load, and swallows what Ctrl-C raises meanwhile: asked to
-    end, the process does so at once, and tells it in the run folder, lest a supervisor take the work for done."""
+    """Imports JAX, meets the other processes of the run (`join`), and returns lm.train.train.
+
+    JAX takes seconds to import, and swallows the exception of a Ctrl-C meanwhile. So a process that is asked to end
+    does so at once, and writes it into the run folder: a supervisor must not think that the work is done.
+    """
     index, processes = place()
     leave = lambda: Timeline(run, began, index).leave()
     with Stops(before_leaving=leave):

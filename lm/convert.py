@@ -1,7 +1,7 @@
 """GPT-2 and Llama checkpoints of Hugging Face, into our parameters and back, tensor by tensor, without torch.
 
 A checkpoint is a folder with config.json and its weights in safetensors. The two tables here, GPT2 and LLAMA, say under
-which names, and how, Hugging Face's transformers library stores what lm.checkpoint calls
+which names, and how, Hugging Face's transformers library stores what lm.named_leaves calls
 "blocks.0.attention.query.weight". Our linear maps compute x @ weight, so a weight is (in, out). GPT-2's are stored so
 too, with query, key and value side by side in one; Llama's are stored as (out, in). Both keep Llama's rotary pairs as
 lm.model.layers.rotate turns them.
@@ -22,9 +22,10 @@ from lm.model.config import ModelConfig, RopeScalingConfig
 from lm.model.transformer import Transformer
 from lm.named_leaves import named_leaves
 from lm.safetensors import FILE, Tensor, read_folder, read_json_object, write_file
+from lm.tokenizer.base import Tokenizer
 
 type Arrays = dict[str, np.ndarray]
-"""{"blocks.0.attention.query.weight": values, ...}, under the names of lm.checkpoint.named_leaves."""
+"""{"blocks.0.attention.query.weight": values, ...}, under the names of lm.named_leaves.named_leaves."""
 
 
 class Stored(NamedTuple):
@@ -134,8 +135,9 @@ def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tu
     """The model in a Hugging Face checkpoint: its config, and its parameters in `dtype` under our names.
 
     One tensor is converted at a time, out of a memory map: the arrays returned are all the memory it takes, but for one
-    tensor. `lm.checkpoint.replace_leaves` makes a Transformer of them. Raises InputError for a model that is not GPT-2
-    or Llama as we have them, a damaged file, a tensor that is missing, left over, or of a wrong shape.
+    tensor. `lm.named_leaves.replace_leaves` makes a Transformer of them. The ids that begin and end a document are the
+    tokenizer's affair, and are not read. Raises InputError for a model that is not GPT-2 or Llama as we have them, a
+    damaged file, a tensor that is missing, left over, or of a wrong shape.
     """
     config = model_config_of(folder, dtype)
     wanted = stored_tensors(config)
@@ -336,13 +338,33 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_hugging_face(folder: Path, config: ModelConfig, arrays: Mapping[str, Any]) -> None:
-    """Writes `arrays`, the parameters under our names, as a checkpoint that transformers reads: config.json and one
-    model.safetensors in `config.parameter_dtype`.
+def special_ids(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What transformers has to know of the tokenizer: the id that begins a document, and the ids that end one, so that
+    generation stops there. Written even where there is none: its own defaults are GPT-2's and Llama 2's ids.
 
-    Raises UsageError for a model that is neither GPT-2 nor Llama, InputError when `arrays` is not that model's.
+    Raises UsageError when the tokenizer has more symbols than the model has rows.
+    """
+    if tokenizer.vocabulary_size > config.vocabulary_size:
+        raise UsageError(
+            f"The tokenizer has {tokenizer.vocabulary_size} symbols, but model.vocabulary_size = "
+            f"{config.vocabulary_size}. Give the tokenizer that the model was trained with."
+        )
+    # The head of the next document ends one too. transformers pads with the first id, so the end's own comes first.
+    ends = sorted(tokenizer.ends, key=lambda id: (id == tokenizer.start_of_text, id))
+    eos = ends[0] if len(ends) == 1 else ends or None
+    return {"bos_token_id": tokenizer.start_of_text, "eos_token_id": eos, "pad_token_id": None}
+
+
+def write_hugging_face(folder: Path, config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Writes `arrays`, the parameters under our names, as a checkpoint that transformers reads: config.json,
+    generation_config.json and one model.safetensors in `config.parameter_dtype`. Both configs have the ids of
+    `tokenizer`, the model's, that begin and end a document.
+
+    Raises UsageError for a model that is neither GPT-2 nor Llama, or is too small for the tokenizer, and InputError
+    when `arrays` is not that model's.
     """
     text, shapes, stored = config_json(config), parameter_shapes(config), stored_tensors(config)
+    ids = special_ids(config, tokenizer)
     given = {name: tuple(array.shape) for name, array in arrays.items()}
     for name in sorted(shapes | given):
         if shapes.get(name) != given.get(name):
@@ -359,4 +381,5 @@ def write_hugging_face(folder: Path, config: ModelConfig, arrays: Mapping[str, A
     folder.mkdir(parents=True, exist_ok=True)
     dtype = {"float32": "F32", "bfloat16": "BF16"}[config.parameter_dtype]
     write_file(folder / FILE, {name: stored_shape(each, shapes) for name, each in stored.items()}, dtype, value)
-    write_json(folder / "config.json", text)
+    write_json(folder / "config.json", text | ids)
+    write_json(folder / "generation_config.json", ids)

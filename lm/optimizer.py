@@ -14,7 +14,9 @@ from lm.schedule import learning_rate
 from lm.sharding import is_parameter
 
 TABLES = ("vocabulary", "position")
-"""Axes of a matrix whose rows are looked up one by one, or compared with: to Muon it is not a linear map."""
+"""Axes of matrices that are tables: embeddings and positions, whose rows are looked up one by one, and the output
+projection, whose columns score one symbol each. Muon is meant for linear maps between hidden layers, and leaves tables
+to the other optimizer."""
 
 
 def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:

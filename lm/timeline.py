@@ -37,8 +37,7 @@ KINDS: dict[str, str] = {
 LONG = ("validation", "samples", "saving")
 """What may take far longer than a step; the heartbeat says so."""
 BEHIND = ("data", "telling")
-"""What the host does while the devices may be at a step, and gives them no work: a step they are at when it ends has
-gone on all the while."""
+"""What the host does while the devices may still compute a step. If they do, this time counts as time of steps."""
 
 
 @dataclass
@@ -105,10 +104,10 @@ class Timeline:
         return outer
 
     def begin(self, first_step: int) -> None:
-        """Training begins, behind `first_step` steps that were restored."""
+        """Training begins after `first_step` steps that were restored."""
         self.turn("telling")
         self.now.first_step = self.now.step = first_step
-        self.write()  # before the heartbeat, by which else the attempt before would have lived until now
+        self.write()  # before the heartbeat: a new heartbeat would make the earlier attempt seem alive until now
         self.beat(first_step)
 
     def beat(self, step: int, state: str = "training") -> None:

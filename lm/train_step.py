@@ -23,7 +23,7 @@ DROPOUT = 2**32 - 1  # folded into the seed, apart from the steps that samples f
 def loss_terms(
     model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """(what to descend, the loss to tell) of a batch in nats, the sum over tokens times weights (lm/loss.py)."""
+    """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights (lm/loss.py)."""
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat, dropout)
     return summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_parts, model.logit_softcap,
@@ -36,7 +36,8 @@ def loss_and_gradients(
 ) -> tuple[jax.Array, Transformer]:
     """Mean next-token loss of a batch in nats over its real tokens, 0 where there is none, and the gradients of what is
     descended: in the parameters' type from one micro-batch, in float32 from several."""
-    # Divided before and not behind: the sums over micro-batches are means then, and gradients need no other pass.
+    # The weights are divided by their sum before the loss is taken. So the sums over micro-batches are means already,
+    # and neither the loss nor the gradients have to be divided afterwards.
     weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
     batch = batch._replace(weights_BT=weights_BT)
     differentiate = jax.value_and_grad(loss_terms, has_aux=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs.experiment import parse_command
-from lm.convert import load_hugging_face, model_config_of, stored_tensors, write_hugging_face
+from lm.convert import load_hugging_face, model_config_of, special_ids, stored_tensors, write_hugging_face
 from lm.errors import InputError, UsageError
 from lm.loss import cross_entropy
 from lm.model.config import RopeScalingConfig
@@ -24,6 +24,10 @@ from lm.model.layers import rotary_frequencies
 from lm.model.transformer import Transformer
 from lm.named_leaves import named_leaves, replace_leaves
 from lm.safetensors import read_folder
+from lm.tokenizer import BytePairTokenizer
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.published import PUBLISHED
 from tests.lm import reference_model
 from tests.lm.hugging_face_files import (
     FILE,
@@ -46,6 +50,7 @@ STORIES = REPOSITORY / "../shared/data/models/stories260K"
 GOLDEN_SCRIPT = REPOSITORY / "../shared/bench/hf_golden.py"
 PEER = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser() / "torch/bin/python"
 needs_peer = pytest.mark.skipif(not PEER.exists(), reason="needs torch and transformers in $PEERS_DIR/torch")
+CHARACTERS = CharacterTokenizer("\nabc")
 LOAD_BY_TRANSFORMERS = """
 import sys, numpy, torch, transformers
 model, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -135,7 +140,7 @@ def test_parameters_come_whole_in_the_type_that_is_asked_for(name):
 def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
     config = dataclasses.replace(LLAMA, width=256, mlp_width=1024, layers=4)
     arrays = named_leaves(Transformer(config, jax.random.key(0)))
-    write_hugging_face(tmp_path, config, arrays)
+    write_hugging_face(tmp_path, config, arrays, CHARACTERS)
     sizes = [array.nbytes for array in arrays.values()]
     load_hugging_face(tmp_path, "float32")  # once before, so that what is imported and traced is not counted
     tracemalloc.start()
@@ -328,17 +333,58 @@ EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 def test_what_is_written_is_read_again(tmp_path, config):
     arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
-    write_hugging_face(tmp_path / "x", config, arrays)
+    write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
     found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
     assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
     assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
+
+
+BYTES = tuple(bytes([byte]) for byte in range(256))
+OWN = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], BYTES, special_tokens={"<|endoftext|>": 256})
+TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], BYTES, "<s>", "</s>", special_tokens={"<s>": 256, "</s>": 257})
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "bos", "eos"), [(OWN, 256, 256), (TWO, 256, [257, 256]), (CHARACTERS, 0, None)],
+    ids=["one symbol heads and ends a document", "one heads it, another ends it", "characters have no end"],
+)  # fmt: skip
+@pytest.mark.parametrize("family", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family, tokenizer, bos, eos):
+    """Else transformers takes 1 and 2 for them, as in Llama 2, or 50256, as in GPT-2, and never stops. In training the
+    head of the next document ends one, so that it is always among those that do."""
+    config = dataclasses.replace(family, vocabulary_size=258, layers=1)
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path, config, arrays, tokenizer)
+    for name in ("config.json", "generation_config.json"):
+        found = json.loads((tmp_path / name).read_text())
+        assert {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": None}.items() <= found.items()
+    assert load_hugging_face(tmp_path, "float32")[0] == config
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
+def test_published_vocabularies_keep_the_ids_of_their_makers(name):
+    published = PUBLISHED[name]
+    special = dict(published.special_tokens)
+    tokenizer = BytePairTokenizer(published.pattern, BYTES, published.start, published.end, special_tokens=special)
+    config = dataclasses.replace(LLAMA, vocabulary_size=tokenizer.vocabulary_size)
+    found = special_ids(config, tokenizer)
+    assert (found["bos_token_id"], found["eos_token_id"]) == {
+        "gpt2": (50256, 50256),
+        "llama3": (128000, [128001, 128000]),
+    }[name]
+
+
+def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocabulary_size = 64"):
+        write_hugging_face(tmp_path, LLAMA, named_leaves(Transformer(LLAMA, jax.random.key(0))), OWN)
+    assert not list(tmp_path.iterdir())
 
 
 @needs_peer
 @pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
 def test_transformers_reads_what_is_written(tmp_path, config):
     model = Transformer(config, jax.random.key(0))
-    write_hugging_face(tmp_path / "x", config, named_leaves(model))
+    write_hugging_face(tmp_path / "x", config, named_leaves(model), CHARACTERS)
     tokens_BT = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length))
     np.save(tmp_path / "tokens.npy", tokens_BT)
     paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
@@ -352,11 +398,11 @@ def test_what_transformers_has_no_name_for_is_not_written(tmp_path):
     with pytest.raises(
         UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads and 2 kv_heads"
     ):
-        write_hugging_face(tmp_path, mixed, {})
+        write_hugging_face(tmp_path, mixed, {}, CHARACTERS)
     arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
     arrays.pop("norm.scale")
     with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
-        write_hugging_face(tmp_path, LLAMA, arrays)
+        write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS)
     assert not list(tmp_path.iterdir())
 
 
@@ -379,5 +425,5 @@ def test_fixtures_stay_small():
 )
 def test_what_their_format_cannot_say_is_not_written(tmp_path, change, told):
     with pytest.raises(UsageError, match=told + ".* no counterpart"):
-        write_hugging_face(tmp_path, dataclasses.replace(LLAMA, **change), {})
+        write_hugging_face(tmp_path, dataclasses.replace(LLAMA, **change), {}, CHARACTERS)
     assert not list(tmp_path.iterdir())

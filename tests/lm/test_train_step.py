@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from lm.batches import host_batch
+from lm.compiled_step import compile_ahead
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import UsageError
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
-from lm.sharding import batch_sharding, make_mesh, shardings
-from lm.train_state import initial_state
+from lm.sharding import batch_sharding, make_mesh, place, shardings
+from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
@@ -53,6 +54,45 @@ def assert_the_same(found, expected):
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
         np.testing.assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+GOLDEN = {
+    "llama": (4.8621097, 2.7489733),
+    "gpt2": (4.8296728, 1.8753377),
+    "modern": (4.5832205, 1.5788059),
+}
+"""(loss, global norm of the gradients) of batch_of(config) with model_of(config)."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_first_step_has_the_numbers_that_it_always_had(name):
+    loss, gradients = loss_and_named_gradients(FAMILIES[name])
+    norm = float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients.values())))
+    np.testing.assert_allclose(
+        (loss, norm),
+        GOLDEN[name],
+        rtol=1e-4,
+        err_msg=(
+            f"The loss or the gradients of a new {name} model have changed. Should they have, as with another "
+            f'initialisation: set GOLDEN["{name}"] = ({loss:.8g}, {norm:.8g}), and say in the commit and the changelog '
+            "why, because results of earlier versions can then no longer be reproduced. If not, find the change: the "
+            "tests of lm/model and of lm/loss.py, which compare with references, narrow it down."
+        ),
+    )
+
+
+def test_a_step_moves_nothing_between_host_and_devices_unasked():
+    """Of all that the loop gives it, only the batch comes from the host, by `place`, which asks for it."""
+    mesh, optimizer = make_mesh(MeshConfig(fsdp=2), LLAMA, 8, jax.devices()[:2]), make_optimizer(TRAIN.optimizer, 12)
+    state, batch = initial_state(LLAMA, optimizer, 0, mesh), batch_of(LLAMA)
+    abstract = abstract_state(LLAMA, optimizer, mesh)
+    step, _ = compile_ahead(compile_step(optimizer, abstract, mesh, TRAIN), abstract, batch, mesh, LLAMA)
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, metrics = step(state, place(batch, mesh, 8))
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            step(state, batch)
+    assert np.isfinite(float(metrics["loss"]))
 
 
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
