@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 from lm.config import SpikeConfig
 
 LEAST_DEVIATION = 0.01
-"""The standard deviation counts as at least this share of the mean. Otherwise, where the loss hardly changes from step to
-step, a tiny rise would be many deviations, and count as a spike."""
+"""The standard deviation counts as at least this share of the mean. Otherwise, where the loss hardly changes from step
+to step, a tiny rise would be many deviations, and count as a spike."""
 
 
 class Guard(NamedTuple):

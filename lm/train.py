@@ -199,8 +199,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
                 line.show(f"train: {live_text(step, config.steps, row)}")
             asked = stops.asked(step)
             told = None if asked else telling.tell(step, state.model)
-            # Last: whoever goes on from this checkpoint finds all that was to be told of its step. Not behind a step
-            # that was left out, lest checkpoints of a run that diverges push out those before it.
+            # Last, so that a run that goes on from this checkpoint finds all of its step logged. Not after a step that
+            # was left out: checkpoints of a run that diverges must not push out those before it.
             certain = told is None or last
             if (certain or (saves and not bad_steps.in_row)) and save(step, told, certain):
                 due = False
@@ -255,4 +255,4 @@ def all_finite(tree: object) -> jax.Array:
 def check_parameters(state: TrainState, step: int, config: TrainConfig) -> None:
     """Raises InputError when the last update made a parameter that is not finite: nothing is saved of that."""
     if not all_finite(state.model):
-        raise diverged(f"The parameters behind step {step} are not all finite", config)
+        raise diverged(f"The parameters after step {step} are not all finite", config)
