@@ -4,11 +4,27 @@ import contextlib
 import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+
+# The same examples on every run, and no time limit: the outcome may depend on neither luck nor load.
+hypothesis.settings.register_profile(
+    "gristmill", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("gristmill")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> None:
+    """Refuses names made of bytes: compressed ones hold the second they were made in, so every process names another.
+
+    A few bytes that are written out in the test may stay.
+    """
+    if isinstance(val, bytes) and len(val) > 16 and not val.isascii():
+        raise ValueError(f"{argname} = {val[:16]!r}...: name this case by hand, with pytest.param(..., id=...)")
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import ast
 import dataclasses
+import gzip
 import itertools
+import re
 import subprocess
 import sys
 import typing
@@ -13,6 +15,7 @@ import pytest
 
 from configs.experiment import HELPERS, load_config
 from lm.model.transformer import Transformer
+from tests.conftest import pytest_make_parametrize_id
 
 REPOSITORY = Path(__file__).parents[1]
 ROOMS = ("configs", "data_prep", "launch", "lm")
@@ -107,6 +110,18 @@ def test_every_field_of_every_config_says_what_it_is(cls):
     nested = {field.name for field in dataclasses.fields(cls) if dataclasses.is_dataclass(field.type)}
     missing = {field.name for field in dataclasses.fields(cls)} - explained - nested
     assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
+
+
+UNSTABLE_NAME = re.compile(r" at 0x|/tmp/|[0-9a-f]{40}")
+
+
+def test_the_name_of_a_test_is_the_same_in_every_process(request):
+    """Else pytest-xdist ends in `make test`, since its processes collected different tests."""
+    for item in request.session.items:
+        assert not UNSTABLE_NAME.search(item.name), f"{item.nodeid}: name this case by hand (id=...)"
+    with pytest.raises(ValueError, match="by hand"):
+        pytest_make_parametrize_id(gzip.compress(b"", mtime=0), "body")
+    assert pytest_make_parametrize_id(b"\xff", "body") is None
 
 
 def test_no_script_brings_jax_before_it_has_work_for_it():

@@ -53,7 +53,7 @@ def test_every_flipped_byte_and_every_cut_is_noticed(tmp_path):
         b"a.example\r\nb.example\r\n",
         b"# sites\n\n  A.example \n.b.example\n",
         b".a.example\n*.b.example\n",
-        b"a.example.\nb.example\n\xff\n",
+        pytest.param(b"a.example.\nb.example\n\xff\n", id="a byte that is no UTF-8"),
     ],
 )
 def test_spellings_of_a_list(tmp_path, lines):

@@ -209,7 +209,11 @@ WRONG = {
 
 @pytest.mark.parametrize(
     ("kind", "data"),
-    [*WRONG.items(), ("mediawiki_xml_bz2", bz2.compress(b"<mediawiki><page>")), ("title_summaries_json", b"{")],
+    [
+        *WRONG.items(),
+        pytest.param("mediawiki_xml_bz2", bz2.compress(b"<mediawiki><page>"), id="XML left open"),
+        ("title_summaries_json", b"{"),
+    ],
 )
 def test_another_format_is_refused_by_name(kind, data):
     with pytest.raises(InputError, match=f"p/thing in {pin().file_name} is not in the format {kind}"):

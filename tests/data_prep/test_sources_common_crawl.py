@@ -51,10 +51,11 @@ def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
 
 
 def told(fault: Fault | list[Fault]) -> str:
-    """Of a fault only what differs from none."""
+    """Of a fault only what differs from none; of bytes, which may hold a time, only how many."""
     if isinstance(fault, list):
         return ", then ".join(map(told, fault))
-    return " ".join(f"{k}={str(v)[:20]}" for k, v in dataclasses.asdict(fault).items() if v != getattr(Fault(), k))
+    changed = {k: v for k, v in dataclasses.asdict(fault).items() if v != getattr(Fault(), k)}
+    return " ".join(f"{k}={f'{len(v)} bytes' if isinstance(v, bytes) else str(v)[:40]}" for k, v in changed.items())
 
 
 def fetch(server: LoopbackCrawl, out: Path, lines: list[str] | None = None, **changes) -> list[bytes]:
@@ -286,12 +287,12 @@ def test_more_files_than_there_are_is_refused_with_both_numbers(crawl, tmp_path)
 @pytest.mark.parametrize(
     "body",
     [
-        gzip.compress(b"crawl-data/../../../etc/cron.d/x.gz\n"),
-        gzip.compress(b"/etc/passwd\n"),
-        gzip.compress(b"https://elsewhere.example/crawl-data/a/b.warc.gz\n"),
-        gzip.compress("crawl-data/ä/b.warc.gz\n".encode()),
-        gzip.compress(b""),
-        gzip.compress(b"crawl-data/a/b.warc.gz\n" * 99)[:-9],
+        pytest.param(gzip.compress(b"crawl-data/../../../etc/cron.d/x.gz\n"), id="a path that climbs out"),
+        pytest.param(gzip.compress(b"/etc/passwd\n"), id="an absolute path"),
+        pytest.param(gzip.compress(b"https://elsewhere.example/crawl-data/a/b.warc.gz\n"), id="another server"),
+        pytest.param(gzip.compress("crawl-data/ä/b.warc.gz\n".encode()), id="a letter beyond ASCII"),
+        pytest.param(gzip.compress(b""), id="empty"),
+        pytest.param(gzip.compress(b"crawl-data/a/b.warc.gz\n" * 99)[:-9], id="cut"),
     ],
 )
 def test_a_list_that_is_none_is_refused(crawl, tmp_path, body):

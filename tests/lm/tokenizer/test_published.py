@@ -462,7 +462,9 @@ def test_another_file_in_a_cache_is_passed_over(served):
     ("answers", "problem"),
     [
         ({}, "404 Not Found"),
-        ({"/small.tiktoken": b"<html>"}, f"what came has SHA-256 {hashlib.sha256(b'<html>').hexdigest()}"),
+        pytest.param(
+            {"/small.tiktoken": b"<html>"}, f"what came has SHA-256 {hashlib.sha256(b'<html>').hexdigest()}", id="html"
+        ),
         ({"/small.tiktoken": b"IQ== 0\n", "more": bytes(5)}, "IncompleteRead"),
     ],
 )
