@@ -1,76 +1,163 @@
-"""Whatever the text: twice the text takes at most 2.2 times the time, and a megabyte at most half a second.
+"""Whatever the text: the time of all that sees it grows in proportion to its length (tests/growth.py).
 
-A function of the pipeline that is applied to texts from the web joins FUNCTIONS.
+What the lists of tests/data_prep/untrusted.py hold is walked here: whole functions, over texts that a pattern may take
+quadratic time over, and each regular expression by itself, over its own examples with every part of them made long.
+`extract_text` is walked with whole pages.
 """
 
-import math
-import time
-from collections.abc import Callable
+import ast
+import collections
+import importlib
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from configs import fineweb_recipe as recipe
-from data_prep.charset import decode
-from data_prep.dedup.minhash import band_keys
-from data_prep.documents import Document
-from data_prep.extract import normalise
-from data_prep.language import detect_language
-from data_prep.pii import replace_personal_data
-from data_prep.quality.c4 import clean_lines
-from data_prep.quality.signals import measure
-from data_prep.url_filter import reject_reason
+import data_prep
+from configs.fineweb_recipe import EXTRACT
+from data_prep.extract import ENGINES, extract_text
+from data_prep.warc.byte_sources import Pattern
 from tests.adversarial import GENERATORS
-from tests.data_prep.pages import demo_config
+from tests.bench.extraction import config_for
+from tests.data_prep.pages import page
+from tests.data_prep.untrusted import FUNCTIONS, PATTERNS, Anywhere, AtPlace, Bounded, Within, forget
+from tests.growth import grown, superlinear
+from tests.hostile_pages import HOSTILE
 
-CONFIG = demo_config()
-FUNCTIONS: dict[str, Callable[[str], object]] = {
-    "decode": lambda text: decode(text.encode("utf-16-le"), ""),
-    "normalise": normalise,
-    "reject_reason": lambda text: reject_reason(text, CONFIG.url_filter),
-    "detect_language": lambda text: detect_language(
-        Document(text, "id", "dump", "", "", "x.warc.gz", "", 0.0), recipe.LANGUAGE
-    ),
-    "measure": lambda text: measure(text, CONFIG),
-    "clean_lines": lambda text: clean_lines(text, recipe.C4),
-    "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
-    "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),
-}
-MEGABYTE = 1_000_000
-SECONDS_PER_MEGABYTE = 0.5
-RATIO = 2.2
-CLOCK = 0.004
-"""Seconds by which a measurement may be wrong on a busy machine, whatever its length."""
-ATTEMPTS = 4
+ROOM = Path(data_prep.__file__).parent
+TEXT, PATTERN_TEXT = 30_000, 5_000
+"""Characters of which four times as many may take eight times as long. By a pattern a text is looked through in a
+moment, but in seconds where that is quadratic, so that few are enough."""
+MAKERS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
+ONE_PLACE = {"match", "fullmatch"}
+BLANKS = (" ", "\n", "\t ")
 
 
-def seconds(function: Callable[[str], object], text: str, runs: int = 1) -> float:
-    """CPU time, the least of some runs."""
-    times = []
-    for _ in range(runs):
-        start = time.process_time()
-        function(text)
-        times.append(time.process_time() - start)
-    return min(times)
-
-
-@pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_time_is_linear(name, generator):
-    function, generate = FUNCTIONS[name], GENERATORS[generator]
-    function(generate(1000))  # loads what is loaded but once
-    once, twice = generate(MEGABYTE // 16), generate(MEGABYTE // 8)
-    short = long = math.inf
-    for attempt in range(1, 2 * ATTEMPTS + 1):
-        short = min(short, seconds(function, once, attempt))
-        long = min(long, seconds(function, twice, attempt))
-        if long <= RATIO * short + CLOCK:
-            break
-    else:
-        pytest.fail(f"{name}: {len(once)} characters of {generator} take {short:.3f} s, twice as many {long:.3f} s")
-    text = generate(MEGABYTE)
-    taken = math.inf
-    for _ in range(ATTEMPTS):  # on a machine that others use too, CPU time may be thrice what it is
-        taken = min(taken, seconds(function, text))
-        if taken <= SECONDS_PER_MEGABYTE:
-            break
-    assert taken <= SECONDS_PER_MEGABYTE, f"{name}: {len(text)} characters of {generator} take {taken:.2f} s"
+def test_the_time_of_a_function_is_linear(name):
+    function, found = FUNCTIONS[name], {}
+    for kind, make in GENERATORS.items():
+        function(make(1000))
+        found[kind] = superlinear(function, make, TEXT, forget)
+    assert not {kind: said for kind, said in found.items() if said}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_time_of_extraction_is_linear(engine):
+    config, found = config_for(engine, EXTRACT.min_probability), {}
+    for kind, make in HOSTILE.items():
+        extract_text(page(make(1000).encode()), config)
+        made = lambda size, make=make: page(make(size).encode())
+        walk = lambda page: extract_text(page, config)
+        # Counts bound what the libraries do (extract/libraries.py): before a page is refused, it may cost more than
+        # in proportion, so that only pages of some size are looked at.
+        found[kind] = (superlinear if engine == "gristmill" else grown)(walk, made, TEXT, forget)
+    assert not {kind: said for kind, said in found.items() if said}
+
+
+def calls() -> Iterator[tuple[str, str]]:
+    """(name of the module, name of the constant, function or class around it) of each regular expression that is made
+    in data_prep, or used without being made first."""
+    for path in sorted(ROOM.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOM).with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for top in tree.body:
+            for node in ast.walk(top):
+                if isinstance(node, ast.ImportFrom):
+                    assert node.module not in ("re", "regex", "re2"), f"{path}: import {node.module} as a whole"
+                if isinstance(node, ast.Call) and is_maker(node.func):
+                    target = top.targets[0] if isinstance(top, ast.Assign) else top
+                    yield module, getattr(target, "id", None) or getattr(target, "name", "?")
+
+
+def is_maker(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.value.id in ("re", "regex", "re2") and function.attr in MAKERS
+    return isinstance(function, ast.Name) and function.id == Pattern.__name__
+
+
+def test_every_pattern_is_on_the_list():
+    made = {f"{module}.{name}" for module, name in calls()}
+    assert not made - set(PATTERNS), "add them to PATTERNS in tests/data_prep/untrusted.py"
+    assert not set(PATTERNS) - made, "they are gone: take them out of PATTERNS in tests/data_prep/untrusted.py"
+    assert not {how.function for how in PATTERNS.values() if isinstance(how, Within)} - set(FUNCTIONS)
+
+
+def patterns_of(value: object) -> list[re.Pattern]:
+    """The compiled patterns in the value of a constant."""
+    if isinstance(value, Pattern):
+        return [value.regex]
+    if isinstance(value, dict):
+        return patterns_of(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return [pattern for item in value for pattern in patterns_of(item)]
+    return [value] if hasattr(value, "finditer") else []  # ty: ignore[invalid-explicit-return]
+
+
+def constant(name: str) -> list[re.Pattern]:
+    module, _, name = f"data_prep.{name}".rpartition(".")
+    return patterns_of(getattr(importlib.import_module(module), name))
+
+
+def uses(module: str, name: str) -> set[str]:
+    """The methods of a pattern that its module calls."""
+    path = ROOM / f"{module.replace('.', '/')}.py"
+    path = path if path.exists() else path.parent / path.stem / "__init__.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+    } & MAKERS
+
+
+def pumped(example: str) -> Iterator[Callable[[int], str]]:
+    """Texts of any length that begin as the example does, and then repeat a part of it, or blanks, to the end."""
+    parts = {(start, example[start : start + size]) for start in range(len(example)) for size in (1, 2, 3)}
+    parts |= {(0, example[:size]) for size in range(4, len(example) + 1)}
+    parts |= {(start, blank) for start in range(len(example) + 1) for blank in BLANKS}
+    for start, part in sorted(parts):
+        yield lambda size, start=start, part=part: example[:start] + part * (size // len(part)) + "\x01"
+
+
+WALKED = {name: how for name, how in PATTERNS.items() if isinstance(how, Anywhere)}
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_the_time_of_a_pattern_is_linear(name):
+    how, (module, _, constant_name) = WALKED[name], name.rpartition(".")
+    patterns = constant(name)
+    assert patterns, f"{name} holds no pattern"
+    if isinstance(how, AtPlace):
+        assert uses(module, constant_name) <= ONE_PLACE, f"{name} is looked for in all of a text: list it as Anywhere"
+    for example in how.examples:
+        found = [pattern.search(fitting(pattern, example)) for pattern in patterns]
+        assert any(found), f"{name} does not match its example {example!r}"
+    makers = [*GENERATORS.values(), *(make for example in how.examples for make in pumped(example))]
+    for pattern, make in itertools.product(patterns, makers):
+        said = time_of_pattern(pattern, make, isinstance(how, AtPlace))
+        assert not said, f"{pattern.pattern!r} over {make(40)!r}...: {said}"
+
+
+def fitting(pattern: re.Pattern, text: str) -> str | bytes:
+    """The text in bytes for a pattern of bytes, one each as long as the text has no other characters."""
+    if isinstance(pattern.pattern, str):
+        return text
+    return text.encode("latin-1") if max(text) < "\u0100" else text.encode("utf-8", "surrogatepass")
+
+
+def time_of_pattern(pattern: re.Pattern, make: Callable[[int], str], at_place: bool) -> str | None:
+    def walk(text: str | bytes) -> None:
+        if at_place:
+            pattern.match(text), pattern.fullmatch(text)
+        else:
+            collections.deque(pattern.finditer(text), maxlen=0)
+
+    return superlinear(walk, lambda size: fitting(pattern, make(size)), PATTERN_TEXT)
+
+
+def test_bounds_are_small():
+    """So that even quadratic time is a moment."""
+    assert max(how.characters for how in PATTERNS.values() if isinstance(how, Bounded)) <= 1024

@@ -36,9 +36,10 @@ UNDER = (
     "comment", "related", "side", "popup", "foot", "hidden", "list", "meta", "article_name", "body_name", "forum",
     "product", "<article>", "<main>", "<nav>", "caption",
 )  # fmt: skip
+# "\s*+" gives no blank back: two "\s*" that may meet would try every way to share a run of blanks between them.
 TYPES = {
-    "article": re.compile(r'"@type"\s*:\s*\[?\s*"\w*(Article|BlogPosting)"'),
-    "forum": re.compile(r'"@type"\s*:\s*\[?\s*"(QAPage|DiscussionForumPosting|Question)"'),
+    "article": re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"\w*(Article|BlogPosting)"'),
+    "forum": re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"(QAPage|DiscussionForumPosting|Question)"'),
 }
 ITEM_TYPES = {"article": ("article",), "forum": ("QAPage", "DiscussionForumPosting", "Question")}
 

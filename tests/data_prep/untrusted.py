@@ -1,0 +1,212 @@
+"""All in data_prep that works on text from outside: pages, addresses, headers, tables, and texts made of them.
+
+tests/test_linear_time.py walks these lists, and looks for regular expressions that are on none of them.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from configs import fineweb_recipe as recipe
+from data_prep import words
+from data_prep.addresses import page_key, split_address
+from data_prep.charset import decode, header_codec
+from data_prep.dedup.minhash import band_keys
+from data_prep.documents import Document
+from data_prep.extract import normalise
+from data_prep.extract.blocks import read_blocks
+from data_prep.language import detect_language
+from data_prep.pii import replace_personal_data
+from data_prep.quality.c4 import clean_lines
+from data_prep.quality.signals import measure
+from data_prep.quality_model.features import HASHES, ngram_buckets, word_hashes
+from data_prep.sources.columns import as_language, storable
+from data_prep.url_filter import reject_reason
+from data_prep.warc.headers import Headers
+from data_prep.warc.http_response import parse_response
+from data_prep.warc.record import HeaderError, raise_unless_plausible
+from tests.data_prep.pages import demo_config
+
+CONFIG = demo_config()
+
+
+def forget() -> None:
+    """Empties the memory that functions have of words they have seen."""
+    for memo in (words.CHUNKS, words.KINDS, HASHES):
+        memo.clear()
+        memo.room = words.MEMO_CHARACTERS
+    header_codec.cache_clear()
+
+
+def headers_of_a_record(text: str) -> None:
+    with contextlib.suppress(HeaderError):
+        raise_unless_plausible(Headers(f"WARC/1.1\r\n{text}\r\n\r\n".encode(errors="replace")))
+
+
+def response(text: str) -> None:
+    for block in (text, f"HTTP/1.1 200 OK\r\n{text}\r\n\r\nbody"):
+        if (parsed := parse_response(block.encode(errors="replace"))) is not None:
+            assert parsed.headers.get(b"content-encoding") is not None
+
+
+FUNCTIONS: dict[str, Callable[[str], object]] = {
+    "decode": lambda text: decode(text.encode("utf-16-le", "replace"), ""),
+    "decode ASCII": lambda text: decode(text.encode("ascii", "replace"), ""),
+    "header_codec": lambda text: header_codec(f"text/html; {text}"),
+    "response": response,
+    "headers_of_a_record": headers_of_a_record,
+    "read_blocks": lambda text: read_blocks(f"<p>{text}", recipe.EXTRACT),
+    "normalise": normalise,
+    "split_address": split_address,
+    "page_key": lambda text: page_key("a.example", text),
+    "reject_reason": lambda text: reject_reason(text, CONFIG.url_filter),
+    "detect_language": lambda text: detect_language(
+        Document(text, "id", "dump", "", "", "x.warc.gz", "", 0.0), recipe.LANGUAGE
+    ),
+    "split_chunk": lambda text: words.split_chunk("".join(text.split())),
+    "measure": lambda text: measure(text, CONFIG),
+    "clean_lines": lambda text: clean_lines(text, recipe.C4),
+    "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
+    "ngram_buckets": lambda text: ngram_buckets(word_hashes(text.split()), 20),
+    "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),
+    "storable": storable,
+    "as_language": as_language,
+}
+"""Functions of a text of any length; `extract_text` is walked with whole pages (tests/hostile_pages.py)."""
+
+
+@dataclass(frozen=True)
+class Anywhere:
+    """A pattern that is looked for in all of a text; the examples match it."""
+
+    examples: tuple[str, ...]
+
+    def __init__(self, *examples: str):
+        object.__setattr__(self, "examples", examples)
+
+
+class AtPlace(Anywhere):
+    """A pattern that is only matched at one place, by `match` or `fullmatch`."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A pattern inside a function, which is walked by the function of FUNCTIONS that calls it."""
+
+    function: str
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A pattern that sees at most so many characters, however long the text is."""
+
+    characters: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A pattern that sees no text from outside."""
+
+    why: str
+
+
+PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
+    "addresses.BEFORE_HOST": AtPlace(" https://", "a+.-://"),
+    "addresses.HOST": AtPlace("a.example"),
+    "addresses.PORT": Anywhere(":8080"),
+    "addresses.parents": Bounded(253, "a host's name"),
+    "beam_runner.WHERE": Trusted("our own messages"),
+    "beam_runner.REMOTE_ERROR": Trusted("our own messages"),
+    "beam_runner.killed_workers_told": Trusted("Beam's messages"),
+    "blocklist.DOT_OUTSIDE": Anywhere(".a.example.\n"),
+    "charset.BETWEEN_TAGS": Anywhere("<p>text</p>"),
+    "charset.COMMENT": Bounded(1024, "PRESCAN_BYTES"),
+    "charset.ESCAPES": Anywhere("\x1b$B"),
+    "charset.META_CHARSET": Bounded(1024, "PRESCAN_BYTES"),
+    "charset.XML_ENCODING": Bounded(1024, "PRESCAN_BYTES"),
+    "charset.header_codec": Within("header_codec"),
+    "config.pages.CRAWL": Trusted("an option"),
+    "dedup.minhash.NUMBER": Anywhere("100,00.00"),
+    "dedup.minhash.normalised_words": Within("band_keys"),
+    "extract.UNPRINTABLE": Anywhere("\x07"),
+    "extract.corpora.CANONICAL": Trusted("the corpora that the extraction model is fitted on, by us"),
+    "extract.features.TYPES": Anywhere('"@type" : [ "NewsArticle"', '"@type": "QAPage"'),
+    "extract.fit.WORDS": Trusted("the corpora that the extraction model is fitted on, by us"),
+    "extract.hints.UNSEEN_STYLE": Anywhere("display : none", "visibility : hidden"),
+    "extract.hints.WORD": Anywhere("nav-bar"),
+    "extract.main_text.LETTER": Anywhere("_a"),
+    "language.NO_LETTERS": Anywhere("don't 12 ’ !"),
+    "page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
+    "page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
+    "pii.address.BOX": Anywhere("Box 123456"),
+    "pii.address.FROM_NUMBER": Anywhere("12 Main Street, Apt 4, Springfield, IL 62701", "7 rue de la Paix, 75002 P"),
+    "pii.address.FROM_WORD": Anywhere("Via Garibaldi, n. 12b, 00186 Roma"),
+    "pii.address.HOUSE": Anywhere("e 12-14b"),
+    "pii.address.LAST_WORDS": Bounded(52, "LONGEST_NAME"),
+    "pii.address.OFFICE": Bounded(52, "LONGEST_NAME"),
+    "pii.address.PLACE_BEHIND": AtPlace(", APO, AE 09012", ", Suite 12, Springfield, IL 62701"),
+    "pii.address.YEAR": AtPlace("1987 "),
+    "pii.email.DOMAIN": Anywhere("@mail.example-site.co.uk"),
+    "pii.email.LOCAL_AFTER_TEXT": Bounded(64, "LOCAL_LENGTH"),
+    "pii.email.LOCAL_BACKWARDS": Bounded(64, "LOCAL_LENGTH"),
+    "pii.iban.CANDIDATE": Anywhere("GB82 WEST 1234 5698 7654 32"),
+    "pii.iban.END": Bounded(2, "the last character and the next"),
+    "pii.iban.lengths": Trusted("python-stdnum's table"),
+    "pii.ip.IPV4": Anywhere("81.2.69.160"),
+    "pii.ip.IPV6": Anywhere("2a02:1234::1f"),
+    "pii.ip.TWO_COLONS": Anywhere(":12ab:"),
+    "pii.numbering.international_plan": Bounded(15, "MAX_DIGITS"),
+    "pii.numbering.national_plan": Bounded(15, "MAX_DIGITS"),
+    "pii.payment_card.CANDIDATE": Anywhere("4111 1111 1111 1111 123", "3782-822463-10005"),
+    "pii.payment_card.CARD_WORD": Bounded(40, "WORD_DISTANCE"),
+    "pii.payment_card.ISSUERS": Bounded(19, "a card's digits"),
+    "pii.phone.AFTER": AtPlace("-1", " €"),
+    "pii.phone.BEFORE": AtPlace("-13: "),
+    "pii.phone.BRACKETS": AtPlace("+1 (212) 736 (5)"),
+    "pii.phone.EXTENSION": AtPlace(", ext. 123"),
+    "pii.phone.NOT_DIGITS": Anywhere("(212) 736"),
+    "pii.phone.NOT_PHONES": AtPlace("2019-11-12 12", "978-3-16-148410-0", "12.50", "1999 12-14"),
+    "pii.phone.RUN": Anywhere("+1 (212) 736-5000"),
+    "pii.phone.TABLE": Bounded(64, "MAX_DIGITS and what may be between them"),
+    "pii.phone.THOUSANDS": AtPlace("123 456.789"),
+    "pii.phone.pieces": Within("replace_personal_data"),
+    "pii.phone.word_patterns": Within("replace_personal_data"),
+    "pii.places.Mask": Within("replace_personal_data"),
+    "pii.places.NONCHARACTERS": Anywhere("\ufdd0"),
+    "quality.c4.CITATION": Anywhere("[123]", "[citation needed]"),
+    "quality.repetition.BLANK_LINES": Anywhere("a\n\n\nb"),
+    "quality.repetition.LINE_BREAKS": Anywhere("a\nb"),
+    "sources.columns.LANGUAGE_CODE": AtPlace("en-us-x"),
+    "sources.columns.LONE_SURROGATE": Anywhere("\ud800"),
+    "sources.common_crawl.PATH": AtPlace("crawl-data/CC-MAIN-2024-10/a.b/c.warc.gz"),
+    "sources.download.CONTENT_RANGE": AtPlace("bytes 0-99/100"),
+    "sources.download.MD5": AtPlace('"5d41402abc4b2a76b9719d911017c592"'),
+    "sources.local.RECORD_TYPE": Anywhere("WARC-Type: response\n"),
+    "sources.local.WILDCARD": Trusted("an option"),
+    "sources.tfds.NAME": Trusted("an option"),
+    "sources.tfds.source_of": Trusted("an option"),
+    "url_filter.NEITHER_LETTER_NOR_DIGIT": Anywhere("a-_b"),
+    "url_filter.TOKEN": Anywhere("abc1-жук"),
+    "url_filter.any_of": Within("reject_reason"),
+    "warc.byte_sources.Pattern": Trusted("only takes the patterns of warc.records"),
+    "warc.headers.HEAD_END": Anywhere("a: b\r\n\r\n"),
+    "warc.http_response.CHUNK_SIZE": AtPlace(" 1f ;a=b\r\n"),
+    "warc.http_response.MARKUP": Bounded(100, "the begin of a body"),
+    "warc.http_response.STATUS": AtPlace("HTTP/1.1 \t200"),
+    "warc.pages.BEGINS_AS_HTML": AtPlace(" \n<!DOCTYPE HTML>"),
+    "warc.record.ADDRESS": AtPlace("<urn+a:b>"),
+    "warc.record.LENGTH": AtPlace("123"),
+    "warc.record.LINE": AtPlace("WARC-Type \t: response"),
+    "warc.records.ANY": Anywhere("WARC/1.1 \r\nA"),
+    "warc.records.FRAME": Anywhere("\x28\xb5\x2f\xfd"),
+    "warc.records.MEMBER": Anywhere("\x1f\x8b\x08\x00"),
+    "warc.records.START": Anywhere("WARC/1.1 \r\nA"),
+    "words.ADDRESS": AtPlace("https://me@a-b.example.co.uk:8080/a?b#c"),
+    "words.INSIDE": Anywhere("a--b...c"),
+    "words.MEASURE": Bounded(4, "LONGEST_MEASURE"),
+    "words.STEM": AtPlace("they're", "didn't", "12pm"),
+    "words.TOP_DOMAIN": Anywhere(".de"),
+    "words.WHITE_SPACE": Anywhere("a \n b"),
+}  # fmt: skip
+"""Every regular expression of data_prep: `module.NAME`, or `module.function` for those made inside one."""
