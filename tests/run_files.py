@@ -9,6 +9,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 """Compile in haste what trains for seconds."""
+HANG_SECONDS = 600
+"""What takes longer hangs; nothing takes nearly as long, on whatever machine."""
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
 
 
@@ -22,7 +24,7 @@ def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretra
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "Traceback" not in output, output
     return output

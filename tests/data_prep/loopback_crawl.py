@@ -125,7 +125,7 @@ class LoopbackCrawl:
         request.wfile.write(body)
         if fault.stall:
             request.wfile.flush()
-            self.ended.wait(20)
+            self.ended.wait(3600)
 
 
 def start(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:

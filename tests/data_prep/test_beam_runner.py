@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.beam_runner import run_pipeline
 from lm.errors import InputError, UsageError
+from tests.run_files import HANG_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}  # 127.0.0.1 twice, ::1
@@ -112,7 +113,7 @@ from data_prep.beam_runner import run_pipeline
 
 def wait(number, folder):
     (Path(folder) / str(number)).touch()
-    time.sleep(600)
+    time.sleep(3600)
 
 def build(pipeline):
     import apache_beam as beam
@@ -133,13 +134,13 @@ def test_an_interrupt_of_the_main_process_alone_ends_all(tmp_path, when):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=REPOSITORY
     )
     try:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + HANG_SECONDS
         begun = (lambda: len(members(process.pid)) > 1) if when == "starting" else (lambda: any(tmp_path.iterdir()))
         while not begun() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
         assert begun()
         os.kill(process.pid, signal.SIGINT)
-        said, errors = process.communicate(timeout=20)
+        said, errors = process.communicate(timeout=HANG_SECONDS)
         assert (said, errors, process.returncode) == ("interrupted\n", "", 0)
         while members(process.pid) and time.monotonic() < deadline:  # the workers' server ends when it sees us gone
             time.sleep(0.05)
@@ -209,6 +210,6 @@ def on_dask(fault: str, folder: Path, *options: str) -> str:
     (folder / "out").mkdir()
     command = [sys.executable, "-W", "ignore", str(folder / "main.py"), fault, str(folder / "out"), *options]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG_SECONDS)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.strip()

@@ -298,7 +298,7 @@ def test_dask_makes_the_same_bytes(tmp_path):
     (tmp_path / "main.py").write_text(ON_DASK)
     command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), str(tmp_path / "there")]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert ended.returncode == 0, ended.stderr
     here = steps_of(tmp_path / "here", run_here)
     assert content(tmp_path / "there/steps/result") == here

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,8 @@ from data_prep.quality_model.model import model_sha256, save_model
 from data_prep.quality_model.train import train_quality_model
 from data_prep.words import split_words
 from lm.errors import InputError, UsageError
+from tests.data_prep.untrusted import forget
+from tests.growth import superlinear
 
 BITS = 14
 SCORES = st.lists(st.integers(0, 10**6).map(lambda number: number / 10**6) | st.sampled_from([0.0, 0.5, 1.0]))
@@ -169,14 +170,7 @@ def test_time_grows_with_the_length_of_the_text():
     generator = random.Random(0)
     words = ["".join(generator.choices("abcdefghij", k=10)) for _ in range(100_000)]  # none of them remembered
 
-    def seconds(text: str) -> float:
-        start = time.process_time()
-        model.score(text)
-        return time.process_time() - start
-
-    half, whole = " ".join(words[:50_000]), " ".join(words)  # 1.1 MB
-    ratios = [seconds(whole) / seconds(half) for _ in range(3)]
-    assert min(ratios) < 3, ratios
+    assert not superlinear(model.score, lambda size: " ".join(words[:size]), 25_000, forget)
 
 
 def test_a_saved_model_is_read_as_it_was_and_has_the_same_bytes(tmp_path):

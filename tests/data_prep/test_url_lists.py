@@ -184,7 +184,7 @@ def test_several_processes_at_once(tmp_path):
         for _ in range(4)
     ]
     for process in running:
-        assert process.communicate(timeout=60)[0].splitlines()[-1] == "banned_domain None"
+        assert process.communicate(timeout=600)[0].splitlines()[-1] == "banned_domain None"
     assert len(list(package_cache().iterdir())) == 1
 
 

@@ -1,5 +1,4 @@
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 from data_prep import words
 from data_prep.marks import END, LETTER, NUMBER, PUNCTUATION, SIGN, SYMBOL, TERMINAL, kind_of
 from data_prep.words import Memo, count_sentences, count_words, line_kinds, split, split_words
+from tests.growth import superlinear
 
 TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.characters(), max_size=60)
 
@@ -130,11 +130,4 @@ def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
     ["a", "(", ")", ".", "..)", "a.", "a-", "/a", "a@", "'ll", "n't", "[1", ".A", "5$", "😀", "\0", "a..)", "1.2."],
 )
 def test_time_grows_with_the_length(unit):
-    def seconds(size: int) -> float:
-        chunk = unit * (size // len(unit))
-        start = time.process_time()
-        words.split_chunk(chunk)
-        return time.process_time() - start
-
-    small, large = min(seconds(20_000) for _ in range(3)), min(seconds(160_000) for _ in range(3))
-    assert large < 24 * small + 0.01  # 8 times, but for noise; a quadratic one takes 64 times as long
+    assert not superlinear(words.split_chunk, lambda size: unit * (size // len(unit)), 30_000)

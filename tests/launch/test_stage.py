@@ -271,7 +271,7 @@ def test_a_damaged_stamp_is_named(tmp_path):
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600,
         env=os.environ | environment,
     )  # fmt: skip
 

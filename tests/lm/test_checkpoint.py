@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -338,9 +337,8 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     assert checkpoints.save(1, state_of(1), {})
     assert not checkpoints.save(2, state_of(2), {})
     assert "step 2 is left out" in capsys.readouterr().out
-    began = time.monotonic()
+    checkpoints.patience = 3600
     assert not checkpoints.save(3, state_of(3), {})  # once waited for is enough, and once told
-    assert time.monotonic() - began < 0.2
     assert not capsys.readouterr().out
     let_go.set()
     checkpoints.settled()

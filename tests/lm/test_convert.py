@@ -109,7 +109,7 @@ def test_a_trained_llama_gives_the_logits_of_transformers():
 @needs_peer
 @pytest.mark.skipif(not GOLDEN_SCRIPT.exists(), reason="needs ../shared/bench/hf_golden.py")
 def test_larger_random_models_give_the_logits_of_transformers(tmp_path):
-    subprocess.run([PEER, GOLDEN_SCRIPT, tmp_path], check=True, capture_output=True, timeout=300)
+    subprocess.run([PEER, GOLDEN_SCRIPT, tmp_path], check=True, capture_output=True, timeout=600)
     folders = sorted(path.parent for path in tmp_path.glob("*/golden.npz"))
     assert len(folders) == 4
     for folder in folders:
@@ -388,7 +388,7 @@ def test_transformers_reads_what_is_written(tmp_path, config):
     tokens_BT = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length))
     np.save(tmp_path / "tokens.npy", tokens_BT)
     paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
-    subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=120)
+    subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=600)
     logits_BTV = np.asarray(model(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32)))
     np.testing.assert_allclose(logits_BTV, np.load(paths[-1]), rtol=0, atol=1e-4)
 

@@ -33,7 +33,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
     ]
     wait_for_step(run, pair[0], 5)
     pair[1].send_signal(signal.SIGINT)
-    outputs = [process.communicate(timeout=120)[0] for process in pair]
+    outputs = [process.communicate(timeout=600)[0] for process in pair]
     (saved,) = steps_there(run)
     assert 5 <= saved < 60
     assert [process.returncode for process in pair] == [0, 130], outputs
@@ -42,7 +42,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
         assert "Traceback" not in output
     assert verify(run / f"checkpoints/{saved}")["processes"] == 2
     process = train_process.start(run, FIELDS)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert f"going on from the checkpoint at step {saved}\n" in output
     assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
@@ -59,7 +59,7 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     pair = [
         train_process.start(run, FIELDS, environment=common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)
     ]
-    mine, other = (process.communicate(timeout=120)[0] for process in pair)
+    mine, other = (process.communicate(timeout=600)[0] for process in pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
     assert f"{first} has a SHA-256 of" in mine
     assert "Another process found a shard that is not whole" in other

@@ -13,7 +13,7 @@ import pytest
 from lm.checkpoint_files import verify
 from lm.timeline import read_heartbeat
 from tests import train_process
-from tests.run_files import REPOSITORY
+from tests.run_files import HANG_SECONDS, REPOSITORY
 from tests.train_runs import bits, steps_there, told
 
 FIELDS = {
@@ -27,14 +27,14 @@ def undisturbed(tokens, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     shutil.copytree(tokens, run)
     process = train_process.start(run, FIELDS)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
     return run
 
 
 def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
     """Until the heartbeat of the process tells `step` or a later one, which it returns."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         heart = read_heartbeat(run / "heartbeat.json")
         if heart and heart["process"] == process.pid and heart["step"] >= step:
@@ -43,43 +43,57 @@ def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
     raise AssertionError(process.communicate()[0])
 
 
-def wait_for_checkpoint(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
-    while not (run / f"checkpoints/{step}").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+SIGNALLED = """
+import os, sys, time
+from pathlib import Path
+from lm.timeline import Timeline
+from tests.train_process import main
+
+number, at, checkpoint = map(int, sys.argv[3:])
+real = Timeline.beat
+
+def beat(timeline, step, *state):
+    real(timeline, step, *state)
+    if step == at and not state:
+        while checkpoint and not Path(sys.argv[1], f"checkpoints/{checkpoint}").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+Timeline.beat = beat
+main()
+"""
+"""Sends itself a signal behind a step, with a checkpoint written: no load of the machine decides what comes first."""
+
+
+def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[int, str]:
+    """The exit code and what was printed of training that gets the signal behind the step."""
+    process = train_process.start(run, FIELDS, code=SIGNALLED, arguments=(str(int(number)), str(step), str(checkpoint)))
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    return process.returncode, output
 
 
 def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path):
     """SIGKILL, then Ctrl-C, then SIGTERM, each in a process of its own."""
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
-    process = train_process.start(run, FIELDS)
-    killed_at = wait_for_step(run, process, 70)
-    wait_for_checkpoint(run, 60)
-    process.kill()
-    process.communicate()
+    assert signalled(run, signal.SIGKILL, 70, checkpoint=60)[0] == -signal.SIGKILL
     behind = 60
-    for number, code, target in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
-        process = train_process.start(run, FIELDS)
-        seen = wait_for_step(run, process, target)
-        process.send_signal(number)
-        began = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-        assert time.monotonic() - began < 10
-        assert process.returncode == code, output
+    for number, code, step in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
+        ended, output = signalled(run, number, step)
+        assert ended == code, output
         assert f"going on from the checkpoint at step {behind}\n" in output
         behind = max(steps_there(run))
-        assert seen <= behind <= seen + 15, "the step under way at the signal, and none after it"
+        assert step <= behind <= step + 1, "the step under way at the signal, and none after it"
         assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
         assert verify(run / f"checkpoints/{behind}")["told"] is False
-    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=120)
+    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
     assert f"going on from the checkpoint at step {behind}\n" in output
     assert bits(run, 200) == bits(undisturbed, 200)
     assert told(run) == told(undisturbed)
 
     attempts = json.loads((run / "goodput.json").read_text())
-    assert killed_at <= attempts[0]["step"] <= killed_at + 60
+    assert attempts[0]["step"] == 70
     assert [one["first_step"] for one in attempts[:2]] == [0, 60]
     assert [one["step"] for one in attempts[2:]] == [behind, 200]
     for line in ("in 4 attempts", "steps lost, and made again", "nothing ran between two attempts"):
@@ -101,15 +115,19 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
         "main()\n"
     )
     process = train_process.start(run, FIELDS, code=code)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
     assert "saved at step 100," in output
     assert "step 100  validation loss" not in output
-    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=120)  # then once more
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(
+        timeout=HANG_SECONDS
+    )  # then once more
     assert process.returncode == 0, output
     heart = read_heartbeat(run / "heartbeat.json")
     assert heart is not None and (heart["step"], heart["state"]) == (100, "stopped")
-    output, _ = (process := train_process.start(run, FIELDS | {"checkpoints_kept": 99})).communicate(timeout=120)
+    output, _ = (process := train_process.start(run, FIELDS | {"checkpoints_kept": 99})).communicate(
+        timeout=HANG_SECONDS
+    )
     assert process.returncode == 0, output
     (loss,) = [row["validation_loss"] for row in told(run) if row["step"] == 100 and "validation_loss" in row]
     about = verify(run / "checkpoints/100")
@@ -127,15 +145,13 @@ def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number
         "import lm.train, os, signal, time\n"
         "def compile_ahead(*arguments):\n"  # which no Python handler can come into
         f"    os.kill(os.getpid(), {int(number)})\n"
-        "    time.sleep(30)\n"
+        "    time.sleep(3600)\n"
         "lm.train.compile_ahead = compile_ahead\n"
         "from tests.train_process import main\n"
         "main()\n"
     )
-    began = time.monotonic()
-    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=60)
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == ends, output
-    assert time.monotonic() - began < 20
     assert f"asked to end ({signal.Signals(number).name}) before the first step; nothing is lost" in output
     assert "Traceback" not in output
 
@@ -151,12 +167,12 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'jax':\n"
         f"            os.kill(os.getpid(), {int(number)})\n"
-        "            time.sleep(30)\n"
+        "            time.sleep(3600)\n"
         "sys.meta_path.insert(0, Loading())\n"
         "make(None, Path(sys.argv[1]), Path(sys.argv[1]))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=25)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert ended.returncode == ends, ended.stderr
     heart = read_heartbeat(tmp_path / "heartbeat.json")
     assert heart is not None and heart["state"] == "stopped"
@@ -170,9 +186,9 @@ def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
         "    stops.training = True\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    while not stops.asked(1): time.sleep(0.01)\n"
-        "time.sleep(20)\n"
+        "time.sleep(3600)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=15)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=HANG_SECONDS)
     assert ended.returncode == -signal.SIGTERM
 
 
@@ -191,7 +207,9 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('left in peace')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
 
 
@@ -200,7 +218,7 @@ def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
     shutil.copytree(tokens, run)
     code = (
         "import lm.checkpoint, time\n"
-        "lm.checkpoint.Checkpoints.begin = lambda self, step, items: time.sleep(30)\n"
+        "lm.checkpoint.Checkpoints.begin = lambda self, step, items: time.sleep(3600)\n"
         "from tests.train_process import main\n"
         "main()\n"
     )
@@ -210,8 +228,6 @@ def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, output
-    assert time.monotonic() - began < 5
     assert "not waiting for the save" in output

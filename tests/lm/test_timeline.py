@@ -20,11 +20,12 @@ def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
         with timeline.doing("data"):
             time.sleep(0.1)
         time.sleep(0.05)
+    least = time.time() - timeline.now.began
     timeline.turn("starting")
+    most = time.time() - timeline.now.began
     sums = totals(timeline.attempts)
-    assert 0.1 <= sums["steps"] < 0.15
-    assert 0.1 <= sums["data"] < 0.15
-    assert sum(sums.values()) == pytest.approx(time.time() - timeline.now.began, abs=0.02)
+    assert sums["steps"] >= 0.1 and sums["data"] >= 0.1
+    assert least - 0.001 <= sum(sums.values()) <= most + 0.001
 
 
 @pytest.mark.parametrize(("at_a_step", "counted"), [(True, "steps"), (False, "data")])
@@ -153,23 +154,22 @@ def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
 
     def wait_for_a_collective():
         ready.set()
-        end.wait(20)
+        end.wait(600)
 
     thread = threading.Thread(target=wait_for_a_collective)
     thread.start()
-    ready.wait(5)
+    ready.wait()
     with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.3)):
         for step in range(1, 6):
-            time.sleep(0.02)
             timeline.beat(step)
-        time.sleep(1.2)
-        (path,) = (tmp_path / "hangs").iterdir()
+        path = tmp_path / "hangs/step-00000005.txt"
+        while not path.exists() or "test_a_hang_is_told_once" not in path.read_text():
+            time.sleep(0.02)
         first = path.read_text()
-        timeline.beat(6)
-        time.sleep(0.1)
+        time.sleep(1.0)  # the hang goes on for several looks of the watchdog's
     end.set()
     thread.join()
-    assert path.name == "step-00000005.txt"
+    assert list(path.parent.iterdir()) == [path]
     assert "wait_for_a_collective" in first
     assert "test_a_hang_is_told_once" in first
     assert "live arrays of" in first and "process 0 of 1" in first
@@ -180,10 +180,8 @@ def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
 
 def test_steps_that_are_slow_by_nature_are_no_hang(tmp_path, capsys):
     timeline = Timeline(tmp_path)
-    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.1)):
-        for step in range(1, 8):
-            time.sleep(0.05)
-            timeline.beat(step)
-        time.sleep(0.5)  # ten times the usual, and above the least; not twenty times
+    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.1)) as watchdog:
+        watchdog.waits.extend([1000.0] * 7)
         timeline.beat(8)
+        time.sleep(0.5)  # above the least, not twenty times the usual
     assert not (tmp_path / "hangs").exists()

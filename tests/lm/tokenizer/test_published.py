@@ -12,7 +12,6 @@ import resource
 import shutil
 import tarfile
 import threading
-import time
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -32,6 +31,7 @@ from lm.tokenizer.hugging_face import merged_from, read_hugging_face, write_hugg
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from lm.tokenizer.ranks import write_ranks
+from tests.growth import superlinear
 
 REPOSITORY = Path(__file__).parents[3]
 SHARED = REPOSITORY / "../shared/data"
@@ -221,13 +221,12 @@ def test_hostile_texts_come_back_soon(request, name):
     texts = hostile_texts()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for kind, data in texts.items():
-        start = time.process_time()
         ids = ours.encode_bytes(data)
-        seconds = time.process_time() - start
         assert ours.decode_bytes(ids) == data, kind
         if kind not in ("no UTF-8", "nothing of UTF-8"):
             assert ours.encode(data.decode()) == ids, kind
-        assert seconds < 1.5, f"{kind}: {seconds:.2f} s"
+        slow = superlinear(ours.encode_bytes, lambda size, data=data: data[:size], len(data) // 4)
+        assert not slow, f"{kind}: {slow}"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 300, f"{grown:.0f} MB for texts of 1 MB"
 
@@ -244,9 +243,7 @@ def hugging_face_of(tokenizer: BytePairTokenizer) -> tokenizers.Tokenizer:
 @real
 def test_hugging_face_gives_the_same_ids(both, name):
     ours, _ = both(name)
-    start = time.process_time()
     theirs = hugging_face_of(ours)
-    assert time.process_time() - start < 10
     for text in (ODD, LICENSE, f"{ENDS} x", "", "\r\n\r\n\t  I'LL don't 'ſ"):
         assert theirs.encode(text).ids == ours.encode(text)
     assert {special: theirs.token_to_id(special) for special in ours.special_tokens} == ours.special_tokens
