@@ -56,11 +56,12 @@ def mesh_sizes(
     """
     inner = config.fsdp * config.context * config.tensor
     if devices.count % inner:
-        there = f"{devices.count} devices" if devices.count > 1 else "1 device"
+        there, remedy = f"{devices.count} devices", f"Choose numbers whose product divides {devices.count}."
+        if devices.count == 1:
+            there, remedy = "1 device", "Leave all three at 1."
         raise UsageError(
             f"train.mesh: fsdp = {config.fsdp} times context = {config.context} times tensor = {config.tensor} is "
-            f"{inner}, which does not divide what is here: {there} ({devices.kind}). Choose numbers whose product "
-            f"divides {devices.count}."
+            f"{inner}, which does not divide what is here: {there} ({devices.kind}). {remedy}"
         )
     sizes = {
         "data": devices.count // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,

@@ -31,10 +31,11 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
-            f"What this machine can train on could not be found out: the process that asked JAX ended with code "
-            f"{done.returncode} and said: {said[-1]}. If JAX cannot start here, mend its installation, "
-            "or choose other devices with JAX_PLATFORMS, such as JAX_PLATFORMS=cpu."
+            "What this machine can train on could not be found out: the process that asked JAX ended with code "
+            f"{done.returncode} and said: {said[-1]}. If JAX cannot start here, mend its installation, or choose other "
+            f"devices with JAX_PLATFORMS, which is {platforms!r}: cpu works everywhere."
         )
     result, error = pickle.loads(done.stdout)
     if error is not None:

@@ -32,7 +32,7 @@ def check(devices: Devices = CPU, model: dict | None = None, fingerprint: str | 
 @pytest.mark.parametrize(
     ("devices", "settings", "words"),
     [
-        (CPU, {"mesh": MeshConfig(fsdp=8)}, ["fsdp = 8", "1 device (cpu)", "divides 1"]),
+        (CPU, {"mesh": MeshConfig(fsdp=8)}, ["fsdp = 8", "1 device (cpu)", "Leave all three at 1"]),
         (H100S, {"mesh": MeshConfig(fsdp=3)}, ["fsdp = 3", "8 devices (NVIDIA H100", "divides 8"]),
         (H100S, {"mesh": MeshConfig(fsdp=4, tensor=4)}, ["tensor = 4 is 16", "8 devices"]),
         (H100S, {"mesh": MeshConfig(tensor=8)}, ["model.heads = 2", "tensor = 8"]),
