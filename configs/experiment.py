@@ -1,16 +1,20 @@
 """The one type that tells an experiment, from crawl to sample, and how a config file and a command line become it."""
 
 import dataclasses
+import difflib
 import importlib.util
+import os
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from configs.command_line import help_wanted, parse_options, print_help
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, MixtureSource, SampleConfig, TokenizerConfig, TrainConfig
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.fields import Config
 from lm.model.config import ModelConfig
 
@@ -84,18 +88,24 @@ def load_config(path: Path) -> Experiment:
 
     Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
     """
-    if not path.is_file():
-        known = ", ".join(sorted(p.name for p in Path(__file__).parent.glob("*.py") if p.stem not in HELPERS))
-        raise UsageError(f"There is no config file {path}. Shipped in configs/: {known}.")
+    refuse_no_config(path)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            kind = "is a helper of the configs" if path.stem in HELPERS else "has no function get_config"
+            raise UsageError(f"{kind}. A config has get_config() -> Experiment; {DEMO} shows one.")
         experiment = module.get_config()
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a config file does wrong is the user's to mend
+    except SyntaxError as error:
+        if error.filename != str(path):  # of a module that it imports, or bytes that are no text
+            raise UsageError(f"{path} cannot be read as Python: {error}. Give a file such as {DEMO}.") from error
+        line = shown((error.text or "").strip())
+        raise UsageError(f"{path}, line {error.lineno}: {error.msg}, in {line}.") from error
+    except (Exception, SystemExit) as error:  # whatever a config file does wrong is the user's to correct
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         place = f"{path}, line {lines[-1]}" if lines else str(path)
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
@@ -104,18 +114,43 @@ def load_config(path: Path) -> Experiment:
     return experiment
 
 
-def parse_command(program: str, description: str, arguments: list[str]) -> tuple[Experiment, Path]:
+def refuse_no_config(path: Path) -> None:
+    """Raises UsageError unless `path` is a file whose name ends in .py, and names the config that may be meant."""
+    configs = Path(__file__).parent
+    shipped = sorted(p.name for p in configs.glob("*.py") if p.stem not in HELPERS)
+    name = shown(str(path), quotes=False)
+    if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
+        return
+    if os.path.exists(path):  # noqa: PTH110
+        what = "a folder" if path.is_dir() else "no Python file (.py)"
+        raise UsageError(f"{name} is {what}, but a config is a Python file with get_config(), such as {DEMO}.")
+    beside = [p for p in ([] if len(str(path)) > 4096 else path.parent.glob("*.py")) if p.stem not in HELPERS]
+    files = {p.name: str(p) for p in beside} | {one: f"configs/{one}" for one in shipped}
+    likeness = lambda file: difflib.SequenceMatcher(a=f"{path.stem}.py", b=file).ratio()
+    near = [file for file in sorted(files, key=lambda file: (-likeness(file), file))[:1] if likeness(file) > 0.6]
+    raise UsageError(
+        f"There is no config file {name}. {f'Did you mean {files[near[0]]}? ' if near else ''}"
+        f"Shipped in configs/: {', '.join(shipped)}."
+    )
+
+
+def parse_command(
+    program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
+) -> tuple[Experiment, Path]:
     """(experiment, workdir) from `CONFIG.py [--workdir DIR] [--section.field value ...]`.
 
-    Exits with code 0 after --help, 2 on unknown or malformed options; raises UsageError on impossible values.
+    `reads` are the sections that help shows at first; all, if not given. Exits with code 0 after --help; raises
+    UsageError on unknown or malformed options and on impossible values.
     """
-    usage = f"usage: python -m {program} CONFIG.py [--workdir DIR] [--section.field value ...]"
-    if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] in ("-h", "--help"):
-            print(f"{usage}\n\n{description}\n\nEvery field: python -m {program} CONFIG.py --help")
-            raise SystemExit(0)
-        raise UsageError(f"{usage}\nFor example: python -m {program} configs/demo.py")
-    config_path = Path(arguments[0])
+    help_first = help_wanted(arguments[:1])
+    if not help_first and (not arguments or arguments[0].startswith("-")):
+        raise UsageError(
+            f"Name the config file first: python -m {program} CONFIG.py [--workdir DIR] [--section.field value ...]\n"
+            f"For example: python -m {program} {DEMO}"
+        )
+    config_name = DEMO if help_first else arguments[0]
+    words = arguments if help_first else arguments[1:]
+    config_path = Path(__file__).parent / "demo.py" if help_first else Path(config_name)
     base = load_config(config_path)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
@@ -127,18 +162,15 @@ def parse_command(program: str, description: str, arguments: list[str]) -> tuple
         workdir: Path = Path("runs") / config_path.stem
         """Folder of the run: every stage reads and writes here."""
 
-    command = tyro.cli(
-        Command,
-        prog=f"python -m {program} {arguments[0]}",
-        description=description,
-        default=Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)}),
-        args=arguments[1:],
-        # A part that may be None is an option a field where the config file gives it, and never a subcommand.
-        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-        registry=registry,
-    )
+    default = Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
+    if help_wanted(words):
+        sections = [field.name for field in dataclasses.fields(Experiment)]
+        print_help(program, description, config_name, default, words, sections if reads is None else reads, registry)
+        raise SystemExit(0)
+    command = parse_options(Command, default, program, config_name, words, registry)
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
     return Experiment(**fields), command.workdir
 
 
-HELPERS = {"__init__", "experiment", "demo_pages", "families", "fineweb_recipe"}
+DEMO = "configs/demo.py"
+HELPERS = {"__init__", "command_line", "experiment", "demo_pages", "families", "fineweb_recipe"}

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from configs.experiment import Experiment, parse_command
@@ -76,19 +76,22 @@ def told(program: str) -> Generator[None]:
         raise SystemExit(130) from None
 
 
-def run_command(program: str, description: str, run: Callable[[Experiment, Path], None]) -> None:
-    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does."""
+def run_command(
+    program: str, description: str, run: Callable[[Experiment, Path], None], reads: Sequence[str] | None = None
+) -> None:
+    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does. `reads` are the
+    sections of the config that its help lists; all, if not given."""
     with told(program):
-        experiment, workdir = parse_command(program, description, sys.argv[1:])
+        experiment, workdir = parse_command(program, description, sys.argv[1:], reads)
         with locked(workdir):
             run(experiment, workdir)
 
 
-def run_stage_command(stage: Stage) -> None:
-    """The main of a script that runs one stage."""
+def run_stage_command(stage: Stage, *reads: str) -> None:
+    """The main of a script that runs one stage, which reads the sections `reads` of the config."""
 
     def run(experiment: Experiment, workdir: Path) -> None:
         made = run_stage(stage, experiment, workdir)
         print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
 
-    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run)
+    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads)

@@ -38,6 +38,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     return found
 
 
+READS = "dump steps url_filter extract language workers runner beam_options"
 STAGE = Stage(
     name="texts",
     script="launch.extract_texts",
@@ -49,4 +50,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE)
+    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()))

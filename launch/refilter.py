@@ -14,7 +14,7 @@ from data_prep.inputs import read_records
 from data_prep.progress import ProgressLine
 from data_prep.refilter import changes, comparison, count_again
 from data_prep.report import FUNNEL, read_counts, read_funnel, write_funnel
-from launch import extract_texts
+from launch import extract_texts, prepare_documents
 from launch.command import run_command
 from launch.stage import read_stamp, refuse_other, settings_of
 from lm.errors import InputError
@@ -57,4 +57,4 @@ def check_texts(experiment: Experiment, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command("launch.refilter", (__doc__ or "").strip(), run)
+    run_command("launch.refilter", (__doc__ or "").strip(), run, prepare_documents.READS)

@@ -31,4 +31,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE)
+    run_stage_command(STAGE, "shards")

@@ -1,6 +1,17 @@
 """The two kinds of error a user can mend. Launch scripts print them without a traceback; anything else is a bug of
 ours."""
 
+SHOWN_CHARACTERS = 200
+
+
+def shown(value: object, quotes: bool = True) -> str:
+    """`value` as a message shows it: cut, with its length, where it is long."""
+    text = repr(value) if quotes or not isinstance(value, str) else value
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    length = len(value) if isinstance(value, str) else len(text)
+    return f"{text[:SHOWN_CHARACTERS]}... ({length:,} characters)"
+
 
 class InputError(Exception):
     """The outside world is not as needed: a file, a package, the network, a disk. The message says what to do.
