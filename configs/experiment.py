@@ -15,7 +15,7 @@ from configs.command_line import help_wanted, parse_options, print_help
 from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, MixtureSource, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError, shown
-from lm.fields import Config
+from lm.fields import Config, check_numbers
 from lm.model.config import ModelConfig
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
@@ -43,6 +43,7 @@ class Experiment(Config):
 
     def __post_init__(self):
         super().__post_init__()
+        check_numbers(self)
         context, record = self.model.context_length, self.shards.record_length
         if context > record:
             raise UsageError(

@@ -6,6 +6,7 @@ from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
 from launch.command import run_stage_command
 from launch.stage import Stage
+from lm.memory import check_inference_memory
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -15,6 +16,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.flops import count_parameters
     from lm.tokenizer import load
 
+    check_inference_memory(experiment.model, experiment.evaluate.batch_size, experiment.model.context_length)
     model = restore_model(experiment.model, workdir / "checkpoints")
     tokenizer = load(workdir / "tokenizer")
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, workdir / "tokens")

@@ -20,6 +20,7 @@ from launch import (
 )
 from launch.command import run_command
 from launch.stage import run_stage
+from lm.memory import check_training_memory
 from lm.metrics import duration
 
 SCRIPTS = (
@@ -39,6 +40,7 @@ def run(experiment: Experiment, workdir: Path) -> None:
     import time
 
     preflight.check(experiment, workdir)
+    check_training_memory(experiment.model, experiment.train)  # now, and not after hours of work on the data
     start, made = time.perf_counter(), 0
     for number, script in enumerate(SCRIPTS, 1):
         stage = script.STAGE

@@ -310,7 +310,10 @@ class TrainConfig(Config):
                      "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best", "hang_seconds")
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
+        within(self, "train", 0, 1e6, "hang_seconds")
+        within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
+        within(self, "train", 1, 1024, "loader_threads")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
         if self.batch_size % self.micro_batches:

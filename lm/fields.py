@@ -5,7 +5,7 @@ import functools
 import math
 import typing
 
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 
 incidental = functools.partial(dataclasses.field, metadata={"incidental": True})
 """A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
@@ -28,8 +28,9 @@ class Config:
             value, hint = getattr(self, field.name), hints[field.name]
             if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)):  # an int is a fine float
                 wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
+                kind = type(value).__name__
                 raise UsageError(
-                    f"{type(self).__name__}.{field.name} must be {wanted}, but is {value!r} ({type(value).__name__})."
+                    f"{type(self).__name__}.{field.name} must be {wanted}, but is {shown(value)} ({kind})."
                 )
 
 
@@ -41,6 +42,19 @@ def within(config: Config, path: str, low: int, high: int | float, *names: str) 
             if not low <= one <= high or math.isinf(one):
                 bounds = f"at least {low}, and finite" if math.isinf(high) else f"from {low} to {high}"
                 raise UsageError(f"{path}.{name} is {one}; it must be {bounds}.")
+
+
+def check_numbers(config: object, path: str = "") -> None:
+    """Raises UsageError, with its path, for a number anywhere in `config` that is not finite, or beyond 64 bits."""
+    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+        value, name = getattr(config, field.name), f"{path}{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{name}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and not math.isfinite(one):
+                raise UsageError(f"{name} is {one}; it must be a finite number.")
+            if isinstance(one, int) and abs(one) >= 2**63:
+                raise UsageError(f"{name} is {shown(one)}; no number here is beyond 64 bits (9.2e18).")
 
 
 def positive(config: Config, path: str, *names: str) -> None:

@@ -24,6 +24,7 @@ from lm.config import TrainConfig
 from lm.errors import InputError
 from lm.flops import count_parameters
 from lm.generate import check_prompt
+from lm.memory import check_training_memory
 from lm.metrics import LiveLine, Meter, MetricsLog, duration, live_text, memory, quantity
 from lm.mixture import manifest_sha256, mixture_of
 from lm.model.attention_choice import explain, target_of, workload_of
@@ -55,6 +56,7 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
     Raises InputError or UsageError on shards or a checkpoint that do not fit the config, and Stopped when the run was
     asked to end, and has saved.
     """
+    check_training_memory(model_config, config, jax.local_devices(), jax.process_count())
     primary = jax.process_index() == 0
     say = functools.partial(print, flush=True) if primary else lambda text: None
     with contextlib.ExitStack() as stack:

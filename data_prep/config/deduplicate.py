@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import Config, within
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,4 @@ class MinHashConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("shingle_words", "bands", "rows"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"documents.minhash.{name} is {getattr(self, name)}; it must be at least 1.")
+        within(self, "documents.minhash", 1, 10_000, "shingle_words", "bands", "rows")

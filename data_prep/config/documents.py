@@ -12,7 +12,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, incidental
+from lm.fields import Config, incidental, within
 
 Step = Literal["gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality", "exact_dedup", "minhash_dedup"]
 
@@ -45,8 +45,7 @@ class DocumentsConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.workers < 1:
-            raise UsageError(f"documents.workers is {self.workers}; it must be at least 1.")
+        within(self, "documents", 1, 10_000, "workers")
         if "model_quality" in self.steps and not self.model_quality.model:
             raise UsageError(
                 "documents.steps has model_quality, but documents.model_quality.model is empty. Give the folder of a "

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental
+from lm.fields import Config, incidental, within
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class CommonCrawlPages(Config):
         for name, least in (("first_file", 0), ("downloads", 1), ("tries", 1), ("first_pause", 0), ("stall", 0.01)):
             if getattr(self, name) < least:
                 raise UsageError(f"pages.common_crawl.{name} is {getattr(self, name)}; it must be at least {least}.")
+        within(self, "pages.common_crawl", 1, 1000, "downloads", "tries")
+        within(self, "pages.common_crawl", 0, 86_400, "first_pause", "longest_pause", "stall")  # a day
         if self.longest_pause < self.first_pause:
             raise UsageError(
                 f"pages.common_crawl.longest_pause = {self.longest_pause} is shorter than first_pause = "

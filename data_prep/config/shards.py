@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental
+from lm.fields import Config, incidental, within
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,6 @@ class ShardsConfig(Config):
             raise UsageError(
                 f"shards.validation_fraction is {self.validation_fraction}; it must lie between 0 and 1, both excluded."
             )
-        for name in ("record_length", "train_shards", "workers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"shards.{name} is {getattr(self, name)}; it must be at least 1.")
+        within(self, "shards", 1, 2**26, "record_length")
+        within(self, "shards", 1, 99_999, "train_shards")
+        within(self, "shards", 1, 10_000, "workers")

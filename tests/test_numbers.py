@@ -1,0 +1,59 @@
+"""Every number of an experiment has bounds: none may be beyond 64 bits, or not finite."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.experiment import load_config
+from lm.errors import UsageError
+
+DEMO = load_config(Path(__file__).parents[1] / "configs/demo.py")
+
+
+def numbers(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from numbers(value, here)
+        one = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(one, (int, float)) and not isinstance(one, bool):
+            yield here, value
+
+
+def replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
+    name, *rest = path
+    inner = replaced(getattr(config, name), tuple(rest), value) if rest else value
+    return dataclasses.replace(config, **{name: inner})
+
+
+NUMBERS = {".".join(path): (path, value) for path, value in numbers(DEMO)}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_no_run_can_have_is_refused(name):
+    path, value = NUMBERS[name]
+    is_float = isinstance(value[0] if isinstance(value, tuple) else value, float)
+    for bad in (math.nan, math.inf, -math.inf) if is_float else (10**20, -(10**20)):
+        with pytest.raises(UsageError, match=path[-1]):
+            replaced(DEMO, path, (*value[:-1], bad) if isinstance(value, tuple) else bad)
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("train.steps", 2**31 - 1),
+        ("train.loader_threads", 1024),
+        ("documents.workers", 10_000),
+        ("shards.workers", 10_000),
+        ("shards.record_length", 2**26),
+        ("documents.minhash.bands", 10_000),
+    ],
+)
+def test_numbers_that_a_computer_could_not_hold_have_a_bound_that_is_told(path, most):
+    replaced(DEMO, tuple(path.split(".")), most)
+    with pytest.raises(UsageError, match=f"{path} is {most + 1}; it must be from 1 to {most}"):
+        replaced(DEMO, tuple(path.split(".")), most + 1)
