@@ -25,6 +25,8 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, MixtureSource),
     str_from_instance=lambda source: [source.tokens, str(source.weight)],
 )
+LONGEST_TOKEN = 256
+"""Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
 TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
 
 
@@ -82,6 +84,30 @@ class Experiment(Config):
                     f"{name} = {tokens} is more than model.context_length = {context}. "
                     "Lower it, or lengthen the context."
                 )
+        check_prompts(self)
+
+
+def check_prompts(experiment: Experiment) -> None:
+    """Raises UsageError for a prompt that no tokenizer can fit into the tokens asked for, or that is no text; how many
+    tokens it has is known only when there is a tokenizer."""
+    sample, train = experiment.sample, experiment.train
+    prompts = [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
+    prompts.append(("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens))
+    for option, prompt, limit, tokens in prompts:
+        try:
+            length = len(prompt.encode())
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{option}: {shown(prompt)} is no text: {prompt[error.start]!r} at character {error.start} is no "
+                "character (bytes that are no UTF-8?). Give it in UTF-8."
+            ) from None
+        by_character = experiment.tokenizer.algorithm == "characters"
+        least = len(prompt) if by_character else -(-length // LONGEST_TOKEN)
+        if least >= tokens:
+            raise UsageError(
+                f"{option}: {shown(prompt)} is {length:,} bytes, at least {least:,} tokens, but {limit} = {tokens}, "
+                "the prompt included. Shorten it, or ask for more tokens."
+            )
 
 
 def load_config(path: Path) -> Experiment:

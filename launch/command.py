@@ -14,6 +14,8 @@ from launch.stage import Stage, run_stage
 from lm.errors import InputError, Stopped
 from lm.metrics import for_terminal
 
+LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
+
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Generator[None]:
@@ -53,7 +55,7 @@ def told(program: str) -> Generator[None]:
     try:
         yield
     except InputError as error:
-        print(f"{program}: {for_terminal(str(error))}", file=sys.stderr)
+        print(f"{program}: {cut_lines(for_terminal(str(error)))}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except Stopped as stopped:
         print(f"{program}: {stopped}", flush=True)
@@ -74,6 +76,14 @@ def told(program: str) -> Generator[None]:
             f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
         )
         raise SystemExit(130) from None
+
+
+def cut_lines(text: str) -> str:
+    """A message whose every line can be read: of a longer one the begin and the end, where the remedy is."""
+    cut = lambda line: (
+        f"{line[:LINE_BEGIN]} [... {len(line) - LINE_BEGIN - LINE_END:,} characters ...] {line[-LINE_END:]}"
+    )
+    return "\n".join(cut(line) if len(line) > LONGEST_LINE else line for line in text.split("\n"))
 
 
 def run_command(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer
@@ -52,11 +52,11 @@ def continue_tokens(
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
-    """The prompt's tokens behind a document's head. Raises UsageError when `tokens` leaves no room behind them."""
+    """The prompt's tokens after a document's head. Raises UsageError when `tokens` leaves no room after them."""
     row = [tokenizer.start_of_text, *tokenizer.encode(prompt)]
     if len(row) >= tokens:
         raise UsageError(
-            f"The prompt {prompt!r} is {len(row)} tokens with the document's head; that leaves nothing of {tokens}. "
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of {tokens}. "
             "Ask for more tokens, or shorten the prompt."
         )
     return row

@@ -11,6 +11,7 @@ import pytest
 
 from configs.command_line import nearest, options_of
 from configs.experiment import load_config, parse_command
+from launch.command import cut_lines
 from lm.errors import UsageError, shown
 
 REPOSITORY = Path(__file__).parents[1]
@@ -221,3 +222,24 @@ def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     assert "is a folder" in refusal(config=str(tmp_path / "folder.py"))
     assert "is a helper" in refusal(config=str(REPOSITORY / "configs/families.py"))
     assert len(refusal(config=LONG)) < 1000
+
+
+def test_a_prompt_that_cannot_fit_is_refused_before_there_is_a_tokenizer_and_is_cut_in_the_message():
+    for option in ("sample.prompts", "train.sample-prompt"):
+        message = refusal(f"--{option}", LONG)
+        assert len(message) < 1000 and option.replace("-", "_") in message and "51,000 bytes" in message
+        assert "tokens = " in message
+        assert "is no text" in refusal(f"--{option}", "a\udcff")
+    characters = str(REPOSITORY / "configs/shakespeare_char.py")
+    model_context = load_config(Path(characters)).sample.tokens
+    assert f"at least {model_context:,} tokens" in refusal("--sample.prompts", "x" * model_context, config=characters)
+    parse_command("launch.x", "", [characters, "--sample.prompts", "x" * (model_context - 1)])
+    parse_command("launch.x", "", [DEMO, "--sample.prompts", "", "\x1b[2J", "--train.sample-prompt", ""])
+
+
+def test_a_line_of_a_message_is_cut_in_its_middle():
+    long = f"It is {LONG}. Shorten it."
+    assert cut_lines("short\nlines") == "short\nlines"
+    shown_first, shown_last = cut_lines(f"{long}\nlast").split("\n")
+    assert shown_first.startswith("It is xxx") and shown_first.endswith(". Shorten it.") and shown_last == "last"
+    assert len(shown_first) < 1500 and re.search(r"\[\.\.\. 49,\d\d\d characters \.\.\.\]", shown_first)
