@@ -56,8 +56,8 @@ def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
     row = [tokenizer.start_of_text, *tokenizer.encode(prompt)]
     if len(row) >= tokens:
         raise UsageError(
-            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of {tokens}. "
-            "Ask for more tokens, or shorten the prompt."
+            f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
+            f"{tokens}. Ask for more tokens, or shorten the prompt."
         )
     return row
 
