@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from data_prep.files import appearing, file_sha256
 from data_prep.pip_settings import PipSettings, read_pip_settings
-from lm.errors import InputError
+from lm.errors import InputError, network_reason
 
 if TYPE_CHECKING:
     from pypi_simple import DistributionPackage, PyPISimple
@@ -102,7 +102,7 @@ def download(
             except RequestException as error:
                 if pause is None or not worth_another_try(error):
                     refuse_index(client.endpoint, error, pin, path)
-                progress(f"{pin.file_name}: {type(error).__name__}, trying again in {pause:g} s")
+                progress(f"{pin.file_name}: {network_reason(error)}; trying again in {pause:g} s")
                 time.sleep(pause)
 
 
@@ -177,7 +177,7 @@ def worth_another_try(error: Exception) -> bool:
 
 def refuse_index(endpoint: str, error: Exception, pin: PackagePin, path: Path) -> NoReturn:
     raise InputError(
-        f"{pin.file_name} cannot be fetched from the package index {endpoint}: {error}\n"
-        "Check the network, pip's settings (PIP_INDEX_URL, PIP_CERT, PIP_PROXY), or bring the file with SHA-256 "
-        f"{pin.sha256} to {path} by hand; then run the same command again."
+        f"{pin.file_name} cannot be fetched from the package index {endpoint}: {network_reason(error)}.\n"
+        "Check the network and pip's settings (PIP_INDEX_URL, PIP_CERT, PIP_PROXY). Or put the file, with SHA-256 "
+        f"{pin.sha256}, at {path}. Then give the same command again."
     ) from error

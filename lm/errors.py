@@ -13,6 +13,32 @@ def shown(value: object, quotes: bool = True) -> str:
     return f"{text[:SHOWN_CHARACTERS]}... ({length:,} characters)"
 
 
+def network_reason(error: BaseException) -> str:
+    """Why a request failed, in a few words: libraries nest the cause into sentences with the address in them."""
+    chain = [error]
+    for one in chain:  # grows while it is walked
+        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        chain += [other for other in inner if isinstance(other, BaseException) and other not in chain]
+    names = [type(one).__name__ for one in chain]
+    cause = next((one for one in reversed(chain) if isinstance(one, OSError) and one.strerror), None)
+    response = getattr(error, "response", None)
+    if response is not None:
+        reason = f"the server answers {response.status_code} {response.reason}"
+    elif any("CERTIFICATE_VERIFY_FAILED" in str(one) for one in chain):
+        reason = "the server's certificate is not trusted"
+    elif any("NameResolution" in name or name == "gaierror" for name in names):
+        reason = "the host's name is not known here (is there a network?)"
+    elif any("Timeout" in name for name in names):
+        reason = "no answer in time"
+    elif "IncompleteRead" in names:
+        reason = "the connection ended too early"
+    elif cause is not None:
+        reason = str(cause.strerror)[:1].lower() + str(cause.strerror)[1:]
+    else:
+        reason = shown(f"{names[-1]}: {chain[-1]}", quotes=False)
+    return f"the proxy cannot be reached: {reason}" if any("ProxyError" in name for name in names) else reason
+
+
 class InputError(Exception):
     """The outside world is not as needed: a file, a package, the network, a disk. The message says what to do.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.files import writing
 from data_prep.sources.part import Part, Version
-from lm.errors import InputError
+from lm.errors import InputError, network_reason
 
 if TYPE_CHECKING:
     from requests import Response
@@ -196,12 +196,13 @@ def answer_to(url: str, part: Part, version: Version | None, client: Client) -> 
             refuse_status(url, response, part)
             yield response
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
-        raise InputError(f"{url} cannot be asked for: {error}. Mend pages.common_crawl.address.") from error
+        raise InputError(
+            f"{url} cannot be asked for: {network_reason(error)}. Correct pages.common_crawl.address."
+        ) from error
     except requests.RequestException as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise InputError(
-                f"{url}: the server's certificate is not trusted: {error}. Name the authorities to trust in "
-                "REQUESTS_CA_BUNDLE."
+                f"{url}: the server's certificate is not trusted. Name the authorities to trust in REQUESTS_CA_BUNDLE."
             ) from error
         raise TryAgainError(said(error)) from error
     except urllib3.exceptions.HTTPError as error:
@@ -210,12 +211,13 @@ def answer_to(url: str, part: Part, version: Version | None, client: Client) -> 
 
 def said(error: Exception) -> str:
     """What the innermost error says, without the wrapping."""
-    while isinstance(inner := error.__cause__ or error.__context__, Exception):
-        error = inner
-    if isinstance(error, IncompleteRead):
-        missing = f"{error.expected:,} bytes" if isinstance(error.expected, int) else "some bytes"
+    innermost = error
+    while isinstance(inner := innermost.__cause__ or innermost.__context__, Exception):
+        innermost = inner
+    if isinstance(innermost, IncompleteRead):
+        missing = f"{innermost.expected:,} bytes" if isinstance(innermost.expected, int) else "some bytes"
         return f"the connection ended {missing} too early"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return network_reason(error)
 
 
 def refuse_status(url: str, response: "Response", part: Part) -> None:

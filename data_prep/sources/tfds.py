@@ -1,5 +1,6 @@
 """Text datasets of tensorflow-datasets, read without TensorFlow: those stored as ArrayRecord, in ranges of rows."""
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -11,7 +12,7 @@ from data_prep.config.pages import TfdsPages
 from data_prep.documents import Document
 from data_prep.sources.columns import DeadLetter, NoDocumentError, document_of, lookup
 from data_prep.sources.manifest import InputFile
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, network_reason, shown
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -168,10 +169,16 @@ def split_bytes(folder: Path, split: str) -> int:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """The library still uses names of protobuf that warn."""
+    """The library still uses names of protobuf that warn, and tells of every try of a download."""
+    tries = logging.getLogger("urllib3")
+    level = tries.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        tries.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            tries.setLevel(level)
 
 
 @contextmanager
@@ -188,4 +195,9 @@ def library_errors(what: str) -> Generator[None]:
             "named when a dataset is prepared."
         ) from error
     except Exception as error:
-        raise InputError(f"{what}: {type(error).__name__}: {error}") from error
+        if type(error).__module__.partition(".")[0] in ("requests", "urllib3"):
+            raise InputError(
+                f"{what}: {network_reason(error)}. Check the network, and whether a proxy is needed (HTTPS_PROXY); or "
+                "prepare it elsewhere and give its folder by pages.tfds.dataset."
+            ) from error
+        raise InputError(f"{what}: {type(error).__name__}: {shown(str(error), quotes=False)}") from error

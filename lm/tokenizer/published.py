@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.config import END_OF_TEXT
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, network_reason
 from lm.files import write_atomically
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer
@@ -230,5 +230,5 @@ def download(address: str) -> tuple[bytes, str]:
     try:
         response = requests.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS))
     except requests.RequestException as error:
-        return b"", f"{type(error).__name__}: {error}"
+        return b"", network_reason(error)
     return response.content, "" if response.ok else f"{response.status_code} {response.reason}"

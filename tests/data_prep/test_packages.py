@@ -107,7 +107,7 @@ def test_a_lasting_fault_ends_with_the_remedy(index, tmp_path, fault):
 def test_nobody_listening(tmp_path):
     index = LoopbackIndex({})
     index.url = f"http://127.0.0.1:{closed_port()}/simple/"
-    with pytest.raises(InputError, match="Check the network, pip's settings"):
+    with pytest.raises(InputError, match="Check the network and pip's settings"):
         fetch(index, tmp_path)
 
 

@@ -305,7 +305,7 @@ def test_a_list_that_is_none_is_refused(crawl, tmp_path, body):
 
 
 def test_nobody_listening(tmp_path):
-    with pytest.raises(InputError, match=r"ConnectionRefusedError(.|\n)*HTTPS_PROXY"):
+    with pytest.raises(InputError, match=r"connection refused(.|\n)*HTTPS_PROXY"):
         fetch(LoopbackCrawl({}), tmp_path, address=f"http://127.0.0.1:{closed_port()}")
 
 
