@@ -316,7 +316,9 @@ def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:
     for name, split in splits.items():
         if not split.records:
             counts = ", ".join(f"{other.documents} to {key}" for key, other in splits.items())
+            ends = " --shards.held-out ends holds out the end of every document instead of whole ones;"
             raise InputError(
                 f"shards.validation_fraction = {config.validation_fraction} gives {counts}: nothing to predict in "
-                f"{name}. Choose another fraction, or prepare more documents."
+                f"{name}.{ends if config.held_out == 'documents' else ''} or choose another fraction "
+                "(--shards.validation-fraction), or prepare more documents."
             )

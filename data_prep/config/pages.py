@@ -150,7 +150,8 @@ class PagesConfig(Config):
     """Where the web pages come from: files of one's own, Common Crawl, a dataset, or pages inside pinned packages."""
 
     warc: tuple[str, ...]
-    """One's own WARC and WET files, as shell patterns; they, or tables, take the place of every other source."""
+    """One's own WARC and WET files, as shell patterns or folders; they, or tables, take the place of every other
+    source."""
     packages: tyro.conf.Suppress[tuple[PackagePages, ...]]
     """Pages inside pinned packages, in this order; used when no other source is given."""
     pages_per_file: int
@@ -158,8 +159,8 @@ class PagesConfig(Config):
     unpacked_limit: int
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
     tables: tuple[str, ...] = ()
-    """One's own texts, already extracted, as shell patterns of Parquet or JSONL files (.gz, .zst), such as a published
-    FineWeb, or of .txt files, each of them one document."""
+    """One's own texts, already extracted, as shell patterns or folders of Parquet or JSONL files (.gz, .zst), such as a
+    published FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
     common_crawl: CommonCrawlPages = NO_CRAWL

@@ -12,6 +12,14 @@ from lm.errors import InputError, UsageError
 
 WILDCARD = re.compile(r"[*?[]")
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
+ENDINGS = {
+    "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
+    "pages.tables": (
+        ".parquet", ".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json",
+        ".json.gz", ".json.zst",
+    ),
+}  # fmt: skip
+"""{option: endings of the files that are read of a folder}."""
 RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTILINE)
 LOOKED_AT = 1 << 16  # bytes of a file's begin, as it lies on the disk: several records, since their first are small
 
@@ -33,11 +41,12 @@ def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> li
 
 
 def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
-    """{absolute path: name} of the files that the shell patterns match (`**` goes into folders), each once.
+    """{absolute path: name} of the files that the shell patterns match (`**` goes into folders), each once. A folder
+    stands for all files in it and in its folders whose names end as such files do (ENDINGS), but for hidden ones.
 
-    The name is the path inside the folder where the pattern's wildcards begin, so that names and order are the same
-    wherever that folder lies; the number of the pattern comes first where names alone would tell two files apart no
-    more. Raises UsageError, which names the `option`, when a pattern matches no file.
+    The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
+    order are the same wherever that folder lies; the number of the pattern comes first where names alone would tell two
+    files apart no more. Raises UsageError, which names the `option`, when a pattern or folder gives no file.
     """
     found: dict[Path, tuple[str, str]] = {}  # path: (number of the pattern, name)
     for number, pattern in enumerate(patterns):
@@ -45,6 +54,10 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
             expanded = Path(pattern).expanduser()
         except RuntimeError as error:
             raise UsageError(f"{option}: {pattern!r} names the home of a user that is not here. Mend it.") from error
+        if expanded.is_dir():
+            for path in files_in(expanded, option, pattern):
+                found.setdefault(path.absolute(), (str(number), path.relative_to(expanded).as_posix()))
+            continue
         folder = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
         matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
         if not matched:
@@ -57,6 +70,20 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
     unique = len({name for _, name in found.values()}) == len(found)
     names = {path: name if unique else f"{number}/{name}" for path, (number, name) in found.items()}
     return dict(sorted(names.items(), key=lambda item: item[1].split("/")))
+
+
+def files_in(folder: Path, option: str, pattern: str) -> list[Path]:
+    """The files of the option's kind in a folder and its folders. Raises UsageError when there is none."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    shown = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if found := [path for path in shown if path.name.lower().endswith(ENDINGS[option])]:
+        return found
+    others = [name for name, endings in ENDINGS.items() if any(path.name.lower().endswith(endings) for path in shown)]
+    holds = f"holds {len(shown):,} files, but none" if shown else "is a folder without files, so none"
+    remedy = (
+        f"It has files for {others[0]}: give it there." if others else "Name another folder, or files by a pattern."
+    )
+    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(ENDINGS[option])}. {remedy}")
 
 
 def warc_kind(path: Path) -> Kind:

@@ -55,8 +55,11 @@ def decimals(value: float | None, places: int = 2) -> str:
 
 
 def percent(part: float, whole: float) -> str:
+    """(1, 4) -> "25.0 %"; what is not quite nothing, or not quite all, does not read as if it were."""
     share = 100 * part / whole if whole else 0.0
-    return f"{share:.1f} %" if 0.05 <= share <= 99.95 or share in (0, 100) else ("< 0.1 %" if share < 1 else "> 99.9 %")
+    if 0 < share < 0.05:
+        return "< 0.1 %"
+    return "> 99.9 %" if 99.95 <= share < 100 else f"{share:,.1f} %"
 
 
 def plain(text: str) -> str:

@@ -59,10 +59,11 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
     tokens = tuple(bytes(token) for token, _ in sorted(trainer.get_mergeable_ranks(), key=lambda pair: pair[1]))
     if len(tokens) < mergeable:
         training.check(config)
+        most = len(tokens) + len(config.special_tokens)
         raise UsageError(
             f"tokenizer.vocabulary_size = {config.vocabulary_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
-            f"Set it to {len(tokens) + len(config.special_tokens)} or less, or train on more text."
+            f"Set it to {most} or less (--tokenizer.vocabulary-size {most}), or train on more text."
         )
     special = numbered(tokens, config.special_tokens)
     return BytePairTokenizer(

@@ -270,8 +270,9 @@ def test_a_shard_without_documents_is_empty(tmp_path):
 def test_an_empty_split_is_an_input_error(documents, tmp_path, fraction, train, val):
     config = dataclasses.replace(CONFIG, validation_fraction=fraction)
     message = f"validation_fraction = {fraction} gives {train} to train, {val} to val: nothing to predict in "
-    with pytest.raises(InputError, match=message + ("train" if val else "val")):
+    with pytest.raises(InputError, match=message + ("train" if val else "val")) as refused:
         write_shards(documents, TOKENIZER, tmp_path, config)
+    assert "--shards.held-out ends" in str(refused.value) and "--shards.validation-fraction" in str(refused.value)
     assert not (tmp_path / "manifest.json").exists()
 
 

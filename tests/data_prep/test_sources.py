@@ -352,3 +352,26 @@ def test_a_crawl_under_the_name_of_another_is_refused_with_both():
         UsageError, match=r"dump = 'CC-MAIN-2024-10'.*'CC-MAIN-2024-18'.*--documents\.dump CC-MAIN-2024-18"
     ):
         dataclasses.replace(experiment, pages=pages)
+
+
+def test_a_folder_stands_for_all_files_of_its_kind_in_it(tmp_path):
+    for name in ("b.txt", "a.jsonl", "deep/er/c.TXT", "notes.md", ".hidden.txt", ".git/x.txt", "d.warc.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "a"}')
+    expected = {"a.jsonl", "b.txt", "deep/er/c.TXT"}
+    assert set(named_files("pages.tables", [str(tmp_path)]).values()) == expected
+    assert set(named_files("pages.tables", [f"{tmp_path}/"]).values()) == expected
+    assert list(named_files("pages.warc", [str(tmp_path)]).values()) == ["d.warc.gz"]
+    twice = named_files("pages.tables", [str(tmp_path), str(tmp_path / "*.txt")])
+    assert len(twice) == 3
+
+
+def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder without files, so none whose name ends in \.parquet, \.txt"):
+        named_files("pages.tables", [str(tmp_path)])
+    (tmp_path / "a.pdf").touch()
+    with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):
+        named_files("pages.tables", [str(tmp_path)])
+    (tmp_path / "a.warc").touch()
+    with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it there"):
+        named_files("pages.tables", [str(tmp_path)])

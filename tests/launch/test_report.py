@@ -266,7 +266,8 @@ def test_the_readout_and_the_drawing_agree_on_where_a_point_lies():
         (compact(999_999), "1,000 k"), (compact(2.5e9), "2.5 B"), (size(999), "999 B"), (size(8_192_000), "8.19 MB"),
         (size(3_000), "3.00 kB"), (size(21_999_000), "22.0 MB"), (size(999_900), "1,000 kB"),
         (seconds(9.84), "9.8 s"), (seconds(75.2), "1 min 15 s"), (seconds(3720), "1 h 2 min"),
-        (percent(1, 3), "33.3 %"),
+        (percent(1, 3), "33.3 %"), (percent(3, 2), "150.0 %"), (percent(1001, 1000), "100.1 %"),
+        (percent(1, 1), "100.0 %"), (percent(9999, 10_000), "> 99.9 %"), (percent(30, 1), "3,000.0 %"),
         (percent(1, 10**6), "< 0.1 %"), (percent(0, 0), "0.0 %"), (plain("a\0b\u202ec\n"), "a\ufffdb\ufffdc\n"),
     ],
 )  # fmt: skip
