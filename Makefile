@@ -7,7 +7,8 @@ export UV_PYTHON_DOWNLOADS := never
 # uv from PATH, else the one that pip fetches into .tools
 UV = $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python
-CONFIG ?= configs/demo.py
+# By way of the environment, where blanks and quotes of any kind stay what they are
+export CONFIG ?= configs/demo.py
 WORKERS ?= 2
 READY := .venv/ready
 
@@ -34,7 +35,7 @@ $(READY): requirements.lock
 	@echo "setup: ready ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
 
 demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
-	@$(PYTHON) -m launch.pretrain $(CONFIG)
+	@$(PYTHON) -m launch.pretrain "$$CONFIG"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
 	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
