@@ -57,8 +57,9 @@ def options_of(config: Any, path: str = "") -> list[str]:
     parts, found = parts_of(config), []
     for field in dataclasses.fields(config):
         if field.name not in parts:
-            hidden = tyro.conf.Suppress in getattr(field.type, "__metadata__", ())
-            found += [] if hidden else [f"{path}{field.name}".replace("_", "-")]
+            marks = getattr(field.type, "__metadata__", ())
+            name = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+            found += [] if tyro.conf.Suppress in marks else [f"{path}{name}".replace("_", "-")]
         elif parts[field.name] is not None:
             found += options_of(parts[field.name], f"{path}{field.name}.".replace("_", "-"))
     return found
@@ -261,7 +262,7 @@ def with_parts(config: Any, wanted: Sequence[str], path: str = "") -> type:
         if any(one.startswith(f"{name}.") for one in wanted):
             kind = with_parts(value, wanted, f"{name}.")
             default = dataclasses.field(default_factory=kind)
-        elif name not in (*wanted, "workdir"):
+        elif name not in wanted and (path or dataclasses.is_dataclass(value)):
             kind = Annotated[kind, tyro.conf.Suppress]
         fields.append((field.name, kind, default))
     bases, doc = (type(config),), type(config).__doc__  # tyro finds the explanations of fields in a base's source

@@ -80,9 +80,7 @@ def files_in(folder: Path, option: str, pattern: str) -> list[Path]:
         return found
     others = [name for name, endings in ENDINGS.items() if any(path.name.lower().endswith(endings) for path in shown)]
     holds = f"holds {len(shown):,} files, but none" if shown else "is a folder without files, so none"
-    remedy = (
-        f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
-    )
+    remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
     raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(ENDINGS[option])}. {remedy}")
 
 

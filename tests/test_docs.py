@@ -1,0 +1,265 @@
+"""What README and docs tell a reader to type works: every block of code is run here on a small run, or at least read as
+the scripts read it.
+
+A block that this suite cannot run says so, with the reason, in a comment before it: <!-- not run: REASON -->
+"""
+
+import contextlib
+import importlib
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tyro
+
+from configs.command_line import options_of, parts_of
+from configs.experiment import load_config, parse_command
+from data_prep.warc import write_pages
+from launch.inspect_tokenizer import Command as InspectCommand
+from tests.corpus import web_pages
+
+REPOSITORY = Path(__file__).parents[1]
+FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+NAMES = "make cp rm mv python pip gzip diff export .venv/bin/python .venv/bin/pip .venv/bin/dask"
+COMMANDS = NAMES.split()
+MARK = re.compile(r"<!-- not run: (.+) -->")
+READ_ONLY = {
+    "launch.pretrain": "trains a model",
+    "launch.train": "trains a model",
+    "launch.evaluate": "needs a trained model",
+    "launch.sample": "needs a trained model",
+    "launch.supervise": "trains a model",
+    "launch.train_quality_model": "needs two sets of documents",
+}
+"""{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""
+OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocabulary-size 400
+--shards.validation-fraction 0.2 --shards.workers 1"""
+SMALL = OF_SMALL.split()
+"""Options that make the demo's stages quick on a few pages."""
+
+
+@dataclass(frozen=True)
+class Block:
+    place: str
+    """File and line."""
+    language: str
+    """Of a fence; "" of an indented block."""
+    text: str
+    not_run: str
+    """Why, by the comment before it; "" where it is run."""
+
+    @property
+    def is_shell(self) -> bool:
+        first = self.text.split()[0]
+        return (
+            self.language == "sh" or first in COMMANDS or first.startswith("--") or bool(re.match(r"[A-Z_]+=", first))
+        )
+
+
+def blocks_of(path: Path) -> list[Block]:
+    found: list[Block] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number = 0
+    while number < len(lines):
+        line, first, language = lines[number], number, ""
+        body: list[str] = []
+        if line.startswith("```"):
+            language = line[3:].strip()
+            number += 1
+            while not lines[number].startswith("```"):
+                body.append(lines[number])
+                number += 1
+        elif line.startswith("    ") and (number == 0 or not lines[number - 1].strip()):
+            while number < len(lines) and (lines[number].startswith("    ") or not lines[number].strip()):
+                body.append(lines[number][4:])
+                number += 1
+        number += 1
+        if body:
+            before = " ".join(lines[max(0, first - 2) : first])  # the line before, or one blank line between
+            mark = MARK.search(before)
+            text = "\n".join(body).strip("\n")
+            place = f"{path.relative_to(REPOSITORY)}:{first + 1}"
+            found.append(Block(place, language, text, mark[1] if mark else ""))
+    return found
+
+
+BLOCKS = [block for path in FILES for block in blocks_of(path)]
+SHELL = [block for block in BLOCKS if block.is_shell]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+def calls_in(text: str, folder: Path) -> list[list[str]]:
+    """The commands of a block with their words, as bash reads them; none is run."""
+    stubs, record = folder / "stubs", folder / "record"
+    within = lambda name: folder / name if "/" in name else stubs / name
+    (folder / ".venv/bin").mkdir(parents=True)
+    stubs.mkdir()
+    for place in map(within, COMMANDS):
+        place.write_text(f"#!/bin/bash\n{{ printf '%s\\0' \"${{0##*/}}\" \"$@\"; printf '\\n\\0'; }} >> {record}\n")
+        place.chmod(0o755)
+    (stubs / "nproc").write_text("#!/bin/bash\necho 2\n")
+    (stubs / "head").write_text("#!/bin/bash\nexit 0\n")
+    for name in ("nproc", "head"):
+        (stubs / name).chmod(0o755)
+    if text.startswith("--"):  # options alone
+        text = f"python -m launch.train configs/demo.py {text}"
+    environment = {"PATH": str(stubs), "PWD": str(folder)}
+    done = subprocess.run(["/bin/bash", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [list(filter(None, call.split("\0"))) for call in record.read_text(encoding="utf-8").split("\n\0") if call]
+
+
+@pytest.fixture
+def calls(tmp_path) -> Callable[[Block], list[list[str]]]:
+    return lambda block: calls_in(block.text, tmp_path / "read")
+
+
+def check_call(words: list[str]) -> None:
+    """Raises what the script itself would raise for such a command."""
+    program, *words = words
+    if program == "make":
+        target = words[0]
+        assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif program != "python":
+        return
+    elif words[0] == "-c":
+        compile(words[1], "block", "exec")
+    else:
+        assert words[0] == "-m"
+        check_script(words[1], words[2:])
+
+
+def check_script(script: str, words: list[str]) -> None:
+    assert importlib.util.find_spec(script), script
+    if script == "launch.inspect_tokenizer":
+        tyro.cli(InspectCommand, args=words)
+        return
+    if script == "launch.supervise":
+        script, *words = words
+        assert script in ("launch.pretrain", "launch.train")
+    assert script.startswith("launch.")
+    words = [str(REPOSITORY / "configs/demo.py") if word == "CONFIG.py" else word for word in words]
+    if "--help" in words:
+        words.remove("--help")
+    parse_command(script, "", words)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.place)
+def test_every_command_is_one_that_its_script_takes(block, calls, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    if "launch.NAME" in block.text:  # the form of all commands
+        return
+    found = calls(block)
+    assert found
+    for words in found:
+        check_call(words)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.place)
+def test_python_blocks_are_python(block):
+    compile(block.text, block.place, "exec")
+    if not block.not_run:
+        exec(compile(block.text, block.place, "exec"), {})
+
+
+def test_every_option_in_the_text_exists():
+    demo = load_config(REPOSITORY / "configs/demo.py")
+    known = {*options_of(demo), *(part.replace("_", "-") for part in parts_of(demo))}
+    known |= {"model.rope-scaling", "train.optimizer.muon"}  # None in the demo
+    for path in FILES:
+        for option in re.findall(r"--([a-z]+\.[a-z][a-z.-]*[a-z])", path.read_text(encoding="utf-8")):
+            parents = [option.rsplit(".", count)[0] for count in range(option.count(".") + 1)]
+            assert option == "section.field" or any(one in known for one in parents[:2]), f"{path.name}: --{option}"
+
+
+def test_every_linked_file_exists():
+    for path in FILES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """A folder in which runs/demo holds the demo's stages up to the shards, of 60 pages."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "configs").symlink_to(REPOSITORY / "configs")
+    write_pages(folder / "pages.warc.gz", web_pages(60))
+    with contextlib.chdir(folder):
+        for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
+            start(f"launch.{script}", ["configs/demo.py"], folder)
+    return folder
+
+
+def start(script: str, words: list[str], folder: Path) -> None:
+    """Runs a script in this process, as python -m does, on a few pages: of two values of an option the last counts."""
+    small = [] if script == "launch.inspect_tokenizer" else ["--pages.warc", str(folder / "pages.warc.gz"), *SMALL]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [script, *words, *small])
+        patched.delitem(sys.modules, script, raising=False)
+        try:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            assert not ended.code, f"{script} {words} ended with {ended.code}"
+
+
+RUN = [block for block in SHELL if not block.not_run and "launch.NAME" not in block.text]
+
+
+def why_not(words: list[str]) -> str:
+    """Why a command is only read, "" where it is run."""
+    if words[0] in ("make", "diff", "dask", "pip", "gzip"):
+        return "has tests of its own, or needs the demo's own pages"
+    if any(word.startswith("configs/") and word != "configs/demo.py" for word in words):
+        return "its pages are not here"
+    return READ_ONLY.get(words[2], "") if words[:2] == ["python", "-m"] else ""
+
+
+@pytest.mark.parametrize("block", RUN, ids=lambda block: block.place)
+def test_the_blocks_work_on_a_small_run(block, calls, demo, monkeypatch, tmp_path, capsys):
+    found = calls(block)
+    if all(why_not(words) or words[0] in ("cp", "rm") for words in found):
+        return
+    monkeypatch.chdir(demo)
+    before = set((demo / "runs").iterdir())
+    for words in found:
+        if why_not(words) or "--help" in words:
+            continue
+        run_call(words, demo)
+    for made in set((demo / "runs").iterdir()) - before:
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
+
+
+def run_call(words: list[str], folder: Path) -> None:
+    program, *words = words
+    if program == "cp":
+        assert words[0] == "-r"
+        shutil.copytree(words[1], words[2])
+    elif program == "rm":
+        for name in words:
+            Path(name).unlink(missing_ok="report" in name or "sample" in name or "evaluate" in name or "train" in name)
+    elif words[0] == "-c":
+        exec(compile(words[1], "block", "exec"), {"__name__": "block"})
+    else:
+        start(words[1], words[2:], folder)
+
+
+def test_make_hands_a_config_on_whatever_its_name(tmp_path):
+    name = "my \"odd\" $HOME 'config'.py"
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/ready").touch()
+    (tmp_path / ".venv/bin/python").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    os.utime(tmp_path / ".venv/ready")
+    (tmp_path / "requirements.lock").touch()
+    os.utime(tmp_path / "requirements.lock", (0, 0))
+    for config in ("my config.py", name.replace("$", "$$")):
+        said = subprocess.run(["make", "demo", f"CONFIG={config}"], cwd=tmp_path, capture_output=True, text=True)
+        assert said.stdout.splitlines() == ["-m", "launch.pretrain", config.replace("$$", "$")], said.stderr
