@@ -5,7 +5,7 @@ A block that this suite cannot run says so, with the reason, in a comment before
 """
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import re
 import runpy
@@ -27,7 +27,7 @@ from tests.corpus import web_pages
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-NAMES = "make cp rm mv python pip gzip diff export .venv/bin/python .venv/bin/pip .venv/bin/dask"
+NAMES = "make cp rm mv python pip uv gzip diff .venv/bin/python .venv/bin/pip .venv/bin/dask"
 COMMANDS = NAMES.split()
 MARK = re.compile(r"<!-- not run: (.+) -->")
 READ_ONLY = {
@@ -179,6 +179,12 @@ def test_every_option_in_the_text_exists():
             assert option == "section.field" or any(one in known for one in parents[:2]), f"{path.name}: --{option}"
 
 
+def test_the_build_of_jax_to_be_installed_is_the_locked_version():
+    locked = re.findall(r"^jax==(\S+)", (REPOSITORY / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"jax\[\w+\]==([\w.]+)", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    assert named and set(named) == set(locked)
+
+
 def test_every_linked_file_exists():
     for path in FILES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
@@ -214,7 +220,7 @@ RUN = [block for block in SHELL if not block.not_run and "launch.NAME" not in bl
 
 def why_not(words: list[str]) -> str:
     """Why a command is only read, "" where it is run."""
-    if words[0] in ("make", "diff", "dask", "pip", "gzip"):
+    if words[0] in ("make", "diff", "dask", "pip", "uv", "gzip"):
         return "has tests of its own, or needs the demo's own pages"
     if any(word.startswith("configs/") and word != "configs/demo.py" for word in words):
         return "its pages are not here"
