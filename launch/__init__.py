@@ -1,1 +1,16 @@
 """Thin scripts: parse the config, call lm or data_prep."""
+
+import sys
+from types import TracebackType
+
+
+def without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while a script is still being imported ends it with a line; afterwards launch.command says more."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\ninterrupted; nothing was begun.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if sys.argv[:1] == ["-m"]:  # of `python -m launch.NAME`, while it looks for the module
+    sys.excepthook = without_traceback
