@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -164,7 +165,16 @@ def refuse_no_config(path: Path) -> None:
 def parse_command(
     program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
 ) -> tuple[Experiment, Path]:
-    """(experiment, workdir) from `CONFIG.py [--workdir DIR] [--section.field value ...]`.
+    """The first two of `parse_run`."""
+    experiment, workdir, _ = parse_run(program, description, arguments, reads)
+    return experiment, workdir
+
+
+def parse_run(
+    program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
+) -> tuple[Experiment, Path, Path | None]:
+    """(experiment, workdir, the other run that it begins from, if any) from
+    `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`.
 
     `reads` are the sections that help shows at first; all, if not given. Exits with code 0 after --help; raises
     UsageError on unknown or malformed options and on impossible values.
@@ -186,8 +196,11 @@ def parse_command(
 
     @dataclass(frozen=True)
     class Command(Experiment):
-        workdir: Path = Path("runs") / config_path.stem
-        """Folder of the run: every stage reads and writes here."""
+        workdir: str = str(Path("runs") / config_path.stem)
+        """Folder of the run: every stage reads and writes here. It is empty, not there yet, or a run's already."""
+        begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+        """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
+        where possible, and only the others are made."""
 
     default = Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if help_wanted(words):
@@ -196,7 +209,18 @@ def parse_command(
         raise SystemExit(0)
     command = parse_options(Command, default, program, config_name, words, registry)
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
-    return Experiment(**fields), command.workdir
+    source = None if command.begin_from is None else folder_of("--from", command.begin_from)
+    return Experiment(**fields), folder_of("--workdir", command.workdir), source
+
+
+def folder_of(option: str, given: str) -> Path:
+    """The folder that an option names, `~` expanded. Raises UsageError where it names none."""
+    if not given.strip():
+        raise UsageError(f"{option} is {given!r}, which names no folder. Give one, such as runs/demo.")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option} {given} names the home of a user that does not exist here.") from error
 
 
 DEMO = "configs/demo.py"

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-from configs.experiment import Experiment, parse_command
+from configs.experiment import Experiment, parse_run
+from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
+from launch.folder.taking import check_source
 from launch.processes import place
-from launch.stage import Stage, run_stage
-from lm.errors import InputError, Stopped
+from launch.stage import Stage, run_stage, take_before
+from lm.errors import InputError, Stopped, UsageError
 from lm.metrics import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
@@ -21,12 +23,13 @@ LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
 def locked(workdir: Path) -> Generator[None]:
     """Makes the run folder and holds it for this process; of several that train together, 0 holds it for all.
 
-    Raises InputError when it cannot be written or is held.
+    Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
     """
     if place()[0] > 0:
         yield
         return
     try:
+        refuse_no_run(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
     except OSError as error:
@@ -87,21 +90,37 @@ def cut_lines(text: str) -> str:
 
 
 def run_command(
-    program: str, description: str, run: Callable[[Experiment, Path], None], reads: Sequence[str] | None = None
+    program: str,
+    description: str,
+    run: Callable[[Experiment, Path, Path | None], None],
+    reads: Sequence[str] | None = None,
 ) -> None:
-    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does. `reads` are the
-    sections of the config that its help lists; all, if not given."""
+    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does.
+
+    `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
+    the config that its help lists; all, if not given.
+    """
     with told(program):
-        experiment, workdir = parse_command(program, description, sys.argv[1:], reads)
+        experiment, workdir, source = parse_run(program, description, sys.argv[1:], reads)
+        refuse_inputs_in_outputs(experiment, workdir)
+        if source is not None:
+            check_source(source, workdir)
+            if place()[1] > 1:
+                raise UsageError(
+                    f"--from {source} is for one process, but there are {place()[1]} here. First run "
+                    "launch.write_shards with it in one process; then launch.train without it in all of them."
+                )
         with locked(workdir):
-            run(experiment, workdir)
+            run(experiment, workdir, source)
 
 
 def run_stage_command(stage: Stage, *reads: str) -> None:
     """The main of a script that runs one stage, which reads the sections `reads` of the config."""
 
-    def run(experiment: Experiment, workdir: Path) -> None:
-        made = run_stage(stage, experiment, workdir)
+    def run(experiment: Experiment, workdir: Path, source: Path | None) -> None:
+        if source is not None:
+            take_before(stage, experiment, workdir, source)
+        made = run_stage(stage, experiment, workdir, source)
         print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads)

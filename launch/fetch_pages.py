@@ -32,7 +32,7 @@ STAGE = Stage(
     settings=settings,
     facts=facts,
     make=make,
-    versions_matter=False,
+    libraries=(),
     outputs=("pages",),
 )
 

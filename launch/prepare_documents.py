@@ -37,6 +37,7 @@ STAGE = Stage(
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
     outputs=("dropped", "documents", FUNNEL),
+    libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 
 if __name__ == "__main__":

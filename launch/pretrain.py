@@ -36,7 +36,7 @@ SCRIPTS = (
 )
 
 
-def run(experiment: Experiment, workdir: Path) -> None:
+def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
     import time
 
     preflight.check(experiment, workdir)
@@ -45,7 +45,7 @@ def run(experiment: Experiment, workdir: Path) -> None:
     for number, script in enumerate(SCRIPTS, 1):
         stage = script.STAGE
         print(f"[{number}/{len(SCRIPTS)}] {stage.name}: {(script.__doc__ or '').strip().splitlines()[0]}", flush=True)
-        if run_stage(stage, experiment, workdir):
+        if run_stage(stage, experiment, workdir, source):
             made += 1
         else:
             print("      up to date", flush=True)

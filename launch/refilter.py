@@ -16,20 +16,26 @@ from data_prep.refilter import changes, comparison, count_again
 from data_prep.report import FUNNEL, read_counts, read_funnel, write_funnel
 from launch import extract_texts, prepare_documents
 from launch.command import run_command
-from launch.stage import read_stamp, refuse_other, settings_of
-from lm.errors import InputError
+from launch.folder.written import partial_folder, put_in_place, remove
+from launch.stage import check_outputs
+from lm.errors import UsageError
 from lm.files import write_atomically
 
+NAME = "refilter"
 
-def run(experiment: Experiment, workdir: Path) -> None:
+
+def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
     from launch.report_page.funnel_page import REDRAWN, render
 
-    check_texts(experiment, workdir)
-    config, out, folder = experiment.documents, workdir / "refilter", workdir / "texts"
+    if source is not None:
+        raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
+    check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
+    config, folder, partial = experiment.documents, workdir / "texts", partial_folder(NAME, workdir)
     texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:
-        now = count_again(texts, config, workdir / ".partial/refilter", on_progress=progress)
-    out.mkdir(exist_ok=True)
+        now = count_again(texts, config, partial, on_progress=progress)
+    out = partial / "out" / NAME
+    out.mkdir(parents=True)
     records = read_records(folder)
     write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, out, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config.personal_data)
@@ -37,23 +43,10 @@ def run(experiment: Experiment, workdir: Path) -> None:
     changed = changes(before, config, now) if before else None
     back = "../report/index.html" if (workdir / "report/index.html").is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
+    put_in_place(NAME, workdir, (NAME,), partial)
+    remove(partial)
     print(comparison(before, changed or [], now.counts))
-    print(f"refilter: see {out / 'index.html'}", flush=True)
-
-
-def check_texts(experiment: Experiment, workdir: Path) -> None:
-    """Raises InputError or UsageError unless texts/ is there, and was measured as `experiment` asks for; the pages that
-    it came from may be gone."""
-    stage = extract_texts.STAGE
-    stamp = read_stamp(stage, workdir)
-    if stamp is None:
-        raise InputError(
-            f"{workdir} holds no finished texts/. Give the folder of a run with --workdir; or first run: "
-            f"python -m {stage.script} CONFIG.py --workdir {workdir}"
-        )
-    measured = {name: value for name, value in stamp["settings"].items() if not name.startswith("<")}
-    if measured != settings_of(stage, experiment):
-        refuse_other(stage, measured, settings_of(stage, experiment), workdir)
+    print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)
 
 
 if __name__ == "__main__":

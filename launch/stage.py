@@ -4,21 +4,22 @@ A stage builds its outputs under `.partial/<stage>/` of the run folder; when all
 `stages/<stage>.json` is written: the stamp. The stamp holds a key, the hash of everything that decides the outputs (the
 stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with a stamp of the
 same key is up to date; with another key it belongs to another experiment, and nothing is touched.
+
+What may be deleted is decided in launch/folder/written.py; what becomes of parts that are done, in
+launch/folder/unfinished.py.
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import itertools
 import json
-import shutil
-import sys
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
+from launch.folder import taking, unfinished, written
+from launch.folder.stamps import differences, key_of, read_note
 from launch.processes import place
 from lm.errors import InputError, UsageError
 from lm.files import write_atomically
@@ -39,7 +40,7 @@ class Stage:
     make: Callable[[Experiment, Path, Path], None]
     """make(experiment, workdir, out): reads finished outputs in workdir, writes its own into out."""
     outputs: tuple[str, ...]
-    """Files and folders, relative to the run folder, that `make` leaves in `out`, moved into place in this order."""
+    """Files and folders, relative to the run folder, that `make` leaves in `out`."""
     in_place: bool = False
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
     proof: Callable[[Path], tuple[str, ...]] | None = None
@@ -48,10 +49,18 @@ class Stage:
     """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
     together: bool = False
     """Several processes may make it together (launch/processes.py)."""
-    versions_matter: bool = True
-    """Half-done work is begun anew when the installed libraries have changed; not so what is only downloaded."""
+    libraries: tuple[str, ...] | None = None
+    """Python packages, and "python" itself, that decide the bytes of the parts from which an interrupted stage goes on;
+    None where it makes its outputs in one go."""
     facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
+    holds_work: Callable[[Path], bool] = lambda workdir: True
+    """Of a stage in place: whether an unfinished attempt has left work that other settings must not go on from."""
+    goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
+    """goes_on(old settings, new settings, workdir): whether what was made in place with the old ones is gone on with
+    under the new ones. Raises UsageError where it could be, but for what is there."""
+    continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
+    """continued_from(workdir, settings): what the outputs were gone on with from, for the stamp and its key."""
 
 
 def identifying(value: object) -> object:
@@ -66,43 +75,33 @@ def identifying(value: object) -> object:
     return value
 
 
-def flatten(value: object, path: str = "") -> dict[str, object]:
-    """{"a.b": leaf} of nested dicts; lists are leaves."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {
-        k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}" if path else str(key)).items()
-    }
-
-
 def stamp_path(stage: Stage, workdir: Path) -> Path:
     return workdir / "stages" / f"{stage.name}.json"
 
 
-def read_json(path: Path) -> dict:
-    """What we wrote there. Raises InputError when it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). Delete it to make again what it stands for.") from error
+def begun_path(stage: Stage, workdir: Path) -> Path:
+    """Of a stage in place: what an unfinished attempt is making. A copy of the run folder without hidden files has it
+    too."""
+    return workdir / "stages" / f"{stage.name}.begun"
 
 
 def read_stamp(stage: Stage, workdir: Path) -> dict | None:
     """The stage's stamp, or None when it has not finished or its outputs are no longer all there.
 
-    Raises InputError where None would mean to train anew over checkpoints that are left.
+    Raises InputError when the stamp is damaged, and where None would mean to train anew over checkpoints that are left.
     """
     path = stamp_path(stage, workdir)
-    if not path.is_file():
+    stamp = read_note(path, "key", "settings", "files")
+    if stamp is None:
         return None
-    stamp = read_json(path)
+    written.refuse_broken_links(workdir, stage.outputs)
     for name, size in stamp["files"].items():
         file = workdir / name
         found = file.stat().st_size if file.is_file() else None
         if found != size and stage.in_place:
             raise InputError(
                 f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
-                f"Bring it back; or, to train again from step 0: rm {path}"
+                f"Bring it back; or, to train again from step 0: {written.remove_command(path)}"
             )
         if found != size:
             return None
@@ -122,9 +121,10 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     """
     stamp = read_stamp(before, workdir)
     if stamp is None:
+        folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {workdir}  (or python -m launch.pretrain …)"
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
@@ -134,72 +134,58 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     return stamp
 
 
+def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
+    """Raises InputError or UsageError unless the stage's outputs are there, made with these settings; what they were
+    made from is not looked at."""
+    stamp = read_stamp(stage, workdir)
+    if stamp is None:
+        raise InputError(
+            f"{workdir} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
+            f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(workdir))}"
+        )
+    found = {name: value for name, value in stamp["settings"].items() if not name.startswith("<")}
+    if found != settings_of(stage, experiment):
+        refuse_other(stage, found, settings_of(stage, experiment), workdir)
+
+
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raises UsageError that shows every setting in which `old` and `new` differ."""
-    old_flat, new_flat = flatten(old), flatten(new)
-    names = sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k))
-    changed = []
-    for name in names:
-        if name.startswith("<"):
-            changed.append(f"  {name[1:-1]}: made again since, with other contents")
-        else:
-            changed.append(f"  {name}: {old_flat.get(name)!r} there, {new_flat.get(name)!r} asked for")
-    stamps = " ".join(str(path) for path in what_follows(stage, workdir))
     raise UsageError(
         f"{', '.join(stage.outputs)} in {workdir} belong to another experiment:\n"
-        + "\n".join(changed)
-        + "\nNothing was changed. Choose another --workdir; or, to make them and all that follows from them again: "
-        + f"rm {stamps}"
+        + "\n".join(differences(old, new))
+        + f"\nNothing was changed. Choose another --workdir (--from {shlex.quote(str(workdir))} begins it from what is "
+        + "the same); or, to make them and all that follows from them again: "
+        + written.remove_command(*what_follows(stage, workdir))
     )
 
 
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
-    settings = {path: read_json(path)["settings"] for path in (workdir / "stages").glob("*.json")}
+    notes = {path: read_note(path, "settings") or {} for path in (workdir / "stages").glob("*.json")}
     found = [stamp_path(stage, workdir)]
     for path in found:  # grows while it is walked
-        found += [other for other in sorted(settings) if f"<{path.stem}>" in settings[other] and other not in found]
+        found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
     return [path for path in (begun_path(stage, workdir), *found) if path.exists()]
 
 
-def begun_path(stage: Stage, workdir: Path) -> Path:
-    """Where it stands what an unfinished stage is making: beside its parts, or, in place, where a copy of the run
-    folder without hidden files has it too."""
-    return workdir / (f"stages/{stage.name}.begun" if stage.in_place else f".partial/{stage.name}/begun.json")
-
-
-def environment() -> str:
-    """A hash over Python's version and those of all installed packages."""
-    versions = sorted(f"{item.name}=={item.version}" for item in importlib.metadata.distributions())
-    return hashlib.sha256("\n".join([sys.version, *versions]).encode()).hexdigest()
-
-
-def files_in(workdir: Path, outputs: tuple[str, ...]) -> dict[str, int]:
-    """{relative path: bytes} of all files that the outputs consist of."""
-    found = {}
-    for output in outputs:
-        path = workdir / output
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                found[str(file.relative_to(workdir))] = file.stat().st_size
-    return found
-
-
-def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
-    """Brings one stage up to date; False when it already was.
+def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
+    """Brings one stage up to date; False when it already was. Outputs that another run, in `source`, has finished with
+    the same key are taken from there.
 
     Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
     """
-    settings = settings_of(stage, experiment)
-    for before in stage.after:
-        settings[f"<{before.name}>"] = finished(before, stage, experiment, workdir)["key"]
+    before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
+    settings = settings_of(stage, experiment) | {name: stamp["key"] for name, stamp in before.items()}
     facts = json.loads(json.dumps(stage.facts(experiment)))
-    key = hashlib.sha256(json.dumps([stage.name, settings, facts], sort_keys=True).encode()).hexdigest()
     stamp = read_stamp(stage, workdir)
-    if stamp and stamp["key"] == key:
+    if stamp and stamp["key"] == key_of(stage.name, settings, facts, stamp["continued_from"]):
+        clean_up(stage, workdir, stamp["key"])  # a kill may have come before
         return False
+    note = {"key": key_of(stage.name, settings, facts, []), "settings": settings, "facts": facts, "replaces": []}
     if stamp:
-        refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
+        if not may_replace(stage, stamp, note, before, workdir):
+            refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
+        note["replaces"] = [*stamp["replaces"], stamp["key"]]
     index, processes = place()
     if processes > 1 and not stage.together:
         raise UsageError(
@@ -209,55 +195,114 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path) -> bool:
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
         return True
+    if source and not stamp and take(stage, source, workdir, settings, facts):
+        return True
+    make(stage, experiment, workdir, note, stamp)
+    return True
 
-    partial, begun = workdir / ".partial" / stage.name, begun_path(stage, workdir)
-    described = {"key": key, "settings": settings, "facts": facts}
-    found = read_json(begun) if begun.is_file() else None
-    if found and found["key"] != key and stage.in_place:
-        refuse_other(stage, found["settings"] | found["facts"], settings | facts, workdir)
-    # Parts made by other versions of the libraries are not mixed with these; a training run goes on all the same.
-    mixes = stage.versions_matter and not stage.in_place
-    if not found or found["key"] != key or (mixes and found["environment"] != environment()):
-        begun.unlink(missing_ok=True)  # first, so that a kill on the way leaves nothing that looks whole
-        remove([partial])
-        if stage.in_place:  # of a run whose stamp was deleted in order to make it again
-            set_aside(workdir, (*stage.outputs, *stage.by_products))
-        write_atomically(begun, json.dumps({**described, "environment": environment()}))
+
+def may_replace(stage: Stage, stamp: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
+    """Whether what is finished may give way unasked: it is gone on with in place, or all that has changed is that what
+    it was made from was gone on with."""
+    old, new = stamp["settings"], note["settings"]
+    if stamp["facts"] != note["facts"]:
+        return False
+    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    if changed and all(name in before and old.get(name) in before[name]["replaces"] for name in changed):
+        return not stage.in_place
+    return stage.goes_on(old, new, workdir)
+
+
+def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp: dict | None) -> None:
+    """Makes the outputs, or goes on with them; then the stamp. `note` says what they are; `stamp` is that of outputs
+    which they replace."""
+    written.refuse_broken_links(workdir, stage.outputs)
+    partial = written.partial_folder(stage.name, workdir)
+    if stage.in_place:
+        made = False
+        begin_in_place(stage, workdir, note, stamp)
+    else:
+        made = unfinished.begin(stage.name, workdir, note, stage.libraries)
+        keep_record(stage, workdir)
     stamp_path(stage, workdir).unlink(missing_ok=True)
     write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
 
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
-    stage.make(experiment, workdir, out)
+    if not made:
+        stage.make(experiment, workdir, out)
     if not stage.in_place:
-        for output in stage.outputs:
-            remove([workdir / output])
-            (workdir / output).parent.mkdir(parents=True, exist_ok=True)
-            (out / output).replace(workdir / output)
-    done = {**described, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
+        written.put_in_place(stage.name, workdir, stage.outputs, partial)
+    continued = stage.continued_from(workdir, note["settings"])
+    done = note | {"key": key_of(stage.name, note["settings"], note["facts"], continued)}
+    done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     proof = stage.proof(workdir) if stage.proof else stage.outputs
-    write_atomically(stamp_path(stage, workdir), json.dumps({**done, "files": files_in(workdir, proof)}, indent=1))
-    begun.unlink(missing_ok=True)
-    remove([partial])
+    done["files"] = written.files_in(workdir, proof)
+    write_atomically(stamp_path(stage, workdir), json.dumps(done, indent=1))
+    clean_up(stage, workdir, note["key"])
+
+
+def clean_up(stage: Stage, workdir: Path, key: str) -> None:
+    """Deletes what was noted and kept until the stage was finished with this key; parts with another stay."""
+    partial = written.partial_folder(stage.name, workdir)
+    if stage.in_place:
+        begun_path(stage, workdir).unlink(missing_ok=True)
+    elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
+        (partial / unfinished.BEGUN).unlink(missing_ok=True)
+        written.remove(partial)
+    written.remove(written.partial_folder(f"{stage.name}.taken", workdir))
+
+
+def keep_record(stage: Stage, workdir: Path) -> None:
+    """Notes what a run wrote that knew of no such record, before its stamp goes."""
+    stamp = read_note(stamp_path(stage, workdir), "files")
+    if stamp and not written.record_path(stage.name, workdir).exists():
+        written.write_record(stage.name, workdir, stamp["files"])
+
+
+def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) -> None:
+    """Notes what is being made in the run folder itself, or that it is gone on with.
+
+    Raises UsageError when an unfinished attempt with other settings has left work there.
+    """
+    begun = begun_path(stage, workdir)
+    found = read_note(begun, "key", "settings")
+    if stamp is None and found is None:
+        set_aside = (*stage.outputs, *stage.by_products)
+        written.set_aside(workdir, set_aside, "are of a run whose stamp is gone, and are made anew")
+    if stamp is None and found is not None:
+        same = (found["settings"], found["facts"]) == (note["settings"], note["facts"])
+        goes_on = found["facts"] == note["facts"] and stage.goes_on(found["settings"], note["settings"], workdir)
+        if same or goes_on:
+            note["replaces"] = found["replaces"]
+        elif stage.holds_work(workdir):
+            refuse_other(stage, found["settings"] | found["facts"], note["settings"] | note["facts"], workdir)
+        else:
+            logs = tuple(name for name in stage.by_products if written.files_in(workdir, (name,)))
+            written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
+    write_atomically(begun, json.dumps(note))
+
+
+def take(stage: Stage, source: Path, workdir: Path, settings: dict, facts: dict | None) -> bool:
+    """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
+    begun here. `facts` of None: whatever they were there."""
+    stamp = taking.finished_in(source, stage.name)
+    if stamp is None or stamp["settings"] != settings or (facts is not None and stamp["facts"] != facts):
+        return False
+    if stage.in_place and begun_path(stage, workdir).exists() and stage.holds_work(workdir):
+        return False
+    keep_record(stage, workdir)
+    taking.take(stage.name, stage.outputs, stage.by_products, source, workdir, stamp)
+    clean_up(stage, workdir, stamp["key"])
     return True
 
 
-def set_aside(workdir: Path, names: tuple[str, ...]) -> None:
-    """Moves what is there to replaced-N/: days of training are not deleted because a file of ours was lost."""
-    there = [name for name in names if (workdir / name).exists()]
-    if there:
-        aside = next(path for n in itertools.count(1) if not (path := workdir / f"replaced-{n}").exists())
-        aside.mkdir()
-        for name in there:
-            (workdir / name).replace(aside / name)
-        of_it = f"{', '.join(there)} of {workdir}"
-        print(f"{of_it} are of a run whose stamp is gone; they were moved to {aside}, and are made anew.", flush=True)
-
-
-def remove(paths: list[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Path) -> None:
+    """Takes what the stage is to read, as far as it is not here, from the run in `source`."""
+    for before in stage.after:
+        take_before(before, experiment, workdir, source)
+        earlier = {one: read_stamp(one, workdir) for one in before.after}
+        if read_stamp(before, workdir) is None and all(earlier.values()):
+            keys = {f"<{one.name}>": stamp["key"] for one, stamp in earlier.items() if stamp}
+            take(before, source, workdir, settings_of(before, experiment) | keys, None)

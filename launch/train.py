@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import preflight, train_tokenizer, write_shards
 from launch.command import run_stage_command
+from launch.folder import training
 from launch.processes import load_training
 from launch.stage import Stage
 from lm import checkpoint_files
@@ -20,23 +21,19 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     train(experiment.model, experiment.train, out, began)
 
 
-def newest(workdir: Path) -> tuple[str, ...]:
-    """Older checkpoints may be deleted when training is done."""
-    return tuple(f"checkpoints/{step}" for step in checkpoint_files.steps_in(workdir / "checkpoints")[-1:])
-
-
 def facts(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: shards and a checkpoint of other runs, by their manifests."""
     tokens = [Path(source.tokens) for source in experiment.train.mixture]
-    found: dict[str, object] = {f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder) for folder in tokens}
+    found: dict[str, object] = {
+        f"SHA-256 of {folder / MANIFEST}": manifest_sha256(folder.expanduser()) for folder in tokens
+    }
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()
         found[f"SHA-256 of the files of {folder}"] = checkpoint_files.files_sha256(folder)
     return found
 
 
-LOGS = """metrics.jsonl tensorboard samples wandb profile goodput.json heartbeat.json bad_steps.jsonl hangs
-checkpoints.damaged"""
+LOGS = "metrics.jsonl tensorboard samples wandb profile goodput.json heartbeat.json bad_steps.jsonl hangs"
 STAGE = Stage(
     name="train",
     script="launch.train",
@@ -45,10 +42,13 @@ STAGE = Stage(
     facts=facts,
     make=make,
     outputs=("checkpoints",),
-    proof=newest,
+    proof=training.newest,
     in_place=True,
+    holds_work=training.holds_work,
+    goes_on=training.goes_on,
+    continued_from=training.continued_from,
     together=True,
-    by_products=tuple(LOGS.split()),
+    by_products=(*LOGS.split(), "checkpoints.damaged"),
 )
 
 if __name__ == "__main__":

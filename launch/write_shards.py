@@ -28,6 +28,7 @@ STAGE = Stage(
     settings=lambda experiment: {"shards": experiment.shards},
     make=make,
     outputs=("tokens",),
+    libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )
 
 if __name__ == "__main__":

@@ -67,6 +67,18 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(name) for name in named if name.isdecimal() and name == str(int(name)))
 
 
+def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """What a run of `steps` steps that goes on from a checkpoint says of its length: {"steps", "continued_from"}.
+
+    The second has {"steps": a length that it had before, "at": the step at which that was changed} of every change;
+    `about` is what was said about the checkpoint.
+    """
+    before = list(about.get("continued_from", []))
+    if about.get("steps", steps) != steps:
+        before.append({"steps": about["steps"], "at": about["step"]})
+    return {"steps": steps, "continued_from": before}
+
+
 def digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
     """{name: (bytes, SHA-256)}. Raises as `reading` does."""
 

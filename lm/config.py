@@ -192,7 +192,7 @@ class StartConfig(Config):
 
     def folder(self) -> Path:
         """The checkpoint's folder. Raises UsageError when there is none."""
-        folder = Path(self.checkpoint).absolute()
+        folder = Path(self.checkpoint).expanduser().absolute()
         if not (folder.is_dir() and folder.name.isdecimal()):
             inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
             names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
@@ -230,7 +230,8 @@ class TrainConfig(Config):
     """One training run: how long, in what batches, and what is looked at on the way."""
 
     steps: int
-    """Optimizer updates."""
+    """Optimizer updates. A run that has made fewer, finished or not, trains on when more are asked for; from its last
+    checkpoint on, the learning rate is that of a run of the new length."""
     batch_size: int
     """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it."""
     seed: int

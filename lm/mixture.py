@@ -26,7 +26,7 @@ def mixture_of(config: TrainConfig, own: Path) -> dict[Path, float]:
     # Also where the own shards take no part: to name them in the mixture is a second way to say own_weight.
     names = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
     for source in config.mixture:
-        folder = Path(source.tokens)
+        folder = Path(source.tokens).expanduser()
         named = f"{source.tokens} (with weight {source.weight:g})"
         if folder.resolve() in names:
             raise UsageError(

@@ -17,7 +17,7 @@ from lm.agreement import all_agree
 from lm.bad_steps import BadSteps, diverged
 from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import Kept, steps_in
+from lm.checkpoint_files import Kept, lengths, steps_in
 from lm.chips import peak_rate
 from lm.compiled_step import compile_ahead, measure_step_seconds
 from lm.config import TrainConfig
@@ -126,6 +126,12 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         with timeline.doing("restoring"):
             state, about_it = begin(checkpoints, config.start, abstract, fresh, about, say, timeline.went_on())
             first, untold = int(state.step), not about_it.get("told", True)
+            if about_it.get("steps", config.steps) != config.steps:
+                say(
+                    f"train: a run of {about_it['steps']:,} steps until now; from step {first:,} on, the learning rate "
+                    f"is that of a run of {config.steps:,}"
+                )
+            about |= lengths(about_it, config.steps)
             checkpoints.prepare(state)
         if step_seconds is not None and first < config.steps:
             left = config.steps - first

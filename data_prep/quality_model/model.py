@@ -95,7 +95,7 @@ def read_description(folder: Path) -> dict:
 
 def model_sha256(folder: str | Path) -> str:
     """What identifies the model for those who use its scores. Raises InputError when there is none."""
-    return read_description(Path(folder))["weights_sha256"]
+    return read_description(Path(folder).expanduser())["weights_sha256"]
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def load_model(folder: str | Path) -> QualityModel:
     Raises InputError when there is none, when it is damaged, or when texts were split into words in another way when it
     was trained.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     description = read_description(path)
     if description["features_sha256"] != features_sha256():
         raise InputError(

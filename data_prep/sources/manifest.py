@@ -8,6 +8,7 @@ dataset is a range of its rows, and has "rows", "split" and "text_field" besides
 """
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,13 +107,14 @@ def manifest_files(workdir: Path) -> list[InputFile]:
         wrong = [key for entry in entries for key, kind in NEEDED.items() if not isinstance(entry.get(key), kind)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir {workdir}"
+            f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir "
+            f"{shlex.quote(str(workdir))}"
         ) from error
     wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in get_args(Kind)]
     if wrong:
         raise InputError(
             f"A file in {manifest} has no {wrong[0]}, or one of another version of this program. Fetch the pages "
-            f"again: rm {workdir / 'stages/pages.json'}"
+            f"again: {shlex.join(['rm', str(workdir / 'stages/pages.json')])}"
         )
     return [
         InputFile(

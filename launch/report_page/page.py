@@ -4,13 +4,13 @@ import json
 import math
 from pathlib import Path
 
+from launch.folder.stamps import flatten
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
 from launch.report_page.formats import plain, seconds
 from launch.report_page.funnel_page import anchor, funnel_chart
 from launch.report_page.run_folder import RunFolder
 from launch.report_page.templates import fill
-from launch.stage import flatten
 from lm.report import Sample, Token, cut_into_tokens
 from lm.timeline import KINDS, share_of_steps, totals
 from lm.tokenizer.look import known

@@ -89,7 +89,8 @@ def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
 
 def read_seconds(stamps: Path) -> dict[str, float]:
     """{stage: seconds} of the stamps there are; stages that are not named in STAGES come last."""
-    found = {path.stem: read_json(path, "launch.pretrain")["seconds"] for path in sorted(stamps.glob("*.json"))}
+    notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(stamps.glob("*.json"))}
+    found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
     found.pop("report", None)  # of an earlier report, when this one is made again
     order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
     return {stage: found[stage] for stage in order}

@@ -102,18 +102,6 @@ def test_the_remedy_names_every_stamp_that_follows(tmp_path):
         assert run_stage(stage, other, tmp_path) is True
 
 
-def test_parts_made_with_other_library_versions_are_not_mixed(tmp_path):
-    calls = []
-    with pytest.raises(InputError):
-        run_stage(make_stage(calls, fail=True), EXPERIMENT, tmp_path)
-    stray = tmp_path / ".partial/first/out/first/old_part.txt"
-    stray.write_text("made by an older extractor")
-    begun = tmp_path / ".partial/first/begun.json"
-    begun.write_text(begun.read_text().replace(stages.environment(), "0" * 64))
-    run_stage(make_stage(calls), EXPERIMENT, tmp_path)
-    assert not (tmp_path / "first/old_part.txt").exists()
-
-
 def test_output_that_nobody_reads_is_no_traceback(tmp_path):
     ended = subprocess.run(
         f"set -o pipefail; {sys.executable} -m launch.train configs/demo.py --help | true; echo ${{PIPESTATUS[0]}}",

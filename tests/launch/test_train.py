@@ -1,13 +1,14 @@
 """What training reads outside of its run folder, shards of other runs, is a part of what identifies it."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from launch import train
-from launch.stage import run_stage
-from lm.checkpoint_files import amend, write_manifest
+from launch.stage import Stage, run_stage
+from lm.checkpoint_files import amend, lengths, read_manifest, steps_in, write_manifest
 from lm.config import MixtureSource, StartConfig
 from lm.errors import InputError, UsageError
 from lm.mixture import manifest_sha256
@@ -62,6 +63,7 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
 
 def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, tmp_path):
     def interrupted(experiment, workdir, out):
+        (out / "checkpoints/4").mkdir(parents=True)
         raise InputError("interrupted")
 
     experiment, run = with_mixture((other, 1.0)), tmp_path / "run"
@@ -70,6 +72,102 @@ def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, t
     write_tokens(other, {"train": STREAMS[:2]})
     with pytest.raises(UsageError, match="SHA-256 of"):
         run_stage(STAGE, experiment, run)
+
+
+def test_a_settings_error_before_the_first_checkpoint_locks_nothing(tmp_path):
+    def failed(experiment, workdir, out):
+        (out / "goodput.json").write_text("[]")
+        raise UsageError("too many validation batches")
+
+    with pytest.raises(UsageError, match="too many"):
+        run_stage(dataclasses.replace(STAGE, make=failed), EXPERIMENT, tmp_path)
+    assert run_stage(STAGE, with_train(batch_size=4), tmp_path) is True
+
+
+def with_train(**changes):
+    return dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, **changes))
+
+
+def checkpoint_up_to(stop=None):
+    """A make that leaves the manifest of a checkpoint, as lm.train does, at the last step or where it is to stop."""
+
+    def make(experiment, workdir, out):
+        made = steps_in(out / "checkpoints")
+        about = read_manifest(out / f"checkpoints/{made[-1]}")["about"] if made else {}
+        if stop is not None or not made or made[-1] < experiment.train.steps:
+            at = experiment.train.steps if stop is None else stop
+            folder = out / f"checkpoints/{at}"
+            folder.mkdir(parents=True)
+            (folder / "array").write_text(str(at))
+            write_manifest(folder, {"step": at} | lengths(about, experiment.train.steps))
+        if stop is not None:
+            raise InputError("the plug was pulled")
+
+    return make
+
+
+def later(name, before):
+    def make(experiment, workdir, out):
+        (out / f"{name}.json").write_text(str(steps_in(workdir / "checkpoints")[-1]))
+
+    return Stage(name, f"launch.{name}", before, lambda experiment: {}, make, outputs=(f"{name}.json",))
+
+
+TRAIN = dataclasses.replace(STAGE, make=checkpoint_up_to())
+EVALUATE = later("evaluate", (TRAIN,))
+REPORT = later("report", (TRAIN, EVALUATE))
+THREE = (TRAIN, EVALUATE, REPORT)
+
+
+def test_more_steps_train_on_and_what_follows_is_made_again(tmp_path):
+    for steps, made in ((12, True), (12, False), (20, True), (20, False), (30, True)):
+        experiment = with_train(steps=steps)
+        assert [run_stage(stage, experiment, tmp_path) for stage in THREE] == [made] * 3
+        assert (tmp_path / "report.json").read_text() == str(steps)
+    assert steps_in(tmp_path / "checkpoints") == [12, 20, 30]
+    stamp = json.loads((tmp_path / "stages/train.json").read_text())
+    assert stamp["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 20, "at": 20}]
+    other = tmp_path / "straight"
+    run_stage(TRAIN, with_train(steps=30), other)
+    assert json.loads((other / "stages/train.json").read_text())["key"] != stamp["key"]  # other parameters
+
+
+def test_fewer_steps_than_are_made_are_refused_and_nothing_is_lost(tmp_path):
+    for stage in THREE:
+        run_stage(stage, with_train(steps=12), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"train\.steps = 8, but 12 steps are made .* Give 12 or more .*--from"):
+        run_stage(TRAIN, with_train(steps=8), tmp_path)
+    with pytest.raises(UsageError, match=r"train\.seed: 0 there, 5 asked for"):
+        run_stage(TRAIN, with_train(steps=20, seed=5), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_interrupted_run_may_become_longer_and_shorter_again(tmp_path):
+    stop = lambda at: dataclasses.replace(TRAIN, make=checkpoint_up_to(at))
+    for stage in THREE:
+        run_stage(stage, with_train(steps=12), tmp_path)
+    evaluated = json.loads((tmp_path / "stages/evaluate.json").read_text())
+    for at, steps in ((15, 900), (16, 900), (17, 20)):  # 900 was a mistake
+        with pytest.raises(InputError, match="the plug"):
+            run_stage(stop(at), with_train(steps=steps), tmp_path)
+    for stage in THREE:
+        assert run_stage(stage, with_train(steps=20), tmp_path) is True
+    stamp = json.loads((tmp_path / "stages/train.json").read_text())
+    assert stamp["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 900, "at": 16}]
+    assert json.loads((tmp_path / "stages/evaluate.json").read_text())["replaces"] == [evaluated["key"]]
+
+
+def test_asked_for_more_steps_and_back_before_one_was_made(tmp_path):
+    for stage in THREE:
+        run_stage(stage, with_train(steps=12), tmp_path)
+
+    def interrupted(experiment, workdir, out):
+        raise InputError("before the first step")
+
+    with pytest.raises(InputError, match="before the first"):
+        run_stage(dataclasses.replace(TRAIN, make=interrupted), with_train(steps=20), tmp_path)
+    assert [run_stage(stage, with_train(steps=12), tmp_path) for stage in THREE] == [True, False, False]
 
 
 def test_another_weight_is_another_experiment(other, tmp_path):

@@ -1,0 +1,97 @@
+"""What is refused before anything is done: a folder that is no run, and inputs where a run writes its outputs."""
+
+import glob
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+from configs.experiment import Experiment
+from data_prep.sources.local import WILDCARD
+from lm.errors import UsageError
+
+MARKS = ("stages/*.json", "stages/*.begun", "stages/*.files", ".partial/*/begun.json")
+"""A folder in which one of these is found is a run."""
+PASSED_OVER = {".lock", "lost+found", ".DS_Store"}
+LOGS = ("supervisor*.jsonl", "heartbeat*.json", "*.log", "*.out", "*.err")
+"""May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
+OUTPUTS = (
+    "pages", "texts", "documents", "dropped", "funnel.json", "tokenizer", "tokens", "checkpoints", "samples",
+    "evaluation.json", "report", "summary.json", "refilter", "stages", ".partial",
+)  # fmt: skip
+"""What launch.pretrain and launch.refilter write, apart from logs."""
+
+
+def is_run(folder: Path) -> bool:
+    return any(next(folder.glob(mark), None) is not None for mark in MARKS)
+
+
+def refuse_no_run(workdir: Path) -> None:
+    """Raises UsageError unless a run is in the folder, or can begin there: it is empty, or is not there yet."""
+    if workdir.is_symlink() and not workdir.exists():
+        raise UsageError(
+            f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
+        )
+    if not workdir.is_dir() or is_run(workdir):
+        return
+    others = sorted(
+        path.name
+        for path in workdir.iterdir()
+        if path.name not in PASSED_OVER and not (path.is_file() and any(path.match(log) for log in LOGS))
+    )
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+        raise UsageError(
+            f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "
+            "folder that is empty or does not exist yet."
+        )
+
+
+def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
+    """Raises UsageError when the experiment reads a file of the user's from where its run writes."""
+    for option, path, names in inputs_of(experiment):
+        for name in names:
+            output = (workdir / name).resolve()
+            if found := inside(path, output):
+                raise UsageError(
+                    f"{option} = {path!r} names {found}, but {workdir / name} is where this run writes. Nothing was "
+                    "changed. Move your files to a folder outside of the run, or give another --workdir."
+                )
+
+
+def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(option, path or shell pattern, outputs of the run in which it must not lie)."""
+    pages, model, train = experiment.pages, experiment.documents.model_quality, experiment.train
+    if pages.source == "warc":
+        yield from (("pages.warc", pattern, OUTPUTS) for pattern in pages.warc)
+    if pages.source == "tables":
+        yield from (("pages.tables", pattern, OUTPUTS) for pattern in pages.tables)
+    if pages.source == "tfds":
+        yield "pages.tfds.dataset", pages.tfds.dataset, OUTPUTS
+        yield "pages.tfds.data_dir", pages.tfds.data_dir, OUTPUTS
+    if "model_quality" in experiment.documents.steps:
+        yield "documents.model_quality.model", model.model, OUTPUTS
+    for name in ("good", "other"):
+        for pattern in getattr(model.training, name):
+            yield f"documents.model_quality.training.{name}", pattern, ("quality_model", ".partial")
+    yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
+    yield from (("train.mixture", source.tokens, ("tokens", ".partial")) for source in train.mixture)
+    yield "train.start.checkpoint", train.start.checkpoint, ("checkpoints", ".partial")
+
+
+def inside(pattern: str, output: Path) -> Path | None:
+    """A path that the shell pattern names in the folder `output`, or that is `output`; None where there is none."""
+    try:
+        expanded = Path(pattern).expanduser()
+    except RuntimeError:  # of no user: that is said where it is read
+        return None
+    if not pattern:
+        return None
+    fixed = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts))
+    if fixed == expanded:
+        return expanded if fixed.resolve().is_relative_to(output) else None
+    # Only where its fixed beginning is above or below the output can the pattern match anything there.
+    begin = fixed.resolve()
+    if not begin.is_relative_to(output) and not output.is_relative_to(begin):
+        return None
+    matched = map(Path, glob.iglob(str(expanded), recursive=True))  # noqa: PTH207
+    return next((path for path in matched if path.is_file() and path.resolve().is_relative_to(output)), None)

@@ -1,0 +1,77 @@
+"""What a run folder says of its stages, as JSON: the stamp of a finished one, and what an unfinished one is making.
+
+    {"key", "settings", "facts", "replaces", "continued_from", "seconds", "files"}
+
+`key` is the hash of all that decides the outputs. `replaces` are the keys that the stage had before it was made again
+because training went on: what was made from those is out of date, and no other experiment's. `continued_from` says at
+which lengths training was before.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from launch.folder.written import remove_command
+from lm.errors import InputError
+
+KINDS: dict[str, Any] = {
+    "key": str, "settings": dict, "facts": dict, "replaces": list, "continued_from": list, "files": dict,
+    "versions": dict, "seconds": (int | float),
+}  # fmt: skip
+"""Of what is read back."""
+ABSENT: dict[str, Any] = {"facts": {}, "replaces": [], "continued_from": []}
+"""What older versions did not write."""
+
+
+def key_of(name: str, settings: dict, facts: dict, continued_from: list) -> str:
+    """The hash of everything that decides the outputs of the stage of that name."""
+    described = [name, settings, facts, *([continued_from] if continued_from else [])]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str, Any] | None:
+    """What was written there, or None where there is nothing. Raises InputError, which names what to `delete` (by
+    default the file), when it is damaged or does not have the fields that are needed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        wrong = str(error) or type(error).__name__
+    else:
+        wrong = "" if isinstance(found, dict) else f"it holds {json.dumps(found)[:40]}, and not an object"
+        if not wrong:
+            found = ABSENT | found
+            missing = [name for name in needed if name not in found]
+            wrong = f"it has no {missing[0]!r}" if missing else ""
+            kinds = [name for name in found.keys() & KINDS.keys() if not isinstance(found[name], KINDS[name])]
+            wrong = wrong or (f"its {kinds[0]!r} is {json.dumps(found[kinds[0]])[:40]}" if kinds else "")
+        if not wrong:
+            return found
+    target = delete or path
+    command = remove_command(target, folders=target.is_dir())
+    raise InputError(f"{path} is damaged ({wrong}). To make again what it stands for: {command}")
+
+
+def flatten(value: object, path: str = "") -> dict[str, object]:
+    """{"a.b": leaf} of nested dicts; lists are leaves."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}" if path else str(key)).items()
+    }
+
+
+def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:
+    """A line for every setting in which `old` and `new` differ, with both values."""
+    old_flat, new_flat = flatten(old), flatten(new)
+    lines = []
+    for name in sorted(k for k in old_flat.keys() | new_flat.keys() if old_flat.get(k) != new_flat.get(k)):
+        if name.startswith("<"):
+            lines.append(f"  {name[1:-1]}: made again since, with other contents")
+        else:
+            lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
+    return lines

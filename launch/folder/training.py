@@ -1,0 +1,46 @@
+"""What a run folder says of its training: whether it holds a checkpoint, and whether a run may be of another length."""
+
+import shlex
+from pathlib import Path
+
+from lm.checkpoint_files import DamageError, lengths, read_manifest, steps_in
+from lm.errors import UsageError
+from lm.timeline import read_attempts
+
+
+def newest(workdir: Path) -> tuple[str, ...]:
+    """The newest checkpoint, which proves that training is done. Older ones may be deleted then."""
+    return tuple(f"checkpoints/{step}" for step in steps_in(workdir / "checkpoints")[-1:])
+
+
+def holds_work(workdir: Path) -> bool:
+    """Whether there is a checkpoint, or was one that earlier attempts went on from."""
+    return bool(newest(workdir)) or any(one.first_step for one in read_attempts(workdir))
+
+
+def goes_on(old: dict, new: dict, workdir: Path) -> bool:
+    """Whether `new` asks for the same run as `old` with another train.steps.
+
+    Raises UsageError when it asks for fewer steps than are made.
+    """
+    steps = new["train"]["steps"]
+    if old | {"train": old["train"] | {"steps": steps}} != new:
+        return False
+    done = max(steps_in(workdir / "checkpoints"), default=0)
+    if steps < done:
+        raise UsageError(
+            f"train.steps = {steps}, but {done} steps are made already in {workdir}. Nothing was changed. Give {done} "
+            f"or more to train on; or train anew in another folder: --workdir OTHER --from {shlex.quote(str(workdir))}"
+        )
+    return True
+
+
+def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
+    """The lengths that the run had before this one (lm.checkpoint_files.lengths)."""
+    for checkpoint in newest(workdir):
+        try:
+            about = read_manifest(workdir / checkpoint)["about"]
+        except DamageError:  # whoever reads its arrays says so
+            return []
+        return lengths(about, settings["train"]["steps"])["continued_from"]
+    return []

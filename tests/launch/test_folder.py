@@ -1,0 +1,558 @@
+"""Nothing of the user's is lost in a run folder: whatever is in it, whenever a run is killed, on whichever disk."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from launch.command import locked
+from launch.folder import unfinished, written
+from launch.folder.guard import refuse_inputs_in_outputs
+from launch.folder.taking import LINKED_FROM, check_source
+from launch.stage import Stage, run_stage, take_before
+from lm.config import MixtureSource
+from lm.errors import InputError, UsageError
+from tests.corpus import tiny_experiment
+
+EXPERIMENT = tiny_experiment()
+LIBRARIES = ("python", "lxml", "numpy")
+
+
+def with_shards(**changes):
+    return dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, **changes))
+
+
+def make_text(experiment, workdir, out):
+    """Three parts, one after the other, as stages make them that go on from what is there; other settings, other
+    parts."""
+    number = experiment.shards.train_shards
+    (out / "text/deep").mkdir(parents=True, exist_ok=True)
+    for part in range(3):
+        path = out / f"text/deep/{part}.txt"
+        if not path.exists():
+            path.write_text(f"part {part} " * number)
+    (out / "text/all.txt").write_text(f"{number} times")
+    (out / "counts.json").write_text(json.dumps(number))
+
+
+def make_report(experiment, workdir, out):
+    (out / "report").mkdir(exist_ok=True)
+    (out / "report/index.html").write_text((workdir / "text/all.txt").read_text())
+
+
+TEXT = Stage(
+    "text", "launch.text", (), lambda e: {"shards": e.shards}, make_text, ("text", "counts.json"), libraries=LIBRARIES
+)
+REPORT = Stage("report", "launch.report", (TEXT,), lambda e: {}, make_report, ("report",))
+STAGES = (TEXT, REPORT)
+REPORT_FILES = {"report/index.html"}
+
+
+def run(workdir: Path, experiment=EXPERIMENT, source: Path | None = None) -> list[bool]:
+    return [run_stage(stage, experiment, workdir, source) for stage in STAGES]
+
+
+def outputs(workdir: Path) -> dict[str, bytes]:
+    files = written.files_in(workdir, (*TEXT.outputs, *REPORT.outputs))
+    return {name: (workdir / name).read_bytes() for name in files}
+
+
+def contents(folder: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[int, dict[str, bytes]]:
+    """{shards.train_shards: the outputs}"""
+    found = {}
+    for number in (2, 3):
+        workdir = tmp_path_factory.mktemp("expected")
+        run(workdir, with_shards(train_shards=number))
+        found[number] = outputs(workdir)
+    return found
+
+
+def stamps(workdir: Path) -> list[Path]:
+    return sorted((workdir / "stages").glob("*.json"))
+
+
+PLACES = (
+    "notes.txt", "my_plots/a.png", "text/own.txt", "text/deep/1.txt", "text/deep/own/b.txt", "text/all.txt", "text",
+    "report", "report/my.png", "counts.json", "replaced-1", "replaced-1/text/own.txt", "report/index.html",
+)  # fmt: skip
+"""Where users put things, also in place of what a run has written or is going to write."""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path, seed):
+    generator, theirs = random.Random(seed), []
+    run(tmp_path)
+    for number in range(12):
+        match generator.choice(("put", "put", "run", "run", "make anew", "begin from")):
+            case "put":
+                path = tmp_path / generator.choice(PLACES)
+                if path.is_dir() or any(parent.is_file() for parent in path.parents):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_file() and path.read_bytes() in theirs:
+                    continue  # they would write over their own file
+                theirs.append(f"the user's file {number}".encode() * 9)
+                path.write_bytes(theirs[-1])
+            case "make anew":
+                for stamp in stamps(tmp_path):
+                    stamp.unlink()
+            case choice:
+                source = None
+                if choice == "begin from":
+                    source = Path(tempfile.mkdtemp(dir=tmp_path.parent))
+                    run(source, with_shards(train_shards=3))
+                for experiment in (EXPERIMENT, with_shards(train_shards=generator.choice((2, 3)))):
+                    try:
+                        run(tmp_path, experiment, source)
+                    except InputError as error:
+                        assert "belong to another experiment" in str(error) or "needs text" in str(error)
+        there = contents(tmp_path)
+        assert [one for one in theirs if one not in there] == [], number
+
+
+class KilledError(BaseException):
+    """What a kill is here: nothing catches it."""
+
+
+@contextlib.contextmanager
+def killed_at(monkeypatch, moment: int) -> Generator[None]:
+    """Ends the process, so to speak, before the file operation of that number."""
+    done = 0
+
+    def counted(real):
+        def operation(*arguments, **options):
+            nonlocal done
+            done += 1
+            if done == moment:
+                raise KilledError
+            return real(*arguments, **options)
+
+        return operation
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "link"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        yield
+
+
+def every_kill(monkeypatch, prepare, work, check) -> int:
+    """Kills `work` before each of its file operations; each time the same work, done again, must end well. How many."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a kill is no loss of power
+    for moment in range(1, 1000):
+        workdir = prepare()
+        with contextlib.suppress(KilledError), killed_at(monkeypatch, moment):
+            work(workdir)
+            return moment - 1
+        work(workdir)
+        check(workdir)
+    raise AssertionError("it never ends")
+
+
+def test_a_kill_at_any_moment_of_making_and_moving_changes_nothing(tmp_path, monkeypatch, expected):
+    """Old outputs, a user's file among them, give way to new ones."""
+    run(tmp_path / "old", with_shards(train_shards=3))
+    (tmp_path / "old/text/own.txt").write_text("the user's")
+    for stamp in stamps(tmp_path / "old"):
+        stamp.unlink()
+    prepare = lambda: Path(shutil.copytree(tmp_path / "old", Path(tempfile.mkdtemp(dir=tmp_path)) / "run"))
+
+    def check(workdir: Path) -> None:
+        assert outputs(workdir) == expected[2]
+        assert b"the user's" in contents(workdir)
+        assert not list((workdir / ".partial").iterdir())
+        assert run(workdir, with_shards(train_shards=2)) == [False, False]
+
+    work = lambda workdir: run(workdir, with_shards(train_shards=2))
+    assert every_kill(monkeypatch, prepare, work, check) > 40
+
+
+def test_a_kill_at_any_moment_of_taking_from_another_run_changes_nothing(tmp_path, monkeypatch, expected):
+    source = tmp_path / "source"
+    run(source, with_shards(train_shards=3))
+    before = contents(source)
+
+    def check(workdir: Path) -> None:
+        assert outputs(workdir) == expected[3] and contents(source) == before
+        assert not list((workdir / ".partial").iterdir())
+
+    work = lambda workdir: run(workdir, with_shards(train_shards=3), source)
+    assert every_kill(monkeypatch, lambda: Path(tempfile.mkdtemp(dir=tmp_path)), work, check) > 40
+
+
+def test_what_is_made_is_only_moved_after_a_kill(tmp_path, monkeypatch):
+    """A week of work is not done again because the process died while its last files were moved."""
+    calls = []
+
+    def make(experiment, workdir, out):
+        calls.append("made")
+        make_text(experiment, workdir, out)
+
+    stage = dataclasses.replace(TEXT, make=make)
+    monkeypatch.setattr(written, "move", lambda source, target: (_ for _ in ()).throw(KilledError))
+    with pytest.raises(KilledError):
+        run_stage(stage, EXPERIMENT, tmp_path)
+    monkeypatch.undo()
+    assert run_stage(stage, EXPERIMENT, tmp_path) is True
+    assert calls == ["made"] and (tmp_path / "text/deep/2.txt").is_file()
+
+
+def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path, capsys):
+    run(tmp_path)
+    (tmp_path / "report/my.png").write_text("a plot")
+    (tmp_path / "notes.txt").write_text("notes")
+    assert run(tmp_path) == [False, False]  # it does not make the outputs another's
+    (tmp_path / "stages/report.json").unlink()
+    run(tmp_path)
+    assert (tmp_path / "replaced-1/report/my.png").read_text() == "a plot"
+    assert "report/my.png" in capsys.readouterr().out
+    assert (tmp_path / "notes.txt").read_text() == "notes"
+
+
+def test_outputs_of_a_run_of_before_there_were_records_are_deleted_by_their_stamp_or_kept(tmp_path):
+    for kept in (True, False):
+        workdir = tmp_path / str(kept)
+        run(workdir, with_shards(train_shards=3))
+        (workdir / "stages/text.files").unlink()
+        (workdir / "text/all.txt").unlink()  # so that it is made again
+        if kept:
+            (workdir / "stages/text.json").unlink()
+        run(workdir, with_shards(train_shards=3)) if not kept else run_stage(TEXT, EXPERIMENT, workdir)
+        assert (workdir / "replaced-1/text/deep/0.txt").exists() is kept
+
+
+@pytest.fixture
+def other_disk(tmp_path) -> Iterator[Path]:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev or not os.access(shared, os.W_OK):
+        pytest.skip("no second file system (/dev/shm) here")
+    folder = Path(tempfile.mkdtemp(dir=shared))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_outputs_behind_a_link_to_another_disk_are_replaced_there(tmp_path, other_disk, expected):
+    behind = other_disk / "text"
+    behind.mkdir()
+    (tmp_path / "text").symlink_to(behind)
+    for number in (3, 2):
+        run(tmp_path, with_shards(train_shards=number))
+        assert (tmp_path / "text").is_symlink() and outputs(tmp_path) == expected[number]
+        assert contents(behind) == sorted(v for name, v in expected[number].items() if name.startswith("text/"))
+        (behind / "own.txt").write_text(f"the user's, {number}")
+        for stamp in stamps(tmp_path):
+            stamp.unlink()
+    assert (other_disk / "text.replaced-1/own.txt").read_text() == "the user's, 3"
+
+
+def test_a_kill_while_files_go_to_another_disk_changes_nothing(tmp_path, other_disk, monkeypatch, expected):
+    def prepare() -> Path:
+        workdir, behind = Path(tempfile.mkdtemp(dir=tmp_path)), Path(tempfile.mkdtemp(dir=other_disk))
+        (workdir / "text").symlink_to(behind)
+        return workdir
+
+    def check(workdir: Path) -> None:
+        assert outputs(workdir) == {k: v for k, v in expected[2].items() if k not in REPORT_FILES}
+        assert not [*(workdir / ".partial").iterdir(), *(workdir / "text").rglob("*.partial")]
+
+    work = lambda workdir: run_stage(TEXT, with_shards(train_shards=2), workdir)
+    assert every_kill(monkeypatch, prepare, work, check) > 20
+
+
+def test_a_run_folder_that_is_a_link_works_and_a_link_to_nothing_is_refused(tmp_path, expected):
+    (tmp_path / "big").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "big")
+    with locked(tmp_path / "run"):
+        run(tmp_path / "run", with_shards(train_shards=2))
+    assert outputs(tmp_path / "big") == expected[2]
+    (tmp_path / "text").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(InputError, match=r"text is a link to .*unmounted, which is not there\. Mount its disk.*: rm "):
+        run(tmp_path)
+    (tmp_path / "lost").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UsageError, match=r"--workdir .*lost is a link to .*unmounted"), locked(tmp_path / "lost"):
+        pass
+
+
+def training(steps: int, by: str = "") -> Stage:
+    def make(experiment, workdir, out):
+        (out / "checkpoints").mkdir(exist_ok=True)
+        (out / "log").write_text(by)
+        for step in range(len(list((out / "checkpoints").iterdir())), steps):
+            (out / f"checkpoints/{step}").mkdir()
+            (out / f"checkpoints/{step}/array").write_text(f"{by}{step}")
+
+    settings = lambda experiment: {"train": experiment.train.seed}
+    return Stage("train", "launch.train", (), settings, make, ("checkpoints",), in_place=True, by_products=("log",))
+
+
+def test_checkpoints_behind_a_link_are_set_aside_on_their_disk(tmp_path):
+    behind = tmp_path / "big/ckpt"
+    behind.mkdir(parents=True)
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "checkpoints").symlink_to("../big/ckpt")  # a link that leads nowhere from another folder
+    run_stage(training(3, "old"), EXPERIMENT, workdir)
+    (workdir / "stages/train.json").unlink()
+    run_stage(training(2, "new"), EXPERIMENT, workdir)
+    assert contents(behind) == [b"new0", b"new1"]
+    assert contents(tmp_path / "big/ckpt.replaced-1") == [b"old0", b"old1", b"old2"]
+    assert (workdir / "replaced-1/log").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "documents/a.parquet", "config.json", ".hidden", "stages/notes.md"])
+def test_a_folder_that_is_not_empty_and_no_run_is_refused_and_untouched(tmp_path, name):
+    workdir = tmp_path / "folder"
+    (workdir / name).parent.mkdir(parents=True)
+    (workdir / name).write_text("the user's")
+    with pytest.raises(UsageError, match=r"--workdir .* is not empty .* Give a folder that is empty"), locked(workdir):
+        pass
+    assert [path for path in workdir.rglob("*") if path.is_file()] == [workdir / name]
+
+
+def test_a_run_begins_in_an_empty_folder_and_where_only_logs_are_and_users_files_may_join_it(tmp_path):
+    for name in ("", "slurm-17.out", "supervisor.jsonl", "heartbeat-1.json", "run.log"):
+        workdir = tmp_path / f"run-{name}"
+        workdir.mkdir()
+        if name:
+            (workdir / name).write_text("a line")
+        with locked(workdir):
+            run(workdir)
+        (workdir / "notes.txt").write_text("notes")
+        with locked(workdir):
+            pass
+        shutil.copytree(workdir, tmp_path / f"copy-{name}", ignore=shutil.ignore_patterns(".*"))
+        with locked(tmp_path / f"copy-{name}"):
+            pass
+
+
+def inputs(**changes):
+    pages = {name: changes[name] for name in ("warc", "tables") if name in changes}
+    return dataclasses.replace(
+        EXPERIMENT,
+        pages=dataclasses.replace(EXPERIMENT.pages, **pages),
+        tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, load=changes.get("load", "")),
+        train=dataclasses.replace(EXPERIMENT.train, mixture=changes.get("mixture", ())),
+    )
+
+
+def test_inputs_where_the_run_writes_are_refused_before_anything_is_done(tmp_path):
+    workdir = tmp_path / "own"
+    (workdir / "pages").mkdir(parents=True)
+    (workdir / "pages/crawl.warc.gz").write_text("a crawl")
+    (tmp_path / "link").symlink_to(workdir / "pages")
+    for option, value in (
+        ("warc", (f"{workdir}/pages/*.warc.gz",)),
+        ("warc", (f"{tmp_path}/**/*.warc.gz",)),
+        ("warc", (f"{tmp_path}/link/crawl.*",)),
+        ("tables", (f"{workdir}/pages/*",)),
+        ("load", f"{workdir}/tokenizer"),
+        ("mixture", (MixtureSource(f"{workdir}/tokens", 1.0),)),
+    ):
+        with pytest.raises(UsageError, match=rf"{option}.* where this run writes.*--workdir"):
+            refuse_inputs_in_outputs(inputs(**{option: value}), workdir)
+    for option, value in (
+        ("warc", (f"{workdir}/data/*.warc.gz", f"{workdir}/*.warc.gz", f"{tmp_path}/nothing/**/*")),
+        ("load", "gpt2"),
+        ("load", f"{tmp_path}/other/tokenizer"),
+        ("mixture", (MixtureSource(f"{tmp_path}/other/tokens", 1.0),)),
+    ):
+        refuse_inputs_in_outputs(inputs(**{option: value}), workdir)
+    assert contents(workdir) == [b"a crawl"]
+
+
+def interrupted(stage: Stage) -> Stage:
+    """The stage, of which a part is done when it is interrupted."""
+
+    def make(experiment, workdir, out):
+        (out / "text/deep").mkdir(parents=True)
+        (out / "text/deep/0.txt").write_text(f"part 0 of {experiment.shards.train_shards}, done before")
+        raise InputError("the plug was pulled")
+
+    return dataclasses.replace(stage, make=make)
+
+
+def test_parts_of_other_settings_are_kept_and_gone_on_with_later(tmp_path, capsys):
+    two, three = with_shards(train_shards=2), with_shards(train_shards=3)
+    for experiment in (two, three):
+        with pytest.raises(InputError, match="the plug"):
+            run_stage(interrupted(TEXT), experiment, tmp_path)
+    told = capsys.readouterr().out
+    assert "shards.train_shards: 2 there, 3 asked for" in told
+    kept = Path(shlex.split(told.rpartition("rm -r ")[2])[0])
+    assert kept.is_dir()
+    run_stage(TEXT, two, tmp_path)
+    assert (tmp_path / "text/deep/0.txt").read_text() == "part 0 of 2, done before"
+    (tmp_path / "stages/text.json").unlink()
+    run_stage(TEXT, three, tmp_path)
+    assert (tmp_path / "text/deep/0.txt").read_text() == "part 0 of 3, done before"
+    assert not list((tmp_path / ".partial").iterdir())
+
+
+@pytest.mark.parametrize("note", ["other version", "no versions"])
+def test_parts_of_other_library_versions_are_neither_mixed_nor_deleted(tmp_path, note):
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(interrupted(TEXT), EXPERIMENT, tmp_path)
+    begun = tmp_path / ".partial/text/begun.json"
+    found = json.loads(begun.read_text())
+    older = found | {"versions": found["versions"] | {"lxml": "1.2"}}
+    begun.write_text(json.dumps(older if note == "other version" else {k: older[k] for k in older if k != "versions"}))
+    before = contents(tmp_path)
+    with pytest.raises(UsageError) as refusal:
+        run_stage(TEXT, EXPERIMENT, tmp_path)
+    assert contents(tmp_path) == before
+    message = str(refusal.value)
+    if note == "other version":
+        assert f"lxml: '1.2' when they were made, {unfinished.installed('lxml')!r} now" in message
+        assert "lxml==1.2" in message and "numpy" not in message
+    subprocess.run(message.rpartition("anew: ")[2], shell=True, check=True)  # the remedy
+    assert run_stage(TEXT, EXPERIMENT, tmp_path) is True
+
+
+def test_a_package_that_decides_nothing_changes_nothing(tmp_path):
+    with pytest.raises(InputError, match="the plug"):
+        run_stage(interrupted(TEXT), EXPERIMENT, tmp_path)
+    assert set(json.loads((tmp_path / ".partial/text/begun.json").read_text())["versions"]) == set(LIBRARIES)
+    run_stage(TEXT, EXPERIMENT, tmp_path)
+    assert "done before" in (tmp_path / "text/deep/0.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '"x"', "{}", '{"key": 1, "settings": {}, "files": {}}', "\x00", "[" * 100_000,
+             '{"key": "", "settings": [], "files": {}}', '{"key": "", "settings": {}, "files": null}'],
+    ids=["empty", "cut", "list", "null", "number", "string", "no fields", "key", "zeros", "deep", "settings", "files"],
+)  # fmt: skip
+def test_a_damaged_stamp_is_told_with_a_command_that_mends_it(tmp_path, text):
+    workdir = tmp_path / "my runs"
+    run(workdir)
+    (workdir / "stages/text.json").write_text(text)
+    with pytest.raises(InputError, match=r"stages/text\.json is damaged \(.+\)") as error:
+        run(workdir)
+    subprocess.run(str(error.value).rpartition(": ")[2], shell=True, check=True)
+    assert run_stage(TEXT, EXPERIMENT, workdir) is True
+    begun = workdir / ".partial/text/begun.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text(text)
+    (workdir / "stages/text.json").unlink()
+    with pytest.raises(InputError, match=r"begun\.json is damaged"):
+        run(workdir)
+
+
+def test_a_stamp_of_an_older_version_is_read(tmp_path):
+    run(tmp_path)
+    for path in stamps(tmp_path):
+        stamp = json.loads(path.read_text())
+        path.write_text(json.dumps({name: stamp[name] for name in ("key", "settings", "seconds", "files")}))
+    assert run(tmp_path) == [False, False]
+
+
+def test_commands_in_messages_hold_paths_with_blanks(tmp_path):
+    workdir = tmp_path / "it's my run"
+    run(workdir)
+    with pytest.raises(UsageError, match="belong to another") as error:
+        run(workdir, with_shards(train_shards=3))
+    subprocess.run("rm " + str(error.value).rpartition("again: rm ")[2], shell=True, check=True)
+    assert run(workdir, with_shards(train_shards=3)) == [True, True]
+
+
+def test_a_run_that_begins_from_another_takes_what_is_equal_and_makes_the_rest(tmp_path, capsys, expected):
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run(source)
+    (source / "text/own.txt").write_text("the user's, and no output")
+    other = dataclasses.replace(REPORT, settings=lambda e: {"other": 1})
+    assert run_stage(TEXT, EXPERIMENT, workdir, source) is True
+    assert run_stage(other, EXPERIMENT, workdir, source) is True
+    told = capsys.readouterr().out
+    assert f"text: taken from {source}" in told and "report: taken" not in told
+    assert not (workdir / "text/own.txt").exists()
+    assert json.loads((workdir / "stages/text.json").read_text())["taken_from"] == str(source)
+    assert run_stage(TEXT, EXPERIMENT, workdir) is False
+    different = tmp_path / "different"
+    run(different, with_shards(train_shards=3), source)
+    assert outputs(different) == expected[3]
+
+
+def test_large_files_are_links_and_making_anew_leaves_the_other_run_alone(tmp_path):
+    def make(experiment, workdir, out):
+        (out / "text").mkdir(exist_ok=True)
+        (out / "text/large").write_bytes(bytes([experiment.shards.train_shards]) * LINKED_FROM)
+        (out / "text/small").write_text("small")
+
+    stage = dataclasses.replace(TEXT, make=make, outputs=("text",))
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run_stage(stage, EXPERIMENT, source)
+    before = contents(source)
+    run_stage(stage, EXPERIMENT, workdir, source)
+    assert (workdir / "text/large").samefile(source / "text/large")
+    assert not (workdir / "text/small").samefile(source / "text/small")
+    (workdir / "stages/text.json").unlink()
+    run_stage(stage, with_shards(train_shards=3), workdir)
+    assert contents(source) == before != contents(workdir)
+
+
+def test_a_script_alone_takes_what_it_reads(tmp_path):
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run(source)
+    with pytest.raises(InputError, match="needs text"):
+        run_stage(REPORT, EXPERIMENT, workdir)
+    take_before(REPORT, EXPERIMENT, workdir, source)
+    assert run_stage(REPORT, EXPERIMENT, workdir) is True
+
+
+def test_training_is_taken_whole_with_its_logs_or_not_at_all(tmp_path):
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run_stage(training(3, "a"), EXPERIMENT, source)
+    assert run_stage(training(3, "b"), EXPERIMENT, workdir, source) is True
+    assert contents(workdir / "checkpoints") == [b"a0", b"a1", b"a2"] and (workdir / "log").read_text() == "a"
+    seed = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=5))
+    run_stage(training(2, "b"), seed, tmp_path / "other", source)
+    assert contents(tmp_path / "other/checkpoints") == [b"b0", b"b1"]
+
+
+def test_a_source_that_is_no_run_or_damaged_or_at_work_or_the_run_itself_is_refused(tmp_path):
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run(source)
+    (tmp_path / "link").symlink_to(source)
+    for place, words in ((tmp_path / "none", "is not there"), (tmp_path, "is not the folder of a run")):
+        with pytest.raises(UsageError, match=f"--from .* {words}"):
+            check_source(place, workdir)
+    with pytest.raises(UsageError, match="--from and --workdir are both"):
+        check_source(tmp_path / "link", source)
+    with locked(source), pytest.raises(InputError, match=rf"process {os.getpid()}.*at work in .*source"):
+        check_source(source, workdir)
+    check_source(source, workdir)
+    (source / "text/all.txt").write_text("cut")
+    with pytest.raises(InputError, match=r"--from .*text/all\.txt is 3 bytes, but \d+ bytes were written"):
+        run(workdir, EXPERIMENT, source)
+    assert not (workdir / "text").exists()
+
+
+def test_what_does_not_fit_on_the_disk_is_not_taken_for_whole(tmp_path, monkeypatch):
+    """A copy that a full disk ends is begun again."""
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run(source)
+
+    def full(real, target, **options):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(shutil, "copy2", full)
+        run(workdir, EXPERIMENT, source)
+    run(workdir, EXPERIMENT, source)
+    digest = lambda found: hashlib.sha256(json.dumps({k: v.hex() for k, v in sorted(found.items())}).encode()).digest()
+    assert digest(outputs(workdir)) == digest(outputs(source))
