@@ -12,6 +12,7 @@ import sys
 
 from configs.experiment import parse_command
 from launch.command import told
+from launch.folder.guard import refuse_no_run
 from launch.processes import place
 from launch.supervision import Supervisor
 
@@ -31,6 +32,7 @@ def main() -> None:
     given = parser.parse_args()
     with told("launch.supervise"):
         _, workdir = parse_command(given.script, __doc__ or "", given.arguments)  # what cannot be run is told at once
+        refuse_no_run(workdir)
         index, _ = place()
         ending = f"-{index}" if index else ""
         supervisor = Supervisor(

@@ -128,6 +128,15 @@ def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, t
     assert parameters(workdir) == parameters(finished[0])
 
 
+def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, warc, tmp_path):
+    source, workdir = finished[0], tmp_path / "my run"
+    printed = finish(start(workdir, warc, "--from", str(source), "--sample.seed", "5"))
+    assert re.findall(rf"(\w+): taken from {source}", printed) == list(STAGES[:7])
+    assert digests(workdir) == digests(source) and parameters(workdir) == parameters(source)
+    assert (workdir / "metrics.jsonl").read_bytes() == (source / "metrics.jsonl").read_bytes()
+    assert "All is up to date" in finish(start(workdir, warc, "--sample.seed", "5"))
+
+
 def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):
     workdir, _ = finished
     before = digests(workdir)

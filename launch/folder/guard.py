@@ -11,7 +11,7 @@ from lm.errors import UsageError
 
 MARKS = ("stages/*.json", "stages/*.begun", "stages/*.files", ".partial/*/begun.json")
 """A folder in which one of these is found is a run."""
-PASSED_OVER = {".lock", "lost+found", ".DS_Store"}
+PASSED_OVER = {".lock", ".partial", "lost+found", ".DS_Store"}
 LOGS = ("supervisor*.jsonl", "heartbeat*.json", "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = (
@@ -33,17 +33,24 @@ def refuse_no_run(workdir: Path) -> None:
         )
     if not workdir.is_dir() or is_run(workdir):
         return
-    others = sorted(
-        path.name
-        for path in workdir.iterdir()
-        if path.name not in PASSED_OVER and not (path.is_file() and any(path.match(log) for log in LOGS))
-    )
+    others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
         raise UsageError(
             f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "
             "folder that is empty or does not exist yet."
         )
+
+
+def may_be_there(path: Path) -> bool:
+    """Whether a run may begin in a folder where that is."""
+    if path.name == "stages":  # a kill may have come before the first file in it was whole
+        return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
+    if path.is_dir() and not any(path.iterdir()):  # or a link to an empty folder, on a larger disk
+        return True
+    if path.is_symlink() and not path.exists():  # refused where it is written to, by its name
+        return True
+    return path.name in PASSED_OVER or (path.is_file() and any(path.match(log) for log in LOGS))
 
 
 def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:

@@ -16,6 +16,7 @@ from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
+from lm.schedule import learning_rate
 from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import TrainState, abstract_state
@@ -111,6 +112,23 @@ def test_where_the_checkpoints_are_gone_nothing_is_begun_anew(tokens, finished, 
         train(MODEL, CONFIG, run)
     assert (run / "metrics.jsonl").read_bytes() == before
     assert not (tmp_path / "away").exists()
+
+
+def test_a_longer_run_goes_on_at_the_rate_of_its_new_length_and_its_checkpoints_say_so(finished, tmp_path, capsys):
+    run, longer = copy(finished, tmp_path), dataclasses.replace(CONFIG, steps=16)
+    train(MODEL, longer, run)
+    assert "a run of 12 steps until now; from step 12 on" in capsys.readouterr().out
+    rates = {row["step"]: row["learning_rate"] for row in told(run) if "learning_rate" in row}
+    for steps, rated in ((12, range(1, 13)), (16, range(13, 17))):
+        rate = learning_rate(CONFIG.optimizer, steps)
+        assert [rates[step] for step in rated] == pytest.approx(
+            [np.asarray(rate(step - 1)).item() for step in rated], rel=1e-5
+        )
+    assert rates[13] > rates[12]
+    abouts = {step: verify(run / f"checkpoints/{step}") for step in (12, 16)}
+    assert (abouts[12]["steps"], abouts[12]["continued_from"]) == (12, [])
+    assert (abouts[16]["steps"], abouts[16]["continued_from"]) == (16, [{"steps": 12, "at": 12}])
+    assert bits(run, 12) == bits(finished, 12)
 
 
 def test_a_start_behind_the_end_is_refused(tokens, finished, tmp_path):
