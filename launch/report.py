@@ -1,4 +1,4 @@
-"""Tells the run as one page, report/index.html, which opens offline, and in figures, summary.json."""
+"""Shows the run as one page, report/index.html, which opens offline, and in figures, summary.json."""
 
 import json
 from pathlib import Path
@@ -10,19 +10,24 @@ from launch.stage import Stage
 from lm.files import write_atomically
 
 NOTE = (
-    "Every page went through the filters in order, and the first that objected dropped it, by name. Here stands what "
-    "each rule measured and where its line was drawn, with documents on either side of it to judge it by."
+    "Every page went through the filters in order, and the first that objected dropped it, by name. This page shows "
+    "what each rule measured and where its line was drawn, with documents on either side of it to judge it by."
 )
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from launch.report_page import funnel_page
+    from launch.report_page.followed import read_followed
+    from launch.report_page.listed import thresholds_in_order
+    from launch.report_page.model_view import view_page
     from launch.report_page.page import render
     from launch.report_page.run_folder import read_run, summarize
     from launch.tokenizer_page.page import render_run
 
     run = read_run(workdir, experiment.documents.personal_data)
-    write_atomically(out / "report/index.html", render(run))
+    followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
+    view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocabulary_size)
+    write_atomically(out / "report/index.html", render(run, followed, view))
     write_atomically(out / "report/funnel.html", funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
     write_atomically(out / "report/tokenizer.html", render_run(run, workdir / "documents", back="index.html"))
     write_atomically(out / "summary.json", json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")

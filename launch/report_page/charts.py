@@ -1,11 +1,16 @@
 """Charts as static SVG, drawn by Vega-Lite (Satyanarayan et al. 2017, doi:10.1109/TVCG.2016.2599030) without a browser.
 
 Colours are CSS variables, so one drawing serves light, dark and print. Each chart is drawn for a wide and for a narrow
-page with the same size of type, and the style sheet shows the one that fits.
+page with the same size of type, and the style sheet shows the one that fits. Every bar and column has a transparent
+mark over it with its values as a <title>, which browsers show on hover and the page's script reads out.
 """
 
+import json
 import math
+import re
+import statistics
 from dataclasses import dataclass
+from html import escape
 
 WIDTHS = {"wide": 760, "narrow": 340}
 """CSS pixels of a chart on a wide and on a narrow page."""
@@ -14,6 +19,10 @@ SMALL_WIDTHS = {"wide": 236, "narrow": 340}
 FONT = "var(--sans)"
 POINTS = 500
 """Points of one curve at most: more than that cannot be told apart on a screen."""
+SPIKE = 20
+"""A curve whose greatest value is more than this many times its median gets a logarithmic axis."""
+HIT = re.compile(r'<path aria-label="([^"]*)"([^>]*fill="transparent"[^>]*)/>')
+"""A mark that shows nothing but its values."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,19 @@ class Drawing:
     top: int
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: what is drawn, and the same in words."""
+
+    drawings: tuple[Drawing, ...]
+    label: str
+    """The title and one sentence on what is to be seen: the accessible name of each drawing."""
+    rows: tuple[tuple[str, str], ...] = ()
+    """(name, value) of every bar or column, as a table has them."""
+    readout: str = ""
+    """Of curves what the page needs to read values off them, as JSON: domains, names, colours, points."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +79,13 @@ class Series:
     width: float = 1.5
 
 
-def draw(layers: list[dict], size: str, whole: int, height: int, padding: tuple[int, int, int, int], **spec) -> Drawing:
-    """The SVG, `whole` pixels wide, of layers on a plot of fixed place; `padding` is left, top, right, bottom."""
+def draw(
+    layers: list[dict], label: str, size: str, whole: int, height: int, padding: tuple[int, int, int, int], **spec
+) -> Drawing:
+    """The SVG, `whole` pixels wide, of layers on a plot of fixed place; `padding` is left, top, right, bottom.
+
+    `label` is its accessible name.
+    """
     import vl_convert
 
     left, top, right, bottom = padding
@@ -84,17 +111,22 @@ def draw(layers: list[dict], size: str, whole: int, height: int, padding: tuple[
         **spec,
     }
     svg = vl_convert.vegalite_to_svg(chart)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    svg = HIT.sub(r'<path class="hit"\2><title>\1</title></path>', svg)
     return Drawing(size, svg, left, top, width, height)
 
 
-def bars(rows: list[Bar]) -> tuple[Drawing, ...]:
-    """Horizontal bars, each under a line with its label and its note."""
+def bars(rows: list[Bar], label: str) -> Chart:
+    """Horizontal bars, each under a line with its label and its note; none where there are no rows."""
+    if not rows:
+        return Chart((), label)
     pitch, thickness = 46, 14
     longest = max((row.value + row.rest for row in rows), default=0) or 1
     values = [
         {
             "label": row.label, "note": row.note, "value": row.value, "end": row.value + row.rest, "y": i * pitch + 14,
             "low": i * pitch + 24, "high": i * pitch + 24 + thickness, "strong": row.strong,
+            "top": i * pitch, "foot": (i + 1) * pitch, "values": f"{row.label}: {row.note}",
         }
         for i, row in enumerate(rows)
     ]  # fmt: skip
@@ -117,20 +149,36 @@ def bars(rows: list[Bar]) -> tuple[Drawing, ...]:
             "mark": {"type": "text", "align": "right", "x": "width", "color": "var(--muted)"},
             "encoding": {"text": {"field": "note"}, "y": {"field": "y", **y}},
         },
+        hits({"y": {"field": "top", **y}, "y2": {"field": "foot"}, "x": {"value": 0}, "x2": {"value": "width"}}),
     ]
-    return tuple(
-        draw(layers, size, width, height, (0, 0, 1, 0), data={"values": values}) for size, width in WIDTHS.items()
+    drawings = (
+        draw(layers, label, size, width, height, (0, 0, 1, 0), data={"values": values})
+        for size, width in WIDTHS.items()
     )
+    return Chart(tuple(drawings), label, tuple((row.label, row.note) for row in rows))
 
 
-def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: bool) -> tuple[Drawing, ...]:
-    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit.
+def hits(encoding: dict) -> dict:
+    """The layer of transparent marks that hold the values ("values" of the data) of what lies below them."""
+    mark = {"type": "rect", "color": "transparent"}
+    return {"mark": mark, "encoding": encoding | {"description": {"field": "values"}}}
 
-    Nothing where there are no bins.
+
+def histogram(
+    bins: list[tuple[float, float, int]], title: str, label: str, logarithmic: bool, names: list[str]
+) -> Chart:
+    """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit, `names` the
+    columns in words.
+
+    Nothing is drawn where there are no bins.
     """
     if not bins:
-        return ()
-    values = [{"low": low, "high": high, "count": count} for low, high, count in bins]
+        return Chart((), label)
+    rows = tuple((name, f"{number:,}") for name, (_, _, number) in zip(names, bins, strict=True))
+    values = [
+        {"low": low, "high": high, "count": count, "values": ": ".join(row)}
+        for row, (low, high, count) in zip(rows, bins, strict=True)
+    ]
     scale = {"type": "log", "base": 2} if logarithmic else {"type": "linear"}
     edges = [edge for low, high, _ in bins for edge in (low, high)]
     most = max((number for _, _, number in bins), default=0)
@@ -144,28 +192,16 @@ def histogram(bins: list[tuple[float, float, int]], title: str, logarithmic: boo
             x_axis |= {"values": edges_named, "labelExpr": BINARY_LABEL, "labelFlush": False}
         else:
             x_axis |= {"format": "d", "tickCount": 10 if size == "wide" else 5}
+        x_scale = {**scale, "domain": [min(edges), max(edges)], "nice": False}
+        x = {"field": "low", "type": "quantitative", "scale": x_scale, "axis": x_axis}
+        y = {"field": "count", "type": "quantitative", "axis": y_axis}
+        mark = {"type": "rect", "color": "var(--bar)", "stroke": "var(--paper)", "strokeWidth": 2}
         layers = [
-            {
-                "mark": {"type": "rect", "color": "var(--bar)", "stroke": "var(--paper)", "strokeWidth": 2},
-                "encoding": {
-                    "x": {
-                        "field": "low",
-                        "type": "quantitative",
-                        "scale": {**scale, "domain": [min(edges), max(edges)], "nice": False},
-                        "axis": x_axis,
-                    },
-                    "x2": {"field": "high"},
-                    "y": {
-                        "field": "count",
-                        "type": "quantitative",
-                        "axis": y_axis,
-                    },
-                    "y2": {"datum": 0},
-                },
-            }
+            {"mark": mark, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "y2": {"datum": 0}}},
+            hits({"x": x, "x2": {"field": "high"}, "y": {"value": 0}, "y2": {"value": "height"}}),
         ]
-        drawings.append(draw(layers, size, width, 170, (44, 10, 8, 48), data={"values": values}))
-    return tuple(drawings)
+        drawings.append(draw(layers, label, size, width, 170, (44, 10, 8, 48), data={"values": values}))
+    return Chart(tuple(drawings), label, rows)
 
 
 BINARY_LABEL = (
@@ -191,27 +227,46 @@ def domain(values: list[float], from_zero: bool) -> tuple[float, float]:
     return (low if from_zero else low - air), high + air
 
 
+def has_spike(series: list[Series]) -> bool:
+    """Whether one value so exceeds the usual ones that an even axis would show nothing else; never where one is not
+    positive."""
+    values = [y for one in series for _, y in one.points if math.isfinite(y)]
+    return bool(values) and min(values) > 0 and max(values) > SPIKE * statistics.median(values)
+
+
+def powers(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis: powers of ten, and where there are few of them, 2 and 5 times these."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if math.log10(high / low) > 3 else (1, 2, 5) if math.log10(high / low) < 1 else (1, 3)
+    return [factor * 10.0**power for power in decades for factor in factors if low <= factor * 10.0**power <= high]
+
+
 def curves(
+    title: str,
     series: list[Series],
     height: int,
     small: bool = False,
     from_zero: bool = True,
     reference: tuple[float, str] | None = None,
     number: str = "~g",
-) -> tuple[tuple[Drawing, ...], dict]:
-    """Curves over the steps, and what the page needs to read values off them: domains, names, colours, points.
+    logarithmic: bool = False,
+) -> Chart:
+    """Curves over the steps, with what is needed to read values off them.
 
     `reference` is a height and its name, drawn as a dotted line; `number` a d3-format.
     """
     thinned = [thin(one.points) for one in series]
     x_domain = (0, max((x for points in thinned for x, _ in points), default=1) or 1)
     heights = [y for points in thinned for _, y in points] + ([reference[0]] if reference else [])
-    y_domain = domain(heights, from_zero)
+    y_domain = (min(heights) / 1.1, max(heights) * 1.1) if logarithmic else domain(heights, from_zero)
     readout = {
         "x": x_domain,
         "y": y_domain,
+        "logarithmic": logarithmic,
         "series": [{"name": s.name, "color": s.color, "points": p} for s, p in zip(series, thinned, strict=True)],
     }
+    ends = (f"{s.name}: from {p[0][1]:.4g} to {p[-1][1]:.4g}" for s, p in zip(series, thinned, strict=True) if p)
+    label = f"{title}, over the steps of training. {'; '.join(ends)}."
     drawings = []
     for size, width in (SMALL_WIDTHS if small else WIDTHS).items():
         x_axis = {
@@ -220,13 +275,16 @@ def curves(
         }  # fmt: skip
         y_axis = {"title": None, "tickCount": max(3, height // 55), "labelExpr": f"format(datum.value, '{number}')"}
         x_scale, y_scale = ({"domain": ends, "nice": False, "zero": False} for ends in (x_domain, y_domain))
+        if logarithmic:
+            y_scale = {"type": "log", "domain": y_domain, "nice": False}
+            y_axis["values"] = powers(*y_domain)
         x = {"field": "x", "type": "quantitative", "scale": x_scale, "axis": x_axis}
         y = {"field": "y", "type": "quantitative", "scale": y_scale, "axis": y_axis}
         layers = reference_layers(*reference, y) if reference else []
         for one, points in zip(series, thinned, strict=True):
             layers.append(curve_layer(one, points, x, y))
-        drawings.append(draw(layers, size, width, height, (46, 20 if reference else 6, 12, 44)))
-    return tuple(drawings), readout
+        drawings.append(draw(layers, label, size, width, height, (46, 20 if reference else 6, 12, 44)))
+    return Chart(tuple(drawings), label, readout=json.dumps(readout))
 
 
 def curve_layer(one: Series, points: list[tuple[float, float]], x: dict, y: dict) -> dict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from data_prep.funnel import COUNTED, DOUBLING
 from data_prep.report import Distribution, ValueBin
-from launch.report_page.charts import Drawing, draw
+from launch.report_page.charts import Chart, draw, hits
 from launch.report_page.formats import value
 
 WIDTH, HEIGHT = 360, 96
@@ -102,7 +102,18 @@ def outline(columns: Columns, group: int, most: int) -> list[dict]:
     return [{"x": edge, "y": top} for edge, top in zip(columns.edges, [*tops, tops[-1]], strict=True)]
 
 
-def distribution_chart(distribution: Distribution, columns: Columns) -> Drawing:
+def column_values(columns: Columns, whole: bool) -> list[dict]:
+    """Each column's range and counts in words."""
+    found = []
+    for (low, high), (kept, dropped, elsewhere) in zip(itertools.pairwise(columns.edges), columns.counts, strict=True):
+        name = value(low) if whole and high - low <= 1 else f"{value(low)} to {value(high)}"
+        parts = ((kept, "kept"), (dropped, "dropped by this rule"), (elsewhere, "dropped by another"))
+        told = ", ".join(f"{number:,} {what}" for number, what in parts if number) or "none"
+        found.append({"low": low, "high": high, "values": f"{name}: {told}"})
+    return found
+
+
+def distribution_chart(distribution: Distribution, columns: Columns, label: str) -> Chart:
     """Columns of three groups, one standing on the other, and each threshold as a line; the side it drops is tinted."""
     most = max((sum(counts) for counts in columns.counts), default=0) or 1
     first, last = columns.edges[0], columns.edges[-1]
@@ -141,7 +152,10 @@ def distribution_chart(distribution: Distribution, columns: Columns) -> Drawing:
         rule = {"type": "rule", "color": "var(--accent)", "strokeWidth": 1.5}
         layers.append({"data": data, "mark": rule, "encoding": {"x": x}})
         layers.append({"data": data, "mark": text, "encoding": {"x": x, "text": {"field": "name"}}})
-    return draw(layers, "every", WIDTH, HEIGHT, (44, 12, 22, 26))
+    whole = distribution.signal in COUNTED
+    over = hits({"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": {"value": 0}, "y2": {"value": HEIGHT}})
+    layers.append({"data": {"values": column_values(columns, whole)}, **over})
+    return Chart((draw(layers, label, "every", WIDTH, HEIGHT, (44, 12, 22, 26)),), label)
 
 
 def ticks(distribution: Distribution, columns: Columns) -> dict[str, object]:

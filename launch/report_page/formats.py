@@ -54,6 +54,11 @@ def decimals(value: float | None, places: int = 2) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{places}f}"
 
 
+def bits(probability: float) -> float:
+    """What a token of that probability costs: 0.25 -> 2."""
+    return -math.log2(probability)
+
+
 def percent(part: float, whole: float) -> str:
     """(1, 4) -> "25.0 %"; what is not quite nothing, or not quite all, does not read as if it were."""
     share = 100 * part / whole if whole else 0.0

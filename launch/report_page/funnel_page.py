@@ -9,7 +9,7 @@ from launch.report_page import charts
 from launch.report_page.charts import Bar
 from launch.report_page.distributions import columns_of, distribution_chart
 from launch.report_page.explanations import PERSONAL_DATA, REASONS, SIGNALS, STAGES, stage_name
-from launch.report_page.formats import count, percent, value
+from launch.report_page.formats import count, percent, size, value
 from launch.report_page.templates import fill
 
 HERE = Path(__file__).parent
@@ -20,14 +20,22 @@ REDRAWN = (
 """The note of launch.refilter's page."""
 
 
-def funnel_chart(funnel: Funnel) -> tuple[charts.Drawing, ...]:
+def funnel_chart(funnel: Funnel) -> charts.Chart:
     rows = [Bar("Pages read", funnel.pages_read, count(funnel.pages_read))]
     for stage in funnel.stages:
         left = stage.entered - stage.dropped
         note = f"{count(left)} left · −{count(stage.dropped)} ({percent(stage.dropped, stage.entered)})"
         rows.append(Bar(stage_name(stage.stage), left, note, rest=stage.dropped))
     kept = f"{count(funnel.documents_kept)} ({percent(funnel.documents_kept, funnel.pages_read)} of the pages)"
-    return charts.bars([*rows, Bar("Documents kept", funnel.documents_kept, kept, strong=True)])
+    label = f"The funnel: {count(funnel.pages_read)} pages read, {count(funnel.documents_kept)} documents kept."
+    return charts.bars([*rows, Bar("Documents kept", funnel.documents_kept, kept, strong=True)], label)
+
+
+def lengths_chart(funnel: Funnel) -> charts.Chart:
+    bins = [(b.low, b.high, b.documents) for b in funnel.lengths]
+    names = [f"{size(b.low)} to {size(b.high)}" for b in funnel.lengths]
+    label = "Lengths of the kept documents in bytes; each column covers twice the range of the one before."
+    return charts.histogram(bins, "bytes of text", label, True, names)
 
 
 def anchor(stage: str, reason: str) -> str:
@@ -59,8 +67,7 @@ def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
         "signal": distribution.signal,
         "title": title,
         "sentence": sentence,
-        "chart": (distribution_chart(distribution, columns),),
-        "label": f"{title}: its distribution; {', '.join(lines)}.",
+        "chart": distribution_chart(distribution, columns, f"{title}: its distribution; {', '.join(lines)}."),
         "columns": columns,
         "thresholds": [(one, by_name.get((one.stage, one.reason)), near) for one, near in pairs],
     }
@@ -73,6 +80,7 @@ def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterab
     """
     return fill(
         HERE / "funnel.html",
+        script=(HERE / "charts.js").read_text(encoding="utf-8"),
         funnel=funnel,
         name=name,
         note=note,
@@ -86,5 +94,5 @@ def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterab
         filters=filters_of(funnel),
         plain_reasons=[reason for reason in funnel.reasons if reason.threshold is None],
         kept_bytes=funnel.extracted_bytes - sum(reason.text_bytes for reason in funnel.reasons),
-        lengths_chart=charts.histogram([(b.low, b.high, b.documents) for b in funnel.lengths], "bytes of text", True),
+        lengths_chart=lengths_chart(funnel),
     )

@@ -1,19 +1,26 @@
 """The page itself: the template filled with a run. Texts of the corpus and the model go through jinja2's autoescape."""
 
-import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.folder.stamps import flatten
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
+from launch.report_page.explanations import stage_name
+from launch.report_page.followed import FollowedPage
 from launch.report_page.formats import plain, seconds
-from launch.report_page.funnel_page import anchor, funnel_chart
+from launch.report_page.funnel_page import anchor, funnel_chart, lengths_chart
+from launch.report_page.listed import listing_of, signal_name, thresholds_in_order
 from launch.report_page.run_folder import RunFolder
+from launch.report_page.shown_tokens import BITS_PER_SHADE, SHADES, show_tokens
 from launch.report_page.templates import fill
 from lm.report import Sample, Token, cut_into_tokens
 from lm.timeline import KINDS, share_of_steps, totals
 from lm.tokenizer.look import known
+
+if TYPE_CHECKING:  # it comes with jax, for which a page has no use
+    from lm.token_view import TokenView
 
 HERE = Path(__file__).parent
 LONGEST_SHOWN = 16
@@ -30,8 +37,19 @@ def shade(token: Token, vocabulary_size: int) -> int:
     return max(1, 4 + math.ceil(math.log(position, 4))) if position < 1 else 4
 
 
+COMPANIONS = (
+    ("Learning rate", "learning_rate", "~g"),
+    ("Gradient norm", "gradient_norm", "~g"),
+    ("Tokens per second", "tokens_per_second", "~s"),
+    ("MFU", "mfu", "~%"),
+    ("Share of this CPU's measured matrix-product speed", "cpu_matmul_share", "~%"),
+    ("Share of time waiting for data", "data_wait_share", "~%"),
+)
+"""(title, key of metrics.jsonl, d3-format) of the small charts below the loss."""
+
+
 def training_charts(run: RunFolder) -> list[dict]:
-    """The loss and its small companions, each with its title and what the page needs to read values off it."""
+    """The loss and its small companions: title, series, chart."""
     train, validation = run.curves.train, run.curves.validation
 
     def points(lines: tuple[dict, ...], key: str) -> tuple[tuple[float, float], ...]:
@@ -46,23 +64,29 @@ def training_charts(run: RunFolder) -> list[dict]:
     loss = [one for one in loss if one.points]
     made = []
     if loss:
-        reference = (uniform, f"every token equally likely: {uniform:.2f}")
-        made.append(("Loss, nats per token", loss, charts.curves(loss, 300, from_zero=False, reference=reference)))
-    for title, key, number in (
-        ("Learning rate", "learning_rate", "~g"),
-        ("Gradient norm", "gradient_norm", "~g"),
-        ("Tokens per second", "tokens_per_second", "~s"),
-        ("MFU", "mfu", "~%"),
-        ("Share of this CPU's measured matrix-product speed", "cpu_matmul_share", "~g"),
-        ("Share of time waiting for data", "data_wait_share", "~%"),
-    ):
+        title, reference = "Loss, nats per token", (uniform, f"every token equally likely: {uniform:.2f}")
+        made.append((title, loss, charts.curves(title, loss, 300, from_zero=False, reference=reference)))
+    for title, key, number in COMPANIONS:
         one = Series(title.lower(), "var(--second)", points(train, key), width=1.2)
-        if one.points:
-            made.append((title, [one], charts.curves([one], 110, small=True, number=number)))
-    return [
-        {"title": title, "series": series, "drawings": drawings, "readout": json.dumps(readout)}
-        for title, series, (drawings, readout) in made
-    ]
+        if not one.points:
+            continue
+        logarithmic = key == "gradient_norm" and charts.has_spike([one])
+        title += ", logarithmic scale" if logarithmic else ""
+        chart = charts.curves(title, [one], 110, small=True, number=number, logarithmic=logarithmic)
+        made.append((title, [one], chart))
+    return [{"title": title, "series": series, "chart": chart} for title, series, chart in made]
+
+
+def mfu_of(run: RunFolder) -> str:
+    """What the median MFU, or a CPU's share of its own speed, says in words: "12 % of …"; "" where neither was logged."""
+    for key, whole in (
+        ("mfu", "the chips' peak rate by their maker (MFU)"),
+        ("cpu_matmul_share", "the speed of the best matrix product measured on this CPU when training began"),
+    ):
+        share = run.curves.median(key)
+        if share is not None:
+            return f"{100 * share:.0f} % of {whole}"
+    return ""
 
 
 def archive(run: RunFolder) -> dict:
@@ -82,18 +106,40 @@ def archive(run: RunFolder) -> dict:
     }
 
 
-def compression_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
+def compression_chart(run: RunFolder) -> charts.Chart:
     finite = [(name, rate) for name, rate in run.compression.bits_per_byte if math.isfinite(rate)]
-    return charts.bars(
-        [Bar(name, rate, f"{rate:.3f} bits per byte", strong=name == "this model") for name, rate in finite]
-    )
+    told = "; ".join(f"{name}: {rate:.3f}" for name, rate in finite)
+    rows = [Bar(name, rate, f"{rate:.3f} bits per byte", strong=name == "this model") for name, rate in finite]
+    return charts.bars(rows, f"Bits per byte of the held-out documents: {told}.")
 
 
-def goodput_chart(run: RunFolder) -> tuple[charts.Drawing, ...]:
+def seconds_chart(run: RunFolder) -> charts.Chart:
+    rows = [Bar(STAGE_TITLES.get(name, name), value, seconds(value)) for name, value in run.seconds.items()]
+    return charts.bars(rows, "Time by stage: " + "; ".join(f"{row.label}: {row.note}" for row in rows) + ".")
+
+
+def goodput_chart(run: RunFolder) -> charts.Chart:
     """What training's time went into, over all attempts."""
     sums = totals(list(run.attempts))
-    bars = [Bar(KINDS[kind], s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
-    return charts.bars(bars) if bars else ()
+    rows = [Bar(KINDS[kind], s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
+    return charts.bars(rows, "Where training's time went: " + "; ".join(f"{r.label}: {r.note}" for r in rows) + ".")
+
+
+def token_lengths_chart(run: RunFolder) -> charts.Chart:
+    lengths = [(n, tokens) for n, tokens in run.vocabulary.lengths if n <= LONGEST_SHOWN]
+    bins = [(n - 0.5, n + 0.5, tokens) for n, tokens in lengths]
+    names = [f"{n} byte{'s' if n != 1 else ''}" for n, _ in lengths]
+    label = "Lengths of the tokens of the vocabulary in bytes."
+    return charts.histogram(bins, "bytes in a token", label, False, names)
+
+
+def measured(followed: FollowedPage) -> list[dict]:
+    """What the filters measured of the followed page, by stage: rows of signal, value and line."""
+    stages: dict[str, list] = {}
+    for threshold, number in followed.values:
+        row = {"signal": signal_name(threshold.signal), "threshold": threshold, "number": number}
+        stages.setdefault(threshold.stage, []).append(row)
+    return [{"stage": stage_name(stage), "rows": rows} for stage, rows in stages.items()]
 
 
 def paragraph(run: RunFolder) -> tuple[Token, ...]:
@@ -120,31 +166,41 @@ def settings(config: dict) -> dict[str, dict[str, object]]:
     }
 
 
-def render(run: RunFolder) -> str:
-    """The HTML of the report, self-contained: it loads nothing, and its policy lets no script run but its own."""
-    rates = dict(run.compression.bits_per_byte)
+def unbroken(run: RunFolder) -> list[tuple[str, str]]:
+    """(name of the stage, reason) of the rules with a threshold that dropped nothing."""
+    broken = {(reason.stage, reason.reason) for reason in run.funnel.reasons}
+    thresholds = thresholds_in_order(run.funnel)
+    return [(stage_name(one.stage), one.reason) for one in thresholds if (one.stage, one.reason) not in broken]
+
+
+def render(run: RunFolder, followed: FollowedPage, view: "TokenView") -> str:
+    """The HTML of the report, self-contained: it loads nothing, and its policy lets no script run but its own.
+
+    `view` is what the model made of the tokens followed.ids.
+    """
     return fill(
         HERE / "template.html",
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        script="".join((HERE / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js")),
+        style=(HERE / "report.css").read_text(encoding="utf-8"),
         run=run,
-        rates=rates,
+        rates=dict(run.compression.bits_per_byte),
         anchor=anchor,
+        followed=followed,
+        tokens=show_tokens(followed, view, run.tokenizer),
+        shades=[number * BITS_PER_SHADE for number in range(SHADES)],
+        measured=measured(followed),
+        listing=listing_of(run.funnel),
+        reasons=sorted(run.funnel.reasons, key=lambda reason: (-reason.documents, reason.stage, reason.reason)),
+        unbroken=unbroken(run),
         funnel_chart=funnel_chart(run.funnel),
-        lengths_chart=charts.histogram(
-            [(b.low, b.high, b.documents) for b in run.funnel.lengths], "bytes of text", True
-        ),
-        token_lengths_chart=charts.histogram(
-            [(n - 0.5, n + 0.5, tokens) for n, tokens in run.vocabulary.lengths if n <= LONGEST_SHOWN],
-            "bytes in a token",
-            False,
-        ),
+        lengths_chart=lengths_chart(run.funnel),
+        token_lengths_chart=token_lengths_chart(run),
         compression_chart=compression_chart(run),
-        seconds_chart=charts.bars(
-            [Bar(STAGE_TITLES.get(name, name), value, seconds(value)) for name, value in run.seconds.items()]
-        ),
+        seconds_chart=seconds_chart(run),
         goodput_chart=goodput_chart(run),
         goodput=share_of_steps(totals(list(run.attempts))),
         training=training_charts(run),
+        mfu=mfu_of(run),
         longer_tokens=sum(tokens for n, tokens in run.vocabulary.lengths if n > LONGEST_SHOWN),
         longest_shown=LONGEST_SHOWN,
         archive=archive(run),

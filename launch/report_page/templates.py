@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from launch.report_page.explanations import stage_name
-from launch.report_page.formats import compact, count, decimals, percent, plain, seconds, size, value
+from launch.report_page.formats import bits, compact, count, decimals, percent, plain, seconds, size, value
 from lm.report import visible
 
 HERE = Path(__file__).parent
@@ -13,12 +13,12 @@ STYLE = (HERE / "style.css").read_text(encoding="utf-8")
 """Of all pages."""
 FILTERS = {
     "count": count, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals, "plain": plain,
-    "value": value, "stage": stage_name, "visible": visible,
+    "value": value, "bits": bits, "stage": stage_name, "visible": visible,
 }  # fmt: skip
 
 
 def fill(template: Path, style: str = "", script: str = "", **values: object) -> str:
-    """The HTML of a page: no script may run in it but `script`, and `style` comes behind STYLE.
+    """The HTML of a page: no script may run in it but `script`, and `style` comes after STYLE.
 
     Texts go through jinja2's autoescape.
     """

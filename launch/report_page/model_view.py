@@ -1,0 +1,19 @@
+"""What the trained model makes of the followed page: the one part of the report that needs jax."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from configs.experiment import Experiment
+from lm.checkpoint import restore_model
+from lm.token_view import TokenView, view_tokens
+
+ALTERNATIVES = 5
+"""Next tokens that are shown for each one that came."""
+
+
+def view_page(experiment: Experiment, workdir: Path, ids: Sequence[int], symbols: int) -> TokenView:
+    """The view of `ids` by the newest checkpoint, in the windows of evaluation. Raises InputError as `restore_model`."""
+    model = restore_model(experiment.model, workdir / "checkpoints")
+    return view_tokens(model, experiment.model, np.array(ids), experiment.evaluate.stride, ALTERNATIVES, symbols)
