@@ -2,15 +2,22 @@
 
 import dataclasses
 import json
+import math
 import re
 import signal
 import time
 from pathlib import Path
 
+import lxml.html
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.warc import write_pages
-from tests.corpus import web_pages
+from lm.checkpoint import restore_model
+from lm.evaluate import compile_token_losses, strided_windows
+from lm.tokenizer import load
+from tests.corpus import tiny_experiment, web_pages
 from tests.run_files import digests, finish, parameters, start
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample", "report")
@@ -87,6 +94,31 @@ def test_every_part_of_the_run_folder_is_there(finished):
     assert [(row["prompt"], row["temperature"]) for row in samples] == [
         ("The miller", 0.0), ("The miller", 0.8), ("", 0.0), ("", 0.8)
     ]  # fmt: skip
+
+
+def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished):
+    """The page that was read, the document that was written, and for each token the loss that evaluation gives it."""
+    workdir, _ = finished
+    page = lxml.html.parse(workdir / "report/index.html").getroot()
+    (cells,), (source,) = page.xpath("//*[@data-tokens]"), page.xpath("//pre")
+    rows, url = json.loads(cells.get("data-tokens")), page.xpath("string(//section[1]//code)")
+    (document,) = (
+        row for path in (workdir / "documents").glob("*.parquet") for row in pq.read_table(path).to_pylist()
+        if row["url"] == url
+    )  # fmt: skip
+    splits = pq.read_table(workdir / "tokens/documents.parquet").to_pylist()
+    assert [row["split"] for row in splits if row["url"] == url] == ["val"]
+    assert document["text"].startswith(cells.text_content().replace("⏎", ""))
+    assert "<nav>" in source.text_content() and document["text"].startswith(source.xpath("mark")[1].text)
+
+    experiment, tokenizer = tiny_experiment(), load(workdir / "tokenizer")
+    model = restore_model(experiment.model, workdir / "checkpoints")
+    ids = np.array([tokenizer.start_of_text, *tokenizer.encode(document["text"])])[: len(rows) + 1]
+    found, config = [], experiment.model
+    windows = strided_windows(ids, np.zeros_like(ids), config.context_length, experiment.evaluate.stride, 16)
+    for batch in windows:
+        found += np.asarray(compile_token_losses()(model, batch))[np.asarray(batch.weights_BT) == 1].tolist()
+    assert [row[1] for row in rows] == pytest.approx([nats / math.log(2) for nats in found], abs=1e-3)
 
 
 def test_a_second_run_says_that_all_is_up_to_date(finished, warc):

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -21,8 +22,8 @@ POINTS = 500
 """Points of one curve at most: more than that cannot be told apart on a screen."""
 SPIKE = 20
 """A curve whose greatest value is more than this many times its median gets a logarithmic axis."""
-HIT = re.compile(r'<path aria-label="([^"]*)"([^>]*fill="transparent"[^>]*)/>')
-"""A mark that shows nothing but its values."""
+HIT = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="rect mark" (d="[^"]*")/>')
+"""A mark without a colour, which holds the values of what it covers."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def draw(
     }
     svg = vl_convert.vegalite_to_svg(chart)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-    svg = HIT.sub(r'<path class="hit"\2><title>\1</title></path>', svg)
+    svg = HIT.sub(r'<path class="hit" \2><title>\1</title></path>', svg)
     return Drawing(size, svg, left, top, width, height)
 
 
@@ -165,7 +166,7 @@ def hits(encoding: dict) -> dict:
 
 
 def histogram(
-    bins: list[tuple[float, float, int]], title: str, label: str, logarithmic: bool, names: list[str]
+    bins: Sequence[tuple[float, float, int]], title: str, label: str, logarithmic: bool, names: list[str]
 ) -> Chart:
     """Columns from `low` to `high` as high as their count; `title` names the horizontal axis and its unit, `names` the
     columns in words.

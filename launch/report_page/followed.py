@@ -153,6 +153,8 @@ def follow(
     lines = (
         lines_of(extracted, document, passage) if not is_end else tuple((line, True) for line in passage.split("\n"))
     )
+    # The last line as a whole, by which the HTML's last paragraph is known.
+    kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
     page = page_of(one)
     html = decode(page.body, page.content_type) if page else ""
     return FollowedPage(
@@ -161,7 +163,7 @@ def follow(
         file_path=row["file_path"] or "",
         held_out=one.held_out,
         is_end=is_end,
-        html=without_personal_data(shown_pieces(pieces_of(html, "\n".join(line for line, _ in lines))), personal_data),
+        html=without_personal_data(shown_pieces(pieces_of(html, kept)), personal_data),
         html_bytes=len(page.body) if page else 0,
         lines=lines,
         text=passage,

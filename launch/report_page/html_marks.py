@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 PIECE = re.compile(r"<[^<>]*>|[^<]+|<")
-RAW = re.compile(r"<(script|style|svg|noscript|template)\b", re.IGNORECASE)
+RAW = re.compile(r"<(title|script|style|svg|noscript|template)\b", re.IGNORECASE)
 ENDS = {
-    name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style", "svg", "noscript", "template")
+    name: re.compile(rf"</{name}\s*>", re.IGNORECASE)
+    for name in ("title", "script", "style", "svg", "noscript", "template")
 } | {"!--": re.compile("-->")}
-"""What ends an element, or a comment, whose content is no text of the page."""
+"""What ends an element, or a comment, whose content is no text of the page's body."""
 SURE = 24
 """Characters of a run of text that are enough to know it by, wherever in the rest of the text it stands."""
 NEAR = 4
 """A shorter run is known where it comes next: at most a bullet or a bar of a table lies between."""
-LONGEST = 240
-"""Characters that a piece which was not kept is shortened to."""
+LONGEST, LONGEST_KEPT = 240, 2000
+"""Characters that a piece is shortened to: one that was not kept, and one that was."""
 CUT_OFF = 160
 """Pieces beyond which the middle of a stretch without kept text is left out."""
 
@@ -89,7 +90,7 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
     stretch: list[HtmlPiece] = []
     for piece in pieces[:end]:
         if piece.kind == "kept":
-            shown += [*shortened(stretch), piece]
+            shown += [*shortened(stretch), *shortened([piece], LONGEST_KEPT)]
             stretch = []
         else:
             stretch.append(piece)
@@ -97,8 +98,8 @@ def shown_pieces(pieces: list[HtmlPiece]) -> list[HtmlPiece]:
     return [*shown, *left_out(sum(len(piece.text) for piece in pieces[end:]))]
 
 
-def shortened(stretch: list[HtmlPiece]) -> list[HtmlPiece]:
-    """A stretch without kept text: long pieces by their beginning, and of many pieces the first and the last."""
+def shortened(stretch: list[HtmlPiece], longest: int = LONGEST) -> list[HtmlPiece]:
+    """A stretch of pieces: long ones by their beginning, and of many the first and the last."""
     if len(stretch) > CUT_OFF:
         middle = stretch[CUT_OFF // 2 : -CUT_OFF // 2]
         parts = [*stretch[: CUT_OFF // 2], *left_out(sum(len(p.text) for p in middle)), *stretch[-CUT_OFF // 2 :]]
@@ -106,10 +107,10 @@ def shortened(stretch: list[HtmlPiece]) -> list[HtmlPiece]:
         parts = stretch
     found: list[HtmlPiece] = []
     for piece in parts:
-        if piece.kind == "cut" or len(piece.text) <= LONGEST:
+        if piece.kind == "cut" or len(piece.text) <= longest:
             found.append(piece)
         else:
-            found += [HtmlPiece(piece.kind, piece.text[:LONGEST]), *left_out(len(piece.text) - LONGEST)]
+            found += [HtmlPiece(piece.kind, piece.text[:longest]), *left_out(len(piece.text) - longest)]
     return found
 
 

@@ -13,8 +13,8 @@ from data_prep.verdict import Threshold
 from launch.report_page.explanations import SIGNALS, stage_name
 from launch.report_page.formats import value
 
-EXCERPT = 600
-"""Characters of each document at most."""
+EXCERPT, BEGINNING = 600, 160
+"""Characters of each document at most, and of the line by which it is listed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class ListedDocument:
     def excerpt(self) -> str:
         return self.example.excerpt[:EXCERPT]
 
+    @property
+    def beginning(self) -> str:
+        """A line of it."""
+        return " ".join(self.excerpt[:BEGINNING].split())
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -44,7 +49,7 @@ class Listing:
     documents: tuple[ListedDocument, ...]
     """Dropped ones in the order of the stages, then kept ones; a document that is there for two lines stands once."""
     thresholds: str
-    """JSON, a list for each threshold: [signal in words, what is dropped, the line, the line as shown, stage/reason]."""
+    """JSON, a list a threshold: [signal in words, what is dropped, its value, the same as shown, "stage/reason"]."""
     reasons: tuple[tuple[str, str, int], ...]
     """("stage/reason", name of the stage, documents in the list) of each reason."""
 

@@ -14,6 +14,6 @@ ALTERNATIVES = 5
 
 
 def view_page(experiment: Experiment, workdir: Path, ids: Sequence[int], symbols: int) -> TokenView:
-    """The view of `ids` by the newest checkpoint, in the windows of evaluation. Raises InputError as `restore_model`."""
+    """What the newest checkpoint makes of `ids`, in evaluation's windows. Raises InputError as `restore_model`."""
     model = restore_model(experiment.model, workdir / "checkpoints")
     return view_tokens(model, experiment.model, np.array(ids), experiment.evaluate.stride, ALTERNATIVES, symbols)

@@ -33,7 +33,7 @@ for (const box of document.querySelectorAll("[data-tokens]")) {
     cells[at].setAttribute("aria-selected", "true");
     cells[at].tabIndex = 0;
     const head = make("p", undefined, "chosen");
-    const noun = rank === 1 ? "its first guess" : "rank " + rank.toLocaleString("en");
+    const noun = rank === 1 ? "its first guess" : "its guess number " + rank.toLocaleString("en");
     head.append(make("code", text), " came: ", make("b", bits.toFixed(2) + " bits"), ", " + percent(p) + ", " + noun);
     const list = make("ol");
     alternatives.forEach(([other, q], i) => list.append(bar(other, q, i + 1 === rank, i + 1)));

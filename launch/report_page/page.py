@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.verdict import Threshold
 from launch.folder.stamps import flatten
 from launch.report_page import charts
 from launch.report_page.charts import Bar, Series
@@ -25,6 +26,10 @@ if TYPE_CHECKING:  # it comes with jax, for which a page has no use
 HERE = Path(__file__).parent
 LONGEST_SHOWN = 16
 """Bytes of the longest tokens in the histogram."""
+PASSES = {"above": "at most", "below": "at least", "at most": "more than"}
+"""{what a threshold drops: what passes}."""
+CLOSEST = 5
+"""Thresholds named beside the followed page's text, those that its values came closest to."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 STAGE_TITLES = {"train": "training", "evaluate": "evaluation", "sample": "samples"}
 
@@ -134,12 +139,22 @@ def token_lengths_chart(run: RunFolder) -> charts.Chart:
 
 
 def measured(followed: FollowedPage) -> list[dict]:
-    """What the filters measured of the followed page, by stage: rows of signal, value and line."""
-    stages: dict[str, list] = {}
-    for threshold, number in followed.values:
-        row = {"signal": signal_name(threshold.signal), "threshold": threshold, "number": number}
-        stages.setdefault(threshold.stage, []).append(row)
-    return [{"stage": stage_name(stage), "rows": rows} for stage, rows in stages.items()]
+    """What the filters measured of the followed page: rows of signal, threshold, value and closeness to the threshold,
+    as `closeness` has it."""
+    return [
+        {
+            "signal": signal_name(threshold.signal), "stage": stage_name(threshold.stage), "threshold": threshold,
+            "number": number, "closeness": closeness(threshold, number), "passes": PASSES[threshold.drops],
+        }
+        for threshold, number in followed.values
+    ]  # fmt: skip
+
+
+def closeness(threshold: Threshold, number: float | None) -> float:
+    """How much of the way to the threshold it is, from 0 to 1; 0 where nothing was measured, or 0 is the threshold."""
+    if not number or not threshold.value:
+        return 0.0
+    return min(1.0, number / threshold.value if threshold.drops == "above" else threshold.value / number)
 
 
 def paragraph(run: RunFolder) -> tuple[Token, ...]:
@@ -189,6 +204,7 @@ def render(run: RunFolder, followed: FollowedPage, view: "TokenView") -> str:
         tokens=show_tokens(followed, view, run.tokenizer),
         shades=[number * BITS_PER_SHADE for number in range(SHADES)],
         measured=measured(followed),
+        closest=sorted(measured(followed), key=lambda row: -row["closeness"])[:CLOSEST],
         listing=listing_of(run.funnel),
         reasons=sorted(run.funnel.reasons, key=lambda reason: (-reason.documents, reason.stage, reason.reason)),
         unbroken=unbroken(run),

@@ -16,13 +16,18 @@ BITS_PER_SHADE = 1.5
 SHADES = 9
 """Shades of a token's background, from 0 (less than BITS_PER_SHADE bits) to SHADES - 1 (all from there on)."""
 
+IN_SIGHT = 60
+"""Tokens that are seen without scrolling."""
+
 
 @dataclass(frozen=True)
 class ShownToken:
     """One token of the passage."""
 
+    space: str
+    """The space that it begins with, if a word follows: shown, but not coloured."""
     text: str
-    """Its bytes made visible, spaces and line breaks as they are; a line break is marked too."""
+    """The rest of its bytes made visible, spaces and line breaks as they are; a line break is marked too."""
     shade: int
     title: str
     """What there is to say of it, for those who read without the page's script."""
@@ -36,7 +41,7 @@ class ShownTokens:
     data: str
     """JSON, a list for each token: [text, bits, probability, rank, [[text, probability] of the likeliest]]."""
     first: int
-    """Index of the token that is explained at first: the dearest one of the second half."""
+    """Index of the token that is explained at first: the dearest one in sight, but for the first few."""
     bits: float
     """Of all of them together."""
     text_bytes: int
@@ -64,9 +69,13 @@ def show_tokens(page: FollowedPage, view: "TokenView", tokenizer: Tokenizer) -> 
         rows.append([name(id), round(bits, 3), rounded(probability), rank, [[name(i), rounded(p)] for i, p in pairs]])
         text = visible(tokenizer.token_bytes(id)).replace("␣", " ").replace("⏎", "⏎\n")
         shade = min(SHADES - 1, int(bits / BITS_PER_SHADE)) if math.isfinite(bits) else SHADES - 1
-        shown.append(ShownToken(text, shade, f"{bits:.1f} bits, {100 * probability:.2g} %, rank {rank:,}"))
-    half = len(rows) // 2
-    first = max(range(half, len(rows)), key=lambda number: rows[number][1], default=0)
+        space = " " if text[0] == " " and text.strip() else ""
+        shown.append(
+            ShownToken(
+                space, text.removeprefix(space), shade, f"{bits:.1f} bits, {100 * probability:.2g} %, rank {rank:,}"
+            )
+        )
+    first = max(range(min(8, len(rows) - 1), min(IN_SIGHT, len(rows))), key=lambda number: rows[number][1])
     return ShownTokens(
         tokens=tuple(shown),
         data=json.dumps(finite(rows), separators=(",", ":")),

@@ -2,19 +2,30 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from configs.experiment import load_config
 from data_prep.config import DocumentsConfig
-from data_prep.documents import Document
+from data_prep.dividing import KEPT_SCHEMA
+from data_prep.documents import Document, WebPage
 from data_prep.domains import HostCounter, largest_domains, read_sheet
 from data_prep.funnel import count_rows, empty_counts, merge
 from data_prep.report import FUNNEL, write_funnel
+from data_prep.shards import DOCUMENTS
 from data_prep.verdict import thresholds_of, values_of
+from data_prep.warc import write_pages
+from launch.report_page.followed import FollowedPage
 from lm.config import TokenizerConfig
 from lm.records import Manifest, Split
 from lm.timeline import Attempt
+from lm.token_view import TokenView
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
 
@@ -41,6 +52,27 @@ def make_document(number: int, text: str, url: str = "", language: str = "en") -
         language=language,
         language_score=0.97 if language else 0.0,
     )
+
+
+def web_page(document: Document) -> WebPage:
+    """The document as a page with a menu, and a footer with somebody's address."""
+    body = "".join(f"<p>{escape(line)}</p>\n" for line in document.text.split("\n"))
+    html = (
+        f"<!DOCTYPE html><html><body><nav><a href='/'>Home of the pages</a></nav>\n<article>{body}</article>"
+        "<footer>Write to miller@mill.example today</footer></body></html>"
+    )
+    content = html.encode("utf-8", "replace")
+    url = document.url.encode("utf-8", "replace").decode()
+    return WebPage(url, document.id, document.date, "text/html; charset=utf-8", content, document.file_path)
+
+
+def uniform_view(page: FollowedPage, symbols: int) -> TokenView:
+    """What a model that knows nothing makes of a page: every token is as likely as any other."""
+    tokens, k = len(page.ids) - 1, 5
+    return TokenView(
+        np.full(tokens, math.log(symbols), np.float32), np.ones(tokens, np.int32),
+        np.tile(np.arange(k, dtype=np.int32), (tokens, 1)), np.full((tokens, k), 1 / symbols, np.float32),
+    )  # fmt: skip
 
 
 def write_funnel_of(
@@ -88,14 +120,26 @@ def write_run(
     """A finished run; what is not given is small but whole."""
     experiment = load_config(REPOSITORY / "configs/demo.py")
     write_json(workdir / "config.json", dataclasses.asdict(experiment))
-    files = [{"path": "pages/00000.warc.gz", "bytes": 123_456, "pages": len(documents) + len(rejections)}]
+    name = "pages/00000.warc.gz"
+    pages = [web_page(one) for one in [*documents, *(one.document for one in rejections)]]
+    (workdir / "pages").mkdir(parents=True, exist_ok=True)
+    write_pages(workdir / name, pages)
+    files = [{"path": name, "name": name, "kind": "warc", "bytes": 123_456, "pages": len(pages)}]
     write_json(workdir / "pages/manifest.json", {"files": files, "packages": packages or []})
     write_funnel_of(workdir, documents, rejections, experiment.documents)
+    rows = [text_row(document, experiment.documents) for document in documents]
+    (workdir / "documents").mkdir()
+    table = pa.Table.from_pylist([{key: row[key] for key in KEPT_SCHEMA.names} for row in rows], KEPT_SCHEMA)
+    pq.write_table(table, workdir / "documents/00000.parquet")
 
     config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="cl100k", train_characters=10**8)
     tokenizer = train_bpe([document.text for document in documents], config)
     save(tokenizer, workdir / "tokenizer")
     splits = {}
+    counts = [len(tokenizer.encode(document.text)) + 1 for document in documents]
+    sides = [{"split": "val" if n == 0 else "train", "tokens": tokens} for n, tokens in enumerate(counts)]
+    (workdir / "tokens").mkdir()
+    pq.write_table(pa.Table.from_pylist(sides), workdir / "tokens" / DOCUMENTS)
     for name, part in (("train", documents[1:] or documents), ("val", documents[:1])):
         tokens = sum(len(tokenizer.encode(document.text)) + 1 for document in part)
         text_bytes = sum(len(document.text.encode()) for document in part)

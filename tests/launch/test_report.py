@@ -6,19 +6,24 @@ import hashlib
 import json
 import math
 import re
+from html import escape
 from pathlib import Path
 
 import lxml.html
 import pytest
 
 from configs.experiment import load_config
-from launch import report
-from launch.report_page import charts
+from data_prep.verdict import thresholds_of
+from launch.report_page import charts, funnel_page
+from launch.report_page.followed import read_followed
 from launch.report_page.formats import compact, percent, plain, seconds, size
-from launch.report_page.page import render
+from launch.report_page.listed import thresholds_in_order
+from launch.report_page.page import mfu_of, render
 from launch.report_page.run_folder import read_run, summarize
+from launch.tokenizer_page.page import render_run
 from lm.errors import InputError
-from tests.launch.run_folder import REPOSITORY, Rejection, make_document, write_run
+from lm.report import visible
+from tests.launch.run_folder import REPOSITORY, Rejection, make_document, uniform_view, write_run
 
 HOSTILE = (
     '</script></style></textarea><script>document.title="owned"</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt;b&gt;'
@@ -35,7 +40,8 @@ METRICS = [
 ]  # fmt: skip
 SAMPLES = [{"step": s, "prompt": "The", "temperature": 0.8, "text": f"The mill at {s}"} for s in (25, 50)]
 FINAL = [{"prompt": "In the", "temperature": t, "text": f"In the end of {t}"} for t in (0.0, 0.8)]
-CONFIG = load_config(REPOSITORY / "configs/demo.py").documents
+EXPERIMENT = load_config(REPOSITORY / "configs/demo.py")
+CONFIG = EXPERIMENT.documents
 KEPT = [make_document(i, PROSE * (i % 5 + 3) + f"Mill number {i}.") for i in range(12)]
 DROPPED = [
     *(Rejection(make_document(100 + i, "Too short."), "gopher_quality", "gopher_short_document") for i in range(4)),
@@ -43,9 +49,19 @@ DROPPED = [
 ]
 
 
+def render_report(workdir: Path) -> str:
+    run = read_run(workdir, CONFIG.personal_data)
+    followed = read_followed(workdir, EXPERIMENT, run.tokenizer, thresholds_in_order(run.funnel))
+    return render(run, followed, uniform_view(followed, run.vocabulary.size))
+
+
 def open_page(workdir: Path) -> tuple[str, lxml.html.HtmlElement]:
-    html = render(read_run(workdir, CONFIG.personal_data))
+    html = render_report(workdir)
     return html, lxml.html.document_fromstring(html)
+
+
+def text_of(element: lxml.html.HtmlElement) -> str:
+    return " ".join(element.text_content().split())
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +76,14 @@ def full_page(full_run: Path) -> tuple[str, lxml.html.HtmlElement]:
     return open_page(full_run)
 
 
-def test_the_stage_leaves_its_outputs(full_run: Path, tmp_path: Path):
-    report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
-    assert all((tmp_path / output).exists() for output in report.STAGE.outputs)
-    for name in ("index.html", "funnel.html", "tokenizer.html"):
-        assert (tmp_path / "report" / name).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-
-
-def test_links_between_the_pages_resolve(full_run: Path, tmp_path: Path):
-    report.make(load_config(REPOSITORY / "configs/demo.py"), full_run, tmp_path)
-    pages = {path.name: lxml.html.parse(path).getroot() for path in (tmp_path / "report").glob("*.html")}
+def test_links_between_the_pages_and_to_their_sections_resolve(full_run: Path):
+    run = read_run(full_run, CONFIG.personal_data)
+    written = {
+        "index.html": render_report(full_run),
+        "funnel.html": funnel_page.render(run.funnel, run.name, "A note.", back="index.html"),
+        "tokenizer.html": render_run(run, full_run / "documents", back="index.html"),
+    }
+    pages = {name: lxml.html.document_fromstring(html) for name, html in written.items()}
     linked = set()
     for name, page in pages.items():
         for href in page.xpath("//@href"):
@@ -77,6 +91,11 @@ def test_links_between_the_pages_resolve(full_run: Path, tmp_path: Path):
             assert target in {"", *pages}, href
             linked.add(target)
             assert not fragment or len(pages[target or name].xpath("//*[@id=$id]", id=fragment)) == 1, href
+        sections = [f"#{id}" for id in page.xpath("//main/section/@id")]
+        assert page.xpath("//nav//@href") == sections  # all of them, in their order
+        assert not page.xpath("//header//nav")  # a bar that stays in sight stands on its own
+        for svg in page.xpath("//svg"):
+            assert svg.get("aria-hidden") == "true" or (svg.get("role") == "img" and svg.get("aria-label")), name
     assert linked >= pages.keys()
 
 
@@ -120,7 +139,7 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):
 
 def test_the_story_is_told_in_order_with_its_figures(full_page):
     _, page = full_page
-    assert [section.get("id") for section in page.xpath("//section")] == [f"section-{i}" for i in range(1, 9)]
+    assert [section.get("id") for section in page.xpath("//section")] == [f"section-{i}" for i in range(1, 11)]
     text = " ".join(page.text_content().split())
     for told in ("17", "12 documents", "3.46 M", "1.90", "gzip needs 2.90", PACKAGE["licence"], PACKAGE["credit"],
                  "no_text", "gopher_short_document", "Too short.", "host-1.example", "mill at 25", "end of 0.8",
@@ -130,13 +149,24 @@ def test_the_story_is_told_in_order_with_its_figures(full_page):
     assert re.fullmatch("[0-9a-f]{64}", fingerprint)
 
 
+def test_results_come_first_and_licences_last(full_page):
+    titles = [title.text for title in full_page[1].xpath("//section//h2")]
+    assert titles == [
+        "One page, followed through", "What came out", "Samples during training", "Training curves", "What was dropped",
+        "Documents", "Tokenizer", "Cost and time", "Settings and versions", "Sources and licences",
+    ]  # fmt: skip
+    (last,) = full_page[1].xpath("//section[@id='section-10']")
+    assert str(PACKAGE["licence"]) in text_of(last)
+    assert full_page[1].text_content().count(PACKAGE["credit"]) == last.text_content().count(PACKAGE["credit"]) == 1
+
+
 def test_every_chart_has_a_text_and_no_colour_of_its_own(full_page):
     _, page = full_page
     drawings = page.xpath("//svg[contains(@class, 'marks')]")
     # funnel, lengths, token lengths, compression, seconds, training's time, loss and three companions
     assert len(drawings) == 2 * 10
     for svg in drawings:
-        assert svg.xpath("ancestor::*[@role='img'][string-length(@aria-label) > 20]")
+        assert svg.get("role") == "img" and len(svg.get("aria-label")) > 20
         colours = {c for c in svg.xpath(".//@fill | .//@stroke") if c not in ("none", "transparent")}
         assert all(colour.startswith("var(--") for colour in colours), colours
     style = page.xpath("//style")[0].text
@@ -145,13 +175,54 @@ def test_every_chart_has_a_text_and_no_colour_of_its_own(full_page):
     }  # fmt: skip
 
 
+def test_every_bar_and_column_says_its_values_and_a_table_says_the_same(full_page):
+    charts_there = full_page[1].xpath("//div[@class='chart']")
+    assert len(charts_there) == 6
+    for chart in charts_there:
+        (table,) = chart.xpath("following-sibling::details[@class='as-table']//table")
+        rows = [": ".join(text_of(cell) for cell in row.xpath("th|td")) for row in table.xpath(".//tr")]
+        for svg in chart.xpath(".//svg"):
+            said = [mark.text_content() for mark in svg.xpath(".//*[@class='hit']/*[local-name()='title']")]
+            assert [" ".join(one.split()) for one in said] == rows and rows
+
+
+def test_what_dropped_comes_before_what_did_not(full_page):
+    (section,) = full_page[1].xpath("//section[@id='section-5']")
+    listed = section.xpath(".//div[@class='reasons']/details/summary//code/text()")
+    assert listed == ["gopher_short_document", "no_text"]  # 4 documents, 1 document
+    (quiet,) = section.xpath(".//details[contains(@class, 'more-examples')]")
+    names = quiet.xpath(".//li/code/text()")
+    assert quiet.get("open") is None and "gopher_short_document" not in names
+    assert {*names, "gopher_short_document"} == {one.reason for one in thresholds_of(CONFIG, None)}
+    assert text_of(quiet.xpath("summary")[0]) == f"{len(names)} rules dropped nothing"
+
+
+def test_the_list_of_documents_covers_every_reason_with_what_was_measured(full_page):
+    (box,) = full_page[1].xpath("//div[@data-thresholds]")
+    lines = json.loads(box.get("data-thresholds"))
+    items = box.xpath(".//details")
+    assert [item.get("data-reason") for item in items if item.get("data-fate") == "dropped"] == [
+        "extract/no_text", *["gopher_quality/gopher_short_document"] * 4
+    ]  # fmt: skip
+    assert {*box.xpath(".//option/@value")} == {"", "kept", "dropped", *(i.get("data-reason") for i in items)}
+    assert sum(item.get("data-fate") == "kept" for item in items) == len(KEPT)
+    for item in items:
+        values = json.loads(item.get("data-values"))
+        assert len(values) == len(lines)
+        for value, (_, drops, line, _, reason) in zip(values, lines, strict=True):
+            beyond = value is not None and (value > line if drops == "above" else value < line)
+            assert beyond or reason != item.get("data-reason")
+    short = next(text_of(item) for item in items if item.get("data-reason").endswith("short_document"))
+    assert "Length: 2, below 50" in short and "Too short." in short and ".example/page/10" in short
+
+
 def test_ids_are_unique(full_page):
     ids = full_page[1].xpath("//@id")
     assert len(ids) == len(set(ids))
 
 
 def test_the_same_run_gives_the_same_page(full_run: Path, full_page):
-    assert open_page(full_run)[0] == full_page[0]
+    assert render_report(full_run) == full_page[0]
 
 
 def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
@@ -160,19 +231,25 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
     hostile_sample = {"prompt": HOSTILE, "temperature": 0.8, "text": HOSTILE + "\ud800\u202e" + HOSTILE}
     package = PACKAGE | dict.fromkeys(("name", "version", "file_name", "licence", "credit", "sha256"), HOSTILE)
     write_run(
-        tmp_path, kept, dropped, [package], metrics=METRICS,
+        tmp_path, kept, dropped, [package], metrics=METRICS, vocabulary_size=258,
         samples=[hostile_sample | {"step": step} for step in (25, 50)], final=[hostile_sample],
     )  # fmt: skip
     html, page = open_page(tmp_path)
     html.encode()  # a lone surrogate is gone
     assert len(page.xpath("//script")) == len(page.xpath("//style")) == 1
     assert not page.xpath(
-        "//img | //b[not(ancestor::div[contains(@class, 'sample')])] | //@*[starts-with(name(), 'on')]"
+        "//img | //@*[starts-with(name(), 'on')] | "
+        "//b[not(ancestor::div[contains(@class, 'sample') or contains(@class, 'verdict')])]"
     )
     assert all(href.startswith(("#", "funnel.html", "tokenizer.html")) for href in page.xpath("//@href"))
     assert page.xpath("//title")[0].text.endswith("run report")
     assert any(HOSTILE in "".join(text.itertext()) for text in page.xpath("//blockquote"))  # shown, letter by letter
-    assert HOSTILE in "".join(page.xpath("//article")[0].itertext())
+    assert any(HOSTILE in "".join(article.itertext()) for article in page.xpath("//article"))
+    (source,) = page.xpath("//pre")
+    assert escape(HOSTILE[:50]) in source.text_content()  # the page's own escapes, shown as they are
+    (cells,) = page.xpath("//*[@data-tokens]")
+    assert cells.text_content().startswith(HOSTILE)
+    assert "".join(row[0] for row in json.loads(cells.get("data-tokens"))).startswith(visible(HOSTILE.encode()))
     assert "\u202e" not in html
 
 
@@ -204,7 +281,7 @@ def test_histograms_count_in_whole_numbers():
         (1300, ["0", "500", "1,000"]),
         (10**6, ["0", "200k", "400k", "600k", "800k", "1M"]),
     ):
-        for drawing in charts.histogram([(1, 2, most), (2, 4, 1)], "bytes", True):
+        for drawing in charts.histogram([(1, 2, most), (2, 4, 1)], "bytes", "Sizes.", True, ["1", "2 to 4"]).drawings:
             axis = drawing.svg[drawing.svg.index('aria-label="Y-axis') :]
             assert re.findall(r"<text[^>]*>([^<]*)</text>", axis) == expected
 
@@ -213,6 +290,7 @@ def test_one_line_of_metrics_is_a_point(tmp_path: Path):
     write_run(tmp_path, KEPT, DROPPED)
     _, page = open_page(tmp_path)
     readouts = [json.loads(value) for value in page.xpath("//@data-readout")]
+    assert not any(one["logarithmic"] for one in readouts)
     assert [one["series"][0]["points"] for one in readouts] == [[[10, 5.0]], [[10, 1e-3]], [[10, 1.0]], [[10, 900.0]]]
 
 
@@ -247,16 +325,50 @@ def test_a_long_curve_is_thinned_to_its_means():
     assert charts.thin(points[:100]) == list(points[:100])
 
 
-def test_the_readout_and_the_drawing_agree_on_where_a_point_lies():
-    series = [charts.Series("a", "var(--accent)", ((0.0, 1.0), (50.0, 3.0), (100.0, 2.0)))]
-    drawings, readout = charts.curves(series, 200, from_zero=False)
-    for drawing in drawings:
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_the_readout_and_the_drawing_agree_on_where_a_point_lies(logarithmic: bool):
+    series = [charts.Series("a", "var(--accent)", ((0.0, 1.0), (50.0, 300.0), (100.0, 2.0)))]
+    chart = charts.curves("A curve", series, 200, from_zero=False, logarithmic=logarithmic)
+    readout, scaled = json.loads(chart.readout), math.log if logarithmic else float
+    assert readout["logarithmic"] == logarithmic
+    for drawing in chart.drawings:
         (low, high), (_, last) = readout["y"], readout["x"]
         (path,) = re.findall(r'aria-roledescription="line mark" d="([^"]+)"', drawing.svg)
         drawn = [tuple(map(float, pair.split(","))) for pair in re.findall(r"[-\d.]+,[-\d.]+", path)]
-        wanted = [(x / last * drawing.width, (high - y) / (high - low) * drawing.height) for x, y in series[0].points]
+        height = lambda y: (scaled(high) - scaled(y)) / (scaled(high) - scaled(low)) * drawing.height  # noqa: B023
+        wanted = [(x / last * drawing.width, height(y)) for x, y in series[0].points]
         assert [pytest.approx(point, abs=0.01) for point in wanted] == drawn
         assert f"translate({drawing.left},{drawing.top})" in drawing.svg
+
+
+def test_a_spike_gets_a_logarithmic_axis_and_the_title_says_so(tmp_path: Path):
+    norms = [1.0] * 20 + [charts.SPIKE + 1.0]
+    lines = [{"step": s, "loss": 5.0, "gradient_norm": norm} for s, norm in enumerate(norms, start=1)]
+    write_run(tmp_path, KEPT, DROPPED, metrics=lines)
+    titles = [
+        text_of(figure.xpath("figcaption/span")[0])
+        for figure in open_page(tmp_path)[1].xpath("//figure[@data-readout]")
+    ]
+    assert titles == ["Loss, nats per token", "Gradient norm, logarithmic scale"]
+    curve = lambda *values: [charts.Series("a", "b", tuple(enumerate(map(float, values))))]
+    assert not charts.has_spike(curve(*norms[:20])) and not charts.has_spike(curve(0, *norms))
+    assert charts.powers(0.4, 150.0) == [1.0, 3.0, 10.0, 30.0, 100.0]
+    assert charts.powers(1.1, 6.0) == [2.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        ({}, "peak rate by their maker"),
+        ({"process_bytes_in_use": 1}, "best matrix product that was measured on this CPU"),
+    ],
+)
+def test_mfu_is_told_as_what_it_is(full_run: Path, logged: dict, told: str):
+    run = read_run(full_run, CONFIG.personal_data)
+    lines = ({"step": 1, "loss": 5.0, "mfu": 0.25} | logged,)
+    words = mfu_of(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
+    assert words.startswith("25 % of ") and told in words
+    assert mfu_of(run) == ""
 
 
 @pytest.mark.parametrize(
