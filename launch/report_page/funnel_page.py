@@ -57,7 +57,7 @@ def filters_of(funnel: Funnel) -> list[dict]:
 
 
 def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
-    """A signal's name, chart and, for each of its thresholds, what it dropped and what came near."""
+    """A signal's name, chart, whether it dropped anything and, for each of its thresholds, what and what came near."""
     columns = columns_of(distribution)
     by_name = {(reason.stage, reason.reason): reason for reason in reasons}
     title, sentence = SIGNALS.get(distribution.signal, (distribution.signal, ""))
@@ -69,6 +69,7 @@ def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
         "sentence": sentence,
         "chart": distribution_chart(distribution, columns, f"{title}: its distribution; {', '.join(lines)}."),
         "columns": columns,
+        "dropped": any((one.stage, one.reason) in by_name for one in distribution.thresholds),
         "thresholds": [(one, by_name.get((one.stage, one.reason)), near) for one, near in pairs],
     }
 

@@ -82,6 +82,16 @@ def test_every_rule_stands_there_with_its_line_and_its_count(page, funnel: Funne
         assert page.xpath("//details[@id=$id]", id=anchor(reason.stage, reason.reason))
 
 
+def test_rules_that_dropped_nothing_are_folded_away_behind_those_that_did(page, funnel: Funnel):
+    dropping = {reason.threshold.signal for reason in funnel.reasons if reason.threshold}
+    folded = page.xpath("//details[contains(@class, 'more-examples')]//div[@class='rule']")
+    open_ones = page.xpath("//div[@class='rule'][not(ancestor::details)]")
+    assert len(open_ones) == len(dropping) == 1  # "words", by gopher_short_document
+    assert len(folded) == len({one.signal for one in thresholds_of(CONFIG, None)}) - 1
+    for rules in page.xpath("//details[contains(@class, 'more-examples')]/div[@class='rules']"):
+        assert rules.xpath("../preceding-sibling::div[@class='rules']")
+
+
 def test_stages_are_told_with_what_they_dropped_in_documents_and_bytes(page, funnel):
     (table,) = page.xpath("//table[caption[starts-with(., 'What came to each stage')]]")
     rows = [[cell.text_content() for cell in row.xpath("th|td")] for row in table.xpath("tbody/tr")]
