@@ -83,7 +83,7 @@ def training_charts(run: RunFolder) -> list[dict]:
 
 
 def mfu_of(run: RunFolder) -> str:
-    """What the median MFU, or a CPU's share of its own speed, says in words: "12 % of …"; "" where neither was logged."""
+    """The median MFU, or a CPU's share of its own speed, in words: "12 % of …"; "" where neither was logged."""
     for key, whole in (
         ("mfu", "the chips' peak rate by their maker (MFU)"),
         ("cpu_matmul_share", "the speed of the best matrix product measured on this CPU when training began"),
