@@ -19,7 +19,7 @@ ENDINGS = {
         ".json.gz", ".json.zst",
     ),
 }  # fmt: skip
-"""{option: endings of the files that are read of a folder}."""
+"""{option: endings of the files that are read of a folder}; other options take tables."""
 RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTILINE)
 LOOKED_AT = 1 << 16  # bytes of a file's begin, as it lies on the disk: several records, since their first are small
 
@@ -50,6 +50,10 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
     """
     found: dict[Path, tuple[str, str]] = {}  # path: (number of the pattern, name)
     for number, pattern in enumerate(patterns):
+        if not pattern.strip():
+            raise UsageError(
+                f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
+            )
         try:
             expanded = Path(pattern).expanduser()
         except RuntimeError as error:
@@ -74,14 +78,15 @@ def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
 
 def files_in(folder: Path, option: str, pattern: str) -> list[Path]:
     """The files of the option's kind in a folder and its folders. Raises UsageError when there is none."""
+    endings = ENDINGS.get(option, ENDINGS["pages.tables"])
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    shown = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if found := [path for path in shown if path.name.lower().endswith(ENDINGS[option])]:
+    seen = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if found := [path for path in seen if path.name.lower().endswith(endings)]:
         return found
-    others = [name for name, endings in ENDINGS.items() if any(path.name.lower().endswith(endings) for path in shown)]
-    holds = f"holds {len(shown):,} files, but none" if shown else "is a folder without files, so none"
+    others = [name for name, known in ENDINGS.items() if any(path.name.lower().endswith(known) for path in seen)]
+    holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files, so none"
     remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
-    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(ENDINGS[option])}. {remedy}")
+    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}. {remedy}")
 
 
 def warc_kind(path: Path) -> Kind:

@@ -375,3 +375,17 @@ def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(t
     (tmp_path / "a.warc").touch()
     with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it there"):
         named_files("pages.tables", [str(tmp_path)])
+
+
+def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("", " "):
+        with pytest.raises(UsageError, match="names nothing"):
+            named_files("pages.tables", [pattern])
+    assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
+
+
+def test_a_folder_in_a_set_of_the_quality_model_is_one_of_tables(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    assert list(named_files("documents.model_quality.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]
