@@ -16,7 +16,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.flops import count_parameters
     from lm.tokenizer import load
 
-    check_inference_memory(experiment.model, experiment.evaluate.batch_size, experiment.model.context_length)
+    rows = experiment.evaluate.batch_size
+    check_inference_memory(experiment.model, rows, experiment.model.context_length, "evaluate.batch_size")
     model = restore_model(experiment.model, workdir / "checkpoints")
     tokenizer = load(workdir / "tokenizer")
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, workdir / "tokens")

@@ -21,7 +21,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
     prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
-    check_inference_memory(experiment.model, len(pairs), config.tokens)
+    check_inference_memory(experiment.model, len(pairs), config.tokens, "the number of sample.prompts")
     model, tokenizer = restore_model(experiment.model, workdir / "checkpoints"), load(workdir / "tokenizer")
     key = jax.random.key(config.seed)
     texts = sample_texts(model, experiment.model, tokenizer, prompts, temperatures, config.tokens, key)

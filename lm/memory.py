@@ -24,6 +24,7 @@ BATCH_BYTES = 16
 """A token of a batch: its input, target, weight and document."""
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
+TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
 SIZES = ("layers", "width", "mlp_width", "vocabulary_size", "context_length")
 
 
@@ -81,10 +82,13 @@ def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
     return platforms == "cpu" if platforms else not any(Path(path).exists() for path in ACCELERATORS)
 
 
-def check_memory(needed: Mapping[str, int], model: ModelConfig, available: int | None, devices: str) -> None:
+def check_memory(
+    needed: Mapping[str, int], model: ModelConfig, available: int | None, devices: str, rows: str = TRAINING_ROWS
+) -> None:
     """Raises UsageError when `needed` is more than `available`, with both, and what would shrink it.
 
-    `devices` names what has so much memory, such as "this machine".
+    `devices` names what has so much memory, such as "this machine", and `rows` the option that says how many sequences
+    are held at once.
     """
     total = sum(needed.values())
     if available is None or total <= available:
@@ -92,7 +96,6 @@ def check_memory(needed: Mapping[str, int], model: ModelConfig, available: int |
     parts = ", ".join(f"{name} {value / UNIT:,.1f} GB" for name, value in needed.items() if value > total / 1000)
     training = "moments" in needed
     sizes = ", ".join(f"model.{name} = {getattr(model, name)}" for name in SIZES)
-    rows = "train.batch_size, or give more train.micro_batches" if training else "the sequences at once"
     meshes = ", or cut it over more devices (train.mesh.fsdp)" if training else ""
     raise UsageError(
         f"The model cannot fit: {'training' if training else 'it'} needs at least {total / UNIT:,.1f} GB ({parts}), "
@@ -118,7 +121,7 @@ def check_training_memory(
         check_memory(needed, model, host_bytes(), "this machine")
 
 
-def check_inference_memory(model: ModelConfig, rows: int, tokens: int) -> None:
-    """As `check_training_memory`, of `rows` sequences of `tokens` tokens that are read or drawn at once."""
+def check_inference_memory(model: ModelConfig, rows: int, tokens: int, option: str) -> None:
+    """As `check_training_memory`, of `rows` sequences of `tokens` tokens at once; `option` says how many they are."""
     if on_host_alone():
-        check_memory(inference_bytes(model, rows, tokens), model, host_bytes(), "this machine")
+        check_memory(inference_bytes(model, rows, tokens), model, host_bytes(), "this machine", option)

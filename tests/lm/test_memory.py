@@ -83,9 +83,9 @@ def test_sizes_beyond_any_machine_are_refused_before_training(monkeypatch, secti
 
 def test_evaluation_and_samples_count_their_rows(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    check_inference_memory(DEMO.model, 16, 256)
-    with pytest.raises(UsageError, match="it needs at least"):
-        check_inference_memory(DEMO.model, 10**12, 256)
+    check_inference_memory(DEMO.model, 16, 256, "evaluate.batch_size")
+    with pytest.raises(UsageError, match=r"it needs at least .*or evaluate\.batch_size"):
+        check_inference_memory(DEMO.model, 10**12, 256, "evaluate.batch_size")
 
 
 @dataclasses.dataclass
