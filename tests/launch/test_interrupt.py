@@ -13,14 +13,15 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.parametrize("script", ["sample", "pretrain", "inspect_tokenizer", "supervise"])
 def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
     """What is imported after launch itself asks for the signal, so that it comes in the midst of the imports."""
-    (tmp_path / "tyro.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "tyro.py").write_text(
+        "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", f"launch.{script}", "configs/demo.py"],
         cwd=REPOSITORY,
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == -signal.SIGINT  # 130 to a shell
     assert done.stderr.strip() == "interrupted; nothing was begun." and not done.stdout

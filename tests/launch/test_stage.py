@@ -329,7 +329,7 @@ SCRIPTS = sorted({path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py"
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_explains_every_field(script):
-    ended = launch(f"launch.{script}", "configs/demo.py", "--help", COLUMNS="200")
+    ended = launch(f"launch.{script}", "configs/demo.py", "--help-all", COLUMNS="200")
     assert ended.returncode == 0, ended.stderr
     assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
     assert "Peak learning rate" in ended.stdout
