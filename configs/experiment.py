@@ -182,7 +182,8 @@ def parse_run(
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
         raise UsageError(
-            f"the config file comes first. usage: python -m {program} CONFIG.py [--workdir DIR] [--section.field value ...]\n"
+            f"Name the config file first.\n"
+            f"usage: python -m {program} CONFIG.py [--workdir DIR] [--section.field value ...]\n"
             f"For example: python -m {program} {DEMO}"
         )
     config_name = DEMO if help_first else arguments[0]

@@ -13,9 +13,8 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.parametrize("script", ["sample", "pretrain", "inspect_tokenizer", "supervise"])
 def test_ctrl_c_during_the_imports_prints_no_traceback(script, tmp_path):
     """What is imported after launch itself asks for the signal, so that it comes in the midst of the imports."""
-    (tmp_path / "tyro.py").write_text(
-        "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
-    )
+    lines = "import os, signal", "signal.signal(signal.SIGINT, signal.default_int_handler)", "os.kill(os.getpid(), 2)"
+    (tmp_path / "tyro.py").write_text("\n".join(lines))
     done = subprocess.run(
         [sys.executable, "-m", f"launch.{script}", "configs/demo.py"],
         cwd=REPOSITORY,
