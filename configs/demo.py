@@ -1,9 +1,11 @@
-"""The whole path on a laptop, from web pages to samples: a Llama-like model of 4.2 M parameters.
+"""The whole path on a laptop, from web pages to samples: a small model by a modern recipe.
 
     make demo        or        python -m launch.pretrain configs/demo.py
 
-49 MB of downloads, 5 to 9 minutes on two cores of a server, most of it training: 800 steps, 1.6 M tokens, a third of
-an epoch. Expect 1.82 bits per byte of held-out text, where gzip -9 needs 2.89 and xz -9e 2.44 (docs/benchmarks.md).
+49 MB of downloads and minutes of training on two cores (docs/benchmarks.md has machines, minutes and bits per byte).
+
+The blocks are small, as so little arithmetic wants them, and most parameters are embeddings of pairs of tokens, which
+cost memory and no arithmetic (docs/modern_recipe.md has what was tried).
 """
 
 from configs import fineweb_recipe as recipe
@@ -13,6 +15,7 @@ from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
 from lm.config import (
     EvaluateConfig,
     MeshConfig,
+    MuonConfig,
     OptimizerConfig,
     SampleConfig,
     SpikeConfig,
@@ -21,7 +24,7 @@ from lm.config import (
 )
 from lm.model.config import ModelConfig
 
-VOCABULARY = 8192
+VOCABULARY = 4096
 CONTEXT = 256
 
 
@@ -50,42 +53,48 @@ def get_config() -> Experiment:
         model=ModelConfig(
             vocabulary_size=VOCABULARY,
             context_length=CONTEXT,
-            layers=6,
-            width=192,
-            heads=3,  # of 64 channels: XLA's CPU attention is faster with few wide heads
-            kv_heads=3,
-            mlp_width=512,
+            layers=3,
+            width=96,
+            heads=2,
+            kv_heads=2,
+            mlp_width=384,
             norm="rmsnorm",
             position="rope",
-            mlp="swiglu",
+            mlp="relu_squared",
             biases=False,
             tie_embeddings=True,
             rope_theta=10_000.0,
             norm_epsilon=1e-5,
-            initial_std=0.02,
+            initial_std=0.05,
             parameter_dtype="float32",
             compute_dtype="float32",
+            qk_norm=True,
+            zero_init=True,
+            token_shift=True,
+            ngram_rows=32_768,
         ),
         train=TrainConfig(
-            steps=800,
+            steps=1_250,
             batch_size=8,
             seed=0,
             optimizer=OptimizerConfig(
-                learning_rate=4e-3,
-                final_learning_rate=4e-4,
-                warmup_steps=80,
+                learning_rate=0.02,  # of embeddings, scales and token shift; .008 to .032 were tried
+                final_learning_rate=0.0,
+                warmup_steps=20,
                 beta1=0.9,
                 beta2=0.95,
                 epsilon=1e-8,
                 weight_decay=0.1,
                 clip_norm=1.0,
+                schedule="linear",
+                muon=MuonConfig(learning_rate=0.015, momentum=0.95, newton_schulz_steps=5),
             ),
-            validate_every=100,
+            validate_every=125,
             validation_batches=16,
-            sample_every=100,
+            sample_every=250,
             sample_prompt="The people",
             sample_tokens=96,
-            checkpoint_every=200,
+            checkpoint_every=250,
             checkpoints_kept=2,
             spikes=SpikeConfig(window=128),
             log_every=10,

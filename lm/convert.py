@@ -297,7 +297,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     """What transformers needs to make the same model: what `model_config_of` reads, the other way round. Raises
     UsageError for a model that is neither GPT-2 nor Llama."""
     kind = (config.norm, config.position, config.mlp, config.biases)
-    for name in ("qk_norm", "token_shift", "logit_softcap", "scan_layers"):
+    for name in ("qk_norm", "token_shift", "logit_softcap", "ngram_rows", "scan_layers"):
         if getattr(config, name):
             raise UsageError(
                 f"model.{name} = {getattr(config, name)} has no counterpart in {' or '.join(FAMILIES)}: such a model "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CUT = (
     ("vocabulary_size", "tensor"),
+    ("ngram_rows", "tensor"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("mlp_width", "tensor"),

@@ -25,7 +25,7 @@ BATCH_BYTES = 16
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
 TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
-SIZES = ("layers", "width", "mlp_width", "vocabulary_size", "context_length")
+SIZES = ("layers", "width", "mlp_width", "vocabulary_size", "ngram_rows", "context_length")
 
 
 def least_parameters(config: ModelConfig) -> int:
@@ -35,6 +35,7 @@ def least_parameters(config: ModelConfig) -> int:
     mlp = (3 if config.mlp == "swiglu" else 2) * width * config.mlp_width
     tables = config.vocabulary_size * (1 if config.tie_embeddings else 2)
     tables += config.context_length if config.position == "learned" else 0
+    tables += config.tokens_back * config.ngram_rows
     return config.layers * (attention + mlp) + tables * width
 
 

@@ -13,7 +13,7 @@ from lm.config import MuonConfig, OptimizerConfig
 from lm.schedule import learning_rate
 from lm.sharding import is_parameter
 
-TABLES = ("vocabulary", "position")
+TABLES = ("vocabulary", "position", "ngram")
 """Axes of matrices that are tables: embeddings and positions, whose rows are looked up one by one, and the output
 projection, whose columns score one symbol each. Muon is meant for linear maps between hidden layers, and leaves tables
 to the other optimizer."""

@@ -21,6 +21,7 @@ MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 RULES: dict[str, str | None] = {
     "vocabulary": "tensor",
+    "ngram": "tensor",
     "width": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",

@@ -16,7 +16,7 @@ from lm.errors import UsageError, shown
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO = str(REPOSITORY / "configs/demo.py")
-OPTIONS = [*options_of(load_config(Path(DEMO))), "workdir"]
+OPTIONS = [*options_of(load_config(Path(DEMO))), "workdir", "from"]
 LONG = "x" * 51_000
 
 
@@ -40,10 +40,10 @@ def listed(text: str) -> set[str]:
 
 def test_help_shows_the_sections_that_a_script_reads_and_help_all_the_rest(capsys):
     short = help_of(capsys, "--help", reads=["sample"])
-    assert listed(short) == {"workdir", "sample.prompts", "sample.temperatures", "sample.tokens", "sample.seed"}
+    assert listed(short) == {"workdir", "from", "sample.prompts", "sample.temperatures", "sample.tokens", "sample.seed"}
     assert listed(help_of(capsys, "--help-all", reads=["sample"])) == set(OPTIONS)
     assert listed(help_of(capsys, "--help", "train.mesh", reads=["sample"])) == {
-        "workdir", "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context"
+        "workdir", "from", "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context"
     }  # fmt: skip
     assert len(short.splitlines()) < 40 and "What it does." in short
 

@@ -88,6 +88,11 @@ class ModelConfig(Config):
     token_shift: bool = False
     """What goes into queries, keys, values and the MLP is mixed, by a learned share for each channel, with the same of
     the token before, in its document (RWKV, arXiv:2305.13048, section 3.1)."""
+    ngram_rows: int = 0
+    """Rows of each table of n-gram embeddings (arXiv:2501.16975): those of the last 2 to ngram_longest tokens, found by
+    a hash, are added to the token's own. They cost memory, and next to no arithmetic; 0 for none."""
+    ngram_longest: int = 2
+    """Tokens in the longest n-gram that has an embedding; of ngram_rows alone."""
     scan_layers: bool = False
     """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
     the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. Parameters are kept under
@@ -95,6 +100,11 @@ class ModelConfig(Config):
     attention: Literal["auto", "xla", "cudnn", "splash"] = incidental(default="auto")
     """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
     the fused one where device, type and shapes allow it."""
+
+    @property
+    def tokens_back(self) -> int:
+        """How many tokens before its own a token's embedding depends on."""
+        return self.ngram_longest - 1 if self.ngram_rows else 0
 
     @property
     def head_width(self) -> int:
@@ -121,6 +131,11 @@ class ModelConfig(Config):
             raise UsageError(
                 f"model.rope_scaling is given, but model.position = {self.position} turns nothing. "
                 "Leave rope_scaling out, or set model.position = rope."
+            )
+        if self.ngram_rows < 0 or self.ngram_longest < 2:
+            raise UsageError(
+                f"model.ngram_rows is {self.ngram_rows} and model.ngram_longest is {self.ngram_longest}; rows must be "
+                "at least 0 (none), and an n-gram has at least 2 tokens."
             )
         if self.logit_softcap is not None:
             positive(self, "model", "logit_softcap")

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 from lm.loss import logits_of
 from lm.model.attention import Attention
 from lm.model.config import ModelConfig
-from lm.model.kv_cache import LayerCache
+from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
+from lm.model.ngrams import ngram_embeddings, tokens_before
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -116,6 +117,13 @@ class Transformer(nnx.Module):
         self.layers, self.logit_softcap = config.layers, config.logit_softcap
         table, dtype, std = (config.vocabulary_size, config.width), config.parameter_dtype, config.initial_std
         self.embedding = parameter(embedding_key, table, ("vocabulary", "width"), std, dtype)
+        self.ngrams = nnx.List(
+            parameter(
+                jax.random.fold_in(embedding_key, length), (config.ngram_rows, config.width), ("ngram", "width"),
+                0.0 if config.zero_init else std, dtype,
+            )
+            for length in range(2, config.tokens_back + 2)
+        )  # fmt: skip
         positions = (config.context_length, config.width)
         self.positions = (
             parameter(position_key, positions, ("position", "width"), std, dtype)
@@ -137,8 +145,13 @@ class Transformer(nnx.Module):
         )
         self.compute_dtype = config.compute_dtype
 
-    def embed(self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    def embed(
+        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], before: list[Int[Array, "B T"]]
+    ) -> Float[Array, "B T D"]:
+        """What the first block is given. `before` is as of lm.model.ngrams.tokens_before."""
         x_BTD = self.embedding[...][tokens_BT]
+        for ngram_BTD in ngram_embeddings([table[...] for table in self.ngrams], tokens_BT, before):
+            x_BTD = x_BTD + ngram_BTD
         if self.positions is not None:
             x_BTD = x_BTD + self.positions[...][positions_BT]
         return x_BTD.astype(self.compute_dtype)
@@ -184,7 +197,8 @@ class Transformer(nnx.Module):
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
         """Token ids to what `hidden` makes of them: all of the model but its output projection."""
-        return self.hidden(self.embed(tokens_BT, row_positions(tokens_BT)), segment_ids_BT, remat, dropout)
+        before = tokens_before(tokens_BT, segment_ids_BT, len(self.ngrams))
+        return self.hidden(self.embed(tokens_BT, row_positions(tokens_BT), before), segment_ids_BT, remat, dropout)
 
     def output_table(self) -> Float[Array, "V D"]:
         """What `logits` compares the residual stream with: a row a token."""
@@ -199,12 +213,15 @@ class Transformer(nnx.Module):
         return self.logits(self.read(tokens_BT, segment_ids_BT))
 
     def decode(
-        self, token_B: Int[Array, " B"], position: Int[Array, ""], cache: list[LayerCache]
-    ) -> tuple[Float[Array, "B V"], list[LayerCache]]:
-        """Logits behind one more token at `position`, and the cache that holds it."""
-        x_B1D = self.embed(token_B[:, None], jnp.full((token_B.shape[0], 1), position))
-        new_cache = []
-        for block, layer_cache in zip(self.layer_blocks(), cache, strict=True):
+        self, token_B: Int[Array, " B"], position: Int[Array, ""], cache: Cache
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Logits after one more token at `position`, and the cache that holds it."""
+        token_B1, before_BN = token_B[:, None], cache.before_BN
+        before = [before_BN[:, n : n + 1] for n in range(len(self.ngrams))]
+        x_B1D = self.embed(token_B1, jnp.full(token_B1.shape, position), before)
+        layers = []
+        for block, layer_cache in zip(self.layer_blocks(), cache.layers, strict=True):
             x_B1D, layer_cache = block.decode(x_B1D, position, layer_cache)
-            new_cache.append(layer_cache)
-        return self.logits(self.norm(x_B1D))[:, 0], new_cache
+            layers.append(layer_cache)
+        newest_BN = jnp.concatenate([token_B1.astype(before_BN.dtype), before_BN], axis=1)[:, : before_BN.shape[1]]
+        return self.logits(self.norm(x_B1D))[:, 0], Cache(layers, newest_BN)

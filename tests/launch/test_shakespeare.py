@@ -35,6 +35,7 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
         *("--train.sample-prompt", "The miller", "--sample.prompts", "The miller"),
     ]
     monkeypatch.setattr(sys, "argv", ["launch.pretrain", str(config), *arguments])
+    monkeypatch.delitem(sys.modules, "launch.pretrain", raising=False)  # another test may have imported it
     runpy.run_module("launch.pretrain", run_name="__main__")
     assert "Done in" in capsys.readouterr().out
 

@@ -323,7 +323,8 @@ def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")
 
 
-OTHERS = {"stage", "command", "processes", "supervision", "supervise", "inspect_tokenizer"}  # that read no experiment
+# Those that read no experiment from a command.
+OTHERS = {"preflight", "stage", "command", "processes", "supervision", "supervise", "inspect_tokenizer"}
 SCRIPTS = sorted({path.stem for path in (REPOSITORY / "launch").glob("[a-z]*.py")} - OTHERS)
 
 

@@ -13,6 +13,8 @@ GPT2 = dataclasses.replace(
     LLAMA, kv_heads=4, norm="layernorm", position="learned", mlp="gelu", biases=True, tie_embeddings=False
 )  # untied, so that both heads are tested
 MODERN = dataclasses.replace(
-    LLAMA, heads=2, mlp="relu_squared", qk_norm=True, token_shift=True, logit_softcap=3.0, tie_embeddings=False
-)  # a softcap that these logits reach
+    LLAMA, heads=2, mlp="relu_squared", qk_norm=True, token_shift=True, logit_softcap=3.0, tie_embeddings=False,
+    ngram_rows=48, ngram_longest=3,
+)  # fmt: skip
+"""A softcap that these logits reach, and fewer rows than there are n-grams."""
 FAMILIES = {"llama": LLAMA, "gpt2": GPT2, "modern": MODERN}

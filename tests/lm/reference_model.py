@@ -87,10 +87,24 @@ def mlp(config, layer, x):
     return linear(layer.down, h * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))))
 
 
+def ngrams(config, model, tokens, segments):
+    """The n-grams' embeddings, token by token; the hash in Python's own integers."""
+    x = np.zeros((len(tokens), config.width))
+    for length, table in enumerate(model.ngrams, 2):
+        for t in range(len(tokens)):
+            row = 0
+            for s in range(t, t - length, -1):
+                inside = s >= 0 and segments[s] == segments[t]
+                row = (row ^ (int(tokens[s]) + 1 if inside else 0)) * 0x9E3779B1 % 2**32
+                row ^= row >> 15
+            x[t] += array(table)[row % config.ngram_rows]
+    return x
+
+
 def logits(config, model, tokens_BT, segments_BT):
     rows = []
     for tokens, segments in zip(tokens_BT, segments_BT, strict=True):
-        x = array(model.embedding)[tokens]
+        x = array(model.embedding)[tokens] + ngrams(config, model, tokens, segments)
         if config.position == "learned":
             x = x + array(model.positions)[: len(tokens)]
         for block in model.blocks:

@@ -417,6 +417,7 @@ def test_fixtures_stay_small():
     [
         ({"qk_norm": True}, "qk_norm = True"),
         ({"token_shift": True}, "token_shift = True"),
+        ({"ngram_rows": 8}, "ngram_rows = 8"),
         ({"logit_softcap": 30.0}, r"logit_softcap = 30\.0"),
         ({"scan_layers": True}, "scan_layers = True"),
         ({"biases": True}, "biases = True"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lm.model.kv_cache import empty_cache
+from lm.model.ngrams import tokens_before
 from lm.model.transformer import Transformer, row_positions
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, LLAMA
@@ -34,7 +35,8 @@ def tokens(config, batch=2, seed=0):
 def influence(config, tokens_BT, segments_BT, target):
     """(T,) how much the logits at `target` feel each position's embedding: the norm of the gradient."""
     model = make(config)
-    x_BTD = model.embed(tokens_BT, row_positions(tokens_BT))
+    before = tokens_before(tokens_BT, segments_BT, len(model.ngrams))
+    x_BTD = model.embed(tokens_BT, row_positions(tokens_BT), before)
 
     def felt(x_BTD):
         return jnp.sum(jnp.sin(model.logits(model.hidden(x_BTD, segments_BT))[0, target]))
