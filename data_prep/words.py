@@ -1,23 +1,24 @@
 """The one way in which quality rules split text into words and sentences.
 
 FineWeb splits with spaCy's blank English tokenizer and its rule-based sentencizer, 61 documents/s on one core. Here the
-same words come from fewer rules. Text is cut at white space, and each chunk between is split once and remembered: marks
-come off both its ends, one word each ("..." is one); then the end of a contraction ("do" "n't"); then what is left is
-cut inside, at hyphens, slashes and the like between letters. Web addresses and common abbreviations stay whole. Scripts
-written without spaces come as one word a run. Time grows with the length of the text, whatever it holds.
+same words come from fewer steps. Text is cut at white space, and each chunk between is split once and remembered: marks
+come off both its ends, one word each ("..." is one), until an exception is left (data_prep/word_exceptions.py: "don't"
+is "do" "n't") or what has no marks outside; that is cut inside, at hyphens, slashes and the like between letters. Web
+addresses stay whole. In the end marks that make an exception together are joined, such as "):". Scripts written without
+spaces come as one word a run. Time grows with the length of the text, whatever it holds.
 
-Not taken over from spaCy: most contractions without an apostrophe (for it "wed" is "we" "d"), most emoticons, rarer
-units and abbreviations. docs/benchmarks.md says how often that matters.
+tests/data_prep/quality/test_datatrove.py holds this to spaCy's own words.
 """
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from data_prep.marks import (
     CURRENCY,
     END,
     ICON_RANGES,
+    ICONS,
     LETTER,
     NUMBER,
     OPENING,
@@ -27,68 +28,48 @@ from data_prep.marks import (
     SIGN,
     SPACE,
     SYMBOL,
+    WITH_LETTERS,
     character_class,
     kind_of,
 )
+from data_prep.word_exceptions import EXCEPTIONS, LONGEST_EXCEPTION
 
 MEMO_CHARACTERS, ENTRY_CHARACTERS = 4_000_000, 32
 """Characters of the keys that a memo holds, each key counted as so many more than it has: some 100,000 keys, 30 MB."""
 
-UNIT = r"%|[kcmµn]?m|k?g|mg|lb|oz|ft|in|yd|ha|t|km/h|kmh|m/s|mph|[kmgtKMGT][bB]|[KMGT]"
-MEASURE = re.compile(rf"(?<=\d)(?:\+|[{re.escape(''.join(sorted(CURRENCY)))}]|{UNIT})$")
-LONGEST_MEASURE = 4
-MEASURE_ENDS = CURRENCY | frozenset("+%mgbBzntdahskKMGT")
+UNITS = """
+km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb
+MB kb KB gb GB tb TB T G M K %
+""".split()  # noqa: SIM905 - a list is read more easily as text
+MEASURE = re.compile(rf"(?<=[0-9])(?:\+|(?:US|C|A)?\$|[{''.join(sorted(CURRENCY - {'$'}))}]|{'|'.join(UNITS)})$")
+"""What comes off the end behind a digit."""
+LONGEST_MEASURE = 5
+"""Characters of the longest of them, and the digit."""
+MEASURE_ENDS = CURRENCY | {"+"} | {unit[-1] for unit in UNITS}
 """The last characters of what MEASURE finds."""
-PRONOUNS = (
-    "I|you|he|she|it|we|they|who|what|when|where|why|how|there|that|this|these|those|could|might|must|should|would"
-)
-STEM = re.compile(
-    rf"(?i:{PRONOUNS})(?=['’](?:m|re|ve|ll|d)$)"  # they 're, but burn'd
-    r"|[A-Za-z]+?(?=n['’]t$)"
-    r"|\d\d?(?=[ap]m$)"
-)
-"""What stands before the end of a contraction, and before "am" and "pm"."""
-STEM_ENDS = frozenset("meldt")
-"""The last characters of a chunk that STEM matches."""
-FACE = ")", ":"
-"""Two marks that stay together: spaCy knows emoticons, and so meets this one in "(see below):"."""
-INSIDE = re.compile(rf"\.\.+|---?|——|[-–—~:<>=/+*^.,…{character_class(ICON_RANGES)}]")
+SINGLE_MARKS = OUTER - {"…"}
+COMMON_ENDS = frozenset(",;:!?)")
+"""Marks that come off the end of any word of letters alone: no exception has one behind a letter."""
+DOLLARS = "US$", "C$", "A$"
+BEFORE_STOP = OUTER - ICONS - frozenset("–—") | frozenset("%²-+|")
+"""Signs behind which a point is a mark of its own."""
+DIGITS = frozenset("0123456789")
+INSIDE = re.compile(rf"(?<=[0-9])([+*^-])(?=[0-9-])|\.\.+|---?|——|[-–—~:<>=/.,…{character_class(ICON_RANGES)}]")
+"""Signs that may part words; the group is one that always does."""
 JOINTS = frozenset(("-", "--", "---", "–", "—", "——", *"~:<>=/"))
-ARITHMETIC = frozenset("+*^-")
-SOMETIMES_CUT = JOINTS | ARITHMETIC | {".", ","}
+SOMETIMES_CUT = JOINTS | {".", ","}
 """What INSIDE finds and `is_cut` decides on; the rest, ellipses and icons, always part words."""
+HOST = (
+    r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+(?<![_-])\.)+[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2,63}"  # names
+    r"|(?!(?:10|127|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.)(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])"  # public IPs
+    r"(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])"
+)
 ADDRESS = re.compile(
-    r"(?:[\w+.-]{2,}+://)?(?:[^@]++@)?"  # scheme, user
-    r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+\.)+[a-zß-öø-ÿ]{2,63}"  # host
-    r"(?::\d{2,5})?(?:[/?#].*)?",  # port, path
+    rf"(?:[\w+.-]{{2,}}+://)?(?:.+@)?(?:{HOST})(?::\d{{2,5}})?(?:[/?#].*)?",  # scheme, user, host, port, path
     re.DOTALL,
 )
-TOP_DOMAIN = re.compile(r"\.[a-zß-öø-ÿ]{2}")
+TOP_DOMAIN = re.compile(r"\.(?:[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2}|[0-9])")
 """What stands in every address: found sooner than that the whole is none."""
-ABBREVIATIONS = frozenset(
-    """
-    a.m. p.m. e.g. E.g. i.e. I.e. vs. v.s. and/or w/o o'clock ma'am 's ’s 'S 're 'd 'll
-    Mr. Mrs. Ms. Messrs. Dr. Prof. Ph.D. Jr. St. Mt. Gen. Gov. Rep. Rev. Sen. Adm. Bros. Co. co. Corp. Inc. Ltd. D.C.
-    Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec.
-    Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. Kans. Ky. La. Mass. Md. Mich. Minn. Miss.
-    Mo. Mont. Neb. Nebr. Nev. Okla. Ore. Pa. Tenn. Va. Wash. Wis.
-    """.split()  # noqa: SIM905 - a list is read more easily as text
-) | frozenset(f"{letter}." for letter in "abcdefghijklmnopqrstuvwxyzäöü")
-LONGEST_ABBREVIATION = max(map(len, ABBREVIATIONS))
-JOINED = {
-    head + tail: (head, tail)
-    for heads, tail in (
-        (("do", "does", "did", "is", "are", "was", "were", "has", "have", "had", "could", "should", "would"), "nt"),
-        (("can",), "not"),
-        (("gon",), "na"),
-        (("got",), "ta"),
-        (("i",), "m"),
-        (("i",), "d"),
-    )
-    for word in heads
-    for head in (word, word.title())
-}
-"""Two words written as one, without an apostrophe."""
 
 
 class Memo[Value](dict[str, Value]):
@@ -131,7 +112,7 @@ def split_words(text: str) -> list[str]:
 def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
     """The words and their kinds of a chunk, or of what else may stand between two blanks (see `line_kinds`)."""
     if piece.isalpha():
-        words = JOINED.get(piece) or (piece,)
+        words = EXCEPTIONS.get(piece) or (piece,)
         return words, LETTER * len(words)
     if piece.isdecimal():
         return (piece,), NUMBER
@@ -146,114 +127,162 @@ def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
     """The words of a text without white space."""
+    word, last = chunk[:-1], chunk[-1:]
+    if last in COMMON_ENDS and word.isalpha():  # the most frequent case, and sooner done
+        return *(EXCEPTIONS.get(word) or (word,)), last
+    return join_exceptions(split_marks(chunk, EXCEPTIONS))
+
+
+def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The words of a chunk, where `exceptions` are looked up as marks come off, one at both ends at a time."""
     start, end = 0, len(chunk)
-    while end - start > LONGEST_ABBREVIATION and chunk[start] in OPENING:
+    while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # no exception is near: sooner done
         start += 1
-    while end - start > LONGEST_ABBREVIATION and chunk[end - 1] in OUTER:
+    while end - start > LONGEST_EXCEPTION + 1 and chunk[end - 1] in SINGLE_MARKS:
         end -= 1
     before, after = list(chunk[:start]), list(chunk[: end - 1 : -1])
-    start = take_opening(chunk, start, end, before)
-    end = take_closing(chunk, start, end, after)
-    words = (*before, *split_inside(chunk[start:end]), *reversed(after))
-    return join_faces(words) if "".join(FACE) in chunk else words
-
-
-def join_faces(words: tuple[str, ...]) -> tuple[str, ...]:
-    joined: list[str] = []
-    for word in words:
-        if joined and (joined[-1], word) == FACE:
-            joined[-1] += word
-        else:
-            joined.append(word)
-    return tuple(joined)
-
-
-def take_opening(chunk: str, start: int, end: int, marks: list[str]) -> int:
-    """Adds the marks that open chunk[start:end] to `marks`; where what is left begins."""
-    while start < end:
-        if end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS:
+    while start < end and not is_one(chunk, start, end, exceptions):
+        opening = opening_length(chunk, start, end)
+        inner = start + opening
+        if opening and is_one(chunk, inner, end, exceptions):
+            before.append(chunk[start:inner])
+            start = inner
             break
-        first, stop = chunk[start], start + 1
-        if first == ".":
-            while stop < end and chunk[stop] == ".":
-                stop += 1
-            if stop - start == 1:
-                break
-        elif first not in OPENING and (first != "+" or chunk[stop : stop + 1].isdigit()):
+        stop = end - closing_length(chunk, inner, end)
+        if stop < end and is_one(chunk, start, stop, exceptions):
+            after.append(chunk[stop:end])
+            end = stop
             break
-        marks.append(chunk[start:stop])
-        start = stop
-    return start
+        if opening:
+            before.append(chunk[start:inner])
+        if stop < end:
+            after.append(chunk[stop:end])
+        elif not opening:
+            break
+        start, end = inner, stop
+    core = chunk[start:end]
+    return *before, *(exceptions.get(core) or split_inside(core)), *reversed(after)
 
 
-def take_closing(chunk: str, start: int, end: int, marks: list[str]) -> int:
-    """Adds the marks that close chunk[start:end] to `marks`, the last first; where what is left ends."""
-    while start < end:
-        if end - start <= LONGEST_ABBREVIATION and chunk[start:end] in ABBREVIATIONS:
-            break
-        last, stop = chunk[end - 1], end - 1
-        if last == ".":
-            while stop > start and chunk[stop - 1] == ".":
-                stop -= 1
-            if end - stop == 1 and not is_full_stop(chunk[max(start, end - 3) : stop]):
-                break
-        elif last in "sS" and stop > start and chunk[stop - 1] in "'’":
+def is_one(chunk: str, start: int, end: int, exceptions: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether chunk[start:end] is one of `exceptions`."""
+    return end - start <= LONGEST_EXCEPTION and chunk[start:end] in exceptions
+
+
+def opening_length(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that opens chunk[start:end], 0 if none does."""
+    first, stop = chunk[start], start + 1
+    if first == ".":
+        while stop < end and chunk[stop] == ".":
+            stop += 1
+        return stop - start if stop - start > 1 else 0
+    if first in OPENING or (first == "+" and not (stop < end and chunk[stop].isdecimal())):
+        return 1
+    return next((len(sign) for sign in DOLLARS if first == sign[0] and chunk.startswith(sign, start, end)), 0)
+
+
+def closing_length(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that closes chunk[start:end], 0 if none does; nothing before `start` counts."""
+    if start == end:
+        return 0
+    last, stop = chunk[end - 1], end - 1
+    if last == ".":
+        while stop > start and chunk[stop - 1] == ".":
             stop -= 1
-        elif last not in OUTER:
-            measure = MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end) if last in MEASURE_ENDS else None
-            if not measure:
-                break
-            stop = measure.start()
-        marks.append(chunk[stop:end])
-        end = stop
-    return end
+        return end - stop if end - stop > 1 or is_full_stop(chunk[max(start, stop - 2) : stop]) else 0
+    if last in "sS" and stop > start and chunk[stop - 1] in "'’":
+        return 2
+    if last in MEASURE_ENDS and (measure := MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end)):
+        return end - measure.start()
+    if last not in OUTER:
+        return 0
+    return 2 if last == "…" and stop > start and chunk[stop - 1] == "…" else 1
 
 
 def is_full_stop(before: str) -> bool:
     """Whether a point is a mark of its own behind these characters, at most two: in "word." and "USA.", not in "B."."""
     last = before[-1:]
     if last.isupper():
-        return len(before) == 2 and before.isupper() and before.isalpha()
-    return last.isalnum() or last in OUTER or last in frozenset("%²-+")
+        return (len(before) == 2 and is_upper(before[0])) or (before[0] == "°" and last in "CFK")
+    return last in DIGITS or is_lower(last) or last in BEFORE_STOP
+
+
+def is_letter(character: str) -> bool:
+    return character.isalpha() or character in WITH_LETTERS
+
+
+def is_lower(character: str) -> bool:
+    """Small letters, and those of scripts that know no small ones."""
+    return is_letter(character) and not character.isupper()
+
+
+def is_upper(character: str) -> bool:
+    """Capitals, and letters of scripts that know none."""
+    return is_letter(character) and not character.islower()
 
 
 def split_inside(core: str) -> tuple[str, ...]:
-    """The words of a chunk whose outer marks are off."""
-    if core.isalpha() or core in ABBREVIATIONS:
-        return JOINED.get(core) or (core,)
-    if core[-1:] in STEM_ENDS and (stem := STEM.match(core)):
-        return stem.group(), core[stem.end() :]
-    return split_stem(core)
-
-
-def split_stem(stem: str) -> tuple[str, ...]:
-    """The words of a chunk without a contraction: whole if it is a web address, else cut at signs between letters."""
-    if TOP_DOMAIN.search(stem) and ADDRESS.fullmatch(stem):
-        return (stem,)
+    """The words of a chunk whose outer marks are off: it is whole if a web address, else cut at signs between letters."""
+    if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
+        return (core,)
     words: list[str] = []
     start = 0
-    for match in INSIDE.finditer(stem):
+    for match in INSIDE.finditer(core):
         first, stop = match.span()
-        sign = stem[first:stop]
-        if sign not in SOMETIMES_CUT or is_cut(sign, stem[first - 1 : first], stem[stop : stop + 1]):
-            words.append(stem[start:first])
+        sign = core[first:stop]
+        if match[1] or sign not in SOMETIMES_CUT or is_cut(sign, core[first - 1 : first], core[stop : stop + 1]):
+            words.append(core[start:first])
             words.append(sign)
             start = stop
-    words.append(stem[start:])
+    words.append(core[start:])
     return tuple(filter(None, words))
 
 
 def is_cut(sign: str, before: str, after: str) -> bool:
     """Whether `sign`, of SOMETIMES_CUT, parts what stands on its two sides: one character each, or none."""
-    if sign in ARITHMETIC and before.isdigit() and (after.isdigit() or after == "-"):
-        return True
     if sign in JOINTS:
-        return before.isalnum() and after.isalpha()
+        return (is_letter(before) or before in DIGITS) and is_letter(after)
     if sign == ".":
-        return (before.islower() or before in QUOTES) and (after.isupper() or after in QUOTES)
-    if sign == ",":
-        return before.isalpha() and after.isalpha()
-    return False
+        return (is_lower(before) or before in QUOTES) and (is_upper(after) or after in QUOTES)
+    return is_letter(before) and is_letter(after)
+
+
+def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
+    """{words that an exception would be split into: the words that it is}, where they differ."""
+    split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
+    return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
+
+
+JOINS = joins()
+JOIN_SIZES = {
+    pair: sorted({len(parts) for parts in JOINS if parts[:2] == pair}) for pair in {parts[:2] for parts in JOINS}
+}
+"""{the first two of the words that an exception would be split into: how many they may be}."""
+
+
+def join_exceptions(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`words` with those put together that are an exception only side by side; the longest first, as spaCy does."""
+    if JOIN_SIZES.keys().isdisjoint(itertools.pairwise(words)):
+        return words
+    found = [
+        (-size, start)
+        for start, pair in enumerate(itertools.pairwise(words))
+        for size in JOIN_SIZES.get(pair, ())
+        if start + size <= len(words) and words[start : start + size] in JOINS
+    ]
+    taken: set[int] = set()
+    chosen: dict[int, int] = {}
+    for size, start in sorted(found):
+        if start not in taken and start - size - 1 not in taken:
+            chosen[start] = -size
+        taken.update(range(start, start - size))
+    result: list[str] = []
+    place = 0
+    while place < len(words):
+        size = chosen.get(place, 0)
+        result += JOINS[words[place : place + size]] if size else words[place : place + 1]
+        place += max(size, 1)
+    return tuple(result)
 
 
 CHUNKS = Memo(split_piece)
