@@ -76,3 +76,34 @@ RULES: tuple[Rule, ...] = (
 def rules_of(config: DocumentsConfig) -> tuple[Rule, ...]:
     """Those of the steps that `config` uses."""
     return tuple(rule for rule in RULES if rule.stage in config.steps)
+
+
+DATATROVE_REASONS = {
+    "gopher_duplicate_paragraphs": "dup_para_frac",
+    "gopher_duplicate_paragraph_characters": "dup_para_char_frac",
+    "gopher_duplicate_lines": "dup_line_frac",
+    "gopher_duplicate_line_characters": "dup_line_char_frac",
+    **{f"gopher_top_{n}_gram": f"top_{n}_gram" for n in (2, 3, 4)},
+    **{f"gopher_duplicate_{n}_grams": f"duplicated_{n}_n_grams" for n in range(5, 11)},
+    "gopher_short_document": "gopher_short_doc",
+    "gopher_long_document": "gopher_long_doc",
+    "gopher_below_mean_word_length": "gopher_below_avg_threshold",
+    "gopher_above_mean_word_length": "gopher_above_avg_threshold",
+    "gopher_too_many_hashes": "gopher_too_many_hashes",
+    "gopher_too_many_ellipses": "gopher_too_many_ellipsis",
+    "gopher_too_many_bullet_lines": "gopher_too_many_bullets",
+    "gopher_too_many_ellipsis_lines": "gopher_too_many_end_ellipsis",
+    "gopher_too_few_words_with_letter": "gopher_below_alpha_threshold",
+    "gopher_too_few_stop_words": "gopher_enough_stop_words",
+    "c4_lorem_ipsum": "lorem_ipsum",
+    "c4_curly_bracket": "curly_bracket",
+    "c4_too_few_sentences": "too_few_sentences",
+    "fineweb_too_few_terminal_punctuation_lines": "line_punct_ratio",
+    "fineweb_too_many_short_lines": "short_line_ratio",
+    "fineweb_duplicate_line_characters": "char_dup_ratio",
+    "fineweb_too_many_newlines": "list_ratio",
+}
+"""What datatrove 0.10 calls the reasons of RULES, so that funnels can be compared.
+
+"c4_no_lines" has no name there: such a text mostly has too few sentences, else the filter after C4's calls it "empty".
+"""

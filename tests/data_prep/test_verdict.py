@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from data_prep.config import DocumentsConfig
 from data_prep.quality.rules import RULES
 from data_prep.texts import TEXT_SCHEMA
-from data_prep.texts import values_of as values_of_text
 from data_prep.verdict import AFTER_C4, columns_needed, read_measured, thresholds_of, values_of, verdicts
-from tests.bench import decisions
-from tests.data_prep.measured import CONFIG, random_rows, real_rows, write_texts
+from tests.data_prep.measured import CONFIG, random_rows, write_texts
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality")
 
@@ -110,26 +108,3 @@ def test_measured_rows_are_read_in_order_whatever_the_row_groups(tmp_path):
     )
     write_texts(tmp_path / "none.parquet", [])
     assert list(read_measured(tmp_path / "none.parquet", columns)) == []
-
-
-def test_the_agreement_with_datatrove_is_measured_by_the_verdicts_of_the_pipeline():
-    """Each text as the pipeline's own row of it is judged, and what disagrees is told with the value."""
-    config = decisions.fineweb_config()
-    rows = [row for row in real_rows(config) if row["text"]]
-    citations = "\n".join(["[1] [2] [edit]"] * 6)
-    rows.append(dict(rows[0], url="https://citations.example/", text=citations) | values_of_text(citations, config))
-    table = pa.Table.from_pylist([row | {"language": "en", "language_score": 1.0} for row in rows], TEXT_SCHEMA)
-    found = [verdict or ("kept", "") for verdict in verdicts(table, config, None)]
-    told = [
-        {"url": row["url"], "decision": stage, "reason": reason, "text": row["text"]}
-        for row, (stage, reason) in zip(rows, found, strict=True)
-    ]
-    result = decisions.compare(told, config)
-    assert (result["documents"], result["same_verdict"], result["same_stage"]) == (len(rows), 1.0, 1.0)
-    kept = [one | {"decision": "kept", "reason": ""} for one in told]
-    dropped = [(row, reason) for row, (stage, reason) in zip(rows, found, strict=True) if stage != "kept"]
-    signals = {rule.reason: rule.signal for rule in RULES}
-    assert decisions.compare(kept, config)["disagreements"] == [
-        {"url": row["url"], "ours": reason, "value": row[signals[reason]], "datatrove": "kept"}
-        for row, reason in dropped
-    ]

@@ -14,7 +14,7 @@ STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 CONFIG = demo_config(
     steps=STEPS,
     gopher_repetition=recipe.GOPHER_REPETITION,
-    gopher_quality=recipe.GOPHER_QUALITY,
+    gopher_quality=dataclasses.replace(recipe.GOPHER_QUALITY, max_words=1000),  # for a short text that is too long
     c4=recipe.C4,
     fineweb=recipe.FINEWEB,
 )
@@ -29,6 +29,18 @@ def sentences(count: int, end: str = ".") -> list[str]:
     ]
 
 
+def numbered(word: str, count: int, between: str = " ") -> str:
+    """A word `count` times, each time with another number."""
+    return between.join(f"{word}{i}" for i in range(count))
+
+
+def phrases_twice(n: int, share: float) -> str:
+    """Three phrases of n words, each twice, and other words: the second time they are that share of the text."""
+    phrases = [" ".join(f"word{i:04}" for i in range(place, place + n)) for place in (0, 100, 200)]
+    others = [f"mill{i:04}" for i in range(round(3 * n * 8 / 9 / share) - 6 * n)]
+    return " ".join([*(f"{phrase} {other}" for phrase, other in zip(phrases * 2, others, strict=False)), *others[6:]])
+
+
 LONG = " ".join(sentences(20))
 TEXTS = {
     "gopher_duplicate_paragraphs": "\n\n".join(["abc"] * 3) + "\n\n" + LONG,
@@ -36,37 +48,42 @@ TEXTS = {
     "gopher_duplicate_lines": "\n".join(["abc"] * 3) + "\n" + LONG,
     "gopher_duplicate_line_characters": "\n".join([*map(str, range(8)), *sentences(2), *sentences(2)]),
     "gopher_top_2_gram": " ".join(f"of the w{i}" for i in range(80)),
-    "gopher_top_3_gram": " ".join(f"of the old bread{i}" for i in range(80)),
-    "gopher_top_4_gram": " ".join(f"of the old new bread{i}" for i in range(80)),
-    **{f"gopher_duplicate_{n}_grams": f"{LONG} {LONG}" for n in range(5, 11)},
+    "gopher_top_3_gram": " ".join(f"in of the bread{i:03} and{i:03} old{i:03}" for i in range(40)),
+    "gopher_top_4_gram": " ".join(
+        f"in of the to bread{i:03} mill{i:03} road{i:03} old{i:03} river{i:03} and{i:03}" for i in range(40)
+    ),
+    **{f"gopher_duplicate_{n}_grams": phrases_twice(n, 0.21 - n / 100) for n in range(5, 11)},
     "gopher_short_document": PROSE[:120],
-    "gopher_long_document": "x " * 100_001,
-    "gopher_below_mean_word_length": "it is " * 50,
-    "gopher_above_mean_word_length": "understandings " * 60,
-    "gopher_too_many_hashes": LONG + " #" * 40,
-    "gopher_too_many_ellipses": "The mill … and the road … " * 20,
-    "gopher_too_many_bullet_lines": "\n".join(f"- {sentence}" for sentence in sentences(20)),
+    "gopher_long_document": numbered("w", 1001),
+    "gopher_below_mean_word_length": " ".join(first + second for first in "abcdefgh" for second in "abcdefgh"),
+    "gopher_above_mean_word_length": numbered("understanding", 60),
+    "gopher_too_many_hashes": numbered("mill", 60, " # "),
+    "gopher_too_many_ellipses": numbered("mill", 60, " … "),
+    "gopher_too_many_bullet_lines": "\n".join(
+        f"- mill{i} and baker{i} went to town{i} with grain{i}" for i in range(20)
+    ),
     "gopher_too_many_ellipsis_lines": "\n".join(sentences(20, "...")),
     "gopher_too_few_words_with_letter": LONG + " " + " ".join(map(str, range(1000, 1120))),
-    "gopher_too_few_stop_words": "a mill on one road " * 20,
+    "gopher_too_few_stop_words": numbered("mill", 60),
     "c4_lorem_ipsum": LONG + "\nLorem ipsum dolor sit amet",
     "c4_curly_bracket": LONG + "\nint main() { return }",
     "c4_too_few_sentences": " ".join(sentences(4)) + "\nThe end.",
-    "fineweb_too_few_terminal_punctuation_lines": "\n".join([LONG, *sentences(20, "")]),
-    "fineweb_too_many_short_lines": "\n".join([*sentences(8), *(f"The end of chapter {i}." for i in range(20))]),
+    "fineweb_too_few_terminal_punctuation_lines": "\n".join([LONG, *sentences(40, "")[20:]]),
+    "fineweb_too_many_short_lines": "\n".join([*sentences(8), *(f"The mill{i} and{i} road{i}." for i in range(20))]),
     "fineweb_duplicate_line_characters": "\n".join([*sentences(20), sentences(1)[0]]),
-    "fineweb_too_many_newlines": "\n".join(["The old mill"] * 40),
+    "fineweb_too_many_newlines": "\n".join(
+        f"{('with', 'that')[i % 2]} oldmill{i:05} goodbaker{i:04}{'.' * (i % 7 == 0)}" for i in range(28)
+    ),
 }
-"""For each rule a text whose value lies beyond its threshold."""
+"""For each rule a text that it is the first to drop."""
 
 
 @pytest.mark.parametrize("reason", [rule.reason for rule in RULES])
 def test_every_rule_drops_its_text_under_its_name(reason):
-    signal = next(rule.signal for rule in RULES if rule.reason == reason)
+    rule = next(rule for rule in RULES if rule.reason == reason)
     values = measure(TEXTS[reason], CONFIG)
-    verdict = verdict_on({**at_thresholds(CONFIG), signal: values[signal]}, CONFIG)
-    assert verdict is not None and verdict[1] == reason
-    assert verdict_on(values, CONFIG) is not None
+    assert verdict_on({**at_thresholds(CONFIG), rule.signal: values[rule.signal]}, CONFIG) == (rule.stage, reason)
+    assert verdict_on(values, CONFIG) == (rule.stage, reason)
 
 
 def test_prose_breaks_none():

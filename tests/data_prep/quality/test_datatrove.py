@@ -1,0 +1,177 @@
+"""Our words, rules and verdicts against those of datatrove 0.10.1, which are stored with the texts they are of.
+
+tests/fixtures/make_datatrove.py writes the file, and says what is in it. KNOWN has every difference by the name of its
+text; docs/data.md ("What differs from datatrove") has the grounds. Any other difference is a bug of ours.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_prep.config import DocumentsConfig
+from data_prep.quality.c4 import clean_lines
+from data_prep.quality.rules import DATATROVE_REASONS, RULES, Rule
+from data_prep.texts import TEXT_SCHEMA, values_of
+from data_prep.verdict import NO_LINES, Verdict, thresholds_of, verdicts
+from data_prep.words import split_words
+from tests.bench.decisions import STAGES, compare, fineweb_config
+
+ROOT = Path(__file__).parents[3]
+LINES = (
+    (ROOT / "tests/fixtures/datatrove/texts.jsonl").read_bytes().decode().split("\n")
+)  # a text may hold other breaks
+HEADER, *TEXTS = map(json.loads, filter(None, LINES))
+CONFIG = fineweb_config()
+KNOWN = {
+    "gopher_duplicate_5_grams": {"words joined"},  # "1 23" and "12 3" are the same n-gram there
+    "gopher_duplicate_6_grams": {"words joined"},
+    "gopher_below_mean_word_length": {"no word"},  # a mean of no words is not a number there, and passes; here it is 0
+    "gopher_short_document": {"full-width one"},  # "１" counts here, as a digit; there it is punctuation
+    "c4_too_few_sentences": {"Khmer sentences"},  # all marks that Unicode lists end a sentence here, fewer there
+    "fineweb_too_few_terminal_punctuation_lines": {
+        "Khmer end",  # a mark that Unicode does not list, and datatrove does
+        "one dot leader",  # one that Unicode lists, and datatrove does not
+    },
+}
+"""By our reason, the texts on which one of the two rules drops what the other keeps."""
+KNOWN_REASONS = {
+    "gopher_quality": {"full-width one"},
+    "c4": {
+        "Khmer sentences",
+        "lorem after curly",  # the first line decides on the reason there; here "lorem ipsum" comes first
+        "citations alone",  # nothing is left: a reason of its own here; there the next filter drops it
+    },
+    "fineweb": KNOWN["fineweb_too_few_terminal_punctuation_lines"],
+}
+"""By filter, the texts on which the reasons differ."""
+KNOWN_VERDICTS = {"full-width one"}
+"""The texts on which the verdicts of all filters in a row differ, in the reason if not in what is dropped."""
+
+
+@functools.cache
+def measured(steps: tuple[str, ...]) -> pa.Table:
+    """Rows of texts/, of all TEXTS."""
+    config = dataclasses.replace(CONFIG, steps=steps)
+    rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
+    return pa.Table.from_pylist(rows, TEXT_SCHEMA)
+
+
+def verdicts_of(steps: tuple[str, ...]) -> list[Verdict]:
+    return verdicts(measured(steps), dataclasses.replace(CONFIG, steps=steps), None)
+
+
+def differing(ours: list, theirs: list) -> set[str]:
+    """The names of the texts for which the two are not equal."""
+    return {text["name"] for text, one, other in zip(TEXTS, ours, theirs, strict=True) if one != other}
+
+
+def in_their_words(verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts with datatrove's reasons."""
+    return [one and (one[0], DATATROVE_REASONS.get(one[1], one[1])) for one in verdicts]
+
+
+def test_the_file_is_of_the_version_that_we_follow():
+    assert HEADER["datatrove"].startswith("0.10.")
+    assert len(TEXTS) >= 300
+    assert len({text["name"] for text in TEXTS}) == len(TEXTS)
+
+
+def test_words_are_those_of_spacy():
+    for text in TEXTS:
+        assert split_words(text["text"]) == text["words"].split(" "), text["name"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
+def test_each_rule_alone_drops_what_it_drops_there(rule: Rule):
+    """And texts lie on both sides of its threshold, and on it."""
+    quality = dataclasses.replace(CONFIG.gopher_quality, max_words=HEADER["long"])
+    config = dataclasses.replace(CONFIG, gopher_quality=quality)
+    values, dropped = broken_by(rule, config, (rule.stage,))
+    reason = DATATROVE_REASONS[rule.reason]
+    theirs = [reason in text["broken"].get(rule.stage, ()) for text in TEXTS]
+    if reason == "gopher_too_many_ellipsis":  # which datatrove does not look at where hash signs are too many
+        theirs = [
+            one or (own and "gopher_too_many_hashes" in text["broken"].get(rule.stage, ()))
+            for one, own, text in zip(theirs, dropped, TEXTS, strict=True)
+        ]
+    assert differing(dropped, theirs) == KNOWN.get(rule.reason, set())
+    assert sum(theirs) >= 2
+    at = [text["name"] for text, value in zip(TEXTS, values, strict=True) if value == rule.threshold(config)]
+    kept = {text["name"] for text, one in zip(TEXTS, theirs, strict=True) if not one}
+    assert at and kept.issuperset(set(at) - KNOWN.get(rule.reason, set()))
+
+
+def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tuple[np.ndarray, list[bool]]:
+    """The value of each text, and whether it breaks that rule."""
+    config = dataclasses.replace(config, steps=steps)
+    (threshold,) = (one for one in thresholds_of(config, None) if one.reason == rule.reason)
+    values = measured(steps)[rule.signal].to_numpy()
+    return values, threshold.breaks(values).tolist()
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.stage == "fineweb"], ids=lambda rule: rule.reason)
+def test_fineweb_rules_look_at_what_c4_leaves(rule: Rule):
+    left = [text.get("left", text["text"]) for text in TEXTS]
+    _, dropped = broken_by(rule, CONFIG, STAGES)
+    ours = [one and bool(text) for one, text in zip(dropped, left, strict=True)]
+    theirs = [DATATROVE_REASONS[rule.reason] in text["after_c4"] and bool(text.get("left", True)) for text in TEXTS]
+    assert differing(ours, theirs) == KNOWN.get(rule.reason, set())
+
+
+def test_c4_leaves_the_same_lines():
+    ours = [clean_lines(text["text"], CONFIG.c4) for text in TEXTS]
+    assert differing(ours, [text.get("left", text["text"]) for text in TEXTS]) == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_filter_gives_the_same_reason(stage: str):
+    ours = [verdict and verdict[1] for verdict in in_their_words(verdicts_of((stage,)))]
+    theirs = [text["filters"].get(stage) for text in TEXTS]
+    assert differing(ours, theirs) == KNOWN_REASONS.get(stage, set())
+
+
+def test_all_filters_in_a_row_give_the_same_verdict():
+    ours = in_their_words(verdicts_of(STAGES))
+    theirs = [text["chain"] and tuple(text["chain"]) for text in TEXTS]
+    assert differing(ours, theirs) == KNOWN_VERDICTS
+
+
+def test_every_reason_is_the_verdict_on_a_whole_text():
+    """But for texts that are too long: one of 100,000 words would be larger than all others together."""
+    found = {(stage, reason) for stage, reason in filter(None, verdicts_of(STAGES))}
+    assert found >= {(rule.stage, rule.reason) for rule in RULES if rule.reason != "gopher_long_document"}
+
+
+def test_the_bench_of_decisions_tells_what_differs():
+    rows = [
+        {"url": text["name"], "decision": decision, "reason": reason, "text": text["text"]}
+        for text in TEXTS
+        for decision, reason in [text["chain"] or ("kept", "")]
+        if text["name"].startswith(("page", "gopher_short_doc"))
+    ]
+    result = compare(rows, CONFIG)
+    assert (result["documents"], result["same_verdict"], result["same_stage"]) == (len(rows), 1.0, 1.0)
+    assert result["disagreements"] == []
+    kept = next(row for row in rows if row["decision"] == "kept")
+    short = next(row for row in rows if row["url"] == "gopher_short_doc 0")
+    changed = [dict(kept, decision="c4", reason="lorem_ipsum"), dict(short, decision="kept", reason="")]
+    result = compare([*changed, kept, short], CONFIG)
+    assert (result["same_verdict"], result["same_stage"]) == (0.5, 0.5)
+    assert result["disagreements"] == [
+        {"url": kept["url"], "ours": "kept", "datatrove": "lorem_ipsum"},
+        {"url": short["url"], "ours": "gopher_short_document", "value": 49.0, "datatrove": "kept"},
+    ]
+
+
+def test_the_names_of_reasons_are_those_of_the_docs():
+    assert set(DATATROVE_REASONS) == {rule.reason for rule in RULES}
+    text = (ROOT / "docs/data.md").read_text("utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", text, re.MULTILINE))
+    assert table == DATATROVE_REASONS
+    assert NO_LINES[1] not in table
