@@ -222,7 +222,7 @@ def is_upper(character: str) -> bool:
 
 
 def split_inside(core: str) -> tuple[str, ...]:
-    """The words of a chunk whose outer marks are off: it is whole if a web address, else cut at signs between letters."""
+    """The words of a chunk whose outer marks are off: a web address is whole, others are cut at signs inside."""
     if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
         return (core,)
     words: list[str] = []
