@@ -211,7 +211,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "words.ADDRESS": AtPlace("https://me@a-b.example.co.uk:8080/a?b#c"),
     "words.INSIDE": Anywhere("a--b...c"),
     "words.MEASURE": Bounded(4, "LONGEST_MEASURE"),
-    "words.STEM": AtPlace("they're", "didn't", "12pm"),
     "words.TOP_DOMAIN": Anywhere(".de"),
     "words.WHITE_SPACE": Anywhere("a \n b"),
 }  # fmt: skip
