@@ -99,12 +99,18 @@ class Found:
 
 
 def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
-    """{row: what it is a duplicate of}."""
-    duplicates: dict[int, Duplicate] = {}
-    for step, reason in (("minhash_dedup", "near_duplicate"), ("exact_dedup", "exact_duplicate")):  # the last one names
-        if step in found.clusters:
-            for row, place in duplicates_in(found.clusters[step], file.index).items():
-                duplicates[row] = Duplicate(step, reason, *place)
+    """{row: what it is a duplicate of}, always a row that stays.
+
+    An exact copy is named as one, but the place is that of its cluster of near-duplicates, where there is one: this
+    holds the whole cluster of exact copies, whose first document may itself be a near-duplicate and go.
+    """
+    near, exact = (
+        duplicates_in(found.clusters[step], file.index) if step in found.clusters else {}
+        for step in ("minhash_dedup", "exact_dedup")
+    )
+    duplicates = {row: Duplicate("minhash_dedup", "near_duplicate", *place) for row, place in near.items()}
+    for row, place in exact.items():
+        duplicates[row] = Duplicate("exact_dedup", "exact_duplicate", *near.get(row, place))
     return duplicates
 
 
