@@ -1,10 +1,13 @@
-"""Public IP addresses, IPv4 and IPv6. Private, loopback, documentation and other special ones tell of nobody."""
+"""Public IP addresses, IPv4 and IPv6. Private, loopback, documentation and other special ones tell of nobody.
+
+Four numbers with dots may be a version or a section too ("libfoo 4.3.2.1", "section 1.1.2.3"): the words before decide.
+"""
 
 import ipaddress
 import re
 from collections.abc import Iterator
 
-from data_prep.pii.places import COVERED, Span
+from data_prep.pii.places import COVERED, COVERS, Span
 
 # The first character is matched before what stands in front of it is looked at: so the search can skip to digits.
 IPV4 = re.compile(
@@ -12,17 +15,42 @@ IPV4 = re.compile(
     rf"(?![\w{COVERED}]|[.,-][\w{COVERED}])"
 )
 IPV6 = re.compile(
-    rf"(?<![\w{COVERED}:.])(?:[0-9A-Fa-f]{{1,4}}+:|::)[0-9A-Fa-f:]{{1,40}}+(?![\w{COVERED}]|\.[\w{COVERED}])"
+    rf"(?:(?<![\w{COVERED}:.])|(?<=[g-zG-Z]:)|(?<=[vV]6:))"
+    rf"(?:[0-9A-Fa-f]{{1,4}}+:|::)[0-9A-Fa-f:]{{1,40}}+(?![\w{COVERED}]|\.[\w{COVERED}])"
 )
+"""Also as mail servers write it: "[IPv6:2a02:6b8::2:242]"."""
 TWO_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}+:")
 """What most pages lack; without it they need not be searched for IPv6, which takes four times as long."""
 VERSION_WORDS = frozenset(
-    ("v", "ver", "version", "release", "rel", "build", "firmware", "update", "patch", "§", "section", "sec", "chapter",
-     "clause", "paragraph", "table", "figure")
+    ("v", "ver", "version", "versions", "release", "releases", "rel", "build", "firmware", "update", "patch", "kernel",
+     "driver", "revision", "rev", "upgrade", "upgraded", "downgrade", "downgraded", "§", "§§", "section", "sections",
+     "sec", "subsection", "chapter", "chapters", "clause", "paragraph", "para", "article", "annex", "appendix", "table",
+     "tables", "figure", "figures", "fig", "figs", "equation", "eq", "theorem", "lemma", "definition", "exercise",
+     "example", "problem", "step", "item", "rule", "part", "page", "oid", "ec")
 )  # fmt: skip
-"""What stands before four numbers that are a version or a section."""
+"""What stands before four numbers that are a version, a section or the like ("EC 3.4.21.4" is an enzyme)."""
+ADDRESS_WORDS = frozenset((
+    "ip", "ips", "ipv4", "address", "addresses", "addr", "host", "hosts", "hostname", "server", "servers",
+    "nameserver", "nameservers", "dns", "resolver", "resolvers", "ping", "pinged", "pinging", "traceroute", "whois",
+    "gateway", "router", "subnet", "network", "client", "clients", "user", "node", "peer", "proxy", "port",
+    "connection", "connected", "connect", "login", "ssh", "telnet", "curl", "dig", "nslookup", "listen", "deny",
+    "allow", "firewall", "remote", "visitor", "blocked", "banned", "logged",
+))  # fmt: skip
+RESOLVERS = frozenset(("1.0.0.1", "1.1.1.1", "4.2.2.1", "4.2.2.2", "8.8.4.4", "8.8.8.8", "9.9.9.9", "9.9.9.10"))
+"""Open DNS servers whose numbers are small, and known by heart."""
+FUNCTION_WORDS = frozenset(
+    ("a", "an", "and", "are", "as", "at", "by", "for", "from", "is", "on", "or", "that", "the", "through", "to", "use",
+     "used", "uses", "using", "via", "was", "e", "g", "i", "eg", "ie", "like")
+)  # fmt: skip
 SMALL = 32
-"""Four numbers that are all below this are a version or a section: of the public addresses 0.02 % are such."""
+"""Four numbers that are all below this are as often a version or a section: of the public addresses 0.02 % are such."""
+CONTEXT = 64
+"""So far before four small numbers, in the same line, what they are is looked for, in characters."""
+WORD = re.compile(r"[\w§-]+")
+FOUND = re.compile("[" + "".join(COVERS[kind] for kind in ("ip", "address", "phone")) + "]")
+"""Stands for what was found after the search for IP addresses, or by it."""
+HEADING = re.compile(r"[.)–-]?[ \t]+[^\W\d_]")
+"""What follows the number of a section at the beginning of a line."""
 SPECIAL_BLOCKS = frozenset({0, 10, 100, 127, 169, 172, 192, 198, 203, *range(224, 256)})
 """First numbers of the IPv4 addresses with a special purpose (IANA's registry); only of these the library is asked."""
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -30,25 +58,52 @@ GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 def find(text: str) -> Iterator[Span]:
     """The places of the public IP addresses in `text`."""
-    spans = [
-        match.span()
-        for match in IPV4.finditer(text)
-        if is_ipv4(match[0], text[max(0, match.start() - 16) : match.start()])
-    ]
+    spans = []
+    for match in IPV4.finditer(text):
+        octets = [int(part) for part in match[0].split(".")]
+        if is_ipv4(octets) and not is_version(text, match, octets):
+            spans.append(match.span())
     if TWO_COLONS.search(text):
-        spans += [match.span() for match in IPV6.finditer(text) if is_ipv6(match[0])]
+        for match in IPV6.finditer(text):
+            number = match[0][:-1] if match[0][-1] == ":" != match[0][-2] else match[0]  # "2a02:6b8::1: no route"
+            if is_ipv6(number):
+                spans.append((match.start(), match.start() + len(number)))
     yield from sorted(spans)
 
 
-def is_ipv4(number: str, before: str) -> bool:
-    """Whether four numbers with dots are a public address, and not a version or a section; `before` precedes them."""
-    octets = [int(part) for part in number.split(".")]
-    if not SMALL <= max(octets) <= 255:
+def is_ipv4(octets: list[int]) -> bool:
+    """Whether four numbers with dots are a public address, if they are an address at all."""
+    if max(octets) > 255:
         return False
-    if octets[0] in SPECIAL_BLOCKS and not is_public(ipaddress.IPv4Address(number)):
+    return octets[0] not in SPECIAL_BLOCKS or is_public(ipaddress.IPv4Address(bytes(octets)))
+
+
+def is_version(text: str, match: re.Match[str], octets: list[int]) -> bool:
+    """Whether four numbers are a version, a section or the like, by the words in front of them.
+
+    Of large numbers the word before decides. Small ones are more often versions, so for them a word in the line before
+    must not speak of versions, and the word before must not be a name that is none of an address ("libfoo 4.3.2.1").
+    """
+    start, end = match.span()
+    words = text[max(0, start - 16) : start].rstrip(" .:").split()
+    if words and words[-1].lstrip("([").lower() in VERSION_WORDS:
+        return True
+    if max(octets) >= SMALL:
         return False
-    words = before.rstrip(" .:").split()
-    return not words or words[-1].lstrip("([").lower() not in VERSION_WORDS
+    line = text[max(0, start - CONTEXT, text.rfind("\n", max(0, start - CONTEXT), start) + 1) : start]
+    words = [word.lower() for word in WORD.findall(line)]
+    if FOUND.search(line):  # the text was cleaned before, with the whole line in sight
+        return True
+    if not line.strip(" \t#*>-"):
+        return HEADING.match(text, end) is not None and match[0] not in RESOLVERS
+    if not ADDRESS_WORDS.isdisjoint(words):
+        return False
+    if not VERSION_WORDS.isdisjoint(words):
+        return True
+    if line.endswith(("==", ">=", "<=", "~=")):
+        return True
+    is_name = line.endswith((" ", "-", "_", "/", "=")) and not line.rstrip(" ").endswith((",", ":", ";", ".", "(", "="))
+    return match[0] not in RESOLVERS and is_name and words[-1:] != [] and words[-1] not in FUNCTION_WORDS
 
 
 def is_ipv6(number: str) -> bool:

@@ -6,7 +6,9 @@ library calls valid; a test compares them.
 """
 
 import functools
+import itertools
 import re
+from collections.abc import Sequence
 
 from lm.errors import UsageError
 
@@ -48,6 +50,54 @@ def national_plan(regions: tuple[str, ...], leniency: str) -> re.Pattern[str]:
         plan = international_plan(metadata.country_code, leniency)
         alternatives.append(f"{trunk}(?:{plan.pattern})" if plan else r"(?!)")
     return re.compile("|".join(alternatives) or r"(?!)", re.ASCII)
+
+
+def is_national(groups: Sequence[str], regions: tuple[str, ...], leniency: str) -> bool:
+    """Whether the groups of digits are a number as it is dialled in one of the regions, and no group is torn.
+
+    Numbers are written in the groups of libphonenumber's formats, its alternative ones among them; two may be written
+    as one ("212-7365000"), but not "2127 36 5000". This is the library's strict grouping.
+    """
+    digits = "".join(groups)
+    if national_plan(regions, leniency).fullmatch(digits) is None:
+        return False
+    return leniency == "possible" or any(
+        is_grouped(groups, digits, region)
+        for region in regions
+        if national_plan((region,), leniency).fullmatch(digits) is not None
+    )
+
+
+def is_grouped(groups: Sequence[str], digits: str, region: str) -> bool:
+    """Whether the groups begin only where one of a format of the region does; the trunk prefix may stand alone."""
+    trunk, formats = written_formats(region)
+    prefix = len(trunk) if trunk and digits.startswith(trunk) else 0
+    begins = set(itertools.accumulate(map(len, groups), initial=-prefix)) - {-prefix}
+    for leading, pattern in formats:
+        if leading.match(digits, prefix) and (match := pattern.fullmatch(digits, prefix)):
+            ends = {match.end(group) - prefix for group in range(match.re.groups + 1)}
+            if begins <= ends | {0}:
+                return True
+    return False
+
+
+@functools.cache
+def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pattern[str]]]]:
+    """The trunk prefix, and for each format how a number begins and its groups."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
+    from phonenumbers.data import _ALT_NUMBER_FORMATS
+
+    metadata = PhoneMetadata.metadata_for_region(region, None)
+    assert metadata is not None  # national_plan has refused it
+    code = metadata.country_code or 0
+    main = COUNTRY_CODE_TO_REGION_CODE[code][0]  # countries of one calling code share its formats
+    shared = PhoneMetadata.metadata_for_region(main, None)
+    formats = [*metadata.number_format, *(shared.number_format if shared else ())]
+    formats += _ALT_NUMBER_FORMATS.get(code, ())
+    return metadata.national_prefix or "", [
+        (re.compile((one.leading_digits_pattern or [""])[-1], re.ASCII), re.compile(one.pattern or "", re.ASCII))
+        for one in formats
+    ]
 
 
 @functools.cache

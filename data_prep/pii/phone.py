@@ -2,7 +2,7 @@
 
     beside a word such as "phone"     any number that is not a date or the like
     +41 44 668 18 00, 0041 …          what libphonenumber's tables allow in the country with that calling code
-    (212) 736-5000                    what they allow in one of the config's regions, if it is written in groups
+    (212) 736-5000                    what they allow in one of the config's regions, if it is written in its groups
 
 Anything else (digits without a gap, a number of another country without its calling code) is as often a price, an
 order or a year, and stays.
@@ -13,35 +13,42 @@ import re
 from collections.abc import Iterator
 
 from data_prep.config import PersonalDataConfig
-from data_prep.pii.numbering import is_international, national_plan
+from data_prep.pii.numbering import is_international, is_national
 from data_prep.pii.places import COVERED, COVERS, Span
 
+ISBN_DIGITS = 13
 MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164
-GAP = r"[)]?[ .\-/\u00a0\u2009\u2010\u2011\u2013]?[(]?"
+GAP = r"[)]?(?:[ .\-/\u00a0\u2009\u2010\u2011\u2013](?:(?<= )/ )?)?[(]?"
+LONGEST_GAP = 5
 GAP_CHARACTERS = r"[() .\-/\u00a0\u2009\u2010\u2011\u2013]"
 RUN = re.compile(rf"[+(\d](?:(?<=\d)|[+(]?\d)(?:{GAP}\d){{{MIN_DIGITS - 1},}}+")
 """As many digits as stand together, with at most one separator and brackets between any two."""
 EXTENSION = re.compile(r"[ ,]{0,2}(?:x|ext\.?|extension|#)[ ]?\d{1,6}(?!\w)", re.IGNORECASE)
 BEFORE = re.compile(
-    rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)|"
-    + "|".join(f"(?<={name}{mark})" for name in ("ISBN", "ISSN", "DOI", "EAN") for mark in (" ", ":", ": ", "-13: "))
-    + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in (1, 2, 3))
+    rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)"
+    + "".join(f"|(?<={COVERS['phone']}{GAP_CHARACTERS}{{{length}}})" for length in range(1, LONGEST_GAP + 1))
 )
-"""What a number cannot stand behind: it is then a part of something else, or has another name; or it was in one run
-with a phone number and was not taken with that."""
+"""What a number cannot stand after: it is then a part of something else; or it was in one run with a phone number and
+was not taken with that."""
+OTHER_NAME = re.compile(r"(?:ISBN|ISSN|DOI|EAN)(?:-1[03])?:? ?\Z")
+"""What a number cannot be that has this name."""
+OTHER_NAME_LENGTH = 9
 AFTER = re.compile(rf"[\w{COVERED}%€£¥°²³=@]|[.,:/-][\d{COVERED}]|[ \u00a0]?[€%]|{GAP}{COVERS['phone']}")
-WORD_DISTANCE = 24
+WORD_DISTANCE = 32
 """How far before a number a phone word may stand, in characters; no digit may be between them."""
 YEAR, MONTH, DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 LIST_DISTANCE = 5
 """So close behind a phone number, in the same line, another one needs no word."""
+TOKEN = re.compile(rf"\w+|[{COVERED}]")
+NO_WORD = re.compile(rf"[\d{COVERED}]")
+NEXT_WORDS = re.compile(r"[ ,(–-]{1,3}(\w+)(?:[ -](\w+))?")
+DIGITS = re.compile(r"\d+")
 NOT_DIGITS = re.compile(r"\D+")
 NOT_PHONES = re.compile(
     rf"(?:{YEAR}[-./ ]{MONTH}[-./ ]{DAY}|(?:{DAY}[-./ ]{MONTH}|{MONTH}[-./ ]{DAY})[-./ ]{YEAR})(?:[ -]\d{{1,2}})?"
     rf"|{YEAR} ?[-/–] ?{YEAR}"  # from a year to a year
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[012]\d|3[01])(?:\d{6})?"  # a date without separators, with or without the time
     rf"|\(?{YEAR}\)?[ -]\d{{1,4}}[-–]\d{{1,4}}"  # a year and a range of pages
-    r"|97[89][ -]?\d{1,5}[ -]?\d{1,7}[ -]?\d{1,7}[ -]?\d"  # ISBN-13
     r"|\d+\.\d+"  # a decimal number
 )
 BRACKETS = re.compile(r"[^()]*+(?:\([^()]*\)[^()]*+)++")
@@ -52,7 +59,7 @@ THOUSANDS = re.compile(r"\d{1,3}(?:[ .\u00a0\u2009]\d{3})+")
 
 def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
     """The places of the phone numbers in `text`."""
-    word_before, word_after = word_patterns(config.phone_words)
+    words = phone_words(config.phone_words)
     digit = phone = -WORD_DISTANCE  # where the last run of digits ended, and the last phone number
     for run in RUN.finditer(text):
         for start, stop in pieces(run):
@@ -67,11 +74,12 @@ def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
             if AFTER.match(text, end):
                 continue
             named = (
-                word_before.search(text, near, start)
-                or word_after.match(text, end)
+                words.are_before(text, near, start)
+                or words.are_after(text, end)
                 or (start - phone <= LIST_DISTANCE and "\n" not in text[phone:start])
             )
-            if (named and not NOT_PHONES.fullmatch(number)) or is_phone_by_itself(number, config):
+            is_phone = not is_something_else(number) if named else is_phone_by_itself(number, config)
+            if is_phone and OTHER_NAME.search(text, max(0, start - OTHER_NAME_LENGTH), start) is None:
                 yield start, end
                 phone = end
 
@@ -99,9 +107,23 @@ def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
         return is_international(ascii_digits(number.replace("(0)", "")), config.phone_leniency)
     if number.startswith("00"):
         return is_international(ascii_digits(number.replace("(0)", ""))[2:], config.phone_leniency)
-    if number.isdecimal() or TABLE.search(number) or NOT_PHONES.fullmatch(number) or THOUSANDS.fullmatch(number):
+    if number.isdecimal() or TABLE.search(number) or is_something_else(number) or THOUSANDS.fullmatch(number):
         return False
-    return national_plan(config.phone_regions, config.phone_leniency).fullmatch(ascii_digits(number)) is not None
+    groups = [ascii_digits(group) for group in DIGITS.findall(number)]
+    return is_national(groups, config.phone_regions, config.phone_leniency)
+
+
+def is_something_else(number: str) -> bool:
+    """Whether the number is a date, a range, a decimal number or an ISBN."""
+    if NOT_PHONES.fullmatch(number):
+        return True
+    if len(number) < ISBN_DIGITS:
+        return False
+    from stdnum import ean
+
+    digits = ascii_digits(number)
+    # as short as a phone number an ISBN has other digits: 978 and 979 are area codes of Massachusetts and Texas too
+    return len(digits) == ISBN_DIGITS and digits.startswith(("978", "979")) and ean.is_valid(digits)
 
 
 def ascii_digits(number: str) -> str:
@@ -110,10 +132,30 @@ def ascii_digits(number: str) -> str:
     return digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
 
 
+class PhoneWords:
+    """The words that make a number beside them a phone number, in any case; some are of two words ("my number")."""
+
+    def __init__(self, words: tuple[str, ...]):
+        self.words = frozenset(" ".join(TOKEN.findall(word.lower())) for word in words)
+
+    def are_before(self, text: str, low: int, number: int) -> bool:
+        """Whether one of them stands between `low` and the number, and no digit after it."""
+        if text[low - 1 : low + 1].isalnum():  # the first word would be a part of one
+            low = text.find(" ", low, number)
+        tokens = TOKEN.findall(text[max(0, low) : number].lower()) if low >= 0 else []
+        for place in range(len(tokens) - 1, -1, -1):
+            if tokens[place] in self.words or " ".join(tokens[max(0, place - 1) : place + 1]) in self.words:
+                return True
+            if NO_WORD.search(tokens[place]):
+                break
+        return False
+
+    def are_after(self, text: str, end: int) -> bool:
+        """Whether one of them stands right after a number."""
+        match = NEXT_WORDS.match(text, end)
+        return match is not None and (match[1].lower() in self.words or f"{match[1]} {match[2]}".lower() in self.words)
+
+
 @functools.cache
-def word_patterns(words: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Patterns for a phone word before a number, and right behind one."""
-    any_word = "|".join(map(re.escape, words)) or r"(?!)"
-    before = rf"(?<!\w)(?:{any_word})(?!\w)[^\d{COVERED}]*\Z"
-    after = rf"[ ,(–-]{{1,3}}(?:{any_word})(?!\w)"
-    return re.compile(before, re.IGNORECASE), re.compile(after, re.IGNORECASE)
+def phone_words(words: tuple[str, ...]) -> PhoneWords:
+    return PhoneWords(words)
