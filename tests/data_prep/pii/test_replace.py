@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from configs.fineweb_recipe import PERSONAL_DATA as CONFIG
 from data_prep.pii import FINDERS, replace_personal_data
 from lm.errors import UsageError
-from tests.bench.pii import LABELLED, score
+from tests.bench.pii import LABELLED, score, units_of
+from tests.bench.pii_texts import labelled_texts
 
 ONE_OF_EACH = (
     "Ann, 12 Main Street, Springfield, IL 62704, ann@mail.org, (212) 736-5000, from 81.2.69.160, "
@@ -23,6 +24,9 @@ PIECES = [
     "4012888888881881", "4222222222222", "4012 8888 8888 1881", "378282246310005", "GB33BUKB20201555555555",
     "GB33 BUKB 2020 1555 5555 55", "GB33", "12 Main Street", ", Springfield", ", IL 62704", "Apt. 4", "P.O. Box 12",
     "Hauptstraße 12", "10115 Berlin", "1 A", "12", "7", "1999", "-", ".", ",", "/", " ", " ", "\n", "x",
+    "address: ", "lives at ", "Unter den Linden 77", ", 10117 Berlin", "Flat 3, ", "No. ", "Puruntie 82",
+    "Via Roma", "St",
+    "8.8.8.8", "978-744-1234", "DNS ", "PO Box 5", "my number ", "ISBN ", " / ",
     "A", "ß", "联系", "\u200b", "St", "card ", "version ",
     "\ufdd0", "\ufdef", "#", "=", CONFIG.email_placeholder, CONFIG.phone_placeholder, CONFIG.address_placeholder,
 ]  # fmt: skip
@@ -102,17 +106,36 @@ def test_a_region_that_does_not_exist_is_refused():
         replace_personal_data("(212) 736-5000", dataclasses.replace(CONFIG, phone_regions=("QQ",)))
 
 
+def test_units_of_an_address():
+    text = "Mail 12 Oak Lane, Apt. 3\nTulsa, OK 74103, USA or Rua Augusta, 1500, or the old mill."
+    spans = [
+        (text.index(part), text.index(part) + len(part)) for part in ("12 Oak Lane, Apt. 3\nTulsa, OK 74103, USA",)
+    ]
+    assert [text[a:b] for a, b in units_of(text, spans)] == ["12 Oak Lane, Apt. 3", "Tulsa, OK 74103"]
+    labels = ("12 Oak Lane", "Apt. 3", "74103", "Rua Augusta, 1500", "the old mill")
+    spans = [(text.index(part), text.index(part) + len(part)) for part in labels]
+    assert [text[a:b] for a, b in units_of(text, spans)] == ["12 Oak Lane, Apt. 3", "74103", *labels[3:]]
+
+
+def test_recall_and_precision_on_made_texts():
+    """On the half with whose names and sentences nothing was tuned."""
+    scores = score(labelled_texts("report", 1000), CONFIG)
+    assert scores["phone"]["recall"] >= 0.90, scores
+    assert scores["address"]["units_recall"] >= 0.90, scores
+    assert all(row["precision"] >= 0.98 for row in scores.values() if row["found"]), scores
+
+
 @pytest.mark.skipif(not LABELLED.is_file(), reason=f"{LABELLED} is not there")
 def test_recall_and_precision_on_labelled_texts():
     scores = score(json.loads(LABELLED.read_text(encoding="utf-8")), CONFIG)
-    recall = {kind: row["recall"] for kind, row in scores.items()}
+    recall = {kind: row.get("units_recall", row["recall"]) for kind, row in scores.items()}
     for kind, wanted in {
         "email": 0.99,
         "ip": 0.99,
         "payment_card": 0.95,
         "iban": 0.95,
         "phone": 0.90,
-        "address": 0.18,
+        "address": 0.60,
     }.items():
         assert recall[kind] >= wanted, scores
         assert scores[kind]["precision"] >= 0.99, scores
