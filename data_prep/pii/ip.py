@@ -47,9 +47,10 @@ SMALL = 32
 CONTEXT = 64
 """So far before four small numbers, in the same line, what they are is looked for, in characters."""
 WORD = re.compile(r"[\w§-]+")
-FOUND = re.compile("[" + "".join(COVERS[kind] for kind in ("ip", "address", "phone")) + "]")
+LATER_KINDS = "".join(COVERS[kind] for kind in ("ip", "address", "phone"))
+FOUND = re.compile(f"[{LATER_KINDS}]")
 """Stands for what was found after the search for IP addresses, or by it."""
-HEADING = re.compile(r"[.)–-]?[ \t]+[^\W\d_]")
+HEADING = re.compile(rf"[.)–-]?[ \t]+(?:[^\W\d_]|[{LATER_KINDS}])")
 """What follows the number of a section at the beginning of a line."""
 SPECIAL_BLOCKS = frozenset({0, 10, 100, 127, 169, 172, 192, 198, 203, *range(224, 256)})
 """First numbers of the IPv4 addresses with a special purpose (IANA's registry); only of these the library is asked."""

@@ -9,7 +9,7 @@ from data_prep.pii.places import COVERED, Span
 CANDIDATE = re.compile(
     rf"[0-9](?<![\w{COVERED}+][0-9])(?<![\w{COVERED}][.,/=_-][0-9])[0-9]{{3}}"
     r"(?:[0-9]{8,15}+"
-    r"|(?P<four>[ -])[0-9]{4}(?P=four)[0-9]{4}(?P=four)[0-9]{1,4}+(?P<last>(?P=four)[0-9]{3}(?![0-9]))?+"
+    r"|(?P<four>[ -])[0-9]{4}(?P=four)[0-9]{4}(?P=four)[0-9]{1,4}+(?P<last>(?P=four)[0-9]{3}(?![0-9.]))?+"
     r"|(?P<six>[ -])[0-9]{6}(?P=six)[0-9]{4,5}+)"
     rf"(?![\w{COVERED}]|[.,/-][\w{COVERED}])"
 )

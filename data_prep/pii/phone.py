@@ -40,6 +40,7 @@ YEAR, MONTH, DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12
 LIST_DISTANCE = 5
 """So close behind a phone number, in the same line, another one needs no word."""
 TOKEN = re.compile(rf"\w+|[{COVERED}]")
+REST_OF_WORD = re.compile(r"\w*")
 NO_WORD = re.compile(rf"[\d{COVERED}]")
 NEXT_WORDS = re.compile(r"[ ,(–-]{1,3}(\w+)(?:[ -](\w+))?")
 DIGITS = re.compile(r"\d+")
@@ -140,9 +141,9 @@ class PhoneWords:
 
     def are_before(self, text: str, low: int, number: int) -> bool:
         """Whether one of them stands between `low` and the number, and no digit after it."""
-        if text[low - 1 : low + 1].isalnum():  # the first word would be a part of one
-            low = text.find(" ", low, number)
-        tokens = TOKEN.findall(text[max(0, low) : number].lower()) if low >= 0 else []
+        if low and text[low - 1].isalnum() and (rest := REST_OF_WORD.match(text, low, number)):
+            low = rest.end()
+        tokens = TOKEN.findall(text[low:number].lower())
         for place in range(len(tokens) - 1, -1, -1):
             if tokens[place] in self.words or " ".join(tokens[max(0, place - 1) : place + 1]) in self.words:
                 return True
