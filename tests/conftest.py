@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import shutil
+import signal
+import tempfile
 from collections.abc import Generator
 
 import hypothesis
@@ -10,6 +13,24 @@ import pytest
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+# A shell starts what runs in the background with Ctrl-C ignored, and so would be every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What one test has compiled, no other compiles again, in whatever process: the programs are kept in a folder of this
+# run, from which the processes of pytest-xdist and those that tests start take them.
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+MADE_HERE = None if COMPILED in os.environ else tempfile.mkdtemp(prefix="gristmill-compiled-")
+if MADE_HERE:
+    os.environ[COMPILED] = MADE_HERE
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure() -> None:
+    if MADE_HERE:
+        shutil.rmtree(MADE_HERE, ignore_errors=True)
+
 
 # The same examples on every run, and no time limit: the outcome may depend on neither luck nor load.
 hypothesis.settings.register_profile(
