@@ -14,7 +14,7 @@ from data_prep.charset import decode, header_codec
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import Document
 from data_prep.extract import normalise
-from data_prep.extract.blocks import read_blocks
+from data_prep.extract.blocks import PageLimitError, read_blocks
 from data_prep.language import detect_language
 from data_prep.pii import replace_personal_data
 from data_prep.quality.c4 import clean_lines
@@ -49,13 +49,18 @@ def response(text: str) -> None:
             assert parsed.headers.get(b"content-encoding") is not None
 
 
+def blocks_of(text: str) -> None:
+    with contextlib.suppress(PageLimitError):
+        read_blocks(f"<p>{text}", recipe.EXTRACT)
+
+
 FUNCTIONS: dict[str, Callable[[str], object]] = {
     "decode": lambda text: decode(text.encode("utf-16-le", "replace"), ""),
     "decode ASCII": lambda text: decode(text.encode("ascii", "replace"), ""),
     "header_codec": lambda text: header_codec(f"text/html; {text}"),
     "response": response,
     "headers_of_a_record": headers_of_a_record,
-    "read_blocks": lambda text: read_blocks(f"<p>{text}", recipe.EXTRACT),
+    "blocks_of": blocks_of,
     "normalise": normalise,
     "split_address": split_address,
     "page_key": lambda text: page_key("a.example", text),
