@@ -45,7 +45,9 @@ def optimizer_of(recipe: str, learning_rate: float | None, steps: int, base: Opt
     """GPT-2 by AdamW and a cosine to a tenth, the modern recipe by Muon beside AdamW and a line to zero."""
     if recipe == "gpt2":
         rate = learning_rate or 2e-3  # the best of 1e-3, 2e-3, 4e-3
-        return dataclasses.replace(base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=steps // 10)
+        return dataclasses.replace(
+            base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=steps // 10, schedule="cosine", muon=None
+        )
     return dataclasses.replace(
         base,
         learning_rate=learning_rate or 4e-3,
