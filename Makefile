@@ -38,7 +38,7 @@ demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> eval
 	@$(PYTHON) -m launch.pretrain "$$CONFIG"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and the type checker
 	@$(PYTHON) -m ruff check .

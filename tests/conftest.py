@@ -48,6 +48,20 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
         raise ValueError(f"{argname} = {val[:16]!r}...: name this case by hand, with pytest.param(..., id=...)")
 
 
+LONGEST = (
+    "tests/test_end_to_end.py", "tests/lm/test_stopping.py", "tests/test_linear_time.py", "tests/lm/test_train.py",
+    "tests/lm/test_start.py", "tests/lm/test_guard.py", "tests/data_prep/test_beam_runner.py",
+    "tests/lm/model/test_transformer.py", "tests/lm/model/test_attention.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: pytest-xdist gives whole files to its processes in this order, and a long one at the end
+    would leave the others without work."""
+    place = {path: number for number, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
 @pytest.fixture
 def compiled_fast() -> Generator[None]:
     """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
