@@ -7,6 +7,7 @@ from launch import train_tokenizer, write_shards
 from launch.processes import place
 from launch.stage import stamp_path
 from lm.errors import InputError
+from lm.memory import check_training_memory
 from lm.preflight import check_tokenizer, check_training
 
 
@@ -16,6 +17,7 @@ def check(experiment: Experiment, workdir: Path) -> None:
     Nothing is asked twice: once the tokenizer and the shards are there, training is next, and checks them and the
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
     """
+    check_training_memory(experiment.model, experiment.train)
     if stamp_path(write_shards.STAGE, workdir).exists() or place()[1] > 1:
         return
     made = stamp_path(train_tokenizer.STAGE, workdir).exists()

@@ -20,7 +20,6 @@ from launch import (
 )
 from launch.command import run_command
 from launch.stage import run_stage
-from lm.memory import check_training_memory
 from lm.metrics import duration
 
 SCRIPTS = (
@@ -40,7 +39,6 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     import time
 
     preflight.check(experiment, workdir)
-    check_training_memory(experiment.model, experiment.train)  # now, and not after hours of work on the data
     start, made = time.perf_counter(), 0
     for number, script in enumerate(SCRIPTS, 1):
         stage = script.STAGE

@@ -30,24 +30,35 @@ SIZES = ("layers", "width", "mlp_width", "vocabulary_size", "ngram_rows", "conte
 
 def least_parameters(config: ModelConfig) -> int:
     """Parameters of the matrices, which are all but a few thousandths."""
+    return block_parameters(config) + table_parameters(config)
+
+
+def block_parameters(config: ModelConfig) -> int:
+    """Parameters of the linear maps within blocks."""
     width, heads = config.width, config.heads + 2 * config.kv_heads
     attention = width * config.head_width * (heads + config.heads)
     mlp = (3 if config.mlp == "swiglu" else 2) * width * config.mlp_width
+    return config.layers * (attention + mlp)
+
+
+def table_parameters(config: ModelConfig) -> int:
+    """Parameters of embeddings and of the output projection."""
     tables = config.vocabulary_size * (1 if config.tie_embeddings else 2)
     tables += config.context_length if config.position == "learned" else 0
     tables += config.tokens_back * config.ngram_rows
-    return config.layers * (attention + mlp) + tables * width
+    return tables * config.width
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     """{what for: bytes at least}, of all devices together."""
     count = least_parameters(model)
-    moments = 1 if config.optimizer.muon else MOMENTS[config.optimizer.rule]
+    rule = MOMENTS[config.optimizer.rule]
+    moments = block_parameters(model) * (1 if config.optimizer.muon else rule) + table_parameters(model) * rule
     tokens = config.batch_size * model.context_length
     residual = tokens // config.micro_batches * model.width * model.layers * BYTES[model.compute_dtype]
     return {
         "parameters": count * BYTES[model.parameter_dtype],
-        "moments": count * moments * BYTES["float32"] + 8 * config.spikes.window,
+        "moments": moments * BYTES["float32"] + 8 * config.spikes.window,
         "gradients": count * BYTES[model.parameter_dtype],
         "batch": tokens * BATCH_BYTES,
         "inputs of the blocks": residual,

@@ -60,9 +60,12 @@ def web_pages(count: int, seed: int = 0) -> list[WebPage]:
 
 
 def tiny_experiment() -> Experiment:
-    """The demo made so small that every stage takes seconds."""
+    """The demo made so small that every stage takes seconds. Model and optimizer are a plain Llama and AdamW, whatever
+    the demo's own are."""
     demo = get_config()
-    optimizer = dataclasses.replace(demo.train.optimizer, warmup_steps=3, learning_rate=1e-2)
+    optimizer = dataclasses.replace(
+        demo.train.optimizer, warmup_steps=3, learning_rate=1e-2, final_learning_rate=4e-4, schedule="cosine", muon=None
+    )
     return dataclasses.replace(
         demo,
         # Made of some fifty words, they would be dropped as repetitive.
@@ -70,7 +73,8 @@ def tiny_experiment() -> Experiment:
         tokenizer=dataclasses.replace(demo.tokenizer, vocabulary_size=320),
         shards=dataclasses.replace(demo.shards, record_length=64, validation_fraction=0.2),
         model=dataclasses.replace(
-            demo.model, vocabulary_size=320, context_length=32, layers=2, width=32, heads=2, kv_heads=1, mlp_width=48
+            demo.model, vocabulary_size=320, context_length=32, layers=2, width=32, heads=2, kv_heads=1, mlp_width=48,
+            mlp="swiglu", initial_std=0.02, qk_norm=False, zero_init=False, token_shift=False, ngram_rows=0,
         ),
         train=dataclasses.replace(
             demo.train, steps=12, batch_size=8, optimizer=optimizer, validate_every=6, validation_batches=2,

@@ -145,7 +145,7 @@ def test_underscores_are_dashes():
 
 def test_fields_of_a_part_that_is_none_say_so():
     for part, field in (("model.rope_scaling", "factor"), ("train.optimizer.muon", "momentum")):
-        message = refusal(f"--{part}.{field}".replace("_", "-"), "2")
+        message = refusal(f"--{part}.{field}".replace("_", "-"), "2", config="configs/gpt2_124m.py")
         assert f"{part} is None" in message and "config file of your own" in message
 
 

@@ -267,5 +267,7 @@ def test_make_hands_a_config_on_whatever_its_name(tmp_path):
     (tmp_path / "requirements.lock").touch()
     os.utime(tmp_path / "requirements.lock", (0, 0))
     for config in ("my config.py", name.replace("$", "$$")):
-        said = subprocess.run(["make", "demo", f"CONFIG={config}"], cwd=tmp_path, capture_output=True, text=True)
+        said = subprocess.run(
+            ["make", "--no-print-directory", "demo", f"CONFIG={config}"], cwd=tmp_path, capture_output=True, text=True
+        )
         assert said.stdout.splitlines() == ["-m", "launch.pretrain", config.replace("$$", "$")], said.stderr

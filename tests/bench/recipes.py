@@ -46,8 +46,9 @@ def optimizer_of(recipe: str, learning_rate: float | None, steps: int, base: Opt
     if recipe == "gpt2":
         rate = learning_rate or 2e-3  # the best of 1e-3, 2e-3, 4e-3
         return dataclasses.replace(
-            base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=steps // 10, schedule="cosine", muon=None
-        )
+            base, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=steps // 10, schedule="cosine",
+            muon=None,
+        )  # fmt: skip
     return dataclasses.replace(
         base,
         learning_rate=learning_rate or 4e-3,
