@@ -34,14 +34,16 @@ def tokens(config, batch=2, seed=0):
 
 def influence(config, tokens_BT, segments_BT, target):
     """(T,) how much the logits at `target` feel each position's embedding: the norm of the gradient."""
-    model = make(config)
-    before = tokens_before(tokens_BT, segments_BT, len(model.ngrams))
-    x_BTD = model.embed(tokens_BT, row_positions(tokens_BT), before)
+    return np.linalg.norm(np.asarray(gradient(make(config), tokens_BT, segments_BT, target))[0], axis=-1)
 
+
+@jax.jit  # with `target` as an argument: one program for all of them
+def gradient(model, tokens_BT, segments_BT, target):
     def felt(x_BTD):
         return jnp.sum(jnp.sin(model.logits(model.hidden(x_BTD, segments_BT))[0, target]))
 
-    return np.linalg.norm(np.asarray(jax.jit(jax.grad(felt))(x_BTD))[0], axis=-1)
+    before = tokens_before(tokens_BT, segments_BT, len(model.ngrams))
+    return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
 @CONFIGS
