@@ -152,6 +152,7 @@ def without_box(text: str) -> str:
     """What tyro wrote about a value, as a plain sentence, without the explanation of the option behind it."""
     lines = [line.strip(" │|") if set(line) - set("╭╮╰╯─ +-") else "" for line in text.splitlines()[1:]]
     sentence = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
+    sentence = re.split("─|Argument helptext:", sentence)[0].strip()
     for theirs, ours in VALUE_ERRORS.items():
         if match := re.fullmatch(theirs, sentence):
             said = re.sub(r"\\(\d)", lambda group: shown(match[int(group[1])], quotes=False), ours)

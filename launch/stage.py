@@ -195,7 +195,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
         return True
-    if source and not stamp and take(stage, source, workdir, settings, facts):
+    if source and not stamp and take(stage, experiment, source, workdir, settings, facts):
         return True
     make(stage, experiment, workdir, note, stamp)
     return True
@@ -284,16 +284,19 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) 
     write_atomically(begun, json.dumps(note))
 
 
-def take(stage: Stage, source: Path, workdir: Path, settings: dict, facts: dict | None) -> bool:
+def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, facts: dict | None) -> bool:
     """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
-    begun here. `facts` of None: whatever they were there."""
+    begun here. `facts` of None: whatever they were there. Training that was made longer on the way is not the same."""
     stamp = taking.finished_in(source, stage.name)
-    if stamp is None or stamp["settings"] != settings or (facts is not None and stamp["facts"] != facts):
+    if stamp is None or stamp.get("continued_from") or stamp["settings"] != settings:
+        return False
+    if facts is not None and stamp["facts"] != facts:
         return False
     if stage.in_place and begun_path(stage, workdir).exists() and stage.holds_work(workdir):
         return False
     keep_record(stage, workdir)
     taking.take(stage.name, stage.outputs, stage.by_products, source, workdir, stamp)
+    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
     clean_up(stage, workdir, stamp["key"])
     return True
 
@@ -305,4 +308,4 @@ def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Pat
         earlier = {one: read_stamp(one, workdir) for one in before.after}
         if read_stamp(before, workdir) is None and all(earlier.values()):
             keys = {f"<{one.name}>": stamp["key"] for one, stamp in earlier.items() if stamp}
-            take(before, source, workdir, settings_of(before, experiment) | keys, None)
+            take(before, experiment, source, workdir, settings_of(before, experiment) | keys, None)

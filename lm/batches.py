@@ -208,6 +208,8 @@ def order_of_windows(sources: list[range], weights: list[float], seed: int, batc
         for numbers, seed in zip(sources, seeds, strict=True)
     ]
     order = orders[0] if len(orders) == 1 else grain.MapDataset.select_from_datasets(orders, cast(Any, Turns(weights)))
+    if batch_size == 1:  # of a dataset without end Grain's batch() cannot hold the length then
+        return order.map(lambda number: np.array([number], np.int64))
     return order.batch(batch_size, batch_fn=lambda numbers: np.array(numbers, np.int64))
 
 

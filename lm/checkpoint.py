@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.agreement import agreed, all_agree
-from lm.checkpoint_files import DamageError, Kept, amend, read_manifest, steps_in, verify, write_manifest
+from lm.checkpoint_files import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
 from lm.errors import InputError
 from lm.files import sync
 from lm.model.config import ModelConfig
@@ -203,12 +203,15 @@ class Checkpoints:
 
     def retire(self) -> None:
         """Takes away the checkpoints that are not kept."""
-        losses = {}
+        losses, files = {}, {}
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):
-                losses[step] = None
-                losses[step] = read_manifest(self.folder / str(step))["about"].get("validation_loss")
+                manifest = read_manifest(self.folder / str(step))
+                losses[step], files[step] = manifest["about"].get("validation_loss"), manifest["files"]
         for step in losses.keys() - self.kept.of(losses):
+            if others := unlisted(self.folder / str(step), files[step]):
+                print(f"checkpoint: step {step:,} stays, since training did not write {others[0]} in it", flush=True)
+                continue
             old = self.partial / f"{step}.retired"
             try:
                 (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name

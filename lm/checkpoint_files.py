@@ -19,6 +19,8 @@ from lm.errors import InputError
 from lm.files import HASHING_THREADS, digest, sync, write_atomically
 
 MANIFEST = "manifest.json"
+PARTS = (MANIFEST, "model", "training")
+"""What a checkpoint's folder holds. A damaged one has one of them at least, or is empty."""
 
 
 class DamageError(Exception):
@@ -60,11 +62,20 @@ class Kept:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps of the checkpoints in `folder`, rising, whole or not; anything else that lies there is none."""
+    """The steps of the checkpoints in `folder`, rising, whole or not; anything else that lies there is none, such as a
+    user's folder with a number as its name."""
     if not folder.is_dir():
         return []
-    named = (path.name for path in folder.iterdir() if path.is_dir())
-    return sorted(int(name) for name in named if name.isdecimal() and name == str(int(name)))
+    named = {path.name: path for path in folder.iterdir() if path.is_dir()}
+    numbers = [name for name in named if name.isdecimal() and name == str(int(name))]
+    ours = lambda path: any((path / part).exists() for part in PARTS) or not any(path.iterdir())
+    return sorted(int(name) for name in numbers if ours(named[name]))
+
+
+def unlisted(folder: Path, files: Mapping[str, Any]) -> list[Path]:
+    """What lies in a checkpoint's folder and is not among the manifest's `files`: a user put it there."""
+    listed = {folder / name for name in files} | {folder / MANIFEST}
+    return sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in listed)
 
 
 def lengths(about: Mapping[str, Any], steps: int) -> dict[str, Any]:

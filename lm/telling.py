@@ -1,5 +1,6 @@
 """What is told on the way beside the loss: the loss of a few held-out batches, and samples."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +123,18 @@ class Telling:
 
 
 def remove_later_samples(folder: Path, step: int) -> None:
-    """Takes away samples that an interrupted run took after its last checkpoint; they are taken again."""
+    """Takes away samples that an interrupted run took after its last checkpoint; they are taken again. A file that
+    holds anything else is no sample of the run, and stays."""
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
-        if number.isdecimal() and int(number) > step:
+        if number.isdecimal() and int(number) > step and is_sample(path, int(number)):
             path.unlink()
+
+
+def is_sample(path: Path, step: int) -> bool:
+    """Whether the file is what `sample` writes of this step."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(row, dict) and row.keys() == {"step", "prompt", "temperature", "text"} and row["step"] == step

@@ -143,6 +143,10 @@ def test_underscores_are_dashes():
     assert experiment.tokenizer.vocabulary_size == 300
 
 
+def test_a_number_that_is_none_is_named_without_the_options_help():
+    assert refusal("--model.ngram-rows", "1e3") == "--model.ngram-rows is no whole number in digits: '1e3'"
+
+
 def test_fields_of_a_part_that_is_none_say_so():
     for part, field in (("model.rope_scaling", "factor"), ("train.optimizer.muon", "momentum")):
         message = refusal(f"--{part}.{field}".replace("_", "-"), "2", config="configs/gpt2_124m.py")

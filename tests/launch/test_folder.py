@@ -488,6 +488,16 @@ def test_a_run_that_begins_from_another_takes_what_is_equal_and_makes_the_rest(t
     assert outputs(different) == expected[3]
 
 
+def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    run(source)
+    assert run_stage(TEXT, EXPERIMENT, workdir, source) and (workdir / "config.json").is_file()
+    stamp = json.loads((source / "stages/text.json").read_text())
+    (source / "stages/text.json").write_text(json.dumps(stamp | {"continued_from": [{"steps": 800, "at": 800}]}))
+    run_stage(TEXT, EXPERIMENT, tmp_path / "other", source)
+    assert "taken_from" not in json.loads((tmp_path / "other/stages/text.json").read_text())
+
+
 def test_large_files_are_links_and_making_anew_leaves_the_other_run_alone(tmp_path):
     def make(experiment, workdir, out):
         (out / "text").mkdir(exist_ok=True)

@@ -120,10 +120,10 @@ def test_seed_decides_the_order(folder):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("start", [0, 13])
-def test_iterate_is_batch_of_each_step(folder, threads, start):
-    reference = source(folder)
-    iterator = source(folder, threads=threads).iterate(start)
+@pytest.mark.parametrize(("start", "batch_size"), [(0, 3), (13, 3), (13, 1)])
+def test_iterate_is_batch_of_each_step(folder, threads, start, batch_size):
+    reference = source(folder, batch=batch_size)
+    iterator = source(folder, batch=batch_size, threads=threads).iterate(start)
     for step in range(start, start + 40):
         assert same(next(iterator), reference.batch(step))
 

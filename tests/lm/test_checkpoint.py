@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import MANIFEST, DamageError, Kept, read_manifest, verify, write_manifest
+from lm.checkpoint_files import MANIFEST, DamageError, Kept, read_manifest, steps_in, verify, write_manifest
 from lm.config import SpikeConfig
 from lm.errors import InputError
 from lm.guard import make_guard
@@ -258,6 +258,19 @@ def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
     state, about = restored(folder)
     assert about["step"] == 6
     assert same_bits(state, state_of(6))
+
+
+def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    write(folder, 1, 2, kept=Kept(newest=2))
+    (folder / "1/notes.txt").write_text("the user's")
+    (folder / "7").mkdir()
+    (folder / "7/own.txt").write_text("the user's too")
+    write(folder, 3, 4, kept=Kept(newest=1))
+    assert {path.name for path in folder.iterdir()} == {"1", "4", "7"}
+    assert (folder / "1/notes.txt").exists() and (folder / "7/own.txt").exists()
+    assert steps_in(folder) == [1, 4]
+    assert "step 1 stays, since training did not write" in capsys.readouterr().out
 
 
 def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp_path):
