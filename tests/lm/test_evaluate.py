@@ -17,6 +17,8 @@ from lm.telling import Validation
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 EXPERIMENT = tiny_experiment()
 
 

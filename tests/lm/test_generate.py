@@ -35,7 +35,8 @@ def test_greedy_tokens_are_the_argmax_of_the_whole_forward_pass():
     lengths_B = jnp.array([3, 6], jnp.int32)
     temperature_B = jnp.zeros(2, jnp.float32)
     tokens_BS = np.asarray(continue_tokens(model, CONFIG, 320, prompts_BS, lengths_B, temperature_B, jax.random.key(0)))
-    logits_BSV = np.asarray(model(jnp.asarray(tokens_BS), jnp.ones_like(tokens_BS)))
+    forward = jax.jit(lambda model, tokens_BS: model(tokens_BS, jnp.ones_like(tokens_BS)))
+    logits_BSV = np.asarray(forward(model, jnp.asarray(tokens_BS)))
     for row, length in enumerate((3, 6)):
         assert (tokens_BS[row, :length] == np.asarray(prompts_BS)[row, :length]).all()
         np.testing.assert_array_equal(tokens_BS[row, length:], logits_BSV[row, length - 1 : -1].argmax(-1))
