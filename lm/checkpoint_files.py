@@ -19,7 +19,7 @@ from lm.errors import InputError
 from lm.files import HASHING_THREADS, digest, sync, write_atomically
 
 MANIFEST = "manifest.json"
-PARTS = (MANIFEST, "model", "training")
+PARTS = (MANIFEST, "model", "training", "_CHECKPOINT_METADATA")
 """What a checkpoint's folder holds. A damaged one has one of them at least, or is empty."""
 
 
