@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 export UV_PYTHON_DOWNLOADS := never
+# Images of containers often forbid it; then each of the many processes would compile the sources of JAX anew: 5 s to
+# start in place of 1.6.
+export PYTHONDONTWRITEBYTECODE :=
 # uv from PATH, else the one that pip fetches into .tools
 UV = $(shell command -v uv || echo .tools/bin/uv)
 PYTHON := .venv/bin/python

@@ -30,6 +30,7 @@ def locked(workdir: Path) -> Generator[None]:
         return
     try:
         refuse_no_run(workdir)
+        made = not workdir.exists()
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
     except OSError as error:
@@ -49,7 +50,12 @@ def locked(workdir: Path) -> Generator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made and [path.name for path in workdir.iterdir()] == [".lock"]:  # refused before it did anything
+                (workdir / ".lock").unlink()
+                workdir.rmdir()
 
 
 @contextlib.contextmanager
@@ -65,6 +71,13 @@ def told(program: str) -> Generator[None]:
         raise SystemExit(stopped.exit_code) from None
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(InputError.exit_code) from None
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        print(
+            f"{program}: {error}. A file lies where a folder is to be, or a folder where a file is. Move it away, then "
+            "run again.",
+            file=sys.stderr,
+        )
         raise SystemExit(InputError.exit_code) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):

@@ -8,6 +8,7 @@ was done. Of several processes (launch/processes.py) each has a supervisor of it
 """
 
 import argparse
+import math
 import sys
 
 from configs.experiment import parse_command
@@ -15,6 +16,7 @@ from launch.command import told
 from launch.folder.guard import refuse_no_run
 from launch.processes import place
 from launch.supervision import Supervisor
+from lm.errors import UsageError
 
 SCRIPTS = ("launch.pretrain", "launch.train")
 
@@ -31,6 +33,10 @@ def main() -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="CONFIG.py and options, as for the script itself")
     given = parser.parse_args()
     with told("launch.supervise"):
+        if given.same_step < 1:
+            raise UsageError(f"--same-step is {given.same_step}; it must be at least 1: the crash that ends it.")
+        if not 0 <= given.hang_minutes < math.inf:
+            raise UsageError(f"--hang-minutes is {given.hang_minutes}; it must be a number of minutes, or 0 for never.")
         _, workdir = parse_command(given.script, __doc__ or "", given.arguments)  # what cannot be run is told at once
         refuse_no_run(workdir)
         index, _ = place()

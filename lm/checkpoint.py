@@ -11,10 +11,8 @@ import errno
 import functools
 import logging
 import os
-import re
 import shutil
-import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.agreement import agreed, all_agree
+from lm.checkpoint_errors import FREE_SPACE, OTHER, not_by_orbax, readable_errors
 from lm.checkpoint_files import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
 from lm.errors import InputError
 from lm.files import sync
@@ -68,7 +67,9 @@ class Checkpoints:
         self.kept, self.patience, self.beside = kept, patience, tuple(beside)
         self.partial = self.folder / ".partial"
         # Compression would take most of the time of a save, and takes 7 % off floating numbers.
-        model, training = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
+        model, training = (
+            ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS) for _ in range(2)
+        )
         self.orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(model=model, training=training))
         for logger in ("absl", "asyncio"):
             logging.getLogger(logger).addFilter(not_by_orbax)
@@ -326,15 +327,6 @@ class Checkpoints:
             raise self.failure
 
 
-def not_by_orbax(record: logging.LogRecord) -> bool:
-    """False for what Orbax logs, an error an array, and raises too: it is told once."""
-    if not record.exc_info:
-        return True
-    _, error, trace = record.exc_info
-    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
-    return f"{os.sep}orbax{os.sep}" not in "".join(frames) and ".orbax-checkpoint-tmp" not in str(error)
-
-
 def check_arrays(
     folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
 ) -> None:
@@ -357,24 +349,13 @@ def check_arrays(
 HOUR_MS = 3_600_000
 FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
+ARRAYS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
+)
+"""Small arrays that several devices hold are written by one of them: slicing them over all of these takes longer, and
+compiles a program for each slice."""
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-OTHER = "Use another checkpoint."
-FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
-
-
-@contextlib.contextmanager
-def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
-    """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
-    try:
-        yield
-    except Exception as error:
-        cause = " ".join(str(error).split())
-        # TensorStore says so too, at the end of a thousand characters.
-        of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
-        reason = of_the_disk[0] if of_the_disk else f"{type(error).__name__}: {cause[:300]}"
-        raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
 
 
 def restore_model(config: ModelConfig, folder: Path) -> Transformer:

@@ -4,6 +4,7 @@ For accelerators these are the makers' figures for dense products in bfloat16. A
 product is timed, and other work on the machine slows it. So what is compared with it is not called MFU.
 """
 
+import functools
 import math
 import statistics
 import time
@@ -97,6 +98,7 @@ def median_seconds(run: Callable[[], object], seconds: float) -> float:
     return statistics.median(times)
 
 
+@functools.cache
 def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
     """FLOP/s of the fastest of the model's own products, with as many rows (at most) as `most_flop` allows.
 

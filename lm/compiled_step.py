@@ -18,6 +18,9 @@ from lm.sinks import Row
 from lm.train_state import TrainState
 from lm.train_step import Metrics
 
+WORTH_MEASURING = 10**11
+"""FLOP of a training run, from which on a forecast of its time on a CPU is worth some steps that are thrown away."""
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -69,6 +72,11 @@ def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: 
         return compiled, StepCost(flops, seconds, None, None)
     state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
+
+
+def worth_measuring(flops: int, platform: str) -> bool:
+    """Whether to forecast a run of so many FLOP: on a CPU, by one process, unless it takes but a second or so."""
+    return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
 
 
 def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:

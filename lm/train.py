@@ -19,7 +19,7 @@ from lm.batches import BatchSource
 from lm.checkpoint import Checkpoints
 from lm.checkpoint_files import Kept, lengths, steps_in
 from lm.chips import peak_rate
-from lm.compiled_step import compile_ahead, measure_step_seconds
+from lm.compiled_step import compile_ahead, measure_step_seconds, worth_measuring
 from lm.config import TrainConfig
 from lm.errors import InputError
 from lm.flops import count_parameters
@@ -110,7 +110,8 @@ def train(model_config: ModelConfig, config: TrainConfig, run: Path, began: floa
         say(f"train: {cost}\ntrain: {peak.meaning}")
         fresh = lambda: initial_state(model_config, optimizer, config.seed, mesh, config.spikes)
         step_seconds = None
-        if mesh.devices.flat[0].platform == "cpu" and jax.process_count() == 1:  # elsewhere the first logged line tells
+        # Elsewhere the first logged line tells.
+        if worth_measuring(config.steps * cost.flops, mesh.devices.flat[0].platform):
             with timeline.doing("compiling"):
                 example = place(validation.batches[0], mesh, config.batch_size)
                 step_seconds = measure_step_seconds(step_function, fresh, example)

@@ -1,11 +1,9 @@
 """Strict JAX for every test: eight CPU devices, no silent rank promotion, warnings as errors (pyproject.toml)."""
 
-import contextlib
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -25,6 +23,8 @@ if MADE_HERE:
     os.environ[COMPILED] = MADE_HERE
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# What tests compile runs a few times, on a few numbers: most of the time would go into making it fast.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
 def pytest_unconfigure() -> None:
@@ -49,9 +49,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
 
 
 LONGEST = (
-    "tests/test_end_to_end.py", "tests/lm/test_stopping.py", "tests/test_linear_time.py", "tests/lm/test_train.py",
-    "tests/lm/test_start.py", "tests/lm/test_guard.py", "tests/data_prep/test_beam_runner.py",
-    "tests/lm/model/test_transformer.py", "tests/lm/model/test_attention.py",
+    "tests/lm/test_train_step.py", "tests/lm/test_train.py", "tests/test_end_to_end.py", "tests/lm/test_stopping.py",
+    "tests/lm/test_start.py", "tests/test_linear_time.py", "tests/lm/tokenizer/test_published.py",
+    "tests/lm/tokenizer/test_fast.py", "tests/lm/model/test_attention.py", "tests/data_prep/test_prepare.py",
+    "tests/launch/test_supervision.py", "tests/lm/test_processes.py", "tests/data_prep/test_beam_runner.py",
+    "tests/lm/tokenizer/test_kinds.py", "tests/launch/test_inspect_tokenizer.py", "tests/data_prep/test_clusters.py",
 )  # fmt: skip
 
 
@@ -60,27 +62,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     would leave the others without work."""
     place = {path: number for number, path in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
-
-
-@pytest.fixture
-def compiled_fast() -> Generator[None]:
-    """What is compiled here runs once, on a few numbers: most of its time would go into making it fast."""
-    with in_haste():
-        yield
-
-
-@pytest.fixture(scope="module")
-def module_compiled_fast() -> Generator[None]:
-    """`compiled_fast` for a whole module, what its fixtures compile included: the same bits need the same program."""
-    with in_haste():
-        yield
-
-
-@contextlib.contextmanager
-def in_haste() -> Generator[None]:
-    import jax  # behind the settings above
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

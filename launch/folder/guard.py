@@ -31,6 +31,8 @@ def refuse_no_run(workdir: Path) -> None:
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
         )
+    if workdir.exists() and not workdir.is_dir():
+        raise UsageError(f"--workdir {workdir} is a file. Give a folder that is empty or does not exist yet.")
     if not workdir.is_dir() or is_run(workdir):
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))

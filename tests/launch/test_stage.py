@@ -318,6 +318,31 @@ def test_a_run_folder_that_cannot_be_written(tmp_path):
     refused(launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "file/run")), 1, "cannot be written")
 
 
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("the user's")
+    with (
+        pytest.raises(UsageError, match=r"--workdir .*run is a file\. Give a folder"),
+        command.locked(tmp_path / "run"),
+    ):
+        pass
+    assert (tmp_path / "run").read_text() == "the user's"
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, capsys):
+    (tmp_path / "samples").write_text("the user's")
+    with pytest.raises(SystemExit) as ended, command.told("launch.train"):
+        (tmp_path / "samples").mkdir(exist_ok=True)
+    assert ended.value.code == 1
+    assert f"{tmp_path}/samples" in (said := capsys.readouterr().err) and "Move it away" in said
+
+
+def test_a_refused_command_leaves_no_folder_behind(tmp_path):
+    for folder in (tmp_path / "new", tmp_path):
+        with pytest.raises(UsageError), command.locked(folder):
+            raise UsageError("an impossible setting")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # in the folder that was there before
+
+
 def test_a_stage_without_the_stage_before_names_the_command(tmp_path):
     ended = launch("launch.train", "configs/demo.py", "--workdir", str(tmp_path / "run"))
     refused(ended, 1, "python -m launch.train_tokenizer", "unfinished")

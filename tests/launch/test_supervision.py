@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import supervise
 from launch.supervision import Supervisor
 from lm.timeline import read_heartbeat
 
@@ -273,6 +274,18 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, co
     assert watched.run() == code
     assert (tmp_path / "count").read_text() == "1"
     assert events(tmp_path) == ["asked to end"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("--same-step", "0"), ("--hang-minutes", "nan"), ("--hang-minutes", "-1"), ("--hang-minutes", "inf")],
+)
+def test_limits_that_make_no_sense_are_refused_with_their_value(monkeypatch, capsys, name, value):
+    monkeypatch.setattr(sys, "argv", ["launch.supervise", f"{name}={value}", "launch.train", "tests/configs.py"])
+    with pytest.raises(SystemExit) as ended:
+        supervise.main()
+    assert ended.value.code == 2
+    assert re.search(rf"{name} is {value}", capsys.readouterr().err)
 
 
 def test_a_config_that_makes_no_sense_is_told_before_anything_is_started(tmp_path):

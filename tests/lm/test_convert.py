@@ -40,8 +40,6 @@ from tests.lm.hugging_face_files import (
 )
 from tests.lm.model_configs import GPT2, LLAMA
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 NAMES = ("gpt2", "llama", "llama31")
 LLAMA31 = RopeScalingConfig(
     factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8192

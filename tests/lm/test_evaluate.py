@@ -17,8 +17,6 @@ from lm.telling import Validation
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 EXPERIMENT = tiny_experiment()
 
 
@@ -71,7 +69,6 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     assert figures["validation_bits_per_byte"] == pytest.approx(nats / math.log(2) / content, rel=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_fast")
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram", "characters"])
 def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_path, kind):
     """All windows of the validation split, one after the other: the last figures of a run are those of its

@@ -13,8 +13,6 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 EXPERIMENT = tiny_experiment()
 CONFIG = EXPERIMENT.model
 

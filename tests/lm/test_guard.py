@@ -88,7 +88,7 @@ def test_without_a_window_no_finite_step_is_left_out():
 
 
 @pytest.fixture(scope="module")
-def poisoned(tokens, tmp_path_factory, module_compiled_fast) -> Generator[tuple[Path, BatchSource]]:
+def poisoned(tokens, tmp_path_factory) -> Generator[tuple[Path, BatchSource]]:
     """A run folder with shards, and its batches; the gradients of the steps of POISON are what POISON says."""
     run = Path(shutil.copytree(tokens, tmp_path_factory.mktemp("poisoned") / "run"))
     source = BatchSource(run / "tokens", "train", MODEL.context_length, CONFIG.batch_size, CONFIG.seed, 1)

@@ -7,8 +7,6 @@ import pytest
 
 from lm.loss import cross_entropy, softcapped, summed_cross_entropy, token_losses
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 
 def test_cross_entropy_is_minus_log_softmax():
     generator = np.random.default_rng(0)

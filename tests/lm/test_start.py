@@ -24,13 +24,12 @@ from tests.corpus import tiny_experiment
 from tests.train_runs import bits, steps_there, told
 
 EXPERIMENT = tiny_experiment()
-pytestmark = pytest.mark.usefixtures("module_compiled_fast")
 MODEL = dataclasses.replace(EXPERIMENT.model, layers=1, kv_heads=2)
 CONFIG = dataclasses.replace(EXPERIMENT.train, validate_every=12, sample_every=12, log_every=1)
 
 
 @pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory, module_compiled_fast) -> Path:
+def finished(tokens, tmp_path_factory) -> Path:
     """Checkpoints of steps 4, 8 and 12."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(tokens, run)

@@ -17,7 +17,6 @@ from lm.tokenizer import load
 from tests.corpus import tiny_experiment, write_tokens
 from tests.lm.model_configs import FAMILIES
 
-pytestmark = pytest.mark.usefixtures("module_compiled_fast")
 K = 5
 
 

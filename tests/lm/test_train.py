@@ -18,6 +18,7 @@ import pytest
 from lm.batches import Batch
 from lm.checkpoint import Checkpoints, restore_model
 from lm.checkpoint_files import Kept, read_manifest
+from lm.compiled_step import WORTH_MEASURING, worth_measuring
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from lm.named_leaves import named_leaves
@@ -29,11 +30,10 @@ from tests.corpus import tiny_experiment
 from tests.lm.conftest import patience
 
 EXPERIMENT = tiny_experiment()
-pytestmark = pytest.mark.usefixtures("module_compiled_fast")
 
 
 @pytest.fixture(scope="module")
-def finished(tokens, tmp_path_factory, module_compiled_fast) -> Path:
+def finished(tokens, tmp_path_factory) -> Path:
     """The same, trained without an interruption."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(tokens, run)
@@ -237,7 +237,8 @@ def test_what_a_run_leaves(finished):
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, caplog, capsys):
+def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.setattr("lm.compiled_step.WORTH_MEASURING", 1)
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     short = dataclasses.replace(EXPERIMENT.train, steps=4, validate_every=4, sample_every=4)
@@ -248,7 +249,7 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
     compiled = [
         record.getMessage().count("ShapedArray(")
         for record in caplog.records
-        if record.getMessage().startswith("Compiling ")
+        if re.match(r"Compiling (?!jit\(copied\))", record.getMessage())  # lm.checkpoint's, of two states
     ]
     assert len(compiled) > 3  # the log is read aright
     assert compiled.count(arguments) == 1
@@ -258,6 +259,11 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
     assert said and said.start() < printed.index("validation loss")
     forecast = re.search(r"4 steps are \S+ MFLOP and take about \d+:\d\d here, at \S+ s a step", printed)
     assert forecast and said.start() < forecast.start() < printed.index("validation loss")
+
+
+def test_a_forecast_is_measured_where_the_run_is_long_enough_to_want_one():
+    assert worth_measuring(WORTH_MEASURING, "cpu") and not worth_measuring(WORTH_MEASURING - 1, "cpu")
+    assert not worth_measuring(WORTH_MEASURING, "tpu")
 
 
 def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):

@@ -24,9 +24,6 @@ from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
 
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
-
 def batch_of(config, rows=8, seed=0):
     """Random tokens, two documents a row, the last two tokens without a target."""
     generator = np.random.default_rng(seed)
@@ -95,17 +92,23 @@ def test_a_step_moves_nothing_between_host_and_devices_unasked():
     assert np.isfinite(float(metrics["loss"]))
 
 
-@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize(
-    "change", [{"micro_batches": 4}, {"remat": "products"}, {"remat": "block"}, {"loss_parts": 16}], ids=str
+    ("config", "change"),
+    [
+        *((MODERN, change) for change in ({"micro_batches": 4}, {"remat": "products"}, {"remat": "block"})),
+        (LLAMA, {"loss_parts": 16}),
+        (GPT2, {"micro_batches": 2, "remat": "block", "loss_parts": 4}),
+    ],
+    ids=["micro-batches", "products kept", "blocks done again", "loss in parts", "all of them"],
 )
 def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
     changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
     assert_the_same(changed, loss_and_named_gradients(config))
 
 
-@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
-@pytest.mark.parametrize("remat", ["none", "block"])
+@pytest.mark.parametrize(
+    ("config", "remat"), [(LLAMA, "none"), (GPT2, "block"), (MODERN, "block")], ids=["llama", "gpt2", "modern"]
+)
 def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
     """The same initial parameters, loss and gradients, each stacked over the layers."""
     loss, unrolled = loss_and_named_gradients(config)
@@ -122,7 +125,7 @@ def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
 
 def test_remat_holds_less_at_a_time():
     """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
-    config = dataclasses.replace(LLAMA, layers=12, context_length=128)
+    config = dataclasses.replace(LLAMA, layers=6, context_length=256)
 
     def temporary(remat):
         train = dataclasses.replace(TRAIN, remat=remat)
@@ -153,18 +156,13 @@ MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 
 def meshes():
-    """Every axis alone on 2, 4 and 8 devices, and mixes of two, three and four."""
-    names = ("data", "fsdp", "context", "tensor")
-    alone = [{name: count} for name in names for count in (2, 4, 8)]
+    """Every axis alone, and mixes of two and three."""
     return [
-        *alone,
+        *({name: 8} for name in ("data", "fsdp", "context", "tensor")),
         {"data": 2, "fsdp": 4},
         {"data": 4, "context": 2},
-        {"fsdp": 2, "context": 2},
         {"context": 4, "tensor": 2},
-        {"data": 2, "context": 2, "tensor": 2},
         {"fsdp": 2, "context": 2, "tensor": 2},
-        {"data": 2, "fsdp": 2, "tensor": 2},
     ]
 
 
@@ -212,12 +210,14 @@ def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
 @pytest.mark.parametrize(
     ("config", "train"),
     [
-        (SHARDED, dataclasses.replace(TRAIN, micro_batches=2, optimizer=MUON)),
-        (dataclasses.replace(SHARDED, scan_layers=True), dataclasses.replace(TRAIN, remat="block", optimizer=MUON)),
+        (
+            dataclasses.replace(SHARDED, scan_layers=True, ngram_rows=64),
+            dataclasses.replace(TRAIN, remat="block", micro_batches=2, optimizer=MUON),
+        ),
         (SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2)),
         (SHARDED, dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, rule="adafactor"))),
     ],
-    ids=["muon in micro-batches", "muon over a scan", "dropout", "adafactor"],
+    ids=["muon in micro-batches over a scan", "dropout", "adafactor"],
 )
 def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     expected, _ = on_mesh(config, train, {}, steps=3)
@@ -226,12 +226,15 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
 
 
 @pytest.mark.parametrize("rule", ["adamw", "adafactor"])
-def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
+def test_bfloat16_parameters_keep_their_types_over_a_step_with_float32_moments(rule):
     optimizer = dataclasses.replace(MUON, rule=rule)
     config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
     train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
-    told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
-    assert np.isfinite(told).all()
+    rule = make_optimizer(optimizer, 100)
+    before = abstract_state(config, rule, make_mesh(MeshConfig(), config, 8, jax.devices()[:1]))
+    state, metrics = jax.eval_shape(lambda *given: update(*given, rule, train), before, batch_of(config))
+    assert metrics["loss"].dtype == jnp.float32
+    assert [x.dtype for x in jax.tree.leaves(state)] == [x.dtype for x in jax.tree.leaves(before)]
     assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
     moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
     assert moments == {jnp.dtype("float32")}

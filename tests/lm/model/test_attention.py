@@ -23,8 +23,6 @@ from tests.corpus import tiny_experiment
 from tests.lm.model import plain_attention
 from tests.lm.model_configs import LLAMA
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 interpreted = functools.partial(splash, interpret=True)
 
 

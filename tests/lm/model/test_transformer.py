@@ -1,6 +1,7 @@
 """Laws of the transformer: causality and isolation of documents by gradients, and parity with a float64 reference."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,15 @@ from lm.model.transformer import Transformer, row_positions
 from tests.lm import reference_model
 from tests.lm.model_configs import FAMILIES, LLAMA
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
+forward = jax.jit(lambda model, tokens_BT, segments_BT: model(tokens_BT, segments_BT))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def make(config, seed=0):
-    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(seed))
+    model = Transformer(config, jax.random.key(seed))
     # Away from the ones and zeros of fresh norms and biases, which would hide a scale or bias that is left out.
     leaves, structure = jax.tree.flatten(model)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -68,7 +71,7 @@ def test_documents_do_not_attend_to_one_another_by_gradients(config):
 def test_logits_equal_a_plain_float64_reference(config):
     model, tokens_BT = make(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[1, 7:].set(2)
-    logits_BTV = np.asarray(jax.jit(lambda m, t, s: m(t, s))(model, tokens_BT, segments_BT))
+    logits_BTV = np.asarray(forward(model, tokens_BT, segments_BT))
     expected_BTV = reference_model.logits(config, model, tokens_BT, segments_BT)
     np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=2e-4)
 
@@ -78,14 +81,14 @@ def test_rotary_positions_are_relative():
     model, tokens_BT = make(LLAMA), tokens(LLAMA, batch=1)
     apart = jnp.concatenate([tokens_BT[:, :6], tokens_BT[:, :10]], axis=1)
     segments_BT = jnp.array([[1] * 6 + [2] * 10], jnp.int32)
-    logits_BTV = np.asarray(model(apart, segments_BT))
+    logits_BTV = np.asarray(forward(model, apart, segments_BT))
     np.testing.assert_allclose(logits_BTV[0, :6], logits_BTV[0, 6:12], atol=1e-4)
 
 
 @CONFIGS
 def test_decoding_with_a_cache_equals_the_whole_forward_pass(config):
     model, tokens_BT = make(config), tokens(config)
-    expected_BTV = np.asarray(model(tokens_BT, jnp.ones_like(tokens_BT)))
+    expected_BTV = np.asarray(forward(model, tokens_BT, jnp.ones_like(tokens_BT)))
     cache, decode = empty_cache(config, 2), jax.jit(lambda m, t, p, c: m.decode(t, p, c))
     for position in range(config.context_length):
         logits_BV, cache = decode(model, tokens_BT[:, position], jnp.int32(position), cache)
@@ -97,11 +100,11 @@ def test_bfloat16_compute_keeps_float32_logits_and_parameters(config):
     exact = config
     config = dataclasses.replace(config, compute_dtype="bfloat16")
     model, tokens_BT = make(config), tokens(config)
-    logits_BTV = model(tokens_BT, jnp.ones_like(tokens_BT))
+    logits_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
     assert logits_BTV.dtype == jnp.float32
     rounded_BTV = logits_BTV.astype(jnp.bfloat16).astype(jnp.float32)
     assert float(jnp.mean(logits_BTV == rounded_BTV)) < 0.1, "the logits were rounded to bfloat16"
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(model))
-    exact_BTV = np.asarray(make(exact)(tokens_BT, jnp.ones_like(tokens_BT)))
+    exact_BTV = np.asarray(forward(make(exact), tokens_BT, jnp.ones_like(tokens_BT)))
     difference = np.abs(np.asarray(logits_BTV) - exact_BTV)
     assert 0 < difference.max() < 0.05 * np.abs(exact_BTV).max()

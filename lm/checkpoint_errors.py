@@ -1,0 +1,38 @@
+"""What Orbax and TensorStore say of full disks and damaged files, as one error for the user, told once."""
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+
+from lm.errors import InputError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+OTHER = "Use another checkpoint."
+FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
+
+
+@contextlib.contextmanager
+def readable_errors(place: Path, verb: str, remedy: str) -> Generator[None]:
+    """Turns whatever Orbax and TensorStore raise for a full disk or a damaged file into an InputError."""
+    try:
+        yield
+    except Exception as error:
+        cause = " ".join(str(error).split())
+        # TensorStore says so too, at the end of a thousand characters.
+        of_the_disk = re.search(rf"({'|'.join(map(os.strerror, DISK_ERRORS))})( \([^)]*free\))?", cause)
+        reason = of_the_disk[0] if of_the_disk else f"{type(error).__name__}: {cause[:300]}"
+        raise InputError(f"{place} cannot be {verb}: {reason}. {remedy}") from error
+
+
+def not_by_orbax(record: logging.LogRecord) -> bool:
+    """False for what Orbax logs, an error an array, and raises too: it is told once."""
+    if not record.exc_info:
+        return True
+    _, error, trace = record.exc_info
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return f"{os.sep}orbax{os.sep}" not in "".join(frames) and ".orbax-checkpoint-tmp" not in str(error)
