@@ -8,7 +8,10 @@ import tempfile
 import hypothesis
 import pytest
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+from tests.run_files import QUICK
+
+FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK["XLA_FLAGS"], "--xla_force_host_platform_device_count=8"
+os.environ |= QUICK | {"XLA_FLAGS": " ".join(FLAGS)}
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 # A shell starts what runs in the background with Ctrl-C ignored, and so would be every process that a test starts.
@@ -23,8 +26,6 @@ if MADE_HERE:
     os.environ[COMPILED] = MADE_HERE
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# What tests compile runs a few times, on a few numbers: most of the time would go into making it fast.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
 def pytest_unconfigure() -> None:

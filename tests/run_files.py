@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-"""Compile in haste what trains for seconds."""
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1"}
+"""What tests compile runs a few times, on a few numbers: most of the time would go into making it fast."""
 HANG_SECONDS = 600
 """What takes longer hangs; nothing takes nearly as long, on whatever machine."""
 DATA = ("texts", "documents", "dropped", "tokenizer", "tokens")
@@ -19,7 +19,7 @@ def start(workdir: Path, warc: Path, *options: str, script: str = "launch.pretra
     command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, "--pages.warc", f"{warc}/*.warc.gz", *options], cwd=REPOSITORY, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | QUICK | {"XLA_FLAGS": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | QUICK,
     )  # fmt: skip
 
 

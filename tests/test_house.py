@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_imports_follow_the_arrows(path):
             assert any(below(name, allowed) for allowed in ALLOWED[room]), f"{path} imports {name}"
         if room == "data_prep":
             assert not below(name, "jax") and not below(name, "flax"), f"{path} imports {name}"
+
+
+def test_shapes_are_checked_wherever_they_are_written():
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    *checked, _ = settings["tool"]["pytest"]["ini_options"]["addopts"].partition("--jaxtyping-packages=")[2].split(",")
+    for path in FILES:
+        if any(below(name, "jaxtyping") for name in imports(path)):
+            module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+            assert any(below(module, one) for one in checked), f"pyproject.toml: jaxtyping-packages lacks {module}"
 
 
 def test_beam_stays_in_the_rooms_that_need_it():

@@ -27,11 +27,10 @@ def start(
 ) -> subprocess.Popen:
     """The process, with `devices` CPU devices; it prints on one pipe all that training prints.
 
-    `code` is run in place of this module, around which it may change something; `arguments` are for it. It compiles in
-    haste, as suits what trains for seconds.
+    `code` is run in place of this module, around which it may change something; `arguments` are for it.
     """
     program = ["-c", code] if code else ["-m", "tests.train_process"]
-    flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     variables = os.environ | QUICK | {"XLA_FLAGS": flags} | (environment or {})
     return subprocess.Popen(
         [sys.executable, *program, str(run), json.dumps(fields), *arguments], cwd=REPOSITORY, text=True,
