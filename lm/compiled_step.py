@@ -13,7 +13,7 @@ from lm.batches import Batch
 from lm.flops import flops_per_token
 from lm.metrics import quantity
 from lm.model.config import ModelConfig
-from lm.sharding import batch_sharding
+from lm.parallel import batch_sharding
 from lm.sinks import Row
 from lm.train_state import TrainState
 from lm.train_step import Metrics

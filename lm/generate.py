@@ -14,7 +14,7 @@ from lm.errors import UsageError, shown
 from lm.model.config import ModelConfig
 from lm.model.kv_cache import empty_cache
 from lm.model.transformer import Transformer
-from lm.sharding import on_host
+from lm.parallel import on_host
 from lm.tokenizer.encoding import Tokenizer
 
 

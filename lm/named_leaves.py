@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from lm.sharding import is_parameter
+from lm.parallel import is_parameter
 
 
 def part_name(key: object) -> str:

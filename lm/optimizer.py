@@ -10,10 +10,10 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from lm.config import MuonConfig, OptimizerConfig
+from lm.parallel import is_parameter
 from lm.schedule import learning_rate
-from lm.sharding import is_parameter
 
-TABLES = ("vocabulary", "position", "ngram")
+TABLES = ("vocab", "position", "ngram")
 """Axes of matrices that are tables: embeddings and positions, whose rows are looked up one by one, and the output
 projection, whose columns score one symbol each. Muon is meant for linear maps between hidden layers, and leaves tables
 to the other optimizer."""

@@ -17,7 +17,7 @@ from lm.generate import sample_texts
 from lm.metrics import LiveLine, MetricsLog, for_terminal
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
-from lm.sharding import on_host, place, traced_on
+from lm.parallel import on_host, place, traced_on
 from lm.stopping import Stops
 from lm.timeline import Timeline
 from lm.tokenizer import Tokenizer

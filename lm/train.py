@@ -30,9 +30,9 @@ from lm.mixture import manifest_sha256, mixture_of
 from lm.model.attention_choice import explain, target_of, workload_of
 from lm.model.config import ModelConfig
 from lm.optimizer import make_optimizer
+from lm.parallel import make_mesh, own_rows, place
 from lm.profiling import Profiler
 from lm.schedule import learning_rate
-from lm.sharding import make_mesh, own_rows, place
 from lm.sinks import import_wandb
 from lm.start import begin, check_start
 from lm.stopping import Stops

@@ -12,7 +12,7 @@ from lm.config import SpikeConfig
 from lm.guard import Guard, make_guard
 from lm.model.config import ModelConfig
 from lm.model.transformer import Transformer
-from lm.sharding import shardings
+from lm.parallel import shardings
 
 NO_BOUND = SpikeConfig()
 

@@ -13,7 +13,7 @@ from lm.config import TrainConfig
 from lm.guard import bounds, judge, where_taken
 from lm.loss import summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
-from lm.sharding import batch_sharding, shardings, traced_on
+from lm.parallel import batch_sharding, shardings, traced_on
 from lm.train_state import TrainState
 
 Metrics = dict[str, jax.Array]

@@ -6,14 +6,13 @@ Axes: B batch, T query position, S key position, D width, H query heads, K key-v
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from lm.model.attention_choice import Workload, choose, target_of
+from lm.model.attention_choice import Workload, choose
 from lm.model.attention_kernels import ATTENTION, attend
 from lm.model.config import ModelConfig
 from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
-from lm.sharding import BATCH, RULES
+from lm.parallel import constrain, target
 
 
 class Attention(nnx.Module):
@@ -56,7 +55,8 @@ class Attention(nnx.Module):
         if self.theta is not None:
             q_BTHC = rotate(q_BTHC, positions_BT, self.theta, self.rope_scaling)
             k_BTKC = rotate(k_BTKC, positions_BT, self.theta, self.rope_scaling)
-        return q_BTHC, k_BTKC, v_BTKC
+        k_BTKC, v_BTKC = (constrain(x, "batch", "length", "kv_heads", None) for x in (k_BTKC, v_BTKC))
+        return constrain(q_BTHC, "batch", "length", "heads", None), k_BTKC, v_BTKC
 
     def __call__(
         self,
@@ -68,11 +68,10 @@ class Attention(nnx.Module):
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, positions_BT)
         context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
         if context_shards > 1:  # or XLA gathers the queries instead, once for each block of them
-            whole = PartitionSpec(BATCH[0], None, RULES["kv_heads"], None)
-            k_BTKC, v_BTKC = (jax.lax.with_sharding_constraint(x, whole) for x in (k_BTKC, v_BTKC))
+            k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
         work = Workload(str(q_BTHC.dtype), self.head_width, x_BTD.shape[1], context_shards)
-        implementation = ATTENTION[choose(self.choice, target_of(jax.devices()[0]), work)]
-        out_BTHC = implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+        implementation = ATTENTION[choose(self.choice, target(), work)]
+        out_BTHC = constrain(implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT), "batch", "length", "heads", None)
         return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
 
     def decode(

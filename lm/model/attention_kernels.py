@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from lm.sharding import BATCH, RULES
+from lm.parallel import spec_of
 
 WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
 LEAST_ROWS = 128  # of a block of queries: fewer would not fill a matrix unit
@@ -161,7 +160,7 @@ def by_blocks(
 
 def on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`kernel` for the sequences and heads of each device: XLA cannot cut a kernel, so shard_map does, over the mesh
-    that lm.sharding.traced_on has named."""
+    that lm.parallel.traced_on has named."""
 
     @functools.wraps(kernel)
     def cut(
@@ -171,8 +170,8 @@ def on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
             return local(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
-        by_head = PartitionSpec(BATCH[0], None, RULES["heads"], None)
-        specs = (by_head, by_head, by_head, PartitionSpec(BATCH[0], None))
+        by_head = spec_of("batch", None, "heads", None)
+        specs = (by_head, by_head, by_head, spec_of("batch", None))
         # check_vma off: pallas_call does not say over which axes its results vary.
         mapped = jax.shard_map(local, in_specs=specs, out_specs=by_head, check_vma=False)
         return mapped(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)

@@ -13,10 +13,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lm.model.config import ModelConfig, RopeScalingConfig
+from lm.parallel import constrain, length_is_cut
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
-    """A normal-initialised parameter that carries the names of its logical axes, for lm.sharding."""
+    """A normal-initialised parameter that carries the names of its logical axes, for lm.parallel."""
     return nnx.Param(std * jax.random.normal(key, shape, jnp.dtype(dtype)), axes=axes)
 
 
@@ -60,10 +61,14 @@ class Linear(nnx.Module):
         self.compute_dtype = config.compute_dtype
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+        weight_IO = self.weight[...].astype(self.compute_dtype)
+        if length_is_cut():  # B and T merged could not be: each device would take the whole sequence
+            y_BTO = jnp.einsum("BTI,IO->BTO", x_BTI.astype(self.compute_dtype), weight_IO)
+            return y_BTO if self.bias is None else y_BTO + self.bias[...].astype(self.compute_dtype)[None, None, :]
         batch, length, width = x_BTI.shape
         # One plain matrix product: XLA's CPU backend is markedly slower on the three-axis form of the same product.
         x_NI = x_BTI.reshape(batch * length, width).astype(self.compute_dtype)
-        y_NO = x_NI @ self.weight[...].astype(self.compute_dtype)
+        y_NO = x_NI @ weight_IO
         if self.bias is not None:
             y_NO = with_bias(y_NO, self.bias[...].astype(self.compute_dtype))
         return y_NO.reshape(batch, length, -1)
@@ -142,7 +147,8 @@ class GatedMLP(nnx.Module):
         self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        h_BTF = jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD)
+        return self.down(constrain(h_BTF, "batch", "length", "mlp"))
 
 
 @jax.custom_vjp
@@ -180,7 +186,8 @@ class PlainMLP(nnx.Module):
         self.activation = config.mlp
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(ACTIVATIONS[self.activation](self.up(x_BTD)))
+        h_BTF = constrain(self.up(x_BTD), "batch", "length", "mlp")
+        return self.down(ACTIVATIONS[self.activation](h_BTF))
 
 
 MLPS = {"swiglu": GatedMLP, "gelu": PlainMLP, "relu_squared": PlainMLP}

@@ -19,6 +19,7 @@ from lm.model.config import ModelConfig
 from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
 from lm.model.ngrams import ngram_embeddings, tokens_before
+from lm.parallel import constrain
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
@@ -38,6 +39,11 @@ class Dropout(NamedTuple):
     def at(self, place: int | jax.Array) -> "Dropout":
         """Its own randomness for one place in the model."""
         return self._replace(key=jax.random.fold_in(self.key, place))
+
+
+def residual(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """The residual stream, as it lies on the devices between the parts of a block."""
+    return constrain(x_BTD, "batch", "residual_length", "embed")
 
 
 def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> Float[Array, "B T D"]:
@@ -79,10 +85,14 @@ class Block(nnx.Module):
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
         before = lambda h_BTD: None if self.mlp_share is None else shifted(h_BTD, segment_ids_BT)
-        h_BTD = self.attention_norm(x_BTD)
-        x_BTD = x_BTD + drop(self.attention(h_BTD, before(h_BTD), positions_BT, segment_ids_BT), dropout, 0)
-        h_BTD = self.mlp_norm(x_BTD)
-        return x_BTD + drop(self.mlp(mixed(h_BTD, before(h_BTD), self.mlp_share)), dropout, 1)
+        whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
+        x_BTD = residual(x_BTD)
+        h_BTD = whole(self.attention_norm(x_BTD))
+        out_BTD = residual(self.attention(h_BTD, before(h_BTD), positions_BT, segment_ids_BT))
+        x_BTD = x_BTD + drop(out_BTD, dropout, 0)
+        h_BTD = whole(self.mlp_norm(x_BTD))
+        out_BTD = residual(self.mlp(mixed(h_BTD, before(h_BTD), self.mlp_share)))
+        return residual(x_BTD + drop(out_BTD, dropout, 1))
 
     def decode(
         self, x_B1D: Float[Array, "B 1 D"], position: Int[Array, ""], cache: LayerCache
@@ -116,7 +126,7 @@ class Transformer(nnx.Module):
         embedding_key, position_key, head_key, *block_keys = jax.random.split(key, 3 + config.layers)
         self.layers, self.logit_softcap = config.layers, config.logit_softcap
         table, dtype, std = (config.vocabulary_size, config.width), config.parameter_dtype, config.initial_std
-        self.embedding = parameter(embedding_key, table, ("vocabulary", "width"), std, dtype)
+        self.embedding = parameter(embedding_key, table, ("vocab", "width"), std, dtype)
         self.ngrams = nnx.List(
             parameter(
                 jax.random.fold_in(embedding_key, length), (config.ngram_rows, config.width), ("ngram", "width"),
@@ -140,7 +150,7 @@ class Transformer(nnx.Module):
             None
             if config.tie_embeddings
             else Linear(
-                config, head_key, table[::-1], ("width", "vocabulary"), std=0.0 if config.zero_init else std, bias=False
+                config, head_key, table[::-1], ("width", "vocab"), std=0.0 if config.zero_init else std, bias=False
             )
         )
         self.compute_dtype = config.compute_dtype
@@ -154,7 +164,7 @@ class Transformer(nnx.Module):
             x_BTD = x_BTD + ngram_BTD
         if self.positions is not None:
             x_BTD = x_BTD + self.positions[...][positions_BT]
-        return x_BTD.astype(self.compute_dtype)
+        return residual(x_BTD.astype(self.compute_dtype))
 
     def layer_blocks(self) -> list[Block]:
         """The blocks one by one, whether or not they are kept as one stack."""
@@ -187,7 +197,7 @@ class Transformer(nnx.Module):
         else:
             for layer, block in enumerate(self.blocks):
                 x_BTD = apply(x_BTD, block, layer)
-        return self.norm(x_BTD)
+        return constrain(self.norm(x_BTD), "batch", "length", "embed")
 
     def read(
         self,

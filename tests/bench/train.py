@@ -24,7 +24,7 @@ from lm.batches import host_batch
 from lm.chips import matmul_peak, median_seconds
 from lm.flops import count_parameters, flops_per_token
 from lm.optimizer import make_optimizer
-from lm.sharding import make_mesh
+from lm.parallel import make_mesh
 from lm.train_state import initial_state
 from lm.train_step import compile_step
 

@@ -31,8 +31,8 @@ from lm.config import MeshConfig
 from lm.errors import InputError
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
+from lm.parallel import make_mesh
 from lm.records import read_manifest
-from lm.sharding import make_mesh
 from lm.train_state import abstract_state
 from lm.verify_shards import verify_shards
 from tests import train_process

@@ -12,7 +12,7 @@ import pytest
 from lm.batches import BatchSource, document_stream
 from lm.evaluate import byte_lengths, compressed_bits_per_byte, evaluate, strided_windows
 from lm.model.transformer import Transformer
-from lm.sharding import make_mesh
+from lm.parallel import make_mesh
 from lm.telling import Validation
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens

@@ -22,7 +22,7 @@ from lm.config import MeshConfig, SpikeConfig
 from lm.errors import InputError
 from lm.guard import LEAST_DEVIATION, bounds, judge, make_guard
 from lm.optimizer import make_optimizer
-from lm.sharding import make_mesh
+from lm.parallel import make_mesh
 from lm.train import train
 from lm.train_state import abstract_state, initial_state
 from tests.corpus import tiny_experiment

@@ -29,7 +29,7 @@ CONFIG = dataclasses.replace(
 SHAPES = {
     "matrix": ((12, 20), ("width", "mlp")),
     "stack": ((3, 20, 12), ("layers", "mlp", "width")),
-    "table": ((10, 12), ("vocabulary", "width")),
+    "table": ((10, 12), ("vocab", "width")),
     "scale": ((12,), ("width",)),
     "scales": ((3, 12), ("layers", "width")),
 }

@@ -16,8 +16,8 @@ from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
+from lm.parallel import make_mesh
 from lm.schedule import learning_rate
-from lm.sharding import make_mesh
 from lm.train import train
 from lm.train_state import TrainState, abstract_state
 from tests.corpus import tiny_experiment

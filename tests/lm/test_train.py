@@ -23,7 +23,7 @@ from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
-from lm.sharding import make_mesh
+from lm.parallel import make_mesh
 from lm.train import all_finite, train
 from lm.train_state import abstract_state, initial_state
 from tests.corpus import tiny_experiment

@@ -15,7 +15,7 @@ from lm.errors import UsageError
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.named_leaves import named_leaves
 from lm.optimizer import make_optimizer
-from lm.sharding import batch_sharding, make_mesh, place, shardings
+from lm.parallel import batch_sharding, make_mesh, place, shardings
 from lm.train_state import abstract_state, initial_state
 from lm.train_step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment

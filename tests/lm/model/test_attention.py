@@ -17,7 +17,7 @@ from lm.errors import UsageError
 from lm.model.attention_choice import Target, Workload, choose
 from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
 from lm.model.transformer import Transformer
-from lm.sharding import batch_sharding, make_mesh, shardings, traced_on
+from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
 from lm.train_step import loss_and_gradients
 from tests.corpus import tiny_experiment
 from tests.lm.model import plain_attention

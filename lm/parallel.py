@@ -1,37 +1,78 @@
-"""The device mesh, and the one table from the model's logical axes to the mesh's axes.
+"""The device mesh, and the one table from logical axes to the mesh's axes, for parameters and for activations.
 
-Every parameter names its logical axes where it is made (lm.model.layers.parameter); this file alone says over which
-devices each is cut. XLA's partitioner (Auto axes) then chooses the communication.
+Every parameter names its logical axes where it is made (lm.model.layers.parameter), and every large activation where it
+is computed (`constrain`); this file alone says over which devices each is cut. XLA's partitioner (Auto axes) then
+chooses the communication. Activations are named because XLA, left alone, may cut them as the parameters are: with fsdp
+over 8 devices it then all-reduced the activations and the logits of the whole batch.
 """
 
+import contextvars
 import functools
+import math
 from collections.abc import Callable
 from typing import cast
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
 from lm.devices import describe, mesh_sizes
+from lm.model.attention_choice import Target, target_of
 from lm.model.config import ModelConfig
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
-RULES: dict[str, str | None] = {
-    "vocabulary": "tensor",
-    "ngram": "tensor",
-    "width": "fsdp",
+AXES: dict[str, str | tuple[str, ...] | None] = {
+    "batch": ("data", "fsdp"),
+    "length": "context",
+    "residual_length": ("context", "tensor"),
+    "embed": None,
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
+    "vocab": "tensor",
+    "ngram": "tensor",
+    "width": "fsdp",
     "position": None,
     "layers": None,
 }
-BATCH = PartitionSpec(("data", "fsdp"), "context")
+"""{logical axis: axes of the mesh that it is cut over}. Of activations: batch, length, residual_length (between blocks,
+where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed. Of
+parameters: ngram, width (of the residual stream), position, layers. Of both: heads, kv_heads, mlp, vocab."""
+
+
+def spec_of(*axes: str | None) -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes; None for an axis that is whole everywhere."""
+    return PartitionSpec(*(AXES[axis] if axis else None for axis in axes))
+
+
+BATCH = spec_of("batch", "length")
 """How a (B, T) array is cut: sequences over data and fsdp (whose devices also hold a part of each parameter), positions
 over context. Devices along tensor hold the same tokens."""
+
+
+def devices_of(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
+    """How many parts the logical axis is cut into."""
+    cut = AXES[axis] if axis else None
+    names = (cut,) if isinstance(cut, str) else cut or ()
+    return math.prod(mesh.shape.get(name, 1) for name in names)
+
+
+def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
+    """`x`, cut over the mesh that `traced_on` has named as its logical axes say; an axis that these devices do not
+    divide stays whole. Unchanged where there is no mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    even = [axis if size % devices_of(axis, mesh) == 0 else None for axis, size in zip(axes, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, spec_of(*even))
+
+
+def length_is_cut() -> bool:
+    """Whether sequences are cut over devices where this is traced."""
+    return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
 
 
 def make_mesh(
@@ -48,23 +89,30 @@ def make_mesh(
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
+TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
+
+
+def target() -> Target:
+    """What is traced here is compiled for: the devices of the mesh that `traced_on` has named, else the default one."""
+    return TARGET.get() or target_of(jax.devices()[0])
+
+
 def is_parameter(node: object) -> bool:
     return isinstance(node, nnx.Variable)
 
 
 def shardings(tree: object, mesh: Mesh) -> object:
     """The NamedSharding of every leaf of `tree`, a model, an optimizer state or both: parameters and their moments by
-    RULES, anything else whole on every device."""
+    AXES, anything else whole on every device."""
 
     def of(node: object) -> object:
         if not is_parameter(node):
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
-        spec = PartitionSpec(*(RULES[axis] for axis in axes))
         # Adafactor has rows, columns and single values in a parameter's place: those are small, and whole everywhere.
-        cut = [mesh.shape[RULES[axis]] if RULES[axis] else 1 for axis in axes]
+        cut = [devices_of(axis, mesh) for axis in axes]
         even = lambda leaf: leaf.ndim == len(cut) and not np.any(np.array(leaf.shape) % np.array(cut))
-        fits = lambda leaf: spec if even(leaf) else PartitionSpec()
+        fits = lambda leaf: spec_of(*axes) if even(leaf) else PartitionSpec()
         return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
 
     return jax.tree.map(of, tree, is_leaf=is_parameter)
@@ -111,12 +159,16 @@ def on_host(array: jax.Array) -> np.ndarray:
 
 
 def traced_on[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with the mesh's axes named while it is traced, for what XLA cannot cut by itself: kernels find them by
-    jax.sharding.get_abstract_mesh()."""
+    """`function` with the mesh's axes named while it is traced, for `constrain` and for what XLA cannot cut by itself:
+    kernels find them by jax.sharding.get_abstract_mesh(). `target` is that of the mesh's devices meanwhile."""
 
     @functools.wraps(function)
     def traced(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*args, **kwargs)
+        before = TARGET.set(target_of(mesh.devices.flat[0]))
+        try:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return function(*args, **kwargs)
+        finally:
+            TARGET.reset(before)
 
     return traced

@@ -1,0 +1,38 @@
+"""What the compiler makes of the step on meshes: no device does more than its share, or sends the whole batch."""
+
+import functools
+
+import pytest
+
+from tests.bench.meshes import MESHES, MIB, byte_count, collectives, measure
+
+SHAPES = functools.partial(measure, layers=2)
+WHOLE_BATCH = 8 * 512 * 256 * 4 / MIB  # the residual stream of all sequences, in MiB of float32
+
+
+@functools.cache
+def alone() -> dict:
+    return SHAPES({}, count=1)
+
+
+@pytest.mark.parametrize(("mesh", "most_work", "most_memory"), [("fsdp 8", 1.1, 1.3), ("context 4 x data 2", 1.2, 1.5)])
+def test_a_device_of_eight_does_and_holds_an_eighth(mesh, most_work, most_memory):
+    found = SHAPES(MESHES[mesh])
+    assert found["flops"] * 8 <= most_work * alone()["flops"]
+    assert found["temp_mib"] * 8 <= most_memory * alone()["temp_mib"]
+    # Parameters and their gradients: 2 x 4.2 MiB a layer, 4 MiB each for the embedding and the output.
+    assert found["all_gather_mib"] <= 22 and found["all_reduce_mib"] <= 40
+    assert found["largest_collective_mib"] <= WHOLE_BATCH
+
+
+def test_collectives_are_read_from_a_program():
+    program = """
+      %a = f32[8,4]{1,0} all-gather(%x), replica_groups={{0,1}}
+      %b = (f32[2]{0}, bf16[3,5]{1,0}) all-reduce(%y, %z), to_apply=%add
+      %c = f32[2]{0} all-gather-start(%x)
+      %d = f32[2]{0} add(%x, %all-reduce.1)
+    """
+    assert [(kind, size) for kind, size, _ in collectives(program)] == [
+        ("all-gather", 128), ("all-reduce", 38), ("all-gather", 8)
+    ]  # fmt: skip
+    assert byte_count("pred[3]") == 3
