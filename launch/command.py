@@ -53,7 +53,7 @@ def locked(workdir: Path) -> Generator[None]:
         try:
             yield
         finally:
-            if made and [path.name for path in workdir.iterdir()] == [".lock"]:  # refused before it did anything
+            if made and list(workdir.glob("*")) == [workdir / ".lock"]:  # refused before it did anything
                 (workdir / ".lock").unlink()
                 workdir.rmdir()
 

@@ -53,21 +53,31 @@ BATCH = spec_of("batch", "length")
 over context. Devices along tensor hold the same tokens."""
 
 
+def mesh_axes(axis: str | None) -> tuple[str, ...]:
+    """The axes of the mesh that a logical axis is cut over."""
+    cut = AXES[axis] if axis else None
+    return (cut,) if isinstance(cut, str) else cut or ()
+
+
 def devices_of(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
     """How many parts the logical axis is cut into."""
-    cut = AXES[axis] if axis else None
-    names = (cut,) if isinstance(cut, str) else cut or ()
-    return math.prod(mesh.shape.get(name, 1) for name in names)
+    return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis))
 
 
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
-    """`x`, cut over the mesh that `traced_on` has named as its logical axes say; an axis that these devices do not
-    divide stays whole. Unchanged where there is no mesh."""
+    """`x`, cut over the mesh that `traced_on` has named as its logical axes say, each over the first of its mesh axes
+    that divide it. Unchanged where there is no mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    even = [axis if size % devices_of(axis, mesh) == 0 else None for axis, size in zip(axes, x.shape, strict=True)]
-    return jax.lax.with_sharding_constraint(x, spec_of(*even))
+
+    def dividing(axis: str | None, size: int) -> tuple[str, ...]:
+        names = mesh_axes(axis)
+        while names and size % math.prod(mesh.shape[name] for name in names):
+            names = names[:-1]
+        return names
+
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(dividing, axes, x.shape)))
 
 
 def length_is_cut() -> bool:

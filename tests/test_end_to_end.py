@@ -138,9 +138,9 @@ def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
     assert digests(tmp_path / "run") == digests(finished[0])
 
 
-def test_kill_9_in_three_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
+def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
     workdir, resumed = tmp_path / "killed", False
-    for line in (r"\[2/9\]", r"step 6 .*sample", r"\[7/9\]"):
+    for line in (r"\[2/9\]", r"\[3/9\]", r"step 6 .*sample", r"\[7/9\]"):
         process = start(workdir, warc)
         assert process.stdout
         seen = []

@@ -165,10 +165,10 @@ def test_sentences_in_75_languages(both, name):
     with tarfile.open(SHARED / "langid/sentences-75-languages.tar.xz") as archive:
         for member in archive:
             if (file := archive.extractfile(member)) is not None:
-                lines = file.read().decode().splitlines()[::4]
+                lines = file.read().decode().splitlines()
                 sentences += len(lines)
                 assert ours.encode_batch(lines) == theirs.encode_ordinary_batch(lines, num_threads=1), member.name
-    assert sentences > 18_000
+    assert sentences > 74_000
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason="needs the documents of a demo run: make demo")
@@ -202,15 +202,15 @@ def test_bytes_come_back(both, name):
 def hostile_texts() -> dict[str, bytes]:
     source = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    code_points = (source.randrange(0x110000) for _ in range(65_000))
+    code_points = (source.randrange(0x110000) for _ in range(260_000))
     return {
-        "one letter": b"a" * 100_000,
-        "blanks": b" " * 100_000,
+        "one letter": b"a" * 200_000,
+        "blanks": b" " * 200_000,
         "random Unicode": "".join(chr(c) for c in code_points if not 0xD800 <= c < 0xE000).encode(),
-        "no space": "".join(source.choices(letters + "0123456789.,-_/'", k=250_000)).encode(),
-        "random letters": "".join(source.choices(letters, k=250_000)).encode(),
-        "no UTF-8": source.randbytes(250_000),
-        "nothing of UTF-8": b"\xff" * 250_000,
+        "no space": "".join(source.choices(letters + "0123456789.,-_/'", k=10**6)).encode(),
+        "random letters": "".join(source.choices(letters, k=10**6)).encode(),
+        "no UTF-8": source.randbytes(10**6),
+        "nothing of UTF-8": b"\xff" * 10**6,
     }
 
 
@@ -228,7 +228,7 @@ def test_hostile_texts_come_back_soon(request, name):
         slow = superlinear(ours.encode_bytes, lambda size, data=data: data[:size], len(data) // 4)
         assert not slow, f"{kind}: {slow}"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < 300, f"{grown:.0f} MB for texts of .25 MB"
+    assert grown < 300, f"{grown:.0f} MB for texts of 1 MB"
 
 
 # Hugging Face's tokenizer.json
