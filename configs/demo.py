@@ -8,13 +8,14 @@ The blocks are small, as so little arithmetic wants them, and most parameters ar
 cost memory and no arithmetic (docs/modern_recipe.md has what was tried).
 """
 
-from configs import fineweb_recipe as recipe
-from configs.demo_pages import PACKAGES
 from configs.experiment import Experiment
-from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
+from configs.recipes import fineweb_recipe as recipe
+from configs.recipes.demo_pages import PACKAGES
+from data_prep.config import PagesConfig, ShardsConfig
 from lm.config import (
     EvaluateConfig,
     MeshConfig,
+    ModelConfig,
     MuonConfig,
     OptimizerConfig,
     SampleConfig,
@@ -22,86 +23,75 @@ from lm.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from lm.model.config import ModelConfig
 
 VOCABULARY = 4096
 CONTEXT = 256
+
+MODEL = ModelConfig(
+    vocabulary_size=VOCABULARY,
+    context_length=CONTEXT,
+    layers=3,
+    width=96,
+    heads=2,
+    kv_heads=2,
+    mlp_width=384,
+    norm="rmsnorm",
+    position="rope",
+    mlp="relu_squared",
+    biases=False,
+    tie_embeddings=True,
+    rope_theta=10_000.0,
+    norm_epsilon=1e-5,
+    initial_std=0.05,
+    parameter_dtype="float32",
+    compute_dtype="float32",
+    qk_norm=True,
+    zero_init=True,
+    token_shift=True,
+    ngram_rows=32_768,
+)
+
+TRAIN = TrainConfig(
+    steps=1_100,
+    batch_size=8,
+    seed=0,
+    optimizer=OptimizerConfig(
+        learning_rate=0.02,  # of embeddings, scales and token shift; .008 to .032 were tried
+        final_learning_rate=0.0,
+        warmup_steps=20,
+        beta1=0.9,
+        beta2=0.95,
+        epsilon=1e-8,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        schedule="linear",
+        muon=MuonConfig(learning_rate=0.015, momentum=0.95, newton_schulz_steps=5),
+    ),
+    validate_every=110,
+    validation_batches=8,
+    sample_every=220,
+    sample_prompt="The people",
+    sample_tokens=96,
+    checkpoint_every=220,
+    checkpoints_kept=2,
+    spikes=SpikeConfig(window=128),
+    log_every=10,
+    mesh=MeshConfig(),
+    loss_parts=4,
+    loader_threads=1,
+)
 
 
 def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
-        documents=DocumentsConfig(
-            dump="demo",
-            steps=("gopher_repetition", "gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup"),
-            url_filter=recipe.URL_FILTER_WITHOUT_LISTS,
-            extract=recipe.EXTRACT,
-            language=recipe.LANGUAGE,
-            gopher_repetition=recipe.GOPHER_REPETITION,
-            gopher_quality=recipe.GOPHER_QUALITY,
-            c4=recipe.C4,
-            fineweb=recipe.FINEWEB,
-            model_quality=recipe.MODEL_QUALITY,
-            minhash=recipe.MINHASH,
-            personal_data=recipe.PERSONAL_DATA,
-            workers=2,
-        ),
+        documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS),
         tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(
             record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025, workers=1
         ),
-        model=ModelConfig(
-            vocabulary_size=VOCABULARY,
-            context_length=CONTEXT,
-            layers=3,
-            width=96,
-            heads=2,
-            kv_heads=2,
-            mlp_width=384,
-            norm="rmsnorm",
-            position="rope",
-            mlp="relu_squared",
-            biases=False,
-            tie_embeddings=True,
-            rope_theta=10_000.0,
-            norm_epsilon=1e-5,
-            initial_std=0.05,
-            parameter_dtype="float32",
-            compute_dtype="float32",
-            qk_norm=True,
-            zero_init=True,
-            token_shift=True,
-            ngram_rows=32_768,
-        ),
-        train=TrainConfig(
-            steps=1_100,
-            batch_size=8,
-            seed=0,
-            optimizer=OptimizerConfig(
-                learning_rate=0.02,  # of embeddings, scales and token shift; .008 to .032 were tried
-                final_learning_rate=0.0,
-                warmup_steps=20,
-                beta1=0.9,
-                beta2=0.95,
-                epsilon=1e-8,
-                weight_decay=0.1,
-                clip_norm=1.0,
-                schedule="linear",
-                muon=MuonConfig(learning_rate=0.015, momentum=0.95, newton_schulz_steps=5),
-            ),
-            validate_every=110,
-            validation_batches=8,
-            sample_every=220,
-            sample_prompt="The people",
-            sample_tokens=96,
-            checkpoint_every=220,
-            checkpoints_kept=2,
-            spikes=SpikeConfig(window=128),
-            log_every=10,
-            mesh=MeshConfig(),
-            loss_parts=4,
-            loader_threads=1,
-        ),
+        model=MODEL,
+        train=TRAIN,
         evaluate=EvaluateConfig(stride=128, batch_size=16),
         sample=SampleConfig(
             prompts=("The history of", "My fellow citizens,", "The city was founded"),

@@ -2,8 +2,9 @@
 
     python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
 
-One file of a crawl is about 1 GB. The thresholds are in configs/fineweb_recipe.py; docs/data.md says where the rules
-differ from those that made FineWeb. To begin from the published FineWeb, give its files and leave the filters out:
+One file of a crawl is about 1 GB. The thresholds are in configs/recipes/fineweb_recipe.py; docs/data.md says
+where the rules differ from those that made FineWeb. To begin from the published FineWeb, give its files and
+leave the filters out:
 
     python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
 
@@ -12,20 +13,20 @@ On one machine it is the data that this config is for; the model is GPT-2 with 1
 
 import dataclasses
 
-from configs import fineweb_recipe as recipe
 from configs.experiment import Experiment
-from configs.families import GPT2_VOCABULARY, gpt2
-from data_prep.config import CommonCrawlPages, DocumentsConfig, PagesConfig, ShardsConfig
+from configs.recipes import fineweb_recipe as recipe
+from configs.recipes.families import GPT2_VOCABULARY, gpt2
+from data_prep.config import CommonCrawlPages, PagesConfig, ShardsConfig
 from lm.config import (
     EvaluateConfig,
     MeshConfig,
+    ModelConfig,
     OptimizerConfig,
     SampleConfig,
     SpikeConfig,
     TokenizerConfig,
     TrainConfig,
 )
-from lm.model.config import ModelConfig
 
 
 def get_config() -> Experiment:
@@ -39,21 +40,7 @@ def get_config() -> Experiment:
                 crawl="CC-MAIN-2024-10", kind="warc", files=10, choice="spread", first_file=0, seed=0
             ),
         ),
-        documents=DocumentsConfig(
-            dump="CC-MAIN-2024-10",
-            steps=("gopher_repetition", "gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup"),
-            url_filter=recipe.URL_FILTER,
-            extract=recipe.EXTRACT,
-            language=recipe.LANGUAGE,
-            gopher_repetition=recipe.GOPHER_REPETITION,
-            gopher_quality=recipe.GOPHER_QUALITY,
-            c4=recipe.C4,
-            fineweb=recipe.FINEWEB,
-            model_quality=recipe.MODEL_QUALITY,
-            minhash=recipe.MINHASH,
-            personal_data=recipe.PERSONAL_DATA,
-            workers=2,
-        ),
+        documents=recipe.documents("CC-MAIN-2024-10", recipe.URL_FILTER),
         tokenizer=TokenizerConfig(vocabulary_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
         shards=ShardsConfig(
             record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005, workers=2

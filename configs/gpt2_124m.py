@@ -7,8 +7,8 @@ tell for GPT-2.
 """
 
 from configs.experiment import Experiment
-from configs.families import gpt2
 from configs.fineweb import on_fineweb
+from configs.recipes.families import gpt2
 
 
 def get_config() -> Experiment:

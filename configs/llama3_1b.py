@@ -7,8 +7,8 @@ was stretched to 131,072 with a rope_scaling of its own (factor 32).
 """
 
 from configs.experiment import Experiment
-from configs.families import llama3
 from configs.fineweb import on_fineweb
+from configs.recipes.families import llama3
 
 
 def get_config() -> Experiment:

@@ -7,8 +7,8 @@ from 4 to 16 million tokens on the way, and its context from 4,096; here both st
 """
 
 from configs.experiment import Experiment
-from configs.families import llama3
 from configs.fineweb import on_fineweb
+from configs.recipes.families import llama3
 
 
 def get_config() -> Experiment:

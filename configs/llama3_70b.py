@@ -7,8 +7,8 @@ not tell the batch of this size: it is that of the 405B model at first, 4 millio
 """
 
 from configs.experiment import Experiment
-from configs.families import llama3
 from configs.fineweb import on_fineweb
+from configs.recipes.families import llama3
 
 
 def get_config() -> Experiment:

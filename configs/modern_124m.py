@@ -12,8 +12,8 @@ at this size yet. What the recipe is worth on small models stands in docs/modern
 import dataclasses
 
 from configs.experiment import Experiment
-from configs.families import gpt2, modern
 from configs.fineweb import on_fineweb
+from configs.recipes.families import gpt2, modern
 from lm.config import MuonConfig
 
 

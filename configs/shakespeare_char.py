@@ -12,7 +12,7 @@ import dataclasses
 
 from configs import demo
 from configs.experiment import Experiment
-from configs.families import gpt2
+from configs.recipes.families import gpt2
 from data_prep.config import LanguageConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, MeshConfig, OptimizerConfig, SampleConfig, TokenizerConfig, TrainConfig
 

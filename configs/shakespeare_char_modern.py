@@ -9,7 +9,7 @@ import dataclasses
 
 from configs import shakespeare_char
 from configs.experiment import Experiment
-from configs.families import modern
+from configs.recipes.families import modern
 from lm.config import MuonConfig
 
 

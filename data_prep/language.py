@@ -29,7 +29,7 @@ OTHER_SCRIPTS = frozenset(
     am ar arz as av azb ba be bg bh bn bo bpy bxr ce ckb cv dty dv el fa gom gu he hi hy ja ka kk km kn ko krc kv ky lez
     lo lrc mai mhr mk ml mn mr mrj my myv mzn ne new or os pa pnb ps ru rue sa sah sd sh si sr ta te tg th tt tyv ug uk
     ur uz wuu xal xmf yi yue zh
-    """.split()  # noqa: SIM905 - as in data_prep/words.py
+    """.split()  # noqa: SIM905 - as in data_prep/text/words.py
 )
 """Languages of lid.176 that are written in other letters than Latin ones, or in both (CLDR, likely subtags)."""
 

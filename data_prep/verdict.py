@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.documents import STAGES
+from data_prep.measure.row import QUALITY_SCORE
 from data_prep.parquet import read_batches
 from data_prep.quality.c4 import CHARACTERS_LEFT
 from data_prep.quality.rules import rules_of
-from data_prep.texts import QUALITY_SCORE
 
 LANGUAGE_SCORE = "language_score"
 COLUMNS = ("stage", "reason", "language", LANGUAGE_SCORE)

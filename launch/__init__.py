@@ -5,7 +5,7 @@ from types import TracebackType
 
 
 def without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while a script is still being imported ends it with a line; afterwards launch.command says more."""
+    """Ctrl-C while a script is still being imported ends it with a line; afterwards launch.stages.command says more."""
     if issubclass(kind, KeyboardInterrupt):
         print("\ninterrupted; nothing was begun.", file=sys.stderr)
     else:

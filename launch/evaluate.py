@@ -4,16 +4,16 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
-from launch.command import run_stage_command
-from launch.stage import Stage
-from lm.memory import check_inference_memory
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
+from lm.planning.memory import check_inference_memory
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from lm.checkpoint import restore_model
-    from lm.evaluate import evaluate
-    from lm.files import write_json
-    from lm.flops import count_parameters
+    from lm.checkpoints.manager import restore_model
+    from lm.evaluation.bits_per_byte import evaluate
+    from lm.planning.flops import count_parameters
+    from lm.storage import write_json
     from lm.tokenizer import load
 
     rows = experiment.evaluate.batch_size

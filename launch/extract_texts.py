@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.extraction import extract_texts
-from data_prep.inputs import read_records
+from data_prep.engine.progress import ProgressLine
+from data_prep.measure.run import extract_texts
 from data_prep.parquet import rows_in
-from data_prep.progress import ProgressLine
 from data_prep.quality_model.model import model_sha256
 from data_prep.sources import input_files
-from data_prep.url_filter import prepare_lists
+from data_prep.sources.inputs import read_records
+from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources import fetch_pages, input_sizes
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 
 def settings(experiment: Experiment) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from launch.command import told
+from launch.stages.command import told
 
 PROGRAM = "launch.inspect_tokenizer"
 
@@ -39,10 +39,10 @@ class Command:
 
 
 def run(command: Command) -> None:
-    from launch.tokenizer_page.corpus import read_corpora
-    from launch.tokenizer_page.finding import find_tokenizer, newest_run, read_text, read_with
-    from launch.tokenizer_page.page import write_page
-    from launch.tokenizer_page.terminal import show
+    from viewer.tokenizer.corpus import read_corpora
+    from viewer.tokenizer.finding import find_tokenizer, newest_run, read_text, read_with
+    from viewer.tokenizer.page import write_page
+    from viewer.tokenizer.terminal import show
 
     given = [command.tokenizer or command.workdir or newest_run(), *filter(None, [command.beside])]
     text = read_text(command.text, command.file)

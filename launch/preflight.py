@@ -4,11 +4,11 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
-from launch.processes import place
-from launch.stage import stamp_path
+from launch.stages.processes import place
+from launch.stages.stage import stamp_path
 from lm.errors import InputError
-from lm.memory import check_training_memory
-from lm.preflight import check_tokenizer, check_training
+from lm.planning.memory import check_training_memory
+from lm.training.preflight import check_tokenizer, check_training
 
 
 def check(experiment: Experiment, workdir: Path) -> None:
@@ -27,7 +27,7 @@ def check(experiment: Experiment, workdir: Path) -> None:
 
 def check_prompts(experiment: Experiment, tokenizer: Path) -> None:
     """Raises UsageError where a prompt of the samples after training leaves no room for new tokens; starts JAX."""
-    from lm.generate import check_prompt
+    from lm.inference.generate import check_prompt
     from lm.tokenizer import load
 
     known = load(tokenizer)

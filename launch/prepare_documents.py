@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.prepare import prepare_documents
-from data_prep.progress import ProgressLine
-from data_prep.report import FUNNEL
+from data_prep.engine.progress import ProgressLine
+from data_prep.funnel.report import FUNNEL
+from data_prep.select.run import prepare_documents
 from launch import extract_texts
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

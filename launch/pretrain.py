@@ -18,9 +18,9 @@ from launch import (
     train_tokenizer,
     write_shards,
 )
-from launch.command import run_command
-from launch.stage import run_stage
-from lm.metrics import duration
+from launch.stages.command import run_command
+from launch.stages.stage import run_stage
+from lm.terminal import duration
 
 SCRIPTS = (
     fetch_pages,

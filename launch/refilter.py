@@ -10,22 +10,22 @@ options: it says what has to be deleted first.
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.inputs import read_records
-from data_prep.progress import ProgressLine
-from data_prep.refilter import changes, comparison, count_again
-from data_prep.report import FUNNEL, read_counts, read_funnel, write_funnel
+from data_prep.engine.progress import ProgressLine
+from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funnel
+from data_prep.select.refilter import changes, comparison, count_again
+from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
-from launch.command import run_command
 from launch.folder.written import partial_folder, put_in_place, remove
-from launch.stage import check_outputs
+from launch.stages.command import run_command
+from launch.stages.stage import check_outputs
 from lm.errors import UsageError
-from lm.files import write_atomically
+from lm.storage import write_atomically
 
 NAME = "refilter"
 
 
 def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
-    from launch.report_page.funnel_page import REDRAWN, render
+    from viewer.report.funnel_page import REDRAWN, render
 
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
-from launch.command import run_stage_command
-from launch.stage import Stage
-from lm.files import write_atomically
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
+from lm.storage import write_atomically
 
 NOTE = (
     "Every page went through the filters in order, and the first that objected dropped it, by name. This page shows "
@@ -16,13 +16,13 @@ NOTE = (
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from launch.report_page import funnel_page
-    from launch.report_page.followed import read_followed
-    from launch.report_page.listed import thresholds_in_order
-    from launch.report_page.model_view import view_page
-    from launch.report_page.page import render
-    from launch.report_page.run_folder import read_run, summarize
-    from launch.tokenizer_page.page import render_run
+    from viewer.report import funnel_page
+    from viewer.report.followed import read_followed
+    from viewer.report.listed import thresholds_in_order
+    from viewer.report.model_view import view_page
+    from viewer.report.page import render
+    from viewer.run_folder import read_run, summarize
+    from viewer.tokenizer.page import render_run
 
     run = read_run(workdir, experiment.documents.personal_data)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))

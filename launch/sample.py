@@ -4,18 +4,18 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer
-from launch.command import run_stage_command
-from launch.stage import Stage
-from lm.memory import check_inference_memory
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
+from lm.planning.memory import check_inference_memory
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     import jax
 
-    from lm.checkpoint import restore_model
-    from lm.files import write_json
-    from lm.generate import sample_texts
-    from lm.metrics import for_terminal
+    from lm.checkpoints.manager import restore_model
+    from lm.inference.generate import sample_texts
+    from lm.storage import write_json
+    from lm.terminal import for_terminal
     from lm.tokenizer import load
 
     config = experiment.sample

@@ -4,7 +4,7 @@
 
 Training goes on from its last checkpoint. A crash that repeats at one step ends it, and so does a command that cannot
 be run as it is; SIGTERM and Ctrl-C are passed on, and what trains saves. supervisor.jsonl in the run folder says what
-was done. Of several processes (launch/processes.py) each has a supervisor of its own.
+was done. Of several processes (launch/stages/processes.py) each has a supervisor of its own.
 """
 
 import argparse
@@ -12,10 +12,10 @@ import math
 import sys
 
 from configs.experiment import parse_command
-from launch.command import told
 from launch.folder.guard import refuse_no_run
-from launch.processes import place
-from launch.supervision import Supervisor
+from launch.stages.command import told
+from launch.stages.processes import place
+from launch.stages.supervision import Supervisor
 from lm.errors import UsageError
 
 SCRIPTS = ("launch.pretrain", "launch.train")

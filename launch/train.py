@@ -5,13 +5,13 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import preflight, train_tokenizer, write_shards
-from launch.command import run_stage_command
 from launch.folder import training
-from launch.processes import load_training
-from launch.stage import Stage
-from lm import checkpoint_files
-from lm.mixture import manifest_sha256
-from lm.records import MANIFEST
+from launch.stages.command import run_stage_command
+from launch.stages.processes import load_training
+from launch.stages.stage import Stage
+from lm.checkpoints import manifest as checkpoint_files
+from lm.data.mixture import manifest_sha256
+from lm.data.records import MANIFEST
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:

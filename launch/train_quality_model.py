@@ -7,8 +7,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.config import QualityTrainingConfig
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 FOLDER = "quality_model"
 

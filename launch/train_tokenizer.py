@@ -6,8 +6,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import prepare_documents
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
@@ -21,7 +21,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from data_prep.tokenize import document_files, read_texts, sample_texts
+    from data_prep.shards.tokenize import document_files, read_texts, sample_texts
     from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()

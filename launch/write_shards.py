@@ -4,12 +4,12 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import prepare_documents, train_tokenizer
-from launch.command import run_stage_command
-from launch.stage import Stage
+from launch.stages.command import run_stage_command
+from launch.stages.stage import Stage
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from data_prep.shards import write_shards
+    from data_prep.shards.write import write_shards
     from lm.tokenizer import load
 
     manifest = write_shards(workdir / "documents", load(workdir / "tokenizer"), out / "tokens", experiment.shards)

@@ -1,14 +1,12 @@
 """The devices that a run trains on, and how they share the work. No jax here: settings that do not fit the devices are
-refused before JAX has started (lm/preflight.py)."""
+refused before JAX has started (lm/training/preflight.py)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm.config import MeshConfig
+from lm.config import MeshConfig, ModelConfig
 from lm.errors import UsageError
-from lm.model.attention_choice import Target, choose, target_of, workload_of
-from lm.model.config import ModelConfig
 
 if TYPE_CHECKING:
     import jax
@@ -26,6 +24,16 @@ CUT = (
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a program is compiled for."""
+
+    platform: str
+    """cpu, cuda, rocm or tpu: the names that JAX lowers for."""
+    capability: tuple[int, int] = (0, 0)
+    """CUDA's compute capability, such as (9, 0) of an H100; of no meaning elsewhere."""
+
+
+@dataclass(frozen=True)
 class Devices:
     """All devices of a run, of one kind."""
 
@@ -33,6 +41,14 @@ class Devices:
     kind: str
     """As JAX calls it, such as "NVIDIA H100 80GB HBM3"."""
     target: Target
+
+
+def target_of(device: "jax.Device") -> Target:
+    """The Target that `device` is."""
+    if "cuda" in device.client.platform_version:
+        major, minor = device.compute_capability.split(".")
+        return Target("cuda", (int(major), int(minor)))
+    return Target("rocm" if device.platform == "gpu" else device.platform)
 
 
 def describe(devices: "Sequence[jax.Device]") -> Devices:
@@ -52,8 +68,7 @@ def mesh_sizes(
 ) -> dict[str, int]:
     """{mesh axis: devices along it}, in the mesh's order; what fsdp, context and tensor leave over is data.
 
-    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way, or when model.attention
-    cannot run on the devices.
+    Raises UsageError when the devices, the model or a micro-batch cannot be divided that way.
     """
     inner = config.fsdp * config.context * config.tensor
     if devices.count % inner:
@@ -80,5 +95,4 @@ def mesh_sizes(
             f"train.batch_size = {batch_size} sequences{parts} cannot be cut over data x fsdp = {sizes['data']} x "
             f"{sizes['fsdp']} devices. Make it a multiple of {least}."
         )
-    choose(model.attention, devices.target, workload_of(model, sizes["context"]))
     return sizes

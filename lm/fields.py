@@ -62,3 +62,12 @@ def positive(config: Config, path: str, *names: str) -> None:
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
+
+
+def flatten(value: object, path: str = "") -> dict[str, object]:
+    """{"a.b": leaf} of nested dicts; lists are leaves."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}" if path else str(key)).items()
+    }

@@ -17,10 +17,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lm.config import MeshConfig
-from lm.devices import describe, mesh_sizes
-from lm.model.attention_choice import Target, target_of
-from lm.model.config import ModelConfig
+from lm.config import MeshConfig, ModelConfig
+from lm.devices import Target, describe, mesh_sizes, target_of
 
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 

@@ -50,11 +50,15 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
 
 
 LONGEST = (
-    "tests/lm/test_train_step.py", "tests/lm/test_train.py", "tests/test_end_to_end.py", "tests/lm/test_stopping.py",
-    "tests/lm/test_start.py", "tests/test_linear_time.py", "tests/lm/tokenizer/test_published.py",
-    "tests/lm/tokenizer/test_fast.py", "tests/lm/model/test_attention.py", "tests/data_prep/test_prepare.py",
-    "tests/launch/test_supervision.py", "tests/lm/test_processes.py", "tests/data_prep/test_beam_runner.py",
-    "tests/lm/tokenizer/test_kinds.py", "tests/launch/test_inspect_tokenizer.py", "tests/data_prep/test_clusters.py",
+    "tests/lm/training/test_step.py", "tests/lm/training/test_loop.py", "tests/test_end_to_end.py",
+    "tests/lm/resilience/test_preemption.py",
+    "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/tokenizer/test_published.py",
+    "tests/lm/tokenizer/test_fast.py", "tests/lm/model/test_attention.py",
+    "tests/data_prep/select/test_run.py",
+    "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py",
+    "tests/data_prep/engine/test_beam_runner.py",
+    "tests/lm/tokenizer/test_kinds.py", "tests/launch/test_inspect_tokenizer.py",
+    "tests/data_prep/dedup/test_clusters.py",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from configs.demo import get_config
 from configs.experiment import Experiment
 from data_prep.documents import DOCUMENT_SCHEMA, Document, WebPage
-from data_prep.shards import write_shards
+from data_prep.shards.write import write_shards
 from lm.config import SpikeConfig
 from lm.tokenizer import save, train_tokenizer
 

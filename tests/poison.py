@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm import train_step
-from lm.batches import BatchSource
+from lm.data.batches import BatchSource
+from lm.training import step as train_step
 
 
 def poisoned(source: BatchSource, factors: Mapping[int, float]) -> Callable:

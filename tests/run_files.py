@@ -40,8 +40,8 @@ def parameters(workdir: Path) -> dict[str, bytes]:
     """{name: bits} of the newest checkpoint's parameters."""
     import numpy as np
 
-    from lm.checkpoint import restore_model
-    from lm.named_leaves import named_leaves
+    from lm.checkpoints.manager import restore_model
+    from lm.model.param_names import named_leaves
     from tests.corpus import tiny_experiment
 
     model = restore_model(tiny_experiment().model, workdir / "checkpoints")

@@ -6,8 +6,8 @@ python -m tests.supervised_process RUN FIELDS
 import sys
 from pathlib import Path
 
-from launch.processes import place
-from launch.supervision import Supervisor
+from launch.stages.processes import place
+from launch.stages.supervision import Supervisor
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.command_line import nearest, options_of
 from configs.experiment import load_config, parse_command
-from launch.command import cut_lines
+from configs.experiment.command_line import nearest, options_of
+from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
 
 REPOSITORY = Path(__file__).parents[1]
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_config_gets_a_message_with_its_place(tmp_path, name, 
 def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     (tmp_path / "folder.py").mkdir()
     assert "is a folder" in refusal(config=str(tmp_path / "folder.py"))
-    assert "is a helper" in refusal(config=str(REPOSITORY / "configs/families.py"))
+    assert "has no function get_config" in refusal(config=str(REPOSITORY / "configs/recipes/families.py"))
     assert len(refusal(config=LONG)) < 1000
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from configs.command_line import options_of, parts_of
 from configs.experiment import load_config, parse_command
+from configs.experiment.command_line import options_of, parts_of
 from data_prep.warc import write_pages
 from launch.inspect_tokenizer import Command as InspectCommand
 from tests.corpus import web_pages

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import graphlib
 import gzip
 import itertools
 import re
@@ -14,20 +15,24 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs.experiment import HELPERS, load_config
+from configs.experiment import load_config
 from lm.model.transformer import Transformer
 from tests.conftest import pytest_make_parametrize_id
 
 REPOSITORY = Path(__file__).parents[1]
-ROOMS = ("configs", "data_prep", "launch", "lm")
+ENTRIES = ("configs", "launch")
+"""Folders of what a user names on the command line, one file an experiment or a script, however many there are."""
+MOST_MODULES = 12
+ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 ALLOWED = {
     "lm": ("lm",),
-    "data_prep": ("data_prep", "lm.tokenizer", "lm.records", "lm.errors", "lm.fields"),
+    "data_prep": ("data_prep", "lm.tokenizer", "lm.data.records", "lm.errors", "lm.fields"),
     "configs": ("configs", "data_prep", "lm"),
-    "launch": ("launch", "configs", "data_prep", "lm"),
+    "viewer": ("viewer", "configs", "data_prep", "lm"),
+    "launch": ("launch", "viewer", "configs", "data_prep", "lm"),
 }
 FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem not in HELPERS)
+CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__")
 
 
 def imports(path: Path) -> list[str]:
@@ -55,6 +60,74 @@ def test_imports_follow_the_arrows(path):
             assert not below(name, "jax") and not below(name, "flax"), f"{path} imports {name}"
 
 
+def modules() -> dict[str, Path]:
+    """{dotted name: file} of everything in the rooms."""
+    dotted = lambda path: ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+    return {dotted(path): path for path in FILES}
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """{module: modules of ours that it imports, wherever in its file}."""
+    found = modules()
+
+    def module_of(name: str) -> str:
+        while name and name not in found:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {module: {module_of(name) for name in imports(path)} - {"", module} for module, path in found.items()}
+
+
+def room_of(module: str) -> str:
+    """The folder that a module is in; of a module beside the folders, itself."""
+    parts = module.split(".")
+    inside = len(parts) > 2 or modules()[module].name == "__init__.py"
+    return ".".join(parts[:2]) if inside else module
+
+
+def test_no_module_and_no_room_is_in_an_import_cycle():
+    graph = imported_modules()
+    rooms: dict[str, set[str]] = {}
+    for module, used in graph.items():
+        rooms.setdefault(room_of(module), set()).update({room_of(one) for one in used} - {room_of(module)})
+    for one in (graph, rooms):
+        list(graphlib.TopologicalSorter(one).static_order())  # raises CycleError, which names the cycle
+
+
+LOW = ("lm.errors", "lm.fields", "lm.storage", "lm.terminal", "lm.own_process")
+"""Of lm, below all rooms."""
+MAY_IMPORT = {
+    "lm.config": (),
+    "lm.tokenizer": ("lm.config",),
+    "lm.data": ("lm.config",),
+    "lm.model": ("lm.config", "lm.devices", "lm.parallel"),
+    "lm.planning": ("lm.config", "lm.model"),
+    "lm.metrics": ("lm.planning",),
+    "lm.resilience": (),
+    "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
+    "lm.evaluation": ("lm.config", "lm.data", "lm.model", "lm.parallel", "lm.tokenizer"),
+    "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
+    "lm.formats": ("lm.config", "lm.model", "lm.tokenizer"),
+}
+"""The arrows inside lm: what each room may import of the others. lm.training, on top, may import all of them."""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_the_rooms_of_lm_import_along_the_arrows(room):
+    for module, used in imported_modules().items():
+        if room_of(module) == room:
+            outside = {one for one in used if not any(below(one, name) for name in (room, *LOW, *MAY_IMPORT[room]))}
+            assert not outside, f"{module} imports {', '.join(sorted(outside))}"
+
+
+def test_a_room_has_few_modules_and_says_what_it_is_for():
+    for folder in sorted({path.parent for path in FILES}):
+        names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        if folder.relative_to(REPOSITORY).as_posix() not in ENTRIES:
+            assert len(names) <= MOST_MODULES, f"{folder} has {len(names)} modules: {', '.join(sorted(names))}"
+        assert (folder / "__init__.py").is_file(), f"{folder} has no __init__.py that says what it is for"
+
+
 def test_shapes_are_checked_wherever_they_are_written():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     *checked, _ = settings["tool"]["pytest"]["ini_options"]["addopts"].partition("--jaxtyping-packages=")[2].split(",")
@@ -67,8 +140,8 @@ def test_shapes_are_checked_wherever_they_are_written():
 def test_beam_stays_in_the_rooms_that_need_it():
     users = [path.relative_to(REPOSITORY) for path in FILES if any(below(n, "apache_beam") for n in imports(path))]
     assert {str(path) for path in users} <= {
-        "data_prep/beam_runner.py", "data_prep/beam_workers.py", "data_prep/dedup/clusters.py",
-        "data_prep/over_files.py",
+        "data_prep/engine/beam_runner.py", "data_prep/engine/beam_workers.py", "data_prep/dedup/clusters.py",
+        "data_prep/engine/over_files.py",
     }  # fmt: skip
 
 
@@ -76,7 +149,7 @@ def test_beam_stays_in_the_rooms_that_need_it():
 def test_a_file_is_one_idea(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 400, f"{path} has {lines} lines"
-    if path.parent == REPOSITORY / "launch" and path.stem not in ("stage", "command", "processes", "supervision"):
+    if path.parent == REPOSITORY / "launch":
         assert lines <= 60, f"{path} has {lines} lines; move its logic into lm or data_prep"
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} does not say what it is"
 
@@ -108,7 +181,7 @@ def test_every_field_of_every_config_says_what_it_is(cls):
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), f"{cls.__name__} has no docstring"
     if cls.__name__ == "Experiment":  # its fields are the sections, and each section says what it is
         return
-    module = Path(str(REPOSITORY / cls.__module__.replace(".", "/")) + ".py")
+    module = Path(str(sys.modules[cls.__module__].__file__))
     tree = ast.parse(module.read_text(encoding="utf-8"))
     (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
     explained = {

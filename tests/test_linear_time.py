@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import data_prep
-from configs.fineweb_recipe import EXTRACT
+from configs.recipes.fineweb_recipe import EXTRACT
 from data_prep.extract import ENGINES, extract_text
 from data_prep.warc.byte_sources import Pattern
 from tests.adversarial import GENERATORS

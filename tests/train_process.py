@@ -48,16 +48,16 @@ def finished(run: Path, fields: dict, **settings) -> str:
 
 def end_behind(behind: int) -> None:
     """Saves and ends behind that step, as when asked to at just that moment."""
-    from lm.stopping import Stops
+    from lm.resilience.preemption import Stops
 
     Stops.asked = lambda self, step: step >= behind
 
 
 def main() -> None:
     began = time.time()
-    from launch.command import told
-    from launch.processes import join
-    from lm.train import train
+    from launch.stages.command import told
+    from launch.stages.processes import join
+    from lm.training.loop import train
     from tests.corpus import tiny_experiment
 
     run, fields = Path(sys.argv[1]), json.loads(sys.argv[2])

@@ -24,7 +24,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
     import orbax.checkpoint as ocp
     from etils import epath  # what Orbax takes for a path
 
-    from lm.checkpoint_files import verify
+    from lm.checkpoints.manifest import verify
 
     folder = epath.Path(run.absolute()) / "checkpoints" / str(max(steps_there(run)) if step is None else step)
     verify(Path(folder))

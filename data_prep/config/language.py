@@ -13,7 +13,7 @@ LANGUAGES = frozenset(
     it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl
     my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh
     si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
-    """.split()  # noqa: SIM905 - as in data_prep/words.py
+    """.split()  # noqa: SIM905 - as in data_prep/text/words.py
 )
 """Of lid.176: ISO 639-1 codes, or 639-3 where there is none, and a few older ones ("als" is Alemannic)."""
 

@@ -23,7 +23,7 @@ class PackagePages(Config):
     sha256: str
     """Its SHA-256, 64 hexadecimal digits."""
     format: Literal["html", "plain_text", "mediawiki_xml_bz2", "title_summaries_json"]
-    """How the pages are written in the archive (data_prep/page_formats.py)."""
+    """How the pages are written in the archive (data_prep/packages/page_formats.py)."""
     pattern: str
     """Shell pattern of the pages' paths inside the archive; `*` matches `/` too."""
     address: str

@@ -9,10 +9,10 @@ import importlib
 import re
 from collections.abc import Callable
 
-from data_prep.charset import decode
 from data_prep.config import ExtractConfig
 from data_prep.documents import WebPage
 from data_prep.extract.blocks import PageLimitError, UnreadablePageError
+from data_prep.extract.charset import decode
 from data_prep.extract.libraries import load_library, resiliparse_text, trafilatura_text
 from data_prep.extract.main_text import gristmill_text
 from data_prep.extract.trees import load_model

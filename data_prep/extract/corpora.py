@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data_prep.charset import decode
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import read_blocks
+from data_prep.extract.charset import decode
 
 UNLIMITED = ExtractConfig(
     engine="gristmill",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from data_prep.config import C4Config
-from data_prep.words import count_sentences
+from data_prep.text.words import count_sentences
 
 LOREM_IPSUM = "lorem ipsum"
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
@@ -79,6 +79,6 @@ def contains(line: str, phrases: list[str]) -> bool:
 
 
 def measure(cleaned: Cleaned, kinds: str) -> list[float]:
-    """The values of SIGNALS; `kinds` are those of the lines that stay (data_prep.words.line_kinds)."""
+    """The values of SIGNALS; `kinds` are those of the lines that stay (data_prep.text.words.line_kinds)."""
     sentences = count_sentences(kinds) if cleaned.lines else 0
     return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences, len(cleaned.text)]

@@ -4,9 +4,9 @@ They look for texts that are lists rather than prose, as DataTrove 0.10 has them
 """
 
 from data_prep.config import FineWebConfig
-from data_prep.marks import TERMINAL
 from data_prep.quality.gopher import share
 from data_prep.quality.repetition import duplicate_characters
+from data_prep.text.marks import TERMINAL
 
 SIGNALS = (
     "terminal_punctuation_lines",

@@ -5,7 +5,7 @@ and mean lengths leave punctuation out, shares are of all words and marks, stop 
 import itertools
 
 from data_prep.config import GopherQualityConfig
-from data_prep.marks import END, LETTER, PUNCTUATION, SYMBOL
+from data_prep.text.marks import END, LETTER, PUNCTUATION, SYMBOL
 
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
@@ -23,7 +23,7 @@ IS_MARK = bytes(chr(kind) in (SYMBOL, PUNCTUATION, END) for kind in range(256))
 
 
 def measure(text: str, words: list[str], kinds: str, config: GopherQualityConfig) -> list[float]:
-    """The values of SIGNALS of `text`; `words` and `kinds` are its words and their kinds (data_prep/words.py)."""
+    """The values of SIGNALS of `text`; `words` and `kinds` are its words and their kinds (data_prep/text/words.py)."""
     marks = list(itertools.compress(words, kinds.encode("ascii").translate(IS_MARK)))
     count = len(words) - len(marks)
     letters = sum(map(len, words)) - sum(map(len, marks))

@@ -6,7 +6,7 @@ Gopher's values are of the text as it was extracted. FineWeb's are of the lines 
 
 from data_prep.config import DocumentsConfig
 from data_prep.quality import c4, fineweb, gopher, repetition
-from data_prep.words import count_words, line_kinds, split
+from data_prep.text.words import count_words, line_kinds, split
 
 SIGNALS: tuple[str, ...] = (*repetition.SIGNALS, *gopher.SIGNALS, *c4.SIGNALS, *fineweb.SIGNALS)
 """The names of the values, in order: columns of float64, explained beside their thresholds in config/quality.py."""

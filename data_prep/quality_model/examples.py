@@ -16,7 +16,7 @@ from data_prep.files import writing
 from data_prep.quality_model.document_sets import DocumentFile, drawn
 from data_prep.quality_model.features import word_hashes
 from data_prep.sources.columns import DeadLetter
-from data_prep.words import split_words
+from data_prep.text.words import split_words
 
 DOCUMENTS_BETWEEN_LINES = 50_000
 LABELS = {"good": True, "other": False}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.words import Memo, split_words
+from data_prep.text.words import Memo, split_words
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads keys evenly (Knuth, vol. 3, section 6.4)
 PROBE = (

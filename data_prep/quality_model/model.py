@@ -18,7 +18,7 @@ import numpy as np
 from data_prep.files import file_sha256, replace_file, writing
 from data_prep.quality_model.features import features_sha256, ngram_buckets, word_hashes
 from data_prep.quality_model.histogram import DECIMALS
-from data_prep.words import split_words
+from data_prep.text.words import split_words
 from lm.errors import InputError
 
 WEIGHTS, DESCRIPTION = "model.npz", "model.json"
@@ -45,7 +45,7 @@ class QualityModel:
         return self.score_of_words(split_words(text))
 
     def score_of_words(self, words: Sequence[str]) -> float:
-        """The score of the text whose words, by data_prep.words.split_words, these are."""
+        """The score of the text whose words, by data_prep.text.words.split_words, these are."""
         return self.score_of_hashes(word_hashes(words))
 
     def score_of_hashes(self, hashes: np.ndarray) -> float:

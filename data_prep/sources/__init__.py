@@ -5,14 +5,14 @@ from pathlib import Path
 
 from data_prep.config import PagesConfig
 from data_prep.documents import Document
-from data_prep.pip_settings import PipSettings
+from data_prep.packages.pip_settings import PipSettings
 from data_prep.sources.columns import DeadLetter
 from data_prep.sources.common_crawl import crawl_files
 from data_prep.sources.local import named_files, own_files
-from data_prep.sources.manifest import MANIFEST, InputFile, input_files, write_manifest
+from data_prep.sources.manifest import MANIFEST, InputFile, manifest_files, write_manifest
 from data_prep.sources.tables import read_table
-from data_prep.sources.tfds import INFO, dataset_files, read_tfds
-from lm.errors import UsageError
+from data_prep.sources.tfds import INFO, dataset_files, read_tfds, split_bytes
+from lm.errors import InputError, UsageError
 
 __all__ = [
     "MANIFEST",
@@ -59,6 +59,36 @@ def fetch_pages(
                 )
             files, packages = package_files(config, out, progress, cache, settings)
     return write_manifest(out, files, packages=packages)
+
+
+def input_files(workdir: Path) -> list[InputFile]:
+    """The input files of a run, in the manifest's order.
+
+    Raises InputError when the manifest or a file is missing, or a file has another size than when it was listed.
+    """
+    files = manifest_files(workdir)
+    sizes: dict[tuple[Path, str], int] = {}  # a dataset has many entries, but is measured once
+    for file in files:
+        key = file.path, file.split
+        if key not in sizes:
+            sizes[key] = size_of(file, workdir)
+        if sizes[key] != file.bytes:
+            raise InputError(
+                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Bring it back as it "
+                "was, or fetch the pages again."
+            )
+    return files
+
+
+def size_of(file: InputFile, workdir: Path) -> int:
+    """Bytes on disk; of a dataset, of all files of its split."""
+    if file.kind == "tfds":
+        return split_bytes(file.path, file.split)
+    if not file.path.is_file():
+        raise InputError(
+            f"{file.path} stands in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
+        )
+    return file.path.stat().st_size
 
 
 def input_sizes(config: PagesConfig) -> dict[str, int]:

@@ -68,37 +68,6 @@ def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict
     return manifest
 
 
-def input_files(workdir: Path) -> list[InputFile]:
-    """The input files of a run, in the manifest's order.
-
-    Raises InputError when the manifest or a file is missing, or a file has another size than when it was listed.
-    """
-    files = manifest_files(workdir)
-    sizes: dict[tuple[Path, str], int] = {}  # a dataset has many entries, but is measured once
-    for file in files:
-        key = file.path, file.split
-        if key not in sizes:
-            sizes[key] = size_of(file, workdir)
-        if sizes[key] != file.bytes:
-            raise InputError(
-                f"{file.path} has {sizes[key]} bytes, but {file.bytes} by {workdir / MANIFEST}. Bring it back as it "
-                "was, or fetch the pages again."
-            )
-    return files
-
-
-def size_of(file: InputFile, workdir: Path) -> int:
-    if file.kind == "tfds":
-        from data_prep.sources.tfds import split_bytes
-
-        return split_bytes(file.path, file.split)
-    if not file.path.is_file():
-        raise InputError(
-            f"{file.path} stands in {workdir / MANIFEST}, but is gone. Bring it back, or fetch the pages again."
-        )
-    return file.path.stat().st_size
-
-
 def manifest_files(workdir: Path) -> list[InputFile]:
     """The entries of the manifest, whether or not the files are there. Raises InputError when it cannot be read."""
     manifest = workdir / MANIFEST

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from itertools import batched
 from pathlib import Path
 
-from data_prep.archives import read_members
 from data_prep.config import PackagePages, PagesConfig
 from data_prep.documents import WebPage
-from data_prep.packages import fetch_package, package_cache
-from data_prep.page_formats import pages_of_member
-from data_prep.pip_settings import PipSettings
+from data_prep.packages.archives import read_members
+from data_prep.packages.fetch import fetch_package, package_cache
+from data_prep.packages.page_formats import pages_of_member
+from data_prep.packages.pip_settings import PipSettings
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError

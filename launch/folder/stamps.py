@@ -14,6 +14,7 @@ from typing import Any
 
 from launch.folder.written import remove_command
 from lm.errors import InputError
+from lm.fields import flatten
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "facts": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -54,15 +55,6 @@ def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str,
     target = delete or path
     command = remove_command(target, folders=target.is_dir())
     raise InputError(f"{path} is damaged ({wrong}). To make again what it stands for: {command}")
-
-
-def flatten(value: object, path: str = "") -> dict[str, object]:
-    """{"a.b": leaf} of nested dicts; lists are leaves."""
-    if not isinstance(value, dict):
-        return {path: value}
-    return {
-        k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}" if path else str(key)).items()
-    }
 
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:

@@ -17,7 +17,7 @@ from launch.folder.guard import is_run
 from launch.folder.stamps import read_note
 from launch.folder.written import can_go_on, entries, partial_folder, put_in_place, remove
 from lm.errors import InputError, UsageError
-from lm.files import write_atomically
+from lm.storage import write_atomically
 
 LINKED_FROM = 1_000_000
 """Bytes."""

@@ -3,9 +3,9 @@
 import shlex
 from pathlib import Path
 
-from lm.checkpoint_files import DamageError, lengths, read_manifest, steps_in
+from lm.checkpoints.manifest import DamageError, lengths, read_manifest, steps_in
 from lm.errors import UsageError
-from lm.timeline import read_attempts
+from lm.resilience.goodput import read_attempts
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
 
 
 def continued_from(workdir: Path, settings: dict) -> list[dict[str, int]]:
-    """The lengths that the run had before this one (lm.checkpoint_files.lengths)."""
+    """The lengths that the run had before this one (lm.checkpoints.manifest.lengths)."""
     for checkpoint in newest(workdir):
         try:
             about = read_manifest(workdir / checkpoint)["about"]

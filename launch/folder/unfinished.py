@@ -17,7 +17,7 @@ from typing import Any
 from launch.folder.stamps import differences, read_note
 from launch.folder.written import can_go_on, partial_folder, remove, remove_command
 from lm.errors import UsageError
-from lm.files import write_atomically
+from lm.storage import write_atomically
 
 BEGUN = "begun.json"
 

@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from lm.errors import InputError
-from lm.files import sync, write_atomically
+from lm.storage import sync, write_atomically
 
 MADE, MOVING = "made.json", "moving.json"
 """In `.partial/<stage>/`: the list of finished outputs. Under the first name nothing has been moved yet, under the

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from lm.config import ModelConfig
 from lm.model.attention_choice import Workload, choose
 from lm.model.attention_kernels import ATTENTION, attend
-from lm.model.config import ModelConfig
 from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
 from lm.parallel import constrain, target
 

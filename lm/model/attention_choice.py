@@ -3,23 +3,10 @@ model.attention. The implementations themselves are in lm/model/attention_kernel
 refused before JAX has started."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lm.config import ModelConfig
+from lm.devices import Target
 from lm.errors import UsageError
-from lm.model.config import ModelConfig
-
-if TYPE_CHECKING:
-    import jax
-
-
-@dataclass(frozen=True)
-class Target:
-    """What attention is compiled for."""
-
-    platform: str
-    """cpu, cuda, rocm or tpu: the names that JAX lowers for."""
-    capability: tuple[int, int] = (0, 0)
-    """CUDA's compute capability, such as (9, 0) of an H100; of no meaning elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +26,6 @@ class Workload:
 def workload_of(model: ModelConfig, context_shards: int) -> Workload:
     """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
     return Workload(model.compute_dtype, model.head_width, model.context_length, context_shards)
-
-
-def target_of(device: "jax.Device") -> Target:
-    """The Target that `device` is."""
-    if "cuda" in device.client.platform_version:
-        major, minor = device.compute_capability.split(".")
-        return Target("cuda", (int(major), int(minor)))
-    return Target("rocm" if device.platform == "gpu" else device.platform)
 
 
 def cudnn_obstacle(target: Target, work: Workload) -> str | None:
@@ -104,6 +83,11 @@ def choose(choice: str, target: Target, work: Workload) -> str:
             f"{automatic}, which is also what auto chooses here."
         )
     return choice
+
+
+def check_attention(model: ModelConfig, target: Target, context_shards: int) -> None:
+    """Raises UsageError where model.attention cannot run on devices of that kind."""
+    choose(model.attention, target, workload_of(model, context_shards))
 
 
 def explain(choice: str, target: Target, work: Workload) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm.model.config import ModelConfig
+from lm.config import ModelConfig
 from lm.model.ngrams import NOTHING
 
 

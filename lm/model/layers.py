@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.model.config import ModelConfig, RopeScalingConfig
+from lm.config import ModelConfig, RopeScalingConfig
 from lm.parallel import constrain, length_is_cut
 
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.loss import logits_of
+from lm.config import ModelConfig
 from lm.model.attention import Attention
-from lm.model.config import ModelConfig
 from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
+from lm.model.loss import logits_of
 from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.parallel import constrain
 

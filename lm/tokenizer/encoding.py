@@ -1,5 +1,6 @@
 """Byte-level BPE: the vocabulary as plain values, with tiktoken doing the work of encoding."""
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -14,8 +15,8 @@ import numpy as np
 from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.hugging_face_writer import write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from lm.tokenizer.ranks import read_ranks, write_ranks
 
 RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
 
@@ -24,6 +25,24 @@ RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
 LONGEST_RUN = 200_000
 _RUN = re.compile(r"\s+")
 _BROKEN = re.compile("([\udc80-\udcff]+)")
+
+
+def write_ranks(tokens: Iterable[bytes]) -> bytes:
+    """The file of tokens 0, 1, ... in tiktoken's format: one "<base64 of the bytes> <rank>" a line."""
+    return b"".join(b"%b %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
+
+
+def read_ranks(data: bytes) -> tuple[bytes, ...]:
+    """Tokens by rank out of such a file, whose ranks must be 0, 1, ... in order. Raises ValueError, with the line."""
+    tokens = []
+    for number, line in enumerate(data.decode("ascii").removesuffix("\n").split("\n")):
+        encoded, rank = line.split(" ")
+        if int(rank) != number:
+            raise ValueError(f"line {number + 1} has rank {rank}, not {number}")
+        tokens.append(base64.b64decode(encoded, validate=True))
+        if base64.b64encode(tokens[-1]).decode() != encoded:
+            raise ValueError(f"line {number + 1} is no base64: {encoded}")
+    return tuple(tokens)
 
 
 def sections(text: str) -> Iterator[str]:
@@ -138,8 +157,6 @@ class BytePairTokenizer(Tokenizer):
         return {"pattern": self.pattern, "special_tokens": special, "start": self.start, "end": self.end}
 
     def files(self) -> dict[str, bytes]:
-        from lm.tokenizer.hugging_face import write_hugging_face
-
         return {RANKS: write_ranks(self.tokens), HUGGING_FACE: write_hugging_face(self)}
 
     @classmethod

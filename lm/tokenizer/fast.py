@@ -19,9 +19,8 @@ import numpy as np
 
 from lm.errors import UsageError
 from lm.tokenizer.base import Tokenizer
-from lm.tokenizer.encoding import BytePairTokenizer, numbered, sections
+from lm.tokenizer.encoding import BytePairTokenizer, numbered, sections, write_ranks
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from lm.tokenizer.ranks import write_ranks
 
 SCHEMES = {SPLIT_PATTERNS[name]: name for name in ("gpt2", "cl100k", "o200k")}
 """gigatoken's names of the split patterns that it has."""

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json: written for a BPE of ours, and read where it holds a byte-level BPE."""
+"""Hugging Face's tokenizer.json, read where it holds a byte-level BPE."""
 
 import itertools
 import json
@@ -9,115 +9,11 @@ from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.hugging_face_writer import all_splits, byte_letters, merges_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-
-Merge = tuple[bytes, bytes]
-"""Two tokens that become one."""
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
 """What heads and ends a document where a file does not say so: GPT's, Llama 3's, and older names, if it has them."""
-
-
-def write_hugging_face(tokenizer: BytePairTokenizer) -> bytes:
-    """The file tokenizer.json. Raises UsageError for a special token whose name is a token's too."""
-    return (json.dumps(hugging_face(tokenizer), ensure_ascii=False, indent=1) + "\n").encode()
-
-
-def hugging_face(tokenizer: BytePairTokenizer) -> dict:
-    """The contents of tokenizer.json, as Hugging Face's tokenizers library reads it.
-
-    It gives the same ids, save that by default that library takes a special token's name in a text for the token
-    (`encode_special_tokens = True` turns this off), and for white space longer than LONGEST_RUN, which it does not cut.
-    """
-    letters = byte_letters()
-    spell = lambda token: "".join(letters[byte] for byte in token)
-    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
-    merges, whole_pieces = merges_of(ranks)
-    vocabulary = {spell(token): rank for token, rank in ranks.items()}
-    if same := [name for name in tokenizer.special_tokens if name in vocabulary]:
-        raise UsageError(
-            f"tokenizer.special_tokens has {same[0]!r}, which is token {vocabulary[same[0]]} of the vocabulary too: "
-            "Hugging Face's library could not tell them apart. Choose a name that no text holds, as <|name|>."
-        )
-    if tokenizer.vocabulary_size > len(ranks) + len(tokenizer.special_tokens):
-        # That library numbers the special tokens on from the vocabulary, whatever their "id" says, save those in it.
-        vocabulary |= tokenizer.special_tokens
-    special = [
-        {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": True}
-        for name, id in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
-    ]  # fmt: skip
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": special,
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": whole_pieces,
-            "vocab": vocabulary,
-            "merges": [[spell(left), spell(right)] for left, right in merges],
-        },
-    }
-
-
-def byte_letters() -> list[str]:
-    """The printable character that stands for each byte in Hugging Face's byte-level files: GPT-2's table, in which
-    printable Latin-1 characters stand for themselves and the other bytes, in order, for U+0100 onwards."""
-    itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in itself else next(others)) for byte in range(256)]
-
-
-def merged_from(token: bytes, ranks: Mapping[bytes, int]) -> Merge:
-    """The two tokens that were merged into `token`: what its bytes become under all merges before it.
-
-    Raises ValueError when those leave other than two, that is, when the ranks are no BPE.
-    """
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        joined = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
-        best = min(range(len(joined)), key=joined.__getitem__)
-        if joined[best] >= ranks[token]:
-            raise ValueError(f"token {ranks[token]}, {token!r}, is no merge of two tokens before it, but of {parts}")
-        parts[best : best + 2] = [parts[best] + parts[best + 1]]
-    return parts[0], parts[1]
-
-
-def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[Merge], bool]:
-    """The merges, in order, that do what the ranks do; and whether a piece that is a token must be left whole.
-
-    Of a trained BPE, each token has one merge. Tokens that were added later may come of no merges, as 678 of Llama 3's:
-    then, as in its own tokenizer.json, every split of a token in two is a merge. Where of neighbours a, b, c both a+b
-    and b+c are one token, ranks join a and b, and these merges might not; in 7 million random vocabularies nothing ever
-    came to stand so.
-    """
-    try:
-        return [merged_from(token, ranks) for token in ranks if len(token) > 1], False
-    except ValueError:
-        return all_splits(ranks), True
-
-
-def all_splits(ranks: Mapping[bytes, int]) -> list[Merge]:
-    """Every way in which a token is two others, in order of the three ranks."""
-    merges = []
-    for token in ranks:
-        halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        found = [(left, right) for left, right in halves if left in ranks and right in ranks]
-        merges += sorted(found, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-    return merges
 
 
 def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTokenizer:

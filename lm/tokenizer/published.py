@@ -11,12 +11,11 @@ from pathlib import Path
 
 from lm.config import END_OF_TEXT
 from lm.errors import InputError, UsageError, network_reason
-from lm.files import write_atomically
+from lm.storage import write_atomically
 from lm.tokenizer.base import Tokenizer
-from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer
+from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer, read_ranks, write_ranks
 from lm.tokenizer.files import META, load
 from lm.tokenizer.patterns import SPLIT_PATTERNS
-from lm.tokenizer.ranks import read_ranks, write_ranks
 
 MODEL = "tokenizer.model"
 CONFIG = "tokenizer_config.json"

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.model.attention_choice import OBSTACLES, Workload, target_of
+from lm.devices import target_of
+from lm.model.attention_choice import OBSTACLES, Workload
 from lm.model.attention_kernels import ATTENTION, attend, visible
 from tests.bench.train import median_seconds
 

@@ -2,10 +2,10 @@
 
     python -m tests.bench.checkpoint [--megabytes 1536] [--turns 7]
 
-Prints one JSON line for lm.checkpoint and one for Orbax's AsyncCheckpointer as it comes: held_seconds, for which `save`
-keeps the loop; the steps behind it beside a step without a save (a step of half a second, which writes over the whole
-state, as training does); seconds until the checkpoint is on disk while nothing else runs, SHA-256 manifest included;
-seconds to restore it, its verification included. Medians of the turns.
+Prints one JSON line for lm.checkpoints.manager and one for Orbax's AsyncCheckpointer as it comes: held_seconds, for
+which `save` keeps the loop; the steps behind it beside a step without a save (a step of half a second, which writes
+over the whole state, as training does); seconds until the checkpoint is on disk while nothing else runs, SHA-256
+manifest included; seconds to restore it, its verification included. Medians of the turns.
 """
 
 import argparse
@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from lm.checkpoint import Checkpoints, named_items
-from lm.checkpoint_files import Kept
+from lm.checkpoints.manager import Checkpoints, named_items
+from lm.checkpoints.manifest import Kept
 from lm.config import SpikeConfig
-from lm.guard import make_guard
-from lm.train_state import TrainState
+from lm.training.anomaly_guard import make_guard
+from lm.training.state import TrainState
 
 
 def make_state(megabytes: int) -> TrainState:
@@ -103,7 +103,11 @@ def main() -> None:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), loop.state)
         ours = Checkpoints(root / "ours", Kept(newest=1))
         ours.prepare(loop.state)
-        rows = {"lm.checkpoint": measure(loop, lambda n: ours.save(n, loop.state, {}), ours.settled, arguments.turns)}
+        rows = {
+            "lm.checkpoints.manager": measure(
+                loop, lambda n: ours.save(n, loop.state, {}), ours.settled, arguments.turns
+            )
+        }
         ours.close()
         plain = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
@@ -117,9 +121,9 @@ def main() -> None:
         last = root / f"plain{2 * arguments.turns}"
         wanted = {name: ocp.args.StandardRestore(item) for name, item in named_items(like).items()}
         reader = Checkpoints(root / "ours", Kept(newest=1))
-        times: dict[str, list[float]] = {"lm.checkpoint": [], "orbax": []}
+        times: dict[str, list[float]] = {"lm.checkpoints.manager": [], "orbax": []}
         for _ in range(arguments.turns):
-            times["lm.checkpoint"].append(timed(lambda: reader.restore_newest(like)))
+            times["lm.checkpoints.manager"].append(timed(lambda: reader.restore_newest(like)))
             times["orbax"].append(timed(lambda: dict(plain.restore(last, args=ocp.args.Composite(**wanted)).items())))
         for name, row in rows.items():
             row["restore_seconds"] = round(statistics.median(times[name]), 4)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from configs import fineweb_recipe as recipe
 from configs.demo import get_config
+from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
+from data_prep.measure.row import TEXT_SCHEMA, values_of
 from data_prep.quality.rules import RULES
-from data_prep.texts import TEXT_SCHEMA, values_of
 from data_prep.verdict import verdicts
 
 STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")

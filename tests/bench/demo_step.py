@@ -3,7 +3,7 @@
     python -m tests.bench.demo_step [--seconds 10]
 
 Prints one JSON line: tokens per second and compile time of the step in configs/demo.py, the arithmetic that it does
-(lm/flops.py), and the rate of the best of some products of the model's own shapes (lm/chips.py).
+(lm/planning/flops.py), and the rate of the best of some products of the model's own shapes (lm/planning/hardware.py).
 """
 
 import argparse
@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from configs.demo import get_config
-from lm.batches import host_batch
-from lm.chips import matmul_peak, median_seconds
-from lm.flops import count_parameters, flops_per_token
-from lm.optimizer import make_optimizer
+from lm.data.batches import host_batch
 from lm.parallel import make_mesh
-from lm.train_state import initial_state
-from lm.train_step import compile_step
+from lm.planning.flops import count_parameters, flops_per_token
+from lm.planning.hardware import matmul_peak, median_seconds
+from lm.training.optimizer import make_optimizer
+from lm.training.state import initial_state
+from lm.training.step import compile_step
 
 
 def main() -> None:

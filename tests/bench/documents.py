@@ -27,12 +27,12 @@ def main() -> None:
         print(json.dumps({"benchmark": "documents", "skipped": f"there is no {arguments.warc}"}))
         return
     from configs.fineweb import get_config
-    from data_prep.extraction import extract_texts
+    from data_prep.measure.row import warm_up
+    from data_prep.measure.run import extract_texts
     from data_prep.parquet import read_rows
-    from data_prep.prepare import prepare_documents
+    from data_prep.select.run import prepare_documents
     from data_prep.sources import InputFile
-    from data_prep.texts import warm_up
-    from data_prep.url_filter import prepare_lists
+    from data_prep.url_filter.filter import prepare_lists
 
     config = get_config().documents
     steps = tuple(step for step in config.steps if step not in ("exact_dedup", "minhash_dedup"))

@@ -20,10 +20,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.demo import get_config
-from configs.fineweb_recipe import LANGUAGE
+from configs.recipes.fineweb_recipe import LANGUAGE
 from data_prep.documents import Document
 from data_prep.language import LABEL_PREFIX, detect_language, model
-from data_prep.texts import TEXT_SCHEMA
+from data_prep.measure.row import TEXT_SCHEMA
 from data_prep.verdict import verdicts
 
 SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
-from lm.batches import Batch, BatchSource
-from lm.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
+from lm.data.batches import Batch, BatchSource
+from lm.data.records import MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 
 LENGTH, RECORDS = 4096, 2000
 

@@ -53,12 +53,12 @@ def measure(sizes: dict[str, int], count: int = 8, layers: int = 4) -> dict[str,
     import jax
 
     from configs.llama3_8b import get_config
-    from lm.batches import Batch
     from lm.config import MeshConfig
-    from lm.optimizer import make_optimizer
+    from lm.data.batches import Batch
     from lm.parallel import batch_sharding, make_mesh
-    from lm.train_state import abstract_state
-    from lm.train_step import compile_step
+    from lm.training.optimizer import make_optimizer
+    from lm.training.state import abstract_state
+    from lm.training.step import compile_step
 
     experiment = get_config()
     model = dataclasses.replace(

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.fineweb_recipe import MODEL_QUALITY
+from configs.recipes.fineweb_recipe import MODEL_QUALITY
 from data_prep.quality_model import QualityModel, histogram, load_model
 from data_prep.quality_model.histogram import area_under_curve
 from data_prep.quality_model.train import train_quality_model
-from data_prep.words import split_words
+from data_prep.text.words import split_words
 
 Keyed = list[tuple[str, str]]
 """(key, text); texts of one key are all trained on or all tested."""

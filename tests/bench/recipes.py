@@ -18,14 +18,13 @@ import tempfile
 from pathlib import Path
 
 from configs.demo import get_config
-from configs.families import gpt2, modern
-from lm.checkpoint import restore_model
-from lm.config import MuonConfig, OptimizerConfig
-from lm.evaluate import evaluate
-from lm.flops import count_parameters
-from lm.model.config import ModelConfig
+from configs.recipes.families import gpt2, modern
+from lm.checkpoints.manager import restore_model
+from lm.config import ModelConfig, MuonConfig, OptimizerConfig
+from lm.evaluation.bits_per_byte import evaluate
+from lm.planning.flops import count_parameters
 from lm.tokenizer import load
-from lm.train import train
+from lm.training.loop import train
 
 DEMO = Path("runs/demo")
 EVERY = 25

@@ -97,7 +97,7 @@ def write_documents(texts: list[str], folder: Path) -> None:
 
 def pipeline_seconds(folder: Path, tokenizer, workers: int, encoder: Literal["tiktoken", "gigatoken"]) -> float:
     from data_prep.config import ShardsConfig
-    from data_prep.shards import write_shards
+    from data_prep.shards.write import write_shards
 
     config = ShardsConfig(
         record_length=1024, token_dtype="uint32", train_shards=FILES, validation_fraction=0.01, workers=workers,

@@ -3,8 +3,8 @@
     python -m tests.bench.train --shape {S,M,gpt2_124m,gpt2_1558m} [--vocab 65] [--bf16] [--seconds 10] [--batch N]
 
 Prints one JSON line: tokens_per_second (the median of single steps, batches cut from random tokens included),
-compile_seconds, peak_mb of this process, and gflops_per_second (lm/flops.py) beside matmul_peak_gflops_per_second, the
-best of some products of the model's own shapes (lm/chips.py).
+compile_seconds, peak_mb of this process, and gflops_per_second (lm/planning/flops.py) beside
+matmul_peak_gflops_per_second, the best of some products of the model's own shapes (lm/planning/hardware.py).
 
 Shapes S and M (layers, heads, width, context, batch = 4, 4, 128, 64, 12 and 6, 6, 384, 256, 8) do the work of nanoGPT's
 step: pre-norm blocks, GELU, tied head, AdamW, clipping at 1; ../shared/bench/torch_gpt.py does the same in PyTorch.
@@ -20,13 +20,13 @@ import jax
 import numpy as np
 
 from configs.fineweb import get_config
-from lm.batches import host_batch
-from lm.chips import matmul_peak, median_seconds
-from lm.flops import count_parameters, flops_per_token
-from lm.optimizer import make_optimizer
+from lm.data.batches import host_batch
 from lm.parallel import make_mesh
-from lm.train_state import initial_state
-from lm.train_step import compile_step
+from lm.planning.flops import count_parameters, flops_per_token
+from lm.planning.hardware import matmul_peak, median_seconds
+from lm.training.optimizer import make_optimizer
+from lm.training.state import initial_state
+from lm.training.step import compile_step
 
 SHAPES = {
     "S": (4, 4, 128, 64, 12),

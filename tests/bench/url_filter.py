@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from configs.fineweb_recipe import URL_FILTER
-from data_prep.packages import fetch_package, package_cache
-from data_prep.url_filter import UrlFilter
-from data_prep.url_lists import load_lists
+from configs.recipes.fineweb_recipe import URL_FILTER
+from data_prep.packages.fetch import fetch_package, package_cache
+from data_prep.url_filter.filter import UrlFilter
+from data_prep.url_filter.lists import load_lists
 from lm.errors import InputError
 
 ADDRESSES = 20_000

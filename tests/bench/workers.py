@@ -28,10 +28,10 @@ print(seconds([Path(sys.argv[1])], Path(sys.argv[2]), 1), resource.getrusage(res
 
 def seconds(warcs: list[Path], out: Path, workers: int) -> float:
     from configs.fineweb import get_config
-    from data_prep.extraction import extract_texts
-    from data_prep.prepare import prepare_documents
+    from data_prep.measure.run import extract_texts
+    from data_prep.select.run import prepare_documents
     from data_prep.sources import InputFile
-    from data_prep.url_filter import prepare_lists
+    from data_prep.url_filter.filter import prepare_lists
 
     start = time.perf_counter()
     config = dataclasses.replace(get_config().documents, workers=workers)

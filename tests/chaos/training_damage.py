@@ -24,17 +24,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lm.batches import BatchSource
-from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import Kept, verify
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import Kept, verify
 from lm.config import MeshConfig
+from lm.data.batches import BatchSource
+from lm.data.records import read_manifest
+from lm.data.verify_shards import verify_shards
 from lm.errors import InputError
-from lm.named_leaves import named_leaves
-from lm.optimizer import make_optimizer
+from lm.model.param_names import named_leaves
 from lm.parallel import make_mesh
-from lm.records import read_manifest
-from lm.train_state import abstract_state
-from lm.verify_shards import verify_shards
+from lm.training.optimizer import make_optimizer
+from lm.training.state import abstract_state
 from tests import train_process
 from tests.chaos_rows import Clock, Rows
 from tests.corpus import tiny_experiment, write_tokens
@@ -117,16 +117,16 @@ POISON = """
 import json, sys
 from pathlib import Path
 import jax.numpy as jnp
-from lm import train_step
-from lm.batches import BatchSource
+from lm.training import step as train_step
+from lm.data.batches import BatchSource
 from tests.corpus import tiny_experiment
 from tests.poison import poisoned
 poison = {int(k): float(v) for k, v in json.loads(sys.argv[3]).items()}
 source = BatchSource(Path(sys.argv[1]) / "tokens", "train", 32, 8, tiny_experiment().train.seed, 1)
 train_step.loss_and_gradients = poisoned(source, poison)
 if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved behind them
-    import lm.train
-    real_compile = lm.train.compile_ahead
+    import lm.training.loop
+    real_compile = lm.training.loop.compile_ahead
     def compile_ahead(*arguments):
         step, cost = real_compile(*arguments)
         def skipping(state, batch):
@@ -136,7 +136,7 @@ if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved
             metrics = {name: jnp.zeros(()) for name in ("loss", "gradient_norm", "left_out", "in_row")}
             return state._replace(step=state.step + 1), metrics | {"taken": jnp.array(True)}
         return skipping, cost
-    lm.train.compile_ahead = compile_ahead
+    lm.training.loop.compile_ahead = compile_ahead
 sys.argv = sys.argv[:3]
 from tests.train_process import main
 main()

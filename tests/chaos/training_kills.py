@@ -18,9 +18,9 @@ import threading
 import time
 from pathlib import Path
 
-from launch.supervision import Supervisor
-from lm.checkpoint_files import DamageError, verify
-from lm.timeline import read_attempts, read_heartbeat, totals
+from launch.stages.supervision import Supervisor
+from lm.checkpoints.manifest import DamageError, verify
+from lm.resilience.goodput import read_attempts, read_heartbeat, totals
 from tests import train_process
 from tests.chaos_rows import Clock, Rows
 from tests.corpus import tiny_experiment, write_tokens
@@ -101,11 +101,11 @@ def terms(rows: Rows, root: Path, tokens: Path, count: int, generator: random.Ra
 SAVER = """
 import sys, jax, jax.numpy as jnp
 from pathlib import Path
-from lm.checkpoint import Checkpoints
-from lm.checkpoint_files import Kept
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import Kept
 from lm.config import SpikeConfig
-from lm.guard import make_guard
-from lm.train_state import TrainState
+from lm.training.anomaly_guard import make_guard
+from lm.training.state import TrainState
 checkpoints = Checkpoints(Path(sys.argv[1]), Kept(newest=2))
 step = max(checkpoints.steps(), default=0)
 while True:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs import fineweb_recipe as recipe
+from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Document
-from data_prep.funnel import COUNTED, DOUBLING
-from data_prep.inputs import RECORDS, Records
+from data_prep.funnel.counts import COUNTED, DOUBLING
+from data_prep.measure.row import TEXT_SCHEMA, VALUES, values_of
 from data_prep.quality.c4 import CHARACTERS_LEFT
-from data_prep.texts import TEXT_SCHEMA, VALUES, values_of
+from data_prep.sources.inputs import RECORDS, Records
 from data_prep.verdict import LANGUAGE_SCORE, Verdict, thresholds_of, verdicts
 from tests.data_prep.pages import PROSE, demo_config
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig
+from data_prep.measure.row import TEXT_SCHEMA
 from data_prep.quality.rules import RULES
-from data_prep.texts import TEXT_SCHEMA
 from data_prep.verdict import AFTER_C4, columns_needed, read_measured, thresholds_of, values_of, verdicts
 from tests.data_prep.measured import CONFIG, random_rows, write_texts
 

@@ -7,21 +7,21 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from configs import fineweb_recipe as recipe
-from data_prep import words
-from data_prep.addresses import page_key, split_address
-from data_prep.charset import decode, header_codec
+from configs.recipes import fineweb_recipe as recipe
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
+from data_prep.extract.charset import decode, header_codec
 from data_prep.language import detect_language
 from data_prep.pii import replace_personal_data
 from data_prep.quality.c4 import clean_lines
 from data_prep.quality.signals import measure
 from data_prep.quality_model.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
-from data_prep.url_filter import reject_reason
+from data_prep.text import words
+from data_prep.url_filter.filter import reject_reason
+from data_prep.urls import page_key, split_address
 from data_prep.warc.headers import Headers
 from data_prep.warc.http_response import parse_response
 from data_prep.warc.record import HeaderError, raise_unless_plausible

@@ -13,21 +13,21 @@ import pyarrow.parquet as pq
 
 from configs.experiment import load_config
 from data_prep.config import DocumentsConfig
-from data_prep.dividing import KEPT_SCHEMA
 from data_prep.documents import Document, WebPage
-from data_prep.domains import HostCounter, largest_domains, read_sheet
-from data_prep.funnel import count_rows, empty_counts, merge
-from data_prep.report import FUNNEL, write_funnel
-from data_prep.shards import DOCUMENTS
+from data_prep.funnel.counts import count_rows, empty_counts, merge
+from data_prep.funnel.domains import HostCounter, largest_domains, read_sheet
+from data_prep.funnel.report import FUNNEL, write_funnel
+from data_prep.select.split import KEPT_SCHEMA
+from data_prep.shards.write import DOCUMENTS
 from data_prep.verdict import thresholds_of, values_of
 from data_prep.warc import write_pages
-from launch.report_page.followed import FollowedPage
 from lm.config import TokenizerConfig
-from lm.records import Manifest, Split
-from lm.timeline import Attempt
-from lm.token_view import TokenView
+from lm.data.records import Manifest, Split
+from lm.evaluation.token_view import TokenView
+from lm.resilience.goodput import Attempt
 from lm.tokenizer import save, train_bpe
 from tests.data_prep.measured import text_row, write_records, write_texts
+from viewer.report.followed import FollowedPage
 
 REPOSITORY = Path(__file__).parents[2]
 

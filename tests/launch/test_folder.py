@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.command import locked
 from launch.folder import unfinished, written
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.taking import LINKED_FROM, check_source
-from launch.stage import Stage, run_stage, take_before
+from launch.stages.command import locked
+from launch.stages.stage import Stage, run_stage, take_before
 from lm.config import MixtureSource
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launch.tokenizer_page import terminal
-from launch.tokenizer_page.corpus import read_corpus, sampled
-from launch.tokenizer_page.finding import DEFAULT_TEXT, read_with
-from launch.tokenizer_page.page import SHOWN, rates_of, render, story_of
 from lm.config import TokenizerConfig
 from lm.tokenizer import Tokenizer, load, save, train_bpe, train_tokenizer
-from lm.tokenizer.look import count_usage
-from lm.tokenizer.samples import KINDS, LANGUAGES
 from tests.launch.run_folder import REPOSITORY
+from viewer.tokenizer import terminal
+from viewer.tokenizer.corpus import read_corpus, sampled
+from viewer.tokenizer.finding import DEFAULT_TEXT, read_with
+from viewer.tokenizer.look import count_usage
+from viewer.tokenizer.page import SHOWN, rates_of, render, story_of
+from viewer.tokenizer.samples import KINDS, LANGUAGES
 
 HOSTILE = '</script><script>x()</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt; \x1b[31mred\x07 \u202eback \x9b2J'
 DOCUMENTS = [("en", text) for text in KINDS.values()] + [("de", LANGUAGES["German"]), ("ru", LANGUAGES["Russian"])]
@@ -315,7 +315,7 @@ def test_a_page_of_a_long_text_and_no_documents(room):
 
 @pytest.mark.parametrize(("wanted", "read"), [(1, 1), (3, 3), (7, 7), (8, 8), (100, 8)])
 def test_documents_are_drawn_from_all_files(room, wanted, read):
-    from data_prep.tokenize import document_files
+    from data_prep.shards.tokenize import document_files
 
     files = document_files(room / "runs/new/documents")
     rows = sampled(files, wanted)

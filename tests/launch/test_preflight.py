@@ -7,7 +7,7 @@ import pytest
 
 from configs.experiment import Experiment
 from launch import preflight, pretrain, train_tokenizer, write_shards
-from launch.stage import stamp_path
+from launch.stages.stage import stamp_path
 from lm.errors import UsageError
 from lm.tokenizer import save
 from lm.tokenizer import train_tokenizer as trained

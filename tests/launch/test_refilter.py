@@ -11,11 +11,11 @@ import pytest
 
 from configs.experiment import Experiment, load_config
 from data_prep.config import DocumentsConfig
-from data_prep.prepare import prepare_documents
-from data_prep.report import FUNNEL
+from data_prep.funnel.report import FUNNEL
+from data_prep.select.run import prepare_documents
 from launch import extract_texts, refilter
 from launch.folder.written import files_in
-from launch.stage import settings_of
+from launch.stages.stage import settings_of
 from lm.errors import InputError, UsageError
 from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.launch.run_folder import REPOSITORY, write_json

@@ -14,16 +14,17 @@ import pytest
 
 from configs.experiment import load_config
 from data_prep.verdict import thresholds_of
-from launch.report_page import charts, funnel_page
-from launch.report_page.followed import read_followed
-from launch.report_page.formats import compact, percent, plain, seconds, size
-from launch.report_page.listed import thresholds_in_order
-from launch.report_page.page import mfu_of, render
-from launch.report_page.run_folder import read_run, summarize
-from launch.tokenizer_page.page import render_run
 from lm.errors import InputError
-from lm.report import visible
 from tests.launch.run_folder import REPOSITORY, Rejection, make_document, uniform_view, write_run
+from viewer import charts
+from viewer.formats import compact, percent, plain, seconds, size
+from viewer.report import funnel_page
+from viewer.report.followed import read_followed
+from viewer.report.listed import thresholds_in_order
+from viewer.report.page import mfu_of, render
+from viewer.run_folder import read_run, summarize
+from viewer.tokenizer.page import render_run
+from viewer.training_data import visible
 
 HOSTILE = (
     '</script></style></textarea><script>document.title="owned"</script><img src=x onerror="x()"> {{ 7 * 7 }} &lt;b&gt;'

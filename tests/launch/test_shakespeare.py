@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-from lm.batches import document_stream
-from lm.checkpoint import restore_model
+from lm.checkpoints.manager import restore_model
+from lm.data.batches import document_stream
 from lm.tokenizer import load
 from tests.corpus import texts
 from tests.run_files import REPOSITORY

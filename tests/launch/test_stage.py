@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import command
-from launch import stage as stages
-from launch.stage import Stage, run_stage
+from launch.stages import command
+from launch.stages import stage as stages
+from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
-from lm.files import write_atomically
+from lm.storage import write_atomically
 from tests.corpus import tiny_experiment
 
 REPOSITORY = Path(__file__).parents[2]

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from launch import supervise
-from launch.supervision import Supervisor
-from lm.timeline import read_heartbeat
+from launch.stages.supervision import Supervisor
+from lm.resilience.goodput import read_heartbeat
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from lm.timeline import Timeline
+from lm.resilience.goodput import Timeline
 
 run = Path(sys.argv[1])
 count = run / "count"
@@ -124,7 +124,7 @@ def test_a_stop_of_an_earlier_process_is_not_this_ones(tmp_path):
 
 def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
     body = """
-    from lm.stopping import Stops
+    from lm.resilience.preemption import Stops
     with Stops(1, lambda: timeline.beat(0, "stopped")):
         if number == 1:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from launch import train
-from launch.stage import Stage, run_stage
-from lm.checkpoint_files import amend, lengths, read_manifest, steps_in, write_manifest
+from launch.stages.stage import Stage, run_stage
+from lm.checkpoints.manifest import amend, lengths, read_manifest, steps_in, write_manifest
 from lm.config import MixtureSource, StartConfig
+from lm.data.mixture import manifest_sha256
 from lm.errors import InputError, UsageError
-from lm.mixture import manifest_sha256
 from tests.corpus import tiny_experiment
 from tests.lm.shard_files import STREAMS, write_tokens
 
@@ -89,7 +89,7 @@ def with_train(**changes):
 
 
 def checkpoint_up_to(stop=None):
-    """A make that leaves the manifest of a checkpoint, as lm.train does, at the last step or where it is to stop."""
+    """A make that leaves the manifest of a checkpoint, as training does, at the last step or where it is to stop."""
 
     def make(experiment, workdir, out):
         made = steps_in(out / "checkpoints")

@@ -28,7 +28,9 @@ def patient_saves() -> Generator[None]:
 @contextlib.contextmanager
 def patience(seconds: float) -> Generator[None]:
     """Another default of Checkpoints; a call that gives `patience` by name keeps its own."""
-    from lm.checkpoint import Checkpoints  # not above: types are checked in what is imported after pytest has started
+    from lm.checkpoints.manager import (
+        Checkpoints,  # not above: types are checked in what is imported after pytest has started
+    )
 
     before = Checkpoints.__init__
     with pytest.MonkeyPatch.context() as patch:

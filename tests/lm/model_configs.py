@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lm.model.config import ModelConfig
+from lm.config import ModelConfig
 
 LLAMA = ModelConfig(
     vocabulary_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
-from lm.records import Manifest, SequenceRecord, Shard, Split, to_bytes
+from lm.data.records import Manifest, SequenceRecord, Shard, Split, to_bytes
 
 LENGTH = 24  # of a record
 FINGERPRINT = "ab" * 32

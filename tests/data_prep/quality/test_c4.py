@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.fineweb_recipe import C4
+from configs.recipes.fineweb_recipe import C4
 from data_prep.config import C4Config
 from data_prep.quality.c4 import Cleaned, clean, clean_lines, measure
-from data_prep.words import line_kinds
+from data_prep.text.words import line_kinds
 from lm.errors import UsageError
 
 KEPT = "This line is long enough."

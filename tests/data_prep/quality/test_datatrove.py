@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from data_prep.config import DocumentsConfig
+from data_prep.measure.row import TEXT_SCHEMA, values_of
 from data_prep.quality.c4 import clean_lines
 from data_prep.quality.rules import DATATROVE_REASONS, RULES, Rule
-from data_prep.texts import TEXT_SCHEMA, values_of
+from data_prep.text.words import split_words
 from data_prep.verdict import NO_LINES, Verdict, thresholds_of, verdicts
-from data_prep.words import split_words
 from tests.bench.decisions import STAGES, compare, fineweb_config
 
 ROOT = Path(__file__).parents[3]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.fineweb_recipe import FINEWEB
+from configs.recipes.fineweb_recipe import FINEWEB
 from data_prep.quality.fineweb import SIGNALS, measure
 
 

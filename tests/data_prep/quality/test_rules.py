@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs import fineweb_recipe as recipe
+from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
 from data_prep.quality.rules import RULES, Rule, rules_of
 from data_prep.quality.signals import measure

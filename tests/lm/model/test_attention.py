@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm.batches import host_batch
 from lm.config import MeshConfig
+from lm.data.batches import host_batch
+from lm.devices import Target
 from lm.errors import UsageError
-from lm.model.attention_choice import Target, Workload, choose
+from lm.model.attention_choice import Workload, choose
 from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
-from lm.train_step import loss_and_gradients
+from lm.training.step import loss_and_gradients
 from tests.corpus import tiny_experiment
 from tests.lm.model import plain_attention
 from tests.lm.model_configs import LLAMA

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.evaluate import byte_lengths
+from lm.evaluation.bits_per_byte import byte_lengths
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
-from lm.tokenizer.look import known
+from viewer.tokenizer.look import known
 
 SHAKESPEARE = Path(__file__).parents[4] / "shared/data/text/tinyshakespeare.txt"
 

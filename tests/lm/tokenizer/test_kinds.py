@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from configs.experiment import Experiment
-from lm.batches import document_stream
-from lm.checkpoint import restore_model
+from lm.checkpoints.manager import restore_model
 from lm.config import TokenizerConfig
+from lm.data.batches import document_stream
 from lm.errors import UsageError
-from lm.evaluate import evaluate
-from lm.generate import sample_texts
-from lm.report import cut_into_tokens, read_vocabulary, visible
+from lm.evaluation.bits_per_byte import evaluate
+from lm.inference.generate import sample_texts
 from lm.tokenizer import load, save, train_tokenizer
-from lm.train import train
+from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
+from viewer.training_data import cut_into_tokens, read_vocabulary, visible
 
 CHARACTERS = len({*"".join(texts(40)), "\n"})
 SIZES = {"bpe": 330, "sentencepiece_bpe": 330, "sentencepiece_unigram": 330, "characters": CHARACTERS}

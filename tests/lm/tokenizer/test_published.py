@@ -26,11 +26,11 @@ from tiktoken_ext import openai_public
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import BytePairTokenizer, save, train_bpe
-from lm.tokenizer.encoding import numbered
-from lm.tokenizer.hugging_face import merged_from, read_hugging_face, write_hugging_face
+from lm.tokenizer.encoding import numbered, write_ranks
+from lm.tokenizer.hugging_face import read_hugging_face
+from lm.tokenizer.hugging_face_writer import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
-from lm.tokenizer.ranks import write_ranks
 from tests.growth import superlinear
 
 REPOSITORY = Path(__file__).parents[3]

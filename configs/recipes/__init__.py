@@ -1,0 +1,1 @@
+"""What several configs share: the recipe for documents, the families of models, the demo's pages."""

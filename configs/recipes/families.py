@@ -1,0 +1,73 @@
+"""The shapes of GPT-2 and Llama 3, and a modern one: what each family shares. What tells one size from another stands
+in its config."""
+
+import dataclasses
+
+from lm.config import ModelConfig, RopeScalingConfig
+
+GPT2_VOCABULARY, LLAMA3_VOCABULARY = 50_257, 128_256
+LLAMA31_SCALING = RopeScalingConfig(
+    factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8192
+)
+"""Of Llama 3.1's model card: from 8,192 tokens of context to 131,072. Give it as model.rope_scaling in a config of your
+own, with model.context_length, to train on where Llama 3 ended."""
+
+
+def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
+    """A model of GPT-2's family (Radford et al. 2019; openai/gpt-2: src/model.py), context 1,024."""
+    return ModelConfig(
+        vocabulary_size=GPT2_VOCABULARY,
+        context_length=1024,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        mlp_width=4 * width,
+        norm="layernorm",
+        position="learned",
+        mlp="gelu",
+        biases=True,
+        tie_embeddings=True,
+        rope_theta=10_000.0,
+        norm_epsilon=1e-5,
+        initial_std=0.02,
+        parameter_dtype="float32",
+        compute_dtype="bfloat16",
+    )
+
+
+def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embeddings: bool = False) -> ModelConfig:
+    """A model of Llama 3's family (arXiv:2407.21783, table 3), context 8,192; 8 key and value heads in all sizes."""
+    return ModelConfig(
+        vocabulary_size=LLAMA3_VOCABULARY,
+        context_length=8192,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=8,
+        mlp_width=mlp_width,
+        norm="rmsnorm",
+        position="rope",
+        mlp="swiglu",
+        biases=False,
+        tie_embeddings=tie_embeddings,
+        rope_theta=500_000.0,
+        norm_epsilon=1e-5,
+        initial_std=0.02,
+        parameter_dtype="float32",
+        compute_dtype="bfloat16",
+    )
+
+
+def modern(model: ModelConfig) -> ModelConfig:
+    """A model of the same size by a modern recipe; where each part is from stands with its field in ModelConfig."""
+    return dataclasses.replace(
+        model,
+        norm="rmsnorm",
+        position="rope",
+        mlp="relu_squared",
+        biases=False,
+        qk_norm=True,
+        zero_init=True,
+        logit_softcap=30.0,
+    )

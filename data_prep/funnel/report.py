@@ -1,0 +1,276 @@
+"""The funnel as plain data for people: the counts of funnel.py with names in order, and the texts of the examples."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.config import DocumentsConfig, PersonalDataConfig
+from data_prep.documents import stage_order
+from data_prep.files import replace_file
+from data_prep.funnel.counts import GROUPS, Counts, bin_edges
+from data_prep.funnel.domains import TOP_DOMAINS, Domains
+from data_prep.funnel.excerpts import Example, Excerpts
+from data_prep.sources.inputs import Records
+from data_prep.verdict import Threshold, thresholds_of
+from lm.errors import InputError
+
+FUNNEL = "funnel.json"
+TOP_LANGUAGES = 12
+
+
+@dataclass(frozen=True)
+class Reason:
+    """All that was dropped under one name."""
+
+    stage: str
+    reason: str
+    documents: int
+    text_bytes: int
+    threshold: Threshold | None
+    """None where no number decides."""
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class FunnelStage:
+    """One narrowing of the funnel."""
+
+    stage: str
+    entered: int
+    """Documents that came to the stage."""
+    dropped: int
+    dropped_bytes: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Documents and the UTF-8 bytes of their extracted text under one name (a domain, a language)."""
+
+    name: str
+    documents: int
+    text_bytes: int
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """Kept documents of `low` <= bytes < `high`."""
+
+    low: int
+    high: int
+    documents: int
+
+
+@dataclass(frozen=True)
+class ValueBin:
+    """Documents whose value v has `low` <= v < `high`."""
+
+    low: float
+    high: float
+    kept: int
+    dropped: int
+    """Dropped by a threshold on this very signal."""
+    elsewhere: int
+    """Dropped by something else."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How one signal is distributed, and where the lines are drawn."""
+
+    signal: str
+    thresholds: tuple[Threshold, ...]
+    bins: tuple[ValueBin, ...]
+    """Those with documents in them, in order."""
+    near: tuple[tuple[Example, ...], ...]
+    """For each threshold the kept documents that lie nearest to it."""
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A document that was dropped and the one of its cluster that stayed."""
+
+    dropped: Example
+    stayed: Example
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """From pages read to documents kept."""
+
+    records: Records
+    """What was seen in the input files: pages_read and what was skipped."""
+    pages_read: int
+    documents_kept: int
+    extracted_bytes: int
+    """UTF-8 bytes of all texts as they were extracted."""
+    clean_text_bytes: int
+    """UTF-8 bytes of the kept documents, as they were written."""
+    replaced: dict[str, int]
+    """{kind of personal data: how often it was replaced in kept documents}."""
+    stages: tuple[FunnelStage, ...]
+    """In the order of the pipeline; a stage that dropped nothing is not listed."""
+    reasons: tuple[Reason, ...]
+    """In the order of the stages, then the most frequent first."""
+    kept: tuple[Example, ...]
+    duplicates: tuple[Duplicate, ...]
+    distributions: tuple[Distribution, ...]
+    """In the order of the rules."""
+    languages: tuple[Tally, ...]
+    """Of all documents whose language was detected, dropped ones included; the most frequent first."""
+    domains: tuple[Tally, ...]
+    """Hosts of kept documents, the largest by bytes first; at most TOP_DOMAINS."""
+    domains_in_all: int
+    lengths: tuple[LengthBin, ...]
+    """Bins that double; from the shortest kept document's to the longest's, without gaps."""
+
+
+def write_funnel(
+    path: Path,
+    counts: Counts,
+    domains: Domains,
+    texts: Iterable[Path],
+    records: Records,
+    config: DocumentsConfig,
+    scratch: Path,
+    min_quality: float | None = None,
+) -> None:
+    """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
+
+    `min_quality` is the quality model's threshold, where it is used.
+    """
+    funnel = {
+        "files": [file.name for file in texts],
+        "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
+        "languages_kept": config.language.languages,
+        "records": dataclasses.asdict(records),
+        "keep_share": config.model_quality.keep_share if "model_quality" in config.steps else None,
+        "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
+        "domains_in_all": domains.in_all,
+    }
+    replace_file(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A funnel.json."""
+
+    files: list[str]
+    """Of texts/, in the order in which counts number them."""
+    thresholds: list[Threshold]
+    languages_kept: tuple[str, ...]
+    """Those that the config names; () for all."""
+    records: Records
+    keep_share: float | None
+    """Of the quality model, by which its threshold was drawn; None where it was not used."""
+    counts: Counts
+    """Those of funnel.py, with the largest domains as {host: [documents, bytes]}."""
+    domains_in_all: int
+
+
+def read_counts(path: Path) -> Written:
+    """What funnel.json holds. Raises InputError when it is missing or damaged."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        thresholds = [Threshold(**one) for one in written["thresholds"]]
+        records = Records(**written["records"])
+        rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
+        return Written(written["files"], thresholds, tuple(written["languages_kept"]), records, *rest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). "
+            "Delete it and make it again: python -m launch.prepare_documents"
+        ) from error
+
+
+def read_funnel(path: Path, texts: Path, personal_data: PersonalDataConfig) -> Funnel:
+    """The funnel of a run from its funnel.json and texts/. Raises InputError when either is missing or damaged."""
+    written = read_counts(path)
+    counts, thresholds = written.counts, written.thresholds
+    excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], personal_data)
+    for kind in ("examples", "near"):
+        for places in counts[kind].values():
+            excerpts.want((file, row) for _, file, row in places)
+    excerpts.want(place for pair in counts["pairs"] for place in ((pair[1], pair[2]), (pair[3], pair[4])))
+    excerpts.read()
+    reasons = reasons_of(counts, thresholds, excerpts)
+    return Funnel(
+        records=written.records,
+        pages_read=counts["rows"],
+        documents_kept=counts["kept"][0],
+        extracted_bytes=counts["kept"][1] + sum(reason.text_bytes for reason in reasons),
+        clean_text_bytes=counts["clean_text_bytes"],
+        replaced=counts["replaced"],
+        stages=funnel_stages(reasons, counts["rows"]),
+        reasons=reasons,
+        kept=excerpts.at(counts["examples"].get("kept", [])),
+        duplicates=tuple(
+            Duplicate(*excerpts.at([(order, file, row), (order, stayed_file, stayed_row)]))
+            for order, file, row, stayed_file, stayed_row in counts["pairs"]
+        ),
+        distributions=distributions_of(counts, thresholds, excerpts),
+        languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
+        domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
+        domains_in_all=written.domains_in_all,
+        lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
+    )
+
+
+def reasons_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Reason, ...]:
+    by_name = {(one.stage, one.reason): one for one in thresholds}
+    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
+    return tuple(
+        Reason(
+            stage,
+            reason,
+            documents,
+            text_bytes,
+            by_name.get((stage, reason)),
+            excerpts.at(counts["examples"].get(f"{stage}/{reason}", [])),
+        )
+        for stage, reason, documents, text_bytes in sorted(
+            named, key=lambda item: (stage_order(item[0]), -item[2], item[1])
+        )
+    )
+
+
+def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Distribution, ...]:
+    found = []
+    for signal in dict.fromkeys(one.signal for one in thresholds):
+        groups = counts["values"].get(signal, {})
+        numbers = sorted({int(number) for group in groups.values() for number in group})
+        bins = tuple(
+            ValueBin(*bin_edges(signal, number), *(groups[group].get(str(number), 0) for group in GROUPS))
+            for number in numbers
+        )
+        mine = tuple(one for one in thresholds if one.signal == signal)
+        near = tuple(excerpts.at(counts["near"].get(f"{one.stage}/{one.reason}", [])) for one in mine)
+        found.append(Distribution(signal, mine, bins, near))
+    return tuple(found)
+
+
+def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:
+    """From {exponent of 2: documents}."""
+    exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
+    return tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents)
+
+
+def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:
+    """The `limit` largest names, ties in alphabetical order."""
+    names = sorted(pairs, key=lambda name: (-by(pairs[name]), name))[:limit]
+    return tuple(Tally(name, *pairs[name]) for name in names)
+
+
+def funnel_stages(reasons: tuple[Reason, ...], pages_read: int) -> tuple[FunnelStage, ...]:
+    """What came to each stage and what it dropped, from reasons in the order of the stages."""
+    dropped: dict[str, list[int]] = {}
+    for reason in reasons:
+        pair = dropped.setdefault(reason.stage, [0, 0])
+        pair[0] += reason.documents
+        pair[1] += reason.text_bytes
+    stages, entered = [], pages_read
+    for stage, (count, size) in dropped.items():
+        stages.append(FunnelStage(stage, entered, count, size))
+        entered -= count
+    return tuple(stages)

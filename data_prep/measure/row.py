@@ -1,0 +1,104 @@
+"""One page from its bytes to its row in texts/: its text, its language and every value that a rule may ask for; or, for
+a page without a text, why there is none.
+
+Nothing is judged here by a threshold, so that thresholds can be changed without reading a page again (verdict.py).
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from data_prep import extract, language
+from data_prep.config import DocumentsConfig
+from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
+from data_prep.quality.signals import SIGNALS, measure
+from data_prep.sources import InputFile
+from data_prep.sources.inputs import read_input
+from data_prep.url_filter import filter as url_filter
+
+QUALITY_SCORE = "quality_score"
+"""The quality model's score (0 to 1); null where the step model_quality is not used."""
+VALUES = (*SIGNALS, QUALITY_SCORE)
+"""Columns of what was measured."""
+TEXT_SCHEMA = pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *((name, pa.float64()) for name in VALUES)])
+"""Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts UTF-8."""
+
+
+def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
+    """One row of TEXT_SCHEMA for everything in the file, in its order: pages, documents, and what could not be read.
+
+    `skipped` is as of `read_input`. Whatever is raised over a page says which page it was.
+    """
+    for found in read_input(file, skipped):
+        try:
+            row = row_of(found, file, config)
+        except Exception as error:
+            error.add_note(f"This happened on {name_of(found)} of {file.path}.")
+            raise
+        yield row
+
+
+def name_of(found: WebPage | Document | Damage) -> str:
+    """What a reader of an error can find it by."""
+    return f"offset {found.offset}" if isinstance(found, Damage) else found.url or found.id
+
+
+def row_of(found: WebPage | Document | Damage, file: InputFile, config: DocumentsConfig) -> dict:
+    """The row of one page, document or damaged record. A pure function of them and the config.
+
+    A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
+    """
+    if isinstance(found, Damage):
+        place = f"{file.name}#{found.offset}"
+        return rejected(Document("", place, config.dump, "", "", file.name, "", 0.0), "read", found.reason)
+    if isinstance(found, WebPage):
+        document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
+    else:
+        document = dataclasses.replace(found, dump=found.dump or config.dump)
+    if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):
+        return rejected(dataclasses.replace(document, text=""), "url_filter", reason)
+    text, reason = text_of(found, config)
+    document = dataclasses.replace(document, text=text)
+    if reason:
+        return rejected(document, "extract", reason)
+    if not document.language:
+        document = language.detect_language(document, config.language)
+    passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
+    return dataclasses.asdict(document) | passed | values_of(text, config)
+
+
+def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
+    """(text, None), or ("", the reason why there is none); text that comes as text is only normalised."""
+    if isinstance(found, WebPage) and found.content_type != "text/plain":
+        return extract.extract_text(found, config.extract)
+    text = found.body.decode("utf-8", "replace") if isinstance(found, WebPage) else found.text
+    text = extract.normalise(text)
+    return (text, None) if text else ("", "no_text")
+
+
+def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
+    """{signal: value} of VALUES."""
+    values: dict[str, float | None] = dict(measure(text, config))
+    values[QUALITY_SCORE] = None
+    if "model_quality" in config.steps:
+        from data_prep.quality_model import load_model
+
+        values[QUALITY_SCORE] = load_model(config.model_quality.model).score(text)
+    return values
+
+
+def rejected(document: Document, stage: str, reason: str) -> dict:
+    """The row of what has no text."""
+    return dataclasses.asdict(document) | {"stage": stage, "reason": reason, "text_bytes": 0} | dict.fromkeys(VALUES)
+
+
+def warm_up(config: DocumentsConfig) -> None:
+    """Loads all that a worker needs once: libraries, the language model, the lists, the fitted trees."""
+    words = "<p>The quick brown fox jumps over the lazy dog, and so on and so forth.</p>" * 3
+    page = WebPage("http://a.example/", "", "", "text/html", f"<html><body>{words}</body></html>".encode(), "")
+    text, _ = text_of(page, config)
+    language.detect_language(Document(text, "", "", "", "", "", "", 0.0), config.language)
+    url_filter.reject_reason(page.url, config.url_filter)
+    values_of(text or "a", config)

@@ -1,0 +1,243 @@
+"""Files inside packages to web pages: HTML as it is; texts, MediaWiki exports and summaries as plain HTML."""
+
+import bz2
+import html
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
+from itertools import batched, groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from data_prep.config import PackagePages
+from data_prep.documents import WebPage
+from data_prep.packages.archives import LimitedReader, Member
+from data_prep.warc import record_id
+from lm.errors import InputError
+
+if TYPE_CHECKING:
+    from mwparserfromhell.nodes import Node
+    from mwparserfromhell.wikicode import Wikicode
+
+CONTENT_TYPE = "text/html; charset=utf-8"
+WRAP_WIDTH = 65  # characters; prose in plain text files is wrapped at 65 to 75, while a line of verse seldom has 60
+DROPPED_TAGS = {
+    "ref",
+    "references",
+    "gallery",
+    "timeline",
+    "math",
+    "table",
+    "imagemap",
+    "score",
+    "syntaxhighlight",
+    "source",
+}
+LIST_TAGS = {"li", "dd", "dt"}
+
+
+def pages_of_member(member: Member, pin: PackagePages, unpacked_limit: int) -> Iterator[WebPage]:
+    """The web pages in one file of the package. Raises InputError when it is not written as pin.format tells.
+
+    What is compressed inside the file may unpack to `unpacked_limit` bytes.
+    """
+    try:
+        if pin.format == "html":
+            yield web_page(member.data, quote(member.name), member.date, member, pin, content_type="text/html")
+        elif pin.format == "plain_text":
+            yield page_of_text(member, pin)
+        elif pin.format == "mediawiki_xml_bz2":
+            yield from pages_of_mediawiki(member, pin, unpacked_limit)
+        else:
+            yield from pages_of_summaries(member, pin)
+    except (ValueError, LookupError, TypeError, OSError, EOFError, ElementTree.ParseError) as error:
+        raise InputError(
+            f"{member.name} in {pin.file_name} is not in the format {pin.format}: {type(error).__name__}: {error}. "
+            "Mend the pin's pattern or format."
+        ) from error
+
+
+def web_page(
+    body: bytes, path: str, date: str, member: Member, pin: PackagePages, content_type: str = CONTENT_TYPE
+) -> WebPage:
+    """A page filed under pin.address + path; file_path tells where it was taken from."""
+    url = pin.address + path
+    return WebPage(
+        url=url,
+        id=record_id(url, "response"),
+        date=date,
+        content_type=content_type,
+        body=body,
+        file_path=f"{pin.file_name}/{member.name}",
+    )
+
+
+def html_page(title: str, article: Iterable[str]) -> bytes:
+    """A small HTML5 page. `article` holds elements; they are not escaped.
+
+    The title stands in <header>, so that extraction of the main text gives the article alone.
+    """
+    lines = [
+        "<!DOCTYPE html>",
+        f'<html><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>',
+        f"<body><header><h1>{html.escape(title)}</h1></header>",
+        "<article>",
+        *article,
+        "</article></body></html>",
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def page_of_text(member: Member, pin: PackagePages) -> WebPage:
+    """One page of a text file in UTF-8: a paragraph at each empty line, line breaks kept where they are meant."""
+    text = member.data.decode("utf-8-sig")
+    blocks = re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip())
+    paragraphs = ("<p>" + "<br>\n".join(map(html.escape, unwrap(block))) + "</p>" for block in blocks if block.strip())
+    title = re.sub(r"[\W_]+", " ", PurePosixPath(member.name).stem).strip()
+    return web_page(html_page(title, paragraphs), quote(member.name), member.date, member, pin)
+
+
+def unwrap(block: str) -> list[str]:
+    """The lines of a paragraph, with prose that was wrapped at a fixed width joined again.
+
+    A line was wrapped when the next word would have made it longer than WRAP_WIDTH; a line of verse, a speaker's name
+    or an entry of a list ends before that, and stays a line.
+    """
+    lines: list[str] = []
+    width = 0
+    for raw in block.split("\n"):
+        line = " ".join(raw.split())
+        if not line:
+            continue
+        if lines and width + 1 + len(line.split(" ", 1)[0]) > WRAP_WIDTH:
+            lines[-1] += " " + line
+        else:
+            lines.append(line)
+        width = len(line)
+    return lines
+
+
+def pages_of_summaries(member: Member, pin: PackagePages) -> Iterator[WebPage]:
+    """Pages of pin.entries_per_page summaries each, of one topic, in the order of their titles.
+
+    The file is a JSON object {title: {"title", "extract", "topic", ...}}.
+    """
+    found = json.loads(member.data)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object of summaries")
+    entries = sorted(found.values(), key=lambda entry: (entry["topic"], entry["title"]))
+    for topic, of_topic in groupby(entries, key=lambda entry: entry["topic"]):
+        for number, group in enumerate(batched(of_topic, pin.entries_per_page), start=1):
+            article = []
+            for entry in group:
+                article.append(f"<h2>{html.escape(entry['title'])}</h2>")
+                article += [f"<p>{html.escape(part)}</p>" for part in entry["extract"].split("\n") if part.strip()]
+            path = f"{quote(topic.replace(' ', '_'))}/{number:04d}"
+            yield web_page(html_page(f"{topic} {number}", article), path, member.date, member, pin)
+
+
+def pages_of_mediawiki(member: Member, pin: PackagePages, unpacked_limit: int) -> Iterator[WebPage]:
+    """The articles in a bzip2-compressed XML export of MediaWiki: namespace 0, redirects left out."""
+    with bz2.open(io.BytesIO(member.data)) as stream:
+        # Expat itself refuses entities that grow without bound.
+        source = LimitedReader(stream, unpacked_limit, member.name)  # ty: ignore[invalid-argument-type]
+        for _, element in ElementTree.iterparse(source):
+            if element.tag.rpartition("}")[2] != "page":
+                continue
+            title, text = element.findtext("{*}title", ""), element.findtext("{*}revision/{*}text", "")
+            if element.findtext("{*}ns", "0") == "0" and element.find("{*}redirect") is None and text:
+                date = element.findtext("{*}revision/{*}timestamp", member.date)
+                body = html_page(title, wikitext_to_html(text))
+                yield web_page(body, quote(title.replace(" ", "_")), date, member, pin)
+            element.clear()
+
+
+def wikitext_to_html(wikitext: str) -> list[str]:
+    """Paragraphs, headings and lists of an article as HTML elements; tables, notes, files and categories are dropped.
+
+    A heading with nothing beneath it, such as that of a list of references, is dropped too.
+    """
+    import mwparserfromhell
+
+    text = text_of(mwparserfromhell.parse(wikitext))
+    elements: list[str] = []
+    headings: list[tuple[int, str]] = []
+    for line in text.split("\n"):
+        line = " ".join(line.split())
+        heading = re.fullmatch(r"\x00(\d)(.*)", line)
+        if heading:
+            level = int(heading[1])
+            headings = [h for h in headings if h[0] < level] + [(level, heading[2].strip())]
+        elif re.search(r"\w", line) and not line.startswith(("|", "{|")):  # rows of tables too broken to parse
+            elements += [f"<h{level}>{html.escape(title)}</h{level}>" for level, title in headings]
+            headings = []
+            is_item = line.startswith("\x01")
+            tag = "li" if is_item else "p"
+            elements.append(f"<{tag}>{html.escape(line.lstrip(chr(1)).strip())}</{tag}>")
+    return in_lists(elements)
+
+
+def in_lists(elements: list[str]) -> list[str]:
+    """Runs of <li> wrapped in <ul>."""
+    wrapped: list[str] = []
+    for is_list, run in groupby(elements, key=lambda element: element.startswith("<li>")):
+        before, after = (["<ul>"], ["</ul>"]) if is_list else ([], [])
+        wrapped += [*before, *run, *after]
+    return wrapped
+
+
+def text_of(code: "Wikicode") -> str:
+    """The readable text, one paragraph a line; headings begin with NUL and their level, list items with \\x01."""
+    return "".join(text_of_node(node) for node in code.nodes)
+
+
+def text_of_node(node: "Node") -> str:
+    from mwparserfromhell import nodes
+
+    match node:
+        case nodes.Text():
+            return node.value.replace("\x00", "").replace("\x01", "")
+        case nodes.Heading():
+            return f"\n\x00{min(node.level, 6)}{text_of(node.title)}\n"
+        case nodes.Wikilink():
+            return text_of_link(str(node.title), node.text)
+        case nodes.ExternalLink():
+            return text_of(node.title) if node.title is not None else ""
+        case nodes.HTMLEntity():
+            return node.normalize() or ""
+        case nodes.Tag():
+            return text_of_tag(node)
+        case nodes.Template():
+            return text_of_template(str(node.name).strip().lower(), [p.value for p in node.params if not p.showkey])
+    return ""  # comments, arguments
+
+
+def text_of_template(name: str, values: "list[Wikicode]") -> str:
+    """The words of the few templates that stand for words in mid-sentence; nothing of all others."""
+    if name.startswith("lang") and values:  # {{lang|el|word}}, {{lang-el|word}}
+        return text_of(values[0] if name.startswith("lang-") else values[-1])
+    if name in ("convert", "cvt") and len(values) >= 2:  # {{convert|10|km|mi}}
+        return f"{text_of(values[0])} {text_of(values[1])}"
+    return ""
+
+
+def text_of_link(target: str, text: "Wikicode | None") -> str:
+    """What a reader sees of [[target|text]]: nothing of files and categories (their names differ in every language)."""
+    prefix, colon, rest = target.strip().partition(":")
+    if colon and prefix and not rest.startswith(" "):
+        return ""
+    return text_of(text) if text is not None else target.strip().lstrip(":")
+
+
+def text_of_tag(node) -> str:
+    name = str(node.tag).strip().lower()
+    if name in DROPPED_TAGS:
+        return ""
+    if name in LIST_TAGS:  # the mark at the start of a line: its text follows as sibling nodes
+        return "\x01"
+    if name == "br":
+        return " "
+    return text_of(node.contents) if node.contents is not None else ""

@@ -1,0 +1,175 @@
+"""The funnel under other thresholds, from what was measured: no page is read again, and of the texts nothing at all.
+
+What needs other documents, deduplication, is not repeated: what passes here still has its duplicates among it.
+"""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.config import DocumentsConfig
+from data_prep.documents import stage_order
+from data_prep.engine.over_files import run_over_files
+from data_prep.engine.progress import FileOfTexts, Progress, Watch, files_of_texts, look_at_texts
+from data_prep.files import replace_file
+from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
+from data_prep.funnel.domains import Domains, HostCounter, count_domains
+from data_prep.funnel.report import Written
+from data_prep.measure.row import QUALITY_SCORE
+from data_prep.quality.rules import RULES
+from data_prep.select.score_threshold import lowest_score
+from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
+
+DUPLICATES = ("exact_dedup", "minhash_dedup")
+"""Stages that are not repeated."""
+
+
+ORDER = {(rule.stage, rule.reason): number for number, rule in enumerate(RULES)}
+
+
+@dataclass(frozen=True)
+class Recounted:
+    """The funnel under other thresholds."""
+
+    counts: Counts
+    domains: Domains
+    min_quality: float | None
+    """The lowest score that the quality model may give."""
+
+
+def count_again(
+    texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
+) -> Recounted:
+    """The counts of all files under the thresholds of `config`.
+
+    The settings that decide what was measured must be those of the run: see DocumentsConfig.of_texts. `scratch` is
+    emptied before and deleted after. Raises InputError when a file cannot be read.
+    """
+    shutil.rmtree(scratch, ignore_errors=True)
+    (scratch / "counts").mkdir(parents=True)
+    min_quality = lowest_score(texts, config, scratch / "scores", on_progress)
+    files = files_of_texts(texts, scratch / "counts")
+    with Watch(look_at_texts(files, "counting"), on_progress):
+        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, config)
+    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", config, on_progress)
+    counts = merge(json.loads(file.part.read_text(encoding="utf-8")) for file in files)
+    shutil.rmtree(scratch)
+    return Recounted(counts, domains, min_quality)
+
+
+def hosts_of(file: FileOfTexts) -> Path:
+    """The sheet of the file's hosts (domains.py)."""
+    return file.part.with_suffix(".parquet")
+
+
+def count_file(file: FileOfTexts, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Writes the hosts and the counts of one file."""
+    parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
+    hosts = HostCounter(hosts_of(file))
+    names = ("id", "url", "language", "text_bytes")
+    for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
+        columns = {name: rows[name].to_pylist() for name in names}
+        found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
+        parts.append(count_rows(columns, values, found, (file.index, first), thresholds))
+        for url, size, verdict in zip(columns["url"], columns["text_bytes"], found, strict=True):
+            if verdict is None:
+                hosts.add(url, size)
+        first += rows.num_rows
+    hosts.write()
+    replace_file(file.part, json.dumps(merge(parts)).encode(), scratch=file.part.parent)
+
+
+def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
+    """A line for each threshold that is drawn elsewhere than in the run, or in one of the two alone."""
+    lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality))
+    if set(before.languages_kept) != set(config.language.languages):
+        was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
+        lines.append(f"  documents.language.languages: {was} in the run, now {is_now}  (other_language)")
+    return lines + changed_share(before, config, now)
+
+
+def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...]) -> list[str]:
+    """Of the thresholds that the config tells, which is all but the quality model's."""
+    olds, news = (
+        {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
+    )
+    lines = []
+    for name in sorted({*olds, *news}, key=place_of):
+        old, new = olds.get(name), news.get(name)
+        if old and new and old.value == new.value:
+            continue
+        option = next(one.option for one in (new, old) if one)
+        was, now = (f"{one.value:.6g}" if one else "not used" for one in (old, new))
+        lines.append(f"  {option}: {was} in the run, now {now}  ({name[1]})")
+    return lines
+
+
+def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
+    """Of the quality model, whose threshold follows from the share to keep and from what the other rules let pass."""
+    scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
+    old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
+    share = config.model_quality.keep_share if now.min_quality is not None else None
+    if (old_score, old_share) == (now.min_quality, share):
+        return []
+    was, is_now = ("not used" if one is None else f"{one:.6g}" for one in (old_share, share))
+    line = f"  documents.model_quality.keep_share: {was} in the run, now {is_now}  (low_quality_score"
+    if now.min_quality is not None:
+        kept = now.counts["kept"][0]
+        asked = kept + sum(dropped_as(("model_quality",), now.counts).values())
+        scored = "" if old_score is None else f" in the run {old_score:.6g},"
+        line += f": the lowest score is{scored} now {now.min_quality:.6g}, which keeps {kept:,} of {asked:,} documents"
+    return [f"{line})"]
+
+
+def comparison(before: Written | None, changed: list[str], counts: Counts) -> str:
+    """What to tell the terminal: the thresholds that changed, and how many documents each rule dropped and would drop.
+
+    `before` is the run's own funnel, None where there is none yet; `changed` are the lines of `changes`.
+    """
+    lines, columns = [], [passing(counts)]
+    if before:
+        columns.insert(0, passing(before.counts))
+        lines += ["Changed:", *changed, ""] if changed else ["The thresholds are the run's own.", ""]
+    lines += [*table(columns), "A document is counted under the first rule that it breaks."]
+    if before:
+        duplicates = sum(dropped_as(DUPLICATES, before.counts).values())
+        lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
+    return "\n".join(lines)
+
+
+def dropped_as(stages: tuple[str, ...], counts: Counts) -> dict[tuple[str, str], int]:
+    """{(stage, reason): documents} of what was dropped in those stages."""
+    named = ((*name.split("/", 1), pair[0]) for name, pair in counts["reasons"].items())
+    return {(stage, reason): documents for stage, reason, documents in named if stage in stages}
+
+
+def passing(counts: Counts) -> dict[tuple[str, str], int]:
+    """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
+    ("pass all rules", ""), duplicates among it."""
+    stages = {name.split("/", 1)[0] for name in counts["reasons"]}
+    dropped = dropped_as(tuple(stages - {*DUPLICATES}), counts)
+    return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
+
+
+def table(columns: list[dict[tuple[str, str], int]]) -> list[str]:
+    """Lines with a number of each column, and how the second differs from the first."""
+    first, last = ("pages", ""), ("pass all rules", "")
+    names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_of), last]
+    stages = max(len(stage) for stage, _ in names)
+    reasons = max(len(reason) for _, reason in names)
+    heads = ["in the run", "now", "change"] if len(columns) > 1 else ["now"]
+    lines = [f"{'':<{stages}}  {'dropped':<{reasons}}" + "".join(f" {head:>13}" for head in heads)]
+    for name in names:
+        numbers = [column.get(name, 0) for column in columns]
+        change = numbers[-1] - numbers[0]
+        cells = [f"{number:,}" for number in numbers] + [f"{change:+,}" if change else ""] * (len(columns) > 1)
+        lines.append(f"{name[0]:<{stages}}  {name[1]:<{reasons}}" + "".join(f" {cell:>13}" for cell in cells))
+    return [line.rstrip() for line in lines]
+
+
+def place_of(name: tuple[str, str]) -> tuple:
+    """A key that sorts (stage, reason) in the order of the stages, and rules as they are applied."""
+    return stage_order(name[0]), ORDER.get(name, len(ORDER)), name[1]

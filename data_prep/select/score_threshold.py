@@ -1,0 +1,44 @@
+"""Where the quality model's line is drawn: the score above which the wanted share of documents lies.
+
+The scores of each file are counted in a histogram, and histograms add up, so that no step holds all scores.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.config import DocumentsConfig
+from data_prep.engine.over_files import run_over_files
+from data_prep.engine.progress import FileOfTexts, Progress, Watch, files_of_texts, look_at_texts
+from data_prep.files import replace_file
+from data_prep.measure.row import QUALITY_SCORE
+from data_prep.quality_model import histogram, merge, threshold
+from data_prep.verdict import column, columns_needed, read_measured, verdicts
+
+
+def lowest_score(
+    texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
+) -> float | None:
+    """The lowest score that is kept, of the documents that pass the rules; None where the step is not used."""
+    if "model_quality" not in config.steps:
+        return None
+    scratch.mkdir(parents=True, exist_ok=True)
+    files = files_of_texts(texts, scratch)
+    with Watch(look_at_texts(files, "scores"), on_progress):
+        run_over_files(functools.partial(count_scores, config=config), files, config)
+    counted = [np.array(json.loads(file.part.read_text(encoding="utf-8")), np.int64) for file in files]
+    return threshold(merge(counted), config.model_quality.keep_share)
+
+
+def count_scores(file: FileOfTexts, config: DocumentsConfig) -> None:
+    """Writes the histogram of the file's scores, unless it is there."""
+    if file.part.is_file():
+        return
+    scores = [np.empty(0)]
+    for rows in read_measured(file.texts, columns_needed(config)):
+        passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
+        scores.append(column(rows, QUALITY_SCORE)[np.array(passed, bool)])
+    replace_file(file.part, json.dumps(histogram(np.concatenate(scores)).tolist()).encode(), file.part.parent)

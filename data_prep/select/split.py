@@ -1,0 +1,156 @@
+"""The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
+
+Two passes over each file, both restartable: the first writes the keys by which duplicates meet, the second divides.
+Between them stands the join (dedup/clusters.py).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_prep.config import DocumentsConfig
+from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
+from data_prep.dedup.exact import text_key
+from data_prep.dedup.minhash import band_keys
+from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.files import replace_file
+from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
+from data_prep.funnel.domains import HostCounter
+from data_prep.measure.row import TEXT_SCHEMA, VALUES
+from data_prep.parquet import rows_in, write_rows
+from data_prep.pii import replace_personal_data
+from data_prep.select.candidates import judged_rows
+
+VALUE_FIELDS = [TEXT_SCHEMA.field(name) for name in VALUES]
+KEPT_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, *VALUE_FIELDS])
+DROPPED_SCHEMA = pa.schema([*TEXT_SCHEMA, ("duplicate_of", pa.string())])
+"""Columns of what is dropped; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not
+the reason."""
+
+
+@dataclass(frozen=True)
+class TextsFile:
+    """One file of texts/ and where its results go."""
+
+    index: int
+    """Place among all files, sorted by name."""
+    texts: Path
+    exact_keys: Path
+    near_keys: Path
+    documents: Path
+    dropped: Path
+    hosts: Path
+    """Sheet of the hosts of kept documents (domains.py)."""
+    counts: Path
+    """What became of the rows, in numbers (JSON); written last, and so the sign that the file is divided."""
+    note: Path
+    """Holds the number of rows read so far while one of the passes is at the file."""
+
+    @property
+    def bytes(self) -> int:
+        return self.texts.stat().st_size
+
+
+def write_keys(file: TextsFile, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Writes the keys of the documents that pass the rules, unless they are there.
+
+    Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
+    cluster however short they are.
+    """
+    if file.exact_keys.is_file():  # the outer one, and so the last to appear
+        return
+    with writing_pairs(file.exact_keys) as add_exact, writing_pairs(file.near_keys) as add_near:
+        for judged in judged_rows(file.texts, config, min_quality, file.note):
+            for number, (row, verdict) in enumerate(zip(judged.rows, judged.verdicts, strict=True)):
+                if verdict is None:
+                    node = make_node(row["date"], row["id"], file.index, judged.first + number)
+                    keys = [text_key(row["text"], row["dump"])]
+                    add_exact(keys, node)
+                    if "minhash_dedup" in config.steps:
+                        keys += band_keys(row["text"], row["dump"], config.minhash) or ()
+                    add_near(keys, node)
+    file.note.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Why a document goes, and where in texts/ the one stands that stays."""
+
+    stage: str
+    reason: str
+    file: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the joins found: the same for all files."""
+
+    names: tuple[str, ...]
+    """Of all files of texts/, by index."""
+    clusters: dict[str, Path]
+    """{step of deduplication: folder of its result}; the steps that are not used are missing."""
+    min_quality: float | None
+    """Lowest score that the quality model may give."""
+
+
+def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
+    """{row: what it is a duplicate of}, always a row that stays.
+
+    An exact copy is named as one, but the place is that of its cluster of near-duplicates, where there is one: this
+    holds the whole cluster of exact copies, whose first document may itself be a near-duplicate and go.
+    """
+    near, exact = (
+        duplicates_in(found.clusters[step], file.index) if step in found.clusters else {}
+        for step in ("minhash_dedup", "exact_dedup")
+    )
+    duplicates = {row: Duplicate("minhash_dedup", "near_duplicate", *place) for row, place in near.items()}
+    for row, place in exact.items():
+        duplicates[row] = Duplicate("exact_dedup", "exact_duplicate", *near.get(row, place))
+    return duplicates
+
+
+def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
+    """Writes the file's kept and dropped documents, in reading order, and the counts, unless they are there.
+
+    Personal data is replaced in both, now that which texts are alike was asked of what was read.
+    """
+    if file.counts.is_file() and None not in (rows_in(file.documents), rows_in(file.dropped)):
+        return
+    counts: list[Counts] = []
+    hosts = HostCounter(file.hosts)
+    schemas = {file.documents: KEPT_SCHEMA, file.dropped: DROPPED_SCHEMA}
+    write_rows(divided(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
+    hosts.write()
+    replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
+    file.note.unlink(missing_ok=True)
+
+
+def divided(
+    file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
+) -> Iterator[tuple[Path, dict]]:
+    """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
+    duplicates = duplicates_of(file, found)
+    for judged in judged_rows(file.texts, config, found.min_quality, file.note):
+        replaced, clean_text_bytes, shown = Counter(), 0, []
+        for number, row in enumerate(judged.rows):
+            if duplicate := duplicates.get(judged.first + number):
+                judged.verdicts[number] = duplicate.stage, duplicate.reason
+                place = file.index, judged.first + number
+                shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            if verdict := judged.verdicts[number]:
+                stage, reason = verdict
+                stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
+                yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
+            else:
+                replaced.update(kinds)
+                clean_text_bytes += len(row["text"].encode())
+                hosts.add(row["url"], row["text_bytes"])
+                yield file.documents, {name: row[name] for name in KEPT_SCHEMA.names}
+        besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
+        counts.append(merge([judged.counts(file.index, config), empty_counts() | besides]))

@@ -1,0 +1,4 @@
+"""Documents to tokens to ArrayRecord shards (tokens/).
+
+May import: data_prep.engine, lm.tokenizer, lm.data.records.
+"""

@@ -1,0 +1,311 @@
+"""The one way in which quality rules split text into words and sentences.
+
+FineWeb splits with spaCy's blank English tokenizer and its rule-based sentencizer, 61 documents/s on one core. Here the
+same words come from fewer steps. Text is cut at white space, and each chunk between is split once and remembered: marks
+come off both its ends, one word each ("..." is one), until an exception is left (data_prep/text/word_exceptions.py:
+"don't" is "do" "n't") or what has no marks outside; that is cut inside, at hyphens, slashes and the like between
+letters. Web addresses stay whole. In the end marks that make an exception together are joined, such as "):". Scripts
+written without spaces come as one word a run. Time grows with the length of the text, whatever it holds.
+tests/data_prep/quality/test_datatrove.py holds this to spaCy's own words.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from data_prep.text.marks import (
+    CURRENCY,
+    END,
+    ICON_RANGES,
+    ICONS,
+    LETTER,
+    NUMBER,
+    OPENING,
+    OUTER,
+    PUNCTUATION,
+    QUOTES,
+    SIGN,
+    SPACE,
+    SYMBOL,
+    WITH_LETTERS,
+    character_class,
+    kind_of,
+)
+from data_prep.text.word_exceptions import EXCEPTIONS, LONGEST_EXCEPTION
+
+MEMO_CHARACTERS, ENTRY_CHARACTERS = 4_000_000, 32
+"""Characters of the keys that a memo holds, each key counted as so many more than it has: some 100,000 keys, 30 MB."""
+
+UNITS = """
+km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb
+MB kb KB gb GB tb TB T G M K %
+""".split()  # noqa: SIM905 - a list is read more easily as text
+MEASURE = re.compile(rf"(?<=[0-9])(?:\+|(?:US|C|A)?\$|[{''.join(sorted(CURRENCY - {'$'}))}]|{'|'.join(UNITS)})$")
+"""What comes off the end behind a digit."""
+LONGEST_MEASURE = 5
+"""Characters of the longest of them, and the digit."""
+MEASURE_ENDS = CURRENCY | {"+"} | {unit[-1] for unit in UNITS}
+"""The last characters of what MEASURE finds."""
+SINGLE_MARKS = OUTER - {"…"}
+COMMON_ENDS = frozenset(",;:!?)")
+"""Marks that come off the end of any word of letters alone: no exception has one behind a letter."""
+DOLLARS = "US$", "C$", "A$"
+BEFORE_STOP = OUTER - ICONS - frozenset("–—") | frozenset("%²-+|")
+"""Signs behind which a point is a mark of its own."""
+DIGITS = frozenset("0123456789")
+INSIDE = re.compile(rf"(?<=[0-9])([+*^-])(?=[0-9-])|\.\.+|---?|——|[-–—~:<>=/.,…{character_class(ICON_RANGES)}]")
+"""Signs that may part words; the group is one that always does."""
+JOINTS = frozenset(("-", "--", "---", "–", "—", "——", *"~:<>=/"))
+SOMETIMES_CUT = JOINTS | {".", ","}
+"""What INSIDE finds and `is_cut` decides on; the rest, ellipses and icons, always part words."""
+HOST = (
+    r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+(?<![_-])\.)+[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2,63}"  # names
+    r"|(?!(?:10|127|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.)(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])"  # public IPs
+    r"(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])"
+)
+ADDRESS = re.compile(
+    rf"(?:[\w+.-]{{2,}}+://)?(?:.+@)?(?:{HOST})(?::\d{{2,5}})?(?:[/?#].*)?",  # scheme, user, host, port, path
+    re.DOTALL,
+)
+TOP_DOMAIN = re.compile(r"\.(?:[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2}|[0-9])")
+"""What stands in every address: found sooner than that the whole is none."""
+
+
+class Memo[Value](dict[str, Value]):
+    """Remembers what a function makes of each key, and begins anew when it is full. No value depends on it."""
+
+    def __init__(self, function: Callable[[str], Value]):
+        self.function = function
+        self.room = MEMO_CHARACTERS
+
+    def make_room(self, size: int) -> None:
+        """Begins anew if keys of that size together, all of them new, might fill it; then they have room."""
+        if self.room < size:
+            self.clear()
+            self.room = max(MEMO_CHARACTERS, size)
+
+    def __missing__(self, key: str) -> Value:
+        if self.room < 0:
+            self.clear()
+            self.room = MEMO_CHARACTERS
+        self.room -= len(key) + ENTRY_CHARACTERS
+        value = self[key] = self.function(key)
+        return value
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """Words and punctuation marks of `text`, in order, and the kind of each, one letter a word (marks.py)."""
+    pieces = text.split()
+    if not pieces:
+        return [], ""
+    CHUNKS.make_room(len(text) + ENTRY_CHARACTERS * len(pieces))  # `line_kinds` of this text is to find them all
+    words, kinds = zip(*map(CHUNKS.__getitem__, pieces), strict=True)
+    return list(itertools.chain.from_iterable(words)), "".join(kinds)
+
+
+def split_words(text: str) -> list[str]:
+    """Words and punctuation marks of `text`, in order."""
+    return split(text)[0]
+
+
+def split_piece(piece: str) -> tuple[tuple[str, ...], str]:
+    """The words and their kinds of a chunk, or of what else may stand between two blanks (see `line_kinds`)."""
+    if piece.isalpha():
+        words = EXCEPTIONS.get(piece) or (piece,)
+        return words, LETTER * len(words)
+    if piece.isdecimal():
+        return (piece,), NUMBER
+    if piece.split() == [piece]:
+        words = split_chunk(piece)
+        return words, "".join(map(KINDS.__getitem__, words))
+    if piece == "\n":
+        return (), piece
+    parts = [part for part in WHITE_SPACE.split(piece) if part] or [SPACE]
+    return (), "".join(SPACE if part.isspace() else CHUNKS[part][1] for part in parts)
+
+
+def split_chunk(chunk: str) -> tuple[str, ...]:
+    """The words of a text without white space."""
+    word, last = chunk[:-1], chunk[-1:]
+    if last in COMMON_ENDS and word.isalpha():  # the most frequent case, and sooner done
+        return *(EXCEPTIONS.get(word) or (word,)), last
+    return join_exceptions(split_marks(chunk, EXCEPTIONS))
+
+
+def split_marks(chunk: str, exceptions: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The words of a chunk, where `exceptions` are looked up as marks come off, one at both ends at a time."""
+    start, end = 0, len(chunk)
+    while end - start > LONGEST_EXCEPTION + 1 and chunk[start] in OPENING:  # no exception is near: sooner done
+        start += 1
+    while end - start > LONGEST_EXCEPTION + 1 and chunk[end - 1] in SINGLE_MARKS:
+        end -= 1
+    before, after = list(chunk[:start]), list(chunk[: end - 1 : -1])
+    while start < end and not is_one(chunk, start, end, exceptions):
+        opening = opening_length(chunk, start, end)
+        inner = start + opening
+        if opening and is_one(chunk, inner, end, exceptions):
+            before.append(chunk[start:inner])
+            start = inner
+            break
+        stop = end - closing_length(chunk, inner, end)
+        if stop < end and is_one(chunk, start, stop, exceptions):
+            after.append(chunk[stop:end])
+            end = stop
+            break
+        if opening:
+            before.append(chunk[start:inner])
+        if stop < end:
+            after.append(chunk[stop:end])
+        elif not opening:
+            break
+        start, end = inner, stop
+    core = chunk[start:end]
+    return *before, *(exceptions.get(core) or split_inside(core)), *reversed(after)
+
+
+def is_one(chunk: str, start: int, end: int, exceptions: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether chunk[start:end] is one of `exceptions`."""
+    return end - start <= LONGEST_EXCEPTION and chunk[start:end] in exceptions
+
+
+def opening_length(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that opens chunk[start:end], 0 if none does."""
+    first, stop = chunk[start], start + 1
+    if first == ".":
+        while stop < end and chunk[stop] == ".":
+            stop += 1
+        return stop - start if stop - start > 1 else 0
+    if first in OPENING or (first == "+" and not (stop < end and chunk[stop].isdecimal())):
+        return 1
+    return next((len(sign) for sign in DOLLARS if first == sign[0] and chunk.startswith(sign, start, end)), 0)
+
+
+def closing_length(chunk: str, start: int, end: int) -> int:
+    """Characters of the mark that closes chunk[start:end], 0 if none does; nothing before `start` counts."""
+    if start == end:
+        return 0
+    last, stop = chunk[end - 1], end - 1
+    if last == ".":
+        while stop > start and chunk[stop - 1] == ".":
+            stop -= 1
+        return end - stop if end - stop > 1 or is_full_stop(chunk[max(start, stop - 2) : stop]) else 0
+    if last in "sS" and stop > start and chunk[stop - 1] in "'’":
+        return 2
+    if last in MEASURE_ENDS and (measure := MEASURE.search(chunk, max(start, end - LONGEST_MEASURE), end)):
+        return end - measure.start()
+    if last not in OUTER:
+        return 0
+    return 2 if last == "…" and stop > start and chunk[stop - 1] == "…" else 1
+
+
+def is_full_stop(before: str) -> bool:
+    """Whether a point is a mark of its own behind these characters, at most two: in "word." and "USA.", not in "B."."""
+    last = before[-1:]
+    if last.isupper():
+        return (len(before) == 2 and is_upper(before[0])) or (before[0] == "°" and last in "CFK")
+    return last in DIGITS or is_lower(last) or last in BEFORE_STOP
+
+
+def is_letter(character: str) -> bool:
+    return character.isalpha() or character in WITH_LETTERS
+
+
+def is_lower(character: str) -> bool:
+    """Small letters, and those of scripts that know no small ones."""
+    return is_letter(character) and not character.isupper()
+
+
+def is_upper(character: str) -> bool:
+    """Capitals, and letters of scripts that know none."""
+    return is_letter(character) and not character.islower()
+
+
+def split_inside(core: str) -> tuple[str, ...]:
+    """The words of a chunk whose outer marks are off: a web address is whole, others are cut at signs inside."""
+    if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
+        return (core,)
+    words: list[str] = []
+    start = 0
+    for match in INSIDE.finditer(core):
+        first, stop = match.span()
+        sign = core[first:stop]
+        if match[1] or sign not in SOMETIMES_CUT or is_cut(sign, core[first - 1 : first], core[stop : stop + 1]):
+            words.append(core[start:first])
+            words.append(sign)
+            start = stop
+    words.append(core[start:])
+    return tuple(filter(None, words))
+
+
+def is_cut(sign: str, before: str, after: str) -> bool:
+    """Whether `sign`, of SOMETIMES_CUT, parts what stands on its two sides: one character each, or none."""
+    if sign in JOINTS:
+        return (is_letter(before) or before in DIGITS) and is_letter(after)
+    if sign == ".":
+        return (is_lower(before) or before in QUOTES) and (is_upper(after) or after in QUOTES)
+    return is_letter(before) and is_letter(after)
+
+
+def joins() -> dict[tuple[str, ...], tuple[str, ...]]:
+    """{words that an exception would be split into: the words that it is}, where they differ."""
+    split_without = {split_marks(exception, {}): words for exception, words in EXCEPTIONS.items()}
+    return {parts: words for parts, words in split_without.items() if parts != words and len(parts) > 1}
+
+
+JOINS = joins()
+JOIN_SIZES = {
+    pair: sorted({len(parts) for parts in JOINS if parts[:2] == pair}) for pair in {parts[:2] for parts in JOINS}
+}
+"""{the first two of the words that an exception would be split into: how many they may be}."""
+
+
+def join_exceptions(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`words` with those put together that are an exception only side by side; the longest first, as spaCy does."""
+    if JOIN_SIZES.keys().isdisjoint(itertools.pairwise(words)):
+        return words
+    found = [
+        (-size, start)
+        for start, pair in enumerate(itertools.pairwise(words))
+        for size in JOIN_SIZES.get(pair, ())
+        if start + size <= len(words) and words[start : start + size] in JOINS
+    ]
+    taken: set[int] = set()
+    chosen: dict[int, int] = {}
+    for size, start in sorted(found):
+        if start not in taken and start - size - 1 not in taken:
+            chosen[start] = -size
+        taken.update(range(start, start - size))
+    result: list[str] = []
+    place = 0
+    while place < len(words):
+        size = chosen.get(place, 0)
+        result += JOINS[words[place : place + size]] if size else words[place : place + 1]
+        place += max(size, 1)
+    return tuple(result)
+
+
+CHUNKS = Memo(split_piece)
+KINDS = Memo(kind_of)
+WHITE_SPACE = re.compile(r"(\s+)")
+STARTS = str.maketrans({NUMBER: LETTER, SYMBOL: LETTER, SPACE: LETTER, SIGN: None, PUNCTUATION: None})
+
+
+def line_kinds(lines: Sequence[str]) -> str:
+    """The kinds of the words in `lines`, a line break between two lines. White space but for one blank behind a chunk
+    counts as a word, as in spaCy, and has a kind of its own."""
+    text = " \n ".join(line.removesuffix(" ") for line in lines)
+    return "".join([CHUNKS[piece][1] for piece in text.split(" ")])
+
+
+def count_sentences(kinds: str) -> int:
+    """Sentences of lines by their `line_kinds`, at least one a line. A new one begins at a word that is no punctuation
+    and follows, with nothing but punctuation between, one terminal mark on its own: "." but not "..." or "e.g.".
+
+    As in spaCy, white space of its own begins one too: "A cat. " is one sentence, "A cat.  " two.
+    """
+    return 1 + kinds.count("\n") + kinds.translate(STARTS).count(END + LETTER)
+
+
+def count_words(kinds: str) -> int:
+    """Words of lines by their `line_kinds`."""
+    return len(kinds) - kinds.count(SPACE) - kinds.count("\n")

@@ -1,0 +1,133 @@
+"""Addresses that are not read at all: banned domains, pages and words, decided before the page is parsed.
+
+The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with addresses read
+as a browser reads them: any case, %-escapes and international names in all their spellings. A listed domain bans all
+below it, as its makers mean it.
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+from data_prep.config import UrlFilterConfig
+from data_prep.packages.pip_settings import PipSettings
+from data_prep.url_filter.blocklist import BannedWords, Blocklist
+from data_prep.url_filter.lists import load_lists, sources_of
+from data_prep.urls import canonical_host, page_key, parents, split_address
+from lm.errors import InputError
+
+LATIN = "0-9a-zß-öø-ɏḀ-ỿ"  # digits and lower-case Latin letters with their marks
+TOKEN = re.compile(rf"[{LATIN}]+|[^\W_{LATIN}]+")
+NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
+MAX_SUBSTRINGS = 10_000
+PATTERN_BYTES = 1 << 28  # what the automaton of the substrings may take up
+
+
+class UrlFilter:
+    """A config and its lists, made ready to be asked about many addresses."""
+
+    def __init__(self, config: UrlFilterConfig, lists: Blocklist | None):
+        listed = lists.words if lists is not None else BannedWords()
+        self.domains = frozenset(canonical_host(domain.removeprefix("*")) for domain in config.banned_domains)
+        self.lists = lists
+        self.words = squeezed((*config.banned_words, *listed.words))
+        self.soft_words = squeezed((*config.soft_banned_words, *listed.soft_words))
+        self.soft_word_threshold = config.soft_word_threshold
+        self.find_substring = any_of(squeezed((*config.banned_substrings, *listed.substrings)))
+
+    def reject_reason(self, url: str) -> str | None:
+        """As `reject_reason` below."""
+        if not url.isascii():
+            url = url.encode(errors="replace").decode()  # half a surrogate pair is no text
+        host, rest = split_address(url)
+        domains = parents(host) if host else []
+        if not self.domains.isdisjoint(domains):
+            return "banned_domain"
+        if self.lists is not None and host:
+            if any(domain in self.lists for domain in domains):
+                return "banned_domain"
+            if page_key(host, rest) in self.lists:
+                return "banned_url"
+        text = plain(url)
+        tokens = set(TOKEN.findall(text))
+        if not tokens.isdisjoint(self.words):
+            return "banned_word"
+        if self.soft_word_threshold is not None and len(tokens & self.soft_words) >= self.soft_word_threshold:
+            return "soft_banned_words"
+        if self.find_substring is not None and self.find_substring(squeeze(text)):
+            return "banned_substring"
+        return None
+
+
+def plain(url: str) -> str:
+    """`url` with %-escapes decoded, in lower case, letters of other widths and the like in their usual form (NFKC)."""
+    decoded = unquote(url)
+    return (decoded if decoded.isascii() else unicodedata.normalize("NFKC", decoded)).lower()
+
+
+def squeeze(text: str) -> str:
+    """The letters and digits alone."""
+    return NEITHER_LETTER_NOR_DIGIT.sub("", text)
+
+
+def squeezed(words: Iterable[str]) -> frozenset[str]:
+    """Listed words in the form in which they are looked for."""
+    return frozenset(squeeze(plain(word)) for word in words) - {""}
+
+
+def any_of(substrings: frozenset[str]):
+    """A function that finds one of `substrings` in a text, in time linear in the text; None where there are none.
+
+    Raises InputError for more than its automaton can hold.
+    """
+    if not substrings:
+        return None
+    if len(substrings) > MAX_SUBSTRINGS:
+        raise InputError(
+            f"documents.url_filter: there are {len(substrings):,} banned substrings, of which at most "
+            f"{MAX_SUBSTRINGS:,} can be looked for. Move whole words to the banned words."
+        )
+    import re2
+
+    options = re2.Options()
+    options.max_mem = PATTERN_BYTES
+    return re2.compile("|".join(sorted(substrings)), options).search
+
+
+def prepare_lists(
+    config: UrlFilterConfig,
+    cache: Path | None = None,
+    settings: PipSettings | None = None,
+    progress: Callable[[str], None] = print,
+) -> list[str]:
+    """Fetches and compiles the lists of `config` unless that was done; to be called once, before workers need them.
+
+    Returns the files that they come from, each as sha256sum writes it: with the config, all that decides a verdict.
+    Raises as `load_lists` does; workers look in this user's cache folder, the default.
+    """
+    load_lists(config, cache, settings, progress)
+    return sources_of(config)
+
+
+@functools.lru_cache(maxsize=8)
+def filter_of(config: UrlFilterConfig) -> UrlFilter:
+    """The filter of `config`, made once a process."""
+    return UrlFilter(config, load_lists(config))
+
+
+def reject_reason(url: str, config: UrlFilterConfig) -> str | None:
+    """Why the page at `url` is not read, or None: the first of these that holds.
+
+    - banned_domain: the host or a domain above it is banned;
+    - banned_url: the page is, by its host, path and query;
+    - banned_word: a token of the address is: a run of Latin letters and digits, or of other letters (so that "sex"
+      bans neither sussex.ac.uk nor, split at a letter with a mark, "anal" the Czech analýza);
+    - soft_banned_words: as many different tokens as the threshold says are soft words;
+    - banned_substring: one stands somewhere in the address, all but letters and digits removed.
+
+    The lists are read once a process, and made ready where `prepare_lists` has not done so; raises as that does.
+    """
+    return filter_of(config).reject_reason(url)

@@ -1,1 +1,0 @@
-"""The run report: what data_prep.report and lm.report read from a run folder, as one page that opens offline."""

@@ -1,0 +1,139 @@
+"""The main of every launch script: one process a run folder, and what a user can mend as a message, not a traceback."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+
+from configs.experiment import Experiment, parse_run
+from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
+from launch.folder.taking import check_source
+from launch.stages.processes import place
+from launch.stages.stage import Stage, run_stage, take_before
+from lm.errors import InputError, Stopped, UsageError
+from lm.terminal import for_terminal
+
+LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Generator[None]:
+    """Makes the run folder and holds it for this process; of several that train together, 0 holds it for all.
+
+    Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
+    """
+    if place()[0] > 0:
+        yield
+        return
+    try:
+        refuse_no_run(workdir)
+        made = not workdir.exists()
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(
+            f"The run folder {workdir} cannot be written: {error.strerror or error}. "
+            "Give a folder of yours with --workdir, or mend its permissions."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends, however
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise InputError(
+                f"Another process ({lock.read().strip() or 'unknown'}) is at work in {workdir}. "
+                "Wait for it to end, or give another folder with --workdir."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            if made and list(workdir.glob("*")) == [workdir / ".lock"]:  # refused before it did anything
+                (workdir / ".lock").unlink()
+                workdir.rmdir()
+
+
+@contextlib.contextmanager
+def told(program: str) -> Generator[None]:
+    """Turns what a user can mend into a message and an exit code."""
+    try:
+        yield
+    except InputError as error:
+        print(f"{program}: {cut_lines(for_terminal(str(error)))}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except Stopped as stopped:
+        print(f"{program}: {stopped}", flush=True)
+        raise SystemExit(stopped.exit_code) from None
+    except BrokenPipeError:  # whoever read our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(InputError.exit_code) from None
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        print(
+            f"{program}: {error}. A file lies where a folder is to be, or a folder where a file is. Move it away, then "
+            "run again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(InputError.exit_code) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(
+            f"{program}: {error}. What is done is kept; free space or mend permissions, then run again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(InputError.exit_code) from None
+    except KeyboardInterrupt:
+        print(
+            f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
+        )
+        raise SystemExit(130) from None
+
+
+def cut_lines(text: str) -> str:
+    """A message whose every line can be read: of a longer one the begin and the end, where the remedy is."""
+    cut = lambda line: (
+        f"{line[:LINE_BEGIN]} [... {len(line) - LINE_BEGIN - LINE_END:,} characters ...] {line[-LINE_END:]}"
+    )
+    return "\n".join(cut(line) if len(line) > LONGEST_LINE else line for line in text.split("\n"))
+
+
+def run_command(
+    program: str,
+    description: str,
+    run: Callable[[Experiment, Path, Path | None], None],
+    reads: Sequence[str] | None = None,
+) -> None:
+    """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does.
+
+    `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
+    the config that its help lists; all, if not given.
+    """
+    with told(program):
+        experiment, workdir, source = parse_run(program, description, sys.argv[1:], reads)
+        refuse_inputs_in_outputs(experiment, workdir)
+        if source is not None:
+            check_source(source, workdir)
+            if place()[1] > 1:
+                raise UsageError(
+                    f"--from {source} is for one process, but there are {place()[1]} here. First run "
+                    "launch.write_shards with it in one process; then launch.train without it in all of them."
+                )
+        with locked(workdir):
+            run(experiment, workdir, source)
+
+
+def run_stage_command(stage: Stage, *reads: str) -> None:
+    """The main of a script that runs one stage, which reads the sections `reads` of the config."""
+
+    def run(experiment: Experiment, workdir: Path, source: Path | None) -> None:
+        if source is not None:
+            take_before(stage, experiment, workdir, source)
+        made = run_stage(stage, experiment, workdir, source)
+        print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
+
+    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads)

@@ -1,0 +1,311 @@
+"""What makes every stage restartable: done work is skipped, half-done work is invisible, changed work is refused.
+
+A stage builds its outputs under `.partial/<stage>/` of the run folder; when all is there, they are moved into place and
+`stages/<stage>.json` is written: the stamp. The stamp holds a key, the hash of everything that decides the outputs (the
+stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with a stamp of the
+same key is up to date; with another key it belongs to another experiment, and nothing is touched.
+
+What may be deleted is decided in launch/folder/written.py; what becomes of parts that are done, in
+launch/folder/unfinished.py.
+"""
+
+import dataclasses
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch.folder import taking, unfinished, written
+from launch.folder.stamps import differences, key_of, read_note
+from launch.stages.processes import place
+from lm.errors import InputError, UsageError
+from lm.storage import write_atomically
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step from pages to report."""
+
+    name: str
+    """Names the stamp."""
+    script: str
+    """The launch script that runs it alone, for messages."""
+    after: tuple["Stage", ...]
+    """Stages whose outputs it reads."""
+    settings: Callable[[Experiment], dict[str, object]]
+    """All of the config that decides its outputs."""
+    make: Callable[[Experiment, Path, Path], None]
+    """make(experiment, workdir, out): reads finished outputs in workdir, writes its own into out."""
+    outputs: tuple[str, ...]
+    """Files and folders, relative to the run folder, that `make` leaves in `out`."""
+    in_place: bool = False
+    """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
+    proof: Callable[[Path], tuple[str, ...]] | None = None
+    """proof(workdir): those of the outputs without which the finished stage is undone; all of them, if not given."""
+    by_products: tuple[str, ...] = ()
+    """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
+    together: bool = False
+    """Several processes may make it together (launch/stages/processes.py)."""
+    libraries: tuple[str, ...] | None = None
+    """Python packages, and "python" itself, that decide the bytes of the parts from which an interrupted stage goes on;
+    None where it makes its outputs in one go."""
+    facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
+    """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
+    holds_work: Callable[[Path], bool] = lambda workdir: True
+    """Of a stage in place: whether an unfinished attempt has left work that other settings must not go on from."""
+    goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
+    """goes_on(old settings, new settings, workdir): whether what was made in place with the old ones is gone on with
+    under the new ones. Raises UsageError where it could be, but for what is there."""
+    continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
+    """continued_from(workdir, settings): what the outputs were gone on with from, for the stamp and its key."""
+
+
+def identifying(value: object) -> object:
+    """`value` as JSON types, without the fields of dataclasses that are marked incidental."""
+    if dataclasses.is_dataclass(value):
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("incidental")]
+        return {f.name: identifying(getattr(value, f.name)) for f in fields}
+    if isinstance(value, dict):
+        return {key: identifying(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identifying(item) for item in value]
+    return value
+
+
+def stamp_path(stage: Stage, workdir: Path) -> Path:
+    return workdir / "stages" / f"{stage.name}.json"
+
+
+def begun_path(stage: Stage, workdir: Path) -> Path:
+    """Of a stage in place: what an unfinished attempt is making. A copy of the run folder without hidden files has it
+    too."""
+    return workdir / "stages" / f"{stage.name}.begun"
+
+
+def read_stamp(stage: Stage, workdir: Path) -> dict | None:
+    """The stage's stamp, or None when it has not finished or its outputs are no longer all there.
+
+    Raises InputError when the stamp is damaged, and where None would mean to train anew over checkpoints that are left.
+    """
+    path = stamp_path(stage, workdir)
+    stamp = read_note(path, "key", "settings", "files")
+    if stamp is None:
+        return None
+    written.refuse_broken_links(workdir, stage.outputs)
+    for name, size in stamp["files"].items():
+        file = workdir / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size and stage.in_place:
+            raise InputError(
+                f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
+                f"Bring it back; or, to train again from step 0: {written.remove_command(path)}"
+            )
+        if found != size:
+            return None
+    return stamp
+
+
+def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
+    """The stage's own part of the config, as JSON gives it back."""
+    return json.loads(json.dumps(identifying(stage.settings(experiment))))
+
+
+def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path) -> dict:
+    """The stamp of `before`, whose outputs `stage` is about to read.
+
+    Raises InputError when it has not finished, UsageError when its outputs, or what they were made from, are another
+    experiment's.
+    """
+    stamp = read_stamp(before, workdir)
+    if stamp is None:
+        folder = shlex.quote(str(workdir))
+        raise InputError(
+            f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
+        )
+    wanted = settings_of(before, experiment)
+    for earlier in before.after:
+        wanted[f"<{earlier.name}>"] = finished(earlier, before, experiment, workdir)["key"]
+    if stamp["settings"] != wanted:
+        refuse_other(before, stamp["settings"], wanted, workdir)
+    return stamp
+
+
+def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
+    """Raises InputError or UsageError unless the stage's outputs are there, made with these settings; what they were
+    made from is not looked at."""
+    stamp = read_stamp(stage, workdir)
+    if stamp is None:
+        raise InputError(
+            f"{workdir} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
+            f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(workdir))}"
+        )
+    found = {name: value for name, value in stamp["settings"].items() if not name.startswith("<")}
+    if found != settings_of(stage, experiment):
+        refuse_other(stage, found, settings_of(stage, experiment), workdir)
+
+
+def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
+    """Raises UsageError that shows every setting in which `old` and `new` differ."""
+    raise UsageError(
+        f"{', '.join(stage.outputs)} in {workdir} belong to another experiment:\n"
+        + "\n".join(differences(old, new))
+        + f"\nNothing was changed. Choose another --workdir (--from {shlex.quote(str(workdir))} begins it from what is "
+        + "the same); or, to make them and all that follows from them again: "
+        + written.remove_command(*what_follows(stage, workdir))
+    )
+
+
+def what_follows(stage: Stage, workdir: Path) -> list[Path]:
+    """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
+    notes = {path: read_note(path, "settings") or {} for path in (workdir / "stages").glob("*.json")}
+    found = [stamp_path(stage, workdir)]
+    for path in found:  # grows while it is walked
+        found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
+    return [path for path in (begun_path(stage, workdir), *found) if path.exists()]
+
+
+def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
+    """Brings one stage up to date; False when it already was. Outputs that another run, in `source`, has finished with
+    the same key are taken from there.
+
+    Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
+    """
+    before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
+    settings = settings_of(stage, experiment) | {name: stamp["key"] for name, stamp in before.items()}
+    facts = json.loads(json.dumps(stage.facts(experiment)))
+    stamp = read_stamp(stage, workdir)
+    if stamp and stamp["key"] == key_of(stage.name, settings, facts, stamp["continued_from"]):
+        clean_up(stage, workdir, stamp["key"])  # a kill may have come before
+        return False
+    note = {"key": key_of(stage.name, settings, facts, []), "settings": settings, "facts": facts, "replaces": []}
+    if stamp:
+        if not may_replace(stage, stamp, note, before, workdir):
+            refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
+        note["replaces"] = [*stamp["replaces"], stamp["key"]]
+    index, processes = place()
+    if processes > 1 and not stage.together:
+        raise UsageError(
+            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
+            "only training in all of them: python -m launch.train CONFIG.py"
+        )
+    if index > 0:  # process 0 keeps the books
+        stage.make(experiment, workdir, workdir)
+        return True
+    if source and not stamp and take(stage, experiment, source, workdir, settings, facts):
+        return True
+    make(stage, experiment, workdir, note, stamp)
+    return True
+
+
+def may_replace(stage: Stage, stamp: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
+    """Whether what is finished may give way unasked: it is gone on with in place, or all that has changed is that what
+    it was made from was gone on with."""
+    old, new = stamp["settings"], note["settings"]
+    if stamp["facts"] != note["facts"]:
+        return False
+    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    if changed and all(name in before and old.get(name) in before[name]["replaces"] for name in changed):
+        return not stage.in_place
+    return stage.goes_on(old, new, workdir)
+
+
+def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp: dict | None) -> None:
+    """Makes the outputs, or goes on with them; then the stamp. `note` says what they are; `stamp` is that of outputs
+    which they replace."""
+    written.refuse_broken_links(workdir, stage.outputs)
+    partial = written.partial_folder(stage.name, workdir)
+    if stage.in_place:
+        made = False
+        begin_in_place(stage, workdir, note, stamp)
+    else:
+        made = unfinished.begin(stage.name, workdir, note, stage.libraries)
+        keep_record(stage, workdir)
+    stamp_path(stage, workdir).unlink(missing_ok=True)
+    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
+
+    start = time.perf_counter()
+    out = workdir if stage.in_place else partial / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    if not made:
+        stage.make(experiment, workdir, out)
+    if not stage.in_place:
+        written.put_in_place(stage.name, workdir, stage.outputs, partial)
+    continued = stage.continued_from(workdir, note["settings"])
+    done = note | {"key": key_of(stage.name, note["settings"], note["facts"], continued)}
+    done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
+    proof = stage.proof(workdir) if stage.proof else stage.outputs
+    done["files"] = written.files_in(workdir, proof)
+    write_atomically(stamp_path(stage, workdir), json.dumps(done, indent=1))
+    clean_up(stage, workdir, note["key"])
+
+
+def clean_up(stage: Stage, workdir: Path, key: str) -> None:
+    """Deletes what was noted and kept until the stage was finished with this key; parts with another stay."""
+    partial = written.partial_folder(stage.name, workdir)
+    if stage.in_place:
+        begun_path(stage, workdir).unlink(missing_ok=True)
+    elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
+        (partial / unfinished.BEGUN).unlink(missing_ok=True)
+        written.remove(partial)
+    written.remove(written.partial_folder(f"{stage.name}.taken", workdir))
+
+
+def keep_record(stage: Stage, workdir: Path) -> None:
+    """Notes what a run wrote that knew of no such record, before its stamp goes."""
+    stamp = read_note(stamp_path(stage, workdir), "files")
+    if stamp and not written.record_path(stage.name, workdir).exists():
+        written.write_record(stage.name, workdir, stamp["files"])
+
+
+def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) -> None:
+    """Notes what is being made in the run folder itself, or that it is gone on with.
+
+    Raises UsageError when an unfinished attempt with other settings has left work there.
+    """
+    begun = begun_path(stage, workdir)
+    found = read_note(begun, "key", "settings")
+    if stamp is None and found is None:
+        set_aside = (*stage.outputs, *stage.by_products)
+        written.set_aside(workdir, set_aside, "are of a run whose stamp is gone, and are made anew")
+    if stamp is None and found is not None:
+        same = (found["settings"], found["facts"]) == (note["settings"], note["facts"])
+        goes_on = found["facts"] == note["facts"] and stage.goes_on(found["settings"], note["settings"], workdir)
+        if same or goes_on:
+            note["replaces"] = found["replaces"]
+        elif stage.holds_work(workdir):
+            refuse_other(stage, found["settings"] | found["facts"], note["settings"] | note["facts"], workdir)
+        else:
+            logs = tuple(name for name in stage.by_products if written.files_in(workdir, (name,)))
+            written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
+    write_atomically(begun, json.dumps(note))
+
+
+def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, facts: dict | None) -> bool:
+    """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
+    begun here. `facts` of None: whatever they were there. Training that was made longer on the way is not the same."""
+    stamp = taking.finished_in(source, stage.name)
+    if stamp is None or stamp.get("continued_from") or stamp["settings"] != settings:
+        return False
+    if facts is not None and stamp["facts"] != facts:
+        return False
+    if stage.in_place and begun_path(stage, workdir).exists() and stage.holds_work(workdir):
+        return False
+    keep_record(stage, workdir)
+    taking.take(stage.name, stage.outputs, stage.by_products, source, workdir, stamp)
+    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
+    clean_up(stage, workdir, stamp["key"])
+    return True
+
+
+def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Path) -> None:
+    """Takes what the stage is to read, as far as it is not here, from the run in `source`."""
+    for before in stage.after:
+        take_before(before, experiment, workdir, source)
+        earlier = {one: read_stamp(one, workdir) for one in before.after}
+        if read_stamp(before, workdir) is None and all(earlier.values()):
+            keys = {f"<{one.name}>": stamp["key"] for one, stamp in earlier.items() if stamp}
+            take(before, experiment, source, workdir, settings_of(before, experiment) | keys, None)

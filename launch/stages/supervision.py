@@ -1,0 +1,172 @@
+"""Keeps a command alive: starts it again after a crash, tells what it did, and gives up where that is of no use."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from lm.errors import UsageError
+from lm.resilience.goodput import LONG, read_heartbeat
+from lm.terminal import duration
+
+PATIENCE = {"training": 1.0} | dict.fromkeys(LONG, 10.0)
+"""By the heartbeat's state, how often `hang_seconds` may pass without a change; ever, where the state is another."""
+BY_ITSELF = 3.0
+"""Seconds in which a Ctrl-C at the terminal has reached the command too."""
+
+
+@dataclass
+class Supervisor:
+    """One command, which does training in a run folder, under supervision."""
+
+    command: list[str]
+    heart: Path
+    """The heartbeat of what it trains (lm/resilience/goodput.py); where there is none, it has not come to train."""
+    log: Path
+    """Gets a line of JSON for every start and end."""
+    same_step: int = 3
+    """Crashes in a row at one step, or before any, after which it gives up."""
+    no_progress: int = 10
+    """Crashes in a row without a step beyond the furthest that was ever made, after which it gives up."""
+    hang_seconds: float = 1800.0
+    """Seconds of training without a step after which the command is killed and started again; 0 for never. A
+    validation, samples or a save may take ten times that."""
+    first_wait: float = 10.0
+    """Seconds before a start behind a crash without progress; each further one waits twice as long, up to
+    `longest_wait`."""
+    longest_wait: float = 300.0
+    process: subprocess.Popen | None = field(default=None, init=False)
+    asked: int | None = field(default=None, init=False)
+    """The signal that asked the supervisor itself to end."""
+    asked_at: float = field(default=0.0, init=False)
+    passed_on: bool = field(default=False, init=False)
+    """Whether the present process was sent SIGTERM for that."""
+    starts: int = field(default=0, init=False)
+
+    def run(self) -> int:
+        """The exit code: 0 when the command has done its work, its own where it gave up or was asked to end."""
+        before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
+        began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
+        furthest, stuck = -2, 0
+        try:
+            while self.asked is None:
+                code, step, stopped, how = self.attempt()
+                took = f"{self.starts} starts, {crashes} crashes so far, {duration(time.monotonic() - began)}"
+                if self.asked is not None:
+                    return self.say("asked to end", f"{how}; {took}", code, step)
+                if code == 0 and not stopped:
+                    return self.say("done", took, code, step)
+                if code == 0:
+                    self.say("stopped", f"asked to end behind step {step}, but not by me; starting again", code, step)
+                    continue
+                if code == UsageError.exit_code:
+                    return self.say("gave up", f"{how}: the command cannot be run as it is", code, step)
+                crashes += 1
+                repeated = repeated + 1 if crashes > 1 and step == last_step else 1
+                last_step = step
+                reached = -1 if step is None else step
+                stuck, furthest = (0 if reached > furthest else stuck + 1), max(furthest, reached)
+                place = "outside of training" if step is None else f"behind step {step:,}"
+                if repeated >= self.same_step:
+                    return self.say("gave up", f"{how} {place}, {repeated} times in a row; {took}", code, step)
+                if stuck >= self.no_progress:
+                    in_vain = f"{stuck} crashes in a row without a step behind {furthest:,}"
+                    return self.say("gave up", f"{how} {place}, {in_vain}; {took}", code, step)
+                again = max(repeated - 1, stuck)
+                wait = min(self.first_wait * 2 ** (again - 1), self.longest_wait) if again else 0.0
+                self.say("crash", f"{how} {place}; starting again{f' in {wait:.0f} s' if wait else ''}", code, step)
+                self.sleep(wait)
+            return self.say("asked to end", f"{self.starts} starts", 0, None)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def attempt(self) -> tuple[int, int | None, bool, str]:
+        """Runs the command once: (exit code, the last step that it made, whether it stopped when asked, how it ended).
+
+        Killed by a signal, the exit code is 128 and the signal's number, as in a shell.
+        """
+        self.starts += 1
+        self.passed_on = False
+        before = read_heartbeat(self.heart)
+        self.process = subprocess.Popen(self.command)
+        self.record("start", 0, None, f"process {self.process.pid}")
+        # A clock that is set, forwards or backwards, must not look like a hang: it is changes that are waited for.
+        heart, changed, hung = None, time.monotonic(), False
+        while True:
+            try:
+                code = self.process.wait(1.0)
+                break
+            except subprocess.TimeoutExpired:
+                self.pass_on()
+                if (seen := self.beat(before)) != heart:
+                    heart, changed = seen, time.monotonic()
+                patience = self.hang_seconds * PATIENCE.get(heart["state"] if heart else "", math.inf)
+                late = self.hang_seconds > 0 and time.monotonic() - changed > patience
+                if late and not hung and self.beats_can_be_seen():
+                    hung = True
+                    self.process.kill()
+        heart = self.beat(before)
+        step, state = (int(heart["step"]), heart["state"]) if heart else (None, "")
+        how = f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
+        if hung:
+            how = f"killed, without a sign of life for {time.monotonic() - changed:.0f} s,"
+        return (code if code >= 0 else 128 - code), step, state == "stopped", how
+
+    def beat(self, before: dict | None) -> dict | None:
+        """The last sign of life of the present process; None while there is none but that of `before` its start."""
+        heart = read_heartbeat(self.heart)
+        assert self.process is not None
+        # A container may give the same number to process after process.
+        its = heart is not None and heart["process"] == self.process.pid and heart != before
+        return heart if its else None
+
+    def beats_can_be_seen(self) -> bool:
+        """False on a disk that is full or can only be read, where training goes on without a heartbeat."""
+        probe = self.heart.with_name(f"{self.heart.name}.probe")
+        try:
+            probe.write_bytes(bytes(128))
+            probe.unlink()
+        except OSError:
+            return False
+        return True
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Asked to end: so is the command, which then saves."""
+        if self.asked is None:
+            self.asked, self.asked_at = number, time.monotonic()
+        if number == signal.SIGTERM:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Sends SIGTERM once. Ctrl-C reaches the process by itself; a SIGINT that went to the supervisor alone does
+        not, and some seconds later the process still runs."""
+        if self.asked == signal.SIGINT and time.monotonic() - self.asked_at < BY_ITSELF:
+            return
+        if self.asked is not None and not self.passed_on and self.process is not None and self.process.poll() is None:
+            self.passed_on = True
+            self.process.send_signal(signal.SIGTERM)
+
+    def sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.asked is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+
+    def say(self, event: str, text: str, code: int, step: int | None) -> int:
+        print(f"supervise: {time.strftime('%H:%M:%S')} {event}: {text}", file=sys.stderr, flush=True)
+        self.record(event, code, step, text)
+        return code
+
+    def record(self, event: str, code: int, step: int | None, text: str) -> None:
+        row = {"time": round(time.time(), 3), "event": event, "code": code, "step": step, "text": text}
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:  # a full disk ends no supervision
+            print(f"supervise: {self.log} cannot be written: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,380 @@
+"""Checkpoints: the whole TrainState under plain names, by Orbax, whole or absent.
+
+A checkpoint has two items: `model`, the parameters, and `training`, the step, the optimizer's state and the guard's.
+Each is a flat {name: array}, for example "blocks.0.attention.query.weight": names that do not depend on Python classes,
+so that a checkpoint outlives a refactoring and other programs can read it. Its manifest (manifest.py beside this) has
+the SHA-256 of every file, and what the run is; it is written last, before the folder gets its name.
+"""
+
+import contextlib
+import errno
+import functools
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lm.checkpoints.errors import FREE_SPACE, OTHER, not_by_orbax, readable_errors
+from lm.checkpoints.manifest import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.model.param_names import named_leaves, replace_leaves
+from lm.model.transformer import Transformer
+from lm.resilience.multihost import agreed, all_agree
+from lm.storage import sync
+
+
+class State(Protocol):
+    """What can be saved: a pytree that knows the items that it is stored as."""
+
+    def checkpoint_items(self) -> dict[str, object]: ...
+
+    def with_items(self, items: dict[str, object]) -> Self: ...
+
+
+def named_items(state: State) -> dict[str, dict[str, Any]]:
+    return {name: named_leaves(item) for name, item in state.checkpoint_items().items()}
+
+
+@functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
+def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
+    """`tree`, bit by bit, in the memory of `over`.
+
+    Every bit is XORed with a zero that XLA cannot know to be zero. So XLA treats the copy as a computation, which a CPU
+    runs asynchronously; a plain copy would block the caller."""
+
+    def copy(x: jax.Array) -> jax.Array:
+        bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+        return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, bits) ^ zero.astype(bits), x.dtype)
+
+    return jax.tree.map(copy, tree)
+
+
+class Checkpoints:
+    """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
+
+    def __init__(self, folder: Path, kept: Kept, patience: float = 10.0, beside: Sequence[Path] = ()):
+        """`patience`: seconds that a save waits for the one before it; after them it is left out. `beside`: files that
+        tell of the steps up to a checkpoint; they are on disk before it has its name."""
+        # Where the folder is a link, what is set aside must lie on the same disk.
+        self.place, self.folder = folder, folder.resolve()
+        self.kept, self.patience, self.beside = kept, patience, tuple(beside)
+        self.partial = self.folder / ".partial"
+        # Compression would take most of the time of a save, and takes 7 % off floating numbers.
+        model, training = (
+            ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS) for _ in range(2)
+        )
+        self.orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(model=model, training=training))
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(not_by_orbax)
+        self.writer = ThreadPoolExecutor(1, "checkpoints")
+        self.pending: Future[None] | None = None
+        self.failure: InputError | None = None
+        self.slow = False
+        """A save was left out, and the one before it is still under way: there is no more waiting for that."""
+        self.primary = jax.process_index() == 0
+        self.behind = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self.snapshot: dict[str, dict[str, Any]] | None = None
+        """Where the state is copied to before it is written: Orbax writes from a CPU's own memory, and the next step,
+        which is to write there, would wait for it."""
+
+    def steps(self) -> list[int]:
+        """Those of the checkpoints that are there, rising; whether they are what was written is not looked at."""
+        return steps_in(self.folder)
+
+    def save(self, step: int, state: State, about: Mapping[str, Any], certain: bool = False) -> bool:
+        """Begins to save; False when it was left out, because the save before it is not on disk yet. A save that is to
+        be `certain` waits for that as long as it takes.
+
+        `about`, of JSON's types, is told back by `restore_newest`. A save that fails is told on stdout and leaves older
+        checkpoints whole; unless a later one succeeds, `close` raises it.
+        """
+        # Several processes must not differ in whether they save.
+        if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.patience):
+            if not self.slow:
+                print(
+                    f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before "
+                    "it is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
+                    flush=True,
+                )
+            self.slow = True
+            return False
+        self.slow = False
+        if self.behind:
+            begun = self.writer.submit(self.begin, step, self.snap(state))
+        else:
+            begun = Future()
+            try:
+                begun.set_result(self.begin(step, named_items(state)))  # copies to the host's memory, and returns
+            except Exception as error:
+                begun.set_exception(error)
+        self.pending = self.writer.submit(self.finish, step, begun, about)
+        return True
+
+    def snap(self, state: State) -> dict[str, dict[str, Any]]:
+        """Begins to copy the state to where the next step does not write. No save may be under way."""
+        items = named_items(state)
+        over = jax.tree.map(jnp.zeros_like, items) if self.snapshot is None else self.snapshot
+        self.snapshot = copied(items, over, jnp.zeros((), jnp.uint8))
+        return self.snapshot
+
+    def prepare(self, state: State) -> None:
+        """Makes all that the first save would otherwise have to make."""
+        if self.behind:
+            self.snap(state)
+
+    def held_up(self) -> bool:
+        """Whether a save was left out and the one before it is still under way: another try would only fail again.
+        Looks at no device and no disk."""
+        return self.slow and self.pending is not None and not self.pending.done()
+
+    def settled(self, patience: float | None = None) -> bool:
+        """Waits for the save under way, `patience` seconds at most (None: however long); False when it still is."""
+        if self.pending is not None:
+            try:
+                self.pending.result(patience)
+            except TimeoutError:
+                return False
+            self.pending = None
+        return True
+
+    def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> None:
+        """Lets Orbax begin to write."""
+        folder = self.partial / str(step)
+        error = self.make_room(items) if self.primary else None
+        if jax.process_count() > 1 and not all_agree(error is None):  # none may wait for the others in Orbax
+            error = error or OSError(errno.ENOSPC, "process 0 has no room for it")
+        if error is not None:
+            raise error
+        arguments = {
+            name: ocp.args.PyTreeSave(item, ocdbt_target_data_file_size=FILE_BYTES) for name, item in items.items()
+        }
+        self.orbax.save(folder, args=ocp.args.Composite(**arguments))
+
+    def make_room(self, items: Mapping[str, dict[str, Any]]) -> OSError | None:
+        """Clears away what a kill left. What there is to say of a disk without room for another checkpoint: Orbax would
+        find that out in its midst."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.partial)
+            self.partial.mkdir(parents=True)
+        except OSError as error:
+            return error
+        needed = MARGIN + sum(array.nbytes for item in items.values() for array in item.values())
+        free = shutil.disk_usage(self.folder).free
+        if free >= needed:
+            return None
+        return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
+
+    def finish(self, step: int, begun: Future[None], about: Mapping[str, Any]) -> None:
+        """Waits until Orbax has written; then the manifest, the name, and the end of those that are not kept."""
+        try:
+            with readable_errors(self.folder, "written", FREE_SPACE):
+                begun.result()
+                self.orbax.wait_until_finished()
+                if self.primary:
+                    folder, whole = self.partial / str(step), self.folder / str(step)
+                    self.sync_beside()
+                    write_manifest(folder, {**about, "step": step})
+                    shutil.rmtree(whole, ignore_errors=True)
+                    folder.rename(whole)
+                    sync(self.folder)
+        except InputError as error:
+            shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
+            self.failure = error
+            print(f"checkpoint: step {step:,} is not saved, and training goes on. {error}", flush=True)
+        else:
+            self.failure = None
+            if self.primary:
+                self.retire()
+        if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
+            ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
+
+    def sync_beside(self) -> None:
+        """A log that fails, or is not there, fails no checkpoint."""
+        for path in {*self.beside, *(path.parent for path in self.beside)}:
+            with contextlib.suppress(OSError):
+                sync(path)
+
+    def retire(self) -> None:
+        """Takes away the checkpoints that are not kept."""
+        losses, files = {}, {}
+        for step in self.steps():
+            with contextlib.suppress(DamageError, InputError):
+                manifest = read_manifest(self.folder / str(step))
+                losses[step], files[step] = manifest["about"].get("validation_loss"), manifest["files"]
+        for step in losses.keys() - self.kept.of(losses):
+            if others := unlisted(self.folder / str(step), files[step]):
+                print(f"checkpoint: step {step:,} stays, since training did not write {others[0]} in it", flush=True)
+                continue
+            old = self.partial / f"{step}.retired"
+            try:
+                (self.folder / str(step)).rename(old)  # first, lest a kill leave half of it under its name
+                shutil.rmtree(old)
+            except OSError as error:
+                print(f"checkpoint: step {step:,} could not be taken away: {error}", flush=True)
+
+    def amend(self, step: int, about: Mapping[str, Any]) -> None:
+        """Adds to what is said about a checkpoint that is there; a disk that cannot be written ends no run."""
+        if self.primary:
+            self.sync_beside()
+            try:
+                amend(self.folder / str(step), about)
+            except (OSError, DamageError, InputError) as error:
+                print(f"checkpoint: step {step:,}: {', '.join(about)} could not be added: {error}", flush=True)
+
+    def restore_newest[S: State](self, like: S) -> tuple[S, dict[str, Any]] | None:
+        """(the state of the newest checkpoint that is what was written, laid out on the devices as `like` is; what was
+        said `about` it), or None where there is no checkpoint.
+
+        Damaged ones are named and set aside. Raises InputError when all of them are damaged, or when it is of another
+        model.
+        """
+        step, about = self.newest_whole()
+        if step is None:
+            return None
+        return self.restore(self.folder / str(step), like), about
+
+    def restore[S: State](self, folder: Path, like: S, cast_types: bool = False) -> S:
+        """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
+        return like.with_items(self.restore_items(folder, like.checkpoint_items(), cast_types))
+
+    def newest_whole(self) -> tuple[int | None, dict[str, Any]]:
+        """(the step of the newest checkpoint that is what was written, what was said about it), or (None, {})."""
+        found: tuple[int | None, dict[str, Any]] = None, {}
+        error = None
+        if self.primary:
+            try:
+                found = self.search()
+            except InputError as raised:
+                error = raised
+        if jax.process_count() > 1:
+            if not all_agree(error is None):
+                error = error or InputError("Process 0 found no checkpoint that is whole; see what it says.")
+            else:
+                found = agreed(found)
+        if error is not None:
+            raise error
+        return found
+
+    def search(self) -> tuple[int | None, dict[str, Any]]:
+        """`newest_whole`, by the one process that looks."""
+        found: tuple[int | None, dict[str, Any]] = None, {}
+        shutil.rmtree(self.partial, ignore_errors=True)
+        damaged = []
+        for step in reversed(self.steps()):
+            folder = self.folder / str(step)
+            try:
+                found = step, verify(folder)
+                break
+            except DamageError as damage:
+                damaged.append(folder)
+                print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
+        if damaged and found[0] is None:
+            raise InputError(
+                f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
+                "Bring one back from a copy; or, to train again from step 0, delete that folder."
+            )
+        for folder in damaged:  # now that there is another to go on from
+            aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
+            shutil.rmtree(aside, ignore_errors=True)
+            with readable_errors(aside, "written", FREE_SPACE):
+                aside.parent.mkdir(exist_ok=True)
+                folder.rename(aside)
+            print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
+        return found
+
+    def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
+        """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
+        ShapeDtypeStructs with shardings). Raises as `check_items`."""
+        self.check_items(folder, like, cast_types)
+        arguments = {}
+        for name, tree in like.items():
+            leaves = named_leaves(tree).items()
+            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in leaves}
+            layout = ocp.checkpoint_utils.construct_restore_args(abstract)
+            arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
+        with readable_errors(folder, "read", OTHER):
+            restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
+        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+
+    def check_items(self, folder: Path, like: Mapping[str, object], cast_types: bool) -> None:
+        """Raises InputError where shapes in the checkpoint differ from those of `like`, or types, unless `cast_types`;
+        reads no array."""
+        with readable_errors(folder, "read", OTHER):
+            metadata = cast(dict, self.orbax.metadata(folder).item_metadata)
+            found = {name: metadata[name].tree for name in like}
+        for name, tree in like.items():
+            check_arrays(folder, name, named_leaves(tree), found[name], cast_types)
+
+    def close(self, raising: bool = True) -> None:
+        """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
+        is something else to be told."""
+        self.settled()
+        self.writer.shutdown()
+        self.orbax.close()
+        with contextlib.suppress(OSError):
+            self.partial.rmdir()
+        if self.failure is not None and raising:
+            raise self.failure
+
+
+def check_arrays(
+    folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
+) -> None:
+    """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
+
+    def kind(array: Any) -> str:
+        return f"{tuple(array.shape)}" if cast_types else f"{tuple(array.shape)} {np.dtype(array.dtype).name}"
+
+    there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
+    differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
+            f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
+            "that the run was started with, or another --workdir (train.start.checkpoint takes what fits)."
+        )
+
+
+HOUR_MS = 3_600_000
+FILE_BYTES = 2**28
+"""Size of the files that arrays are put into: of several, threads hash several at a time."""
+ARRAYS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
+)
+"""Small arrays that several devices hold are written by one of them: slicing them over all of these takes longer, and
+compiles a program for each slice."""
+MARGIN = 500_000
+"""Bytes that a checkpoint takes beside its arrays."""
+
+
+def restore_model(config: ModelConfig, folder: Path) -> Transformer:
+    """The parameters alone of the newest checkpoint in `folder`, whole on the default device.
+
+    Raises InputError when there is none, when it is not what was written, or when it is of another model.
+    """
+    checkpoints = Checkpoints(folder, Kept(newest=1))
+    steps = checkpoints.steps()
+    if not steps:
+        raise InputError(f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py")
+    newest = checkpoints.folder / str(steps[-1])
+    try:
+        verify(newest)
+    except DamageError as damage:
+        raise InputError(f"{newest} is damaged: {damage}. Bring it back from a copy, or train again.") from damage
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
+    restored = checkpoints.restore_items(newest, {"model": model})["model"]
+    checkpoints.close()
+    return cast(Transformer, restored)

@@ -1,0 +1,29 @@
+"""Every knob of lm, as frozen dataclasses, one file a subject. No jax here: reading a config must cost nothing.
+
+Fields marked `incidental` decide how fast a result is made or how often it is looked at, not what it is; they are left
+out of what identifies it.
+
+May import: lm.errors, lm.fields.
+"""
+
+from lm.config.evaluation import EvaluateConfig, SampleConfig
+from lm.config.model import ModelConfig, RopeScalingConfig
+from lm.config.optimizer import MuonConfig, OptimizerConfig
+from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
+from lm.config.training import MeshConfig, MixtureSource, SpikeConfig, StartConfig, TrainConfig
+
+__all__ = [
+    "END_OF_TEXT",
+    "EvaluateConfig",
+    "MeshConfig",
+    "MixtureSource",
+    "ModelConfig",
+    "MuonConfig",
+    "OptimizerConfig",
+    "RopeScalingConfig",
+    "SampleConfig",
+    "SpikeConfig",
+    "StartConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+]

@@ -1,0 +1,54 @@
+"""What is done with the trained model: evaluation and samples."""
+
+import math
+from dataclasses import dataclass
+
+from lm.errors import UsageError
+from lm.fields import Config, incidental
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """Bits per byte of the held-out documents, beside general-purpose compressors."""
+
+    stride: int
+    """New tokens scored per window; the rest of the window is context that is read again (at most
+    model.context_length)."""
+    batch_size: int = incidental()
+    """Windows scored at once."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.stride < 1 or self.batch_size < 1:
+            raise UsageError(
+                f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size} must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class SampleConfig(Config):
+    """Text from the trained model."""
+
+    prompts: tuple[str, ...]
+    """Each is continued once at each temperature; an empty prompt starts a new document."""
+    temperatures: tuple[float, ...]
+    """0 takes the likeliest token; 1 samples from the model's own distribution."""
+    tokens: int
+    """Length in tokens, the prompt included (at most model.context_length)."""
+    seed: int
+    """Seeds the sampling."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(0 <= temperature < math.inf for temperature in self.temperatures):
+            raise UsageError(f"sample.temperatures = {self.temperatures}; each must be 0 or more.")
+        if not self.prompts or not self.temperatures:
+            raise UsageError(
+                f"sample.prompts = {self.prompts} and sample.temperatures = {self.temperatures}: "
+                "give at least one of each."
+            )
+        if self.tokens < 2 or not 0 <= self.seed < 2**32:
+            raise UsageError(
+                f"sample.tokens = {self.tokens} must be at least 2, and sample.seed = {self.seed} from 0 to "
+                "below 2**32."
+            )

@@ -1,0 +1,214 @@
+"""One training run: its length, batches, data, devices, and what is looked at on the way."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lm.config.optimizer import OptimizerConfig
+from lm.errors import UsageError
+from lm.fields import Config, incidental, positive, within
+
+
+@dataclass(frozen=True)
+class MeshConfig(Config):
+    """How devices share the work; those that the other axes leave over share the batch. The defaults suit one
+    machine."""
+
+    fsdp: int = 1
+    """Devices over which each parameter and its optimizer state are cut (ZeRO-3, arXiv:1910.02054)."""
+    tensor: int = 1
+    """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
+    context: int = 1
+    """Devices over which each sequence is cut: for contexts whose activations one device cannot hold. Keys and values
+    are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive(self, "train.mesh", "fsdp", "tensor", "context")
+
+
+@dataclass(frozen=True)
+class SpikeConfig(Config):
+    """Steps that are left out: parameters and optimizer stay as they were. A loss or a gradient norm that is not finite
+    always is one."""
+
+    window: int = 0
+    """Accepted steps over whose losses and gradient norms mean and standard deviation are taken; 0 takes any finite
+    step. The bound holds once so many steps were accepted."""
+    deviations: float = 6.0
+    """Standard deviations above the mean beyond which a step is left out (OLMo 2, arXiv:2501.00656)."""
+    stop_after: int = incidental(default=10)
+    """Steps left out in a row after which training ends."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive(self, "train.spikes", "deviations", "stop_after")
+        within(self, "train.spikes", 0, math.inf, "window")
+
+
+@dataclass(frozen=True)
+class StartConfig(Config):
+    """Training that starts from a checkpoint of another run, and not from random parameters."""
+
+    checkpoint: str = ""
+    """Folder of the checkpoint, such as runs/a/checkpoints/800; empty for random parameters. It must stay there until
+    this run is done: take one that its own run keeps, or a copy."""
+    take: Literal["parameters", "everything"] = "parameters"
+    """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
+    Floating types become those of this config."""
+
+    def folder(self) -> Path:
+        """The checkpoint's folder. Raises UsageError when there is none."""
+        folder = Path(self.checkpoint).expanduser().absolute()
+        if not (folder.is_dir() and folder.name.isdecimal()):
+            inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+            names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
+            steps = sorted((name for name in names if name.isdecimal()), key=int)
+            there = f" In {inside} there are {', '.join(steps)}." if steps else ""
+            raise UsageError(
+                f"train.start.checkpoint = {self.checkpoint!r} is not the folder of a checkpoint, such as "
+                f"runs/a/checkpoints/800.{there}"
+            )
+        return folder
+
+
+@dataclass(frozen=True)
+class MixtureSource(Config):
+    """Shards of another run that take part in the training of this one."""
+
+    tokens: str
+    """Folder of the shards and their manifest.json: the tokens/ of a run with the same tokenizer."""
+    weight: float
+    """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.tokens:
+            raise UsageError("train.mixture has a source whose tokens is empty; name the tokens/ of another run.")
+        if not 0 < self.weight < math.inf:
+            raise UsageError(
+                f"train.mixture has {self.tokens} with a weight of {self.weight}; it must be above 0 and finite. "
+                "Leave out a source that is to give nothing."
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One training run: how long, in what batches, and what is looked at on the way."""
+
+    steps: int
+    """Optimizer updates. A run that has made fewer, finished or not, trains on when more are asked for; from its last
+    checkpoint on, the learning rate is that of a run of the new length."""
+    batch_size: int
+    """Sequences of model.context_length tokens in one step, over all devices; the mesh's data axis must divide it."""
+    seed: int
+    """Seeds the initial weights and the order of the data."""
+    optimizer: OptimizerConfig
+    validate_every: int = incidental()
+    """Steps between validation losses."""
+    validation_batches: int = incidental()
+    """Batches of the validation shards read for one validation loss during training."""
+    sample_every: int = incidental()
+    """Steps between samples of text, printed and saved."""
+    sample_prompt: str = incidental()
+    """Prompt of the samples taken during training; empty for the start of a document."""
+    sample_tokens: int = incidental()
+    """Length of those samples, in tokens, the prompt included."""
+    checkpoint_every: int = incidental()
+    """Steps between checkpoints; the last step is always saved."""
+    checkpoints_kept: int = incidental()
+    """The newest checkpoints that are kept."""
+    log_every: int = incidental()
+    """Steps between lines in metrics.jsonl."""
+    mesh: MeshConfig = incidental()  # noqa: RUF009
+    """Devices and what each of them holds."""
+    loss_parts: int = incidental()
+    """Parts of the sequence whose logits exist one after the other (a divisor of model.context_length): with a large
+    vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
+    loader_threads: int = incidental()
+    """Threads that read and decode records."""
+    micro_batches: int = incidental(default=1)
+    """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
+    accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
+    divide a part."""
+    remat: Literal["none", "products", "block"] = incidental(default="none")
+    """What of a block is computed again in the backward pass to save memory: nothing, all but the results of linear
+    maps, or the whole block (arXiv:1604.06174)."""
+    z_loss: float = 0.0
+    """Weight of logsumexp(logits)**2 beside the loss (PaLM, arXiv:2204.02311: 1e-4); 0 leaves it out. The losses that
+    are logged are without it."""
+    dropout: float = 0.0
+    """Share of values set to 0 after the embedding, each attention and each MLP (arXiv:1207.0580)."""
+    mixture: tuple[MixtureSource, ...] = ()
+    """Folders of shards to train on beside the run's own, each with its weight: FOLDER WEIGHT on the command line.
+    Validation is on the run's own alone."""
+    own_weight: float = 1.0
+    """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
+    wandb_project: str = incidental(default="")
+    """Project of Weights & Biases to which metrics go too (needs `pip install wandb`; WANDB_MODE=offline keeps them in
+    the run folder); empty for none."""
+    profile_step: int = incidental(default=0)
+    """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
+    profile_steps: int = incidental(default=3)
+    """Steps in that profile."""
+    checkpoints_kept_every: int = incidental(default=0)
+    """Of every so many steps one checkpoint is kept for good: the first at or behind each multiple; 0 for none."""
+    checkpoints_kept_best: int = incidental(default=0)
+    """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
+    spikes: SpikeConfig = SpikeConfig()
+    start: StartConfig = StartConfig()
+    verify_shards: bool = incidental(default=True)
+    """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
+    found when a record is read that has it."""
+    hang_seconds: float = incidental(default=120.0)
+    """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
+    written to hangs/ of the run folder; 0 for never."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.own_weight < math.inf:
+            raise UsageError(f"train.own_weight is {self.own_weight}; it must be 0 or more, and finite.")
+        if not self.own_weight and not self.mixture:
+            raise UsageError(
+                "train.own_weight is 0 and train.mixture is empty, so there is nothing to train on. "
+                "Give the run's own shards a weight, or name others."
+            )
+        for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
+                     "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads",
+                     "micro_batches", "profile_steps"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
+        within(self, "train", 0, 1e6, "hang_seconds")
+        within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
+        within(self, "train", 1, 1024, "loader_threads")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"train.seed is {self.seed}; it must be at least 0 and below 2**32.")
+        if self.batch_size % self.micro_batches:
+            raise UsageError(
+                f"train.micro_batches = {self.micro_batches} does not divide train.batch_size = {self.batch_size}. "
+                "Choose one of its divisors."
+            )
+        if not 0 <= self.dropout < 1 or not 0 <= self.z_loss < math.inf:
+            raise UsageError(
+                f"train.dropout = {self.dropout} must be at least 0 and below 1, and train.z_loss = {self.z_loss} 0 or "
+                "more."
+            )
+        if self.optimizer.warmup_steps + self.optimizer.decay_steps > self.steps:
+            raise UsageError(
+                f"train.optimizer: warmup_steps = {self.optimizer.warmup_steps} and decay_steps = "
+                f"{self.optimizer.decay_steps} are more than train.steps = {self.steps}. Shorten them, or train longer."
+            )
+        profiled = self.profile_step + self.profile_steps - 1
+        if self.profile_step < 0 or (self.profile_step and profiled > self.steps):
+            raise UsageError(
+                f"train.profile_step = {self.profile_step} and profile_steps = {self.profile_steps} do not lie within "
+                f"train.steps = {self.steps}. Begin at 1 or later and end at {self.steps} or before, or set "
+                "profile_step = 0 for no profile."
+            )
+        if self.optimizer.warmup_steps >= self.steps:
+            raise UsageError(
+                f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
+                f"{self.steps}. Warm up for fewer steps, or train longer."
+            )

@@ -1,0 +1,316 @@
+"""Token shards -> Batch, as a pure function of (shards, seed, step), by Grain.
+
+A window is `context_length` tokens of a shard's stream and the token that follows them; the windows of a shard cover
+its stream, so that every token but the first of each shard is a target exactly once an epoch. A context that does not
+divide the records makes windows that run on into the next record. Each epoch has its own order, drawn from the seed;
+batches are consecutive windows of that order, over the ends of epochs. In a mixture every folder of shards has such an
+order of its own, and they take turns (lm/data/mixture.py).
+
+Axes: B sequences of a batch, T positions (context_length).
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lm.data.mixture import Turns
+from lm.data.records import MANIFEST, SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
+from lm.errors import InputError, UsageError
+
+
+class Batch(NamedTuple):
+    """What one training step sees; being a tuple, it is a pytree: of NumPy arrays on the host, of jax.Arrays in a step.
+
+    Token and segment ids are int32, weights float32.
+    """
+
+    inputs_BT: Int[Array, "B T"]  # noqa: N815
+    """Token ids; 0 on padding."""
+    targets_BT: Int[Array, "B T"]  # noqa: N815
+    """The token that follows each input; 0 where none does."""
+    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
+    """Which document of the window the input is from, numbered from 1; 0 on padding."""
+    weights_BT: Float[Array, "B T"]  # noqa: N815
+    """1 where the target is a token of the stream, 0 where there is none."""
+
+
+def host_batch(*arrays: np.ndarray) -> Batch:
+    """A Batch of NumPy arrays, which every jitted function takes as it takes jax.Arrays; type checkers are not told."""
+    return Batch(*cast(tuple[Any, Any, Any, Any], arrays))
+
+
+class Origin(NamedTuple):
+    """Where a sequence of a batch is from."""
+
+    folder: Path
+    """The folder of shards."""
+    documents: set[int]
+    """Rows of the folder's documents.parquet."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of shards as a part of the batches."""
+
+    folder: Path
+    share: float
+    """Of the sequences; the shares of all sources add up to 1."""
+    windows: "Windows"
+    tokens_per_epoch: int
+    """Targets of one epoch: all tokens but the first of each shard."""
+
+
+class BatchSource:
+    """Batches from one split of a folder of shards, or of several, each with its weight: {folder: weight}.
+
+    Weights are relative, above 0 and finite. They count sequences: of the first N sequences each folder has given its
+    share, up to a few sequences (lm.data.mixture.Turns). One folder gives the same batches whatever its weight.
+
+    Raises UsageError when a weight is none, when the split or the context length does not fit the shards, or when they
+    were written with another tokenizer than the one whose fingerprint is expected (None: any); InputError when a file
+    is missing, has another size, or cannot be read.
+    """
+
+    def __init__(
+        self,
+        folders: Path | Mapping[Path, float],
+        split: str,
+        context_length: int,
+        batch_size: int,
+        seed: int,
+        loader_threads: int,
+        tokenizer_fingerprint: str | None = None,
+    ):
+        self.context_length, self.batch_size, self.loader_threads = context_length, batch_size, loader_threads
+        weights = {folders: 1.0} if isinstance(folders, Path) else folders
+        if not weights or not all(0 < weight < math.inf for weight in weights.values()):
+            given = ", ".join(f"{folder}: {weight}" for folder, weight in weights.items())
+            raise UsageError(f"The weights are {{{given}}}; give one folder or more, each above 0 and finite.")
+        self.sources: list[Source] = []
+        for folder, weight in weights.items():
+            manifest = read_manifest(folder)
+            check_request(manifest, folder, split, context_length, tokenizer_fingerprint)
+            shards = manifest.splits[split]
+            windows = Windows(folder, shards, manifest.record_length, context_length)
+            targets = sum(max(shard.tokens - 1, 0) for shard in shards.shards)
+            self.sources.append(Source(folder, weight / sum(weights.values()), windows, targets))
+        # Windows are numbered through all sources: source i has those from _first_window[i] to _first_window[i + 1].
+        self._first_window = list(itertools.accumulate((len(one.windows) for one in self.sources), initial=0))
+        ranges = [range(*ends) for ends in itertools.pairwise(self._first_window)]
+        self._order = order_of_windows(ranges, list(weights.values()), seed, batch_size)
+        self._batches = self._order.map(self._read)
+        refuse_copies([(one.folder, shard) for one in self.sources for shard in one.windows.shards])
+
+    @property
+    def windows(self) -> int:
+        """Windows of one epoch, of all sources."""
+        return self._first_window[-1]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
+        return self._batches[step]
+
+    def iterate(self, start_step: int = 0, rows: slice = slice(None)) -> Iterator[Batch]:
+        """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads.
+
+        `rows` of each alone, where others read the rest.
+        """
+        import grain
+
+        options = grain.ReadOptions(num_threads=self.loader_threads, prefetch_buffer_size=4 * self.loader_threads)
+        batches = self._order.map(lambda numbers: self._read(numbers[rows]))
+        iterator = iter(batches.to_iter_dataset(options))
+        iterator.set_state({"next_index": start_step})
+        return iterator
+
+    def documents(self, step: int) -> list[Origin]:
+        """For each sequence of batch(step), the folder of its shards and the documents of its inputs."""
+        found = [self._find(number) for number in self._order[step].tolist()]
+        return [Origin(source.folder, source.windows.documents(number)) for source, number in found]
+
+    def heads(self, step: int) -> np.ndarray:
+        """(B, T) bool: which targets of batch(step) are the heads of documents."""
+        found = [self._find(number) for number in self._order[step].tolist()]
+        return np.stack([source.windows.heads(number) for source, number in found])
+
+    def sequential_windows(self) -> Iterator[Batch]:
+        """Every window once, in the order of sources and shards; the last batch is filled up with rows of zeros."""
+        for numbers in itertools.batched(range(self.windows), self.batch_size):
+            batch = self._read(np.array(numbers))
+            missing = self.batch_size - len(numbers)
+            yield host_batch(*(np.pad(array, ((0, missing), (0, 0))) for array in batch))
+
+    def _read(self, numbers: np.ndarray) -> Batch:
+        found = [self._find(number) for number in numbers.tolist()]
+        rows = [source.windows[number] for source, number in found]
+        return host_batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+
+    def _find(self, number: int) -> tuple[Source, int]:
+        """(the source of a window, the window's number in it)."""
+        index = bisect.bisect_right(self._first_window, number) - 1
+        return self.sources[index], number - self._first_window[index]
+
+
+def document_stream(
+    folder: Path, split: str, tokenizer_fingerprint: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
+
+    For splits that fit in memory. Raises as BatchSource does.
+    """
+    manifest = read_manifest(folder)
+    length = manifest.record_length
+    check_request(manifest, folder, split, length, tokenizer_fingerprint)
+    windows = Windows(folder, manifest.splits[split], length, length)  # a window is a record
+    tokens, documents = [], []
+    for index in range(len(windows)):
+        record = windows.record(index)
+        start = 0 if index in windows.first_records else 1  # the first token was the last of the record before
+        lengths = np.diff(record.segment_starts.astype(np.int64), append=record.valid)
+        tokens.append(record.tokens[start : record.valid])
+        documents.append(np.repeat(record.document_ids, lengths)[start:])
+    return np.concatenate(tokens).astype(np.int64), np.concatenate(documents).astype(np.int64)
+
+
+def refuse_copies(shards: list[tuple[Path, Shard]]) -> None:
+    """Raises InputError when two shards hold the same: their documents would count twice."""
+    seen: dict[str, Path] = {}
+    for folder, shard in shards:
+        path = folder / shard.file
+        if shard.sha256 in seen:
+            raise InputError(
+                f"{path} holds the same bytes as {seen[shard.sha256]} (SHA-256 {shard.sha256}), so that its documents "
+                "would count twice. Name each folder of shards once, and write shards that were copied by hand again."
+            )
+        seen[shard.sha256] = path
+
+
+def order_of_windows(sources: list[range], weights: list[float], seed: int, batch_size: int):
+    """A Grain MapDataset whose element `step` is the (batch_size,) numbers of the windows of that step.
+
+    `sources` are the numbers of each source's windows.
+    """
+    import grain
+
+    # The first has the seed itself. The others have seeds of their own, lest sources of one size go in step.
+    seeds = [seed, *(int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(1, len(sources)))]
+    orders = [
+        grain.MapDataset.range(numbers.start, numbers.stop).seed(seed).shuffle().repeat()
+        for numbers, seed in zip(sources, seeds, strict=True)
+    ]
+    order = orders[0] if len(orders) == 1 else grain.MapDataset.select_from_datasets(orders, cast(Any, Turns(weights)))
+    if batch_size == 1:  # of a dataset without end Grain's batch() cannot hold the length then
+        return order.map(lambda number: np.array([number], np.int64))
+    return order.batch(batch_size, batch_fn=lambda numbers: np.array(numbers, np.int64))
+
+
+class Windows:
+    """Random access to the windows of a split: a row of each of Batch's arrays.
+
+    A shard's windows number ceil((tokens - 1) / context_length): those that would hold padding alone are left out.
+    """
+
+    def __init__(self, folder: Path, split: Split, record_length: int, context_length: int):
+        import grain
+
+        self.folder, self.context_length, self.record_length = folder, context_length, record_length
+        self.shards = shards = [shard for shard in split.shards if shard.records]
+        if not shards:
+            raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
+        try:
+            self._source = grain.sources.ArrayRecordDataSource([str(folder / shard.file) for shard in shards])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"The shards in {folder} cannot be read: {error}. {WRITE_AGAIN}") from error
+        records = sum(shard.records for shard in shards)
+        if len(self._source) != records:
+            raise InputError(
+                f"The shards in {folder} hold {len(self._source)} records, but {MANIFEST} says {records}. {WRITE_AGAIN}"
+            )
+        self.files = [folder / shard.file for shard in shards]
+        self.first_records = list(itertools.accumulate((shard.records for shard in shards), initial=0))
+        counts = [-(-(shard.tokens - 1) // context_length) for shard in shards]
+        self._first_window = list(itertools.accumulate(counts, initial=0))
+
+    def __len__(self) -> int:
+        return self._first_window[-1]
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(inputs, targets, segment ids, weights), each (context_length,)."""
+        record, start = self._locate(number)
+        return cut_window(record, start, self.context_length)
+
+    def documents(self, number: int) -> set[int]:
+        """The documents of the window's inputs."""
+        record, start = self._locate(number)
+        end = min(start + self.context_length, record.valid)
+        first, last = np.searchsorted(record.segment_starts, [start, end - 1], side="right")
+        return set(record.document_ids[first - 1 : last].tolist())
+
+    def heads(self, number: int) -> np.ndarray:
+        """(context_length,) bool: which targets of the window are the heads of documents."""
+        record, start = self._locate(number)
+        starts = record.segment_starts[1:]  # the first segment of a record may begin in the middle of its document
+        return np.isin(start + 1 + _positions(self.context_length), starts)
+
+    def _locate(self, number: int) -> tuple[SequenceRecord, int]:
+        """(the record that holds the window, or two of them as one; where in it the window starts)."""
+        shard = bisect.bisect_right(self._first_window, number) - 1
+        part, start = divmod((number - self._first_window[shard]) * self.context_length, self.record_length)
+        index = self.first_records[shard] + part
+        record = self.record(index)
+        if start + self.context_length > self.record_length:  # never where the context divides the records
+            is_last = index + 1 == self.first_records[shard + 1]
+            record = joined(record, None if is_last else self.record(index + 1))
+        return record, start
+
+    def record(self, index: int) -> SequenceRecord:
+        """Record `index`, over all shards. Raises InputError when it is damaged."""
+        try:
+            return from_bytes(self._source[index])
+        except (InputError, RuntimeError, ValueError) as error:
+            shard = bisect.bisect_right(self.first_records, index) - 1
+            place = f"record {index - self.first_records[shard]} of {self.files[shard]}"
+            raise InputError(f"{place[0].upper()}{place[1:]} cannot be read: {error} {WRITE_AGAIN}") from error
+
+
+WRITE_AGAIN = "Delete the tokens folder and write it again: python -m launch.write_shards"
+
+
+def joined(first: SequenceRecord, second: SequenceRecord | None) -> SequenceRecord:
+    """A record and the next of its shard as one of twice the length; after a shard's last (None) comes padding."""
+    if second is None:
+        return dataclasses.replace(first, tokens=np.pad(first.tokens, (0, first.length)))
+    # The second's first token is the first's last, and so is in a segment there already.
+    return SequenceRecord(
+        tokens=np.concatenate([first.tokens, second.tokens[1:]]),
+        valid=first.length + second.valid,
+        segment_starts=np.concatenate([first.segment_starts, second.segment_starts[1:] + np.uint32(first.length)]),
+        document_ids=np.concatenate([first.document_ids, second.document_ids[1:]]),
+    )
+
+
+@functools.cache
+def _positions(context_length: int) -> np.ndarray:
+    return np.arange(context_length)
+
+
+def cut_window(
+    record: SequenceRecord, start: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(inputs, targets, segment ids, weights), each (length,), of record.tokens[start : start + length + 1]."""
+    positions = start + _positions(length)
+    tokens = record.tokens[start : start + length + 1].astype(np.int32)
+    segments = np.searchsorted(record.segment_starts, positions, side="right").astype(np.int32)
+    segments -= segments[0] - 1
+    segments[positions >= record.valid] = 0
+    weights = (positions + 1 < record.valid).astype(np.float32)
+    return tokens[:-1], tokens[1:], segments, weights

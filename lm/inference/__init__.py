@@ -1,0 +1,4 @@
+"""Text from a model.
+
+May import: lm.model, lm.parallel, lm.tokenizer.
+"""

@@ -1,0 +1,132 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard events, and Weights & Biases if a project is named."""
+
+import importlib
+import json
+import os
+import struct
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+from lm.errors import InputError, UsageError
+from lm.storage import Appended, write_atomically
+
+Row = dict[str, int | float]
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """One place for rows of numbers."""
+
+    def write(self, step: int, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line. On a restart, lines of later steps are taken out, so that none stands there twice."""
+
+    def __init__(self, path: Path, first_step: int, drop: Callable[[Row], bool] = lambda row: False):
+        """Lines that `drop` is True of are taken out too."""
+        kept = []
+        if path.exists():
+            for line in path.read_bytes().splitlines():
+                try:
+                    row = json.loads(line)
+                    earlier = row["step"] <= first_step
+                except (ValueError, TypeError, KeyError):  # the line that a kill cut short, or a disk has spoilt
+                    continue
+                if earlier and not drop(row):
+                    kept.append(line + b"\n")
+        write_atomically(path, b"".join(kept))
+        self.file = Appended(path)
+
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        self.file.append((json.dumps({"step": step, **row}) + "\n").encode())
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoard:
+    """Events; those of later steps are hidden on a restart.
+
+    The messages and checksums are tensorboardX's, but not its writer: that has a thread, which a full disk ends, and a
+    queue to it, which then takes no event and holds the training forever.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self.event: Any = event_pb2.Event  # ty: ignore[missing-attribute]
+        self.summary: Any = summary_pb2.Summary  # ty: ignore[missing-attribute]
+        session: Any = event_pb2.SessionLog  # ty: ignore[missing-attribute]
+        self.file = Appended(
+            folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.uname().nodename}.{os.getpid()}"
+        )
+        self.add(file_version="brain.Event:2")
+        self.add(step=first_step + 1, session_log=session(status=session.START))
+
+    def write(self, step: int, row: Row) -> None:
+        values = [self.summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        self.add(step=step, summary=self.summary(value=values))
+
+    def add(self, **fields: object) -> None:
+        """One event, as TensorFlow's format of records has it: length, data, and the checksum of each."""
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = self.event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        self.file.append(length + next(checksums) + data + next(checksums))
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class WeightsAndBiases:
+    """A run on wandb.ai, or in `folder`/wandb alone with WANDB_MODE=offline.
+
+    Its id is kept in `folder`/wandb/run_id, so that a restart goes on in the same run. There, steps that were told
+    before are passed over: they are the same, to the bit.
+    """
+
+    def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
+        wandb = import_wandb(project)
+        path = folder / "wandb/run_id"
+        if not path.exists():
+            write_atomically(path, uuid.uuid4().hex)
+        run_id = path.read_text(encoding="utf-8").strip()
+        try:
+            self.run = wandb.init(
+                project=project, id=run_id, name=folder.resolve().name, resume="allow", dir=str(folder), config=settings
+            )
+        except wandb.Error as error:
+            raise InputError(  # which may pass, as a network that is away does
+                f"Weights & Biases cannot begin train.wandb_project = {project!r}: {str(error).rstrip('.')}. Log in "
+                "(wandb login), set WANDB_MODE=offline, or leave train.wandb_project empty."
+            ) from error
+
+    def write(self, step: int, row: Row) -> None:
+        self.run.log(row, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def import_wandb(project: str) -> ModuleType:
+    """The package wandb, which only those need who name a project. Raises UsageError where it is not installed."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise UsageError(
+            f"train.wandb_project is {project!r}, but the package wandb cannot be imported ({error}). {WANDB_REMEDY}"
+        ) from error
+
+
+WANDB_REMEDY = (
+    "Install it (pip install wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the same."
+)

@@ -1,0 +1,132 @@
+"""Peak rates of chips: what a model's FLOP/s are compared with (MFU, arXiv:2204.02311, appendix B).
+
+For accelerators these are the makers' figures for dense products in bfloat16. A CPU has no such figure: there, a matrix
+product is timed, and other work on the machine slows it. So what is compared with it is not called MFU.
+"""
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from lm.config import ModelConfig
+
+TERA = 1e12
+
+# The part of jax's `device_kind` that tells a chip -> FLOP/s of one jax device. The first that occurs counts, so what
+# is special stands before what is general. Where a data sheet has figures "with sparsity" alone, half of them.
+GPUS = {
+    "B200": 2250 * TERA,  # NVIDIA's DGX B200 data sheet: 36 PFLOP/s with sparsity, of 8
+    "H200 NVL": 835 * TERA,  # nvidia.com/en-us/data-center/h200: 1,671 with sparsity
+    "H200": 989 * TERA,  # the same: 1,979 with sparsity
+    "H100 PCIe": 756 * TERA,  # NVIDIA's H100 data sheet: 1,513 with sparsity
+    "H100 NVL": 835 * TERA,  # the same: 1,671 with sparsity
+    "H100": 989 * TERA,  # SXM, "NVIDIA H100 80GB HBM3"; the same: 1,979 with sparsity
+    "A100": 312 * TERA,  # NVIDIA's A100 data sheet, SXM and PCIe
+    "L40S": 362 * TERA,  # NVIDIA's L40S data sheet: 362.05, 733 with sparsity
+    "L4": 121 * TERA,  # NVIDIA's L4 data sheet: 242 with sparsity
+    "A10G": 70 * TERA,  # NVIDIA's A10G data sheet, of Amazon's g5: 140 with sparsity
+    "V100": 125 * TERA,  # NVIDIA's V100 data sheet; fp16, for it has no bfloat16
+}
+
+# docs.cloud.google.com/tpu/docs, the pages v2 to v6e and tpu7x, a chip. Of v2, v3 and 7x a jax device is one of the
+# chip's two cores; of v4 and v5p it is both of them (jax/_src/tpu_info.py: "Megacore").
+TPUS = {
+    "TPU v2": 45 / 2 * TERA,
+    "TPU v3": 123 / 2 * TERA,
+    "TPU v4": 275 * TERA,
+    "TPU v5 lite": 197 * TERA,
+    "TPU v5e": 197 * TERA,
+    "TPU v5": 459 * TERA,
+    "TPU v5p": 459 * TERA,
+    "TPU v6 lite": 918 * TERA,
+    "TPU v6e": 918 * TERA,
+    "TPU7x": 2307 / 2 * TERA,
+}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a training step's FLOP/s are compared with."""
+
+    rate: float | None
+    """FLOP/s of all devices together; None where it is not known."""
+    meaning: str
+    """What it is, or why it is not known."""
+    metric: Literal["mfu", "cpu_matmul_share"] = "mfu"
+    """The key of metrics.jsonl under which FLOP/s divided by `rate` go."""
+
+
+def table_peak(device_kind: str) -> float | None:
+    """FLOP/s of one jax device in bfloat16, or None for a chip that nobody wrote down."""
+    if device_kind in TPUS:
+        return TPUS[device_kind]
+    words = f" {device_kind} ".replace("-", " ")  # "NVIDIA A100-SXM4-40GB"; whole words, for a GB200 is no B200
+    return next((peak for name, peak in GPUS.items() if f" {name} " in words), None)
+
+
+def peak_rate(devices: Sequence[Any], model: ModelConfig, rows: int) -> Peak:
+    """The peak of `devices`, of one kind.
+
+    Devices on a CPU share its cores, however many they are: one measurement, of products with at most `rows` rows, is
+    for all of them.
+    """
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        rate = matmul_peak(model, rows, seconds=0.05, most_flop=5e8)
+        meaning = (
+            f"this CPU's best matrix product of the model's shapes, measured just now, makes {rate / 1e9:,.0f} "
+            "GFLOP/s; cpu_matmul_share in metrics.jsonl compares with that (other work on the machine moves both)"
+        )
+        return Peak(rate, meaning, "cpu_matmul_share")
+    if model.compute_dtype != "bfloat16":
+        why = f"lm/planning/hardware.py has rates in bfloat16, and model.compute_dtype = {model.compute_dtype}"
+        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
+    peak = table_peak(kind)
+    if peak is None:
+        why = f'lm/planning/hardware.py has no "{kind}". Add its rate in bfloat16 there'
+        return Peak(None, f"MFU is left out, because the peak rate is not known: {why}")
+    return Peak(
+        peak * len(devices),
+        f"MFU compares with {peak / TERA:,.0f} TFLOP/s a device, the maker's rate of {kind} in bfloat16",
+    )
+
+
+def median_seconds(run: Callable[[], object], seconds: float) -> float:
+    """Of single calls, within about `seconds`, after three that are not counted."""
+    for _ in range(3):
+        run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times)
+
+
+@functools.cache
+def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: float = math.inf) -> float:
+    """FLOP/s of the fastest of the model's own products, with as many rows (at most) as `most_flop` allows.
+
+    Each of the four is repeated for about `seconds`, in the compute dtype.
+    """
+    product = jax.jit(lambda x_ND, w_DF: x_ND @ w_DF)
+    heads = (model.heads + 2 * model.kv_heads) * model.head_width
+    rates = []
+    for inner, outer in (
+        (model.width, heads),
+        (model.width, model.mlp_width),
+        (model.mlp_width, model.width),
+        (model.width, model.vocabulary_size),
+    ):
+        taken = max(1, int(min(rows, most_flop / (2 * inner * outer))))
+        x_ND, w_DF = jnp.ones((taken, inner), model.compute_dtype), jnp.ones((inner, outer), model.compute_dtype)
+        median = median_seconds(lambda x=x_ND, w=w_DF: jax.block_until_ready(product(x, w)), seconds)
+        rates.append(2 * taken * inner * outer / median)
+    return max(rates)

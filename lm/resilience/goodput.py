@@ -1,0 +1,217 @@
+"""Where a run's time goes, over all its attempts: goodput, told without a cloud.
+
+`goodput.json` of the run folder has one entry an attempt: seconds by kind, brought up to date now and then; beside it
+`heartbeat.json` has the last step and its moment, after every step. So a run that was killed is known to the step: the
+next attempt finds how long nothing ran, and which steps have to be made again.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lm.storage import write_atomically
+
+Kind = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
+KINDS: dict[str, str] = {
+    "steps": "training steps that counted",
+    "data": "devices waiting for data",
+    "validation": "validation losses",
+    "samples": "samples",
+    "saving": "held by saves",
+    "telling": "metrics, and all else between steps",
+    "starting": "starting",
+    "verifying": "verifying shards",
+    "compiling": "compiling",
+    "restoring": "making or restoring the state",
+    "repeated": "steps lost, and made again",
+    "down": "nothing ran between two attempts",
+}
+"""Every kind of time, in the order of the table, and what it is."""
+LONG = ("validation", "samples", "saving")
+"""What may take far longer than a step; the heartbeat says so."""
+BEHIND = ("data", "telling")
+"""What the host does while the devices may still compute a step. If they do, this time counts as time of steps."""
+
+
+@dataclass
+class Attempt:
+    """One process from its start to its end."""
+
+    began: float
+    """Seconds since 1970."""
+    first_step: int | None = None
+    """Steps that it began behind; None of one that did not come to train."""
+    step: int = 0
+    """The last step it made."""
+    seen: float = 0.0
+    """When it last gave a sign, in seconds since 1970."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By kind, each moment once."""
+
+
+HEART: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
+"""A line of the heartbeat."""
+
+
+class Timeline:
+    """The attempts of a run, this process's last. `close` writes what was counted."""
+
+    busy: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the devices are at a step: what the host does meanwhile (BEHIND) takes no time from them."""
+
+    def __init__(self, run: Path, began: float | None = None, process: int = 0):
+        """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
+        heartbeat, and 0 alone tells where the time goes."""
+        self.path = run / "goodput.json" if process == 0 else None
+        self.heart = run / (f"heartbeat-{process}.json" if process else "heartbeat.json")
+        began = time.time() if began is None else began
+        self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
+        self.now = self.attempts[-1]
+        self.kind: str = "starting"
+        self.turned = began  # when the present kind of time began
+        self.beat_at = time.monotonic()
+        self.file: int | None = None
+
+    @contextlib.contextmanager
+    def doing(self, kind: Kind) -> Generator[None]:
+        """Time within counts as `kind`, and no longer as what it lies in."""
+        outer = self.turn(kind)
+        told = kind in LONG and self.now.first_step is not None
+        if told:
+            self.beat(self.now.step, kind)
+        try:
+            yield
+        finally:
+            self.turn(outer)
+            if told:
+                self.write()  # what is not written when a kill comes is taken for steps
+                self.beat(self.now.step)
+
+    def turn(self, kind: str) -> str:
+        """From now on, time counts as `kind`. Returns the kind until now."""
+        moment = time.time()
+        seconds = self.now.seconds
+        counted = "steps" if self.kind in BEHIND and self.busy() else self.kind
+        seconds[counted] = seconds.get(counted, 0.0) + max(0.0, moment - self.turned)
+        outer, self.kind, self.turned = self.kind, kind, moment
+        return outer
+
+    def begin(self, first_step: int) -> None:
+        """Training begins after `first_step` steps that were restored."""
+        self.turn("telling")
+        self.now.first_step = self.now.step = first_step
+        self.write()  # before the heartbeat: a new heartbeat would make the earlier attempt seem alive until now
+        self.beat(first_step)
+
+    def beat(self, step: int, state: str = "training") -> None:
+        """A sign of life: `step` steps are made. Costs some microseconds, and waits for no disk."""
+        self.beat_at = time.monotonic()
+        self.now.step, self.now.seen = step, time.time()
+        line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
+        with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
+            if self.file is None:
+                self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
+
+    def write(self) -> None:
+        """Brings goodput.json up to date."""
+        if self.path is None:
+            return
+        self.turn(self.kind)
+        self.now.seen = time.time()
+        rounded = [asdict(one) | {"seconds": {k: round(v, 3) for k, v in one.seconds.items()}} for one in self.attempts]
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
+
+    def went_on(self) -> bool:
+        """Whether an attempt before this one began behind steps that it had restored."""
+        return any(one.first_step for one in self.attempts[:-1])
+
+    def leave(self) -> None:
+        """The process ends, as it was asked to, before it has made a step."""
+        self.write()  # first: what is known of attempts before by the heartbeat alone, the next line writes over
+        self.beat(self.now.step, "stopped")
+
+    def close(self) -> None:
+        self.write()
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+    def shares(self) -> dict[str, float]:
+        """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
+        self.turn(self.kind)
+        return {"goodput": share_of_steps(totals(self.attempts))}
+
+    def table(self) -> str:
+        """What the run's time went into, over all attempts so far, a line a kind."""
+        self.turn(self.kind)
+        sums = totals(self.attempts)
+        whole = max(sum(sums.values()), 1e-9)
+        rows = [
+            f"  {sums[kind]:9,.1f} s  {sums[kind] / whole:6.1%}  {meaning}"
+            for kind, meaning in KINDS.items()
+            if sums[kind] >= 0.001
+        ]
+        times = "1 attempt" if len(self.attempts) == 1 else f"{len(self.attempts)} attempts"
+        return "\n".join([f"goodput: {share_of_steps(sums):.1%} of {whole:,.1f} s, in {times}", *rows])
+
+
+def totals(attempts: list[Attempt]) -> dict[str, float]:
+    """Seconds by kind (KINDS). Steps that a later attempt made again count as repeated, each as long as the mean step
+    of its attempt."""
+    sums = dict.fromkeys(KINDS, 0.0)
+    for one in attempts:
+        for kind, seconds in one.seconds.items():
+            sums[kind] = sums.get(kind, 0.0) + seconds
+    for one, later in itertools.pairwise(attempts):
+        sums["down"] += max(0.0, later.began - one.seen)
+    kept = math.inf  # steps that no later attempt has made again
+    for one in reversed(attempts):
+        if one.first_step is None:
+            continue
+        made, again = one.step - one.first_step, one.step - kept
+        if made > 0 and again > 0:
+            lost = one.seconds.get("steps", 0.0) * min(1.0, again / made)
+            sums["steps"] -= lost
+            sums["repeated"] += lost
+        kept = min(kept, one.first_step)
+    return sums
+
+
+def share_of_steps(sums: dict[str, float]) -> float:
+    """Of all the time, that of steps that counted."""
+    return sums["steps"] / max(sum(sums.values()), 1e-9)
+
+
+def read_attempts(run: Path) -> list[Attempt]:
+    """What earlier processes wrote; none where there is nothing, or nothing that can be read."""
+    try:
+        attempts = [Attempt(**one) for one in json.loads((run / "goodput.json").read_text(encoding="utf-8"))]
+        for one in attempts:
+            one.seconds = {kind: float(seconds) for kind, seconds in one.seconds.items()}
+            one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+    heart = read_heartbeat(run / "heartbeat.json")
+    if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
+        last = attempts[-1]  # killed: what it did after it last wrote was, near enough, steps
+        last.seconds["steps"] = last.seconds.get("steps", 0.0) + max(0.0, heart["time"] - last.seen)
+        last.step, last.seen = heart["step"], heart["time"]
+    return attempts
+
+
+def read_heartbeat(path: Path) -> dict | None:
+    """{"step", "time", "state", "process"} of the last sign of life, or None where there is none that can be read."""
+    try:
+        heart = json.loads(path.read_text(encoding="utf-8"))
+        return {name: kind(heart[name]) for name, kind in HEART.items()}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,90 @@
+"""The training step, compiled before the first batch: what it needs is known, and told, before it begins."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lm.config import ModelConfig
+from lm.data.batches import Batch
+from lm.metrics.writers import Row
+from lm.parallel import batch_sharding
+from lm.planning.flops import flops_per_token
+from lm.terminal import quantity
+from lm.training.state import TrainState
+from lm.training.step import Metrics
+
+WORTH_MEASURING = 10**11
+"""FLOP of a training run, from which on a forecast of its time on a CPU is worth some steps that are thrown away."""
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step takes."""
+
+    flops: int
+    """Of all devices together, counted from the config (lm/planning/flops.py), not by the compiler."""
+    compile_seconds: float
+    state_bytes: int | None
+    """Of one device: its part of the state and the batch, old and new (they share their memory); None where the
+    compiler does not tell."""
+    temporary_bytes: int | None
+    """Of one device: activations, gradients and what else lives within a step; None where the compiler does not
+    tell."""
+
+    def __str__(self) -> str:
+        held = ""
+        if self.state_bytes is not None and self.temporary_bytes is not None:
+            total = quantity(self.state_bytes + self.temporary_bytes, "B")
+            state, temporary = quantity(self.state_bytes, "B"), quantity(self.temporary_bytes, "B")
+            held = f"a device holds {total}: {state} of state, {temporary} of temporary values; "
+        return f"a step is {quantity(self.flops, 'FLOP')}; {held}compiled in {self.compile_seconds:.1f} s"
+
+    def row(self) -> Row:
+        """The same as metrics, without what is not known."""
+        named = {
+            "step_flops": self.flops,
+            "step_state_bytes": self.state_bytes,
+            "step_temporary_bytes": self.temporary_bytes,
+            "compile_seconds": self.compile_seconds,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig) -> tuple[Step, StepCost]:
+    """`step`, a jitted function, compiled for states such as `state` (abstract) and batches of the shape of `like`.
+
+    What comes back is the compiled program itself: it compiles nothing more, and refuses other shapes.
+    """
+    flops = flops_per_token(model) * like.inputs_BT.size
+    start = time.perf_counter()
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+    compiled = step.lower(state, jax.tree.map(shape, like)).compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()  # of one device; None where the backend has no such thing
+    if memory is None:
+        return compiled, StepCost(flops, seconds, None, None)
+    state_bytes = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return compiled, StepCost(flops, seconds, state_bytes, memory.temp_size_in_bytes)
+
+
+def worth_measuring(flops: int, platform: str) -> bool:
+    """Whether to forecast a run of so many FLOP: on a CPU, by one process, unless it takes but a second or so."""
+    return platform == "cpu" and jax.process_count() == 1 and flops >= WORTH_MEASURING
+
+
+def measure_step_seconds(step: Step, make_state: Callable[[], TrainState], batch: Batch, repeats: int = 3) -> float:
+    """Seconds that one step takes here: the median of `repeats` steps after a first one, on a state that is made for
+    them and thrown away. Call it before the run's own state exists: memory is needed for one."""
+    state, seconds = make_state(), []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, batch))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

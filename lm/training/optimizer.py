@@ -1,0 +1,114 @@
+"""The optimizer of a run: clipping, then one rule for all parameters, or Muon for the matrices and the rule for the
+rest."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+from lm.config import MuonConfig, OptimizerConfig
+from lm.parallel import is_parameter
+from lm.training.schedule import learning_rate
+
+TABLES = ("vocab", "position", "ngram")
+"""Axes of matrices that are tables: embeddings and positions, whose rows are looked up one by one, and the output
+projection, whose columns score one symbol each. Muon is meant for linear maps between hidden layers, and leaves tables
+to the other optimizer."""
+
+
+def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]) -> Any:
+    """A tree like `parameters` with `value` of each one's logical axes, the stack of layers left out."""
+
+    def of(node: Any) -> Any:
+        # Under optax a tree may have other things in a parameter's place, such as nothing where it is masked out.
+        axes = node.get_metadata()["axes"] if is_parameter(node) else ()
+        plain = tuple(axis for axis in axes if axis != "layers")
+        return jax.tree.map(lambda _: value(plain), node)
+
+    return jax.tree.map(of, parameters, is_leaf=is_parameter)
+
+
+def decayed(parameters: object) -> Any:
+    """True for every matrix, embeddings among them: norms' scales and biases get no weight decay."""
+    return by_axes(parameters, lambda axes: len(axes) >= 2)
+
+
+def kinds(parameters: object) -> Any:
+    """ "muon" for the weights of linear maps within blocks, "rule" for embeddings, the output projection, positions,
+    scales and biases."""
+    return by_axes(parameters, lambda axes: "muon" if len(axes) == 2 and not set(axes) & set(TABLES) else "rule")
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then the config's rules, each with decoupled weight decay and the schedule."""
+    rate = learning_rate(config, steps)
+    rule = optax.chain(
+        *RULES[config.rule](config),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(rate),
+    )
+    if config.muon is not None:
+        muon = muon_chain(config.muon, config.weight_decay, rate, config.learning_rate)
+        rule = optax.multi_transform({"muon": muon, "rule": rule}, kinds)
+    return in_float32(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+
+
+def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer with its moments and arithmetic in float32, whatever the type of parameters and gradients: in
+    bfloat16 a moment with a decay of 0.99 or more could never fall again."""
+    wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return optimizer.init(wide(params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return optimizer.update(wide(updates), state, wide(params))
+
+    return optax.GradientTransformation(init, update)
+
+
+def adamw(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:1711.05101"""
+    return [optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)]
+
+
+def adafactor(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:1804.04235: the second moment of a matrix as a row and a column, its decay rising to 1 with the steps, and
+    updates of a root mean square of at most 1 (over all layers together, where they are one stack). beta1 = 0 saves the
+    first moment too."""
+    momentum = [optax.ema(config.beta1, debias=False)] if config.beta1 else []
+    return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
+
+
+def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
+    """arXiv:2302.06675: the sign of the momentum."""
+    return [optax.scale_by_lion(config.beta1, config.beta2)]
+
+
+RULES = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
+
+
+def muon_chain(
+    config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
+) -> optax.GradientTransformation:
+    """Momentum, made orthogonal by Newton and Schulz (Jordan et al. 2024: Muon); updates of a matrix that is wider out
+    than in are sqrt(out / in) times as large. Its rate goes the way of the others', to its own peak."""
+
+    def dimensions(tree: object) -> Any:
+        """Of every leaf that is there: the last two axes are in and out, one before them would be the layers."""
+        return jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), tree)
+
+    def widened(updates: Any, _: object = None) -> Any:
+        return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)
+
+    return optax.chain(
+        scale_by_muon(beta=config.momentum, ns_steps=config.newton_schulz_steps, weight_dimension_numbers=dimensions),
+        optax.stateless(widened),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(lambda step: config.learning_rate / peak * cast(Any, rate(step))),
+    )

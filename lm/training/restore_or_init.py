@@ -1,0 +1,97 @@
+"""What a run begins from: its own newest checkpoint, a checkpoint of another run, or random parameters."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import DamageError, Kept, read_manifest, verify
+from lm.config import ModelConfig, StartConfig, TrainConfig
+from lm.errors import InputError, UsageError
+from lm.model.transformer import Transformer
+from lm.training.optimizer import make_optimizer
+from lm.training.state import TrainState, make_state
+
+IDENTITY = ("seed", "tokenizer", "data")
+"""What is said about a checkpoint that must be the same in the run that goes on from it."""
+
+
+def begin(
+    checkpoints: Checkpoints,
+    start: StartConfig,
+    like: TrainState,
+    fresh: Callable[[], TrainState],
+    about: Mapping[str, Any],
+    say: Callable[[str], None] = print,
+    went_on: bool = False,
+) -> tuple[TrainState, dict[str, Any]]:
+    """(the state to train from, laid out as `like`; what was said about it, {} where it is not this run's own).
+
+    `about` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run; and when
+    there is none, though this run `went_on` from one before, or the folder is a link to what is not there.
+    """
+    found = checkpoints.restore_newest(like)
+    if found is not None:
+        state, told = found
+        for name in IDENTITY:
+            if told.get(name) != about[name]:
+                raise InputError(
+                    f"{checkpoints.folder / str(told['step'])} is of another run: {name} is {told.get(name)!r} there, "
+                    f"{about[name]!r} here. Give the run that made it, or another --workdir."
+                )
+        say(f"train: going on from the checkpoint at step {told['step']:,}")
+        return state, told
+    if start.checkpoint:
+        state = start_from(checkpoints, start, like, fresh)
+        say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
+        return state, {}
+    if went_on or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
+        why = "earlier attempts of this run went on from one (goodput.json)" if went_on else "it is a link into nothing"
+        raise InputError(
+            f"There is no checkpoint in {checkpoints.place}, but {why}. Bring the folder back, or mount its disk; to "
+            "train again from step 0, take another --workdir."
+        )
+    return fresh(), {}
+
+
+def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, files: bool) -> None:
+    """Refuses a train.start.checkpoint that a run cannot start from, before anything is compiled. `tokenizer` is the
+    fingerprint of the run's, where it is known. Without `files` the manifest and the shapes alone are read.
+
+    Raises UsageError when it is not there or leaves no step to train, InputError when it is damaged, or of another
+    tokenizer or model.
+    """
+    start, folder = config.start, config.start.folder()
+    try:
+        about = verify(folder) if files else read_manifest(folder)["about"]
+    except DamageError as damage:
+        raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
+    if tokenizer is not None and about.get("tokenizer") != tokenizer:
+        raise InputError(
+            f"train.start.checkpoint = {folder} was trained with tokenizer {about.get('tokenizer')}, but this run's is "
+            f"{tokenizer}: its embeddings mean other tokens. Name the other run's tokenizer/ in tokenizer.load."
+        )
+    if start.take == "everything" and about["step"] >= config.steps:
+        raise UsageError(
+            f"train.start.checkpoint = {start.checkpoint} is at step {about['step']}, and train.steps is "
+            f"{config.steps}: nothing is left to train. Give more steps, or take the parameters alone."
+        )
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes))
+    like = {"model": state.model} if start.take == "parameters" else state.checkpoint_items()
+    with contextlib.closing(Checkpoints(folder.parent, Kept(newest=1))) as checkpoints:
+        checkpoints.check_items(folder, like, cast_types=True)
+
+
+def start_from(
+    checkpoints: Checkpoints, start: StartConfig, like: TrainState, fresh: Callable[[], TrainState]
+) -> TrainState:
+    """The state as `start` asks for, floating types changed into those of `like`. The checkpoint is one that
+    `check_start` has found whole."""
+    folder = start.folder()
+    if start.take == "parameters":
+        items = checkpoints.restore_items(folder, {"model": like.model}, cast_types=True)
+        return fresh()._replace(model=cast(Transformer, items["model"]))
+    return checkpoints.restore(folder, like, cast_types=True)

@@ -1,0 +1,111 @@
+"""Steps that the guard left out (lm/training/anomaly_guard.py), told with the documents of their batches."""
+
+import contextlib
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lm.config import TrainConfig
+from lm.data.batches import BatchSource
+from lm.errors import InputError
+from lm.metrics.writers import JsonLines
+
+SHOWN = 3  # documents named on the terminal
+
+
+class BadSteps:
+    """bad_steps.jsonl of a run folder, a line for every step that was left out."""
+
+    def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
+        self.path, self.source, self.config, self.first_step = run / "bad_steps.jsonl", source, config, first_step
+        self.waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self.in_row = 0
+        """Steps left out since the last that was taken, as of the last `settle`."""
+        self.log: JsonLines | None = None
+        if self.path.exists():  # what a resumed run makes again, it tells again
+            self.open()
+
+    def open(self) -> JsonLines:
+        if self.log is None:
+            self.log = JsonLines(self.path, self.first_step)
+        return self.log
+
+    def see(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Tells of the step before, so that the device has this one to work at meanwhile. Raises as `settle`."""
+        self.settle()
+        self.waiting = step, metrics
+
+    def running(self) -> bool:
+        """Whether the devices are still at the last step that was seen."""
+        return self.waiting is not None and not self.waiting[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
+
+    def settle(self) -> None:
+        """Waits for the last step that was seen. Raises InputError when too many in a row were left out."""
+        if self.waiting is None:
+            return
+        (step, metrics), self.waiting = self.waiting, None
+        taken = bool(metrics["taken"])
+        self.in_row = 0 if taken else int(metrics["in_row"])
+        if not taken and jax.process_index() == 0:
+            self.tell(step, metrics)
+        if self.in_row >= self.config.spikes.stop_after:
+            found = (
+                f"The loss at step {step} is {float(metrics['loss'])}, with a gradient norm of "
+                f"{float(metrics['gradient_norm'])}, and the {self.in_row} steps up to it were all left out "
+                "(train.spikes.stop_after)"
+            )
+            raise diverged(found, self.config, f" Should the data be at fault: {self.path} names the documents.")
+
+    def tell(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "loss_bound", "norm_bound")}
+        sequences = [
+            {"folder": str(origin.folder), "documents": name_documents(origin.folder, origin.documents)}
+            for origin in self.source.documents(step - 1)
+        ]
+        finite = {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
+        try:
+            self.open().write(step, finite | {"in_row": self.in_row, "sequences": sequences})
+        except OSError as error:
+            print(f"train: {self.path} cannot be written, and training goes on: {error}", flush=True)
+        named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
+        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        print(
+            f"train: step {step:,} is left out: loss {figures['loss']:.4g} (bound {figures['loss_bound']:.4g}), "
+            f"gradient norm {figures['gradient_norm']:.4g} (bound {figures['norm_bound']:.4g}); documents "
+            f"{', '.join(named[:SHOWN])}{more} ({self.path})",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+
+def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
+    """What to raise, because of what was found, when a run has diverged."""
+    return InputError(
+        f"{found}: the run has diverged, with train.optimizer.learning_rate = {config.optimizer.learning_rate} and "
+        f"warmup_steps = {config.optimizer.warmup_steps}. Lower the one or raise the other, and start in another "
+        f"--workdir.{more}"
+    )
+
+
+def name_documents(folder: Path, rows: set[int]) -> list[str]:
+    """The ids of some rows of `folder`/documents.parquet, in their order; "row 7" where there is no such table."""
+    named: dict[int, str] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(folder / "documents.parquet") as file:
+            begin = 0
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                inside = [row for row in rows if begin <= row < end]
+                if inside:
+                    ids: list[Any] = file.read_row_group(group, columns=["id"])["id"].to_pylist()
+                    named |= {row: ids[row - begin] for row in inside}
+                begin = end
+    return [named.get(row, f"row {row}") for row in sorted(rows)]

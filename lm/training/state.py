@@ -1,0 +1,67 @@
+"""All that a training run is at one moment."""
+
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from lm.config import ModelConfig, SpikeConfig
+from lm.model.transformer import Transformer
+from lm.parallel import shardings
+from lm.training.anomaly_guard import Guard, make_guard
+
+NO_BOUND = SpikeConfig()
+
+
+class TrainState(NamedTuple):
+    """A pytree: step, parameters, optimizer state, guard. With the seed and the shards, the step decides all data to
+    come."""
+
+    step: Int[Array, ""]
+    """Batches seen so far; also the number of the next batch."""
+    model: Transformer
+    optimizer_state: optax.OptState
+    guard: Guard
+    """What decides whether a step is left out."""
+
+    def checkpoint_items(self) -> dict[str, object]:
+        """What a checkpoint holds, by the names of its items."""
+        training = {"step": self.step, "optimizer": self.optimizer_state, "guard": self.guard}
+        return {"model": self.model, "training": training}
+
+    def with_items(self, items: dict[str, object]) -> "TrainState":
+        """The state that these items were of."""
+        training = cast(dict, items["training"])
+        return TrainState(training["step"], cast(Transformer, items["model"]), training["optimizer"], training["guard"])
+
+
+def make_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, spikes: SpikeConfig
+) -> TrainState:
+    model = Transformer(config, jax.random.key(seed))
+    state = optimizer.init(cast(optax.Params, model))
+    return TrainState(jnp.zeros((), jnp.int32), model, state, make_guard(spikes))
+
+
+def abstract_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, spikes: SpikeConfig = NO_BOUND
+) -> TrainState:
+    """ShapeDtypeStructs with their shardings in place of arrays: what to compile for, and what to restore into."""
+    shapes = jax.eval_shape(lambda: make_state(config, optimizer, 0, spikes))
+    place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+    return jax.tree.map(place, shapes, shardings(shapes, mesh))
+
+
+def initial_state(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    spikes: SpikeConfig = NO_BOUND,
+) -> TrainState:
+    """Freshly initialised, each device making only its own part."""
+    make = lambda: make_state(config, optimizer, seed, spikes)
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))()

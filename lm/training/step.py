@@ -1,0 +1,101 @@
+"""The heart: one update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
+
+from collections.abc import Callable
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lm.config import TrainConfig
+from lm.data.batches import Batch
+from lm.model.loss import summed_cross_entropy
+from lm.model.transformer import Dropout, Transformer
+from lm.parallel import batch_sharding, shardings, traced_on
+from lm.training.anomaly_guard import bounds, judge, where_taken
+from lm.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+DROPOUT = 2**32 - 1  # folded into the seed, apart from the steps that samples fold in
+
+
+def loss_terms(
+    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights (lm/model/loss.py)."""
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat, dropout)
+    return summed_cross_entropy(
+        x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_parts, model.logit_softcap,
+        config.z_loss,
+    )  # fmt: skip
+
+
+def loss_and_gradients(
+    model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
+) -> tuple[jax.Array, Transformer]:
+    """Mean next-token loss of a batch in nats over its real tokens, 0 where there is none, and the gradients of what is
+    descended: in the parameters' type from one micro-batch, in float32 from several."""
+    # The weights are divided by their sum before the loss is taken. So the sums over micro-batches are means already,
+    # and neither the loss nor the gradients have to be divided afterwards.
+    weights_BT = batch.weights_BT / jnp.maximum(jnp.sum(batch.weights_BT), 1.0)
+    batch = batch._replace(weights_BT=weights_BT)
+    differentiate = jax.value_and_grad(loss_terms, has_aux=True)
+    if config.micro_batches == 1:
+        (_, loss), gradients = differentiate(model, batch, config, dropout)
+        return loss, gradients
+
+    def add(totals, part):
+        micro_batch, rows_B = part
+        own = None if dropout is None else dropout._replace(rows_B=rows_B)
+        (_, loss), gradients = differentiate(model, micro_batch, config, own)
+        return jax.tree.map(lambda total, new: total + new.astype(total.dtype), totals, (loss, gradients)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), model)
+    parts = micro_batches((batch, jnp.arange(batch.inputs_BT.shape[0])), config.micro_batches)
+    (loss, gradients), _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), zeros), parts)
+    return loss, gradients
+
+
+def micro_batches[Tree](rows: Tree, count: int) -> Tree:
+    """Arrays (B, ...) as (count, B / count, ...). Each takes every count-th row, so that every device has its share of
+    each, where the devices divide B / count."""
+    return jax.tree.map(lambda x_B: x_B.reshape(-1, count, *x_B.shape[1:]).swapaxes(0, 1), rows)
+
+
+def update(
+    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
+) -> tuple[TrainState, Metrics]:
+    """One step of gradient descent, or none where the guard leaves it out (anomaly_guard.py); metrics are those of the
+    parameters before it."""
+    dropout = None
+    if config.dropout:
+        stream = jax.random.fold_in(jax.random.key(config.seed), DROPOUT)
+        rows_B = jnp.arange(batch.inputs_BT.shape[0])
+        dropout = Dropout(jax.random.fold_in(stream, state.step), config.dropout, rows_B)
+    loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
+    parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
+    changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
+    model = cast(Transformer, optax.apply_updates(parameters, changes))
+    norm = optax.tree.norm(gradients)
+    taken, guard = judge(state.guard, loss, norm, config.spikes)
+    model, optimizer_state = where_taken(taken, (model, optimizer_state), (state.model, state.optimizer_state))
+    loss_bound, norm_bound = bounds(state.guard, config.spikes)
+    metrics = {
+        "loss": loss, "gradient_norm": norm, "taken": taken, "left_out": state.step + 1 - guard.accepted,
+        "in_row": guard.in_row, "loss_bound": loss_bound, "norm_bound": norm_bound,
+    }  # fmt: skip
+    return TrainState(state.step + 1, model, optimizer_state, guard), metrics
+
+
+def compile_step(
+    optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, config: TrainConfig
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`update`, jitted over the mesh; the old state's memory is given to the new one."""
+    state_shardings = shardings(state, mesh)
+    return jax.jit(
+        traced_on(mesh, lambda state, batch: update(state, batch, optimizer, config)),
+        in_shardings=(state_shardings, batch_sharding(mesh)),
+        out_shardings=(state_shardings, None),
+        donate_argnums=0,
+    )

@@ -1,0 +1,304 @@
+"""Laws of the join: the components of any graph, by a few rounds, whatever the order, the runner and the memory."""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.dedup import clusters, sheets
+from data_prep.dedup.clusters import Node, add_work, duplicates_in, find_duplicates, make_node, writing_pairs
+from data_prep.engine.beam_runner import run_pipeline
+from lm.errors import InputError
+
+REPOSITORY = Path(__file__).parents[3]
+FILES = 3
+Pairs = list[tuple[bytes, Node]]
+
+
+def key(name: object) -> bytes:
+    return hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
+
+
+def run_here(build, ran: list[int] | None = None) -> None:
+    """Runs the tasks one after the other, in this process."""
+    assert build.func is add_work
+    for task in build.keywords["tasks"]:
+        build.keywords["work"](task)
+    if ran is not None:
+        ran.append(len(build.keywords["tasks"]))
+
+
+def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = FILES) -> list[Path]:
+    """The pairs by the file of their node."""
+    paths = [folder / f"{file}.pairs" for file in range(files)]
+    with contextlib.ExitStack() as stack:
+        add = [stack.enter_context(writing_pairs(path)) for path in paths]
+        for name, node in pairs:
+            add[node[1] >> 32]([name], node)
+    return paths
+
+
+def stays(result: Path, files: int = FILES) -> dict[tuple[int, int], tuple[int, int]]:
+    """{(file, row) of a duplicate: (file, row) of what stays}."""
+    found = [duplicates_in(result, file) for file in range(files)]
+    return {(file, row): kept for file, rows in enumerate(found) for row, kept in rows.items()}
+
+
+def union_find(pairs: Pairs) -> dict[tuple[int, int], tuple[int, int]]:
+    """The same by the textbook."""
+    parent: dict[Node, Node] = {node: node for _, node in pairs}
+
+    def root(node: Node) -> Node:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    first: dict[bytes, Node] = {}
+    for name, node in pairs:
+        roots = sorted((root(node), root(first.setdefault(name, node))))
+        parent[roots[1]] = roots[0]
+    place = lambda node: (node[1] >> 32, node[1] & 0xFFFFFFFF)
+    return {place(node): place(root(node)) for node in parent if root(node) != node}
+
+
+def graph_pairs(edges: list[tuple[int, int]], rng: random.Random, files: int = FILES) -> Pairs:
+    """One key an edge, numbers made nodes in an order that has nothing to do with theirs."""
+    numbers = {number for edge in edges for number in edge}
+    nodes = {number: (rng.getrandbits(3), number % files << 32 | number) for number in numbers}
+    pairs = [(key(index), nodes[end]) for index, edge in enumerate(edges) for end in edge]
+    rng.shuffle(pairs)
+    return pairs
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 25)), max_size=60),
+    st.integers(4, 100),
+    st.sampled_from([2, 64]),
+    st.randoms(use_true_random=False),
+)
+def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, sheets_at_once, rng):
+    folder = tmp_path_factory.mktemp("graph")
+    nodes = [(rng.getrandbits(2), rng.randrange(FILES) << 32 | number) for number in range(26)]
+    pairs = [(key(group), nodes[number]) for group, number in memberships]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
+        result = find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once)
+    assert stays(result) == union_find(pairs)
+
+
+@pytest.mark.parametrize("rows_at_once", [64, 1 << 20])
+def test_a_long_path_takes_logarithmically_many_rounds(tmp_path, rows_at_once):
+    pairs = graph_pairs([(number, number + 1) for number in range(1000)], random.Random(0))
+    result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once)
+    assert stays(result) == union_find(pairs)
+    rounds = len(list(result.parent.glob("*-small")))
+    assert rounds <= (1 if rows_at_once > 1000 else 11)  # the last one sees that nothing changes
+
+
+def test_a_random_graph_at_the_point_where_a_giant_cluster_appears(tmp_path):
+    rng = random.Random(1)
+    pairs = graph_pairs([(rng.randrange(3000), rng.randrange(3000)) for _ in range(1800)], rng)
+    result = find_duplicates(write_files(pairs, tmp_path), tmp_path / "steps", run_here, rows_at_once=200)
+    assert stays(result) == union_find(pairs)
+
+
+def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkeypatch):
+    """14 keys, all shared by all, in blocks of 20,000 rows."""
+    held = []
+    real = sheets.sorted_rows
+    monkeypatch.setattr(sheets, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
+    monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 20_000)
+    nodes = [(5, file << 32 | row) for file in range(FILES) for row in range(30_000)]
+    keys = [key(band) for band in range(14)]
+    paths = write_files(((name, node) for node in nodes for name in keys), tmp_path)
+    result = find_duplicates(paths, tmp_path / "steps", run_here, rows_at_once=20_000)
+    assert stays(result) == {(node[1] >> 32, node[1] & 0xFFFFFFFF): (0, 0) for node in nodes[1:]}
+    assert max(held) <= 4 * 20_000  # the edges of two blocks, written in both directions
+
+
+def test_who_stays_does_not_depend_on_where_documents_stand(tmp_path):
+    documents = [(f"2024-01-0{1 + number % 7}T00:00:00Z", f"<urn:{number}>", number % 40) for number in range(200)]
+    kept = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        order = list(documents)
+        random.Random(seed).shuffle(order)
+        pairs = [(key(c), make_node(date, name, row % FILES, row)) for row, (date, name, c) in enumerate(order)]
+        dropped = stays(find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once=50))
+        kept.append({document for row, document in enumerate(order) if (row % FILES, row) not in dropped})
+    assert kept[0] == kept[1] == kept[2]
+    assert len(kept[0]) == 40
+    first = {c: min(date for date, _, other in documents if other == c) for c in range(40)}
+    assert all(date == first[c] for date, _, c in kept[0])
+
+
+def test_the_first_fetched_is_the_smallest_and_an_unknown_date_the_last():
+    dates = [
+        "1969-12-31T00:00:00Z", "2013-05-18T05:50:17Z", "2013-05-18T08:50:18+03:00", "2013-05-18 05:50:19.5",
+        "2013-05-19", "9999-12-31T23:59:59Z", "yesterday",
+    ]  # fmt: skip
+    nodes = [make_node(date, "id", 0, 0) for date in dates]
+    assert nodes == sorted(nodes) and len(set(nodes)) == len(nodes)
+    assert make_node("", "id", 0, 0) == nodes[-1]
+    assert make_node("2013-05-18T05:50:17Z", "id", 7, 9) < make_node("2013-05-18T05:50:17Z", "id", 8, 0)
+
+
+def test_files_without_documents_have_no_duplicates(tmp_path):
+    assert stays(find_duplicates(write_files([], tmp_path), tmp_path / "steps", run_here)) == {}
+    assert stays(find_duplicates([], tmp_path / "none", run_here)) == {}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("sheets_at_once", [2, 64])
+def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, sheets_at_once):
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
+    pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
+    for folder in ("whole", "killed"):
+        (tmp_path / folder).mkdir()
+    ran: list[int] = []
+    run = functools.partial(run_here, ran=ran)
+    whole = find_duplicates(write_files(pairs, tmp_path / "whole"), tmp_path / "whole/steps", run, rows_at_once=64)
+    undisturbed, sheets_once = sum(ran), 0
+    paths = write_files(pairs, tmp_path / "killed")
+
+    def killed_in_the_middle(build) -> None:
+        nonlocal sheets_once
+        tasks = build.keywords["tasks"]
+        for task in tasks[: len(tasks) // 2 or 1]:
+            build.keywords["work"](task)
+            sheets_once += 1
+        raise KilledError
+
+    for _ in range(100):
+        try:
+            result = find_duplicates(paths, tmp_path / "killed/steps", killed_in_the_middle, rows_at_once=64)
+            break
+        except KilledError:
+            (tmp_path / "killed/steps/link/000000.arrow.1.partial").write_bytes(b"half a sheet")
+    assert content(result) == content(whole)
+    assert sheets_once <= undisturbed  # nothing twice; where one sheet is left of a step, `run` is not asked
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.arrow")}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    paths = write_files(graph_pairs([(0, 1)], random.Random(0)), tmp_path)
+    paths[1].write_bytes(paths[1].read_bytes()[:100])
+    with pytest.raises(InputError, match=r"1\.pairs cannot be read: .* Delete"):
+        find_duplicates(paths, tmp_path / "steps", run_here)
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The names of the sheets that were opened for reading."""
+    names: list[str] = []
+    real = pa.memory_map
+    monkeypatch.setattr(pa, "memory_map", lambda path: names.append(path) or real(path))
+    return names
+
+
+def test_sheets_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, opened):
+    """10 documents a file, one of them a copy, and 40 rows a range."""
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 4)
+    opens = []
+    for files in (40, 160):
+        folder = tmp_path / str(files)
+        folder.mkdir()
+        documents = [(file, row) for file in range(files) for row in range(10)]
+        pairs = [(key(file * 10 + row if row else file // 2), (0, file << 32 | row)) for file, row in documents]
+        paths = write_files(pairs, folder, files)
+        opened.clear()
+        result = find_duplicates(paths, folder / "steps", run_here, rows_at_once=10)
+        opens.append(len(opened))
+        opened.clear()
+        assert stays(result, files) == union_find(pairs)
+        assert len(opened) <= files + len(list(result.glob("*.arrow")))  # a file's rows are next to one another
+    assert opens[1] < 5 * opens[0]  # four times the files; ranges times files would be 16
+
+
+def test_a_merge_keeps_all_rows_in_order_and_leaves_no_sheet(tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 3)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2**64, (4, 2000), np.uint64)
+    paths = [tmp_path / f"{number}.arrow" for number in range(20)]
+    for path, some in zip(paths, np.split(rows, 20, axis=1), strict=True):
+        sheets.write_sheet(path, [some[:, :50], some[:, 50:]])
+    few = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
+    runs = list(sheets.mapped_runs(few))
+    assert len(few) == 3 and max(len(run[0]) for run in runs) <= 100
+    for path in few:
+        lows, highs = zip(*((run[0][0], run[0][-1]) for run in sheets.mapped_runs([path])), strict=True)
+        assert sum(low < high for high, low in zip(highs, lows[1:], strict=False)) <= len(lows) // 4  # two blocks
+    assert np.array_equal(sheets.sorted_rows(np.concatenate(runs, axis=1)), sheets.sorted_rows(rows))
+    clusters.take_step("link", paths, tmp_path / "link", run_here, rows_at_once=100)
+    assert not list((tmp_path / "link").glob("*.merged")) and all(path.exists() for path in paths)
+
+
+def test_ranges_cover_all_keys_in_like_shares(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.arrow" for number in range(20)]
+    keys = [rng.integers(0, 2**64, 500, np.uint64, endpoint=False) for _ in paths]
+    for path, some in zip(paths, keys, strict=True):
+        sheets.write_sheet(path, [np.stack([some, some, some, some])])
+    ranges = sheets.key_ranges(sheets.mapped_runs(paths), rows=1000)
+    assert ranges[0][0] == 0 and ranges[-1][1] == sheets.LAST_KEY
+    assert all(last + 1 == low for (_, last), (low, _) in itertools.pairwise(ranges))
+    shares = [sum(((low <= some) & (some <= last)).sum() for some in keys) for low, last in ranges]
+    assert 9 <= len(shares) <= 11 and max(shares) < 1500
+
+
+def steps_of(folder: Path, run) -> dict[str, bytes]:
+    folder.mkdir()
+    pairs = graph_pairs([(number, number - number % 4) for number in range(160)], random.Random(3))
+    return content(find_duplicates(write_files(pairs, folder), folder / "steps", run, rows_at_once=16))
+
+
+def test_two_worker_processes_make_the_same_bytes(tmp_path):
+    there = steps_of(tmp_path / "there", functools.partial(run_pipeline, workers=2))
+    assert len(there) > 1
+    assert there == steps_of(tmp_path / "here", run_here)
+
+
+ON_DASK = """
+import functools, sys
+from pathlib import Path
+from dask.distributed import LocalCluster
+from data_prep.engine.beam_runner import run_pipeline
+from tests.data_prep.dedup.test_clusters import steps_of
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = f"--dask_client_address={cluster.scheduler_address}"
+        steps_of(Path(sys.argv[1]), functools.partial(run_pipeline, workers=2, runner="dask", options=[address]))
+"""
+
+
+def test_dask_makes_the_same_bytes(tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    (tmp_path / "main.py").write_text(ON_DASK)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), str(tmp_path / "there")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    here = steps_of(tmp_path / "here", run_here)
+    assert content(tmp_path / "there/steps/result") == here

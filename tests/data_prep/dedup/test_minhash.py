@@ -1,0 +1,117 @@
+"""Laws of MinHash keys: the collision law, the normalisation, and the same bytes everywhere."""
+
+import dataclasses
+import math
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.recipes.fineweb_recipe import MINHASH
+from data_prep.dedup import minhash
+from data_prep.dedup.minhash import band_keys, hashed_shingles, hashed_words, least_hashes
+from tests.bench.minhash import collision_probability, similar_pair
+
+
+@pytest.mark.parametrize("similarity", [0.4, 0.6, 0.72, 0.8, 0.9])
+def test_pairs_meet_as_often_as_the_law_says(similarity):
+    pairs, rng = 1500, random.Random(0)
+    met = 0
+    for _ in range(pairs):
+        first, second = (band_keys(text, "", MINHASH) for text in similar_pair(similarity, rng))
+        met += not set(first or ()).isdisjoint(second or ())
+    expected = collision_probability(similarity, MINHASH)
+    deviation = math.sqrt(expected * (1 - expected) / pairs)
+    assert abs(met / pairs - expected) < 4 * deviation + 1 / pairs
+
+
+@pytest.mark.parametrize("similarity", [0.4, 0.8])
+def test_the_generated_pairs_have_the_similarity_they_claim(similarity):
+    first, second = (set(hashed_shingles(text, 5).tolist()) for text in similar_pair(similarity, random.Random(1)))
+    assert len(first & second) / len(first | second) == similarity
+
+
+def test_single_hash_functions_agree_with_the_probability_of_the_similarity():
+    rng = random.Random(2)
+    agreed = [
+        np.equal(*(least_hashes(hashed_shingles(text, 5), MINHASH) for text in similar_pair(0.6, rng)))
+        for _ in range(1000)
+    ]
+    share = np.mean(agreed, axis=0)  # of each of the 112
+    assert np.abs(share - 0.6).max() < 5 * math.sqrt(0.6 * 0.4 / 1000)
+    assert abs(share.mean() - 0.6) < 0.01
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("Hello, WORLD! It's 3.14 (or 2,718).", "hello world it s 0 or 0"),
+        ("naïve café Ångström", "naive cafe angstrom"),
+        ("“quoted” — dash… don’t", "quoted dash don t"),
+        ("a\u00a0b\u2003c\u200bd", "a b c d"),
+        ("٣٤ years ４２", "0 years 0"),
+        ("ÀÉ Ǆ", "ae ǆ"),
+        ("日本語 text", "日 本 語 text"),
+        ("1 22 333 2024-03-01", "7 7 7 7 7 7"),
+        ("under_score a/b", "under score a b"),
+        ("a\ud800b", "a b"),
+    ],
+)
+def test_texts_that_are_normalised_to_the_same_words(same):
+    first, second = (hashed_words(text).tolist() for text in same)
+    assert first == second
+
+
+@given(st.text())
+def test_words_are_those_of_the_whole_text_normalised_at_once(text):
+    """The quick way by words against a plain one by characters. Numbers, which the first joins at points, apart."""
+    text = "".join(" " if unicodedata.category(character)[0] == "N" else character for character in text)
+    plain = []
+    for character in unicodedata.normalize("NFD", text.lower()):
+        category = unicodedata.category(character)
+        if category != "Mn":
+            kept = character if category[0] in "LM" else " "
+            plain.append(f" {kept} " if minhash.written_without_spaces(character) else kept)
+    words = "".join(plain).split()
+    assert hashed_words(text).tolist() == [int(hashed_words(word)[0]) for word in words]
+
+
+def test_a_text_shorter_than_a_shingle_has_no_keys():
+    assert band_keys("only four words here", "d", MINHASH) is None
+    assert band_keys("", "d", MINHASH) is None
+    assert len(band_keys("now five words are here", "d", MINHASH) or ()) == MINHASH.bands
+
+
+def test_keys_differ_by_dump_band_and_seed():
+    text = "the quick brown fox jumps over the lazy dog"
+    keys = band_keys(text, "a", MINHASH) or ()
+    assert len(set(keys)) == MINHASH.bands and {len(key) for key in keys} == {16}
+    assert set(keys).isdisjoint(band_keys(text, "b", MINHASH) or ())
+    assert set(keys).isdisjoint(band_keys(text, "a", dataclasses.replace(MINHASH, seed=2)) or ())
+    assert keys == band_keys(text.upper() + "!", "a", MINHASH)
+
+
+def test_a_long_text_has_the_signature_of_its_shingles_however_they_are_cut():
+    shingles = hashed_shingles(" ".join(str(number) + "x" for number in range(5000)), 5)
+    parts = [least_hashes(part, MINHASH) for part in np.array_split(shingles, 7)]
+    assert np.array_equal(least_hashes(shingles, MINHASH), np.minimum.reduce(parts))
+    assert np.array_equal(least_hashes(shingles[::-1].copy(), MINHASH), least_hashes(shingles, MINHASH))
+
+
+def test_what_is_remembered_of_words_is_bounded_and_changes_nothing(monkeypatch):
+    text = " ".join(f"wörd{number}" for number in range(100)) + " " + "ä" * 1000
+    before = hashed_words(text).tolist()
+    monkeypatch.setattr(minhash, "WORDS_REMEMBERED", 10)
+    minhash._remembered.clear()
+    assert hashed_words(text).tolist() == before
+    assert len(minhash._remembered) <= 10
+    assert max(map(len, minhash._remembered)) <= minhash.LONGEST_REMEMBERED
+
+
+def test_keys_are_those_of_every_other_machine():
+    """Keys of two dumps must be comparable after years: if this fails, existing keys are worthless. Mend the code."""
+    keys = band_keys("It was the best of times, it was the worst of times – naïve, 1859.", "d", MINHASH) or ()
+    assert [key.hex() for key in keys[:2]] == ["f7d0959db7307a076d4cc6a96ae88dd2", "e41840fb78f0ec457ed12c3bd055efcf"]

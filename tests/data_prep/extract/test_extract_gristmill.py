@@ -1,0 +1,244 @@
+"""Our own extraction: how text is cut into blocks, and which of them are main text."""
+
+import dataclasses
+import json
+import random
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.recipes.fineweb_recipe import EXTRACT
+from data_prep.extract import extract_text
+from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
+from data_prep.extract.features import measure
+from data_prep.extract.hints import BIT, hints_of_element, hints_of_name
+from data_prep.extract.main_text import bullet, main_blocks
+from data_prep.extract.trees import SCALE, load_model
+from data_prep.warc import read_pages
+from tests.bench.extraction import config_for
+from tests.data_prep.pages import GERMAN, PROSE, html, page
+
+SHARED = Path(__file__).parents[3] / "../shared"
+CONFIG = config_for("gristmill", EXTRACT.min_probability)
+JAPANESE = (
+    "粉屋は夜明け前に二袋の穀物を荷車に積んで出発し、村への道は霜で白くなっていた。"
+    "彼はパン屋に、窯が熱くなる頃には粉が届いていると約束していた。"
+)
+
+
+def texts(body: str) -> list[str]:
+    return read_blocks(body, CONFIG).texts
+
+
+@pytest.mark.parametrize(
+    ("body", "blocks"),
+    [
+        ("<p>un<b>believ</b>able <a href=x>w</a>ord</p>", ["unbelievable word"]),
+        ("<p>one<p>two<div>three<span> four</span></div>five", ["one", "two", "three four", "five"]),
+        ("<p>a<br>b<br/>c", ["a\nb\nc"]),
+        ("<p>a<br> <br>\n b", ["a", "b"]),
+        ("<p>  white \n\t space&nbsp;too </p>", ["white space too"]),
+        ("<p>so&shy;ft and ze\u200bro</p>", ["soft and zero"]),
+        ("<ul><li>one<li>two<ul><li>deep</ul></ul>", ["one", "two", "deep"]),
+        ("<table><tr><th>a<th>b<tr><td>1<td></td><td>2</table>", ["a | b", "1 | 2"]),
+        ("<table><tr><td><p>layout</p></td><td><p>table</p></td></tr></table>", ["layout", "table"]),
+        ("<pre>def f(x):\n    return x\n\n</pre>", ["def f(x):\n    return x"]),
+        ("<p>a<script>var b = '<p>c'</script>d<style>e{}</style><!-- f --></p>", ["ad"]),
+        ("<p>a</p><button>Share</button><select><option>b</select><h3><button>Why?</button></h3>", ["a", "Why?"]),
+        ("<svg><title>t</title><text>x</text></svg><p>1 &lt; 2 &amp; 3", ["1 < 2 & 3"]),
+        ("x<h1>y</h1>z", ["x", "y", "z"]),
+    ],
+)
+def test_blocks_are_what_a_browser_sets_apart(body, blocks):
+    assert texts(body) == blocks
+
+
+def test_blocks_know_their_elements_and_elements_their_blocks():
+    body = (
+        '<title> The\n title </title><div class="post-body" id=x><p>one <a href=y>two</a></p>'
+        "<nav><p><a href=z>three</a></nav></div>"
+    )
+    blocks = read_blocks(body, CONFIG)
+    assert (blocks.title, blocks.texts, blocks.link) == ("The title", ["one two", "three"], [3, 5])
+    div = blocks.kind.index(KIND["div"])
+    assert (blocks.first[div], blocks.last[div], blocks.last[0]) == (0, 2, 2)
+    assert [bool(blocks.mask[owner] & BIT["body_name"]) for owner in blocks.owner] == [True, True]
+    assert [bool(blocks.mask[owner] & BIT["<nav>"]) for owner in blocks.owner] == [False, True]
+    for element, parent in enumerate(blocks.parent[1:], 1):
+        assert blocks.first[parent] <= blocks.first[element] <= blocks.last[element] <= blocks.last[parent]
+
+
+def test_hints_are_of_whole_words_where_they_must_be():
+    assert hints_of_name("Ads top") & BIT["advert"] and not hints_of_name("loads shadow") & BIT["advert"]
+    assert hints_of_name("commentList") & BIT["comment"]
+    assert hints_of_element("div", {"style": "color:red; display : none"}) == BIT["hidden"]
+    assert hints_of_element("div", {"role": "navigation"}) == hints_of_element("nav", {})
+    assert hints_of_element("div", {"itemtype": "http://schema.org/Comment"}) == BIT["comment"]
+
+
+def test_limits_are_told_by_name_while_reading():
+    with pytest.raises(PageLimitError, match="html_too_many_elements"):
+        read_blocks("<br>" * 500, dataclasses.replace(CONFIG, max_elements=400))
+
+
+def furnished(main: str) -> bytes:
+    """A page of a blog, with all that stands around the text."""
+    menu = "".join(f'<li><a href="/{n}">Topic number {n}</a></li>' for n in range(12))
+    teasers = "".join(
+        f'<li class="related-item"><a href="/{n}">Ten things you must know about millers, part {n}</a></li>'
+        for n in range(6)
+    )
+    return f"""<!DOCTYPE html><html><head><title>The miller - A blog</title></head><body>
+        <header class="site-header"><a href="/">A blog</a><nav><ul class="menu">{menu}</ul></nav></header>
+        <div class="breadcrumb"><a href="/">Home</a> &gt; <a href="/t">Tales</a></div>
+        <main><article class="post"><h1 class="entry-title">The miller</h1>
+        <div class="entry-content">{main}</div></article></main>
+        <section id="comments" class="comments-area"><h3>2 comments</h3><ol class="comment-list">
+        <li class="comment"><p>I liked this tale very much, thank you for sharing it with us!</p><a href="#">Reply</a>
+        <li class="comment"><p>My grandfather was a miller too, and he told us the same thing.</p></ol></section>
+        <aside class="sidebar widget"><h3>Related</h3><ul>{teasers}</ul></aside>
+        <footer class="site-footer"><p>Copyright 2026 A blog. All rights reserved.</p>
+        <a href="/privacy">Privacy policy</a></footer></body></html>""".encode()
+
+
+def test_what_stands_around_the_text_is_left_out_and_the_text_is_whole():
+    paragraphs = [PROSE, f"{PROSE} Again.", f"{PROSE} And again."]
+    main = f"<p>{paragraphs[0]}</p><h2>The second day</h2><p>{paragraphs[1]}</p>" + (
+        f"<ul><li>{GERMAN}</li><li><p>{GERMAN} Zwei.</p></li></ul><p>{paragraphs[2]}</p>"
+    )
+    text, reason = extract_text(page(furnished(main)), CONFIG)
+    assert reason is None
+    wanted = [paragraphs[0], "The second day", paragraphs[1], f"- {GERMAN}", f"- {GERMAN} Zwei.", paragraphs[2]]
+    assert [line for line in text.split("\n") if line != "The miller"] == wanted
+
+
+@pytest.mark.parametrize("prose", [PROSE, GERMAN, JAPANESE])
+def test_a_plain_page_of_prose_gives_its_prose(prose):
+    for body in (prose, f"<p>{prose}", f"<html><body>{prose}<br><br>{prose} 2</body></html>"):
+        text, reason = extract_text(page(body.encode()), CONFIG)
+        assert reason is None and text.split("\n")[0] == prose
+
+
+def test_code_keeps_its_lines():
+    code = "for sack in cart:\n    carry(sack)\n\nprint('done')"
+    text, _ = extract_text(page(furnished(f"<p>{PROSE}</p><pre>{code}</pre><p>{PROSE} End.</p>")), CONFIG)
+    assert f"\n{code}\n" in text
+
+
+def test_long_runs_of_blanks_are_kept_in_code_alone_and_cost_nothing():
+    body = html(PROSE, "a" + " " * 990_000 + "b<br>" + PROSE).replace(b"</article>", b"<pre>a  b</pre></article>")
+    text, reason = extract_text(page(body), CONFIG)
+    assert reason is None and text.startswith(f"{PROSE}\na b\n{PROSE}")
+
+
+def test_more_probability_is_less_text():
+    lengths = [
+        len(extract_text(page(furnished(f"<p>{PROSE}</p><p>Short.</p>")), config_for("gristmill", p))[0])
+        for p in (0.05, 0.3, 0.65, 0.9)
+    ]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]
+
+
+def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
+    blocks = Blocks(texts=["x" * length for length in lengths])
+    for kind in kinds:
+        blocks.owner.append(blocks.add_element(0, kind, 0))
+        blocks.link.append(5)
+    return blocks
+
+
+def test_gaps_are_filled_and_a_page_of_one_paragraph_is_kept():
+    kinds = ["p", "p", "h2", "p", "p", "h2", "p"]
+    blocks = blocks_of([100] * 7, kinds)
+    score = np.array([0.1, 2, -0.5, 2, 0.1, -0.5, -0.1]) * SCALE
+    assert main_blocks(blocks, score, 0.65) == [1, 2, 3]  # after the last sure block nothing is filled
+    assert main_blocks(blocks, np.array([-2, -2, -2, -1, -9, -9, -9]) * SCALE, 0.65) == [3]
+    assert main_blocks(blocks, np.full(7, -4 * SCALE), 0.65) == []
+    far = blocks_of([100] * 12, ["p"] * 12)
+    assert main_blocks(far, np.array([2, *[0.1] * 10, 2]) * SCALE, 0.65) == [0, 11]
+
+
+def test_only_what_begins_a_list_item_has_a_bullet():
+    blocks = read_blocks("<p>a<ul><li>b<p>c</p></li><li><p>d</p>e</li></ul>", CONFIG)
+    assert [bullet(blocks, n) + text for n, text in enumerate(blocks.texts)] == ["a", "- b", "c", "- d", "e"]
+
+
+def test_measures_are_finite_and_do_not_depend_on_other_pages():
+    random_ = random.Random(0)
+    pieces = ["<p>", "</p>", "<div class=comment>", "</div>", "<li>", "<a href=x>", "</a>", "word ", "An end. ", "<br>",
+              "<h2>", "</h2>", "<table><tr><td>", "</table>", PROSE, "字", "<b>", "<pre>", "</pre>", "\x02",
+              "&#3;"]  # fmt: skip
+    for _ in range(200):
+        body = "".join(random_.choices(pieces, k=random_.randrange(1, 60)))
+        blocks = read_blocks(f"<body>{body}", CONFIG)
+        if blocks.texts:
+            rows = measure(blocks)
+            assert all(row.shape == (len(blocks.texts),) and np.isfinite(row).all() for row in rows.values())
+            assert load_model().score(rows).dtype == np.int64
+        words = body.replace("<", " <").replace("&#3;", " ")
+        assert "".join(blocks.texts).count("字") == words.count("字")
+
+
+@pytest.mark.skipif(not (SHARED / "bench/extraction_f1.py").exists(), reason="../shared is not here")
+def test_the_benchmark_of_article_extraction():
+    """The bar is what DataTrove's extraction scores on these pages, and half a point more."""
+    scorer = runpy.run_path(str(SHARED / "bench/extraction_f1.py"))
+    shingles = scorer["shingles"]
+    truth = {one["url"]: one["articleBody"] for one in json.loads(scorer["TRUTH"].read_text()).values()}
+    precision, recall = [], []
+    for one in read_pages(SHARED / "data/extraction/aeb.warc.gz"):
+        wanted, got = shingles(truth[one.url]), shingles(extract_text(one, CONFIG)[0])
+        hit = (wanted & got).total()
+        precision.append(hit / max(got.total(), 1))
+        recall.append(hit / max(wanted.total(), 1))
+    p, r = np.mean(precision), np.mean(recall)
+    assert len(precision) == 181 and 2 * p * r / (p + r) > 0.96
+
+
+def test_verse_and_speeches_lose_nothing_however_unlike_articles_they_are():
+    """A play of short lines, alone on its page, and the same within a site's navigation."""
+    acts = [f"<p>Gaoler {n}.<br>Who knocks at door {n}?<br>Thy cousin, sirrah: up!</p>" for n in range(400)]
+    menu = "".join(f"<li><a href='/{n}'>Play number {n}</a></li>" for n in range(60))
+    play = f"<html><body>%s<div>{''.join(acts)}</div>%s</body></html>"
+    for before, after in (("", ""), (f"<nav><ul>{menu}</ul></nav>", f"<footer><ul>{menu}</ul></footer>")):
+        text, _ = extract_text(page((play % (before, after)).encode()), EXTRACT)
+        assert [f"Gaoler {n}." in text for n in range(400)] == [True] * 400
+        assert "Play number" not in text
+
+
+NAVIGATION = "Home News Sport Weather Contact us"
+COPYRIGHT = "Copyright 2026 Example Ltd. All rights reserved. Registered in England and Wales, number 123456."
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"<nav>{NAVIGATION}</nav>", f"<footer><p>{COPYRIGHT}</p></footer>"),
+        (f"<div role=navigation><p>{NAVIGATION}</div>", f"<div role=contentinfo>{COPYRIGHT}</div>"),
+        (f"<ul role=menu><li>{NAVIGATION}</ul>", f"<p itemtype=http://schema.org/WPFooter>{COPYRIGHT}</p>"),
+        (f"<header><nav><p>{NAVIGATION}</nav></header>", f"<footer><blockquote>{COPYRIGHT}</blockquote></footer>"),
+        ("", f"<article><p>{GERMAN}</p><footer>{COPYRIGHT}</footer></article>"),
+    ],
+)
+@pytest.mark.parametrize("link", ["", "<a href=/x>More of the miller and his cart, and of the boy on the bridge</a>"])
+def test_navigation_and_footers_are_no_main_text_with_links_or_without(before, after, link):
+    """A page with hardly a link is a text of its own, but for these."""
+    body = f"<html><body>{before}<div><p>{PROSE}</p><p>{PROSE} And again. {link}</p></div>{after}</body></html>"
+    text, reason = extract_text(page(body.encode()), CONFIG)
+    assert reason is None and text.count(PROSE) == 2
+    assert NAVIGATION not in text and COPYRIGHT not in text
+
+
+def test_the_footer_of_a_quotation_names_its_author():
+    body = f"<p>{PROSE}</p><blockquote><p>{GERMAN}</p><footer>The miller, in his own words</footer></blockquote>"
+    text, _ = extract_text(page(html(body)), CONFIG)
+    assert text == f"{PROSE}\n{GERMAN}\nThe miller, in his own words"
+
+
+@pytest.mark.parametrize("tag", ["nav", "footer"])
+def test_an_element_left_open_takes_no_text_with_it(tag):
+    body = f"<html><body><{tag}><p>{NAVIGATION}</p><article><p>{PROSE}</p><p>{GERMAN}</p></article></body></html>"
+    text, _ = extract_text(page(body.encode()), CONFIG)
+    assert PROSE in text and GERMAN in text

@@ -1,0 +1,158 @@
+"""Counts of parts are the counts of the whole, and each of them is what it says."""
+
+import collections
+import itertools
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.funnel.counts import (
+    COUNTED,
+    DOUBLING,
+    EXAMPLES,
+    Counts,
+    bin_edges,
+    bins_of,
+    count_rows,
+    empty_counts,
+    merge,
+    order_of,
+    smallest,
+)
+from data_prep.measure.row import TEXT_SCHEMA, VALUES
+from data_prep.verdict import thresholds_of, values_of, verdicts
+from tests.data_prep.measured import CONFIG, random_rows
+
+THRESHOLDS = thresholds_of(CONFIG, None)
+
+
+def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
+    table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
+    columns = {name: table[name].to_pylist() for name in ("id", "language", "text_bytes")}
+    found, values = verdicts(table, CONFIG, None), values_of(table, THRESHOLDS)
+    return count_rows(columns, values, found, (file, first), THRESHOLDS)
+
+
+def without_places(counts: Counts) -> Counts:
+    """`counts` with the first number of each example alone: where it lies depends on the files."""
+    keyed = {
+        kind: {name: [place[0] for place in places] for name, places in counts[kind].items()}
+        for kind in ("examples", "near")
+    }
+    return counts | keyed
+
+
+@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 60), max_size=5), shuffle=st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_parts_of_a_file_add_up_to_the_file(seed: int, cuts: list[int], shuffle: random.Random):
+    rows = random_rows(seed, 60)
+    edges = sorted({0, *cuts, len(rows)})
+    parts = [count(rows[low:high], first=low) for low, high in itertools.pairwise(edges)]
+    shuffle.shuffle(parts)
+    assert json.dumps(merge(parts)) == json.dumps(merge([count(rows)]))
+
+
+@given(seed=st.integers(0, 2**32), files=st.integers(1, 6))
+@settings(max_examples=20, deadline=None)
+def test_neither_the_number_of_files_nor_their_order_matters(seed: int, files: int):
+    rows = random_rows(seed, 60)
+    whole = without_places(count(rows))
+    parts = [count(rows[file::files], file) for file in range(files)]
+    assert without_places(merge(parts)) == merge([]) | whole
+    assert merge(parts) == merge(parts[::-1]) == merge([merge(parts[:2]), merge(parts[2:])])
+
+
+def test_counts_are_those_of_the_rows():
+    rows = random_rows(5, 800)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    counts = count(rows)
+    tally = collections.Counter(verdict and "/".join(verdict) for verdict in found)
+    assert (counts["rows"], counts["kept"][0]) == (800, tally.pop(None))
+    assert {name: pair[0] for name, pair in counts["reasons"].items()} == tally
+    assert sum(pair[1] for pair in counts["reasons"].values()) + counts["kept"][1] == sum(r["text_bytes"] for r in rows)
+    kept = [row for row, verdict in zip(rows, found, strict=True) if verdict is None]
+    assert counts["lengths"] == collections.Counter(str(row["text_bytes"].bit_length() - 1) for row in kept)
+    assert {name: pair[0] for name, pair in counts["languages"].items()} == collections.Counter(
+        row["language"] for row in rows if row["language"]
+    )
+
+
+def test_each_value_is_counted_in_one_group():
+    rows = random_rows(6, 500)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    counts = count(rows)
+    for signal in {one.signal for one in THRESHOLDS}:
+        mine = {(one.stage, one.reason) for one in THRESHOLDS if one.signal == signal}
+        expected = collections.Counter(
+            "kept" if verdict is None else "dropped" if verdict in mine else "elsewhere"
+            for row, verdict in zip(rows, found, strict=True)
+            if row[signal] is not None and row["stage"] is None
+        )
+        assert {group: sum(bins.values()) for group, bins in counts["values"][signal].items()} == {
+            group: expected[group] for group in ("kept", "dropped", "elsewhere")
+        }
+
+
+def test_near_are_the_kept_rows_nearest_to_each_threshold():
+    rows = random_rows(7, 400)
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    counts = count(rows, file=3, first=1000)
+    for one in THRESHOLDS:
+        distances = sorted(
+            (abs(row[one.signal] - one.value), 3, 1000 + number)
+            for number, (row, verdict) in enumerate(zip(rows, found, strict=True))
+            if verdict is None and row[one.signal] is not None
+        )
+        assert counts["near"][f"{one.stage}/{one.reason}"] == [list(place) for place in distances[:EXAMPLES]]
+
+
+def test_examples_are_a_draw_by_id():
+    rows = random_rows(8, 400)
+    examples = count(rows)["examples"]
+    orders = {order_of(row["id"]): number for number, row in enumerate(rows)}
+    found = verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), CONFIG, None)
+    for name, places in examples.items():
+        mine = [order for order, n in orders.items() if "/".join(found[n] or ("kept",)) == name]
+        assert places == [[order, 0, orders[order]] for order in sorted(mine)[:EXAMPLES]]
+    assert {"kept", "extract/no_text"} <= examples.keys()
+
+
+@given(st.sampled_from(VALUES), st.integers(0, 10**7), st.floats(0, 20))
+def test_a_value_lies_in_its_bin(signal: str, whole: int, share: float):
+    value = float(whole) if signal in (*COUNTED, *DOUBLING) else share
+    (number,) = bins_of(signal, np.array([value])).tolist()
+    low, high = bin_edges(signal, int(number))
+    assert low - 1e-8 <= value < high + 1e-8
+    if signal in (*COUNTED, *DOUBLING):
+        assert (low, high) == (int(low), int(high))
+        assert low <= value < high
+        assert high - low <= max(1, value / 8)
+
+
+@pytest.mark.parametrize("one", thresholds_of(CONFIG, None), ids=lambda one: one.reason)
+def test_fineweb_s_thresholds_stand_at_an_edge(one):
+    """So that no column of a chart holds both what a rule keeps and what it drops, but for values at the very line."""
+    if one.reason == "gopher_long_document":
+        return
+    (number,) = bins_of(one.signal, np.array([one.value])).tolist()
+    assert bin_edges(one.signal, int(number))[0] == pytest.approx(one.value)
+
+
+def test_no_value_is_in_no_bin():
+    for signal in VALUES:
+        assert np.isnan(bins_of(signal, np.array([np.nan]))).all()
+
+
+def test_smallest_of_equal_keys_are_the_first():
+    keys = np.array([3, 1, 1, 2] * 10)
+    assert smallest(keys, np.arange(40), (0, 0)) == [[1, 0, r] for r in range(40) if keys[r] == 1][:EXAMPLES]
+
+
+def test_nothing_is_counted_of_nothing():
+    assert merge([]) == empty_counts()
+    assert merge([count([])])["rows"] == 0

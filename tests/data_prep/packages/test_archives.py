@@ -1,0 +1,158 @@
+"""Hostile archives are refused whole, harmless ones are read without touching the disk."""
+
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from data_prep.packages.archives import read_members
+from lm.errors import InputError
+
+LIMIT = 1_000_000
+
+
+def wheel(folder: Path, files: dict[str, bytes], **attributes) -> Path:
+    path = folder / "p-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name, date_time=(2020, 2, 2, 1, 2, 4))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = attributes.get(name.replace("/", "_"), 0o100644) << 16
+            archive.writestr(info, data)
+    return path
+
+
+def sdist(folder: Path, files: dict[str, bytes], *others: tarfile.TarInfo) -> Path:
+    path = folder / "p-1.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1580605324
+            archive.addfile(info, io.BytesIO(data))
+        for other in others:
+            archive.addfile(other)
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize("pack", [wheel, sdist])
+def test_matching_members_with_their_dates(tmp_path, pack):
+    path = pack(tmp_path, {"p/b.txt": b"second", "p/deep/a.txt": b"third", "p/c.py": b"code"})
+    members = list(read_members(path, "p/*.txt", LIMIT))
+    assert [(m.name, m.data) for m in members] == [("p/b.txt", b"second"), ("p/deep/a.txt", b"third")]
+    assert {m.date for m in members} == {"2020-02-02T01:02:04Z"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("pack", [wheel, sdist])
+@pytest.mark.parametrize("name", ["../evil", "/evil", "p/../../evil", "C:/evil", "\\evil", "p\\..\\..\\evil"])
+def test_paths_that_climb_out_are_refused_before_anything_is_given(tmp_path, pack, name):
+    path = pack(tmp_path, {"p/a.txt": b"fine", name: b"bad"})
+    with pytest.raises(InputError, match="a path outside of its folder"):
+        next(read_members(path, "*", LIMIT))
+
+
+LEADING_OUT = [
+    special("p/link", tarfile.SYMTYPE, "../../etc/passwd"),
+    special("p/link", tarfile.SYMTYPE, "/etc/passwd"),
+    special("p/link", tarfile.LNKTYPE, "../evil"),
+    special("link", tarfile.SYMTYPE, "a/../../evil"),
+]
+
+
+@pytest.mark.parametrize("link", LEADING_OUT, ids=lambda info: info.linkname)
+def test_links_that_lead_out_are_refused(tmp_path, link):
+    with pytest.raises(InputError, match=r"leads to .* outside"):
+        list(read_members(sdist(tmp_path, {"p/a.txt": b"fine"}, link), "*", LIMIT))
+
+
+def test_links_inside_are_harmless_and_no_members(tmp_path):
+    path = sdist(tmp_path, {"p/a.txt": b"fine"}, special("p/sub/link", tarfile.SYMTYPE, "../a.txt"))
+    assert [m.name for m in read_members(path, "*", LIMIT)] == ["p/a.txt"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_special_files_are_refused(tmp_path, kind):
+    with pytest.raises(InputError, match="neither a plain file nor a folder"):
+        list(read_members(sdist(tmp_path, {}, special("p/device", kind)), "*", LIMIT))
+
+
+def test_a_link_in_a_wheel_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is a link"):
+        list(read_members(wheel(tmp_path, {"p/link": b"../../etc/passwd"}, p_link=0o120777), "*", LIMIT))
+
+
+@pytest.mark.parametrize("pack", [wheel, sdist])
+def test_the_limit_is_for_all_members_together_matching_or_not(tmp_path, pack):
+    path = pack(tmp_path, {f"p/{n}.bin": bytes(LIMIT // 4) for n in range(5)} | {"p/a.txt": b"fine"})
+    assert path.stat().st_size < LIMIT / 50
+    with pytest.raises(InputError, match=rf"more than pages\.unpacked_limit = {LIMIT} bytes"):
+        next(read_members(path, "*.txt", LIMIT))
+    assert [m.data for m in read_members(path, "*.txt", 2 * LIMIT)] == [b"fine"]
+
+
+def test_a_zip_that_lies_about_its_size_is_refused(tmp_path):
+    path = wheel(tmp_path, {"p/bomb.txt": bytes(50 * LIMIT)})
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):  # local header and central directory
+        struct.pack_into("<I", data, data.index(signature) + offset, 10)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        list(read_members(path, "*", LIMIT))
+
+
+def test_a_tar_header_that_claims_gigabytes_is_refused_at_the_limit(tmp_path):
+    name = tarfile.TarInfo("././@LongLink")  # the next member's name, of 8 GB as it says
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 8 << 30
+    path = tmp_path / "p-1.tar.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(name.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(20):
+            file.write(b"a" * LIMIT)
+    with pytest.raises(InputError, match="more than"):
+        list(read_members(path, "*", LIMIT))
+
+
+@pytest.mark.parametrize("name", ["p-1.tar.gz", "p-1-py3-none-any.whl"])
+@pytest.mark.parametrize("content", [b"", b"no archive at all", zlib.compress(b"x")], ids=["empty", "text", "zlib"])
+def test_no_archive_is_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is damaged or no archive"):
+        list(read_members(tmp_path / name, "*", LIMIT))
+
+
+@pytest.mark.parametrize("pack", [wheel, sdist])
+def test_a_clipped_archive_is_refused(tmp_path, pack):
+    path = pack(tmp_path, {f"p/{n}.txt": bytes(range(256)) * 50 for n in range(20)})
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match="damaged"):
+        list(read_members(path, "*", LIMIT))
+
+
+def test_a_zip_date_that_is_no_day_becomes_1980(tmp_path):
+    path = wheel(tmp_path, {"p/a.txt": b"fine"})
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 12), (b"PK\x01\x02", 14)):  # local header and central directory
+        struct.pack_into("<H", data, data.index(signature) + offset, 0)  # year 1980, month 0, day 0
+    path.write_bytes(data)
+    assert [(m.date[:10], m.data) for m in read_members(path, "*", LIMIT)] == [("1980-01-01", b"fine")]
+
+
+@pytest.mark.parametrize("mtime", ["inf", "nan", "1e30", "-1e30"])
+def test_a_tar_date_that_is_no_time_becomes_1980(tmp_path, mtime):
+    path = tmp_path / "p-1.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("p/a.txt")
+        info.size, info.pax_headers = 4, {"mtime": mtime}
+        archive.addfile(info, io.BytesIO(b"fine"))
+    assert [(m.date[:10], m.data) for m in read_members(path, "*", LIMIT)] == [("1980-01-01", b"fine")]

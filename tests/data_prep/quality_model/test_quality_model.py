@@ -1,0 +1,379 @@
+import dataclasses
+import gzip
+import itertools
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.recipes.fineweb_recipe import MODEL_QUALITY
+from data_prep.config import QualityTrainingConfig
+from data_prep.parquet import write_rows
+from data_prep.quality_model import QualityModel, histogram, load_model, merge, threshold
+from data_prep.quality_model.examples import is_held_out
+from data_prep.quality_model.features import MULTIPLIER, hash_word, ngram_buckets, word_hashes
+from data_prep.quality_model.histogram import area_under_curve
+from data_prep.quality_model.model import model_sha256, save_model
+from data_prep.quality_model.train import train_quality_model
+from data_prep.text.words import split_words
+from lm.errors import InputError, UsageError
+from tests.data_prep.untrusted import forget
+from tests.growth import superlinear
+
+BITS = 14
+SCORES = st.lists(st.integers(0, 10**6).map(lambda number: number / 10**6) | st.sampled_from([0.0, 0.5, 1.0]))
+
+
+def texts_of(topic: str, count: int, seed: int, words: int = 40) -> list[str]:
+    """Random texts of words that both topics have, and a few of their own."""
+    generator = random.Random(seed)
+    vocabulary = [f"common{n}" for n in range(200)] + [f"{topic}{n}" for n in range(30)]
+    return [" ".join(generator.choices(vocabulary, k=words)) + "." for _ in range(count)]
+
+
+def write_jsonl(path: Path, texts: list[str]) -> str:
+    data = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return str(path)
+
+
+def config(good: str, other: str, **changes) -> QualityTrainingConfig:
+    base = dataclasses.replace(MODEL_QUALITY.training, hash_bits=BITS, held_out_share=0.2)
+    return dataclasses.replace(base, good=(good,), other=(other,), **changes)
+
+
+@pytest.fixture
+def sets(tmp_path) -> tuple[str, str]:
+    return (
+        write_jsonl(tmp_path / "good.jsonl", texts_of("fine", 200, seed=1)),
+        write_jsonl(tmp_path / "other.jsonl", texts_of("web", 300, seed=2)),
+    )
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+# Features
+
+
+def test_hashes_are_the_same_on_every_machine():
+    assert hash_word("the") == hash_word("The") == 2800107122
+    assert ngram_buckets(word_hashes(["the", "end"]), 20).tolist() == [562716, 799754, 611695]
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), max_size=8), st.integers(10, 26))
+def test_buckets_are_those_of_the_plain_definition(words, bits):
+    hashes = [hash_word(word) for word in words]
+    keys = hashes + [first * 2**32 + second for first, second in itertools.pairwise(hashes)]
+    expected = [key * int(MULTIPLIER) % 2**64 // 2 ** (64 - bits) for key in keys]
+    assert ngram_buckets(word_hashes(words), bits).tolist() == expected
+
+
+# Histograms and the threshold
+
+
+@given(SCORES, st.floats(0.001, 1))
+def test_the_threshold_keeps_the_share_and_no_score_more_than_must_be(scores, keep_share):
+    lowest = threshold(histogram(scores), keep_share)
+    wanted = keep_share * len(scores)
+    assert sum(score >= lowest for score in scores) >= wanted - 1e-9
+    assert sum(score > lowest for score in scores) < wanted or not scores
+    assert lowest in scores or not scores
+
+
+def test_a_share_is_meant_as_it_is_written():
+    scores = [n / 100 for n in range(100)]
+    for keep_share, kept in ((0.07, 7), (0.29, 29), (1.0, 100), (0.001, 1)):  # in floats 0.07 * 100 is above 7
+        lowest = threshold(histogram(scores), keep_share)
+        assert sum(score >= lowest for score in scores) == kept
+
+
+def test_ties_at_the_threshold_are_all_kept():
+    assert threshold(histogram([0.1, 0.5, 0.5, 0.5, 0.9]), 0.4) == 0.5
+
+
+@settings(max_examples=25, deadline=None)  # a merge counts over all values that a score can have
+@given(st.lists(SCORES, max_size=5), st.randoms())
+def test_histograms_add_up_in_any_order_and_grouping(files, generator):
+    whole = histogram([score for file in files for score in file])
+    counted = [histogram(file) for file in files]
+    generator.shuffle(counted)
+    cut = len(counted) // 2
+    assert np.array_equal(merge(counted), whole)
+    assert np.array_equal(merge([merge(counted[:cut]), merge(counted[cut:])]), whole)
+    stored = [np.array(json.loads(json.dumps(one.tolist())), np.int64) for one in counted]
+    assert np.array_equal(merge(stored), whole)
+
+
+def test_no_documents_have_a_threshold_too():
+    assert threshold(histogram([]), 0.5) == threshold(merge([]), 0.5) == 0.0
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.1, float("inf")])
+def test_what_is_no_score_is_refused(wrong):
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        histogram([0.5, wrong])
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.5, -1.0, float("nan")])
+def test_what_is_no_share_is_refused(wrong):
+    with pytest.raises(UsageError, match="keep_share"):
+        threshold(histogram([0.5]), wrong)
+
+
+@given(SCORES.filter(len), SCORES.filter(len))
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(good, other):
+    pairs = [(a > b) + (a == b) / 2 for a in good for b in other]
+    assert area_under_curve(histogram(good), histogram(other)) == pytest.approx(sum(pairs) / len(pairs))
+
+
+# The model
+
+
+def random_model(bits: int = 12) -> QualityModel:
+    return QualityModel(np.random.default_rng(0).integers(-(2**20), 2**20, 2**bits).astype(np.int32), 12345)
+
+
+@given(st.text(st.sampled_from("abc .,'-中\ud800"), max_size=60))
+def test_a_score_is_the_sigmoid_of_the_mean_weight(text):
+    model = random_model()
+    score = model.score(text)
+    buckets = ngram_buckets(word_hashes(split_words(text)), 12).tolist()
+    if not buckets:
+        assert score == 0.0
+        return
+    logit = (sum(int(model.weights[bucket]) for bucket in buckets) / len(buckets) + model.bias) / 2**16
+    assert score == pytest.approx(1 / (1 + math.exp(-logit)), abs=6e-7)
+    assert score == round(score, 6) and 0 <= score <= 1
+    assert score == model.score_of_words(split_words(text))
+
+
+@pytest.mark.parametrize("weight", [2**31 - 1, -(2**31)])
+def test_the_largest_weights_do_not_overflow(weight):
+    model = QualityModel(np.full(2**10, weight, np.int32), weight)
+    assert model.score("word " * 100_000) == (1.0 if weight > 0 else 0.0)
+
+
+def test_unknown_words_are_worth_the_bias_alone():
+    assert QualityModel(np.zeros(2**10, np.int32), 0).score("never seen") == 0.5
+
+
+def test_time_grows_with_the_length_of_the_text():
+    model = random_model()
+    generator = random.Random(0)
+    words = ["".join(generator.choices("abcdefghij", k=10)) for _ in range(100_000)]  # none of them remembered
+
+    assert not superlinear(model.score, lambda size: " ".join(words[:size]), 25_000, forget)
+
+
+def test_a_saved_model_is_read_as_it_was_and_has_the_same_bytes(tmp_path):
+    model = random_model()
+    for name in ("one", "two"):
+        save_model(model, {"held_out": None}, tmp_path / name)
+    for file in ("model.npz", "model.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    read = load_model(str(tmp_path / "one"))
+    assert np.array_equal(read.weights, model.weights) and read.bias == model.bias
+    assert load_model(str(tmp_path / "one")) is read
+    assert len(model_sha256(tmp_path / "one")) == 64
+
+
+def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
+    def refused(name: str, damage, match: str) -> None:
+        save_model(random_model(), {}, tmp_path / name)
+        damage(tmp_path / name)
+        with pytest.raises(InputError, match=match) as caught:
+            load_model(tmp_path / name)
+        assert "launch.train_quality_model" in str(caught.value)
+
+    def flip(folder: Path) -> None:
+        data = bytearray((folder / "model.npz").read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "model.npz").write_bytes(data)
+
+    def say(**changes):
+        def change(folder: Path) -> None:
+            path = folder / "model.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+        return change
+
+    with pytest.raises(InputError, match="no quality model"):
+        load_model(tmp_path / "nowhere")
+    refused("flipped", flip, "is not the file")
+    refused("without weights", lambda folder: (folder / "model.npz").unlink(), "cannot be read")
+    refused("no json", lambda folder: (folder / "model.json").write_text("{"), "damaged")
+    refused("empty json", lambda folder: (folder / "model.json").write_text("{}"), "damaged")
+    refused("a later format", say(format=2), "format 2")
+    refused("another word split", say(features_sha256="0"), "another way")
+
+
+# Training
+
+
+def test_a_model_learns_to_tell_the_sets_apart(tmp_path, sets):
+    training = train_quality_model(config(*sets), tmp_path / "model", quiet)
+    assert training.held_out and training.held_out.area_under_curve > 0.99
+    assert sum(count.trained + count.held_out for count in training.documents.values()) == 500
+    model = load_model(tmp_path / "model")
+    good, other = (np.mean([model.score(text) for text in texts_of(t, 50, seed=3)]) for t in ("fine", "web"))
+    assert good > 0.8 and other < 0.2
+    told = json.loads((tmp_path / "model/model.json").read_text())
+    assert told["held_out"] == dataclasses.asdict(training.held_out)
+    assert [file["name"] for file in told["files"]["good"]] == ["good.jsonl"]
+
+
+def plain_training(labelled: list[tuple[str, bool]], training: QualityTrainingConfig) -> tuple[dict[int, float], float]:
+    """The same training by its definition: dense over what occurs, one document after the other."""
+    weights, squares, bias, bias_square = {}, {}, 0.0, 1e-20
+    count = {label: sum(other == label for _, other in labelled) for label in (True, False)}
+    for epoch in range(training.epochs):
+        order = np.random.default_rng((training.seed, epoch)).permutation(len(labelled))
+        for start in range(0, len(order), training.batch_size):
+            batch = [labelled[number] for number in order[start : start + training.batch_size]]
+            slopes, bias_slope = {}, 0.0
+            for text, label in batch:
+                buckets = ngram_buckets(word_hashes(split_words(text)), training.hash_bits).tolist()
+                logit = sum(weights.get(bucket, 0.0) for bucket in buckets) / len(buckets) + bias
+                error = (1 / (1 + math.exp(-logit)) - label) * len(labelled) / 2 / count[label] / len(batch)
+                bias_slope += error
+                for bucket in buckets:
+                    slopes[bucket] = slopes.get(bucket, 0.0) + error / len(buckets)
+            for bucket, slope in slopes.items():
+                squares[bucket] = squares.get(bucket, 1e-20) + slope**2
+                weights[bucket] = weights.get(bucket, 0.0) - training.learning_rate * slope / squares[bucket] ** 0.5
+            bias_square += bias_slope**2
+            bias -= training.learning_rate * bias_slope / bias_square**0.5
+    return weights, bias
+
+
+def test_training_is_the_plain_algorithm(tmp_path):
+    good, other = texts_of("fine", 12, 1, words=8), texts_of("web", 7, 2, words=5)
+    files = write_jsonl(tmp_path / "good.jsonl", good), write_jsonl(tmp_path / "other.jsonl", other)
+    once_told = config(*files, held_out_share=0.0, epochs=2)
+    assert train_quality_model(once_told, tmp_path / "model", quiet).held_out is None
+    model = load_model(tmp_path / "model")
+    weights, bias = plain_training([(text, True) for text in good] + [(text, False) for text in other], once_told)
+    dense = np.zeros(2**BITS)
+    dense[list(weights)] = list(weights.values())
+    assert np.abs(dense).max() > 1
+    assert np.allclose(model.weights / 2**16, dense, atol=2**-16)
+    assert model.bias / 2**16 == pytest.approx(bias, abs=2**-16)
+
+
+def test_the_same_files_give_the_same_bytes_and_another_seed_others(tmp_path, sets):
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        train_quality_model(config(*sets, seed=seed, epochs=1), tmp_path / name, quiet)
+    one, two, three = ((tmp_path / name / "model.npz").read_bytes() for name in ("one", "two", "three"))
+    assert one == two != three
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model.json", "model.npz"]
+
+
+def test_how_the_files_are_packed_changes_nothing(tmp_path, sets):
+    texts = texts_of("fine", 200, seed=1)
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    table = tmp_path / "good.parquet"
+    write_rows([(table, {"id": n, "text": text}) for n, text in enumerate(texts)], {table: schema}, scratch=tmp_path)
+    packed = write_jsonl(tmp_path / "other.jsonl.gz", texts_of("web", 300, seed=2))
+    train_quality_model(config(*sets, epochs=1), tmp_path / "one", quiet)
+    train_quality_model(config(str(table), packed, epochs=1), tmp_path / "two", quiet)
+    assert model_sha256(tmp_path / "one") == model_sha256(tmp_path / "two")
+
+
+def test_sets_of_unequal_size_count_alike(tmp_path):
+    files = (
+        write_jsonl(tmp_path / "a.jsonl", texts_of("fine", 600, 1)),
+        write_jsonl(tmp_path / "b.jsonl", texts_of("web", 40, 2)),
+    )
+    train_quality_model(config(*files), tmp_path / "model", quiet)
+    neutral = [text for text in texts_of("web", 300, 3, words=6) if "web" not in text]
+    assert 0.25 < np.median([load_model(tmp_path / "model").score(text) for text in neutral]) < 0.75
+
+
+def test_a_text_does_not_score_higher_for_being_longer(tmp_path, sets):
+    train_quality_model(config(*sets), tmp_path / "model", quiet)
+    model = load_model(tmp_path / "model")
+    for text in texts_of("fine", 20, seed=4) + texts_of("web", 20, seed=5):
+        assert model.score(" ".join([text] * 50)) == pytest.approx(model.score(text), abs=0.1)
+
+
+def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
+    lines: list[str] = []
+    training = train_quality_model(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
+    assert {name: count.trained + count.held_out for name, count in training.documents.items()} == {
+        "good": 50,
+        "other": 50,
+    }
+    assert "epoch 1 of 5" in lines[0]
+
+
+def test_equal_texts_are_held_out_together_and_by_the_share():
+    texts = texts_of("fine", 1000, seed=1, words=3)
+    assert [is_held_out(text, 0.2) for text in texts] == [is_held_out(text, 0.2) for text in texts]
+    assert 150 < sum(is_held_out(text, 0.2) for text in texts) < 250
+    assert not any(is_held_out(text, 0) for text in texts)
+
+
+def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
+    with Path(sets[0]).open("a") as file:
+        file.write('{"text": null}\n{"title": "no text"}\nno json\n{"text": "\u200b"}\n')
+    lines: list[str] = []
+    training = train_quality_model(config(*sets, epochs=1), tmp_path / "model", lines.append)
+    assert training.documents["good"].trained + training.documents["good"].held_out in (200, 201)
+    assert "3 rows of the set good passed over; first good.jsonl, line 201" in lines[0]
+
+
+def test_two_documents_are_enough(tmp_path):
+    files = write_jsonl(tmp_path / "a.jsonl", ["a fine text"]), write_jsonl(tmp_path / "b.jsonl", ["web"])
+    assert train_quality_model(config(*files, held_out_share=0.0), tmp_path / "model", quiet).held_out is None
+    model = load_model(tmp_path / "model")
+    assert model.score("a fine text") > 0.9 and model.score("web") < 0.1
+
+
+def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
+    good, other = sets
+
+    def refused(error: type[Exception], match: str, good: str, other: str, **changes) -> None:
+        with pytest.raises(error, match=match):
+            train_quality_model(config(good, other, **changes), tmp_path / "model", quiet)
+        assert not (tmp_path / "model/model.json").exists()
+
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(Path(good).read_bytes())
+    empty = write_jsonl(tmp_path / "empty.jsonl", ["", " \n"])
+    refused(UsageError, "are the same file", good, good)
+    refused(UsageError, "are the same file", good, str(copy))
+    refused(UsageError, "training.other: .* matches no file", good, str(tmp_path / "*.csv"))
+    refused(InputError, "The set other leaves no document", good, empty)
+    refused(InputError, "The set good leaves no document .* held out", good, other, held_out_share=0.9999999)
+    refused(UsageError, "learning_rate = 1e\\+30", good, other, learning_rate=1e30)
+    with pytest.raises(UsageError, match="good is empty"):
+        train_quality_model(dataclasses.replace(config(*sets), good=()), tmp_path / "model", quiet)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"documents_per_set": 0},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"hash_bits": 9},
+        {"hash_bits": 27},
+        {"held_out_share": 1.0},
+        {"held_out_share": -0.1},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_refused_by_name(changes):
+    with pytest.raises(UsageError, match=f"documents.model_quality.training.{next(iter(changes))}"):
+        dataclasses.replace(MODEL_QUALITY.training, **changes)

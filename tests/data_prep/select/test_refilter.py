@@ -1,0 +1,235 @@
+"""The funnel from stored values is the funnel that a run with those thresholds would draw, duplicates apart."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from data_prep.config import DocumentsConfig
+from data_prep.documents import Document
+from data_prep.extract import normalise
+from data_prep.funnel.counts import Counts
+from data_prep.funnel.report import FUNNEL, Written, read_counts
+from data_prep.measure.row import QUALITY_SCORE
+from data_prep.select.refilter import DUPLICATES, Recounted, changed_thresholds, changes, comparison, count_again
+from data_prep.select.run import prepare_documents
+from data_prep.sources.inputs import Records
+from data_prep.verdict import thresholds_of
+from lm.errors import InputError
+from tests.data_prep.measured import CONFIG, RULES, real_rows, text_row, write_records, write_texts
+
+DEDUP = dataclasses.replace(CONFIG, steps=(*RULES, "exact_dedup", "minhash_dedup"))
+OF_A_RUN = ("clean_text_bytes", "replaced", "pairs")
+"""What is counted only where documents are written."""
+
+
+def changed(section: str, **values) -> DocumentsConfig:
+    return dataclasses.replace(CONFIG, **{section: dataclasses.replace(getattr(CONFIG, section), **values)})
+
+
+OTHERS = {
+    "looser": changed("fineweb", max_short_lines=0.9, min_terminal_punctuation_lines=0.0),
+    "stricter": changed("gopher_quality", min_words=150, max_mean_word_length=4.1),
+    "no sentences asked for": changed("c4", min_sentences=0),
+    "no line of C4 or FineWeb": dataclasses.replace(changed("c4", min_sentences=0), steps=("gopher_repetition", "c4")),
+    "language": changed("language", min_score=0.8, languages=("de", "en")),
+    "any language": changed("language", min_score=0.0, languages=()),
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """Three files with every row of `real_rows` once, and copies of some."""
+    folder = tmp_path_factory.mktemp("run") / "texts"
+    rows = [row | {QUALITY_SCORE: round((number * 37 % 100) / 100, 2)} for number, row in enumerate(real_rows(CONFIG))]
+    copies = [row | {"id": f"{row['id']}-copy"} for row in rows[:20]]
+    for name, mine in (("a", rows[:30]), ("b", rows[30:]), ("c", copies)):
+        write_texts(folder / f"{name}.parquet", mine)
+    write_records(folder, len(rows) + len(copies))
+    return folder
+
+
+def a_run(texts: Path, config: DocumentsConfig, out: Path) -> Written:
+    prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / FUNNEL)
+    return read_counts(out / FUNNEL)
+
+
+def again(texts: Path, config: DocumentsConfig, out: Path) -> Counts:
+    return with_domains(recounted(texts, config, out))
+
+
+def recounted(texts: Path, config: DocumentsConfig, out: Path) -> Recounted:
+    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch", on_progress=lambda progress: None)
+
+
+def with_domains(now: Recounted) -> Counts:
+    return now.counts | {"domains": {name: pair for name, *pair in now.domains.largest}}
+
+
+def comparable(counts: Counts) -> Counts:
+    return {key: value for key, value in counts.items() if key not in OF_A_RUN}
+
+
+def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Path, tmp_path: Path):
+    run, counts = a_run(texts, DEDUP, tmp_path).counts, again(texts, DEDUP, tmp_path)
+    duplicates = {name: pair for name, pair in run["reasons"].items() if name.split("/")[0] in DUPLICATES}
+    assert duplicates
+    assert counts["reasons"] == {name: pair for name, pair in run["reasons"].items() if name not in duplicates}
+    for place in (0, 1):
+        assert counts["kept"][place] == run["kept"][place] + sum(pair[place] for pair in duplicates.values())
+    assert (counts["rows"], counts["languages"]) == (run["rows"], run["languages"])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(texts: Path, tmp_path: Path, name: str):
+    """The texts are measured under CONFIG: none of these settings decides what is measured."""
+    config = OTHERS[name]
+    if "c4" in config.steps:
+        assert config.of_texts() == CONFIG.of_texts()
+    counts = again(texts, config, tmp_path)
+    assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
+    assert counts["reasons"] != again(texts, CONFIG, tmp_path)["reasons"]
+
+
+def test_the_quality_model_s_line_is_drawn_anew(texts: Path, tmp_path: Path):
+    model = dataclasses.replace(CONFIG.model_quality, keep_share=0.25)
+    config = dataclasses.replace(CONFIG, steps=(*RULES, "model_quality"), model_quality=model)
+    now = recounted(texts, config, tmp_path)
+    counts = with_domains(now)
+    assert now.min_quality and 0 < now.min_quality < 1
+    assert counts["reasons"]["model_quality/low_quality_score"][0] > 0
+    assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
+
+
+def test_thresholds_that_keep_nothing_are_an_answer(texts: Path, tmp_path: Path):
+    counts = again(texts, changed("gopher_quality", min_words=90_000), tmp_path)
+    assert counts["kept"] == [0, 0]
+    assert not (tmp_path / "scratch").exists()
+    assert counts["lengths"] == {} and "kept" not in counts["examples"]
+
+
+def test_a_damaged_file_is_named(texts: Path, tmp_path: Path):
+    path = tmp_path / "texts/a.parquet"
+    path.parent.mkdir()
+    path.write_bytes((texts / "a.parquet").read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"a\.parquet is damaged"):
+        again(path.parent, CONFIG, tmp_path)
+
+
+def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Path):
+    run = a_run(texts, DEDUP, tmp_path)
+    config = dataclasses.replace(OTHERS["stricter"], steps=DEDUP.steps)
+    now = recounted(texts, config, tmp_path)
+    counts = now.counts
+    told = comparison(run, changes(run, config, now), counts).splitlines()
+    assert "  documents.gopher_quality.min_words: 50 in the run, now 150  (gopher_short_document)" in told
+    table = [line.split() for line in told if line[-1:].isdigit()]
+    pages, *dropped, passed = [row for row in table if row[0] in ("pages", "pass", *RULES, "language", "extract")]
+    assert pages == ["pages", str(counts["rows"]), str(counts["rows"])]
+    assert sum(int(row[3]) for row in dropped) == counts["rows"] - counts["kept"][0]
+    assert all(len(row) == 4 or int(row[4]) == int(row[3]) - int(row[2]) != 0 for row in dropped)
+    assert passed[:3] == ["pass", "all", "rules"] and int(passed[4]) == counts["kept"][0]
+    assert int(passed[5]) == int(passed[4]) - int(passed[3])
+    duplicates = sum(pair[0] for name, pair in run.counts["reasons"].items() if "dedup" in name)
+    assert told[-1].startswith(f"{duplicates} of those that passed were duplicates in the run.")
+    assert not any("dedup" in line for line in told)
+
+
+def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
+    counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
+    run = Written([], list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts, 0)
+    same = comparison(run, changed_thresholds(run.thresholds, thresholds), counts)
+    assert same.startswith("The thresholds are the run's own.") and "+" not in same
+    alone = comparison(None, [], counts)
+    assert "in the run" not in alone and "pass all rules" in alone
+
+
+def test_rules_that_are_used_in_one_of_the_two_are_told():
+    fewer = dataclasses.replace(CONFIG, steps=("gopher_repetition", "gopher_quality", "c4"))
+    lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None))
+    assert "  documents.fineweb.max_short_lines: 0.67 in the run, now not used  (fineweb_too_many_short_lines)" in lines
+    assert len(lines) == 4
+
+
+def with_model(keep_share: float, config: DocumentsConfig = CONFIG) -> DocumentsConfig:
+    model = dataclasses.replace(config.model_quality, keep_share=keep_share)
+    return dataclasses.replace(config, steps=(*config.steps, "model_quality"), model_quality=model)
+
+
+def test_other_languages_are_told(texts: Path, tmp_path: Path):
+    run, english = a_run(texts, CONFIG, tmp_path), CONFIG.language
+    assert english.languages == ("en",)
+    for languages, said in ((("de", "en"), "en in the run, now de, en"), ((), "en in the run, now all")):
+        config = dataclasses.replace(CONFIG, language=dataclasses.replace(english, languages=languages))
+        (line,) = changes(run, config, recounted(texts, config, tmp_path))
+        assert line == f"  documents.language.languages: {said}  (other_language)"
+
+
+def test_the_share_to_keep_is_told_with_what_it_keeps(texts: Path, tmp_path: Path):
+    few, more = with_model(0.25), with_model(0.5)
+    run, now = a_run(texts, few, tmp_path), recounted(texts, more, tmp_path)
+    assert changes(run, few, recounted(texts, few, tmp_path)) == []
+    kept, dropped = now.counts["kept"][0], now.counts["reasons"]["model_quality/low_quality_score"][0]
+    assert kept >= 0.5 * (kept + dropped) > kept - 5
+    before = run.thresholds[-1].value
+    (line,) = changes(run, more, now)
+    assert line == (
+        "  documents.model_quality.keep_share: 0.25 in the run, now 0.5  (low_quality_score: the lowest score is in "
+        f"the run {before:.6g}, now {now.min_quality:.6g}, which keeps {kept} of {kept + dropped} documents)"
+    )
+
+
+def test_the_same_share_of_others_and_a_model_used_in_one_of_the_two_are_told(texts: Path, tmp_path: Path):
+    model, run = with_model(0.25), a_run(texts, with_model(0.25), tmp_path)
+    (line,) = changes(run, CONFIG, recounted(texts, CONFIG, tmp_path))
+    assert line.endswith("keep_share: 0.25 in the run, now not used  (low_quality_score)")
+    stricter = with_model(0.25, OTHERS["stricter"])
+    *others, line = changes(run, stricter, recounted(texts, stricter, tmp_path))
+    assert len(others) == 2
+    assert "keep_share: 0.25 in the run, now 0.25  (low_quality_score: the lowest score is in the run" in line
+    without = a_run(texts, CONFIG, tmp_path / "without")
+    (line,) = changes(without, model, recounted(texts, model, tmp_path))
+    assert "keep_share: not used in the run, now 0.25  (low_quality_score: the lowest score is now 0." in line
+
+
+LINES = st.sampled_from(
+    [
+        "[1] [2] [edit]", "[citation needed] [] [3]", "[12] [edit] [edit] .", "{ [1] [2]", "Two words", "", "   ",
+        "\u2028", "We use cookies here", "some javascript it is", "Lorem ipsum dolor sit", "x" * 1001 + " a b c",
+        "java[1]script and more", "The mill stands by the road.", "The mill stands by the road ...", "- one two three",
+        "漢字 仮名 交じり 文。", "\x0b\x0c [1] [2] [3]", "a [1] b", "He said that they have what it was to be of use.",
+    ]
+)  # fmt: skip
+ODD_TEXTS = st.lists(LINES | st.text(max_size=12), min_size=1, max_size=14).map("\n".join)
+SHORT_AND_LONG = st.lists(ODD_TEXTS | LINES.map(lambda line: "\n".join([line] * 6)), min_size=1, max_size=8)
+ODD_STEPS = st.sets(st.sampled_from([*RULES, "model_quality"]))
+
+
+@given(texts=SHORT_AND_LONG, steps=ODD_STEPS)
+@example(texts=["\n".join(["[1] [2] [edit]"] * 6)], steps={"c4"})
+@example(texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "model_quality"})
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_factory, texts, steps):
+    """And what was kept has a text: the run drops nothing that the stored values let pass."""
+    folder = tmp_path_factory.mktemp("run")
+    steps = tuple(step for step in (*RULES, "model_quality") if step in steps)
+    gopher = dataclasses.replace(CONFIG.gopher_quality, min_words=1, min_stop_words=0, min_mean_word_length=1)
+    config = dataclasses.replace(CONFIG, steps=steps, gopher_quality=gopher)
+    measuring = dataclasses.replace(config, steps=tuple(step for step in steps if step != "model_quality"))
+    found = [normalise(text.encode("utf-8", "ignore").decode()) for text in texts]
+    documents = [Document(text, f"<urn:{n}>", "d", "", "", "x", "en", 0.9) for n, text in enumerate(found)]
+    rows = [
+        text_row(document, measuring, "extract", "no_text")
+        | {QUALITY_SCORE: (7 * n % 10) / 10 if document.text else None}
+        for n, document in enumerate(documents)
+    ]
+    write_texts(folder / "texts/a.parquet", rows)
+    write_records(folder / "texts", len(rows))
+    with contextlib.suppress(InputError):  # nothing survives, which is told after funnel.json is written
+        a_run(folder / "texts", config, folder)
+    assert comparable(again(folder / "texts", config, folder)) == comparable(read_counts(folder / FUNNEL).counts)
+    assert all(pq.read_table(folder / "documents/a.parquet")["text"].to_pylist())

@@ -1,0 +1,403 @@
+"""From WARC files by way of texts to documents, on files written here: every reason, and the same bytes however it is
+run."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from configs.recipes import fineweb_recipe as recipe
+from data_prep.config import DocumentsConfig, UrlFilterConfig
+from data_prep.documents import STAGES, WebPage
+from data_prep.funnel.report import read_funnel
+from data_prep.measure import run as extraction
+from data_prep.measure.row import TEXT_SCHEMA
+from data_prep.measure.run import extract_texts, stem_of
+from data_prep.select.run import Outcome, outcome_of, prepare_documents
+from data_prep.select.split import DROPPED_SCHEMA, KEPT_SCHEMA
+from data_prep.sources import InputFile
+from data_prep.warc import write_pages
+from lm.errors import InputError
+from tests.corpus import texts
+from tests.data_prep.pages import GERMAN, PROSE, demo_config, html, page
+from tests.growth import superlinear
+
+# Without gopher_repetition, which comes before the others and would drop most of these repetitive pages.
+FILTERS = ("gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup")
+CONFIG = demo_config(
+    steps=FILTERS,
+    url_filter=UrlFilterConfig(banned_domains=("bad.example",), banned_words=("casino",)),
+    personal_data=dataclasses.replace(recipe.PERSONAL_DATA, email_placeholder="X"),
+)
+WORDS = PROSE.split()
+
+
+def variant(number: int) -> str:
+    """Prose that no other number has."""
+    return f"{PROSE} The number on the door was {number}."
+
+
+def tale(number: int) -> str:
+    """Prose that shares no shingle with another number's."""
+    return texts(1, seed=number, paragraphs=1)[0]
+
+
+PAGES = {
+    "kept": html(variant(1), "Write to miller@mill.example for more."),
+    "banned_domain": html(variant(2)),
+    "banned_word": html(variant(3)),
+    "html_too_large": html(variant(4)) + b" " * CONFIG.extract.max_bytes,
+    "html_too_deep": html("<div>" * (CONFIG.extract.max_depth + 1) + variant(5)),
+    "no_text": b"<html><head><title>t</title></head><body></body></html>",
+    "low_language_score": html("Lorem kaj ipsum 17 wie auch dolor, mais amet con la und y del. " * 6),
+    "other_language": html(GERMAN),
+    "gopher_short_document": html(" ".join(WORDS[:40])),
+    "gopher_long_document": html(*[variant(i) for i in range(1200)]),
+    "gopher_below_mean_word_length": html(
+        "I am in it, and so is he; we go up to it as it is on me to do so by an ox. " * 4
+    ),
+    "gopher_above_mean_word_length": html(
+        "The internationalization of telecommunications infrastructures notwithstanding, organizational "
+        "responsibilities and interdepartmental misunderstandings characterized bureaucratization. " * 6
+    ),
+    "gopher_too_many_hashes": html(" ".join(f"#{word}" if i % 4 == 0 else word for i, word in enumerate(WORDS))),
+    "gopher_too_many_ellipses": html(" ".join(f"{word}..." if i % 5 == 0 else word for i, word in enumerate(WORDS))),
+    "gopher_too_many_bullet_lines": html(*[f"- {sentence}" for sentence in variant(6).split(". ")]),
+    "gopher_too_many_ellipsis_lines": html(*[f"{sentence}..." for sentence in variant(7).split(". ")]),
+    "gopher_too_few_words_with_letter": html(
+        " ".join(f"{word} 2025, 2026;" if i % 3 == 0 else word for i, word in enumerate(WORDS))
+    ),
+    "gopher_too_few_stop_words": html(
+        "Fresh bread costs more money this winter. Bakers say flour prices rose sharply after bad harvests. " * 5
+    ),
+}
+PAGES |= {
+    "c4_curly_bracket": html(variant(8) + " Its {sign} was gone."),
+    "c4_too_few_sentences": html(variant(9).replace(".", ",")),
+    "fineweb_too_few_terminal_punctuation_lines": html(*[tale(n).replace(".", ". And so on") for n in range(20, 29)]),
+}
+URLS = {"banned_domain": "http://www.bad.example/", "banned_word": "http://a.example/casino/"}
+
+
+def pages_of(names) -> list[WebPage]:
+    return [page(PAGES[name], URLS.get(name, f"http://a.example/{name}")) for name in names]
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Three WARC files: every reason once, copies in later files and in the same file, and one file without a page."""
+    copies = [
+        dated(page(html(variant(1), "Write to miller@mill.example  for more."), f"http://a.example/copy{i}"), 2026 + i)
+        for i in (1, 2)
+    ]
+    others = [page(html(tale(number)), f"http://b.example/{number}") for number in range(100, 108)]
+    near = dated(page(html(tale(103) + " The end."), "http://b.example/near"), 2027)
+    paths = [tmp_path / "warc" / name for name in ("z.warc.gz", "a.warc.gz", "empty.warc.gz")]
+    write_pages(paths[0], pages_of(PAGES))
+    write_pages(paths[1], [*others[:4], near, copies[0], dated(others[0], 2028), *others[4:], copies[1]])
+    write_pages(paths[2], [])
+    return paths
+
+
+def dated(one: WebPage, year: int) -> WebPage:
+    """The same page, fetched in another year."""
+    return dataclasses.replace(one, date=f"{year}-01-01T00:00:00Z", id=f"{one.id}-{year}")
+
+
+def extract(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> Path:
+    inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in files]
+    return extract_texts(inputs, config, out / "texts", out / "scratch", lambda progress: None)
+
+
+def prepare(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
+    return divide(extract(files, out, config), out, config)
+
+
+def divide(texts: Path, out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
+    return prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in ("texts", "documents", "dropped")
+        for path in sorted((out / folder).iterdir())
+    } | {"funnel.json": hashlib.sha256((out / "funnel.json").read_bytes()).hexdigest()}
+
+
+def with_workers(number: int) -> DocumentsConfig:
+    return dataclasses.replace(CONFIG, workers=number)
+
+
+def test_every_page_has_its_reason(files, tmp_path):
+    outcome = prepare(files, tmp_path / "out")
+    kept, dropped = (pq.read_table(tmp_path / "out" / folder).to_pylist() for folder in ("documents", "dropped"))
+    reasons = {row["url"]: row["reason"] for row in dropped}
+    assert {name: reasons.get(URLS.get(name, f"http://a.example/{name}"), "kept") for name in PAGES} == {
+        n: n for n in PAGES
+    }
+    assert outcome.kept == len(kept) == 1 + 8
+    assert sum(outcome.dropped.values()) == len(dropped) == len(PAGES) - 1 + 4
+    assert outcome.pages == len(PAGES) + 12
+    assert outcome.dropped["exact_dedup", "exact_duplicate"] == 3
+    assert outcome.dropped["minhash_dedup", "near_duplicate"] == 1
+    assert next(iter(outcome.dropped))[0] == "url_filter"
+    assert outcome.replaced["email"] == 1
+
+
+def column(path: Path, name: str) -> list:
+    return pq.read_table(path)[name].to_pylist()
+
+
+def test_files_rows_and_columns(files, tmp_path):
+    out = tmp_path / "out"
+    prepare(files, out)
+    names = ["a.parquet", "empty.parquet", "z.parquet"]
+    for folder, schema in (("texts", TEXT_SCHEMA), ("documents", KEPT_SCHEMA), ("dropped", DROPPED_SCHEMA)):
+        assert [path.name for path in sorted((out / folder).glob("*.parquet"))] == names
+        assert all(pq.read_schema(out / folder / name) == schema for name in names)
+    assert column(out / "documents/a.parquet", "url") == [
+        f"http://b.example/{number}" for number in range(100, 108)
+    ]  # as they were read
+    copies = out / "dropped/a.parquet"
+    assert column(copies, "url") == [
+        "http://b.example/near", "http://a.example/copy1", "http://b.example/100", "http://a.example/copy2",
+    ]  # fmt: skip
+    assert column(copies, "duplicate_of") == ["a.parquet:3", "z.parquet:0", "a.parquet:0", "z.parquet:0"]
+    assert column(copies, "stage") == ["minhash_dedup", *["exact_dedup"] * 3]
+    assert column(copies, "text")[1].endswith("Write to X for more.")  # a copy by its words before the replacement
+    (first,) = pq.read_table(out / "documents/z.parquet").to_pylist()
+    assert first["text"] == f"{variant(1)}\nWrite to X for more."
+    assert (first["dump"], first["file_path"], first["language"]) == ("demo", "z.warc.gz", "en")
+    dropped = {row["reason"]: row for row in pq.read_table(out / "dropped/z.parquet").to_pylist()}
+    assert list(dropped) == [name for name in PAGES if name != "kept"]
+    for row in dropped.values():
+        assert (row["text"] == "") == (row["words"] is None) == (row["stage"] in ("url_filter", "extract"))
+        assert row["duplicate_of"] is None
+    assert dropped["other_language"]["language"] == "de"
+
+
+def test_the_document_that_was_fetched_first_stays_wherever_it_stands(files, tmp_path):
+    path = tmp_path / "later_first.warc.gz"
+    pages = [dated(page(html(tale(1)), f"http://a.example/{year}"), year) for year in (2026, 2024, 2025)]
+    write_pages(path, pages)
+    prepare([path], tmp_path / "out")
+    assert column(tmp_path / "out/documents/later_first.parquet", "date") == ["2024-01-01T00:00:00Z"]
+
+
+def test_documents_of_different_dumps_do_not_meet(tmp_path):
+    rows = [{"text": tale(1), "dump": dump, "url": f"http://{dump}.example/", "id": dump} for dump in "aab"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = extract_texts(
+        [InputFile(path, path.name, "table", path.stat().st_size)], CONFIG, tmp_path / "texts", tmp_path / "s", print
+    )
+    assert divide(texts, tmp_path).kept == 2
+
+
+def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
+    """Also where a stage before the last drops the document; replacements in kept documents alone are counted."""
+    path = tmp_path / "mail.warc.gz"
+    letters = [html(tale(1), "Write to a@b.example."), html("Too short: c@d.example"), html(GERMAN, "An e@f.example")]
+    write_pages(path, [page(body, f"http://a.example/{i}") for i, body in enumerate([*letters, letters[0]])])
+    out = tmp_path / "out"
+    outcome = prepare([path], out)
+    assert (outcome.kept, outcome.replaced["email"]) == (1, 1)
+    texts = [text for folder in ("documents", "dropped") for text in column(out / folder / "mail.parquet", "text")]
+    assert [text.count("X") for text in texts] == [1] * 4
+    assert "@" not in "".join(texts)
+    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG.personal_data))
+
+
+def test_same_bytes_with_two_workers(files, tmp_path):
+    prepare(files, tmp_path / "one")
+    prepare(files, tmp_path / "two", with_workers(2))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_path):
+    out = tmp_path / "out"
+    prepare(files, out)
+    expected = digests(out)
+    done, half = out / "texts/z.parquet", out / "texts/a.parquet"
+    (out / "scratch/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # what a killed worker leaves
+    half.write_bytes(half.read_bytes()[:-1])
+    divided = out / "documents/z.parquet"
+    (out / "dropped/a.parquet").unlink()
+    before = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, divided)]
+    files[0].write_bytes(b"not read again")
+    prepare(files, out)
+    assert digests(out) == expected
+    assert [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, divided)] == before
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
+    files[1].write_bytes(b"<html>" * 100)
+    with pytest.raises(InputError, match=r"^.*a\.warc\.gz holds no WARC record\. Give WARC files[^\[]*$"):
+        extract(files, tmp_path / "out", with_workers(workers))
+
+
+def test_nothing_survives(files, tmp_path):
+    with pytest.raises(InputError) as caught:
+        prepare(
+            [files[0], files[2]],
+            tmp_path / "out",
+            dataclasses.replace(CONFIG, url_filter=UrlFilterConfig(("example",), ())),
+        )
+    assert f"No document survives of {len(PAGES)} pages in 2 files" in str(caught.value)
+    assert "banned_domain" in str(caught.value)
+    assert "Loosen the rule" in str(caught.value)
+
+
+def test_no_page_at_all_is_no_matter_of_the_filters(tmp_path):
+    paths = [tmp_path / f"{name}.warc.gz" for name in "abcd"]
+    for path in paths:
+        write_pages(path, [])
+    with pytest.raises(InputError) as caught:
+        extract(paths, tmp_path / "out")
+    assert str(caught.value).startswith(
+        f"There is no page in 4 files ({paths[0]}, {paths[1]}, {paths[2]}, …): they hold no HTML response and no text."
+    )
+    assert "Loosen" not in str(caught.value)
+
+
+def test_every_stage_has_its_place(files, tmp_path):
+    cut = files[0].read_bytes()[:-200]
+    files[0].write_bytes(cut)
+    found = {stage for stage, _ in prepare(files, tmp_path / "out").dropped}
+    repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
+    outcome = prepare(files, tmp_path / "all", repeated)
+    assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
+    assert {*found, "gopher_repetition", "model_quality"} == set(STAGES)
+
+
+def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
+    outcome = prepare(files, tmp_path / "out")
+    lines = [line.rsplit(maxsplit=3) for line in outcome.table().splitlines()]
+    documents = [int(line[-3].replace(",", "")) for line in lines]
+    sizes = [float(line[-2].replace(",", "")) for line in lines]
+    assert documents[0] + sum(documents[1:-1]) == documents[-1] == outcome.kept
+    assert sizes[0] + sum(sizes[1:-1]) == pytest.approx(sizes[-1], abs=0.05 * len(sizes))
+    written = pq.read_table(tmp_path / "out/dropped").to_pylist()
+    for (stage, reason), size in outcome.extracted_bytes.items():
+        if stage:
+            assert size == sum(row["text_bytes"] for row in written if (row["stage"], row["reason"]) == (stage, reason))
+
+
+def test_progress_names_each_step_and_counts_documents(files, tmp_path):
+    seen, texts = [], extract(files, tmp_path)
+    out, config = tmp_path, dataclasses.replace(CONFIG, workers=2)
+    names = ("parts", "documents", "dropped", "funnel.json")
+    outcome = prepare_documents(texts, config, *(out / name for name in names), on_progress=seen.append)
+    steps = list(dict.fromkeys(progress.step for progress in seen))
+    joins = [step for step in steps if "join" in step or "sorting" in step]
+    assert [step for step in steps if step not in joins] == ["keys", "dividing"]
+    assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
+    for step in ("keys", "dividing"):
+        last = [progress for progress in seen if progress.step == step][-1]
+        assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
+    assert not list((out / "parts/notes").iterdir())
+
+
+def test_outcome_in_the_order_of_the_stages():
+    reasons = {"new_stage/some/reason": [5, 0], "exact_dedup/exact_duplicate": [1, 0], "extract/no_text": [2, 0]}
+    outcome = outcome_of({"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons})
+    assert list(outcome.dropped.items()) == [
+        (("extract", "no_text"), 2), (("exact_dedup", "exact_duplicate"), 1), (("new_stage", "some/reason"), 5),
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_written(files, tmp_path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        extract(files, tmp_path / "out")
+
+
+def test_damage_in_a_file_is_a_dead_letter(files, tmp_path):
+    whole = prepare(files, tmp_path / "whole")
+    files[0].write_bytes(files[0].read_bytes()[:-200])
+    cut = prepare(files, tmp_path / "cut")
+    assert {stage for stage, _ in whole.dropped}.isdisjoint({"read"})
+    (dead,) = [row for row in pq.read_table(tmp_path / "cut/dropped").to_pylist() if row["stage"] == "read"]
+    assert dead["id"].startswith("z.warc.gz#") and dead["reason"] and not dead["text"]
+    assert cut.pages == sum(cut.dropped.values()) + cut.kept
+
+
+def test_every_record_seen_is_a_page_a_dead_letter_or_skipped(files, tmp_path):
+    """Also where a worker was killed between a file's texts and its records."""
+    image = page(b"GIF89a", "http://a.example/gif", "image/gif")
+    write_pages(files[2], [image, page(html(tale(1)), "http://a.example/tale")])
+    files[0].write_bytes(files[0].read_bytes()[:-200])
+    out = tmp_path / "out"
+    outcome = prepare(files, out)
+    records = json.loads((out / "funnel.json").read_text())["records"]
+    assert records == json.loads((out / "texts/records.json").read_text())
+    pages = len(PAGES) + 12 + 1  # the cut is inside a metadata record, and has a row of its own
+    assert outcome.pages == pages + 1
+    assert records["skipped"] == {"not_a_response": 3 + 2 * (pages + 1) - 1, "not_html": 1}
+    assert records["seen"] == outcome.pages + sum(records["skipped"].values())
+    before = digests(out)
+    (out / "texts/records.json").unlink()
+    (out / "scratch/a.records.json").unlink()
+    prepare(files, out)
+    assert digests(out) == before
+
+
+def test_a_table_keeps_its_own_columns(tmp_path):
+    told = {
+        "id": "<urn:1>", "dump": "CC-MAIN-2013-20", "url": "http://a.example/", "date": "2013-05-18T10:30:00Z",
+        "file_path": "s3://commoncrawl/a.warc.gz", "language": "en", "language_score": 0.9, "token_count": 7,
+    }  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    rows = (told, {"lang": "en"}, told | {"language": "eng_Latn"})
+    path.write_text("".join(json.dumps({"text": tale(1)} | row) + "\n" for row in rows))
+    file = InputFile(path, path.name, "table", path.stat().st_size)
+    extract_texts([file], CONFIG, tmp_path / "texts", tmp_path / "scratch", lambda progress: None)
+    whole, bare, other = pq.read_table(tmp_path / "texts/rows.parquet").to_pylist()
+    assert {name: whole[name] for name in told} == told
+    assert (bare["file_path"], bare["token_count"], bare["dump"]) == ("rows.jsonl", None, CONFIG.dump)
+    for row in (bare, other):
+        assert row["language"] == "en" and row["language_score"] > 0.65
+
+
+def test_trouble_of_a_worker_is_not_told_as_a_disk_that_is_full(files, tmp_path, monkeypatch):
+    def refuse(*_) -> None:
+        raise ConnectionResetError("the runner's socket")
+
+    monkeypatch.setattr(extraction, "run_over_files", refuse)
+    with pytest.raises(ConnectionResetError):
+        extract(files, tmp_path / "out")
+
+
+def test_many_files_are_laid_out_in_linear_time(tmp_path):
+    """A crawl of Common Crawl has 90,000."""
+
+    def files(count: int) -> list[InputFile]:
+        return [InputFile(Path(f"{i}.warc.gz"), f"{i}.warc.gz", "warc", 1) for i in range(count)]
+
+    assert len(extraction.lay_out(files(100), tmp_path, tmp_path)) == 100
+    assert not superlinear(lambda inputs: extraction.lay_out(inputs, tmp_path, tmp_path), files, 2_000)
+
+
+def test_files_that_share_a_name_do_not_meet(tmp_path):
+    def stems(*names: str) -> list[str]:
+        files = [InputFile(Path(name), name, "warc", 1) for name in names]
+        return [file.part.stem for file in extraction.lay_out(files, tmp_path, tmp_path)]
+
+    assert stems("x/a.warc.gz", "y/A.warc", "b.warc.gz", "z/c.gz") == ["a-00000", "A-00001", "b", "c"]
+    assert len(set(stems("x/a.warc", "y/a.warc", "a-00001.warc"))) == 3
+    assert stem_of("data/CC-MAIN-2024-10/000_00000.parquet") == "000_00000"
+    assert stem_of("x.warc.wet.gz") == "x" and stem_of(".gz") == ".gz"
+
+
+def test_progress_counts_pages_and_files(files, tmp_path):
+    seen = []
+    inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in files]
+    extract_texts(inputs, CONFIG, tmp_path / "texts", tmp_path / "scratch", seen.append)
+    assert (seen[0].pages, seen[0].files_done, seen[0].files) == (0, 0, 3)
+    assert (seen[-1].pages, seen[-1].files_done) == (len(PAGES) + 12, 3)

@@ -1,0 +1,152 @@
+"""Cutting the stream: every token in order, once, with its document; the held-out side depends on the id alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.shards.tokenize import cut_records, document_files, is_held_out, read_texts, sample_texts, tokenize_file
+from lm.config import TokenizerConfig
+from lm.data.records import to_bytes
+from lm.errors import InputError
+from lm.tokenizer import train_bpe
+
+TOKENIZER = train_bpe(["the theme of the thesis"], TokenizerConfig(260, "cl100k", 1000))
+
+
+def write_documents(path: Path, rows: list[tuple[str, str]], **options) -> None:
+    """A documents file of (id, text) rows."""
+    fixed = {"dump": "test", "date": "", "file_path": "", "language": "en", "language_score": 1.0, "token_count": None}
+    table = [{"id": id, "text": text, "url": f"http://example.com/{id}", **fixed} for id, text in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(table, DOCUMENT_SCHEMA), path, **options)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), max_size=12),
+    length=st.integers(1, 10),
+    dtype=st.sampled_from(["uint16", "uint32"]),
+)
+def test_records_are_the_stream(lengths, length, dtype):
+    edges = np.cumsum([0, *lengths])
+    documents = [(100 + i, np.arange(edges[i], edges[i + 1], dtype=np.uint32)) for i in range(len(lengths))]
+    owners = np.repeat(100 + np.arange(len(lengths)), lengths)
+    total = int(edges[-1])
+
+    records = list(cut_records(iter(documents), length, dtype))
+    assert len(records) == max(0, -(-(total - 1) // length))
+    for index, record in enumerate(records):
+        first, end = index * length, min(total, (index + 1) * length + 1)
+        assert record.tokens.dtype == dtype
+        assert (record.length, record.valid) == (length, end - first)
+        np.testing.assert_array_equal(record.tokens[: record.valid], np.arange(first, end))
+        assert not record.tokens[record.valid :].any()
+        numbers = np.repeat(record.document_ids, np.diff([*record.segment_starts, record.valid]))
+        np.testing.assert_array_equal(numbers, owners[first:end])
+        assert len(set(record.document_ids.tolist())) == len(record.document_ids)
+        to_bytes(record)  # and it is a record by the rules of the format
+
+
+def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tmp_path):
+    rows = [(f"<urn:uuid:{i}>", f"document {i} " + "word " * 20) for i in range(3000)]
+    for name, order in (("a", range(3)), ("b", (2, 0, 1))):
+        for file, part in enumerate(order):
+            write_documents(tmp_path / name / f"{file}.parquet", rows[part * 1000 : (part + 1) * 1000])
+    total = sum(len(text) for _, text in rows)
+    drawn = [list(sample_texts(document_files(tmp_path / name), total // 10)) for name in ("a", "b")]
+    assert sorted(drawn[0]) == sorted(drawn[1])
+    assert set(drawn[0]) < {text for _, text in rows}
+    assert 0.8 * total / 10 < sum(map(len, drawn[0])) < 1.2 * total / 10
+    assert {int(text.split()[1]) // 1000 for text in drawn[0]} == {0, 1, 2}
+    everything = list(sample_texts(document_files(tmp_path / "a"), 2 * total))
+    assert everything == [text for _, text in rows]
+
+
+def test_held_out_is_a_share_and_never_changes_side():
+    ids = [f"<urn:uuid:{i}>" for i in range(4000)]
+    few = {id for id in ids if is_held_out(id, 0.05)}
+    many = {id for id in ids if is_held_out(id, 0.3)}
+    assert few < many
+    assert 150 < len(few) < 250
+    assert 1080 < len(many) < 1320
+    assert [is_held_out(id, 0.5) for id in ("a", "b", "c", "é")] == [False, True, True, True]  # sha256: ca, 3e, 2e, 4a
+
+
+def test_files_are_numbered_by_name_then_row(tmp_path):
+    write_documents(tmp_path / "b.parquet", [("2", "two"), ("3", "three")])
+    write_documents(tmp_path / "a.parquet", [("0", "zero"), ("1", "one")])
+    write_documents(tmp_path / "c.parquet", [])
+    files = document_files(tmp_path)
+    assert [(file.path.name, file.first, file.rows) for file in files] == [
+        ("a.parquet", 0, 2), ("b.parquet", 2, 2), ("c.parquet", 4, 0)
+    ]  # fmt: skip
+    assert list(read_texts(files)) == ["zero", "one", "two", "three"]
+
+
+def test_each_document_is_headed_and_on_one_side(tmp_path):
+    texts = [(f"id-{i}", f"the theme {i}" * (i % 3)) for i in range(700)]
+    write_documents(tmp_path / "a.parquet", texts, row_group_size=37)
+    (file,) = document_files(tmp_path)
+    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.start_of_text, 0.4))
+    assert [d.number for d in found] == list(range(700))
+    assert 200 < sum(d.held_out for d in found) < 500
+    for d in found:
+        id, text = texts[d.number]
+        assert (d.id, d.url, d.file, d.text_bytes) == (id, f"http://example.com/{id}", "a.parquet", len(text))
+        assert d.tokens.tolist() == [TOKENIZER.start_of_text, *TOKENIZER.encode(text)]
+        assert d.held_out == is_held_out(id, 0.4)
+
+
+def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_path):
+    texts = [("one", "0123456789" * 10), ("two", "a"), ("three", "épée" * 5)]
+    write_documents(tmp_path / "a.parquet", texts[:1])
+    write_documents(tmp_path / "b.parquet", texts[1:])
+    found = [
+        document
+        for file in document_files(tmp_path)
+        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.start_of_text, 0.1, "ends")
+    ]
+    assert [d.number for d in found] == list(range(6))
+    assert [d.held_out for d in found] == [False, True] * 3
+    parts = [TOKENIZER.decode(d.tokens[1:].tolist()) for d in found]
+    assert ["".join(parts[i : i + 2]) for i in (0, 2, 4)] == [text for _, text in texts]
+    assert [len(part) for part in parts] == [90, 10, 0, 1, 18, 2]
+    assert [d.text_bytes for d in found] == [len(part.encode()) for part in parts]
+    assert all(d.tokens[0] == TOKENIZER.start_of_text for d in found)
+
+
+def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):
+    write_documents(tmp_path / "a.parquet", [("one", "a large document " * 1000)])
+    assert next(sample_texts(document_files(tmp_path), 10)).startswith("a large")
+
+
+def test_no_documents_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"no documents in .* \(0 Parquet files\).*launch.prepare_documents"):
+        document_files(tmp_path)
+    write_documents(tmp_path / "a.parquet", [])
+    with pytest.raises(InputError, match=r"\(1 Parquet files\)"):
+        document_files(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(InputError, match=r"a\.parquet is not a readable Parquet file"):
+        document_files(tmp_path)
+
+    write_documents(path, [(str(i), "text " * 50 * i) for i in range(90)], compression="zstd")
+    files = document_files(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[40:400] = bytes(360)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.parquet is damaged"):
+        list(read_texts(files))
+
+    pq.write_table(pa.table({"body": ["x"]}), path)
+    with pytest.raises(InputError, match=r"a\.parquet has no column text"):
+        list(read_texts(document_files(tmp_path)))

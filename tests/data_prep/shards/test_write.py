@@ -1,0 +1,305 @@
+"""Shards: the same bytes whatever the workers, the batches or an interruption; every rejection by its name."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.config import ShardsConfig
+from data_prep.shards import write as shards_module
+from data_prep.shards.tokenize import is_held_out
+from data_prep.shards.write import write_shards
+from lm.config import TokenizerConfig
+from lm.data.records import from_bytes, read_manifest
+from lm.errors import InputError, UsageError
+from lm.tokenizer import load, save, train_bpe
+from tests.data_prep.shards.test_tokenize import write_documents
+
+REPOSITORY = Path(__file__).parents[3]
+PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
+TEXTS = [f"{paragraph} – {i}" for i, paragraph in enumerate(PARAGRAPHS * 4)]
+TOKENIZER = train_bpe(TEXTS, TokenizerConfig(400, "cl100k", 10**7))
+CONFIG = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.2, workers=1)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "documents"
+    third = -(-len(TEXTS) // 3)
+    for part in range(3):
+        rows = [(f"<{i}>", TEXTS[i]) for i in range(part * third, min(len(TEXTS), (part + 1) * third))]
+        write_documents(folder / f"{part:05d}.parquet", rows, row_group_size=10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(documents) -> Path:
+    write_shards(documents, TOKENIZER, documents.parent / "tokens", CONFIG)
+    return documents.parent / "tokens"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def stream(path: Path) -> tuple[list[int], list[int]]:
+    """(tokens, the document of each) of a shard, read record by record."""
+    from array_record.python.array_record_module import ArrayRecordReader  # ty: ignore[import-not-found]
+
+    tokens, numbers = [], []
+    for data in ArrayRecordReader(str(path)).read_all():
+        record = from_bytes(data)
+        owners = np.repeat(record.document_ids, np.diff([*record.segment_starts, record.valid])).tolist()
+        overlap = 1 if tokens else 0
+        assert tokens[-overlap:] == record.tokens[:1].tolist() or not overlap
+        tokens += record.tokens[overlap : record.valid].tolist()
+        numbers += owners[overlap:]
+    return tokens, numbers
+
+
+def test_layout(tokens):
+    assert sorted(contents(tokens)) == [
+        "documents.parquet",
+        "manifest.json",
+        "train-00000-of-00002.array_record",
+        "train-00001-of-00002.array_record",
+        "val-00000-of-00001.array_record",
+    ]
+
+
+def test_every_document_is_whole_in_its_shard(tokens):
+    first_of_second_group = -(-len(TEXTS) // 3)  # files 0 | 1, 2
+    seen = set()
+    for name in ("val-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"):
+        ids, numbers = stream(tokens / f"{name}.array_record")
+        assert numbers == sorted(numbers)
+        expected = []
+        for number in sorted(set(numbers)):
+            assert is_held_out(f"<{number}>", 0.2) == name.startswith("val")
+            if name.startswith("train"):
+                assert (number >= first_of_second_group) == name.startswith("train-00001")
+            expected += [TOKENIZER.start_of_text, *TOKENIZER.encode(TEXTS[number])]
+        assert ids == expected
+        seen |= set(numbers)
+    assert seen == set(range(len(TEXTS)))
+
+
+def test_table_of_documents_says_where_each_went(tokens, documents):
+    table = pq.read_table(tokens / "documents.parquet").to_pylist()
+    assert [row["id"] for row in table] == [f"<{i}>" for i in range(len(TEXTS))]
+    files = [
+        row["id"] for path in sorted(documents.iterdir()) for row in pq.read_table(path, columns=["id"]).to_pylist()
+    ]
+    assert files == [row["id"] for row in table]
+    for number, row in enumerate(table):
+        assert row["url"] == f"http://example.com/<{number}>"
+        assert row["file"] == f"{number // -(-len(TEXTS) // 3):05d}.parquet"
+        assert row["split"] == ("val" if is_held_out(row["id"], 0.2) else "train")
+        assert row["tokens"] == 1 + len(TOKENIZER.encode(TEXTS[number]))
+        assert row["text_bytes"] == len(TEXTS[number].encode())
+
+
+def test_manifest_counts_and_hashes(tokens):
+    manifest = read_manifest(tokens)
+    assert manifest.tokenizer_fingerprint == TOKENIZER.fingerprint
+    assert (manifest.vocabulary_size, manifest.record_length, manifest.token_dtype) == (400, 64, "uint16")
+    table = pq.read_table(tokens / "documents.parquet").to_pylist()
+    assert list(manifest.splits) == ["train", "val"]
+    for name, split in manifest.splits.items():
+        rows = [row for row in table if row["split"] == name]
+        assert (split.documents, split.tokens) == (len(rows), sum(row["tokens"] for row in rows))
+        assert split.text_bytes == sum(row["text_bytes"] for row in rows)
+        for shard in split.shards:
+            data = (tokens / shard.file).read_bytes()
+            assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+            assert shard.tokens == len(stream(tokens / shard.file)[0])
+            assert shard.records == -(-(shard.tokens - 1) // 64)
+        for field in ("documents", "tokens", "text_bytes", "records"):
+            assert getattr(split, field) == sum(getattr(shard, field) for shard in split.shards)
+
+
+def test_bytes_are_the_same_again_and_with_other_batches(tokens, documents, tmp_path, monkeypatch):
+    from data_prep.shards import tokenize
+
+    monkeypatch.setattr(tokenize, "DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(shards_module, "ROWS_AT_ONCE", 3)
+    write_shards(documents, TOKENIZER, tmp_path / "tokens", CONFIG)
+    again = contents(tmp_path / "tokens")
+    first = contents(tokens)
+    del again["documents.parquet"], first["documents.parquet"]  # same rows; compared in the next line
+    assert again == first
+    assert pq.read_table(tmp_path / "tokens/documents.parquet") == pq.read_table(tokens / "documents.parquet")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bytes_are_the_same_by_gigatoken(tokens, documents, tmp_path, workers):
+    pytest.importorskip("gigatoken", reason="gigatoken is not installed")
+    save(TOKENIZER, tmp_path / "tokenizer")
+    config = dataclasses.replace(CONFIG, encoder="gigatoken", workers=workers)
+    assert run_program(documents, tmp_path, config)[0] == 0
+    assert contents(tmp_path / "tokens") == contents(tokens)
+
+
+def test_bytes_are_the_same_with_two_workers(tokens, documents, tmp_path):
+    save(TOKENIZER, tmp_path / "tokenizer")
+    assert run_program(documents, tmp_path, dataclasses.replace(CONFIG, workers=2))[0] == 0
+    assert contents(tmp_path / "tokens") == contents(tokens)
+
+
+def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str = "") -> tuple[int, str]:
+    """write_shards in a process of its own, into folder/tokens; its exit code and the last line of its errors."""
+    program = (
+        "import os, signal; from pathlib import Path; from data_prep.config import ShardsConfig\n"
+        "from data_prep import shards; from lm.tokenizer import load\n"
+        f"{before}\n"
+        "if __name__ == '__main__':\n"
+        f"    folder = Path({str(folder)!r})\n"
+        f"    shards.write_shards(Path({str(documents)!r}), load(folder / 'tokenizer'), folder / 'tokens', \n"
+        f"        {config!r})\n"
+    )
+    path = folder / "program.py"
+    path.write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stderr.splitlines() or [""])[-1]
+
+
+@pytest.mark.parametrize("call", ["file_sha256", "replace_file", "join_tables"])
+def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, call):
+    save(TOKENIZER, tmp_path / "tokenizer")
+    kill_in_second_unit = (
+        f"real, calls = shards.{call}, []\n"
+        "def killing(*arguments):\n"
+        "    calls.append(1)\n"
+        f"    if len(calls) == {1 if call == 'join_tables' else 2}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*arguments)\n"
+        f"shards.{call} = killing\n"
+    )
+    assert run_program(documents, tmp_path, CONFIG, kill_in_second_unit)[0] == -signal.SIGKILL
+    out = tmp_path / "tokens"
+    assert not (out / "manifest.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("units/*.json")}
+    assert len(finished) == (2 if call == "join_tables" else 1)
+    untouched = {path: (out / path.stem).stat().st_mtime_ns for path in finished}
+    write_shards(documents, load(tmp_path / "tokenizer"), out, CONFIG)
+    assert contents(out) == contents(tokens)
+    assert {path: (out / path.stem).stat().st_mtime_ns for path in finished} == untouched  # done work was skipped
+
+
+@pytest.mark.parametrize("largest", [1, 400, 20_000])
+def test_a_full_disk_is_an_input_error_and_mendable(tokens, documents, tmp_path, largest):
+    """A limit on the size of files stands for the full disk: the same calls fail, with another errno."""
+    save(TOKENIZER, tmp_path / "tokenizer")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
+    code, last = run_program(documents, tmp_path, CONFIG, limit)
+    assert code == 1
+    assert re.fullmatch(
+        r"lm\.errors\.InputError: \S+\.array_record cannot be written: .*File too large.* Make room on the disk.*", last
+    )
+    out = tmp_path / "tokens"
+    assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk on
+    write_shards(documents, TOKENIZER, out, CONFIG)
+    assert contents(out) == contents(tokens)
+
+
+def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards_module, "join_tables", full)
+    with pytest.raises(InputError, match=r"tokens cannot be written: No space left on device\. Make room"):
+        write_shards(documents, TOKENIZER, tmp_path / "tokens", CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["", ".parquet", ".held-out.parquet"])
+def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, monkeypatch, kind):
+    """As when the power fails after a unit was marked, and a file of it did not reach the disk."""
+    out = tmp_path / "tokens"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "join_tables", lambda *_: sys.exit("interrupted"))
+        with pytest.raises(SystemExit):
+            write_shards(documents, TOKENIZER, out, CONFIG)
+    assert len(list(out.glob("units/*.json"))) == 2
+    path = out / f"{'units/' if kind else ''}train-00001-of-00002.array_record{kind}"
+    os.truncate(path, path.stat().st_size // 2)
+    write_shards(documents, TOKENIZER, out, CONFIG)
+    assert contents(out) == contents(tokens)
+
+
+def test_leftovers_of_other_work_are_made_again(tokens, documents, tmp_path):
+    out = tmp_path / "tokens"
+    (out / "units").mkdir(parents=True)
+    for path in tokens.glob("*.array_record"):
+        (out / path.name).write_bytes(b"half a shard")
+        (out / "units" / f"{path.name}.json").write_text(json.dumps({"key": "of other inputs", "shard": {}}))
+    (out / "units" / "val-00000-of-00001.array_record.json").write_text('{"key": "half of a')
+    write_shards(documents, TOKENIZER, out, CONFIG)
+    assert contents(out) == contents(tokens)
+
+
+def test_no_more_shards_than_files(documents, tmp_path):
+    config = dataclasses.replace(CONFIG, train_shards=9, token_dtype="uint32")
+    manifest = write_shards(documents, TOKENIZER, tmp_path, config)
+    assert [shard.file for shard in manifest.splits["train"].shards] == [
+        f"train-{i:05d}-of-00003.array_record" for i in range(3)
+    ]
+    assert {token for shard in manifest.splits["val"].shards for token in stream(tmp_path / shard.file)[0]} <= set(
+        range(400)
+    )
+
+
+def test_a_shard_without_documents_is_empty(tmp_path):
+    held_out = [f"<{i}>" for i in range(100) if is_held_out(f"<{i}>", 0.2)]
+    kept = [f"<{i}>" for i in range(100) if not is_held_out(f"<{i}>", 0.2)]
+    write_documents(tmp_path / "documents/a.parquet", [(id, "some text") for id in kept])
+    write_documents(tmp_path / "documents/b.parquet", [(id, "some text") for id in held_out])
+    manifest = write_shards(tmp_path / "documents", TOKENIZER, tmp_path / "tokens", CONFIG)
+    assert [shard.records > 0 for shard in manifest.splits["train"].shards] == [True, False]
+
+
+@pytest.mark.parametrize(("fraction", "train", "val"), [(1e-9, len(TEXTS), 0), (1 - 1e-9, 0, len(TEXTS))])
+def test_an_empty_split_is_an_input_error(documents, tmp_path, fraction, train, val):
+    config = dataclasses.replace(CONFIG, validation_fraction=fraction)
+    message = f"validation_fraction = {fraction} gives {train} to train, {val} to val: nothing to predict in "
+    with pytest.raises(InputError, match=message + ("train" if val else "val")) as refused:
+        write_shards(documents, TOKENIZER, tmp_path, config)
+    assert "--shards.held-out ends" in str(refused.value) and "--shards.validation-fraction" in str(refused.value)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_vocabulary_beyond_the_dtype_is_a_usage_error(documents, tmp_path):
+    special = {"<|endoftext|>": 65_935}
+    with pytest.raises(UsageError, match=r"has 65936 symbols, but shards.token_dtype = uint16 holds ids below 65536"):
+        write_shards(documents, dataclasses.replace(TOKENIZER, special_tokens=special), tmp_path, CONFIG)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damage_found_by_a_worker_is_an_input_error_and_mendable(documents, tokens, tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for path in documents.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    whole = (folder / "00001.parquet").read_bytes()
+    (folder / "00001.parquet").write_bytes(whole[:50] + bytes(300) + whole[350:])
+    with pytest.raises(InputError, match=r"00001\.parquet is damaged.*launch.prepare_documents"):
+        write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
+    (folder / "00001.parquet").write_bytes(whole)
+    write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
+    assert contents(tmp_path / "tokens") == contents(tokens)
+
+
+@pytest.mark.parametrize(
+    "change", [{"validation_fraction": 0.0}, {"validation_fraction": 1.0}, {"record_length": 0}, {"workers": 0}]
+)
+def test_impossible_config_is_refused(change):
+    with pytest.raises(UsageError, match=next(iter(change))):
+        dataclasses.replace(CONFIG, **change)

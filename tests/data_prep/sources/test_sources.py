@@ -1,0 +1,391 @@
+"""From packages or own WARC files to the manifest that the next stage reads, and the stage around it."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from configs.experiment import parse_command
+from configs.fineweb import get_config as get_fineweb
+from configs.recipes.demo_pages import PACKAGES
+from data_prep.config import PagesConfig
+from data_prep.config.pages import NO_CRAWL, NO_DATASET
+from data_prep.sources import fetch_pages, input_files
+from data_prep.sources.local import named_files, warc_kind
+from data_prep.warc import read_pages, write_pages
+from launch.fetch_pages import STAGE
+from launch.stages.stage import run_stage, settings_of
+from lm.errors import InputError, UsageError
+from tests.data_prep.loopback_index import LoopbackIndex, serving
+from tests.data_prep.packages.test_fetch import NAME, no_proxy, pin, settings  # noqa: F401
+from tests.data_prep.warc.test_warc import page
+
+DEMO = Path(__file__).parents[3] / "configs/demo.py"
+REAL = Path(__file__).parents[3] / "../shared/data/warc"
+
+
+def wheel(pages: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(pages):
+            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.html"), f"<p>Page {number}.</p>")
+            archive.writestr(zipfile.ZipInfo(f"doc/{number:03d}.txt"), f"Text {number}.")
+    return file.getvalue()
+
+
+def config(**changes) -> PagesConfig:
+    whole = PagesConfig(warc=(), packages=(), pages_per_file=3, unpacked_limit=10**6)
+    return dataclasses.replace(whole, **changes)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def fetched(tmp_path):
+    """fetch(config, name of the run folder) from an index that has a wheel of 7 HTML pages and 7 texts."""
+    data = wheel(7)
+    sha256 = hashlib.sha256(data).hexdigest()
+    pins = (
+        pin(sha256=sha256),
+        pin(sha256=sha256, format="plain_text", pattern="*.txt", address="https://txt.example/"),
+    )
+
+    def fetch(run: str = "run", **changes):
+        quiet = lambda line: None
+        made = config(**({"packages": pins} | changes))
+        return fetch_pages(made, tmp_path / run, quiet, tmp_path / "cache", settings(index.url))
+
+    with serving(LoopbackIndex({NAME: data})) as index:
+        yield fetch
+
+
+def test_packages_become_warc_files_that_the_manifest_tells(fetched, tmp_path):
+    manifest = fetched()
+    assert json.loads((tmp_path / "run/pages/manifest.json").read_text()) == manifest
+    assert [(f["path"], f["pages"]) for f in manifest["files"]] == [
+        (f"pages/sample-{n:05d}.warc.gz", pages) for n, pages in enumerate([3, 3, 1, 3, 3, 1])
+    ]
+    files = input_files(tmp_path / "run")
+    assert [file.name for file in files] == [f["path"] for f in manifest["files"]]
+    assert [f["bytes"] for f in manifest["files"]] == [file.path.stat().st_size for file in files]
+    read = [page for file in files for page in read_pages(file.path)]
+    assert len({p.id for p in read}) == len(read) == 14
+    assert read[0].url == "https://sample.example/doc/000.html"
+    html, text = manifest["packages"]
+    assert (html["name"], html["pages"], html["html_bytes"]) == ("sample", 7, 7 * len("<p>Page 0.</p>"))
+    assert html["licence"] == "public domain"
+    assert text["html_bytes"] == sum(len(p.body) for p in read[7:])
+
+
+def test_the_same_bytes_again(fetched, tmp_path):
+    fetched("one")
+    fetched("two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_what_a_killed_attempt_left_half_written_goes(fetched, tmp_path):
+    leftover = tmp_path / "run/pages/pages-sample-00000.warc.gz.0123.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half a page")
+    fetched()
+    assert not leftover.exists()
+
+
+def test_a_pattern_that_finds_no_page_is_refused(fetched):
+    with pytest.raises(InputError, match=r"No file in .* matches '\*\.pdf'"):
+        fetched(packages=(pin(sha256=hashlib.sha256(wheel(7)).hexdigest(), pattern="*.pdf"),))
+
+
+def test_too_much_in_an_archive_is_refused_and_no_manifest_written(fetched, tmp_path):
+    with pytest.raises(InputError, match="unpacked_limit"):
+        fetched(unpacked_limit=50)
+    assert not (tmp_path / "run/pages/manifest.json").exists()
+
+
+def own_files(folder: Path, *names: str) -> list[Path]:
+    paths = [folder / f"{name}.warc.gz" for name in names]
+    for path in paths:
+        write_pages(path, [page(0)])
+    return paths
+
+
+def test_own_files_are_listed_where_they_lie_and_named_from_where_wildcards_begin(tmp_path, monkeypatch):
+    expected = own_files(tmp_path / "own", "a", "b", "sub/c")
+    monkeypatch.chdir(tmp_path)
+    manifest = fetch_pages(config(warc=("own/**/*.warc.gz", "own/a.*")), tmp_path / "run")
+    names = ["a.warc.gz", "b.warc.gz", "sub/c.warc.gz"]
+    assert manifest["files"] == [
+        {"path": str(path), "name": name, "kind": "warc", "bytes": path.stat().st_size, "pages": None}
+        for path, name in zip(expected, names, strict=True)
+    ]
+    assert manifest["packages"] == []
+    monkeypatch.chdir("/")
+    assert [(file.path, file.name) for file in input_files(tmp_path / "run")] == list(zip(expected, names, strict=True))
+
+
+def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypatch):
+    def names(*patterns: str) -> list[str]:
+        return list(named_files("pages.warc", patterns).values())
+
+    one, two = tmp_path / "z/one", tmp_path / "a/two"
+    for folder in (one, two):
+        own_files(folder, "x/b", "a-b/c", "a/d")
+    assert names(f"{one}/**/*.gz") == names(f"{two}/**/*.gz") == ["a/d.warc.gz", "a-b/c.warc.gz", "x/b.warc.gz"]
+    assert names(f"{one}/x/b.warc.gz") == ["b.warc.gz"]
+    assert names(f"{one}/*/b.*") == ["x/b.warc.gz"]
+    monkeypatch.chdir(one)
+    assert names("x/../**/b.*", "./a/*") == ["d.warc.gz", "x/b.warc.gz"]
+    assert names(f"{one}/x/*", f"{two}/x/*", f"{one}/a/*") == ["0/b.warc.gz", "1/b.warc.gz", "2/d.warc.gz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.4", b"WAR", b"hello"])
+def test_what_is_no_warc_file_is_refused_by_name_before_any_work(tmp_path, content):
+    own_files(tmp_path, "a")
+    (tmp_path / "b.pdf").write_bytes(content)
+    with pytest.raises(InputError, match=r"b\.pdf is no WARC file: it begins with b'"):
+        fetch_pages(config(warc=(str(tmp_path / "*.*"),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_uncompressed_file_is_taken(tmp_path):
+    (path,) = own_files(tmp_path, "a")
+    (tmp_path / "b.warc").write_bytes(gzip.decompress(path.read_bytes()))
+    assert len(fetch_pages(config(warc=(str(tmp_path / "*.warc*"),)), tmp_path / "run")["files"]) == 2
+
+
+def record(kind: str, block: bytes = b"x") -> bytes:
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nContent-Length: {len(block)}\r\n\r\n"
+    return head.encode() + block + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "records", "kind"),
+    [
+        ("a.gz", ["warcinfo", "response"], "warc"),
+        ("a.gz", ["warcinfo", "metadata", "request", "response"], "warc"),
+        ("a.gz", ["warcinfo", "conversion", "conversion"], "wet"),
+        ("a.warc.wet.gz", ["warcinfo"], "wet"),
+        ("a.wet", ["warcinfo"], "wet"),
+        ("sweet.warc.gz", ["warcinfo", "response"], "warc"),
+        ("a.warc.gz", ["warcinfo"], "warc"),
+    ],
+)
+@pytest.mark.parametrize("pack", [gzip.compress, bytes], ids=["gzip", "uncompressed"])
+def test_wet_is_told_by_its_name_or_its_first_records(tmp_path, name, records, kind, pack):
+    (tmp_path / name).write_bytes(b"".join(pack(record(type_)) for type_ in records))
+    (file,) = fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")["files"]
+    assert file["kind"] == kind
+    assert [file.kind for file in input_files(tmp_path / "run")] == [kind]
+
+
+def test_what_a_page_says_of_itself_is_not_its_records_kind(tmp_path):
+    page_like_wet = record("response", b"HTTP/1.1 200 OK\r\n\r\n" + record("conversion"))
+    (tmp_path / "a.warc").write_bytes(page_like_wet)
+    assert fetch_pages(config(warc=(str(tmp_path / "a.warc"),)), tmp_path / "run")["files"][0]["kind"] == "warc"
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.warc.wat.gz"])
+def test_metadata_alone_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"".join(gzip.compress(record(kind)) for kind in ("warcinfo", "metadata")))
+    with pytest.raises(InputError, match=r"metadata of pages \(WAT\), but no page"):
+        fetch_pages(config(warc=(str(tmp_path / name),)), tmp_path / "run")
+
+
+def test_the_kinds_of_real_files():
+    if not REAL.is_dir():
+        pytest.skip(f"there is no {REAL}")
+    kinds = {name: warc_kind(REAL / name) for name in ("whirlwind.warc.gz", "whirlwind.warc.wet.gz", "cc.warc.gz")}
+    assert kinds == {"whirlwind.warc.gz": "warc", "whirlwind.warc.wet.gz": "wet", "cc.warc.gz": "warc"}
+
+
+def test_two_sources_at_once_are_refused_with_both(tmp_path):
+    with pytest.raises(UsageError, match=r"pages\.warc = \('a',\) and pages\.tables = \('b',\) are both given"):
+        config(warc=("a",), tables=("b",))
+    crawl = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
+    with pytest.raises(
+        UsageError, match=r"common_crawl\.crawl = 'CC-MAIN-2024-10' and pages\.tfds\.dataset = 'x:1\.0\.0'"
+    ):
+        config(common_crawl=crawl, tfds=dataclasses.replace(NO_DATASET, dataset="x:1.0.0"))
+    assert config(common_crawl=crawl, packages=PACKAGES).source == "common_crawl"
+    assert config(warc=("a",), common_crawl=crawl).source == "warc"  # as when the config file has the crawl
+
+
+def test_own_files_given_on_the_command_line_take_the_place_of_the_packages():
+    for option, value, source in (
+        ("--pages.warc", "x", "warc"),
+        ("--pages.tables", "x", "tables"),
+        ("--pages.tfds.dataset", "x:1.0.0", "tfds"),
+    ):
+        experiment, _ = parse_command("launch.fetch_pages", "", [str(DEMO), option, value])
+        assert experiment.pages.source == source
+    assert parse_command("launch.fetch_pages", "", [str(DEMO)])[0].pages.source == "packages"
+
+
+def test_fields_of_other_sources_do_not_matter_to_the_run():
+    from configs.demo import get_config
+
+    experiment = dataclasses.replace(get_config(), pages=config(warc=("x",)))
+    other = dataclasses.replace(experiment.pages, pages_per_file=77, text_field="body", packages=PACKAGES)
+    assert STAGE.settings(dataclasses.replace(experiment, pages=other)) == STAGE.settings(experiment)
+    mirror = dataclasses.replace(NO_CRAWL, crawl="CC-MAIN-2024-10", files=1)
+    documents = dataclasses.replace(experiment.documents, dump=mirror.crawl)
+    asked = [
+        settings_of(STAGE, dataclasses.replace(experiment, documents=documents, pages=config(common_crawl=crawl)))
+        for crawl in (mirror, dataclasses.replace(mirror, address="http://mirror.example", downloads=9))
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_input_files_travel_light(tmp_path):
+    own_files(tmp_path, "a")
+    fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path / "run")
+    (file,) = input_files(tmp_path / "run")
+    assert pickle.loads(pickle.dumps(file)) == file
+    assert len(pickle.dumps(file)) < 1000
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path):
+    own_files(tmp_path, "a")
+    fetch_pages(config(warc=(str(tmp_path / "a.*"),)), tmp_path)
+    manifest = tmp_path / "pages/manifest.json"
+    whole = manifest.read_text()
+    for old, new in (('"kind": "warc"', '"kind": "arc"'), ('"kind"', '"sort"'), ('"files": [', '"files": [3, ')):
+        manifest.write_text(whole.replace(old, new))
+        with pytest.raises(InputError, match=r"pages/manifest\.json"):
+            input_files(tmp_path)
+
+
+def test_the_home_of_nobody_is_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"'~nobodyx/\*\.gz' names the home of a user that is not here"):
+        fetch_pages(config(warc=("~nobodyx/*.gz",)), tmp_path)
+
+
+def test_a_file_of_another_size_is_refused_with_both(tmp_path):
+    (path,) = own_files(tmp_path, "a")
+    size = path.stat().st_size
+    fetch_pages(config(warc=(str(path),)), tmp_path / "run")
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match=rf"a\.warc\.gz has {size + 4} bytes, but {size} by"):
+        input_files(tmp_path / "run")
+
+
+def test_a_pattern_without_a_match_is_refused_by_name(tmp_path):
+    write_pages(tmp_path / "a.warc.gz", [page(0)])
+    with pytest.raises(UsageError, match=r"nothing-\*\.warc' matches no file"):
+        fetch_pages(config(warc=(str(tmp_path / "a.*"), str(tmp_path / "nothing-*.warc"))), tmp_path / "run")
+
+
+def test_nothing_asked_for_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="both empty"):
+        fetch_pages(config(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pages_per_file", "unpacked_limit"])
+def test_impossible_numbers_are_refused(name):
+    with pytest.raises(UsageError, match=rf"pages\.{name} is 0"):
+        config(**{name: 0})
+
+
+def test_a_missing_manifest_or_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"launch\.fetch_pages"):
+        input_files(tmp_path)
+    write_pages(tmp_path / "a.warc.gz", [page(0)])
+    fetch_pages(config(warc=(str(tmp_path / "a.warc.gz"),)), tmp_path / "run")
+    (tmp_path / "a.warc.gz").unlink()
+    with pytest.raises(InputError, match="is gone"):
+        input_files(tmp_path / "run")
+
+
+def test_the_stage_notices_that_an_own_file_changed(tmp_path):
+    from configs.demo import get_config
+
+    own, run = tmp_path / "a.warc.gz", tmp_path / "run"
+    write_pages(own, [page(0)])
+    experiment = dataclasses.replace(get_config(), pages=config(warc=(str(own),), packages=PACKAGES))
+    assert run_stage(STAGE, experiment, run)
+    assert not run_stage(STAGE, experiment, run)
+    without = dataclasses.replace(experiment, pages=dataclasses.replace(experiment.pages, packages=()))
+    assert not run_stage(STAGE, without, run)  # packages are not used beside own files
+    size = own.stat().st_size
+    own.write_bytes(own.read_bytes() + b"more")
+    with pytest.raises((UsageError, InputError), match=rf"{size}\b.* {size + 4}\b"):
+        run_stage(STAGE, experiment, run)
+
+
+def test_the_demos_pins_are_whole():
+    assert len({(p.file_name, p.pattern) for p in PACKAGES}) == len(PACKAGES)
+    assert len({p.address for p in PACKAGES}) == len(PACKAGES)
+    hashes = {p.file_name: p.sha256 for p in PACKAGES}
+    for p in PACKAGES:
+        assert hashes[p.file_name] == p.sha256
+        assert p.name.replace("-", "_") in p.file_name
+        assert p.version in p.file_name
+        assert p.address.startswith("https://")
+        assert p.licence
+        assert p.credit
+
+
+def test_a_zstandard_warc_is_told_from_a_table_by_its_name(tmp_path):
+    data = zstandard.compress(record("response"))
+    (tmp_path / "a.warc.zst").write_bytes(data)
+    (tmp_path / "a.zst").write_bytes(data)
+    assert warc_kind(tmp_path / "a.warc.zst") == "warc"
+    with pytest.raises(InputError, match=r"It looks like a table of texts: give it by pages\.tables\."):
+        warc_kind(tmp_path / "a.zst")
+
+
+def test_a_crawl_under_the_name_of_another_is_refused_with_both():
+    experiment = get_fineweb()
+    pages = dataclasses.replace(
+        experiment.pages, common_crawl=dataclasses.replace(experiment.pages.common_crawl, crawl="CC-MAIN-2024-18")
+    )
+    with pytest.raises(
+        UsageError, match=r"dump = 'CC-MAIN-2024-10'.*'CC-MAIN-2024-18'.*--documents\.dump CC-MAIN-2024-18"
+    ):
+        dataclasses.replace(experiment, pages=pages)
+
+
+def test_a_folder_stands_for_all_files_of_its_kind_in_it(tmp_path):
+    for name in ("b.txt", "a.jsonl", "deep/er/c.TXT", "notes.md", ".hidden.txt", ".git/x.txt", "d.warc.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"text": "a"}')
+    expected = {"a.jsonl", "b.txt", "deep/er/c.TXT"}
+    assert set(named_files("pages.tables", [str(tmp_path)]).values()) == expected
+    assert set(named_files("pages.tables", [f"{tmp_path}/"]).values()) == expected
+    assert list(named_files("pages.warc", [str(tmp_path)]).values()) == ["d.warc.gz"]
+    twice = named_files("pages.tables", [str(tmp_path), str(tmp_path / "*.txt")])
+    assert len(twice) == 3
+
+
+def test_a_folder_without_such_files_is_refused_with_the_endings_that_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder without files, so none whose name ends in \.parquet, \.txt"):
+        named_files("pages.tables", [str(tmp_path)])
+    (tmp_path / "a.pdf").touch()
+    with pytest.raises(UsageError, match=r"holds 1 files, but none .*\.jsonl"):
+        named_files("pages.tables", [str(tmp_path)])
+    (tmp_path / "a.warc").touch()
+    with pytest.raises(UsageError, match=r"It has files for pages\.warc: give it there"):
+        named_files("pages.tables", [str(tmp_path)])
+
+
+def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("", " "):
+        with pytest.raises(UsageError, match="names nothing"):
+            named_files("pages.tables", [pattern])
+    assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
+
+
+def test_a_folder_in_a_set_of_the_quality_model_is_one_of_tables(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    assert list(named_files("documents.model_quality.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]

@@ -1,0 +1,72 @@
+import pytest
+
+from data_prep.urls import canonical_host, page_key, parents, split_address
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "rest"),
+    [
+        ("http://A.Example/Page?q#f", "a.example", "/Page?q#f"),
+        ("https://user:secret@a.example:8443?x=1", "a.example", "?x=1"),
+        ("a.example/page", "a.example", "/page"),
+        ("a.example:80/page", "a.example", "/page"),
+        ("//a.example./", "a.example", "/"),
+        ("http:a.example/", "a.example", "/"),
+        (" http:\\\\a.example\\@b.example/", "a.example", "\\@b.example/"),
+        ("ftp://a.example#x", "a.example", "#x"),
+        ("http://a@b@c.example/", "c.example", "/"),
+        ("http://1.2.3.4:80/", "1.2.3.4", "/"),
+        ("http://a%2Eexample%2F/", "a.example/", "/"),  # no host, and on no list
+        ("http://[::1]:80/x", "", "/x"),
+        ("http://[::1/", "", "/"),
+        (f"http://{'a.' * 127}example/", "", "/"),
+        ("http:///", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_split_address(url, host, rest):
+    assert split_address(url) == (host, rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("Bücher.Example", "xn--bcher-kva.example"),
+        ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+        ("straße.example", "xn--strae-oqa.example"),  # not strasse: IDNA 2008, as browsers have it
+        ("a\u3002example", "a.example"),  # the ideographic full stop
+        ("ｂad.example", "bad.example"),  # full width
+        ("i❤.example", "xn--i-7iq.example"),  # IDNA 2003 alone knows symbols
+        ("under_score.example", "under_score.example"),
+        ("ü_x..example", "ü_x..example"),  # no valid name at all
+        (".a.example.", "a.example"),
+    ],
+)
+def test_canonical_host(name, canonical):
+    assert canonical_host(name) == canonical
+
+
+def test_parents():
+    assert parents("a.b.example") == ["a.b.example", "b.example", "example"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example/x/y",
+        "https://www.A.example:80/X/Y/",
+        "a.example/x/y#top",
+        "http://a.example\\x/%79",
+    ],
+)
+def test_one_page_has_one_key(url):
+    assert page_key(*split_address(url)) == "a.example/x/y"
+
+
+@pytest.mark.parametrize("url", ["http://a.example/x", "http://a.example/x/y?z", "http://b.a.example/x/y"])
+def test_another_page_has_another_key(url):
+    assert page_key(*split_address(url)) != "a.example/x/y"
+
+
+def test_a_host_is_never_a_page():
+    assert page_key("a.example", "") == page_key("a.example", "/") == "a.example/"

@@ -1,0 +1,140 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.text import words
+from data_prep.text.marks import END, LETTER, NUMBER, PUNCTUATION, SIGN, SYMBOL, TERMINAL, kind_of
+from data_prep.text.words import Memo, count_sentences, count_words, line_kinds, split, split_words
+from tests.growth import superlinear
+
+TEXT = st.text(st.sampled_from("abAB1 .,:'’n't-/…#()é\n\t@°") | st.characters(), max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The end. Really?!", ["The", "end", ".", "Really", "?", "!"]),
+        ("wait... -- ====", ["wait", "...", "--", "=", "=", "=", "="]),
+        ("don't it’s they're 'quoted'", ["do", "n't", "it", "’s", "they", "'re", "'", "quoted", "'"]),
+        ("the burn'd house cannot isnt", ["the", "burn'd", "house", "can", "not", "is", "nt"]),
+        ("3.14 12:30 1,000 lm.data.records", ["3.14", "12:30", "1,000", "lm.data.records"]),
+        ("__init__ _", ["_", "_", "init", "_", "_", "_"]),
+        ("well-known a/b and/or 2020-21", ["well", "-", "known", "a", "/", "b", "and/or", "2020", "-", "21"]),
+        ("e.g. Mr. Fox, the U.S., Plan B. And", ["e.g.", "Mr.", "Fox", ",", "the", "U.S.", ",", "Plan", "B.", "And"]),
+        ("(see http://a-b.com/c-d?e=f).", ["(", "see", "http://a-b.com/c-d?e=f", ")", "."]),
+        ("me@a-b.com the end.Next NATO.", ["me@a-b.com", "the", "end", ".", "Next", "NATO", "."]),
+        ("5km 20% 7pm $5 10€", ["5", "km", "20", "%", "7", "pm", "$", "5", "10", "€"]),
+        ("(so): one", ["(", "so", "):", "one"]),
+        ("naïve Übung привет", ["naïve", "Übung", "привет"]),
+        ("they'd've couldn’t’ve Thats wed", ["they", "'d", "'ve", "could", "n’t", "’ve", "That", "s", "we", "d"]),
+        ("tell 'em, nothin' goin’ c'mon y'all", ["tell", "'em", ",", "nothin'", "goin’", "c'm", "on", "y'", "all"]),
+        ("7p.m. (12am) 13pm", ["7", "p.m.", "(", "12", "am", ")", "13pm"]),
+        ("US$5.00, A$5 5m² 20°C.", ["US$", "5.00", ",", "A$", "5", "5", "m²", "20", "°", "C", "."]),
+        ("ok :-) (fun :)) <3.", ["ok", ":-)", "(", "fun", ":))", "<3", "."]),
+        ("👍🏽. 🥰 ☃! 日.本", ["👍", "🏽.", "🥰", "☃", "!", "日", ".", "本"]),
+        ("8.8.8.8/a-b a@8.8.8.8 1--2", ["8.8.8.8/a-b", "a@8.8.8.8", "1", "-", "-2"]),
+        ("", []),
+        (" \n\t", []),
+    ],
+)  # fmt: skip
+def test_split_as_spacy(text, words):
+    assert split_words(text) == words
+
+
+@given(TEXT)
+def test_words_are_the_text_without_white_space(text):
+    assert "".join(split_words(text)) == "".join(text.split())
+
+
+@given(TEXT, TEXT)
+def test_white_space_parts_words(left, right):
+    assert split_words(f"{left} {right}") == split_words(left) + split_words(right)
+
+
+@given(TEXT)
+def test_a_kind_for_each_word(text):
+    found, kinds = split(text)
+    assert kinds == "".join(map(kind_of, found))
+    for word, kind in zip(found, kinds, strict=True):
+        assert (kind == LETTER) == any(character.isalpha() for character in word)
+        assert (kind == END) == (word in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        (LETTER, ["word", "1st", "n't", "ß"]),
+        (NUMBER, ["1", "3.14", "€", "©", "１"]),
+        (SIGN, ["•", "‘", "·"]),
+        (SYMBOL, ["$", "=", "+", "a".replace("a", "\x01")]),
+        (PUNCTUATION, [",", "...", "--", "…", "」"]),
+        (END, [".", "?", "!", "。", "।"]),
+    ],
+)
+def test_kinds(kind, examples):
+    assert [kind_of(word) for word in examples] == [kind] * len(examples)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("", 1),
+        ("no end", 1),
+        ("One. Two! Three?", 3),
+        ("One?! Two.", 2),
+        ('He said "Go." Then he went.', 2),
+        ("Mr. Fox, e.g. the one in Plan B. was late", 1),
+        ("wait... what", 1),
+        ("A cat. ", 1),
+        ("A cat.  ", 2),
+        ("A cat.\tA dog.", 2),
+        ("One.\ttwo", 2),
+        ("「一。」 二", 2),
+        ("一。二 三", 1),  # written without blanks: the mark is not a word of its own
+    ],
+)
+def test_sentences_as_spacy(line, sentences):
+    assert count_sentences(line_kinds([line])) == sentences
+
+
+LINE = st.text(st.sampled_from("ab .!?,\t\u00a0"), max_size=30)
+
+
+@given(st.lists(LINE, min_size=1, max_size=5))
+def test_lines_add_up(lines):
+    kinds = line_kinds(lines)
+    assert count_words(kinds) == sum(len(split_words(line)) for line in lines)
+    assert count_sentences(kinds) == sum(count_sentences(line_kinds([line])) for line in lines)
+
+
+@given(LINE)
+def test_sentences_by_a_plain_loop(line):
+    """spaCy's rule, token by token: white space beyond one blank after a chunk is a token."""
+    tokens = []
+    for piece in re.findall(r"\S+ ?|\s+", line):
+        tokens += [piece] if piece.isspace() else split_words(piece)
+    count, ended = 1, False
+    for token in tokens:
+        if token in TERMINAL:
+            ended = True
+        elif ended and not re.fullmatch(r"[,.!?]+", token):
+            count, ended = count + 1, False
+    assert count_sentences(line_kinds([line])) == count
+
+
+def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
+    monkeypatch.setattr(words, "MEMO_CHARACTERS", 1000)
+    memo = Memo(str.upper)
+    for number in range(1000):
+        assert memo[f"key {number % 300}"] == f"KEY {number % 300}"
+        assert len(memo) < 100
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "(", ")", ".", "..)", "a.", "a-", "/a", "a@", "'ll", "n't", "[1", ".A", "5$", "😀", "\0", "a..)", "1.2."],
+)
+def test_time_grows_with_the_length(unit):
+    assert not superlinear(words.split_chunk, lambda size: unit * (size // len(unit)), 30_000)

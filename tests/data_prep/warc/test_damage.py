@@ -1,0 +1,257 @@
+"""Damaged and hostile WARC files: what is intact is read, what is not is told of by name, and nothing grows or hangs.
+
+`python -m tests.chaos.warc` says the same at length.
+"""
+
+import gzip
+import random
+import re
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from data_prep.documents import Damage
+from data_prep.warc import pages as reading
+from data_prep.warc import read_pages
+from data_prep.warc.digests import digest_holds, sha1_digest
+from data_prep.warc.http_response import MAX_CHUNKS
+from tests.damaged_warcs import (
+    OK,
+    account_of,
+    archive_of,
+    faults_of,
+    fuzzed_file,
+    numbered_page,
+    response,
+    single_fault,
+)
+
+PAGES = [numbered_page(number, random.Random(number)) for number in range(12)]
+HTML = b"<p>" + b"A page of some length. " * 40
+
+
+def read(path: Path) -> tuple[list[bytes], list[Damage]]:
+    damages: list[Damage] = []
+    return [page.body for page in read_pages(path, damages.append)], damages
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["gzip", "plain"])
+def test_a_single_fault_costs_what_it_hits_and_no_more(tmp_path, compressed):
+    archive, totals = archive_of(PAGES, compressed), Counter()
+    for number in range(60):
+        totals.update(faults_of(archive, single_fault(archive.data, random.Random(number)), tmp_path / "a.warc"))
+    assert totals["intact"] > 500
+    assert totals["lost"] == totals["altered"] == 0
+    assert totals["altered heads"] + totals["unsaid"] <= (0 if compressed else 2)  # no checksum covers heads
+
+
+def test_whatever_comes_in_every_record_is_accounted_for(tmp_path):
+    totals = Counter()
+    for seed in range(300):
+        totals.update(account_of(fuzzed_file(seed), tmp_path / "a.warc"))
+    assert totals == {"miscounted": 0, "altered": 0, "unsaid": 0}
+
+
+def test_damage_is_told_once_a_place_with_its_offset(tmp_path):
+    path, archive = tmp_path / "a.warc.gz", archive_of(PAGES[:4], compressed=True)
+    whole, (start, _) = archive.data, archive.places[1]
+    path.write_bytes(whole[: start + 150] + b"\xff" * 40 + whole[start + 190 :])
+    bodies, damages = read(path)
+    assert bodies == [PAGES[n].body for n in (0, 2, 3)]
+    assert [(damage.offset, damage.reason) for damage in damages] == [(start, "damaged_gzip_member")]
+    start, end = archive.places[3]
+    for cut in (start + 5, start + 380, end - 1, end + 20):  # breaks off within a response, and after it
+        path.write_bytes(whole[:cut])
+        bodies, damages = read(path)
+        assert len(bodies) == 3 + (cut > end)
+        assert [(damage.offset, damage.reason) for damage in damages] == [(start if cut < end else end, "cut_off")]
+
+
+def member(records: bytes) -> bytes:
+    return gzip.compress(records, mtime=0)
+
+
+GOOD = response(HTML, OK)
+REASONS = {
+    "a member whose checksum is wrong": (member(GOOD)[:-8] + b"\0\0\0\0" + member(GOOD)[-4:], "damaged_gzip_member"),
+    "a member whose length is wrong": (member(GOOD)[:-1] + b"\1", "damaged_gzip_member"),
+    "a zstd frame": (zstandard.ZstdCompressor(write_checksum=True).compress(GOOD)[:-1] + b"x", "damaged_gzip_member"),
+    "text": (b"hello " * 99, "no_record_here"),
+    "zeros": (bytes(999), "no_record_here"),
+    "a member of text": (member(b"hello " * 99), "no_record_here"),
+    "a member within a member": (member(member(GOOD)), "no_record_here"),
+    "no Content-Length": (member(GOOD.replace(b"Content-Length:", b"Content-Width:")), "bad_warc_header"),
+    "a Content-Length below zero": (member(re.sub(rb"(?<=Content-Length: )\d+", b"-5", GOOD)), "bad_warc_header"),
+    "a Content-Length of 40 digits": (member(re.sub(rb"(?<=Content-Length: )\d+", b"9" * 40, GOOD)), "bad_warc_header"),
+    "no type": (member(GOOD.replace(b"WARC-Type", b"WARC-Tepy")), "bad_warc_header"),
+    "no address": (member(GOOD.replace(b"WARC-Target-URI", b"WARC-Target-URL")), "bad_warc_header"),
+    "no id": (member(GOOD.replace(b"WARC-Record-ID", b"WARC-Record-IT")), "bad_warc_header"),
+    "headers without end": (member(b"WARC/1.1\r\nA: " + b"a" * 10**5), "bad_warc_header"),
+    "headers that are no text": (GOOD.replace(b"https://odd", b"https://\xff\0d"), "bad_warc_header"),
+    "the heads of two records": (GOOD.replace(b"WARC-Date", b"WARC-Type: response\r\nWARC-Date"), "bad_warc_header"),
+    "a request that is a response": (GOOD.replace(b"Type: response", b"Type: request"), "bad_warc_header"),
+    "too short a Content-Length": (re.sub(rb"(?<=Content-Length: )\d+", b"500", GOOD), "wrong_content_length"),
+    "the same in gzip": (member(re.sub(rb"(?<=Content-Length: )\d+", b"500", GOOD)), "wrong_content_length"),
+    "too long a Content-Length": (member(re.sub(rb"(?<=Content-Length: )\d+", b"5000", GOOD)), "cut_off"),
+    "another block's digest": (member(re.sub(rb"(?<=Block-Digest: sha1:).", b"7", GOOD)), "wrong_block_digest"),
+    "another payload's digest": (
+        member(re.sub(rb"WARC-Block-Digest: \S+\r\n", b"", re.sub(rb"(?<=Payload-Digest: sha1:).", b"7", GOOD))),
+        "wrong_payload_digest",
+    ),
+    "no HTTP": (member(response(HTML, "Hello: you")), "bad_http_header"),
+    "HTTP headers without end": (member(response(HTML, OK + "A: " + "a" * 10**5 + "\r\n")), "bad_http_header"),
+    "no gzip body": (member(response(b"no", OK + "Content-Encoding: gzip\r\n")), "undecodable_body"),
+    "half a gzip body": (
+        member(response(gzip.compress(HTML)[:-9], OK + "Content-Encoding: gzip\r\n")),
+        "undecodable_body",
+    ),
+    "half a Brotli body": (member(response(b"\x1b\xff\0\0", OK + "Content-Encoding: br\r\n")), "undecodable_body"),
+    "half a zstd body": (
+        member(response(zstandard.compress(HTML)[:-9], OK + "Content-Encoding: zstd\r\n")),
+        "undecodable_body",
+    ),
+    "an unknown coding": (member(response(b"?", OK + "Content-Encoding: rot13\r\n")), "undecodable_body"),
+    "a hundred codings": (
+        member(response(b"?", OK + f"Content-Encoding: {'gzip,' * 100}\r\n")),
+        "undecodable_body",
+    ),
+    "a chunk too few": (member(response(b"3\r\nabc\r\n", OK + "Transfer-Encoding: chunked\r\n")), "undecodable_body"),
+    "a bad chunk size": (
+        member(response(b"3\r\nabc\r\n-5\r\nabc\r\n0\r\n\r\n", OK + "Transfer-Encoding: chunked\r\n")),
+        "undecodable_body",
+    ),
+    "too many chunks": (
+        member(response(b"1\r\na\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n", OK + "Transfer-Encoding: chunked\r\n")),
+        "undecodable_body",
+    ),
+    "a part of a page": (member(response(HTML, OK, {"WARC-Segment-Number": "1"})), "segmented_record"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_each_damage_by_its_name_and_what_is_around_it_is_read(tmp_path, name):
+    path, (damaged, reason) = tmp_path / "a.warc", REASONS[name]
+    pack = zstandard.compress if damaged.startswith(b"\x28\xb5") else member if damaged.startswith(b"\x1f") else bytes
+    around = pack(response(HTML, OK))
+    path.write_bytes(around + damaged + around)
+    bodies, damages = read(path)
+    assert bodies == [HTML, HTML]
+    assert damages[0].offset == len(around)
+    assert {damage.reason for damage in damages} - {"no_record_here"} <= {reason}
+    assert damages[0].reason == reason
+    assert damages[0].detail
+
+
+def test_what_the_crawler_says_it_cut_is_read_as_far_as_it_goes(tmp_path):
+    path, cut = tmp_path / "a.warc.gz", {"WARC-Truncated": "length"}
+    half = zlib.compress(HTML * 99)[:200]
+    path.write_bytes(member(response(half, OK + "Content-Encoding: deflate\r\n", cut)))
+    (body,), damages = read(path)
+    assert (HTML * 99).startswith(body)
+    assert len(body) > 100
+    assert not damages
+
+
+def test_a_member_of_many_records_gives_those_that_their_digests_prove(tmp_path):
+    """Where its checksum is wrong: as of an uncompressed file, but a record without a digest is not believed."""
+    path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(5)]
+    records[3] = re.sub(rb"WARC-Block-Digest: \S+\r\n", b"", records[3])
+    stored = gzip.compress(b"".join(records), 0, mtime=0)
+    path.write_bytes(stored.replace(b"<p>1 ", b"<p>7 "))
+    bodies, damages = read(path)
+    assert [body[:5] for body in bodies] == [b"<p>0 ", b"<p>2 ", b"<p>4 "]
+    assert [damage.reason for damage in damages] == ["wrong_block_digest", "damaged_gzip_member", "damaged_gzip_member"]
+
+
+def test_a_member_of_many_records_that_is_cut_off_gives_all_before(tmp_path):
+    path, records = tmp_path / "a.warc.gz", [response(b"<p>%d " % n + HTML, OK) for n in range(50)]
+    records[3] = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", records[3])
+    path.write_bytes(gzip.compress(b"".join(records), 0, mtime=0)[: len(b"".join(records[:30])) - 200])
+    bodies, damages = read(path)
+    assert [body[3:5].strip() for body in bodies] == [b"%d" % n for n in range(29)]
+    assert [damage.reason for damage in damages] == ["cut_off"]
+
+
+def test_a_record_without_a_digest_is_believed_in_an_uncompressed_file(tmp_path):
+    """Stated, not wished for: nothing there could tell an altered block."""
+    path = tmp_path / "a.warc"
+    bare = re.sub(rb"WARC-(Block|Payload)-Digest: \S+\r\n", b"", response(HTML, OK))
+    path.write_bytes(bare.replace(b"length", b"Length"))
+    assert read(path) == ([HTML.replace(b"length", b"Length")], [])
+
+
+@pytest.mark.parametrize("form", [bytes.hex, lambda digest: sha1_digest(b"x").partition(":")[2]], ids=["hex", "base32"])
+def test_a_digest_holds_for_one_of_its_forms_alone(form):
+    import hashlib
+
+    written = "sha1:" + form(hashlib.sha1(b"x").digest())
+    assert digest_holds(written, lambda: b"y", lambda: b"x") is True
+    assert digest_holds(written, lambda: b"y") is False
+    assert digest_holds(written.replace("sha1", "crc"), lambda: b"x") is None
+    assert digest_holds("", lambda: b"x") is None
+    assert digest_holds("sha1:" + "?" * 32, lambda: b"x") is False
+
+
+def test_a_page_above_the_limit_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_PAGE_BYTES", 100_000)
+    noise, coded = random.Random(0).randbytes(200_000), OK + "Content-Encoding: gzip\r\n"
+    records = [response(noise, OK), response(gzip.compress(noise), coded), response(gzip.compress(bytes(10**6)), coded)]
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(b"".join(member(one) for one in [*records, response(HTML, OK)]))
+    bodies, damages = read(path)
+    assert bodies == [HTML]
+    assert [damage.reason for damage in damages] == ["record_too_large"] * 3
+
+
+MEASURE = """
+import hashlib, sys, time
+from data_prep.warc import read_pages
+def digest():
+    begun = time.process_time()
+    hashlib.sha1(bytes(10**8)).digest()
+    return time.process_time() - begun
+unit = max(digest() for _ in range(3))
+counts = {}
+for path in sys.argv[1:]:
+    begun = time.process_time()
+    found = []
+    pages = [len(page.body) for page in read_pages(path, lambda damage: found.append(damage.reason))]
+    print(pages, found, time.process_time() - begun < 30 * unit)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory used from /proc")
+def test_memory_and_time_are_bounded_whatever_a_file_unpacks_to(tmp_path):
+    zeros = bytes(100_000_000)
+    html, video = response(b"", OK), response(b"", OK.replace("text/html", "video/mp4"))
+    longer = lambda head, length=10**8: re.sub(
+        rb"WARC-\w+-Digest: \S+\r\n|(?<=Content-Length: )(\d+)",
+        lambda found: b"%d" % (length + int(found[1])) if found[1] else b"",
+        head,
+    )
+    monster, film = (member(longer(head)[:-4] + zeros + b"\r\n\r\n") for head in (html, video))
+    files = {
+        "record": member(GOOD) + monster + member(GOOD),
+        "film": member(GOOD) + film + member(GOOD),
+        "lie": GOOD + longer(html, 10**12) + zeros + GOOD,
+        "header": GOOD + b"WARC/1.1\r\nA: " + b"a" * 10**8 + b"\r\n\r\n" + GOOD,
+        "heads": GOOD + longer(html, 6 * 10**7) * 20_000 + zeros + GOOD,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]).stdout
+    *lines, kib = said.splitlines()
+    for line in lines:
+        assert line.startswith(f"[{len(HTML)}, {len(HTML)}]"), line[:200]
+        assert line.endswith("True"), line[-100:]
+    assert "'record_too_large'" in lines[0]
+    assert "cut_off" in lines[2] and "bad_warc_header" in lines[3] and "wrong_content_length" in lines[4]
+    assert int(kib) < 300_000

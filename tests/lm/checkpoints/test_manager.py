@@ -1,0 +1,423 @@
+"""Laws of a checkpoint: whole or absent, every flipped bit found, the last whole one used, older ones never harmed."""
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import MANIFEST, DamageError, Kept, read_manifest, steps_in, verify, write_manifest
+from lm.config import SpikeConfig
+from lm.errors import InputError
+from lm.model.param_names import named_leaves
+from lm.training.anomaly_guard import make_guard
+from lm.training.state import TrainState
+
+
+def state_of(step: int) -> TrainState:
+    """A state whose every value tells its step; what types there are, denormals and negative zeros among them."""
+    odd = jnp.array([-0.0, 1e-42, jnp.inf, step], jnp.float32)
+    model = {"w": jnp.full((3, 5), step, jnp.bfloat16), "odd": odd}
+    moments = {"mu": jnp.full((3, 5), step / 7, jnp.float32), "count": jnp.array(step, jnp.int32)}
+    return TrainState(jnp.array(step, jnp.int32), model, moments, make_guard(SpikeConfig(window=4)))  # ty: ignore[invalid-argument-type]
+
+
+LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_of(0))
+
+
+def opened(folder: Path, kept: Kept = Kept(newest=99)) -> contextlib.closing[Checkpoints]:  # noqa: B008
+    return contextlib.closing(Checkpoints(folder, kept))
+
+
+def write(folder: Path, *steps: int, kept: Kept = Kept(newest=99), losses=None) -> None:  # noqa: B008
+    with opened(folder, kept) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, state_of(step), {"validation_loss": (losses or {}).get(step), "told": True})
+            checkpoints.settled()
+
+
+def same_bits(a: TrainState, b: TrainState) -> bool:
+    left, right = named_leaves(a), named_leaves(b)
+    return left.keys() == right.keys() and all(
+        np.asarray(left[k]).tobytes() == np.asarray(right[k]).tobytes() for k in left
+    )
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """Checkpoints of steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("two") / "checkpoints"
+    write(folder, 3, 6)
+    return folder
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to / "checkpoints")
+    return to / "checkpoints"
+
+
+def restored(folder: Path) -> tuple[TrainState, dict]:
+    with opened(folder) as checkpoints:
+        found = checkpoints.restore_newest(LIKE)
+        assert found is not None
+        return found
+
+
+def test_what_is_saved_comes_back_in_every_bit_with_what_was_said_of_it(two):
+    state, about = restored(two)
+    assert same_bits(state, state_of(6))
+    assert about == {"step": 6, "told": True, "validation_loss": None}
+
+
+def test_every_flip_of_a_bit_is_found(two, tmp_path):
+    folder = copy(two, tmp_path) / "6"
+    generator = np.random.default_rng(0)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    assert {"manifest.json", "_METADATA", "_CHECKPOINT_METADATA"} <= {path.name for path in files}
+    for number in range(150):
+        path = files[number % len(files)]
+        data = bytearray(path.read_bytes())
+        place, bit = int(generator.integers(len(data))), int(generator.integers(8))
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        with pytest.raises(DamageError, match=str(path)):
+            verify(folder)
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+    assert verify(folder)["step"] == 6
+
+
+def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_not(two, tmp_path, capsys):
+    folder = copy(two, tmp_path)
+    lost = folder / "6/model/lost"
+    lost.touch()
+    about = read_manifest(folder / "6")["about"]
+    (folder / "6" / MANIFEST).unlink()
+    write_manifest(folder / "6", about)
+    lost.unlink()
+    lost.symlink_to("/proc/self/mem")  # of size 0; to read there gives EIO, as a bad sector does
+    state, _ = restored(folder)
+    assert same_bits(state, state_of(3))
+    assert f"step 6 is damaged: {lost} cannot be read: Input/output error" in capsys.readouterr().out
+    (folder / "3" / MANIFEST).unlink()
+    (folder / "3" / MANIFEST).mkdir()
+    with pytest.raises(InputError, match=f"{folder}/3/{MANIFEST} cannot be read: Is a directory"):
+        restored(folder)
+    assert (folder / "3").exists()
+
+
+def test_a_disk_that_can_only_be_read_is_called_so(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    (folder / ".partial").mkdir()
+
+    def refuse(*paths, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(paths[0]))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(InputError, match="checkpoints cannot be written: Read-only file system"):
+        write(folder, 9)
+    monkeypatch.undo()
+    shutil.rmtree(folder / "6/model")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(InputError, match="6 cannot be written: Read-only file system"):
+        restored(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", ["a bit flipped", "a file cut", "a file gone", "no manifest", "a manifest of another", "nothing in it"]
+)
+def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_it_used(two, tmp_path, capsys, damage):
+    folder = copy(two, tmp_path)
+    largest = max((folder / "6").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    if damage == "a bit flipped":
+        data = bytearray(largest.read_bytes())
+        data[len(data) // 2] ^= 4
+        largest.write_bytes(data)
+    elif damage == "a file cut":
+        largest.write_bytes(largest.read_bytes()[:-1])
+    elif damage == "a file gone":
+        largest.unlink()
+    elif damage == "no manifest":
+        (folder / "6" / MANIFEST).unlink()
+    elif damage == "a manifest of another":
+        shutil.copy(folder / "3" / MANIFEST, folder / "6" / MANIFEST)
+    else:
+        shutil.rmtree(folder / "6")
+        (folder / "6").mkdir()
+    state, about = restored(folder)
+    assert same_bits(state, state_of(3))
+    assert about["step"] == 3
+    out = capsys.readouterr().out
+    assert "step 6 is damaged: " in out
+    assert f"set aside as {tmp_path}/checkpoints.damaged/6; going back to step 3" in out
+    assert not (folder / "6").exists()
+    assert (tmp_path / "checkpoints.damaged/6").is_dir()
+
+
+def test_where_none_is_whole_nothing_is_begun_anew_and_nothing_moved(two, tmp_path):
+    folder = copy(two, tmp_path)
+    for step in (3, 6):
+        (folder / str(step) / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"No checkpoint in .* is whole: 6, 3 are damaged"):
+        restored(folder)
+    assert {path.name for path in folder.iterdir()} >= {"3", "6"}
+
+
+def test_what_a_kill_left_within_a_save_is_no_checkpoint(two, tmp_path):
+    folder = copy(two, tmp_path)
+    shutil.copytree(folder / "6", folder / ".partial/9")  # whole but for its name
+    shutil.copytree(folder / "3", folder / ".partial/1.retired")
+    assert restored(folder)[1]["step"] == 6
+    assert not (folder / ".partial").exists()
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    with opened(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore_newest(LIKE) is None
+
+
+def test_a_checkpoint_of_other_types_is_refused_and_cast_when_asked(two):
+    wide = LIKE._replace(
+        model=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, "float32", sharding=x.sharding), LIKE.model)
+    )
+    with opened(two) as checkpoints:
+        with pytest.raises(InputError, match=r"first w: \(3, 5\) bfloat16 in the checkpoint, \(3, 5\) float32 in"):
+            checkpoints.restore(two / "6", wide)
+        state = checkpoints.restore(two / "6", wide, cast_types=True)
+    w = named_leaves(state)["model.w"]
+    assert w.dtype == jnp.float32
+    assert (np.asarray(w) == 6).all()
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (Kept(newest=2), {7, 8}),
+        (Kept(newest=1, every=3), {3, 6, 8}),
+        (Kept(newest=1, best=2), {2, 5, 8}),
+        (Kept(newest=2, every=4, best=1), {2, 4, 7, 8}),
+    ],
+)
+def test_the_newest_every_nth_and_the_best_stay(tmp_path, kept, expected):
+    losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}  # the others were not validated
+    write(tmp_path / "checkpoints", *range(1, 9), kept=kept, losses=losses)
+    assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == expected
+
+
+def test_retention_is_what_a_naive_reading_of_its_words_keeps():
+    losses = {1: None, 2: 3.0, 3: 2.0, 4: 2.0, 5: None, 6: 9.0}
+    for newest, every, best in itertools.product((1, 2, 5), (0, 2, 3), (0, 1, 3)):
+        naive = {s for s in losses if sum(t > s for t in losses) < newest}
+        naive |= {s for s in losses if every and not s % every}
+        better = lambda a, b: (losses[a] or 0, -a) < (losses[b] or 0, -b)
+        naive |= {
+            s for s in losses
+            if losses[s] is not None and sum(losses[t] is not None and better(t, s) for t in losses) < best
+        }  # fmt: skip
+        assert Kept(newest, every, best).of(losses) == naive
+
+
+def test_of_every_nth_the_first_one_behind_it_stays_where_it_was_left_out():
+    steps = dict.fromkeys([4, 8, 13, 16, 20, 24, 28, 50], None)
+    assert Kept(newest=1, every=12).of(steps) == {13, 24, 50}
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best():
+    nan = float("nan")
+    for losses in ({1: 3.0, 2: nan, 3: 1.0, 4: 5.0}, {1: nan, 2: 3.0, 3: 1.0, 4: 5.0}):
+        assert Kept(newest=1, best=1).of(losses) == {3, 4}
+
+
+def test_what_is_told_later_of_a_checkpoint_counts(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with opened(folder, Kept(newest=1, best=1)) as checkpoints:
+        checkpoints.save(1, state_of(1), {"told": False})
+        checkpoints.settled()
+        checkpoints.amend(1, {"told": True, "validation_loss": 2.0})
+        for step in (2, 3):
+            checkpoints.save(step, state_of(step), {"validation_loss": 5.0})
+            checkpoints.settled()
+        assert checkpoints.steps() == [1, 3]
+    assert verify(folder / "1") == {"told": True, "validation_loss": 2.0, "step": 1}
+
+
+def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
+    folder = copy(two, tmp_path)
+    for name in ("0014", "12.bak", "tmp", "٧"):
+        (folder / name).mkdir()
+    (folder / "40").touch()
+    state, about = restored(folder)
+    assert about["step"] == 6
+    assert same_bits(state, state_of(6))
+
+
+def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    write(folder, 1, 2, kept=Kept(newest=2))
+    (folder / "1/notes.txt").write_text("the user's")
+    (folder / "7").mkdir()
+    (folder / "7/own.txt").write_text("the user's too")
+    write(folder, 3, 4, kept=Kept(newest=1))
+    assert {path.name for path in folder.iterdir()} == {"1", "4", "7"}
+    assert (folder / "1/notes.txt").exists() and (folder / "7/own.txt").exists()
+    assert steps_in(folder) == [1, 4]
+    assert "step 1 stays, since training did not write" in capsys.readouterr().out
+
+
+def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    folder = copy(two, place)
+    link = tmp_path / "run/checkpoints"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    (folder / "6" / MANIFEST).unlink()
+    assert restored(link)[1]["step"] == 3
+    assert (place / "checkpoints.damaged/6").is_dir()
+
+
+def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle):
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def named(path, target):
+        events.append(f"{path} is {target}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", named)
+    log = tmp_path / "metrics.jsonl"
+    log.touch()
+    with contextlib.closing(Checkpoints(tmp_path / "c", Kept(1), beside=(log, tmp_path / "absent"))) as checkpoints:
+        checkpoints.save(5, state_of(5), {})
+        checkpoints.settled()
+    partial = tmp_path / "c/.partial/5"
+    before = set(events[: events.index(f"{partial} is {tmp_path}/c/5")])
+    inside = {str(partial / path.relative_to(tmp_path / "c/5")) for path in (tmp_path / "c/5").rglob("*")}
+    assert inside - {str(partial / MANIFEST)} | {str(partial), str(log)} <= before
+    assert f"{partial / MANIFEST}.partial" in before  # it was written under that name
+
+
+def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    real = Path.rename
+
+    def full(path, target):
+        if path.name == "9":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, target)
+
+    with opened(folder, Kept(newest=2)) as checkpoints:
+        monkeypatch.setattr(Path, "rename", full)
+        checkpoints.save(9, state_of(9), {})
+        checkpoints.settled()
+        monkeypatch.undo()
+        assert "step 9 is not saved, and training goes on. " in (out := capsys.readouterr().out)
+        assert "No space left on device. Free space there" in out
+        assert checkpoints.steps() == [3, 6]
+        assert verify(folder / "3") and verify(folder / "6")
+        assert not (folder / ".partial").exists(), "what was written of it takes space"
+        checkpoints.save(12, state_of(12), {})  # there is space again
+    assert same_bits(restored(folder)[0], state_of(12))
+
+
+def test_where_the_last_save_failed_the_end_says_so(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=1))
+    monkeypatch.setattr(Path, "rename", lambda path, target: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    checkpoints.save(1, state_of(1), {})
+    with pytest.raises(InputError, match=r"checkpoints cannot be written: OSError: .*full"):
+        checkpoints.close()
+
+
+def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkeypatch):
+    let_go = threading.Event()
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.3)
+    assert checkpoints.save(1, state_of(1), {})
+    assert not checkpoints.save(2, state_of(2), {})
+    assert "step 2 is left out" in capsys.readouterr().out
+    checkpoints.patience = 3600
+    assert not checkpoints.save(3, state_of(3), {})  # once waited for is enough, and once told
+    assert not capsys.readouterr().out
+    let_go.set()
+    checkpoints.settled()
+    assert checkpoints.save(3, state_of(3), {})
+    checkpoints.close()
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatch):
+    """The last one: no run may say that it is done without it."""
+    let_go = threading.Event()
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.05)) as checkpoints:
+        checkpoints.save(1, state_of(1), {})
+        threading.Timer(0.5, let_go.set).start()
+        assert checkpoints.save(2, state_of(2), {}, certain=True)
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+    checkpoints = Checkpoints(folder, Kept(newest=2))
+    checkpoints.save(9, state_of(9), {})
+    with pytest.raises(InputError, match=r"No space left on device \(\d{3},\d+ bytes needed, 1 free\)"):
+        checkpoints.close()
+    assert checkpoints.steps() == [3, 6]
+
+
+def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, capsys, monkeypatch):
+    folder = copy(two, tmp_path)
+    real = Path.rename
+    refuse = lambda path, target: real(path, target) if path.name == "9" else (_ for _ in ()).throw(OSError("busy"))
+    monkeypatch.setattr(Path, "rename", refuse)
+    with opened(folder, Kept(newest=1)) as checkpoints:
+        checkpoints.save(9, state_of(9), {})
+    assert checkpoints.steps() == [3, 6, 9]
+    assert "step 3 could not be taken away: busy" in (out := capsys.readouterr().out)
+    assert "is not saved" not in out
+
+
+def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
+    """The next step writes into the state's memory while the checkpoint is still being written."""
+    big = state_of(1)._replace(model={"w": jnp.arange(3_000_000.0)})  # ty: ignore[invalid-argument-type]
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x + jnp.ones((), x.dtype), s), donate_argnums=0)
+    with opened(tmp_path / "checkpoints") as checkpoints:
+        for number in (1, 2, 3):
+            checkpoints.save(number, big, {})
+            big = step(step(big))
+    for number in (1, 2, 3):
+        with opened(tmp_path / "checkpoints") as checkpoints:
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), big)
+            found = checkpoints.restore(tmp_path / f"checkpoints/{number}", like)
+        np.testing.assert_array_equal(named_leaves(found)["model.w"], np.arange(3_000_000.0) + 2 * (number - 1))
+
+
+def test_a_manifest_holds_all_files_of_the_folder_and_itself(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c").write_bytes(b"x" * 5)
+    write_manifest(tmp_path, {"step": 3, "validation_loss": 0.1})
+    manifest = read_manifest(tmp_path)
+    assert manifest["files"]["a/b/c"]["bytes"] == 5
+    assert verify(tmp_path) == {"step": 3, "validation_loss": 0.1}
+    told = json.loads((tmp_path / MANIFEST).read_text())
+    told["about"]["step"] = 4
+    (tmp_path / MANIFEST).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
+    with pytest.raises(DamageError, match="its own SHA-256 differs"):
+        verify(tmp_path)

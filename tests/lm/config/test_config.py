@@ -1,0 +1,99 @@
+"""Laws of the configs: no number of nonsense is taken, and every choice that a field names has its implementation."""
+
+import dataclasses
+import math
+import typing
+
+import pytest
+
+from configs.demo import get_config
+from lm.config import (
+    MeshConfig,
+    MixtureSource,
+    ModelConfig,
+    MuonConfig,
+    OptimizerConfig,
+    RopeScalingConfig,
+    SpikeConfig,
+    TrainConfig,
+)
+from lm.errors import UsageError
+from lm.model.attention_choice import OBSTACLES
+from lm.model.attention_kernels import ATTENTION
+from lm.model.layers import MLPS, NORMS
+from lm.model.transformer import REMAT
+from lm.resilience.goodput import KINDS, Kind
+from lm.training.optimizer import RULES
+
+DEMO = get_config()
+VALID = (
+    DEMO.tokenizer, DEMO.model, DEMO.train, DEMO.train.optimizer, DEMO.evaluate, DEMO.sample, MeshConfig(),
+    MuonConfig(0.02, 0.95, 5), SpikeConfig(), MixtureSource("runs/a/tokens", 1.0),
+    RopeScalingConfig(8.0, 1.0, 4.0, 8192),
+)  # fmt: skip
+NUMBERS = [
+    (config, field.name)
+    for config in VALID
+    for field in dataclasses.fields(config)
+    if field.type in (int, float, float | None, tuple[float, ...])
+]
+
+
+@pytest.mark.parametrize(("config", "name"), NUMBERS, ids=[f"{type(c).__name__}.{name}" for c, name in NUMBERS])
+def test_no_number_is_negative_and_every_one_is_finite(config, name):
+    kind = type(config).__annotations__[name]
+    for value in (-1,) if kind is int else (-1.0, math.nan, math.inf, -math.inf):
+        given = (value,) if kind == tuple[float, ...] else value
+        with pytest.raises(UsageError, match=rf"{name}.*{value}"):
+            dataclasses.replace(config, **{name: given})
+
+
+def replaced(train: TrainConfig, **changes) -> TrainConfig:
+    """`train` with some fields of its optimizer, and some of its own."""
+    own = {name: changes.pop(name) for name in list(changes) if hasattr(train, name)}
+    return dataclasses.replace(train, optimizer=dataclasses.replace(train.optimizer, **changes), **own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learning_rate": 1e-4, "final_learning_rate": 2e-4}, ["final_learning_rate = 0.0002", "= 0.0001", "Lower"]),
+        ({"steps": 20, "warmup_steps": 21}, ["warmup_steps = 21", "train.steps = 20", "Shorten"]),
+        ({"steps": 20, "warmup_steps": 20}, ["warmup_steps = 20", "train.steps = 20", "Warm up for fewer"]),
+        (
+            {"steps": 20, "warmup_steps": 0, "schedule": "warmup_stable_decay", "decay_steps": 21},
+            ["decay_steps = 21", "train.steps = 20", "Shorten"],
+        ),
+        ({"decay_steps": 5}, ["decay_steps = 5", "schedule = "]),
+        ({"dropout": 1.0}, ["train.dropout = 1.0", "below 1"]),
+        ({"beta1": 1.0}, ["beta1 is 1.0", "below 1"]),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused_with_both_and_the_remedy(changes, words):
+    with pytest.raises(UsageError) as error:
+        replaced(DEMO.train, **changes)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_rate_that_stays_as_it_is_is_allowed():
+    train = replaced(DEMO.train, learning_rate=1e-3, final_learning_rate=1e-3)
+    assert train.optimizer.learning_rate == train.optimizer.final_learning_rate
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "table"),
+    [
+        (ModelConfig, "norm", NORMS),
+        (ModelConfig, "mlp", MLPS),
+        (ModelConfig, "attention", {"auto": None, **ATTENTION}),
+        (ModelConfig, "attention", {"auto": None, **OBSTACLES}),
+        (TrainConfig, "remat", REMAT),
+        (OptimizerConfig, "rule", RULES),
+    ],
+)
+def test_a_field_names_what_its_table_has(config, name, table):
+    assert set(typing.get_args(config.__annotations__[name])) == set(table)
+
+
+def test_time_is_spent_on_kinds_that_the_table_explains():
+    assert set(typing.get_args(Kind)) <= set(KINDS)

@@ -1,0 +1,268 @@
+"""batch(step) is pure, an epoch is every window once, and each row is what a naive reading of the stream gives.
+
+The shards are written by a reference of the tests' own (shard_files.py): a stream as one array, cut by slicing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.data.batches import BatchSource, document_stream
+from lm.data.records import read_manifest
+from lm.errors import InputError, UsageError
+from tests.corpus import tiny_experiment
+from tests.lm.shard_files import FINGERPRINT, LENGTH, STREAMS, naive_rows, random_stream, same, write_tokens
+
+REPOSITORY = Path(__file__).parents[3]
+CONTEXT, BATCH = 8, 3  # three windows a record
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"), {"train": STREAMS, "val": STREAMS[:1]})
+
+
+def source(folder: Path, split="train", context=CONTEXT, batch=BATCH, seed=0, threads=2) -> BatchSource:
+    return BatchSource(folder, split, context, batch, seed, threads, FINGERPRINT)
+
+
+@pytest.mark.parametrize("context", [1, 4, CONTEXT, LENGTH, 5, 7, 9, 16, 17, 23])
+def test_an_epoch_is_every_window_once_as_a_naive_reading_gives_it(folder, context):
+    """Also where the context does not divide the records, so that windows lie across two of them."""
+    expected = naive_rows(STREAMS, context)
+    batches = source(folder, context=context, batch=1)
+    assert batches.windows == len(expected)
+    for epoch in range(2):
+        found = {}
+        for step in range(epoch * batches.windows, (epoch + 1) * batches.windows):
+            batch = batches.batch(step)
+            assert [a.dtype.name for a in batch] == ["int32", "int32", "int32", "float32"]
+            assert [a.shape for a in batch] == [(1, context)] * 4
+            ((origin, documents),) = batches.documents(step)
+            assert origin == folder
+            found[int(batch.inputs_BT[0, 0])] = (*(array[0].tolist() for array in batch), documents)
+        assert found == expected
+
+
+@pytest.mark.parametrize("context", [1, CONTEXT, LENGTH, 7])
+def test_heads_are_the_targets_with_which_a_document_begins(folder, context):
+    begins = [
+        int(tokens[i])
+        for tokens, documents in STREAMS
+        for i in range(1, len(tokens))
+        if documents[i] != documents[i - 1]
+    ]
+    batches, found = source(folder, context=context, batch=1), []
+    for step in range(batches.windows):
+        found += batches.batch(step).targets_BT[batches.heads(step)].tolist()
+    assert sorted(found) == begins  # a document's first token differs from all others here
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    sizes=st.lists(st.integers(2, 150), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_every_token_is_a_target_once_an_epoch_at_any_context(length, sizes, data):
+    context = data.draw(st.integers(1, length))
+    streams = [random_stream(i, size, 1 + 1000 * i, 200 * i) for i, size in enumerate(sizes)]
+    with tempfile.TemporaryDirectory() as name:
+        batches = source(write_tokens(Path(name), {"train": streams}, length), context=context, batch=1)
+        epoch = [batches.batch(step) for step in range(batches.windows)]
+        documents = [batches.documents(step)[0].documents for step in range(batches.windows)]
+    found = {
+        int(batch.inputs_BT[0, 0]): (*(array[0].tolist() for array in batch), seen)
+        for batch, seen in zip(epoch, documents, strict=True)
+    }
+    assert found == naive_rows(streams, context)
+    targets = [token for batch in epoch for token in batch.targets_BT[batch.weights_BT == 1].tolist()]
+    assert sorted(targets) == [token for tokens, _ in streams for token in tokens[1:].tolist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+def test_every_epoch_has_every_target_once_and_an_order_of_its_own(folder, batch_size):
+    """Also where batches reach over the ends of epochs, or hold several."""
+    batches = source(folder, batch=batch_size)
+    targets = sorted(token for tokens, _ in STREAMS for token in tokens[1:].tolist())
+    assert batches.sources[0].tokens_per_epoch == len(targets)
+    rows = []
+    for step in range(-(-3 * batches.windows // batch_size)):
+        batch = batches.batch(step)
+        rows += [t[w == 1].tolist() for t, w in zip(batch.targets_BT, batch.weights_BT, strict=True)]
+    epochs = [rows[i * batches.windows : (i + 1) * batches.windows] for i in range(3)]
+    for epoch in epochs:
+        assert sorted(token for row in epoch for token in row) == targets
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]  # each in an order of its own
+
+
+def test_steps_in_any_order_are_the_same_batches(folder):
+    steps = [40, 3, 0, 3, 17, 2**40, 40, 1]
+    forwards = {step: source(folder).batch(step) for step in sorted(set(steps))}
+    one = source(folder)
+    assert all(same(one.batch(step), forwards[step]) for step in steps)
+    assert not same(forwards[0], forwards[1])
+
+
+def test_seed_decides_the_order(folder):
+    assert same(source(folder, seed=5).batch(2), source(folder, seed=5).batch(2))
+    assert not same(source(folder, seed=5).batch(2), source(folder, seed=6).batch(2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("start", "batch_size"), [(0, 3), (13, 3), (13, 1)])
+def test_iterate_is_batch_of_each_step(folder, threads, start, batch_size):
+    reference = source(folder, batch=batch_size)
+    iterator = source(folder, batch=batch_size, threads=threads).iterate(start)
+    for step in range(start, start + 40):
+        assert same(next(iterator), reference.batch(step))
+
+
+def test_another_process_gives_the_same_batches(folder):
+    program = (
+        "import hashlib, sys; from pathlib import Path; from lm.data.batches import BatchSource\n"
+        "source = BatchSource(Path(sys.argv[1]), 'train', 8, 3, 0, int(sys.argv[2]))\n"
+        "for step in (9, 0, 30): print(hashlib.sha256(b''.join(a.tobytes() for a in source.batch(step))).hexdigest())"
+    )
+    expected = [hashlib.sha256(b"".join(a.tobytes() for a in source(folder).batch(s))).hexdigest() for s in (9, 0, 30)]
+    command = [sys.executable, "-W", "error", "-c", program, str(folder), "7"]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert (run.stderr, run.stdout.split()) == ("", expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16, 100])
+@pytest.mark.parametrize("context", [CONTEXT, 7])
+def test_sequential_windows_cover_the_split_in_order(folder, batch_size, context):
+    batches = list(source(folder, context=context, batch=batch_size).sequential_windows())
+    assert all(array.shape == (batch_size, context) for batch in batches for array in batch)
+    targets = [batch.targets_BT[batch.weights_BT == 1] for batch in batches]
+    assert np.concatenate(targets).tolist() == [token for tokens, _ in STREAMS for token in tokens[1:].tolist()]
+    last = batches[-1]
+    filler = last.weights_BT.sum(axis=1) == 0
+    assert filler.sum() == -len(naive_rows(STREAMS, context)) % batch_size
+    assert not any(array[filler].any() for array in last)
+
+
+def test_document_stream_is_the_stream(folder):
+    tokens, documents = document_stream(folder, "train", FINGERPRINT)
+    np.testing.assert_array_equal(tokens, np.concatenate([tokens for tokens, _ in STREAMS]))
+    np.testing.assert_array_equal(documents, np.concatenate([documents for _, documents in STREAMS]))
+
+
+def test_wide_tokens_are_not_cut(tmp_path):
+    tokens = 2**31 - 1 - np.arange(LENGTH + 1)
+    write_tokens(tmp_path, {"train": [(tokens, np.zeros(LENGTH + 1, np.int64))]}, dtype="uint32")
+    batch = source(tmp_path, context=LENGTH, batch=1).batch(0)
+    assert batch.inputs_BT[0].tolist() == tokens[:-1].tolist()
+    assert batch.targets_BT[0].tolist() == tokens[1:].tolist()
+
+
+def test_a_batch_is_a_pytree(folder):
+    import jax
+
+    batch = source(folder).batch(0)
+    assert [leaf.shape for leaf in jax.tree.leaves(batch)] == [(BATCH, CONTEXT)] * 4
+    assert type(jax.tree.map(np.sum, batch)) is type(batch)
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_no_manifest_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json is missing"):
+        source(tmp_path)
+
+
+def test_wrong_requests_are_usage_errors_with_both_values(folder):
+    with pytest.raises(UsageError, match=r"no split 'test' in .* only train, val"):
+        source(folder, "test")
+    with pytest.raises(UsageError, match=r"context of 25 tokens is longer than the records of 24 in .* at most 24"):
+        source(folder, context=25)
+    with pytest.raises(UsageError, match=rf"tokenizer {FINGERPRINT}, but this experiment's is {'cd' * 32}"):
+        BatchSource(folder, "train", CONTEXT, BATCH, 0, 1, "cd" * 32)
+    with pytest.raises(UsageError, match="cdcd"):
+        document_stream(folder, "val", "cd" * 32)
+
+
+def test_a_config_may_have_any_context_up_to_the_records_and_none_beyond():
+    experiment = tiny_experiment()
+    assert experiment.shards.record_length == 64
+    for context in (36, 64):
+        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=context))
+    with pytest.raises(UsageError, match=r"context_length = 65 is more than shards\.record_length = 64.* at most 64"):
+        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, context_length=65))
+
+
+def test_missing_and_cut_shards_are_input_errors(copy):
+    name = "train-00001-of-00004.array_record"
+    size = (copy / name).stat().st_size
+    (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"{name} has {size - 1} bytes, but manifest\.json says {size} bytes"):
+        source(copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=rf"{name} is missing"):
+        source(copy)
+    source(copy, "val")  # which is whole
+
+
+def test_a_shard_that_is_no_array_record_is_an_input_error(copy):
+    name = "val-00000-of-00001.array_record"
+    (copy / name).write_bytes(bytes((copy / name).stat().st_size))
+    with pytest.raises(InputError, match=r"launch\.write_shards"):
+        source(copy, "val")
+
+
+def test_a_manifest_with_other_counts_is_an_input_error(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["records"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"hold 14 records, but manifest\.json says 15"):
+        source(copy)
+
+
+def test_an_empty_split_is_an_input_error(copy):
+    manifest = read_manifest(copy)
+    empty = dataclasses.replace(manifest.splits["train"], shards=manifest.splits["train"].shards[2:3])
+    (copy / "manifest.json").write_text(dataclasses.replace(manifest, splits={"train": empty}).to_json())
+    with pytest.raises(InputError, match="hold no records"):
+        source(copy)
+
+
+def test_damage_inside_a_shard_is_an_input_error_in_batch_and_iterate(copy):
+    """No bit of the tokens can flip unnoticed: ArrayRecord or the record's own checksum sees it."""
+    name = "val-00000-of-00001.array_record"
+    data = bytearray((copy / name).read_bytes())
+    used = np.flatnonzero(np.frombuffer(data, np.uint8)).tolist()  # the rest of the file's blocks is padding
+    whole = [source(copy, "val", batch=1).batch(step) for step in range(17)]
+    noticed = 0
+    for position in used[:: len(used) // 30]:
+        data[position] ^= 16
+        (copy / name).write_bytes(data)
+        data[position] ^= 16
+        try:
+            damaged = source(copy, "val", batch=1)
+            assert all(same(damaged.batch(step), whole[step]) for step in range(17))
+        except InputError:
+            noticed += 1
+    assert noticed >= 10
+
+    (copy / name).write_bytes(bytes(data).replace(bytes(data)[64:200], bytes(136), 1))
+    with pytest.raises(InputError):
+        iterator = source(copy, "val").iterate(0)
+        for _ in range(20):
+            next(iterator)

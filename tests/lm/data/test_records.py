@@ -1,0 +1,125 @@
+"""Sequence records come back as they went in; damage is named; the manifest likewise."""
+
+import dataclasses
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm.data.records import HEADER, Manifest, SequenceRecord, Shard, Split, from_bytes, read_manifest, to_bytes
+from lm.errors import InputError
+
+
+@st.composite
+def records(draw) -> SequenceRecord:
+    dtype = draw(st.sampled_from(["uint16", "uint32"]))
+    size = draw(st.integers(1, 40))
+    valid = draw(st.integers(1, size))
+    top = 2 ** (8 * np.dtype(dtype).itemsize) - 1
+    tokens = np.array(draw(st.lists(st.integers(0, top), min_size=size, max_size=size)), dtype)
+    tokens[valid:] = 0
+    starts = sorted({0, *draw(st.lists(st.integers(0, valid - 1)))})
+    ids = draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(starts), max_size=len(starts)))
+    return SequenceRecord(tokens, valid, np.array(starts, np.uint32), np.array(ids, np.uint64))
+
+
+def example() -> SequenceRecord:
+    tokens = np.array([7, 1, 2, 7, 3, 0, 0], np.uint16)
+    return SequenceRecord(tokens, 5, np.array([0, 3], np.uint32), np.array([11, 2**40], np.uint64))
+
+
+@given(records())
+def test_round_trip(record):
+    found = from_bytes(to_bytes(record))
+    assert (found.length, found.valid) == (record.length, record.valid)
+    for field in ("tokens", "segment_starts", "document_ids"):
+        expected = getattr(record, field)
+        assert getattr(found, field).dtype == expected.dtype
+        np.testing.assert_array_equal(getattr(found, field), expected)
+    assert to_bytes(found) == to_bytes(record)
+
+
+def test_layout_is_the_documented_one():
+    parts = (
+        b"GMR1", b"\x02\0\0\0", struct.pack("<III", 6, 5, 2), struct.pack("<7H", 7, 1, 2, 7, 3, 0, 0), b"\0\0",
+        struct.pack("<2I", 0, 3), struct.pack("<2Q", 11, 2**40),
+    )  # fmt: skip
+    body = b"".join(parts)
+    assert to_bytes(example()) == body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed():
+    data = to_bytes(example())
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(InputError):
+            from_bytes(bytes(damaged))
+    for size in range(len(data)):
+        with pytest.raises(InputError):
+            from_bytes(data[:size])
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ((b"GMR1", 3, 6, 5, 2), "tokens of 3 bytes"),
+        ((b"GMR1", 2, 6, 5, 3), "64 bytes, but its header asks for 76"),
+        ((b"GMR2", 2, 6, 5, 2), "GMR2"),
+    ],
+)
+def test_a_header_that_lies_is_named_even_with_a_right_checksum(header, message):
+    body = HEADER.pack(*header) + to_bytes(example())[HEADER.size : -4]
+    with pytest.raises(InputError, match=message):
+        from_bytes(body + struct.pack("<I", zlib.crc32(body)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": np.zeros(7, np.int64)}, "tokens are int64"),
+        ({"valid": 0}, "valid = 0"),
+        ({"valid": 8}, "valid = 8, but the record has 7"),
+        ({"valid": 3}, "starts at 3, behind the 3 valid"),
+        ({"segment_starts": np.array([1, 3])}, "must rise from 0"),
+        ({"segment_starts": np.array([0, 0])}, "must rise from 0"),
+        ({"segment_starts": np.array([0])}, "1 segment starts and 2 document ids"),
+        ({"segment_starts": np.array([]), "document_ids": np.array([])}, "0 segment starts"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        to_bytes(dataclasses.replace(example(), **change))
+
+
+def manifest() -> Manifest:
+    shard = Shard("val-00000-of-00001.array_record", 3, 1000, "ab" * 32, 5, 70, 300)
+    split = Split(5, 70, 300, 3, (shard,))
+    return Manifest("cd" * 32, 8192, 32, "uint16", {"train": split, "val": split})
+
+
+def test_manifest_round_trip(tmp_path):
+    (tmp_path / "manifest.json").write_text(manifest().to_json())
+    assert read_manifest(tmp_path) == manifest()
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"manifest.json is missing.*launch.write_shards"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no splits", "no sha256", "a list"])
+def test_a_damaged_manifest_is_an_input_error(tmp_path, damage):
+    fields = json.loads(manifest().to_json())
+    if damage == "no splits":
+        del fields["splits"]
+    elif damage == "no sha256":
+        del fields["splits"]["val"]["shards"][0]["sha256"]
+    text = json.dumps([fields] if damage == "a list" else fields)
+    (tmp_path / "manifest.json").write_text(text[:-10] if damage == "cut" else text)
+    with pytest.raises(InputError, match="is damaged"):
+        read_manifest(tmp_path)

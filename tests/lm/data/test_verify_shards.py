@@ -1,0 +1,105 @@
+"""Every damage of a shard is found, before it is read or when it is read, and the shard is named."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lm.data.batches import BatchSource
+from lm.data.verify_shards import verify_shards
+from lm.errors import InputError
+from tests.lm.shard_files import LENGTH, STREAMS, same, write_tokens
+
+
+@pytest.fixture
+def tokens(tmp_path) -> Path:
+    (tmp_path / "tokens").mkdir()
+    return write_tokens(tmp_path / "tokens", {"train": STREAMS, "val": STREAMS[:1]})
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("train-*"))
+
+
+def test_whole_shards_are_read_through(tokens):
+    assert verify_shards([(tokens, "train")]) == sum(path.stat().st_size for path in shards(tokens))
+    parts = [verify_shards([(tokens, "train"), (tokens, "val")], (i, 3)) for i in range(3)]
+    assert all(parts)
+    assert sum(parts) == verify_shards([(tokens, "train"), (tokens, "val")])
+
+
+def test_every_flip_of_a_bit_is_found_and_its_shard_named(tokens):
+    generator = np.random.default_rng(0)
+    files = [path for path in shards(tokens) if path.stat().st_size]
+    for number in range(120):
+        path = files[number % len(files)]
+        data = bytearray(path.read_bytes())
+        place, bit = int(generator.integers(len(data))), int(generator.integers(8))
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"1 of 4 shards are not .*{path.name} has a SHA-256 of"):
+            verify_shards([(tokens, "train")])
+        data[place] ^= 1 << bit
+        path.write_bytes(data)
+
+
+def test_a_flip_that_came_later_is_found_when_it_is_read_or_changes_nothing(tokens):
+    """Training does not see it, or names the shard; it never gets another token."""
+    expected = list(BatchSource(tokens, "train", LENGTH, 4, 0, 1).sequential_windows())
+    generator, found = np.random.default_rng(1), 0
+    path = shards(tokens)[0]
+    whole = path.read_bytes()
+    written = np.flatnonzero(np.frombuffer(whole, np.uint8))  # most of so small a file is filling
+    for place in generator.choice(written, 60).tolist():
+        data = bytearray(whole)
+        data[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(data)
+        try:
+            batches = list(BatchSource(tokens, "train", LENGTH, 4, 0, 1).sequential_windows())
+            assert all(same(a, b) for a, b in zip(batches, expected, strict=True))
+        except InputError as error:
+            found += 1
+            assert path.name in str(error) or str(tokens) in str(error)
+        path.write_bytes(whole)
+    assert found > 20
+
+
+def test_a_shard_in_anothers_place_is_named_with_whose_bytes_it_holds(tokens):
+    first, second = shards(tokens)[:2]
+    shutil.copy(first, second)
+    with pytest.raises(InputError, match=rf"{second.name} has \d+ bytes, but|and holds what .*{first.name} should"):
+        verify_shards([(tokens, "train")])
+
+
+def test_a_shard_of_another_experiment_is_named(tokens, tmp_path):
+    (tmp_path / "other").mkdir()
+    others = [(tokens_ + 1, documents) for tokens_, documents in STREAMS]
+    other = write_tokens(tmp_path / "other", {"train": others})
+    assert shards(other)[1].stat().st_size == shards(tokens)[1].stat().st_size
+    shutil.copy(shards(other)[1], shards(tokens)[1])
+    BatchSource(tokens, "train", LENGTH, 4, 0, 1)  # sizes and records are those of the manifest
+    with pytest.raises(InputError, match=rf"{shards(tokens)[1].name} has a SHA-256 of"):
+        verify_shards([(tokens, "train")])
+
+
+def test_a_shard_that_is_gone_is_named(tokens):
+    shards(tokens)[3].unlink()
+    with pytest.raises(InputError, match=r"train-00003-of-.* cannot be read: No such file"):
+        verify_shards([(tokens, "train")])
+
+
+def test_copies_of_a_shard_would_count_twice_and_are_refused(tokens, tmp_path):
+    shutil.copytree(tokens, tmp_path / "copy")
+    with pytest.raises(
+        InputError, match=rf"{tmp_path}/copy/train-00000.* holds the same bytes as {tokens}/train-00000"
+    ):
+        BatchSource({tokens: 1.0, tmp_path / "copy": 1.0}, "train", LENGTH, 4, 0, 1)
+
+
+def test_rows_of_a_batch_alone_are_those_rows(tokens):
+    source = BatchSource(tokens, "train", LENGTH, 6, 0, 2)
+    parts = source.iterate(3, slice(2, 5))
+    for step in (3, 4, 5):
+        whole = source.batch(step)
+        assert same(next(parts), type(whole)(*(array[2:5] for array in whole)))

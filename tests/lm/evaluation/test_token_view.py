@@ -1,0 +1,94 @@
+"""The view of a text token by token: the losses of evaluation, and alternatives that are what the logits say."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.data.batches import document_stream
+from lm.evaluation.bits_per_byte import compile_token_losses, evaluate, strided_windows
+from lm.evaluation.token_view import view_tokens
+from lm.model.transformer import Transformer
+from lm.tokenizer import load
+from tests.corpus import tiny_experiment, write_tokens
+from tests.lm.model_configs import FAMILIES
+
+K = 5
+
+
+@functools.cache
+def make_model(config):
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+
+
+def random_ids(config, count: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, config.vocabulary_size, count)
+
+
+@pytest.mark.parametrize(("family", "count"), [("llama", 2), ("llama", 41), ("gpt2", 41), ("modern", 41)])
+def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: int):
+    config = FAMILIES[family]
+    model, ids = make_model(config), random_ids(config, count)
+    view = view_tokens(model, config, ids, stride=6, alternatives=K, symbols=config.vocabulary_size)
+    found = []
+    for batch in strided_windows(ids, np.zeros(count, np.int64), config.context_length, 6, batch_size=2):
+        losses = np.asarray(compile_token_losses()(model, batch))
+        found += losses[np.asarray(batch.weights_BT) == 1].tolist()
+    np.testing.assert_allclose(view.losses, found, atol=1e-5)
+    assert len(view.losses) == count - 1
+
+
+def test_probabilities_and_ranks_are_what_the_logits_say():
+    config = FAMILIES["modern"]
+    model, ids = make_model(config), random_ids(config, config.context_length + 1)
+    symbols = config.vocabulary_size - 7  # the last ids stand for nothing
+    ids %= symbols
+    before = jnp.asarray(ids[None, :-1], jnp.int32)
+    ids[-1] = jnp.argmax(model(before, jnp.ones_like(before))[0, -1, :symbols])  # one that is the likeliest
+    view = view_tokens(model, config, ids, stride=8, alternatives=K, symbols=symbols)
+    tokens = jnp.asarray(ids[None, :-1], jnp.int32)
+    p_TV = np.asarray(jax.nn.softmax(model(tokens, jnp.ones_like(tokens))[0]))
+    for i, target in enumerate(ids[1:].tolist()):
+        assert view.losses[i] == pytest.approx(-math.log(p_TV[i, target]), abs=1e-5)
+        assert view.ranks[i] == 1 + int((p_TV[i, :symbols] > p_TV[i, target]).sum())
+        likeliest = sorted(range(symbols), key=lambda token: -p_TV[i, token])[:K]
+        np.testing.assert_allclose(view.probabilities[i], p_TV[i, likeliest], atol=1e-6)
+    assert (view.alternatives < symbols).all()
+    assert (np.diff(view.probabilities, axis=1) <= 0).all()
+    assert (view.probabilities.sum(axis=1) <= 1 + 1e-6).all()
+    first = view.ranks == 1
+    assert first.any() and (view.alternatives[first, 0] == ids[1:][first]).all()
+
+
+def test_a_document_alone_costs_what_evaluate_says_of_a_split_of_it(tmp_path):
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(
+        experiment, shards=dataclasses.replace(experiment.shards, held_out="ends", validation_fraction=0.4)
+    )
+    write_tokens(tmp_path, experiment, count=1)
+    tokenizer = load(tmp_path / "tokenizer")
+    model = make_model(experiment.model)
+    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
+    ids, _ = document_stream(tmp_path / "tokens", "val")
+    view = view_tokens(model, experiment.model, ids, experiment.evaluate.stride, K, tokenizer.vocabulary_size)
+    assert float(view.losses.mean()) == pytest.approx(figures["validation_loss"], abs=1e-5)
+
+
+def test_padding_changes_nothing():
+    """A text shorter than its window: what comes after it is not seen."""
+    config = FAMILIES["llama"]
+    model, ids = make_model(config), random_ids(config, 9)
+    short = view_tokens(model, config, ids[:5], 8, K, config.vocabulary_size)
+    whole = view_tokens(model, config, ids, 8, K, config.vocabulary_size)
+    for one, other in zip(short, whole, strict=True):
+        np.testing.assert_allclose(one, other[:4], atol=1e-6)
+
+
+def test_a_text_without_a_token_to_predict_is_refused():
+    config = FAMILIES["llama"]
+    with pytest.raises(ValueError, match="1 ids hold no token"):
+        view_tokens(make_model(config), config, np.array([3]), 8, K, config.vocabulary_size)

@@ -1,0 +1,428 @@
+"""Hugging Face checkpoints: transformers' own logits and gradients from what we read of them, and every refusal.
+
+The numbers in tests/fixtures/hugging_face come from transformers; tests/fixtures/make_hugging_face.py made them.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import tracemalloc
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.experiment import parse_command
+from lm.config import RopeScalingConfig
+from lm.errors import InputError, UsageError
+from lm.formats.hugging_face import load_hugging_face, model_config_of, special_ids, stored_tensors, write_hugging_face
+from lm.formats.safetensors import read_folder
+from lm.model.layers import rotary_frequencies
+from lm.model.loss import cross_entropy
+from lm.model.param_names import named_leaves, replace_leaves
+from lm.model.transformer import Transformer
+from lm.tokenizer import BytePairTokenizer
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.published import PUBLISHED
+from tests.lm import reference_model
+from tests.lm.hugging_face_files import (
+    FILE,
+    FIXTURES,
+    REPOSITORY,
+    tensors_of,
+    write_checkpoint,
+    write_shards,
+    write_tensors,
+)
+from tests.lm.model_configs import GPT2, LLAMA
+
+NAMES = ("gpt2", "llama", "llama31")
+LLAMA31 = RopeScalingConfig(
+    factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8192
+)  # as in its model card
+STORIES = REPOSITORY / "../shared/data/models/stories260K"
+GOLDEN_SCRIPT = REPOSITORY / "../shared/bench/hf_golden.py"
+PEER = Path(os.environ.get("PEERS_DIR", "~/.cache/gristmill-peers")).expanduser() / "torch/bin/python"
+needs_peer = pytest.mark.skipif(not PEER.exists(), reason="needs torch and transformers in $PEERS_DIR/torch")
+CHARACTERS = CharacterTokenizer("\nabc")
+LOAD_BY_TRANSFORMERS = """
+import sys, numpy, torch, transformers
+model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    sys.argv[1], output_loading_info=True, dtype=torch.float32)
+assert not any(report.values()), report
+with torch.inference_mode():
+    numpy.save(sys.argv[3], model.eval()(torch.tensor(numpy.load(sys.argv[2]))).logits.numpy())
+"""
+
+
+def model_of(config, arrays):
+    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    return replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
+
+
+def mean_loss(model, tokens_BT):
+    """(loss, logits) as in make_hugging_face.py: all positions but the last have a target."""
+    logits_BTV = model(tokens_BT, jnp.ones_like(tokens_BT))
+    return jnp.mean(cross_entropy(logits_BTV[:, :-1], tokens_BT[:, 1:])), logits_BTV
+
+
+def check_logits(folder, golden):
+    """The model in `folder` must give the logits in the file `golden`; returns it with the tokens."""
+    config, arrays = load_hugging_face(folder, "float32")
+    model, golden = model_of(config, arrays), np.load(golden)
+    tokens_BT = jnp.asarray(np.atleast_2d(golden["input_ids"]), jnp.int32)
+    expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocabulary_size)
+    logits_BTV = np.asarray(jax.jit(lambda m, t: mean_loss(m, t)[1])(model, tokens_BT))
+    np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(logits_BTV.argmax(-1), expected_BTV.argmax(-1))
+    return model, tokens_BT
+
+
+def equal(left, right):
+    assert left.keys() == right.keys()
+    return all(left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_and_gradients_are_those_of_transformers(name):
+    model, tokens_BT = check_logits(FIXTURES / name, FIXTURES / name / "golden.npz")
+    gradients = named_leaves(jax.jit(jax.grad(lambda m, t: mean_loss(m, t)[0]))(model, tokens_BT))
+    _, expected = load_hugging_face(FIXTURES / name / "gradients", "float32")
+    total = np.sqrt(sum(np.sum(np.square(each)) for each in expected.values()))
+    for parameter, each in expected.items():
+        difference = np.linalg.norm(np.asarray(gradients[parameter]) - each)
+        # The gradient of a key's bias is 0 but for rounding, since the softmax takes no notice of a common addend.
+        assert difference <= 1e-3 * np.linalg.norm(each) + 1e-6 * total, parameter
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
+def test_a_trained_llama_gives_the_logits_of_transformers():
+    check_logits(STORIES / "hf", STORIES / "golden.npz")
+
+
+@needs_peer
+@pytest.mark.skipif(not GOLDEN_SCRIPT.exists(), reason="needs ../shared/bench/hf_golden.py")
+def test_larger_random_models_give_the_logits_of_transformers(tmp_path):
+    subprocess.run([PEER, GOLDEN_SCRIPT, tmp_path], check=True, capture_output=True, timeout=600)
+    folders = sorted(path.parent for path in tmp_path.glob("*/golden.npz"))
+    assert len(folders) == 4
+    for folder in folders:
+        check_logits(folder, folder / "golden.npz")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_one_file_or_in_many_the_model_is_the_same(tmp_path, name):
+    whole = load_hugging_face(write_checkpoint(tmp_path / "one", name), "float32")
+    many = load_hugging_face(write_shards(tmp_path / "many", name, 3)[0], "float32")
+    assert whole[0] == many[0] and equal(whole[1], many[1])
+    assert equal(whole[1], load_hugging_face(FIXTURES / name, "float32")[1])  # llama is in three files there
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_come_whole_in_the_type_that_is_asked_for(name):
+    config, exact = load_hugging_face(FIXTURES / name, "float32")
+    rounded_config, rounded = load_hugging_face(FIXTURES / name, "bfloat16")
+    assert rounded_config == dataclasses.replace(config, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    like = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
+    assert {key: array.shape for key, array in exact.items()} == {key: leaf.shape for key, leaf in like.items()}
+    for key, array in exact.items():
+        assert array.dtype == np.float32 and array.flags.c_contiguous and not isinstance(array, np.memmap)
+        assert rounded[key].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(rounded[key], array.astype(jnp.bfloat16))
+
+
+def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
+    config = dataclasses.replace(LLAMA, width=256, mlp_width=1024, layers=4)
+    arrays = named_leaves(Transformer(config, jax.random.key(0)))
+    write_hugging_face(tmp_path, config, arrays, CHARACTERS)
+    sizes = [array.nbytes for array in arrays.values()]
+    load_hugging_face(tmp_path, "float32")  # once before, so that what is imported and traced is not counted
+    tracemalloc.start()
+    load_hugging_face(tmp_path, "float32")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(sizes) < peak < sum(sizes) + max(sizes)
+
+
+def test_gpt2_as_it_was_published_is_read_too(tmp_path):
+    """Without a prefix, and with the causal mask among the weights."""
+    tensors = {name.removeprefix("transformer."): each for name, each in tensors_of(FIXTURES / "gpt2").items()}
+    tensors |= {"h.0.attn.bias": ("F32", [1, 1, 2, 2], bytes(16)), "h.1.attn.masked_bias": ("U8", [], b"\0")}
+    folder = write_checkpoint(tmp_path, "gpt2", tensors)
+    assert equal(load_hugging_face(folder, "float32")[1], load_hugging_face(FIXTURES / "gpt2", "float32")[1])
+
+
+def test_a_tied_head_may_be_there_if_it_is_the_embedding(tmp_path):
+    tensors, expected = tensors_of(FIXTURES / "llama"), load_hugging_face(FIXTURES / "llama", "float32")[1]
+    dtype, shape, raw = tensors["model.embed_tokens.weight"]
+    folder = write_checkpoint(tmp_path, "llama", tensors | {"lm_head.weight": (dtype, shape, raw)})
+    assert equal(load_hugging_face(folder, "float32")[1], expected)
+    write_tensors(folder / FILE, tensors | {"lm_head.weight": (dtype, shape, raw[4:] + raw[:4])})
+    with pytest.raises(InputError, match=r"lm_head.weight \(11, 16\) other than model.embed_tokens.weight \(11, 16\)"):
+        load_hugging_face(folder, "float32")
+
+
+@pytest.mark.parametrize(("name", "tensor"), [(n, t) for n in NAMES for t in tensors_of(FIXTURES / n)])
+def test_every_tensor_is_needed_and_has_one_shape(tmp_path, name, tensor):
+    tensors = tensors_of(FIXTURES / name)
+    dtype, shape, raw = tensors[tensor]
+    folder = write_checkpoint(tmp_path, name, {key: each for key, each in tensors.items() if key != tensor})
+    with pytest.raises(InputError, match=f"has no tensor {tensor}, which its config.json asks for"):
+        load_hugging_face(folder, "float32")
+    longer = [shape[0] + 1, *shape[1:]]
+    write_tensors(folder / FILE, tensors | {tensor: (dtype, longer, raw + raw[: len(raw) // shape[0]])})
+    with pytest.raises(InputError) as caught:
+        load_hugging_face(folder, "float32")
+    assert f"{tensor} has shape {tuple(longer)}" in str(caught.value)
+    assert f"needs {tuple(shape)}" in str(caught.value)
+
+
+def test_a_tensor_that_the_model_does_not_use_is_refused(tmp_path):
+    for name, extra in (
+        ("llama", "model.layers.2.mlp.up_proj.weight"),
+        ("llama", "model.layers.0.self_attn.q_proj.bias"),
+        ("gpt2", "transformer.h.0.attn.bias.extra"),
+        ("gpt2", "lm_head.bias"),
+    ):
+        tensors = tensors_of(FIXTURES / name) | {extra: ("F32", [1], bytes(4))}
+        with pytest.raises(InputError, match=rf"has a tensor {extra} of shape \(1,\), which the model"):
+            load_hugging_face(write_checkpoint(tmp_path / extra, name, tensors), "float32")
+    with pytest.raises(InputError, match=r"lm_head.weight of shape|lm_head.weight \(1,\) other than"):
+        tensors = tensors_of(FIXTURES / "gpt2") | {"lm_head.weight": ("F32", [1], bytes(4))}
+        load_hugging_face(write_checkpoint(tmp_path / "head", "gpt2", tensors), "float32")
+
+
+def test_an_untied_gpt2_and_weights_that_are_no_numbers_of_ours(tmp_path):
+    with pytest.raises(InputError, match=r"has no tensor lm_head.weight"):
+        load_hugging_face(write_checkpoint(tmp_path / "x", "gpt2", tie_word_embeddings=False), "float32")
+    tensors = tensors_of(FIXTURES / "llama")
+    _, shape, raw = tensors["model.norm.weight"]
+    tensors["model.norm.weight"] = ("F64", shape, raw * 2)
+    with pytest.raises(InputError, match=r"model.norm.weight has dtype F64, but weights are read from F32, F16, BF16"):
+        load_hugging_face(write_checkpoint(tmp_path / "y", "llama", tensors), "float32")
+
+
+SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("llama", {"architectures": ["MistralForCausalLM"]}, r"architectures is \['MistralForCausalLM'\]"),
+        ("llama", {"architectures": ...}, "architectures is None"),
+        ("llama", {"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM', which is not"),
+        ("llama", {"architectures": ["LlamaForCausalLM"] * 2}, "architectures is .* not supported"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not supported; only 'silu'"),
+        ("llama", {"attention_bias": True}, "attention_bias is True, which is not supported; only False"),
+        ("llama", {"mlp_bias": True}, "mlp_bias is True"),
+        ("llama", {"head_dim": 16}, "head_dim = 16 times num_attention_heads = 2 is not hidden_size = 16"),
+        ("llama", {"head_dim": ..., "hidden_size": 17}, "head_dim = 8 times .* hidden_size = 17"),
+        ("llama", {"num_attention_heads": 0}, "is not hidden_size = 16"),
+        ("llama", {"hidden_size": ...}, "hidden_size is None, but must be of type int"),
+        ("llama", {"hidden_size": "16"}, "hidden_size is '16', but must be of type int"),
+        ("llama", {"num_hidden_layers": True}, "num_hidden_layers is True, but must be of type int"),
+        ("llama", {"num_hidden_layers": 0}, "gives no model of ours: model.layers is 0"),
+        ("llama", {"num_key_value_heads": 3}, "gives no model of ours: model.kv_heads = 3"),
+        ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1, but must be of type bool"),
+        ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps is 10+, but must be of type float"),
+        ("llama", {"rms_norm_eps": -1e-5}, "gives no model of ours: model.norm_epsilon is -1e-05"),
+        ("llama", {"quantization_config": {"bits": 4}}, r"quantization_config is \{'bits': 4\}"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rotary_factor is 0.5"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type is 'yarn', which is not"),
+        ("llama", {"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 2.0}}, "type is 'linear'"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_parameters is .* but rope_scaling is"),
+        ("llama", {"rope_parameters": 3}, "rope_parameters is 3, but must be of type dict"),
+        ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "factor is None, but must be of type float"),
+        ("llama", {"rope_parameters": SCALED | {"factor": 0}}, "model.rope_scaling.factor is 0.0; it must be above 0"),
+        ("gpt2", {"activation_function": "gelu"}, "activation_function is 'gelu', .* only 'gelu_new' is"),
+        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention is True"),
+        ("gpt2", {"n_head": 3}, "gives no model of ours: model.heads = 3"),
+        ("gpt2", {"vocab_size": ...}, "vocab_size is None"),
+    ],
+)  # fmt: skip
+def test_a_config_that_is_no_model_of_ours_is_refused(tmp_path, name, config, message):
+    folder = write_checkpoint(tmp_path, name, **config)
+    with pytest.raises(InputError, match=message) as caught:
+        load_hugging_face(folder, "float32")
+    assert caught.value.exit_code == 1 and str(folder / "config.json") in str(caught.value)
+
+
+def test_a_config_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"config.json cannot be read: No such file"):
+        model_config_of(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config.json holds no JSON"):
+        model_config_of(tmp_path)
+
+
+def test_settings_of_older_files_mean_the_same(tmp_path):
+    new = model_config_of(write_checkpoint(tmp_path, "llama", rope_parameters=SCALED | {"rope_theta": 5e5}))
+    assert new.rope_theta == 5e5
+    assert new.rope_scaling == dataclasses.replace(LLAMA31, original_context_length=64)
+    old = {"rope_parameters": ..., "rope_theta": 500000, "rope_scaling": SCALED}
+    assert model_config_of(write_checkpoint(tmp_path, "llama", **old)) == new
+    missing = dict.fromkeys(("head_dim", "attention_bias", "mlp_bias", "rope_parameters", "num_key_value_heads"), ...)
+    llama1 = model_config_of(write_checkpoint(tmp_path, "llama", **missing, rope_scaling=None))
+    assert (llama1.kv_heads, llama1.rope_theta, llama1.rope_scaling) == (2, 10_000.0, None)
+
+
+@pytest.mark.parametrize("scaling", [None, LLAMA31, dataclasses.replace(LLAMA31, factor=32.0)])
+def test_rotary_frequencies_are_those_of_the_formula(scaling):
+    """Llama 3.1's and 3.2's own: 64 pairs of channels, theta 500,000."""
+    ours = np.asarray(rotary_frequencies(64, 500_000.0, scaling))
+    formula = np.array([reference_model.frequency(500_000.0, pair / 64, scaling) for pair in range(64)])
+    np.testing.assert_allclose(ours, formula, rtol=5e-7)
+    ratio = formula * 500_000.0 ** (np.arange(64) / 64)
+    if scaling is not None:  # all three cases occur
+        slow = np.isclose(ratio, 1 / scaling.factor)
+        assert slow.any() and (ratio == 1).any() and (~slow & (ratio < 1)).any()
+
+
+def test_scaled_positions_reach_the_logits():
+    scaling = dataclasses.replace(LLAMA31, original_context_length=16)
+    config = dataclasses.replace(LLAMA, rope_scaling=scaling, rope_theta=100.0)
+    model = Transformer(config, jax.random.key(0))
+    tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 16)), jnp.int32)
+    logits_BTV = np.asarray(model(tokens_BT, jnp.ones_like(tokens_BT)))
+    expected_BTV = reference_model.logits(config, model, tokens_BT, jnp.ones_like(tokens_BT))
+    np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=2e-4)
+    plain_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
+    assert np.abs(expected_BTV - plain_BTV).max() > 1e-2
+
+
+def test_scaling_that_cannot_be_is_refused():
+    for field in dataclasses.fields(LLAMA31):
+        zero = type(getattr(LLAMA31, field.name))(0)
+        with pytest.raises(UsageError, match=f"model.rope_scaling.{field.name} is {zero}; it must be above 0"):
+            dataclasses.replace(LLAMA31, **{field.name: zero})
+    with pytest.raises(UsageError, match=r"low_frequency_factor = 4.0 must be below high_frequency_factor = 4.0"):
+        dataclasses.replace(LLAMA31, low_frequency_factor=4.0)
+    with pytest.raises(UsageError, match=r"rope_scaling is given, but model.position = learned turns nothing"):
+        dataclasses.replace(GPT2, rope_scaling=LLAMA31)
+
+
+def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
+    demo = REPOSITORY / "configs/demo.py"
+    assert parse_command("x", "", [str(demo), "--model.layers", "3"])[0].model.rope_scaling is None
+    path = tmp_path / "scaled.py"
+    path.write_text(
+        "import dataclasses\nimport configs.demo\nfrom lm.config.model import RopeScalingConfig\n"
+        "\n\ndef get_config():\n"
+        f"    demo = configs.demo.get_config()\n    scaling = {LLAMA31!r}\n"
+        "    return dataclasses.replace(demo, model=dataclasses.replace(demo.model, rope_scaling=scaling))\n"
+    )
+    experiment, _ = parse_command("x", "", [str(path), "--model.rope-scaling.factor", "32"])
+    assert experiment.model.rope_scaling == dataclasses.replace(LLAMA31, factor=32.0)
+
+
+EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
+    "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16")
+}
+
+
+@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+def test_what_is_written_is_read_again(tmp_path, config):
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path / "x", config, arrays, CHARACTERS)
+    found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
+    assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
+    assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
+
+
+BYTES = tuple(bytes([byte]) for byte in range(256))
+OWN = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], BYTES, special_tokens={"<|endoftext|>": 256})
+TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], BYTES, "<s>", "</s>", special_tokens={"<s>": 256, "</s>": 257})
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "bos", "eos"), [(OWN, 256, 256), (TWO, 256, [257, 256]), (CHARACTERS, 0, None)],
+    ids=["one symbol heads and ends a document", "one heads it, another ends it", "characters have no end"],
+)  # fmt: skip
+@pytest.mark.parametrize("family", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family, tokenizer, bos, eos):
+    """Else transformers takes 1 and 2 for them, as in Llama 2, or 50256, as in GPT-2, and never stops. In training the
+    head of the next document ends one, so that it is always among those that do."""
+    config = dataclasses.replace(family, vocabulary_size=258, layers=1)
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path, config, arrays, tokenizer)
+    for name in ("config.json", "generation_config.json"):
+        found = json.loads((tmp_path / name).read_text())
+        assert {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": None}.items() <= found.items()
+    assert load_hugging_face(tmp_path, "float32")[0] == config
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
+def test_published_vocabularies_keep_the_ids_of_their_makers(name):
+    published = PUBLISHED[name]
+    special = dict(published.special_tokens)
+    tokenizer = BytePairTokenizer(published.pattern, BYTES, published.start, published.end, special_tokens=special)
+    config = dataclasses.replace(LLAMA, vocabulary_size=tokenizer.vocabulary_size)
+    found = special_ids(config, tokenizer)
+    assert (found["bos_token_id"], found["eos_token_id"]) == {
+        "gpt2": (50256, 50256),
+        "llama3": (128000, [128001, 128000]),
+    }[name]
+
+
+def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocabulary_size = 64"):
+        write_hugging_face(tmp_path, LLAMA, named_leaves(Transformer(LLAMA, jax.random.key(0))), OWN)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_peer
+@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+def test_transformers_reads_what_is_written(tmp_path, config):
+    model = Transformer(config, jax.random.key(0))
+    write_hugging_face(tmp_path / "x", config, named_leaves(model), CHARACTERS)
+    tokens_BT = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length))
+    np.save(tmp_path / "tokens.npy", tokens_BT)
+    paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
+    subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=600)
+    logits_BTV = np.asarray(model(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32)))
+    np.testing.assert_allclose(logits_BTV, np.load(paths[-1]), rtol=0, atol=1e-4)
+
+
+def test_what_transformers_has_no_name_for_is_not_written(tmp_path):
+    mixed = dataclasses.replace(LLAMA, norm="layernorm")
+    with pytest.raises(
+        UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads and 2 kv_heads"
+    ):
+        write_hugging_face(tmp_path, mixed, {}, CHARACTERS)
+    arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
+    arrays.pop("norm.scale")
+    with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
+        write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fixtures_stay_small():
+    files = [path for path in FIXTURES.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 200_000
+    assert json.loads((FIXTURES / "llama31/config.json").read_text())["rope_parameters"]["rope_type"] == "llama3"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"qk_norm": True}, "qk_norm = True"),
+        ({"token_shift": True}, "token_shift = True"),
+        ({"ngram_rows": 8}, "ngram_rows = 8"),
+        ({"logit_softcap": 30.0}, r"logit_softcap = 30\.0"),
+        ({"scan_layers": True}, "scan_layers = True"),
+        ({"biases": True}, "biases = True"),
+        ({"mlp": "relu_squared"}, "mlp = relu_squared"),
+    ],
+)
+def test_what_their_format_cannot_say_is_not_written(tmp_path, change, told):
+    with pytest.raises(UsageError, match=told + ".* no counterpart"):
+        write_hugging_face(tmp_path, dataclasses.replace(LLAMA, **change), {}, CHARACTERS)
+    assert not list(tmp_path.iterdir())

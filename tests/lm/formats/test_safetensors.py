@@ -1,0 +1,132 @@
+"""The safetensors reader: exact values of each type, and a refusal with both values for each way to be damaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lm.errors import InputError
+from lm.formats.safetensors import read_folder, read_header, write_file
+from tests.lm.hugging_face_files import FILE, FIXTURES, INDEX, parts, write_index, write_parts, write_shards
+
+TWO = {
+    "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "b": {"dtype": "F16", "shape": [4], "data_offsets": [24, 32]},
+}
+
+
+def changed(name, **entry):
+    return TWO | {name: TWO[name] | entry}
+
+
+def test_values_of_every_type_are_exact(tmp_path):
+    bits = np.arange(2**16, dtype=np.uint32).astype("<u2")
+    raw32 = np.random.default_rng(0).integers(0, 2**32, 5, np.uint32).astype("<u4")
+    header = {
+        "odd": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},  # so that what follows is not aligned
+        "bf16": {"dtype": "BF16", "shape": [256, 256], "data_offsets": [3, 3 + 2**17]},
+        "f16": {"dtype": "F16", "shape": [2**16], "data_offsets": [3 + 2**17, 3 + 2**18]},
+        "f32": {"dtype": "F32", "shape": [5, 1], "data_offsets": [3 + 2**18, 3 + 2**18 + 20]},
+        "none": {"dtype": "F32", "shape": [0, 7], "data_offsets": [3 + 2**18 + 20, 3 + 2**18 + 20]},
+    }
+    write_parts(tmp_path / FILE, header, b"abc" + bits.tobytes() * 2 + raw32.tobytes())
+    tensors = read_folder(tmp_path)
+    # bfloat16 is the upper half of a float32.
+    expected = (bits.astype(np.uint32) << 16).view(np.float32).reshape(256, 256)
+    np.testing.assert_array_equal(tensors["bf16"].read().astype(np.float32), expected)
+    sign, exponent, fraction = bits >> 15, (bits >> 10) & 31, (bits & 1023).astype(float)
+    expected = np.where(exponent == 0, fraction / 2**24, (1 + fraction / 1024) * 2.0 ** (exponent.astype(float) - 15))
+    expected = np.where(exponent < 31, expected, np.where(fraction == 0, np.inf, np.nan)) * np.where(sign, -1, 1)
+    np.testing.assert_array_equal(tensors["f16"].read().astype(float), expected)
+    np.testing.assert_array_equal(tensors["f32"].read().view(np.uint32)[:, 0], raw32)
+    assert tensors["none"].read().shape == (0, 7)
+    with pytest.raises(InputError, match=r"odd has dtype U8, but weights are read from F32, F16, BF16 only"):
+        tensors["odd"].read()
+
+
+def test_what_is_written_is_read(tmp_path):
+    values = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.ones(1, np.float32)}
+    write_file(tmp_path / FILE, {name: value.shape for name, value in values.items()}, "F32", values.__getitem__)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    for name, tensor in read_folder(tmp_path).items():
+        np.testing.assert_array_equal(tensor.read(), values[name])
+        assert tensor.begin % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"{", "holds no JSON where it should"),
+        (b"[1]", "holds list where a JSON object should be"),
+        (b"\xff{}", "holds no JSON where it should"),
+        (b'{"a": ' * 100_000, "holds no JSON where it should"),
+        (b'{"a": {"dtype": "F32", "dtype": "F32"}}', "'dtype' stands there twice"),
+        (TWO | {"b": 3}, "b must have dtype, shape and data_offsets, but is 3"),
+        (TWO | {"b": {"dtype": "F16", "shape": [4]}}, "b must have dtype, shape and data_offsets"),
+        (changed("a", dtype="F4"), "a has the unknown dtype 'F4'; known are BOOL"),
+        (changed("a", dtype=["F32"]), r"a has the unknown dtype \['F32'\]"),
+        (changed("a", shape=[2, -3]), r"a has shape \[2, -3\] .* whole numbers from 0"),
+        (changed("a", shape=[2, True]), r"a has shape \[2, True\]"),
+        (changed("a", shape=6), "a has shape 6"),
+        (changed("a", shape=[2, 3.0]), r"a has shape \[2, 3.0\]"),
+        (changed("a", data_offsets=[-4, 20]), r"data_offsets \[-4, 20\]"),
+        (changed("a", data_offsets=[24, 0]), r"a has data_offsets \[24, 0\], but the file has 32 bytes of data"),
+        (changed("a", data_offsets=[0]), r"a has data_offsets \[0\], but the file has 32 bytes"),
+        (changed("b", data_offsets=[28, 36]), r"b has data_offsets \[28, 36\], but the file has 32 bytes of data"),
+        (changed("a", shape=[2, 4]), r"F32 of shape \(2, 4\), needs 32 bytes, but .* \[0, 24\] span 24"),
+        (changed("a", shape=[2**62, 2**62]), "but its data_offsets"),
+        (changed("b", data_offsets=[20, 28]), r"b begins at byte \d+ and overlaps a, which ends at"),
+        (changed("a", shape=[2, 2], data_offsets=[0, 16]), r"b begins at byte \d+ and leaves a gap behind a"),
+        ({"a": TWO["a"]}, r"has \d+ bytes, but its last tensor, a, ends at"),
+        ({}, r"its last tensor, the header, ends at"),
+    ],
+)  # fmt: skip
+def test_a_header_that_does_not_fit_is_refused(tmp_path, header, message):
+    write_parts(tmp_path / FILE, header, bytes(32))
+    with pytest.raises(InputError, match=message):
+        read_folder(tmp_path)
+
+
+def test_a_file_cut_anywhere_or_too_long_is_refused(tmp_path):
+    whole = (FIXTURES / "llama31" / FILE).read_bytes()
+    path = tmp_path / FILE
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    for size in (0, 1, 7, 8, 9, header_end - 1, header_end, header_end + 1, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"bytes|no JSON"):
+            read_header(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(InputError, match=f"has {len(whole) + 1} bytes, but its last tensor"):
+        read_header(path)
+    path.write_bytes(b"\xff" * 8 + whole)
+    with pytest.raises(InputError, match=f"has {len(whole) + 8} bytes, but its header alone claims {2**64 - 1}"):
+        read_header(path)
+    path.write_bytes(whole)
+    assert read_header(path).keys() == parts(path)[0].keys()
+
+
+def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path):
+    folder, homes = write_shards(tmp_path / "x", "llama31", 3)
+    assert read_folder(folder).keys() == homes.keys()
+    (first, home), other = next(iter(homes.items())), sorted(set(homes.values()))[1]
+    for weight_map, message in (
+        (homes | {first: other}, f"has {first} in {other}, but that file has no such tensor"),
+        ({k: v for k, v in homes.items() if k != first}, rf"{home} has {first}, which .* has in None"),
+        (homes | {"new": home}, f"has new in {home}, but that file has no such tensor"),
+        (homes | {first: "absent.safetensors"}, "absent.safetensors cannot be read: No such file"),
+        (homes | {first: f"../x/{home}"}, "which is no file beside it"),
+        (homes | {first: ".."}, "which is no file beside it"),
+        (homes | {first: f"\0{home}"}, "which is no file beside it"),
+        (homes | {first: 3}, "in 3, which is no file beside it"),
+        ([], r"has the weight_map \[\]"),
+        ({}, r"has the weight_map \{\}"),
+    ):
+        write_index(folder, weight_map)
+        with pytest.raises(InputError, match=message):
+            read_folder(folder)
+    (folder / INDEX).write_text(json.dumps({}))
+    with pytest.raises(InputError, match="has the weight_map None"):
+        read_folder(folder)
+    (folder / INDEX).unlink()
+    with pytest.raises(InputError, match=f"neither {FILE} nor {INDEX}"):
+        read_folder(folder)

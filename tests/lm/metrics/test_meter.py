@@ -1,0 +1,264 @@
+"""What a run writes about itself: every step once, whole files, and nothing that a terminal would obey."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lm.data.batches import host_batch
+from lm.errors import InputError
+from lm.metrics.meter import Meter, MetricsLog, live_text, memory
+from lm.planning.hardware import Peak
+from lm.storage import write_json
+from lm.terminal import duration, for_terminal, quantity
+
+
+def test_a_restart_takes_out_later_steps_and_a_line_cut_short(tmp_path):
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        for step in (1, 2, 3, 4):
+            log.write(step, {"loss": 1 / step, "tokens": 10 * step})
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "lo')
+    with contextlib.closing(MetricsLog(tmp_path, 2)) as log:
+        log.write(3, {"loss": 0.5})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"step": 1, "loss": 1.0, "tokens": 10},
+        {"step": 2, "loss": 0.5, "tokens": 20},
+        {"step": 3, "loss": 0.5},
+    ]
+
+
+class FakeWandb(ModuleType):
+    """Records what reaches the package; its real counterpart is tried below, where it is installed."""
+
+    Error = RuntimeError
+
+    def __init__(self, refuses: bool = False):
+        super().__init__("wandb")
+        self.begun, self.rows, self.finished, self.refuses = [], [], 0, refuses
+
+    def init(self, **arguments):
+        if self.refuses:
+            raise self.Error("no API key")
+        self.begun.append(arguments)
+        log = lambda row, step: self.rows.append({"step": step} | row)
+        return SimpleNamespace(log=log, finish=lambda: setattr(self, "finished", self.finished + 1))
+
+
+def events_of(folder: Path) -> list:
+    """The events of the one file in `folder`, by TensorFlow's format of records: length, its checksum, data, its
+    checksum."""
+    from tensorboardX.proto import event_pb2
+
+    (path,) = folder.iterdir()
+    data, place, events = path.read_bytes(), 0, []
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        event = event_pb2.Event()  # ty: ignore[missing-attribute]
+        event.ParseFromString(data[place + 12 : place + 12 + length])
+        events.append(event)
+        place += 16 + length
+    return events
+
+
+def test_events_of_later_steps_are_hidden_on_a_restart(tmp_path):
+    MetricsLog(tmp_path, 41).close()
+    (_, start) = events_of(tmp_path / "tensorboard")
+    assert (start.step, start.session_log.status) == (42, start.session_log.START)
+
+
+def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
+    """A file that takes no more than so many bytes."""
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log.write(1, {"loss": 1.0})
+        before = (tmp_path / "metrics.jsonl").read_text()
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+            for step in range(2, 50):
+                log.write(step, {"loss": 1.0 / step, "gradient_norm": 2.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert (tmp_path / "metrics.jsonl").read_text() == before, "half a line is none"
+        log.write(50, {"loss": 0.5})
+    out = capsys.readouterr().out
+    assert out.count("JsonLines cannot be written, and training goes on") == 1
+    assert out.count("TensorBoard cannot be written, and training goes on") == 1
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 50]
+    assert events_of(tmp_path / "tensorboard")[-1].step == 50
+
+
+def test_what_is_not_finite_is_left_out(tmp_path):
+    with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
+        log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "left_out": 1})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "left_out": 1}
+
+
+def test_every_sink_gets_the_same_rows(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    told = [(1, {"loss": 1.234567, "tokens": 10}), (1, {"validation_loss": 2.0}), (2, {"mfu": 0.5})]
+    with contextlib.closing(MetricsLog(tmp_path, 0, "mill", {"seed": 7})) as log:
+        for step, row in told:
+            log.write(step, row)
+    rows = [{"step": step} | row for step, row in told]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
+    assert wandb.rows == rows
+    events = events_of(tmp_path / "tensorboard")
+    expected = [(step, name, np.float32(row[name])) for step, row in told for name in row]
+    assert [(event.step, v.tag, v.simple_value) for event in events for v in event.summary.value] == expected
+    assert wandb.finished == 1
+    assert (wandb.begun[0]["project"], wandb.begun[0]["config"]) == ("mill", {"seed": 7})
+
+
+def test_a_restart_goes_on_in_the_same_run_of_weights_and_biases(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        MetricsLog(folder, 0, "mill").close()
+    first, second, other = (arguments["id"] for arguments in wandb.begun)
+    assert first == second != other
+    assert all(arguments["resume"] == "allow" for arguments in wandb.begun)
+
+
+def test_lines_that_are_none_are_passed_over_when_it_goes_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = [b'{"step": 1, "loss": 3.0}', b'{"step": 2, "loss": 2.0}']
+    path.write_bytes(b"\n".join([good[0], b"\xff\xfe{", b"{}", b"12", b"null", b'{"step": "x"}', good[1], b'{"st']))
+    MetricsLog(tmp_path, 2).close()
+    assert path.read_bytes().splitlines() == good
+
+
+def test_what_weights_and_biases_refuses_is_said_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(refuses=True))
+    with pytest.raises(InputError, match=r"wandb_project = 'mill': no API key\. Log in .* WANDB_MODE=offline"):
+        MetricsLog(tmp_path, 0, "mill")
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed; pip install wandb")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package's own
+def test_the_real_wandb_writes_into_the_run_folder_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for step in (1, 2):
+        with contextlib.closing(MetricsLog(tmp_path, step - 1, "mill")) as log:
+            log.write(step, {"loss": 1 / step})
+    importlib.import_module("wandb").teardown()  # waits for its service, which writes behind us
+    run_id = (tmp_path / "wandb/run_id").read_text()
+    written = list((tmp_path / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
+    assert len(written) in (1, 2)  # two that began within a second would share a name
+    assert all(b"loss" in path.read_bytes() for path in written)
+
+
+BATCH = host_batch(*[np.zeros((1, 2), np.int32)] * 3, np.zeros((1, 2), np.float32))
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("lm.metrics.meter.time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def batches(self, *waits: float):
+        for wait in waits:
+            self.now += wait
+            yield BATCH
+
+
+def test_only_training_counts_for_speed_and_all_time_for_what_is_left(monkeypatch):
+    clock = Clock(monkeypatch)
+    meter = Meter(first=10, steps=20, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, ""))
+    batches = clock.batches(0.5, 0.0)
+    for _ in range(2):
+        with meter.training():
+            assert meter.next(batches) is BATCH
+            clock.now += 0.75
+    clock.now += 2.0  # a validation
+    assert meter.row(12) == {
+        "tokens": 1200, "tokens_per_second": 100.0, "data_wait_share": 0.25, "seconds": 4.0, "seconds_left": 16.0,
+        "mfu": 1.2,
+    }  # fmt: skip
+    with meter.training():
+        clock.now += 1.0
+    row = meter.row(13)  # each row is of the steps since the one before
+    assert (row["tokens_per_second"], row["data_wait_share"], row["mfu"]) == (100.0, 0.0, 1.2)
+
+
+def test_without_a_peak_rate_there_is_no_mfu(monkeypatch):
+    clock = Clock(monkeypatch)
+    meter = Meter(first=0, steps=2, tokens_per_step=100, step_flops=6_000, peak=Peak(None, ""))
+    with meter.training():
+        clock.now += 0.5
+    row = meter.row(1) | {"loss": 2.0}
+    assert "mfu" not in row
+    assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
+    assert live_text(1, 2, row | {"mfu": 0.543}) == "step 1/2  loss 2.000  200 tokens/s  MFU 54 %  0:00 left"
+
+
+def test_of_a_rate_that_was_measured_the_share_has_its_own_name_and_no_place_in_the_live_line(monkeypatch):
+    """Other work on the machine while the rate was measured lets it come out above 1."""
+    clock = Clock(monkeypatch)
+    meter = Meter(0, 2, tokens_per_step=100, step_flops=6_000, peak=Peak(5_000.0, "", "cpu_matmul_share"))
+    with meter.training():
+        clock.now += 0.5
+    row = meter.row(1) | {"loss": 2.0}
+    assert row["cpu_matmul_share"] == 2.4
+    assert "mfu" not in row
+    assert live_text(1, 2, row) == "step 1/2  loss 2.000  200 tokens/s  0:00 left"
+
+
+def test_memory_is_that_of_the_fullest_device_or_else_of_the_process():
+    tells = [SimpleNamespace(memory_stats=lambda n=n: {"bytes_in_use": n, "peak_bytes_in_use": 10 - n}) for n in (1, 3)]
+    assert memory(tells) == {"device_bytes_in_use": 3, "device_bytes_peak": 9}
+    silent = [SimpleNamespace(memory_stats=lambda: None)]
+    row = memory(silent)
+    assert row.keys() <= {"process_bytes_in_use", "process_bytes_peak"}
+    assert row["process_bytes_peak"] > 50e6  # Python with jax
+    if Path("/proc/self/statm").exists():
+        assert 0 < row["process_bytes_in_use"] <= row["process_bytes_peak"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (314_000, "314 kB"),
+        (3_140_000_000, "3.1 GB"),
+        (2e21, "2000000 PB"),
+    ],
+)
+def test_quantities(value, text):
+    assert quantity(value, "B") == text
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder/x.json"
+    write_json(path, {"a": "ü"})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ü"}
+
+
+def test_model_text_cannot_steer_the_terminal():
+    assert for_terminal("a\x1b[2Jb\x07\rc\nd\u202ee ü") == "a\ufffd[2Jb\ufffd\ufffdc\nd\ufffde ü"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61.0, "1:01"), (3599.6, "1:00:00"), (3723.0, "1:02:03")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,122 @@
+"""The loss against its definition in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.model.loss import cross_entropy, softcapped, summed_cross_entropy, token_losses
+
+
+def test_cross_entropy_is_minus_log_softmax():
+    generator = np.random.default_rng(0)
+    logits_BTV, targets_BT = generator.normal(size=(2, 3, 7)) * 20, generator.integers(0, 7, (2, 3))
+    exponentials = np.exp(logits_BTV)
+    expected_BT = -np.log(np.take_along_axis(exponentials, targets_BT[..., None], -1)[..., 0] / exponentials.sum(-1))
+    found_BT = cross_entropy(jnp.asarray(logits_BTV, jnp.float32), jnp.asarray(targets_BT, jnp.int32))
+    np.testing.assert_allclose(np.asarray(found_BT), expected_BT, atol=1e-4)
+
+
+def test_large_logits_do_not_overflow():
+    logits_BTV = jnp.array([[[1e4, 0.0], [-1e4, 0.0]]], jnp.float32)
+    found_BT = np.asarray(cross_entropy(logits_BTV, jnp.zeros((1, 2), jnp.int32)))
+    np.testing.assert_allclose(found_BT, [[0.0, 1e4]])
+
+
+def case(dtype: str = "float32", vocabulary: int = 37):
+    """x, table, targets and weights, one of them 0."""
+    generator = np.random.default_rng(0)
+    x_BTD = jnp.asarray(generator.normal(size=(2, 8, 5)), dtype)
+    table_VD = jnp.asarray(generator.normal(size=(vocabulary, 5)), jnp.float32)
+    targets_BT = jnp.asarray(generator.integers(0, vocabulary, (2, 8)), jnp.int32)
+    weights_BT = jnp.asarray(generator.random((2, 8)), jnp.float32).at[1, 3].set(0.0)
+    return x_BTD, table_VD, targets_BT, weights_BT
+
+
+def plain_sum(x_BTD, table_VD, targets_BT, weights_BT):
+    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD.astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+    return jnp.sum(cross_entropy(logits_BTV, targets_BT) * weights_BT)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 8])
+def test_the_sum_in_parts_is_the_plain_one_with_its_gradients(parts):
+    x_BTD, table_VD, targets_BT, weights_BT = case()
+    summed = lambda x, table: 3.0 * summed_cross_entropy(x, table, targets_BT, weights_BT, parts)[0]
+    plain = lambda x, table: 3.0 * plain_sum(x, table, targets_BT, weights_BT)
+    found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1)))(x_BTD, table_VD)
+    expected, wanted = jax.value_and_grad(plain, (0, 1))(x_BTD, table_VD)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert not gradients[0][1, 3].any()  # of weight 0
+    np.testing.assert_allclose(jax.jit(summed)(x_BTD, table_VD), expected, rtol=1e-6)
+    for one, other in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_products_in_bfloat16_keep_the_gradients_types_and_nearly_their_values():
+    x_BTD, table_VD, targets_BT, weights_BT = case("bfloat16")
+    gradients = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 4)[0], (0, 1))(
+        x_BTD, table_VD
+    )
+    wanted = jax.grad(lambda x, table: plain_sum(x, table, targets_BT, weights_BT), (0, 1))(
+        x_BTD.astype(jnp.float32), table_VD
+    )
+    assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16, jnp.float32]
+    for one, other in zip(gradients, wanted, strict=True):
+        error = jnp.linalg.norm(one.astype(jnp.float32) - other) / jnp.linalg.norm(other)
+        assert error < 0.02
+
+
+def test_large_logits_do_not_overflow_in_the_sum():
+    x_BTD, table_VD = jnp.ones((1, 2, 1)), jnp.array([[1e4], [0.0], [-1e4]])
+    targets_BT = jnp.array([[0, 2]], jnp.int32)
+    sum_and_gradient = jax.value_and_grad(
+        lambda x: summed_cross_entropy(x, table_VD, targets_BT, jnp.ones((1, 2)), 2)[0]
+    )
+    loss, gradient = sum_and_gradient(x_BTD)
+    assert (float(loss), gradient[0, 0, 0], gradient[0, 1, 0]) == (2e4, 0.0, 2e4)
+
+
+def test_the_logits_never_exist_whole():
+    """No value in the program of the gradient, inner loops included, is as large as the logits of two parts."""
+    x_BTD, table_VD, targets_BT, weights_BT = case(vocabulary=1000)
+    gradient = jax.grad(lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, 8)[0], (0, 1))
+    sizes = [0]
+
+    def look(jaxpr) -> None:
+        for equation in jaxpr.eqns:
+            sizes.extend(variable.aval.size for variable in equation.outvars if hasattr(variable.aval, "size"))
+            for inner in (getattr(value, "jaxpr", value) for value in equation.params.values()):
+                if hasattr(inner, "eqns"):
+                    look(inner)
+
+    look(jax.make_jaxpr(gradient)(x_BTD, table_VD).jaxpr)
+    assert 2 * 1000 <= max(sizes) == 5 * 1000  # the logits of a part, 2 positions; the table's gradient
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize(("softcap", "z_loss"), [(2.0, 0.0), (None, 0.3), (2.0, 0.3)])
+def test_softcap_and_z_loss_have_the_gradients_of_their_definitions(parts, softcap, z_loss):
+    x_BTD, table_VD, targets_BT, weights_BT = case()
+
+    def plain(x, table):
+        logits_BTV = softcapped(jnp.einsum("BTD,VD->BTV", x, table), softcap)
+        losses_BT = cross_entropy(logits_BTV, targets_BT)
+        penalty_BT = z_loss * jnp.square(jax.nn.logsumexp(logits_BTV, axis=-1))
+        return jnp.sum((losses_BT + penalty_BT) * weights_BT), jnp.sum(losses_BT * weights_BT)
+
+    summed = lambda x, table: summed_cross_entropy(x, table, targets_BT, weights_BT, parts, softcap, z_loss)
+    found, gradients = jax.jit(jax.value_and_grad(summed, (0, 1), has_aux=True))(x_BTD, table_VD)
+    expected, wanted = jax.value_and_grad(plain, (0, 1), has_aux=True)(x_BTD, table_VD)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(summed(x_BTD, table_VD), expected, rtol=1e-5)  # not differentiated: the other way
+    for one, other in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_of_tokens_in_parts_are_those_of_whole_logits(monkeypatch):
+    x_BTD, table_VD, targets_BT, _ = case()
+    expected_BT = cross_entropy(softcapped(jnp.einsum("BTD,VD->BTV", x_BTD, table_VD), 5.0), targets_BT)
+    for limit in (1, 2 * 4 * 37, 1 << 26):  # a position of every row at a time, four, all
+        monkeypatch.setattr("lm.model.loss.LOGITS_AT_ONCE", limit)
+        found_BT = jax.jit(lambda x: token_losses(x, table_VD, targets_BT, 5.0))(x_BTD)
+        np.testing.assert_allclose(found_BT, expected_BT, rtol=1e-5)

@@ -1,0 +1,64 @@
+"""Parameter counts of the published models, exact, without making them; FLOPs by hand and by XLA."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from lm.config import ModelConfig
+from lm.data.batches import host_batch
+from lm.model.transformer import Transformer
+from lm.planning.flops import count_parameters, flops_per_token
+from lm.training.step import loss_and_gradients
+from tests.corpus import tiny_experiment
+from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
+
+LLAMA_8B = dataclasses.replace(
+    LLAMA, vocabulary_size=128_256, context_length=8192, layers=32, width=4096, heads=32, kv_heads=8, mlp_width=14_336,
+    tie_embeddings=False,
+)  # fmt: skip
+
+
+def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
+    return dataclasses.replace(
+        GPT2, vocabulary_size=50257, context_length=1024, layers=layers, width=width, heads=heads, kv_heads=heads,
+        mlp_width=4 * width, tie_embeddings=True,
+    )  # fmt: skip
+
+
+def test_gpt2_has_the_published_number_of_parameters():
+    """124M and 1558M as Hugging Face counts the released checkpoints."""
+    assert count_parameters(gpt2(12, 768, 12)) == 124_439_808
+    assert count_parameters(gpt2(48, 1600, 25)) == 1_557_611_200
+
+
+def test_llama3_has_the_published_number_of_parameters():
+    """8B (arXiv:2407.21783), by eval_shape: nothing of its 32 GB is made."""
+    assert count_parameters(LLAMA_8B) == 8_030_261_248
+
+
+def test_flops_are_those_of_an_account_by_hand():
+    """GPT-2: 6 x (124,439,808 - 1,024 x 768 positions) + 12 x 12 layers x 1,024 x 768. Llama 3 8B: 6 x (8,030,261,248 -
+    128,256 x 4,096 embeddings that are only looked up) + 12 x 32 layers x 8,192 x 4,096."""
+    assert flops_per_token(gpt2(12, 768, 12)) == 6 * 123_653_376 + 113_246_208 == 855_166_464
+    assert flops_per_token(LLAMA_8B) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
+    """The compiler counts every operation of the compiled gradient, those that are no matrix products too. One layer
+    and one part of the loss: it counts the body of a loop once, however often it runs. A context so short that the
+    masked scores are computed with the others."""
+    config = dataclasses.replace(
+        FAMILIES[family], layers=1, vocabulary_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
+        kv_heads=4 if family == "llama" else 8, tie_embeddings=tied,
+    )  # fmt: skip
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    ints_BT = np.zeros((8, 64), np.int32)
+    batch = host_batch(ints_BT, ints_BT, ints_BT, ints_BT.astype(np.float32))
+    train = dataclasses.replace(tiny_experiment().train, loss_parts=1)
+    counted = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch, train).compile().cost_analysis()
+    assert counted is not None
+    assert counted["flops"] / (8 * 64) == pytest.approx(flops_per_token(config), rel=0.02)

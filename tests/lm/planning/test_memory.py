@@ -1,0 +1,117 @@
+"""What a model needs at least is counted without making it; a model that cannot fit is refused with both figures."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs.experiment import load_config
+from lm.config import MeshConfig
+from lm.errors import UsageError
+from lm.planning.flops import count_parameters
+from lm.planning.memory import (
+    check_inference_memory,
+    check_memory,
+    check_training_memory,
+    host_bytes,
+    least_parameters,
+    on_host_alone,
+    training_bytes,
+)
+from lm.training.optimizer import make_optimizer
+from lm.training.state import make_state
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+DEMO = load_config(CONFIGS / "demo.py")
+
+
+@pytest.mark.parametrize("name", ["demo", "gpt2_124m", "llama3_8b", "modern_124m", "shakespeare_char"])
+def test_least_parameters_is_a_close_lower_bound(name):
+    model = load_config(CONFIGS / f"{name}.py").model
+    least, count = least_parameters(model), count_parameters(model)
+    assert 0.99 * count < least <= count
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lion", "adafactor"])
+def test_the_state_is_at_least_what_is_said(rule):
+    train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, rule=rule))
+    optimizer = make_optimizer(train.optimizer, train.steps)
+    state = jax.eval_shape(lambda: make_state(DEMO.model, optimizer, 0, train.spikes))
+    real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    said = training_bytes(DEMO.model, train)
+    assert said["parameters"] + said["moments"] <= real
+    if rule != "adafactor":  # whose first moment is left out of the bound
+        assert said["parameters"] + said["moments"] > 0.98 * real
+
+
+def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_it():
+    model = dataclasses.replace(DEMO.model, layers=1000, width=19_200)
+    needed = training_bytes(model, DEMO.train)
+    check_memory(needed, model, sum(needed.values()), "this machine")
+    with pytest.raises(UsageError) as refused:
+        check_memory(needed, model, sum(needed.values()) - 1, "this machine")
+    message = str(refused.value)
+    assert f"{sum(needed.values()) / 1e9:,.1f} GB" in message and f"{least_parameters(model):,} parameters" in message
+    for name in ("model.layers = 1000", "model.width = 19200", "train.batch_size", "moments", "gradients"):
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("model", "layers", 10**12),
+        ("model", "mlp_width", 10**12),
+        ("model", "vocabulary_size", 10**12),
+        ("train", "batch_size", 10**12),
+        ("train.spikes", "window", 10**12),
+    ],
+)
+def test_sizes_beyond_any_machine_are_refused_before_training(monkeypatch, section, field, value):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    model, train = DEMO.model, DEMO.train
+    if section == "model":
+        model = dataclasses.replace(model, **{field: value})
+    elif section == "train":
+        train = dataclasses.replace(train, **{field: value})
+    else:
+        train = dataclasses.replace(train, spikes=dataclasses.replace(train.spikes, **{field: value}))
+    with pytest.raises(UsageError, match="needs at least"):
+        check_training_memory(model, train)
+    check_training_memory(DEMO.model, DEMO.train)
+
+
+def test_evaluation_and_samples_count_their_rows(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    check_inference_memory(DEMO.model, 16, 256, "evaluate.batch_size")
+    with pytest.raises(UsageError, match=r"it needs at least .*or evaluate\.batch_size"):
+        check_inference_memory(DEMO.model, 10**12, 256, "evaluate.batch_size")
+
+
+@dataclasses.dataclass
+class Device:
+    """As much of a jax.Device as is looked at."""
+
+    limit: int
+    platform: str = "gpu"
+    device_kind: str = "a card"
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"bytes_limit": self.limit}
+
+
+def test_each_accelerator_is_asked_for_its_own_memory():
+    needed = training_bytes(DEMO.model, DEMO.train)
+    rows = needed["batch"] + needed["inputs of the blocks"]
+    whole = sum(needed.values()) - rows
+    cut = dataclasses.replace(DEMO.train, mesh=MeshConfig(fsdp=2))
+    for train, each in ((DEMO.train, whole + rows // 2), (cut, (whole + rows) // 2)):
+        check_training_memory(DEMO.model, train, [Device(each)] * 2)
+        check_training_memory(DEMO.model, train, [Device(each)], processes=2)
+        with pytest.raises(UsageError, match=r"each device \(a card\) has"):
+            check_training_memory(DEMO.model, train, [Device(each - 10)] * 2)
+
+
+def test_where_jax_will_compute_is_known_without_it():
+    assert on_host_alone({"JAX_PLATFORMS": "cpu"}) and not on_host_alone({"JAX_PLATFORMS": "cuda"})
+    assert (host_bytes() or 0) > 10**8

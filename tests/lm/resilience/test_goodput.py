@@ -1,0 +1,187 @@
+"""Where the time goes: each moment counts once, over restarts too; a wait that is too long is told with all stacks."""
+
+import contextlib
+import json
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lm.resilience.goodput import KINDS, Attempt, Timeline, read_attempts, read_heartbeat, totals
+from lm.resilience.watchdog import Watchdog
+
+
+def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
+    timeline = Timeline(tmp_path)
+    with timeline.doing("steps"):
+        time.sleep(0.05)
+        with timeline.doing("data"):
+            time.sleep(0.1)
+        time.sleep(0.05)
+    least = time.time() - timeline.now.began
+    timeline.turn("starting")
+    most = time.time() - timeline.now.began
+    sums = totals(timeline.attempts)
+    assert sums["steps"] >= 0.1 and sums["data"] >= 0.1
+    assert least - 0.001 <= sum(sums.values()) <= most + 0.001
+
+
+@pytest.mark.parametrize(("at_a_step", "counted"), [(True, "steps"), (False, "data")])
+def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, counted):
+    product = jax.jit(lambda x: jax.lax.fori_loop(0, 40, lambda i, x: x @ x * 1e-3, x))
+    square = jax.block_until_ready(product(jnp.ones((1500, 1500))))
+    timeline = Timeline(tmp_path)
+    running = product(square)
+    timeline.busy = lambda: not running.is_ready()
+    if not at_a_step:
+        running.block_until_ready()
+    with timeline.doing("data"):
+        before = dict(timeline.now.seconds)
+        time.sleep(0.05)
+    spent = {kind: s - before.get(kind, 0.0) for kind, s in timeline.now.seconds.items()}
+    with timeline.doing("saving"):  # for which training waits, whatever the devices are at
+        time.sleep(0.01)
+    assert timeline.now.seconds["saving"] >= 0.01
+    running.block_until_ready()
+    assert spent[counted] >= 0.05
+    assert sum(spent.values()) == pytest.approx(spent[counted])
+
+
+def test_an_error_within_ends_the_kind_it_was(tmp_path):
+    timeline = Timeline(tmp_path)
+    with contextlib.suppress(KeyError), timeline.doing("saving"):
+        raise KeyError
+    assert timeline.kind == "starting"
+
+
+def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
+    attempts = [
+        Attempt(0.0, first_step=0, step=10, seen=100.0, seconds={"starting": 20.0, "steps": 80.0}),
+        Attempt(130.0, first_step=None, step=0, seen=140.0, seconds={"starting": 10.0}),  # ended before it trained
+        Attempt(145.0, first_step=6, step=16, seen=225.0, seconds={"restoring": 5.0, "steps": 75.0}),
+    ]
+    sums = totals(attempts)
+    assert sums["repeated"] == pytest.approx(80 * 4 / 10)  # steps 7 to 10
+    assert sums["steps"] == pytest.approx(80 * 6 / 10 + 75)
+    assert sums["down"] == 30 + 5
+    assert sum(sums.values()) == 225  # all of it, and none twice
+
+
+def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
+    attempts = [
+        Attempt(0.0, first_step=0, step=100, seen=100.0, seconds={"steps": 100.0}),
+        Attempt(100.0, first_step=96, step=98, seen=102.0, seconds={"steps": 2.0}),
+        Attempt(102.0, first_step=50, step=120, seen=172.0, seconds={"steps": 70.0, "a kind of another version": 0.5}),
+    ]
+    sums = totals(attempts)
+    assert sums["repeated"] == 50 + 2  # steps 51 to 100 of the first, and both of the second
+    assert sums["steps"] == 50 + 70
+    assert sums["a kind of another version"] == 0.5
+
+
+def test_a_long_wait_is_told_by_the_heartbeat(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.begin(4)
+    state = lambda: (read_heartbeat(tmp_path / "heartbeat.json") or {})["state"]
+    with timeline.doing("validation"):
+        assert state() == "validation"
+    with timeline.doing("steps"):
+        assert state() == "training"
+
+
+def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
+    first = Timeline(tmp_path)
+    first.begin(0)
+    first.turn("steps")
+    first.beat(7)
+    written = read_attempts(tmp_path)[-1].seen
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None
+    assert (heart["step"], heart["state"]) == (7, "training")
+    second = Timeline(tmp_path)  # nothing was closed
+    (before, now) = second.attempts
+    assert before.step == 7
+    assert before.seen == pytest.approx(heart["time"], abs=0.002)
+    assert before.seen >= written
+    assert now.first_step is None
+    second.close()
+    assert [one["step"] for one in json.loads((tmp_path / "goodput.json").read_text())] == [7, 0]
+
+
+def test_who_leaves_before_the_first_step_takes_nothing_from_those_before(tmp_path):
+    first = Timeline(tmp_path)
+    first.begin(0)
+    first.beat(7)
+    Timeline(tmp_path).leave()
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None and heart["state"] == "stopped"
+    assert [one.step for one in read_attempts(tmp_path)] == [7, 0]
+
+
+def test_heartbeats_overwrite_one_another_wholly(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.beat(123_456_789, "training")
+    timeline.beat(5, "done")
+    assert read_heartbeat(tmp_path / "heartbeat.json")["step"] == 5  # ty: ignore[not-subscriptable]
+
+
+def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
+    for text in ("", "[{", "{}", '[{"x": 1}]', '[{"began": 1, "seconds": null}]', '[{"began": "x"}]'):
+        (tmp_path / "goodput.json").write_text(text)
+        assert read_attempts(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path):
+    timeline = Timeline(tmp_path / "absent")
+    timeline.begin(0)
+    timeline.beat(3)
+    timeline.close()
+
+
+def test_the_table_names_every_kind_that_took_time(tmp_path):
+    timeline = Timeline(tmp_path)
+    timeline.now.seconds = dict.fromkeys(KINDS, 10.0)
+    lines = timeline.table().splitlines()
+    assert lines[0].startswith("goodput: 8.3%") and "in 1 attempt" in lines[0]
+    assert [line.split("%  ")[1] for line in lines[1:]] == list(KINDS.values())
+
+
+def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
+    timeline = Timeline(tmp_path)
+    ready, end = threading.Event(), threading.Event()
+
+    def wait_for_a_collective():
+        ready.set()
+        end.wait(600)
+
+    thread = threading.Thread(target=wait_for_a_collective)
+    thread.start()
+    ready.wait()
+    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.3)):
+        for step in range(1, 6):
+            timeline.beat(step)
+        path = tmp_path / "hangs/step-00000005.txt"
+        while not path.exists() or "test_a_hang_is_told_once" not in path.read_text():
+            time.sleep(0.02)
+        first = path.read_text()
+        time.sleep(1.0)  # the hang goes on for several looks of the watchdog's
+    end.set()
+    thread.join()
+    assert list(path.parent.iterdir()) == [path]
+    assert "wait_for_a_collective" in first
+    assert "test_a_hang_is_told_once" in first
+    assert "live arrays of" in first and "process 0 of 1" in first
+    out = capsys.readouterr().out
+    assert out.count("no sign of life") == 1
+    assert "behind step 5" in out
+
+
+def test_steps_that_are_slow_by_nature_are_no_hang(tmp_path, capsys):
+    timeline = Timeline(tmp_path)
+    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.1)) as watchdog:
+        watchdog.waits.extend([1000.0] * 7)
+        timeline.beat(8)
+        time.sleep(0.5)  # above the least, not twenty times the usual
+    assert not (tmp_path / "hangs").exists()

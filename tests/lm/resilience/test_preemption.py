@@ -1,0 +1,234 @@
+"""Asked to end, training saves and ends in good order, and what goes on from there ends in the same bits."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lm.checkpoints.manifest import verify
+from lm.resilience.goodput import read_heartbeat
+from tests import train_process
+from tests.run_files import HANG_SECONDS, REPOSITORY
+from tests.train_runs import bits, steps_there, told
+
+FIELDS = {
+    "steps": 200, "checkpoint_every": 60, "validate_every": 50, "sample_every": 200, "log_every": 1,
+    "checkpoints_kept": 9, "model": {"layers": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tokens, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    shutil.copytree(tokens, run)
+    process = train_process.start(run, FIELDS)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, output
+    return run
+
+
+def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
+    """Until the heartbeat of the process tells `step` or a later one, which it returns."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        heart = read_heartbeat(run / "heartbeat.json")
+        if heart and heart["process"] == process.pid and heart["step"] >= step:
+            return heart["step"]
+        time.sleep(0.002)
+    raise AssertionError(process.communicate()[0])
+
+
+SIGNALLED = """
+import os, sys, time
+from pathlib import Path
+from lm.resilience.goodput import Timeline
+from tests.train_process import main
+
+number, at, checkpoint = map(int, sys.argv[3:])
+real = Timeline.beat
+
+def beat(timeline, step, *state):
+    real(timeline, step, *state)
+    if step == at and not state and Timeline.beat is not real:
+        Timeline.beat = real  # a second signal would say something else
+        while checkpoint and not Path(sys.argv[1], f"checkpoints/{checkpoint}").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+Timeline.beat = beat
+main()
+"""
+"""Sends itself a signal behind a step, with a checkpoint written: no load of the machine decides what comes first."""
+
+
+def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[int, str]:
+    """The exit code and what was printed of training that gets the signal behind the step."""
+    process = train_process.start(run, FIELDS, code=SIGNALLED, arguments=(str(int(number)), str(step), str(checkpoint)))
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    return process.returncode, output
+
+
+def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path):
+    """SIGKILL, then Ctrl-C, then SIGTERM, each in a process of its own."""
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    assert signalled(run, signal.SIGKILL, 70, checkpoint=60)[0] == -signal.SIGKILL
+    behind = 60
+    for number, code, step in ((signal.SIGINT, 130, 85), (signal.SIGTERM, 0, 130)):
+        ended, output = signalled(run, number, step)
+        assert ended == code, output
+        assert f"going on from the checkpoint at step {behind}\n" in output
+        behind = max(steps_there(run))
+        assert step <= behind <= step + 1, "the step under way at the signal, and none after it"
+        assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
+        assert verify(run / f"checkpoints/{behind}")["told"] is False
+    output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, output
+    assert f"going on from the checkpoint at step {behind}\n" in output
+    assert bits(run, 200) == bits(undisturbed, 200)
+    assert told(run) == told(undisturbed)
+
+    attempts = json.loads((run / "goodput.json").read_text())
+    assert attempts[0]["step"] == 70
+    assert [one["first_step"] for one in attempts[:2]] == [0, 60]
+    assert [one["step"] for one in attempts[2:]] == [behind, 200]
+    for line in ("in 4 attempts", "steps lost, and made again", "nothing ran between two attempts"):
+        assert line in output
+
+
+def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(tokens, undisturbed, tmp_path):
+    """As if SIGTERM had come just when the validation at step 100 was due."""
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.training.hooks, os, signal\n"
+        "real = lm.training.hooks.Telling.tell\n"
+        "def tell(self, step, model):\n"
+        "    if step == 100: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return real(self, step, model)\n"
+        "lm.training.hooks.Telling.tell = tell\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    process = train_process.start(run, FIELDS, code=code)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 0, output
+    assert "saved at step 100," in output
+    assert "step 100  validation loss" not in output
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(
+        timeout=HANG_SECONDS
+    )  # then once more
+    assert process.returncode == 0, output
+    heart = read_heartbeat(run / "heartbeat.json")
+    assert heart is not None and (heart["step"], heart["state"]) == (100, "stopped")
+    output, _ = (process := train_process.start(run, FIELDS | {"checkpoints_kept": 99})).communicate(
+        timeout=HANG_SECONDS
+    )
+    assert process.returncode == 0, output
+    (loss,) = [row["validation_loss"] for row in told(run) if row["step"] == 100 and "validation_loss" in row]
+    about = verify(run / "checkpoints/100")
+    assert about["told"] is True
+    assert about["validation_loss"] == pytest.approx(loss, rel=1e-6)
+    assert "step 100  validation loss" in output
+    assert told(run) == told(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number, ends):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.training.loop, os, signal, time\n"
+        "def compile_ahead(*arguments):\n"  # which no Python handler can come into
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(3600)\n"
+        "lm.training.loop.compile_ahead = compile_ahead\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    output, _ = (process := train_process.start(run, FIELDS, code=code)).communicate(timeout=HANG_SECONDS)
+    assert process.returncode == ends, output
+    assert f"asked to end ({signal.Signals(number).name}) before the first step; nothing is lost" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
+    """A supervisor must not take that for the end of the work."""
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from launch.train import make\n"
+        "class Loading:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'jax':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "            time.sleep(3600)\n"
+        "sys.meta_path.insert(0, Loading())\n"
+        "make(None, Path(sys.argv[1]), Path(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert ended.returncode == ends, ended.stderr
+    heart = read_heartbeat(tmp_path / "heartbeat.json")
+    assert heart is not None and heart["state"] == "stopped"
+
+
+def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lm.resilience.preemption import Stops\n"
+        "with Stops() as stops:\n"
+        "    stops.training = True\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while not stops.asked(1): time.sleep(0.01)\n"
+        "time.sleep(3600)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=HANG_SECONDS)
+    assert ended.returncode == -signal.SIGTERM
+
+
+def test_a_second_sigterm_changes_nothing(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lm.errors import Stopped\n"
+        "from lm.resilience.preemption import Stops\n"
+        "try:\n"
+        "    with Stops() as stops:\n"
+        "        stops.training = True\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        while not stops.asked(1): time.sleep(0.01)\n"
+        "        raise stops.stopped(1)\n"
+        "except Stopped:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('left in peace')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert (ended.returncode, ended.stdout) == (0, "left in peace\n")
+
+
+def test_after_a_second_ctrl_c_nothing_is_waited_for(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    code = (
+        "import lm.checkpoints.manager, time\n"
+        "lm.checkpoints.manager.Checkpoints.begin = lambda self, step, items: time.sleep(3600)\n"
+        "from tests.train_process import main\n"
+        "main()\n"
+    )
+    process = train_process.start(run, FIELDS, code=code)
+    wait_for_step(run, process, 3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
+    assert process.returncode == 130, output
+    assert "not waiting for the save" in output

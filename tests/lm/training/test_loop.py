@@ -1,0 +1,365 @@
+"""Laws of a training run: resume is bit-exact, every step is logged once, the mesh does not change the result."""
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import logging
+import re
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lm.checkpoints.manager import Checkpoints, restore_model
+from lm.checkpoints.manifest import Kept, read_manifest
+from lm.config import MeshConfig, MixtureSource, MuonConfig
+from lm.data.batches import Batch
+from lm.errors import InputError, UsageError
+from lm.model.param_names import named_leaves
+from lm.parallel import make_mesh
+from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
+from lm.training.loop import all_finite, train
+from lm.training.optimizer import make_optimizer
+from lm.training.state import abstract_state, initial_state
+from tests.corpus import tiny_experiment
+from tests.lm.conftest import patience
+
+EXPERIMENT = tiny_experiment()
+
+
+@pytest.fixture(scope="module")
+def finished(tokens, tmp_path_factory) -> Path:
+    """The same, trained without an interruption."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(tokens, run)
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    return run
+
+
+def parameters(run: Path) -> dict[str, np.ndarray]:
+    model = restore_model(EXPERIMENT.model, run / "checkpoints")
+    return {name: np.asarray(value) for name, value in named_leaves(model).items()}
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    """The rows without what was measured, or told at a start alone."""
+    measured = re.compile("second|mfu|share|bytes|step_flops|goodput")
+    return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows]
+
+
+def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for step in (8, 12):  # as if it had been ended behind step 4 or later, before the next checkpoint was whole
+        shutil.rmtree(run / f"checkpoints/{step}")
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 12, "lo')  # the line that a kill cut short
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    assert "going on from the checkpoint at step 4" in capsys.readouterr().out  # from scratch it would be no test
+    expected, found = parameters(finished), parameters(run)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert without_times(rows(run)) == without_times(rows(finished))
+    for path in sorted((finished / "samples").glob("*.json")):
+        assert (run / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp_path, capsys):
+    """A mixture of them alone; validation is on the run's own all the same."""
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    shutil.copytree(tokens / "tokens", tmp_path / "other")
+    mixture = (MixtureSource(str(tmp_path / "other"), 3.0),)
+    train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mixture=mixture, own_weight=0.0), run)
+    assert f"100.0% of the sequences from {tmp_path / 'other'}" in capsys.readouterr().out
+    assert without_times(rows(run)) == without_times(rows(finished))
+    expected, found = parameters(finished), parameters(run)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "changes"),
+    [
+        ({"qk_norm": True, "token_shift": True}, {"muon": MuonConfig(0.02, 0.95, 5)}, {"dropout": 0.1}),
+        ({"scan_layers": True}, {"rule": "adafactor"}, {"remat": "block"}),
+        (
+            {},
+            {"rule": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
+            {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
+        ),
+    ],
+    ids=["muon, dropout", "adafactor, scan", "lion, micro-batches"],
+)
+def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
+    model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)
+    optimizer = dataclasses.replace(EXPERIMENT.train.optimizer, **optimizer)
+    config = dataclasses.replace(EXPERIMENT.train, optimizer=optimizer, mesh=MeshConfig(fsdp=2), **changes)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    train(model, config, run)
+    expected = named_leaves(restore_model(model, run / "checkpoints"))
+    for step in (8, 12):
+        shutil.rmtree(run / f"checkpoints/{step}")
+    train(model, config, run)
+    assert "going on from the checkpoint at step 4" in capsys.readouterr().out
+    found = named_leaves(restore_model(model, run / "checkpoints"))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(value), err_msg=name)
+
+
+def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, rule="lion")
+    config = dataclasses.replace(
+        EXPERIMENT.train, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12
+    )
+    with pytest.raises(InputError, match="the run has diverged"):
+        train(EXPERIMENT.model, config, run)
+    assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
+
+
+def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_path, monkeypatch):
+    """All parameters are looked at once a save that is tried; it is tried again when the one before is on disk."""
+    written, looks, real, rename = threading.Event(), [], all_finite, Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: written.wait(60) and rename(path, target))
+
+    def look(tree):
+        looks.append(tree)
+        if len(looks) == 3:
+            written.set()
+        return real(tree)
+
+    monkeypatch.setattr("lm.training.loop.all_finite", look)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    config = dataclasses.replace(
+        EXPERIMENT.train, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
+    )
+    with patience(0.0):
+        train(dataclasses.replace(EXPERIMENT.model, layers=1), config, run)
+    assert len(looks) == 3  # behind step 2, which is saved; 4, which is left out; and 12, which waits for the disk
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "2"]
+
+
+def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
+    """With other moments of Adam in the checkpoint, another end: the optimizer's state is read, not made anew."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for step in (4, 12):
+        shutil.rmtree(run / f"checkpoints/{step}")
+    mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 8)
+    optimizer = make_optimizer(EXPERIMENT.train.optimizer, 12)
+    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(2))) as checkpoints:
+        state = checkpoints.restore(run / "checkpoints/8", abstract_state(EXPERIMENT.model, optimizer, mesh))
+        changed = jax.tree.map(lambda x: x * 2 if x.dtype == "float32" else x, state.optimizer_state)
+        checkpoints.save(
+            9,
+            state._replace(step=state.step + 1, optimizer_state=changed),
+            read_manifest(run / "checkpoints/8")["about"],
+        )
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    expected, found = parameters(finished), parameters(run)
+    assert any((found[name] != expected[name]).any() for name in expected)
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_first_step(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    long = dataclasses.replace(EXPERIMENT.train, sample_prompt="The miller carried a sack of grain. " * 9)
+    with pytest.raises(UsageError, match="leaves nothing of 24"):
+        train(EXPERIMENT.model, long, run)
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_more_validation_batches_than_there_are_is_refused(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    with pytest.raises(UsageError, match=r"validation_batches = 3000, but the validation split holds \d+ batches of 8"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, validation_batches=3000), run)
+
+
+def test_a_run_that_diverges_says_so(tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e38, warmup_steps=0)
+    with pytest.raises(InputError, match=r"loss at step \d+ is .* gradient norm of (nan|inf).*learning_rate = 1e\+38"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, optimizer=wild), run)
+
+
+@pytest.mark.parametrize("damage", ["a data file cut", "an item missing", "nothing in it"])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damage):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(finished / "checkpoints", folder)
+    if damage == "a data file cut":
+        for path in (folder / "12/model").rglob("d/*"):
+            path.write_bytes(path.read_bytes()[:20])
+    else:
+        shutil.rmtree(folder / "12" / ("model" if damage == "an item missing" else ""))
+        (folder / "12").mkdir(exist_ok=True)
+        (folder / "12/_CHECKPOINT_METADATA").write_text((folder / "8/_CHECKPOINT_METADATA").read_text())
+    with pytest.raises(InputError, match=r"checkpoints/12 is damaged: .*checkpoints/12/.* is missing|has 20 bytes"):
+        restore_model(EXPERIMENT.model, folder)
+
+
+def test_what_a_run_leaves(finished):
+    train_rows = [row for row in rows(finished) if "loss" in row]
+    assert [row["step"] for row in train_rows] == [2, 4, 6, 8, 10, 12]
+    assert train_rows[-1]["tokens"] == 12 * 8 * 32
+    assert train_rows[-1]["seconds_left"] == 0
+    for row in train_rows:  # the rate of this machine is measured, so both shares are known here
+        assert row["cpu_matmul_share"] > 0
+        assert "mfu" not in row
+        assert 0 < row["data_wait_share"] < 1
+        assert 0 < row["process_bytes_in_use"] <= row["process_bytes_peak"]
+        assert not any(name.startswith("device_") for name in row)  # a CPU's devices have no memory of their own
+    costs = {"step_flops", "step_state_bytes", "step_temporary_bytes", "compile_seconds"}
+    assert costs <= train_rows[0].keys()
+    assert not any(costs & row.keys() for row in train_rows[1:])
+    assert [row["step"] for row in rows(finished) if "validation_loss" in row] == [6, 12]
+    assert train_rows[-1]["loss"] < 0.8 * train_rows[0]["loss"]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir() if path.is_dir()) == ["12", "4", "8"]
+    assert sorted(path.name for path in (finished / "samples").iterdir()) == [
+        "step-00000006.json",
+        "step-00000012.json",
+    ]
+    assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.setattr("lm.training.aot_compile.WORTH_MEASURING", 1)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    short = dataclasses.replace(EXPERIMENT.train, steps=4, validate_every=4, sample_every=4)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        train(EXPERIMENT.model, short, run)
+    state = abstract_state(EXPERIMENT.model, make_optimizer(short.optimizer, 4), make_mesh(MeshConfig(), MODEL, 8))
+    arguments = len(jax.tree.leaves(state)) + len(Batch._fields)  # nothing else takes so many
+    compiled = [
+        record.getMessage().count("ShapedArray(")
+        for record in caplog.records
+        if re.match(r"Compiling (?!jit\(copied\))", record.getMessage())  # lm.checkpoints.manager's, of two states
+    ]
+    assert len(compiled) > 3  # the log is read aright
+    assert compiled.count(arguments) == 1
+    assert max(compiled) == arguments
+    printed = capsys.readouterr().out
+    said = re.search(r"a step is \S+ MFLOP; a device holds .+ of state, .+ of temporary values; compiled in", printed)
+    assert said and said.start() < printed.index("validation loss")
+    forecast = re.search(r"4 steps are \S+ MFLOP and take about \d+:\d\d here, at \S+ s a step", printed)
+    assert forecast and said.start() < forecast.start() < printed.index("validation loss")
+
+
+def test_a_forecast_is_measured_where_the_run_is_long_enough_to_want_one():
+    assert worth_measuring(WORTH_MEASURING, "cpu") and not worth_measuring(WORTH_MEASURING - 1, "cpu")
+    assert not worth_measuring(WORTH_MEASURING, "tpu")
+
+
+def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    short = dataclasses.replace(EXPERIMENT.train, steps=7, profile_step=4, profile_steps=2)
+    train(EXPERIMENT.model, short, run)
+    (path,) = (run / "profile").rglob("*.trace.json.gz")
+    assert str(path) in capsys.readouterr().out
+    with gzip.open(path, "rt", encoding="utf-8") as file:  # what Perfetto opens
+        events = json.load(file)["traceEvents"]
+    steps = [event["args"]["step_num"] for event in events if event.get("name") == "train"]
+    assert sorted(map(int, steps)) == [4, 5]
+
+
+@pytest.mark.parametrize(("begin", "steps"), [(-1, 1), (12, 2), (13, 1)])
+def test_a_profile_outside_of_the_run_is_refused_with_both_values(begin, steps):
+    with pytest.raises(UsageError, match=rf"profile_step = {begin} and profile_steps = {steps} .* train.steps = 12"):
+        dataclasses.replace(EXPERIMENT.train, profile_step=begin, profile_steps=steps)
+
+
+def test_without_wandb_a_project_is_refused_before_the_first_step(tokens, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*pip install wandb"):
+        train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, wandb_project="mill"), run)
+    assert not (run / "metrics.jsonl").exists()
+
+
+def test_all_that_is_told_of_a_step_is_written_before_its_checkpoint(finished):
+    """Else a kill between the two would lose it: a resumed run begins with the step after."""
+    appeared = (finished / "checkpoints/12").stat().st_ctime_ns  # moved into place when it was whole
+    for path in (finished / "metrics.jsonl", finished / "samples/step-00000012.json"):
+        assert path.stat().st_mtime_ns <= appeared, path
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess(finished):
+    """Fresh weights know nothing: ln(vocabulary), within what the initial logits' spread allows."""
+    assert abs(rows(finished)[0]["loss"] - np.log(320)) < 0.5
+
+
+MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4)
+OPTIMIZER = make_optimizer(EXPERIMENT.train.optimizer, 12)
+
+
+def test_parameters_are_cut_as_the_table_says():
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=4), MODEL, 8)
+    state = initial_state(MODEL, OPTIMIZER, 0, mesh)
+    up = state.model.layer_blocks()[0].mlp.up.weight.get_raw_value()
+    assert up.shape == (32, 48)
+    assert up.addressable_shards[0].data.shape == (16, 12)
+    moments = {
+        name: leaf for name, leaf in named_leaves(state.optimizer_state).items() if "blocks.0.mlp.up.weight" in name
+    }
+    assert len(moments) == 2  # Adam's first and second
+    assert all(leaf.addressable_shards[0].data.shape == (16, 12) for leaf in moments.values())
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch_size", "words"),
+    [
+        (MeshConfig(fsdp=3), 8, ["fsdp = 3", "8 devices"]),
+        (MeshConfig(tensor=8), 8, ["model.heads = 4", "tensor = 8"]),
+        (MeshConfig(), 12, ["batch_size = 12", "8 x 1"]),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, words):
+    with pytest.raises(UsageError) as error:
+        make_mesh(mesh, MODEL, batch_size)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
+    state = initial_state(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(1))
+    checkpoints.save(5, state, {})
+    checkpoints.close()
+    like = initial_state(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))
+    restored = Checkpoints(tmp_path / "checkpoints", Kept(1)).restore(tmp_path / "checkpoints/5", like)
+    expected, found = named_leaves(state), named_leaves(restored)
+    assert expected.keys() == found.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(expected[name]), err_msg=name)
+        assert value.sharding == named_leaves(like)[name].sharding, name
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished):
+    other = dataclasses.replace(EXPERIMENT.model, layers=3)
+    with pytest.raises(InputError, match="cannot be restored into this model"):
+        restore_model(other, finished / "checkpoints")
+    wider = dataclasses.replace(EXPERIMENT.model, mlp_width=64)
+    with pytest.raises(InputError, match="cannot be restored into this model"):
+        restore_model(wider, finished / "checkpoints")
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        restore_model(EXPERIMENT.model, tmp_path / "checkpoints")

@@ -1,0 +1,198 @@
+"""The optimizers against their definitions in float64: schedules, clipping, each rule, and decay of matrices alone."""
+
+import dataclasses
+import math
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from lm.config import MuonConfig
+from lm.errors import UsageError
+from lm.training.optimizer import make_optimizer
+from lm.training.schedule import learning_rate
+from tests.corpus import tiny_experiment
+
+CONFIG = dataclasses.replace(
+    tiny_experiment().train.optimizer,
+    learning_rate=0.1,
+    final_learning_rate=0.02,
+    warmup_steps=4,
+    clip_norm=1.0,
+)
+
+
+SHAPES = {
+    "matrix": ((12, 20), ("width", "mlp")),
+    "stack": ((3, 20, 12), ("layers", "mlp", "width")),
+    "table": ((10, 12), ("vocab", "width")),
+    "scale": ((12,), ("width",)),
+    "scales": ((3, 12), ("layers", "width")),
+}
+"""{name: (shape, logical axes)}"""
+MATRICES, LINEAR = ("matrix", "stack", "table"), ("matrix", "stack")
+
+
+def params(values):
+    return {name: nnx.Param(jnp.asarray(value, jnp.float32), axes=SHAPES[name][1]) for name, value in values.items()}
+
+
+def run(config, steps, reference):
+    """Some updates by the optimizer and by `reference(name, value, gradient, step, rate)`, which returns what is taken
+    from the value, weight decay left out, for gradients that were clipped."""
+    generator = np.random.default_rng(0)
+    parameters = {name: generator.normal(size=shape) for name, (shape, _) in SHAPES.items()}
+    optimizer, held = make_optimizer(config, 20), params(parameters)
+    state = optimizer.init(held)
+    for step in range(steps):
+        gradients = {name: generator.normal(size=value.shape) * 3.0**step for name, value in parameters.items()}
+        changes, state = optimizer.update(params(gradients), state, held)
+        held = cast(dict[str, nnx.Param], optax.apply_updates(held, changes))
+        norm = math.sqrt(sum((g**2).sum() for g in gradients.values()))
+        rate = reference_rate(step, 20)
+        for name, gradient in gradients.items():
+            change, own_rate = reference(name, gradient * min(1.0, config.clip_norm / norm), step, rate)
+            decay = config.weight_decay * parameters[name] if name in MATRICES else 0.0
+            parameters[name] = parameters[name] - own_rate * (change + decay)
+    return {name: np.asarray(value[...]) for name, value in held.items()}, parameters
+
+
+def reference_rate(step: int, steps: int) -> float:
+    if step < CONFIG.warmup_steps:
+        return CONFIG.learning_rate * (step + 1) / CONFIG.warmup_steps
+    progress = (step + 1 - CONFIG.warmup_steps) / (steps - CONFIG.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return CONFIG.final_learning_rate + (CONFIG.learning_rate - CONFIG.final_learning_rate) * cosine
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4, 5, 11, 19])
+def test_learning_rate_is_linear_then_cosine(step):
+    assert float(jnp.asarray(learning_rate(CONFIG, 20)(step))) == pytest.approx(reference_rate(step, 20), rel=1e-5)
+
+
+def test_the_peak_and_the_final_rate_are_each_the_rate_of_an_update():
+    rates = [float(jnp.asarray(learning_rate(CONFIG, 20)(step))) for step in range(20)]
+    assert max(rates) == pytest.approx(0.1) and rates.count(max(rates)) == 1
+    assert rates[-1] == pytest.approx(0.02)
+
+
+def test_no_warm_up_begins_near_the_peak():
+    config = dataclasses.replace(CONFIG, warmup_steps=0)
+    assert 0.099 < float(jnp.asarray(learning_rate(config, 20)(0))) < 0.1
+
+
+def rates_of(config):
+    """The learning rates of a run of 20 steps."""
+    return np.array([float(jnp.asarray(learning_rate(config, 20)(step))) for step in range(20)])
+
+
+def test_a_line_falls_by_the_same_each_step_to_the_final_rate():
+    rates = rates_of(dataclasses.replace(CONFIG, schedule="linear"))
+    np.testing.assert_allclose(rates[:4], [0.025, 0.05, 0.075, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(np.diff(rates[3:]), -0.08 / 16, rtol=1e-3)
+    assert rates[-1] == pytest.approx(0.02)
+
+
+def test_warmup_stable_decay_stays_at_the_peak_until_the_last_steps():
+    config = dataclasses.replace(CONFIG, schedule="warmup_stable_decay", decay_steps=5, final_learning_rate=0.0)
+    rates = rates_of(config)
+    np.testing.assert_allclose(rates[3:15], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rates[15:], [0.08, 0.06, 0.04, 0.02, 0.0], atol=1e-7)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("cosine", 5), ("linear", 5), ("warmup_stable_decay", 0)])
+def test_decay_steps_belong_to_one_schedule(schedule, steps):
+    with pytest.raises(UsageError, match=rf"decay_steps = {steps} with schedule = {schedule}"):
+        dataclasses.replace(CONFIG, schedule=schedule, decay_steps=steps)
+
+
+def test_warm_up_and_decay_must_fit_into_the_run():
+    optimizer = dataclasses.replace(CONFIG, schedule="warmup_stable_decay", decay_steps=10)
+    with pytest.raises(UsageError, match=r"warmup_steps = 4 and decay_steps = 10 are more than train\.steps = 12"):
+        dataclasses.replace(tiny_experiment().train, optimizer=optimizer)
+
+
+def adamw_reference():
+    first, second = ({name: np.zeros(shape) for name, (shape, _) in SHAPES.items()} for _ in range(2))
+
+    def change(name, gradient, step, rate):
+        first[name] = CONFIG.beta1 * first[name] + (1 - CONFIG.beta1) * gradient
+        second[name] = CONFIG.beta2 * second[name] + (1 - CONFIG.beta2) * gradient**2
+        mean = first[name] / (1 - CONFIG.beta1 ** (step + 1))
+        root = np.sqrt(second[name] / (1 - CONFIG.beta2 ** (step + 1)))
+        return mean / (root + CONFIG.epsilon), rate
+
+    return change
+
+
+def assert_close(found, expected):
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_updates_equal_adamw_in_float64():
+    assert_close(*run(CONFIG, 6, adamw_reference()))
+
+
+def test_updates_equal_lion_in_float64():
+    momentum = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}
+
+    def change(name, gradient, step, rate):
+        sign = np.sign(CONFIG.beta1 * momentum[name] + (1 - CONFIG.beta1) * gradient)
+        momentum[name] = CONFIG.beta2 * momentum[name] + (1 - CONFIG.beta2) * gradient
+        return sign, rate
+
+    assert_close(*run(dataclasses.replace(CONFIG, rule="lion"), 6, change))
+
+
+def test_updates_equal_adafactor_in_float64_below_the_size_that_it_factors():
+    """From 128 rows and columns on, the second moment is that of rows and columns: the next test."""
+    second = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}
+
+    def change(name, gradient, step, rate):
+        decay = 1 - (step + 1) ** -0.8
+        second[name] = decay * second[name] + (1 - decay) * (gradient**2 + 1e-30)
+        update = gradient / np.sqrt(second[name])
+        return update / max(1.0, np.sqrt(np.mean(update**2))), rate
+
+    assert_close(*run(dataclasses.replace(CONFIG, rule="adafactor", beta1=0.0), 6, change))
+
+
+def test_adafactor_keeps_rows_and_columns_in_place_of_a_second_moment():
+    held = {"w": nnx.Param(jnp.ones((256, 384)), axes=("width", "mlp"))}
+    size = lambda config: sum(leaf.size for leaf in jax.tree.leaves(make_optimizer(config, 20).init(held)))
+    assert size(dataclasses.replace(CONFIG, rule="adafactor", beta1=0.0)) < 256 + 384 + 10
+    assert size(CONFIG) > 2 * 256 * 384
+
+
+def polynomial(x):
+    """What an iteration of Newton and Schulz makes of a singular value (Jordan et al. 2024)."""
+    return 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
+
+
+def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_the_rule_moves_the_rest():
+    """By singular value decomposition: Newton and Schulz's polynomial on every singular value, for each layer of a
+    stack apart; embeddings, scales and their stacks by AdamW."""
+    config = dataclasses.replace(CONFIG, muon=MuonConfig(learning_rate=0.3, momentum=0.9, newton_schulz_steps=5))
+    momentum, adamw = {name: np.zeros(shape) for name, (shape, _) in SHAPES.items()}, adamw_reference()
+
+    def change(name, gradient, step, rate):
+        if name not in LINEAR:
+            return adamw(name, gradient, step, rate)
+        # Moments divided by 1 - beta**t make Nesterov's step: direction alone matters.
+        momentum[name] = 0.9 * momentum[name] + 0.1 * gradient
+        ahead = 0.9 * momentum[name] / (1 - 0.9 ** (step + 2)) + 0.1 * gradient / (1 - 0.9 ** (step + 1))
+        u, s, v = np.linalg.svd(ahead, full_matrices=False)
+        s = s / np.linalg.norm(s, axis=-1, keepdims=True)
+        for _ in range(5):
+            s = polynomial(s)
+        rows, columns = ahead.shape[-2:]
+        return (u * s[..., None, :]) @ v * math.sqrt(max(1.0, columns / rows)), 3.0 * rate
+
+    found, expected = run(config, 6, change)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-3, err_msg=name)

@@ -1,0 +1,123 @@
+"""What can never train is refused before there is any data, by values and remedy; what may train is not."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm.config import MeshConfig, MixtureSource, StartConfig
+from lm.devices import Devices, Target
+from lm.errors import InputError, UsageError
+from lm.model.attention_choice import explain, workload_of
+from lm.own_process import in_own_process
+from lm.training.preflight import check_tokenizer, check_training
+from tests.corpus import tiny_experiment
+from tests.lm.shard_files import FINGERPRINT, STREAMS, write_tokens
+
+EXPERIMENT = tiny_experiment()
+CPU = Devices(1, "cpu", Target("cpu"))
+H100S = Devices(8, "NVIDIA H100 80GB HBM3", Target("cuda", (9, 0)))
+V5E = Devices(4, "TPU v5 lite", Target("tpu"))
+
+
+def check(devices: Devices = CPU, model: dict | None = None, fingerprint: str | None = None, **train) -> None:
+    changed = dataclasses.replace(EXPERIMENT.model, **(model or {}))
+    config = dataclasses.replace(EXPERIMENT.train, **train)
+    own = Path("runs/a/tokens")
+    check_training(EXPERIMENT.tokenizer, changed, config, own, fingerprint, devices)
+
+
+@pytest.mark.parametrize(
+    ("devices", "settings", "words"),
+    [
+        (CPU, {"mesh": MeshConfig(fsdp=8)}, ["fsdp = 8", "1 device (cpu)", "Leave all three at 1"]),
+        (H100S, {"mesh": MeshConfig(fsdp=3)}, ["fsdp = 3", "8 devices (NVIDIA H100", "divides 8"]),
+        (H100S, {"mesh": MeshConfig(fsdp=4, tensor=4)}, ["tensor = 4 is 16", "8 devices"]),
+        (H100S, {"mesh": MeshConfig(tensor=8)}, ["model.heads = 2", "tensor = 8"]),
+        (H100S, {"batch_size": 12}, ["batch_size = 12", "8 x 1 devices", "multiple of 8"]),
+        (H100S, {"batch_size": 24, "micro_batches": 2}, ["batch_size = 24", "micro_batches = 2", "multiple of 16"]),
+        (CPU, {"model": {"attention": "cudnn"}}, ["attention = cudnn", "platform cuda", "is cpu", "attention = xla"]),
+        (CPU, {"model": {"attention": "splash"}}, ["attention = splash", "platform tpu", "is cpu", "attention = xla"]),
+        (H100S, {"model": {"attention": "cudnn"}}, ["compute_dtype = float32", "attention = xla"]),
+        (V5E, {"model": {"attention": "cudnn"}}, ["attention = cudnn", "is tpu"]),
+        (CPU, {"start": StartConfig("runs/none/checkpoints/8")}, ["'runs/none/checkpoints/8' is not the folder"]),
+    ],
+)
+def test_what_the_devices_cannot_do_is_refused_with_the_values_and_the_remedy(devices, settings, words):
+    with pytest.raises(UsageError) as error:
+        check(devices, **settings)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("devices", "settings"),
+    [
+        (CPU, {}),
+        (H100S, {"mesh": MeshConfig(fsdp=4, context=2), "batch_size": 8}),
+        (H100S, {"model": {"attention": "cudnn", "compute_dtype": "bfloat16"}}),
+        (V5E, {"model": {"attention": "auto"}}),
+    ],
+)
+def test_what_the_devices_can_do_passes(devices, settings):
+    check(devices, **settings)
+
+
+def test_wandb_that_is_not_installed_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*pip install wandb"):
+        check(wandb_project="mill")
+
+
+def test_folders_of_a_mixture_are_there_and_fit(tmp_path):
+    with pytest.raises(InputError, match=rf"train.mixture names {tmp_path}/none, but .*manifest.json is missing"):
+        check(mixture=(MixtureSource(f"{tmp_path}/none", 1.0),))
+    write_tokens(tmp_path, {"train": STREAMS[:1]})
+    mixture = (MixtureSource(str(tmp_path), 1.0),)
+    with pytest.raises(UsageError, match=r"tokenizer of 4096 symbols, but tokenizer.vocabulary_size = 320\."):
+        check(mixture=mixture)
+    tokenizer = dataclasses.replace(EXPERIMENT.tokenizer, vocabulary_size=4096)
+    config = dataclasses.replace(EXPERIMENT.train, mixture=mixture)
+    asked = lambda context, fingerprint: check_training(
+        tokenizer, dataclasses.replace(EXPERIMENT.model, context_length=context), config, tmp_path / "own", fingerprint,
+        CPU,
+    )  # fmt: skip
+    asked(24, FINGERPRINT)
+    asked(24, None)  # a tokenizer that is yet to be trained may be the same
+    with pytest.raises(UsageError, match="context of 32 tokens is longer than the records of 24"):
+        asked(32, FINGERPRINT)
+    with pytest.raises(UsageError, match=f"written with tokenizer {FINGERPRINT}, but this experiment's is cd"):
+        asked(24, "cd" * 32)
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_refused():
+    for load, size, words in (("gpt3", 320, "'gpt3'"), ("LICENSE", 320, "LICENSE")):
+        config = dataclasses.replace(EXPERIMENT.tokenizer, load=load, vocabulary_size=size)
+        with pytest.raises(InputError, match=words):
+            check_tokenizer(config)
+    assert check_tokenizer(EXPERIMENT.tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "model", "words"),
+    [
+        (Target("cpu"), {}, "attention by xla"),
+        (Target("cuda", (9, 0)), {"compute_dtype": "bfloat16"}, "attention by cudnn"),
+        (Target("cuda", (9, 0)), {}, r"xla \(plain operations\), not by cudnn: .*compute_dtype = float32"),
+        (Target("tpu"), {}, r"xla \(plain operations\), not by splash: .*model.width / model.heads = 16"),
+        (Target("rocm"), {}, "no fused kernel for rocm"),
+        (Target("cuda", (9, 0)), {"attention": "xla"}, "attention by xla$"),
+    ],
+)
+def test_what_computes_attention_is_said_and_why_it_is_plain_operations(target, model, words):
+    config = dataclasses.replace(EXPERIMENT.model, **model)
+    assert re.search(words, explain(config.attention, target, workload_of(config, 1)))
+
+
+def test_what_another_process_raises_is_raised_here():
+    assert in_own_process(max, 3, 5) == 5
+    with pytest.raises(UsageError, match="'runs/none' is not the folder of a checkpoint"):
+        in_own_process(StartConfig("runs/none").folder)
+    with pytest.raises(InputError, match=r"code 1 and said: no device of that name\. .*JAX_PLATFORMS"):
+        in_own_process(sys.exit, "no device of that name")

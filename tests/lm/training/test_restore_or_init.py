@@ -1,0 +1,193 @@
+"""What a run begins from: its own newest checkpoint before all, another's by name, and never by mistake."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import MANIFEST, Kept, verify, write_manifest
+from lm.config import MeshConfig, StartConfig
+from lm.errors import InputError, UsageError
+from lm.model.param_names import named_leaves
+from lm.parallel import make_mesh
+from lm.training.loop import train
+from lm.training.optimizer import make_optimizer
+from lm.training.schedule import learning_rate
+from lm.training.state import TrainState, abstract_state
+from tests.corpus import tiny_experiment
+from tests.train_runs import bits, steps_there, told
+
+EXPERIMENT = tiny_experiment()
+MODEL = dataclasses.replace(EXPERIMENT.model, layers=1, kv_heads=2)
+CONFIG = dataclasses.replace(EXPERIMENT.train, validate_every=12, sample_every=12, log_every=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tokens, tmp_path_factory) -> Path:
+    """Checkpoints of steps 4, 8 and 12."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(tokens, run)
+    train(MODEL, CONFIG, run)
+    return run
+
+
+def copy(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to / "run"))
+
+
+def state_at(run: Path, step: int, model=MODEL, config=CONFIG) -> TrainState:
+    mesh = make_mesh(config.mesh, model, config.batch_size)
+    like = abstract_state(model, make_optimizer(config.optimizer, config.steps), mesh, config.spikes)
+    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(9))) as checkpoints:
+        return checkpoints.restore(run / f"checkpoints/{step}", like)
+
+
+def started_from(folder: Path, take, **changes):
+    return dataclasses.replace(CONFIG, start=StartConfig(str(folder), take), **changes)
+
+
+def test_parameters_alone_go_into_another_optimizer(tokens, finished, tmp_path, capsys):
+    run = copy(tokens, tmp_path)
+    lion = dataclasses.replace(CONFIG.optimizer, rule="lion", learning_rate=1e-12, final_learning_rate=1e-12)
+    config = started_from(finished / "checkpoints/12", "parameters", optimizer=lion, steps=4)
+    train(MODEL, config, run)
+    assert "starting with parameters from " in capsys.readouterr().out
+    assert [row["step"] for row in told(run)][:4] == [1, 2, 3, 4]  # all over again
+    before, after = named_leaves(state_at(finished, 12).model), named_leaves(state_at(run, 4, MODEL, config).model)
+    for name, value in before.items():  # at that rate, nothing moves
+        np.testing.assert_allclose(np.asarray(after[name]), np.asarray(value), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_everything_goes_on_where_it_was_in_bfloat16_too(tokens, finished, tmp_path, capsys):
+    run = copy(tokens, tmp_path)
+    narrow = dataclasses.replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    config = started_from(finished / "checkpoints/8", "everything")
+    train(narrow, config, run)
+    assert "starting with everything from " in (out := capsys.readouterr().out) and ", at step 8\n" in out
+    ours, theirs = told(run), [row for row in told(finished) if row["step"] > 8]
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    assert [row.get("tokens") for row in ours] == [row.get("tokens") for row in theirs]
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], abs=0.05)
+    kinds = {np.asarray(x).dtype.name for x in named_leaves(state_at(run, 12, narrow, config).model).values()}
+    assert kinds == {"bfloat16"}
+
+
+def test_everything_in_the_same_types_ends_in_the_same_bits(tokens, finished, tmp_path):
+    run = copy(tokens, tmp_path)
+    train(MODEL, started_from(finished / "checkpoints/8", "everything"), run)
+    assert bits(run, 12) == bits(finished, 12)
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_and_not_from_the_start_again(tokens, finished, tmp_path, capsys):
+    run = copy(tokens, tmp_path)
+    config = started_from(finished / "checkpoints/8", "parameters")
+    train(MODEL, config, run)
+    shutil.rmtree(run / "checkpoints/12")
+    expected = bits(run, 8)
+    capsys.readouterr()
+    train(MODEL, config, run)
+    assert "going on from the checkpoint at step 8" in capsys.readouterr().out
+    assert bits(run, 8) == expected
+    assert steps_there(run) == [4, 8, 12]
+
+
+@pytest.mark.parametrize("lost", ["a disk that is not mounted", "a folder that is gone"])
+def test_where_the_checkpoints_are_gone_nothing_is_begun_anew(tokens, finished, tmp_path, lost):
+    run = copy(finished, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    if lost == "a disk that is not mounted":
+        (run / "checkpoints").symlink_to(tmp_path / "away")
+    else:
+        attempts = json.loads((run / "goodput.json").read_text())
+        (run / "goodput.json").write_text(json.dumps([*attempts, attempts[0] | {"first_step": 4}]))
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"There is no checkpoint in .*run/checkpoints, but (it is a link|earlier)"):
+        train(MODEL, CONFIG, run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert not (tmp_path / "away").exists()
+
+
+def test_a_longer_run_goes_on_at_the_rate_of_its_new_length_and_its_checkpoints_say_so(finished, tmp_path, capsys):
+    run, longer = copy(finished, tmp_path), dataclasses.replace(CONFIG, steps=16)
+    train(MODEL, longer, run)
+    assert "a run of 12 steps until now; from step 12 on" in capsys.readouterr().out
+    rates = {row["step"]: row["learning_rate"] for row in told(run) if "learning_rate" in row}
+    for steps, rated in ((12, range(1, 13)), (16, range(13, 17))):
+        rate = learning_rate(CONFIG.optimizer, steps)
+        assert [rates[step] for step in rated] == pytest.approx(
+            [np.asarray(rate(step - 1)).item() for step in rated], rel=1e-5
+        )
+    assert rates[13] > rates[12]
+    abouts = {step: verify(run / f"checkpoints/{step}") for step in (12, 16)}
+    assert (abouts[12]["steps"], abouts[12]["continued_from"]) == (12, [])
+    assert (abouts[16]["steps"], abouts[16]["continued_from"]) == (16, [{"steps": 12, "at": 12}])
+    assert bits(run, 12) == bits(finished, 12)
+
+
+def test_a_start_behind_the_end_is_refused(tokens, finished, tmp_path):
+    config = started_from(finished / "checkpoints/12", "everything", steps=10)
+    with pytest.raises(UsageError, match=r"checkpoints/12 is at step 12, and train.steps is 10: nothing is left"):
+        train(MODEL, config, copy(tokens, tmp_path))
+
+
+def test_a_start_of_another_tokenizer_is_refused(tokens, finished, tmp_path):
+    other = tmp_path / "8"
+    shutil.copytree(finished / "checkpoints/8", other)
+    about = verify(other)
+    (other / MANIFEST).unlink()
+    write_manifest(other, about | {"tokenizer": "ab" * 32})
+    with pytest.raises(InputError, match=r"was trained with tokenizer abab.*, but this run's is [0-9a-f]{64}"):
+        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "nowhere", "checkpoints/7"])
+def test_a_start_that_is_no_checkpoint_is_refused_with_those_that_are(finished, place):
+    (finished / "checkpoints/2026-11-01").mkdir(exist_ok=True)  # somebody's notes
+    with pytest.raises(UsageError, match=r"is not the folder of a checkpoint") as error:
+        StartConfig(str(finished / place)).folder()
+    assert ("there are 4, 8, 12" in str(error.value)) == (place in ("", "checkpoints"))
+
+
+def test_a_damaged_start_is_refused(tokens, finished, tmp_path):
+    other = tmp_path / "8"
+    shutil.copytree(finished / "checkpoints/8", other)
+    (path, *_) = [path for path in other.rglob("d/*") if path.is_file()]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=r"train\.start\.checkpoint is damaged: .*has a SHA-256 of"):
+        train(MODEL, started_from(other, "parameters"), copy(tokens, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"seed": 5}, "seed is 0 there, 5 here"), ({}, r"data is \[.* there, \[.* here")],
+    ids=["seed", "data"],
+)
+def test_a_checkpoint_of_another_run_is_refused(finished, tmp_path, changes, words):
+    """As when someone copies checkpoints about, or writes the shards again."""
+    run = copy(finished, tmp_path)
+    if not changes:
+        manifest = run / "tokens/manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text())))
+    with pytest.raises(InputError, match=words):
+        train(MODEL, dataclasses.replace(CONFIG, steps=14, **changes), run)
+
+
+def test_a_run_that_goes_on_on_another_mesh_is_the_same_run(tokens, finished, tmp_path):
+    run = copy(tokens, tmp_path)
+    for mesh in (MeshConfig(fsdp=4), MeshConfig(tensor=2)):
+        for step in steps_there(run)[1:]:
+            shutil.rmtree(run / f"checkpoints/{step}")
+        train(MODEL, dataclasses.replace(CONFIG, mesh=mesh), run)
+    ours, theirs = told(run), told(finished)
+    assert [row.get("tokens") for row in ours] == [row.get("tokens") for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        for name in a:
+            if "loss" in name:
+                assert a[name] == pytest.approx(b[name], abs=1e-5), (a["step"], name)
+    assert len(jax.devices()) == 8

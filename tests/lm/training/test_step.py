@@ -1,0 +1,300 @@
+"""Laws of one update: what is computed in parts, again, or over many devices is the same; what is random repeats."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.config import MeshConfig, MuonConfig
+from lm.data.batches import host_batch
+from lm.errors import UsageError
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Dropout, Transformer, drop
+from lm.parallel import batch_sharding, make_mesh, place, shardings, traced_on
+from lm.training.aot_compile import compile_ahead
+from lm.training.optimizer import make_optimizer
+from lm.training.state import abstract_state, initial_state
+from lm.training.step import compile_step, loss_and_gradients, update
+from tests.corpus import tiny_experiment
+from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
+
+TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
+
+
+def batch_of(config, rows=8, seed=0):
+    """Random tokens, two documents a row, the last two tokens without a target."""
+    generator = np.random.default_rng(seed)
+    inputs, targets = (generator.integers(0, config.vocabulary_size, (rows, config.context_length), np.int32)
+                       for _ in range(2))  # fmt: skip
+    segments = np.where(np.arange(config.context_length) < 5, 1, 2) * np.ones((rows, 1), np.int32)
+    weights = np.ones_like(inputs, np.float32)
+    weights[-1, -2:] = 0
+    return host_batch(inputs, targets, segments.astype(np.int32), weights)
+
+
+@functools.cache
+def model_of(config):
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+
+
+@functools.cache
+def loss_and_named_gradients(config, train=TRAIN):
+    found = jax.jit(loss_and_gradients, static_argnums=2)(model_of(config), batch_of(config), train)
+    return float(found[0]), {name: np.asarray(value) for name, value in named_leaves(found[1]).items()}
+
+
+def assert_the_same(found, expected):
+    assert abs(found[0] - expected[0]) < 1e-5
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        np.testing.assert_allclose(found[1][name], gradient, atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+GOLDEN = {
+    "llama": (4.8621097, 2.7489733),
+    "gpt2": (4.8296728, 1.8753377),
+    "modern": (4.5847073, 1.6502737),
+}
+"""(loss, global norm of the gradients) of batch_of(config) with model_of(config)."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_first_step_has_the_numbers_that_it_always_had(name):
+    loss, gradients = loss_and_named_gradients(FAMILIES[name])
+    norm = float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients.values())))
+    np.testing.assert_allclose(
+        (loss, norm),
+        GOLDEN[name],
+        rtol=1e-4,
+        err_msg=(
+            f"The loss or the gradients of a new {name} model have changed. Should they have, as with another "
+            f'initialisation: set GOLDEN["{name}"] = ({loss:.8g}, {norm:.8g}), and say in the commit and the changelog '
+            "why, because results of earlier versions can then no longer be reproduced. If not, find the change: the "
+            "tests of lm/model and of lm/model/loss.py, which compare with references, narrow it down."
+        ),
+    )
+
+
+def test_a_step_moves_nothing_between_host_and_devices_unasked():
+    """Of all that the loop gives it, only the batch comes from the host, by `place`, which asks for it."""
+    mesh, optimizer = make_mesh(MeshConfig(fsdp=2), LLAMA, 8, jax.devices()[:2]), make_optimizer(TRAIN.optimizer, 12)
+    state, batch = initial_state(LLAMA, optimizer, 0, mesh), batch_of(LLAMA)
+    abstract = abstract_state(LLAMA, optimizer, mesh)
+    step, _ = compile_ahead(compile_step(optimizer, abstract, mesh, TRAIN), abstract, batch, mesh, LLAMA)
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, metrics = step(state, place(batch, mesh, 8))
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            step(state, batch)
+    assert np.isfinite(float(metrics["loss"]))
+
+
+@pytest.mark.parametrize(
+    ("config", "change"),
+    [
+        *((MODERN, change) for change in ({"micro_batches": 4}, {"remat": "products"}, {"remat": "block"})),
+        (LLAMA, {"loss_parts": 16}),
+        (GPT2, {"micro_batches": 2, "remat": "block", "loss_parts": 4}),
+    ],
+    ids=["micro-batches", "products kept", "blocks done again", "loss in parts", "all of them"],
+)
+def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
+    changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
+    assert_the_same(changed, loss_and_named_gradients(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "remat"), [(LLAMA, "none"), (GPT2, "block"), (MODERN, "block")], ids=["llama", "gpt2", "modern"]
+)
+def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
+    """The same initial parameters, loss and gradients, each stacked over the layers."""
+    loss, unrolled = loss_and_named_gradients(config)
+    scanned = dataclasses.replace(config, scan_layers=True)
+    found_loss, found = loss_and_named_gradients(scanned, dataclasses.replace(TRAIN, remat=remat))
+    assert abs(found_loss - loss) < 1e-5
+    blocks = {name for name in found if name.startswith("blocks.")}
+    assert found.keys() - blocks == {name for name in unrolled if not name.startswith("blocks.")}
+    for name in blocks:
+        for layer in range(config.layers):
+            one = unrolled[name.replace("blocks.", f"blocks.{layer}.")]
+            np.testing.assert_allclose(found[name][layer], one, atol=1e-5, rtol=1e-4, err_msg=name)
+
+
+def test_remat_holds_less_at_a_time():
+    """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
+    config = dataclasses.replace(LLAMA, layers=6, context_length=256)
+
+    def temporary(remat):
+        train = dataclasses.replace(TRAIN, remat=remat)
+        model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+        compiled = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch_of(config), train).compile()
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
+
+    whole, products, block = (temporary(remat) for remat in ("none", "products", "block"))
+    assert block < products < whole
+    assert block < whole / 2
+
+
+def test_the_gradient_of_z_loss_is_added_and_the_loss_told_is_without_it():
+    loss, plain = loss_and_named_gradients(MODERN)
+    with_loss, found = loss_and_named_gradients(MODERN, dataclasses.replace(TRAIN, z_loss=0.1))
+    assert abs(with_loss - loss) < 1e-6
+    assert np.abs(found["head.weight"] - plain["head.weight"]).max() > 1e-4
+
+
+# Over devices
+
+SHARDED = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64, layers=1)  # every axis can be cut in 8
+GPT2_SMALL = dataclasses.replace(GPT2, layers=1)
+SHARDED_GPT2 = dataclasses.replace(GPT2, heads=8, kv_heads=8, width=64, layers=1)
+MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
+
+
+def meshes():
+    """Every axis alone, and mixes of two and three."""
+    return [
+        *({name: 8} for name in ("data", "fsdp", "context", "tensor")),
+        {"tensor": 2},
+        {"fsdp": 2, "context": 2},
+        {"data": 2, "fsdp": 4},
+        {"data": 4, "context": 2},
+        {"context": 4, "tensor": 2},
+        {"fsdp": 2, "context": 2, "tensor": 2},
+    ]
+
+
+@functools.cache
+def first_state(config, train):
+    """On one device; steps are given copies."""
+    mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
+    return initial_state(config, make_optimizer(train.optimizer, 100), 0, mesh, train.spikes)
+
+
+def on_mesh(config, train, sizes, steps=1):
+    """(losses and gradient norms of some steps, the state behind them) on a mesh of these sizes."""
+    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
+    mesh_config = MeshConfig(**{name: size for name, size in sizes.items() if name != "data"})
+    mesh = make_mesh(mesh_config, config, 8, devices)
+    optimizer = make_optimizer(train.optimizer, 100)
+    state = first_state(config, train)
+    state = jax.device_put(state, shardings(state, mesh), may_alias=False)  # a step donates what it is given
+    step, told = compile_step(optimizer, state, mesh, train), []
+    for number in range(steps):
+        state, metrics = step(state, jax.device_put(batch_of(config, seed=number), batch_sharding(mesh)))
+        told.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    return np.array(told), state
+
+
+@functools.cache
+def gradients_on(config, **sizes):
+    devices = jax.devices()[: int(np.prod(list(sizes.values()), initial=1))]
+    mesh = make_mesh(MeshConfig(**{k: v for k, v in sizes.items() if k != "data"}), config, 8, devices)
+    model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
+    batch = jax.device_put(batch_of(config), batch_sharding(mesh))
+    step = traced_on(mesh, lambda model, batch: loss_and_gradients(model, batch, TRAIN))  # as compile_step does
+    loss, gradients = jax.jit(step)(model, batch)
+    return float(loss), {name: np.asarray(value) for name, value in named_leaves(gradients).items()}
+
+
+@pytest.mark.parametrize("sizes", meshes(), ids=str)
+def test_loss_and_gradients_are_the_same_on_every_mesh(sizes):
+    assert_the_same(gradients_on(SHARDED, **sizes), gradients_on(SHARDED))
+
+
+def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
+    assert_the_same(gradients_on(SHARDED_GPT2, fsdp=2, context=2, tensor=2), gradients_on(SHARDED_GPT2))
+
+
+@pytest.mark.parametrize(
+    ("config", "train"),
+    [
+        (
+            dataclasses.replace(SHARDED, scan_layers=True, ngram_rows=64),
+            dataclasses.replace(TRAIN, remat="block", micro_batches=2, optimizer=MUON),
+        ),
+        (SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2)),
+        (SHARDED, dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, rule="adafactor"))),
+    ],
+    ids=["muon in micro-batches over a scan", "dropout", "adafactor"],
+)
+def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
+    expected, _ = on_mesh(config, train, {}, steps=3)
+    found, _ = on_mesh(config, train, {"fsdp": 2, "context": 2, "tensor": 2}, steps=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
+def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
+    optimizer = dataclasses.replace(MUON, rule=rule)
+    config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
+    train = dataclasses.replace(TRAIN, optimizer=optimizer, micro_batches=2)
+    told, state = on_mesh(config, train, {"fsdp": 2}, steps=3)
+    assert np.isfinite(told).all()
+    assert {x.dtype for x in jax.tree.leaves(state.model)} == {jnp.dtype("bfloat16")}
+    moments = {x.dtype for x in jax.tree.leaves(state.optimizer_state) if x.dtype != jnp.int32}
+    assert moments == {jnp.dtype("float32")}
+
+
+def test_micro_batches_that_devices_do_not_divide_are_refused():
+    with pytest.raises(UsageError, match=r"batch_size = 8 sequences in train\.micro_batches = 4 parts .* 4 x 1"):
+        make_mesh(MeshConfig(), SHARDED, 8, jax.devices()[:4], micro_batches=4)
+
+
+def test_a_context_that_devices_do_not_divide_is_refused():
+    with pytest.raises(UsageError, match=r"context_length = 20 is cut over train\.mesh\.context = 8"):
+        make_mesh(MeshConfig(context=8), dataclasses.replace(SHARDED, context_length=20), 8)
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_mean_and_drops_the_share():
+    x_BTD = jnp.full((64, 32, 8), 3.0)
+    y_BTD = np.asarray(drop(x_BTD, Dropout(jax.random.key(0), 0.25, jnp.arange(64)), 1))
+    assert set(np.unique(y_BTD).tolist()) == {0.0, 4.0}
+    assert abs((y_BTD == 0).mean() - 0.25) < 0.01
+    assert drop(x_BTD, None, 1) is x_BTD
+
+
+def test_dropout_depends_on_the_seed_and_the_step():
+    """Other masks at another step and with another seed. (The same from the same state: test_loop.py.)"""
+    optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
+    train = dataclasses.replace(TRAIN, dropout=0.5, optimizer=optimizer)
+    config = dataclasses.replace(GPT2, layers=1)
+    state = first_state(config, train)
+
+    def loss(train, at):
+        step = jax.jit(functools.partial(update, optimizer=make_optimizer(train.optimizer, 100), config=train))
+        return [float(step(state._replace(step=jnp.int32(number)), batch_of(config))[1]["loss"]) for number in at]
+
+    first, second, again = loss(train, (0, 1, 0))
+    assert first == again
+    (seeded,), (without,) = (
+        loss(dataclasses.replace(train, seed=1), (0,)),
+        loss(dataclasses.replace(train, dropout=0.0), (0,)),
+    )
+    assert len({round(value, 4) for value in (first, second, seeded, without)}) == 4
+
+
+def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
+    dropped = dataclasses.replace(TRAIN, dropout=0.3)
+    (expected, _), (found, _) = (
+        on_mesh(GPT2_SMALL, dataclasses.replace(dropped, micro_batches=count), {}, steps=2) for count in (1, 4)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    other, _ = on_mesh(GPT2_SMALL, TRAIN, {}, steps=2)
+    assert np.abs(other - expected).max() > 1e-3
+
+
+def test_every_layer_and_row_drops_other_values():
+    dropout = Dropout(jax.random.key(0), 0.5, jnp.arange(1))
+    x_BTD = jnp.ones((1, 16, 32))
+    places = [np.asarray(drop(x_BTD, dropout.at(layer), place)) for layer in range(3) for place in range(2)]
+    assert all((one != other).any() for i, one in enumerate(places) for other in places[:i])
+    first, second = np.asarray(drop(jnp.ones((2, 16, 32)), dropout._replace(rows_B=jnp.arange(2)), 0))
+    assert (first != second).any()

@@ -1,0 +1,162 @@
+"""Looking: pieces are the text, merges end where encoding does, every token of a text is counted once."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.config import END_OF_TEXT, TokenizerConfig
+from lm.tokenizer import BytePairTokenizer, train_bpe, train_tokenizer
+from lm.tokenizer.encoding import numbered, read_ranks
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from viewer.tokenizer.look import (
+    Usage,
+    count_usage,
+    cut,
+    joined,
+    joints,
+    known,
+    longest,
+    merges,
+    never_used,
+    rarest,
+    single_bytes,
+    text_ids,
+)
+from viewer.tokenizer.samples import KINDS, LANGUAGES
+
+REPOSITORY = Path(__file__).parents[2]
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+TOKENIZER = train_bpe([LICENSE, *LANGUAGES.values()], TokenizerConfig(900, "cl100k", 10**7))
+FEW_LETTERS = train_bpe(["aaaabbabaabb" * 40, "abab" * 99], TokenizerConfig(268, r"\s+|\S+", 10**6))
+TEXTS = {**LANGUAGES, **KINDS}
+VOCABULARIES = REPOSITORY.parent / "shared/data/vocab"
+
+
+def published(name: str) -> BytePairTokenizer:
+    file, pattern = {"gpt2": ("r50k_base", "gpt2"), "cl100k": ("cl100k_base", "cl100k")}[name]
+    path = VOCABULARIES / f"{file}.tiktoken"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not beside the clone")
+    tokens = read_ranks(path.read_bytes())
+    return BytePairTokenizer(SPLIT_PATTERNS[pattern], tokens, special_tokens=numbered(tokens, [END_OF_TEXT]))
+
+
+def check_merges(text: str, tokenizer: BytePairTokenizer) -> None:
+    """Each merge is of two tokens into one, at the places that it names; the last one leaves what encoding gives."""
+    ids = [id for piece in single_bytes(text, tokenizer) for id in piece]
+    assert tokenizer.decode_bytes(ids) == text.encode("utf-8", "replace") and all(
+        len(tokenizer.tokens[id]) == 1 for id in ids
+    )
+    for merge in merges(text, tokenizer):
+        assert tokenizer.tokens[merge.rank] == merge.left + merge.right and merge.at
+        for place in merge.at:
+            assert tokenizer.tokens[ids[place]] + tokenizer.tokens[ids[place + 1]] == tokenizer.tokens[merge.rank]
+        ids = joined(ids, merge.at, merge.rank)
+        assert tuple(ids) == merge.ids
+    assert ids == tokenizer.encode(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=120))
+def test_pieces_are_the_bytes_of_the_text_in_order(text):
+    pieces = cut(text, TOKENIZER)
+    assert b"".join(piece.bytes for piece in pieces) == text.encode("utf-8", "replace")
+    assert [piece.id for piece in pieces] == TOKENIZER.encode(text)
+    assert all(a.start + len(a.bytes) == b.start for a, b in itertools.pairwise(pieces))
+    assert not pieces or pieces[0].start == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=120))
+def test_merges_of_any_text_end_where_encoding_does(text):
+    check_merges(text, TOKENIZER)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab ", max_size=60))
+def test_merges_of_two_letters_do_so_too(text):
+    check_merges(text, FEW_LETTERS)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_merges_of_the_samples(name):
+    check_merges(TEXTS[name], TOKENIZER)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cl100k"])
+def test_merges_of_published_vocabularies(name):
+    tokenizer = published(name)
+    for text in TEXTS.values():
+        check_merges(text, tokenizer)
+    ranks = [merge.rank for merge in merges(TEXTS["English"], tokenizer)]
+    assert ranks == sorted(set(ranks))  # in the order in which they were minted
+
+
+def test_overlapping_places_are_taken_from_the_left():
+    tokens = (b"a", b"aa")
+    assert joints([0] * 5, b"aa", tokens) == [0, 2] and joined([0] * 5, [0, 2], 1) == [1, 1, 0]
+    assert joints([], b"aa", tokens) == joints([0], b"aa", tokens) == [] and joined([0], [], 1) == [0]
+
+
+@pytest.mark.parametrize("texts_at_once", [1, 3, 256])
+def test_every_token_is_counted_once(texts_at_once):
+    texts = [*TEXTS.values(), ""]
+    usage = count_usage(texts, TOKENIZER, texts_at_once)
+    ids = [id for text in texts for id in TOKENIZER.encode(text)]
+    assert usage.counts.tolist() == [ids.count(id) for id in range(TOKENIZER.vocabulary_size)]
+    assert usage.tokens == len(ids) and usage.texts == len(texts)
+    assert usage.text_bytes == sum(len(text.encode()) for text in texts) == len(TOKENIZER.decode_bytes(ids))
+    assert usage.bytes_per_token == usage.text_bytes / len(ids)
+    halves = count_usage(texts[:5], TOKENIZER) + count_usage(texts[5:], TOKENIZER)
+    assert (halves.counts == usage.counts).all()
+    assert (halves.texts, halves.text_bytes) == (usage.texts, usage.text_bytes)
+
+
+def test_nothing_read_is_nothing_used():
+    usage = count_usage([], TOKENIZER)
+    assert (usage.tokens, usage.texts, usage.bytes_per_token) == (0, 0, 0.0)
+    assert never_used(usage, TOKENIZER) == text_ids(TOKENIZER) and rarest(usage, TOKENIZER, 5) == []
+
+
+def test_special_tokens_stand_for_no_text():
+    assert text_ids(TOKENIZER) == list(range(899))
+    assert TOKENIZER.start_of_text not in longest(TOKENIZER, 1000)
+
+
+def test_used_and_unused_tokens_are_all_tokens():
+    usage = count_usage(LANGUAGES.values(), TOKENIZER)
+    used = rarest(usage, TOKENIZER, 10**6)
+    assert sorted([*used, *never_used(usage, TOKENIZER)]) == text_ids(TOKENIZER)
+    counts = [usage.counts[id] for id in used]
+    assert counts == sorted(counts) and counts[0] > 0
+
+
+def test_ties_among_the_rarest_go_to_the_token_minted_last():
+    counts_V = np.zeros(TOKENIZER.vocabulary_size, np.int64)
+    counts_V[[300, 400, 500]] = 2, 1, 1
+    assert rarest(Usage(counts_V, 1, 9), TOKENIZER, 2) == [500, 400]
+
+
+def test_longest_first_and_only_what_is_asked_for():
+    lengths = [len(TOKENIZER.token_bytes(id)) for id in longest(TOKENIZER, 899)]
+    assert lengths == sorted(lengths, reverse=True) and len(lengths) == 899
+    digits = [TOKENIZER.ranks[b"%d" % digit] for digit in range(5)]
+    assert longest(TOKENIZER, 5, lambda token: token.isdigit()) == digits
+
+
+def test_what_a_vocabulary_of_characters_lacks_is_left_out():
+    letters = train_tokenizer(["mill\n"], TokenizerConfig(4, "cl100k", 100, algorithm="characters"))
+    assert known("a mill by a\nmühle", letters) == "mill\nml"
+    assert known("a mühle \ufffd", TOKENIZER) == "a mühle \ufffd"
+
+
+def test_the_samples_are_told_apart_and_of_one_size():
+    assert len(LANGUAGES) >= 14 and next(iter(LANGUAGES)) == "English"
+    assert len(set(TEXTS.values())) == len(TEXTS)
+    assert all(150 <= len(text.encode()) <= 600 for text in TEXTS.values())
+    scripts = {name: {ord(c) >> 8 for c in text if c.isalpha()} for name, text in LANGUAGES.items()}
+    assert 0x04 in scripts["Russian"] and 0x0E in scripts["Thai"] and 0x05 in scripts["Hebrew"]

@@ -1,0 +1,164 @@
+"""The training side of the report: what the files say, no more, and refusals that name the file."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lm.config import TokenizerConfig
+from lm.data.records import Manifest, Split
+from lm.errors import InputError
+from lm.tokenizer import BytePairTokenizer, train_bpe
+from viewer.training_data import (
+    MINTED,
+    cut_into_tokens,
+    read_compression,
+    read_curves,
+    read_json,
+    read_samples,
+    read_splits,
+    read_vocabulary,
+    short,
+    visible,
+)
+
+TEXT = "The miller grinds the grain, the mill wheel turns; the grain is ground by the wheel of the mill. " * 3
+FIGURES = {
+    "validation_loss": 3.0, "validation_bits_per_byte": 1.5, "validation_tokens": 9, "validation_bytes": 40,
+    "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8, "parameters": 7,
+}  # fmt: skip
+
+
+def make_tokenizer(vocabulary_size: int) -> BytePairTokenizer:
+    config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="gpt2", train_characters=10_000)
+    return train_bpe([TEXT + " ".join(f"w{i * i}" for i in range(200))], config)
+
+
+def write_lines(path: Path, lines: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_curves_sort_steps_and_keep_the_later_line_of_a_step(tmp_path: Path):
+    lines = [
+        {"step": 20, "loss": 9.0, "tokens_per_second": 1.0},
+        {"step": 10, "loss": 5.0, "tokens_per_second": 10.0},
+        {"step": 20, "loss": 4.0, "tokens_per_second": 30.0},
+        {"step": 20, "validation_loss": 4.5},
+        {"step": 30, "loss": 3.0, "tokens_per_second": math.nan},
+    ]
+    curves = read_curves(write_lines(tmp_path / "metrics.jsonl", lines))
+    assert [(line["step"], line["loss"]) for line in curves.train] == [(10, 5.0), (20, 4.0), (30, 3.0)]
+    assert [line["validation_loss"] for line in curves.validation] == [4.5]
+    assert curves.steps == 30
+    assert curves.tokens_per_second == 20.0  # the median of 10 and 30
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out_but_a_damaged_one_is_an_error(tmp_path: Path):
+    path = write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 5.0}])
+    path.write_text(path.read_text() + '{"step": 2, "lo')
+    assert read_curves(path).steps == 1
+    path.write_text('{"step": 2, "lo\n{"step": 3, "loss": 1.0}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 1"):
+        read_curves(path)
+
+
+def test_no_metrics_are_empty_curves(tmp_path: Path):
+    curves = read_curves(tmp_path / "metrics.jsonl")
+    assert (curves.steps, curves.tokens_per_second) == (0, None)
+
+
+def test_samples_come_by_step_without_their_prompt(tmp_path: Path):
+    for step in (1000, 200):
+        sample = {"step": step, "prompt": "The", "temperature": 0.8, "text": f"The mill {step}"}
+        (tmp_path / f"step-{step:08d}.json").write_text(json.dumps(sample))
+    final = [{"prompt": "In", "temperature": 0.0, "text": "In the end"}]
+    (tmp_path / "final.json").write_text(json.dumps({"samples": final}))
+    during, at_the_end = read_samples(tmp_path)
+    assert [(sample.step, sample.continuation) for sample in during] == [(200, " mill 200"), (1000, " mill 1000")]
+    assert [(sample.step, sample.prompt, sample.continuation) for sample in at_the_end] == [(None, "In", " the end")]
+    assert read_samples(tmp_path / "nowhere") == ((), ())
+
+
+def test_the_parts_of_a_minted_token_are_older_tokens_that_spell_it():
+    tokenizer = make_tokenizer(420)
+    vocabulary = read_vocabulary(tokenizer)
+    rank = {visible(token): i for i, token in enumerate(tokenizer.tokens)}
+    for token in (*vocabulary.first, *vocabulary.middle, *vocabulary.last):
+        assert "".join(token.parts) == token.text == visible(tokenizer.tokens[token.rank])
+        assert all(rank[part] < token.rank for part in token.parts)
+
+
+def test_first_middle_and_last_are_in_order_and_apart():
+    vocabulary = read_vocabulary(make_tokenizer(420))
+    ranks = [token.rank for token in (*vocabulary.first, *vocabulary.middle, *vocabulary.last)]
+    assert len(ranks) == 3 * MINTED
+    assert ranks == sorted(set(ranks))
+    assert (ranks[0], ranks[-1]) == (256, 418)  # 419 is <|endoftext|>
+
+
+def test_every_token_counts_once_in_the_lengths():
+    tokenizer = make_tokenizer(420)
+    lengths = dict(read_vocabulary(tokenizer).lengths)
+    assert lengths[1] == 256
+    assert sum(lengths.values()) == 419
+    assert sum(n * tokens for n, tokens in lengths.items()) == sum(map(len, tokenizer.tokens))
+
+
+def test_a_vocabulary_of_bytes_has_no_merges():
+    vocabulary = read_vocabulary(make_tokenizer(257))
+    assert (vocabulary.first, vocabulary.last, vocabulary.longest) == ((), (), ())
+    assert vocabulary.lengths == ((1, 256),)
+
+
+def test_a_cut_text_is_the_text():
+    text = "the grain — ground\n\tby a wheel 🌾"
+    tokens = cut_into_tokens(text, make_tokenizer(300))
+    shown = "".join(token.text for token in tokens)
+    assert shown.startswith("the␣grain␣")
+    assert "⏎⇥" in shown
+    assert "\\xf0" in shown  # half a character is told by its bytes
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [(b" a\n", "␣a⏎"), (b"\xc3", "\\xc3"), ("\u202e".encode(), "\\u202e"), (b"\0", "\\u0000"), ("é".encode(), "é")],
+)
+def test_nothing_in_a_token_hides(token: bytes, expected: str):
+    assert visible(token) == expected
+
+
+def test_long_runs_are_told_by_their_length():
+    assert short("+" + "-" * 40 + "+-") == "+-×40+-"
+    assert short("=" * 7) == "=" * 7
+
+
+def test_compression_puts_the_model_last_and_names_what_is_missing(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(FIGURES))
+    compression = read_compression(path)
+    assert compression.bits_per_byte == (("gzip -9", 2.9), ("xz -9e", 2.7), ("zstd -19", 2.8), ("this model", 1.5))
+    path.write_text(json.dumps({key: value for key, value in FIGURES.items() if key != "parameters"}))
+    with pytest.raises(InputError, match=r"evaluation\.json has no 'parameters'"):
+        read_compression(path)
+
+
+def test_bytes_per_token_are_over_both_splits(tmp_path: Path):
+    splits = {"train": Split(1, 90, 350, 1, ()), "val": Split(1, 10, 50, 1, ())}
+    manifest = Manifest("fingerprint", 300, 4096, "uint16", splits)
+    path = tmp_path / "manifest.json"
+    path.write_text(manifest.to_json())
+    assert read_splits(path).bytes_per_token == 4.0
+    path.write_text(manifest.to_json().replace('"text_bytes"', '"text_bites"'))
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+        read_splits(path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_file_that_is_no_json_object_is_an_input_error(tmp_path: Path, content: str | None):
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"evaluation\.json.*launch\.evaluate"):
+        read_json(path, "launch.evaluate")

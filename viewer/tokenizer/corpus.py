@@ -1,0 +1,70 @@
+"""Which tokens the documents of a run use, and how many bytes a token stands for in each language."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.parquet import read_batches
+from data_prep.shards.tokenize import DocumentFile, document_files
+from lm.errors import UsageError
+from lm.tokenizer import Tokenizer
+from viewer.tokenizer.look import Usage, count_usage
+
+DOCUMENT_CHARACTERS = 1_000_000
+"""Of one document at most, unless fewer are asked for."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Usage over documents of a run."""
+
+    usage: Usage
+    by_language: dict[str, tuple[int, float]]
+    """{language as detected: (documents, bytes per token)}, the most documents first."""
+    documents: int
+    """Documents in all, of which usage.texts were looked at."""
+
+
+def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: int) -> Corpus:
+    """Usage over about `documents` documents, at most `characters` of each. Raises InputError as `document_files`."""
+    files = document_files(folder)
+    texts: dict[str, list[str]] = defaultdict(list)
+    for text, language in sampled(files, documents):
+        texts[language or "unknown"].append(text[:characters])
+    total = Usage(np.zeros(tokenizer.vocabulary_size, np.int64), 0, 0)
+    rates = {}
+    for language in sorted(texts, key=lambda name: (-len(texts[name]), name)):
+        usage = count_usage(texts[language], tokenizer)
+        rates[language] = usage.texts, usage.bytes_per_token
+        total += usage
+    return Corpus(total, rates, sum(file.rows for file in files))
+
+
+def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> list[Corpus]:
+    """`read_corpus` of a run for each tokenizer. Raises UsageError when `documents` is not positive, InputError when
+    the run has no documents."""
+    if documents < 1:
+        raise UsageError(f"--documents is {documents}, but at least 1 must be looked at.")
+    folder = Path(workdir).expanduser() / "documents"
+    return [read_corpus(folder, tokenizer, documents, DOCUMENT_CHARACTERS) for tokenizer in tokenizers]
+
+
+def sampled(files: list[DocumentFile], documents: int) -> list[tuple[str, str]]:
+    """(text, language) of the first documents of files spread over the corpus, an equal share from each, of all where
+    there are no more than `documents`."""
+    files = [file for file in files if file.rows]
+    if len(files) > documents:
+        files = [files[len(files) * i // documents] for i in range(documents)]
+    rows: list[tuple[str, str]] = []
+    for number, file in enumerate(sorted(files, key=lambda file: file.rows)):  # what a small file lacks, others give
+        share = -(-(documents - len(rows)) // (len(files) - number))
+        taken = 0
+        for batch in read_batches(file.path, ["text", "language"], min(256, max(1, share))):
+            some = batch.slice(0, share - taken)
+            rows += zip(some.column("text").to_pylist(), some.column("language").to_pylist(), strict=True)
+            taken += some.num_rows
+            if taken >= share:
+                break
+    return rows

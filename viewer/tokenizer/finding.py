@@ -1,0 +1,100 @@
+"""What launch.inspect_tokenizer is asked to look at: which text, by which tokenizer."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm.errors import InputError, UsageError
+from lm.tokenizer import Tokenizer, load
+from lm.tokenizer.base import whole_characters
+from lm.tokenizer.files import META
+from lm.tokenizer.published import PUBLISHED, load_published
+from viewer.tokenizer.look import Piece, cut
+from viewer.tokenizer.samples import LANGUAGES
+
+FOLDER = "tokenizer"
+RUNS = Path("runs")
+DEFAULT_TEXT = next(iter(LANGUAGES.values()))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as one tokenizer reads it."""
+
+    name: str
+    """What the tokenizer is called: its run, its folder or its published name."""
+    tokenizer: Tokenizer
+    text: str
+    pieces: list[Piece]
+
+    @property
+    def text_bytes(self) -> int:
+        return len(whole_characters(self.text).encode())
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.text_bytes / max(1, len(self.pieces))
+
+
+def read_with(name: str, tokenizer: Tokenizer, text: str) -> Reading:
+    return Reading(name, tokenizer, text, cut(text, tokenizer))
+
+
+def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
+    """(its name, the tokenizer) of a run folder, a tokenizer folder, or what load_published takes.
+
+    Raises InputError or UsageError when there is none, or it is damaged.
+    """
+    path = Path(given).expanduser()
+    if (path / FOLDER / META).is_file():
+        return path.resolve().name, load(path / FOLDER)
+    if (path / "stages").is_dir() or (path / "documents").is_dir():
+        raise InputError(f"The run {path} has no tokenizer yet. Make it: python -m launch.train_tokenizer CONFIG.py")
+    if given not in PUBLISHED and not path.exists():
+        runs = ", ".join(sorted(str(path.parents[1]) for path in RUNS.glob(f"*/{FOLDER}/{META}"))) or "there is none"
+        raise UsageError(
+            f"There is no tokenizer {given!r}. Give a run folder (in {RUNS.resolve()}: {runs}), a tokenizer's folder "
+            f"or file, or a published vocabulary: {', '.join(PUBLISHED)}."
+        )
+    return name_of(given), load_published(given)
+
+
+def name_of(given: str) -> str:
+    """What a tokenizer is called: a published name, or the file's or folder's own, of .../NAME/tokenizer the NAME."""
+    if given in PUBLISHED:
+        return given
+    path = Path(given).expanduser().resolve()
+    name = path.stem if path.is_file() else path.name
+    return path.parent.name if name == FOLDER else name
+
+
+def newest_run() -> str:
+    """The run folder whose tokenizer was made last. Raises InputError when there is none."""
+    found = [path.parents[1] for path in RUNS.glob(f"*/{FOLDER}/{META}")]
+    if not found:
+        raise InputError(
+            f"There is no run with a tokenizer in {RUNS.resolve()}. Name one with --tokenizer: a run folder, a "
+            "tokenizer's folder, or a published vocabulary such as gpt2 or cl100k; or make one: make demo"
+        )
+    return str(max(found, key=lambda run: ((run / FOLDER / META).stat().st_mtime_ns, run)))
+
+
+def read_text(text: str, file: str) -> str:
+    """The text to look at: `text` itself, a file's, standard input's for "-"; DEFAULT_TEXT where neither is given.
+
+    Bytes that are no UTF-8 become U+FFFD, and standard error says how many. Raises UsageError for both, InputError for
+    a file that cannot be read.
+    """
+    if text and file:
+        raise UsageError(f"There are a text ({text[:40]!r}) and --file {file!r}. Give one of them.")
+    if not (text == "-" or file):
+        return text or DEFAULT_TEXT
+    name = "standard input" if "-" in (text, file) else file
+    try:
+        data = sys.stdin.buffer.read() if name == "standard input" else Path(file).expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}. Give the path of a text file.") from None
+    decoded = data.decode("utf-8", "surrogateescape")
+    if broken := sum("\udc80" <= c <= "\udcff" for c in decoded):
+        print(f"{name}: {broken:,} of {len(data):,} bytes are no UTF-8, and are read as U+FFFD.", file=sys.stderr)
+    return data.decode("utf-8", "replace")

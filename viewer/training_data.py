@@ -1,0 +1,267 @@
+"""The training side of a run as plain data: curves, samples, compression, vocabulary. No jax: it only reads files."""
+
+import json
+import math
+import re
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm.data.records import read_manifest
+from lm.errors import InputError
+from lm.tokenizer import BytePairTokenizer, Tokenizer
+from lm.tokenizer.hugging_face_writer import merged_from
+
+MINTED = 48
+"""Tokens shown from the beginning, the middle and the end of the merges."""
+LONGEST = 24
+PARAGRAPH_CHARACTERS = 900
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What metrics.jsonl says of a run. A step that was run twice, around a kill, counts once: by its later line."""
+
+    train: tuple[dict, ...]
+    """Lines with "step", "loss" (nats per token), "gradient_norm", "learning_rate", "tokens",
+    "tokens_per_second", "mfu" or "cpu_matmul_share", "data_wait_share", …"""
+    validation: tuple[dict, ...]
+    """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
+
+    @property
+    def steps(self) -> int:
+        """The last step that is logged; 0 when none is."""
+        return max((line["step"] for line in (*self.train, *self.validation)), default=0)
+
+    @property
+    def tokens_per_second(self) -> int | float | None:
+        """See `median`."""
+        return self.median("tokens_per_second")
+
+    @property
+    def train_flops(self) -> int | None:
+        """Arithmetic of all steps, counted from the config (lm/planning/flops.py): without evaluation and what is
+        computed twice; None where no line has "step_flops"."""
+        step_flops = self.median("step_flops")
+        return None if step_flops is None else int(self.steps * step_flops)
+
+    def median(self, key: str) -> int | float | None:
+        """Of `key` over the lines of training, so that an odd start does not count; None when none has it."""
+        values = finite_values(self.train, key)
+        return statistics.median(values) if values else None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model wrote."""
+
+    step: int | None
+    """The step of training at which it was written; None at the end."""
+    prompt: str
+    temperature: float
+    continuation: str
+    """The text without the prompt."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One symbol of the vocabulary."""
+
+    rank: int
+    text: str
+    """Its bytes made visible, see `visible`."""
+    parts: tuple[str, ...]
+    """The two older tokens that it was merged from; empty where nobody asked."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer as it was minted."""
+
+    size: int
+    """Symbols, special tokens included."""
+    fingerprint: str
+    first: tuple[Token, ...]
+    middle: tuple[Token, ...]
+    last: tuple[Token, ...]
+    longest: tuple[Token, ...]
+    """Of those with a letter in them: rules and indentation are longer, and say little."""
+    lengths: tuple[tuple[int, int], ...]
+    """(bytes, tokens of that many bytes), from 1 to the longest."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Counts of tokens/manifest.json."""
+
+    train_tokens: int
+    train_documents: int
+    train_bytes: int
+    validation_tokens: int
+    validation_documents: int
+    validation_bytes: int
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes that one token stands for, over both splits."""
+        return (self.train_bytes + self.validation_bytes) / max(1, self.train_tokens + self.validation_tokens)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The model beside general-purpose compressors, on the same held-out bytes."""
+
+    bits_per_byte: tuple[tuple[str, float], ...]
+    """(name, bits per byte), the model last."""
+    validation_loss: float
+    """Nats per token."""
+    validation_bytes: int
+    parameters: int
+
+
+def read_json(path: Path, script: str) -> dict:
+    """The object in a JSON file. Raises InputError, which names the script that writes the file, when there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} is needed and cannot be read ({error.strerror}). First run {script}.") from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} is no JSON ({error}). Delete it and its stamp under stages/, and run {script}."
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, but an object is needed. Make it again: {script}.")
+    return value
+
+
+def finite_values(lines: tuple[dict, ...], key: str) -> list[int | float]:
+    """Values of `key` where the lines have one that is a finite number."""
+    return [line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])]
+
+
+def read_curves(path: Path) -> Curves:
+    """The lines of metrics.jsonl, by step; empty curves when there is no file.
+
+    A last line without its newline was cut off by a kill and is left out.
+    Raises InputError for any other line that is not JSON.
+    """
+    train: dict[int, dict] = {}
+    validation: dict[int, dict] = {}
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    *lines, _cut_off = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+            step = values["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number}, is no line of metrics: {line[:80]!r}. Mend or delete it."
+            ) from error
+        if "loss" in values:
+            train[step] = values
+        if "validation_loss" in values:
+            validation[step] = values
+    return Curves(tuple(train[step] for step in sorted(train)), tuple(validation[step] for step in sorted(validation)))
+
+
+def as_sample(value: dict, step: int | None) -> Sample:
+    prompt, text = value["prompt"], value["text"]
+    return Sample(step, prompt, value["temperature"], text.removeprefix(prompt))
+
+
+def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """(during training by step, at the end); either may be empty."""
+    during = [read_json(path, "launch.train") for path in sorted(folder.glob("step-*.json"))]
+    final = read_json(folder / "final.json", "launch.sample")["samples"] if (folder / "final.json").is_file() else []
+    return (
+        tuple(as_sample(value, value["step"]) for value in sorted(during, key=lambda value: value["step"])),
+        tuple(as_sample(value, None) for value in final),
+    )
+
+
+def read_splits(path: Path) -> Splits:
+    """Counts of the shards, from tokens/manifest.json. Raises InputError when it is missing or damaged."""
+    splits = read_manifest(path.parent).splits
+    train, validation = splits["train"], splits["val"]
+    return Splits(
+        train_tokens=train.tokens,
+        train_documents=train.documents,
+        train_bytes=train.text_bytes,
+        validation_tokens=validation.tokens,
+        validation_documents=validation.documents,
+        validation_bytes=validation.text_bytes,
+    )
+
+
+def read_compression(path: Path) -> Compression:
+    """What evaluation.json says. Raises InputError when it lacks a figure."""
+    values = read_json(path, "launch.evaluate")
+    names = {"gzip -9": "gzip", "xz -9e": "xz", "zstd -19": "zstd", "this model": "validation"}
+    try:
+        return Compression(
+            bits_per_byte=tuple((name, values[f"{key}_bits_per_byte"]) for name, key in names.items()),
+            validation_loss=values["validation_loss"],
+            validation_bytes=values["validation_bytes"],
+            parameters=values["parameters"],
+        )
+    except KeyError as error:
+        raise InputError(
+            f"{path} has no {error}. Delete it and its stamp under stages/, and run launch.evaluate."
+        ) from error
+
+
+def visible(token: bytes) -> str:
+    """A token's bytes as text in which nothing hides: open box for a space, signs for newline and tab, \\xNN for half a
+    character."""
+    text = token.decode("utf-8", "backslashreplace")
+    text = text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍")
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def short(text: str) -> str:
+    """`text` with long runs of one character told by their length: "=" 40 times becomes "=×40"."""
+    return re.sub(r"(.)\1{7,}", lambda run: f"{run[1]}×{len(run[0])}", text)
+
+
+def has_letter(token: bytes) -> bool:
+    return any(c.isalpha() for c in token.decode("utf-8", "ignore"))
+
+
+def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """The tokenizer's merges, or what else has more than one byte, and the lengths of its tokens."""
+    special = frozenset(tokenizer.special_tokens.values())
+    ids = [id for id in range(tokenizer.vocabulary_size) if id not in special]
+    tokens = [tokenizer.token_bytes(id) for id in ids]
+    ranks = dict(zip(tokens, ids, strict=True))
+    merges = [token for token in tokens if len(token) > 1]
+
+    def parts(token: bytes) -> tuple[bytes, ...]:
+        return merged_from(token, ranks) if isinstance(tokenizer, BytePairTokenizer) else (token,)
+
+    def show(tokens: list[bytes]) -> tuple[Token, ...]:
+        return tuple(
+            Token(ranks[token], short(visible(token)), tuple(short(visible(part)) for part in parts(token)))
+            for token in tokens
+        )
+
+    centre = max(0, (len(merges) - MINTED) // 2)
+    counts = [0] * (max(map(len, tokens)) + 1)
+    for token in tokens:
+        counts[len(token)] += 1
+    return Vocabulary(
+        size=tokenizer.vocabulary_size,
+        fingerprint=tokenizer.fingerprint,
+        first=show(merges[:MINTED]),
+        middle=show(merges[centre : centre + MINTED] if len(merges) > 3 * MINTED else []),
+        last=show(merges[-MINTED:] if len(merges) > 2 * MINTED else []),
+        longest=show(sorted(filter(has_letter, merges), key=lambda token: (-len(token), ranks[token]))[:LONGEST]),
+        lengths=tuple(enumerate(counts))[1:],
+    )
+
+
+def cut_into_tokens(text: str, tokenizer: Tokenizer) -> tuple[Token, ...]:
+    """The beginning of `text` (PARAGRAPH_CHARACTERS at most) as the tokenizer cuts it."""
+    ids = tokenizer.encode(text[:PARAGRAPH_CHARACTERS])
+    return tuple(Token(id, visible(tokenizer.token_bytes(id)), ()) for id in ids)
