@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -30,10 +31,12 @@ from lm.errors import InputError, UsageError
 if TYPE_CHECKING:
     import apache_beam as beam
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
 ONE_ELEMENT_EACH = 1 << 30  # partitions that Dask is asked for; it makes as many as there are elements
+REPEAT_SECONDS = 1.0
+"""Between an interrupt and the same again, as long as it has not ended the run."""
 
 Runner = Literal["local", "dask", "beam"]
 
@@ -231,22 +234,43 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
 def interrupt_ends_workers(pids: Path) -> Generator[None]:
     """An interrupt that this process alone gets (kill -INT, a notebook's stop) ends its workers too.
 
-    Beam answers KeyboardInterrupt by waiting for the workers to end, and they wait for work.
+    Beam answers KeyboardInterrupt by waiting for the workers to end, and they wait for work. Python drops an exception
+    that a signal raises in the callback of a weak reference or in __del__, as imports have them: without its workers
+    the runner would then wait for ever. So the interrupt is repeated until this context is left.
     """
     handler_before = signal.getsignal(signal.SIGINT)
     if not callable(handler_before):  # ignored, as for a command in the background of a script
         yield
         return
+    asked, leaving = False, threading.Event()
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        end_workers(pids)
-        handler_before(number, frame)
+        nonlocal asked
+        if not leaving.is_set():
+            asked = True  # and nothing that takes a lock: the main thread may hold it
+            end_workers(pids)
+            handler_before(number, frame)
 
+    def repeat() -> None:
+        while not leaving.wait(REPEAT_SECONDS):
+            if asked:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def hide_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            hook_before(dropped)
+
+    repeater, hook_before = threading.Thread(target=repeat, daemon=True), sys.unraisablehook
     signal.signal(signal.SIGINT, interrupted)
+    sys.unraisablehook = hide_dropped
+    repeater.start()
     try:
         yield
     finally:
+        leaving.set()
+        repeater.join()  # its last signal has come before the handler is put back
         signal.signal(signal.SIGINT, handler_before)
+        sys.unraisablehook = hook_before
 
 
 @contextlib.contextmanager
