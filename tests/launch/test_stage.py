@@ -133,7 +133,7 @@ def test_a_torn_write_never_takes_the_place_of_a_file(tmp_path):
     path = tmp_path / "x.json"
     write_atomically(path, "old")
     program = (
-        "import os, signal, pathlib, sys\nfrom lm import files\n"
+        "import os, signal, pathlib, sys\nfrom lm import storage as files\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"files.write_atomically(pathlib.Path({str(path)!r}), 'new' * 1000)"
     )

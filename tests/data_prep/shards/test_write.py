@@ -159,7 +159,7 @@ def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str
     """write_shards in a process of its own, into folder/tokens; its exit code and the last line of its errors."""
     program = (
         "import os, signal; from pathlib import Path; from data_prep.config import ShardsConfig\n"
-        "from data_prep import shards; from lm.tokenizer import load\n"
+        "from data_prep.shards import write as shards; from lm.tokenizer import load\n"
         f"{before}\n"
         "if __name__ == '__main__':\n"
         f"    folder = Path({str(folder)!r})\n"

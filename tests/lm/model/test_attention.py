@@ -13,9 +13,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
 from lm.data.batches import host_batch
-from lm.devices import Target
+from lm.devices import Target, describe
 from lm.errors import UsageError
-from lm.model.attention_choice import Workload, choose
+from lm.model.attention_choice import Workload, check_attention, choose
 from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
@@ -286,7 +286,7 @@ def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(cho
 def test_the_choice_is_checked_before_anything_is_compiled(choice):
     config = dataclasses.replace(LLAMA, attention=choice)
     with pytest.raises(UsageError, match=f"model.attention = {choice}"):
-        make_mesh(MeshConfig(), config, 8)
+        check_attention(config, describe(jax.devices()).target, context_shards=1)
     tokens_BT = jax.ShapeDtypeStruct((1, 16), "int32")
     with pytest.raises(UsageError, match=f"model.attention = {choice}"):
         jax.eval_shape(lambda t: Transformer(config, jax.random.key(0))(t, t), tokens_BT)
