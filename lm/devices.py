@@ -41,6 +41,8 @@ class Devices:
     kind: str
     """As JAX calls it, such as "NVIDIA H100 80GB HBM3"."""
     target: Target
+    slices: int = 1
+    """TPU slices, each with a network of its own between its chips; the data-centre network joins them."""
 
 
 def target_of(device: "jax.Device") -> Target:
@@ -53,7 +55,9 @@ def target_of(device: "jax.Device") -> Target:
 
 def describe(devices: "Sequence[jax.Device]") -> Devices:
     """What `devices`, of one kind, are."""
-    return Devices(len(devices), devices[0].device_kind, target_of(devices[0]))
+    target = target_of(devices[0])
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if target.platform == "tpu" else 1
+    return Devices(len(devices), devices[0].device_kind, target, slices)
 
 
 def find_devices() -> Devices:
@@ -82,6 +86,12 @@ def mesh_sizes(
     sizes = {
         "data": devices.count // inner, "fsdp": config.fsdp, "context": config.context, "tensor": config.tensor,
     }  # fmt: skip
+    if sizes["data"] % devices.slices:
+        raise UsageError(
+            f"train.mesh: fsdp x context x tensor = {inner} leaves data = {sizes['data']} over, which the "
+            f"{devices.slices} slices do not divide: parameters would be cut over the data-centre network. Choose "
+            f"numbers whose product divides the {devices.count // devices.slices} devices of a slice."
+        )
     for field, axis in CUT:
         if getattr(model, field) % sizes[axis]:
             raise UsageError(

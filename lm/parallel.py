@@ -9,12 +9,13 @@ over 8 devices it then all-reduced the activations and the logits of the whole b
 import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig, ModelConfig
@@ -64,9 +65,9 @@ def devices_of(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
 
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
     """`x`, cut over the mesh that `traced_on` has named as its logical axes say, each over the first of its mesh axes
-    that divide it. Unchanged where there is no mesh."""
+    that divide it. Unchanged where there is no mesh, and within `on_each_device`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return x
 
     def dividing(axis: str | None, size: int) -> tuple[str, ...]:
@@ -83,6 +84,53 @@ def length_is_cut() -> bool:
     return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
 
 
+def manual_axes(*axes: str) -> tuple[str, ...]:
+    """The mesh axes of these logical axes over which what is traced here is one device's part (`on_each_device`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(name for axis in axes for name in mesh_axes(axis) if name in mesh.manual_axes and mesh.shape[name] > 1)
+
+
+def on_each_device[**P, R](
+    function: Callable[P, R], in_axes: Sequence[Sequence[str | None]], out_axes: object
+) -> Callable[P, R]:
+    """`function` of each device's part of its arguments, on the mesh that `traced_on` has named: XLA cuts nothing in it
+    and adds no communication. Where there is no mesh, or where one does not divide an argument, `function` itself.
+
+    The axes are logical ones, a tuple an array; `manual_axes` are those to sum over within the function.
+    """
+
+    @functools.wraps(function)
+    def mapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+            return function(*args, **kwargs)
+        for array, axes in zip(cast(tuple[jax.Array, ...], args), in_axes, strict=True):
+            if any(size % devices_of(axis, mesh) for size, axis in zip(array.shape, axes, strict=True)):
+                return function(*args, **kwargs)
+        is_axes = lambda value: isinstance(value, tuple) and all(one is None or isinstance(one, str) for one in value)
+        out_specs = jax.tree.map(lambda axes: spec_of(*axes), out_axes, is_leaf=is_axes)
+        # check_vma off: pallas_call does not say over which axes its results vary.
+        on_parts = jax.shard_map(
+            functools.partial(function, **kwargs), in_specs=tuple(spec_of(*axes) for axes in in_axes),
+            out_specs=out_specs, check_vma=False,
+        )  # fmt: skip
+        return cast(Callable[..., R], on_parts)(*args)
+
+    return mapped
+
+
+def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:
+    """The devices in an array of that shape.
+
+    On TPUs neighbours along an axis are neighbours in the torus, as far as its shape allows. Slices, which only the
+    data-centre network joins, divide the first axis: between them goes nothing but the sum of the gradients.
+    """
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    inside, across = [shape[0] // slices, *shape[1:]], [slices, *(1 for _ in shape[1:])]
+    return mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+
+
 def make_mesh(
     config: MeshConfig,
     model: ModelConfig,
@@ -92,8 +140,9 @@ def make_mesh(
 ) -> Mesh:
     """A mesh of MESH_AXES over all devices, by mesh_sizes. Raises UsageError as it does."""
     devices = jax.devices() if devices is None else devices
-    sizes = mesh_sizes(config, model, batch_size, describe(devices), micro_batches)
-    grid = np.array(devices).reshape([sizes[axis] for axis in MESH_AXES])
+    found = describe(devices)
+    sizes = mesh_sizes(config, model, batch_size, found, micro_batches)
+    grid = device_grid([sizes[axis] for axis in MESH_AXES], devices, found.slices)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 

@@ -3,6 +3,8 @@
 Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +15,18 @@ from lm.model.attention_choice import Workload, choose
 from lm.model.attention_kernels import ATTENTION, attend
 from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
 from lm.parallel import constrain, target
+
+
+def of_whole_sequences(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`implementation`, where devices have parts of sequences: keys and values are gathered for it (arXiv:2407.21783,
+    section 3.3.2). The backward pass does it again, and the scores too: no device keeps what is of all positions."""
+
+    def attended(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+        # Without this, XLA gathers the queries instead, once for each block of them.
+        k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
+        return implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+
+    return jax.checkpoint(attended)
 
 
 class Attention(nnx.Module):
@@ -67,10 +81,10 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B T D"]:
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, positions_BT)
         context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
-        if context_shards > 1:  # or XLA gathers the queries instead, once for each block of them
-            k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
         work = Workload(str(q_BTHC.dtype), self.head_width, x_BTD.shape[1], context_shards)
         implementation = ATTENTION[choose(self.choice, target(), work)]
+        if context_shards > 1:
+            implementation = of_whole_sequences(implementation)
         out_BTHC = constrain(implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT), "batch", "length", "heads", None)
         return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
 

@@ -59,9 +59,12 @@ class Linear(nnx.Module):
         self.weight = parameter(key, sizes, axes, std, config.parameter_dtype)
         self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if bias else None
         self.compute_dtype = config.compute_dtype
+        self.axes = tuple("embed" if axis == "width" else axis for axis in axes)
+        """Of the weight where it is used: whole along the width."""
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
-        weight_IO = self.weight[...].astype(self.compute_dtype)
+        # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
+        weight_IO = constrain(self.weight[...].astype(self.compute_dtype), *self.axes)
         if length_is_cut():  # B and T merged could not be: each device would take the whole sequence
             y_BTO = jnp.einsum("BTI,IO->BTO", x_BTI.astype(self.compute_dtype), weight_IO)
             return y_BTO if self.bias is None else y_BTO + self.bias[...].astype(self.compute_dtype)[None, None, :]

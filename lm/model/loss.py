@@ -1,14 +1,15 @@
-"""Next-token cross-entropy. Axes: B batch, T position, V vocabulary, D width; N tokens of one part of the
-sequence: B * T / parts of them or, where devices cut the sequence, (B, T / parts)."""
+"""Next-token cross-entropy. Axes: B batch, T position, V vocabulary, D width; N tokens, B * T of them on one device."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm.parallel import constrain, devices_of, length_is_cut
+from lm.parallel import constrain, manual_axes, on_each_device
+
+TOKENS = ("batch", "length")
+TABLE = ("vocab", "width")
 
 
 def softcapped(logits: jax.Array, softcap: float | None) -> jax.Array:
@@ -26,12 +27,7 @@ def logits_of(x_ND: Float[Array, "*N D"], table_VD: Float[Array, "V D"], softcap
     """softcapped(x @ table.T): operands in the type of x, sums in float32, for the loss must not see logits that were
     rounded."""
     logits_NV = jnp.einsum("...D,VD->...V", x_ND, table_VD.astype(x_ND.dtype), preferred_element_type=jnp.float32)
-    return softcapped(on_devices(logits_NV, "vocab"), softcap)
-
-
-def on_devices(values_NX: Float[Array, "*N X"], axis: str) -> Float[Array, "*N X"]:
-    """Cut as the batch is, and in its last axis as `axis` is."""
-    return constrain(values_NX, *("batch", "length")[: values_NX.ndim - 1], axis)
+    return softcapped(constrain(logits_NV, *TOKENS[: x_ND.ndim - 1], "vocab"), softcap)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -50,19 +46,50 @@ def summed_cross_entropy(
     logsumexp(logits)**2 beside it, which keeps logits from drifting (PaLM, arXiv:2204.02311, section 5). Only the first
     may be differentiated, and by x and table alone.
 
-    The sequence is cut into `parts` (a divisor of T), whose logits exist one after the other: V * B * T / parts values
-    of float32. The gradients of x and table are made of them on the spot, in the forward pass, since the sum is all
-    that comes behind and scales them: so no logits are kept, nor made a second time (as in Liger-Kernel,
-    arXiv:2410.10989). Products have the type of x and sums float32.
+    The tokens of each device are cut into `parts` (more, where they do not divide them), whose logits exist one after
+    the other: V * B * T / parts values of float32. The gradients of x and table are made of them on the spot, in the
+    forward pass, since the sum is all that comes behind and scales them: so no logits are kept, nor made a second time
+    (as in Liger-Kernel, arXiv:2410.10989). Products have the type of x and sums float32.
+
+    On a mesh each device takes its own tokens and its own part of the vocabulary. The table is gathered once, and its
+    gradient is reduced once, however many parts there are.
     """
 
-    def add_part(carry, part):
-        losses_N, log_sums_N, _, _ = part_losses(part, table_VD, softcap)
-        return add(carry, losses_N, log_sums_N, part[2], z_loss), None
+    def on_one(x_BTD, table_VD, targets_BT, weights_BT):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
 
-    zero = jnp.zeros((), jnp.float32)
-    (objective, loss), _ = jax.lax.scan(add_part, (zero, zero), cut(x_BTD, targets_BT, weights_BT, parts))
-    return objective, loss
+        def add_part(totals, part):
+            x_ND, targets_N, weights_N = part
+            losses_N, log_sums_N, _, _ = part_losses(x_ND, targets_N, table_VD, softcap)
+            return add(totals, losses_N, log_sums_N, weights_N, z_loss), None
+
+        start = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+        totals, _ = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
+        return summed(totals, *TOKENS)
+
+    on_all = on_each_device(on_one, ((*TOKENS, None), TABLE, TOKENS, TOKENS), ((), ()))
+    return on_all(x_BTD, table_VD, targets_BT, weights_BT)
+
+
+def whole_width(table_VW: Float[Array, "V W"]) -> Float[Array, "V D"]:
+    """A device's symbols in all of their width, of which it holds W."""
+    names = manual_axes("width")
+    return jax.lax.all_gather(table_VW, names, axis=1, tiled=True) if names else table_VW
+
+
+def summed[Values](values: Values, *axes: str) -> Values:
+    """The sums over the devices along these logical axes."""
+    names = manual_axes(*axes)
+    return jax.lax.psum(values, names) if names else values
+
+
+def own_width(gradient_VD: Float[Array, "V D"]) -> Float[Array, "V W"]:
+    """The table's gradient, summed over the devices' tokens; of it the part whose width is the device's own."""
+    width = manual_axes("width")
+    others = tuple(name for name in manual_axes(*TOKENS) if name not in width)
+    if width:
+        gradient_VD = jax.lax.psum_scatter(gradient_VD, width, scatter_dimension=1, tiled=True)
+    return jax.lax.psum(gradient_VD, others) if others else gradient_VD
 
 
 def add(
@@ -75,70 +102,85 @@ def add(
     return objective + of_part + penalty, loss + of_part
 
 
-def cut(
-    x_BTD: Float[Array, "B T D"], targets_BT: Int[Array, "B T"], weights_BT: Float[Array, "B T"], parts: int
-) -> tuple[Float[Array, "parts *N D"], Int[Array, "parts *N"], Float[Array, "parts *N"]]:
-    """The sequence in parts. Each has every parts-th position of every row, so that every device has its share of each
-    part, over whichever axis the batch is cut."""
+def in_parts[Arrays](arrays: Arrays, parts: int) -> Arrays:
+    """Arrays (B, T, ...) as (parts, N / parts, ...), in at least so many parts, as there are tokens to divide."""
 
-    def part(values: jax.Array) -> jax.Array:
-        batch, length, *rest = values.shape
-        split = jnp.moveaxis(values.reshape(batch, length // parts, parts, *rest), 2, 0)
-        # One axis of rows is faster on a CPU, but where devices cut the sequence too, it could not be cut as both are.
-        return split if length_is_cut() else split.reshape(parts, batch * (length // parts), *rest)
+    def split(values_BT: jax.Array) -> jax.Array:
+        tokens = values_BT.shape[0] * values_BT.shape[1]
+        count = next(n for n in range(min(parts, tokens), tokens + 1) if tokens % n == 0)
+        return values_BT.reshape(count, tokens // count, *values_BT.shape[2:])
 
-    return part(x_BTD), part(targets_BT), part(weights_BT)
-
-
-def uncut(values: jax.Array, batch: int) -> jax.Array:
-    """(parts, *N, ...) -> (B, T, ...): the parts in the order that they were cut from."""
-    parts, *rest = values.shape
-    rest = rest[2:] if length_is_cut() else rest[1:]
-    split = values.reshape(parts, batch, -1, *rest)
-    return jnp.moveaxis(split, 0, 2).reshape(batch, -1, *rest)
+    return jax.tree.map(split, arrays)
 
 
 def part_losses(
-    part: tuple[Float[Array, "*N D"], Int[Array, "*N"], Float[Array, "*N"]],
-    table_VD: Float[Array, "V D"],
-    softcap: float | None,
-) -> tuple[Float[Array, "*N"], Float[Array, "*N"], Float[Array, "*N V"], Float[Array, "*N V"]]:
-    """(losses, logsumexp of the logits, probabilities, logits) of one part."""
-    x_ND, targets_N, _ = part
+    x_ND: Float[Array, "N D"], targets_N: Int[Array, " N"], table_VD: Float[Array, "V D"], softcap: float | None
+) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, "N V"], Float[Array, "N V"]]:
+    """(losses, logsumexp of the logits, probabilities, logits) of one part; the last two of the device's symbols."""
     logits_NV = logits_of(x_ND, table_VD, softcap)
     greatest_N1 = jnp.max(logits_NV, axis=-1, keepdims=True)
+    if names := manual_axes("vocab"):
+        greatest_N1 = jax.lax.pmax(greatest_N1, names)
     powers_NV = jnp.exp(logits_NV - greatest_N1)
-    sums_N1 = jnp.sum(powers_NV, axis=-1, keepdims=True)
-    target_N1 = jnp.take_along_axis(logits_NV, targets_N[..., None], axis=-1)
+    sums_N1 = summed(jnp.sum(powers_NV, axis=-1, keepdims=True), "vocab")
     log_sums_N1 = jnp.log(sums_N1) + greatest_N1
-    return (log_sums_N1 - target_N1)[..., 0], log_sums_N1[..., 0], powers_NV / sums_N1, logits_NV
+    return (
+        log_sums_N1[..., 0] - target_logits(logits_NV, targets_N),
+        log_sums_N1[..., 0],
+        powers_NV / sums_N1,
+        logits_NV,
+    )
+
+
+def first_symbol(symbols: int) -> jax.Array | int:
+    """The id of the first of a device's `symbols`."""
+    names = manual_axes("vocab")
+    return jax.lax.axis_index(names) * symbols if names else 0
+
+
+def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -> Float[Array, " N"]:
+    """Each token's logit of its target, whichever device has that symbol."""
+    if not manual_axes("vocab"):
+        return jnp.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
+    symbols = logits_NV.shape[1]
+    own_N = targets_N - first_symbol(symbols)
+    is_own_N = (own_N >= 0) & (own_N < symbols)
+    found_N = jnp.take_along_axis(logits_NV, jnp.clip(own_N, 0, symbols - 1)[:, None], axis=-1)[:, 0]
+    return summed(jnp.where(is_own_N, found_N, 0.0), "vocab")
 
 
 def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss):
     """(objective, loss), and the objective's gradients by x and table."""
 
-    def add_part(carry, part):
-        totals, gradient_VD = carry
-        x_ND, targets_N, weights_N = part
-        losses_N, log_sums_N, p_NV, logits_NV = part_losses(part, table_VD, softcap)
-        vocab_V = jnp.arange(table_VD.shape[0]).reshape((1,) * targets_N.ndim + (-1,))
-        is_target_NV = vocab_V == targets_N[..., None]
-        if z_loss:
-            by_logits_NV = p_NV * (1.0 + 2.0 * z_loss * log_sums_N)[..., None] - is_target_NV
-        else:
-            by_logits_NV = p_NV - is_target_NV
-        if softcap is not None:
-            by_logits_NV = by_logits_NV * (1.0 - jnp.square(logits_NV / softcap))
-        by_logits_NV = (by_logits_NV * weights_N[..., None]).astype(x_ND.dtype)
-        by_x_ND = on_devices(by_logits_NV @ table_VD.astype(x_ND.dtype), "embed")
-        rows = tuple(range(x_ND.ndim - 1))
-        by_table_VD = jnp.tensordot(by_logits_NV, x_ND, (rows, rows), preferred_element_type=jnp.float32)
-        return (add(totals, losses_N, log_sums_N, weights_N, z_loss), gradient_VD + by_table_VD), by_x_ND
+    def on_one(x_BTD, table_VD, targets_BT, weights_BT):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
 
-    zero = jnp.zeros((), jnp.float32)
-    start = (zero, zero), jnp.zeros(table_VD.shape, jnp.float32)
-    (totals, by_table_VD), by_x = jax.lax.scan(add_part, start, cut(x_BTD, targets_BT, weights_BT, parts))
-    return totals, (uncut(by_x, x_BTD.shape[0]), by_table_VD, jnp.zeros((), table_VD.dtype))
+        def add_part(carry, part):
+            totals, gradient_VD = carry
+            x_ND, targets_N, weights_N = part
+            losses_N, log_sums_N, p_NV, logits_NV = part_losses(x_ND, targets_N, table_VD, softcap)
+            symbols_V = first_symbol(table_VD.shape[0]) + jnp.arange(table_VD.shape[0])
+            is_target_NV = symbols_V[None, :] == targets_N[:, None]
+            if z_loss:
+                by_logits_NV = p_NV * (1.0 + 2.0 * z_loss * log_sums_N)[:, None] - is_target_NV
+            else:
+                by_logits_NV = p_NV - is_target_NV
+            if softcap is not None:
+                by_logits_NV = by_logits_NV * (1.0 - jnp.square(logits_NV / softcap))
+            by_logits_NV = (by_logits_NV * weights_N[:, None]).astype(x_ND.dtype)
+            by_table_VD = jnp.einsum("NV,ND->VD", by_logits_NV, x_ND, preferred_element_type=jnp.float32)
+            totals = add(totals, losses_N, log_sums_N, weights_N, z_loss)
+            return (totals, gradient_VD + by_table_VD), summed(by_logits_NV @ table_VD, "vocab")
+
+        zero = jnp.zeros((), jnp.float32)
+        start = (zero, zero), jnp.zeros(table_VD.shape, jnp.float32)
+        (totals, by_table_VD), by_x = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
+        return summed(totals, *TOKENS), by_x.reshape(x_BTD.shape), own_width(by_table_VD)
+
+    by_token = (*TOKENS, None)
+    on_all = on_each_device(on_one, (by_token, TABLE, TOKENS, TOKENS), (((), ()), by_token, TABLE))
+    totals, by_x_BTD, by_table_VD = on_all(x_BTD, table_VD, targets_BT, weights_BT)
+    return totals, (by_x_BTD, by_table_VD, jnp.zeros((), table_VD.dtype))
 
 
 def summed_backward(parts, softcap, z_loss, residuals, scales):
@@ -156,16 +198,13 @@ def token_losses(
     x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
 ) -> Float[Array, "B T"]:
     """-log p of every target in nats, float32, with the logits of at most LOGITS_AT_ONCE tokens times symbols at a time
-    on each device (or of one position of every row)."""
-    batch, length, _ = x_BTD.shape
-    mesh = jax.sharding.get_abstract_mesh()
-    at_once = LOGITS_AT_ONCE * math.prod(devices_of(axis, mesh) for axis in ("batch", "length", "vocab"))
-    fits = [parts for parts in range(1, length + 1) if length % parts == 0]
-    parts = next((n for n in fits if batch * length // n * table_VD.shape[0] <= at_once), length)
+    on each device (or of one token)."""
 
-    def losses(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        x_ND, targets_N, _ = part
-        return cross_entropy(logits_of(x_ND, table_VD, softcap)[None], targets_N[None])[0]
+    def on_one(x_BTD, table_VD, targets_BT):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+        parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
+        losses = lambda part: part_losses(*part, table_VD, softcap)[0]
+        return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
 
-    cuts = cut(x_BTD, targets_BT, jnp.ones(targets_BT.shape, jnp.float32), parts)
-    return uncut(jax.lax.map(losses, cuts), batch)
+    on_all = on_each_device(on_one, ((*TOKENS, None), TABLE, TOKENS), TOKENS)
+    return on_all(x_BTD, table_VD, targets_BT)

@@ -1,11 +1,12 @@
 """What the compiler makes of the training step on meshes of eight devices: arithmetic, memory, communication.
 
-    python -m tests.bench.meshes [--only "fsdp 8"]
+    python -m tests.bench.meshes [--only "fsdp 8"] [--what validation]
+    python -m tests.bench.meshes --topology v5p:4x4x2        # after: pip install libtpu
 
-Compiles the step for eight simulated CPU devices, and runs none of it. Prints one JSON line a mesh: `work`, the
-arithmetic of a device times the devices, over that of one device alone; `temp_mib` of a device, beside
-`ideal_temp_mib`, an eighth of one device's; what a device moves a step by each kind of collective (bytes of results),
-and the largest array that one of them moves, with its type.
+Compiles the step, validation or sampling for eight simulated CPU devices, and runs none of it; or two layers of Llama 3
+8B for TPUs that are not there. Prints one JSON line a mesh: `work`, the arithmetic of a device times the devices, over
+that of one device alone; `temp_mib` of a device, beside `ideal_temp_mib`, an eighth of one device's; what a device
+moves a step by each kind of collective (bytes of results), and the largest array that one of them moves, with its type.
 """
 
 import argparse
@@ -15,7 +16,11 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+from configs import llama3_8b
+from lm.config import MeshConfig, ModelConfig, TrainConfig
 
 SHAPE = re.compile(r"\b(pred|[subf]+\d+)\[([\d,]*)\]")
 COLLECTIVE = re.compile(
@@ -32,6 +37,7 @@ MESHES: dict[str, dict[str, int]] = {
     "fsdp 2 x tensor 2 x context 2": {"fsdp": 2, "tensor": 2, "context": 2},
 }
 MIB = 2**20
+WHAT = ("training", "validation", "sampling")
 
 
 def byte_count(types: str) -> int:
@@ -48,41 +54,58 @@ def collectives(program: str) -> list[tuple[str, int, str]]:
     return [(one["kind"], byte_count(one["type"]), one["type"]) for one in found]
 
 
-def measure(sizes: dict[str, int], count: int = 8, layers: int = 4) -> dict[str, Any]:
-    """What the step takes on `count` devices with a mesh of these sizes."""
+def small() -> tuple[ModelConfig, TrainConfig]:
+    """Llama 3's shape at a size that compiles in seconds."""
+    experiment = llama3_8b.get_config()
+    model = dataclasses.replace(
+        experiment.model, layers=4, width=256, heads=8, kv_heads=8, mlp_width=1024, vocabulary_size=4096,
+        context_length=512, compute_dtype="float32", parameter_dtype="float32", scan_layers=False,
+    )  # fmt: skip
+    train = dataclasses.replace(experiment.train, batch_size=8, loss_parts=1, micro_batches=1, remat="none")
+    return model, train
+
+
+def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> Any:
+    """The training step, in-loop validation of one batch or sampling of a batch of prompts, compiled for a mesh of the
+    devices."""
     import jax
 
-    from configs.llama3_8b import get_config
-    from lm.config import MeshConfig
     from lm.data.batches import Batch
-    from lm.parallel import batch_sharding, make_mesh
+    from lm.evaluation.bits_per_byte import compile_token_losses
+    from lm.inference.generate import continue_tokens
+    from lm.parallel import batch_sharding, make_mesh, traced_on
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
     from lm.training.step import compile_step
 
-    experiment = get_config()
-    model = dataclasses.replace(
-        experiment.model, layers=layers, width=256, heads=8, kv_heads=8, mlp_width=1024, vocabulary_size=4096,
-        context_length=512, compute_dtype="float32", parameter_dtype="float32", scan_layers=False,
-    )  # fmt: skip
-    train = dataclasses.replace(
-        experiment.train, batch_size=8, loss_parts=1, micro_batches=1, remat="none", mesh=MeshConfig(**sizes)
-    )
-    mesh = make_mesh(train.mesh, model, train.batch_size, jax.devices()[:count])
+    mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes)
     shape = (train.batch_size, model.context_length)
     of: Any = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
     batch = Batch(of("int32"), of("int32"), of("int32"), of("float32"))
-    step: Any = compile_step(optimizer, state, mesh, train)
-    compiled = step.lower(state, batch).compile()
-    moved = collectives(compiled.as_text())
+    if what == "training":
+        step: Any = compile_step(optimizer, state, mesh, train)
+        return step.lower(state, batch).compile()
+    if what == "validation":
+        return jax.jit(traced_on(mesh, compile_token_losses())).lower(state.model, batch).compile()
+    prompts_BS = jax.ShapeDtypeStruct((train.batch_size, 64), "int32")
+    row: Any = lambda dtype: jax.ShapeDtypeStruct(prompts_BS.shape[:1], dtype)
+    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocabulary_size, *arrays[1:])
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    sampled = jax.jit(traced_on(mesh, sample)).lower(state.model, prompts_BS, row("int32"), row("float32"), key)
+    return sampled.compile()
+
+
+def facts(program: Any) -> dict[str, Any]:
+    """What one device takes for a compiled program."""
+    moved = collectives(program.as_text())
     total = lambda kind: round(sum(size for name, size, _ in moved if name == kind) / MIB, 1)
     arrays = [one[0] for _, _, types in moved for one in re.finditer(r"\w+\[[\d,]*\]", types)]  # several go together
     largest = max(arrays, key=byte_count, default="")
     return {
-        "flops": compiled.cost_analysis()["flops"],
-        "temp_mib": round(compiled.memory_analysis().temp_size_in_bytes / MIB, 1),
+        "flops": program.cost_analysis()["flops"],
+        "temp_mib": round(program.memory_analysis().temp_size_in_bytes / MIB, 1),
         "all_gather_mib": total("all-gather"), "all_reduce_mib": total("all-reduce"),
         "reduce_scatter_mib": total("reduce-scatter"), "all_to_all_mib": total("all-to-all"),
         "permute_mib": total("collective-permute"),
@@ -90,20 +113,60 @@ def measure(sizes: dict[str, int], count: int = 8, layers: int = 4) -> dict[str,
     }  # fmt: skip
 
 
+def measure(sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = "training") -> dict[str, Any]:
+    """What the small model takes on `count` simulated devices with a mesh of these sizes."""
+    import jax
+
+    model, train = small()
+    train = dataclasses.replace(train, mesh=MeshConfig(**sizes))
+    return facts(compiled(what, dataclasses.replace(model, layers=layers), train, jax.devices()[:count]))
+
+
+def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
+    """Two layers of Llama 3 8B with 512 sequences, parameters cut over all chips of a TPU topology, which need not be
+    there: libtpu compiles for it. Its count of FLOP is of no use, and left out."""
+    from jax.experimental import topologies
+
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    devices = list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    experiment = llama3_8b.get_config()
+    model = dataclasses.replace(experiment.model, layers=2, attention=attention, scan_layers=False)
+    train = dataclasses.replace(
+        experiment.train, batch_size=512, remat="none", micro_batches=1, mesh=MeshConfig(fsdp=len(devices))
+    )
+    program = compiled("training", model, train, devices)
+    found, memory = facts(program), program.memory_analysis()
+    del found["flops"]
+    peak = round(memory.peak_memory_in_bytes / 2**30, 2)
+    return {
+        "topology": topology,
+        "attention": attention,
+        "peak_gib": peak,
+        "splash": "splash" in program.as_text(),
+    } | found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MESHES, help="one of the meshes (default: all)")
-    only = parser.parse_args().only
+    parser.add_argument("--what", choices=WHAT, default="training", help="what is compiled")
+    parser.add_argument("--topology", help="compile two layers of 8B for these TPUs, such as v5p:4x4x2; needs libtpu")
+    given = parser.parse_args()
     if "jax" in sys.modules:
         raise SystemExit("JAX has started already, with its own count of devices")
     os.environ["JAX_PLATFORMS"] = "cpu"
+    if given.topology:
+        for attention in ("auto", "xla"):
+            print(json.dumps({"bench": "meshes"} | llama_on_tpus(given.topology, attention)), flush=True)
+        return
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    alone = measure({}, count=1)
-    for name in [only] if only else MESHES:
-        found = measure(MESHES[name])
+    alone = measure({}, count=1, what=given.what)
+    for name in [given.only] if given.only else MESHES:
+        found = measure(MESHES[name], what=given.what)
         work = found.pop("flops") * 8 / alone["flops"]
         row = {
             "bench": "meshes",
+            "what": given.what,
             "mesh": name,
             "work": round(work, 3),
             "ideal_temp_mib": round(alone["temp_mib"] / 8, 1),

@@ -1,0 +1,59 @@
+"""Which device is where in the mesh. The TPUs here are descriptions of chips, as JAX gives them for real ones."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lm.config import MeshConfig
+from lm.devices import Devices, Target, mesh_sizes
+from lm.errors import UsageError
+from lm.parallel import device_grid
+from tests.lm.model_configs import LLAMA
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    id: int
+    coords: tuple[int, int, int]
+    slice_index: int = 0
+    process_index: int = 0
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5"
+
+
+def torus(x: int, y: int, z: int, slices: int = 1) -> list[Any]:
+    places = itertools.product(range(slices), range(z), range(y), range(x))
+    return [Chip(number, (a, b, c), one) for number, (one, c, b, a) in enumerate(places)]
+
+
+def hops(one: Chip, other: Chip, size: tuple[int, int, int]) -> int:
+    """Links between two chips; sides of four and more are rings."""
+    apart = [abs(a - b) for a, b in zip(one.coords, other.coords, strict=True)]
+    return sum(min(d, n - d) if n >= 4 else d for d, n in zip(apart, size, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "axis", "most"),
+    [((8, 8, 8), (1, 64, 1, 8), 3, 1.0), ((8, 8, 8), (1, 64, 1, 8), 1, 1.2), ((4, 4, 1), (1, 16, 1, 1), 1, 1.3)],
+)
+def test_neighbours_in_the_mesh_are_neighbours_in_the_torus(size, shape, axis, most):
+    devices = torus(*size)
+    np.random.default_rng(0).shuffle(devices)  # in whatever order they are found
+    grid = device_grid(list(shape), devices)
+    after = np.roll(grid, -1, axis)
+    assert np.mean([hops(a, b, size) for a, b in zip(grid.flat, after.flat, strict=True)]) <= most
+    assert {chip.id for chip in grid.flat} == {chip.id for chip in devices}
+
+
+def test_slices_divide_the_data_axis_alone():
+    grid = device_grid([4, 8, 1, 1], torus(4, 4, 1, slices=2), slices=2)
+    for number, replica in enumerate(grid):
+        assert {chip.slice_index for chip in replica.flat} == {number // 2}
+    devices = Devices(32, "TPU v5", Target("tpu"), slices=2)
+    assert mesh_sizes(MeshConfig(fsdp=8), LLAMA, 32, devices)["data"] == 4
+    with pytest.raises(UsageError, match="leaves data = 1 over, which the 2 slices do not divide"):
+        mesh_sizes(MeshConfig(fsdp=32), dataclasses.replace(LLAMA, width=64), 32, devices)
