@@ -32,7 +32,7 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Empties the memory that functions have of words they have seen."""
-    for memo in (words.CHUNKS, words.KINDS, HASHES):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, HASHES):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
@@ -231,7 +231,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "warc.records.MEMBER": Anywhere("\x1f\x8b\x08\x00"),
     "warc.records.START": Anywhere("WARC/1.1 \r\nA"),
     "text.words.ADDRESS": AtPlace("https://me@a-b.example.co.uk:8080/a?b#c"),
-    "text.words.INSIDE": Anywhere("a--b...c"),
+    "text.words.INSIDE": Anywhere("a--b...c", "1-2——", "👩\u200d👩"),
+    "text.words.MAYBE_CUT": Anywhere("a-b"),
     "text.words.MEASURE": Bounded(4, "LONGEST_MEASURE"),
     "text.words.TOP_DOMAIN": Anywhere(".de"),
     "text.words.WHITE_SPACE": Anywhere("a \n b"),
