@@ -2,19 +2,20 @@
 
     python -m data_prep.extract.fit --wcxb DIR --readability DIR --trafilatura DIR --exclude URLS [--out model.json]
 
-corpora.py says where the pages come from. URLS lists addresses, one a line; no page of their sites is used, so that
-they can serve as a test. Takes about ten minutes and 3 GB; the same pages give the same trees.
+Needs catboost (boosting.py). corpora.py says where the pages come from. URLS lists addresses, one a line; no page of
+their sites is used, so that they can serve as a test. Takes about two minutes and 3 GB; the same pages give the same
+trees.
 """
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.extract.blocks import read_blocks
-from data_prep.extract.boosting import Boosting, fit_trees
+from data_prep.extract.boosting import Boosting, fit_trees, import_catboost
 from data_prep.extract.corpora import READERS, UNLIMITED, MarkedPage, site_of
 from data_prep.extract.features import measure
 from data_prep.extract.trees import MODEL
@@ -83,6 +84,14 @@ def training_rows(pages: Iterable[MarkedPage]) -> tuple[dict[str, np.ndarray], n
     return rows, np.concatenate(targets_), np.concatenate(weights)
 
 
+def pages_of(folders: dict[str, Path], excluded: Iterable[str]) -> Iterator[MarkedPage]:
+    """The pages of the collections, {name in READERS: folder}, but none of a site that `excluded` has an address of."""
+    sites = {site_of(url) for url in excluded}
+    return (
+        page for name, folder in folders.items() for page in READERS[name](folder) if site_of(page.url) not in sites
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for layout in READERS:
@@ -90,12 +99,12 @@ def main() -> None:
     parser.add_argument("--exclude", type=Path, help="addresses whose sites are left out, one a line")
     parser.add_argument("--out", type=Path, default=MODEL)
     arguments = parser.parse_args()
-    excluded = {site_of(url) for url in arguments.exclude.read_text().split()} if arguments.exclude else set()
-    folders = [(read, getattr(arguments, layout)) for layout, read in READERS.items() if getattr(arguments, layout)]
+    excluded = arguments.exclude.read_text().split() if arguments.exclude else ()
+    folders = {name: getattr(arguments, name) for name in READERS if getattr(arguments, name)}
     if not folders:
         parser.error("give at least one folder of pages")
-    pages = (page for read, folder in folders for page in read(folder) if site_of(page.url) not in excluded)
-    rows, target, weight = training_rows(pages)
+    import_catboost()  # before the minutes of reading
+    rows, target, weight = training_rows(pages_of(folders, excluded))
     print(f"{len(target)} blocks, {len(rows)} features", flush=True)
     arguments.out.write_text(fit_trees(rows, target, weight, SETTINGS).to_json(), encoding="utf-8")
 

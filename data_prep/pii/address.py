@@ -61,7 +61,6 @@ HOUSE = re.compile(
 """A number after a word. It stands before a name (`first`), or it may stand after one, and then has a letter or the
 number of a flat with it; not so after the COMMON words, which most numbers in prose follow."""
 STREET_WORDS = frozenset(VIA.split("|"))
-STREET_WORD = re.compile(VIA)
 SMALL_STREET_WORDS = re.compile(r"(?<!\w)(?:ul\.?|улица|ул\.?) \Z")
 PARTICLES_BACKWARDS = "|".join(
     word[::-1]
@@ -165,14 +164,15 @@ def houses(text: str) -> Iterator[Span]:
     a name that are announced."""
     for m in HOUSE.finditer(text):
         start, end = m.span()
-        low = max(0, start - WINDOW)
+        low = start - WINDOW if start > WINDOW else 0
         if m["first"] is not None and is_announced(text, start):
             house = HOUSE_AND_NAME.match(text, start)
             if house and (house["bare"] is None or not text.startswith("in", start - 3)):  # "located in 15 States"
                 yield house.span()
                 continue
-        last = text[max(text.rfind(" ", low, start - 1), text.rfind("\n", low, start - 1)) + 1 : start - 1].rstrip(",")
-        if last[:1].islower() and last not in NUMBER_SIGNS and last[1:2] not in ("'", "’"):
+        _, blank, last = text[low : start - 1].replace("\n", " ").rpartition(" ")
+        last, whole = last.rstrip(","), bool(blank) or not low
+        if whole and last[:1].islower() and last not in NUMBER_SIGNS and last[1:2] not in ("'", "’"):
             continue  # most numbers in prose follow a word without a capital
         street = start_of_street(text, low, start)
         if street is None:
@@ -196,12 +196,10 @@ def start_of_street(text: str, low: int, end: int) -> tuple[int, bool] | None:
     if names is None:
         return None
     start = end - names.end()
-    name = text[start:end]
-    if STREET_WORD.search(name):
-        words = name.split(" ")
-        for place in range(len(words) - 3, -1, -1):
-            if words[place].rstrip(".") in STREET_WORDS:
-                return start + sum(map(len, words[:place])) + place, True
+    words = text[start:end].split(" ")
+    for place in range(len(words) - 3, -1, -1):  # not the last, behind which the text is empty
+        if words[place].rstrip(".") in STREET_WORDS:
+            return start + sum(map(len, words[:place])) + place, True
     if text.endswith(("ul ", "ul. ", "ул ", "ул. ", "ца "), low, start) and (
         word := SMALL_STREET_WORDS.search(text, low, start)
     ):

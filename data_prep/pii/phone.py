@@ -21,8 +21,9 @@ MIN_DIGITS, MAX_DIGITS = 7, 15  # ITU-T E.164
 GAP = r"[)]?(?:[ .\-/\u00a0\u2009\u2010\u2011\u2013](?:(?<= )/ )?)?[(]?"
 LONGEST_GAP = 5
 GAP_CHARACTERS = r"[() .\-/\u00a0\u2009\u2010\u2011\u2013]"
-RUN = re.compile(rf"[+(\d](?:(?<=\d)|[+(]?\d)(?:{GAP}\d){{{MIN_DIGITS - 1},}}+")
-"""As many digits as stand together, with at most one separator and brackets between any two."""
+RUN = re.compile(rf"[+(\d](?<!\d\d)(?:(?<=\d)|[+(]?\d)(?:{GAP}\d){{{MIN_DIGITS - 1},}}+")
+"""As many digits as stand together, with at most one separator and brackets between any two. None begins behind a
+digit, since it would have fewer digits than what was looked at there."""
 EXTENSION = re.compile(r"[ ,]{0,2}(?:x|ext\.?|extension|#)[ ]?\d{1,6}(?!\w)", re.IGNORECASE)
 BEFORE = re.compile(
     rf"(?<=[\w{COVERED}#$€£¥=@&%~*^\\/])|(?<=[\d{COVERED}][.,:–-])|(?<=[^\W\d_]-)"
@@ -53,6 +54,7 @@ NOT_PHONES = re.compile(
     r"|\d+\.\d+"  # a decimal number
 )
 BRACKETS = re.compile(r"[^()]*+(?:\([^()]*\)[^()]*+)++")
+"""Every bracket is closed, and none is inside another."""
 TABLE = re.compile(r"\.\d+[ \u00a0]|[ \u00a0]\d+\.|^[^0]\d*/|[\u2011-\u2013].*\(")
 """Decimal numbers beside another, a fraction, a range: separators that no country mixes so in its numbers."""
 THOUSANDS = re.compile(r"\d{1,3}(?:[ .\u00a0\u2009]\d{3})+")
@@ -63,12 +65,12 @@ def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
     words = phone_words(config.phone_words)
     digit = phone = -WORD_DISTANCE  # where the last run of digits ended, and the last phone number
     for run in RUN.finditer(text):
-        for start, stop in pieces(run):
+        for start, stop in (run.span(),) if run.end() - run.start() <= MAX_DIGITS else pieces(run):
             while text[start] == "(" and text.count("(", start, stop) > text.count(")", start, stop):
                 start += 1  # the whole number is in brackets
             number, near = text[start:stop], max(0, digit, start - WORD_DISTANCE)
             digit = stop
-            if not well_written(number) or BEFORE.match(text, start):
+            if ("(" in number and BRACKETS.fullmatch(number) is None) or BEFORE.match(text, start):
                 continue
             extension = EXTENSION.match(text, stop)
             end = extension.end() if extension else stop
@@ -88,17 +90,12 @@ def find(text: str, config: PersonalDataConfig) -> Iterator[Span]:
 def pieces(run: re.Match[str]) -> Iterator[Span]:
     """The run, or what stands between its blanks if it has more digits than one number can."""
     text, start, stop = run[0], run.start(), run.end()
-    if stop - start <= MAX_DIGITS or sum(map(str.isdecimal, text)) <= MAX_DIGITS:
+    if sum(map(str.isdecimal, text)) <= MAX_DIGITS:
         yield start, stop
         return
     for part in re.finditer(r"[^ \u00a0]+", text):
         if MIN_DIGITS <= sum(map(str.isdecimal, part[0])) <= MAX_DIGITS:
             yield start + part.start(), start + part.end()
-
-
-def well_written(number: str) -> bool:
-    """Whether every bracket is closed, and none is inside another."""
-    return "(" not in number or BRACKETS.fullmatch(number) is not None
 
 
 def is_phone_by_itself(number: str, config: PersonalDataConfig) -> bool:
@@ -141,6 +138,8 @@ class PhoneWords:
 
     def are_before(self, text: str, low: int, number: int) -> bool:
         """Whether one of them stands between `low` and the number, and no digit after it."""
+        if text[low:number].isspace():  # as in a row of numbers
+            return False
         if low and text[low - 1].isalnum() and (rest := REST_OF_WORD.match(text, low, number)):
             low = rest.end()
         tokens = TOKEN.findall(text[low:number].lower())
@@ -154,7 +153,10 @@ class PhoneWords:
     def are_after(self, text: str, end: int) -> bool:
         """Whether one of them stands right after a number."""
         match = NEXT_WORDS.match(text, end)
-        return match is not None and (match[1].lower() in self.words or f"{match[1]} {match[2]}".lower() in self.words)
+        if match is None:
+            return False
+        first, second = match.groups()
+        return first.lower() in self.words or (second is not None and f"{first} {second}".lower() in self.words)
 
 
 @functools.cache

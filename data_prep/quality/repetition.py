@@ -91,11 +91,12 @@ def repeated_ngrams(classes: np.ndarray, following: np.ndarray) -> tuple[np.ndar
     places = np.flatnonzero((classes[:-1] | classes[1:]) >= 0)  # neither is -1
     if not len(places):
         return places, places
-    numbers, last = classes[places], following[places]
-    others = np.flatnonzero(last != following[numbers])  # not the n-gram at the place that is their number
+    # `take` is up to twice as fast here as brackets are.
+    numbers, last = classes.take(places), following.take(places)
+    others = np.flatnonzero(last != following.take(numbers))  # not the n-gram at the place that is their number
     if len(others):
         numbers[others] = places[others[equals(numbers[others].astype(np.int64) * len(following) + last[others])]]
-    repeated = np.bincount(numbers)[numbers] > 1
+    repeated = (np.bincount(numbers) > 1).take(numbers)
     return places[repeated], numbers[repeated]
 
 

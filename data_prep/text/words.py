@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from data_prep.text.marks import (
+    ASTRAL_ICONS,
+    BASIC_ICONS,
     CURRENCY,
     END,
-    ICON_RANGES,
     ICONS,
     LETTER,
     NUMBER,
@@ -53,11 +54,18 @@ DOLLARS = "US$", "C$", "A$"
 BEFORE_STOP = OUTER - ICONS - frozenset("–—") | frozenset("%²-+|")
 """Signs behind which a point is a mark of its own."""
 DIGITS = frozenset("0123456789")
-INSIDE = re.compile(rf"(?<=[0-9])([+*^-])(?=[0-9-])|\.\.+|---?|——|[-–—~:<>=/.,…{character_class(ICON_RANGES)}]")
-"""Signs that may part words; the group is one that always does."""
+ASTRAL = r"\U00010000-\U0010ffff"
+INSIDE = re.compile(
+    rf"([-–—~:<>=/.,…+*^{character_class(BASIC_ICONS)}{ASTRAL}]"  # a first look, that is all most characters cost
+    rf"(?:(?<=[{ASTRAL}])(?<=[{character_class(ASTRAL_ICONS)}])|(?<=[^+*^.—{ASTRAL}-])"
+    r"|(?<=[0-9][+*^-])(?=[0-9-])|(?<=\.)\.*|(?<=-)-{0,2}|(?<=—)—?))"
+)
+"""Signs that may part words: an icon, a sign that stands alone, one between digits, or a row of dashes or points."""
 JOINTS = frozenset(("-", "--", "---", "–", "—", "——", *"~:<>=/"))
 SOMETIMES_CUT = JOINTS | {".", ","}
-"""What INSIDE finds and `is_cut` decides on; the rest, ellipses and icons, always part words."""
+"""What INSIDE finds and `is_cut` decides on; the rest, ellipses, icons and +*^ between digits, always part words."""
+MAYBE_CUT = re.compile(r"[-–—~:<>=/.,]")
+"""Without one of these characters a chunk has none of them."""
 HOST = (
     r"(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,63}+(?<![_-])\.)+[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2,63}"  # names
     r"|(?!(?:10|127|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.)(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])"  # public IPs
@@ -224,26 +232,35 @@ def split_inside(core: str) -> tuple[str, ...]:
     """The words of a chunk whose outer marks are off: a web address is whole, others are cut at signs inside."""
     if core.isalpha() or (TOP_DOMAIN.search(core) and ADDRESS.fullmatch(core)):
         return (core,)
+    return tuple(filter(None, split_where_cut(f" {core} ") if MAYBE_CUT.search(core) else INSIDE.split(core)))
+
+
+def split_where_cut(padded: str) -> list[str]:
+    """The words of a chunk between two blanks, parted at those signs that `is_cut` says."""
     words: list[str] = []
-    start = 0
-    for match in INSIDE.finditer(core):
+    start = 1
+    for match in INSIDE.finditer(padded):
         first, stop = match.span()
-        sign = core[first:stop]
-        if match[1] or sign not in SOMETIMES_CUT or is_cut(sign, core[first - 1 : first], core[stop : stop + 1]):
-            words.append(core[start:first])
-            words.append(sign)
+        if CUTS[padded[first - 1 : stop + 1]]:
+            words += padded[start:first], padded[first:stop]
             start = stop
-    words.append(core[start:])
-    return tuple(filter(None, words))
+    words.append(padded[start:-1])
+    return words
 
 
-def is_cut(sign: str, before: str, after: str) -> bool:
-    """Whether `sign`, of SOMETIMES_CUT, parts what stands on its two sides: one character each, or none."""
+def is_cut(place: str) -> bool:
+    """Whether a sign parts what stands on its two sides; `place` is a character or a blank, the sign, and another."""
+    before, sign, after = place[0], place[1:-1], place[-1]
+    if sign not in SOMETIMES_CUT or (sign == "-" and before in DIGITS and (after in DIGITS or after == "-")):
+        return True
     if sign in JOINTS:
         return (is_letter(before) or before in DIGITS) and is_letter(after)
     if sign == ".":
         return (is_lower(before) or before in QUOTES) and (is_upper(after) or after in QUOTES)
     return is_letter(before) and is_letter(after)
+
+
+CUTS = Memo(is_cut)
 
 
 def joins() -> dict[tuple[str, ...], tuple[str, ...]]:

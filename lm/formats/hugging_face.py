@@ -134,9 +134,9 @@ def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stor
 def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
     """The model in a Hugging Face checkpoint: its config, and its parameters in `dtype` under our names.
 
-    One tensor is converted at a time, out of a memory map: the arrays returned are all the memory it takes, but for one
-    tensor. `lm.model.param_names.replace_leaves` makes a Transformer of them. The ids that begin and end a document are
-    the tokenizer's affair, and are not read. Raises InputError for a model that is not GPT-2 or Llama as we have them,
+    One tensor is read and converted at a time: the arrays returned are all the memory it takes, but for one tensor.
+    `lm.model.param_names.replace_leaves` makes a Transformer of them. The ids that begin and end a document are the
+    tokenizer's affair, and are not read. Raises InputError for a model that is not GPT-2 or Llama as we have them,
     a damaged file, a tensor that is missing, left over, or of a wrong shape.
     """
     config = model_config_of(folder, dtype)
@@ -163,6 +163,7 @@ def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tu
             width = shapes[ours][-1]
             arrays[ours] = np.array(value[..., at : at + width], jnp.dtype(dtype), order="C")
             at += width
+        del value  # before the next is read
     return config, {name: arrays[name] for name in shapes}
 
 

@@ -32,7 +32,7 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Empties the memory that functions have of words they have seen."""
-    for memo in (words.CHUNKS, words.KINDS, HASHES):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, HASHES):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
@@ -164,7 +164,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "pii.address.PLACE_OF_HOUSE": AtPlace(", 10115 Berlin", ", Suite 12, Springfield, IL 62701"),
     "pii.address.SHIP": Bounded(52, "WINDOW"),
     "pii.address.SMALL_STREET_WORDS": Bounded(52, "WINDOW"),
-    "pii.address.STREET_WORD": Bounded(52, "WINDOW"),
     "pii.address.YEAR": AtPlace("1987 "),
     "pii.email.DOMAIN": Anywhere("@mail.example-site.co.uk"),
     "pii.email.LOCAL_AFTER_TEXT": Bounded(64, "LOCAL_LENGTH"),
@@ -231,7 +230,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "warc.records.MEMBER": Anywhere("\x1f\x8b\x08\x00"),
     "warc.records.START": Anywhere("WARC/1.1 \r\nA"),
     "text.words.ADDRESS": AtPlace("https://me@a-b.example.co.uk:8080/a?b#c"),
-    "text.words.INSIDE": Anywhere("a--b...c"),
+    "text.words.INSIDE": Anywhere("a--b...c", "1-2——", "👩\u200d👩"),
+    "text.words.MAYBE_CUT": Anywhere("a-b"),
     "text.words.MEASURE": Bounded(4, "LONGEST_MEASURE"),
     "text.words.TOP_DOMAIN": Anywhere(".de"),
     "text.words.WHITE_SPACE": Anywhere("a \n b"),

@@ -196,6 +196,13 @@ def test_what_stands_around_an_address(text, addresses):
     assert found("address", text) == addresses
 
 
+@pytest.mark.parametrize("first", "aA.")
+def test_how_a_text_begins_decides_nothing_far_behind(first):
+    """What stands between the last blank and a number was read from the beginning of the text where no blank was near:
+    in quadratic time, and a small letter there hid the address."""
+    assert found("address", f"{first}{'.' * 60}Hauptstraße 12") == ["Hauptstraße 12"]
+
+
 def test_few_random_groups_of_ten_digits_are_phone_numbers():
     """37 % of ten digits are a number of one of the regions; most are not written in its groups."""
     source, taken = random.Random(0), 0

@@ -145,7 +145,7 @@ def test_loading_holds_one_tensor_more_than_the_model(tmp_path):
     load_hugging_face(tmp_path, "float32")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(sizes) < peak < sum(sizes) + max(sizes)
+    assert sum(sizes) < peak < sum(sizes) + max(sizes) + 2**17  # names, shapes and the like
 
 
 def test_gpt2_as_it_was_published_is_read_too(tmp_path):
