@@ -14,6 +14,7 @@ from launch.folder.taking import check_source
 from launch.stages.processes import place
 from launch.stages.stage import Stage, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
+from lm.run_paths import RunPaths
 from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
@@ -32,7 +33,7 @@ def locked(workdir: Path) -> Generator[None]:
         refuse_no_run(workdir)
         made = not workdir.exists()
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
+        lock = RunPaths(workdir).lock.open("a+")
     except OSError as error:
         raise InputError(
             f"The run folder {workdir} cannot be written: {error.strerror or error}. "
@@ -53,8 +54,8 @@ def locked(workdir: Path) -> Generator[None]:
         try:
             yield
         finally:
-            if made and list(workdir.glob("*")) == [workdir / ".lock"]:  # refused before it did anything
-                (workdir / ".lock").unlink()
+            if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
+                RunPaths(workdir).lock.unlink()
                 workdir.rmdir()
 
 
