@@ -10,7 +10,7 @@ from lm.planning.memory import check_inference_memory
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from lm.checkpoints.manager import restore_model
+    from lm.checkpoints.reading import restore_model
     from lm.evaluation.bits_per_byte import evaluate
     from lm.planning.flops import count_parameters
     from lm.storage import write_json

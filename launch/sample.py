@@ -12,7 +12,7 @@ from lm.planning.memory import check_inference_memory
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     import jax
 
-    from lm.checkpoints.manager import restore_model
+    from lm.checkpoints.reading import restore_model
     from lm.inference.generate import sample_texts
     from lm.storage import write_json
     from lm.terminal import for_terminal

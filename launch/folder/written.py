@@ -9,7 +9,6 @@ A folder of outputs may be a link to another disk. The link stays, and what it l
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import shlex
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import sync, write_atomically
+from lm.storage import sync, unused, write_atomically
 
 MADE, MOVING = "made.json", "moving.json"
 """In `.partial/<stage>/`: the list of finished outputs. Under the first name nothing has been moved yet, under the
@@ -152,11 +151,6 @@ def set_aside(workdir: Path, names: tuple[str, ...], why: str) -> None:
             moved.append(f"{name} to {replaced / name}")
     if moved:
         print(f"{workdir}: what is there {why}. Moved {', '.join(moved)}", flush=True)
-
-
-def unused(path: Path) -> Path:
-    """The first of `path`-1, `path`-2, … at which nothing is."""
-    return next(one for n in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
 def beside_link(place: Path) -> Path | None:

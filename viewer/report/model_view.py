@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.experiment import Experiment
-from lm.checkpoints.manager import restore_model
+from lm.checkpoints.reading import restore_model
 from lm.evaluation.token_view import TokenView, view_tokens
 
 ALTERNATIVES = 5
