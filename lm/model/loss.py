@@ -163,9 +163,6 @@ def token_losses(
     fits = [parts for parts in range(1, length + 1) if length % parts == 0]
     parts = next((n for n in fits if batch * length // n * table_VD.shape[0] <= at_once), length)
 
-    def losses(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        x_ND, targets_N, _ = part
-        return cross_entropy(logits_of(x_ND, table_VD, softcap)[None], targets_N[None])[0]
-
+    losses = lambda part: part_losses(part, table_VD, softcap)[0]
     cuts = cut(x_BTD, targets_BT, jnp.ones(targets_BT.shape, jnp.float32), parts)
     return uncut(jax.lax.map(losses, cuts), batch)
