@@ -189,7 +189,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if processes > 1 and not stage.together:
         raise UsageError(
             f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
-            "only training in all of them: python -m launch.train CONFIG.py"
+            "only launch.train, launch.evaluate and launch.sample in all of them."
         )
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
@@ -229,7 +229,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp:
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
-    if not made:
+    if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
     if not stage.in_place:
         written.put_in_place(stage.name, workdir, stage.outputs, partial)

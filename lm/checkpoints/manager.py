@@ -65,7 +65,7 @@ class Checkpoints:
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.kept, self.patience, self.beside = kept, patience, tuple(beside)
-        self.partial = self.folder / ".partial"
+        self.partial = self.folder / RunPaths.unfinished
         self.orbax = ocp.AsyncCheckpointer(item_handler())
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None

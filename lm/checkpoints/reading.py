@@ -97,12 +97,16 @@ def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, s
 
     Raises as `whole_checkpoint`, and InputError when it is of another model.
     """
-    chosen = whole_checkpoint(folder, step)
+    return read_parameters(config, folder / str(whole_checkpoint(folder, step)), mesh)
+
+
+def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) -> Transformer:
+    """As `restore_model`, of one checkpoint, whose files are not verified."""
     mesh = mesh or make_mesh(MeshConfig(), config, 1, jax.local_devices()[:1])
     shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     like = jax.tree.map(place, shapes, shardings(shapes, mesh))
-    return cast(Transformer, restore_items(folder / str(chosen), {"model": like})["model"])
+    return cast(Transformer, restore_items(checkpoint, {"model": like})["model"])
 
 
 def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:

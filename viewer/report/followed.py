@@ -103,7 +103,9 @@ def read_followed(
     ends = experiment.shards.held_out == "ends"
     ranked = sorted(candidates(workdir, ends), key=lambda one: one.rank)[:LOOKED_AT]
     if not ranked:
-        raise InputError(f"There are no documents in {workdir / 'documents'}. First run: python -m launch.pretrain")
+        raise InputError(
+            f"There are no documents in {RunPaths(workdir).documents}. First run: python -m launch.pretrain"
+        )
     if ranked[0].archive is None:
         ranked = ranked[:1]
     made = (follow(one, workdir, experiment, tokenizer, thresholds) for one in ranked)
