@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_prep.funnel.report import FUNNEL
 from data_prep.sources.manifest import MANIFEST
-from lm.run_paths import Part, RunPaths
+from lm.run_paths import TRAINING_LOGS, Part, RunPaths
 from tests.test_house import FILES, REPOSITORY
 
 NAMES = {value.name for value in vars(RunPaths).values() if isinstance(value, Part)} - {"config.json"}
@@ -26,12 +26,25 @@ def test_the_data_pipeline_calls_its_files_the_same():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
 
 
+def joined_names(path: Path) -> list[tuple[int, str]]:
+    """(line, what is joined to a path there) for every `... / "name"` of a file."""
+    return [
+        (node.lineno, str(node.right.value))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant)
+    ]
+
+
 def test_nobody_else_spells_a_path_of_the_run_folder():
     for path in FILES:
         name = path.relative_to(REPOSITORY).as_posix()
-        if name.startswith(ELSEWHERE) or name == "lm/run_paths.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            joins = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
-            if joins and isinstance(node.right, ast.Constant) and node.right.value in NAMES:
-                raise AssertionError(f"{name}, line {node.lineno}: {node.right.value!r} is a name of lm/run_paths.py")
+        if not name.startswith(ELSEWHERE) and name != "lm/run_paths.py":
+            spelled = [(line, word) for line, word in joined_names(path) if word in NAMES]
+            assert not spelled, f"{name}: {spelled} are names of lm/run_paths.py"
+
+
+def test_what_training_joins_to_its_run_folder_is_listed():
+    read = {RunPaths.tokens, RunPaths.tokenizer, RunPaths.checkpoints}
+    for path in FILES:
+        if path.relative_to(REPOSITORY).as_posix().startswith("lm/training"):
+            assert {word for _, word in joined_names(path)} <= {*read, *TRAINING_LOGS}, path
