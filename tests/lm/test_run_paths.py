@@ -26,25 +26,25 @@ def test_the_data_pipeline_calls_its_files_the_same():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
 
 
-def joined_names(path: Path) -> list[tuple[int, str]]:
-    """(line, what is joined to a path there) for every `... / "name"` of a file."""
-    return [
-        (node.lineno, str(node.right.value))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant)
-    ]
+def joined_names(path: Path, to: str = "") -> set[str]:
+    """What a file joins to a path by `... / "name"`; with `to`, to that variable or attribute alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            joined_to = getattr(node.left, "id", getattr(node.left, "attr", ""))
+            found |= {str(node.right.value)} if to in ("", joined_to) else set()
+    return found
 
 
 def test_nobody_else_spells_a_path_of_the_run_folder():
     for path in FILES:
         name = path.relative_to(REPOSITORY).as_posix()
         if not name.startswith(ELSEWHERE) and name != "lm/run_paths.py":
-            spelled = [(line, word) for line, word in joined_names(path) if word in NAMES]
-            assert not spelled, f"{name}: {spelled} are names of lm/run_paths.py"
+            assert not joined_names(path) & NAMES, f"{name} spells names of lm/run_paths.py"
 
 
 def test_what_training_joins_to_its_run_folder_is_listed():
     read = {RunPaths.tokens, RunPaths.tokenizer, RunPaths.checkpoints}
     for path in FILES:
         if path.relative_to(REPOSITORY).as_posix().startswith("lm/training"):
-            assert {word for _, word in joined_names(path)} <= {*read, *TRAINING_LOGS}, path
+            assert joined_names(path, "run") <= {*read, *TRAINING_LOGS}, path
