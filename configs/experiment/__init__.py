@@ -112,7 +112,8 @@ def parse_run(
     if not help_first and (not arguments or arguments[0].startswith("-")):
         raise UsageError(
             f"Name the config file first, or the folder of a run that has one.\n"
-            f"usage: python -m {program} CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]\n"
+            f"usage: python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]"
+            "\n"
             f"For example: python -m {program} {DEMO}"
         )
     config_name = DEMO if help_first else arguments[0]

@@ -205,7 +205,7 @@ def print_help(
     compact = many and not (everything or asked or {"-H", "--help-verbose"} & set(words))
     explain = ", -H to explain these" if compact and wanted != sections else ""
     print(
-        f"usage:    python -m {program} CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]\n"
+        f"usage:    python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]\n"
         f"example:  python -m {program} {config_name} --workdir runs/mine{example(wanted, config)}\n"
         f"config:   {config_name}: what stands there is each option's default. Copy it for an experiment of your own.\n"
         f"help:     --help SECTION for one section, --help-all for all options{explain}\n"
