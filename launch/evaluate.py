@@ -1,29 +1,43 @@
-"""Bits per byte on the held-out documents, beside gzip, xz and zstd: the model as a zip file of its corpus."""
+"""Bits per byte on the held-out documents, beside gzip, xz and zstd: the model as a zip file of its corpus.
 
+    python -m launch.evaluate runs/demo --text notes.txt
+
+With --text or --step the figures are printed alone, and the run stays as it is.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
-from lm.planning.memory import check_inference_memory
+from launch.stages.trained import evaluate, evaluate_text
+from lm.run_paths import RunPaths
+from lm.storage import write_json
+
+
+@dataclass(frozen=True)
+class Options:
+    text: str = ""
+    """Print the figures of this file's text, as one document, and leave the run as it is."""
+    step: int | None = None
+    """Print those of the model at this step, of which there must be a checkpoint, and leave the run as it is."""
+
+
+def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    """What the options ask for; False where they ask for nothing."""
+    if options.text:
+        evaluate_text(experiment, workdir, Path(options.text), options.step)
+    elif options.step is not None:
+        evaluate(experiment, workdir, options.step)
+    return bool(options.text) or options.step is not None
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from lm.checkpoints.manager import restore_model
-    from lm.evaluation.bits_per_byte import evaluate
-    from lm.planning.flops import count_parameters
-    from lm.storage import write_json
-    from lm.tokenizer import load
-
-    rows = experiment.evaluate.batch_size
-    check_inference_memory(experiment.model, rows, experiment.model.context_length, "evaluate.batch_size")
-    model = restore_model(experiment.model, workdir / "checkpoints")
-    tokenizer = load(workdir / "tokenizer")
-    figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, workdir / "tokens")
-    write_json(out / "evaluation.json", {**figures, "parameters": count_parameters(experiment.model)})
-    kinds = ("validation", "gzip", "zstd", "xz")
-    print("evaluate: bits per byte: " + ", ".join(f"{kind} {figures[f'{kind}_bits_per_byte']:.3f}" for kind in kinds))
+    figures = evaluate(experiment, workdir)
+    if out != workdir:  # of several processes, that of process 0
+        write_json(RunPaths(out).evaluation, figures)
 
 
 STAGE = Stage(
@@ -32,8 +46,9 @@ STAGE = Stage(
     after=(train_tokenizer.STAGE, write_shards.STAGE, train.STAGE),
     settings=lambda experiment: {"evaluate": experiment.evaluate},
     make=make,
-    outputs=("evaluation.json",),
+    outputs=(RunPaths.evaluation,),
+    together=True,
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "evaluate")
+    run_stage_command(STAGE, "evaluate", options=Options, on_the_side=on_the_side)

@@ -13,12 +13,13 @@ from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
         texts = extract_texts(
-            input_files(workdir), experiment.documents, out / "texts", out / "scratch", on_progress=progress
+            input_files(workdir), experiment.documents, RunPaths(out).texts, out / "scratch", on_progress=progress
         )
     rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
@@ -50,7 +51,7 @@ STAGE = Stage(
     settings=lambda experiment: {"documents": experiment.documents.of_texts()},
     facts=facts,
     make=make,
-    outputs=("texts",),
+    outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
 )
 

@@ -6,6 +6,7 @@ from configs.experiment import Experiment
 from data_prep.sources import fetch_pages, input_sizes
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
@@ -33,7 +34,7 @@ STAGE = Stage(
     facts=facts,
     make=make,
     libraries=(),
-    outputs=("pages",),
+    outputs=(RunPaths.pages,),
 )
 
 if __name__ == "__main__":

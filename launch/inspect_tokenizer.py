@@ -8,14 +8,14 @@ A tokenizer is a run folder, a tokenizer's folder, or a published vocabulary, by
 by its file. Where none is named, it is that of --workdir, or else of the newest run in runs/.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from configs.experiment.command_line import parse_alone
 from launch.stages.command import told
-
-PROGRAM = "launch.inspect_tokenizer"
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,5 @@ def run(command: Command) -> None:
 
 
 if __name__ == "__main__":
-    with told(PROGRAM):
-        run(tyro.cli(Command, prog=f"python -m {PROGRAM}", description=(__doc__ or "").strip()))
+    with told(program := "launch.inspect_tokenizer"):
+        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

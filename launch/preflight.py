@@ -5,9 +5,9 @@ from pathlib import Path
 from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
-from launch.stages.stage import stamp_path
 from lm.errors import InputError
 from lm.planning.memory import check_training_memory
+from lm.run_paths import RunPaths
 from lm.training.preflight import check_tokenizer, check_training
 
 
@@ -18,11 +18,11 @@ def check(experiment: Experiment, workdir: Path) -> None:
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
     """
     check_training_memory(experiment.model, experiment.train)
-    if stamp_path(write_shards.STAGE, workdir).exists() or place()[1] > 1:
+    if RunPaths(workdir).stamp(write_shards.STAGE.name).exists() or place()[1] > 1:
         return
-    made = stamp_path(train_tokenizer.STAGE, workdir).exists()
+    made = RunPaths(workdir).stamp(train_tokenizer.STAGE.name).exists()
     fingerprint = None if made else check_tokenizer(experiment.tokenizer)
-    check_training(experiment.tokenizer, experiment.model, experiment.train, workdir / "tokens", fingerprint)
+    check_training(experiment.tokenizer, experiment.model, experiment.train, RunPaths(workdir).tokens, fingerprint)
 
 
 def check_prompts(experiment: Experiment, tokenizer: Path) -> None:

@@ -4,22 +4,22 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.funnel.report import FUNNEL
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
-            workdir / "texts",
+            RunPaths(workdir).texts,
             experiment.documents,
             partial=out / "parts",
-            documents_dir=out / "documents",
-            dropped_dir=out / "dropped",
-            funnel=out / FUNNEL,
+            documents_dir=RunPaths(out).documents,
+            dropped_dir=RunPaths(out).dropped,
+            funnel=RunPaths(out).funnel,
             on_progress=progress,
         )
     print(outcome.table())
@@ -36,7 +36,7 @@ STAGE = Stage(
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
-    outputs=("dropped", "documents", FUNNEL),
+    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

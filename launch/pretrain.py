@@ -20,6 +20,7 @@ from launch import (
 )
 from launch.stages.command import run_command
 from launch.stages.stage import run_stage
+from lm.run_paths import RunPaths
 from lm.terminal import duration
 
 SCRIPTS = (
@@ -48,9 +49,9 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
         else:
             print("      up to date", flush=True)
     if made:
-        print(f"Done in {duration(time.perf_counter() - start)}. Open {workdir / 'report/index.html'}")
+        print(f"Done in {duration(time.perf_counter() - start)}. Open {RunPaths(workdir).report_page}")
     else:
-        print(f"All is up to date. Open {workdir / 'report/index.html'}")
+        print(f"All is up to date. Open {RunPaths(workdir).report_page}")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funn
 from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
-from launch.folder.written import partial_folder, put_in_place, remove
+from launch.folder.written import put_in_place, remove
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
-NAME = "refilter"
+NAME = RunPaths.refilter
 
 
 def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> None:
@@ -30,7 +31,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
-    config, folder, partial = experiment.documents, workdir / "texts", partial_folder(NAME, workdir)
+    paths, config = RunPaths(workdir), experiment.documents
+    folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:
         now = count_again(texts, config, partial, on_progress=progress)
@@ -41,7 +43,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     funnel = read_funnel(out / FUNNEL, folder, config.personal_data)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None
-    back = "../report/index.html" if (workdir / "report/index.html").is_file() else ""
+    back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
     put_in_place(NAME, workdir, (NAME,), partial)
     remove(partial)

@@ -7,6 +7,7 @@ from configs.experiment import Experiment
 from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
 NOTE = (
@@ -24,13 +25,14 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from viewer.run_folder import read_run, summarize
     from viewer.tokenizer.page import render_run
 
+    paths, made = RunPaths(workdir), RunPaths(out)
     run = read_run(workdir, experiment.documents.personal_data)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
     view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocabulary_size)
-    write_atomically(out / "report/index.html", render(run, followed, view))
-    write_atomically(out / "report/funnel.html", funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
-    write_atomically(out / "report/tokenizer.html", render_run(run, workdir / "documents", back="index.html"))
-    write_atomically(out / "summary.json", json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
+    write_atomically(made.report_page, render(run, followed, view))
+    write_atomically(made.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
+    write_atomically(made.report_tokenizer, render_run(run, paths.documents, back="index.html"))
+    write_atomically(made.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 
 STAGE = Stage(
@@ -51,7 +53,7 @@ STAGE = Stage(
     ),
     settings=lambda experiment: {},
     make=make,
-    outputs=("report", "summary.json"),
+    outputs=(RunPaths.report, RunPaths.summary),
 )
 
 if __name__ == "__main__":

@@ -1,35 +1,48 @@
-"""Samples from the trained model: every prompt at every temperature."""
+"""Samples from the trained model: every prompt at every temperature.
 
+    python -m launch.sample runs/demo --prompt "The miller" "A farmer" --sample.temperatures 0 0.8
+
+With --prompt or --step the texts are printed alone, and the run stays as it is.
+"""
+
+import dataclasses
+import itertools
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
-from lm.planning.memory import check_inference_memory
+from launch.stages.trained import sample
+from lm.run_paths import RunPaths
+from lm.storage import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Print what continues these texts, and leave the run as it is."""
+    step: int | None = None
+    """Print what the model wrote at this step, of which there must be a checkpoint, and leave the run as it is."""
+
+
+def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    """What the options ask for; False where they ask for nothing."""
+    if not options.prompt and options.step is None:
+        return False
+    prompts = tuple(itertools.chain.from_iterable(options.prompt)) or experiment.sample.prompts
+    asked = dataclasses.replace(experiment, sample=dataclasses.replace(experiment.sample, prompts=prompts))
+    sample(asked, workdir, options.step)
+    return True
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    import jax
-
-    from lm.checkpoints.manager import restore_model
-    from lm.inference.generate import sample_texts
-    from lm.storage import write_json
-    from lm.terminal import for_terminal
-    from lm.tokenizer import load
-
-    config = experiment.sample
-    pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
-    prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
-    check_inference_memory(experiment.model, len(pairs), config.tokens, "the number of sample.prompts")
-    model, tokenizer = restore_model(experiment.model, workdir / "checkpoints"), load(workdir / "tokenizer")
-    key = jax.random.key(config.seed)
-    texts = sample_texts(model, experiment.model, tokenizer, prompts, temperatures, config.tokens, key)
-    rows = [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
-    write_json(out / "samples/final.json", {"samples": rows})
-    for (prompt, temperature), text in zip(pairs, texts, strict=True):
-        print(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")
-    print()
+    rows = sample(experiment, workdir)
+    if out != workdir:
+        write_json(RunPaths(out).final_samples, {"samples": rows})
 
 
 STAGE = Stage(
@@ -38,8 +51,9 @@ STAGE = Stage(
     after=(train_tokenizer.STAGE, train.STAGE),
     settings=lambda experiment: {"sample": experiment.sample},
     make=make,
-    outputs=("samples/final.json",),
+    outputs=(RunPaths.final_samples,),
+    together=True,
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "sample")
+    run_stage_command(STAGE, "sample", options=Options, on_the_side=on_the_side)

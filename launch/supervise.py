@@ -17,6 +17,7 @@ from launch.stages.command import told
 from launch.stages.processes import place
 from launch.stages.supervision import Supervisor
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
 
 SCRIPTS = ("launch.pretrain", "launch.train")
 
@@ -40,11 +41,10 @@ def main() -> None:
         _, workdir = parse_command(given.script, __doc__ or "", given.arguments)  # what cannot be run is told at once
         refuse_no_run(workdir)
         index, _ = place()
-        ending = f"-{index}" if index else ""
         supervisor = Supervisor(
             command=[sys.executable, "-m", given.script, *given.arguments],
-            heart=workdir / f"heartbeat{ending}.json",
-            log=workdir / f"supervisor{ending}.jsonl",
+            heart=RunPaths(workdir).heartbeat(index),
+            log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,
         )

@@ -12,12 +12,13 @@ from launch.stages.stage import Stage
 from lm.checkpoints import manifest as checkpoint_files
 from lm.data.mixture import manifest_sha256
 from lm.data.records import MANIFEST
+from lm.run_paths import TRAINING_LOGS, RunPaths
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     began = time.time()
     train = load_training(out, began)
-    preflight.check_prompts(experiment, workdir / "tokenizer")  # those of the stage after this one
+    preflight.check_prompts(experiment, RunPaths(workdir).tokenizer)  # those of the stage after this one
     train(experiment.model, experiment.train, out, began)
 
 
@@ -33,7 +34,6 @@ def facts(experiment: Experiment) -> dict[str, object]:
     return found
 
 
-LOGS = "metrics.jsonl tensorboard samples wandb profile goodput.json heartbeat.json bad_steps.jsonl hangs"
 STAGE = Stage(
     name="train",
     script="launch.train",
@@ -41,14 +41,14 @@ STAGE = Stage(
     settings=lambda experiment: {"model": experiment.model, "train": experiment.train},
     facts=facts,
     make=make,
-    outputs=("checkpoints",),
+    outputs=(RunPaths.checkpoints,),
     proof=training.newest,
     in_place=True,
     holds_work=training.holds_work,
     goes_on=training.goes_on,
     continued_from=training.continued_from,
     together=True,
-    by_products=(*LOGS.split(), "checkpoints.damaged"),
+    by_products=TRAINING_LOGS,
 )
 
 if __name__ == "__main__":

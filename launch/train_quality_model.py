@@ -9,8 +9,7 @@ from configs.experiment import Experiment
 from data_prep.config import QualityTrainingConfig
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
-
-FOLDER = "quality_model"
+from lm.run_paths import RunPaths
 
 
 def training(experiment: Experiment) -> QualityTrainingConfig:
@@ -28,7 +27,7 @@ def training_files(experiment: Experiment) -> dict[str, object]:
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from data_prep.quality_model.train import train_quality_model
 
-    trained = train_quality_model(training(experiment), out / FOLDER)
+    trained = train_quality_model(training(experiment), RunPaths(out).quality_model)
     for name, counts in trained.documents.items():
         print(f"quality model: {counts.trained:,} documents of the set {name}, {counts.held_out:,} held out")
     if trained.held_out is None:
@@ -46,7 +45,7 @@ STAGE = Stage(
     after=(),
     settings=lambda experiment: {"training": training(experiment)},
     make=make,
-    outputs=(FOLDER,),
+    outputs=(RunPaths.quality_model,),
     facts=training_files,
 )
 

@@ -8,6 +8,7 @@ from configs.experiment import Experiment
 from launch import prepare_documents
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 
 SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
@@ -25,10 +26,10 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()
-    files = document_files(workdir / "documents")
+    files = document_files(RunPaths(workdir).documents)
     texts = sample_texts(files, experiment.tokenizer.train_characters)
     tokenizer = train_tokenizer(texts, experiment.tokenizer)
-    save(tokenizer, out / "tokenizer")
+    save(tokenizer, RunPaths(out).tokenizer)
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
     bytes_per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
@@ -46,7 +47,7 @@ STAGE = Stage(
     settings=lambda experiment: {"tokenizer": experiment.tokenizer},
     facts=facts,
     make=make,
-    outputs=("tokenizer",),
+    outputs=(RunPaths.tokenizer,),
 )
 
 if __name__ == "__main__":

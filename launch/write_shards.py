@@ -6,13 +6,15 @@ from configs.experiment import Experiment
 from launch import prepare_documents, train_tokenizer
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.run_paths import RunPaths
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from data_prep.shards.write import write_shards
     from lm.tokenizer import load
 
-    manifest = write_shards(workdir / "documents", load(workdir / "tokenizer"), out / "tokens", experiment.shards)
+    run = RunPaths(workdir)
+    manifest = write_shards(run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards)
     for name, split in manifest.splits.items():
         print(
             f"shards: {name}: {split.documents:,} documents, {split.tokens:,} tokens "
@@ -27,7 +29,7 @@ STAGE = Stage(
     after=(prepare_documents.STAGE, train_tokenizer.STAGE),
     settings=lambda experiment: {"shards": experiment.shards},
     make=make,
-    outputs=("tokens",),
+    outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Generator
@@ -51,6 +52,11 @@ def write_atomically(path: Path, data: str | bytes, durable: bool = True) -> Non
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as JSON, whole or not at all."""
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def unused(path: Path) -> Path:
+    """The first of `path`-1, `path`-2, … at which nothing is."""
+    return next(one for n in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
 class Appended:

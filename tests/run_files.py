@@ -40,7 +40,7 @@ def parameters(workdir: Path) -> dict[str, bytes]:
     """{name: bits} of the newest checkpoint's parameters."""
     import numpy as np
 
-    from lm.checkpoints.manager import restore_model
+    from lm.checkpoints.reading import restore_model
     from lm.model.param_names import named_leaves
     from tests.corpus import tiny_experiment
 

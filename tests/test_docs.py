@@ -5,6 +5,7 @@ A block that this suite cannot run says so, with the reason, in a comment before
 """
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from configs.experiment import load_config, parse_command
+from configs.experiment import load_config, parse_run
 from configs.experiment.command_line import options_of, parts_of
 from data_prep.warc import write_pages
 from launch.inspect_tokenizer import Command as InspectCommand
@@ -148,7 +149,10 @@ def check_script(script: str, words: list[str]) -> None:
     words = [str(REPOSITORY / "configs/demo.py") if word == "CONFIG.py" else word for word in words]
     if "--help" in words:
         words.remove("--help")
-    parse_command(script, "", words)
+    if words[0].startswith("runs/"):  # a run's own config
+        words[0] = str(REPOSITORY / "configs/demo.py")
+    options = getattr(importlib.import_module(script), "Options", None)
+    parse_run(script, "", words, options=options)
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.place)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.warc import write_pages
-from lm.checkpoints.manager import restore_model
+from lm.checkpoints.reading import restore_model
 from lm.evaluation.bits_per_byte import compile_token_losses, strided_windows
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment, web_pages

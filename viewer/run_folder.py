@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.config import PersonalDataConfig
-from data_prep.funnel.report import FUNNEL, Funnel, read_funnel
+from data_prep.funnel.report import Funnel, read_funnel
 from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
+from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 from viewer.training_data import (
     Compression,
@@ -41,7 +42,7 @@ TRAINING = (
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class FinishedRun:
     """One finished run."""
 
     name: str
@@ -65,23 +66,24 @@ class RunFolder:
     versions: dict[str, str]
 
 
-def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
+def read_run(workdir: Path, personal_data: PersonalDataConfig) -> FinishedRun:
     """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
-    tokenizer = load(workdir / "tokenizer")
-    samples, final_samples = read_samples(workdir / "samples")
-    return RunFolder(
+    paths = RunPaths(workdir)
+    tokenizer = load(paths.tokenizer)
+    samples, final_samples = read_samples(paths.samples)
+    return FinishedRun(
         name=workdir.resolve().name,
-        pages=read_json(workdir / "pages/manifest.json", "launch.fetch_pages"),
-        funnel=read_funnel(workdir / FUNNEL, workdir / "texts", personal_data),
+        pages=read_json(paths.pages_manifest, "launch.fetch_pages"),
+        funnel=read_funnel(paths.funnel, paths.texts, personal_data),
         vocabulary=read_vocabulary(tokenizer),
         tokenizer=tokenizer,
-        splits=read_splits(workdir / "tokens/manifest.json"),
-        curves=read_curves(workdir / "metrics.jsonl"),
+        splits=read_splits(paths.tokens / "manifest.json"),
+        curves=read_curves(paths.metrics),
         samples=samples,
         final_samples=final_samples,
-        compression=read_compression(workdir / "evaluation.json"),
-        config=read_json(workdir / "config.json", "launch.pretrain"),
-        seconds=read_seconds(workdir / "stages"),
+        compression=read_compression(paths.evaluation),
+        config=read_json(paths.config_json, "launch.pretrain"),
+        seconds=read_seconds(paths.stages),
         attempts=tuple(read_attempts(workdir)),
         versions=versions(),
     )
@@ -112,7 +114,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def summarize(run: RunFolder) -> dict[str, Any]:
+def summarize(run: FinishedRun) -> dict[str, Any]:
     """summary.json: the run in figures. A figure that is not finite, or that nothing was logged for, is null."""
     bits = dict(run.compression.bits_per_byte)
     reasons: dict[str, int] = {}

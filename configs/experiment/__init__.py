@@ -1,4 +1,4 @@
-"""The one type that tells an experiment, from crawl to sample, and how a config file and a command line become it."""
+"""How a config file or a run folder, and a command line, become an Experiment."""
 
 import dataclasses
 import difflib
@@ -8,15 +8,15 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
 from configs.experiment.command_line import help_wanted, parse_options, print_help
-from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
-from lm.config import EvaluateConfig, MixtureSource, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
+from configs.experiment.definition import Experiment
+from configs.experiment.run_folder import RunFolder
+from lm.config import MixtureSource
 from lm.errors import UsageError, shown
-from lm.fields import Config, check_numbers
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=2,
@@ -25,89 +25,6 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, MixtureSource),
     str_from_instance=lambda source: [source.tokens, str(source.weight)],
 )
-LONGEST_TOKEN = 256
-"""Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
-TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
-
-
-@dataclass(frozen=True)
-class Experiment(Config):
-    """One experiment, from web pages to samples."""
-
-    pages: PagesConfig
-    documents: DocumentsConfig
-    tokenizer: TokenizerConfig
-    shards: ShardsConfig
-    model: ModelConfig
-    train: TrainConfig
-    evaluate: EvaluateConfig
-    sample: SampleConfig
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_numbers(self)
-        context, record = self.model.context_length, self.shards.record_length
-        if context > record:
-            raise UsageError(
-                f"model.context_length = {context} is more than shards.record_length = {record}. "
-                f"Use a context of at most {record}, or longer records."
-            )
-        if context % self.train.loss_parts:
-            raise UsageError(
-                f"train.loss_parts = {self.train.loss_parts} does not divide model.context_length = {context}. Choose "
-                "one of its divisors."
-            )
-        crawl = self.pages.common_crawl.crawl
-        if self.pages.source == "common_crawl" and self.documents.dump != crawl:
-            raise UsageError(
-                f"documents.dump = {self.documents.dump!r}, but the pages are those of pages.common_crawl.crawl = "
-                f"{crawl!r}. Documents must tell their crawl: give --documents.dump {crawl} too."
-            )
-        limit = TOKEN_LIMITS[self.shards.token_dtype]
-        if self.tokenizer.vocabulary_size > limit:
-            raise UsageError(
-                f"tokenizer.vocabulary_size = {self.tokenizer.vocabulary_size}, but shards.token_dtype = "
-                f"{self.shards.token_dtype} holds ids below {limit}. Set shards.token_dtype = uint32."
-            )
-        if self.model.vocabulary_size < self.tokenizer.vocabulary_size:
-            raise UsageError(
-                f"model.vocabulary_size = {self.model.vocabulary_size} is smaller than tokenizer.vocabulary_size = "
-                f"{self.tokenizer.vocabulary_size}. Give the model at least as many rows as there are symbols."
-            )
-        for name, tokens in (
-            ("train.sample_tokens", self.train.sample_tokens),
-            ("sample.tokens", self.sample.tokens),
-            ("evaluate.stride", self.evaluate.stride),
-        ):
-            if tokens > context:
-                raise UsageError(
-                    f"{name} = {tokens} is more than model.context_length = {context}. "
-                    "Lower it, or lengthen the context."
-                )
-        check_prompts(self)
-
-
-def check_prompts(experiment: Experiment) -> None:
-    """Raises UsageError for a prompt that no tokenizer can fit into the tokens asked for, or that is no text; how many
-    tokens it has is known only when there is a tokenizer."""
-    sample, train = experiment.sample, experiment.train
-    prompts = [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
-    prompts.append(("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens))
-    for option, prompt, limit, tokens in prompts:
-        try:
-            length = len(prompt.encode())
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"{option}: {shown(prompt)} is no text: {prompt[error.start]!r} at character {error.start} is no "
-                "character (bytes that are no UTF-8?). Give it in UTF-8."
-            ) from None
-        by_character = experiment.tokenizer.algorithm == "characters"
-        least = len(prompt) if by_character else -(-length // LONGEST_TOKEN)
-        if least >= tokens:
-            raise UsageError(
-                f"{option}: {shown(prompt)} is {length:,} bytes, at least {least:,} tokens, but {limit} = {tokens}, "
-                "the prompt included. Shorten it, or ask for more tokens."
-            )
 
 
 def load_config(path: Path) -> Experiment:
@@ -147,8 +64,7 @@ def refuse_no_config(path: Path) -> None:
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
         return
     if os.path.exists(path):  # noqa: PTH110
-        what = "a folder" if path.is_dir() else "no Python file (.py)"
-        raise UsageError(f"{name} is {what}, but a config is a Python file with get_config(), such as {DEMO}.")
+        raise UsageError(f"{name} is no Python file (.py), but a config is one with get_config(), such as {DEMO}.")
     beside = [p for p in ([] if len(str(path)) > 4096 else path.parent.glob("*.py")) if p.stem != "__init__"]
     files = {p.name: str(p) for p in beside} | {one: f"configs/{one}" for one in shipped}
     likeness = lambda file: difflib.SequenceMatcher(a=f"{path.stem}.py", b=file).ratio()
@@ -159,56 +75,75 @@ def refuse_no_config(path: Path) -> None:
     )
 
 
+class Command(NamedTuple):
+    """What a command asks for."""
+
+    experiment: Experiment
+    workdir: Path
+    source: Path | None
+    """Folder of another run, from which this one begins."""
+    options: Any
+    """What the script's own options say, an instance of their class; None where it has none."""
+
+
 def parse_command(
     program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
 ) -> tuple[Experiment, Path]:
     """The first two of `parse_run`."""
-    experiment, workdir, _ = parse_run(program, description, arguments, reads)
+    experiment, workdir, *_ = parse_run(program, description, arguments, reads)
     return experiment, workdir
 
 
 def parse_run(
-    program: str, description: str, arguments: list[str], reads: Sequence[str] | None = None
-) -> tuple[Experiment, Path, Path | None]:
-    """(experiment, workdir, the other run that it begins from, if any) from
-    `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`.
+    program: str,
+    description: str,
+    arguments: list[str],
+    reads: Sequence[str] | None = None,
+    options: type | None = None,
+) -> Command:
+    """What `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]` asks for; in the place of CONFIG.py the
+    folder of a run may stand, whose config it is then, and whose folder.
 
-    `reads` are the sections that help shows at first; all, if not given. Exits with code 0 after --help; raises
-    UsageError on unknown or malformed options and on impossible values.
+    `reads` are the sections that help shows at first; all, if not given. `options` is a dataclass, with a default for
+    each field, of what the script can be asked for besides. Exits with code 0 after --help; raises UsageError on
+    unknown or malformed options and on impossible values, and as RunFolder.experiment.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
         raise UsageError(
-            f"Name the config file first.\n"
-            f"usage: python -m {program} CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]\n"
+            f"Name the config file first, or the folder of a run that has one.\n"
+            f"usage: python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]"
+            "\n"
             f"For example: python -m {program} {DEMO}"
         )
     config_name = DEMO if help_first else arguments[0]
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
-    base = load_config(config_path)
+    run = RunFolder(config_path) if os.path.isdir(config_name) else None  # noqa: PTH112 - False for a name too long
+    base = load_config(config_path) if run is None else run.experiment()
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(lambda info: FOLDER_AND_WEIGHT if info.type is MixtureSource else None)
+    bases: Any = (Experiment,) if options is None else (options, Experiment)
 
     @dataclass(frozen=True)
-    class Command(Experiment):
-        workdir: str = str(Path("runs") / config_path.stem)
+    class Asked(*bases):
+        workdir: str = str(Path("runs") / config_path.stem) if run is None else config_name
         """Folder of the run: every stage reads and writes here. It is empty, not there yet, or a run's already."""
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
         where possible, and only the others are made."""
 
-    default = Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
+    default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if help_wanted(words):
         sections = [field.name for field in dataclasses.fields(Experiment)]
         print_help(program, description, config_name, default, words, sections if reads is None else reads, registry)
         raise SystemExit(0)
-    command = parse_options(Command, default, program, config_name, words, registry)
-    fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}
-    source = None if command.begin_from is None else folder_of("--from", command.begin_from)
-    return Experiment(**fields), folder_of("--workdir", command.workdir), source
+    asked = parse_options(Asked, default, program, config_name, words, registry)
+    part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
+    source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
+    return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
 
 
 def folder_of(option: str, given: str) -> Path:

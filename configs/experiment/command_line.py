@@ -88,9 +88,10 @@ def likeness(a: str, b: str) -> float:
 
 
 def refuse_unknown(unknown: Sequence[str], config: Any, program: str, config_name: str) -> typing.NoReturn:
-    """Raises UsageError for words of the command line that are no option and no option's value."""
+    """Raises UsageError for words of the command line that are no option and no option's value. `config_name` is ""
+    where the script reads no config."""
     names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    ending = f"All options: python -m {program} {config_name} --help-all"
+    ending = f"All options: python -m {program} {f'{config_name} --help-all' if config_name else '--help'}"
     if not names:
         raise UsageError(
             f"{shown(unknown[0])} belongs to no option. Every value comes after the name of its option, and a "
@@ -111,14 +112,21 @@ def refuse_unknown(unknown: Sequence[str], config: Any, program: str, config_nam
 
 
 def parse_options[Command](
-    command: type[Command], default: Command, program: str, config_name: str, words: list[str], registry: Any
+    command: type[Command],
+    default: Command,
+    program: str,
+    config_name: str,
+    words: list[str],
+    registry: Any = None,
+    markers: tuple[Any, ...] = MARKERS,
 ) -> Command:
-    """`default` with what the command line says. Raises UsageError for options and values that cannot be read."""
+    """`default` with what the command line says. Raises UsageError for options and values that cannot be read.
+    `config_name` is as of `refuse_unknown`."""
     said = paper()
     try:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(
-                command, default=default, args=words, config=MARKERS, registry=registry, return_unknown_args=True,
+                command, default=default, args=words, config=markers, registry=registry, return_unknown_args=True,
                 add_help=False, prog=program,
             )  # fmt: skip
     except (SystemExit, UsageError) as error:
@@ -134,6 +142,13 @@ def parse_options[Command](
     if unknown:
         refuse_unknown(unknown, default, program, config_name)
     return parsed
+
+
+def parse_alone[Command](command: type[Command], program: str, description: str, words: list[str]) -> Command:
+    """The command of a script that reads no config. Exits with code 0 after --help; raises as `parse_options`."""
+    if help_wanted(words):
+        tyro.cli(command, prog=f"python -m {program}", description=description, args=["--help"])
+    return parse_options(command, command(), program, "", words, markers=())
 
 
 VALUE_ERRORS = {
@@ -190,7 +205,7 @@ def print_help(
     compact = many and not (everything or asked or {"-H", "--help-verbose"} & set(words))
     explain = ", -H to explain these" if compact and wanted != sections else ""
     print(
-        f"usage:    python -m {program} CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]\n"
+        f"usage:    python -m {program} CONFIG.py|RUN_FOLDER [--workdir DIR] [--from DIR] [--section.field value ...]\n"
         f"example:  python -m {program} {config_name} --workdir runs/mine{example(wanted, config)}\n"
         f"config:   {config_name}: what stands there is each option's default. Copy it for an experiment of your own.\n"
         f"help:     --help SECTION for one section, --help-all for all options{explain}\n"

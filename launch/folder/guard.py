@@ -8,15 +8,18 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.sources.local import WILDCARD
 from lm.errors import UsageError
+from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
-MARKS = ("stages/*.json", "stages/*.begun", "stages/*.files", ".partial/*/begun.json")
+STAMPS, UNFINISHED = RunPaths.stages, RunPaths.unfinished
+MARKS = (f"{STAMPS}/*.json", f"{STAMPS}/*.begun", f"{STAMPS}/*.files", f"{UNFINISHED}/*/begun.json")
 """A folder in which one of these is found is a run."""
-PASSED_OVER = {".lock", ".partial", "lost+found", ".DS_Store"}
-LOGS = ("supervisor*.jsonl", "heartbeat*.json", "*.log", "*.out", "*.err")
+PASSED_OVER = {RunPaths.lock, UNFINISHED, "lost+found", ".DS_Store"}
+LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = (
-    "pages", "texts", "documents", "dropped", "funnel.json", "tokenizer", "tokens", "checkpoints", "samples",
-    "evaluation.json", "report", "summary.json", "refilter", "stages", ".partial",
+    RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
+    RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.report, RunPaths.summary,
+    RunPaths.refilter, STAMPS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain and launch.refilter write, apart from logs."""
 
@@ -46,7 +49,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder where that is."""
-    if path.name == "stages":  # a kill may have come before the first file in it was whole
+    if path.name == STAMPS:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not any(path.iterdir()):  # or a link to an empty folder, on a larger disk
         return True
@@ -81,10 +84,10 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
         yield "documents.model_quality.model", model.model, OUTPUTS
     for name in ("good", "other"):
         for pattern in getattr(model.training, name):
-            yield f"documents.model_quality.training.{name}", pattern, ("quality_model", ".partial")
+            yield f"documents.model_quality.training.{name}", pattern, (RunPaths.quality_model, UNFINISHED)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
-    yield from (("train.mixture", source.tokens, ("tokens", ".partial")) for source in train.mixture)
-    yield "train.start.checkpoint", train.start.checkpoint, ("checkpoints", ".partial")
+    yield from (("train.mixture", source.tokens, (RunPaths.tokens, UNFINISHED)) for source in train.mixture)
+    yield "train.start.checkpoint", train.start.checkpoint, (RunPaths.checkpoints, UNFINISHED)
 
 
 def inside(pattern: str, output: Path) -> Path | None:

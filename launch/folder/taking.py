@@ -15,8 +15,9 @@ from typing import Any
 
 from launch.folder.guard import is_run
 from launch.folder.stamps import read_note
-from launch.folder.written import can_go_on, entries, partial_folder, put_in_place, remove
+from launch.folder.written import can_go_on, entries, put_in_place, remove
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
 LINKED_FROM = 1_000_000
@@ -37,7 +38,7 @@ def check_source(source: Path, workdir: Path) -> None:
 @contextlib.contextmanager
 def held(source: Path) -> Generator[None]:
     """Nobody else changes the run folder meanwhile. Raises InputError when a process is at work there."""
-    path = source / ".lock"
+    path = RunPaths(source).lock
     if not path.is_file():  # a copy without hidden files
         yield
         return
@@ -54,7 +55,7 @@ def held(source: Path) -> Generator[None]:
 
 def finished_in(source: Path, name: str) -> dict[str, Any] | None:
     """The stamp of a stage that another run has finished, or None. Raises InputError when it is damaged."""
-    return read_note(source / f"stages/{name}.json", "key", "settings", "files")
+    return read_note(RunPaths(source).stamp(name), "key", "settings", "files")
 
 
 def refuse_damaged(source: Path, stamp: dict[str, Any]) -> None:
@@ -74,7 +75,7 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
 
     Raises InputError when they are damaged, or a process is at work in `source`.
     """
-    partial = partial_folder(f"{name}.taken", workdir)
+    partial = RunPaths(workdir).partial(f"{name}.taken")
     note = {"key": stamp["key"], "settings": {}, "source": str(source.resolve())}
     with held(source):
         refuse_damaged(source, stamp)
@@ -92,7 +93,7 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
                 bring(files, source, partial / "out", link=False)
         there = tuple(one for one in (*outputs, *logs) if (partial / "out" / one).exists() or one in outputs)
         put_in_place(name, workdir, there, partial)
-    write_atomically(workdir / f"stages/{name}.json", json.dumps(stamp | {"taken_from": str(source)}, indent=1))
+    write_atomically(RunPaths(workdir).stamp(name), json.dumps(stamp | {"taken_from": str(source)}, indent=1))
     remove(partial)
     print(f"{name}: taken from {source}", flush=True)
 
@@ -101,14 +102,14 @@ def files_of(source: Path, output: str, stamp: dict) -> list[Path]:
     """The files of an output: those that the stamp lists, and all in the folder where it lists only the newest of them
     (checkpoints)."""
     place = source / output
-    if output == "checkpoints":
-        return [path for path in entries(place) if ".partial" not in path.relative_to(place).parts]
+    if output == RunPaths.checkpoints:
+        return [path for path in entries(place) if RunPaths.unfinished not in path.relative_to(place).parts]
     return [source / file for file in stamp["files"] if (source / file).is_relative_to(place)]
 
 
 def listed_by_others(source: Path, name: str) -> set[str]:
     """Files that other stages of the run made: those are taken with them."""
-    stamps = (finished_in(source, path.stem) for path in (source / "stages").glob("*.json") if path.stem != name)
+    stamps = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json") if path.stem != name)
     return {file for stamp in stamps if stamp for file in stamp["files"]}
 
 

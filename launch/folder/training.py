@@ -6,11 +6,12 @@ from pathlib import Path
 from lm.checkpoints.manifest import DamageError, lengths, read_manifest, steps_in
 from lm.errors import UsageError
 from lm.resilience.goodput import read_attempts
+from lm.run_paths import RunPaths
 
 
 def newest(workdir: Path) -> tuple[str, ...]:
     """The newest checkpoint, which proves that training is done. Older ones may be deleted then."""
-    return tuple(f"checkpoints/{step}" for step in steps_in(workdir / "checkpoints")[-1:])
+    return tuple(f"{RunPaths.checkpoints}/{step}" for step in steps_in(RunPaths(workdir).checkpoints)[-1:])
 
 
 def holds_work(workdir: Path) -> bool:
@@ -26,7 +27,7 @@ def goes_on(old: dict, new: dict, workdir: Path) -> bool:
     steps = new["train"]["steps"]
     if old | {"train": old["train"] | {"steps": steps}} != new:
         return False
-    done = max(steps_in(workdir / "checkpoints"), default=0)
+    done = max(steps_in(RunPaths(workdir).checkpoints), default=0)
     if steps < done:
         raise UsageError(
             f"train.steps = {steps}, but {done} steps are made already in {workdir}. Nothing was changed. Give {done} "

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.stamps import differences, read_note
-from launch.folder.written import can_go_on, partial_folder, remove, remove_command
+from launch.folder.written import can_go_on, remove, remove_command
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
 BEGUN = "begun.json"
@@ -29,7 +30,7 @@ def begin(name: str, workdir: Path, note: dict[str, Any], libraries: tuple[str, 
     `note` gets the "replaces" of an attempt before. `libraries` are those that decide the bytes of the parts; None for
     a stage that cannot go on from parts. Raises UsageError when parts are there that other versions of them made.
     """
-    partial = partial_folder(name, workdir)
+    partial = RunPaths(workdir).partial(name)
     found = read_begun(partial)
     if found and found["key"] != note["key"]:
         put_by(name, workdir, found, note, libraries is not None)
@@ -64,13 +65,13 @@ def has_parts(partial: Path) -> bool:
 
 def parked(name: str, workdir: Path, key: str) -> Path:
     """Where parts that have this key are kept while others are being made."""
-    return partial_folder(f"{name}.{key[:16]}", workdir)
+    return RunPaths(workdir).partial(f"{name}.{key[:16]}")
 
 
 def put_by(name: str, workdir: Path, found: dict, note: dict, keep: bool) -> None:
     """Moves parts of other settings out of the way; without any, or where nothing could `keep` them, there is nothing
     to lose."""
-    partial = partial_folder(name, workdir)
+    partial = RunPaths(workdir).partial(name)
     if not (keep and has_parts(partial)):
         return
     target = parked(name, workdir, found["key"])

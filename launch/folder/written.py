@@ -9,7 +9,6 @@ A folder of outputs may be a link to another disk. The link stays, and what it l
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import shlex
@@ -17,7 +16,8 @@ import shutil
 from pathlib import Path
 
 from lm.errors import InputError
-from lm.storage import sync, write_atomically
+from lm.run_paths import RunPaths
+from lm.storage import sync, unused, write_atomically
 
 MADE, MOVING = "made.json", "moving.json"
 """In `.partial/<stage>/`: the list of finished outputs. Under the first name nothing has been moved yet, under the
@@ -29,27 +29,18 @@ def remove_command(*paths: Path, folders: bool = False) -> str:
     return shlex.join(["rm", *(["-r"] if folders else []), *map(str, paths)])
 
 
-def partial_folder(name: str, workdir: Path) -> Path:
-    """Where the stage of that name keeps work that is not finished. All in it is the run's own."""
-    return workdir / ".partial" / name
-
-
-def record_path(name: str, workdir: Path) -> Path:
-    return workdir / "stages" / f"{name}.files"
-
-
 def read_record(name: str, workdir: Path) -> dict[str, int]:
     """{relative path: bytes} of the files that the stage wrote. Nothing is known where the record cannot be read: then
     everything counts as the user's."""
     try:
-        found = json.loads(record_path(name, workdir).read_text(encoding="utf-8"))
+        found = json.loads(RunPaths(workdir).written(name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {path: size for path, size in found.items() if isinstance(size, int)} if isinstance(found, dict) else {}
 
 
 def write_record(name: str, workdir: Path, files: dict[str, int]) -> None:
-    write_atomically(record_path(name, workdir), json.dumps(files))
+    write_atomically(RunPaths(workdir).written(name), json.dumps(files))
 
 
 def files_in(folder: Path, outputs: tuple[str, ...]) -> dict[str, int]:
@@ -125,7 +116,7 @@ def read_list(path: Path) -> dict[str, int]:
 def clear(name: str, workdir: Path, outputs: tuple[str, ...]) -> None:
     """Makes room for the outputs of a stage: deletes what the record lists, and moves aside what it does not."""
     refuse_broken_links(workdir, outputs)
-    record, replaced = read_record(name, workdir), unused(workdir / "replaced")
+    record, replaced = read_record(name, workdir), unused(RunPaths(workdir).replaced)
     for output in outputs:
         place, others = workdir / output, []
         for path in entries(place):
@@ -146,7 +137,7 @@ def clear(name: str, workdir: Path, outputs: tuple[str, ...]) -> None:
 def set_aside(workdir: Path, names: tuple[str, ...], why: str) -> None:
     """Moves what is there to `replaced-<n>/`, whole: what took days is not deleted because a file of ours was lost."""
     refuse_broken_links(workdir, names)
-    replaced, moved = unused(workdir / "replaced"), []
+    replaced, moved = unused(RunPaths(workdir).replaced), []
     for name in names:
         place = workdir / name
         beside = beside_link(place)
@@ -160,11 +151,6 @@ def set_aside(workdir: Path, names: tuple[str, ...], why: str) -> None:
             moved.append(f"{name} to {replaced / name}")
     if moved:
         print(f"{workdir}: what is there {why}. Moved {', '.join(moved)}", flush=True)
-
-
-def unused(path: Path) -> Path:
-    """The first of `path`-1, `path`-2, … at which nothing is."""
-    return next(one for n in itertools.count(1) if not os.path.lexists(one := path.with_name(f"{path.name}-{n}")))
 
 
 def beside_link(place: Path) -> Path | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from configs.experiment import Experiment, parse_run
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
@@ -14,9 +15,18 @@ from launch.folder.taking import check_source
 from launch.stages.processes import place
 from launch.stages.stage import Stage, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
+from lm.run_paths import RunPaths
 from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
+REMEDIES = dict.fromkeys(
+    (errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
+    "A file lies where a folder is to be, or a folder where a file is. Move it away, then run again.",
+) | dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    "What is done is kept; free space or mend permissions, then run again.",
+)
+"""{what a disk may refuse: what to do}; any other OSError is a bug of ours."""
 
 
 @contextlib.contextmanager
@@ -32,7 +42,7 @@ def locked(workdir: Path) -> Generator[None]:
         refuse_no_run(workdir)
         made = not workdir.exists()
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a+")
+        lock = RunPaths(workdir).lock.open("a+")
     except OSError as error:
         raise InputError(
             f"The run folder {workdir} cannot be written: {error.strerror or error}. "
@@ -53,8 +63,8 @@ def locked(workdir: Path) -> Generator[None]:
         try:
             yield
         finally:
-            if made and list(workdir.glob("*")) == [workdir / ".lock"]:  # refused before it did anything
-                (workdir / ".lock").unlink()
+            if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
+                RunPaths(workdir).lock.unlink()
                 workdir.rmdir()
 
 
@@ -72,20 +82,10 @@ def told(program: str) -> Generator[None]:
     except BrokenPipeError:  # whoever read our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(InputError.exit_code) from None
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        print(
-            f"{program}: {error}. A file lies where a folder is to be, or a folder where a file is. Move it away, then "
-            "run again.",
-            file=sys.stderr,
-        )
-        raise SystemExit(InputError.exit_code) from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in REMEDIES:
             raise
-        print(
-            f"{program}: {error}. What is done is kept; free space or mend permissions, then run again.",
-            file=sys.stderr,
-        )
+        print(f"{program}: {error}. {REMEDIES[error.errno]}", file=sys.stderr)
         raise SystemExit(InputError.exit_code) from None
     except KeyboardInterrupt:
         print(
@@ -107,14 +107,19 @@ def run_command(
     description: str,
     run: Callable[[Experiment, Path, Path | None], None],
     reads: Sequence[str] | None = None,
+    options: type | None = None,
+    on_the_side: Callable[[Experiment, Path, Any], bool] = lambda experiment, workdir, options: False,
 ) -> None:
     """The main of a script that works in a run folder: parses, runs, and tells errors as `told` does.
 
     `run` gets the experiment, the run folder, and the folder of the run that --from names. `reads` are the sections of
-    the config that its help lists; all, if not given.
+    the config that its help lists; all, if not given. `options` is the class of what the script can be asked for
+    besides: `on_the_side` does it, without a change to the run folder, or returns False where nothing was asked for.
     """
     with told(program):
-        experiment, workdir, source = parse_run(program, description, sys.argv[1:], reads)
+        experiment, workdir, source, asked = parse_run(program, description, sys.argv[1:], reads, options)
+        if on_the_side(experiment, workdir, asked):
+            return
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)
@@ -127,8 +132,9 @@ def run_command(
             run(experiment, workdir, source)
 
 
-def run_stage_command(stage: Stage, *reads: str) -> None:
-    """The main of a script that runs one stage, which reads the sections `reads` of the config."""
+def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
+    """The main of a script that runs one stage, which reads the sections `reads` of the config; `on_the_side` is as of
+    `run_command`."""
 
     def run(experiment: Experiment, workdir: Path, source: Path | None) -> None:
         if source is not None:
@@ -136,4 +142,4 @@ def run_stage_command(stage: Stage, *reads: str) -> None:
         made = run_stage(stage, experiment, workdir, source)
         print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
 
-    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads)
+    run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

@@ -10,6 +10,7 @@ launch/folder/unfinished.py.
 """
 
 import dataclasses
+import fnmatch
 import json
 import shlex
 import time
@@ -22,6 +23,7 @@ from launch.folder import taking, unfinished, written
 from launch.folder.stamps import differences, key_of, read_note
 from launch.stages.processes import place
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
 
@@ -46,7 +48,8 @@ class Stage:
     proof: Callable[[Path], tuple[str, ...]] | None = None
     """proof(workdir): those of the outputs without which the finished stage is undone; all of them, if not given."""
     by_products: tuple[str, ...] = ()
-    """What `make` leaves besides, in place: logs that may be changed or deleted without making the stage undone."""
+    """What `make` leaves besides, in place, as shell patterns: logs that may be changed or deleted without making the
+    stage undone."""
     together: bool = False
     """Several processes may make it together (launch/stages/processes.py)."""
     libraries: tuple[str, ...] | None = None
@@ -75,22 +78,12 @@ def identifying(value: object) -> object:
     return value
 
 
-def stamp_path(stage: Stage, workdir: Path) -> Path:
-    return workdir / "stages" / f"{stage.name}.json"
-
-
-def begun_path(stage: Stage, workdir: Path) -> Path:
-    """Of a stage in place: what an unfinished attempt is making. A copy of the run folder without hidden files has it
-    too."""
-    return workdir / "stages" / f"{stage.name}.begun"
-
-
 def read_stamp(stage: Stage, workdir: Path) -> dict | None:
     """The stage's stamp, or None when it has not finished or its outputs are no longer all there.
 
     Raises InputError when the stamp is damaged, and where None would mean to train anew over checkpoints that are left.
     """
-    path = stamp_path(stage, workdir)
+    path = RunPaths(workdir).stamp(stage.name)
     stamp = read_note(path, "key", "settings", "files")
     if stamp is None:
         return None
@@ -106,6 +99,12 @@ def read_stamp(stage: Stage, workdir: Path) -> dict | None:
         if found != size:
             return None
     return stamp
+
+
+def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
+    """Names of the stage's by-products that are in the folder, links to what is not there among them."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.by_products))
 
 
 def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
@@ -161,11 +160,11 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
 
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
-    notes = {path: read_note(path, "settings") or {} for path in (workdir / "stages").glob("*.json")}
-    found = [stamp_path(stage, workdir)]
+    notes = {path: read_note(path, "settings") or {} for path in RunPaths(workdir).stages.glob("*.json")}
+    found = [RunPaths(workdir).stamp(stage.name)]
     for path in found:  # grows while it is walked
         found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
-    return [path for path in (begun_path(stage, workdir), *found) if path.exists()]
+    return [path for path in (RunPaths(workdir).begun(stage.name), *found) if path.exists()]
 
 
 def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path | None = None) -> bool:
@@ -190,7 +189,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if processes > 1 and not stage.together:
         raise UsageError(
             f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
-            "only training in all of them: python -m launch.train CONFIG.py"
+            "only launch.train, launch.evaluate and launch.sample in all of them."
         )
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
@@ -217,20 +216,20 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp:
     """Makes the outputs, or goes on with them; then the stamp. `note` says what they are; `stamp` is that of outputs
     which they replace."""
     written.refuse_broken_links(workdir, stage.outputs)
-    partial = written.partial_folder(stage.name, workdir)
+    partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
         made = False
         begin_in_place(stage, workdir, note, stamp)
     else:
         made = unfinished.begin(stage.name, workdir, note, stage.libraries)
         keep_record(stage, workdir)
-    stamp_path(stage, workdir).unlink(missing_ok=True)
-    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
+    RunPaths(workdir).stamp(stage.name).unlink(missing_ok=True)
+    write_atomically(RunPaths(workdir).config_json, json.dumps(dataclasses.asdict(experiment), indent=1))
 
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
-    if not made:
+    if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
     if not stage.in_place:
         written.put_in_place(stage.name, workdir, stage.outputs, partial)
@@ -239,25 +238,25 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp:
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     proof = stage.proof(workdir) if stage.proof else stage.outputs
     done["files"] = written.files_in(workdir, proof)
-    write_atomically(stamp_path(stage, workdir), json.dumps(done, indent=1))
+    write_atomically(RunPaths(workdir).stamp(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
 
 
 def clean_up(stage: Stage, workdir: Path, key: str) -> None:
     """Deletes what was noted and kept until the stage was finished with this key; parts with another stay."""
-    partial = written.partial_folder(stage.name, workdir)
+    partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
-        begun_path(stage, workdir).unlink(missing_ok=True)
+        RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
         (partial / unfinished.BEGUN).unlink(missing_ok=True)
         written.remove(partial)
-    written.remove(written.partial_folder(f"{stage.name}.taken", workdir))
+    written.remove(RunPaths(workdir).partial(f"{stage.name}.taken"))
 
 
 def keep_record(stage: Stage, workdir: Path) -> None:
     """Notes what a run wrote that knew of no such record, before its stamp goes."""
-    stamp = read_note(stamp_path(stage, workdir), "files")
-    if stamp and not written.record_path(stage.name, workdir).exists():
+    stamp = read_note(RunPaths(workdir).stamp(stage.name), "files")
+    if stamp and not RunPaths(workdir).written(stage.name).exists():
         written.write_record(stage.name, workdir, stamp["files"])
 
 
@@ -266,10 +265,10 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) 
 
     Raises UsageError when an unfinished attempt with other settings has left work there.
     """
-    begun = begun_path(stage, workdir)
+    begun = RunPaths(workdir).begun(stage.name)
     found = read_note(begun, "key", "settings")
     if stamp is None and found is None:
-        set_aside = (*stage.outputs, *stage.by_products)
+        set_aside = (*stage.outputs, *by_products_in(stage, workdir))
         written.set_aside(workdir, set_aside, "are of a run whose stamp is gone, and are made anew")
     if stamp is None and found is not None:
         same = (found["settings"], found["facts"]) == (note["settings"], note["facts"])
@@ -279,7 +278,7 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) 
         elif stage.holds_work(workdir):
             refuse_other(stage, found["settings"] | found["facts"], note["settings"] | note["facts"], workdir)
         else:
-            logs = tuple(name for name in stage.by_products if written.files_in(workdir, (name,)))
+            logs = tuple(name for name in by_products_in(stage, workdir) if written.files_in(workdir, (name,)))
             written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
     write_atomically(begun, json.dumps(note))
 
@@ -292,11 +291,11 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, sett
         return False
     if facts is not None and stamp["facts"] != facts:
         return False
-    if stage.in_place and begun_path(stage, workdir).exists() and stage.holds_work(workdir):
+    if stage.in_place and RunPaths(workdir).begun(stage.name).exists() and stage.holds_work(workdir):
         return False
     keep_record(stage, workdir)
-    taking.take(stage.name, stage.outputs, stage.by_products, source, workdir, stamp)
-    write_atomically(workdir / "config.json", json.dumps(dataclasses.asdict(experiment), indent=1))
+    taking.take(stage.name, stage.outputs, by_products_in(stage, source), source, workdir, stamp)
+    write_atomically(RunPaths(workdir).config_json, json.dumps(dataclasses.asdict(experiment), indent=1))
     clean_up(stage, workdir, stamp["key"])
     return True
 

@@ -9,27 +9,25 @@ the SHA-256 of every file, and what the run is; it is written last, before the f
 import contextlib
 import errno
 import functools
-import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
-from lm.checkpoints.errors import FREE_SPACE, OTHER, not_by_orbax, readable_errors
+from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
-from lm.config import ModelConfig
+from lm.checkpoints.reading import Found, item_handler, looked_up_once, restore_items
 from lm.errors import InputError
-from lm.model.param_names import named_leaves, replace_leaves
-from lm.model.transformer import Transformer
-from lm.resilience.multihost import agreed, all_agree
-from lm.storage import sync
+from lm.model.param_names import named_leaves
+from lm.resilience.multihost import all_agree
+from lm.run_paths import RunPaths
+from lm.storage import sync, unused
 
 
 class State(Protocol):
@@ -67,14 +65,8 @@ class Checkpoints:
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.kept, self.patience, self.beside = kept, patience, tuple(beside)
-        self.partial = self.folder / ".partial"
-        # Compression would take most of the time of a save, and takes 7 % off floating numbers.
-        model, training = (
-            ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS) for _ in range(2)
-        )
-        self.orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(model=model, training=training))
-        for logger in ("absl", "asyncio"):
-            logging.getLogger(logger).addFilter(not_by_orbax)
+        self.partial = self.folder / RunPaths.unfinished
+        self.orbax = ocp.AsyncCheckpointer(item_handler())
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
         self.failure: InputError | None = None
@@ -184,7 +176,7 @@ class Checkpoints:
                     folder, whole = self.partial / str(step), self.folder / str(step)
                     self.sync_beside()
                     write_manifest(folder, {**about, "step": step})
-                    shutil.rmtree(whole, ignore_errors=True)
+                    self.clear(whole)
                     folder.rename(whole)
                     sync(self.folder)
         except InputError as error:
@@ -197,6 +189,22 @@ class Checkpoints:
                 self.retire()
         if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
             ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
+
+    def clear(self, place: Path) -> None:
+        """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole."""
+        if not os.path.lexists(place):
+            return
+        with contextlib.suppress(DamageError, InputError):
+            if not unlisted(place, read_manifest(place)["files"]):
+                shutil.rmtree(place, ignore_errors=True)
+                return
+        # Beside the checkpoints, and so on their disk; in the run folder where its other replaced files are.
+        linked = self.place.is_symlink()
+        beside = Path(f"{self.folder}.replaced") if linked else self.folder.with_name(RunPaths.replaced)
+        aside = unused(beside) / (place.name if linked else f"{self.folder.name}/{place.name}")
+        aside.parent.mkdir(parents=True)
+        place.rename(aside)
+        print(f"checkpoint: {place} is not what training wrote there. Moved to {aside}", flush=True)
 
     def sync_beside(self) -> None:
         """A log that fails, or is not there, fails no checkpoint."""
@@ -245,29 +253,15 @@ class Checkpoints:
 
     def restore[S: State](self, folder: Path, like: S, cast_types: bool = False) -> S:
         """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
-        return like.with_items(self.restore_items(folder, like.checkpoint_items(), cast_types))
+        return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
-    def newest_whole(self) -> tuple[int | None, dict[str, Any]]:
+    def newest_whole(self) -> Found:
         """(the step of the newest checkpoint that is what was written, what was said about it), or (None, {})."""
-        found: tuple[int | None, dict[str, Any]] = None, {}
-        error = None
-        if self.primary:
-            try:
-                found = self.search()
-            except InputError as raised:
-                error = raised
-        if jax.process_count() > 1:
-            if not all_agree(error is None):
-                error = error or InputError("Process 0 found no checkpoint that is whole; see what it says.")
-            else:
-                found = agreed(found)
-        if error is not None:
-            raise error
-        return found
+        return looked_up_once(self.search, "Process 0 found no checkpoint that is whole; see what it says.")
 
-    def search(self) -> tuple[int | None, dict[str, Any]]:
+    def search(self) -> Found:
         """`newest_whole`, by the one process that looks."""
-        found: tuple[int | None, dict[str, Any]] = None, {}
+        found: Found = None, {}
         shutil.rmtree(self.partial, ignore_errors=True)
         damaged = []
         for step in reversed(self.steps()):
@@ -292,29 +286,6 @@ class Checkpoints:
             print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
         return found
 
-    def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
-        """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
-        ShapeDtypeStructs with shardings). Raises as `check_items`."""
-        self.check_items(folder, like, cast_types)
-        arguments = {}
-        for name, tree in like.items():
-            leaves = named_leaves(tree).items()
-            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in leaves}
-            layout = ocp.checkpoint_utils.construct_restore_args(abstract)
-            arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
-        with readable_errors(folder, "read", OTHER):
-            restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
-        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
-
-    def check_items(self, folder: Path, like: Mapping[str, object], cast_types: bool) -> None:
-        """Raises InputError where shapes in the checkpoint differ from those of `like`, or types, unless `cast_types`;
-        reads no array."""
-        with readable_errors(folder, "read", OTHER):
-            metadata = cast(dict, self.orbax.metadata(folder).item_metadata)
-            found = {name: metadata[name].tree for name in like}
-        for name, tree in like.items():
-            check_arrays(folder, name, named_leaves(tree), found[name], cast_types)
-
     def close(self, raising: bool = True) -> None:
         """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
         is something else to be told."""
@@ -327,54 +298,8 @@ class Checkpoints:
             raise self.failure
 
 
-def check_arrays(
-    folder: Path, item: str, wanted: Mapping[str, Any], found: Mapping[str, Any], cast_types: bool
-) -> None:
-    """Raises InputError when the checkpoint's arrays are not those of the model that is asked for."""
-
-    def kind(array: Any) -> str:
-        return f"{tuple(array.shape)}" if cast_types else f"{tuple(array.shape)} {np.dtype(array.dtype).name}"
-
-    there, asked = ({key: kind(x) for key, x in arrays.items()} for arrays in (found, wanted))
-    differing = [key for key in sorted(there | asked) if there.get(key) != asked.get(key)]
-    if differing:
-        key = differing[0]
-        raise InputError(
-            f"{folder} cannot be restored into this model: {len(differing)} arrays of {item} differ, first {key}: "
-            f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
-            "that the run was started with, or another --workdir (train.start.checkpoint takes what fits)."
-        )
-
-
 HOUR_MS = 3_600_000
 FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
-ARRAYS = ocp.type_handlers.create_type_handler_registry(
-    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
-)
-"""Small arrays that several devices hold are written by one of them: slicing them over all of these takes longer, and
-compiles a program for each slice."""
 MARGIN = 500_000
 """Bytes that a checkpoint takes beside its arrays."""
-
-
-def restore_model(config: ModelConfig, folder: Path) -> Transformer:
-    """The parameters alone of the newest checkpoint in `folder`, whole on the default device.
-
-    Raises InputError when there is none, when it is not what was written, or when it is of another model.
-    """
-    checkpoints = Checkpoints(folder, Kept(newest=1))
-    steps = checkpoints.steps()
-    if not steps:
-        raise InputError(f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py")
-    newest = checkpoints.folder / str(steps[-1])
-    try:
-        verify(newest)
-    except DamageError as damage:
-        raise InputError(f"{newest} is damaged: {damage}. Bring it back from a copy, or train again.") from damage
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
-    restored = checkpoints.restore_items(newest, {"model": model})["model"]
-    checkpoints.close()
-    return cast(Transformer, restored)

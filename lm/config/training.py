@@ -8,6 +8,7 @@ from typing import Literal
 from lm.config.optimizer import OptimizerConfig
 from lm.errors import UsageError
 from lm.fields import Config, incidental, positive, within
+from lm.run_paths import RunPaths
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class StartConfig(Config):
         """The checkpoint's folder. Raises UsageError when there is none."""
         folder = Path(self.checkpoint).expanduser().absolute()
         if not (folder.is_dir() and folder.name.isdecimal()):
-            inside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+            inside = within if (within := RunPaths(folder).checkpoints).is_dir() else folder
             names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
             steps = sorted((name for name in names if name.isdecimal()), key=int)
             there = f" In {inside} there are {', '.join(steps)}." if steps else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from lm.config import TrainConfig
 from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 from lm.storage import digest
 
 
@@ -43,7 +44,7 @@ def manifest_of(folder: Path) -> Path:
     """The manifest of a folder that train.mixture names. Raises InputError when there is none."""
     path = folder / MANIFEST
     if not path.is_file():
-        inside = folder / "tokens"
+        inside = RunPaths(folder).tokens
         remedy = f"Name {inside}, which has one" if (inside / MANIFEST).is_file() else "Name the tokens/ of another run"
         raise InputError(f"train.mixture names {folder}, but {path} is missing. {remedy}.")
     return path

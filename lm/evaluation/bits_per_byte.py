@@ -16,12 +16,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import zstandard
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lm.config import EvaluateConfig, ModelConfig
+from lm.config import EvaluateConfig, MeshConfig, ModelConfig
 from lm.data.batches import Batch, document_stream, host_batch
+from lm.errors import InputError
 from lm.model.loss import token_losses
 from lm.model.transformer import Transformer
+from lm.parallel import devices_of, make_mesh, on_host, place, traced_on
 from lm.terminal import LiveLine
 from lm.tokenizer.encoding import Tokenizer
 
@@ -95,31 +98,82 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
     return {name: 8 * size / content_bytes for name, size in sizes.items()}
 
 
-def evaluate(
-    model: Transformer, model_config: ModelConfig, config: EvaluateConfig, tokenizer: Tokenizer, tokens: Path
-) -> dict[str, float]:
-    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same
-    bytes."""
-    tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
-    segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
-    losses, line = compile_token_losses(), LiveLine()
+def summed_loss(
+    model: Transformer,
+    model_config: ModelConfig,
+    config: EvaluateConfig,
+    tokens_N: np.ndarray,
+    segments_N: np.ndarray,
+    mesh: Mesh | None = None,
+) -> float:
+    """-log p of every token of the stream but the first, in nats, summed over the windows of `strided_windows`.
+
+    The devices of `mesh`, over which the model is laid out, share the windows (one device, if no mesh is given); of
+    several processes all must ask. The sum is the same within rounding on every mesh.
+    """
+    mesh = mesh or make_mesh(MeshConfig(), model_config, 1, jax.local_devices()[:1])
+    rows = devices_of("batch", mesh) * math.ceil(config.batch_size / devices_of("batch", mesh))
+    losses, line = traced_on(mesh, compile_token_losses()), LiveLine(quiet=jax.process_index() > 0)
     nats = scored = 0.0
-    arguments = (model_config.context_length, config.stride, config.batch_size)
-    for batch in strided_windows(tokens_N, segments_N, *arguments):
-        nats += float(np.sum(np.asarray(losses(model, batch)), dtype=np.float64))
+    for batch in strided_windows(tokens_N, segments_N, model_config.context_length, config.stride, rows):
+        losses_BT = on_host(losses(model, place(batch, mesh, rows)))
+        nats += float(np.sum(losses_BT, dtype=np.float64))
         scored += float(np.sum(batch.weights_BT))
         line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
     line.end()
+    return nats
+
+
+def evaluate(
+    model: Transformer,
+    model_config: ModelConfig,
+    config: EvaluateConfig,
+    tokenizer: Tokenizer,
+    tokens: Path,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same
+    bytes. `mesh` is as of `summed_loss`."""
+    tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
+    segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
+    nats = summed_loss(model, model_config, config, tokens_N, segments_N, mesh)
     heads = np.diff(segments_N, prepend=-1) != 0
     content_bytes = count_text_bytes(byte_lengths(tokenizer), tokens_N, heads)
     # A newline stands between documents for the compressors, as a document's head does for the model.
     pieces = np.split(tokens_N, np.flatnonzero(heads))
     text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
     return {
-        "validation_loss": nats / scored,
+        "validation_loss": nats / (len(tokens_N) - 1),
         "validation_bits_per_byte": bits_per_byte(nats, content_bytes),
         "validation_tokens": len(tokens_N),
         "validation_documents": int(heads.sum()),
         "validation_bytes": content_bytes,
         **compressed_bits_per_byte(text, content_bytes),
+    }
+
+
+def evaluate_text(
+    model: Transformer,
+    model_config: ModelConfig,
+    config: EvaluateConfig,
+    tokenizer: Tokenizer,
+    text: str,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """The same of one text, as one document: "loss" (nats a token), "bits_per_byte", "tokens" (without the document's
+    head), "bytes" (UTF-8) and the compressors' figures. `mesh` is as of `summed_loss`.
+
+    Raises InputError for an empty text, and where the tokenizer cannot encode it.
+    """
+    data, ids = text.encode(), tokenizer.encode(text)
+    if not ids:
+        raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
+    tokens_N = np.array([tokenizer.start_of_text, *ids], np.int64)
+    nats = summed_loss(model, model_config, config, tokens_N, np.zeros_like(tokens_N), mesh)
+    return {
+        "loss": nats / len(ids),
+        "bits_per_byte": bits_per_byte(nats, len(data)),
+        "tokens": len(ids),
+        "bytes": len(data),
+        **compressed_bits_per_byte(data, len(data)),
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from lm.metrics.writers import JsonLines, Row, Sink, TensorBoard, WeightsAndBiases
 from lm.planning.hardware import Peak
+from lm.run_paths import RunPaths
 from lm.terminal import duration
 
 
@@ -38,8 +39,8 @@ class MetricsLog:
         # The one that can be refused comes first; nothing is open yet then.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
         again = lambda row: untold and row["step"] == first_step and "validation_loss" in row
-        lines = JsonLines(folder / "metrics.jsonl", first_step, again)
-        files = lines, TensorBoard(folder / "tensorboard", first_step)
+        lines = JsonLines(RunPaths(folder).metrics, first_step, again)
+        files = lines, TensorBoard(RunPaths(folder).tensorboard, first_step)
         self.sinks += [*files, *asked]
 
     def write(self, step: int, values: Row) -> None:

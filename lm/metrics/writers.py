@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 from lm.storage import Appended, write_atomically
 
 Row = dict[str, int | float]
@@ -96,7 +97,7 @@ class WeightsAndBiases:
 
     def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
         wandb = import_wandb(project)
-        path = folder / "wandb/run_id"
+        path = RunPaths(folder).wandb / "run_id"
         if not path.exists():
             write_atomically(path, uuid.uuid4().hex)
         run_id = path.read_text(encoding="utf-8").strip()

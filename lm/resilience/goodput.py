@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
 Kind = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
@@ -69,8 +70,8 @@ class Timeline:
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
         heartbeat, and 0 alone tells where the time goes."""
-        self.path = run / "goodput.json" if process == 0 else None
-        self.heart = run / (f"heartbeat-{process}.json" if process else "heartbeat.json")
+        self.path = RunPaths(run).goodput if process == 0 else None
+        self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
         self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
         self.now = self.attempts[-1]
@@ -194,13 +195,13 @@ def share_of_steps(sums: dict[str, float]) -> float:
 def read_attempts(run: Path) -> list[Attempt]:
     """What earlier processes wrote; none where there is nothing, or nothing that can be read."""
     try:
-        attempts = [Attempt(**one) for one in json.loads((run / "goodput.json").read_text(encoding="utf-8"))]
+        attempts = [Attempt(**one) for one in json.loads(RunPaths(run).goodput.read_text(encoding="utf-8"))]
         for one in attempts:
             one.seconds = {kind: float(seconds) for kind, seconds in one.seconds.items()}
             one.began, one.seen, one.step = float(one.began), float(one.seen), int(one.step)
     except (OSError, ValueError, TypeError, AttributeError):
         return []
-    heart = read_heartbeat(run / "heartbeat.json")
+    heart = read_heartbeat(RunPaths(run).heartbeat())
     if attempts and heart and heart["time"] >= round(attempts[-1].seen, 6) and heart["step"] >= attempts[-1].step:
         last = attempts[-1]  # killed: what it did after it last wrote was, near enough, steps
         last.seconds["steps"] = last.seconds.get("steps", 0.0) + max(0.0, heart["time"] - last.seen)

@@ -1,13 +1,13 @@
 """What a run begins from: its own newest checkpoint, a checkpoint of another run, or random parameters."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import DamageError, Kept, read_manifest, verify
+from lm.checkpoints.manifest import DamageError, read_manifest, verify
+from lm.checkpoints.reading import check_items, restore_items
 from lm.config import ModelConfig, StartConfig, TrainConfig
 from lm.errors import InputError, UsageError
 from lm.model.transformer import Transformer
@@ -81,8 +81,7 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = jax.eval_shape(lambda: make_state(model, optimizer, 0, config.spikes))
     like = {"model": state.model} if start.take == "parameters" else state.checkpoint_items()
-    with contextlib.closing(Checkpoints(folder.parent, Kept(newest=1))) as checkpoints:
-        checkpoints.check_items(folder, like, cast_types=True)
+    check_items(folder, like, cast_types=True)
 
 
 def start_from(
@@ -92,6 +91,6 @@ def start_from(
     `check_start` has found whole."""
     folder = start.folder()
     if start.take == "parameters":
-        items = checkpoints.restore_items(folder, {"model": like.model}, cast_types=True)
+        items = restore_items(folder, {"model": like.model}, cast_types=True)
         return fresh()._replace(model=cast(Transformer, items["model"]))
     return checkpoints.restore(folder, like, cast_types=True)

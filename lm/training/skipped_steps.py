@@ -12,6 +12,7 @@ from lm.config import TrainConfig
 from lm.data.batches import BatchSource
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
+from lm.run_paths import RunPaths
 
 SHOWN = 3  # documents named on the terminal
 
@@ -20,7 +21,7 @@ class BadSteps:
     """bad_steps.jsonl of a run folder, a line for every step that was left out."""
 
     def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
-        self.path, self.source, self.config, self.first_step = run / "bad_steps.jsonl", source, config, first_step
+        self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step
         self.waiting: tuple[int, dict[str, jax.Array]] | None = None
         self.in_row = 0
         """Steps left out since the last that was taken, as of the last `settle`."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.demo import get_config
 from configs.recipes.families import gpt2, modern
-from lm.checkpoints.manager import restore_model
+from lm.checkpoints.reading import restore_model
 from lm.config import ModelConfig, MuonConfig, OptimizerConfig
 from lm.evaluation.bits_per_byte import evaluate
 from lm.planning.flops import count_parameters

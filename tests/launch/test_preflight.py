@@ -7,8 +7,8 @@ import pytest
 
 from configs.experiment import Experiment
 from launch import preflight, pretrain, train_tokenizer, write_shards
-from launch.stages.stage import stamp_path
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
 from lm.tokenizer import save
 from lm.tokenizer import train_tokenizer as trained
 from tests.corpus import texts, tiny_experiment
@@ -38,7 +38,7 @@ def test_what_is_made_already_is_not_asked_about_again(tmp_path):
     """The data of a machine with GPUs may be looked at on a laptop."""
 
     def stamp(stage) -> None:
-        path = stamp_path(stage, tmp_path)
+        path = RunPaths(tmp_path).stamp(stage.name)
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from lm.checkpoints.manager import restore_model
+from lm.checkpoints.reading import restore_model
 from lm.data.batches import document_stream
 from lm.tokenizer import load
 from tests.corpus import texts

@@ -25,6 +25,7 @@ from data_prep.sources import InputFile
 from data_prep.sources.manifest import manifest_files
 from data_prep.verdict import Threshold
 from lm.errors import InputError
+from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer
 from viewer.report.html_marks import HtmlPiece, pieces_of, shown_pieces
 
@@ -102,7 +103,9 @@ def read_followed(
     ends = experiment.shards.held_out == "ends"
     ranked = sorted(candidates(workdir, ends), key=lambda one: one.rank)[:LOOKED_AT]
     if not ranked:
-        raise InputError(f"There are no documents in {workdir / 'documents'}. First run: python -m launch.pretrain")
+        raise InputError(
+            f"There are no documents in {RunPaths(workdir).documents}. First run: python -m launch.pretrain"
+        )
     if ranked[0].archive is None:
         ranked = ranked[:1]
     made = (follow(one, workdir, experiment, tokenizer, thresholds) for one in ranked)
@@ -113,9 +116,9 @@ def read_followed(
 def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
     """Documents of the first row groups of the first FILES files, as far as they have a token to predict."""
     archives = {file.name: file for file in manifest_files(workdir) if file.kind == "warc" and file.path.is_file()}
-    paths = sorted((workdir / "documents").glob("*.parquet"))[:FILES]
+    paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
     firsts = list(itertools.accumulate((rows_in(path) or 0 for path in paths), initial=0))
-    splits = split_of(workdir / "tokens" / DOCUMENTS, firsts[-1] * (2 if ends else 1))
+    splits = split_of(RunPaths(workdir).tokens / DOCUMENTS, firsts[-1] * (2 if ends else 1))
     for path, first in zip(paths, firsts, strict=False):
         wanted = ["id", "file_path", "terminal_punctuation_lines"]
         columns = [name for name in wanted if name in pq.read_schema(path).names]
@@ -148,7 +151,7 @@ def follow(
     ids = tokenizer.encode(text[:CHARACTERS])[:SHOWN]
     passage = tokenizer.decode_bytes(ids).decode("utf-8", "ignore")
     # All that came before the filters took lines out: what extraction kept of the HTML.
-    extracted = extracted_text(workdir / "texts" / one.path.name, row["id"]) or document
+    extracted = extracted_text(RunPaths(workdir).texts / one.path.name, row["id"]) or document
     extracted, _ = replace_personal_data(extracted, personal_data)
     lines = (
         lines_of(extracted, document, passage) if not is_end else tuple((line, True) for line in passage.split("\n"))

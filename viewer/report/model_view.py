@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from configs.experiment import Experiment
-from lm.checkpoints.manager import restore_model
+from configs.experiment.run_folder import RunFolder
 from lm.evaluation.token_view import TokenView, view_tokens
+from lm.parallel import traced_on
 
 ALTERNATIVES = 5
 """Next tokens that are shown for each one that came."""
 
 
 def view_page(experiment: Experiment, workdir: Path, ids: Sequence[int], symbols: int) -> TokenView:
-    """What the newest checkpoint makes of `ids`, in evaluation's windows. Raises InputError as `restore_model`."""
-    model = restore_model(experiment.model, workdir / "checkpoints")
-    return view_tokens(model, experiment.model, np.array(ids), experiment.evaluate.stride, ALTERNATIVES, symbols)
+    """What the newest checkpoint makes of `ids`, in evaluation's windows. Raises as RunFolder.load."""
+    run = RunFolder(workdir).load(experiment=experiment)
+    view = traced_on(run.mesh, view_tokens)
+    return view(run.model, experiment.model, np.array(ids), experiment.evaluate.stride, ALTERNATIVES, symbols)

@@ -15,7 +15,7 @@ from viewer.report.followed import FollowedPage
 from viewer.report.funnel_page import anchor, funnel_chart, lengths_chart
 from viewer.report.listed import listing_of, signal_name, thresholds_in_order
 from viewer.report.shown_tokens import BITS_PER_SHADE, SHADES, show_tokens
-from viewer.run_folder import RunFolder
+from viewer.run_folder import FinishedRun
 from viewer.templates import CHARTS_SCRIPT, fill
 from viewer.tokenizer.look import known
 from viewer.training_data import Sample, Token, cut_into_tokens
@@ -53,7 +53,7 @@ COMPANIONS = (
 """(title, key of metrics.jsonl, d3-format) of the small charts below the loss."""
 
 
-def training_charts(run: RunFolder) -> list[dict]:
+def training_charts(run: FinishedRun) -> list[dict]:
     """The loss and its small companions: title, series, chart."""
     train, validation = run.curves.train, run.curves.validation
 
@@ -82,7 +82,7 @@ def training_charts(run: RunFolder) -> list[dict]:
     return [{"title": title, "series": series, "chart": chart} for title, series, chart in made]
 
 
-def mfu_of(run: RunFolder) -> str:
+def mfu_of(run: FinishedRun) -> str:
     """The median MFU, or a CPU's share of its own speed, in words: "12 % of …"; "" where neither was logged."""
     for key, whole in (
         ("mfu", "the chips' peak rate by their maker (MFU)"),
@@ -94,7 +94,7 @@ def mfu_of(run: RunFolder) -> str:
     return ""
 
 
-def archive(run: RunFolder) -> dict:
+def archive(run: FinishedRun) -> dict:
     """What the whole clean text would take as an archive: at the held-out rate, and what is needed to unpack it."""
     text_bytes = run.funnel.clean_text_bytes
     rates = dict(run.compression.bits_per_byte)
@@ -111,26 +111,26 @@ def archive(run: RunFolder) -> dict:
     }
 
 
-def compression_chart(run: RunFolder) -> charts.Chart:
+def compression_chart(run: FinishedRun) -> charts.Chart:
     finite = [(name, rate) for name, rate in run.compression.bits_per_byte if math.isfinite(rate)]
     told = "; ".join(f"{name}: {rate:.3f}" for name, rate in finite)
     rows = [Bar(name, rate, f"{rate:.3f} bits per byte", strong=name == "this model") for name, rate in finite]
     return charts.bars(rows, f"Bits per byte of the held-out documents: {told}.")
 
 
-def seconds_chart(run: RunFolder) -> charts.Chart:
+def seconds_chart(run: FinishedRun) -> charts.Chart:
     rows = [Bar(STAGE_TITLES.get(name, name), value, seconds(value)) for name, value in run.seconds.items()]
     return charts.bars(rows, "Time by stage: " + "; ".join(f"{row.label}: {row.note}" for row in rows) + ".")
 
 
-def goodput_chart(run: RunFolder) -> charts.Chart:
+def goodput_chart(run: FinishedRun) -> charts.Chart:
     """What training's time went into, over all attempts."""
     sums = totals(list(run.attempts))
     rows = [Bar(KINDS[kind], s, seconds(s), strong=kind == "steps") for kind, s in sums.items() if s >= 0.1]
     return charts.bars(rows, "Where training's time went: " + "; ".join(f"{r.label}: {r.note}" for r in rows) + ".")
 
 
-def token_lengths_chart(run: RunFolder) -> charts.Chart:
+def token_lengths_chart(run: FinishedRun) -> charts.Chart:
     lengths = [(n, tokens) for n, tokens in run.vocabulary.lengths if n <= LONGEST_SHOWN]
     bins = [(n - 0.5, n + 0.5, tokens) for n, tokens in lengths]
     names = [f"{n} byte{'s' if n != 1 else ''}" for n, _ in lengths]
@@ -157,13 +157,13 @@ def closeness(threshold: Threshold, number: float | None) -> float:
     return min(1.0, number / threshold.value if threshold.drops == "above" else threshold.value / number)
 
 
-def paragraph(run: RunFolder) -> tuple[Token, ...]:
+def paragraph(run: FinishedRun) -> tuple[Token, ...]:
     """The beginning of the kept example with the longest excerpt, as the tokenizer cuts it."""
     excerpts = [plain(example.excerpt) for example in run.funnel.kept]
     return cut_into_tokens(known(max(excerpts, key=len, default=""), run.tokenizer), run.tokenizer)
 
 
-def by_prompt(run: RunFolder) -> dict[str, list[Sample]]:
+def by_prompt(run: FinishedRun) -> dict[str, list[Sample]]:
     """{prompt: its final samples}, prompts and samples in the order of the config."""
     grouped: dict[str, list[Sample]] = {}
     for sample in run.final_samples:
@@ -181,14 +181,14 @@ def settings(config: dict) -> dict[str, dict[str, object]]:
     }
 
 
-def unbroken(run: RunFolder) -> list[tuple[str, str]]:
+def unbroken(run: FinishedRun) -> list[tuple[str, str]]:
     """(name of the stage, reason) of the rules with a threshold that dropped nothing."""
     broken = {(reason.stage, reason.reason) for reason in run.funnel.reasons}
     thresholds = thresholds_in_order(run.funnel)
     return [(stage_name(one.stage), one.reason) for one in thresholds if (one.stage, one.reason) not in broken]
 
 
-def render(run: RunFolder, followed: FollowedPage, view: "TokenView") -> str:
+def render(run: FinishedRun, followed: FollowedPage, view: "TokenView") -> str:
     """The HTML of the report, self-contained: it loads nothing, and its policy lets no script run but its own.
 
     `view` is what the model made of the tokens followed.ids.

@@ -9,6 +9,7 @@ import numpy as np
 from data_prep.parquet import read_batches
 from data_prep.shards.tokenize import DocumentFile, document_files
 from lm.errors import UsageError
+from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer
 from viewer.tokenizer.look import Usage, count_usage
 
@@ -47,7 +48,7 @@ def read_corpora(workdir: str, tokenizers: list[Tokenizer], documents: int) -> l
     the run has no documents."""
     if documents < 1:
         raise UsageError(f"--documents is {documents}, but at least 1 must be looked at.")
-    folder = Path(workdir).expanduser() / "documents"
+    folder = RunPaths(Path(workdir).expanduser()).documents
     return [read_corpus(folder, tokenizer, documents, DOCUMENT_CHARACTERS) for tokenizer in tokenizers]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
 from lm.tokenizer.base import whole_characters
 from lm.tokenizer.files import META
@@ -12,7 +13,7 @@ from lm.tokenizer.published import PUBLISHED, load_published
 from viewer.tokenizer.look import Piece, cut
 from viewer.tokenizer.samples import LANGUAGES
 
-FOLDER = "tokenizer"
+FOLDER = RunPaths.tokenizer
 RUNS = Path("runs")
 DEFAULT_TEXT = next(iter(LANGUAGES.values()))
 
@@ -48,7 +49,7 @@ def find_tokenizer(given: str) -> tuple[str, Tokenizer]:
     path = Path(given).expanduser()
     if (path / FOLDER / META).is_file():
         return path.resolve().name, load(path / FOLDER)
-    if (path / "stages").is_dir() or (path / "documents").is_dir():
+    if RunPaths(path).stages.is_dir() or RunPaths(path).documents.is_dir():
         raise InputError(f"The run {path} has no tokenizer yet. Make it: python -m launch.train_tokenizer CONFIG.py")
     if given not in PUBLISHED and not path.exists():
         runs = ", ".join(sorted(str(path.parents[1]) for path in RUNS.glob(f"*/{FOLDER}/{META}"))) or "there is none"

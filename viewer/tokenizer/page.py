@@ -9,7 +9,7 @@ from lm.errors import InputError
 from lm.storage import write_atomically
 from lm.tokenizer import BytePairTokenizer, Tokenizer
 from viewer.formats import count, plain
-from viewer.run_folder import RunFolder
+from viewer.run_folder import FinishedRun
 from viewer.templates import fill
 from viewer.tokenizer.corpus import Corpus, read_corpus
 from viewer.tokenizer.finding import DEFAULT_TEXT, Reading, read_with
@@ -170,7 +170,7 @@ def render(readings: list[Reading], corpora: list[Corpus], back: str = "") -> st
     )
 
 
-def render_run(run: RunFolder, documents: Path, back: str) -> str:
+def render_run(run: FinishedRun, documents: Path, back: str) -> str:
     """The page of a run's own tokenizer: on the longest excerpt of a kept document, and its use in some documents."""
     text = max((plain(example.excerpt) for example in run.funnel.kept), key=len, default="") or DEFAULT_TEXT
     there = any(documents.glob("*.parquet"))

@@ -273,6 +273,27 @@ def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
     assert "step 1 stays, since training did not write" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole(tmp_path, capsys, linked):
+    folder = tmp_path / "run/checkpoints"
+    folder.parent.mkdir()
+    if linked:
+        (tmp_path / "disk/checkpoints").mkdir(parents=True)
+        folder.symlink_to(tmp_path / "disk/checkpoints")
+    write(folder, 2)
+    (folder / "2/notes.txt").write_text("about the checkpoint")
+    (folder / "3").mkdir()
+    (folder / "3/own.txt").write_text("the user's")
+    (folder / "4").write_text("a file of the user's")
+    write(folder, 2, 3, 4)
+    assert steps_in(folder) == [2, 3, 4] and all(verify(folder / str(step)) for step in (2, 3, 4))
+    place = "disk/checkpoints.replaced-{}" if linked else "run/replaced-{}/checkpoints"
+    aside = {"2/notes.txt": "about the checkpoint", "3/own.txt": "the user's", "4": "a file of the user's"}
+    for number, (name, text) in enumerate(aside.items(), 1):
+        assert (tmp_path / place.format(number) / name).read_text() == text
+    assert capsys.readouterr().out.count("is not what training wrote there. Moved to") == 3
+
+
 def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp_path):
     place = tmp_path / "elsewhere"
     place.mkdir()

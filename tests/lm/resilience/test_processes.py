@@ -3,6 +3,8 @@
 import signal
 import socket
 
+from launch.stages.stage import by_products_in
+from launch.train import STAGE
 from lm.checkpoints.manifest import verify
 from tests import train_process
 from tests.corpus import tiny_experiment, write_tokens
@@ -46,6 +48,10 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
     assert process.returncode == 0, output
     assert f"going on from the checkpoint at step {saved}\n" in output
     assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
+
+    logs = {path.name for path in run.iterdir()} - {"documents", "tokenizer", "tokens", "checkpoints"}
+    assert logs >= {"metrics.jsonl", "tensorboard", "samples", "goodput.json", "heartbeat.json", "heartbeat-1.json"}
+    assert logs == set(by_products_in(STAGE, run))
 
 
 def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.experiment import Experiment
-from lm.checkpoints.manager import restore_model
+from lm.checkpoints.reading import restore_model
 from lm.config import TokenizerConfig
 from lm.data.batches import document_stream
 from lm.errors import UsageError

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from lm.checkpoints.manager import Checkpoints, restore_model
+from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import Kept, read_manifest
+from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.data.batches import Batch
 from lm.errors import InputError, UsageError

@@ -1,0 +1,92 @@
+"""The one type that tells an experiment, from crawl to sample."""
+
+from dataclasses import dataclass
+
+from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
+from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
+from lm.errors import UsageError, shown
+from lm.fields import Config, check_numbers
+
+LONGEST_TOKEN = 256
+"""Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
+TOKEN_LIMITS = {"uint16": 2**16, "uint32": 2**31}  # ids travel as int32 through the model
+
+
+@dataclass(frozen=True)
+class Experiment(Config):
+    """One experiment, from web pages to samples."""
+
+    pages: PagesConfig
+    documents: DocumentsConfig
+    tokenizer: TokenizerConfig
+    shards: ShardsConfig
+    model: ModelConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    sample: SampleConfig
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_numbers(self)
+        context, record = self.model.context_length, self.shards.record_length
+        if context > record:
+            raise UsageError(
+                f"model.context_length = {context} is more than shards.record_length = {record}. "
+                f"Use a context of at most {record}, or longer records."
+            )
+        if context % self.train.loss_parts:
+            raise UsageError(
+                f"train.loss_parts = {self.train.loss_parts} does not divide model.context_length = {context}. Choose "
+                "one of its divisors."
+            )
+        crawl = self.pages.common_crawl.crawl
+        if self.pages.source == "common_crawl" and self.documents.dump != crawl:
+            raise UsageError(
+                f"documents.dump = {self.documents.dump!r}, but the pages are those of pages.common_crawl.crawl = "
+                f"{crawl!r}. Documents must tell their crawl: give --documents.dump {crawl} too."
+            )
+        limit = TOKEN_LIMITS[self.shards.token_dtype]
+        if self.tokenizer.vocabulary_size > limit:
+            raise UsageError(
+                f"tokenizer.vocabulary_size = {self.tokenizer.vocabulary_size}, but shards.token_dtype = "
+                f"{self.shards.token_dtype} holds ids below {limit}. Set shards.token_dtype = uint32."
+            )
+        if self.model.vocabulary_size < self.tokenizer.vocabulary_size:
+            raise UsageError(
+                f"model.vocabulary_size = {self.model.vocabulary_size} is smaller than tokenizer.vocabulary_size = "
+                f"{self.tokenizer.vocabulary_size}. Give the model at least as many rows as there are symbols."
+            )
+        for name, tokens in (
+            ("train.sample_tokens", self.train.sample_tokens),
+            ("sample.tokens", self.sample.tokens),
+            ("evaluate.stride", self.evaluate.stride),
+        ):
+            if tokens > context:
+                raise UsageError(
+                    f"{name} = {tokens} is more than model.context_length = {context}. "
+                    "Lower it, or lengthen the context."
+                )
+        check_prompts(self)
+
+
+def check_prompts(experiment: Experiment) -> None:
+    """Raises UsageError for a prompt that no tokenizer can fit into the tokens asked for, or that is no text; how many
+    tokens it has is known only when there is a tokenizer."""
+    sample, train = experiment.sample, experiment.train
+    prompts = [("sample.prompts", prompt, "sample.tokens", sample.tokens) for prompt in sample.prompts]
+    prompts.append(("train.sample_prompt", train.sample_prompt, "train.sample_tokens", train.sample_tokens))
+    for option, prompt, limit, tokens in prompts:
+        try:
+            length = len(prompt.encode())
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{option}: {shown(prompt)} is no text: {prompt[error.start]!r} at character {error.start} is no "
+                "character (bytes that are no UTF-8?). Give it in UTF-8."
+            ) from None
+        by_character = experiment.tokenizer.algorithm == "characters"
+        least = len(prompt) if by_character else -(-length // LONGEST_TOKEN)
+        if least >= tokens:
+            raise UsageError(
+                f"{option}: {shown(prompt)} is {length:,} bytes, at least {least:,} tokens, but {limit} = {tokens}, "
+                "the prompt included. Shorten it, or ask for more tokens."
+            )

@@ -1,0 +1,145 @@
+"""A run folder that stands: its paths, and what a run left there, as objects: experiment, tokenizer, model.
+
+config.json is the experiment as JSON. It is read back strictly: what this version would have to guess at is refused.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from configs.experiment.definition import Experiment
+from lm.errors import InputError, UsageError, shown
+from lm.run_paths import RunPaths
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from lm.model.transformer import Transformer
+    from lm.tokenizer import Tokenizer
+
+
+class Loaded(NamedTuple):
+    """A trained model with all that is needed to use it."""
+
+    experiment: Experiment
+    tokenizer: "Tokenizer"
+    model: "Transformer"
+    """The parameters, laid out over the mesh."""
+    mesh: "Mesh"
+    """What is computed with the model is traced on it (lm.parallel.traced_on)."""
+    step: int
+    """Of the checkpoint that the parameters are of."""
+    one_device: str
+    """Why only one of the devices here is used; "" where all are, or where the mesh was given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder(RunPaths):
+    """The run in the folder `root`."""
+
+    def experiment(self) -> Experiment:
+        """The Experiment of config.json: that of the last command that made something here.
+
+        Raises UsageError where the folder is no run's, InputError where config.json is damaged or another version's.
+        """
+        path = self.config_json
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(
+                f"{shown(str(self.root), quotes=False)} is a folder, but not that of a run that has made something: it "
+                f"holds no {path.name}. Give the folder of a run, or a config file such as configs/demo.py."
+            ) from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is damaged ({error}). {self.remedy()}") from error
+        return self.experiment_of(saved)
+
+    def experiment_of(self, saved: object) -> Experiment:
+        """The Experiment that `saved` is, as `dataclasses.asdict` and JSON leave it. Raises InputError."""
+        unknown, missing = differing_fields(Experiment, saved)
+        named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
+        wrong = [f"it has {named(unknown)}, which this version does not know"] if unknown else []
+        wrong += [f"it lacks {named(missing)}"] if missing else []
+        wrong += [] if isinstance(saved, dict) else [f"it holds {shown(saved)}, and not an object"]
+        if not wrong:
+            try:
+                return from_json(Experiment, saved)
+            except (UsageError, TypeError) as error:
+                wrong = [f"this version refuses it: {error}"]
+        raise InputError(
+            f"{self.config_json} is of another version of this program: {'; '.join(wrong)}. {self.remedy()}"
+        )
+
+    def remedy(self) -> str:
+        return (
+            f"Give the run's config file in place of its folder (CONFIG.py --workdir {self.root}), or go back to the "
+            "git commit that made the run."
+        )
+
+    def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
+        """The model at `step`, by default the newest, laid out over `mesh`; by default over all devices as train.mesh
+        shares them, or on one where that does not fit. `experiment` is that of config.json, if not given.
+
+        Of several processes all must ask. Raises InputError for what is missing, damaged, or of another model or
+        tokenizer, UsageError where there are checkpoints of other steps alone.
+        """
+        from lm.checkpoints.manifest import read_manifest
+        from lm.checkpoints.reading import read_parameters, whole_checkpoint
+        from lm.inference.devices import inference_mesh
+        from lm.tokenizer import load
+
+        experiment = experiment or self.experiment()
+        config, one_device = experiment.model, ""
+        if mesh is None:
+            mesh, one_device = inference_mesh(experiment.train.mesh, config)
+        found = whole_checkpoint(self.checkpoints, step)
+        tokenizer, trained_with = load(self.tokenizer), read_manifest(self.checkpoint(found))["about"].get("tokenizer")
+        if trained_with not in (None, tokenizer.fingerprint):
+            raise InputError(
+                f"{self.checkpoint(found)} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
+                f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+            )
+        model = read_parameters(config, self.checkpoint(found), mesh)
+        return Loaded(experiment, tokenizer, model, mesh, found, one_device)
+
+
+def part_in(hint: Any) -> Any:
+    """The dataclass that a value of this type is, or may be: X of `X` and of `X | None`."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
+    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+
+
+def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
+    """(fields in `saved` that the type does not have, fields of the type that are not there), by their paths."""
+    unknown, missing = [], []
+    kind, items = part_in(hint), typing.get_args(hint)
+    if kind is not None and isinstance(saved, dict):
+        hints, at = typing.get_type_hints(kind), f"{name}." if name else ""
+        fields = [field.name for field in dataclasses.fields(kind)]
+        unknown += [f"{at}{key}" for key in saved if key not in fields]
+        missing += [f"{at}{field}" for field in fields if field not in saved]
+        inner = [(hints[field], saved[field], f"{at}{field}") for field in fields if field in saved]
+    elif typing.get_origin(hint) is tuple and isinstance(saved, list):
+        inner = [(items[0], one, f"{name}[{number}]") for number, one in enumerate(saved)]
+    else:
+        inner = []
+    for part in inner:
+        more_unknown, more_missing = differing_fields(*part)
+        unknown, missing = unknown + more_unknown, missing + more_missing
+    return unknown, missing
+
+
+def from_json(hint: Any, saved: Any) -> Any:
+    """`saved` as the type wants it: dataclasses of dicts, tuples of lists. Raises UsageError as the classes do."""
+    kind = part_in(hint)
+    if kind is not None and isinstance(saved, dict):
+        hints = typing.get_type_hints(kind)
+        return kind(**{field: from_json(hints[field], value) for field, value in saved.items()})
+    if typing.get_origin(hint) is tuple and isinstance(saved, list):
+        item = typing.get_args(hint)[0]
+        return tuple(from_json(item, one) for one in saved)
+    return saved

@@ -1,0 +1,114 @@
+"""What is done with a trained model, by the stages after training or on the side: on all devices, of one process or of
+several that work together."""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import Loaded, RunFolder
+from launch.stages.processes import join, place
+from lm.errors import InputError
+from lm.planning.memory import check_inference_memory
+
+COMPRESSORS = ("gzip", "zstd", "xz")
+
+
+def load_trained(
+    experiment: Experiment, workdir: Path, rows: int, tokens: int, option: str, step: int | None = None
+) -> Loaded:
+    """The model of the run in `workdir` at `step` (the newest, if not given), once all processes have met.
+
+    `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
+    UsageError where so much cannot fit into memory.
+    """
+    join()
+    check_inference_memory(experiment.model, rows, tokens, option)
+    run = RunFolder(workdir).load(step=step, experiment=experiment)
+    if run.one_device:
+        say(f"One device is used, since the mesh of the config does not fit those that are here: {run.one_device}")
+    return run
+
+
+def say(text: str) -> None:
+    """Prints, once for all processes."""
+    if place()[0] == 0:
+        print(text, flush=True)
+
+
+def leave_together() -> None:
+    """Waits for all processes: one that ends early would end the others too."""
+    if place()[1] > 1:
+        from lm.resilience.multihost import all_agree
+
+        all_agree(True)
+
+
+def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:
+    """Continues each of sample.prompts at each of sample.temperatures; prints the texts, and returns them as
+    samples/final.json has them. Raises as `load_trained`, and UsageError for a prompt that leaves no room."""
+    import jax
+
+    from lm.inference.generate import sample_texts
+    from lm.parallel import traced_on
+    from lm.terminal import for_terminal
+
+    config = experiment.sample
+    pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
+    prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
+    run = load_trained(experiment, workdir, len(pairs), config.tokens, "the number of sample.prompts", step)
+    continued, key = traced_on(run.mesh, sample_texts), jax.random.key(config.seed)
+    texts = continued(run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens, key)
+    for (prompt, temperature), text in zip(pairs, texts, strict=True):
+        say(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")
+    say("")
+    leave_together()
+    return [{"prompt": p, "temperature": t, "text": text} for (p, t), text in zip(pairs, texts, strict=True)]
+
+
+def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
+    """The figures of evaluation.json, of all held-out text; prints bits per byte. Raises as `load_trained`."""
+    from lm.evaluation.bits_per_byte import evaluate
+    from lm.planning.flops import count_parameters
+
+    config = experiment.evaluate
+    run = load_trained(
+        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
+    )
+    figures = evaluate(run.model, experiment.model, config, run.tokenizer, RunFolder(workdir).tokens, run.mesh)
+    kinds = ("validation", *COMPRESSORS)
+    say("evaluate: bits per byte: " + ", ".join(f"{kind} {figures[f'{kind}_bits_per_byte']:.3f}" for kind in kinds))
+    leave_together()
+    return {**figures, "parameters": count_parameters(experiment.model)}
+
+
+def evaluate_text(experiment: Experiment, workdir: Path, file: Path, step: int | None = None) -> None:
+    """Prints what the model makes of a file's text, as one document. Raises as `load_trained` and `read_text`."""
+    from lm.evaluation.bits_per_byte import evaluate_text
+
+    text, config = read_text(file), experiment.evaluate
+    run = load_trained(
+        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
+    )
+    found = evaluate_text(run.model, experiment.model, config, run.tokenizer, text, run.mesh)
+    say(
+        f"{file}, by the model at step {run.step:,}: {found['bytes']:,} bytes, {found['tokens']:,} tokens, loss "
+        f"{found['loss']:.4f} nats per token\nbits per byte: model {found['bits_per_byte']:.3f}, "
+        + ", ".join(f"{one} {found[f'{one}_bits_per_byte']:.3f}" for one in COMPRESSORS)
+    )
+    leave_together()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, as it stands there. Raises InputError when it cannot be read, is no UTF-8, or is empty."""
+    try:
+        text = path.expanduser().read_bytes().decode()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} cannot be read: {reason}. Give the path of a text file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no text in UTF-8: byte {error.start:,} is {error.object[error.start]:#04x}. Convert it (iconv "
+            "-t UTF-8), or give another file."
+        ) from error
+    if not text:
+        raise InputError(f"{path} is empty: there is nothing to evaluate. Give a file with text in it.")
+    return text

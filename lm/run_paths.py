@@ -1,0 +1,106 @@
+"""Where everything lies in a run folder: the one place that spells these names. configs/run_folder.py reads it.
+
+`RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder: what stages list as their outputs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file or folder of every run, by its name."""
+
+    name: str
+
+    @overload
+    def __get__(self, run: None, owner: type) -> str: ...
+    @overload
+    def __get__(self, run: "RunPaths", owner: type) -> Path: ...
+    def __get__(self, run: "RunPaths | None", owner: type) -> str | Path:
+        return self.name if run is None else run.root / self.name
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The paths of the run in the folder `root`; whether anything is there is not looked at. docs/contracts.md ("The
+    run folder") says what each holds."""
+
+    root: Path
+
+    config_json = Part("config.json")
+    pages = Part("pages")
+    pages_manifest = Part("pages/manifest.json")
+    texts = Part("texts")
+    documents = Part("documents")
+    dropped = Part("dropped")
+    funnel = Part("funnel.json")
+    tokenizer = Part("tokenizer")
+    tokens = Part("tokens")
+    evaluation = Part("evaluation.json")
+    report = Part("report")
+    report_page = Part("report/index.html")
+    report_funnel = Part("report/funnel.html")
+    report_tokenizer = Part("report/tokenizer.html")
+    summary = Part("summary.json")
+    refilter = Part("refilter")
+    quality_model = Part("quality_model")
+
+    # Training
+    checkpoints = Part("checkpoints")
+    damaged_checkpoints = Part("checkpoints.damaged")
+    metrics = Part("metrics.jsonl")
+    tensorboard = Part("tensorboard")
+    wandb = Part("wandb")
+    samples = Part("samples")
+    final_samples = Part("samples/final.json")
+    skipped_steps = Part("bad_steps.jsonl")
+    goodput = Part("goodput.json")
+    hangs = Part("hangs")
+    profile = Part("profile")
+
+    # The books
+    stages = Part("stages")
+    unfinished = Part(".partial")
+    lock = Part(".lock")
+    replaced = Part("replaced")
+
+    def stamp(self, stage: str) -> Path:
+        """What a finished stage was made with."""
+        return self.stages / f"{stage}.json"
+
+    def begun(self, stage: str) -> Path:
+        """What an unfinished stage that works in place is making."""
+        return self.stages / f"{stage}.begun"
+
+    def written(self, stage: str) -> Path:
+        """The list of files that the stage wrote; it outlives the stamp."""
+        return self.stages / f"{stage}.files"
+
+    def partial(self, stage: str) -> Path:
+        """Where the stage keeps work that is not finished."""
+        return self.unfinished / stage
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / str(step)
+
+    def sample(self, step: int) -> Path:
+        """A sample taken during training."""
+        return self.samples / f"step-{step:08d}.json"
+
+    def heartbeat(self, process: int = 0) -> Path:
+        """The last sign of life of one of the processes that train."""
+        return self.root / f"heartbeat{f'-{process}' if process else ''}.json"
+
+    def supervisor(self, process: int = 0) -> Path:
+        """What the supervisor of that process did."""
+        return self.root / f"supervisor{f'-{process}' if process else ''}.jsonl"
+
+
+HEARTBEATS, SUPERVISORS = "heartbeat*.json", "supervisor*.jsonl"
+TRAINING_LOGS = (
+    RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps, RunPaths.goodput,
+    HEARTBEATS, RunPaths.hangs, RunPaths.profile, RunPaths.damaged_checkpoints,
+)  # fmt: skip
+"""All that training writes beside its checkpoints, as shell patterns."""

@@ -1,0 +1,191 @@
+"""What is done with a trained run by its folder alone: sampled and evaluated, on the side and as stages, by one process
+and by two."""
+
+import dataclasses
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from launch import sample
+from launch.folder.stamps import key_of
+from launch.stages.stage import Stage, settings_of
+from lm.checkpoints.manifest import steps_in
+from lm.config import MeshConfig
+from lm.errors import InputError
+from lm.evaluation.bits_per_byte import evaluate_text
+from lm.parallel import make_mesh
+from lm.run_paths import RunPaths
+from lm.storage import write_json
+from lm.tokenizer import save, train_bpe
+from lm.training.loop import train
+from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.lm.resilience.test_processes import free_port
+from tests.run_files import QUICK, REPOSITORY
+
+TINY = tiny_experiment()
+CUT = MeshConfig(fsdp=8)
+EXPERIMENT = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=8, mesh=CUT, checkpoint_every=4))
+TEXT = texts(1, seed=9)[0]
+
+
+def stamp(run: RunPaths, stage: Stage) -> str:
+    """Notes that the stage, and all before it, is finished, as if it had made what is there; its key."""
+    before = {f"<{one.name}>": stamp(run, one) for one in stage.after}
+    settings = settings_of(stage, EXPERIMENT) | before
+    key = key_of(stage.name, settings, {}, [])
+    write_json(run.stamp(stage.name), {"key": key, "settings": settings, "files": {}})
+    return key
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> RunFolder:
+    """A run that was trained on eight devices, its parameters cut over all of them; checkpoints at 4 and 8."""
+    run = RunFolder(tmp_path_factory.mktemp("trained") / "run")
+    write_tokens(run.root, EXPERIMENT)
+    train(EXPERIMENT.model, EXPERIMENT.train, run.root)
+    write_json(run.config_json, dataclasses.asdict(EXPERIMENT))
+    for stage in sample.STAGE.after:
+        stamp(run, stage)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> RunFolder:
+    """A copy, somewhere else."""
+    return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "somewhere else")))
+
+
+def call(script: str, *words: object) -> int:
+    """Runs a script in this process, as python -m does; its exit code."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [script, *map(str, words)])
+        patched.delitem(sys.modules, script, raising=False)
+        try:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
+
+
+def contents(run: RunPaths) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+
+
+def test_a_run_gives_back_experiment_tokenizer_and_model_of_every_step_on_every_mesh(trained):
+    mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 4, jax.devices()[:4])
+    newest, first, whole = trained.load(), trained.load(step=4), trained.load(mesh)
+    assert steps_in(trained.checkpoints) == [4, 8]
+    assert (newest.step, first.step, newest.experiment, newest.one_device) == (8, 4, EXPERIMENT, "")
+    assert dict(newest.mesh.shape) == {"data": 1, "fsdp": 8, "context": 1, "tensor": 1} and whole.mesh == mesh
+    config, losses = EXPERIMENT.evaluate, []
+    for one in (newest, whole, first):
+        found = evaluate_text(one.model, EXPERIMENT.model, config, one.tokenizer, TEXT, one.mesh)
+        losses.append(found["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] < losses[2] - 0.01
+
+
+def test_another_tokenizer_than_the_one_trained_with_is_refused(run):
+    save(train_bpe(texts(9, seed=5), EXPERIMENT.tokenizer), run.tokenizer)
+    with pytest.raises(InputError, match=r"checkpoints/8 was trained with tokenizer [0-9a-f]+, but"):
+        run.load()
+
+
+def test_prompts_are_continued_on_the_side_and_the_run_stays_as_it_is(run, capsys):
+    before = contents(run)
+    words = ("--prompt", "The miller", "A farmer", "--prompt", "", "--sample.temperatures", "0")
+    assert call("launch.sample", run.root, *words) == 0
+    newest = capsys.readouterr().out
+    assert re.findall(r"--- '(.*)' at temperature 0\n\1", newest) == ["The miller", "A farmer", ""]
+    assert call("launch.sample", run.root, *words, "--step", "4") == 0
+    assert (older := capsys.readouterr().out).count("at temperature 0\n") == 3 and older != newest
+    assert call("launch.sample", run.root, "--step", "4", "--sample.temperatures", "0") == 0
+    assert capsys.readouterr().out.count("--- ") == len(EXPERIMENT.sample.prompts)
+    assert contents(run) == before
+
+
+def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_path, capsys):
+    file, before = tmp_path / "a text.txt", contents(run)
+    file.write_text(TEXT)
+    assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
+    said = capsys.readouterr().out
+    loaded = run.load(step=4)
+    found = evaluate_text(loaded.model, EXPERIMENT.model, EXPERIMENT.evaluate, loaded.tokenizer, TEXT, loaded.mesh)
+    assert f"step 4: {len(TEXT.encode()):,} bytes, {found['tokens']:,} tokens, loss {found['loss']:.4f}" in said
+    for name in ("", "gzip_", "zstd_", "xz_"):
+        assert f" {found[f'{name}bits_per_byte']:.3f}" in said.partition("bits per byte:")[2]
+    assert call("launch.evaluate", run.root, "--step", "8") == 0
+    assert "evaluate: bits per byte: validation" in capsys.readouterr().out
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "code", "message"),
+    [
+        ("evaluate", ("--text", "empty.txt"), 1, "empty.txt is empty"),
+        ("evaluate", ("--text", "latin.txt"), 1, "latin.txt is no text in UTF-8: byte 5 is 0xfc"),
+        ("evaluate", ("--text", "nothing.txt"), 1, "nothing.txt cannot be read: No such file"),
+        ("evaluate", ("--text", "."), 1, "cannot be read: Is a directory"),
+        ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),
+        ("evaluate", ("--txt", "empty.txt"), 2, "There is no option --txt. Did you mean --text"),
+        ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
+        ("sample", ("--prompt", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"), 2, "that leaves nothing of 24"),
+        ("sample", ("--step", "5"), 2, "no checkpoint of step 5"),
+        ("sample", ("--sample.temperature", "0"), 2, "Did you mean --sample.temperatures"),
+    ],
+)
+def test_what_a_user_can_mend(trained, tmp_path, monkeypatch, capsys, script, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    Path("latin.txt").write_bytes("und für".encode("latin-1"))
+    before = contents(trained)
+    assert call(f"launch.{script}", trained.root, *words) == code
+    assert re.search(message, capsys.readouterr().err)
+    assert contents(trained) == before
+
+
+def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
+    shutil.rmtree(run.checkpoints)
+    assert call("launch.sample", run.root, "--prompt", "The miller") == 1
+    assert re.search("no checkpoint in .* python -m launch.train", capsys.readouterr().err)
+
+
+def test_one_device_is_said_where_the_mesh_does_not_fit(run, capsys):
+    assert call("launch.sample", run.root, "--prompt", "The miller", "--train.mesh.fsdp", "16") == 0
+    said = capsys.readouterr().out
+    assert "One device is used, since the mesh of the config does not fit" in said and "fsdp = 16" in said
+
+
+def start(script: str, run: RunPaths, devices: int, environment: dict[str, str]) -> subprocess.Popen:
+    flags = f"{QUICK['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", script, str(run.root)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=os.environ | QUICK | {"XLA_FLAGS": flags} | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("script", ["launch.evaluate", "launch.sample"])
+def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
+    """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
+    made = run.evaluation if script == "launch.evaluate" else run.final_samples
+    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
+    pair = [start(script, run, 4, common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)]
+    outputs = [process.communicate(timeout=600)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert "Traceback" not in "".join(outputs) and "One device" not in "".join(outputs)
+    of_two = json.loads(made.read_text())
+    assert call(script, run.root) == 0  # up to date
+    run.stamp(script.partition(".")[2]).unlink()
+    alone = start(script, run, 1, {})
+    output, _ = alone.communicate(timeout=600)
+    assert alone.returncode == 0 and "One device is used" in output, output
+    of_one = json.loads(made.read_text())
+    assert of_two == (pytest.approx(of_one, rel=1e-5) if script == "launch.evaluate" else of_one)

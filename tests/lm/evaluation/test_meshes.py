@@ -1,0 +1,109 @@
+"""A trained model is evaluated and sampled with the same figures and texts on every mesh, whatever it is cut over."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import Kept
+from lm.checkpoints.reading import restore_model
+from lm.config import MeshConfig
+from lm.errors import InputError, UsageError
+from lm.evaluation.bits_per_byte import evaluate, evaluate_text
+from lm.inference.devices import inference_mesh
+from lm.inference.generate import sample_texts
+from lm.model.param_names import named_leaves
+from lm.parallel import make_mesh, shardings, traced_on
+from lm.run_paths import RunPaths
+from lm.tokenizer import load
+from lm.training.optimizer import make_optimizer
+from lm.training.state import initial_state
+from tests.corpus import texts, tiny_experiment, write_tokens
+
+EXPERIMENT = tiny_experiment()
+MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4, width=32, initial_std=0.2)
+MESHES = {
+    "fsdp": (MeshConfig(fsdp=8), 8),
+    "tensor": (MeshConfig(tensor=4), 8),
+    "context": (MeshConfig(context=8), 8),
+    "mixed": (MeshConfig(fsdp=2, tensor=2, context=2), 8),
+    "four devices": (MeshConfig(fsdp=4), 4),
+    "data alone": (MeshConfig(), 8),
+}
+PROMPTS, TEMPERATURES = ["The miller", "", "A farmer"], [0.0, 0.8, 0.0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunPaths:
+    """A run with shards, tokenizer and a checkpoint that a mesh of eight devices has saved, its parameters cut."""
+    paths = RunPaths(tmp_path_factory.mktemp("meshes") / "run")
+    write_tokens(paths.root, EXPERIMENT)
+    optimizer = make_optimizer(EXPERIMENT.train.optimizer, EXPERIMENT.train.steps)
+    state = initial_state(MODEL, optimizer, 3, make_mesh(MeshConfig(fsdp=8), MODEL, 8))
+    checkpoints = Checkpoints(paths.checkpoints, Kept(1))
+    checkpoints.save(1, state, {})
+    checkpoints.close()
+    return paths
+
+
+def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
+    """(of the validation split, of a text, samples)."""
+    model, tokenizer = restore_model(MODEL, run.checkpoints, mesh), load(run.tokenizer)
+    config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # which eight devices cannot share as it is
+    held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
+    text = evaluate_text(model, MODEL, config, tokenizer, texts(1, seed=9)[0], mesh)
+    arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
+    return held_out, text, (sample_texts if mesh is None else traced_on(mesh, sample_texts))(*arguments)
+
+
+@pytest.fixture(scope="module")
+def alone(run) -> tuple[dict, dict, list[str]]:
+    return figures(run, None)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
+    config, count = MESHES[name]
+    mesh = make_mesh(config, MODEL, count, jax.devices()[:count])
+    model = restore_model(MODEL, run.checkpoints, mesh)
+    expected = named_leaves(shardings(model, mesh))
+    assert all(leaf.sharding == expected[key] for key, leaf in named_leaves(model).items())
+    cut = config.fsdp * config.tensor
+    largest = named_leaves(model)["blocks.0.mlp.up.weight"]
+    assert largest.addressable_shards[0].data.size * cut == largest.size
+    held_out, text, samples = figures(run, mesh)
+    assert held_out == pytest.approx(alone[0], rel=1e-5)
+    assert text == pytest.approx(alone[1], rel=1e-5)
+    assert samples == alone[2]
+
+
+def test_a_text_is_scored_token_by_token_as_one_document(run):
+    """A model that knows nothing: every token costs log(vocabulary) nats, whatever the windows."""
+    tokenizer, text = load(run.tokenizer), texts(1, seed=9)[0]
+    model = jax.tree.map(np.zeros_like, restore_model(MODEL, run.checkpoints))
+    found = evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, text)
+    ids, size = tokenizer.encode(text), len(text.encode())
+    assert (found["tokens"], found["bytes"]) == (len(ids), size)
+    assert found["loss"] == pytest.approx(math.log(MODEL.vocabulary_size), rel=1e-6)
+    assert found["bits_per_byte"] == pytest.approx(math.log2(MODEL.vocabulary_size) * len(ids) / size, rel=1e-6)
+    assert evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "x")["tokens"] == 1
+    with pytest.raises(InputError, match="empty"):
+        evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "")
+
+
+def test_a_mesh_that_does_not_fit_the_devices_here_is_one_device_and_says_why():
+    mesh, why = inference_mesh(MeshConfig(fsdp=2, tensor=2), MODEL)
+    assert (mesh.devices.size, mesh.shape["data"], why) == (8, 2, "")
+    mesh, why = inference_mesh(MeshConfig(fsdp=3), MODEL)
+    assert mesh.devices.size == 1 and "fsdp = 3" in why and "8 devices" in why
+
+
+def test_a_step_that_is_not_there_names_those_that_are(run, tmp_path):
+    with pytest.raises(UsageError, match=r"no checkpoint of step 7 in .*checkpoints\. There are those of steps 1\."):
+        restore_model(MODEL, run.checkpoints, step=7)
+    assert restore_model(MODEL, run.checkpoints, step=1) is not None
+    with pytest.raises(InputError, match="There is no checkpoint in"):
+        restore_model(MODEL, tmp_path, step=7)

@@ -1,0 +1,97 @@
+"""A run folder gives back what was put into it: the experiment of config.json, to the last field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs.experiment import load_config, parse_run
+from configs.experiment.definition import Experiment
+from configs.experiment.run_folder import RunFolder
+from lm.config import MixtureSource, MuonConfig
+from lm.errors import InputError, UsageError
+from tests.corpus import tiny_experiment
+from tests.test_house import CONFIGS
+
+
+def saved(experiment: Experiment) -> dict:
+    """What a stage writes to config.json (launch/stages/stage.py)."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment), indent=1))
+
+
+def write(folder, config: object) -> RunFolder:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return RunFolder(folder)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_comes_back_as_it_was(path, tmp_path):
+    experiment = load_config(path)
+    assert write(tmp_path, saved(experiment)).experiment() == experiment
+
+
+def test_parts_that_may_be_none_and_sources_of_a_mixture_come_back(tmp_path):
+    tiny = tiny_experiment()
+    muon = next(load_config(path).train.optimizer.muon for path in CONFIGS if path.stem == "modern_124m")
+    assert isinstance(muon, MuonConfig)
+    optimizer = dataclasses.replace(tiny.train.optimizer, muon=muon)
+    mixture = (MixtureSource("runs/a/tokens", 0.25), MixtureSource("runs/b/tokens", 2.0))
+    experiment = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, optimizer=optimizer, mixture=mixture))
+    assert write(tmp_path, saved(experiment)).experiment() == experiment
+
+
+def test_fields_of_another_version_are_named_with_the_remedy(tmp_path):
+    config = saved(tiny_experiment())
+    config["model"]["depth"] = 3
+    del config["train"]["mesh"]["fsdp"], config["sample"]
+    with pytest.raises(InputError) as error:
+        write(tmp_path, config).experiment()
+    message = str(error.value)
+    assert "it has model.depth, which this version does not know; it lacks sample, train.mesh.fsdp." in message
+    assert f"CONFIG.py --workdir {tmp_path}" in message and "git commit" in message
+
+
+def test_fields_within_lists_are_named_too(tmp_path):
+    config = saved(tiny_experiment())
+    config["train"]["mixture"] = [{"tokens": "a", "weight": 1.0}, {"tokens": "b", "share": 1.0}]
+    with pytest.raises(
+        InputError, match=r"it has train\.mixture\[1\]\.share, .*; it lacks train\.mixture\[1\]\.weight"
+    ):
+        write(tmp_path, config).experiment()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"attention": "flash9"}, "this version refuses it: .*attention.*'flash9'"),
+        ({"layers": "six"}, "this version refuses it: ModelConfig.layers must be int, but is 'six'"),
+        ({"context_length": 10**6}, "this version refuses it: model.context_length = 1000000 is more than"),
+    ],
+)
+def test_values_that_this_version_refuses_are_named(tmp_path, change, expected):
+    config = saved(tiny_experiment())
+    config["model"] |= change
+    with pytest.raises(InputError, match=expected):
+        write(tmp_path, config).experiment()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"text"', "null", '{"model": 3}', "[" * 100_000, "\x00"])
+def test_a_damaged_config_is_an_input_error(tmp_path, text):
+    with pytest.raises(InputError, match=r"config\.json is (damaged|of another version).*git commit"):
+        write(tmp_path, text).experiment()
+
+
+def test_a_run_folder_stands_in_the_place_of_a_config(tmp_path):
+    experiment = tiny_experiment()
+    write(tmp_path / "run", saved(experiment))
+    command = parse_run("launch.x", "", [str(tmp_path / "run")])
+    assert (command.experiment, command.workdir) == (experiment, tmp_path / "run")
+    longer = parse_run("launch.x", "", [str(tmp_path / "run"), "--train.steps", "99", "--workdir", "elsewhere"])
+    assert (longer.experiment.train.steps, str(longer.workdir)) == (99, "elsewhere")
+    assert longer.experiment.model == experiment.model
+
+
+def test_a_folder_that_is_no_run_is_said(tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder, but not that of a run.* no config\.json.*configs/demo\.py"):
+        parse_run("launch.x", "", [str(tmp_path)])
