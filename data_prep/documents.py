@@ -57,27 +57,6 @@ class Damage:
     """What was found there, for people."""
 
 
-STAGES = (
-    "read",
-    "url_filter",
-    "extract",
-    "language",
-    "gopher_repetition",
-    "gopher_quality",
-    "c4",
-    "fineweb",
-    "model_quality",
-    "exact_dedup",
-    "minhash_dedup",
-)
-"""What may drop a document, in the order in which it does; so the funnel is told."""
-
-
-def stage_order(stage: str) -> tuple[int, str]:
-    """A key that sorts stages in the order of STAGES; one that is not named there comes after these."""
-    return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)
-
-
 DOCUMENT_SCHEMA = pa.schema(
     [
         ("text", pa.string()),

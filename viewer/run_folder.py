@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import PersonalDataConfig
+from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import FUNNEL, Funnel, read_funnel
 from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
 from lm.tokenizer import Tokenizer, load
@@ -65,14 +65,14 @@ class RunFolder:
     versions: dict[str, str]
 
 
-def read_run(workdir: Path, personal_data: PersonalDataConfig) -> RunFolder:
+def read_run(workdir: Path, documents: DocumentsConfig) -> RunFolder:
     """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
     tokenizer = load(workdir / "tokenizer")
     samples, final_samples = read_samples(workdir / "samples")
     return RunFolder(
         name=workdir.resolve().name,
         pages=read_json(workdir / "pages/manifest.json", "launch.fetch_pages"),
-        funnel=read_funnel(workdir / FUNNEL, workdir / "texts", personal_data),
+        funnel=read_funnel(workdir / FUNNEL, workdir / "texts", documents),
         vocabulary=read_vocabulary(tokenizer),
         tokenizer=tokenizer,
         splits=read_splits(workdir / "tokens/manifest.json"),

@@ -173,7 +173,8 @@ def parse_run(
     """(experiment, workdir, the other run that it begins from, if any) from
     `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]`.
 
-    `reads` are the sections that help shows at first; all, if not given. Exits with code 0 after --help; raises
+    `reads` are the sections that help shows at first ("documents.filters": those of the recipe's filters); all, if not
+    given. Exits with code 0 after --help; raises
     UsageError on unknown or malformed options and on impossible values.
     """
     help_first = help_wanted(arguments[:1])
@@ -203,7 +204,9 @@ def parse_run(
     default = Command(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if help_wanted(words):
         sections = [field.name for field in dataclasses.fields(Experiment)]
-        print_help(program, description, config_name, default, words, sections if reads is None else reads, registry)
+        filters = [f"documents.{name}" for name in base.documents.sections]
+        read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+        print_help(program, description, config_name, default, words, read, registry)
         raise SystemExit(0)
     command = parse_options(Command, default, program, config_name, words, registry)
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Experiment)}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import find_duplicates
-from data_prep.documents import stage_order
 from data_prep.engine.over_files import run_over_files, run_with
 from data_prep.engine.progress import FileOfTexts, JoinLook, Progress, Watch, look_at_texts
 from data_prep.files import writing
@@ -89,7 +88,7 @@ def prepare_documents(
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)
     counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
     write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
-    outcome = outcome_of(counts)
+    outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
             f"No document survives of {outcome.pages} pages in {len(files)} files:\n{outcome.table()}\n"
@@ -125,11 +124,11 @@ def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) 
     ]
 
 
-def outcome_of(counts: Counts) -> Outcome:
+def outcome_of(counts: Counts, config: DocumentsConfig) -> Outcome:
     """The outcome from the counts of all files."""
     pairs = {tuple(name.split("/", 1)): pair for name, pair in counts["reasons"].items()}
     reasons = {name: documents for name, (documents, _) in pairs.items()}
-    order = sorted(reasons, key=lambda reason: (stage_order(reason[0]), -reasons[reason], reason[1]))
+    order = sorted(reasons, key=lambda reason: (config.stage_order(reason[0]), -reasons[reason], reason[1]))
     return Outcome(
         pages=counts["rows"],
         kept=counts["kept"][0],

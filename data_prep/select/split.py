@@ -20,16 +20,21 @@ from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.files import replace_file
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
-from data_prep.measure.row import TEXT_SCHEMA, VALUES
+from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import rows_in, write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.candidates import judged_rows
 
-VALUE_FIELDS = [TEXT_SCHEMA.field(name) for name in VALUES]
-KEPT_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, *VALUE_FIELDS])
-DROPPED_SCHEMA = pa.schema([*TEXT_SCHEMA, ("duplicate_of", pa.string())])
-"""Columns of what is dropped; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not
-the reason."""
+
+def kept_schema(config: DocumentsConfig) -> pa.Schema:
+    """Of documents/."""
+    return pa.schema([*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))])
+
+
+def dropped_schema(config: DocumentsConfig) -> pa.Schema:
+    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not the
+    reason."""
+    return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
         return
     counts: list[Counts] = []
     hosts = HostCounter(file.hosts)
-    schemas = {file.documents: KEPT_SCHEMA, file.dropped: DROPPED_SCHEMA}
+    schemas = {file.documents: kept_schema(config), file.dropped: dropped_schema(config)}
     write_rows(divided(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
     hosts.write()
     replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
@@ -134,7 +139,7 @@ def divided(
     file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates = duplicates_of(file, found)
+    duplicates, columns = duplicates_of(file, found), kept_schema(config).names
     for judged in judged_rows(file.texts, config, found.min_quality, file.note):
         replaced, clean_text_bytes, shown = Counter(), 0, []
         for number, row in enumerate(judged.rows):
@@ -151,6 +156,6 @@ def divided(
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
                 hosts.add(row["url"], row["text_bytes"])
-                yield file.documents, {name: row[name] for name in KEPT_SCHEMA.names}
+                yield file.documents, {name: row[name] for name in columns}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         counts.append(merge([judged.counts(file.index, config), empty_counts() | besides]))

@@ -11,13 +11,13 @@ import pytest
 
 from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig, UrlFilterConfig
-from data_prep.documents import STAGES, WebPage
+from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
 from data_prep.measure import run as extraction
-from data_prep.measure.row import TEXT_SCHEMA
+from data_prep.measure.row import text_schema
 from data_prep.measure.run import extract_texts, stem_of
 from data_prep.select.run import Outcome, outcome_of, prepare_documents
-from data_prep.select.split import DROPPED_SCHEMA, KEPT_SCHEMA
+from data_prep.select.split import dropped_schema, kept_schema
 from data_prep.sources import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError
@@ -156,9 +156,9 @@ def test_files_rows_and_columns(files, tmp_path):
     out = tmp_path / "out"
     prepare(files, out)
     names = ["a.parquet", "empty.parquet", "z.parquet"]
-    for folder, schema in (("texts", TEXT_SCHEMA), ("documents", KEPT_SCHEMA), ("dropped", DROPPED_SCHEMA)):
+    for folder, schema in (("texts", text_schema), ("documents", kept_schema), ("dropped", dropped_schema)):
         assert [path.name for path in sorted((out / folder).glob("*.parquet"))] == names
-        assert all(pq.read_schema(out / folder / name) == schema for name in names)
+        assert all(pq.read_schema(out / folder / name) == schema(CONFIG) for name in names)
     assert column(out / "documents/a.parquet", "url") == [
         f"http://b.example/{number}" for number in range(100, 108)
     ]  # as they were read
@@ -209,7 +209,7 @@ def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report
     texts = [text for folder in ("documents", "dropped") for text in column(out / folder / "mail.parquet", "text")]
     assert [text.count("X") for text in texts] == [1] * 4
     assert "@" not in "".join(texts)
-    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG.personal_data))
+    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG))
 
 
 def test_same_bytes_with_two_workers(files, tmp_path):
@@ -273,7 +273,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "model_quality"} == set(STAGES)
+    assert {*found, "gopher_repetition", "model_quality"} == set(CONFIG.stages)
 
 
 def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
@@ -306,7 +306,8 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
 
 def test_outcome_in_the_order_of_the_stages():
     reasons = {"new_stage/some/reason": [5, 0], "exact_dedup/exact_duplicate": [1, 0], "extract/no_text": [2, 0]}
-    outcome = outcome_of({"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons})
+    counts = {"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons}
+    outcome = outcome_of(counts, CONFIG)
     assert list(outcome.dropped.items()) == [
         (("extract", "no_text"), 2), (("exact_dedup", "exact_duplicate"), 1), (("new_stage", "some/reason"), 5),
     ]  # fmt: skip
