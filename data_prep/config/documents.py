@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.extract import ExtractConfig
-from data_prep.config.filters import Filter, check_filters
+from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
 from data_prep.config.model_quality import ModelQualityConfig
 from data_prep.config.personal_data import PersonalDataConfig
@@ -122,6 +122,7 @@ def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfi
     Raises UsageError where a filter is not whole, or two of them share a name, a signal or a reason.
     """
     kind = class_with(tuple(type(one) for one in filters))
+    KNOWN.update({one.name: type(one) for one in filters})
     return kind(**fields, **{one.name: one for one in filters})
 
 
@@ -139,3 +140,6 @@ def class_with(kinds: tuple[type[Filter], ...]) -> Any:
         "DocumentsConfig", fields, bases=(DocumentsConfig,), namespace=namespace, frozen=True, kw_only=True,
         module=__name__,
     )  # fmt: skip
+
+
+KNOWN.update({kind.name: kind for kind in (LanguageConfig, ModelQualityConfig)})

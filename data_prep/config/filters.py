@@ -6,7 +6,7 @@ A filter of your own is a class like those in data_prep/quality/, and one line i
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lm.errors import UsageError
 from lm.fields import Config
@@ -102,11 +102,6 @@ class Filter(Config):
     rewrites: ClassVar[bool] = False
     """Whether `rewrite` takes anything out of texts."""
 
-    def __init_subclass__(cls, **arguments: Any):
-        super().__init_subclass__(**arguments)
-        if cls.name:
-            KNOWN[cls.name] = cls
-
     @classmethod
     def path(cls) -> str:
         """Its section in the config."""
@@ -132,7 +127,8 @@ class Filter(Config):
 
 
 KNOWN: dict[str, type[Filter]] = {}
-"""{name: class} of every filter that was imported: where the report finds the words for what a run has used."""
+"""{name: class} of the filters of every config that was made in this process: where the counts find a signal's bins,
+and the report the words for what a run has used."""
 
 
 def find_signal(name: str) -> Signal | None:
