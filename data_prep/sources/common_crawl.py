@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.config.pages import CommonCrawlPages
+from data_prep.config.pages import CommonCrawlPages, PagesConfig
 from data_prep.sources.download import Client, NotThereError, Patience, StoppedError, fetch_file
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
@@ -24,6 +24,16 @@ PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
 MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
 SECONDS_BETWEEN_NEWS = 15.0
 SECONDS_TO_STOP = 1.0
+
+
+def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
+    """The crawl's files. Raises as `crawl_files`."""
+    return crawl_files(config.common_crawl, out, progress), []
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """None of yours."""
+    return []
 
 
 def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:

@@ -6,13 +6,15 @@ import contextlib
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from data_prep.documents import Document
+from data_prep.documents import Damage, Document
+from data_prep.sources.archives import size
 from data_prep.sources.columns import (
     MAX_TEXT_BYTES,
     NAMES,
@@ -22,6 +24,7 @@ from data_prep.sources.columns import (
     lookup,
 )
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
+from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
@@ -29,7 +32,13 @@ MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
 PIECE = 1 << 20
 BOM = b"\xef\xbb\xbf"
 ABSENT = object()
+__all__ = ["read", "read_table", "size"]
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality model it must be text)."
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+    """Its documents, as `read_table`; nothing is seen besides."""
+    return read_table(file.path, name=file.name, text_field=file.text_field, on_dead_letter=on_damage)
 
 
 def read_table(

@@ -3,13 +3,14 @@
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config.pages import TfdsPages
-from data_prep.documents import Document
+from data_prep.config.pages import PagesConfig, TfdsPages
+from data_prep.documents import Damage, Document
 from data_prep.sources.columns import DeadLetter, NoDocumentError, document_of, lookup
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError, network_reason, shown
@@ -20,6 +21,31 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.+=-]+)?:\d+\.\d+\.\d+")
 INFO = "dataset_info.json"
 ROWS_AT_ONCE = 256
+
+
+def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
+    """The dataset in ranges of rows. Raises as `dataset_files`."""
+    return dataset_files(config.tfds, config.text_field, progress), []
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """The files of a dataset that is given by its folder."""
+    dataset = Path(config.tfds.dataset).expanduser()
+    return (
+        [path.absolute() for path in sorted(dataset.iterdir()) if path.is_file()] if (dataset / INFO).is_file() else []
+    )
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+    """The documents in its rows, as `read_tfds`; nothing is seen besides."""
+    return read_tfds(
+        file.path, file.split, file.rows, name=file.name, text_field=file.text_field, on_dead_letter=on_damage
+    )
+
+
+def size(file: InputFile) -> int:
+    """Bytes of all files of its split."""
+    return split_bytes(file.path, file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:

@@ -14,11 +14,14 @@ import zstandard
 
 from data_prep.config import PagesConfig
 from data_prep.documents import DOCUMENT_SCHEMA, Document
-from data_prep.sources import DeadLetter, fetch_pages, input_files, read_documents, read_table
 from data_prep.sources import columns as columns_module
+from data_prep.sources import fetch_pages, input_files
 from data_prep.sources import tables as tables_module
+from data_prep.sources.columns import DeadLetter
 from data_prep.sources.local import own_files
+from data_prep.sources.tables import read_table
 from lm.errors import InputError, UsageError
+from tests.data_prep.pages import documents_in
 
 WHOLE = Document(
     text="A text.\nOf two lines.",
@@ -341,7 +344,7 @@ def test_the_manifest_lists_tables_and_their_rows(tmp_path):
         }
         for name, pages in (("b.parquet", 2), ("t.jsonl", None))
     ]  # fmt: skip
-    texts = [document.text for file in input_files(run) for document in read_documents(file, dump="run")]
+    texts = [document.text for document in documents_in(input_files(run))]
     assert texts == ["x", "y", "z"]
 
 
