@@ -1,4 +1,4 @@
-"""What docs/contracts.md names in "To add X, touch these files" is there: a stranger who follows it opens these files."""
+"""What docs/contracts.md names in "To add X, touch these files" is there, so that a stranger opens the right files."""
 
 import re
 from pathlib import Path
