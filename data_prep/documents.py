@@ -47,7 +47,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in an input file where a record could not be read, or could not be believed: a dead letter."""
+    """A place in an input file where a record could not be read, or could not be believed: a quarantined record."""
 
     offset: int
     """Bytes from the file's beginning to the record's, or to where the search for one began."""

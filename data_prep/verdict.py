@@ -44,7 +44,7 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
     """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality model's, None
     while it is not known (score_threshold.py)."""
     found = []
-    for one in config.used_judges:
+    for one in config.used_filters:
         for rule in one.rules:
             place = "" if rule.place is None else f"[{rule.place}]"
             value = min_quality if one is config.model_quality else rule.limit(one)
@@ -56,7 +56,7 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
 
 def columns_needed(config: DocumentsConfig) -> list[str]:
     """The columns of texts/ that `verdicts` and `values_of` read."""
-    signals = dict.fromkeys(rule.signal for one in config.used_judges for rule in one.rules)
+    signals = dict.fromkeys(rule.signal for one in config.used_filters for rule in one.rules)
     return [*COLUMNS, *signals]
 
 
@@ -86,7 +86,7 @@ def checks(
     rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
-    for one in config.used_judges:
+    for one in config.used_filters:
         for rule in one.rules:
             limit = min_quality if one is config.model_quality else rule.limit(one)
             if limit is not None:

@@ -7,7 +7,7 @@ from data_prep.config.filters import KNOWN, find_signal
 
 STAGES = {
     "read": ("Reading", "Records of the input that could not be read, or did not match their own checksums."),
-    "url_filter": ("Address", "Pages on a list of banned sites, or with banned words in their address."),
+    "url_filter": ("URL", "Pages on a list of banned sites, or with banned words in their URL."),
     "extract": ("Text", "Pages out of whose HTML no main text could be taken."),
     "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
     "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
@@ -54,10 +54,10 @@ PERSONAL_DATA = {
 
 REASONS = {
     "banned_domain": "The site is on a list of banned domains.",
-    "banned_url": "The page is on a list of banned addresses.",
-    "banned_word": "A banned word stands in the address.",
-    "soft_banned_words": "Several words stand in the address that are suspicious together.",
-    "banned_substring": "A banned string is part of the address.",
+    "banned_url": "The page is on a list of banned URLs.",
+    "banned_word": "A banned word stands in the URL.",
+    "soft_banned_words": "Several words stand in the URL that are suspicious together.",
+    "banned_substring": "A banned string is part of the URL.",
     "html_too_large": "The page has more bytes than are parsed.",
     "html_too_deep": "The page's elements are nested deeper than is parsed.",
     "unreadable_html": "What claims to be HTML cannot be parsed.",

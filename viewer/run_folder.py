@@ -46,7 +46,7 @@ class RunFolder:
 
     name: str
     pages: dict
-    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of one's own."""
+    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of your own."""
     funnel: Funnel
     vocabulary: Vocabulary
     tokenizer: Tokenizer

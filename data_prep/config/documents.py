@@ -68,13 +68,13 @@ class DocumentsConfig(Config):
         return tuple(getattr(self, name) for name in self.sections)
 
     @property
-    def judges(self) -> tuple[Filter, ...]:
+    def all_filters(self) -> tuple[Filter, ...]:
         """All that draw lines through stored values, used or not, in their order."""
         return (self.language, *self.filters, self.model_quality)
 
     @property
-    def used_judges(self) -> tuple[Filter, ...]:
-        return tuple(one for one in self.judges if one is self.language or one.name in self.steps)
+    def used_filters(self) -> tuple[Filter, ...]:
+        return tuple(one for one in self.all_filters if one is self.language or one.name in self.steps)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class DocumentsConfig(Config):
 
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
         """The recipe's filter of that class. Raises UsageError where it has none."""
-        for one in self.judges:
+        for one in self.all_filters:
             if isinstance(one, kind):
                 return one
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")

@@ -56,7 +56,7 @@ def count_again(
 
 
 def hosts_of(file: FileOfTexts) -> Path:
-    """The sheet of the file's hosts (domains.py)."""
+    """The counts of the file's hosts (domains.py)."""
     return file.part.with_suffix(".parquet")
 
 
@@ -167,6 +167,6 @@ def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) ->
 
 def place_in(config: DocumentsConfig) -> Callable[[tuple[str, str]], tuple]:
     """A key that sorts (stage, reason) in the order of the stages, and rules as they are applied."""
-    rules = [(one.name, rule.reason) for one in config.judges for rule in one.rules]
+    rules = [(one.name, rule.reason) for one in config.all_filters for rule in one.rules]
     order = {name: number for number, name in enumerate(rules)}
     return lambda name: (config.stage_order(name[0]), order.get(name, len(order)), name[1])

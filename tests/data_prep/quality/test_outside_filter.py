@@ -15,7 +15,7 @@ from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import Filter, Rule, Signal
 from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import text_schema
-from data_prep.select.split import dropped_schema
+from data_prep.select.apply_filters import dropped_schema
 from lm.errors import UsageError
 from tests.data_prep.measured import prose
 
@@ -188,4 +188,4 @@ def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes,
 
 def test_no_signal_may_have_the_name_of_another_column():
     columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names}
-    assert columns - {signal.name for one in DOCUMENTS.judges for signal in one.signals} == COLUMNS_TAKEN
+    assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN

@@ -14,7 +14,7 @@ import pytest
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_DATASET, TfdsPages
 from data_prep.sources import fetch_pages, input_files
-from data_prep.sources.columns import DeadLetter
+from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.tfds import read_tfds
 from lm.errors import InputError, UsageError
 from tests.data_prep.pages import documents_in
@@ -94,10 +94,10 @@ def test_a_folder_serves_as_well_as_a_name_and_a_split_may_be_a_part(dataset, tm
     assert [d.text for d in documents_in(files)] == everything[20:]
 
 
-def test_a_row_without_text_is_a_dead_letter(dataset):
-    buried: list[DeadLetter] = []
-    assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_dead_letter=buried.append)) == []
-    assert [str(letter) for letter in buried] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
+def test_a_row_without_text_is_a_quarantined_row(dataset):
+    quarantined: list[QuarantinedRow] = []
+    assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_quarantine=quarantined.append)) == []
+    assert [str(row) for row in quarantined] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
 
 
 @pytest.mark.parametrize(

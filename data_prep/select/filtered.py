@@ -15,7 +15,7 @@ from data_prep.verdict import Verdict, thresholds_of, values_of, verdicts
 
 
 @dataclass(slots=True)
-class Judged:
+class FilteredRows:
     """Some rows of one file of texts/ after the rules."""
 
     first: int
@@ -34,17 +34,19 @@ class Judged:
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds)
 
 
-def judged_rows(texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path) -> Iterator[Judged]:
+def filtered_rows(
+    texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path
+) -> Iterator[FilteredRows]:
     """All rows of one file of texts/, in order. `note` gets the number of those that went before (progress.py); who
     calls deletes it at the end of the work. Raises InputError as `read_batches`."""
     first, thresholds = 0, thresholds_of(config, min_quality)
     for batch in read_batches(texts):
         note.write_text(str(first))
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
-        judged = Judged(first, batch.to_pylist(), found, values, min_quality)
-        for row, verdict in zip(judged.rows, judged.verdicts, strict=True):
+        filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality)
+        for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
-        yield judged
+        yield filtered
         first += batch.num_rows
 
 
