@@ -47,7 +47,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place in an input file where a record could not be read, or could not be believed: a dead letter."""
+    """A place in an input file where a record could not be read, or could not be believed: a quarantined record."""
 
     offset: int
     """Bytes from the file's beginning to the record's, or to where the search for one began."""
@@ -55,27 +55,6 @@ class Damage:
     """A stable name, for example "wrong_block_digest"."""
     detail: str
     """What was found there, for people."""
-
-
-STAGES = (
-    "read",
-    "url_filter",
-    "extract",
-    "language",
-    "gopher_repetition",
-    "gopher_quality",
-    "c4",
-    "fineweb",
-    "model_quality",
-    "exact_dedup",
-    "minhash_dedup",
-)
-"""What may drop a document, in the order in which it does; so the funnel is told."""
-
-
-def stage_order(stage: str) -> tuple[int, str]:
-    """A key that sorts stages in the order of STAGES; one that is not named there comes after these."""
-    return (STAGES.index(stage), "") if stage in STAGES else (len(STAGES), stage)
 
 
 DOCUMENT_SCHEMA = pa.schema(

@@ -1,4 +1,4 @@
-"""Addresses in one spelling, so that a page's and a list's can be compared: hosts, and host with path."""
+"""URLs in one spelling, so that a page's and a list's can be compared: hosts, and host with path."""
 
 import re
 from urllib.parse import unquote
@@ -55,7 +55,7 @@ def parents(host: str) -> list[str]:
 
 
 def page_key(host: str, rest: str) -> str:
-    """How a list of single addresses names a page: host without "www.", path and query, in lower case.
+    """How a list of single URLs names a page: host without "www.", path and query, in lower case.
 
     The scheme, the port, a final slash and what follows "#" do not count; `host` is canonical.
     """

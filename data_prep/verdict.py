@@ -9,19 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
-from data_prep.documents import STAGES
-from data_prep.measure.row import QUALITY_SCORE
+from data_prep.config.filters import breaks
 from data_prep.parquet import read_batches
-from data_prep.quality.c4 import CHARACTERS_LEFT
-from data_prep.quality.rules import rules_of
 
 LANGUAGE_SCORE = "language_score"
-COLUMNS = ("stage", "reason", "language", LANGUAGE_SCORE)
+COLUMNS = ("stage", "reason", "language")
 """What is needed beside the columns of values."""
-AFTER_C4 = frozenset(STAGES[STAGES.index("c4") + 1 :])
-NO_LINES = "c4", "c4_no_lines"
-"""C4's rules leave nothing of the text, be it that lines go or that they are citations alone: a rule without a
-threshold, the last of its stage."""
 ROWS_AT_ONCE = 50_000
 
 Verdict = tuple[str, str] | None
@@ -44,37 +37,27 @@ class Threshold:
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
         """(rows,) bool; never where there is no value (NaN)."""
-        match self.drops:
-            case "below":
-                return values < self.value
-            case "at most":
-                return values <= self.value
-            case "above":
-                return values > self.value
+        return breaks(values, self.drops, self.value)
 
 
 def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
     """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality model's, None
     while it is not known (score_threshold.py)."""
-    score = config.language.min_score
-    found = [
-        Threshold("language", "low_language_score", LANGUAGE_SCORE, "at most", score, "documents.language.min_score")
-    ]
-    for rule in rules_of(config):
-        place = "" if rule.place is None else f"[{rule.place}]"
-        option = f"documents.{rule.stage}.{rule.option}{place}"
-        found.append(Threshold(rule.stage, rule.reason, rule.signal, rule.drops, rule.threshold(config), option))
-    if min_quality is not None:
-        option = "documents.model_quality.keep_share"
-        found.append(Threshold("model_quality", "low_quality_score", QUALITY_SCORE, "below", min_quality, option))
+    found = []
+    for one in config.used_filters:
+        for rule in one.rules:
+            place = "" if rule.place is None else f"[{rule.place}]"
+            value = min_quality if one is config.model_quality else rule.limit(one)
+            if rule.option and value is not None:
+                option = f"{one.path()}.{rule.option}{place}"
+                found.append(Threshold(one.name, rule.reason, rule.signal, rule.drops, value, option))
     return tuple(found)
 
 
 def columns_needed(config: DocumentsConfig) -> list[str]:
     """The columns of texts/ that `verdicts` and `values_of` read."""
-    signals = dict.fromkeys(rule.signal for rule in rules_of(config))
-    left = [CHARACTERS_LEFT] if "c4" in config.steps else []
-    return [*COLUMNS, *signals, *left, *([QUALITY_SCORE] if "model_quality" in config.steps else [])]
+    signals = dict.fromkeys(rule.signal for one in config.used_filters for rule in one.rules)
+    return [*COLUMNS, *signals]
 
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
@@ -86,13 +69,11 @@ def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]
 
 
 def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
-    """The verdict on each row, by the first rule that it breaks: language, then the rules in use, in their order, then
-    the quality model's score, which must be at least `min_quality` where that is given."""
-    thresholds = thresholds_of(config, min_quality)
-    values = values_of(rows, thresholds)
+    """The verdict on each row, by the first rule that it breaks: language, then the filters in use, in their order,
+    then the quality model's score, which must be at least `min_quality` where that is given."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
-    for verdict, broken in checks(rows, values, thresholds, config):
+    for verdict, broken in checks(rows, config, min_quality):
         first[broken & (first == 0)] = len(names)
         names.append(verdict)
     found = [names[index] for index in first.tolist()]
@@ -102,24 +83,16 @@ def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quali
 
 
 def checks(
-    rows: pa.RecordBatch | pa.Table,
-    values: dict[str, np.ndarray],
-    thresholds: tuple[Threshold, ...],
-    config: DocumentsConfig,
+    rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
-    cleaned = "c4" in config.steps
-    for threshold in thresholds:
-        if cleaned and threshold.stage in AFTER_C4:
-            yield NO_LINES, column(rows, CHARACTERS_LEFT) == 0
-            cleaned = False
-        yield (threshold.stage, threshold.reason), threshold.breaks(values[threshold.signal])
-        if threshold.stage == "language" and config.language.languages:
-            wanted = frozenset(config.language.languages)
-            others = (language not in wanted for language in rows["language"].to_pylist())
-            yield ("language", "other_language"), np.fromiter(others, bool, rows.num_rows)
-    if cleaned:
-        yield NO_LINES, column(rows, CHARACTERS_LEFT) == 0
+    for one in config.used_filters:
+        for rule in one.rules:
+            limit = min_quality if one is config.model_quality else rule.limit(one)
+            if limit is not None:
+                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.drops, limit)
+        for reason, broken in one.other_checks(rows):
+            yield (one.name, reason), broken
 
 
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Turns web pages into texts: read, filter by address, extract, detect the language, measure what the rules ask for."""
+"""Turns web pages into texts: read, filter by URL, extract, detect the language, measure what the rules ask for."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the lists of addresses, the quality model."""
+    """What stands in files outside of the run folder: the URL lists, the quality model."""
     documents = experiment.documents
     found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
     if "model_quality" in documents.steps:

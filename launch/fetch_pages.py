@@ -1,4 +1,4 @@
-"""Brings the web pages: lists files of one's own, or fetches from Common Crawl, a dataset or pinned packages."""
+"""Brings the web pages: lists files of your own, or fetches from Common Crawl, a dataset or pinned packages."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
-    """The sizes of one's own files. Times of change tell nothing: a copy has others."""
+    """The sizes of your own files. Times of change tell nothing: a copy has others."""
     return {"bytes of input files": input_sizes(experiment.pages)}
 
 

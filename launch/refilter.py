@@ -40,14 +40,14 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     out.mkdir(parents=True)
     records = read_records(folder)
     write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, out, now.min_quality)
-    funnel = read_funnel(out / FUNNEL, folder, config.personal_data)
+    funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None
     back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
     put_in_place(NAME, workdir, (NAME,), partial)
     remove(partial)
-    print(comparison(before, changed or [], now.counts))
+    print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)
 
 

@@ -26,7 +26,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from viewer.tokenizer.page import render_run
 
     paths, made = RunPaths(workdir), RunPaths(out)
-    run = read_run(workdir, experiment.documents.personal_data)
+    run = read_run(workdir, experiment.documents)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
     view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocabulary_size)
     write_atomically(made.report_page, render(run, followed, view))

@@ -299,7 +299,7 @@ FILTERED = (NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML)
 def account_of(file: FuzzedFile, path: Path) -> dict[str, int]:
     """Reads a fuzzed file; what is counted must be 0.
 
-    miscounted: files where kept + filtered + dead letters is not what was seen. altered: bodies that nobody wrote.
+    miscounted: files where kept + filtered + quarantined is not what was seen. altered: bodies that nobody wrote.
     unsaid: pages that are missing, while no damage was told of between the page before, as far as it came out, and
     their end; but a file that ends between two records looks whole.
     """

@@ -166,7 +166,8 @@ def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path
 
 def config_classes() -> list[type]:
     found: list[type] = []
-    waiting: list[typing.Any] = [type(load_config(CONFIGS[0]))]
+    experiment = load_config(CONFIGS[0])
+    waiting: list[typing.Any] = [type(experiment), *(type(one) for one in experiment.documents.filters)]
     while waiting:
         cls = waiting.pop()
         found.append(cls)

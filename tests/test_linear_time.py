@@ -17,7 +17,8 @@ import pytest
 
 import data_prep
 from configs.recipes.fineweb_recipe import EXTRACT
-from data_prep.extract import ENGINES, extract_text
+from data_prep.config.extract import ENGINES
+from data_prep.extract import extract_text
 from data_prep.warc.byte_sources import Pattern
 from tests.adversarial import GENERATORS
 from tests.bench.extraction import config_for

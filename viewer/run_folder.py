@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import PersonalDataConfig
+from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import Funnel, read_funnel
 from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
@@ -47,7 +47,7 @@ class FinishedRun:
 
     name: str
     pages: dict
-    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of one's own."""
+    """pages/manifest.json: "files" and "packages"; the second is empty for WARC files of your own."""
     funnel: Funnel
     vocabulary: Vocabulary
     tokenizer: Tokenizer
@@ -66,7 +66,7 @@ class FinishedRun:
     versions: dict[str, str]
 
 
-def read_run(workdir: Path, personal_data: PersonalDataConfig) -> FinishedRun:
+def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
     """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
     paths = RunPaths(workdir)
     tokenizer = load(paths.tokenizer)
@@ -74,7 +74,7 @@ def read_run(workdir: Path, personal_data: PersonalDataConfig) -> FinishedRun:
     return FinishedRun(
         name=workdir.resolve().name,
         pages=read_json(paths.pages_manifest, "launch.fetch_pages"),
-        funnel=read_funnel(paths.funnel, paths.texts, personal_data),
+        funnel=read_funnel(paths.funnel, paths.texts, documents),
         vocabulary=read_vocabulary(tokenizer),
         tokenizer=tokenizer,
         splits=read_splits(paths.tokens / "manifest.json"),

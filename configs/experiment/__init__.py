@@ -104,9 +104,10 @@ def parse_run(
     """What `CONFIG.py [--workdir DIR] [--from DIR] [--section.field value ...]` asks for; in the place of CONFIG.py the
     folder of a run may stand, whose config it is then, and whose folder.
 
-    `reads` are the sections that help shows at first; all, if not given. `options` is a dataclass, with a default for
-    each field, of what the script can be asked for besides. Exits with code 0 after --help; raises UsageError on
-    unknown or malformed options and on impossible values, and as RunFolder.experiment.
+    `reads` are the sections that help shows at first ("documents.filters": those of the recipe's filters); all, if not
+    given. `options` is a dataclass, with a default for each field, of what the script can be asked for besides. Exits
+    with code 0 after --help; raises UsageError on unknown or malformed options and on impossible values, and as
+    RunFolder.experiment.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
@@ -138,7 +139,9 @@ def parse_run(
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if help_wanted(words):
         sections = [field.name for field in dataclasses.fields(Experiment)]
-        print_help(program, description, config_name, default, words, sections if reads is None else reads, registry)
+        filters = [f"documents.{name}" for name in base.documents.sections]
+        read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+        print_help(program, description, config_name, default, words, read, registry)
         raise SystemExit(0)
     asked = parse_options(Asked, default, program, config_name, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})

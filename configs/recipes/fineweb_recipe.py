@@ -7,12 +7,9 @@ take from here what they use.
 """
 
 from data_prep.config import (
-    C4Config,
     DocumentsConfig,
     ExtractConfig,
-    FineWebConfig,
-    GopherQualityConfig,
-    GopherRepetitionConfig,
+    Filter,
     LanguageConfig,
     MinHashConfig,
     ModelQualityConfig,
@@ -20,7 +17,12 @@ from data_prep.config import (
     PersonalDataConfig,
     QualityTrainingConfig,
     UrlFilterConfig,
+    documents_config,
 )
+from data_prep.quality.c4 import C4Filter
+from data_prep.quality.fineweb import FineWebFilter
+from data_prep.quality.gopher import GopherQualityFilter
+from data_prep.quality.repetition import GopherRepetitionFilter
 
 URL_FILTER = UrlFilterConfig(
     banned_domains=(),
@@ -54,7 +56,7 @@ EXTRACT = ExtractConfig(
 
 LANGUAGE = LanguageConfig(languages=("en",), min_score=0.65, letters_only=True)
 
-GOPHER_REPETITION = GopherRepetitionConfig(
+GOPHER_REPETITION = GopherRepetitionFilter(
     max_duplicate_lines=0.3,
     max_duplicate_paragraphs=0.3,
     max_duplicate_line_characters=0.2,
@@ -63,7 +65,7 @@ GOPHER_REPETITION = GopherRepetitionConfig(
     max_duplicate_ngram_characters=(0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
 )
 
-GOPHER_QUALITY = GopherQualityConfig(
+GOPHER_QUALITY = GopherQualityFilter(
     min_words=50,
     max_words=100_000,
     min_mean_word_length=3,
@@ -76,7 +78,7 @@ GOPHER_QUALITY = GopherQualityConfig(
     min_stop_words=2,
 )
 
-C4 = C4Config(
+C4 = C4Filter(
     min_sentences=5,
     max_lorem_ipsum=0,
     max_curly_brackets=0,
@@ -94,13 +96,16 @@ C4 = C4Config(
     ),
 )
 
-FINEWEB = FineWebConfig(
+FINEWEB = FineWebFilter(
     min_terminal_punctuation_lines=0.12,
     max_short_lines=0.67,
     max_duplicate_line_characters=0.01,
     max_newlines_per_word=0.3,
     short_line_length=30,
 )
+
+FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
+"""In the order in which they are applied; a text is dropped by the first that objects."""
 
 # No part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier of 200,000 documents of each set.
 MODEL_QUALITY = ModelQualityConfig(
@@ -189,18 +194,17 @@ PERSONAL_DATA = PersonalDataConfig(
 )
 
 
-def documents(dump: str, url_filter: UrlFilterConfig) -> DocumentsConfig:
-    """All steps of the recipe but the quality model, on the pages of one crawl."""
-    return DocumentsConfig(
+def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> DocumentsConfig:
+    """All steps of the recipe but the quality model, on the pages of one crawl. `more` are filters of your own, which
+    come after the recipe's."""
+    filters = (*FILTERS, *more)
+    return documents_config(
+        filters,
         dump=dump,
-        steps=("gopher_repetition", "gopher_quality", "c4", "fineweb", "exact_dedup", "minhash_dedup"),
+        steps=(*(one.name for one in filters), "exact_dedup", "minhash_dedup"),
         url_filter=url_filter,
         extract=EXTRACT,
         language=LANGUAGE,
-        gopher_repetition=GOPHER_REPETITION,
-        gopher_quality=GOPHER_QUALITY,
-        c4=C4,
-        fineweb=FINEWEB,
         model_quality=MODEL_QUALITY,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,

@@ -5,24 +5,21 @@ measured of a text (lm/fields.py).
 """
 
 from data_prep.config.deduplicate import MinHashConfig
-from data_prep.config.documents import DocumentsConfig
+from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.extract import ExtractConfig
+from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
 from data_prep.config.model_quality import ModelQualityConfig, QualityTrainingConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
 from data_prep.config.personal_data import PersonalDataConfig
-from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
-    "C4Config",
     "CommonCrawlPages",
     "DocumentsConfig",
     "ExtractConfig",
-    "FineWebConfig",
-    "GopherQualityConfig",
-    "GopherRepetitionConfig",
+    "Filter",
     "LanguageConfig",
     "MinHashConfig",
     "ModelQualityConfig",
@@ -31,7 +28,10 @@ __all__ = [
     "PagesConfig",
     "PersonalDataConfig",
     "QualityTrainingConfig",
+    "Rule",
     "ShardsConfig",
+    "Signal",
     "TfdsPages",
     "UrlFilterConfig",
+    "documents_config",
 ]

@@ -1,37 +1,41 @@
 """All knobs of the way from web pages to documents."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.extract import ExtractConfig
+from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
 from data_prep.config.model_quality import ModelQualityConfig
 from data_prep.config.personal_data import PersonalDataConfig
-from data_prep.config.quality import C4Config, FineWebConfig, GopherQualityConfig, GopherRepetitionConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
 from lm.fields import Config, incidental, within
 
-Step = Literal["gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality", "exact_dedup", "minhash_dedup"]
+BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
+AFTER_FILTERS = ("model_quality", "exact_dedup", "minhash_dedup")
+ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+"""The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
+still fits, and so they are not named in `of_texts`."""
 
 
 @dataclass(frozen=True)
 class DocumentsConfig(Config):
     """From web pages to clean, deduplicated documents."""
 
+    # Made by `documents_config`, which adds a section for each filter.
+
     dump: str
     """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
-    steps: tuple[Step, ...]
-    """Which of the filters that may be left out are used; their order is fixed (data_prep/documents.py)."""
+    steps: tuple[str, ...]
+    """Which of the filters that may be left out are used; their order is the recipe's."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
-    gopher_repetition: GopherRepetitionConfig
-    gopher_quality: GopherQualityConfig
-    c4: C4Config
-    fineweb: FineWebConfig
     model_quality: ModelQualityConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
@@ -43,34 +47,99 @@ class DocumentsConfig(Config):
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
 
+    sections: ClassVar[tuple[str, ...]] = ()
+    """Names of the recipe's filters, in their order: each is a field."""
+
     def __post_init__(self):
         super().__post_init__()
         within(self, "documents", 1, 10_000, "workers")
+        known = (*self.sections, *AFTER_FILTERS)
+        if unknown := [step for step in self.steps if step not in known]:
+            raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
         if "model_quality" in self.steps and not self.model_quality.model:
             raise UsageError(
                 "documents.steps has model_quality, but documents.model_quality.model is empty. Give the folder of a "
                 "model (python -m launch.train_quality_model makes one), or leave the step out."
             )
-        if not 0 <= self.language.min_score <= 1:
-            raise UsageError(
-                f"documents.language.min_score is {self.language.min_score}; a probability is from 0 to 1."
-            )
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """The recipe's, used or not, in the order in which they are applied."""
+        return tuple(getattr(self, name) for name in self.sections)
+
+    @property
+    def all_filters(self) -> tuple[Filter, ...]:
+        """All that draw lines through stored values, used or not, in their order."""
+        return (self.language, *self.filters, self.model_quality)
+
+    @property
+    def used_filters(self) -> tuple[Filter, ...]:
+        return tuple(one for one in self.all_filters if one is self.language or one.name in self.steps)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What may drop a document, in the order in which it does; so the funnel is told."""
+        return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
+
+    def stage_order(self, stage: str) -> tuple[int, str]:
+        """A key that sorts stages in their order; one that is not among them comes last."""
+        return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
+
+    def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
+        """The recipe's filter of that class. Raises UsageError where it has none."""
+        for one in self.all_filters:
+            if isinstance(one, kind):
+                return one
+        raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
 
     def of_texts(self) -> dict[str, object]:
         """What decides texts/, as {name: value}: all that comes before the thresholds."""
-        filters = {
-            name: getattr(self, name) for name in ("language", "gopher_repetition", "gopher_quality", "c4", "fineweb")
-        }
+        filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
         return {
             "dump": self.dump,
             "url_filter": self.url_filter,
             "extract": self.extract,
-            "c4 lines are dropped": "c4" in self.steps,
+            **{f"{one.name} lines are dropped": one.name in self.steps for one in self.filters if one.rewrites},
             "quality model": self.model_quality.model if "model_quality" in self.steps else "",
             **{
-                f"{name}.{field.name}": getattr(config, field.name)
-                for name, config in filters.items()
-                for field in dataclasses.fields(config)
+                f"{one.name}.{field.name}": getattr(one, field.name)
+                for one in (self.language, *self.filters)
+                for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
             },
+            **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.sections}
+        return functools.partial(documents_config, self.filters, **rest), ()
+
+
+def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfig:
+    """A DocumentsConfig with these filters, in their order, each a section under its name, so that
+    --documents.NAME.FIELD changes it; `fields` are the others of DocumentsConfig.
+
+    Raises UsageError where a filter is not whole, or two of them share a name, a signal or a reason.
+    """
+    kind = class_with(tuple(type(one) for one in filters))
+    KNOWN.update({one.name: type(one) for one in filters})
+    return kind(**fields, **{one.name: one for one in filters})
+
+
+@functools.cache
+def class_with(kinds: tuple[type[Filter], ...]) -> Any:
+    """DocumentsConfig with a field for each filter: a section like any other to the command line, stamps, messages."""
+    sections = tuple(kind.name for kind in kinds)
+    fields_taken = {field.name for field in dataclasses.fields(DocumentsConfig)} | {*dir(DocumentsConfig)}
+    taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, ModelQualityConfig.name}
+    check_filters((LanguageConfig, *kinds, ModelQualityConfig), taken)
+    steps = tuple[Literal[*sections, *AFTER_FILTERS], ...]  # ty: ignore[invalid-type-form] - made for the command line
+    fields: list[tuple[str, Any]] = [("steps", steps), *((kind.name, kind) for kind in kinds)]
+    namespace = {"sections": sections, "__doc__": DocumentsConfig.__doc__}
+    return dataclasses.make_dataclass(
+        "DocumentsConfig", fields, bases=(DocumentsConfig,), namespace=namespace, frozen=True, kw_only=True,
+        module=__name__,
+    )  # fmt: skip
+
+
+KNOWN.update({kind.name: kind for kind in (LanguageConfig, ModelQualityConfig)})

@@ -6,16 +6,33 @@ from typing import Literal
 from lm.errors import UsageError
 from lm.fields import Config
 
-# trafilatura's time grows with the square of the elements: 10,000 in the worst order take it 2 s.
-MAX_DEPTH = {"gristmill": 10_000, "trafilatura": 255, "resiliparse": 255}
-MAX_ELEMENTS = {"gristmill": 1_000_000, "trafilatura": 10_000, "resiliparse": 200_000}
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What finds the main text of a page, and the largest pages that it can be given."""
+
+    module: str
+    """Has load(), which brings all that the engine needs or raises ImportError or InputError, and main_text(html,
+    config), which raises PageLimitError and UnreadablePageError (data_prep/extract/blocks.py)."""
+    max_depth: int
+    """Levels of nested elements."""
+    max_elements: int
+
+
+ENGINES = {
+    "gristmill": Engine("data_prep.extract.main_text", 10_000, 1_000_000),
+    # Its time grows with the square of the elements: 10,000 in the worst order take it 2 s.
+    "trafilatura": Engine("data_prep.extract.trafilatura", 255, 10_000),
+    "resiliparse": Engine("data_prep.extract.resiliparse", 255, 200_000),
+}
+"""By the names of documents.extract.engine."""
 
 
 @dataclass(frozen=True)
 class ExtractConfig(Config):
     """Main text out of HTML."""
 
-    engine: Literal["gristmill", "trafilatura", "resiliparse"]
+    engine: Literal[*ENGINES]  # ty: ignore[invalid-type-form] - its keys
     """What finds the main text: our own fitted trees, or a library."""
     min_probability: float
     """A block is main text from this probability on (0 to 1, exclusive; gristmill only). Higher: less text, cleaner."""
@@ -36,7 +53,8 @@ class ExtractConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, most in (("max_depth", MAX_DEPTH[self.engine]), ("max_elements", MAX_ELEMENTS[self.engine])):
+        engine = ENGINES[self.engine]
+        for name, most in (("max_depth", engine.max_depth), ("max_elements", engine.max_elements)):
             if not 1 <= getattr(self, name) <= most:
                 raise UsageError(
                     f"documents.extract.{name} is {getattr(self, name)}; with the engine {self.engine} choose "

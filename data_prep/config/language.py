@@ -1,10 +1,17 @@
 """Knobs of language detection."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
-from lm.fields import Config, measured, within
+from lm.fields import measured, within
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 LANGUAGES = frozenset(
     """
@@ -19,7 +26,7 @@ LANGUAGES = frozenset(
 
 
 @dataclass(frozen=True)
-class LanguageConfig(Config):
+class LanguageConfig(Filter):
     """Language by fastText's lid.176 (arXiv:1607.01759)."""
 
     languages: tuple[str, ...]
@@ -28,6 +35,13 @@ class LanguageConfig(Config):
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
     """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
+
+    name = "language"
+    title = "Language"
+    summary = "A classifier of 176 languages (fastText's lid.176, arXiv:1607.01759) names the likeliest."
+    signals = (Signal("language_score", "Certainty of the language", "The probability of the likeliest language."),)
+    rules = (Rule("low_language_score", "language_score", "at most", "min_score"),)
+    other_reasons = (("other_language", "The likeliest language is not among those wanted."),)
 
     def __post_init__(self):
         super().__post_init__()
@@ -38,3 +52,11 @@ class LanguageConfig(Config):
                 f"documents.language.languages has {unknown[0]!r}, which is none of lid.176's {len(LANGUAGES)} codes "
                 f"(data_prep/config/language.py). {f'Did you mean {near[0]!r}?' if near else 'English is en.'}"
             )
+
+    def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
+        import numpy as np
+
+        if self.languages:
+            wanted = frozenset(self.languages)
+            others = (language not in wanted for language in rows["language"].to_pylist())
+            yield "other_language", np.fromiter(others, bool, rows.num_rows)

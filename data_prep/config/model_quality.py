@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
 from lm.fields import Config, incidental
 
@@ -47,7 +48,7 @@ class QualityTrainingConfig(Config):
 
 
 @dataclass(frozen=True)
-class ModelQualityConfig(Config):
+class ModelQualityConfig(Filter):
     """Documents kept by the score of a trained classifier (DCLM, arXiv:2406.11794, section 4.4)."""
 
     model: str
@@ -56,6 +57,22 @@ class ModelQualityConfig(Config):
     """Share of documents that are kept, those with the highest scores (above 0, at most 1)."""
     training: QualityTrainingConfig = incidental()  # noqa: RUF009
     """Decides the model, and the documents only through it."""
+
+    name = "model_quality"
+    title = "Quality model"
+    summary = (
+        "A trained classifier scores each text by its likeness to texts of a wanted kind (Li et al. 2024, "
+        "arXiv:2406.11794, section 4.4). The line lies where the wanted share of the documents is above it."
+    )
+    signals = (
+        Signal(
+            "quality_score",
+            "Likeness to the wanted texts",
+            "0: like ordinary web text; 1: like the texts of the wanted kind.",
+        ),
+    )
+    # The limit is the score above which the wanted share lies (data_prep/select/score_threshold.py).
+    rules = (Rule("low_quality_score", "quality_score", "below", "keep_share"),)
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,5 +1,6 @@
 """Knobs of the sources: where web pages come from."""
 
+import operator
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -136,21 +137,44 @@ CRAWL = re.compile(r"CC-[A-Z]+-\d{4}(-\d{2})?(-[A-Za-z0-9]+)*")
 NO_CRAWL = CommonCrawlPages(crawl="", kind="warc", files=0, choice="first", first_file=0, seed=0)
 NO_DATASET = TfdsPages(dataset="", split="train", rows_per_file=10_000)
 
-Source = Literal["warc", "tables", "common_crawl", "tfds", "packages"]
-OPTIONS: dict[Source, str] = {
-    "warc": "pages.warc",
-    "tables": "pages.tables",
-    "common_crawl": "pages.common_crawl.crawl",
-    "tfds": "pages.tfds.dataset",
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where pages come from."""
+
+    module: str
+    """Has fetch(config, out, progress), which brings the input files, and inputs(config), the files of yours that it
+    reads."""
+    option: str
+    """What asks for it, where it is not empty."""
+    fields: tuple[str, ...]
+    """Those of PagesConfig that decide the pages."""
+    own: bool = False
+    """Whether it is your own files: they take the place of what a config fetches."""
+
+    def asked(self, config: "PagesConfig") -> object:
+        return operator.attrgetter(self.option.removeprefix("pages."))(config)
+
+
+SOURCES = {
+    "warc": Source("data_prep.sources.local", "pages.warc", ("warc",), own=True),
+    "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field"), own=True),
+    "common_crawl": Source("data_prep.sources.common_crawl", "pages.common_crawl.crawl", ("common_crawl",)),
+    "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
+    "packages": Source(
+        "data_prep.sources.packages", "pages.packages", ("packages", "pages_per_file", "unpacked_limit")
+    ),
 }
+"""A run has one of them; the last is used where no other is asked for."""
+LAST = "packages"
 
 
 @dataclass(frozen=True)
 class PagesConfig(Config):
-    """Where the web pages come from: files of one's own, Common Crawl, a dataset, or pages inside pinned packages."""
+    """Where the web pages come from: files of your own, Common Crawl, a dataset, or pages inside pinned packages."""
 
     warc: tuple[str, ...]
-    """One's own WARC and WET files, as shell patterns or folders; they, or tables, take the place of every other
+    """Your own WARC and WET files, as shell patterns or folders; they, or tables, take the place of every other
     source."""
     packages: tyro.conf.Suppress[tuple[PackagePages, ...]]
     """Pages inside pinned packages, in this order; used when no other source is given."""
@@ -159,7 +183,7 @@ class PagesConfig(Config):
     unpacked_limit: int
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
     tables: tuple[str, ...] = ()
-    """One's own texts, already extracted, as shell patterns or folders of Parquet or JSONL files (.gz, .zst), such as a
+    """Your own texts, already extracted, as shell patterns or folders of Parquet or JSONL files (.gz, .zst), such as a
     published FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
@@ -173,34 +197,25 @@ class PagesConfig(Config):
                 raise UsageError(f"pages.{name} is {getattr(self, name)}; it must be at least 1.")
         if not all(self.text_field.split(".")):
             raise UsageError(f"pages.text_field is {self.text_field!r}; give a name, or names joined by single dots.")
-        own, fetched = self.given()
-        for given in (own, fetched):
+        for own in (True, False):
+            given = self.given(own)
             if len(given) > 1:
-                told = " and ".join(f"{OPTIONS[source]} = {value!r}" for source, value in given.items())
+                told = " and ".join(f"{SOURCES[source].option} = {value!r}" for source, value in given.items())
                 raise UsageError(
                     f"{told} are both given, but a run has one source. Empty the one that is not meant "
-                    f"({', '.join(OPTIONS[source] for source in given)})."
+                    f"({', '.join(SOURCES[source].option for source in given)})."
                 )
 
-    def given(self) -> tuple[dict[Source, object], dict[Source, object]]:
-        """{source: what was asked of it}: of files of one's own, and of what is fetched; packages aside."""
-        own: dict[Source, object] = {"warc": self.warc, "tables": self.tables}
-        fetched: dict[Source, object] = {"common_crawl": self.common_crawl.crawl, "tfds": self.tfds.dataset}
-        return {s: value for s, value in own.items() if value}, {s: value for s, value in fetched.items() if value}
+    def given(self, own: bool) -> dict[str, object]:
+        """{source: what was asked of it}, of your own files or of what is fetched; packages aside."""
+        asked = {name: one.asked(self) for name, one in SOURCES.items() if one.own == own and name != LAST}
+        return {name: value for name, value in asked.items() if value}
 
     @property
-    def source(self) -> Source:
-        """The one that is used: one's own files, given beside a config's crawl or dataset, take its place."""
-        own, fetched = self.given()
-        return next(iter([*own, *fetched]), "packages")
+    def source(self) -> str:
+        """The one that is used: your own files, given beside a config's crawl or dataset, take its place."""
+        return next(iter([*self.given(own=True), *self.given(own=False)]), LAST)
 
     def used(self) -> dict[str, object]:
         """The fields that decide the pages of this source; the others do not matter to the run."""
-        of_source: dict[Source, tuple[str, ...]] = {
-            "warc": ("warc",),
-            "tables": ("tables", "text_field"),
-            "common_crawl": ("common_crawl",),
-            "tfds": ("tfds", "text_field"),
-            "packages": ("packages", "pages_per_file", "unpacked_limit"),
-        }
-        return {name: getattr(self, name) for name in of_source[self.source]}
+        return {name: getattr(self, name) for name in SOURCES[self.source].fields}

@@ -43,7 +43,7 @@ class PackageLists(Config):
 
 @dataclass(frozen=True)
 class UrlFilterConfig(Config):
-    """Addresses that are not read at all: named here, in lists of one's own, or in lists that a package brings.
+    """URLs that are not read at all: named here, in lists of your own, or in lists that a package brings.
 
     FineWeb's lists are those of the Université Toulouse Capitole (UT1, dsi.ut-capitole.fr/blacklists), CC BY-SA:
     whoever passes the lists on must name it and keep the licence. They are fetched, never a part of this code.
@@ -52,15 +52,15 @@ class UrlFilterConfig(Config):
     banned_domains: tuple[str, ...]
     """Domains or hosts; their subdomains are banned too."""
     banned_words: tuple[str, ...]
-    """Words, letters and digits alone, one of which as a token of the address bans it, in any case."""
+    """Words, letters and digits alone, one of which as a token of the URL bans it, in any case."""
     soft_banned_words: tuple[str, ...] = ()
-    """Words of which `soft_word_threshold` different ones ban an address."""
+    """Words of which `soft_word_threshold` different ones ban a URL."""
     soft_word_threshold: int | None = None
-    """How many soft words ban an address; to be given where there are soft words or lists."""
+    """How many soft words ban a URL; to be given where there are soft words or lists."""
     banned_substrings: tuple[str, ...] = ()
-    """What bans an address when it stands anywhere in it, all but letters and digits removed from both."""
+    """What bans a URL when it stands anywhere in it, all but letters and digits removed from both."""
     folders: tuple[str, ...] = ()
-    """Folders of one's own lists, as shell patterns; when any is given, the packages are not used.
+    """Folders of your own lists, as shell patterns; when any is given, the packages are not used.
 
     A folder holds some of the files `domains` (one domain or host a line) and `urls` (host and path, without scheme),
     as a category of UT1's archive does, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt` (the
@@ -80,7 +80,7 @@ class UrlFilterConfig(Config):
         if self.soft_word_threshold is None and (self.soft_banned_words or self.folders or self.packages):
             raise UsageError(
                 "documents.url_filter has soft words or lists that may hold some, but soft_word_threshold is None. "
-                "Say how many of them ban an address (FineWeb: 2)."
+                "Say how many of them ban a URL (FineWeb: 2)."
             )
         if self.soft_word_threshold is not None and self.soft_word_threshold < 1:
             raise UsageError(

@@ -13,10 +13,11 @@ steps that each are one join, which Beam does range of keys by range of keys:
 At the end every node is tied to the smallest of its component and to nothing else. Nobody ever holds the graph, nor a
 component: a join reads its rows twice, first for the smallest node of each key, then, block by block, to tie each row's
 node to that. What has met in memory anyway is contracted there, so that a graph of less than ROWS_AT_ONCE edges is done
-after the link. The steps are files (sheets.py): a killed run goes on from there, and no runner changes a byte.
+after the link. The steps are files (sorted_runs.py): a killed run goes on from there, and no runner changes a byte.
 
-Each range of a join opens all sheets of the step before. Where these are many, they are first merged, SHEETS_AT_ONCE to
-one and again, as an external sort does: so files are opened about as often as there are files, not ranges times files.
+Each range of a join opens all run files of the step before. Where these are many, they are first merged,
+RUN_FILES_AT_ONCE to one and again, as an external sort does: so files are opened about as often as there are files, not
+ranges times files.
 """
 
 import contextlib
@@ -33,15 +34,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_prep.dedup.sheets import (
+from data_prep.dedup.sorted_runs import (
     ROW_BYTES,
     begins,
     key_ranges,
     mapped_runs,
     merged_blocks,
     read_blocks,
-    write_sheet,
-    writing_sheet,
+    write_run_file,
+    writing_run_file,
 )
 from data_prep.files import replace_file
 
@@ -52,15 +53,15 @@ ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
 BLOCKS_IN_RANGE = 4
 """Blocks of rows in the range of keys that one call works on."""
-SHEETS_AT_ONCE = 64
-"""Sheets that a range of keys is read from: more are merged before."""
+RUN_FILES_AT_ONCE = 64
+"""Run files that a range of keys is read from: more are merged before."""
 
 Node = tuple[int, int]
 """A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); where it stands, its
 file's index, then its row (32 bits each). The smallest node of a cluster stays."""
 LOW_WORD = 2**32 - 1
 PLAN = "ranges.json"
-"""In the folder of a step: the ranges of keys that its sheets are of."""
+"""In the folder of a step: the ranges of keys that its run files are of."""
 UNKNOWN_DATE = 2**32 - 1
 
 Step = Literal["link", "large", "small", "result"]
@@ -93,7 +94,7 @@ def writing_pairs(path: Path) -> Generator[Callable[[Sequence[bytes], Node], Non
     The file appears whole at the end. Raises InputError when the disk does not take it.
     """
     waiting, nodes = bytearray(), array("Q")
-    with writing_sheet(path) as add_run:
+    with writing_run_file(path) as add_run:
 
         def flush() -> None:
             halves = [np.frombuffer(waiting, ">u8").reshape(-1, 2), np.frombuffer(nodes, np.uint64).reshape(-1, 2)]
@@ -123,12 +124,12 @@ def find_duplicates(
     empty when the pairs are others. `rows_at_once` bounds the memory and has no influence on the result. Raises
     InputError when a file is damaged or the disk does not take one.
     """
-    sheets, _ = take_step("link", pairs, folder / "link", run, rows_at_once)
+    run_files, _ = take_step("link", pairs, folder / "link", run, rows_at_once)
     for number in itertools.count(1):
-        sheets, changes = take_step("large", sheets, folder / f"{number}-large", run, rows_at_once)
-        sheets, more_changes = take_step("small", sheets, folder / f"{number}-small", run, rows_at_once)
+        run_files, changes = take_step("large", run_files, folder / f"{number}-large", run, rows_at_once)
+        run_files, more_changes = take_step("small", run_files, folder / f"{number}-small", run, rows_at_once)
         if changes == more_changes == 0:
-            take_step("result", sheets, folder / "result", run, rows_at_once)
+            take_step("result", run_files, folder / "result", run, rows_at_once)
             return folder / "result"
     raise AssertionError("a count ended")
 
@@ -137,62 +138,65 @@ def duplicates_in(result: Path, file: int) -> dict[int, tuple[int, int]]:
     """The rows of the file of index `file` that are duplicates, each with the (file, row) of the one that stays."""
     low = file << 32
     last, stays = low | LOW_WORD, {}
-    sheets = [task.sheet for task in planned(result) if task.low <= last and low <= task.last]
-    for places, _, _, kept in read_blocks(mapped_runs(sheets), low, last, ROWS_AT_ONCE):
+    run_files = [task.run_file for task in planned(result) if task.low <= last and low <= task.last]
+    for places, _, _, kept in read_blocks(mapped_runs(run_files), low, last, ROWS_AT_ONCE):
         for place, other in zip(places.tolist(), kept.tolist(), strict=True):
             stays[place & LOW_WORD] = other >> 32, other & LOW_WORD
     return dict(sorted(stays.items()))
 
 
 def take_step(
-    step: Step, sheets: Sequence[Path], folder: Path, run: Callable, rows_at_once: int
+    step: Step, run_files: Sequence[Path], folder: Path, run: Callable, rows_at_once: int
 ) -> tuple[list[Path], int]:
-    """Makes the sheets of a step in `folder`, those that are not there; gives them and how many edges changed.
+    """Makes the run files of a step in `folder`, those that are not there; gives them and how many edges changed.
 
-    The sheets that it read are deleted when they are a step's, since the disk may be scarce.
+    The run files that it read are deleted when they are a step's, since the disk may be scarce.
     """
     plan, done = folder / PLAN, folder / "changes"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        few = merge_many(sheets, folder, run, rows_at_once)
+        few = merge_many(run_files, folder, run, rows_at_once)
         if not plan.exists():
             ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
             replace_file(plan, json.dumps(ranges).encode(), scratch=folder)
         tasks = planned(folder)
-        make(tasks, functools.partial(join_range, step=step, sheets=few, rows_at_once=rows_at_once), run)
+        make(tasks, functools.partial(join_range, step=step, run_files=few, rows_at_once=rows_at_once), run)
         changes = sum(int(task.note.read_text()) for task in tasks)
         replace_file(done, str(changes).encode(), scratch=folder)
-    for sheet in [*folder.glob("*.merged"), *(sheets if step != "link" else ())]:
-        sheet.unlink(missing_ok=True)
-    return [task.sheet for task in planned(folder)], int(done.read_text())
+    for run_file in [*folder.glob("*.merged"), *(run_files if step != "link" else ())]:
+        run_file.unlink(missing_ok=True)
+    return [task.run_file for task in planned(folder)], int(done.read_text())
 
 
-def merge_many(sheets: Sequence[Path], folder: Path, run: Callable, rows_at_once: int) -> Sequence[Path]:
-    """The sheets, or at most SHEETS_AT_ONCE in `folder` that hold the same rows. Few rows, one range, stay as they are:
-    that opens each sheet three times."""
+def merge_many(run_files: Sequence[Path], folder: Path, run: Callable, rows_at_once: int) -> Sequence[Path]:
+    """The run files, or at most RUN_FILES_AT_ONCE in `folder` that hold the same rows. Few rows, one range, stay as
+    they are: that opens each run file three times."""
     few_rows = BLOCKS_IN_RANGE * rows_at_once
     for level in itertools.count(1):
-        if len(sheets) <= SHEETS_AT_ONCE or sum(sheet.stat().st_size for sheet in sheets) <= few_rows * ROW_BYTES:
-            return sheets
-        groups = itertools.batched(sheets, SHEETS_AT_ONCE)
+        if (
+            len(run_files) <= RUN_FILES_AT_ONCE
+            or sum(run_file.stat().st_size for run_file in run_files) <= few_rows * ROW_BYTES
+        ):
+            return run_files
+        groups = itertools.batched(run_files, RUN_FILES_AT_ONCE)
         tasks = [Merge(group, folder / f"{level}-{number:06d}.merged") for number, group in enumerate(groups)]
         make(tasks, functools.partial(merge, rows_at_once=rows_at_once), run)
-        sheets = [task.sheet for task in tasks]
+        run_files = [task.run_file for task in tasks]
     raise AssertionError("a count ended")
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of the first word of keys, both ends included, and the sheet that its join makes."""
+    """A range of the first word of keys, both ends included, and the run file that its join makes."""
 
     low: int
     last: int
-    sheet: Path
+    run_file: Path
 
     @property
     def note(self) -> Path:
-        """Holds the number of edges that the join changed; there before the sheet is."""
-        return self.sheet.with_suffix(".changes")
+        """Holds the number of edges that the join changed; there before the run file is."""
+        return self.run_file.with_suffix(".changes")
 
 
 def planned(folder: Path) -> list[Range]:
@@ -203,15 +207,15 @@ def planned(folder: Path) -> list[Range]:
 
 @dataclass(frozen=True)
 class Merge:
-    """Some sheets, and the one that their merge makes."""
+    """Some run files, and the one that their merge makes."""
 
-    sheets: tuple[Path, ...]
-    sheet: Path
+    run_files: tuple[Path, ...]
+    run_file: Path
 
 
 def make[Task: (Range, Merge)](tasks: list[Task], work: Callable[[Task], None], run: Callable) -> None:
-    """Makes the sheets of the tasks, those that are not there."""
-    missing = [task for task in tasks if not task.sheet.exists()]
+    """Makes the run files of the tasks, those that are not there."""
+    missing = [task for task in tasks if not task.run_file.exists()]
     if len(missing) == 1:  # needs no other process, nor the seconds that it takes to start one
         work(missing[0])
     elif missing:
@@ -226,23 +230,23 @@ def add_work[Task: (Range, Merge)](pipeline: "beam.Pipeline", tasks: list[Task],
 
 
 def merge(task: Merge, rows_at_once: int) -> None:
-    """Makes one sheet of several."""
-    write_sheet(task.sheet, merged_blocks(task.sheets, rows_at_once))
+    """Makes one run file of several."""
+    write_run_file(task.run_file, merged_blocks(task.run_files, rows_at_once))
 
 
-def join_range(task: Range, step: Step, sheets: Sequence[Path], rows_at_once: int) -> None:
-    """Makes one sheet of a step."""
+def join_range(task: Range, step: Step, run_files: Sequence[Path], rows_at_once: int) -> None:
+    """Makes one run file of a step."""
 
     def read() -> Iterator[np.ndarray]:
-        return read_blocks(mapped_runs(sheets), task.low, task.last, rows_at_once)
+        return read_blocks(mapped_runs(run_files), task.low, task.last, rows_at_once)
 
-    write_sheet(task.sheet, joined_runs(step, read, rows_at_once, task.note))
+    write_run_file(task.run_file, joined_runs(step, read, rows_at_once, task.note))
 
 
 def joined_runs(
     step: Step, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int, note: Path
 ) -> Iterator[np.ndarray]:
-    """The runs of a sheet of the step from the blocks that are read twice; at the end `note` gets the changes."""
+    """The runs of a run file of the step from the blocks that are read twice; at the end `note` gets the changes."""
     group, least = least_nodes(read())
     changes = begin = count = 0
     waiting: list[np.ndarray] = []
@@ -324,7 +328,7 @@ def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
-    """The edges as rows of a sheet: the larger node is the key of the smaller one, and the other way round too."""
+    """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
     one_way = edges[[1, 0, 2, 3]]
     return np.concatenate([one_way, edges[[3, 2, 0, 1]]], axis=1) if both_ways else one_way
 

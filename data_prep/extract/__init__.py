@@ -7,23 +7,15 @@ elements, not seconds, whose outcome would depend on the load of the machine.
 import functools
 import importlib
 import re
-from collections.abc import Callable
+from types import ModuleType
 
 from data_prep.config import ExtractConfig
+from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract.blocks import PageLimitError, UnreadablePageError
 from data_prep.extract.charset import decode
-from data_prep.extract.libraries import load_library, resiliparse_text, trafilatura_text
-from data_prep.extract.main_text import gristmill_text
-from data_prep.extract.trees import load_model
 from data_prep.warc import MAX_PAGE_BYTES
 from lm.errors import InputError
-
-ENGINES: dict[str, Callable[[str, ExtractConfig], str]] = {
-    "gristmill": gristmill_text,
-    "trafilatura": trafilatura_text,
-    "resiliparse": resiliparse_text,
-}
 
 # All of C0, DEL and C1 but tab and line feed, and lone surrogates, which no UTF-8 file can hold.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -37,23 +29,23 @@ def normalise(text: str) -> str:
 
 
 @functools.cache
-def load_engine(engine: str) -> None:
-    """Imports and loads all that extraction needs, once a process: what fails on a page after it is of that page.
+def load_engine(engine: str) -> ModuleType:
+    """The engine's module. Imports and loads all that extraction needs, once a process: what fails on a page after it
+    is of that page.
 
     Raises InputError where a package or the model is missing or damaged.
     """
     try:
         for package in ("lxml.etree", "chardet"):
             importlib.import_module(package)
-        if engine == "gristmill":
-            load_model()
-        else:
-            load_library(engine)
+        module = importlib.import_module(ENGINES[engine].module)
+        module.load()
     except ImportError as error:
         raise InputError(
             f"The extraction engine {engine} (documents.extract.engine) cannot be loaded: {error}. Bring the "
             "environment back to requirements.lock: make setup"
         ) from error
+    return module
 
 
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
@@ -65,7 +57,7 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
 
     Raises InputError as `load_engine`, MemoryError, and whatever a bug of ours raises: those are no fault of the page.
     """
-    load_engine(config.engine)
+    engine = load_engine(config.engine)
     if len(page.body) > min(config.max_bytes, MAX_PAGE_BYTES):  # the reader cuts what is above the latter
         return "", "html_too_large"
     if not page.body.strip():
@@ -75,7 +67,7 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
     except UnicodeError:
         return "", "unreadable_html"
     try:
-        text = ENGINES[config.engine](html, config)
+        text = engine.main_text(html, config)
     except PageLimitError as limit:
         return "", str(limit)
     except UnreadablePageError:

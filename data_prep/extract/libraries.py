@@ -1,8 +1,5 @@
-"""Main text by other people's libraries: trafilatura (Barbaresi 2021, ACL demos) and resiliparse (Bevendorff et al.
-2018, ECIR), each called so that its result depends on the page alone."""
+"""What engines that are other people's libraries have in common: limits on the page, and whose fault an error is."""
 
-import functools
-import logging
 from collections.abc import Callable
 
 from data_prep.config import ExtractConfig
@@ -51,57 +48,16 @@ def check_limits(html: str, config: ExtractConfig) -> None:
         raise PageLimitError("html_too_many_elements")
 
 
-def trafilatura_call() -> Callable[[str, bool, bool], str]:
-    """trafilatura, silenced: what it cannot read is counted as a reason, not logged. Its duplicate filter, which
-    remembers earlier pages, stays off."""
-    from trafilatura import extract, load_html
-
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-
-    def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:
-        tree = load_html(html)
-        if tree is None:
-            raise UnreadablePageError("trafilatura sees no HTML")
-        text = extract(
-            tree,
-            favor_precision=favor_precision,
-            include_comments=False,
-            include_tables=include_tables,
-            deduplicate=False,
-        )
-        return text or ""
-
-    return text_of
+TextOf = Callable[[str, bool, bool], str]
+"""(HTML, favor precision, include tables) -> main text."""
 
 
-def resiliparse_call() -> Callable[[str, bool, bool], str]:
-    from resiliparse.extract.html2text import extract_plain_text
+def checked(library: str, text_of: TextOf) -> TextOf:
+    """`text_of`, which has read a plain page.
 
-    def text_of(html: str, favor_precision: bool, include_tables: bool) -> str:
-        text = extract_plain_text(
-            html,
-            preserve_formatting=True,
-            main_content=True,
-            alt_texts=False,
-            comments=False,
-            skip_elements=None if include_tables else ["table"],
-        )
-        return "\n".join(filter(None, (line.strip() for line in text.split("\n"))))
-
-    return text_of
-
-
-LIBRARIES = {"trafilatura": trafilatura_call, "resiliparse": resiliparse_call}
-
-
-@functools.cache
-def load_library(library: str) -> Callable[[str, bool, bool], str]:
-    """(HTML, favor precision, include tables) -> main text, by a library that has read a plain page.
-
-    Raises ImportError, and InputError where the library, perhaps of another version, fails on that page: else it would
-    fail on every page, and every page would be called unreadable.
+    Raises InputError where the library, perhaps of another version, fails on that page: else it would fail on every
+    page, and every page would be called unreadable.
     """
-    text_of = LIBRARIES[library]()
     try:
         text = text_of(PLAIN_PAGE, True, True)
     except (*LIBRARY_ERRORS, UnreadablePageError) as error:
@@ -114,21 +70,12 @@ def load_library(library: str) -> Callable[[str, bool, bool], str]:
     return text_of
 
 
-def library_text(library: str, html: str, config: ExtractConfig) -> str:
-    """The main text by a library. Raises PageLimitError, UnreadablePageError and as `load_library`."""
+def library_text(library: str, text_of: TextOf, html: str, config: ExtractConfig) -> str:
+    """The main text by a library. Raises PageLimitError and UnreadablePageError."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     check_limits(html, config)
-    text_of = load_library(library)
     try:
         return text_of(html, config.favor_precision, config.include_tables)
     except (*LIBRARY_ERRORS, etree.LxmlError) as error:
         raise UnreadablePageError(f"{library}: {error!r}") from error
-
-
-def trafilatura_text(html: str, config: ExtractConfig) -> str:
-    return library_text("trafilatura", html, config)
-
-
-def resiliparse_text(html: str, config: ExtractConfig) -> str:
-    return library_text("resiliparse", html, config)

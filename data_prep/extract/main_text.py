@@ -114,7 +114,12 @@ def bullet(blocks: Blocks, n: int) -> str:
     return ""
 
 
-def gristmill_text(html: str, config: ExtractConfig) -> str:
+def load() -> None:
+    """Raises InputError where the fitted trees are missing or damaged."""
+    load_model()
+
+
+def main_text(html: str, config: ExtractConfig) -> str:
     """The main text of a page, "" where there is none. Raises PageLimitError and UnreadablePageError."""
     blocks = read_blocks(html, config)
     if not blocks.texts:

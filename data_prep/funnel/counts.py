@@ -9,22 +9,17 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from data_prep.config.filters import SHARE_STEP, find_signal
 from data_prep.verdict import Threshold, Verdict
 
 EXAMPLES = 10
 """Examples of each reason, and as many of kept documents near its threshold."""
-COUNTED = ("stop_words", "c4_lorem_ipsum", "c4_curly_brackets")
-"""Signals that are small whole numbers: a bin for each."""
-DOUBLING = ("words", "c4_sentences")
-"""Whole numbers that may be large: their bins grow with the value, BINS_PER_OCTAVE to a doubling."""
 BINS_PER_OCTAVE = 8
-STEPS = {"mean_word_length": 0.1}
-SHARE_STEP = 0.005
-"""Width of the bins of all other signals."""
+"""Of a signal whose bins are "doubling" (data_prep/config/filters.py)."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
@@ -135,24 +130,31 @@ def order_of(document_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=6).digest())
 
 
+def bins_kind(signal: str) -> Literal["whole", "doubling"] | float:
+    """How the signal's distribution is counted; of one that no filter in this process has, in steps of a share."""
+    known = find_signal(signal)
+    return known.bins if known else SHARE_STEP
+
+
 def bins_of(signal: str, values: np.ndarray) -> np.ndarray:
     """(rows,) the number of the bin of each value, as a whole float; NaN where there is no value."""
-    if signal in COUNTED:
+    width = bins_kind(signal)
+    if width == "whole":
         return np.floor(values)
-    if signal in DOUBLING:
+    if width == "doubling":
         return np.where(values < 1, -1.0, np.floor(np.log2(np.maximum(values, 1)) * BINS_PER_OCTAVE) + 0 * values)
-    return np.floor(values / STEPS.get(signal, SHARE_STEP) + 1e-9)
+    return np.floor(values / width + 1e-9)
 
 
 def bin_edges(signal: str, number: int) -> tuple[float, float]:
     """Where bin `number` of a signal begins and ends: `low` <= value < `high`."""
-    if signal in COUNTED:
+    width = bins_kind(signal)
+    if width == "whole":
         return float(number), number + 1.0
-    if signal in DOUBLING:  # of whole numbers
+    if width == "doubling":
         low, high = (math.ceil(2 ** (edge / BINS_PER_OCTAVE)) for edge in (number, number + 1))
         return (0.0, 1.0) if number < 0 else (float(low), float(max(high, low + 1)))
-    step = STEPS.get(signal, SHARE_STEP)
-    return round(number * step, 9), round((number + 1) * step, 9)
+    return round(number * width, 9), round((number + 1) * width, 9)
 
 
 def tally(bins: np.ndarray) -> dict[str, int]:

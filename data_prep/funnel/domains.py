@@ -1,6 +1,6 @@
 """The hosts of kept documents, counted in the same memory however many there are.
 
-Each file of texts/ gets a sheet of its hosts: Parquet, each host once, in the order of their code points. Sheets are
+Each file of texts/ gets a file of host counts: Parquet, each host once, in the order of their code points. They are
 merged in groups, which are files too, until few are left; of these the largest hosts are picked as they pass by.
 """
 
@@ -23,8 +23,8 @@ from data_prep.parquet import read_batches, rows_in, write_rows
 TOP_DOMAINS = 12
 HOSTS_AT_ONCE = 100_000
 """Different hosts that are counted in memory, 30 MB."""
-SHEETS_AT_ONCE = 64
-"""Sheets that are open at a time: a thousand rows of each are in memory."""
+FILES_AT_ONCE = 64
+"""Counts files that are open at a time: a thousand rows of each are in memory."""
 SCHEMA = pa.schema([("host", pa.string()), ("documents", pa.int64()), ("text_bytes", pa.int64())])
 
 HostCount = tuple[str, int, int]
@@ -42,12 +42,12 @@ class Domains:
 
 
 class HostCounter:
-    """Counts the hosts of one file's kept documents; `write` makes the sheet. Raises InputError as `write_rows`."""
+    """Counts the hosts of one file's kept documents; `write` makes the file. Raises InputError as `write_rows`."""
 
-    def __init__(self, sheet: Path, hosts_at_once: int = HOSTS_AT_ONCE):
-        self.sheet, self.hosts_at_once = sheet, hosts_at_once
+    def __init__(self, counts_file: Path, hosts_at_once: int = HOSTS_AT_ONCE):
+        self.counts_file, self.hosts_at_once = counts_file, hosts_at_once
         self.pairs: dict[str, list[int]] = {}
-        self.runs: list[Path] = []  # sheets of what was counted before, named as leftovers that a restart deletes
+        self.runs: list[Path] = []  # counts files of what was counted before, named as leftovers that a restart deletes
         self.token, self.spilled = secrets.token_hex(8), 0
 
     def add(self, url: str | None, text_bytes: int) -> None:
@@ -59,21 +59,21 @@ class HostCounter:
 
     def spill(self) -> None:
         """Moves what is in memory to the disk; runs that are as many as may be open at a time become one with it."""
-        joined = self.runs if len(self.runs) >= SHEETS_AT_ONCE else []
-        run = self.sheet.with_name(f"{self.sheet.name}.{self.token}-{self.spilled}.partial")
+        joined = self.runs if len(self.runs) >= FILES_AT_ONCE else []
+        run = self.counts_file.with_name(f"{self.counts_file.name}.{self.token}-{self.spilled}.partial")
         self.write_merged(run, joined)
         self.runs = [*([] if joined else self.runs), run]
         self.spilled += 1
 
     def write(self) -> None:
-        """Writes the sheet of all that was added."""
-        self.write_merged(self.sheet, self.runs)
+        """Writes the counts file of all that was added."""
+        self.write_merged(self.counts_file, self.runs)
         self.runs = []
 
     def write_merged(self, path: Path, runs: list[Path]) -> None:
         """Writes what is in memory, and in `runs`, which are deleted."""
         in_memory = [(name, documents, size) for name, (documents, size) in sorted(self.pairs.items())]
-        write_sheet(path, merged([*map(read_sheet, runs), in_memory]))
+        write_host_counts(path, merged([*map(read_host_counts, runs), in_memory]))
         for run in runs:
             run.unlink()
         self.pairs.clear()
@@ -87,21 +87,21 @@ def host(url: str | None) -> str:
         return ""
 
 
-def write_sheet(path: Path, counts: Iterable[HostCount]) -> None:
+def write_host_counts(path: Path, counts: Iterable[HostCount]) -> None:
     """Writes counts, whose hosts are in order and different, to a file that appears whole at the end."""
     rows = (dict(zip(SCHEMA.names, count, strict=True)) for count in counts)
     write_rows(((path, row) for row in rows), {path: SCHEMA}, scratch=path.parent)
 
 
-def read_sheet(path: Path) -> Iterator[HostCount]:
-    """The counts of a sheet, in order. Raises InputError as `read_batches`."""
+def read_host_counts(path: Path) -> Iterator[HostCount]:
+    """The counts of a counts file, in order. Raises InputError as `read_batches`."""
     for batch in read_batches(path, SCHEMA.names):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def merged(sheets: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
-    """The sums of all sheets, which are read side by side: each host once, in order."""
-    for name, counts in itertools.groupby(heapq.merge(*sheets), operator.itemgetter(0)):
+def merged(counts_files: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
+    """The sums of all counts files, which are read side by side: each host once, in order."""
+    for name, counts in itertools.groupby(heapq.merge(*counts_files), operator.itemgetter(0)):
         documents = text_bytes = 0
         for _, more_documents, more_bytes in counts:
             documents += more_documents
@@ -111,12 +111,12 @@ def merged(sheets: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
 
 @dataclass(frozen=True)
 class Group:
-    """Sheets that become one."""
+    """Counts files that become one."""
 
     index: int
-    sheets: tuple[Path, ...]
+    counts_files: tuple[Path, ...]
     part: Path
-    """The sheet that they become."""
+    """The counts file that they become."""
 
     @property
     def note(self) -> Path:
@@ -125,36 +125,36 @@ class Group:
 
     @property
     def bytes(self) -> int:
-        return sum(sheet.stat().st_size for sheet in self.sheets)
+        return sum(counts_file.stat().st_size for counts_file in self.counts_files)
 
 
 def merge_group(group: Group) -> None:
     """Writes the group's part, unless it is there."""
     if rows_in(group.part) is None:
-        write_sheet(group.part, merged(map(read_sheet, group.sheets)))
+        write_host_counts(group.part, merged(map(read_host_counts, group.counts_files)))
 
 
 def count_domains(
-    sheets: Sequence[Path],
+    counts_files: Sequence[Path],
     folder: Path,
     config: DocumentsConfig,
     on_progress: Callable[[Progress], None],
-    sheets_at_once: int = SHEETS_AT_ONCE,
+    files_at_once: int = FILES_AT_ONCE,
 ) -> Domains:
-    """The domains of all sheets. Merged ones are written to `folder`; those that are there are taken as they are, so it
-    must be empty when the sheets are others. Raises InputError as `read_batches` and `write_rows`."""
+    """The domains of all counts files. Merged ones are written to `folder`; those that are there are taken as they are,
+    so it must be empty when the counts files are others. Raises InputError as `read_batches` and `write_rows`."""
     for level in itertools.count(1):
-        if len(sheets) <= sheets_at_once:
+        if len(counts_files) <= files_at_once:
             break
         folder.mkdir(parents=True, exist_ok=True)
         groups = [
             Group(index, tuple(some), folder / f"{level}-{index:06d}.parquet")
-            for index, some in enumerate(itertools.batched(sheets, sheets_at_once))
+            for index, some in enumerate(itertools.batched(counts_files, files_at_once))
         ]
         with Watch(Look(groups, step="counting domains", unit="domains"), on_progress):
             run_over_files(merge_group, groups, config)
-        sheets = [group.part for group in groups]
-    return largest_domains(merged(map(read_sheet, sheets)))
+        counts_files = [group.part for group in groups]
+    return largest_domains(merged(map(read_host_counts, counts_files)))
 
 
 def largest_domains(counts: Iterator[HostCount]) -> Domains:

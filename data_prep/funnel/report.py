@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig, PersonalDataConfig
-from data_prep.documents import stage_order
+from data_prep.config import DocumentsConfig
 from data_prep.files import replace_file
 from data_prep.funnel.counts import GROUPS, Counts, bin_edges
 from data_prep.funnel.domains import TOP_DOMAINS, Domains
@@ -184,17 +183,18 @@ def read_counts(path: Path) -> Written:
         ) from error
 
 
-def read_funnel(path: Path, texts: Path, personal_data: PersonalDataConfig) -> Funnel:
-    """The funnel of a run from its funnel.json and texts/. Raises InputError when either is missing or damaged."""
+def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
+    """The funnel of a run from its funnel.json and texts/; `config` tells the order of the stages and how personal data
+    is replaced. Raises InputError when either is missing or damaged."""
     written = read_counts(path)
     counts, thresholds = written.counts, written.thresholds
-    excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], personal_data)
+    excerpts = Excerpts(texts, written.files, [one.signal for one in thresholds], config.personal_data)
     for kind in ("examples", "near"):
         for places in counts[kind].values():
             excerpts.want((file, row) for _, file, row in places)
     excerpts.want(place for pair in counts["pairs"] for place in ((pair[1], pair[2]), (pair[3], pair[4])))
     excerpts.read()
-    reasons = reasons_of(counts, thresholds, excerpts)
+    reasons = reasons_of(counts, thresholds, excerpts, config)
     return Funnel(
         records=written.records,
         pages_read=counts["rows"],
@@ -217,7 +217,9 @@ def read_funnel(path: Path, texts: Path, personal_data: PersonalDataConfig) -> F
     )
 
 
-def reasons_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) -> tuple[Reason, ...]:
+def reasons_of(
+    counts: Counts, thresholds: list[Threshold], excerpts: Excerpts, config: DocumentsConfig
+) -> tuple[Reason, ...]:
     by_name = {(one.stage, one.reason): one for one in thresholds}
     named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
     return tuple(
@@ -230,7 +232,7 @@ def reasons_of(counts: Counts, thresholds: list[Threshold], excerpts: Excerpts) 
             excerpts.at(counts["examples"].get(f"{stage}/{reason}", [])),
         )
         for stage, reason, documents, text_bytes in sorted(
-            named, key=lambda item: (stage_order(item[0]), -item[2], item[1])
+            named, key=lambda item: (config.stage_order(item[0]), -item[2], item[1])
         )
     )
 

@@ -13,21 +13,29 @@ import pyarrow as pa
 from data_prep import extract, language
 from data_prep.config import DocumentsConfig
 from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
-from data_prep.quality.signals import SIGNALS, measure
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
+from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
 
 QUALITY_SCORE = "quality_score"
 """The quality model's score (0 to 1); null where the step model_quality is not used."""
-VALUES = (*SIGNALS, QUALITY_SCORE)
-"""Columns of what was measured."""
-TEXT_SCHEMA = pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *((name, pa.float64()) for name in VALUES)])
-"""Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts UTF-8."""
+
+
+def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
+    """Columns of what is measured."""
+    return (*(signal.name for one in config.filters for signal in one.signals), QUALITY_SCORE)
+
+
+def text_schema(config: DocumentsConfig) -> pa.Schema:
+    """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts
+    UTF-8."""
+    values = ((name, pa.float64()) for name in value_columns(config))
+    return pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *values])
 
 
 def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
-    """One row of TEXT_SCHEMA for everything in the file, in its order: pages, documents, and what could not be read.
+    """One row of `text_schema` for everything in the file, in its order: pages, documents, and what could not be read.
 
     `skipped` is as of `read_input`. Whatever is raised over a page says which page it was.
     """
@@ -52,17 +60,18 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     """
     if isinstance(found, Damage):
         place = f"{file.name}#{found.offset}"
-        return rejected(Document("", place, config.dump, "", "", file.name, "", 0.0), "read", found.reason)
+        document = Document("", place, config.dump, "", "", file.name, "", 0.0)
+        return rejected(document, "read", found.reason, config)
     if isinstance(found, WebPage):
         document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
     else:
         document = dataclasses.replace(found, dump=found.dump or config.dump)
     if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):
-        return rejected(dataclasses.replace(document, text=""), "url_filter", reason)
+        return rejected(dataclasses.replace(document, text=""), "url_filter", reason, config)
     text, reason = text_of(found, config)
     document = dataclasses.replace(document, text=text)
     if reason:
-        return rejected(document, "extract", reason)
+        return rejected(document, "extract", reason, config)
     if not document.language:
         document = language.detect_language(document, config.language)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
@@ -79,7 +88,7 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
 
 
 def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
-    """{signal: value} of VALUES."""
+    """{column: value} of a text that is not empty, by `value_columns` and in their order."""
     values: dict[str, float | None] = dict(measure(text, config))
     values[QUALITY_SCORE] = None
     if "model_quality" in config.steps:
@@ -89,9 +98,26 @@ def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
     return values
 
 
-def rejected(document: Document, stage: str, reason: str) -> dict:
+def measure(text: str, config: DocumentsConfig) -> dict[str, float]:
+    """{signal: value} of every filter of the recipe, used or not, on a text that is not empty.
+
+    A filter sees what those before it leave of the text, as far as they are used. Of an emptied text all is 0. Of the
+    config count only the fields that are marked `measured`, and the use of filters that take something out.
+    """
+    values: dict[str, float] = {}
+    passage = Passage(text)
+    for one in config.filters:
+        found = one.measure(passage) if passage.text and one.signals else [0.0] * len(one.signals)
+        values |= {signal.name: float(value) for signal, value in zip(one.signals, found, strict=True)}
+        if one.rewrites and one.name in config.steps:
+            passage = one.left_of(passage)
+    return values
+
+
+def rejected(document: Document, stage: str, reason: str, config: DocumentsConfig) -> dict:
     """The row of what has no text."""
-    return dataclasses.asdict(document) | {"stage": stage, "reason": reason, "text_bytes": 0} | dict.fromkeys(VALUES)
+    fallen = {"stage": stage, "reason": reason, "text_bytes": 0}
+    return dataclasses.asdict(document) | fallen | dict.fromkeys(value_columns(config))
 
 
 def warm_up(config: DocumentsConfig) -> None:

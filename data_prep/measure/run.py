@@ -17,7 +17,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, Watch, looking_at
 from data_prep.files import replace_file, writing
-from data_prep.measure.row import TEXT_SCHEMA, rows_of_input
+from data_prep.measure.row import rows_of_input, text_schema
 from data_prep.parquet import rows_in, write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
@@ -61,7 +61,7 @@ def extract_texts(
     scratch: Path,
     on_progress: Callable[[Progress], None],
 ) -> Path:
-    """Writes out/NAME.parquet (TEXT_SCHEMA) for each input file and returns `out`; files that are there are kept.
+    """Writes out/NAME.parquet (`text_schema`) for each input file and returns `out`; files that are there are kept.
 
     out/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped": {why:
     those that have no row in the Parquet files}}.
@@ -93,7 +93,7 @@ def write_texts(file: TextFile, config: DocumentsConfig) -> None:
     skipped: Counter[str] = Counter()
     rows = noted(rows_of_input(file.input, config, skipped), file.note)
     with rare_collections():
-        write_rows(((file.part, row) for row in rows), {file.part: TEXT_SCHEMA}, scratch=file.scratch)
+        write_rows(((file.part, row) for row in rows), {file.part: text_schema(config)}, scratch=file.scratch)
     records = {"seen": (rows_in(file.part) or 0) + skipped.total(), "skipped": dict(skipped)}
     with writing(file.records):
         replace_file(file.records, json.dumps(records).encode(), file.scratch)

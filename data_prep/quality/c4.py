@@ -7,41 +7,102 @@ judged in that order, so that "lorem ipsum" counts in lines that hold a phrase t
 bracket counts in lines that hold a policy phrase, but not in those that hold a script phrase.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_prep.config import C4Config
+from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.passage import Passage
 from data_prep.text.words import count_sentences
+from lm.errors import UsageError
+from lm.fields import measured, within
 
 LOREM_IPSUM = "lorem ipsum"
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
-CHARACTERS_LEFT = "c4_characters"
-SIGNALS = ("c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences", CHARACTERS_LEFT)
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
-    """What C4's line rules leave of a text, and what its rules on documents count."""
+class Cleaned(Passage):
+    """What C4's line rules leave of a text, citations taken out, and what its rules on documents count."""
 
-    lines: list[str]
-    """The lines that stay, citations taken out."""
-    lorem_ipsum: int
-    """Lines with "lorem ipsum"."""
-    curly_brackets: int
-    """Lines with "{"."""
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines).strip()
+    def __init__(self, lines: list[str], lorem_ipsum: int, curly_brackets: int):
+        super().__init__("\n".join(lines).strip(), lines)
+        self.lorem_ipsum, self.curly_brackets = lorem_ipsum, curly_brackets
+        """Lines with "lorem ipsum", and with "{"."""
 
 
-def clean_lines(text: str, config: C4Config) -> str:
-    """`text` without the lines that C4 leaves out, and without citations."""
-    return clean(text, config).text
+@dataclass(frozen=True)
+class C4Filter(Filter):
+    """Rules of C4 (Raffel et al. 2020, arXiv:1910.10683, section 2.2): lines are dropped first, then documents."""
+
+    min_sentences: int
+    """Sentences in the lines that stay."""
+    max_lorem_ipsum: int
+    """Lines with the words "lorem ipsum"; 0 drops a document with one."""
+    max_curly_brackets: int
+    """Lines with "{"; 0 drops a document with one."""
+    remove_citations: bool = measured()
+    """Take "[1]", "[edit]" and "[citation needed]" out of lines."""
+    min_words_per_line: int = measured()
+    """Words, by white space; a shorter line is left out."""
+    max_word_length: int = measured()
+    """Characters; a line with a longer word is left out."""
+    script_phrases: tuple[str, ...] = measured()
+    """A line that holds one of these, written in lower case here, in any case there, is left out, with its "{"."""
+    policy_phrases: tuple[str, ...] = measured()
+    """A line that holds one of these, written in lower case here, in any case there, is left out; its "{" counts."""
+
+    name = "c4"
+    title = "C4"
+    summary = (
+        "Rules made for C4, the corpus of the model T5 (Raffel et al. 2020, arXiv:1910.10683, section 2.2). Lines of "
+        "boilerplate are left out first; these rules look at what remains."
+    )
+    signals = (
+        Signal(
+            "c4_lorem_ipsum",
+            "Filler text",
+            "Lines with “lorem ipsum”, which stands where the text is still to come.",
+            "whole",
+        ),
+        Signal("c4_curly_brackets", "Curly brackets", "Lines with “{”, a sign of program code.", "whole"),
+        Signal("c4_sentences", "Sentences", "Sentences in the lines that remain.", "doubling"),
+        Signal("c4_characters", "What remains", "Characters in the lines that remain, citations taken out."),
+    )
+    rules = (
+        Rule("c4_lorem_ipsum", "c4_lorem_ipsum", "above", "max_lorem_ipsum", datatrove="lorem_ipsum"),
+        Rule("c4_curly_bracket", "c4_curly_brackets", "above", "max_curly_brackets", datatrove="curly_bracket"),
+        Rule("c4_too_few_sentences", "c4_sentences", "below", "min_sentences", datatrove="too_few_sentences"),
+        # Datatrove has no name for it: such a text mostly has too few sentences, else a later filter calls it "empty".
+        Rule("c4_no_lines", "c4_characters", "at most", fixed=0, sentence="C4's rules on lines left none."),
+    )
+    rewrites = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(
+            self, self.path(), 0, math.inf, "min_sentences", "max_lorem_ipsum", "max_curly_brackets",
+            "min_words_per_line", "max_word_length",
+        )  # fmt: skip
+        for name in ("script_phrases", "policy_phrases"):
+            for phrase in getattr(self, name):
+                if not phrase or phrase != phrase.lower():
+                    raise UsageError(
+                        f"{self.path()}.{name} has {phrase!r}, but lines are compared in lower case: "
+                        f"{'leave it out' if not phrase else f'write {phrase.lower()!r}'}."
+                    )
+
+    def measure(self, passage: Passage) -> list[float]:
+        cleaned = self.left_of(passage)
+        assert isinstance(cleaned, Cleaned)
+        sentences = count_sentences(cleaned.line_kinds) if cleaned.lines else 0
+        return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences, len(cleaned.text)]
+
+    def rewrite(self, passage: Passage) -> Cleaned:
+        return clean(passage.text, self)
 
 
-def clean(text: str, config: C4Config) -> Cleaned:
+def clean(text: str, config: C4Filter) -> Cleaned:
     """Judges each line of `text`."""
     lines = list(long_enough_lines(text, config))
     lowered = "\n".join(lines).lower()
@@ -55,7 +116,7 @@ def clean(text: str, config: C4Config) -> Cleaned:
     return Cleaned(lines, lorem_ipsum, curly_brackets)
 
 
-def long_enough_lines(text: str, config: C4Config) -> Iterator[str]:
+def long_enough_lines(text: str, config: C4Filter) -> Iterator[str]:
     """Lines with enough words and no overlong one, citations taken out."""
     for line in map(str.strip, text.splitlines()):
         words = line.split()
@@ -76,9 +137,3 @@ def without_phrases(lines: list[str], lowered: str, phrases: tuple[str, ...]) ->
 
 def contains(line: str, phrases: list[str]) -> bool:
     return any(phrase in line for phrase in phrases)
-
-
-def measure(cleaned: Cleaned, kinds: str) -> list[float]:
-    """The values of SIGNALS; `kinds` are those of the lines that stay (data_prep.text.words.line_kinds)."""
-    sentences = count_sentences(kinds) if cleaned.lines else 0
-    return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences, len(cleaned.text)]

@@ -3,26 +3,76 @@
 They look for texts that are lists rather than prose, as DataTrove 0.10 has them, on what C4's line rules leave.
 """
 
-from data_prep.config import FineWebConfig
+import math
+from dataclasses import dataclass
+
+from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.gopher import share
 from data_prep.quality.repetition import duplicate_characters
 from data_prep.text.marks import TERMINAL
-
-SIGNALS = (
-    "terminal_punctuation_lines",
-    "short_lines",
-    "fineweb_duplicate_line_characters",
-    "newlines_per_word",
-)
+from data_prep.text.passage import Passage
+from lm.fields import measured, within
 
 
-def measure(text: str, words: int, config: FineWebConfig) -> list[float]:
-    """The values of SIGNALS of `text`, which has so many words; all are 0 of an empty one."""
-    lines = [line for line in text.split("\n") if line and not line.isspace()]
-    newlines = text.count("\n")
-    return [
-        share(sum(line[-1] in TERMINAL for line in lines), len(lines)),
-        share(sum(len(line) <= config.short_line_length for line in lines), len(lines)),
-        share(duplicate_characters(lines), len(text) - newlines),
-        share(newlines, words),
-    ]
+@dataclass(frozen=True)
+class FineWebFilter(Filter):
+    """FineWeb's own rules (arXiv:2406.17557, section 3.6), on the lines that C4's rules leave, where those are used."""
+
+    min_terminal_punctuation_lines: float
+    """Share of lines that end with a terminal punctuation mark."""
+    max_short_lines: float
+    """Share of short lines."""
+    max_duplicate_line_characters: float
+    """Characters of lines that stood before, as a share of the text's without line breaks."""
+    max_newlines_per_word: float
+    """Line breaks per token."""
+    short_line_length: int = measured()
+    """Characters; a line of at most so many is short."""
+
+    name = "fineweb"
+    title = "FineWeb"
+    summary = (
+        "Rules made for the corpus FineWeb (Penedo et al. 2024, arXiv:2406.17557, section 3.6). They find lists, menus "
+        "and tables that got past the others."
+    )
+    signals = (
+        Signal(
+            "terminal_punctuation_lines",
+            "Lines that end a sentence",
+            "Share of lines that end with a full stop, a question mark or the like. Menus have few.",
+        ),
+        Signal("short_lines", "Short lines", "Share of lines with few characters (in FineWeb, at most 30)."),
+        Signal(
+            "fineweb_duplicate_line_characters",
+            "Text in repeated lines",
+            "Characters of lines that stood before, as a share of the text without line breaks.",
+        ),
+        Signal("newlines_per_word", "Line breaks", "Line breaks per word or mark. Lists have many."),
+    )
+    rules = (
+        Rule("fineweb_too_few_terminal_punctuation_lines", "terminal_punctuation_lines", "below",
+             "min_terminal_punctuation_lines", datatrove="line_punct_ratio"),
+        Rule("fineweb_too_many_short_lines", "short_lines", "above", "max_short_lines", datatrove="short_line_ratio"),
+        Rule("fineweb_duplicate_line_characters", "fineweb_duplicate_line_characters", "above",
+             "max_duplicate_line_characters", datatrove="char_dup_ratio"),
+        Rule("fineweb_too_many_newlines", "newlines_per_word", "above", "max_newlines_per_word",
+             datatrove="list_ratio"),
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(
+            self, self.path(), 0, 1, "min_terminal_punctuation_lines", "max_short_lines",
+            "max_duplicate_line_characters",
+        )  # fmt: skip
+        within(self, self.path(), 0, math.inf, "max_newlines_per_word", "short_line_length")
+
+    def measure(self, passage: Passage) -> list[float]:
+        text, newlines = passage.text, passage.text.count("\n")
+        lines = [line for line in text.split("\n") if line and not line.isspace()]
+        return [
+            share(sum(line[-1] in TERMINAL for line in lines), len(lines)),
+            share(sum(len(line) <= self.short_line_length for line in lines), len(lines)),
+            share(duplicate_characters(lines), len(text) - newlines),
+            share(newlines, passage.word_count),
+        ]

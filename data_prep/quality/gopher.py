@@ -3,41 +3,129 @@ and mean lengths leave punctuation out, shares are of all words and marks, stop 
 """
 
 import itertools
+import math
+from dataclasses import dataclass
 
-from data_prep.config import GopherQualityConfig
+from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.text.marks import END, LETTER, PUNCTUATION, SYMBOL
+from data_prep.text.passage import Passage
+from lm.errors import UsageError
+from lm.fields import measured, within
 
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
-SIGNALS = (
-    "words",
-    "mean_word_length",
-    "hashes_per_word",
-    "ellipses_per_word",
-    "bullet_lines",
-    "ellipsis_lines",
-    "words_with_letter",
-    "stop_words",
-)
 IS_MARK = bytes(chr(kind) in (SYMBOL, PUNCTUATION, END) for kind in range(256))
 
 
-def measure(text: str, words: list[str], kinds: str, config: GopherQualityConfig) -> list[float]:
-    """The values of SIGNALS of `text`; `words` and `kinds` are its words and their kinds (data_prep/text/words.py)."""
-    marks = list(itertools.compress(words, kinds.encode("ascii").translate(IS_MARK)))
-    count = len(words) - len(marks)
-    letters = sum(map(len, words)) - sum(map(len, marks))
-    lines = text.splitlines()
-    return [
-        count,
-        share(letters, count),
-        share(text.count("#"), len(words)),
-        share(sum(text.count(ellipsis) for ellipsis in ELLIPSES), len(words)),
-        share(sum(line.lstrip().startswith(BULLETS) for line in lines), len(lines)),
-        share(sum(line.rstrip().endswith(ELLIPSES) for line in lines), len(lines)),
-        share(kinds.count(LETTER), len(words)),
-        len(frozenset(config.stop_words).intersection(words)),
-    ]
+@dataclass(frozen=True)
+class GopherQualityFilter(Filter):
+    """Quality rules of Gopher (arXiv:2112.11446, appendix A.1.1)."""
+
+    min_words: int
+    """Words, punctuation not counted."""
+    max_words: int
+    """Words, punctuation not counted."""
+    min_mean_word_length: float
+    """Characters, punctuation not counted."""
+    max_mean_word_length: float
+    """Characters, punctuation not counted."""
+    max_symbols_per_word: float
+    """Hash signs, and apart from them ellipses, per token."""
+    max_bullet_lines: float
+    """Share of lines that begin with a bullet."""
+    max_ellipsis_lines: float
+    """Share of lines that end with an ellipsis."""
+    min_words_with_letter: float
+    """Share of tokens with at least one letter."""
+    min_stop_words: int
+    """How many different stop words must occur."""
+    stop_words: tuple[str, ...] = measured()
+    """Words that prose can hardly do without; the case counts."""
+
+    name = "gopher_quality"
+    title = "Gopher: quality"
+    summary = (
+        "Rules made for the model Gopher (the same paper, appendix A.1.1). They ask whether a text is prose at all: of "
+        "a sensible length, made of words, and with the small words that prose needs."
+    )
+    signals = (
+        Signal("words", "Length", "Words of the document; punctuation is not counted.", "doubling"),
+        Signal("mean_word_length", "Mean length of a word", "In characters. English prose has about five.", 0.1),
+        Signal("hashes_per_word", "Hash signs", "“#” per word or mark. Lists of tags have many."),
+        Signal("ellipses_per_word", "Ellipses", "“…” per word or mark. Teasers that break off have many."),
+        Signal("bullet_lines", "Bulleted lines", "Share of lines that begin with a bullet, “•” or “-”."),
+        Signal(
+            "ellipsis_lines",
+            "Lines that break off",
+            "Share of lines that end with an ellipsis, as previews of articles do.",
+        ),
+        Signal(
+            "words_with_letter",
+            "Words with a letter",
+            "Share of words and marks with a letter. Tables of numbers have few.",
+        ),
+        Signal(
+            "stop_words",
+            "Stop words",
+            "How many of a few words that prose can hardly do without occur: the, of, and …",
+            "whole",
+        ),
+    )
+    rules = (
+        Rule("gopher_short_document", "words", "below", "min_words", datatrove="gopher_short_doc"),
+        Rule("gopher_long_document", "words", "above", "max_words", datatrove="gopher_long_doc"),
+        Rule("gopher_below_mean_word_length", "mean_word_length", "below", "min_mean_word_length",
+             datatrove="gopher_below_avg_threshold"),
+        Rule("gopher_above_mean_word_length", "mean_word_length", "above", "max_mean_word_length",
+             datatrove="gopher_above_avg_threshold"),
+        Rule("gopher_too_many_hashes", "hashes_per_word", "above", "max_symbols_per_word",
+             datatrove="gopher_too_many_hashes"),
+        Rule("gopher_too_many_ellipses", "ellipses_per_word", "above", "max_symbols_per_word",
+             datatrove="gopher_too_many_ellipsis"),
+        Rule("gopher_too_many_bullet_lines", "bullet_lines", "above", "max_bullet_lines",
+             datatrove="gopher_too_many_bullets"),
+        Rule("gopher_too_many_ellipsis_lines", "ellipsis_lines", "above", "max_ellipsis_lines",
+             datatrove="gopher_too_many_end_ellipsis"),
+        Rule("gopher_too_few_words_with_letter", "words_with_letter", "below", "min_words_with_letter",
+             datatrove="gopher_below_alpha_threshold"),
+        Rule("gopher_too_few_stop_words", "stop_words", "below", "min_stop_words",
+             datatrove="gopher_enough_stop_words"),
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, self.path(), 0, 1, "max_bullet_lines", "max_ellipsis_lines", "min_words_with_letter")
+        within(
+            self, self.path(), 0, math.inf, "min_words", "max_words", "min_mean_word_length", "max_mean_word_length",
+            "max_symbols_per_word", "min_stop_words",
+        )  # fmt: skip
+        for low, high in (("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")):
+            if getattr(self, low) > getattr(self, high):
+                raise UsageError(
+                    f"{self.path()}.{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}: "
+                    "nothing could pass. Lower the first or raise the second."
+                )
+        if self.min_stop_words > len(set(self.stop_words)):
+            raise UsageError(
+                f"{self.path()}.min_stop_words = {self.min_stop_words}, but there are only "
+                f"{len(set(self.stop_words))} stop words: nothing could pass. Lower it or add to stop_words."
+            )
+
+    def measure(self, passage: Passage) -> list[float]:
+        words, lines = passage.words, passage.text.splitlines()
+        marks = list(itertools.compress(words, passage.kinds.encode("ascii").translate(IS_MARK)))
+        count = len(words) - len(marks)
+        letters = sum(map(len, words)) - sum(map(len, marks))
+        return [
+            count,
+            share(letters, count),
+            share(passage.text.count("#"), len(words)),
+            share(sum(passage.text.count(ellipsis) for ellipsis in ELLIPSES), len(words)),
+            share(sum(line.lstrip().startswith(BULLETS) for line in lines), len(lines)),
+            share(sum(line.rstrip().endswith(ELLIPSES) for line in lines), len(lines)),
+            share(passage.kinds.count(LETTER), len(words)),
+            len(frozenset(self.stop_words).intersection(words)),
+        ]
 
 
 def share(part: int, whole: int) -> float:

@@ -12,26 +12,112 @@ import bisect
 import collections
 import itertools
 import re
+from dataclasses import dataclass, fields
 
 import numpy as np
+
+from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.passage import Passage
+from lm.fields import within
 
 LINE_BREAKS = re.compile(r"\n+")
 BLANK_LINES = re.compile(r"\n{2,}")
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio, made odd: products with it have well spread upper bits (Knuth, TAOCP 6.4)."""
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)
-SIGNALS = (
-    "duplicate_paragraphs",
-    "duplicate_paragraph_characters",
-    "duplicate_lines",
-    "duplicate_line_characters",
-    *(f"top_{n}_gram" for n in TOP),
-    *(f"duplicate_{n}_grams" for n in DUPLICATE),
-)
+NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
+
+
+@dataclass(frozen=True)
+class GopherRepetitionFilter(Filter):
+    """Repetition rules of Gopher (arXiv:2112.11446, table A1). Shares are of the text's characters or of the count."""
+
+    max_duplicate_lines: float
+    """Share of lines that stood before."""
+    max_duplicate_paragraphs: float
+    """Share of paragraphs (parted by blank lines) that stood before."""
+    max_duplicate_line_characters: float
+    """Characters of such lines, as a share of the text's."""
+    max_duplicate_paragraph_characters: float
+    """Characters of such paragraphs, as a share of the text's."""
+    max_top_ngram_characters: tuple[float, float, float]
+    """Characters of the most frequent 2-, 3- and 4-gram of tokens, all occurrences, as a share of the text's."""
+    max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
+    """Characters of 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that stood before, as a share of the text's."""
+
+    name = "gopher_repetition"
+    title = "Gopher: repetition"
+    summary = (
+        "Rules made for the model Gopher (Rae et al. 2021, arXiv:2112.11446, table A1). A text that repeats itself is "
+        "mostly a menu, a list or the work of a machine, and a model that learns from it repeats itself too."
+    )
+    signals = (
+        Signal(
+            "duplicate_paragraphs", "Repeated paragraphs", "Share of paragraphs that stood before in the same document."
+        ),
+        Signal(
+            "duplicate_paragraph_characters",
+            "Text in repeated paragraphs",
+            "Characters of paragraphs that stood before, as a share of the text.",
+        ),
+        Signal("duplicate_lines", "Repeated lines", "Share of lines that stood before in the same document."),
+        Signal(
+            "duplicate_line_characters",
+            "Text in repeated lines",
+            "Characters of lines that stood before, as a share of the text.",
+        ),
+        Signal(
+            "top_2_gram",
+            "Most frequent pair of words",
+            "The characters of all its occurrences, as a share of the text.",
+        ),
+        *(
+            Signal(
+                f"top_{n}_gram",
+                f"Most frequent {NUMBERS[n]} words in a row",
+                "The characters of all their occurrences, as a share of the text.",
+            )
+            for n in TOP[1:]
+        ),
+        *(
+            Signal(
+                f"duplicate_{n}_grams",
+                f"Repeated runs of {NUMBERS[n]} words",
+                f"Characters in runs of {NUMBERS[n]} words that stood before, as a share of the text.",
+            )
+            for n in DUPLICATE
+        ),
+    )
+    rules = (
+        Rule("gopher_duplicate_paragraphs", "duplicate_paragraphs", "above", "max_duplicate_paragraphs",
+             datatrove="dup_para_frac"),
+        Rule("gopher_duplicate_paragraph_characters", "duplicate_paragraph_characters", "above",
+             "max_duplicate_paragraph_characters", datatrove="dup_para_char_frac"),
+        Rule("gopher_duplicate_lines", "duplicate_lines", "above", "max_duplicate_lines", datatrove="dup_line_frac"),
+        Rule("gopher_duplicate_line_characters", "duplicate_line_characters", "above", "max_duplicate_line_characters",
+             datatrove="dup_line_char_frac"),
+        *(
+            Rule(f"gopher_top_{n}_gram", f"top_{n}_gram", "above", "max_top_ngram_characters", place,
+                 datatrove=f"top_{n}_gram")
+            for place, n in enumerate(TOP)
+        ),
+        *(
+            Rule(f"gopher_duplicate_{n}_grams", f"duplicate_{n}_grams", "above", "max_duplicate_ngram_characters",
+                 place, datatrove=f"duplicated_{n}_n_grams")
+            for place, n in enumerate(DUPLICATE)
+        ),
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, self.path(), 0, 1, *(field.name for field in fields(self)))
+
+    def measure(self, passage: Passage) -> list[float]:
+        return measure(passage.text, passage.words)
 
 
 def measure(text: str, words: list[str]) -> list[float]:
-    """The values of SIGNALS of a text that is not empty, split into `words`: shares of the count, or of characters."""
+    """The signals of a text that is not empty, split into `words`: shares of the count, or of characters."""
     paragraphs, lines = BLANK_LINES.split(text.strip()), LINE_BREAKS.split(text)
     return [
         count_duplicates(paragraphs) / len(paragraphs),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.files import file_sha256
-from data_prep.sources.columns import DeadLetter
+from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import named_files
 from data_prep.sources.tables import read_table
 from lm.errors import UsageError
@@ -43,24 +43,24 @@ def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[D
     return sets
 
 
-def read_texts(files: Iterable[DocumentFile], on_dead_letter: Callable[[DeadLetter], None]) -> Iterator[str]:
-    """The texts of all files, in order. What holds no text is handed to `on_dead_letter`. Raises as `read_table`."""
+def read_texts(files: Iterable[DocumentFile], on_quarantine: Callable[[QuarantinedRow], None]) -> Iterator[str]:
+    """The texts of all files, in order. What holds no text is handed to `on_quarantine`. Raises as `read_table`."""
     for file in files:
-        for document in read_table(file.path, name=file.name, on_dead_letter=on_dead_letter):
+        for document in read_table(file.path, name=file.name, on_quarantine=on_quarantine):
             yield document.text
 
 
 def drawn(
-    files: list[DocumentFile], wanted: int, seed: int, on_dead_letter: Callable[[DeadLetter], None]
+    files: list[DocumentFile], wanted: int, seed: int, on_quarantine: Callable[[QuarantinedRow], None]
 ) -> Iterator[str]:
     """`wanted` texts of the files at random, in their order; all of them where there are no more.
 
     Each choice of so many texts is equally likely, and only counts are held (Knuth, vol. 2, section 3.4.2, algorithm
     S). The files are read twice, since their texts must be counted first.
     """
-    remaining = sum(1 for _ in read_texts(files, on_dead_letter))
+    remaining = sum(1 for _ in read_texts(files, on_quarantine))
     generator = random.Random(seed)
-    for text in read_texts(files, lambda letter: None):
+    for text in read_texts(files, lambda row: None):
         if generator.random() * remaining < wanted:
             wanted -= 1
             yield text

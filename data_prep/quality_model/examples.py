@@ -15,7 +15,7 @@ from data_prep.config import QualityTrainingConfig
 from data_prep.files import writing
 from data_prep.quality_model.document_sets import DocumentFile, drawn
 from data_prep.quality_model.features import word_hashes
-from data_prep.sources.columns import DeadLetter
+from data_prep.sources.columns import QuarantinedRow
 from data_prep.text.words import split_words
 
 DOCUMENTS_BETWEEN_LINES = 50_000
@@ -48,11 +48,11 @@ class PassedOver:
     """Rows without a usable text: how many, and the first."""
 
     rows: int = 0
-    first: DeadLetter | None = None
+    first: QuarantinedRow | None = None
 
-    def __call__(self, letter: DeadLetter) -> None:
+    def __call__(self, row: QuarantinedRow) -> None:
         self.rows += 1
-        self.first = self.first or letter
+        self.first = self.first or row
 
 
 def read_examples(

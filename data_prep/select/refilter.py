@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig
-from data_prep.documents import stage_order
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import FileOfTexts, Progress, Watch, files_of_texts, look_at_texts
 from data_prep.files import replace_file
@@ -19,15 +18,11 @@ from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
-from data_prep.quality.rules import RULES
 from data_prep.select.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
 
 DUPLICATES = ("exact_dedup", "minhash_dedup")
 """Stages that are not repeated."""
-
-
-ORDER = {(rule.stage, rule.reason): number for number, rule in enumerate(RULES)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def count_again(
 
 
 def hosts_of(file: FileOfTexts) -> Path:
-    """The sheet of the file's hosts (domains.py)."""
+    """The counts of the file's hosts (domains.py)."""
     return file.part.with_suffix(".parquet")
 
 
@@ -84,20 +79,20 @@ def count_file(file: FileOfTexts, config: DocumentsConfig, min_quality: float | 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
     """A line for each threshold that is drawn elsewhere than in the run, or in one of the two alone."""
-    lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality))
+    lines = changed_thresholds(before.thresholds, thresholds_of(config, now.min_quality), config)
     if set(before.languages_kept) != set(config.language.languages):
         was, is_now = (", ".join(one) or "all" for one in (before.languages_kept, config.language.languages))
         lines.append(f"  documents.language.languages: {was} in the run, now {is_now}  (other_language)")
     return lines + changed_share(before, config, now)
 
 
-def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...]) -> list[str]:
+def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
     """Of the thresholds that the config tells, which is all but the quality model's."""
     olds, news = (
         {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
     )
     lines = []
-    for name in sorted({*olds, *news}, key=place_of):
+    for name in sorted({*olds, *news}, key=place_in(config)):
         old, new = olds.get(name), news.get(name)
         if old and new and old.value == new.value:
             continue
@@ -124,7 +119,7 @@ def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> l
     return [f"{line})"]
 
 
-def comparison(before: Written | None, changed: list[str], counts: Counts) -> str:
+def comparison(before: Written | None, changed: list[str], counts: Counts, config: DocumentsConfig) -> str:
     """What to tell the terminal: the thresholds that changed, and how many documents each rule dropped and would drop.
 
     `before` is the run's own funnel, None where there is none yet; `changed` are the lines of `changes`.
@@ -133,7 +128,7 @@ def comparison(before: Written | None, changed: list[str], counts: Counts) -> st
     if before:
         columns.insert(0, passing(before.counts))
         lines += ["Changed:", *changed, ""] if changed else ["The thresholds are the run's own.", ""]
-    lines += [*table(columns), "A document is counted under the first rule that it breaks."]
+    lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
         duplicates = sum(dropped_as(DUPLICATES, before.counts).values())
         lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
@@ -154,10 +149,10 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 
-def table(columns: list[dict[tuple[str, str], int]]) -> list[str]:
+def table(columns: list[dict[tuple[str, str], int]], config: DocumentsConfig) -> list[str]:
     """Lines with a number of each column, and how the second differs from the first."""
     first, last = ("pages", ""), ("pass all rules", "")
-    names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_of), last]
+    names = [first, *sorted({*columns[0], *columns[-1]} - {first, last}, key=place_in(config)), last]
     stages = max(len(stage) for stage, _ in names)
     reasons = max(len(reason) for _, reason in names)
     heads = ["in the run", "now", "change"] if len(columns) > 1 else ["now"]
@@ -170,6 +165,8 @@ def table(columns: list[dict[tuple[str, str], int]]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def place_of(name: tuple[str, str]) -> tuple:
+def place_in(config: DocumentsConfig) -> Callable[[tuple[str, str]], tuple]:
     """A key that sorts (stage, reason) in the order of the stages, and rules as they are applied."""
-    return stage_order(name[0]), ORDER.get(name, len(ORDER)), name[1]
+    rules = [(one.name, rule.reason) for one in config.all_filters for rule in one.rules]
+    order = {name: number for number, name in enumerate(rules)}
+    return lambda name: (config.stage_order(name[0]), order.get(name, len(order)), name[1])

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import find_duplicates
-from data_prep.documents import stage_order
 from data_prep.engine.over_files import run_over_files, run_with
 from data_prep.engine.progress import FileOfTexts, JoinLook, Progress, Watch, look_at_texts
 from data_prep.files import writing
 from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
+from data_prep.select.apply_filters import Found, TextsFile, apply_filters, write_keys
 from data_prep.select.score_threshold import lowest_score
-from data_prep.select.split import Found, TextsFile, divide, write_keys
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
 
@@ -58,7 +57,7 @@ def prepare_documents(
     funnel: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """Divides the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
+    """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
 
     `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
     when a file cannot be read or written, and when no document survives.
@@ -84,12 +83,12 @@ def prepare_documents(
             with Watch(JoinLook(partial / "near", "near copies"), on_progress):
                 clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
         found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
-        with watching(files, "dividing", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(divide, config=config, found=found), files, config)
+        with watching(files, "filtering", lambda file: file.counts, on_progress):
+            run_over_files(functools.partial(apply_filters, config=config, found=found), files, config)
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)
     counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
     write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
-    outcome = outcome_of(counts)
+    outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
             f"No document survives of {outcome.pages} pages in {len(files)} files:\n{outcome.table()}\n"
@@ -125,11 +124,11 @@ def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) 
     ]
 
 
-def outcome_of(counts: Counts) -> Outcome:
+def outcome_of(counts: Counts, config: DocumentsConfig) -> Outcome:
     """The outcome from the counts of all files."""
     pairs = {tuple(name.split("/", 1)): pair for name, pair in counts["reasons"].items()}
     reasons = {name: documents for name, (documents, _) in pairs.items()}
-    order = sorted(reasons, key=lambda reason: (stage_order(reason[0]), -reasons[reason], reason[1]))
+    order = sorted(reasons, key=lambda reason: (config.stage_order(reason[0]), -reasons[reason], reason[1]))
     return Outcome(
         pages=counts["rows"],
         kept=counts["kept"][0],

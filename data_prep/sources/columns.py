@@ -34,7 +34,7 @@ LARGEST_SCORE = 1.001  # a sum of float32 may exceed 1 by a little; a percentage
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter(Damage):
+class QuarantinedRow(Damage):
     """A row that holds no document, or a place where a table is damaged; its `offset` counts rows or lines, from 0.
 
     Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged.
@@ -50,7 +50,7 @@ class DeadLetter(Damage):
 
 
 class NoDocumentError(Exception):
-    """A row without a usable text; `reason` is one of DeadLetter's."""
+    """A row without a usable text; `reason` is one of QuarantinedRow's."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(reason)

@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.config.pages import CommonCrawlPages
-from data_prep.sources.download import Client, NotThereError, Patience, StoppedError, fetch_file
+from data_prep.config.pages import CommonCrawlPages, PagesConfig
+from data_prep.sources.download import Client, NotThereError, RetryPolicy, StoppedError, fetch_file
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
 
@@ -26,20 +26,30 @@ SECONDS_BETWEEN_NEWS = 15.0
 SECONDS_TO_STOP = 1.0
 
 
+def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
+    """The crawl's files. Raises as `crawl_files`."""
+    return crawl_files(config.common_crawl, out, progress), []
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """None of yours."""
+    return []
+
+
 def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
     """Brings the chosen files to out/pages/, in the order of the crawl's list; whole ones that are there stay.
 
     Documents call each by its path on the server. Raises UsageError when there is no such crawl or too few files,
     InputError when files cannot be fetched: then what has come is kept for the next try.
     """
-    patience = Patience(config.tries, config.first_pause, config.longest_pause, config.stall)
-    paths = chosen(listed(config, out, Client(patience, progress)), config)
+    policy = RetryPolicy(config.tries, config.first_pause, config.longest_pause, config.stall)
+    paths = chosen(listed(config, out, Client(policy, progress)), config)
     wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
     if len(set(wanted.values())) < len(paths):
         raise InputError(f"Two of the files of {config.crawl} have the same name. Choose others (first_file, seed).")
     there = sum(place.is_file() for place in wanted.values())
     progress(f"{len(paths)} {config.kind.upper()} files of {config.crawl}, {there} of them are here already")
-    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config, patience, progress)
+    fetch_all({address_of(config, path): place for path, place in wanted.items()}, config, policy, progress)
     return [InputFile(place, path, config.kind, place.stat().st_size) for path, place in wanted.items()]
 
 
@@ -108,7 +118,7 @@ def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:
 
 
 def fetch_all(
-    wanted: dict[str, Path], config: CommonCrawlPages, patience: Patience, progress: Callable[[str], None]
+    wanted: dict[str, Path], config: CommonCrawlPages, policy: RetryPolicy, progress: Callable[[str], None]
 ) -> None:
     """Brings every address to its place, `config.downloads` at once; `progress` is called by this thread alone.
 
@@ -117,7 +127,7 @@ def fetch_all(
     """
     missing = {url: place for url, place in wanted.items() if not place.is_file()}
     news: queue.SimpleQueue[tuple[Path | None, str | BaseException | None]] = queue.SimpleQueue()
-    client = Client(patience, lambda line: news.put((None, line)))
+    client = Client(policy, lambda line: news.put((None, line)))
     client.waiting_files = len(missing)
     jobs: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
     for job in missing.items():

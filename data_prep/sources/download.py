@@ -58,7 +58,7 @@ class TryAgainError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a download goes on; times in seconds (data_prep.config.CommonCrawlPages explains each)."""
 
     tries: int
@@ -70,8 +70,8 @@ class Patience:
 class Client:
     """What the downloads of a run share: manners towards the server, the room on the disk, and the order to stop."""
 
-    def __init__(self, patience: Patience, tell: Callable[[str], None]):
-        self.patience, self.tell = patience, tell
+    def __init__(self, policy: RetryPolicy, report: Callable[[str], None]):
+        self.policy, self.report = policy, report
         self.stop = threading.Event()
         self.received = 0
         self.lock = threading.Lock()
@@ -98,7 +98,7 @@ class Client:
         with self.lock:
             self.received += number
 
-    def take_room(self, part: Part, length: int) -> None:
+    def reserve_disk_space(self, part: Part, length: int) -> None:
         """Raises InputError when the disk cannot take what this download, the others and those to come still lack.
 
         Those to come are taken to be as long as the longest so far.
@@ -140,17 +140,17 @@ def fetch_file(url: str, path: Path, client: Client) -> None:
         except TryAgainError as error:
             failures = 0 if part.size >= furthest + A_STEP else failures + 1
             furthest = max(furthest, part.size)
-            if failures >= client.patience.tries:
+            if failures >= client.policy.tries:
                 raise InputError(given_up(url, part, client, error)) from error
-            own = min(client.patience.first_pause * 2 ** max(failures - 1, 0), client.patience.longest_pause)
+            own = min(client.policy.first_pause * 2 ** max(failures - 1, 0), client.policy.longest_pause)
             pause = max(own, error.pause or 0)
-            client.tell(f"{path.name}: {error}; trying again in {pause:g} s")
+            client.report(f"{path.name}: {error}; trying again in {pause:g} s")
             client.pause(pause, everybody=error.pause is not None)
 
 
 def given_up(url: str, part: Part, client: Client, error: Exception) -> str:
     return (
-        f"{url} was given up after {client.patience.tries} tries in a row that brought it no further; the last one: "
+        f"{url} was given up after {client.policy.tries} tries in a row that brought it no further; the last one: "
         f"{error}.\nWhat has come is kept ({part.size:,} bytes of this file, and all files that are whole), and "
         "the same command goes on from there. Check the network, and whether a proxy is needed (HTTPS_PROXY) or in "
         "the way (NO_PROXY)."
@@ -171,7 +171,7 @@ def attempt(url: str, part: Part, client: Client, refused: str | None) -> str | 
             else:  # the first try, a changed file, or a server that knows no ranges
                 part.begin(version := told)
             if version.length is not None:
-                client.take_room(part, version.length)
+                client.reserve_disk_space(part, version.length)
             receive(response, part, version.length, client)
     return finish(part, version, client, refused)
 
@@ -187,7 +187,7 @@ def answer_to(url: str, part: Part, version: Version | None, client: Client) -> 
         headers["Range"] = f"bytes={part.size}-"
         if version.condition:
             headers["If-Range"] = version.condition
-    stall = client.patience.stall
+    stall = client.policy.stall
     try:
         with (
             requests.Session() as session,
@@ -315,7 +315,7 @@ def finish(part: Part, version: Version, client: Client, refused: str | None) ->
             part.discard()
             return digest
         if damage:
-            client.tell(f"{part.path.name}: it came twice with the same damage ({damage}), and is taken as it is")
+            client.report(f"{part.path.name}: it came twice with the same damage ({damage}), and is taken as it is")
     part.appear()
     return None
 

@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.documents import Damage, Document, WebPage
-from data_prep.sources import InputFile
+from data_prep.sources.manifest import InputFile, module_of
 from lm.errors import InputError
 
 RECORDS = "records.json"
@@ -44,7 +44,7 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
     """
     damage: list[Damage] = []
     counts: Counter[str] = Counter()
-    for found in found_in(file, damage, counts):
+    for found in module_of(file.kind).read(file, damage.append, counts):
         yield from damage
         damage.clear()
         yield found
@@ -53,14 +53,3 @@ def read_input(file: InputFile, skipped: Counter[str] | None = None) -> Iterator
         from data_prep.warc import SKIPPED
 
         skipped.update({reason: counts[reason] for reason in SKIPPED if counts[reason]})
-
-
-def found_in(file: InputFile, damage: list[Damage], counts: Counter[str]) -> Iterable[WebPage | Document]:
-    """The readers of each kind; they append to `damage`, and those of archives count their records in `counts`."""
-    if file.kind in ("warc", "wet"):
-        from data_prep.warc import read_pages, read_texts
-
-        return (read_pages if file.kind == "warc" else read_texts)(file.path, damage.append, counts)
-    from data_prep.sources import read_documents
-
-    return read_documents(file, on_dead_letter=damage.append)

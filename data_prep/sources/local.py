@@ -1,13 +1,14 @@
-"""Files of one's own, found by shell patterns, and told apart by how they begin: WARC, WET, or a table of texts."""
+"""Files of your own, found by shell patterns, and told apart by how they begin: WARC, WET, or a table of texts."""
 
 import glob
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
 from pathlib import Path
 
-from data_prep.sources.manifest import InputFile, Kind
+from data_prep.config import PagesConfig
+from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
 
 WILDCARD = re.compile(r"[*?[]")
@@ -22,6 +23,16 @@ ENDINGS = {
 """{option: endings of the files that are read of a folder}; other options take tables."""
 RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTILINE)
 LOOKED_AT = 1 << 16  # bytes of a file's begin, as it lies on the disk: several records, since their first are small
+
+
+def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
+    """Files of your own, listed where they lie; nothing is brought. Raises as `own_files`."""
+    return own_files(config.warc, config.tables, config.text_field), []
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """The files that the patterns match. Raises UsageError when one matches nothing."""
+    return [*named_files("pages.warc", config.warc), *named_files("pages.tables", config.tables)]
 
 
 def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> list[InputFile]:
@@ -89,7 +100,7 @@ def files_in(folder: Path, option: str, pattern: str) -> list[Path]:
     raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}. {remedy}")
 
 
-def warc_kind(path: Path) -> Kind:
+def warc_kind(path: Path) -> str:
     """Whether a file holds pages (warc) or a crawl's plain text (wet), by its name, else by its first records.
 
     Raises InputError when it cannot be read, does not begin as a WARC file does, or holds metadata alone (WAT).

@@ -7,19 +7,27 @@ lies, unless a table's row tells where it is from. "pages" is null where countin
 dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field".
 """
 
+import importlib
 import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from types import ModuleType
 
 from data_prep.files import writing
 from lm.errors import InputError
 
 MANIFEST = "pages/manifest.json"
-Kind = Literal["warc", "wet", "table", "tfds"]
+ARCHIVE = "data_prep.sources.archives"
+KINDS = {"warc": ARCHIVE, "wet": ARCHIVE, "table": "data_prep.sources.tables", "tfds": "data_prep.sources.tfds"}
+"""{kind of input file: the module that has read(file, damage, counts), and size(file)}."""
 NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
+
+
+def module_of(kind: str) -> ModuleType:
+    """The reader of a kind of input files."""
+    return importlib.import_module(KINDS[kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,8 @@ class InputFile:
     """Where it lies; of a dataset, the folder with its dataset_info.json."""
     name: str
     """What documents call it: the same wherever it lies."""
-    kind: Kind
-    """How it is read: warc and wet by data_prep.warc, table and tfds by data_prep.sources.read_documents."""
+    kind: str
+    """How it is read, one of KINDS."""
     bytes: int
     """Its size; of a dataset, that of all files of the split, whatever the range."""
     pages: int | None = None
@@ -53,9 +61,9 @@ class InputFile:
             "bytes": self.bytes,
             "pages": self.pages,
         }
-        if self.kind == "tfds" and self.rows:
+        if self.rows:
             entry |= {"rows": list(self.rows), "split": self.split}
-        return entry | ({"text_field": self.text_field} if self.kind in ("table", "tfds") else {})
+        return entry | ({} if KINDS[self.kind] == ARCHIVE else {"text_field": self.text_field})
 
 
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
@@ -79,7 +87,7 @@ def manifest_files(workdir: Path) -> list[InputFile]:
             f"{manifest} cannot be read: {error}. First run: python -m launch.fetch_pages CONFIG.py --workdir "
             f"{shlex.quote(str(workdir))}"
         ) from error
-    wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in get_args(Kind)]
+    wrong += [repr(entry["kind"]) for entry in entries if not wrong and entry["kind"] not in KINDS]
     if wrong:
         raise InputError(
             f"A file in {manifest} has no {wrong[0]}, or one of another version of this program. Fetch the pages "

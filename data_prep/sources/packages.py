@@ -14,7 +14,28 @@ from data_prep.packages.page_formats import pages_of_member
 from data_prep.packages.pip_settings import PipSettings
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import write_pages
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
+
+
+def fetch(
+    config: PagesConfig,
+    out: Path,
+    progress: Callable[[str], None],
+    cache: Path | None = None,
+    settings: PipSettings | None = None,
+) -> tuple[list[InputFile], list[dict]]:
+    """The pages of all pins. Raises UsageError where there are none, and as `package_files`."""
+    if not config.packages:
+        raise UsageError(
+            "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
+            "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
+        )
+    return package_files(config, out, progress, cache, settings)
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """None of yours."""
+    return []
 
 
 def package_files(

@@ -6,22 +6,25 @@ import contextlib
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from data_prep.documents import Document
+from data_prep.documents import Damage, Document
+from data_prep.sources.archives import size
 from data_prep.sources.columns import (
     MAX_TEXT_BYTES,
     NAMES,
-    DeadLetter,
     NoDocumentError,
+    QuarantinedRow,
     document_of,
     lookup,
 )
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
+from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
@@ -29,7 +32,13 @@ MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
 PIECE = 1 << 20
 BOM = b"\xef\xbb\xbf"
 ABSENT = object()
+__all__ = ["read", "read_table", "size"]
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality model it must be text)."
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+    """Its documents, as `read_table`; nothing is seen besides."""
+    return read_table(file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage)
 
 
 def read_table(
@@ -38,26 +47,30 @@ def read_table(
     name: str | None = None,
     dump: str = "",
     text_field: str = "text",
-    on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
     """The documents of a table, in its order; how columns are found and filled is told in columns.py.
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
-    object and damaged places are handed to `on_dead_letter` and passed over. The format is told by the first bytes, not
+    object and damaged places are handed to `on_quarantine` and passed over. The format is told by the first bytes, not
     by the name, but that a .txt file is one document, its byte order mark aside. Raises InputError when the file cannot
     be read, no row has a text in `text_field`, or it holds nothing but damage.
     """
     path, called = Path(path), name or Path(path).name
     begin = beginning(path)
 
-    def bury(number: int, place: str, reason: str, detail: str = "") -> None:
-        if on_dead_letter:
-            on_dead_letter(DeadLetter(number, reason, detail, called, place))
+    def quarantine(number: int, place: str, reason: str, detail: str = "") -> None:
+        if on_quarantine:
+            on_quarantine(QuarantinedRow(number, reason, detail, called, place))
 
     if is_plain_text(path):
         rows = iter([(0, "the whole file", {text_field: whole_text(path)})])
     else:
-        rows = parquet_rows(path, text_field, bury) if begin.startswith(PARQUET) else json_rows(path, begin, bury)
+        rows = (
+            parquet_rows(path, text_field, quarantine)
+            if begin.startswith(PARQUET)
+            else json_rows(path, begin, quarantine)
+        )
     seen = lacking = 0
     last = ""
     for number, place, row in rows:
@@ -65,7 +78,7 @@ def read_table(
         try:
             yield document_of(row, number, name=called, dump=dump, text_field=text_field)
         except NoDocumentError as error:
-            bury(number, place, error.reason, error.detail)
+            quarantine(number, place, error.reason, error.detail)
             if error.reason == "text_not_a_string" or lookup(row, text_field, ABSENT) is ABSENT:
                 lacking += 1
                 last = error.detail
@@ -91,7 +104,9 @@ def whole_text(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
 
 
-def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def parquet_rows(
+    path: Path, text_field: str, quarantine: Callable[..., None]
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(row, its place in words, {column: value}) of the columns that a document is made of, a row group in memory."""
     import pyarrow.parquet as pq
 
@@ -116,39 +131,39 @@ def parquet_rows(path: Path, text_field: str, bury: Callable[..., None]) -> Iter
                         number += 1
             except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
                 damaged += 1
-                bury(number, f"row group {group}, from row {number} on", "damaged", str(error))
+                quarantine(number, f"row group {group}, from row {number} on", "damaged", str(error))
             start += file.metadata.row_group(group).num_rows
         if damaged == file.num_row_groups and damaged:
             raise InputError(f"{path}: every row group is damaged. Bring it anew, or leave it out.")
 
 
-def json_rows(path: Path, begin: bytes, bury: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def json_rows(path: Path, begin: bytes, quarantine: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(line from 0, its place in words, {key: value}) of every line with a JSON object; empty ones are passed over."""
     number, found = -1, False
     try:
         for number, line in enumerate(lines_of(path, begin)):
             place = f"line {number + 1}"
             if line is None:
-                bury(number, place, "too_long", f"more than {MAX_LINE_BYTES:,} bytes")
+                quarantine(number, place, "too_long", f"more than {MAX_LINE_BYTES:,} bytes")
                 continue
             if not line.strip():
                 continue
             try:
                 row = json.loads((line.removeprefix(BOM) if number == 0 else line).decode())
             except UnicodeDecodeError as error:
-                bury(number, place, "not_utf8", str(error))
+                quarantine(number, place, "not_utf8", str(error))
             except (ValueError, RecursionError) as error:
-                bury(number, place, "not_json", str(error))
+                quarantine(number, place, "not_json", str(error))
             else:
                 if isinstance(row, dict):
                     found = True
                     yield number, place, row
                 else:
-                    bury(number, place, "not_an_object", type(row).__name__)
+                    quarantine(number, place, "not_an_object", type(row).__name__)
     except (OSError, EOFError, zlib.error) as error:
         if not found:
             raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
-        bury(number + 1, f"after line {number + 1}", "damaged", f"{error}; what follows is lost")
+        quarantine(number + 1, f"after line {number + 1}", "damaged", f"{error}; what follows is lost")
 
 
 def lines_of(path: Path, begin: bytes) -> Iterator[bytes | None]:

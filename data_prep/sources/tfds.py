@@ -3,14 +3,15 @@
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config.pages import TfdsPages
-from data_prep.documents import Document
-from data_prep.sources.columns import DeadLetter, NoDocumentError, document_of, lookup
+from data_prep.config.pages import PagesConfig, TfdsPages
+from data_prep.documents import Damage, Document
+from data_prep.sources.columns import NoDocumentError, QuarantinedRow, document_of, lookup
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError, network_reason, shown
 
@@ -20,6 +21,31 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.+=-]+)?:\d+\.\d+\.\d+")
 INFO = "dataset_info.json"
 ROWS_AT_ONCE = 256
+
+
+def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
+    """The dataset in ranges of rows. Raises as `dataset_files`."""
+    return dataset_files(config.tfds, config.text_field, progress), []
+
+
+def inputs(config: PagesConfig) -> list[Path]:
+    """The files of a dataset that is given by its folder."""
+    dataset = Path(config.tfds.dataset).expanduser()
+    return (
+        [path.absolute() for path in sorted(dataset.iterdir()) if path.is_file()] if (dataset / INFO).is_file() else []
+    )
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
+    """The documents in its rows, as `read_tfds`; nothing is seen besides."""
+    return read_tfds(
+        file.path, file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
+    )
+
+
+def size(file: InputFile) -> int:
+    """Bytes of all files of its split."""
+    return split_bytes(file.path, file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:
@@ -65,13 +91,13 @@ def read_tfds(
     name: str | None = None,
     dump: str = "",
     text_field: str = "text",
-    on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    on_quarantine: Callable[[QuarantinedRow], None] | None = None,
 ) -> Iterator[Document]:
     """The documents in `rows` (first, one after the last; None: all) of a split of the prepared dataset in `folder`.
 
     How features become columns is told in columns.py. The number in a generated id is the row's in the split, and
     `name` (default: the dataset's full name and the split) comes before it. Rows without a usable text are handed to
-    `on_dead_letter` and passed over. Raises InputError when the dataset cannot be read.
+    `on_quarantine` and passed over. Raises InputError when the dataset cannot be read.
     """
     builder = builder_in(folder)
     source = source_of(builder, split)
@@ -89,8 +115,8 @@ def read_tfds(
             try:
                 yield document_of(nested(example), number, name=called, dump=dump, text_field=text_field)
             except NoDocumentError as error:
-                if on_dead_letter:
-                    on_dead_letter(DeadLetter(number, error.reason, error.detail, called, f"row {number}"))
+                if on_quarantine:
+                    on_quarantine(QuarantinedRow(number, error.reason, error.detail, called, f"row {number}"))
 
 
 def nested(value: Any) -> Any:

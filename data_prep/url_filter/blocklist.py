@@ -1,10 +1,10 @@
-"""A compiled blocklist: millions of addresses as sorted 64-bit hashes in one file that is mapped, not read.
+"""A compiled blocklist: millions of URLs as sorted 64-bit hashes in one file that is mapped, not read.
 
     digest of all that follows (16 hex digits) · words as one line of JSON · hashes, sorted, in the machine's byte order
 
-FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB which the workers of a machine share. An address that is
+FineWeb's list, 4.6 million entries in 124 MB, becomes 36 MB which the workers of a machine share. A URL that is
 on no list passes for one that is with probability 4.6e6 / 2^64 = 2.5e-13 a look-up: at five look-ups a page, once in
-800 billion pages. An attacker could find such an address, and would only have banned himself.
+800 billion pages. An attacker could find such a URL, and would only have banned himself.
 """
 
 import bisect
@@ -30,7 +30,7 @@ DOT_OUTSIDE = re.compile(rb"^\.|\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class BannedWords:
-    """Words beside the addresses, each as its list writes it."""
+    """Words beside the URLs, each as its list writes it."""
 
     words: tuple[str, ...] = ()
     soft_words: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class BannedWords:
 
 
 class Blocklist:
-    """What a compiled file holds; `entry in blocklist` for a canonical host or a page's key (addresses.py)."""
+    """What a compiled file holds; `entry in blocklist` for a canonical host or a page's key (urls.py)."""
 
     def __init__(self, words: BannedWords, hashes: memoryview):
         self.words, self.hashes = words, hashes
@@ -95,7 +95,7 @@ def hash_domains(stream: BinaryIO) -> Iterator[np.ndarray]:
 
 
 def hash_pages(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Hashes of the single addresses in a list, one a line, with or without a scheme."""
+    """Hashes of the single URLs in a list, one a line, with or without a scheme."""
     for lines in line_chunks(stream):
         yield hashes_of(page_key(*split_address(entry)).encode(errors="replace") for entry in entries(lines))
 

@@ -1,6 +1,6 @@
-"""Addresses that are not read at all: banned domains, pages and words, decided before the page is parsed.
+"""URLs that are not read at all: banned domains, pages and words, decided before the page is parsed.
 
-The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with addresses read
+The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with URLs read
 as a browser reads them: any case, %-escapes and international names in all their spellings. A listed domain bans all
 below it, as its makers mean it.
 """
@@ -27,7 +27,7 @@ PATTERN_BYTES = 1 << 28  # what the automaton of the substrings may take up
 
 
 class UrlFilter:
-    """A config and its lists, made ready to be asked about many addresses."""
+    """A config and its lists, made ready to be asked about many URLs."""
 
     def __init__(self, config: UrlFilterConfig, lists: Blocklist | None):
         listed = lists.words if lists is not None else BannedWords()
@@ -123,10 +123,10 @@ def reject_reason(url: str, config: UrlFilterConfig) -> str | None:
 
     - banned_domain: the host or a domain above it is banned;
     - banned_url: the page is, by its host, path and query;
-    - banned_word: a token of the address is: a run of Latin letters and digits, or of other letters (so that "sex"
+    - banned_word: a token of the URL is: a run of Latin letters and digits, or of other letters (so that "sex"
       bans neither sussex.ac.uk nor, split at a letter with a mark, "anal" the Czech analýza);
     - soft_banned_words: as many different tokens as the threshold says are soft words;
-    - banned_substring: one stands somewhere in the address, all but letters and digits removed.
+    - banned_substring: one stands somewhere in the URL, all but letters and digits removed.
 
     The lists are read once a process, and made ready where `prepare_lists` has not done so; raises as that does.
     """

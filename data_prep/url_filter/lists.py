@@ -1,4 +1,4 @@
-"""Where the URL filter's lists come from: one's own folders or a pinned package, compiled once into a cached file.
+"""Where the URL filter's lists come from: your own folders or a pinned package, compiled once into a cached file.
 
 The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, with lists of words beside.
 The compiled file's name holds the SHA-256 of its sources, so that it never tells of others.
@@ -38,7 +38,7 @@ from lm.errors import InputError
 ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}
 NAMES = (*ADDRESS_LISTS, *WORD_LISTS)
-FORMAT = 1  # to be raised when the compiled file, or how an address is spelled in it, changes
+FORMAT = 1  # to be raised when the compiled file, or how a URL is spelled in it, changes
 BUILDING = threading.Lock()
 
 
@@ -165,4 +165,4 @@ def compile_lists(lists: Iterable[tuple[str, BinaryIO]], path: Path, progress: C
             partial.open("wb") as file,
         ):
             file.writelines(blocklist_bytes(banned, joined))
-    progress(f"compiled the URL lists: {len(joined):,} addresses in {time.perf_counter() - started:.1f} s")
+    progress(f"compiled the URL lists: {len(joined):,} URLs in {time.perf_counter() - started:.1f} s")

@@ -55,17 +55,17 @@ HOLD = MAX_BLOCK_BYTES + 2 * MAX_HEAD_BYTES
 
 
 class RecordReader:
-    """Reads the records of one file. `tell` hears of each damaged place."""
+    """Reads the records of one file. `on_damage` hears of each damaged place."""
 
-    def __init__(self, file: FileBytes, tell: Callable[[Damage], None]):
-        self.file, self.tell = file, tell
+    def __init__(self, file: FileBytes, on_damage: Callable[[Damage], None]):
+        self.file, self.on_damage = file, on_damage
         self.is_warc = False
         """Whether anything was seen that is a WARC record, or may have been one."""
         self.dictionary = b""
         """Of zstd."""
         self.lead = b""
         """The first bytes that are no record, inflated."""
-        self.in_vain = 0
+        self.wasted = 0
         """Bytes that were read for nothing. What overlaps could be so again and again: after a file's size of it, no
         place is read twice any more."""
 
@@ -75,7 +75,7 @@ class RecordReader:
         try:
             self.dictionary, offset = zstd_dictionary(self.file)
         except BrokenError as error:
-            self.tell(Damage(offset, error.reason, error.detail))
+            self.on_damage(Damage(offset, error.reason, error.detail))
         while offset < self.file.size:
             lead = self.file.at(offset, len(MARK))
             if lead.startswith(GZIP) and (usual := usual_member(self.file, offset)):
@@ -93,7 +93,7 @@ class RecordReader:
                 pattern = START
                 offset = yield from self._records_in(self.file, offset, None, "none")
             else:
-                self._tell_no_record(offset, lead)
+                self._report_no_record(offset, lead)
                 offset = self._next(pattern, offset + 1)
 
     def _opened(self, offset: int, lead: bytes) -> Member:
@@ -132,12 +132,12 @@ class RecordReader:
         If it holds one record, none: its own headers are as doubtful as the rest.
         """
         self.is_warc = True  # it may have been
-        if pattern is MEMBER and broken.reason != TOO_LARGE and self.in_vain <= self.file.size:
+        if pattern is MEMBER and broken.reason != TOO_LARGE and self.wasted <= self.file.size:
             rescued = InflatedBytes(RescuedMember(self.file, offset))
             if begins_with_several(rescued, offset):
                 # What was cut off is right up to there, as far as anything can tell.
                 yield from self._records_in(rescued, 0, offset, "none" if broken.reason == CUT_OFF else "broken")
-        self.tell(Damage(offset, broken.reason, broken.detail))
+        self.on_damage(Damage(offset, broken.reason, broken.detail))
         return self._next(pattern, self._after_vain(offset, end))
 
     def _goes_on(self, offset: int) -> bool:
@@ -152,7 +152,7 @@ class RecordReader:
             yield from self._records_in(source, 0, offset, "none")
             if source.broken is None:
                 return members.end
-            self.tell(Damage(members.start, source.broken.reason, source.broken.detail))
+            self.on_damage(Damage(members.start, source.broken.reason, source.broken.detail))
             offset = self._next(pattern, self._after_vain(members.start, members.end), lead=b"")
             if offset >= self.file.size:
                 return offset
@@ -175,7 +175,7 @@ class RecordReader:
                 return position
             place = position if offset is None else offset
             if not rest.startswith(MARK):
-                self._tell_no_record(place, rest)
+                self._report_no_record(place, rest)
                 retry = position + 1
             else:
                 self.is_warc = True
@@ -192,15 +192,15 @@ class RecordReader:
                 return self.file.size
             position = found
 
-    def _tell_no_record(self, offset: int, lead: bytes) -> None:
+    def _report_no_record(self, offset: int, lead: bytes) -> None:
         self.lead = self.lead or lead
-        self.tell(Damage(offset, NO_RECORD, f"neither a record nor compressed: {lead!r}"))
+        self.on_damage(Damage(offset, NO_RECORD, f"neither a record nor compressed: {lead!r}"))
 
     def _record_at(self, source: Source, position: int, offset: int, seal: Seal) -> Record | None:
         try:
             return record_at(source, position, offset, seal)
         except HeaderError as error:
-            self.tell(Damage(offset, BAD_WARC_HEADER, str(error)))
+            self.on_damage(Damage(offset, BAD_WARC_HEADER, str(error)))
             return None
 
     def _proven(self, record: Record) -> Generator[Record, None, bool]:
@@ -211,7 +211,7 @@ class RecordReader:
         fault = record.fault_at_end()
         if fault is not None and not self._believed(record):
             if fault[0] != CUT_OFF or not is_broken(record):  # else the damage that cut it is told of
-                self.tell(Damage(record.offset, *fault))
+                self.on_damage(Damage(record.offset, *fault))
             return False
         if not passes_by(record):
             if record.length <= MAX_BLOCK_BYTES:
@@ -224,10 +224,10 @@ class RecordReader:
 
         If it is an archive within the archive, then damage to it brings out the records in it.
         """
-        if record.seal == "holds" or record.length > MAX_BLOCK_BYTES or self.in_vain > self.file.size:
+        if record.seal == "holds" or record.length > MAX_BLOCK_BYTES or self.wasted > self.file.size:
             return False
         hides = record.block_digest_holds() is False
-        self.in_vain += record.length if hides else 0
+        self.wasted += record.length if hides else 0
         return hides
 
     def _believed(self, record: Record) -> bool:
@@ -235,17 +235,17 @@ class RecordReader:
         may_end = record.may_end()
         if record.length > MAX_BLOCK_BYTES:
             return may_end
-        if self.in_vain > self.file.size:
+        if self.wasted > self.file.size:
             return False
         holds = record.block_digest_holds()
         believed = may_end if holds is None else holds
-        self.in_vain += 0 if believed else record.length
+        self.wasted += 0 if believed else record.length
         return believed
 
     def _after_vain(self, start: int, end: int) -> int:
         """Where to look for the next record, when what lies from `start` to `end` could not be read."""
-        self.in_vain += end - start
-        return start + 1 if self.in_vain <= self.file.size else max(end, start + 1)
+        self.wasted += end - start
+        return start + 1 if self.wasted <= self.file.size else max(end, start + 1)
 
     def _next(self, pattern: Pattern, start: int, lead: bytes = MARK) -> int:
         """Where the next record or member begins that is, inflated, `lead` and more; the file's size if none does."""

@@ -19,8 +19,7 @@ import pyarrow as pa
 from configs.demo import get_config
 from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig
-from data_prep.measure.row import TEXT_SCHEMA, values_of
-from data_prep.quality.rules import RULES
+from data_prep.measure.row import text_schema, values_of
 from data_prep.verdict import verdicts
 
 STAGES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -42,9 +41,9 @@ def compare(rows: list[dict[str, str]], config: DocumentsConfig) -> dict[str, ob
     """What is printed, of rows that DataTrove's filters decided."""
     start = time.process_time()
     measured = [{"language": "en", "language_score": 1.0, **values_of(row["text"], config)} for row in rows]
-    found = verdicts(pa.Table.from_pylist(measured, TEXT_SCHEMA), config, min_quality=None)
+    found = verdicts(pa.Table.from_pylist(measured, text_schema(config)), config, min_quality=None)
     seconds = time.process_time() - start
-    signals = {(rule.stage, rule.reason): rule.signal for rule in RULES}
+    signals = {(one.name, rule.reason): rule.signal for one in config.filters for rule in one.rules if rule.option}
     same_stage, disagreements = 0, []
     for row, values, verdict in zip(rows, measured, found, strict=True):
         ours, reason = verdict or ("kept", "kept")

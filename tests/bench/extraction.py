@@ -25,7 +25,7 @@ from pathlib import Path
 
 from configs.recipes.fineweb_recipe import EXTRACT
 from data_prep.config import ExtractConfig
-from data_prep.config.extract import MAX_DEPTH, MAX_ELEMENTS
+from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract import extract_text
 from data_prep.warc import read_pages
@@ -63,8 +63,8 @@ def config_for(engine: str, min_probability: float) -> ExtractConfig:
         EXTRACT,
         engine=engine,
         min_probability=min_probability,
-        max_depth=min(EXTRACT.max_depth, MAX_DEPTH[engine]),
-        max_elements=min(EXTRACT.max_elements, MAX_ELEMENTS[engine]),
+        max_depth=min(EXTRACT.max_depth, ENGINES[engine].max_depth),
+        max_elements=min(EXTRACT.max_elements, ENGINES[engine].max_elements),
     )
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", type=Path, nargs="?", help="a WARC file")
     parser.add_argument("out", type=Path, nargs="?", help="where the texts go")
-    parser.add_argument("--engine", choices=sorted(MAX_DEPTH), help=f"default: the recipe's, {EXTRACT.engine}")
+    parser.add_argument("--engine", choices=sorted(ENGINES), help=f"default: the recipe's, {EXTRACT.engine}")
     parser.add_argument("--min-probability", type=float, default=EXTRACT.min_probability, help="of gristmill")
     parser.add_argument("--repeats", type=int, default=1, help="passes to take the median of (default: 1)")
     arguments = parser.parse_args()
@@ -102,7 +102,7 @@ def main() -> None:
     pages = list(read_pages(path))
     if not pages:
         sys.exit(f"extraction: {path} holds no page")
-    engines = [arguments.engine] if arguments.engine else [EXTRACT.engine] if arguments.pages else list(MAX_DEPTH)
+    engines = [arguments.engine] if arguments.engine else [EXTRACT.engine] if arguments.pages else list(ENGINES)
     for engine in engines:
         row, texts = measure(pages, config_for(engine, arguments.min_probability), arguments.repeats)
         if arguments.out:

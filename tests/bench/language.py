@@ -23,7 +23,7 @@ from configs.demo import get_config
 from configs.recipes.fineweb_recipe import LANGUAGE
 from data_prep.documents import Document
 from data_prep.language import LABEL_PREFIX, detect_language, model
-from data_prep.measure.row import TEXT_SCHEMA
+from data_prep.measure.row import text_schema
 from data_prep.verdict import verdicts
 
 SENTENCES = Path(__file__).parents[2] / "../shared/data/langid/sentences-75-languages.tar.xz"
@@ -52,7 +52,8 @@ def kept(texts: list[str]) -> list[bool]:
     """Which of the texts pass, by what the pipeline says of their languages."""
     config = dataclasses.replace(get_config().documents, steps=(), language=LANGUAGE)
     rows = [dataclasses.asdict(detect_language(unscored(text), LANGUAGE)) for text in texts]
-    return [verdict is None for verdict in verdicts(pa.Table.from_pylist(rows, TEXT_SCHEMA), config, min_quality=None)]
+    table = pa.Table.from_pylist(rows, text_schema(config))
+    return [verdict is None for verdict in verdicts(table, config, min_quality=None)]
 
 
 def kept_as_they_are(texts: list[str]) -> list[bool]:

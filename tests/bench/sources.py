@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.sources import read_table
+from data_prep.sources.tables import read_table
 
 TEXT = Path(__file__).parents[2] / "../shared/data/text/tinyshakespeare.txt"
 

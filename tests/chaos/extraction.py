@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 
+from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
-from data_prep.extract import ENGINES, extract_text
+from data_prep.extract import extract_text
 from tests.bench.extraction import config_for
 from tests.hostile_pages import HOSTILE, SENTENCE
 

@@ -62,7 +62,7 @@ def config(crawl: LoopbackCrawl, tries: int) -> CommonCrawlPages:
 
 
 def random_network(seed: int) -> dict:
-    """Fetches with too little patience again and again, until all is there."""
+    """Fetches with too few tries again and again, until all is there."""
     rng = random.Random(seed)
     crawl = LoopbackCrawl.of([new_file(rng) for _ in range(FILES)])
     asked = 0

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.recipes import fineweb_recipe as recipe
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, Rule
 from data_prep.documents import Document
-from data_prep.funnel.counts import COUNTED, DOUBLING
-from data_prep.measure.row import TEXT_SCHEMA, VALUES, values_of
-from data_prep.quality.c4 import CHARACTERS_LEFT
+from data_prep.funnel.counts import bins_kind
+from data_prep.measure.row import text_schema, value_columns, values_of
 from data_prep.sources.inputs import RECORDS, Records
 from data_prep.verdict import LANGUAGE_SCORE, Verdict, thresholds_of, verdicts
 from tests.data_prep.pages import PROSE, demo_config
@@ -25,6 +24,13 @@ CONFIG = demo_config(
     model_quality=dataclasses.replace(recipe.MODEL_QUALITY, model="not asked for"),
     personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
 )
+TEXT_SCHEMA, VALUES = text_schema(CONFIG), value_columns(CONFIG)
+SIGNALS = VALUES[:-1]
+"""Of the filters; the last value is the quality model's."""
+TABLE: tuple[tuple[str, Rule], ...] = tuple((one.name, rule) for one in CONFIG.filters for rule in one.rules)
+"""(stage, rule) of all filters."""
+THRESHOLDS = tuple((stage, rule) for stage, rule in TABLE if rule.option)
+"""Those whose limit is a field."""
 
 
 def text_row(document: Document, config: DocumentsConfig, stage: str | None = None, reason: str | None = None) -> dict:
@@ -118,12 +124,12 @@ def random_rows(seed: int, count: int) -> list[dict]:
 def draw_value(draw: random.Random, signal: str, line: float) -> float | None:
     if draw.random() < 0.02:
         return None
-    if signal == CHARACTERS_LEFT:
+    if signal == "c4_characters":
         return draw.choice([0.0, *[500.0] * 19])
     if draw.random() < 0.6:  # most rows break few rules
         kind = {"words": 500.0, "mean_word_length": 5.0, "stop_words": 5.0, "c4_sentences": 20.0}
         low_is_good = signal not in ("words_with_letter", "terminal_punctuation_lines", "quality_score", LANGUAGE_SCORE)
         return kind.get(signal, 0.0 if low_is_good else 0.95)
-    if signal in (*COUNTED, *DOUBLING):
+    if bins_kind(signal) in ("whole", "doubling"):
         return draw.choice([0.0, float(max(0, line + draw.randint(-1, 2)))])
     return line if draw.random() < 0.3 else max(0.0, round(line + draw.gauss(0, 0.1), 4))

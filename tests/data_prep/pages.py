@@ -5,6 +5,8 @@ import dataclasses
 from configs.demo import get_config
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Document, WebPage
+from data_prep.sources import InputFile
+from data_prep.sources.inputs import read_input
 
 PROSE = (
     "The miller set out before dawn with two sacks of grain on his cart, and the road to the village was white with "
@@ -38,3 +40,11 @@ def page(body: bytes, url: str = "http://a.example/", content_type: str = "text/
     return WebPage(
         url=url, id=f"<urn:{url}>", date="2026-01-01T00:00:00Z", content_type=content_type, body=body, file_path="x"
     )
+
+
+def documents_in(files: list[InputFile]) -> list[Document]:
+    """What is in them, all of it documents."""
+    found = [one for file in files for one in read_input(file)]
+    documents = [one for one in found if isinstance(one, Document)]
+    assert len(documents) == len(found)
+    return documents

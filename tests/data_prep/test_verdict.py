@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig
-from data_prep.measure.row import TEXT_SCHEMA
-from data_prep.quality.rules import RULES
-from data_prep.verdict import AFTER_C4, columns_needed, read_measured, thresholds_of, values_of, verdicts
-from tests.data_prep.measured import CONFIG, random_rows, write_texts
+from data_prep.quality.c4 import C4Filter
+from data_prep.verdict import columns_needed, read_measured, thresholds_of, values_of, verdicts
+from tests.data_prep.measured import CONFIG, TABLE, TEXT_SCHEMA, random_rows, write_texts
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality")
 
@@ -25,16 +24,12 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
         return "language", "low_language_score"
     if config.language.languages and row["language"] not in config.language.languages:
         return "language", "other_language"
-    rules = [rule for rule in RULES if rule.stage in config.steps]
-    no_lines = "c4" in config.steps and row["c4_characters"] == 0
-    for rule in rules:
-        if no_lines and rule.stage in AFTER_C4:
-            break
-        value, threshold = row[rule.signal], rule.threshold(config)
-        if value is not None and (value < threshold if rule.drops == "below" else value > threshold):
-            return rule.stage, rule.reason
-    if no_lines:
-        return "c4", "c4_no_lines"
+    for stage, rule in TABLE:
+        value, limit = row[rule.signal], rule.limit(getattr(config, stage))
+        if stage not in config.steps or value is None:
+            continue
+        if {"below": value < limit, "at most": value <= limit, "above": value > limit}[rule.drops]:
+            return stage, rule.reason
     if min_quality is not None and row["quality_score"] is not None and row["quality_score"] < min_quality:
         return "model_quality", "low_quality_score"
     return None
@@ -52,12 +47,12 @@ def test_verdicts_are_those_of_the_rules_one_by_one(seed: int, steps: set[str], 
 
 
 def test_every_stage_and_many_reasons_occur_in_these_rows():
-    config = dataclasses.replace(CONFIG, steps=STEPS, c4=dataclasses.replace(CONFIG.c4, min_sentences=0))
+    config = dataclasses.replace(CONFIG, steps=STEPS, c4=dataclasses.replace(CONFIG.get(C4Filter), min_sentences=0))
     table = pa.Table.from_pylist(random_rows(0, 4000), TEXT_SCHEMA)
     found = set(verdicts(table, config, 0.5))
     assert {verdict[0] for verdict in found if verdict} == {"extract", "language", *STEPS}
-    wanted = {(rule.stage, rule.reason) for rule in RULES if rule.reason != "c4_too_few_sentences"}
-    assert found >= {*wanted, ("c4", "c4_no_lines"), ("model_quality", "low_quality_score"), None}
+    wanted = {(stage, rule.reason) for stage, rule in TABLE if rule.reason != "c4_too_few_sentences"}
+    assert found >= {*wanted, ("model_quality", "low_quality_score"), None}
 
 
 def test_a_batch_and_a_table_and_any_cut_give_the_same():

@@ -14,9 +14,9 @@ from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
 from data_prep.extract.charset import decode, header_codec
 from data_prep.language import detect_language
+from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
-from data_prep.quality.c4 import clean_lines
-from data_prep.quality.signals import measure
+from data_prep.quality.c4 import clean
 from data_prep.quality_model.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.text import words
@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     ),
     "split_chunk": lambda text: words.split_chunk("".join(text.split())),
     "measure": lambda text: measure(text, CONFIG),
-    "clean_lines": lambda text: clean_lines(text, recipe.C4),
+    "clean": lambda text: clean(text, recipe.C4),
     "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
     "ngram_buckets": lambda text: ngram_buckets(word_hashes(text.split()), 20),
     "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),

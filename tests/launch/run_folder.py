@@ -15,9 +15,9 @@ from configs.experiment import load_config
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Document, WebPage
 from data_prep.funnel.counts import count_rows, empty_counts, merge
-from data_prep.funnel.domains import HostCounter, largest_domains, read_sheet
+from data_prep.funnel.domains import HostCounter, largest_domains, read_host_counts
 from data_prep.funnel.report import FUNNEL, write_funnel
-from data_prep.select.split import KEPT_SCHEMA
+from data_prep.select.apply_filters import kept_schema
 from data_prep.shards.write import DOCUMENTS
 from data_prep.verdict import thresholds_of, values_of
 from data_prep.warc import write_pages
@@ -96,8 +96,8 @@ def write_funnel_of(
     written = {"clean_text_bytes": sum(len(document.text.encode("utf-8", "replace")) for document in documents)}
     records = write_records(workdir / "texts", len(rows) + 1100, not_a_response=1000, not_html=100)
     hosts.write()
-    counts, domains = merge([*parts, empty_counts() | written]), largest_domains(read_sheet(hosts.sheet))
-    hosts.sheet.unlink()
+    counts, domains = merge([*parts, empty_counts() | written]), largest_domains(read_host_counts(hosts.counts_file))
+    hosts.counts_file.unlink()
     write_funnel(workdir / FUNNEL, counts, domains, paths, records, config, scratch=workdir)
 
 
@@ -129,7 +129,8 @@ def write_run(
     write_funnel_of(workdir, documents, rejections, experiment.documents)
     rows = [text_row(document, experiment.documents) for document in documents]
     (workdir / "documents").mkdir()
-    table = pa.Table.from_pylist([{key: row[key] for key in KEPT_SCHEMA.names} for row in rows], KEPT_SCHEMA)
+    schema = kept_schema(experiment.documents)
+    table = pa.Table.from_pylist([{key: row[key] for key in schema.names} for row in rows], schema)
     pq.write_table(table, workdir / "documents/00000.parquet")
 
     config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="cl100k", train_characters=10**8)

@@ -12,6 +12,8 @@ import pytest
 from configs.experiment import Experiment, load_config
 from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import FUNNEL
+from data_prep.quality.fineweb import FineWebFilter
+from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.run import prepare_documents
 from launch import extract_texts, refilter
 from launch.folder.written import files_in
@@ -51,7 +53,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def looser() -> Experiment:
-    return with_documents(gopher_quality=dataclasses.replace(CONFIG.gopher_quality, min_words=20))
+    return with_documents(gopher_quality=dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=20))
 
 
 def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
@@ -89,9 +91,9 @@ def test_as_a_command(tmp_path: Path):
     ("name", "experiment"),
     [
         ("gopher_quality.stop_words", with_documents(gopher_quality=dataclasses.replace(
-            CONFIG.gopher_quality, stop_words=("the", "and")))),
+            CONFIG.get(GopherQualityFilter), stop_words=("the", "and")))),
         ("fineweb.short_line_length", with_documents(fineweb=dataclasses.replace(
-            CONFIG.fineweb, short_line_length=40))),
+            CONFIG.get(FineWebFilter), short_line_length=40))),
         ("c4 lines are dropped", with_documents(steps=("gopher_quality", "c4"))),
         ("dump", with_documents(dump="another")),
     ],
@@ -125,7 +127,7 @@ def test_before_the_documents_were_ever_prepared(tmp_path: Path, capsys):
 
 
 def test_thresholds_that_keep_nothing_have_a_page(run: Path, capsys):
-    nothing = with_documents(gopher_quality=dataclasses.replace(CONFIG.gopher_quality, min_words=90_000))
+    nothing = with_documents(gopher_quality=dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=90_000))
     refilter.run(nothing, run)
     passed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pass all rules"))
     assert passed.split()[4] == "0"

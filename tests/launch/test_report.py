@@ -51,7 +51,7 @@ DROPPED = [
 
 
 def render_report(workdir: Path) -> str:
-    run = read_run(workdir, CONFIG.personal_data)
+    run = read_run(workdir, CONFIG)
     followed = read_followed(workdir, EXPERIMENT, run.tokenizer, thresholds_in_order(run.funnel))
     return render(run, followed, uniform_view(followed, run.vocabulary.size))
 
@@ -78,7 +78,7 @@ def full_page(full_run: Path) -> tuple[str, lxml.html.HtmlElement]:
 
 
 def test_links_between_the_pages_and_to_their_sections_resolve(full_run: Path):
-    run = read_run(full_run, CONFIG.personal_data)
+    run = read_run(full_run, CONFIG)
     written = {
         "index.html": render_report(full_run),
         "funnel.html": funnel_page.render(run.funnel, run.name, "A note.", back="index.html"),
@@ -101,7 +101,7 @@ def test_links_between_the_pages_and_to_their_sections_resolve(full_run: Path):
 
 
 def test_summary_holds_the_run_in_figures(full_run: Path):
-    summary = summarize(read_run(full_run, CONFIG.personal_data))
+    summary = summarize(read_run(full_run, CONFIG))
     expected = {
         "pages_read": 17, "documents_kept": 12, "documents_dropped": {"no_text": 1, "gopher_short_document": 4},
         "clean_text_bytes": sum(len(document.text) for document in KEPT), "vocabulary_size": 300, "steps": 50,
@@ -118,7 +118,7 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
 
 
 def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path):
-    run = read_run(full_run, CONFIG.personal_data)
+    run = read_run(full_run, CONFIG)
     lines = ({"step": 1, "loss": 5.0, "mfu": 0.2, "step_flops": 7}, {"step": 2, "loss": 4.0, "mfu": 0.4})
     told = summarize(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
     assert told["train_mfu"] == pytest.approx(0.3)
@@ -261,7 +261,7 @@ def test_a_run_that_lacks_parts(tmp_path: Path):
     for told in ("WARC file of your own", "Nothing: all 1 pages became documents", "No line of training was logged",
                  "No sample was taken during training", "No sample was asked for"):  # fmt: skip
         assert told in text, told
-    summary = summarize(read_run(tmp_path, CONFIG.personal_data))
+    summary = summarize(read_run(tmp_path, CONFIG))
     assert (summary["steps"], summary["train_tokens_per_second"], summary["documents_dropped"]) == (0, None, {})
 
 
@@ -306,7 +306,7 @@ def test_a_run_that_diverged_still_has_a_report(tmp_path: Path):
     html, page = open_page(tmp_path)
     assert "NaN" not in html
     assert not re.search(r"\bnan\b", page.text_content())
-    summary = json.loads(json.dumps(summarize(read_run(tmp_path, CONFIG.personal_data)), allow_nan=False))
+    summary = json.loads(json.dumps(summarize(read_run(tmp_path, CONFIG)), allow_nan=False))
     assert (summary["validation_loss"], summary["validation_bits_per_byte"]) == (None, None)
 
 
@@ -314,7 +314,7 @@ def test_a_missing_file_is_named_with_the_script_that_makes_it(full_run: Path, t
     write_run(tmp_path, KEPT, DROPPED)
     (tmp_path / "evaluation.json").unlink()
     with pytest.raises(InputError, match=r"evaluation\.json.*launch\.evaluate"):
-        read_run(tmp_path, CONFIG.personal_data)
+        read_run(tmp_path, CONFIG)
 
 
 def test_a_long_curve_is_thinned_to_its_means():
@@ -362,7 +362,7 @@ def test_a_spike_gets_a_logarithmic_axis_and_the_title_says_so(tmp_path: Path):
     [("mfu", "peak rate by their maker"), ("cpu_matmul_share", "best matrix product measured on this CPU")],
 )
 def test_the_speed_is_named_as_what_it_is(full_run: Path, key: str, whole: str):
-    run = read_run(full_run, CONFIG.personal_data)
+    run = read_run(full_run, CONFIG)
     lines = ({"step": 1, "loss": 5.0, key: 0.25},)
     words = mfu_of(dataclasses.replace(run, curves=dataclasses.replace(run.curves, train=lines)))
     assert words.startswith("25 % of ") and whole in words

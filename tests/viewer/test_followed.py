@@ -28,13 +28,13 @@ KEPT = [make_document(n, prose(n) + "\n" + prose(n + 100)) for n in range(8)]
 
 
 def follow(workdir: Path, experiment=EXPERIMENT) -> FollowedPage:
-    run = read_run(workdir, experiment.documents.personal_data)
+    run = read_run(workdir, experiment.documents)
     return read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
 
 
 def sections(workdir: Path) -> tuple[lxml.html.HtmlElement, FollowedPage]:
     """The report's first section, and the page that it shows."""
-    run, page = read_run(workdir, EXPERIMENT.documents.personal_data), follow(workdir)
+    run, page = read_run(workdir, EXPERIMENT.documents), follow(workdir)
     html = render(run, page, uniform_view(page, run.vocabulary.size))
     return lxml.html.document_fromstring(html).xpath("//section")[0], page
 
@@ -60,7 +60,7 @@ def test_it_is_held_out_and_the_same_each_time(run_folder: Path):
 
 
 def test_its_parts_are_what_the_run_folder_holds(run_folder: Path):
-    page, tokenizer = follow(run_folder), read_run(run_folder, EXPERIMENT.documents.personal_data).tokenizer
+    page, tokenizer = follow(run_folder), read_run(run_folder, EXPERIMENT.documents).tokenizer
     (document,) = (one for one in KEPT if one.url == page.url)
     assert document.text.startswith(page.text) and len(page.ids) == SHOWN + 1
     assert page.text == "\n".join(line for line, kept in page.lines if kept)
@@ -108,7 +108,7 @@ def test_without_an_archive_text_and_tokens_are_shown_alone(run_folder: Path, tm
 def test_the_held_out_end_of_a_document(tmp_path: Path):
     write_run(tmp_path, KEPT[:1], [])
     end = KEPT[0].text[int(len(KEPT[0].text) * 0.75) :]
-    tokenizer = read_run(tmp_path, EXPERIMENT.documents.personal_data).tokenizer
+    tokenizer = read_run(tmp_path, EXPERIMENT.documents).tokenizer
     rows = [{"split": "train", "tokens": 9}, {"split": "val", "tokens": 1 + len(tokenizer.encode(end))}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tokens" / DOCUMENTS)
     shards = dataclasses.replace(EXPERIMENT.shards, held_out="ends", validation_fraction=0.25)
@@ -118,7 +118,7 @@ def test_the_held_out_end_of_a_document(tmp_path: Path):
 
 
 def test_the_tokens_say_what_the_view_holds(run_folder: Path):
-    run, page = read_run(run_folder, EXPERIMENT.documents.personal_data), follow(run_folder)
+    run, page = read_run(run_folder, EXPERIMENT.documents), follow(run_folder)
     symbols, view = run.vocabulary.size, uniform_view(page, run.vocabulary.size)
     view.ranks[3], view.losses[3], view.losses[4] = 7, 100.0, float("nan")  # a model that diverged
     shown = show_tokens(page, view, run.tokenizer)

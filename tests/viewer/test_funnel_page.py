@@ -10,16 +10,13 @@ from typing import Any
 import lxml.html
 import pytest
 
-from data_prep.documents import STAGES as ORDER
 from data_prep.funnel.report import FUNNEL, Distribution, Funnel, ValueBin, read_funnel
 from data_prep.pii import FINDERS
-from data_prep.quality.rules import RULES
-from data_prep.quality.signals import SIGNALS as MEASURED
 from data_prep.verdict import LANGUAGE_SCORE, Threshold, thresholds_of
-from tests.data_prep.measured import CONFIG, prose
+from tests.data_prep.measured import CONFIG, VALUES, prose
 from tests.launch.run_folder import Rejection, make_document, write_funnel_of
 from tests.launch.test_report import HOSTILE
-from viewer.explanations import PERSONAL_DATA, SIGNALS, STAGES, stage_name
+from viewer.explanations import PERSONAL_DATA, reason_sentence, signal_words, stage_name, stage_words
 from viewer.formats import count, size
 from viewer.report.distributions import columns_of, distribution_chart, round_numbers
 from viewer.report.funnel_page import anchor, render
@@ -38,7 +35,7 @@ DROPPED = [
 
 def funnel_of(folder: Path, kept=KEPT, dropped=DROPPED) -> Funnel:
     write_funnel_of(folder, kept, dropped, CONFIG)
-    return read_funnel(folder / FUNNEL, folder / "texts", CONFIG.personal_data)
+    return read_funnel(folder / FUNNEL, folder / "texts", CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +105,11 @@ def test_records_that_are_no_pages_are_told(page, funnel: Funnel):
 
 
 def test_everything_is_explained():
-    assert {*MEASURED, LANGUAGE_SCORE, "quality_score"} == SIGNALS.keys()
-    assert {*ORDER} == STAGES.keys()
+    words = [*map(signal_words, (*VALUES, LANGUAGE_SCORE)), *map(stage_words, CONFIG.stages)]
+    assert all(name and (sentence.endswith((".", "…")) or ":" in sentence) for name, sentence in words)
     assert {*FINDERS} == PERSONAL_DATA.keys()
-    assert {rule.stage for rule in RULES} <= STAGES.keys()
-    assert all(sentence.endswith((".", "…")) or ":" in sentence for _, sentence in SIGNALS.values())
+    assert reason_sentence("c4", "c4_no_lines") == "C4's rules on lines left none."
+    assert reason_sentence("extract", "html_too_many_elements") == stage_words("extract")[1]  # no sentence of its own
 
 
 def test_every_chart_has_a_text_and_no_colour_of_its_own(page):

@@ -5,7 +5,7 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-from data_prep.funnel.counts import COUNTED, DOUBLING
+from data_prep.funnel.counts import bins_kind
 from data_prep.funnel.report import Distribution, ValueBin
 from viewer.charts import Chart, draw, hits
 from viewer.formats import value
@@ -54,7 +54,7 @@ def columns_of(distribution: Distribution) -> Columns:
             counts[place][group] += number
     below = sum(total for one, total in zip(bins, totals, strict=True) if one.high <= edges[0])
     above = sum(total for one, total in zip(bins, totals, strict=True) if one.low + 1e-9 >= edges[-1])
-    whole = distribution.signal in (*COUNTED, *DOUBLING)
+    whole = bins_kind(distribution.signal) in ("whole", "doubling")
     ends = (bins[0].low, bins[-1].high - whole) if bins else (edges[0], edges[-1])
     return Columns(edges, counts, below, above, *ends)
 
@@ -68,22 +68,22 @@ def quantile(bins: tuple[ValueBin, ...], totals: list[int], share: float) -> tup
 def line_at(distribution: Distribution, index: int) -> float:
     """Where the line of a threshold is drawn: between the whole numbers where those are counted."""
     threshold = distribution.thresholds[index]
-    return threshold.value + (distribution.signal in COUNTED and threshold.drops != "below")
+    return threshold.value + (bins_kind(distribution.signal) == "whole" and threshold.drops != "below")
 
 
 def edges_between(distribution: Distribution, low: float, high: float, line: float) -> list[float]:
     """Edges from `low` to `high`, with some room beyond; one of them is `line` where the scale is even."""
-    if distribution.signal in DOUBLING:
+    if bins_kind(distribution.signal) == "doubling":
         low, high = math.floor(low / 1.3), math.ceil(high * 1.3) + 1
         inner = {edge for one in distribution.bins for edge in (one.low, one.high) if low <= edge <= high}
         return sorted({*inner, float(low), float(high)})
-    if distribution.signal in COUNTED:
+    if bins_kind(distribution.signal) == "whole":
         step = max(1, math.ceil((high - low + 1) / COLUMNS))
     else:
         widths = [one.high - one.low for one in distribution.bins[:1]] or [0.005]
         step = widths[0] * max(1, math.ceil((high - low) / widths[0] / COLUMNS))
     before, after = math.ceil((line - low) / step - 1e-9), math.ceil((high - line) / step - 1e-9)
-    room = 1 if distribution.signal in COUNTED else max(1, round(0.06 * (before + after)))
+    room = 1 if bins_kind(distribution.signal) == "whole" else max(1, round(0.06 * (before + after)))
     wanted = max(before, room)
     before = min(wanted, math.floor(line / step + 1e-9))  # nothing is below 0
     first, last = line - before * step, line + max(after, room) * step
@@ -118,7 +118,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
     most = max((sum(counts) for counts in columns.counts), default=0) or 1
     first, last = columns.edges[0], columns.edges[-1]
     x_scale = {
-        "type": "symlog" if distribution.signal in DOUBLING else "linear",
+        "type": "symlog" if bins_kind(distribution.signal) == "doubling" else "linear",
         "domain": [first, last],
         "nice": False,
     }
@@ -142,7 +142,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
         data = {
             "values": [{"x": at, "name": f"{value(one.value)} →" if one.drops == "above" else f"← {value(one.value)}"}]
         }
-        scale = math.log1p if distribution.signal in DOUBLING else float
+        scale = math.log1p if bins_kind(distribution.signal) == "doubling" else float
         place = (scale(at) - scale(first)) / (scale(last) - scale(first))
         left = place > (0.8 if one.drops == "above" else 0.2)
         text = {
@@ -152,7 +152,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
         rule = {"type": "rule", "color": "var(--accent)", "strokeWidth": 1.5}
         layers.append({"data": data, "mark": rule, "encoding": {"x": x}})
         layers.append({"data": data, "mark": text, "encoding": {"x": x, "text": {"field": "name"}}})
-    whole = distribution.signal in COUNTED
+    whole = bins_kind(distribution.signal) == "whole"
     over = hits({"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": {"value": 0}, "y2": {"value": HEIGHT}})
     layers.append({"data": {"values": column_values(columns, whole)}, **over})
     return Chart((draw(layers, label, "every", WIDTH, HEIGHT, (44, 12, 22, 26)),), label)
@@ -160,11 +160,11 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
 
 def ticks(distribution: Distribution, columns: Columns) -> dict[str, object]:
     """The numbers on the horizontal axis."""
-    if distribution.signal in DOUBLING:
+    if bins_kind(distribution.signal) == "doubling":
         numbers = [0, *(base * 10**power for power in range(7) for base in (1, 3))]
         label = "datum.value < 1000 ? datum.value : datum.value / 1000 + 'k'"
         return {"values": [n for n in numbers if columns.edges[0] <= n <= columns.edges[-1]], "labelExpr": label}
-    if distribution.signal in COUNTED:  # in the middle of their columns
+    if bins_kind(distribution.signal) == "whole":  # in the middle of their columns
         step = max(1, math.ceil((columns.edges[-1] - columns.edges[0]) / 10))
         numbers = range(int(columns.edges[0]), int(columns.edges[-1]), step)
         more = f"datum.value > {columns.edges[-1] - 1} ? '+' : ''" if columns.above else "''"

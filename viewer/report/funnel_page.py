@@ -7,7 +7,7 @@ from pathlib import Path
 from data_prep.funnel.report import Distribution, Funnel, Reason
 from viewer import charts
 from viewer.charts import Bar
-from viewer.explanations import PERSONAL_DATA, REASONS, SIGNALS, STAGES, stage_name
+from viewer.explanations import PERSONAL_DATA, reason_sentence, signal_words, stage_name, stage_words
 from viewer.formats import count, percent, size, value
 from viewer.report.distributions import columns_of, distribution_chart
 from viewer.templates import CHARTS_SCRIPT, fill
@@ -48,7 +48,7 @@ def filters_of(funnel: Funnel) -> list[dict]:
     filters: dict[str, dict] = {}
     for distribution in funnel.distributions:
         stage = distribution.thresholds[0].stage
-        _, sentence = STAGES.get(stage, ("", ""))
+        _, sentence = stage_words(stage)
         one = filters.setdefault(
             stage, {"stage": stage, "title": stage_name(stage), "sentence": sentence, "signals": []}
         )
@@ -60,7 +60,7 @@ def signal_of(distribution: Distribution, reasons: Iterable[Reason]) -> dict:
     """A signal's name, chart, whether it dropped anything and, for each of its thresholds, what and what came near."""
     columns = columns_of(distribution)
     by_name = {(reason.stage, reason.reason): reason for reason in reasons}
-    title, sentence = SIGNALS.get(distribution.signal, (distribution.signal, ""))
+    title, sentence = signal_words(distribution.signal)
     lines = [f"what is {one.drops} {value(one.value)} is dropped" for one in distribution.thresholds]
     pairs = zip(distribution.thresholds, distribution.near, strict=True)
     return {
@@ -88,8 +88,7 @@ def render(funnel: Funnel, name: str, note: str, back: str = "", changes: Iterab
         back=back,
         changes=changes if changes is None else list(changes),
         anchor=anchor,
-        stages=STAGES,
-        sentences=REASONS,
+        sentence=reason_sentence,
         kinds=PERSONAL_DATA,
         funnel_chart=funnel_chart(funnel),
         filters=filters_of(funnel),

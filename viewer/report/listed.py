@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from data_prep.funnel.excerpts import Example
 from data_prep.funnel.report import Funnel
 from data_prep.verdict import Threshold
-from viewer.explanations import SIGNALS, stage_name
+from viewer.explanations import signal_words, stage_name
 from viewer.formats import value
 
 EXCERPT, BEGINNING = 600, 160
@@ -64,7 +64,7 @@ def thresholds_in_order(funnel: Funnel) -> tuple[Threshold, ...]:
 
 
 def signal_name(signal: str) -> str:
-    return SIGNALS[signal][0] if signal in SIGNALS else signal
+    return signal_words(signal)[0]
 
 
 def listing_of(funnel: Funnel) -> Listing:

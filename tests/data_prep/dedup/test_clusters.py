@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.dedup import clusters, sheets
+from data_prep.dedup import clusters, sorted_runs
 from data_prep.dedup.clusters import Node, add_work, duplicates_in, find_duplicates, make_node, writing_pairs
 from data_prep.engine.beam_runner import run_pipeline
 from lm.errors import InputError
@@ -90,12 +90,12 @@ def graph_pairs(edges: list[tuple[int, int]], rng: random.Random, files: int = F
     st.sampled_from([2, 64]),
     st.randoms(use_true_random=False),
 )
-def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, sheets_at_once, rng):
+def test_clusters_are_the_components(tmp_path_factory, memberships, rows_at_once, run_files_at_once, rng):
     folder = tmp_path_factory.mktemp("graph")
     nodes = [(rng.getrandbits(2), rng.randrange(FILES) << 32 | number) for number in range(26)]
     pairs = [(key(group), nodes[number]) for group, number in memberships]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
+        patch.setattr(clusters, "RUN_FILES_AT_ONCE", run_files_at_once)
         result = find_duplicates(write_files(pairs, folder), folder / "steps", run_here, rows_at_once)
     assert stays(result) == union_find(pairs)
 
@@ -119,8 +119,8 @@ def test_a_random_graph_at_the_point_where_a_giant_cluster_appears(tmp_path):
 def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkeypatch):
     """14 keys, all shared by all, in blocks of 20,000 rows."""
     held = []
-    real = sheets.sorted_rows
-    monkeypatch.setattr(sheets, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
+    real = sorted_runs.sorted_rows
+    monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
     monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 20_000)
     nodes = [(5, file << 32 | row) for file in range(FILES) for row in range(30_000)]
     keys = [key(band) for band in range(14)]
@@ -167,24 +167,24 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("sheets_at_once", [2, 64])
-def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, sheets_at_once):
-    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", sheets_at_once)
+@pytest.mark.parametrize("run_files_at_once", [2, 64])
+def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, run_files_at_once):
+    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", run_files_at_once)
     pairs = graph_pairs([(number, number + 1) for number in range(300)], random.Random(2))
     for folder in ("whole", "killed"):
         (tmp_path / folder).mkdir()
     ran: list[int] = []
     run = functools.partial(run_here, ran=ran)
     whole = find_duplicates(write_files(pairs, tmp_path / "whole"), tmp_path / "whole/steps", run, rows_at_once=64)
-    undisturbed, sheets_once = sum(ran), 0
+    undisturbed, run_files_once = sum(ran), 0
     paths = write_files(pairs, tmp_path / "killed")
 
     def killed_in_the_middle(build) -> None:
-        nonlocal sheets_once
+        nonlocal run_files_once
         tasks = build.keywords["tasks"]
         for task in tasks[: len(tasks) // 2 or 1]:
             build.keywords["work"](task)
-            sheets_once += 1
+            run_files_once += 1
         raise KilledError
 
     for _ in range(100):
@@ -192,9 +192,9 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, sheets_at
             result = find_duplicates(paths, tmp_path / "killed/steps", killed_in_the_middle, rows_at_once=64)
             break
         except KilledError:
-            (tmp_path / "killed/steps/link/000000.arrow.1.partial").write_bytes(b"half a sheet")
+            (tmp_path / "killed/steps/link/000000.arrow.1.partial").write_bytes(b"half a run file")
     assert content(result) == content(whole)
-    assert sheets_once <= undisturbed  # nothing twice; where one sheet is left of a step, `run` is not asked
+    assert run_files_once <= undisturbed  # nothing twice; where one run file is left of a step, `run` is not asked
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -210,16 +210,16 @@ def test_a_damaged_file_is_named(tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
-    """The names of the sheets that were opened for reading."""
+    """The names of the run files that were opened for reading."""
     names: list[str] = []
     real = pa.memory_map
     monkeypatch.setattr(pa, "memory_map", lambda path: names.append(path) or real(path))
     return names
 
 
-def test_sheets_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, opened):
+def test_run_files_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, opened):
     """10 documents a file, one of them a copy, and 40 rows a range."""
-    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 4)
+    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 4)
     opens = []
     for files in (40, 160):
         folder = tmp_path / str(files)
@@ -236,20 +236,20 @@ def test_sheets_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, ope
     assert opens[1] < 5 * opens[0]  # four times the files; ranges times files would be 16
 
 
-def test_a_merge_keeps_all_rows_in_order_and_leaves_no_sheet(tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "SHEETS_AT_ONCE", 3)
+def test_a_merge_keeps_all_rows_in_order_and_leaves_no_run_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 3)
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 2**64, (4, 2000), np.uint64)
     paths = [tmp_path / f"{number}.arrow" for number in range(20)]
     for path, some in zip(paths, np.split(rows, 20, axis=1), strict=True):
-        sheets.write_sheet(path, [some[:, :50], some[:, 50:]])
+        sorted_runs.write_run_file(path, [some[:, :50], some[:, 50:]])
     few = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
-    runs = list(sheets.mapped_runs(few))
+    runs = list(sorted_runs.mapped_runs(few))
     assert len(few) == 3 and max(len(run[0]) for run in runs) <= 100
     for path in few:
-        lows, highs = zip(*((run[0][0], run[0][-1]) for run in sheets.mapped_runs([path])), strict=True)
+        lows, highs = zip(*((run[0][0], run[0][-1]) for run in sorted_runs.mapped_runs([path])), strict=True)
         assert sum(low < high for high, low in zip(highs, lows[1:], strict=False)) <= len(lows) // 4  # two blocks
-    assert np.array_equal(sheets.sorted_rows(np.concatenate(runs, axis=1)), sheets.sorted_rows(rows))
+    assert np.array_equal(sorted_runs.sorted_rows(np.concatenate(runs, axis=1)), sorted_runs.sorted_rows(rows))
     clusters.take_step("link", paths, tmp_path / "link", run_here, rows_at_once=100)
     assert not list((tmp_path / "link").glob("*.merged")) and all(path.exists() for path in paths)
 
@@ -259,9 +259,9 @@ def test_ranges_cover_all_keys_in_like_shares(tmp_path):
     paths = [tmp_path / f"{number}.arrow" for number in range(20)]
     keys = [rng.integers(0, 2**64, 500, np.uint64, endpoint=False) for _ in paths]
     for path, some in zip(paths, keys, strict=True):
-        sheets.write_sheet(path, [np.stack([some, some, some, some])])
-    ranges = sheets.key_ranges(sheets.mapped_runs(paths), rows=1000)
-    assert ranges[0][0] == 0 and ranges[-1][1] == sheets.LAST_KEY
+        sorted_runs.write_run_file(path, [np.stack([some, some, some, some])])
+    ranges = sorted_runs.key_ranges(sorted_runs.mapped_runs(paths), rows=1000)
+    assert ranges[0][0] == 0 and ranges[-1][1] == sorted_runs.LAST_KEY
     assert all(last + 1 == low for (_, last), (low, _) in itertools.pairwise(ranges))
     shares = [sum(((low <= some) & (some <= last)).sum() for some in keys) for low, last in ranges]
     assert 9 <= len(shares) <= 11 and max(shares) < 1500

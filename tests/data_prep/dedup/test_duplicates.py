@@ -5,9 +5,8 @@ import random
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.measure.row import VALUES
 from data_prep.select.run import prepare_documents
-from tests.data_prep.measured import write_records, write_texts
+from tests.data_prep.measured import VALUES, write_records, write_texts
 from tests.data_prep.pages import demo_config
 
 REASONS = {"exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}

@@ -184,7 +184,7 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds_and_one_at_the_end
 
 def test_each_step_has_a_time_of_its_own(capsys):
     now = 0.0
-    steps = [dataclasses.replace(progress_of(0, 2), step=name, unit="documents") for name in ("keys", "dividing")]
+    steps = [dataclasses.replace(progress_of(0, 2), step=name, unit="documents") for name in ("keys", "filtering")]
     with ProgressLine("documents", clock=lambda: now) as line:
         for step in steps:
             line(step)
@@ -194,7 +194,7 @@ def test_each_step_has_a_time_of_its_own(capsys):
             line(dataclasses.replace(step, pages=20, files_done=2, bytes_done=2000))
     assert capsys.readouterr().out.splitlines() == [
         f"documents: {step}, {told}"
-        for step in ("keys", "dividing")
+        for step in ("keys", "filtering")
         for told in (
             "10 documents, 1 of 2 files, 1 documents/s, 10 s left",
             "20 documents, 2 of 2 files, 1 documents/s",

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from configs.recipes.fineweb_recipe import EXTRACT
-from data_prep.extract import ENGINES, extract_text, normalise
+from data_prep.config.extract import ENGINES
+from data_prep.extract import extract_text, normalise
 from lm.errors import UsageError
 from tests.bench.extraction import config_for
 from tests.data_prep.pages import GERMAN, PROSE, html, page

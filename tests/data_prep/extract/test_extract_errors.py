@@ -6,9 +6,10 @@ from collections.abc import Generator
 import pytest
 
 from configs.recipes.fineweb_recipe import EXTRACT
-from data_prep import extract, language
+from data_prep import language
+from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
-from data_prep.extract import ENGINES, extract_text, libraries, load_engine, trees
+from data_prep.extract import extract_text, load_engine, main_text, resiliparse, trafilatura, trees
 from data_prep.measure.run import extract_texts
 from data_prep.parquet import read_rows
 from data_prep.sources import InputFile
@@ -18,7 +19,7 @@ from tests.bench.extraction import config_for
 from tests.data_prep.pages import PROSE, demo_config, document, html, page
 
 CONFIG = demo_config(steps=(), workers=1)
-CACHES = (load_engine, libraries.load_library, trees.load_model, language.model)
+CACHES = (load_engine, trafilatura.load, resiliparse.load, trees.load_model, language.model)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,7 @@ def test_any_other_error_ends_the_stage_and_says_on_which_page(tmp_path, monkeyp
     def failing(*_):
         raise error("the cause")
 
-    monkeypatch.setitem(extract.ENGINES, "gristmill", failing)
+    monkeypatch.setattr(main_text, "main_text", failing)
     with pytest.raises(error, match="the cause") as raised:
         run(tmp_path, [page(html(PROSE), url="http://a.example/odd")])
     (note,) = raised.value.__notes__

@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.funnel.counts import (
-    COUNTED,
-    DOUBLING,
     EXAMPLES,
     Counts,
     bin_edges,
@@ -24,11 +22,12 @@ from data_prep.funnel.counts import (
     order_of,
     smallest,
 )
-from data_prep.measure.row import TEXT_SCHEMA, VALUES
 from data_prep.verdict import thresholds_of, values_of, verdicts
-from tests.data_prep.measured import CONFIG, random_rows
+from tests.data_prep.measured import CONFIG, TEXT_SCHEMA, VALUES, random_rows
 
 THRESHOLDS = thresholds_of(CONFIG, None)
+WHOLE = ("words", "stop_words", "c4_lorem_ipsum", "c4_curly_brackets", "c4_sentences")
+"""Signals that are whole numbers."""
 
 
 def count(rows: list[dict], file: int = 0, first: int = 0) -> Counts:
@@ -124,11 +123,11 @@ def test_examples_are_a_draw_by_id():
 
 @given(st.sampled_from(VALUES), st.integers(0, 10**7), st.floats(0, 20))
 def test_a_value_lies_in_its_bin(signal: str, whole: int, share: float):
-    value = float(whole) if signal in (*COUNTED, *DOUBLING) else share
+    value = float(whole) if signal in WHOLE else share
     (number,) = bins_of(signal, np.array([value])).tolist()
     low, high = bin_edges(signal, int(number))
     assert low - 1e-8 <= value < high + 1e-8
-    if signal in (*COUNTED, *DOUBLING):
+    if signal in WHOLE:
         assert (low, high) == (int(low), int(high))
         assert low <= value < high
         assert high - low <= max(1, value / 8)

@@ -1,4 +1,4 @@
-"""The largest hosts of many sheets are those of one table of all hosts, and no step holds that table."""
+"""The largest hosts of many counts files are those of one table of all hosts, and no step holds that table."""
 
 import collections
 import random
@@ -17,8 +17,8 @@ from data_prep.funnel.domains import (
     count_domains,
     host,
     merged,
-    read_sheet,
-    write_sheet,
+    read_host_counts,
+    write_host_counts,
 )
 from tests.data_prep.pages import demo_config
 
@@ -27,12 +27,12 @@ NAMES = st.sampled_from(["", *(f"host-{n}.example" for n in range(40)), "ü.exam
 HOSTS = st.lists(st.tuples(NAMES, st.integers(0, 9)))
 
 
-def counted(sheet: Path, documents: list[tuple[str, int]], hosts_at_once: int = 10_000) -> Path:
-    counter = HostCounter(sheet, hosts_at_once)
+def counted(counts_file: Path, documents: list[tuple[str, int]], hosts_at_once: int = 10_000) -> Path:
+    counter = HostCounter(counts_file, hosts_at_once)
     for name, size in documents:
         counter.add(f"https://www.{name}/x" if name else "", size)
     counter.write()
-    return sheet
+    return counts_file
 
 
 def plainly(files: list[list[tuple[str, int]]]) -> Domains:
@@ -45,18 +45,18 @@ def plainly(files: list[list[tuple[str, int]]]) -> Domains:
     return Domains(tuple((name, documents[name], sizes[name]) for name in largest), len(documents))
 
 
-@given(files=st.lists(HOSTS, min_size=1, max_size=9), at_once=st.integers(1, 50), sheets_at_once=st.integers(2, 10))
+@given(files=st.lists(HOSTS, min_size=1, max_size=9), at_once=st.integers(1, 50), files_at_once=st.integers(2, 10))
 @settings(max_examples=30, deadline=None)
-def test_the_domains_of_many_files_are_those_of_one_table(tmp_path_factory, files, at_once, sheets_at_once):
+def test_the_domains_of_many_files_are_those_of_one_table(tmp_path_factory, files, at_once, files_at_once):
     folder, seen = tmp_path_factory.mktemp("hosts"), []
-    sheets = [counted(folder / f"{n}.parquet", file, at_once) for n, file in enumerate(files)]
-    assert count_domains(sheets, folder / "merged", CONFIG, seen.append, sheets_at_once) == plainly(files)
+    counts_files = [counted(folder / f"{n}.parquet", file, at_once) for n, file in enumerate(files)]
+    assert count_domains(counts_files, folder / "merged", CONFIG, seen.append, files_at_once) == plainly(files)
     assert not list(folder.rglob("*.partial"))
-    assert bool(seen) == (len(files) > sheets_at_once)
+    assert bool(seen) == (len(files) > files_at_once)
 
 
-def test_how_often_a_counter_spills_does_not_change_its_sheet(tmp_path, monkeypatch):
-    monkeypatch.setattr(domains, "SHEETS_AT_ONCE", 3)
+def test_how_often_a_counter_spills_does_not_change_its_counts_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(domains, "FILES_AT_ONCE", 3)
     draw = random.Random(0)
     documents = [(f"host-{draw.randrange(300)}.example", draw.randrange(1000)) for _ in range(3000)]
     for name in ("whole", "spilled"):
@@ -67,27 +67,27 @@ def test_how_often_a_counter_spills_does_not_change_its_sheet(tmp_path, monkeypa
     assert [path.name for path in (tmp_path / "spilled").iterdir()] == ["a.parquet"]
 
 
-def test_merged_sheets_that_are_there_are_not_made_again(tmp_path):
-    sheets = [counted(tmp_path / f"{n}.parquet", [(f"host-{n}.example", n)]) for n in range(5)]
-    first = count_domains(sheets, tmp_path / "merged", CONFIG, lambda progress: None, sheets_at_once=2)
+def test_merged_counts_files_that_are_there_are_not_made_again(tmp_path):
+    counts_files = [counted(tmp_path / f"{n}.parquet", [(f"host-{n}.example", n)]) for n in range(5)]
+    first = count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None, files_at_once=2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "merged").iterdir()}
     lost = min(before)
     lost.unlink()
-    assert count_domains(sheets, tmp_path / "merged", CONFIG, lambda progress: None, sheets_at_once=2) == first
+    assert count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None, files_at_once=2) == first
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "merged").iterdir()}
     assert {path for path in before if before[path] != after[path]} == {lost}
 
 
 def test_the_memory_does_not_grow_with_the_hosts(tmp_path):
-    """Of 4 sheets, without a host in common: the peak for ten times the hosts is hardly a higher one."""
+    """Of 4 counts files, without a host in common: the peak for ten times the hosts is hardly a higher one."""
 
     def peak(hosts: int) -> int:
-        sheets = [tmp_path / f"{hosts}-{n}.parquet" for n in range(4)]
-        for n, sheet in enumerate(sheets):
-            write_sheet(sheet, ((f"{number:07d}.host-{n}.example", 1, number) for number in range(hosts)))
+        counts_files = [tmp_path / f"{hosts}-{n}.parquet" for n in range(4)]
+        for n, counts_file in enumerate(counts_files):
+            write_host_counts(counts_file, ((f"{number:07d}.host-{n}.example", 1, number) for number in range(hosts)))
         tracemalloc.start()
         try:
-            assert count_domains(sheets, tmp_path / "merged", CONFIG, lambda progress: None).in_all == 4 * hosts
+            assert count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None).in_all == 4 * hosts
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -98,8 +98,8 @@ def test_the_memory_does_not_grow_with_the_hosts(tmp_path):
 def test_sums_are_of_each_host_once_and_in_order(tmp_path):
     one, other = [("a", 1, 5), ("c", 2, 6)], [("a", 10, 50), ("b", 3, 7)]
     assert list(merged([one, other, []])) == [("a", 11, 55), ("b", 3, 7), ("c", 2, 6)]
-    write_sheet(tmp_path / "sheet.parquet", one)
-    assert list(read_sheet(tmp_path / "sheet.parquet")) == one
+    write_host_counts(tmp_path / "counts.parquet", one)
+    assert list(read_host_counts(tmp_path / "counts.parquet")) == one
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from data_prep.funnel.counts import EXAMPLES, empty_counts
 from data_prep.funnel.domains import TOP_DOMAINS, Domains
 from data_prep.funnel.excerpts import EXCERPT_CHARACTERS
 from data_prep.funnel.report import FUNNEL, Funnel, read_counts, read_funnel, write_funnel
+from data_prep.quality.fineweb import FineWebFilter
+from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.sources.inputs import Records
 from lm.errors import InputError
 from tests.data_prep.measured import CONFIG, real_rows, write_texts
@@ -29,7 +31,7 @@ DROPPED = [
 
 def funnel_of(folder: Path, kept: list[Document], dropped: list[Rejection], files: int = 2) -> Funnel:
     write_funnel_of(folder, kept, dropped, CONFIG, files)
-    return read_funnel(folder / FUNNEL, folder / "texts", CONFIG.personal_data)
+    return read_funnel(folder / FUNNEL, folder / "texts", CONFIG)
 
 
 def test_every_page_is_counted_once(tmp_path: Path):
@@ -63,7 +65,7 @@ def test_reasons_carry_counts_bytes_thresholds_and_their_own_examples(tmp_path: 
     assert all(set(example.excerpt) == {"x"} for example in short.examples)
     assert short.threshold and (short.threshold.drops, short.threshold.value) == (
         "below",
-        CONFIG.gopher_quality.min_words,
+        CONFIG.get(GopherQualityFilter).min_words,
     )
     assert {example.values["words"] for example in short.examples} == {1.0}
     assert [example.excerpt for example in reasons["no_text"].examples] == [""] * EXAMPLES
@@ -149,7 +151,7 @@ def test_pairs_of_duplicates_are_shown_side_by_side(tmp_path: Path):
         write_texts(path, mine, rows_per_group=2)
     counts = empty_counts() | {"pairs": [[1, 1, 2, 0, 4]]}
     write_funnel(tmp_path / FUNNEL, counts, Domains((), 0), paths, Records(9, {}), CONFIG, tmp_path)
-    (pair,) = read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG.personal_data).duplicates
+    (pair,) = read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG).duplicates
     assert (pair.dropped.url, pair.stayed.url) == (rows[7]["url"], rows[4]["url"])
 
 
@@ -162,7 +164,7 @@ def test_a_damaged_funnel_is_an_input_error_that_names_it(tmp_path: Path, text: 
 
 def test_a_missing_funnel_is_an_input_error(tmp_path: Path):
     with pytest.raises(InputError, match=r"funnel\.json cannot be read.*launch\.prepare_documents"):
-        read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG.personal_data)
+        read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "shorter"])
@@ -176,7 +178,7 @@ def test_damaged_texts_are_an_input_error_that_names_the_file(tmp_path: Path, da
     else:
         write_texts(file, real_rows(CONFIG, 2))
     with pytest.raises(InputError, match=r"00001\.parquet.*launch\.extract_texts"):
-        read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG.personal_data)
+        read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG)
 
 
 def test_the_file_is_plain_json_with_thresholds_and_their_options(tmp_path: Path):
@@ -186,5 +188,5 @@ def test_the_file_is_plain_json_with_thresholds_and_their_options(tmp_path: Path
     (short_lines,) = [one for one in written["thresholds"] if one["signal"] == "short_lines"]
     assert short_lines == {
         "stage": "fineweb", "reason": "fineweb_too_many_short_lines", "signal": "short_lines", "drops": "above",
-        "value": CONFIG.fineweb.max_short_lines, "option": "documents.fineweb.max_short_lines",
+        "value": CONFIG.get(FineWebFilter).max_short_lines, "option": "documents.fineweb.max_short_lines",
     }  # fmt: skip

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_prep.config import DocumentsConfig
-from data_prep.measure.row import TEXT_SCHEMA, values_of
-from data_prep.quality.c4 import clean_lines
-from data_prep.quality.rules import DATATROVE_REASONS, RULES, Rule
+from data_prep.config import DocumentsConfig, Rule
+from data_prep.measure.row import text_schema, values_of
+from data_prep.quality.c4 import C4Filter, clean
+from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.text.words import split_words
-from data_prep.verdict import NO_LINES, Verdict, thresholds_of, verdicts
+from data_prep.verdict import Verdict, thresholds_of, verdicts
 from tests.bench.decisions import STAGES, compare, fineweb_config
+from tests.data_prep.measured import TABLE, THRESHOLDS
 
 ROOT = Path(__file__).parents[3]
 LINES = (
@@ -28,6 +29,8 @@ LINES = (
 )  # a text may hold other breaks
 HEADER, *TEXTS = map(json.loads, filter(None, LINES))
 CONFIG = fineweb_config()
+DATATROVE_REASONS = {rule.reason: rule.datatrove for _, rule in TABLE if rule.datatrove}
+IDS = [rule.reason for _, rule in THRESHOLDS]
 KNOWN = {
     "gopher_duplicate_5_grams": {"words joined"},  # "1 23" and "12 3" are the same n-gram there
     "gopher_duplicate_6_grams": {"words joined"},
@@ -59,7 +62,7 @@ def measured(steps: tuple[str, ...]) -> pa.Table:
     """Rows of texts/, of all TEXTS."""
     config = dataclasses.replace(CONFIG, steps=steps)
     rows = [{"language": "en", "language_score": 1.0, **values_of(text["text"], config)} for text in TEXTS]
-    return pa.Table.from_pylist(rows, TEXT_SCHEMA)
+    return pa.Table.from_pylist(rows, text_schema(config))
 
 
 def verdicts_of(steps: tuple[str, ...]) -> list[Verdict]:
@@ -87,22 +90,24 @@ def test_words_are_those_of_spacy():
         assert split_words(text["text"]) == text["words"].split(" "), text["name"]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
-def test_each_rule_alone_drops_what_it_drops_there(rule: Rule):
+@pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=IDS)
+def test_each_rule_alone_drops_what_it_drops_there(stage: str, rule: Rule):
     """And texts lie on both sides of its threshold, and on it."""
-    quality = dataclasses.replace(CONFIG.gopher_quality, max_words=HEADER["long"])
+    quality = dataclasses.replace(CONFIG.get(GopherQualityFilter), max_words=HEADER["long"])
     config = dataclasses.replace(CONFIG, gopher_quality=quality)
-    values, dropped = broken_by(rule, config, (rule.stage,))
+    values, dropped = broken_by(rule, config, (stage,))
     reason = DATATROVE_REASONS[rule.reason]
-    theirs = [reason in text["broken"].get(rule.stage, ()) for text in TEXTS]
+    theirs = [reason in text["broken"].get(stage, ()) for text in TEXTS]
     if reason == "gopher_too_many_ellipsis":  # which datatrove does not look at where hash signs are too many
         theirs = [
-            one or (own and "gopher_too_many_hashes" in text["broken"].get(rule.stage, ()))
+            one or (own and "gopher_too_many_hashes" in text["broken"].get(stage, ()))
             for one, own, text in zip(theirs, dropped, TEXTS, strict=True)
         ]
     assert differing(dropped, theirs) == KNOWN.get(rule.reason, set())
     assert sum(theirs) >= 2
-    at = [text["name"] for text, value in zip(TEXTS, values, strict=True) if value == rule.threshold(config)]
+    at = [
+        text["name"] for text, value in zip(TEXTS, values, strict=True) if value == rule.limit(getattr(config, stage))
+    ]
     kept = {text["name"] for text, one in zip(TEXTS, theirs, strict=True) if not one}
     assert at and kept.issuperset(set(at) - KNOWN.get(rule.reason, set()))
 
@@ -115,7 +120,7 @@ def broken_by(rule: Rule, config: DocumentsConfig, steps: tuple[str, ...]) -> tu
     return values, threshold.breaks(values).tolist()
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.stage == "fineweb"], ids=lambda rule: rule.reason)
+@pytest.mark.parametrize("rule", [rule for stage, rule in TABLE if stage == "fineweb"], ids=lambda rule: rule.reason)
 def test_fineweb_rules_look_at_what_c4_leaves(rule: Rule):
     left = [text.get("left", text["text"]) for text in TEXTS]
     _, dropped = broken_by(rule, CONFIG, STAGES)
@@ -125,7 +130,7 @@ def test_fineweb_rules_look_at_what_c4_leaves(rule: Rule):
 
 
 def test_c4_leaves_the_same_lines():
-    ours = [clean_lines(text["text"], CONFIG.c4) for text in TEXTS]
+    ours = [clean(text["text"], CONFIG.get(C4Filter)).text for text in TEXTS]
     assert differing(ours, [text.get("left", text["text"]) for text in TEXTS]) == set()
 
 
@@ -145,7 +150,7 @@ def test_all_filters_in_a_row_give_the_same_verdict():
 def test_every_reason_is_the_verdict_on_a_whole_text():
     """But for texts that are too long: one of 100,000 words would be larger than all others together."""
     found = {(stage, reason) for stage, reason in filter(None, verdicts_of(STAGES))}
-    assert found >= {(rule.stage, rule.reason) for rule in RULES if rule.reason != "gopher_long_document"}
+    assert found >= {(stage, rule.reason) for stage, rule in THRESHOLDS if rule.reason != "gopher_long_document"}
 
 
 def test_the_bench_of_decisions_tells_what_differs():
@@ -170,8 +175,7 @@ def test_the_bench_of_decisions_tells_what_differs():
 
 
 def test_the_names_of_reasons_are_those_of_the_docs():
-    assert set(DATATROVE_REASONS) == {rule.reason for rule in RULES}
+    assert set(DATATROVE_REASONS) == {rule.reason for _, rule in TABLE} - {"c4_no_lines"}
     text = (ROOT / "docs/data.md").read_text("utf-8")
     table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", text, re.MULTILINE))
     assert table == DATATROVE_REASONS
-    assert NO_LINES[1] not in table

@@ -3,11 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.recipes.fineweb_recipe import FINEWEB
-from data_prep.quality.fineweb import SIGNALS, measure
+from data_prep.quality.fineweb import FineWebFilter
+from data_prep.text.passage import Passage
+
+SIGNALS = [signal.name for signal in FineWebFilter.signals]
 
 
 def values(text: str) -> dict[str, float]:
-    return dict(zip(SIGNALS, measure(text, len(text.split()), FINEWEB), strict=True))
+    return dict(zip(SIGNALS, FINEWEB.measure(Passage(text)), strict=True))
 
 
 @pytest.mark.parametrize("mark", [".", "!", "?", "…", "。", "।", "؟", "։", "‽", ":", '"', ". "])

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.config import DocumentsConfig, GopherQualityConfig
-from data_prep.quality.signals import measure
+from data_prep.config import DocumentsConfig
+from data_prep.measure.row import measure
+from data_prep.quality.gopher import GopherQualityFilter
 from lm.errors import UsageError
 from tests.data_prep.measured import verdict_on
 from tests.data_prep.pages import demo_config
 
-CONFIG = GopherQualityConfig(
+CONFIG = GopherQualityFilter(
     min_words=10,
     max_words=100,
     min_mean_word_length=3,
@@ -26,11 +27,11 @@ CONFIG = GopherQualityConfig(
 )
 
 
-def documents_config(config: GopherQualityConfig = CONFIG) -> DocumentsConfig:
+def documents_config(config: GopherQualityFilter = CONFIG) -> DocumentsConfig:
     return demo_config(steps=("gopher_quality",), gopher_quality=config)
 
 
-def reason(text: str, config: GopherQualityConfig = CONFIG) -> str | None:
+def reason(text: str, config: GopherQualityFilter = CONFIG) -> str | None:
     verdict = verdict_on(measure(text, documents_config(config)), documents_config(config))
     return verdict[1] if verdict else None
 

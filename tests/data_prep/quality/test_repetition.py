@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.quality import repetition
-from data_prep.quality.repetition import DUPLICATE, SIGNALS, TOP, equals, measure, ngram_characters
+from data_prep.quality.repetition import DUPLICATE, TOP, GopherRepetitionFilter, equals, measure, ngram_characters
 
+SIGNALS = [signal.name for signal in GopherRepetitionFilter.signals]
 WORDS = st.lists(st.sampled_from(["a", "b", "cd", "efg", "h,"]), max_size=80)
 LINES = st.lists(st.sampled_from(["one", "two, three", "", "", "one "]), min_size=1, max_size=30)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from configs.recipes import fineweb_recipe as recipe
-from data_prep.config import DocumentsConfig
-from data_prep.quality.rules import RULES, Rule, rules_of
-from data_prep.quality.signals import measure
-from tests.data_prep.measured import verdict_on
+from data_prep.config import DocumentsConfig, Rule
+from data_prep.measure.row import measure
+from data_prep.verdict import thresholds_of
+from tests.data_prep.measured import TABLE, THRESHOLDS, verdict_on
 from tests.data_prep.pages import PROSE, demo_config
 
 STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -78,12 +78,12 @@ TEXTS = {
 """For each rule a text that it is the first to drop."""
 
 
-@pytest.mark.parametrize("reason", [rule.reason for rule in RULES])
+@pytest.mark.parametrize("reason", [rule.reason for _, rule in THRESHOLDS])
 def test_every_rule_drops_its_text_under_its_name(reason):
-    rule = next(rule for rule in RULES if rule.reason == reason)
+    stage, rule = next((stage, rule) for stage, rule in THRESHOLDS if rule.reason == reason)
     values = measure(TEXTS[reason], CONFIG)
-    assert verdict_on({**at_thresholds(CONFIG), rule.signal: values[rule.signal]}, CONFIG) == (rule.stage, reason)
-    assert verdict_on(values, CONFIG) == (rule.stage, reason)
+    assert verdict_on({**at_thresholds(CONFIG), rule.signal: values[rule.signal]}, CONFIG) == (stage, reason)
+    assert verdict_on(values, CONFIG) == (stage, reason)
 
 
 def test_prose_breaks_none():
@@ -93,45 +93,44 @@ def test_prose_breaks_none():
 def at_thresholds(config: DocumentsConfig) -> dict[str, float]:
     """Values that lie at a threshold each; where a signal has two, at the lower."""
     values: dict[str, float] = {}
-    for rule in RULES:
-        values.setdefault(rule.signal, float(rule.threshold(config)))
+    for stage, rule in THRESHOLDS:
+        values.setdefault(rule.signal, float(rule.limit(getattr(config, stage))))
     return values
 
 
 def test_the_table_is_whole():
-    assert len({rule.reason for rule in RULES}) == len(RULES)
-    assert [stage for stage in STEPS if any(rule.stage == stage for rule in RULES)] == list(STEPS)
-    stages = [STEPS.index(rule.stage) for rule in RULES]
-    assert stages == sorted(stages)
-    thresholds = [(rule.stage, rule.option, rule.place, rule.signal) for rule in RULES]
-    assert len(set(thresholds)) == len(RULES)
-    for rule in RULES:
+    assert len({rule.reason for _, rule in TABLE}) == len(TABLE)
+    assert list(dict.fromkeys(stage for stage, _ in TABLE)) == list(STEPS)
+    thresholds = [(stage, rule.option, rule.place, rule.signal) for stage, rule in THRESHOLDS]
+    assert len(set(thresholds)) == len(THRESHOLDS)
+    for _, rule in THRESHOLDS:
         assert rule.option.startswith({"below": "min_", "above": "max_"}[rule.drops])
     for stage in STEPS:  # every threshold in the config has its rule
         section = getattr(CONFIG, stage)
         fields = {field.name for field in dataclasses.fields(section) if not field.metadata.get("measured")}
-        assert fields == {rule.option for rule in RULES if rule.stage == stage}
+        assert fields == {rule.option for own, rule in THRESHOLDS if own == stage}
         for name in fields:
             value = getattr(section, name)
-            places = [rule.place for rule in RULES if (rule.stage, rule.option) == (stage, name)]
+            places = [rule.place for own, rule in THRESHOLDS if (own, rule.option) == (stage, name)]
             if isinstance(value, tuple):
                 assert places == list(range(len(value)))
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
-def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(rule: Rule):
+@pytest.mark.parametrize(("stage", "rule"), THRESHOLDS, ids=[rule.reason for _, rule in THRESHOLDS])
+def test_a_value_at_its_threshold_passes_and_one_beyond_does_not(stage: str, rule: Rule):
     values = at_thresholds(CONFIG)
     assert verdict_on(values, CONFIG) is None
-    threshold = float(rule.threshold(CONFIG))
+    threshold = float(rule.limit(getattr(CONFIG, stage)))
     beyond = np.nextafter(threshold, -np.inf if rule.drops == "below" else np.inf)
-    assert verdict_on({**values, rule.signal: float(beyond)}, CONFIG) == (rule.stage, rule.reason)
+    assert verdict_on({**values, rule.signal: float(beyond)}, CONFIG) == (stage, rule.reason)
 
 
 @pytest.mark.parametrize("steps", [(), ("c4",), ("fineweb", "gopher_repetition"), (*STEPS, "exact_dedup")])
 def test_only_the_steps_in_use_count(steps):
     config = dataclasses.replace(CONFIG, steps=steps)
-    assert [rule.stage for rule in rules_of(config)] == [rule.stage for rule in RULES if rule.stage in steps]
-    for rule in RULES:
+    drawn = [one.reason for one in thresholds_of(config, None) if one.stage != "language"]
+    assert drawn == [rule.reason for stage, rule in THRESHOLDS if stage in steps]
+    for stage, rule in THRESHOLDS:
         far = -1.0 if rule.drops == "below" else 1e9
         verdict = verdict_on({**at_thresholds(config), rule.signal: far}, config)
-        assert (verdict is not None) == (rule.stage in steps)
+        assert (verdict is not None) == (stage in steps)

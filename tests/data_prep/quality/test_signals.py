@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.config import DocumentsConfig
-from data_prep.quality.c4 import CHARACTERS_LEFT, clean_lines
-from data_prep.quality.rules import RULES
-from data_prep.quality.signals import SIGNALS, measure
+from data_prep.measure.row import measure
+from data_prep.quality.c4 import C4Filter, clean
+from tests.data_prep.measured import SIGNALS, TABLE
 from tests.data_prep.pages import PROSE, demo_config
 
 CONFIG = demo_config(steps=("gopher_repetition", "gopher_quality", "c4", "fineweb"))
@@ -19,7 +19,7 @@ FINEWEB_SIGNALS = SIGNALS[-4:]
 def test_names_and_order():
     assert list(measure(TEXT, CONFIG)) == list(SIGNALS)
     assert len(set(SIGNALS)) == len(SIGNALS)
-    assert set(SIGNALS) == {rule.signal for rule in RULES} | {CHARACTERS_LEFT}
+    assert set(SIGNALS) == {rule.signal for _, rule in TABLE}
 
 
 @given(st.text(min_size=1, max_size=200) | st.text(st.sampled_from("\n #-…."), min_size=1))
@@ -71,7 +71,7 @@ def test_measured_fields_change_it(section, changes, signal):
 
 
 def test_finewebs_values_are_of_what_c4_leaves():
-    cleaned = clean_lines(TEXT, CONFIG.c4)
+    cleaned = clean(TEXT, CONFIG.get(C4Filter)).text
     with_c4, without, of_cleaned = measure(TEXT, CONFIG), measure(TEXT, WITHOUT_C4), measure(cleaned, WITHOUT_C4)
     assert [with_c4[signal] for signal in FINEWEB_SIGNALS] == [of_cleaned[signal] for signal in FINEWEB_SIGNALS]
     assert with_c4["short_lines"] != without["short_lines"]

@@ -15,6 +15,7 @@ from data_prep.extract import normalise
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.report import FUNNEL, Written, read_counts
 from data_prep.measure.row import QUALITY_SCORE
+from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.refilter import DUPLICATES, Recounted, changed_thresholds, changes, comparison, count_again
 from data_prep.select.run import prepare_documents
 from data_prep.sources.inputs import Records
@@ -125,7 +126,7 @@ def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Pa
     config = dataclasses.replace(OTHERS["stricter"], steps=DEDUP.steps)
     now = recounted(texts, config, tmp_path)
     counts = now.counts
-    told = comparison(run, changes(run, config, now), counts).splitlines()
+    told = comparison(run, changes(run, config, now), counts, config).splitlines()
     assert "  documents.gopher_quality.min_words: 50 in the run, now 150  (gopher_short_document)" in told
     table = [line.split() for line in told if line[-1:].isdigit()]
     pages, *dropped, passed = [row for row in table if row[0] in ("pages", "pass", *RULES, "language", "extract")]
@@ -142,15 +143,15 @@ def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Pa
 def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
     counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
     run = Written([], list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts, 0)
-    same = comparison(run, changed_thresholds(run.thresholds, thresholds), counts)
+    same = comparison(run, changed_thresholds(run.thresholds, thresholds, CONFIG), counts, CONFIG)
     assert same.startswith("The thresholds are the run's own.") and "+" not in same
-    alone = comparison(None, [], counts)
+    alone = comparison(None, [], counts, CONFIG)
     assert "in the run" not in alone and "pass all rules" in alone
 
 
 def test_rules_that_are_used_in_one_of_the_two_are_told():
     fewer = dataclasses.replace(CONFIG, steps=("gopher_repetition", "gopher_quality", "c4"))
-    lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None))
+    lines = changed_thresholds(list(thresholds_of(CONFIG, None)), thresholds_of(fewer, None), fewer)
     assert "  documents.fineweb.max_short_lines: 0.67 in the run, now not used  (fineweb_too_many_short_lines)" in lines
     assert len(lines) == 4
 
@@ -217,7 +218,7 @@ def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_fac
     """And what was kept has a text: the run drops nothing that the stored values let pass."""
     folder = tmp_path_factory.mktemp("run")
     steps = tuple(step for step in (*RULES, "model_quality") if step in steps)
-    gopher = dataclasses.replace(CONFIG.gopher_quality, min_words=1, min_stop_words=0, min_mean_word_length=1)
+    gopher = dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=1, min_stop_words=0, min_mean_word_length=1)
     config = dataclasses.replace(CONFIG, steps=steps, gopher_quality=gopher)
     measuring = dataclasses.replace(config, steps=tuple(step for step in steps if step != "model_quality"))
     found = [normalise(text.encode("utf-8", "ignore").decode()) for text in texts]

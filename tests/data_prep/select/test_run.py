@@ -11,13 +11,13 @@ import pytest
 
 from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import DocumentsConfig, UrlFilterConfig
-from data_prep.documents import STAGES, WebPage
+from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
 from data_prep.measure import run as extraction
-from data_prep.measure.row import TEXT_SCHEMA
+from data_prep.measure.row import text_schema
 from data_prep.measure.run import extract_texts, stem_of
+from data_prep.select.apply_filters import dropped_schema, kept_schema
 from data_prep.select.run import Outcome, outcome_of, prepare_documents
-from data_prep.select.split import DROPPED_SCHEMA, KEPT_SCHEMA
 from data_prep.sources import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError
@@ -113,10 +113,10 @@ def extract(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> P
 
 
 def prepare(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
-    return divide(extract(files, out, config), out, config)
+    return filter_texts(extract(files, out, config), out, config)
 
 
-def divide(texts: Path, out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
+def filter_texts(texts: Path, out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
     return prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
 
 
@@ -156,9 +156,9 @@ def test_files_rows_and_columns(files, tmp_path):
     out = tmp_path / "out"
     prepare(files, out)
     names = ["a.parquet", "empty.parquet", "z.parquet"]
-    for folder, schema in (("texts", TEXT_SCHEMA), ("documents", KEPT_SCHEMA), ("dropped", DROPPED_SCHEMA)):
+    for folder, schema in (("texts", text_schema), ("documents", kept_schema), ("dropped", dropped_schema)):
         assert [path.name for path in sorted((out / folder).glob("*.parquet"))] == names
-        assert all(pq.read_schema(out / folder / name) == schema for name in names)
+        assert all(pq.read_schema(out / folder / name) == schema(CONFIG) for name in names)
     assert column(out / "documents/a.parquet", "url") == [
         f"http://b.example/{number}" for number in range(100, 108)
     ]  # as they were read
@@ -195,7 +195,7 @@ def test_documents_of_different_dumps_do_not_meet(tmp_path):
     texts = extract_texts(
         [InputFile(path, path.name, "table", path.stat().st_size)], CONFIG, tmp_path / "texts", tmp_path / "s", print
     )
-    assert divide(texts, tmp_path).kept == 2
+    assert filter_texts(texts, tmp_path).kept == 2
 
 
 def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
@@ -209,7 +209,7 @@ def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report
     texts = [text for folder in ("documents", "dropped") for text in column(out / folder / "mail.parquet", "text")]
     assert [text.count("X") for text in texts] == [1] * 4
     assert "@" not in "".join(texts)
-    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG.personal_data))
+    assert "@" not in str(read_funnel(out / "funnel.json", out / "texts", CONFIG))
 
 
 def test_same_bytes_with_two_workers(files, tmp_path):
@@ -225,13 +225,13 @@ def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_pa
     done, half = out / "texts/z.parquet", out / "texts/a.parquet"
     (out / "scratch/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # what a killed worker leaves
     half.write_bytes(half.read_bytes()[:-1])
-    divided = out / "documents/z.parquet"
+    filtered = out / "documents/z.parquet"
     (out / "dropped/a.parquet").unlink()
-    before = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, divided)]
+    before = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, filtered)]
     files[0].write_bytes(b"not read again")
     prepare(files, out)
     assert digests(out) == expected
-    assert [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, divided)] == before
+    assert [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, filtered)] == before
     assert not list(out.rglob("*.partial"))
 
 
@@ -273,7 +273,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "model_quality"} == set(STAGES)
+    assert {*found, "gopher_repetition", "model_quality"} == set(CONFIG.stages)
 
 
 def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
@@ -296,9 +296,9 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     outcome = prepare_documents(texts, config, *(out / name for name in names), on_progress=seen.append)
     steps = list(dict.fromkeys(progress.step for progress in seen))
     joins = [step for step in steps if "join" in step or "sorting" in step]
-    assert [step for step in steps if step not in joins] == ["keys", "dividing"]
+    assert [step for step in steps if step not in joins] == ["keys", "filtering"]
     assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
-    for step in ("keys", "dividing"):
+    for step in ("keys", "filtering"):
         last = [progress for progress in seen if progress.step == step][-1]
         assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
     assert not list((out / "parts/notes").iterdir())
@@ -306,7 +306,8 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
 
 def test_outcome_in_the_order_of_the_stages():
     reasons = {"new_stage/some/reason": [5, 0], "exact_dedup/exact_duplicate": [1, 0], "extract/no_text": [2, 0]}
-    outcome = outcome_of({"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons})
+    counts = {"rows": 11, "kept": [3, 9], "clean_text_bytes": 8, "replaced": {}, "reasons": reasons}
+    outcome = outcome_of(counts, CONFIG)
     assert list(outcome.dropped.items()) == [
         (("extract", "no_text"), 2), (("exact_dedup", "exact_duplicate"), 1), (("new_stage", "some/reason"), 5),
     ]  # fmt: skip
@@ -318,7 +319,7 @@ def test_a_folder_that_cannot_be_written(files, tmp_path):
         extract(files, tmp_path / "out")
 
 
-def test_damage_in_a_file_is_a_dead_letter(files, tmp_path):
+def test_damage_in_a_file_is_a_quarantined_record(files, tmp_path):
     whole = prepare(files, tmp_path / "whole")
     files[0].write_bytes(files[0].read_bytes()[:-200])
     cut = prepare(files, tmp_path / "cut")
@@ -328,7 +329,7 @@ def test_damage_in_a_file_is_a_dead_letter(files, tmp_path):
     assert cut.pages == sum(cut.dropped.values()) + cut.kept
 
 
-def test_every_record_seen_is_a_page_a_dead_letter_or_skipped(files, tmp_path):
+def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_path):
     """Also where a worker was killed between a file's texts and its records."""
     image = page(b"GIF89a", "http://a.example/gif", "image/gif")
     write_pages(files[2], [image, page(html(tale(1)), "http://a.example/tale")])

@@ -62,7 +62,7 @@ def fetched(tmp_path):
     def fetch(run: str = "run", **changes):
         quiet = lambda line: None
         made = config(**({"packages": pins} | changes))
-        return fetch_pages(made, tmp_path / run, quiet, tmp_path / "cache", settings(index.url))
+        return fetch_pages(made, tmp_path / run, quiet, cache=tmp_path / "cache", settings=settings(index.url))
 
     with serving(LoopbackIndex({NAME: data})) as index:
         yield fetch

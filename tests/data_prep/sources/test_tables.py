@@ -14,11 +14,14 @@ import zstandard
 
 from data_prep.config import PagesConfig
 from data_prep.documents import DOCUMENT_SCHEMA, Document
-from data_prep.sources import DeadLetter, fetch_pages, input_files, read_documents, read_table
 from data_prep.sources import columns as columns_module
+from data_prep.sources import fetch_pages, input_files
 from data_prep.sources import tables as tables_module
+from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import own_files
+from data_prep.sources.tables import read_table
 from lm.errors import InputError, UsageError
+from tests.data_prep.pages import documents_in
 
 WHOLE = Document(
     text="A text.\nOf two lines.",
@@ -34,10 +37,10 @@ WHOLE = Document(
 BARE = Document("Only text.", "t.jsonl/0", "run", "", "", "t.jsonl", "", 0.0, None)
 
 
-def read(path: Path, **changes) -> tuple[list[Document], list[DeadLetter]]:
-    buried: list[DeadLetter] = []
-    documents = list(read_table(path, dump="run", on_dead_letter=buried.append, **changes))
-    return documents, buried
+def read(path: Path, **changes) -> tuple[list[Document], list[QuarantinedRow]]:
+    quarantined: list[QuarantinedRow] = []
+    documents = list(read_table(path, dump="run", on_quarantine=quarantined.append, **changes))
+    return documents, quarantined
 
 
 def lines(tmp_path: Path, *rows: object) -> Path:
@@ -62,9 +65,9 @@ def many(number: int) -> list[dict]:
 def test_finewebs_columns_come_as_they_are(tmp_path):
     rows = many(2500)
     pq.write_table(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA), tmp_path / "f.parquet", row_group_size=300)
-    documents, buried = read(tmp_path / "f.parquet")
+    documents, quarantined = read(tmp_path / "f.parquet")
     assert [dataclasses.asdict(document) for document in documents] == rows
-    assert buried == []
+    assert quarantined == []
 
 
 @pytest.mark.parametrize(
@@ -84,9 +87,9 @@ def test_finewebs_columns_come_as_they_are(tmp_path):
 def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
     rows = many(500)
     (tmp_path / "whatever.json").write_bytes(pack("\n".join(map(json.dumps, rows)).encode()))
-    documents, buried = read(tmp_path / "whatever.json")
+    documents, quarantined = read(tmp_path / "whatever.json")
     assert [dataclasses.asdict(document) for document in documents] == rows
-    assert buried == []
+    assert quarantined == []
 
 
 def test_pieces_of_any_size_give_the_same_lines(tmp_path, monkeypatch):
@@ -139,9 +142,9 @@ def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
     ],
 )
 def test_other_makers_keys(tmp_path, row, columns):
-    (document,), buried = read(lines(tmp_path, {"text": "Only text.", **row}))
+    (document,), quarantined = read(lines(tmp_path, {"text": "Only text.", **row}))
     assert {name: getattr(document, name) for name in columns} == columns
-    assert buried == []
+    assert quarantined == []
 
 
 @pytest.mark.parametrize(
@@ -195,10 +198,10 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
         {"text": "half \ud83d of a pair"},
         '{"text": "last"}',
     )
-    documents, buried = read(path)
+    documents, quarantined = read(path)
     assert [document.text for document in documents] == ["first", "half \ufffd of a pair", "last"]
     assert documents[-1].id == "t.jsonl/11"
-    assert [(letter.place, letter.reason) for letter in buried] == [
+    assert [(row.place, row.reason) for row in quarantined] == [
         ("line 2", "not_utf8"),
         ("line 3", "not_json"),
         ("line 4", "not_an_object"),
@@ -209,8 +212,8 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
         ("line 9", "not_json"),
         ("line 10", "not_json"),
     ]
-    assert [letter.offset for letter in buried] == list(range(1, 10))
-    assert str(buried[3]) == "t.jsonl, line 5: no_text ('text' is not among 'content')"
+    assert [row.offset for row in quarantined] == list(range(1, 10))
+    assert str(quarantined[3]) == "t.jsonl, line 5: no_text ('text' is not among 'content')"
 
 
 @pytest.mark.parametrize("rows", [[{"body": "a"}] * 3, [{"text": 7}, {"text": 8}], [{"text": ["a"]}, {"body": "b"}]])
@@ -239,9 +242,9 @@ def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatc
     monkeypatch.setattr(tables_module, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(tables_module, "PIECE", 64)
     path = lines(tmp_path, {"text": "first"}, {"text": "x" * 2000}, {"text": "last"}, {"text": "y" * 2000})
-    documents, buried = read(path)
+    documents, quarantined = read(path)
     assert [document.text for document in documents] == ["first", "last"]
-    assert [(letter.place, letter.reason) for letter in buried] == [("line 2", "too_long"), ("line 4", "too_long")]
+    assert [(row.place, row.reason) for row in quarantined] == [("line 2", "too_long"), ("line 4", "too_long")]
 
 
 def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
@@ -249,18 +252,20 @@ def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tables_module, "PIECE", 1 << 16)
     path = lines(tmp_path, b'{"text": "' + b"x" * 20_000_000 + b'"}', {"text": "last"})
     tracemalloc.start()
-    documents, buried = read(path)
+    documents, quarantined = read(path)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert ([document.text for document in documents], len(buried)) == (["last"], 1)
+    assert ([document.text for document in documents], len(quarantined)) == (["last"], 1)
     assert most < 4_000_000
 
 
 def test_a_text_above_the_limit_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(columns_module, "MAX_TEXT_BYTES", 1000)
-    documents, buried = read(parquet(tmp_path / "l.parquet", {"text": ["x" * 1001, "é" * 500, "é" * 501, "short"]}))
+    documents, quarantined = read(
+        parquet(tmp_path / "l.parquet", {"text": ["x" * 1001, "é" * 500, "é" * 501, "short"]})
+    )
     assert [document.text for document in documents] == ["é" * 500, "short"]
-    assert [(letter.place, letter.reason) for letter in buried] == [("row 0", "too_long"), ("row 2", "too_long")]
+    assert [(row.place, row.reason) for row in quarantined] == [("row 0", "too_long"), ("row 2", "too_long")]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
@@ -269,10 +274,10 @@ def test_a_file_that_breaks_off_gives_what_came_before(tmp_path, pack, monkeypat
     rows = [{"text": f"Text {n} {n * 7919 % 1009}."} for n in range(60_000)]
     packed = pack("\n".join(map(json.dumps, rows)).encode())
     (tmp_path / "b.jsonl").write_bytes(packed[: len(packed) // 2])
-    documents, (letter,) = read(tmp_path / "b.jsonl")
+    documents, (row,) = read(tmp_path / "b.jsonl")
     assert 5000 < len(documents) < 50_000
     assert [document.text for document in documents] == [row["text"] for row in rows[: len(documents)]]
-    assert (letter.place, letter.reason) == (f"after line {len(documents)}", "damaged")
+    assert (row.place, row.reason) == (f"after line {len(documents)}", "damaged")
     (tmp_path / "b.jsonl").write_bytes(packed[:20])
     with pytest.raises(InputError, match=r"b\.jsonl cannot be read"):
         read(tmp_path / "b.jsonl")
@@ -285,9 +290,9 @@ def test_a_damaged_row_group_is_passed_over(tmp_path):
     begin = column.dictionary_page_offset or column.data_page_offset
     data[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
     (tmp_path / "d.parquet").write_bytes(data)
-    documents, (letter,) = read(tmp_path / "d.parquet")
+    documents, (row,) = read(tmp_path / "d.parquet")
     assert [document.id for document in documents] == [str(n) for n in (*range(300), *range(600, 900))]
-    assert (letter.place, letter.reason) == ("row group 1, from row 300 on", "damaged")
+    assert (row.place, row.reason) == ("row group 1, from row 300 on", "damaged")
 
 
 @pytest.mark.parametrize(
@@ -311,10 +316,10 @@ def test_a_text_that_cannot_be_one_document_is_refused_with_the_remedy(tmp_path,
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=told):
             list(read_table(tmp_path / name))
-    letters = []
+    quarantined = []
     (tmp_path / "blank.txt").write_bytes(b" \n")
-    assert not list(read_table(tmp_path / "blank.txt", on_dead_letter=letters.append))
-    assert [letter.reason for letter in letters] == ["empty_text"]
+    assert not list(read_table(tmp_path / "blank.txt", on_quarantine=quarantined.append))
+    assert [row.reason for row in quarantined] == ["empty_text"]
 
 
 def test_a_table_without_the_text_is_refused_with_what_it_has(tmp_path):
@@ -341,7 +346,7 @@ def test_the_manifest_lists_tables_and_their_rows(tmp_path):
         }
         for name, pages in (("b.parquet", 2), ("t.jsonl", None))
     ]  # fmt: skip
-    texts = [document.text for file in input_files(run) for document in read_documents(file, dump="run")]
+    texts = [document.text for document in documents_in(input_files(run))]
     assert texts == ["x", "y", "z"]
 
 

@@ -13,8 +13,11 @@ import pytest
 
 from data_prep.config import PagesConfig
 from data_prep.config.pages import NO_DATASET, TfdsPages
-from data_prep.sources import DeadLetter, fetch_pages, input_files, read_documents, read_tfds
+from data_prep.sources import fetch_pages, input_files
+from data_prep.sources.columns import QuarantinedRow
+from data_prep.sources.tfds import read_tfds
 from lm.errors import InputError, UsageError
+from tests.data_prep.pages import documents_in
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_datasets") is None, reason="tensorflow-datasets is not installed"
@@ -74,11 +77,11 @@ def test_a_dataset_is_cut_into_ranges_that_make_up_the_whole(dataset, tmp_path):
         }
         for n, (start, stop) in enumerate([(0, 10), (10, 20), (20, 25)])
     ]  # fmt: skip
-    documents = [document for file in input_files(tmp_path) for document in read_documents(file, dump="reviews")]
+    documents = documents_in(input_files(tmp_path))
     assert sorted((d.text, d.url) for d in documents) == sorted((row["text"], row["url"]) for row in ROWS)
     assert documents[12].id == "reviews/1.0.2/train/00001/12"
-    assert documents == [d for file in input_files(tmp_path) for d in read_documents(file, dump="reviews")]
-    whole = list(read_tfds(folder, "train", dump="reviews"))
+    assert documents == documents_in(input_files(tmp_path))
+    whole = list(read_tfds(folder, "train"))
     assert [d.text for d in whole] == [d.text for d in documents]
 
 
@@ -88,13 +91,13 @@ def test_a_folder_serves_as_well_as_a_name_and_a_split_may_be_a_part(dataset, tm
     files = input_files(tmp_path)
     assert [file.rows for file in files] == [(0, 3), (3, 5)]
     everything = [d.text for d in read_tfds(folder, "train")]
-    assert [d.text for file in files for d in read_documents(file)] == everything[20:]
+    assert [d.text for d in documents_in(files)] == everything[20:]
 
 
-def test_a_row_without_text_is_a_dead_letter(dataset):
-    buried: list[DeadLetter] = []
-    assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_dead_letter=buried.append)) == []
-    assert [str(letter) for letter in buried] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
+def test_a_row_without_text_is_a_quarantined_row(dataset):
+    quarantined: list[QuarantinedRow] = []
+    assert list(read_tfds(dataset / "reviews/1.0.2", "blank", on_quarantine=quarantined.append)) == []
+    assert [str(row) for row in quarantined] == [f"reviews/1.0.2/blank, row {n}: empty_text" for n in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_other_formats_missing_and_damaged_files_are_refused(dataset, tmp_path):
         input_files(tmp_path / "run")
     shard.write_bytes(bytes(len(data)))
     with pytest.raises(InputError, match=r"cannot be read"):
-        [list(read_documents(file)) for file in input_files(tmp_path / "run")]
+        documents_in(input_files(tmp_path / "run"))
     shard.unlink()
     with pytest.raises(InputError, match=r"00001-of-00003 of reviews/1\.0\.2 is gone|cannot be read"):
         input_files(tmp_path / "run")
@@ -163,7 +166,7 @@ def test_what_to_install_is_told_without_the_library(dataset, monkeypatch):
 def test_tensorflow_is_not_needed(dataset):
     code = f"""
 import sys
-from data_prep.sources import read_tfds
+from data_prep.sources.tfds import read_tfds
 assert "tensorflow_datasets" not in sys.modules, "imported before it is needed"
 print(sum(1 for _ in read_tfds({str(dataset / "reviews/1.0.2")!r}, "train")))
 assert "tensorflow" not in sys.modules, "TensorFlow was imported"

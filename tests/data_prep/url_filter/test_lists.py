@@ -1,4 +1,4 @@
-"""The URL filter's lists come from a pinned wheel or one's own folders, and are compiled once."""
+"""The URL filter's lists come from a pinned wheel or your own folders, and are compiled once."""
 
 import dataclasses
 import hashlib

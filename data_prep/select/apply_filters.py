@@ -1,7 +1,7 @@
 """The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
 
-Two passes over each file, both restartable: the first writes the keys by which duplicates meet, the second divides.
-Between them stands the join (dedup/clusters.py).
+Two passes over each file, both restartable: the first writes the keys by which duplicates meet, the second applies the
+filters. Between them stands the join (dedup/clusters.py).
 """
 
 import json
@@ -20,16 +20,21 @@ from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.files import replace_file
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
-from data_prep.measure.row import TEXT_SCHEMA, VALUES
+from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import rows_in, write_rows
 from data_prep.pii import replace_personal_data
-from data_prep.select.candidates import judged_rows
+from data_prep.select.filtered import filtered_rows
 
-VALUE_FIELDS = [TEXT_SCHEMA.field(name) for name in VALUES]
-KEPT_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, *VALUE_FIELDS])
-DROPPED_SCHEMA = pa.schema([*TEXT_SCHEMA, ("duplicate_of", pa.string())])
-"""Columns of what is dropped; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not
-the reason."""
+
+def kept_schema(config: DocumentsConfig) -> pa.Schema:
+    """Of documents/."""
+    return pa.schema([*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))])
+
+
+def dropped_schema(config: DocumentsConfig) -> pa.Schema:
+    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not the
+    reason."""
+    return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ class TextsFile:
     documents: Path
     dropped: Path
     hosts: Path
-    """Sheet of the hosts of kept documents (domains.py)."""
+    """Counts of the hosts of kept documents (domains.py)."""
     counts: Path
-    """What became of the rows, in numbers (JSON); written last, and so the sign that the file is divided."""
+    """What became of the rows, in numbers (JSON); written last, and so the sign that the file is done."""
     note: Path
     """Holds the number of rows read so far while one of the passes is at the file."""
 
@@ -64,10 +69,10 @@ def write_keys(file: TextsFile, config: DocumentsConfig, min_quality: float | No
     if file.exact_keys.is_file():  # the outer one, and so the last to appear
         return
     with writing_pairs(file.exact_keys) as add_exact, writing_pairs(file.near_keys) as add_near:
-        for judged in judged_rows(file.texts, config, min_quality, file.note):
-            for number, (row, verdict) in enumerate(zip(judged.rows, judged.verdicts, strict=True)):
+        for filtered in filtered_rows(file.texts, config, min_quality, file.note):
+            for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
                 if verdict is None:
-                    node = make_node(row["date"], row["id"], file.index, judged.first + number)
+                    node = make_node(row["date"], row["id"], file.index, filtered.first + number)
                     keys = [text_key(row["text"], row["dump"])]
                     add_exact(keys, node)
                     if "minhash_dedup" in config.steps:
@@ -114,7 +119,7 @@ def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
     return duplicates
 
 
-def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
+def apply_filters(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
     """Writes the file's kept and dropped documents, in reading order, and the counts, unless they are there.
 
     Personal data is replaced in both, now that which texts are alike was asked of what was read.
@@ -123,27 +128,27 @@ def divide(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
         return
     counts: list[Counts] = []
     hosts = HostCounter(file.hosts)
-    schemas = {file.documents: KEPT_SCHEMA, file.dropped: DROPPED_SCHEMA}
-    write_rows(divided(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
+    schemas = {file.documents: kept_schema(config), file.dropped: dropped_schema(config)}
+    write_rows(kept_and_dropped(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
     hosts.write()
     replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
     file.note.unlink(missing_ok=True)
 
 
-def divided(
+def kept_and_dropped(
     file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates = duplicates_of(file, found)
-    for judged in judged_rows(file.texts, config, found.min_quality, file.note):
+    duplicates, columns = duplicates_of(file, found), kept_schema(config).names
+    for filtered in filtered_rows(file.texts, config, found.min_quality, file.note):
         replaced, clean_text_bytes, shown = Counter(), 0, []
-        for number, row in enumerate(judged.rows):
-            if duplicate := duplicates.get(judged.first + number):
-                judged.verdicts[number] = duplicate.stage, duplicate.reason
-                place = file.index, judged.first + number
+        for number, row in enumerate(filtered.rows):
+            if duplicate := duplicates.get(filtered.first + number):
+                filtered.verdicts[number] = duplicate.stage, duplicate.reason
+                place = file.index, filtered.first + number
                 shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
-            if verdict := judged.verdicts[number]:
+            if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
                 stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
                 yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
@@ -151,6 +156,6 @@ def divided(
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
                 hosts.add(row["url"], row["text_bytes"])
-                yield file.documents, {name: row[name] for name in KEPT_SCHEMA.names}
+                yield file.documents, {name: row[name] for name in columns}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
-        counts.append(merge([judged.counts(file.index, config), empty_counts() | besides]))
+        counts.append(merge([filtered.counts(file.index, config), empty_counts() | besides]))

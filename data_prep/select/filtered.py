@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.config import DocumentsConfig
+from data_prep.config.documents import AFTER_FILTERS
 from data_prep.funnel.counts import Counts, count_rows
 from data_prep.parquet import read_batches
-from data_prep.quality.c4 import clean_lines
-from data_prep.verdict import AFTER_C4, Verdict, thresholds_of, values_of, verdicts
+from data_prep.text.passage import Passage
+from data_prep.verdict import Verdict, thresholds_of, values_of, verdicts
 
 
 @dataclass(slots=True)
-class Judged:
+class FilteredRows:
     """Some rows of one file of texts/ after the rules."""
 
     first: int
     """Number of the first of them in the file."""
     rows: list[dict]
-    """As they stand in texts/, but for the text, which has lost what C4's rules take out once it came so far."""
+    """As they stand in texts/, but for the text, which has lost what filters take out that it came through."""
     verdicts: list[Verdict]
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of what a line is drawn through."""
@@ -33,22 +34,31 @@ class Judged:
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds)
 
 
-def judged_rows(texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path) -> Iterator[Judged]:
+def filtered_rows(
+    texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path
+) -> Iterator[FilteredRows]:
     """All rows of one file of texts/, in order. `note` gets the number of those that went before (progress.py); who
     calls deletes it at the end of the work. Raises InputError as `read_batches`."""
     first, thresholds = 0, thresholds_of(config, min_quality)
     for batch in read_batches(texts):
         note.write_text(str(first))
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
-        judged = Judged(first, batch.to_pylist(), found, values, min_quality)
-        if "c4" in config.steps:
-            for row, verdict in zip(judged.rows, judged.verdicts, strict=True):
-                drop_lines(row, verdict, config)
-        yield judged
+        filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality)
+        for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
+            row["text"] = text_left(row["text"], verdict, config)
+        yield filtered
         first += batch.num_rows
 
 
-def drop_lines(row: dict, verdict: Verdict, config: DocumentsConfig) -> None:
-    """Takes the lines that C4's rules drop out of the row's text, if it came so far: then something is left."""
-    if verdict is None or verdict[0] in AFTER_C4:
-        row["text"] = clean_lines(row["text"], config.c4)
+def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
+    """`text` without what the filters in use take out, as far as it came: a filter that drops a text leaves it as it
+    was, and so do those behind it. Something is left, else the filter would have dropped it."""
+    if verdict and verdict[0] not in (*config.sections, *AFTER_FILTERS):
+        return text
+    passage = Passage(text)
+    for one in config.filters:
+        if verdict and verdict[0] == one.name:
+            break
+        if one.rewrites and one.name in config.steps:
+            passage = one.left_of(passage)
+    return passage.text

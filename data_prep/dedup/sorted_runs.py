@@ -1,9 +1,9 @@
-"""Sheets: files of sorted rows of four whole numbers, from which any range of keys can be read alone.
+"""Run files: files of sorted runs of rows of four whole numbers, from which any range of keys can be read alone.
 
 They are what the steps of clusters.py hand to one another. Between two steps rows must meet by their key. Beam's own
 GroupByKey would do that, but on one machine it holds all that is grouped in the memory of one process. Here the writer
-of a sheet sorts its rows, and the reader of a range of keys finds its part of each sheet by bisection: the same bytes
-on every runner, nothing in memory but the part that is being worked on, and a restart finds what is done.
+of a run file sorts its rows, and the reader of a range of keys finds its part of each by bisection: the same bytes on
+every runner, nothing in memory but the part that is being worked on, and a restart finds what is done.
 """
 
 import contextlib
@@ -22,15 +22,16 @@ SCHEMA = pa.schema([(name, pa.uint64()) for name in ("key_0", "key_1", "when", "
 ROW_BYTES = 32
 LAST_KEY = 2**64 - 1
 RANGES_MAPPED = 8
-"""Ranges that a merge reads before it maps its sheets anew: pages that were read count as the process's own until then,
-32 bytes a row, though the system may take them back."""
+"""Ranges that a merge reads before it maps its run files anew: pages that were read count as the process's own until
+then, 32 bytes a row, though the system may take them back."""
 Run = list[np.ndarray]
 """The four columns of some sorted rows, each uint64 (rows,)."""
 
 
 @contextlib.contextmanager
-def writing_sheet(path: Path) -> Generator[Callable[[np.ndarray], None]]:
-    """Gives what adds a run, uint64 (4, rows), to a sheet: it is sorted by itself. The sheet appears whole at the end.
+def writing_run_file(path: Path) -> Generator[Callable[[np.ndarray], None]]:
+    """Gives what adds a run, uint64 (4, rows), to a run file: it is sorted by itself. The file appears whole at
+    the end.
 
     Raises InputError when the disk does not take it.
     """
@@ -38,19 +39,19 @@ def writing_sheet(path: Path) -> Generator[Callable[[np.ndarray], None]]:
         writing(path),
         appearing(path, scratch=path.parent) as partial,
         pa.OSFile(str(partial), "wb") as file,
-        pa.ipc.new_file(file, SCHEMA) as sheet,
+        pa.ipc.new_file(file, SCHEMA) as run_file,
     ):
 
         def add(run: np.ndarray) -> None:
             if run.shape[1]:
-                sheet.write_batch(pa.record_batch(list(sorted_rows(run)), schema=SCHEMA))
+                run_file.write_batch(pa.record_batch(list(sorted_rows(run)), schema=SCHEMA))
 
         yield add
 
 
-def write_sheet(path: Path, runs: Iterable[np.ndarray]) -> None:
-    """Writes a sheet of these runs, as `writing_sheet` does."""
-    with writing_sheet(path) as add:
+def write_run_file(path: Path, runs: Iterable[np.ndarray]) -> None:
+    """Writes a run file of these runs, as `writing_run_file` does."""
+    with writing_run_file(path) as add:
         for run in runs:
             add(run)
 
@@ -75,17 +76,17 @@ def begins(rows: np.ndarray) -> np.ndarray:
     return new
 
 
-def mapped_runs(sheets: Sequence[Path]) -> Iterator[Run]:
-    """Each run of each sheet, a view of the file: it is mapped as long as one of its runs is held.
+def mapped_runs(run_files: Sequence[Path]) -> Iterator[Run]:
+    """Each run of each run file, a view of the file: it is mapped as long as one of its runs is held.
 
-    Raises InputError when a sheet is not there or damaged.
+    Raises InputError when a run file is not there or damaged.
     """
-    for path in sheets:
+    for path in run_files:
         try:
             with pa.memory_map(str(path)) as mapped:
-                sheet = pa.ipc.open_file(mapped)
-                for number in range(sheet.num_record_batches):
-                    yield [column.to_numpy() for column in sheet.get_batch(number).columns]
+                run_file = pa.ipc.open_file(mapped)
+                for number in range(run_file.num_record_batches):
+                    yield [column.to_numpy() for column in run_file.get_batch(number).columns]
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(
                 f"{path} cannot be read: {error}. Delete the folder {path.parent} and give the command again."
@@ -112,11 +113,11 @@ def read_blocks(runs: Iterable[Run], low: int, last: int, rows: int) -> Iterator
         yield sorted_rows(np.concatenate(waiting, axis=1))
 
 
-def merged_blocks(sheets: Sequence[Path], rows: int) -> Iterator[np.ndarray]:
-    """All rows of some sheets, in sorted blocks of at most `rows` rows that follow one another."""
-    ranges = key_ranges(mapped_runs(sheets), max(1, rows * 3 // 4))  # about so many: hardly one comes in two blocks
+def merged_blocks(run_files: Sequence[Path], rows: int) -> Iterator[np.ndarray]:
+    """All rows of some run files, in sorted blocks of at most `rows` rows that follow one another."""
+    ranges = key_ranges(mapped_runs(run_files), max(1, rows * 3 // 4))  # about so many: hardly one comes in two blocks
     for some in itertools.batched(ranges, RANGES_MAPPED):
-        runs = list(mapped_runs(sheets))
+        runs = list(mapped_runs(run_files))
         for low, last in some:
             yield from read_blocks(runs, low, last, rows)
 

@@ -1,0 +1,191 @@
+"""A filter from outside of the tree is one object and one line in a config: every script and page knows it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lxml.html
+import pyarrow.parquet as pq
+import pytest
+
+from configs.recipes import fineweb_recipe as recipe
+from data_prep.config import Filter, Rule, Signal
+from data_prep.config.filters import COLUMNS_TAKEN
+from data_prep.measure.row import text_schema
+from data_prep.select.apply_filters import dropped_schema
+from lm.errors import UsageError
+from tests.data_prep.measured import prose
+
+DOCUMENTS = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS)
+REPOSITORY = Path(__file__).parents[3]
+MODULE = '''
+from dataclasses import dataclass
+
+from data_prep.config import Filter, Rule, Signal
+from lm.fields import within
+
+
+@dataclass(frozen=True)
+class UpperCaseFilter(Filter):
+    """Texts that shout."""
+
+    max_share: float
+    """Share of words in capitals."""
+
+    name = "upper_case"
+    title = "Capitals"
+    summary = "Texts that shout are mostly advertisements."
+    signals = (Signal("upper_case_words", "Words in capitals", "Share of words without a small letter."),)
+    rules = (Rule("too_many_upper_case_words", "upper_case_words", "above", "max_share"),)
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, self.path(), 0, 1, "max_share")
+
+    def measure(self, passage):
+        return [sum(word.isupper() for word in passage.words) / max(len(passage.words), 1)]
+'''
+CONFIG = """
+import dataclasses
+
+import configs.demo
+from configs.recipes import fineweb_recipe as recipe
+from shouting import UpperCaseFilter
+
+
+def get_config():
+    documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))
+    return dataclasses.replace(configs.demo.get_config(), documents=documents)
+"""
+
+
+def shout(text: str, words: int) -> str:
+    """`text` with so many of its words in capitals."""
+    parts = text.split(" ")
+    return " ".join([*map(str.upper, parts[:words]), *parts[words:]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """A folder with the filter, a config that uses it, and pages of which some shout."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def call(self, script: str, *options: str, code: int = 0) -> str:
+        """What the script prints."""
+        command = [sys.executable, "-m", f"launch.{script}", str(self.folder / "mine.py"), *options]
+        if "--help" not in options:
+            command += ["--workdir", str(self.run), "--pages.tables", str(self.folder / "pages.jsonl")]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder)}
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def outside_run(tmp_path_factory) -> Outside:
+    """With documents."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "shouting.py").write_text(MODULE, encoding="utf-8")
+    (folder / "mine.py").write_text(CONFIG, encoding="utf-8")
+    texts = [shout(prose(n), 0 if n < 20 else 60 if n < 24 else 200) for n in range(30)]
+    lines = [json.dumps({"text": text, "url": f"https://a.example/{n}"}) for n, text in enumerate(texts)]
+    (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    outside = Outside(folder)
+    outside.call("fetch_pages")
+    outside.call("extract_texts", "--documents.workers", "2")  # two processes, to which the filter has to come
+    (folder / "told").write_text(outside.call("prepare_documents", "--documents.workers", "1"), encoding="utf-8")
+    return outside
+
+
+def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_run: Outside):
+    texts, dropped = (pq.read_table(next((outside_run.run / name).glob("*.parquet"))) for name in ("texts", "dropped"))
+    assert all(0 <= value <= 1 for value in texts["upper_case_words"].to_pylist())
+    rows = [row for row in dropped.to_pylist() if row["stage"] == "upper_case"]
+    assert [row["url"] for row in rows] == [f"https://a.example/{n}" for n in range(24, 30)]
+    assert {row["reason"] for row in rows} == {"too_many_upper_case_words"}
+    assert all(row["upper_case_words"] > 0.3 for row in rows)
+    funnel = json.loads((outside_run.run / "funnel.json").read_text(encoding="utf-8"))
+    assert funnel["counts"]["reasons"]["upper_case/too_many_upper_case_words"][0] == 6
+    line = next(one for one in funnel["thresholds"] if one["stage"] == "upper_case")
+    assert (line["value"], line["option"]) == (0.3, "documents.upper_case.max_share")
+    words = [line.split()[:3] for line in (outside_run.folder / "told").read_text(encoding="utf-8").splitlines()]
+    assert ["upper_case", "too_many_upper_case_words", "-6"] in words
+
+
+def test_it_comes_after_the_recipes_filters_and_before_deduplication():
+    stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
+    assert stages[-5:] == ("fineweb", "outside", "model_quality", "exact_dedup", "minhash_dedup")
+
+
+def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
+    told = outside_run.call("prepare_documents", "--help", "documents.upper_case")
+    assert "--documents.upper-case.max-share" in told and "Share of words in capitals." in told
+    assert "--documents.upper-case.max-share" in outside_run.call("refilter", "--help")
+    told = outside_run.call("prepare_documents", "--documents.upper-case.max-shar", "0.5", code=2)
+    assert "Did you mean --documents.upper-case.max-share?" in told
+    assert "documents.upper_case.max_share is 2" in outside_run.call(
+        "prepare_documents", "--documents.upper-case.max-share", "2", code=2
+    )
+
+
+def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(outside_run: Outside):
+    told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--documents.workers", "1")
+    assert "documents.upper_case.max_share: 0.3 in the run, now 0.1  (too_many_upper_case_words)" in told
+    page = lxml.html.parse(outside_run.run / "refilter/index.html").getroot()
+    text = " ".join(page.text_content().split())
+    for words in ("Capitals", "Texts that shout are mostly advertisements.", "Words in capitals",
+                  "Share of words without a small letter.", "Above 0.1: 10 dropped"):  # fmt: skip
+        assert words in text
+
+
+def test_a_run_without_it_has_other_texts(outside_run: Outside):
+    """Its signal is a column of texts/, so that a recipe without it asks for other ones."""
+    command = [sys.executable, "-m", "launch.refilter", "configs/demo.py", "--workdir", str(outside_run.run)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "upper_case" in done.stderr and "Traceback" not in done.stderr
+
+
+def outside(**changes) -> tuple[Filter, ...]:
+    """A filter with other class attributes than a sound one has."""
+    body = {
+        "name": "outside", "title": "Outside", "summary": "One.", "signals": (Signal("outside_sign", "Sign", "One."),),
+        "rules": (Rule("outside_reason", "outside_sign", "above", fixed=1),),
+    }  # fmt: skip
+    kind = dataclasses.dataclass(frozen=True)(type("OutsideFilter", (Filter,), body | changes))
+    return (kind(),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"name": "c4"}, "name 'c4'"),
+        ({"name": "extract"}, "name 'extract'"),
+        ({"name": "exact_dedup"}, "name 'exact_dedup'"),
+        ({"name": "no name"}, "name 'no name'"),
+        ({"signals": (Signal("words", "Words", "One."),)}, "signal 'words'"),
+        ({"signals": (Signal("url", "URL", "One."),)}, "signal 'url'"),
+        ({"signals": (Signal("outside_sign", "A", "One."), Signal("outside_sign", "B", "Two."))},
+         "signal 'outside_sign'"),
+        ({"rules": (Rule("outside_reason", "outside_sign", "above"), Rule("outside_reason", "outside_sign", "below"))},
+         "reason 'outside_reason'"),
+        ({"rules": (Rule("c4_no_lines", "outside_sign", "above"),)}, "reason 'c4_no_lines'"),
+        ({"rules": (Rule("outside_reason", "another", "above"),)}, "looks at 'another'.*has outside_sign"),
+        ({"rules": (Rule("outside_reason", "outside_sign", "above", "max_sign"),)}, "field 'max_sign'.*has none"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes, told):
+    with pytest.raises(UsageError, match=told):
+        recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside(**changes))
+
+
+def test_no_signal_may_have_the_name_of_another_column():
+    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names}
+    assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN
