@@ -11,7 +11,7 @@ from lm.planning.memory import check_inference_memory
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.checkpoints.manager import restore_model
-    from lm.evaluation.bits_per_byte import evaluate
+    from lm.evaluation.evaluators import evaluate
     from lm.planning.flops import count_parameters
     from lm.storage import write_json
     from lm.tokenizer import load
@@ -22,8 +22,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     tokenizer = load(workdir / "tokenizer")
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, workdir / "tokens")
     write_json(out / "evaluation.json", {**figures, "parameters": count_parameters(experiment.model)})
-    kinds = ("validation", "gzip", "zstd", "xz")
-    print("evaluate: bits per byte: " + ", ".join(f"{kind} {figures[f'{kind}_bits_per_byte']:.3f}" for kind in kinds))
+    shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" for name, value in figures.items()}
+    print("evaluate: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
 
 
 STAGE = Stage(

@@ -7,6 +7,7 @@ from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
 from launch.stages.stage import stamp_path
 from lm.errors import InputError
+from lm.evaluation.evaluators import check_evaluators
 from lm.planning.memory import check_training_memory
 from lm.training.preflight import check_tokenizer, check_training
 
@@ -18,6 +19,7 @@ def check(experiment: Experiment, workdir: Path) -> None:
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
     """
     check_training_memory(experiment.model, experiment.train)
+    check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     if stamp_path(write_shards.STAGE, workdir).exists() or place()[1] > 1:
         return
     made = stamp_path(train_tokenizer.STAGE, workdir).exists()

@@ -9,53 +9,16 @@ Axes: B windows, T positions, N tokens of the whole stream.
 
 import gzip
 import lzma
-import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import jax
 import numpy as np
 import zstandard
-from jaxtyping import Array, Float
+from jax.sharding import Mesh
 
-from lm.config import EvaluateConfig, ModelConfig
 from lm.data.batches import Batch, document_stream, host_batch
-from lm.model.loss import token_losses
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.held_out import HeldOutLoss, byte_lengths, count_text_bytes
 from lm.model.transformer import Transformer
-from lm.terminal import LiveLine
-from lm.tokenizer.encoding import Tokenizer
-
-
-def compile_token_losses() -> Callable[[Transformer, Batch], Float[Array, "B T"]]:
-    """A jitted (model, batch) -> -log p of every target in nats, 0 where its weight is 0."""
-
-    def losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-        x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
-        return token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap) * batch.weights_BT
-
-    return jax.jit(losses)
-
-
-def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
-    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)], np.int64)
-    lengths[list(tokenizer.special_tokens.values())] = 0
-    return lengths
-
-
-def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
-    """UTF-8 bytes of text that `tokens` stand for, given `byte_lengths` of their tokenizer.
-
-    `heads`, of the shape of `tokens`, is True where a token is the head of a document. Heads are not text, even where
-    they are an ordinary symbol, such as the newline of a `characters` tokenizer. Every figure in bits per byte, in the
-    training loop and in the evaluation, divides by this count.
-    """
-    return int(lengths[tokens[~heads]].sum())
-
-
-def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """Bits per byte of text from a summed loss. The heads of documents cost bits too, but add no bytes."""
-    return nats / math.log(2) / text_bytes
 
 
 def strided_windows(
@@ -95,31 +58,26 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
     return {name: 8 * size / content_bytes for name, size in sizes.items()}
 
 
-def evaluate(
-    model: Transformer, model_config: ModelConfig, config: EvaluateConfig, tokenizer: Tokenizer, tokens: Path
-) -> dict[str, float]:
-    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same
-    bytes."""
-    tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
-    segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
-    losses, line = compile_token_losses(), LiveLine()
-    nats = scored = 0.0
-    arguments = (model_config.context_length, config.stride, config.batch_size)
-    for batch in strided_windows(tokens_N, segments_N, *arguments):
-        nats += float(np.sum(np.asarray(losses(model, batch)), dtype=np.float64))
-        scored += float(np.sum(batch.weights_BT))
-        line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
-    line.end()
-    heads = np.diff(segments_N, prepend=-1) != 0
-    content_bytes = count_text_bytes(byte_lengths(tokenizer), tokens_N, heads)
-    # A newline stands between documents for the compressors, as a document's head does for the model.
-    pieces = np.split(tokens_N, np.flatnonzero(heads))
-    text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
-    return {
-        "validation_loss": nats / scored,
-        "validation_bits_per_byte": bits_per_byte(nats, content_bytes),
-        "validation_tokens": len(tokens_N),
-        "validation_documents": int(heads.sum()),
-        "validation_bytes": content_bytes,
-        **compressed_bits_per_byte(text, content_bytes),
-    }
+class BitsPerByte:
+    """The evaluator `bits_per_byte`: the whole validation split, and the compressors' figures for the same bytes."""
+
+    def __init__(self, config: EvaluatorConfig):
+        self.config, self.loss = config, HeldOutLoss(config)
+
+    def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
+        config = self.config
+        tokens_N, documents_N = document_stream(config.tokens, "val", config.tokenizer.fingerprint)
+        segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
+        heads_N = np.diff(segments_N, prepend=-1) != 0
+        text_bytes = count_text_bytes(byte_lengths(config.tokenizer), tokens_N, heads_N)
+        # A newline stands between documents for the compressors, as a document's head does for the model.
+        pieces = np.split(tokens_N, np.flatnonzero(heads_N))
+        text = b"\n".join(config.tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
+        windows = strided_windows(tokens_N, segments_N, config.model.context_length, config.stride, config.batch_size)
+        return {
+            **self.loss.figures(model, mesh, windows, text_bytes),
+            "validation_tokens": len(tokens_N),
+            "validation_documents": int(heads_N.sum()),
+            "validation_bytes": text_bytes,
+            **compressed_bits_per_byte(text, text_bytes),
+        }
