@@ -6,6 +6,7 @@ from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
 from lm.errors import InputError
+from lm.evaluation.evaluators import check_evaluators
 from lm.planning.memory import check_training_memory
 from lm.run_paths import RunPaths
 from lm.training.preflight import check_tokenizer, check_training
@@ -18,6 +19,7 @@ def check(experiment: Experiment, workdir: Path) -> None:
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
     """
     check_training_memory(experiment.model, experiment.train)
+    check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     if RunPaths(workdir).stamp(write_shards.STAGE.name).exists() or place()[1] > 1:
         return
     made = RunPaths(workdir).stamp(train_tokenizer.STAGE.name).exists()

@@ -188,6 +188,7 @@ def own_rows(mesh: Mesh, batch_size: int, context_length: int) -> slice:
     return slice(min(one.start or 0 for one in rows), max(batch_size if one.stop is None else one.stop for one in rows))
 
 
+@jax.transfer_guard("allow")  # this transfer is asked for, and with several processes JAX cannot know that
 def place[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, first_row: int = 0) -> Arrays:
     """The batch on the mesh's devices. `batch` has the rows from `first_row` on: those of `own_rows` or more."""
     sharding = batch_sharding(mesh)

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import lxml.html
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,8 @@ import pytest
 
 from data_prep.warc import write_pages
 from lm.checkpoints.reading import restore_model
-from lm.evaluation.bits_per_byte import compile_token_losses, strided_windows
+from lm.evaluation.bits_per_byte import strided_windows
+from lm.evaluation.held_out import batch_losses
 from lm.tokenizer import load
 from tests.corpus import tiny_experiment, web_pages
 from tests.run_files import digests, finish, parameters, start
@@ -118,7 +120,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
     found, config = [], experiment.model
     windows = strided_windows(ids, np.zeros_like(ids), config.context_length, experiment.evaluate.stride, 16)
     for batch in windows:
-        found += np.asarray(compile_token_losses()(model, batch))[np.asarray(batch.weights_BT) == 1].tolist()
+        found += np.asarray(jax.jit(batch_losses)(model, batch))[np.asarray(batch.weights_BT) == 1].tolist()
     assert [row[1] for row in rows] == pytest.approx([nats / math.log(2) for nats in found], abs=1e-3)
 
 

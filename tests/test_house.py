@@ -154,6 +154,18 @@ def test_a_file_is_one_idea(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} does not say what it is"
 
 
+MOST_LINES = 60
+"""Of a function: one that is longer has parts, which can have names."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_a_function_is_read_at_a_glance(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= MOST_LINES, f"{path}: {node.name} has {lines} lines; give its parts names"
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path):
     experiment = load_config(path)

@@ -48,9 +48,9 @@ def finished(run: Path, fields: dict, **settings) -> str:
 
 def end_behind(behind: int) -> None:
     """Saves and ends behind that step, as when asked to at just that moment."""
-    from lm.resilience.preemption import Stops
+    from lm.resilience.preemption import PreemptionHandler
 
-    Stops.asked = lambda self, step: step >= behind
+    PreemptionHandler.requested = lambda self, step: step >= behind
 
 
 def main() -> None:

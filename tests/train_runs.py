@@ -38,6 +38,7 @@ def bits(run: Path, step: int | None = None) -> dict[str, bytes]:
 
 
 def told(run: Path) -> list[dict]:
-    """The rows of metrics.jsonl without what was measured."""
+    """The rows of metrics.jsonl without what was measured, and without those that say what runs."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in rows]
+    logged = [row for row in rows if "run" not in row]
+    return [{name: value for name, value in row.items() if not MEASURED.search(name)} for row in logged]

@@ -26,7 +26,7 @@ SYNONYMS = {
     "heads": "n-head n-heads num-heads", "kv-heads": "n-kv-heads num-key-value-heads", "vocabulary-size": "vocab",
     "mlp-width": "d-ff intermediate-size ffn-dim", "context-length": "seq-len block-size max-seq-len",
     "steps": "max-steps num-steps iterations", "micro-batches": "grad-accum gradient-accumulation-steps",
-    "workers": "num-workers jobs", "workdir": "output out out-dir output-dir run",
+    "name": "rule optimizer", "workers": "num-workers jobs", "workdir": "output out out-dir output-dir run",
 }  # fmt: skip
 """{last part of an option: what other trainers call it}."""
 EXPLAINED = 30

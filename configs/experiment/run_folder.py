@@ -10,6 +10,10 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
+from configs.recipes.fineweb_recipe import FILTERS
+from data_prep.config import DocumentsConfig
+from data_prep.config.documents import class_with
+from data_prep.config.filters import KNOWN
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 
@@ -113,11 +117,21 @@ def part_in(hint: Any) -> Any:
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
+def class_of(kind: Any, saved: dict) -> Any:
+    """`kind`, or the class that has the filters which `saved` names, in their order: a recipe makes its own."""
+    if kind is not DocumentsConfig:
+        return kind
+    fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
+    filters = KNOWN | {one.name: type(one) for one in FILTERS}
+    return class_with(tuple(filters[name] for name in saved if name in filters and name not in fixed))
+
+
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:
     """(fields in `saved` that the type does not have, fields of the type that are not there), by their paths."""
     unknown, missing = [], []
     kind, items = part_in(hint), typing.get_args(hint)
     if kind is not None and isinstance(saved, dict):
+        kind = class_of(kind, saved)
         hints, at = typing.get_type_hints(kind), f"{name}." if name else ""
         fields = [field.name for field in dataclasses.fields(kind)]
         unknown += [f"{at}{key}" for key in saved if key not in fields]
@@ -137,6 +151,7 @@ def from_json(hint: Any, saved: Any) -> Any:
     """`saved` as the type wants it: dataclasses of dicts, tuples of lists. Raises UsageError as the classes do."""
     kind = part_in(hint)
     if kind is not None and isinstance(saved, dict):
+        kind = class_of(kind, saved)
         hints = typing.get_type_hints(kind)
         return kind(**{field: from_json(hints[field], value) for field, value in saved.items()})
     if typing.get_origin(hint) is tuple and isinstance(saved, list):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import UsageError
-from lm.resilience.goodput import Timeline
-from lm.resilience.preemption import Stops
+from lm.resilience.goodput import Goodput
+from lm.resilience.preemption import PreemptionHandler
 
 ENVIRONMENTS = (
     ("GRISTMILL_PROCESS", "GRISTMILL_PROCESSES"),
@@ -75,10 +75,11 @@ def load_training(run: Path, began: float) -> Callable[..., None]:
     does so at once, and writes it into the run folder: a supervisor must not think that the work is done.
     """
     index, processes = place()
-    leave = lambda: Timeline(run, began, index).leave()
-    with Stops(before_leaving=leave):
+    before_exit = lambda: Goodput(run, began, index).stop_before_training()
+    with PreemptionHandler(before_exit=before_exit):
         import jax  # noqa: F401
-    with Stops(processes, leave):  # of several it leaves SIGTERM to JAX, which passes it on once they have met
+    # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.
+    with PreemptionHandler(processes, before_exit):
         join()
         from lm.training.loop import train
     return train

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from lm.errors import UsageError
-from lm.resilience.goodput import LONG, read_heartbeat
+from lm.resilience.goodput import LONG_PHASES, read_heartbeat
 from lm.terminal import duration
 
-PATIENCE = {"training": 1.0} | dict.fromkeys(LONG, 10.0)
+PATIENCE = {"training": 1.0} | dict.fromkeys(LONG_PHASES, 10.0)
 """By the heartbeat's state, how often `hang_seconds` may pass without a change; ever, where the state is another."""
 BY_ITSELF = 3.0
 """Seconds in which a Ctrl-C at the terminal has reached the command too."""

@@ -66,7 +66,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
     """The figures of evaluation.json, of all held-out text; prints bits per byte. Raises as `load_trained`."""
-    from lm.evaluation.bits_per_byte import evaluate
+    from lm.evaluation.evaluators import evaluate
     from lm.planning.flops import count_parameters
 
     config = experiment.evaluate
@@ -74,8 +74,12 @@ def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> 
         experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
     )
     figures = evaluate(run.model, experiment.model, config, run.tokenizer, RunFolder(workdir).tokens, run.mesh)
-    kinds = ("validation", *COMPRESSORS)
-    say("evaluate: bits per byte: " + ", ".join(f"{kind} {figures[f'{kind}_bits_per_byte']:.3f}" for kind in kinds))
+    bits = {name.removesuffix("_bits_per_byte"): value for name, value in figures.items() if "bits_per_byte" in name}
+    if bits:
+        say("evaluate: bits per byte: " + ", ".join(f"{name} {value:.3f}" for name, value in bits.items()))
+    others = {name: value for name, value in figures.items() if "bits_per_byte" not in name}
+    shown = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" for name, value in others.items()}
+    say("evaluate: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     leave_together()
     return {**figures, "parameters": count_parameters(experiment.model)}
 

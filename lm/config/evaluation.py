@@ -9,13 +9,16 @@ from lm.fields import Config, incidental
 
 @dataclass(frozen=True)
 class EvaluateConfig(Config):
-    """Bits per byte of the held-out documents, beside general-purpose compressors."""
+    """Evaluation of the trained model, by default bits per byte beside general-purpose compressors."""
 
     stride: int
     """New tokens scored per window; the rest of the window is context that is read again (at most
     model.context_length)."""
     batch_size: int = incidental()
     """Windows scored at once."""
+    evaluators: tuple[str, ...] = ("bits_per_byte",)
+    """What is evaluated: names of the table in lm/evaluation/evaluators.py, or classes of your own as
+    my_package.my_module.MyEvaluator. The report shows the figures of bits_per_byte."""
 
     def __post_init__(self):
         super().__post_init__()

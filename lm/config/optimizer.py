@@ -46,12 +46,12 @@ class OptimizerConfig(Config):
     weight_decay: float
     """Decoupled weight decay of matrices, times the learning rate."""
     clip_norm: float
-    """Gradients with a larger global norm are scaled down to it."""
-    rule: Literal["adamw", "adafactor", "lion"] = "adamw"
+    """Gradients with a larger global norm are scaled down to it; 0 leaves them as they are."""
+    name: Literal["adamw", "adafactor", "lion"] = "adamw"
     """AdamW (arXiv:1711.05101), Adafactor (arXiv:1804.04235), whose second moments take next to no memory, or Lion
     (arXiv:2302.06675), which keeps one moment and wants a learning rate some 5 times smaller."""
     muon: MuonConfig | None = None
-    """Muon for the linear maps within blocks, beside the rule for all else; None for the rule alone."""
+    """Muon for the linear maps within blocks, beside the optimizer `name` for all else; None for that alone."""
     schedule: Literal["cosine", "linear", "warmup_stable_decay"] = "cosine"
     """How the rate falls after the warm-up: as a cosine (arXiv:1608.03983), in a line, or not at all until the last
     decay_steps steps, and then in a line (arXiv:2404.06395)."""
@@ -60,11 +60,11 @@ class OptimizerConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        positive(self, "train.optimizer", "learning_rate", "epsilon", "clip_norm")
+        positive(self, "train.optimizer", "learning_rate", "epsilon")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        for name in ("final_learning_rate", "warmup_steps", "weight_decay"):
+        for name in ("final_learning_rate", "warmup_steps", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"train.optimizer.{name} is {getattr(self, name)}; it must be 0 or more, and finite.")
         if self.final_learning_rate > self.learning_rate:

@@ -31,16 +31,16 @@ class MeshConfig(Config):
 
 @dataclass(frozen=True)
 class SpikeConfig(Config):
-    """Steps that are left out: parameters and optimizer stay as they were. A loss or a gradient norm that is not finite
+    """Steps that are skipped: parameters and optimizer stay as they were. A loss or a gradient norm that is not finite
     always is one."""
 
     window: int = 0
-    """Accepted steps over whose losses and gradient norms mean and standard deviation are taken; 0 takes any finite
-    step. The bound holds once so many steps were accepted."""
+    """Accepted steps over whose losses and gradient norms mean and standard deviation are taken; 0 applies any
+    finite step. The bound holds once so many steps were accepted."""
     deviations: float = 6.0
-    """Standard deviations above the mean beyond which a step is left out (OLMo 2, arXiv:2501.00656)."""
+    """Standard deviations above the mean beyond which a step is skipped (OLMo 2, arXiv:2501.00656)."""
     stop_after: int = incidental(default=10)
-    """Steps left out in a row after which training ends."""
+    """Steps skipped in a row after which training ends."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -107,21 +107,22 @@ class TrainConfig(Config):
     """Seeds the initial weights and the order of the data."""
     optimizer: OptimizerConfig
     validate_every: int = incidental()
-    """Steps between validation losses."""
+    """Steps between evaluations on held-out documents; the last step is evaluated too. 0 for none: then no validation
+    split is needed."""
     validation_batches: int = incidental()
     """Batches of the validation shards read for one validation loss during training."""
     sample_every: int = incidental()
-    """Steps between samples of text, printed and saved."""
+    """Steps between samples of text, printed and saved; the last step has one too. 0 for none."""
     sample_prompt: str = incidental()
     """Prompt of the samples taken during training; empty for the start of a document."""
     sample_tokens: int = incidental()
     """Length of those samples, in tokens, the prompt included."""
     checkpoint_every: int = incidental()
-    """Steps between checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the last step is always saved. 0 saves that one alone."""
     checkpoints_kept: int = incidental()
     """The newest checkpoints that are kept."""
     log_every: int = incidental()
-    """Steps between lines in metrics.jsonl."""
+    """Steps between lines in metrics.jsonl; the last step has one too. 0 logs that one alone."""
     mesh: MeshConfig = incidental()  # noqa: RUF009
     """Devices and what each of them holds."""
     loss_parts: int = incidental()
@@ -154,7 +155,7 @@ class TrainConfig(Config):
     profile_steps: int = incidental(default=3)
     """Steps in that profile."""
     checkpoints_kept_every: int = incidental(default=0)
-    """Of every so many steps one checkpoint is kept for good: the first at or behind each multiple; 0 for none."""
+    """Of every so many steps one checkpoint is kept for good: the first at or after each multiple; 0 for none."""
     checkpoints_kept_best: int = incidental(default=0)
     """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
     spikes: SpikeConfig = SpikeConfig()
@@ -162,6 +163,9 @@ class TrainConfig(Config):
     verify_shards: bool = incidental(default=True)
     """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
     found when a record is read that has it."""
+    evaluators: tuple[str, ...] = incidental(default=("validation",))
+    """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
+    your own as my_package.my_module.MyEvaluator."""
     hang_seconds: float = incidental(default=120.0)
     """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
     written to hangs/ of the run folder; 0 for never."""
@@ -175,12 +179,24 @@ class TrainConfig(Config):
                 "train.own_weight is 0 and train.mixture is empty, so there is nothing to train on. "
                 "Give the run's own shards a weight, or name others."
             )
-        for name in ("steps", "batch_size", "validate_every", "validation_batches", "sample_every", "sample_tokens",
-                     "checkpoint_every", "checkpoints_kept", "log_every", "loss_parts", "loader_threads",
-                     "micro_batches", "profile_steps"):  # fmt: skip
+        for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_parts",
+                     "loader_threads", "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
         within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
+        if self.checkpoints_kept_best and not self.validate_every:
+            raise UsageError(
+                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
+                "train.validate_every = 0. Validate, or keep none for its loss."
+            )
+        if self.validate_every and not self.evaluators:
+            raise UsageError(
+                f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Name one, such as "
+                "validation, or set train.validate_every = 0."
+            )
         within(self, "train", 0, 1e6, "hang_seconds")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")

@@ -9,56 +9,20 @@ Axes: B windows, T positions, N tokens of the whole stream.
 
 import gzip
 import lzma
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import zstandard
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
-from lm.config import EvaluateConfig, MeshConfig, ModelConfig
+from lm.config import EvaluateConfig, ModelConfig
 from lm.data.batches import Batch, document_stream, host_batch
 from lm.errors import InputError
-from lm.model.loss import token_losses
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.held_out import HeldOutLoss, byte_lengths, count_text_bytes, one_device, rows_on
 from lm.model.transformer import Transformer
-from lm.parallel import devices_of, make_mesh, on_host, place, traced_on
-from lm.terminal import LiveLine
-from lm.tokenizer.encoding import Tokenizer
-
-
-def compile_token_losses() -> Callable[[Transformer, Batch], Float[Array, "B T"]]:
-    """A jitted (model, batch) -> -log p of every target in nats, 0 where its weight is 0."""
-
-    def losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
-        x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
-        return token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap) * batch.weights_BT
-
-    return jax.jit(losses)
-
-
-def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
-    """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
-    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)], np.int64)
-    lengths[list(tokenizer.special_tokens.values())] = 0
-    return lengths
-
-
-def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
-    """UTF-8 bytes of text that `tokens` stand for, given `byte_lengths` of their tokenizer.
-
-    `heads`, of the shape of `tokens`, is True where a token is the head of a document. Heads are not text, even where
-    they are an ordinary symbol, such as the newline of a `characters` tokenizer. Every figure in bits per byte, in the
-    training loop and in the evaluation, divides by this count.
-    """
-    return int(lengths[tokens[~heads]].sum())
-
-
-def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """Bits per byte of text from a summed loss. The heads of documents cost bits too, but add no bytes."""
-    return nats / math.log(2) / text_bytes
+from lm.tokenizer import Tokenizer
 
 
 def strided_windows(
@@ -98,58 +62,29 @@ def compressed_bits_per_byte(text: bytes, content_bytes: int) -> dict[str, float
     return {name: 8 * size / content_bytes for name, size in sizes.items()}
 
 
-def summed_loss(
-    model: Transformer,
-    model_config: ModelConfig,
-    config: EvaluateConfig,
-    tokens_N: np.ndarray,
-    segments_N: np.ndarray,
-    mesh: Mesh | None = None,
-) -> float:
-    """-log p of every token of the stream but the first, in nats, summed over the windows of `strided_windows`.
+class BitsPerByte:
+    """The evaluator `bits_per_byte`: the whole validation split, and the compressors' figures for the same bytes."""
 
-    The devices of `mesh`, over which the model is laid out, share the windows (one device, if no mesh is given); of
-    several processes all must ask. The sum is the same within rounding on every mesh.
-    """
-    mesh = mesh or make_mesh(MeshConfig(), model_config, 1, jax.local_devices()[:1])
-    rows = devices_of("batch", mesh) * math.ceil(config.batch_size / devices_of("batch", mesh))
-    losses, line = traced_on(mesh, compile_token_losses()), LiveLine(quiet=jax.process_index() > 0)
-    nats = scored = 0.0
-    for batch in strided_windows(tokens_N, segments_N, model_config.context_length, config.stride, rows):
-        losses_BT = on_host(losses(model, place(batch, mesh, rows)))
-        nats += float(np.sum(losses_BT, dtype=np.float64))
-        scored += float(np.sum(batch.weights_BT))
-        line.show(f"evaluate: {scored:,.0f}/{len(tokens_N) - 1:,} tokens  loss {nats / scored:.3f}")
-    line.end()
-    return nats
+    def __init__(self, config: EvaluatorConfig):
+        self.config, self.loss = config, HeldOutLoss(config)
 
-
-def evaluate(
-    model: Transformer,
-    model_config: ModelConfig,
-    config: EvaluateConfig,
-    tokenizer: Tokenizer,
-    tokens: Path,
-    mesh: Mesh | None = None,
-) -> dict[str, float]:
-    """Loss and bits per byte over the whole validation split in `tokens`, and the compressors' figures for the same
-    bytes. `mesh` is as of `summed_loss`."""
-    tokens_N, documents_N = document_stream(tokens, "val", tokenizer.fingerprint)
-    segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
-    nats = summed_loss(model, model_config, config, tokens_N, segments_N, mesh)
-    heads = np.diff(segments_N, prepend=-1) != 0
-    content_bytes = count_text_bytes(byte_lengths(tokenizer), tokens_N, heads)
-    # A newline stands between documents for the compressors, as a document's head does for the model.
-    pieces = np.split(tokens_N, np.flatnonzero(heads))
-    text = b"\n".join(tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
-    return {
-        "validation_loss": nats / (len(tokens_N) - 1),
-        "validation_bits_per_byte": bits_per_byte(nats, content_bytes),
-        "validation_tokens": len(tokens_N),
-        "validation_documents": int(heads.sum()),
-        "validation_bytes": content_bytes,
-        **compressed_bits_per_byte(text, content_bytes),
-    }
+    def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
+        config = self.config
+        tokens_N, documents_N = document_stream(config.tokens, "val", config.tokenizer.fingerprint)
+        segments_N = np.cumsum(np.diff(documents_N.astype(np.int64), prepend=documents_N[0].astype(np.int64)) != 0)
+        heads_N = np.diff(segments_N, prepend=-1) != 0
+        text_bytes = count_text_bytes(byte_lengths(config.tokenizer), tokens_N, heads_N)
+        # A newline stands between documents for the compressors, as a document's head does for the model.
+        pieces = np.split(tokens_N, np.flatnonzero(heads_N))
+        text = b"\n".join(config.tokenizer.decode_bytes(piece[1:].tolist()) for piece in pieces if len(piece))
+        windows = strided_windows(tokens_N, segments_N, config.model.context_length, config.stride, config.batch_size)
+        return {
+            **self.loss.figures(model, mesh, windows, text_bytes),
+            "validation_tokens": len(tokens_N),
+            "validation_documents": int(heads_N.sum()),
+            "validation_bytes": text_bytes,
+            **compressed_bits_per_byte(text, text_bytes),
+        }
 
 
 def evaluate_text(
@@ -161,7 +96,8 @@ def evaluate_text(
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """The same of one text, as one document: "loss" (nats a token), "bits_per_byte", "tokens" (without the document's
-    head), "bytes" (UTF-8) and the compressors' figures. `mesh` is as of `summed_loss`.
+    head), "bytes" (UTF-8) and the compressors' figures. The devices of `mesh`, over which the model is laid out, share
+    the windows (one device, if no mesh is given); of several processes all must ask.
 
     Raises InputError for an empty text, and where the tokenizer cannot encode it.
     """
@@ -169,10 +105,14 @@ def evaluate_text(
     if not ids:
         raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
     tokens_N = np.array([tokenizer.start_of_text, *ids], np.int64)
-    nats = summed_loss(model, model_config, config, tokens_N, np.zeros_like(tokens_N), mesh)
+    mesh = mesh or one_device(model_config)
+    rows = rows_on(mesh, config.batch_size)
+    windows = strided_windows(tokens_N, np.zeros_like(tokens_N), model_config.context_length, config.stride, rows)
+    loss = HeldOutLoss(EvaluatorConfig(model_config, tokenizer, Path(), rows, config.stride))
+    figures = loss.figures(model, mesh, windows, len(data))
     return {
-        "loss": nats / len(ids),
-        "bits_per_byte": bits_per_byte(nats, len(data)),
+        "loss": figures["validation_loss"],
+        "bits_per_byte": figures["validation_bits_per_byte"],
         "tokens": len(ids),
         "bytes": len(data),
         **compressed_bits_per_byte(data, len(data)),

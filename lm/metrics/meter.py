@@ -1,15 +1,15 @@
-"""What a run tells of itself while it trains: rows of numbers, and one live line."""
+"""What a run reports while it trains: rows of numbers, and one live line."""
 
 import contextlib
 import math
 import resource
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.metrics.writers import JsonLines, Row, Sink, TensorBoard, WeightsAndBiases
+from lm.metrics.writers import JsonLines, Row, TensorBoard, WeightsAndBiases, Writer
 from lm.planning.hardware import Peak
 from lm.run_paths import RunPaths
 from lm.terminal import duration
@@ -28,46 +28,52 @@ class MetricsLog:
         wandb_project: str = "",
         settings: dict[str, Any] | None = None,
         primary: bool = True,
-        untold: bool = False,
+        evaluation_pending: bool = False,
     ):
-        """Of several processes, the `primary` one alone writes. `untold`: the validation of `first_step` is yet to be
-        told, whatever stands there of it."""
-        self.sinks: list[Sink] = []
-        self.failed: set[Sink] = set()
+        """Of several processes, the `primary` one alone writes. `evaluation_pending`: the evaluations of `first_step`
+        are run again, so their rows are taken out."""
+        self.writers: list[Writer] = []
+        self.failed: set[Writer] = set()
+        self.lines: JsonLines | None = None
         if not primary:
             return
         # The one that can be refused comes first; nothing is open yet then.
         asked = [WeightsAndBiases(folder, wandb_project, settings or {})] if wandb_project else []
-        again = lambda row: untold and row["step"] == first_step and "validation_loss" in row
-        lines = JsonLines(RunPaths(folder).metrics, first_step, again)
-        files = lines, TensorBoard(RunPaths(folder).tensorboard, first_step)
-        self.sinks += [*files, *asked]
+        again = lambda row: row["step"] == first_step and ("run" in row or (evaluation_pending and "tokens" not in row))
+        self.lines = JsonLines(RunPaths(folder).metrics, first_step, again)
+        self.writers += [self.lines, TensorBoard(RunPaths(folder).tensorboard, first_step), *asked]
+
+    def write_run(self, step: int, run: Mapping[str, Any]) -> None:
+        """A row of metrics.jsonl alone, which says what runs from `step` on: {"step": step, "run": run}."""
+        if self.lines is not None:
+            with self.reported(self.lines):
+                self.lines.write(step, {"run": run})
 
     def write(self, step: int, values: Row) -> None:
-        """Sends `values` to every sink, but what is not finite; numbers are rounded to 7 significant digits.
+        """Sends `values` to every writer, but what is not finite; numbers are rounded to 7 significant digits.
 
-        A sink on a full disk is told of once, and training goes on without it until it can be written again.
+        A writer on a full disk is reported once, and training goes on without it until it can be written again.
         """
         finite = {name: v for name, v in values.items() if math.isfinite(v)}
         row: Row = {name: v if isinstance(v, int) else float(f"{v:.7g}") for name, v in finite.items()}
-        for sink in self.sinks:
-            with self.reported(sink):
-                sink.write(step, row)
+        for writer in self.writers:
+            with self.reported(writer):
+                writer.write(step, row)
 
     @contextlib.contextmanager
-    def reported(self, sink: Sink) -> Generator[None]:
-        """Tells of a disk that cannot be written, once a sink, and goes on."""
+    def reported(self, writer: Writer) -> Generator[None]:
+        """Reports a disk that cannot be written, once a writer, and goes on."""
         try:
             yield
         except OSError as error:
-            if sink not in self.failed:
-                self.failed.add(sink)
-                print(f"train: {type(sink).__name__} cannot be written, and training goes on: {error}", flush=True)
+            if writer not in self.failed:
+                self.failed.add(writer)
+                print(f"train: {type(writer).__name__} cannot be written, and training goes on: {error}", flush=True)
 
     def close(self) -> None:
-        for sink in self.sinks:
-            with self.reported(sink):
-                sink.close()
+        for writer in self.writers:
+            with self.reported(writer):
+                writer.close()
 
 
 class Meter:
@@ -77,7 +83,7 @@ class Meter:
         """`first` steps of `steps` were made before."""
         self.first, self.steps = first, steps
         self.tokens_per_step, self.step_flops, self.peak = tokens_per_step, step_flops, peak
-        self.started, self.told, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
+        self.started, self.last_logged, self.busy, self.waited = time.perf_counter(), first, 0.0, 0.0
 
     @contextlib.contextmanager
     def training(self) -> Generator[None]:
@@ -95,7 +101,7 @@ class Meter:
 
     def row(self, step: int) -> Row:
         """What was measured since the last call."""
-        steps_per_second = (step - self.told) / self.busy
+        steps_per_second = (step - self.last_logged) / self.busy
         elapsed = time.perf_counter() - self.started
         row: Row = {
             "tokens": step * self.tokens_per_step,
@@ -106,12 +112,12 @@ class Meter:
         }
         if self.peak.rate is not None:
             row[self.peak.metric] = self.step_flops * steps_per_second / self.peak.rate
-        self.told, self.busy, self.waited = step, 0.0, 0.0
+        self.last_logged, self.busy, self.waited = step, 0.0, 0.0
         return row
 
 
 def memory(devices: Sequence[Any]) -> Row:
-    """Bytes now and at most so far: of the fullest device, or, where devices do not tell, of this process."""
+    """Bytes now and at most so far: of the fullest device, or, where devices do not report it, of this process."""
     stats = [device.memory_stats() or {} for device in devices]
     row: Row = {
         name: max(one[key] for one in stats)
@@ -122,7 +128,7 @@ def memory(devices: Sequence[Any]) -> Row:
         return row
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    try:  # Linux alone tells what is resident now
+    try:  # Linux alone reports what is resident now
         now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     except OSError:
         return {"process_bytes_peak": peak}

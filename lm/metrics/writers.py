@@ -19,7 +19,7 @@ Row = dict[str, int | float]
 
 
 @runtime_checkable
-class Sink(Protocol):
+class Writer(Protocol):
     """One place for rows of numbers."""
 
     def write(self, step: int, row: Row) -> None: ...
@@ -91,7 +91,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run on wandb.ai, or in `folder`/wandb alone with WANDB_MODE=offline.
 
-    Its id is kept in `folder`/wandb/run_id, so that a restart goes on in the same run. There, steps that were told
+    Its id is kept in `folder`/wandb/run_id, so that a restart goes on in the same run. There, steps that were logged
     before are passed over: they are the same, to the bit.
     """
 

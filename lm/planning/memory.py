@@ -51,7 +51,7 @@ def table_parameters(config: ModelConfig) -> int:
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     """{what for: bytes at least}, of all devices together."""
     count = least_parameters(model)
-    rule = MOMENTS[config.optimizer.rule]
+    rule = MOMENTS[config.optimizer.name]
     moments = block_parameters(model) * (1 if config.optimizer.muon else rule) + table_parameters(model) * rule
     tokens = config.batch_size * model.context_length
     residual = tokens // config.micro_batches * model.width * model.layers * BYTES[model.compute_dtype]

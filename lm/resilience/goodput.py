@@ -1,6 +1,6 @@
-"""Where a run's time goes, over all its attempts: goodput, told without a cloud.
+"""Where a run's time goes, over all its attempts: goodput, measured without a cloud.
 
-`goodput.json` of the run folder has one entry an attempt: seconds by kind, brought up to date now and then; beside it
+`goodput.json` of the run folder has one entry an attempt: seconds by phase, brought up to date now and then; beside it
 `heartbeat.json` has the last step and its moment, after every step. So a run that was killed is known to the step: the
 next attempt finds how long nothing ran, and which steps have to be made again.
 """
@@ -19,14 +19,14 @@ from typing import Literal
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
-Kind = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
-KINDS: dict[str, str] = {
+Phase = Literal["starting", "verifying", "compiling", "restoring", "data", "steps", "validation", "samples", "saving"]
+PHASES: dict[str, str] = {
     "steps": "training steps that counted",
     "data": "devices waiting for data",
     "validation": "validation losses",
     "samples": "samples",
     "saving": "held by saves",
-    "telling": "metrics, and all else between steps",
+    "host_overhead": "metrics, and all else between steps",
     "starting": "starting",
     "verifying": "verifying shards",
     "compiling": "compiling",
@@ -34,10 +34,10 @@ KINDS: dict[str, str] = {
     "repeated": "steps lost, and made again",
     "down": "nothing ran between two attempts",
 }
-"""Every kind of time, in the order of the table, and what it is."""
-LONG = ("validation", "samples", "saving")
+"""Every phase, in the order of the table, and what it is."""
+LONG_PHASES = ("validation", "samples", "saving")
 """What may take far longer than a step; the heartbeat says so."""
-BEHIND = ("data", "telling")
+OVERLAPPED = ("data", "host_overhead")
 """What the host does while the devices may still compute a step. If they do, this time counts as time of steps."""
 
 
@@ -48,65 +48,65 @@ class Attempt:
     began: float
     """Seconds since 1970."""
     first_step: int | None = None
-    """Steps that it began behind; None of one that did not come to train."""
+    """Steps that were made before it; None of one that did not come to train."""
     step: int = 0
     """The last step it made."""
     seen: float = 0.0
     """When it last gave a sign, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By kind, each moment once."""
+    """By phase, each moment once."""
 
 
-HEART: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
+HEARTBEAT: dict[str, type] = {"step": int, "time": float, "state": str, "process": int}
 """A line of the heartbeat."""
 
 
-class Timeline:
+class Goodput:
     """The attempts of a run, this process's last. `close` writes what was counted."""
 
     busy: Callable[[], bool] = staticmethod(lambda: False)
-    """Whether the devices are at a step: what the host does meanwhile (BEHIND) takes no time from them."""
+    """Whether the devices are at a step: what the host does meanwhile (OVERLAPPED) takes no time from them."""
 
     def __init__(self, run: Path, began: float | None = None, process: int = 0):
         """`began`: when this process did, in seconds since 1970; now, if not given. Of several processes each has its
-        heartbeat, and 0 alone tells where the time goes."""
+        heartbeat, and 0 alone writes where the time goes."""
         self.path = RunPaths(run).goodput if process == 0 else None
         self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
         self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
         self.now = self.attempts[-1]
-        self.kind: str = "starting"
-        self.turned = began  # when the present kind of time began
+        self.current: str = "starting"
+        self.switched_at = began
         self.beat_at = time.monotonic()
         self.file: int | None = None
 
     @contextlib.contextmanager
-    def doing(self, kind: Kind) -> Generator[None]:
-        """Time within counts as `kind`, and no longer as what it lies in."""
-        outer = self.turn(kind)
-        told = kind in LONG and self.now.first_step is not None
-        if told:
-            self.beat(self.now.step, kind)
+    def phase(self, name: Phase) -> Generator[None]:
+        """Time within counts as this phase, and not as the one around it."""
+        outer = self.switch(name)
+        shown = name in LONG_PHASES and self.now.first_step is not None
+        if shown:
+            self.beat(self.now.step, name)
         try:
             yield
         finally:
-            self.turn(outer)
-            if told:
+            self.switch(outer)
+            if shown:
                 self.write()  # what is not written when a kill comes is taken for steps
                 self.beat(self.now.step)
 
-    def turn(self, kind: str) -> str:
-        """From now on, time counts as `kind`. Returns the kind until now."""
+    def switch(self, phase: str) -> str:
+        """From now on, time counts as `phase`. Returns the phase until now."""
         moment = time.time()
         seconds = self.now.seconds
-        counted = "steps" if self.kind in BEHIND and self.busy() else self.kind
-        seconds[counted] = seconds.get(counted, 0.0) + max(0.0, moment - self.turned)
-        outer, self.kind, self.turned = self.kind, kind, moment
+        counted = "steps" if self.current in OVERLAPPED and self.busy() else self.current
+        seconds[counted] = seconds.get(counted, 0.0) + max(0.0, moment - self.switched_at)
+        outer, self.current, self.switched_at = self.current, phase, moment
         return outer
 
     def begin(self, first_step: int) -> None:
         """Training begins after `first_step` steps that were restored."""
-        self.turn("telling")
+        self.switch("host_overhead")
         self.now.first_step = self.now.step = first_step
         self.write()  # before the heartbeat: a new heartbeat would make the earlier attempt seem alive until now
         self.beat(first_step)
@@ -116,7 +116,7 @@ class Timeline:
         self.beat_at = time.monotonic()
         self.now.step, self.now.seen = step, time.time()
         line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
-        with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
+        with contextlib.suppress(OSError):  # a full disk is reported where something is lost by it
             if self.file is None:
                 self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
             os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
@@ -125,18 +125,18 @@ class Timeline:
         """Brings goodput.json up to date."""
         if self.path is None:
             return
-        self.turn(self.kind)
+        self.switch(self.current)
         self.now.seen = time.time()
         rounded = [asdict(one) | {"seconds": {k: round(v, 3) for k, v in one.seconds.items()}} for one in self.attempts]
         with contextlib.suppress(OSError):
             write_atomically(self.path, json.dumps(rounded, indent=1) + "\n", durable=False)
 
-    def went_on(self) -> bool:
-        """Whether an attempt before this one began behind steps that it had restored."""
+    def has_resumed(self) -> bool:
+        """Whether an attempt before this one began from a checkpoint."""
         return any(one.first_step for one in self.attempts[:-1])
 
-    def leave(self) -> None:
-        """The process ends, as it was asked to, before it has made a step."""
+    def stop_before_training(self) -> None:
+        """The process is asked to end, and ends, before it has made a step."""
         self.write()  # first: what is known of attempts before by the heartbeat alone, the next line writes over
         self.beat(self.now.step, "stopped")
 
@@ -148,17 +148,17 @@ class Timeline:
 
     def shares(self) -> dict[str, float]:
         """{"goodput": …}: of the time since the run's first start, in all attempts, the share of steps that counted."""
-        self.turn(self.kind)
+        self.switch(self.current)
         return {"goodput": share_of_steps(totals(self.attempts))}
 
     def table(self) -> str:
-        """What the run's time went into, over all attempts so far, a line a kind."""
-        self.turn(self.kind)
+        """What the run's time went into, over all attempts so far, a line a phase."""
+        self.switch(self.current)
         sums = totals(self.attempts)
         whole = max(sum(sums.values()), 1e-9)
         rows = [
             f"  {sums[kind]:9,.1f} s  {sums[kind] / whole:6.1%}  {meaning}"
-            for kind, meaning in KINDS.items()
+            for kind, meaning in PHASES.items()
             if sums[kind] >= 0.001
         ]
         times = "1 attempt" if len(self.attempts) == 1 else f"{len(self.attempts)} attempts"
@@ -166,9 +166,9 @@ class Timeline:
 
 
 def totals(attempts: list[Attempt]) -> dict[str, float]:
-    """Seconds by kind (KINDS). Steps that a later attempt made again count as repeated, each as long as the mean step
+    """Seconds by phase (PHASES). Steps that a later attempt made again count as repeated, each as long as the mean step
     of its attempt."""
-    sums = dict.fromkeys(KINDS, 0.0)
+    sums = dict.fromkeys(PHASES, 0.0)
     for one in attempts:
         for kind, seconds in one.seconds.items():
             sums[kind] = sums.get(kind, 0.0) + seconds
@@ -213,6 +213,6 @@ def read_heartbeat(path: Path) -> dict | None:
     """{"step", "time", "state", "process"} of the last sign of life, or None where there is none that can be read."""
     try:
         heart = json.loads(path.read_text(encoding="utf-8"))
-        return {name: kind(heart[name]) for name, kind in HEART.items()}
+        return {name: kind(heart[name]) for name, kind in HEARTBEAT.items()}
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -9,50 +9,50 @@ from pathlib import Path
 
 import jax
 
-from lm.resilience.goodput import Timeline
+from lm.resilience.goodput import Goodput
 
 TIMES = 20
 """A hang is a wait of so many times the median of the last steps, and of no less than the config's hang_seconds."""
 
 
 class Watchdog:
-    """Watches the timeline's beats from a thread of its own; `close` ends it."""
+    """Watches the heartbeat of `goodput` from a thread of its own; `close` ends it."""
 
-    def __init__(self, timeline: Timeline, folder: Path, hang_seconds: float):
+    def __init__(self, goodput: Goodput, folder: Path, hang_seconds: float):
         """Dumps go to `folder`/step-N.txt. `hang_seconds` of 0 watches nothing."""
-        self.timeline, self.folder, self.least = timeline, folder, hang_seconds
-        self.told = -1.0  # the beat behind which a hang was told
+        self.goodput, self.folder, self.least = goodput, folder, hang_seconds
+        self.reported = -1.0  # the beat after which a hang was reported
         self.waits: deque[float] = deque(maxlen=64)
         self.ended = threading.Event()
         if hang_seconds:
             threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
 
     def watch(self) -> None:
-        last = self.timeline.beat_at
+        last = self.goodput.beat_at
         while not self.ended.wait(min(self.least / 10, 1.0)):
-            beat = self.timeline.beat_at
+            beat = self.goodput.beat_at
             if beat != last:
                 self.waits.append(beat - last)  # of several beats between two looks, the sum: never too short
                 last = beat
             idle = time.monotonic() - beat
-            if idle > max(self.least, TIMES * statistics.median(self.waits or [0.0])) and self.told != beat:
-                self.told = beat
+            if idle > max(self.least, TIMES * statistics.median(self.waits or [0.0])) and self.reported != beat:
+                self.reported = beat
                 self.dump(idle)
 
     def dump(self, idle: float) -> None:
-        step = self.timeline.now.step
+        step = self.goodput.now.step
         process = jax.process_index()
         path = self.folder / f"step-{step:08d}{f'-process-{process}' if process else ''}.txt"
         usual = statistics.median(self.waits or [0.0])
         print(
-            f"train: no sign of life for {idle:.0f} s behind step {step:,}, while {self.timeline.kind} "
+            f"train: no sign of life for {idle:.0f} s after step {step:,}, while {self.goodput.current} "
             f"(usual: {usual:.2f} s). All stacks and the devices' state are in {path}",
             flush=True,
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with path.open("w", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {idle:.1f} s behind step {step}\n\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {idle:.1f} s after step {step}\n\n")
                 file.write(device_state() + "\n\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
@@ -64,12 +64,12 @@ class Watchdog:
 
 
 def device_state() -> str:
-    """A line a device of this process: what it is, and the memory it tells of."""
+    """A line a device of this process: what it is, and its memory."""
     lines = [f"process {jax.process_index()} of {jax.process_count()}"]
     for device in jax.local_devices():
         stats = device.memory_stats() or {}
-        told = ", ".join(f"{key} {value:,}" for key, value in stats.items()) or "tells nothing of its memory"
-        lines.append(f"{device}: {told}")
+        held = ", ".join(f"{key} {value:,}" for key, value in stats.items()) or "does not report its memory"
+        lines.append(f"{device}: {held}")
     live = jax.live_arrays()
     lines.append(f"{len(live)} live arrays of {sum(array.nbytes for array in live):,} bytes")
     return "\n".join(lines)

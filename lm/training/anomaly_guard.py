@@ -1,4 +1,4 @@
-"""Steps that would do harm, left out within the step: losses or gradients that are not finite, and spikes.
+"""Steps that would do harm are skipped within the step: losses or gradients that are not finite, and spikes.
 
 A spike is a loss or a gradient norm beyond the mean of the last accepted steps by some standard deviations, after
 OLMo 2 (arXiv:2501.00656), whose optimizer skips such steps. Parameters and optimizer stay as they were, to the bit; the
@@ -24,13 +24,13 @@ class Guard(NamedTuple):
     recent_2W: Float[Array, "2 W"]  # noqa: N815
     """Losses and gradient norms of the last W accepted steps; of a ring whose next place is accepted % W."""
     accepted: Int[Array, ""]
-    """Steps that were not left out."""
+    """Steps that were applied."""
     in_row: Int[Array, ""]
-    """Steps left out since the last accepted one."""
+    """Steps skipped since the last accepted one."""
 
 
 def make_guard(config: SpikeConfig) -> Guard:
-    zero = lambda: jnp.zeros((), jnp.int32)  # two arrays, lest one be given away twice
+    zero = lambda: jnp.zeros((), jnp.int32)  # two arrays: one could not be donated twice
     return Guard(jnp.zeros((2, max(config.window, 1)), jnp.float32), zero(), zero())
 
 
@@ -43,20 +43,20 @@ def bounds(guard: Guard, config: SpikeConfig) -> Float[Array, " 2"]:
     return jnp.where(guard.accepted >= config.window, mean_2 + config.deviations * deviation_2, jnp.inf)
 
 
-def judge(
+def accept(
     guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], config: SpikeConfig
 ) -> tuple[Bool[Array, ""], Guard]:
-    """(whether the step is taken, the guard after it). Raises ValueError on a guard of another window."""
+    """(whether the step is applied, the guard after it). Raises ValueError on a guard of another window."""
     if guard.recent_2W.shape[1] != max(config.window, 1):
         raise ValueError(f"the guard has a window of {guard.recent_2W.shape[1]}, the config one of {config.window}")
     seen_2 = jnp.stack([loss, norm]).astype(jnp.float32)
-    taken = jnp.all(jnp.isfinite(seen_2) & (seen_2 <= bounds(guard, config)))
+    applied = jnp.all(jnp.isfinite(seen_2) & (seen_2 <= bounds(guard, config)))
     place = guard.accepted % guard.recent_2W.shape[1]
-    recent_2W = jnp.where(taken, guard.recent_2W.at[:, place].set(seen_2), guard.recent_2W)
-    after = Guard(recent_2W, guard.accepted + taken, jnp.where(taken, 0, guard.in_row + 1))
-    return taken, after
+    recent_2W = jnp.where(applied, guard.recent_2W.at[:, place].set(seen_2), guard.recent_2W)
+    after = Guard(recent_2W, guard.accepted + applied, jnp.where(applied, 0, guard.in_row + 1))
+    return applied, after
 
 
-def where_taken[Tree](taken: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
-    """`new`, or `old` of a step that is left out. XLA computes it in the loops that make `new`."""
-    return jax.tree.map(lambda changed, kept: jnp.where(taken, changed, kept), new, old)
+def where_applied[Tree](applied: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
+    """`new`, or `old` of a step that is skipped. XLA computes it in the loops that make `new`."""
+    return jax.tree.map(lambda changed, kept: jnp.where(applied, changed, kept), new, old)

@@ -1,4 +1,4 @@
-"""The training step, compiled before the first batch: what it needs is known, and told, before it begins."""
+"""The training step, compiled before the first batch: what it needs is known, and printed, before it begins."""
 
 import statistics
 import time
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from lm.config import ModelConfig
-from lm.data.batches import Batch
+from lm.data.batches import Batch, host_batch
 from lm.metrics.writers import Row
 from lm.parallel import batch_sharding
 from lm.planning.flops import flops_per_token
@@ -33,10 +34,10 @@ class StepCost:
     compile_seconds: float
     state_bytes: int | None
     """Of one device: its part of the state and the batch, old and new (they share their memory); None where the
-    compiler does not tell."""
+    compiler does not report it."""
     temporary_bytes: int | None
     """Of one device: activations, gradients and what else lives within a step; None where the compiler does not
-    tell."""
+    report it."""
 
     def __str__(self) -> str:
         held = ""
@@ -55,6 +56,12 @@ class StepCost:
             "compile_seconds": self.compile_seconds,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+
+def example_batch(batch_size: int, context_length: int) -> Batch:
+    """A batch of ones, in the memory of one: to compile for, and to measure a step by."""
+    ones = lambda dtype: np.broadcast_to(np.ones((), dtype), (batch_size, context_length))
+    return host_batch(*(ones(np.int32) for _ in range(3)), ones(np.float32))
 
 
 def compile_ahead(step: Any, state: TrainState, like: Batch, mesh: Mesh, model: ModelConfig) -> tuple[Step, StepCost]:

@@ -1,72 +1,241 @@
-"""What is told on the way beside the loss: the loss of a few held-out batches, and samples."""
+"""What happens beside the steps: periodic hooks, which the loop calls after a step in the order of Run.hooks.
+
+The loop runs under jax.transfer_guard("disallow"): a hook reads a value by jax.device_get, and one that evaluates,
+samples or saves, and so stops the devices anyway, allows transfers for itself.
+"""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lm.checkpoints.manager import Checkpoints
 from lm.config import ModelConfig, TrainConfig
-from lm.data.batches import BatchSource
-from lm.errors import UsageError
-from lm.evaluation.bits_per_byte import bits_per_byte, byte_lengths, compile_token_losses, count_text_bytes
+from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
+from lm.evaluation.evaluators import run_evaluators
 from lm.inference.generate import sample_texts
-from lm.metrics.meter import MetricsLog
+from lm.metrics.meter import Meter, MetricsLog, live_text, memory
+from lm.metrics.profiling import Profiler
+from lm.metrics.writers import Row
 from lm.model.transformer import Transformer
-from lm.parallel import on_host, place, traced_on
-from lm.resilience.goodput import Timeline
-from lm.resilience.preemption import Stops
+from lm.resilience.goodput import Goodput
+from lm.resilience.preemption import PreemptionHandler
 from lm.storage import write_json
 from lm.terminal import LiveLine, for_terminal
 from lm.tokenizer import Tokenizer
-
-SAMPLE_TEMPERATURE = 0.8  # of the samples on the way; those of the finished model have temperatures in the config
+from lm.training.skipped_steps import SkippedSteps, diverged
+from lm.training.state import TrainState
+from lm.training.step import Metrics
 
 
 @dataclass
-class Validation:
-    """The same few batches of held-out documents at every call."""
+class Progress:
+    """What the loop leaves for the hooks of a step, and they for one another."""
 
-    model_config: ModelConfig
+    steps: int
+    """The last step of the run."""
+    metrics: Metrics = field(default_factory=dict)
+    """Of this step; on the devices, which may still compute it."""
+    figures: Row = field(default_factory=dict)
+    """What evaluators found at this step."""
+    stopping: bool = False
+    """The process is asked to end: evaluations and samples are left to the run that resumes, a checkpoint is saved."""
+
+
+@dataclass
+class Instruments:
+    """What measures a run, and what it is recorded by."""
+
+    goodput: Goodput
+    preemption: PreemptionHandler
+    skipped: SkippedSteps
+    meter: Meter
+    profiler: Profiler
+    log: MetricsLog
+    line: LiveLine
+
+    def wait_for_step(self) -> None:
+        """Until the devices have made the step; it is time of training. Raises InputError when the run has diverged."""
+        with self.meter.training(), self.goodput.phase("steps"):
+            self.skipped.wait()
+
+
+class Hook(Protocol):
+    every: int
+    """Steps between two calls; 0 for none."""
+
+    def due(self, step: int) -> bool:
+        """Whether to call `run` after this step. Looks at no device."""
+        ...
+
+    def run(self, state: TrainState, step: int) -> Row | None:
+        """Acts after a step, whose `state` is valid until the next one; returns a row for the metrics, or None."""
+        ...
+
+
+@dataclass
+class Periodic:
+    """Every so many steps, and after the last."""
+
+    every: int
+    progress: Progress
+    tools: Instruments
+
+    def due(self, step: int) -> bool:
+        return self.every > 0 and (step % self.every == 0 or step == self.progress.steps)
+
+
+@dataclass
+class Heartbeat(Periodic):
+    """A sign of life, for whoever watches the process."""
+
+    def run(self, state: TrainState, step: int) -> None:
+        self.tools.goodput.beat(step)
+
+
+@dataclass
+class Profile(Periodic):
+    """Ends the profile after the last step that it is to have."""
+
+    def run(self, state: TrainState, step: int) -> None:
+        if said := self.tools.profiler.after(step, self.progress.metrics):
+            self.tools.line.print(f"train: {said}")
+
+
+@dataclass
+class Logging(Periodic):
+    """The row of a training step; also after the last step where `every` is 0."""
+
+    cost: Row
+    """What the step takes, for the first row of the process."""
+    devices: Sequence[jax.Device]
+
+    def due(self, step: int) -> bool:
+        return step == self.progress.steps or super().due(step)
+
+    def run(self, state: TrainState, step: int) -> Row:
+        self.tools.wait_for_step()
+        names = ("loss", "gradient_norm", "skipped", "learning_rate")
+        found = jax.device_get({name: self.progress.metrics[name] for name in names})
+        row: Row = {name: int(value) if name == "skipped" else float(value) for name, value in found.items()}
+        row |= self.tools.meter.row(step) | memory(self.devices) | self.cost | self.tools.goodput.shares()
+        self.cost = {}
+        self.tools.goodput.write()
+        self.tools.line.show(f"train: {live_text(step, self.progress.steps, row)}")
+        return row
+
+
+@dataclass
+class Preemption(Periodic):
+    """Notices that the process is asked to end; of several processes, all at one step."""
+
+    def run(self, state: TrainState, step: int) -> None:
+        self.progress.stopping = self.tools.preemption.requested(step)
+
+
+@dataclass
+class Evaluation(Periodic):
+    """The evaluators of train.evaluators."""
+
+    evaluators: Mapping[str, Evaluator]
+    mesh: Mesh
+
+    @jax.transfer_guard("allow")
+    def run(self, state: TrainState, step: int) -> Row | None:
+        if self.progress.stopping:
+            return None
+        try:
+            with self.tools.goodput.phase("validation"):
+                found = run_evaluators(self.evaluators, state.model, self.mesh)
+        except EvaluationInterrupted:
+            self.progress.stopping = True
+            return None
+        figures: Row = {name: value if isinstance(value, int) else float(value) for name, value in found.items()}
+        self.progress.figures |= figures
+        self.tools.line.print(f"train: step {step:,}  {', '.join(figure_text(*figure) for figure in figures.items())}")
+        return figures
+
+
+FIGURES = {"validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte"}
+
+
+def figure_text(name: str, value: float) -> str:
+    return FIGURES[name].format(value) if name in FIGURES else f"{name} {value:.4g}"
+
+
+@dataclass
+class Samples(Periodic):
+    model: ModelConfig
     config: TrainConfig
-    tokens: Path
     tokenizer: Tokenizer
+    folder: Path
 
-    def __post_init__(self):
-        source = BatchSource(
-            self.tokens, "val", self.model_config.context_length, self.config.batch_size, seed=0, loader_threads=1,
-            tokenizer_fingerprint=self.tokenizer.fingerprint,
-        )  # fmt: skip
-        available = -(-source.windows // self.config.batch_size)
-        if self.config.validation_batches > available:
-            raise UsageError(
-                f"train.validation_batches = {self.config.validation_batches}, but the validation split holds "
-                f"{available} batches of {self.config.batch_size}. Ask for at most {available}, or hold out more "
-                "(shards.validation_fraction)."
-            )
-        self.batches = [source.batch(i) for i in range(self.config.validation_batches)]
-        self.token_losses = compile_token_losses()
-        lengths = byte_lengths(self.tokenizer)
-        self.text_bytes = 0
-        for i, batch in enumerate(self.batches):
-            scored_BT = np.asarray(batch.weights_BT) > 0
-            self.text_bytes += count_text_bytes(
-                lengths, np.asarray(batch.targets_BT)[scored_BT], source.heads(i)[scored_BT]
-            )
+    @jax.transfer_guard("allow")
+    def run(self, state: TrainState, step: int) -> None:
+        self.progress.stopping = self.progress.stopping or self.tools.preemption.requested_here()
+        if self.progress.stopping:
+            return
+        with self.tools.goodput.phase("samples"):
+            text = sample(state.model, self.model, self.config, self.tokenizer, step, self.folder)
+        self.tools.line.print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}")
 
-    def run(self, model: Transformer, mesh: Mesh, stops: Stops | None = None) -> tuple[float, float] | None:
-        """(mean loss in nats per token, bits per byte of text); None when `stops` has come between."""
-        nats = tokens = 0.0
-        token_losses = traced_on(mesh, self.token_losses)
-        for batch in self.batches:
-            if stops is not None and stops.alone_asked():
-                return None
-            losses_BT = on_host(token_losses(model, place(batch, mesh, self.config.batch_size)))
-            nats += float(np.sum(losses_BT, dtype=np.float64))
-            tokens += float(np.sum(batch.weights_BT))
-        return nats / tokens, bits_per_byte(nats, self.text_bytes)
+
+@dataclass
+class Checkpointing(Periodic):
+    """Saves, last of all hooks, so that a run that resumes from this step finds all of it logged."""
+
+    checkpoints: Checkpoints
+    config: TrainConfig
+    metadata: Mapping[str, Any]
+    """What a checkpoint says of its run."""
+    saved_at: int
+    """The step of the newest save."""
+
+    def due(self, step: int) -> bool:
+        """A save that was left out, for a slow disk or a skipped step, is tried again after each step; while the disk
+        is still busy, that costs the steps nothing."""
+        if self.progress.stopping or step == self.progress.steps:
+            return True
+        newest = step // self.every * self.every if self.every else 0
+        return newest > self.saved_at and not self.checkpoints.held_up()
+
+    @jax.transfer_guard("allow")
+    def run(self, state: TrainState, step: int) -> None:
+        self.tools.wait_for_step()
+        blocking = self.progress.stopping or step == self.progress.steps
+        # Checkpoints of a run that diverges must not push out those before it.
+        if blocking or not self.tools.skipped.in_row:
+            self.save(state, step, blocking)
+
+    def save(self, state: TrainState, step: int, blocking: bool) -> None:
+        """Begins a checkpoint of `step`, waiting for the one before it for as long as it takes if `blocking`. Raises
+        InputError when the last update made a parameter that is not finite: nothing is saved of that."""
+        if not all_finite(state.model):
+            raise diverged(f"The parameters after step {step} are not all finite", self.config)
+        metadata = dict(self.metadata) | {"evaluated": not self.progress.stopping} | self.progress.figures
+        with self.tools.goodput.phase("saving"):
+            if self.checkpoints.save(step, state, metadata, blocking):
+                self.saved_at = step
+
+    @jax.transfer_guard("allow")
+    def save_before_error(self, state: TrainState, step: int) -> None:
+        """Saves what was made before damaged data. Several processes would wait for those that found no damage."""
+        if jax.process_count() == 1 and self.checkpoints.settled() and step not in {0, *self.checkpoints.steps()}:
+            self.tools.skipped.wait()
+            self.save(state, step, blocking=True)
+
+
+@jax.jit
+def all_finite(tree: object) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+SAMPLE_TEMPERATURE = 0.8  # during training; samples of the finished model have temperatures in the config
 
 
 def sample(
@@ -86,45 +255,9 @@ def sample(
     return text
 
 
-@dataclass
-class Telling:
-    """Tells of a step, where it is due: on the terminal, in the metrics, in samples/."""
-
-    validation: Validation
-    mesh: Mesh
-    log: MetricsLog
-    line: LiveLine
-    timeline: Timeline
-    stops: Stops
-    run: Path
-
-    def tell(self, step: int, model: Transformer) -> dict[str, float] | None:
-        """What was found, by name; None when the run is to end before all is told."""
-        config, told = self.validation.config, {}
-        last = step == config.steps
-        if step % config.validate_every == 0 or last:
-            with self.timeline.doing("validation"):
-                losses = self.validation.run(model, self.mesh, self.stops)
-            if losses is None:
-                return None
-            told = dict(zip(("validation_loss", "validation_bits_per_byte"), losses, strict=True))
-            self.log.write(step, told)
-            self.line.print(
-                f"train: step {step:,}  validation loss {losses[0]:.3f} nats/token, {losses[1]:.3f} bits/byte"
-            )
-        if step % config.sample_every == 0 or last:
-            if self.stops.alone_asked():
-                return None
-            with self.timeline.doing("samples"):
-                model_config, tokenizer = self.validation.model_config, self.validation.tokenizer
-                text = sample(model, model_config, config, tokenizer, step, self.run / "samples")
-            self.line.print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}")
-        return told
-
-
 def remove_later_samples(folder: Path, step: int) -> None:
-    """Takes away samples that an interrupted run took after its last checkpoint; they are taken again. A file that
-    holds anything else is no sample of the run, and stays."""
+    """Removes samples that an interrupted run took after its last checkpoint; they are taken again. A file that holds
+    anything else is no sample of the run, and stays."""
     for path in folder.glob("step-*.json"):
         number = path.stem.removeprefix("step-")
         if number.isdecimal() and int(number) > step and is_sample(path, int(number)):

@@ -1,5 +1,5 @@
-"""The optimizer of a run: clipping, then one rule for all parameters, or Muon for the matrices and the rule for the
-rest."""
+"""The optimizer of a run: clipping, then one of OPTIMIZERS for all parameters, or Muon for the matrices and that one
+for the rest."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -31,29 +31,32 @@ def by_axes[Value](parameters: object, value: Callable[[tuple[str, ...]], Value]
     return jax.tree.map(of, parameters, is_leaf=is_parameter)
 
 
-def decayed(parameters: object) -> Any:
+def weight_decay_mask(parameters: object) -> Any:
     """True for every matrix, embeddings among them: norms' scales and biases get no weight decay."""
     return by_axes(parameters, lambda axes: len(axes) >= 2)
 
 
-def kinds(parameters: object) -> Any:
+def param_labels(parameters: object) -> Any:
     """ "muon" for the weights of linear maps within blocks, "rule" for embeddings, the output projection, positions,
     scales and biases."""
     return by_axes(parameters, lambda axes: "muon" if len(axes) == 2 and not set(axes) & set(TABLES) else "rule")
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then the config's rules, each with decoupled weight decay and the schedule."""
+    """Clipping by global norm, unless config.clip_norm is 0, then the config's optimizers, each with decoupled weight
+    decay and the schedule."""
     rate = learning_rate(config, steps)
     rule = optax.chain(
-        *RULES[config.rule](config),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        *OPTIMIZERS[config.name](config),
+        optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask),
         optax.scale_by_learning_rate(rate),
     )
     if config.muon is not None:
         muon = muon_chain(config.muon, config.weight_decay, rate, config.learning_rate)
-        rule = optax.multi_transform({"muon": muon, "rule": rule}, kinds)
-    return in_float32(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+        rule = optax.multi_transform({"muon": muon, "rule": rule}, param_labels)
+    # Neither has a state, so a checkpoint has the same names with clipping and without.
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return in_float32(optax.chain(clip, rule))
 
 
 def in_float32(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -90,7 +93,7 @@ def lion(config: OptimizerConfig) -> list[optax.GradientTransformation]:
     return [optax.scale_by_lion(config.beta1, config.beta2)]
 
 
-RULES = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
+OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
 
 
 def muon_chain(
@@ -103,12 +106,12 @@ def muon_chain(
         """Of every leaf that is there: the last two axes are in and out, one before them would be the layers."""
         return jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), tree)
 
-    def widened(updates: Any, _: object = None) -> Any:
+    def scaled_by_shape(updates: Any, _: object = None) -> Any:
         return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)
 
     return optax.chain(
         scale_by_muon(beta=config.momentum, ns_steps=config.newton_schulz_steps, weight_dimension_numbers=dimensions),
-        optax.stateless(widened),
+        optax.stateless(scaled_by_shape),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(lambda step: config.learning_rate / peak * cast(Any, rate(step))),
     )

@@ -15,40 +15,44 @@ from lm.training.optimizer import make_optimizer
 from lm.training.state import TrainState, make_state
 
 IDENTITY = ("seed", "tokenizer", "data")
-"""What is said about a checkpoint that must be the same in the run that goes on from it."""
+"""Metadata of a checkpoint that must be the same in the run that resumes from it."""
 
 
-def begin(
+def restore_or_init(
     checkpoints: Checkpoints,
     start: StartConfig,
-    like: TrainState,
+    abstract: TrainState,
     fresh: Callable[[], TrainState],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     say: Callable[[str], None] = print,
-    went_on: bool = False,
+    has_resumed: bool = False,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """(the state to train from, laid out as `like`; what was said about it, {} where it is not this run's own).
+    """(the state to train from, laid out as `abstract`; its checkpoint's metadata, {} where it is not this run's own).
 
-    `about` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run; and when
-    there is none, though this run `went_on` from one before, or the folder is a link to what is not there.
+    `metadata` is what this run says of itself. Raises InputError when there is a checkpoint, but of another run; and
+    when there is none, though this run has resumed from one before, or the folder is a link to what is not there.
     """
-    found = checkpoints.restore_newest(like)
+    found = checkpoints.restore_newest(abstract)
     if found is not None:
-        state, told = found
+        state, saved = found
         for name in IDENTITY:
-            if told.get(name) != about[name]:
+            if saved.get(name) != metadata[name]:
                 raise InputError(
-                    f"{checkpoints.folder / str(told['step'])} is of another run: {name} is {told.get(name)!r} there, "
-                    f"{about[name]!r} here. Give the run that made it, or another --workdir."
+                    f"{checkpoints.folder / str(saved['step'])} is of another run: {name} is {saved.get(name)!r} "
+                    f"there, {metadata[name]!r} here. Give the run that made it, or another --workdir."
                 )
-        say(f"train: going on from the checkpoint at step {told['step']:,}")
-        return state, told
+        say(f"train: going on from the checkpoint at step {saved['step']:,}")
+        return state, saved
     if start.checkpoint:
-        state = start_from(checkpoints, start, like, fresh)
+        state = start_from(checkpoints, start, abstract, fresh)
         say(f"train: starting with {start.take} from {start.checkpoint}, at step {int(state.step):,}")
         return state, {}
-    if went_on or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
-        why = "earlier attempts of this run went on from one (goodput.json)" if went_on else "it is a link into nothing"
+    if has_resumed or (checkpoints.place.is_symlink() and not checkpoints.place.exists()):
+        why = (
+            "earlier attempts of this run went on from one (goodput.json)"
+            if has_resumed
+            else "it is a link into nothing"
+        )
         raise InputError(
             f"There is no checkpoint in {checkpoints.place}, but {why}. Bring the folder back, or mount its disk; to "
             "train again from step 0, take another --workdir."
@@ -85,12 +89,12 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
 
 
 def start_from(
-    checkpoints: Checkpoints, start: StartConfig, like: TrainState, fresh: Callable[[], TrainState]
+    checkpoints: Checkpoints, start: StartConfig, abstract: TrainState, fresh: Callable[[], TrainState]
 ) -> TrainState:
-    """The state as `start` asks for, floating types changed into those of `like`. The checkpoint is one that
+    """The state as `start` asks for, floating types changed into those of `abstract`. The checkpoint is one that
     `check_start` has found whole."""
     folder = start.folder()
     if start.take == "parameters":
-        items = restore_items(folder, {"model": like.model}, cast_types=True)
+        items = restore_items(folder, {"model": abstract.model}, cast_types=True)
         return fresh()._replace(model=cast(Transformer, items["model"]))
-    return checkpoints.restore(folder, like, cast_types=True)
+    return checkpoints.restore(folder, abstract, cast_types=True)

@@ -1,4 +1,4 @@
-"""Steps that the guard left out (lm/training/anomaly_guard.py), told with the documents of their batches."""
+"""Steps that the guard skipped (lm/training/anomaly_guard.py), reported with the documents of their batches."""
 
 import contextlib
 import itertools
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from lm.config import TrainConfig
 from lm.data.batches import BatchSource
@@ -17,16 +18,16 @@ from lm.run_paths import RunPaths
 SHOWN = 3  # documents named on the terminal
 
 
-class BadSteps:
-    """bad_steps.jsonl of a run folder, a line for every step that was left out."""
+class SkippedSteps:
+    """bad_steps.jsonl of a run folder, a line for every step that was skipped."""
 
     def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
         self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step
-        self.waiting: tuple[int, dict[str, jax.Array]] | None = None
+        self.pending: tuple[int, dict[str, jax.Array]] | None = None
         self.in_row = 0
-        """Steps left out since the last that was taken, as of the last `settle`."""
+        """Steps skipped since the last that was applied, as of the last `wait`."""
         self.log: JsonLines | None = None
-        if self.path.exists():  # what a resumed run makes again, it tells again
+        if self.path.exists():  # what a resumed run makes again, it reports again
             self.open()
 
     def open(self) -> JsonLines:
@@ -34,33 +35,35 @@ class BadSteps:
             self.log = JsonLines(self.path, self.first_step)
         return self.log
 
-    def see(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Tells of the step before, so that the device has this one to work at meanwhile. Raises as `settle`."""
-        self.settle()
-        self.waiting = step, metrics
+    def record(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Looks at the step before this one, so that the device has this one to work at meanwhile. Raises as `wait`."""
+        self.wait()
+        self.pending = step, metrics
 
     def running(self) -> bool:
-        """Whether the devices are still at the last step that was seen."""
-        return self.waiting is not None and not self.waiting[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
+        """Whether the devices are still at the last step that was recorded."""
+        return self.pending is not None and not self.pending[1]["loss"].is_ready()  # ty: ignore[missing-attribute]
 
-    def settle(self) -> None:
-        """Waits for the last step that was seen. Raises InputError when too many in a row were left out."""
-        if self.waiting is None:
+    def wait(self) -> None:
+        """Waits for the last step that was recorded. Raises InputError when too many in a row were skipped."""
+        if self.pending is None:
             return
-        (step, metrics), self.waiting = self.waiting, None
-        taken = bool(metrics["taken"])
-        self.in_row = 0 if taken else int(metrics["in_row"])
-        if not taken and jax.process_index() == 0:
-            self.tell(step, metrics)
+        (step, on_devices), self.pending = self.pending, None
+        self.in_row = int(jax.device_get(on_devices["in_row"]))  # 0 where the step was applied
+        if not self.in_row:
+            return
+        metrics = jax.device_get(on_devices)
+        if jax.process_index() == 0:
+            self.report(step, metrics)
         if self.in_row >= self.config.spikes.stop_after:
             found = (
                 f"The loss at step {step} is {float(metrics['loss'])}, with a gradient norm of "
-                f"{float(metrics['gradient_norm'])}, and the {self.in_row} steps up to it were all left out "
+                f"{float(metrics['gradient_norm'])}, and the {self.in_row} steps up to it were all skipped "
                 "(train.spikes.stop_after)"
             )
             raise diverged(found, self.config, f" Should the data be at fault: {self.path} names the documents.")
 
-    def tell(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def report(self, step: int, metrics: dict[str, np.ndarray]) -> None:
         figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm", "loss_bound", "norm_bound")}
         sequences = [
             {"folder": str(origin.folder), "documents": name_documents(origin.folder, origin.documents)}
@@ -74,7 +77,7 @@ class BadSteps:
         named = list(dict.fromkeys(itertools.chain.from_iterable(one["documents"] for one in sequences)))
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         print(
-            f"train: step {step:,} is left out: loss {figures['loss']:.4g} (bound {figures['loss_bound']:.4g}), "
+            f"train: step {step:,} is skipped: loss {figures['loss']:.4g} (bound {figures['loss_bound']:.4g}), "
             f"gradient norm {figures['gradient_norm']:.4g} (bound {figures['norm_bound']:.4g}); documents "
             f"{', '.join(named[:SHOWN])}{more} ({self.path})",
             flush=True,

@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
     model: Transformer
     optimizer_state: optax.OptState
     guard: Guard
-    """What decides whether a step is left out."""
+    """What decides whether a step is skipped."""
 
     def checkpoint_items(self) -> dict[str, object]:
         """What a checkpoint holds, by the names of its items."""

@@ -1,4 +1,4 @@
-"""The heart: one update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
+"""One update as a pure function (TrainState, Batch) -> (TrainState, Metrics)."""
 
 from collections.abc import Callable
 from typing import cast
@@ -13,7 +13,8 @@ from lm.data.batches import Batch
 from lm.model.loss import summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
 from lm.parallel import batch_sharding, shardings, traced_on
-from lm.training.anomaly_guard import bounds, judge, where_taken
+from lm.training.anomaly_guard import accept, bounds, where_applied
+from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -66,7 +67,7 @@ def micro_batches[Tree](rows: Tree, count: int) -> Tree:
 def update(
     state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: TrainConfig
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent, or none where the guard leaves it out (anomaly_guard.py); metrics are those of the
+    """One step of gradient descent, or none where the guard skips it (anomaly_guard.py); metrics are those of the
     parameters before it."""
     dropout = None
     if config.dropout:
@@ -78,12 +79,15 @@ def update(
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
     model = cast(Transformer, optax.apply_updates(parameters, changes))
     norm = optax.tree.norm(gradients)
-    taken, guard = judge(state.guard, loss, norm, config.spikes)
-    model, optimizer_state = where_taken(taken, (model, optimizer_state), (state.model, state.optimizer_state))
+    applied, guard = accept(state.guard, loss, norm, config.spikes)
+    model, optimizer_state = where_applied(applied, (model, optimizer_state), (state.model, state.optimizer_state))
+    # The optimizer counts the same steps.
+    rate = jnp.asarray(learning_rate(config.optimizer, config.steps)(state.guard.accepted))
     loss_bound, norm_bound = bounds(state.guard, config.spikes)
     metrics = {
-        "loss": loss, "gradient_norm": norm, "taken": taken, "left_out": state.step + 1 - guard.accepted,
-        "in_row": guard.in_row, "loss_bound": loss_bound, "norm_bound": norm_bound,
+        "loss": loss, "gradient_norm": norm, "learning_rate": rate, "applied": applied,
+        "skipped": state.step + 1 - guard.accepted, "in_row": guard.in_row, "loss_bound": loss_bound,
+        "norm_bound": norm_bound,
     }  # fmt: skip
     return TrainState(state.step + 1, model, optimizer_state, guard), metrics
 

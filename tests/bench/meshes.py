@@ -71,7 +71,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
     import jax
 
     from lm.data.batches import Batch
-    from lm.evaluation.bits_per_byte import compile_token_losses
+    from lm.evaluation.held_out import compile_row_losses
     from lm.inference.generate import continue_tokens
     from lm.parallel import batch_sharding, make_mesh, traced_on
     from lm.training.optimizer import make_optimizer
@@ -88,7 +88,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         step: Any = compile_step(optimizer, state, mesh, train)
         return step.lower(state, batch).compile()
     if what == "validation":
-        return jax.jit(traced_on(mesh, compile_token_losses())).lower(state.model, batch).compile()
+        return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
     prompts_BS = jax.ShapeDtypeStruct((train.batch_size, 64), "int32")
     row: Any = lambda dtype: jax.ShapeDtypeStruct(prompts_BS.shape[:1], dtype)
     sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocabulary_size, *arrays[1:])

@@ -116,6 +116,7 @@ def shard_flips(rows: Rows, tokens: Path, count: int, generator: random.Random) 
 POISON = """
 import json, sys
 from pathlib import Path
+import jax
 import jax.numpy as jnp
 from lm.training import step as train_step
 from lm.data.batches import BatchSource
@@ -125,18 +126,19 @@ poison = {int(k): float(v) for k, v in json.loads(sys.argv[3]).items()}
 source = BatchSource(Path(sys.argv[1]) / "tokens", "train", 32, 8, tiny_experiment().train.seed, 1)
 train_step.loss_and_gradients = poisoned(source, poison)
 if sys.argv[4] == "skip":  # the batches are not seen at all: the state is moved behind them
-    import lm.training.loop
-    real_compile = lm.training.loop.compile_ahead
+    import lm.training.setup
+    real_compile = lm.training.setup.compile_ahead
     def compile_ahead(*arguments):
         step, cost = real_compile(*arguments)
+        @jax.transfer_guard("allow")
         def skipping(state, batch):
             number = int(state.step) + 1
             if number not in poison:
                 return step(state, batch)
-            metrics = {name: jnp.zeros(()) for name in ("loss", "gradient_norm", "left_out", "in_row")}
-            return state._replace(step=state.step + 1), metrics | {"taken": jnp.array(True)}
+            metrics = {name: jnp.zeros(()) for name in ("loss", "gradient_norm", "learning_rate", "skipped", "in_row")}
+            return state._replace(step=state.step + 1), metrics | {"applied": jnp.array(True)}
         return skipping, cost
-    lm.training.loop.compile_ahead = compile_ahead
+    lm.training.setup.compile_ahead = compile_ahead
 sys.argv = sys.argv[:3]
 from tests.train_process import main
 main()
@@ -160,7 +162,7 @@ def bad_steps(rows: Rows, root: Path, tokens: Path, generator: random.Random) ->
     told_steps = [line["step"] for line in lines]
     same = ends["spoil"] == ends["skip"]
     rows.add(
-        "NaN, infinite and 1e6-fold gradients at 20 steps", same and told_steps == steps, left_out=len(told_steps),
+        "NaN, infinite and 1e6-fold gradients at 20 steps", same and told_steps == steps, skipped=len(told_steps),
         identical_to_skipping=same, seconds=clock(),
     )  # fmt: skip
 

@@ -23,18 +23,18 @@ REPOSITORY = Path(__file__).parents[2]
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from lm.resilience.goodput import Timeline
+from lm.resilience.goodput import Goodput
 
 run = Path(sys.argv[1])
 count = run / "count"
 number = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(number))
-timeline = Timeline(run)
+goodput = Goodput(run)
 """
 
 
 def supervisor(run: Path, body: str, **settings) -> Supervisor:
-    """Over a program that knows `number`, how often it was started, and has a timeline to beat."""
+    """Over a program that knows `number`, how often it was started, and has a heartbeat."""
     program = run / "child.py"
     program.write_text(CHILD + textwrap.dedent(body))
     command = [sys.executable, str(program), str(run)]
@@ -65,10 +65,10 @@ def events(run: Path) -> list[str]:
 
 def test_what_crashes_at_ever_later_steps_is_started_again_until_it_is_done(tmp_path, capfd):
     body = """
-    timeline.beat(10 * number)
+    goodput.beat(10 * number)
     if number < 5:
         os.kill(os.getpid(), signal.SIGKILL) if number % 2 else sys.exit(1)
-    timeline.beat(50, "done")
+    goodput.beat(50, "done")
     """
     assert supervisor(tmp_path, body).run() == 0
     assert events(tmp_path) == ["crash"] * 4 + ["done"]
@@ -80,7 +80,7 @@ def test_what_crashes_at_ever_later_steps_is_started_again_until_it_is_done(tmp_
 
 def test_a_crash_that_repeats_at_one_step_ends_it_with_its_code(tmp_path, capfd):
     body = """
-    timeline.beat(7 if number > 1 else 5)
+    goodput.beat(7 if number > 1 else 5)
     sys.exit(41)
     """
     assert supervisor(tmp_path, body, same_step=3).run() == 41
@@ -96,7 +96,7 @@ def test_a_crash_before_the_first_step_counts_as_one_place(tmp_path, capfd):
 
 def test_waits_grow_with_every_crash_at_one_step(tmp_path, monkeypatch):
     waits: list[float] = []
-    watched = supervisor(tmp_path, "timeline.beat(3); sys.exit(1)", same_step=6, first_wait=1.0, longest_wait=5.0)
+    watched = supervisor(tmp_path, "goodput.beat(3); sys.exit(1)", same_step=6, first_wait=1.0, longest_wait=5.0)
     monkeypatch.setattr(watched, "sleep", waits.append)
     watched.run()
     assert waits == [0.0, 1.0, 2.0, 4.0, 5.0]
@@ -110,7 +110,7 @@ def test_what_cannot_be_run_as_it_is_is_not_started_again(tmp_path):
 
 def test_what_was_asked_to_end_by_others_is_started_again(tmp_path):
     body = """
-    timeline.beat(4, "stopped" if number == 1 else "done")
+    goodput.beat(4, "stopped" if number == 1 else "done")
     """
     assert supervisor(tmp_path, body).run() == 0
     assert events(tmp_path) == ["stopped", "done"]
@@ -124,8 +124,8 @@ def test_a_stop_of_an_earlier_process_is_not_this_ones(tmp_path):
 
 def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
     body = """
-    from lm.resilience.preemption import Stops
-    with Stops(1, lambda: timeline.beat(0, "stopped")):
+    from lm.resilience.preemption import PreemptionHandler
+    with PreemptionHandler(1, lambda: goodput.beat(0, "stopped")):
         if number == 1:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(600)
@@ -135,7 +135,7 @@ def test_what_was_asked_to_end_before_its_first_step_is_not_done(tmp_path):
 
 
 def test_stages_behind_training_may_take_their_time(tmp_path):
-    assert supervisor(tmp_path, 'timeline.beat(9, "done"); time.sleep(2.5)', hang_seconds=0.5).run() == 0
+    assert supervisor(tmp_path, 'goodput.beat(9, "done"); time.sleep(2.5)', hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
 
 
@@ -157,9 +157,9 @@ def test_a_clock_that_is_set_changes_nothing(tmp_path, shift):
     real = time.time
     time.time = lambda: real() + {shift}
     for step in range(1, 13):
-        timeline.beat(step)
+        goodput.beat(step)
         time.sleep(0.1)
-    timeline.beat(30, "stopped" if number == 1 else "done")
+    goodput.beat(30, "stopped" if number == 1 else "done")
     """
     assert supervisor(tmp_path, body, hang_seconds=600.0).run() == 0
     assert events(tmp_path) == ["stopped", "done"]
@@ -167,11 +167,11 @@ def test_a_clock_that_is_set_changes_nothing(tmp_path, shift):
 
 def test_a_save_may_take_longer_than_a_step(tmp_path):
     body = """
-    timeline.begin(0)
-    timeline.beat(8)
-    with timeline.doing("saving"):
+    goodput.begin(0)
+    goodput.beat(8)
+    with goodput.phase("saving"):
         time.sleep(2.5)
-    timeline.beat(8, "done")
+    goodput.beat(8, "done")
     """
     assert supervisor(tmp_path, body, hang_seconds=0.5).run() == 0
     assert events(tmp_path) == ["done"]
@@ -179,7 +179,7 @@ def test_a_save_may_take_longer_than_a_step(tmp_path):
 
 def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
     body = """
-    timeline.beat(8)
+    goodput.beat(8)
     (run / "heartbeat.json.probe").mkdir()  # in place of a disk that is full: no file can be made there
     time.sleep(2.5)
     """
@@ -189,7 +189,7 @@ def test_where_no_heartbeat_can_be_written_nothing_is_killed(tmp_path):
 
 def test_crashes_here_and_there_without_progress_end_it(tmp_path, capfd):
     body = """
-    timeline.beat(100 + number % 2)
+    goodput.beat(100 + number % 2)
     sys.exit(1)
     """
     assert supervisor(tmp_path, body, same_step=3, no_progress=4, longest_wait=0.02).run() == 1
@@ -205,8 +205,8 @@ def test_a_heartbeat_that_is_none_is_none(tmp_path):
 
 def test_an_interrupt_that_reached_the_supervisor_alone_is_passed_on(tmp_path):
     body = """
-    signal.signal(signal.SIGTERM, lambda *_: (timeline.beat(6, "stopped"), os._exit(0)))
-    timeline.beat(5)
+    signal.signal(signal.SIGTERM, lambda *_: (goodput.beat(6, "stopped"), os._exit(0)))
+    goodput.beat(5)
     time.sleep(600)
     """
     watched = supervisor(tmp_path, body)
@@ -219,7 +219,7 @@ def test_sigterm_is_passed_on_once(tmp_path):
     body = """
     signals = []
     signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
-    timeline.beat(5)
+    goodput.beat(5)
     while not signals:
         time.sleep(0.02)
     time.sleep(2.5)
@@ -231,7 +231,7 @@ def test_sigterm_is_passed_on_once(tmp_path):
 
 
 def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, monkeypatch):
-    watched = supervisor(tmp_path, "timeline.beat(1); time.sleep(600)")
+    watched = supervisor(tmp_path, "goodput.beat(1); time.sleep(600)")
     real = subprocess.Popen
 
     def slow(command):
@@ -247,7 +247,7 @@ def test_a_signal_while_the_process_is_being_started_is_passed_on_too(tmp_path, 
 
 def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
     body = """
-    timeline.beat(8)
+    goodput.beat(8)
     if number == 1:
         time.sleep(600)
     """
@@ -259,8 +259,8 @@ def test_what_makes_no_step_is_killed_and_started_again(tmp_path, capfd):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, code):
     body = f"""
-    signal.signal({int(number)}, lambda *_: (timeline.beat(6, "stopped"), os._exit({code})))
-    timeline.beat(5)
+    signal.signal({int(number)}, lambda *_: (goodput.beat(6, "stopped"), os._exit({code})))
+    goodput.beat(5)
     time.sleep(600)
     """
     watched = supervisor(tmp_path, body)

@@ -1,6 +1,7 @@
 """The run folder's names stand in one file, and what other rooms call the same files agrees."""
 
 import ast
+import fnmatch
 from pathlib import Path
 
 from data_prep.funnel.report import FUNNEL
@@ -10,8 +11,8 @@ from tests.test_house import FILES, REPOSITORY
 
 NAMES = {value.name for value in vars(RunPaths).values() if isinstance(value, Part)} - {"config.json"}
 """Without config.json, which Hugging Face's checkpoints have too."""
-ELSEWHERE = ("data_prep", "lm/training")
-"""data_prep may not import lm.run_paths. The loop is given its run folder."""
+ELSEWHERE = ("data_prep",)
+"""data_prep may not import lm.run_paths."""
 
 
 def test_a_part_is_a_name_of_the_class_and_a_path_of_a_run():
@@ -26,14 +27,12 @@ def test_the_data_pipeline_calls_its_files_the_same():
     assert (RunPaths.funnel, RunPaths.pages_manifest) == (FUNNEL, MANIFEST)
 
 
-def joined_names(path: Path, to: str = "") -> set[str]:
-    """What a file joins to a path by `... / "name"`; with `to`, to that variable or attribute alone."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
-            joined_to = getattr(node.left, "id", getattr(node.left, "attr", ""))
-            found |= {str(node.right.value)} if to in ("", joined_to) else set()
-    return found
+def joined_names(path: Path) -> set[str]:
+    """What a file joins to a path by `... / "name"`."""
+    joins = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.BinOp))
+    return {
+        str(join.right.value) for join in joins if isinstance(join.op, ast.Div) and isinstance(join.right, ast.Constant)
+    }
 
 
 def test_nobody_else_spells_a_path_of_the_run_folder():
@@ -43,8 +42,23 @@ def test_nobody_else_spells_a_path_of_the_run_folder():
             assert not joined_names(path) & NAMES, f"{name} spells names of lm/run_paths.py"
 
 
-def test_what_training_joins_to_its_run_folder_is_listed():
-    read = {RunPaths.tokens, RunPaths.tokenizer, RunPaths.checkpoints}
-    for path in FILES:
-        if path.relative_to(REPOSITORY).as_posix().startswith("lm/training"):
-            assert joined_names(path, "run") <= {*read, *TRAINING_LOGS}, path
+def parts_used(path: Path) -> set[str]:
+    """X of every `RunPaths(...).X` in a file."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") == "RunPaths"
+    }
+
+
+def test_what_training_writes_into_its_run_folder_is_listed():
+    read, run = {"tokens", "tokenizer", "checkpoints"}, RunPaths(Path())
+    rooms = ("lm/training", "lm/metrics", "lm/resilience")
+    files = [path for path in FILES if path.relative_to(REPOSITORY).as_posix().startswith(rooms)]
+    used = set().union(*map(parts_used, files))
+    assert {"metrics", "goodput", "samples"} <= used
+    for name in used - read:
+        written = str(getattr(run, name)() if callable(getattr(run, name)) else getattr(run, name))
+        assert any(fnmatch.fnmatch(written, pattern) for pattern in TRAINING_LOGS), name

@@ -7,6 +7,7 @@ import typing
 import pytest
 
 from configs.demo import get_config
+from configs.experiment import parse_command
 from lm.config import (
     MeshConfig,
     MixtureSource,
@@ -22,8 +23,9 @@ from lm.model.attention_choice import OBSTACLES
 from lm.model.attention_kernels import ATTENTION
 from lm.model.layers import MLPS, NORMS
 from lm.model.transformer import REMAT
-from lm.resilience.goodput import KINDS, Kind
-from lm.training.optimizer import RULES
+from lm.resilience.goodput import PHASES, Phase
+from lm.training.optimizer import OPTIMIZERS
+from tests.run_files import REPOSITORY
 
 DEMO = get_config()
 VALID = (
@@ -75,6 +77,11 @@ def test_numbers_that_contradict_each_other_are_refused_with_both_and_the_remedy
     assert all(word in str(error.value) for word in words), error.value
 
 
+def test_the_old_name_of_the_optimizer_is_refused_with_the_new_one():
+    with pytest.raises(UsageError, match=r"train\.optimizer\.rule\. Did you mean --train\.optimizer\.name\?"):
+        parse_command("launch.train", "", [str(REPOSITORY / "configs/demo.py"), "--train.optimizer.rule", "lion"])
+
+
 def test_a_rate_that_stays_as_it_is_is_allowed():
     train = replaced(DEMO.train, learning_rate=1e-3, final_learning_rate=1e-3)
     assert train.optimizer.learning_rate == train.optimizer.final_learning_rate
@@ -88,7 +95,7 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
         (ModelConfig, "attention", {"auto": None, **ATTENTION}),
         (ModelConfig, "attention", {"auto": None, **OBSTACLES}),
         (TrainConfig, "remat", REMAT),
-        (OptimizerConfig, "rule", RULES),
+        (OptimizerConfig, "name", OPTIMIZERS),
     ],
 )
 def test_a_field_names_what_its_table_has(config, name, table):
@@ -96,4 +103,4 @@ def test_a_field_names_what_its_table_has(config, name, table):
 
 
 def test_time_is_spent_on_kinds_that_the_table_explains():
-    assert set(typing.get_args(Kind)) <= set(KINDS)
+    assert set(typing.get_args(Phase)) <= set(PHASES)

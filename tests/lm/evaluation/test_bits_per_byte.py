@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from lm.data.batches import BatchSource, document_stream
-from lm.evaluation.bits_per_byte import byte_lengths, compressed_bits_per_byte, evaluate, strided_windows
+from lm.evaluation.bits_per_byte import compressed_bits_per_byte, strided_windows
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.evaluators import evaluate
+from lm.evaluation.held_out import Validation, byte_lengths
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
-from lm.training.hooks import Validation
 from tests.corpus import texts, tiny_experiment, write_tokens
 
 EXPERIMENT = tiny_experiment()
@@ -84,14 +86,14 @@ def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_p
     tokenizer = load(tmp_path / "tokenizer")
     context = experiment.model.context_length
     windows = BatchSource(tmp_path / "tokens", "val", context, 1, seed=0, loader_threads=1).windows
-    config = dataclasses.replace(experiment.train, batch_size=1, validation_batches=windows)
-    mesh = make_mesh(config.mesh, experiment.model, 1, jax.devices()[:1])
+    config = EvaluatorConfig(experiment.model, tokenizer, tmp_path / "tokens", 1, context, windows)
+    mesh = make_mesh(experiment.train.mesh, experiment.model, 1, jax.devices()[:1])
     model = jax.jit(Transformer, static_argnums=0)(experiment.model, jax.random.key(0))
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
-    found = Validation(experiment.model, config, tmp_path / "tokens", tokenizer).run(model, mesh)
+    found = Validation(config).run(model, mesh)
     assert figures["validation_documents"] > 2
-    expected = figures["validation_loss"], figures["validation_bits_per_byte"]
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx({name: figures[name] for name in found}, rel=1e-6)
+    assert found.keys() == {"validation_loss", "validation_bits_per_byte"}
 
 
 def test_the_head_of_a_document_is_no_text(tmp_path):

@@ -12,7 +12,8 @@ from lm.checkpoints.manifest import Kept
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.bits_per_byte import evaluate, evaluate_text
+from lm.evaluation.bits_per_byte import evaluate_text
+from lm.evaluation.evaluators import evaluate
 from lm.inference.devices import inference_mesh
 from lm.inference.generate import sample_texts
 from lm.model.param_names import named_leaves

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from lm.data.batches import document_stream
-from lm.evaluation.bits_per_byte import compile_token_losses, evaluate, strided_windows
+from lm.evaluation.bits_per_byte import strided_windows
+from lm.evaluation.evaluators import evaluate
+from lm.evaluation.held_out import batch_losses
 from lm.evaluation.token_view import view_tokens
 from lm.model.transformer import Transformer
 from lm.tokenizer import load
@@ -36,7 +38,7 @@ def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: 
     view = view_tokens(model, config, ids, stride=6, alternatives=K, symbols=config.vocabulary_size)
     found = []
     for batch in strided_windows(ids, np.zeros(count, np.int64), config.context_length, 6, batch_size=2):
-        losses = np.asarray(compile_token_losses()(model, batch))
+        losses = np.asarray(jax.jit(batch_losses)(model, batch))
         found += losses[np.asarray(batch.weights_BT) == 1].tolist()
     np.testing.assert_allclose(view.losses, found, atol=1e-5)
     assert len(view.losses) == count - 1

@@ -102,8 +102,8 @@ def test_a_full_disk_is_told_once_a_sink_and_the_rest_goes_on(tmp_path, capsys):
 
 def test_what_is_not_finite_is_left_out(tmp_path):
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
-        log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "left_out": 1})
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "left_out": 1}
+        log.write(1, {"loss": float("nan"), "gradient_norm": float("inf"), "skipped": 1})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "skipped": 1}
 
 
 def test_every_sink_gets_the_same_rows(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def test_least_parameters_is_a_close_lower_bound(name):
 
 @pytest.mark.parametrize("rule", ["adamw", "lion", "adafactor"])
 def test_the_state_is_at_least_what_is_said(rule):
-    train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, rule=rule))
+    train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, name=rule))
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = jax.eval_shape(lambda: make_state(DEMO.model, optimizer, 0, train.spikes))
     real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

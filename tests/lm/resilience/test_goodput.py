@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lm.resilience.goodput import KINDS, Attempt, Timeline, read_attempts, read_heartbeat, totals
+from lm.resilience.goodput import PHASES, Attempt, Goodput, read_attempts, read_heartbeat, totals
 from lm.resilience.watchdog import Watchdog
 
 
 def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
-    timeline = Timeline(tmp_path)
-    with timeline.doing("steps"):
+    goodput = Goodput(tmp_path)
+    with goodput.phase("steps"):
         time.sleep(0.05)
-        with timeline.doing("data"):
+        with goodput.phase("data"):
             time.sleep(0.1)
         time.sleep(0.05)
-    least = time.time() - timeline.now.began
-    timeline.turn("starting")
-    most = time.time() - timeline.now.began
-    sums = totals(timeline.attempts)
+    least = time.time() - goodput.now.began
+    goodput.switch("starting")
+    most = time.time() - goodput.now.began
+    sums = totals(goodput.attempts)
     assert sums["steps"] >= 0.1 and sums["data"] >= 0.1
     assert least - 0.001 <= sum(sums.values()) <= most + 0.001
 
@@ -32,28 +32,28 @@ def test_every_moment_counts_once_and_as_what_it_lies_in(tmp_path):
 def test_a_wait_for_data_is_one_only_if_the_devices_wait(tmp_path, at_a_step, counted):
     product = jax.jit(lambda x: jax.lax.fori_loop(0, 40, lambda i, x: x @ x * 1e-3, x))
     square = jax.block_until_ready(product(jnp.ones((1500, 1500))))
-    timeline = Timeline(tmp_path)
+    goodput = Goodput(tmp_path)
     running = product(square)
-    timeline.busy = lambda: not running.is_ready()
+    goodput.busy = lambda: not running.is_ready()
     if not at_a_step:
         running.block_until_ready()
-    with timeline.doing("data"):
-        before = dict(timeline.now.seconds)
+    with goodput.phase("data"):
+        before = dict(goodput.now.seconds)
         time.sleep(0.05)
-    spent = {kind: s - before.get(kind, 0.0) for kind, s in timeline.now.seconds.items()}
-    with timeline.doing("saving"):  # for which training waits, whatever the devices are at
+    spent = {kind: s - before.get(kind, 0.0) for kind, s in goodput.now.seconds.items()}
+    with goodput.phase("saving"):  # for which training waits, whatever the devices are at
         time.sleep(0.01)
-    assert timeline.now.seconds["saving"] >= 0.01
+    assert goodput.now.seconds["saving"] >= 0.01
     running.block_until_ready()
     assert spent[counted] >= 0.05
     assert sum(spent.values()) == pytest.approx(spent[counted])
 
 
 def test_an_error_within_ends_the_kind_it_was(tmp_path):
-    timeline = Timeline(tmp_path)
-    with contextlib.suppress(KeyError), timeline.doing("saving"):
+    goodput = Goodput(tmp_path)
+    with contextlib.suppress(KeyError), goodput.phase("saving"):
         raise KeyError
-    assert timeline.kind == "starting"
+    assert goodput.current == "starting"
 
 
 def test_steps_that_were_made_again_are_lost_and_so_is_the_time_between():
@@ -82,25 +82,25 @@ def test_steps_lost_to_an_older_checkpoint_are_lost_in_all_attempts_before():
 
 
 def test_a_long_wait_is_told_by_the_heartbeat(tmp_path):
-    timeline = Timeline(tmp_path)
-    timeline.begin(4)
+    goodput = Goodput(tmp_path)
+    goodput.begin(4)
     state = lambda: (read_heartbeat(tmp_path / "heartbeat.json") or {})["state"]
-    with timeline.doing("validation"):
+    with goodput.phase("validation"):
         assert state() == "validation"
-    with timeline.doing("steps"):
+    with goodput.phase("steps"):
         assert state() == "training"
 
 
 def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
-    first = Timeline(tmp_path)
+    first = Goodput(tmp_path)
     first.begin(0)
-    first.turn("steps")
+    first.switch("steps")
     first.beat(7)
     written = read_attempts(tmp_path)[-1].seen
     heart = read_heartbeat(tmp_path / "heartbeat.json")
     assert heart is not None
     assert (heart["step"], heart["state"]) == (7, "training")
-    second = Timeline(tmp_path)  # nothing was closed
+    second = Goodput(tmp_path)  # nothing was closed
     (before, now) = second.attempts
     assert before.step == 7
     assert before.seen == pytest.approx(heart["time"], abs=0.002)
@@ -111,19 +111,19 @@ def test_a_killed_attempt_is_known_by_its_heartbeat(tmp_path):
 
 
 def test_who_leaves_before_the_first_step_takes_nothing_from_those_before(tmp_path):
-    first = Timeline(tmp_path)
+    first = Goodput(tmp_path)
     first.begin(0)
     first.beat(7)
-    Timeline(tmp_path).leave()
+    Goodput(tmp_path).stop_before_training()
     heart = read_heartbeat(tmp_path / "heartbeat.json")
     assert heart is not None and heart["state"] == "stopped"
     assert [one.step for one in read_attempts(tmp_path)] == [7, 0]
 
 
 def test_heartbeats_overwrite_one_another_wholly(tmp_path):
-    timeline = Timeline(tmp_path)
-    timeline.beat(123_456_789, "training")
-    timeline.beat(5, "done")
+    goodput = Goodput(tmp_path)
+    goodput.beat(123_456_789, "training")
+    goodput.beat(5, "done")
     assert read_heartbeat(tmp_path / "heartbeat.json")["step"] == 5  # ty: ignore[not-subscriptable]
 
 
@@ -134,22 +134,22 @@ def test_a_damaged_account_is_begun_anew_and_stops_no_run(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_stops_no_run(tmp_path):
-    timeline = Timeline(tmp_path / "absent")
-    timeline.begin(0)
-    timeline.beat(3)
-    timeline.close()
+    goodput = Goodput(tmp_path / "absent")
+    goodput.begin(0)
+    goodput.beat(3)
+    goodput.close()
 
 
 def test_the_table_names_every_kind_that_took_time(tmp_path):
-    timeline = Timeline(tmp_path)
-    timeline.now.seconds = dict.fromkeys(KINDS, 10.0)
-    lines = timeline.table().splitlines()
+    goodput = Goodput(tmp_path)
+    goodput.now.seconds = dict.fromkeys(PHASES, 10.0)
+    lines = goodput.table().splitlines()
     assert lines[0].startswith("goodput: 8.3%") and "in 1 attempt" in lines[0]
-    assert [line.split("%  ")[1] for line in lines[1:]] == list(KINDS.values())
+    assert [line.split("%  ")[1] for line in lines[1:]] == list(PHASES.values())
 
 
 def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
-    timeline = Timeline(tmp_path)
+    goodput = Goodput(tmp_path)
     ready, end = threading.Event(), threading.Event()
 
     def wait_for_a_collective():
@@ -159,9 +159,9 @@ def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
     thread = threading.Thread(target=wait_for_a_collective)
     thread.start()
     ready.wait()
-    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.3)):
+    with contextlib.closing(Watchdog(goodput, tmp_path / "hangs", hang_seconds=0.3)):
         for step in range(1, 6):
-            timeline.beat(step)
+            goodput.beat(step)
         path = tmp_path / "hangs/step-00000005.txt"
         while not path.exists() or "test_a_hang_is_told_once" not in path.read_text():
             time.sleep(0.02)
@@ -175,13 +175,13 @@ def test_a_hang_is_told_once_with_all_stacks_and_the_devices(tmp_path, capsys):
     assert "live arrays of" in first and "process 0 of 1" in first
     out = capsys.readouterr().out
     assert out.count("no sign of life") == 1
-    assert "behind step 5" in out
+    assert "after step 5" in out
 
 
 def test_steps_that_are_slow_by_nature_are_no_hang(tmp_path, capsys):
-    timeline = Timeline(tmp_path)
-    with contextlib.closing(Watchdog(timeline, tmp_path / "hangs", hang_seconds=0.1)) as watchdog:
+    goodput = Goodput(tmp_path)
+    with contextlib.closing(Watchdog(goodput, tmp_path / "hangs", hang_seconds=0.1)) as watchdog:
         watchdog.waits.extend([1000.0] * 7)
-        timeline.beat(8)
+        goodput.beat(8)
         time.sleep(0.5)  # above the least, not twenty times the usual
     assert not (tmp_path / "hangs").exists()

@@ -46,21 +46,21 @@ def wait_for_step(run: Path, process: subprocess.Popen, step: int) -> int:
 SIGNALLED = """
 import os, sys, time
 from pathlib import Path
-from lm.resilience.goodput import Timeline
+from lm.resilience.goodput import Goodput
 from tests.train_process import main
 
 number, at, checkpoint = map(int, sys.argv[3:])
-real = Timeline.beat
+real = Goodput.beat
 
-def beat(timeline, step, *state):
-    real(timeline, step, *state)
-    if step == at and not state and Timeline.beat is not real:
-        Timeline.beat = real  # a second signal would say something else
+def beat(goodput, step, *state):
+    real(goodput, step, *state)
+    if step == at and not state and Goodput.beat is not real:
+        Goodput.beat = real  # a second signal would say something else
         while checkpoint and not Path(sys.argv[1], f"checkpoints/{checkpoint}").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-Timeline.beat = beat
+Goodput.beat = beat
 main()
 """
 """Sends itself a signal behind a step, with a checkpoint written: no load of the machine decides what comes first."""
@@ -86,7 +86,7 @@ def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed
         behind = max(steps_there(run))
         assert step <= behind <= step + 1, "the step under way at the signal, and none after it"
         assert f"asked to end ({signal.Signals(number).name}); saved at step {behind}" in output
-        assert verify(run / f"checkpoints/{behind}")["told"] is False
+        assert verify(run / f"checkpoints/{behind}")["evaluated"] is False
     output, _ = (process := train_process.start(run, FIELDS)).communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, output
     assert f"going on from the checkpoint at step {behind}\n" in output
@@ -107,11 +107,11 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
     shutil.copytree(tokens, run)
     code = (
         "import lm.training.hooks, os, signal\n"
-        "real = lm.training.hooks.Telling.tell\n"
-        "def tell(self, step, model):\n"
+        "real = lm.training.hooks.Evaluation.run\n"
+        "def run(self, state, step):\n"
         "    if step == 100: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return real(self, step, model)\n"
-        "lm.training.hooks.Telling.tell = tell\n"
+        "    return real(self, state, step)\n"
+        "lm.training.hooks.Evaluation.run = run\n"
         "from tests.train_process import main\n"
         "main()\n"
     )
@@ -132,7 +132,7 @@ def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(token
     assert process.returncode == 0, output
     (loss,) = [row["validation_loss"] for row in told(run) if row["step"] == 100 and "validation_loss" in row]
     about = verify(run / "checkpoints/100")
-    assert about["told"] is True
+    assert about["evaluated"] is True
     assert about["validation_loss"] == pytest.approx(loss, rel=1e-6)
     assert "step 100  validation loss" in output
     assert told(run) == told(undisturbed)
@@ -143,11 +143,11 @@ def test_before_the_first_step_a_signal_ends_it_at_once(tokens, tmp_path, number
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     code = (
-        "import lm.training.loop, os, signal, time\n"
+        "import lm.training.setup, os, signal, time\n"
         "def compile_ahead(*arguments):\n"  # which no Python handler can come into
         f"    os.kill(os.getpid(), {int(number)})\n"
         "    time.sleep(3600)\n"
-        "lm.training.loop.compile_ahead = compile_ahead\n"
+        "lm.training.setup.compile_ahead = compile_ahead\n"
         "from tests.train_process import main\n"
         "main()\n"
     )
@@ -182,11 +182,11 @@ def test_while_jax_is_loaded_a_signal_ends_it_at_once(tmp_path, number, ends):
 def test_a_signal_that_nobody_asked_for_any_more_acts_at_the_end(tmp_path):
     code = (
         "import os, signal, time\n"
-        "from lm.resilience.preemption import Stops\n"
-        "with Stops() as stops:\n"
-        "    stops.training = True\n"
+        "from lm.resilience.preemption import PreemptionHandler\n"
+        "with PreemptionHandler() as preemption:\n"
+        "    preemption.training = True\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    while not stops.asked(1): time.sleep(0.01)\n"
+        "    while not preemption.requested(1): time.sleep(0.01)\n"
         "time.sleep(3600)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=HANG_SECONDS)
@@ -197,13 +197,13 @@ def test_a_second_sigterm_changes_nothing(tmp_path):
     code = (
         "import os, signal, time\n"
         "from lm.errors import Stopped\n"
-        "from lm.resilience.preemption import Stops\n"
+        "from lm.resilience.preemption import PreemptionHandler\n"
         "try:\n"
-        "    with Stops() as stops:\n"
-        "        stops.training = True\n"
+        "    with PreemptionHandler() as preemption:\n"
+        "        preemption.training = True\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        while not stops.asked(1): time.sleep(0.01)\n"
-        "        raise stops.stopped(1)\n"
+        "        while not preemption.requested(1): time.sleep(0.01)\n"
+        "        raise preemption.stopped(1)\n"
         "except Stopped:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('left in peace')\n"

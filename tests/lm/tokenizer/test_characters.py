@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.bits_per_byte import byte_lengths
+from lm.evaluation.held_out import byte_lengths
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from viewer.tokenizer.look import known

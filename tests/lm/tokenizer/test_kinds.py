@@ -12,7 +12,7 @@ from lm.checkpoints.reading import restore_model
 from lm.config import TokenizerConfig
 from lm.data.batches import document_stream
 from lm.errors import UsageError
-from lm.evaluation.bits_per_byte import evaluate
+from lm.evaluation.evaluators import evaluate
 from lm.inference.generate import sample_texts
 from lm.tokenizer import load, save, train_tokenizer
 from lm.training.loop import train

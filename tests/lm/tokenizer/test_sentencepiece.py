@@ -17,7 +17,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.bits_per_byte import byte_lengths
+from lm.evaluation.held_out import byte_lengths
 from lm.tokenizer import load, save
 from lm.tokenizer.sentencepiece import BLANK, LONGEST_SENTENCE, SentencePieceTokenizer, sentences, train_sentencepiece
 

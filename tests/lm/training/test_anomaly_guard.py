@@ -21,7 +21,7 @@ from lm.data.batches import BatchSource
 from lm.errors import InputError
 from lm.parallel import make_mesh
 from lm.training import step as train_step
-from lm.training.anomaly_guard import LEAST_DEVIATION, bounds, judge, make_guard
+from lm.training.anomaly_guard import LEAST_DEVIATION, accept, bounds, make_guard
 from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initial_state
@@ -66,7 +66,7 @@ def test_steps_are_judged_as_by_a_naive_reading(window):
     rows = [(float(np.float32(a)), float(np.float32(b))) for a, b in zip(losses, norms, strict=True)]
     config = SpikeConfig(window=window)
     guard, found, in_row = make_guard(config), [], []
-    step = jax.jit(lambda guard, loss, norm: judge(guard, loss, norm, config))
+    step = jax.jit(lambda guard, loss, norm: accept(guard, loss, norm, config))
     for loss, norm in rows:
         taken, guard = step(guard, jnp.float32(loss), jnp.float32(norm))
         found.append(bool(taken))
@@ -82,7 +82,7 @@ def test_steps_are_judged_as_by_a_naive_reading(window):
 
 
 def test_without_a_window_no_finite_step_is_left_out():
-    taken, _ = judge(make_guard(SpikeConfig()), jnp.float32(1e30), jnp.float32(1e30), SpikeConfig())
+    taken, _ = accept(make_guard(SpikeConfig()), jnp.float32(1e30), jnp.float32(1e30), SpikeConfig())
     assert bool(taken)
     assert np.isinf(bounds(make_guard(SpikeConfig()), SpikeConfig())).all()
 
@@ -118,7 +118,7 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
     for step in range(1, STEPS + 1):
         if step not in POISON:
             state, metrics = step_function(state._replace(step=jnp.array(step - 1, jnp.int32)), source.batch(step - 1))
-            assert bool(metrics["taken"]), step
+            assert bool(metrics["applied"]), step
     end = state._replace(step=jnp.array(STEPS, jnp.int32), guard=state.guard._replace(in_row=jnp.array(1, jnp.int32)))
     expected = {f"{item}.{name}": x for item, named in named_items(end).items() for name, x in named.items()}
     assert bits(run) == {name: np.asarray(x).tobytes() for name, x in expected.items()}
@@ -131,10 +131,10 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
         origins = source.documents(line["step"] - 1)
         named = [[ids[row] for row in sorted(origin.documents)] for origin in origins]
         assert [one["documents"] for one in line["sequences"]] == named
-        assert f"step {line['step']} is left out: " in out
+        assert f"step {line['step']} is skipped: " in out
         assert named[0][0] in out
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert max(row.get("left_out", 0) for row in rows) == len(POISON)
+    assert max(row.get("skipped", 0) for row in rows) == len(POISON)
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
@@ -154,6 +154,6 @@ def test_too_many_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(poison
     run = tmp_path / "run"
     shutil.copytree(poisoned[0], run)
     config = dataclasses.replace(CONFIG, spikes=dataclasses.replace(CONFIG.spikes, stop_after=3), checkpoint_every=1)
-    with pytest.raises(InputError, match=r"at step 13 .*the 3 steps up to it were all left out"):
+    with pytest.raises(InputError, match=r"at step 13 .*the 3 steps up to it were all skipped"):
         train(MODEL, config, run)
     assert max(int(path.name) for path in (run / "checkpoints").iterdir()) == 10

@@ -24,7 +24,8 @@ from lm.errors import InputError, UsageError
 from lm.model.param_names import named_leaves
 from lm.parallel import make_mesh
 from lm.training.aot_compile import WORTH_MEASURING, worth_measuring
-from lm.training.loop import all_finite, train
+from lm.training.hooks import all_finite
+from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
@@ -52,9 +53,9 @@ def rows(run: Path) -> list[dict]:
 
 
 def without_times(rows: list[dict]) -> list[dict]:
-    """The rows without what was measured, or told at a start alone."""
+    """The rows without what was measured, or is logged at a start alone."""
     measured = re.compile("second|mfu|share|bytes|step_flops|goodput")
-    return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows]
+    return [{k: v for k, v in row.items() if not measured.search(k)} for row in rows if "run" not in row]
 
 
 def test_a_resumed_run_ends_in_the_same_bits(finished, tmp_path, capsys):
@@ -93,10 +94,10 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
     ("model", "optimizer", "changes"),
     [
         ({"qk_norm": True, "token_shift": True}, {"muon": MuonConfig(0.02, 0.95, 5)}, {"dropout": 0.1}),
-        ({"scan_layers": True}, {"rule": "adafactor"}, {"remat": "block"}),
+        ({"scan_layers": True}, {"name": "adafactor"}, {"remat": "block"}),
         (
             {},
-            {"rule": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
+            {"name": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
             {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
         ),
     ],
@@ -122,7 +123,7 @@ def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, mode
 def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
-    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, rule="lion")
+    wild = dataclasses.replace(EXPERIMENT.train.optimizer, learning_rate=1e30, warmup_steps=0, name="lion")
     config = dataclasses.replace(
         EXPERIMENT.train, optimizer=wild, log_every=12, checkpoint_every=1, checkpoints_kept=1, validate_every=12
     )
@@ -142,7 +143,7 @@ def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_pa
             written.set()
         return real(tree)
 
-    monkeypatch.setattr("lm.training.loop.all_finite", look)
+    monkeypatch.setattr("lm.training.hooks.all_finite", look)
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
     config = dataclasses.replace(
@@ -212,6 +213,37 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damag
         (folder / "12/_CHECKPOINT_METADATA").write_text((folder / "8/_CHECKPOINT_METADATA").read_text())
     with pytest.raises(InputError, match=r"checkpoints/12 is damaged: .*checkpoints/12/.* is missing|has 20 bytes"):
         restore_model(EXPERIMENT.model, folder)
+
+
+def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
+    (run,) = [row for row in rows(finished) if "run" in row]
+    assert (run["step"], run) == (0, rows(finished)[0])
+    said = run["run"]
+    assert (said["attention"], said["attention_choice"]) == ("xla", "attention by xla")
+    assert (said["remat"], said["scan_layers"], said["micro_batches"]) == ("none", False, 1)
+    assert (said["mesh"], said["devices"]) == ({"data": 8, "fsdp": 1, "context": 1, "tensor": 1}, 8)
+    assert said["parameters"] == sum(value.size for value in parameters(finished).values())
+    assert said["step_flops"] == next(row for row in rows(finished) if "loss" in row)["step_flops"]
+    again = tmp_path / "run"
+    shutil.copytree(finished, again)
+    for step in (8, 12):
+        shutil.rmtree(again / f"checkpoints/{step}")
+    train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=2), remat="block"), again)
+    assert "mesh data 4 x fsdp 2 x context 1 x tensor 1, layers unrolled, remat block" in capsys.readouterr().out
+    starts = [row for row in rows(again) if "run" in row]
+    assert [(row["step"], row["run"]["remat"], row["run"]["mesh"]["fsdp"]) for row in starts] == [
+        (0, "none", 1),
+        (4, "block", 2),
+    ]
+
+
+def test_a_transfer_that_the_loop_does_not_ask_for_is_an_error(tokens, tmp_path, monkeypatch):
+    """As when somebody gives the step what lies on the host: every step would wait for it."""
+    monkeypatch.setattr("lm.training.loop.place", lambda batch, *arguments: batch)
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(dataclasses.replace(EXPERIMENT.model, layers=1), EXPERIMENT.train, run)
 
 
 def test_what_a_run_leaves(finished):
@@ -304,7 +336,8 @@ def test_all_that_is_told_of_a_step_is_written_before_its_checkpoint(finished):
 
 def test_the_first_loss_is_that_of_a_uniform_guess(finished):
     """Fresh weights know nothing: ln(vocabulary), within what the initial logits' spread allows."""
-    assert abs(rows(finished)[0]["loss"] - np.log(320)) < 0.5
+    (first, *_) = [row for row in rows(finished) if "loss" in row]
+    assert abs(first["loss"] - np.log(320)) < 0.5
 
 
 MODEL = dataclasses.replace(EXPERIMENT.model, heads=4, kv_heads=4)

@@ -69,6 +69,24 @@ def reference_rate(step: int, steps: int) -> float:
     return CONFIG.final_learning_rate + (CONFIG.learning_rate - CONFIG.final_learning_rate) * cosine
 
 
+def test_a_clip_norm_of_0_leaves_the_gradients_as_they_are():
+    """Two steps whose gradients differ in scale: Adam alone does not see by how much one gradient was scaled."""
+
+    def after(clip_norm):
+        config = dataclasses.replace(CONFIG, clip_norm=clip_norm)
+        optimizer, held = make_optimizer(config, 20), params({"matrix": np.zeros((12, 20))})
+        state = optimizer.init(held)
+        for scale in (1.0, 100.0):
+            change, state = optimizer.update(params({"matrix": np.full((12, 20), scale)}), state, held)
+            held = cast(dict[str, nnx.Param], optax.apply_updates(held, change))
+        return np.asarray(held["matrix"][...]), jax.tree.structure(state)
+
+    (off, structure), (wide, same), (clipped, _) = after(0.0), after(1e9), after(1.0)
+    np.testing.assert_array_equal(off, wide)
+    assert np.abs(off - clipped).max() > 1e-3
+    assert structure == same  # so that a checkpoint fits whether or not gradients are clipped
+
+
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 5, 11, 19])
 def test_learning_rate_is_linear_then_cosine(step):
     assert float(jnp.asarray(learning_rate(CONFIG, 20)(step))) == pytest.approx(reference_rate(step, 20), rel=1e-5)
@@ -146,7 +164,7 @@ def test_updates_equal_lion_in_float64():
         momentum[name] = CONFIG.beta2 * momentum[name] + (1 - CONFIG.beta2) * gradient
         return sign, rate
 
-    assert_close(*run(dataclasses.replace(CONFIG, rule="lion"), 6, change))
+    assert_close(*run(dataclasses.replace(CONFIG, name="lion"), 6, change))
 
 
 def test_updates_equal_adafactor_in_float64_below_the_size_that_it_factors():
@@ -159,13 +177,13 @@ def test_updates_equal_adafactor_in_float64_below_the_size_that_it_factors():
         update = gradient / np.sqrt(second[name])
         return update / max(1.0, np.sqrt(np.mean(update**2))), rate
 
-    assert_close(*run(dataclasses.replace(CONFIG, rule="adafactor", beta1=0.0), 6, change))
+    assert_close(*run(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0), 6, change))
 
 
 def test_adafactor_keeps_rows_and_columns_in_place_of_a_second_moment():
     held = {"w": nnx.Param(jnp.ones((256, 384)), axes=("width", "mlp"))}
     size = lambda config: sum(leaf.size for leaf in jax.tree.leaves(make_optimizer(config, 20).init(held)))
-    assert size(dataclasses.replace(CONFIG, rule="adafactor", beta1=0.0)) < 256 + 384 + 10
+    assert size(dataclasses.replace(CONFIG, name="adafactor", beta1=0.0)) < 256 + 384 + 10
     assert size(CONFIG) > 2 * 256 * 384
 
 

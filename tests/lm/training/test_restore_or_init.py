@@ -54,7 +54,7 @@ def started_from(folder: Path, take, **changes):
 
 def test_parameters_alone_go_into_another_optimizer(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
-    lion = dataclasses.replace(CONFIG.optimizer, rule="lion", learning_rate=1e-12, final_learning_rate=1e-12)
+    lion = dataclasses.replace(CONFIG.optimizer, name="lion", learning_rate=1e-12, final_learning_rate=1e-12)
     config = started_from(finished / "checkpoints/12", "parameters", optimizer=lion, steps=4)
     train(MODEL, config, run)
     assert "starting with parameters from " in capsys.readouterr().out

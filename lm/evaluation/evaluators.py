@@ -1,0 +1,91 @@
+"""The table of evaluators. A new evaluation is one file, with a class as lm/evaluation/evaluator.py describes it, and
+one line here; or no line, where train.evaluators and evaluate.evaluators name the class by its module.
+
+No jax until an evaluator is made: names are checked before the first stage.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm.config import EvaluateConfig, ModelConfig
+from lm.errors import UsageError
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
+    from lm.model.transformer import Transformer
+    from lm.tokenizer import Tokenizer
+
+EVALUATORS: dict[str, str] = {
+    "validation": "lm.evaluation.held_out.Validation",
+    "bits_per_byte": "lm.evaluation.bits_per_byte.BitsPerByte",
+}
+"""{name: module and class}."""
+
+
+def check_evaluators(names: Sequence[str], option: str) -> None:
+    """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists."""
+    for name in names:
+        module = EVALUATORS.get(name, name).rpartition(".")[0]
+        try:
+            found = bool(module) and importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):  # a package above it is missing, or the name is none
+            found = False
+        if not found:
+            raise UsageError(
+                f"{option} names {name!r}, but the evaluators are {', '.join(EVALUATORS)}. Name one of them, or a "
+                "class as my_package.my_module.MyEvaluator, in a module that can be imported."
+            )
+
+
+def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":
+    """{name: evaluator}, made in this order. Raises UsageError for a name that is none."""
+    check_evaluators(names, option)
+    made = {}
+    for name in names:
+        path, _, attribute = EVALUATORS.get(name, name).rpartition(".")
+        kind = getattr(importlib.import_module(path), attribute, None)
+        if kind is None:
+            raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
+        made[name] = kind(config)
+    return made
+
+
+def run_evaluators(evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh") -> dict[str, float]:
+    """The figures of all. Raises UsageError where two give one name, and EvaluationInterrupted as they do."""
+    figures: dict[str, float] = {}
+    for name, evaluator in evaluators.items():
+        new = evaluator.run(model, mesh)
+        if both := sorted(new.keys() & figures.keys()):
+            raise UsageError(f"{both[0]} is a figure of the evaluator {name}, and of one before it. Name only one.")
+        figures |= new
+    return figures
+
+
+def evaluate(
+    model: "Transformer",
+    model_config: ModelConfig,
+    config: EvaluateConfig,
+    tokenizer: "Tokenizer",
+    tokens: Path,
+    mesh: "Mesh | None" = None,
+) -> dict[str, float]:
+    """The figures of config.evaluators, of the shards in `tokens`. The devices of `mesh`, over which the model is laid
+    out, share the work (one device, if no mesh is given); of several processes all must ask."""
+    import jax
+
+    from lm.evaluation.evaluator import EvaluatorConfig
+    from lm.evaluation.held_out import one_device, rows_on
+    from lm.terminal import LiveLine
+
+    line = LiveLine(quiet=jax.process_index() > 0)
+    show = lambda text: line.show(f"evaluate: {text}")
+    mesh = mesh or one_device(model_config)
+    made = EvaluatorConfig(model_config, tokenizer, tokens, rows_on(mesh, config.batch_size), config.stride, show=show)
+    figures = run_evaluators(make_evaluators(config.evaluators, made, "evaluate.evaluators"), model, mesh)
+    line.end()
+    return figures

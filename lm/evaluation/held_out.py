@@ -1,0 +1,120 @@
+"""The loss and the bits per byte of held-out text, summed on the devices; and the evaluator that training uses: the
+same few batches at every call.
+
+Axes: B windows, T positions.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from lm.config import MeshConfig, ModelConfig
+from lm.data.batches import Batch, BatchSource
+from lm.errors import UsageError
+from lm.evaluation.evaluator import EvaluationInterrupted, EvaluatorConfig
+from lm.model.loss import token_losses
+from lm.model.transformer import Transformer
+from lm.parallel import constrain, devices_of, make_mesh, on_host, place, traced_on
+from lm.tokenizer import Tokenizer
+
+
+def batch_losses(model: Transformer, batch: Batch) -> Float[Array, "B T"]:
+    """-log p of every target in nats, 0 where its weight is 0."""
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT)
+    return token_losses(x_BTD, model.output_table(), batch.targets_BT, model.logit_softcap) * batch.weights_BT
+
+
+def compile_row_losses() -> Callable[[Transformer, Batch], Float[Array, " B"]]:
+    """A jitted (model, batch) -> the summed loss of every row in nats, on every device.
+
+    Rows, and not one number, leave the devices: they are added in float64, and a float32 sum over millions of tokens
+    would lose digits.
+    """
+    return jax.jit(lambda model, batch: constrain(jnp.sum(batch_losses(model, batch), axis=-1), None))
+
+
+def one_device(model: ModelConfig) -> Mesh:
+    """The mesh of a model that one device of this process holds."""
+    return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
+
+
+def rows_on(mesh: Mesh, batch_size: int) -> int:
+    """`batch_size`, rounded up to what the mesh divides."""
+    devices = devices_of("batch", mesh)
+    return devices * math.ceil(batch_size / devices)
+
+
+def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
+    """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
+    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)], np.int64)
+    lengths[list(tokenizer.special_tokens.values())] = 0
+    return lengths
+
+
+def count_text_bytes(lengths: np.ndarray, tokens: np.ndarray, heads: np.ndarray) -> int:
+    """UTF-8 bytes of text that `tokens` stand for, given `byte_lengths` of their tokenizer.
+
+    `heads`, of the shape of `tokens`, is True where a token is the head of a document. Heads are not text, even where
+    they are an ordinary symbol, such as the newline of a `characters` tokenizer. Every figure in bits per byte, in the
+    training loop and in the evaluation, divides by this count.
+    """
+    return int(lengths[tokens[~heads]].sum())
+
+
+class HeldOutLoss:
+    """The mean loss and the bits per byte of batches; compiled once."""
+
+    def __init__(self, config: EvaluatorConfig):
+        self.config, self.row_losses = config, compile_row_losses()
+
+    def figures(self, model: Transformer, mesh: Mesh, batches: Iterable[Batch], text_bytes: int) -> dict[str, float]:
+        """{"validation_loss": nats per target, "validation_bits_per_byte": bits per byte of text}.
+
+        The heads of documents cost bits too, but are not among the `text_bytes`. Raises EvaluationInterrupted.
+        """
+        nats = targets = 0.0
+        row_losses = traced_on(mesh, self.row_losses)
+        for batch in batches:
+            if self.config.should_stop():
+                raise EvaluationInterrupted
+            nats += float(np.sum(on_host(row_losses(model, place(batch, mesh, self.config.batch_size))), dtype=float))
+            targets += float(np.sum(batch.weights_BT))
+            self.config.show(f"{targets:,.0f} tokens  loss {nats / targets:.3f}")
+        return {
+            "validation_loss": nats / targets,
+            "validation_bits_per_byte": nats / math.log(2) / text_bytes,
+        }
+
+
+class Validation:
+    """The evaluator `validation`: the first config.batches batches of held-out windows, in one fixed order."""
+
+    def __init__(self, config: EvaluatorConfig):
+        """Raises UsageError when there are not as many batches."""
+        self.config, self.loss = config, HeldOutLoss(config)
+        source = BatchSource(
+            config.tokens, "val", config.model.context_length, config.batch_size, seed=0, loader_threads=1,
+            tokenizer_fingerprint=config.tokenizer.fingerprint,
+        )  # fmt: skip
+        available = -(-source.windows // config.batch_size)
+        wanted = available if config.batches is None else config.batches
+        if wanted > available:
+            raise UsageError(
+                f"train.validation_batches = {wanted}, but the validation split holds {available} batches of "
+                f"{config.batch_size}. Ask for at most {available}, or hold out more (shards.validation_fraction)."
+            )
+        self.batches = [source.batch(i) for i in range(wanted)]
+        lengths = byte_lengths(config.tokenizer)
+        self.text_bytes = 0
+        for i, batch in enumerate(self.batches):
+            scored_BT = np.asarray(batch.weights_BT) > 0
+            targets, heads = np.asarray(batch.targets_BT)[scored_BT], source.heads(i)[scored_BT]
+            self.text_bytes += count_text_bytes(lengths, targets, heads)
+
+    def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
+        return self.loss.figures(model, mesh, self.batches, self.text_bytes)

@@ -1,0 +1,347 @@
+"""Everything that a training run needs, built before its first step: data, mesh, compiled step, state, logs, hooks."""
+
+import contextlib
+import functools
+import importlib.metadata
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import Kept, lengths, steps_in
+from lm.config import ModelConfig, TrainConfig
+from lm.data.batches import Batch, BatchSource
+from lm.data.mixture import manifest_sha256, mixture_of
+from lm.data.verify_shards import verify_shards
+from lm.devices import target_of
+from lm.errors import InputError
+from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
+from lm.evaluation.evaluators import make_evaluators
+from lm.inference.generate import check_prompt
+from lm.metrics.meter import Meter, MetricsLog
+from lm.metrics.profiling import Profiler
+from lm.metrics.writers import import_wandb
+from lm.model.attention_choice import choose, explain, workload_of
+from lm.parallel import make_mesh, place
+from lm.planning.flops import count_parameters
+from lm.planning.hardware import Peak, peak_rate
+from lm.planning.memory import check_training_memory
+from lm.resilience.goodput import Goodput
+from lm.resilience.multihost import all_agree
+from lm.resilience.preemption import PreemptionHandler
+from lm.run_paths import RunPaths
+from lm.terminal import LiveLine, duration, quantity
+from lm.tokenizer import Tokenizer, load
+from lm.training import hooks
+from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch, measure_step_seconds, worth_measuring
+from lm.training.optimizer import make_optimizer
+from lm.training.restore_or_init import check_start, restore_or_init
+from lm.training.skipped_steps import SkippedSteps
+from lm.training.state import TrainState, abstract_state, initial_state
+from lm.training.step import compile_step
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Data:
+    """What is read: batches to train on, and what evaluates the model on held-out documents."""
+
+    tokenizer: Tokenizer
+    source: BatchSource
+    evaluators: dict[str, Evaluator]
+
+
+@dataclass
+class Program:
+    """The compiled step, and what it works on."""
+
+    step: Step
+    batch: Batch
+    """One of the shapes that the step was compiled for."""
+    cost: StepCost
+    peak: Peak
+    abstract: TrainState
+    """ShapeDtypeStructs with shardings: what to restore into."""
+    fresh: Callable[[], TrainState]
+    """Makes the state of step 0."""
+
+
+@dataclass
+class Run:
+    """A training run that is ready for its next step."""
+
+    config: TrainConfig
+    folder: Path
+    mesh: Mesh
+    source: BatchSource
+    batch_shape: tuple[int, int]
+    """(B, T) of all processes together."""
+    step: Step
+    state: TrainState
+    """What the loop starts from."""
+    first_step: int
+    """Steps that were made before."""
+    evaluation_pending: bool
+    """The evaluations and samples of first_step were left out when the process was asked to end."""
+    checkpoints: Checkpoints
+    progress: hooks.Progress
+    tools: hooks.Instruments
+    evaluations: list[hooks.Hook]
+    checkpointing: hooks.Checkpointing
+    hooks: list[hooks.Hook]
+    """Called after every step for which they are due, in this order."""
+    say: Say
+
+
+def setup(
+    model: ModelConfig, config: TrainConfig, folder: Path, began: float | None, stack: contextlib.ExitStack
+) -> Run:
+    """The run in `folder`; what has to be closed goes onto `stack`. Raises InputError and UsageError as `train`."""
+    check_training_memory(model, config, jax.local_devices(), jax.process_count())
+    say: Say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda text: None
+    goodput = stack.enter_context(contextlib.closing(Goodput(folder, began, jax.process_index())))
+    preemption = stack.enter_context(PreemptionHandler(jax.process_count(), goodput.stop_before_training))
+
+    data = open_data(model, config, folder, preemption)
+    mesh = make_mesh(config.mesh, model, config.batch_size, micro_batches=config.micro_batches)
+    if config.start.checkpoint and not steps_in(RunPaths(folder).checkpoints):
+        with goodput.phase("verifying"):
+            check_start(model, config, data.tokenizer.fingerprint, files=True)
+    verified = start_verifying(config, data.source, folder, stack)  # while the step is compiled
+    with goodput.phase("compiling"):
+        program = compile_program(model, config, mesh)
+    description = describe(model, config, mesh, program.cost)
+    for text in description_texts(description, config, data.source):
+        say(f"train: {text}")
+    say(f"train: {program.cost}\ntrain: {program.peak.meaning}")
+    with goodput.phase("compiling"):
+        step_seconds = measure(program, config, mesh)
+    with goodput.phase("verifying"):
+        all_verified(verified)
+
+    checkpoints = open_checkpoints(config, folder, stack)
+    with goodput.phase("restoring"):
+        state, metadata, pending = restore(config, checkpoints, data, mesh, program, goodput.has_resumed(), say)
+    first = int(state.step)
+    if step_seconds is not None and first < config.steps:
+        say(forecast(config.steps - first, program.cost, step_seconds))
+    tools = open_instruments(model, config, folder, data.source, program, first, pending, goodput, preemption, stack)
+    tools.log.write_run(first, description)
+    if jax.process_index() == 0:
+        hooks.remove_later_samples(RunPaths(folder).samples, first)
+    progress = hooks.Progress(config.steps)
+    checkpointing = hooks.Checkpointing(
+        config.checkpoint_every, progress, tools, checkpoints, config, metadata, saved_at=first
+    )
+    evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
+    others, shape = step_hooks(config, mesh, program.cost, progress, tools), (config.batch_size, model.context_length)
+    return Run(
+        config, folder, mesh, data.source, shape, program.step, state, first, pending,
+        checkpoints, progress, tools, evaluations, checkpointing, [*others, *evaluations, checkpointing], say,
+    )  # fmt: skip
+
+
+def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption: PreemptionHandler) -> Data:
+    """What can be refused of data, evaluators and samples is refused here, and not at the first of them."""
+    tokenizer = load(RunPaths(folder).tokenizer)
+    source = BatchSource(
+        mixture_of(config, RunPaths(folder).tokens), "train", model.context_length, config.batch_size, config.seed,
+        config.loader_threads, tokenizer.fingerprint,
+    )  # fmt: skip
+    evaluators = {}
+    if config.validate_every:
+        made = EvaluatorConfig(
+            model, tokenizer, RunPaths(folder).tokens, config.batch_size, model.context_length,
+            config.validation_batches, should_stop=preemption.requested_here,
+        )  # fmt: skip
+        evaluators = make_evaluators(config.evaluators, made, "train.evaluators")
+    if config.sample_every:
+        check_prompt(tokenizer, config.sample_prompt, config.sample_tokens)
+    if config.wandb_project:
+        import_wandb(config.wandb_project)
+    return Data(tokenizer, source, evaluators)
+
+
+def start_verifying(
+    config: TrainConfig, source: BatchSource, folder: Path, stack: contextlib.ExitStack
+) -> "Future[int]":
+    """Begins to read the shards through, each process its part, in a thread of its own."""
+    given_up = threading.Event()
+    folders = [(one.folder, "train") for one in source.sources]
+    if config.validate_every:
+        folders.append((RunPaths(folder).tokens, "val"))
+    reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))
+    stack.callback(given_up.set)
+    share = jax.process_index(), jax.process_count()
+    return reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up)
+
+
+def all_verified(verified: "Future[int]") -> None:
+    """Waits for the shards to be read through, in all processes. Raises InputError where one of them is not whole."""
+    error = None
+    try:
+        verified.result()
+    except InputError as raised:
+        error = raised
+    if jax.process_count() > 1 and not all_agree(error is None):
+        error = error or InputError("Another process found a shard that is not whole; see what it says.")
+    if error is not None:
+        raise error
+
+
+def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(model, optimizer, mesh, config.spikes)
+    batch = example_batch(config.batch_size, model.context_length)
+    step, cost = compile_ahead(compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model)
+    peak = peak_rate(list(mesh.devices.flat), model, config.batch_size * model.context_length)
+    fresh = lambda: initial_state(model, optimizer, config.seed, mesh, config.spikes)
+    return Program(step, batch, cost, peak, abstract, fresh)
+
+
+def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost) -> dict[str, Any]:
+    """What runs, and on what: the row "run" of metrics.jsonl."""
+    device, work = mesh.devices.flat[0], workload_of(model, mesh.shape["context"])
+    return {
+        "parameters": count_parameters(model),
+        "steps": config.steps,
+        "tokens_per_step": config.batch_size * model.context_length,
+        "step_flops": cost.flops,
+        "attention": choose(model.attention, target_of(device), work),
+        "attention_choice": explain(model.attention, target_of(device), work),
+        "remat": config.remat,
+        "scan_layers": model.scan_layers,
+        "micro_batches": config.micro_batches,
+        "mesh": dict(mesh.shape),
+        "devices": mesh.devices.size,
+        "device_kind": device.device_kind,
+        "processes": jax.process_count(),
+    }
+
+
+def description_texts(run: dict[str, Any], config: TrainConfig, source: BatchSource) -> Iterator[str]:
+    """The same as lines for the terminal, and where the data are from."""
+    yield (
+        f"{run['parameters']:,} parameters, {run['steps']:,} steps of {run['tokens_per_step']:,} tokens, "
+        f"{run['devices']} x {run['device_kind']}"
+    )
+    mesh = " x ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
+    layers = "scanned" if run["scan_layers"] else "unrolled"
+    yield f"mesh {mesh}, layers {layers}, remat {run['remat']}, micro-batches {run['micro_batches']}"
+    yield run["attention_choice"]
+    for one in source.sources:
+        epochs = config.steps * config.batch_size * one.share / len(one.windows)
+        yield (
+            f"{one.share:.1%} of the sequences from {one.folder}, {one.tokens_per_epoch:,} tokens an epoch, "
+            f"{epochs:.2f} epochs"
+        )
+
+
+def measure(program: Program, config: TrainConfig, mesh: Mesh) -> float | None:
+    """Seconds of a step, where the run is worth a forecast; elsewhere the first logged row has the speed."""
+    if not worth_measuring(config.steps * program.cost.flops, mesh.devices.flat[0].platform):
+        return None
+    return measure_step_seconds(program.step, program.fresh, place(program.batch, mesh, config.batch_size))
+
+
+def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
+    return (
+        f"train: {steps:,} steps are {quantity(steps * cost.flops, 'FLOP')} and take about "
+        f"{duration(steps * step_seconds)} here, at {step_seconds:.3g} s a step, measured just now; validation and "
+        "samples come on top"
+    )
+
+
+def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
+    kept = Kept(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
+    logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
+    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, beside=logs)
+    stack.callback(checkpoints.close, raising=False)
+    return checkpoints
+
+
+def restore(
+    config: TrainConfig, checkpoints: Checkpoints, data: Data, mesh: Mesh, program: Program, resumed: bool, say: Say
+) -> tuple[TrainState, dict[str, Any], bool]:
+    """(the state to go on from, what checkpoints of this run say about it, whether its evaluations are pending)."""
+    own = identity(config, data.tokenizer, data.source, mesh)
+    state, found = restore_or_init(checkpoints, config.start, program.abstract, program.fresh, own, say, resumed)
+    if found.get("steps", config.steps) != config.steps:
+        say(
+            f"train: a run of {found['steps']:,} steps until now; from step {int(state.step):,} on, the learning rate "
+            f"is that of a run of {config.steps:,}"
+        )
+    checkpoints.prepare(state)
+    return state, own | lengths(found, config.steps), not found.get("evaluated", True)
+
+
+def identity(config: TrainConfig, tokenizer: Tokenizer, source: BatchSource, mesh: Mesh) -> dict[str, Any]:
+    """What a checkpoint says of its run: restore_or_init.py compares some of it with the run that resumes from it."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint")}
+    data = [{"manifest": manifest_sha256(one.folder), "share": one.share} for one in source.sources]
+    return {
+        "seed": config.seed,
+        "tokenizer": tokenizer.fingerprint,
+        "data": data,
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "versions": versions,
+    }
+
+
+def open_instruments(
+    model: ModelConfig,
+    config: TrainConfig,
+    folder: Path,
+    source: BatchSource,
+    program: Program,
+    first: int,
+    pending: bool,
+    goodput: Goodput,
+    preemption: PreemptionHandler,
+    stack: contextlib.ExitStack,
+) -> hooks.Instruments:
+    """Logs of the run, from which rows of steps after `first` are removed, and what measures it."""
+    primary = jax.process_index() == 0
+    closing = lambda resource: stack.enter_context(contextlib.closing(resource))
+    settings = {"model": asdict(model), "train": asdict(config)}
+    log = closing(MetricsLog(folder, first, config.wandb_project, settings, primary, pending))
+    profiler = closing(Profiler(RunPaths(folder).profile, config.profile_step, config.profile_steps))
+    skipped = closing(SkippedSteps(folder, source, config, first))
+    goodput.busy = skipped.running
+    meter = Meter(first, config.steps, config.batch_size * model.context_length, program.cost.flops, program.peak)
+    return hooks.Instruments(goodput, preemption, skipped, meter, profiler, log, LiveLine(quiet=not primary))
+
+
+def step_hooks(
+    config: TrainConfig, mesh: Mesh, cost: StepCost, progress: hooks.Progress, tools: hooks.Instruments
+) -> list[hooks.Hook]:
+    return [
+        hooks.Heartbeat(1, progress, tools),
+        hooks.Profile(1 if config.profile_step else 0, progress, tools),
+        hooks.Logging(config.log_every, progress, tools, cost.row(), mesh.local_devices),
+        hooks.Preemption(1, progress, tools),
+    ]
+
+
+def evaluation_hooks(
+    model: ModelConfig,
+    config: TrainConfig,
+    folder: Path,
+    data: Data,
+    mesh: Mesh,
+    progress: hooks.Progress,
+    tools: hooks.Instruments,
+) -> list[hooks.Hook]:
+    samples = RunPaths(folder).samples
+    return [
+        hooks.Evaluation(config.validate_every, progress, tools, data.evaluators, mesh),
+        hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, samples),
+    ]

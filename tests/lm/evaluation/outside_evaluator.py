@@ -1,0 +1,19 @@
+"""An evaluator that the house does not know, as a user has it in a package of their own."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.model.transformer import Transformer
+
+
+class LargestParameter:
+    """The largest absolute value of a parameter, and how many sequences the config allows at once."""
+
+    def __init__(self, config: EvaluatorConfig):
+        self.config = config
+
+    def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
+        largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(model)]))
+        return {"largest_parameter": float(largest), "rows_at_once": self.config.batch_size}

@@ -1,0 +1,91 @@
+"""An evaluation is one class, named in the config: its figures are wherever figures of training and evaluation are."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from launch import evaluate as launch_evaluate
+from lm.checkpoints.manifest import verify
+from lm.checkpoints.reading import restore_model
+from lm.errors import UsageError
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.evaluators import EVALUATORS, check_evaluators, make_evaluators, run_evaluators
+from lm.model.transformer import Transformer
+from lm.parallel import make_mesh
+from lm.tokenizer import load
+from lm.training.loop import train
+from tests.corpus import tiny_experiment
+from tests.lm.metrics.test_meter import events_of
+
+OUTSIDE = "tests.lm.evaluation.outside_evaluator.LargestParameter"
+TINY = tiny_experiment()
+EXPERIMENT = dataclasses.replace(
+    TINY,
+    model=dataclasses.replace(TINY.model, layers=1),
+    train=dataclasses.replace(
+        TINY.train, steps=4, log_every=2, validate_every=2, validation_batches=1, sample_every=0, checkpoint_every=0,
+        evaluators=("validation", OUTSIDE),
+    ),
+    evaluate=dataclasses.replace(TINY.evaluate, evaluators=("bits_per_byte", OUTSIDE), batch_size=4),
+)  # fmt: skip
+
+
+def test_an_evaluator_from_outside_is_run_in_training_and_in_the_evaluation(tokens, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tokens, run)
+    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    assert "nats/token" in (out := capsys.readouterr().out) and "largest_parameter" in out
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [row for row in rows if "largest_parameter" in row]
+    assert [(row["step"], row["rows_at_once"]) for row in evaluated] == [(2, 8), (4, 8)]
+    assert all("validation_loss" in row and "validation_bits_per_byte" in row for row in evaluated)
+    tags = [(event.step, value.tag) for event in events_of(run / "tensorboard") for value in event.summary.value]
+    assert [step for step, tag in tags if tag == "largest_parameter"] == [2, 4]
+    model = restore_model(EXPERIMENT.model, run / "checkpoints")
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(model))
+    assert verify(run / "checkpoints/4")["largest_parameter"] == largest
+
+    launch_evaluate.make(EXPERIMENT, run, tmp_path)
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert figures["largest_parameter"] == pytest.approx(largest)
+    assert figures["rows_at_once"] == 8  # evaluate.batch_size = 4, rounded up to what eight devices share
+    assert {"validation_loss", "validation_bits_per_byte", "gzip_bits_per_byte", "parameters"} <= figures.keys()
+
+
+@pytest.mark.parametrize("name", ["perplexity", "no_such_package.Evaluator", "tests.no_such_module.Evaluator", "", "."])
+def test_a_name_that_is_no_evaluator_is_refused_with_those_there_are(name):
+    with pytest.raises(UsageError, match=r"train.evaluators names .* the evaluators are validation, bits_per_byte\."):
+        check_evaluators((name,), "train.evaluators")
+
+
+def test_every_name_of_the_table_makes_an_evaluator_whose_figures_do_not_depend_on_the_mesh(tokens):
+    tokenizer, model_config = load(tokens / "tokenizer"), EXPERIMENT.model
+    config = EvaluatorConfig(model_config, tokenizer, tokens / "tokens", 8, 16, 2)
+    model = jax.jit(Transformer, static_argnums=0)(model_config, jax.random.key(0))
+    found = {}
+    for devices in (jax.devices()[:1], jax.devices()):
+        mesh = make_mesh(EXPERIMENT.train.mesh, model_config, 8, devices)
+        evaluators = make_evaluators(tuple(EVALUATORS), config, "evaluate.evaluators")
+        placed = jax.device_put(model, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        found[len(devices)] = {name: one.run(placed, mesh) for name, one in evaluators.items()}
+    for name in EVALUATORS:
+        assert found[1][name]["validation_loss"] > 0
+        assert found[8][name] == pytest.approx(found[1][name], rel=1e-6)
+
+
+def test_two_evaluators_of_one_figure_are_refused(tokens):
+    config = EvaluatorConfig(EXPERIMENT.model, load(tokens / "tokenizer"), tokens / "tokens", 8, 32, 1)
+    evaluators = make_evaluators(("validation", "bits_per_byte"), config, "train.evaluators")
+    model = jax.jit(Transformer, static_argnums=0)(EXPERIMENT.model, jax.random.key(0))
+    mesh = make_mesh(EXPERIMENT.train.mesh, EXPERIMENT.model, 8, jax.devices()[:1])
+    with pytest.raises(UsageError, match="validation_bits_per_byte is a figure of the evaluator bits_per_byte"):
+        run_evaluators(evaluators, model, mesh)
+
+
+def test_a_class_that_the_module_does_not_have_is_refused(tokens):
+    with pytest.raises(UsageError, match="has no Nothing"):
+        make_evaluators(("tests.lm.evaluation.outside_evaluator.Nothing",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]

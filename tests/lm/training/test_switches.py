@@ -1,0 +1,88 @@
+"""What is 0 is off, and what is looked at on the way changes nothing of what is made."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lm.config import TrainConfig
+from lm.errors import UsageError
+from lm.training.loop import train
+from tests.corpus import tiny_experiment
+from tests.train_runs import bits, steps_there, told
+
+EXPERIMENT = tiny_experiment()
+MODEL = dataclasses.replace(EXPERIMENT.model, layers=1)
+CONFIG = dataclasses.replace(
+    EXPERIMENT.train, steps=6, log_every=2, validate_every=2, validation_batches=1, sample_every=3, checkpoint_every=2
+)
+
+
+def trained(tokens: Path, folder: Path, config: TrainConfig) -> Path:
+    run = Path(shutil.copytree(tokens, folder / "run"))
+    train(MODEL, config, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def everything(tokens, tmp_path_factory) -> Path:
+    """With all of it on."""
+    return trained(tokens, tmp_path_factory.mktemp("everything"), CONFIG)
+
+
+def seen(run: Path) -> dict[str, list[int]]:
+    """The steps that were logged, validated, sampled and saved."""
+    rows = told(run)
+    return {
+        "log_every": [row["step"] for row in rows if "loss" in row],
+        "validate_every": [row["step"] for row in rows if "validation_loss" in row],
+        "sample_every": sorted(int(path.stem[-8:]) for path in (run / "samples").glob("step-*.json")),
+        "checkpoint_every": steps_there(run),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("log_every", [6]), ("validate_every", []), ("sample_every", []), ("checkpoint_every", [6])]
+)
+def test_each_is_switched_off_by_0_and_leaves_all_else_as_it_is(tokens, everything, tmp_path, name, left):
+    """The last step is logged and saved all the same."""
+    run = trained(tokens, tmp_path, dataclasses.replace(CONFIG, **{name: 0}))
+    assert seen(everything)[name] != left
+    assert seen(run) == seen(everything) | {name: left}
+    assert bits(run) == bits(everything)
+
+
+def test_without_validation_no_validation_split_is_needed(tokens, everything, tmp_path):
+    whole = Path(shutil.copytree(tokens, tmp_path / "whole"))
+    for path in (whole / "tokens").glob("val-*"):
+        path.unlink()
+    manifest = json.loads((whole / "tokens/manifest.json").read_text())
+    del manifest["splits"]["val"]
+    (whole / "tokens/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="val"):
+        trained(whole, tmp_path / "on", CONFIG)
+    run = trained(whole, tmp_path / "off", dataclasses.replace(CONFIG, validate_every=0))
+    assert bits(run) == bits(everything)
+
+
+def test_without_samples_a_prompt_that_is_too_long_is_no_matter(tokens, tmp_path):
+    long = dataclasses.replace(CONFIG, sample_prompt="The miller carried a sack of grain. " * 9, steps=4)
+    with pytest.raises(UsageError, match="leaves nothing of 24"):
+        trained(tokens, tmp_path / "on", long)
+    trained(tokens, tmp_path / "off", dataclasses.replace(long, sample_every=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"validate_every": 0, "checkpoints_kept_best": 2}, ["checkpoints_kept_best = 2", "validate_every = 0"]),
+        ({"evaluators": ()}, ["validate_every = 2", "evaluators is empty"]),
+        ({"sample_every": -1}, ["sample_every is -1", "0, which is never"]),
+    ],
+)
+def test_switches_that_contradict_are_refused_with_the_values(changes, words):
+    with pytest.raises(UsageError) as error:
+        dataclasses.replace(CONFIG, **changes)
+    assert all(word in str(error.value) for word in words), error.value
