@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lm.checkpoints.errors import FREE_SPACE, OTHER, not_by_orbax, readable_errors
+from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
 from lm.config import ModelConfig
 from lm.errors import InputError
@@ -294,26 +295,29 @@ class Checkpoints:
 
     def restore_items(self, folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
         """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
-        ShapeDtypeStructs with shardings). Raises as `check_items`."""
-        self.check_items(folder, like, cast_types)
+        ShapeDtypeStructs with shardings), whichever form its layers are stored in. Raises as `check_items`."""
         arguments = {}
-        for name, tree in like.items():
-            leaves = named_leaves(tree).items()
-            abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in leaves}
+        for name, abstract in self.check_items(folder, like, cast_types).items():
             layout = ocp.checkpoint_utils.construct_restore_args(abstract)
             arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
         with readable_errors(folder, "read", OTHER):
             restored = self.orbax.restore(folder, args=ocp.args.Composite(**arguments))
-        return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+        return {
+            name: replace_leaves(tree, as_wanted(restored[name], named_leaves(tree))) for name, tree in like.items()
+        }
 
-    def check_items(self, folder: Path, like: Mapping[str, object], cast_types: bool) -> None:
-        """Raises InputError where shapes in the checkpoint differ from those of `like`, or types, unless `cast_types`;
-        reads no array."""
+    def check_items(
+        self, folder: Path, like: Mapping[str, object], cast_types: bool
+    ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there
+        differ, or types, unless `cast_types`; reads no array."""
         with readable_errors(folder, "read", OTHER):
             metadata = cast(dict, self.orbax.metadata(folder).item_metadata)
             found = {name: metadata[name].tree for name in like}
-        for name, tree in like.items():
-            check_arrays(folder, name, named_leaves(tree), found[name], cast_types)
+        stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
+        for name, arrays in stored.items():
+            check_arrays(folder, name, arrays, found[name], cast_types)
+        return stored
 
     def close(self, raising: bool = True) -> None:
         """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
