@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
+from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, steps_in, verify
 from lm.config import MeshConfig, ModelConfig
 from lm.errors import InputError, UsageError
@@ -111,27 +112,29 @@ def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) ->
 
 def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:
     """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
-    ShapeDtypeStructs with shardings); its files are not verified. Raises as `check_items`."""
-    check_items(folder, like, cast_types)
+    ShapeDtypeStructs with shardings), whichever form its layers are stored in; its files are not verified. Raises as
+    `check_items`."""
     arguments = {}
-    for name, tree in like.items():
-        leaves = named_leaves(tree).items()
-        abstract = {key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for key, x in leaves}
+    for name, abstract in check_items(folder, like, cast_types).items():
         layout = ocp.checkpoint_utils.construct_restore_args(abstract)
         arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
     with readable_errors(folder, "read", OTHER), ocp.Checkpointer(item_handler()) as orbax:
         restored = orbax.restore(folder.resolve(), args=ocp.args.Composite(**arguments))
-    return {name: replace_leaves(tree, restored[name]) for name, tree in like.items()}
+    return {name: replace_leaves(tree, as_wanted(restored[name], named_leaves(tree))) for name, tree in like.items()}
 
 
-def check_items(folder: Path, like: Mapping[str, object], cast_types: bool) -> None:
-    """Raises InputError where shapes in the checkpoint differ from those of `like`, or types, unless `cast_types`;
-    reads no array."""
+def check_items(
+    folder: Path, like: Mapping[str, object], cast_types: bool
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there differ,
+    or types, unless `cast_types`; reads no array."""
     with readable_errors(folder, "read", OTHER), ocp.Checkpointer(item_handler()) as orbax:
         metadata = cast(dict, orbax.metadata(folder.resolve()).item_metadata)
         found = {name: metadata[name].tree for name in like}
-    for name, tree in like.items():
-        check_arrays(folder, name, named_leaves(tree), found[name], cast_types)
+    stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
+    for name, arrays in stored.items():
+        check_arrays(folder, name, arrays, found[name], cast_types)
+    return stored
 
 
 def check_arrays(

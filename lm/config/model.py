@@ -93,10 +93,16 @@ class ModelConfig(Config):
     a hash, are added to the token's own. They cost memory, and next to no arithmetic; 0 for none."""
     ngram_longest: int = 2
     """Tokens in the longest n-gram that has an embedding; of ngram_rows alone."""
-    scan_layers: bool = False
+    head_dim: int | None = None
+    """Channels of one head of queries, keys and values; None for width / heads."""
+    attention_windows: tuple[int, ...] = ()
+    """Tokens that a layer's attention sees at most, each token's own among them (sliding window, arXiv:2310.06825);
+    0 for all before it. Layers take the values in turn: (4096, 0) is a window in every other layer, as in Gemma 2
+    (arXiv:2408.00118). None given: no window."""
+    scan_layers: bool = incidental(default=False)
     """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
-    the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. Parameters are kept under
-    other names then."""
+    the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. A checkpoint of either
+    form is read by the other."""
     attention: Literal["auto", "xla", "cudnn", "splash"] = incidental(default="auto")
     """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
     the fused one where device, type and shapes allow it."""
@@ -107,9 +113,13 @@ class ModelConfig(Config):
         return self.ngram_longest - 1 if self.ngram_rows else 0
 
     @property
-    def head_width(self) -> int:
-        """Channels of one head."""
-        return self.width // self.heads
+    def head_channels(self) -> int:
+        """Channels of one head: head_dim, or what follows from width and heads."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that the attention of a layer sees at most; None for no limit."""
+        return self.attention_windows[layer % len(self.attention_windows)] or None if self.attention_windows else None
 
     def __post_init__(self):
         super().__post_init__()
@@ -117,10 +127,12 @@ class ModelConfig(Config):
             if getattr(self, name) < 1:
                 raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
         positive(self, "model", "rope_theta", "norm_epsilon", "initial_std")
-        if self.width % self.heads:
+        if self.head_dim is not None:
+            positive(self, "model", "head_dim")
+        elif self.width % self.heads:
             raise UsageError(
                 f"model.heads = {self.heads} does not divide model.width = {self.width}. "
-                f"Choose a width that is a multiple of {self.heads}, or other heads."
+                f"Choose a width that is a multiple of {self.heads}, other heads, or model.head_dim."
             )
         if self.heads % self.kv_heads:
             raise UsageError(
@@ -139,8 +151,22 @@ class ModelConfig(Config):
             )
         if self.logit_softcap is not None:
             positive(self, "model", "logit_softcap")
-        if self.position == "rope" and self.head_width % 2:
+        if self.position == "rope" and self.head_channels % 2:
             raise UsageError(
-                f"model.width / model.heads = {self.head_width} is odd, but rotary positions turn channels in pairs. "
-                "Choose an even head width, or model.position = learned."
+                f"model.head_dim (by default model.width / model.heads) = {self.head_channels} is odd, but rotary "
+                "positions turn channels in pairs. Choose an even one, or model.position = learned."
+            )
+        self.check_windows()
+
+    def check_windows(self) -> None:
+        """Raises UsageError for windows that cannot be, or not in a scan over layers."""
+        if min(self.attention_windows, default=0) < 0:
+            raise UsageError(
+                f"model.attention_windows = {self.attention_windows}; a window has at least 0 tokens (all)."
+            )
+        windows = [self.window(layer) or 0 for layer in range(self.layers)]
+        if self.scan_layers and len(set(windows)) > 1:
+            raise UsageError(
+                f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different windows, "
+                "but model.scan_layers = True runs one program for them all. Set scan_layers to False, or one window."
             )

@@ -7,6 +7,7 @@ too, with query, key and value side by side in one; Llama's are stored as (out, 
 lm.model.layers.rotate turns them.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.formats.safetensors import FILE, Tensor, read_folder, read_json_object, write_file
-from lm.model.param_names import named_leaves
+from lm.model.param_names import named_leaves, unstack_names
 from lm.model.transformer import Transformer
 from lm.storage import write_json
 from lm.tokenizer.base import Tokenizer
@@ -92,8 +93,9 @@ def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of our parameters, without making them."""
-    leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
+    """{name: shape} of our parameters, layers one by one, without making them."""
+    one_by_one = dataclasses.replace(config, scan_layers=False)
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_by_one, jax.random.key(0))))
     return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
 
 
@@ -249,16 +251,13 @@ def llama_fields(settings: Settings) -> dict[str, Any]:
     settings.require("attention_bias", (False,), False)
     settings.require("mlp_bias", (False,), False)
     width, heads = settings.read("hidden_size", int), settings.read("num_attention_heads", int)
-    head_width = settings.read("head_dim", int, width // max(heads, 1))
-    if head_width * heads != width:
-        raise InputError(
-            f"{settings.path}: head_dim = {head_width} times num_attention_heads = {heads} is not hidden_size = "
-            f"{width}, which is not supported. This checkpoint cannot be converted."
-        )
+    given = settings.values.get("head_dim") is not None
+    head_dim = settings.read("head_dim", int) if given else None
+    head_dim = None if head_dim is not None and head_dim * heads == width else head_dim
     theta, scaling = rope_of(settings)
     return {
         "norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "biases": False, "width": width, "heads": heads,
-        "kv_heads": settings.read("num_key_value_heads", int, heads),
+        "head_dim": head_dim, "kv_heads": settings.read("num_key_value_heads", int, heads),
         "context_length": settings.read("max_position_embeddings", int),
         "layers": settings.read("num_hidden_layers", int), "mlp_width": settings.read("intermediate_size", int),
         "tie_embeddings": settings.read("tie_word_embeddings", bool, False), "rope_theta": theta,
@@ -298,7 +297,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     """What transformers needs to make the same model: what `model_config_of` reads, the other way round. Raises
     UsageError for a model that is neither GPT-2 nor Llama."""
     kind = (config.norm, config.position, config.mlp, config.biases)
-    for name in ("qk_norm", "token_shift", "logit_softcap", "ngram_rows", "scan_layers"):
+    for name in ("qk_norm", "token_shift", "logit_softcap", "ngram_rows", "attention_windows"):
         if getattr(config, name):
             raise UsageError(
                 f"model.{name} = {getattr(config, name)} has no counterpart in {' or '.join(FAMILIES)}: such a model "
@@ -308,7 +307,8 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
         "vocab_size": config.vocabulary_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
         "tie_word_embeddings": config.tie_embeddings,
     }  # fmt: skip
-    if kind == ("layernorm", "learned", "gelu", True) and config.heads == config.kv_heads:
+    own_head_dim = config.head_channels * config.heads != config.width
+    if kind == ("layernorm", "learned", "gelu", True) and config.heads == config.kv_heads and not own_head_dim:
         return {
             "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
             "n_positions": config.context_length, "n_embd": config.width, "n_layer": config.layers,
@@ -317,9 +317,9 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     if kind != ("rmsnorm", "rope", "swiglu", False):
         raise UsageError(
             f"model.norm = {config.norm}, position = {config.position}, mlp = {config.mlp}, biases = {config.biases} "
-            f"with {config.heads} heads and {config.kv_heads} kv_heads has no counterpart in {' or '.join(FAMILIES)}. "
-            "These alone have one: layernorm, learned, gelu, biases and as many kv_heads as heads; or rmsnorm, rope, "
-            "swiglu and no biases."
+            f"with {config.heads} heads of {config.head_channels} channels and {config.kv_heads} kv_heads has no "
+            f"counterpart in {' or '.join(FAMILIES)}. These alone have one: layernorm, learned, gelu, biases, as many "
+            "kv_heads as heads, and heads of width / heads channels; or rmsnorm, rope, swiglu and no biases."
         )
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:
@@ -332,7 +332,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "max_position_embeddings": config.context_length, "hidden_size": config.width,
-        "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "head_dim": config.head_width,
+        "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "head_dim": config.head_channels,
         "num_key_value_heads": config.kv_heads, "intermediate_size": config.mlp_width,
         "rms_norm_eps": config.norm_epsilon, "attention_bias": False, "mlp_bias": False, "rope_parameters": rope,
         **shared,
@@ -359,13 +359,14 @@ def special_ids(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 def write_hugging_face(folder: Path, config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tokenizer) -> None:
     """Writes `arrays`, the parameters under our names, as a checkpoint that transformers reads: config.json,
     generation_config.json and one model.safetensors in `config.parameter_dtype`. Both configs have the ids of
-    `tokenizer`, the model's, that begin and end a document.
+    `tokenizer`, the model's, that begin and end a document. Layers may be one stack (model.scan_layers).
 
     Raises UsageError for a model that is neither GPT-2 nor Llama, or is too small for the tokenizer, and InputError
     when `arrays` is not that model's.
     """
     text, shapes, stored = config_json(config), parameter_shapes(config), stored_tensors(config)
     ids = special_ids(config, tokenizer)
+    arrays = unstack_names(arrays, config.layers, lambda name, stack, layer: stack[layer])
     given = {name: tuple(array.shape) for name, array in arrays.items()}
     for name in sorted(shapes | given):
         if shapes.get(name) != given.get(name):

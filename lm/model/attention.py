@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped queries (arXiv:2305.13245), confined to one document by segment ids.
+"""Self-attention with grouped queries (arXiv:2305.13245): over the tokens given, or over a cache that they join.
 
 Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head.
 """
@@ -6,14 +6,16 @@ Axes: B batch, T query position, S key position, D width, H query heads, K key-v
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
 from lm.model.attention_choice import Workload, choose
-from lm.model.attention_kernels import ATTENTION, attend
-from lm.model.layers import Linear, mixed, rotate, shift_share, unit_rms
+from lm.model.attention_kernels import ATTENTION, attention_weights, xla
+from lm.model.attention_mask import AttentionMask
+from lm.model.kv_cache import LayerCache, written
+from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
+from lm.model.taps import Taps, tap
 from lm.parallel import constrain, target
 
 
@@ -21,10 +23,10 @@ def of_whole_sequences(implementation: Callable[..., jax.Array]) -> Callable[...
     """`implementation`, where devices have parts of sequences: keys and values are gathered for it (arXiv:2407.21783,
     section 3.3.2). The backward pass does it again, and the scores too: no device keeps what is of all positions."""
 
-    def attended(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+    def attended(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
         # Without this, XLA gathers the queries instead, once for each block of them.
         k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
-        return implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+        return implementation(q_BTHC, k_BTKC, v_BTKC, mask)
 
     return jax.checkpoint(attended)
 
@@ -32,75 +34,71 @@ def of_whole_sequences(implementation: Callable[..., jax.Array]) -> Callable[...
 class Attention(nnx.Module):
     """Projections to queries, keys and values, attention, and the projection back."""
 
-    def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
+    def __init__(self, config: ModelConfig, key: jax.Array, layer: int, residual_std: float):
         keys = jax.random.split(key, 4)
-        inner, inner_kv = config.heads * config.head_width, config.kv_heads * config.head_width
+        self.head_dim = config.head_channels
+        inner, inner_kv = config.heads * self.head_dim, config.kv_heads * self.head_dim
         std, bias = config.initial_std, config.biases
         self.query = Linear(config, keys[0], (config.width, inner), ("width", "heads"), std=std, bias=bias)
         self.key = Linear(config, keys[1], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.value = Linear(config, keys[2], (config.width, inner_kv), ("width", "kv_heads"), std=std, bias=bias)
         self.out = Linear(config, keys[3], (inner, config.width), ("heads", "width"), std=residual_std, bias=bias)
         self.query_share, self.key_share, self.value_share = (shift_share(config) for _ in range(3))
-        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
-        self.theta = config.rope_theta if config.position == "rope" else None
-        self.rope_scaling = config.rope_scaling
+        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.window = config.window(layer)
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
     def project(
-        self,
-        x_BTD: Float[Array, "B T D"],
-        before_BTD: Float[Array, "B T D"] | None,
-        positions_BT: Int[Array, "B T"],
+        self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, rotary: Rotary | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
         """Queries, keys (both normed, if so configured, and turned to their positions) and values."""
-        batch, length, _ = x_BTD.shape
-        q_BTHC = self.query(mixed(x_BTD, before_BTD, self.query_share)).reshape(
-            batch, length, self.heads, self.head_width
-        )
-        k_BTKC = self.key(mixed(x_BTD, before_BTD, self.key_share)).reshape(
-            batch, length, self.kv_heads, self.head_width
-        )
-        v_BTKC = self.value(mixed(x_BTD, before_BTD, self.value_share)).reshape(
-            batch, length, self.kv_heads, self.head_width
-        )
+        by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
+        q_BTHC = by_head(self.query(mixed(x_BTD, before_BTD, self.query_share)), self.heads)
+        k_BTKC = by_head(self.key(mixed(x_BTD, before_BTD, self.key_share)), self.kv_heads)
+        v_BTKC = by_head(self.value(mixed(x_BTD, before_BTD, self.value_share)), self.kv_heads)
         if self.qk_norm_epsilon is not None:
             q_BTHC, k_BTKC = unit_rms(q_BTHC, self.qk_norm_epsilon), unit_rms(k_BTKC, self.qk_norm_epsilon)
-        if self.theta is not None:
-            q_BTHC = rotate(q_BTHC, positions_BT, self.theta, self.rope_scaling)
-            k_BTKC = rotate(k_BTKC, positions_BT, self.theta, self.rope_scaling)
+        if rotary is not None:
+            q_BTHC, k_BTKC = rotate(q_BTHC, rotary), rotate(k_BTKC, rotary)
         k_BTKC, v_BTKC = (constrain(x, "batch", "length", "kv_heads", None) for x in (k_BTKC, v_BTKC))
         return constrain(q_BTHC, "batch", "length", "heads", None), k_BTKC, v_BTKC
+
+    def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
+        """What computes attention over whole sequences where this is traced. Raises UsageError as `choose` does."""
+        context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
+        prefix = mask.prefix_B is not None
+        work = Workload(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
+        return ATTENTION[choose(self.choice, target(), work)]
 
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
         before_BTD: Float[Array, "B T D"] | None,
-        positions_BT: Int[Array, "B T"],
-        segment_ids_BT: Int[Array, "B T"],
-    ) -> Float[Array, "B T D"]:
-        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, positions_BT)
-        context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
-        work = Workload(str(q_BTHC.dtype), self.head_width, x_BTD.shape[1], context_shards)
-        implementation = ATTENTION[choose(self.choice, target(), work)]
-        if context_shards > 1:
-            implementation = of_whole_sequences(implementation)
-        out_BTHC = constrain(implementation(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT), "batch", "length", "heads", None)
-        return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1))
+        rotary: Rotary | None,
+        mask: AttentionMask,
+        cache: LayerCache | None = None,
+        taps: Taps | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """What each token gathers, and the cache, if there is one, with the tokens' keys and values in it.
 
-    def decode(
-        self,
-        x_B1D: Float[Array, "B 1 D"],
-        before_B1D: Float[Array, "B 1 D"] | None,
-        position: Int[Array, ""],
-        keys_BSKC: Float[Array, "B S K C"],
-        values_BSKC: Float[Array, "B S K C"],
-    ) -> tuple[Float[Array, "B 1 D"], Float[Array, "B S K C"], Float[Array, "B S K C"]]:
-        """The same for one new token at `position`, and the keys and values that its own have joined."""
-        batch, capacity = keys_BSKC.shape[:2]
-        q_B1HC, k_B1KC, v_B1KC = self.project(x_B1D, before_B1D, jnp.full((batch, 1), position))
-        keys_BSKC = jax.lax.dynamic_update_slice_in_dim(keys_BSKC, k_B1KC, position, axis=1)
-        values_BSKC = jax.lax.dynamic_update_slice_in_dim(values_BSKC, v_B1KC, position, axis=1)
-        seen_S = jnp.arange(capacity) <= position
-        out_B1HC = attend(q_B1HC, keys_BSKC, values_BSKC, jnp.broadcast_to(seen_S[None, None], (batch, 1, capacity)))
-        return self.out(out_B1HC.reshape(batch, 1, -1)), keys_BSKC, values_BSKC
+        `before` is what the token shift mixes in, and `rotary` the turns of rotary positions, where the model has them.
+        With a cache, the mask must say where the tokens stand in it (AttentionMask.over).
+        """
+        mask = mask.within(self.window)
+        q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, rotary)
+        if cache is None:
+            attend = self.implementation(q_BTHC, mask)
+            if jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
+                attend = of_whole_sequences(attend)
+        else:
+            attend, positions_BT = xla, mask.query_positions()
+            k_BTKC = written(cache.keys_BSKC, k_BTKC, positions_BT)
+            v_BTKC = written(cache.values_BSKC, v_BTKC, positions_BT)
+            cache = cache._replace(keys_BSKC=k_BTKC, values_BSKC=v_BTKC)
+        for name, value in (("query", q_BTHC), ("key", k_BTKC), ("value", v_BTKC)):
+            tap(taps, name, value)
+        if taps is not None and taps.wants("weights"):
+            taps.keep("weights", attention_weights(q_BTHC, k_BTKC, mask))
+        out_BTHC = constrain(attend(q_BTHC, k_BTKC, v_BTKC, mask), "batch", "length", "heads", None)
+        return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1)), cache

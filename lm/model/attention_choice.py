@@ -15,17 +15,19 @@ class Workload:
 
     dtype: str
     """Type of queries, keys and values."""
-    head_width: int
+    head_dim: int
     """Channels of a head."""
     length: int
     """Positions of a sequence."""
     context_shards: int = 1
     """Devices that a sequence is cut over."""
+    prefix: bool = False
+    """Whether the first positions see one another in both directions (AttentionMask.prefix_B)."""
 
 
 def workload_of(model: ModelConfig, context_shards: int) -> Workload:
     """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
-    return Workload(model.compute_dtype, model.head_width, model.context_length, context_shards)
+    return Workload(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
 def cudnn_obstacle(target: Target, work: Workload) -> str | None:
@@ -37,10 +39,10 @@ def cudnn_obstacle(target: Target, work: Workload) -> str | None:
     if work.dtype not in ("bfloat16", "float16"):
         return f"it takes bfloat16 or float16, and model.compute_dtype = {work.dtype}"
     widest = 256 if target.capability >= (9, 0) else 128
-    if work.head_width % 8 or work.head_width > widest:
+    if work.head_dim % 8 or work.head_dim > widest:
         return (
-            f"it takes heads of 8, 16, ... {widest} channels on this GPU, and model.width / model.heads = "
-            f"{work.head_width}"
+            f"it takes heads of 8, 16, ... {widest} channels on this GPU, and model.head_dim (by default model.width / "
+            f"model.heads) = {work.head_dim}"
         )
     if work.length % 2:
         return f"it takes sequences of even length, and model.context_length = {work.length}"
@@ -51,10 +53,15 @@ def splash_obstacle(target: Target, work: Workload) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu, and this device's is {target.platform}"
-    if work.head_width % 64:
-        return f"it takes heads of 64, 128, ... channels, and model.width / model.heads = {work.head_width}"
+    if work.head_dim % 64:
+        return (
+            "it takes heads of 64, 128, ... channels, and model.head_dim (by default model.width / model.heads) = "
+            f"{work.head_dim}"
+        )
     if work.length % 128:
         return f"it takes sequences of 128, 256, ... positions, and model.context_length = {work.length}"
+    if work.prefix:
+        return "it has no mask in which the first positions see one another in both directions"
     return context_obstacle(work)
 
 

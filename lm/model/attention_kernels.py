@@ -1,6 +1,6 @@
 """The implementations of attention, in one table. All give the same within rounding; they differ in speed and memory.
 
-Each is causal, with grouped queries, and confined to one document by segment ids.
+Each has grouped queries, and shows a query what its AttentionMask says.
 Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
 N blocks of queries, R queries of a block.
 """
@@ -10,8 +10,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from lm.model import cpu
+from lm.model.attention_mask import AttentionMask
+from lm.model.cpu import on_cpu
 from lm.parallel import spec_of
 
 WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
@@ -52,84 +55,79 @@ def attend_by_heads(
     visible_BTS: Bool[Array, "B T S"],
 ) -> Float[Array, "B K G T C"]:
     """`attend` in the layout of `heads_first`."""
+    weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, visible_BTS)
+    return weighted(weights_BKGTS.astype(v_BKSC.dtype), v_BKSC)
+
+
+def weights_by_heads(
+    q_BKGTC: Float[Array, "B K G T C"], k_BKSC: Float[Array, "B K S C"], visible_BTS: Bool[Array, "B T S"]
+) -> Float[Array, "B K G T S"]:
+    """softmax(q k / sqrt(C)) over the visible keys, float32."""
     scores_BKGTS = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGTC, k_BKSC, preferred_element_type=jnp.float32)
     scores_BKGTS = scores_BKGTS * q_BKGTC.shape[-1] ** -0.5
     scores_BKGTS = jnp.where(visible_BTS[:, None, None], scores_BKGTS, jnp.finfo(jnp.float32).min)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BKSC.dtype)
-    if v_BKSC.dtype == jnp.float32:
-        return weighted(weights_BKGTS, v_BKSC)
-    return weighted_narrow(weights_BKGTS, v_BKSC)
+    return jax.nn.softmax(scores_BKGTS, axis=-1)
 
 
+@on_cpu(cpu.weighted)
 def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
     return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
 
 
-weighted_narrow = jax.custom_vjp(weighted)
-"""`weighted`, whose gradient for the values is summed over queries in float32: XLA's CPU backend is several times as
-slow at that product in bfloat16."""
-
-
-def _weighted_backward(saved, g_BKGTC):
-    weights_BKGTS, v_BKSC = saved
-    dv_BKSC = jnp.einsum("BKGTS,BKGTC->BKSC", weights_BKGTS.astype(jnp.float32), g_BKGTC.astype(jnp.float32))
-    return jnp.einsum("BKGTC,BKSC->BKGTS", g_BKGTC, v_BKSC), dv_BKSC.astype(v_BKSC.dtype)
-
-
-weighted_narrow.defvjp(lambda weights, v: (weighted(weights, v), (weights, v)), _weighted_backward)
-
-
-def visible(
-    query_segments_BT: Int[Array, "B T"],
-    query_positions_T: Int[Array, " T"],
-    key_segments_BS: Int[Array, "B S"],
-) -> Bool[Array, "B T S"]:
-    """True where a query may see a key: the same document, and not later. Keys stand at 0, 1, ... S - 1."""
-    same_BTS = query_segments_BT[:, :, None] == key_segments_BS[:, None, :]
-    return same_BTS & (jnp.arange(key_segments_BS.shape[1])[None, :] <= query_positions_T[:, None])[None]
+def attention_weights(
+    q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], mask: AttentionMask
+) -> Float[Array, "B H T S"]:
+    """The share of each key in what a query's head gathers, float32: all of them at once, for looking at."""
+    q_BKGTC, k_BKSC, _ = heads_first(q_BTHC, k_BSKC, k_BSKC)
+    weights_BKGTS = weights_by_heads(q_BKGTC, k_BKSC, mask.all_visible())
+    return weights_BKGTS.reshape(weights_BKGTS.shape[0], -1, *weights_BKGTS.shape[3:])
 
 
 def xla(
     q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """Plain operations, for any device, type and shape. Long sequences go by blocks of queries, so that no more scores
-    exist at once than those of WHOLE_LENGTH x WHOLE_LENGTH positions (of LEAST_ROWS x T, where that is more)."""
-    length = q_BTHC.shape[1]
-    if length <= WHOLE_LENGTH:
-        return by_causal_blocks(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
-    rows = max(WHOLE_LENGTH**2 // length, LEAST_ROWS)
-    return by_blocks(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, blocks=-(-length // rows))
+    """Plain operations, for any device, type, shape and mask, also over the keys of a cache. Long sequences go by
+    blocks of queries, so that no more scores exist at once than those of WHOLE_LENGTH x WHOLE_LENGTH positions (of
+    LEAST_ROWS x S, where that is more)."""
+    length, keys = q_BTHC.shape[1], k_BSKC.shape[1]
+    if length * keys <= WHOLE_LENGTH**2:
+        return by_causal_blocks(q_BTHC, k_BSKC, v_BSKC, mask)
+    rows = max(WHOLE_LENGTH**2 // keys, LEAST_ROWS)
+    return by_blocks(q_BTHC, k_BSKC, v_BSKC, mask, blocks=-(-length // rows))
 
 
 def by_causal_blocks(
     q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """`xla` for a few blocks of consecutive queries, side by side: none is compared with the keys behind its block,
-    which leaves out up to 3 eighths of the work."""
+    """`xla` for a few blocks of consecutive queries, side by side: none is compared with the keys behind its block or
+    before its window, which leaves out 3 eighths of the work or more."""
     length = q_BTHC.shape[1]
     blocks = min(CAUSAL_BLOCKS, length // CAUSAL_ROWS)
-    if blocks < 2 or length % blocks or jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
-        return attend(q_BTHC, k_BTKC, v_BTKC, visible(segment_ids_BT, jnp.arange(length), segment_ids_BT))
-    q_BKGTC, k_BKTC, v_BKTC = heads_first(q_BTHC, k_BTKC, v_BTKC)
+    causal = mask.prefix_B is None and mask.positions_BT is None
+    cut = jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1
+    if blocks < 2 or length % blocks or not causal or cut:
+        return attend(q_BTHC, k_BSKC, v_BSKC, mask.all_visible())
+    q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
     rows, out = length // blocks, []
     for end in range(rows, length + 1, rows):
-        own, seen = slice(end - rows, end), slice(end)
-        visible_BRS = visible(segment_ids_BT[:, own], jnp.arange(end - rows, end), segment_ids_BT[:, seen])
-        out.append(attend_by_heads(q_BKGTC[:, :, :, own], k_BKTC[:, :, seen], v_BKTC[:, :, seen], visible_BRS))
+        first = 0 if mask.window is None else max(0, end - rows - mask.window + 1)
+        own, seen = slice(end - rows, end), slice(first, end)
+        visible_BRS = mask.visible(jnp.arange(end - rows, end)[None], mask.segment_ids_BT[:, own], seen)
+        out.append(attend_by_heads(q_BKGTC[:, :, :, own], k_BKSC[:, :, seen], v_BKSC[:, :, seen], visible_BRS))
     return heads_last(jnp.concatenate(out, axis=3))
 
 
 def by_blocks(
     q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    mask: AttentionMask,
     blocks: int,
 ) -> Float[Array, "B T H C"]:
     """`xla` for one block of queries after the other; scores are computed anew in the backward pass.
@@ -143,17 +141,17 @@ def by_blocks(
 
     def in_blocks(x_BT: jax.Array) -> jax.Array:  # (B, T, ...) to (N, B, R, ...)
         x_BT = jnp.pad(x_BT, [(0, 0), (0, padding)] + [(0, 0)] * (x_BT.ndim - 2))
-        return jnp.moveaxis(x_BT.reshape(batch, rows, blocks, *x_BT.shape[2:]), 2, 0)
+        return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], rows, blocks, *x_BT.shape[2:]), 2, 0)
 
     # The gradients of keys and values are summed over the blocks in the type that the block closes over: float32.
-    k32_BTKC, v32_BTKC = k_BTKC.astype(jnp.float32), v_BTKC.astype(jnp.float32)
+    k32_BSKC, v32_BSKC = k_BSKC.astype(jnp.float32), v_BSKC.astype(jnp.float32)
 
     def one_block(block: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        q_BRHC, segments_BR, first = block
-        visible_BRS = visible(segments_BR, first + blocks * jnp.arange(rows), segment_ids_BT)
-        return attend(q_BRHC, k32_BTKC.astype(k_BTKC.dtype), v32_BTKC.astype(v_BTKC.dtype), visible_BRS)
+        q_BRHC, positions_BR, segments_BR = block
+        visible_BRS = mask.visible(positions_BR, segments_BR)
+        return attend(q_BRHC, k32_BSKC.astype(k_BSKC.dtype), v32_BSKC.astype(v_BSKC.dtype), visible_BRS)
 
-    work = (in_blocks(q_BTHC), in_blocks(segment_ids_BT), jnp.arange(blocks))
+    work = (in_blocks(q_BTHC), in_blocks(mask.query_positions()), in_blocks(mask.segment_ids_BT))
     out_NBRHC = jax.lax.map(jax.checkpoint(one_block, prevent_cse=False), work)
     return jnp.moveaxis(out_NBRHC, 0, 2).reshape(batch, rows * blocks, heads, channels)[:, :length]
 
@@ -163,18 +161,16 @@ def on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]
     that lm.parallel.traced_on has named."""
 
     @functools.wraps(kernel)
-    def cut(
-        q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segment_ids_BT: jax.Array, **options: bool
-    ) -> jax.Array:
+    def cut(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask, **options: bool) -> jax.Array:
         local = functools.partial(kernel, **options)
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1:
-            return local(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+            return local(q_BTHC, k_BTKC, v_BTKC, mask)
         by_head = spec_of("batch", None, "heads", None)
-        specs = (by_head, by_head, by_head, spec_of("batch", None))
+        specs = (by_head, by_head, by_head, spec_of("batch"))  # of the mask: of each array in it
         # check_vma off: pallas_call does not say over which axes its results vary.
         mapped = jax.shard_map(local, in_specs=specs, out_specs=by_head, check_vma=False)
-        return mapped(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+        return mapped(q_BTHC, k_BTKC, v_BTKC, mask)
 
     return cut
 
@@ -184,12 +180,15 @@ def cudnn(
     q_BTHC: Float[Array, "B T H C"],
     k_BTKC: Float[Array, "B T K C"],
     v_BTKC: Float[Array, "B T K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """cuDNN's fused attention (FlashAttention-2, arXiv:2307.08691), which never holds the scores. The segments reach it
-    as a mask of T x T for each sequence, the same for all heads; what lies above the diagonal is not computed."""
-    same_B1TS = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None, :]
-    return jax.nn.dot_product_attention(q_BTHC, k_BTKC, v_BTKC, mask=same_B1TS, is_causal=True, implementation="cudnn")
+    """cuDNN's fused attention (FlashAttention-2, arXiv:2307.08691), which never holds the scores. The mask reaches it
+    as T x T values for each sequence, the same for all heads; without a prefix, what lies above the diagonal is not
+    computed."""
+    return jax.nn.dot_product_attention(
+        q_BTHC, k_BTKC, v_BTKC, mask=mask.all_visible()[:, None], is_causal=mask.prefix_B is None,
+        implementation="cudnn",
+    )  # fmt: skip
 
 
 @on_each_device
@@ -197,17 +196,20 @@ def splash(
     q_BTHC: Float[Array, "B T H C"],
     k_BTKC: Float[Array, "B T K C"],
     v_BTKC: Float[Array, "B T K C"],
-    segment_ids_BT: Int[Array, "B T"],
+    mask: AttentionMask,
     interpret: bool = False,
 ) -> Float[Array, "B T H C"]:
     """JAX's splash attention for TPU (jax.experimental.pallas.ops.tpu.splash_attention): FlashAttention-2 that skips
-    the blocks above the diagonal. `interpret` runs it on any device, slowly, for tests."""
+    the blocks above the diagonal and before the window. It has no prefix. `interpret` runs it on any device, slowly,
+    for tests."""
     from jax.experimental.pallas.ops.tpu import splash_attention as tpu  # half a second, for TPUs alone
 
     length, heads, channels = q_BTHC.shape[1:]
+    shape, window = (length, length), mask.window
+    of_head = tpu.CausalMask(shape) if window is None else tpu.LocalMask(shape, (window - 1, 0), offset=0)
     block = next(size for size in (512, 256, 128) if length % size == 0)
     kernel = tpu.make_splash_mha(
-        tpu.MultiHeadMask([tpu.CausalMask((length, length))] * heads),
+        tpu.MultiHeadMask([of_head] * heads),
         block_sizes=tpu.BlockSizes(
             block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
         ),
@@ -217,9 +219,10 @@ def splash(
     )
     scaled_BHTC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
     k_BKTC, v_BKTC = k_BTKC.transpose(0, 2, 1, 3), v_BTKC.transpose(0, 2, 1, 3)
-    out_BHTC = jax.vmap(kernel)(scaled_BHTC, k_BKTC, v_BKTC, tpu.SegmentIds(segment_ids_BT, segment_ids_BT))
+    segments = tpu.SegmentIds(mask.segment_ids_BT, mask.segment_ids_BT)
+    out_BHTC = jax.vmap(kernel)(scaled_BHTC, k_BKTC, v_BKTC, segments)
     return out_BHTC.transpose(0, 2, 1, 3)
 
 
 ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": xla, "cudnn": cudnn, "splash": splash}
-"""By the names of lm.model.attention_choice: (q_BTHC, k_BTKC, v_BTKC, segment_ids_BT) -> out_BTHC."""
+"""By the names of lm.model.attention_choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""

@@ -1,11 +1,12 @@
-"""What is kept of the tokens already seen, so that generation computes each token once: keys, values, and what the
-token shift looks back at.
+"""What is kept of the tokens already read, so that generation computes each token once: keys, values, and what the
+token shift and the n-grams look back at. Rows may have read different numbers of tokens.
 
-Axes: B batch, S positions the cache holds, K key-value heads, C channels of a head, D width, N tokens looked back at.
+Axes: B batch, T positions of new tokens, S positions the cache holds, K key-value heads, C channels of a head, D width.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -14,28 +15,85 @@ from lm.model.ngrams import NOTHING
 
 
 class LayerCache(NamedTuple):
-    """One layer's part of the cache."""
+    """One layer's part of the cache; in a scan over layers, of all of them, with a first axis more."""
 
     keys_BSKC: Float[Array, "B S K C"]  # noqa: N815
     values_BSKC: Float[Array, "B S K C"]  # noqa: N815
-    before_attention_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
-    """What the attention was given at the last position; None without a token shift."""
-    before_mlp_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
+    attention_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
+    """What the attention was given at each row's last token; None without a token shift."""
+    mlp_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
     """The same of the MLP."""
+
+    def with_last(
+        self, h_BTD: Float[Array, "B T D"], g_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]
+    ) -> "LayerCache":
+        """The cache with what the attention (h) and the MLP (g) were given at each row's last token."""
+        if self.attention_last_B1D is None or self.mlp_last_B1D is None:
+            return self
+        return self._replace(
+            attention_last_B1D=newest(h_BTD, self.attention_last_B1D, segment_ids_BT),
+            mlp_last_B1D=newest(g_BTD, self.mlp_last_B1D, segment_ids_BT),
+        )
 
 
 class Cache(NamedTuple):
-    """All that decoding looks back at."""
+    """All that later tokens look back at. The token at position p of its row stands in slot p."""
 
-    layers: list[LayerCache]
-    before_BN: Int[Array, "B N"]  # noqa: N815
-    """The last N tokens, the newest first, for n-gram embeddings; N is config.tokens_back."""
+    layers: list[LayerCache] | LayerCache
+    tokens_BS: Int[Array, "B S"]  # noqa: N815
+    segment_ids_BS: Int[Array, "B S"]  # noqa: N815
+    """The document of each token; NOTHING in an empty slot."""
+    lengths_B: Int[Array, " B"]  # noqa: N815
+    """Tokens that each row has read: the position of its next one."""
+
+    def reading(
+        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]
+    ) -> "Cache":
+        """The cache with these tokens in it, but for what the layers make of them. Padding (segment 0) does not count
+        as read; what is beyond the last slot is dropped."""
+        ends_BT = jnp.where(segment_ids_BT > 0, positions_BT + 1, 0)
+        return self._replace(
+            tokens_BS=written(self.tokens_BS, tokens_BT, positions_BT),
+            segment_ids_BS=written(self.segment_ids_BS, segment_ids_BT, positions_BT),
+            lengths_B=jnp.maximum(self.lengths_B, jnp.max(ends_BT, axis=1)),
+        )
+
+    def tokens_before(
+        self, positions_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"], count: int
+    ) -> list[Int[Array, "B T"]]:
+        """lm.model.ngrams.tokens_before, for tokens that `reading` has put here."""
+        found = []
+        for back in range(1, count + 1):
+            slots_BT = jnp.maximum(positions_BT - back, 0)
+            tokens_BT, of_BT = (jnp.take_along_axis(x, slots_BT, axis=1) for x in (self.tokens_BS, self.segment_ids_BS))
+            found.append(jnp.where((positions_BT >= back) & (of_BT == segment_ids_BT), tokens_BT, NOTHING))
+        return found
 
 
-def empty_cache(config: ModelConfig, batch_size: int) -> Cache:
-    """Zeros for config.context_length positions in each layer, and no token seen."""
-    shape = (batch_size, config.context_length, config.kv_heads, config.head_width)
-    zeros = jnp.zeros(shape, jnp.dtype(config.compute_dtype))
-    before = jnp.zeros((batch_size, 1, config.width), zeros.dtype) if config.token_shift else None
-    layers = [LayerCache(zeros, zeros, before, before) for _ in range(config.layers)]
-    return Cache(layers, jnp.full((batch_size, config.tokens_back), NOTHING, jnp.int32))
+def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, "B T"]) -> jax.Array:
+    """`slots` (B, S, ...) with `values` (B, T, ...) at these positions of each row."""
+    rows_B1 = jnp.arange(slots_BS.shape[0])[:, None]
+    return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
+
+
+def newest(
+    x_BTD: Float[Array, "B T D"], last_B1D: Float[Array, "B 1 D"], segment_ids_BT: Int[Array, "B T"]
+) -> Float[Array, "B 1 D"]:
+    """What stands at each row's last token: `last` where it has none. A row's tokens come first, its padding (segment
+    0) behind them."""
+    count_B11 = jnp.sum(segment_ids_BT > 0, axis=1)[:, None, None]
+    return jnp.take_along_axis(jnp.concatenate([last_B1D, x_BTD], axis=1), count_B11, axis=1)
+
+
+def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = None) -> Cache:
+    """Room for `capacity` positions in each row, config.context_length by default, and no token read."""
+    capacity = config.context_length if capacity is None else capacity
+    layers = (config.layers,) if config.scan_layers else ()
+    dtype = jnp.dtype(config.compute_dtype)
+    zeros = jnp.zeros((*layers, batch_size, capacity, config.kv_heads, config.head_channels), dtype)
+    last = jnp.zeros((*layers, batch_size, 1, config.width), dtype) if config.token_shift else None
+    layer = LayerCache(zeros, zeros, last, last)
+    slots = jnp.full((batch_size, capacity), NOTHING, jnp.int32)
+    return Cache(
+        layer if config.scan_layers else [layer] * config.layers, slots, slots, jnp.zeros((batch_size,), jnp.int32)
+    )

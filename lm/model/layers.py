@@ -6,13 +6,17 @@ map.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lm.config import ModelConfig, RopeScalingConfig
+from lm.model import cpu
+from lm.model.cpu import on_cpu
+from lm.model.taps import Taps, tap
 from lm.parallel import constrain, length_is_cut
 
 
@@ -26,21 +30,15 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype:
     return nnx.Param(jnp.full(shape, value, jnp.dtype(dtype)), axes=axes)
 
 
-@jax.custom_vjp
-def with_bias(y_NO: Float[Array, "N O"], bias_O: Float[Array, " O"]) -> Float[Array, "N O"]:
-    """The bias on every row; its gradient is summed in float32, whatever the type."""
-    return y_NO + bias_O[None, :]
-
-
-def _with_bias_backward(_: None, g_NO: Float[Array, "N O"]) -> tuple[Float[Array, "N O"], Float[Array, " O"]]:
-    if g_NO.dtype == jnp.float32:
-        return g_NO, jnp.sum(g_NO, axis=0)
-    # A product with ones: XLA's CPU backend sums the rows of other types some thirty times as slowly.
-    ones_8N = jnp.ones((8, g_NO.shape[0]), g_NO.dtype)
-    return g_NO, jnp.dot(ones_8N, g_NO, preferred_element_type=jnp.float32)[0].astype(g_NO.dtype)
-
-
-with_bias.defvjp(lambda y_NO, bias_O: (with_bias(y_NO, bias_O), None), _with_bias_backward)
+@on_cpu(cpu.linear, unless=length_is_cut)  # B and T merged could not be cut: each device would take whole sequences
+def linear(
+    x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
+) -> Float[Array, "B T O"]:
+    """x @ weight (+ bias), in the type of x and weight; the bias is added, and its gradient summed, in float32."""
+    y_BTO = jnp.einsum("BTI,IO->BTO", x_BTI, weight_IO)
+    if bias_O is None:
+        return y_BTO
+    return (y_BTO.astype(jnp.float32) + bias_O.astype(jnp.float32)[None, None, :]).astype(y_BTO.dtype)
 
 
 class Linear(nnx.Module):
@@ -65,16 +63,8 @@ class Linear(nnx.Module):
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
         # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
         weight_IO = constrain(self.weight[...].astype(self.compute_dtype), *self.axes)
-        if length_is_cut():  # B and T merged could not be: each device would take the whole sequence
-            y_BTO = jnp.einsum("BTI,IO->BTO", x_BTI.astype(self.compute_dtype), weight_IO)
-            return y_BTO if self.bias is None else y_BTO + self.bias[...].astype(self.compute_dtype)[None, None, :]
-        batch, length, width = x_BTI.shape
-        # One plain matrix product: XLA's CPU backend is markedly slower on the three-axis form of the same product.
-        x_NI = x_BTI.reshape(batch * length, width).astype(self.compute_dtype)
-        y_NO = x_NI @ weight_IO
-        if self.bias is not None:
-            y_NO = with_bias(y_NO, self.bias[...].astype(self.compute_dtype))
-        return y_NO.reshape(batch, length, -1)
+        bias_O = None if self.bias is None else self.bias[...]
+        return linear(x_BTI.astype(self.compute_dtype), weight_IO, bias_O)
 
 
 class RMSNorm(nnx.Module):
@@ -118,11 +108,16 @@ def unit_rms(x_BTHC: Float[Array, "B T H C"], epsilon: float) -> Float[Array, "B
     return (x32_BTHC * inverse_BTH1).astype(x_BTHC.dtype)
 
 
-def shifted(x_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """At every position what stood at the one before, and zeros where that is another document."""
-    before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    segment_before_BT = jnp.pad(segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    return jnp.where((segment_before_BT == segment_ids_BT)[:, :, None], before_BTD, 0)
+def shifted(
+    x_BTD: Float[Array, "B T D"], same_BT: Bool[Array, "B T"], last_B1D: Float[Array, "B 1 D"] | None = None
+) -> Float[Array, "B T D"]:
+    """At every position what stood at the one before, `last` before the first, and zeros where that is not of the
+    `same` document."""
+    if last_B1D is None:
+        before_BTD = jnp.pad(x_BTD[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    else:
+        before_BTD = jnp.concatenate([last_B1D, x_BTD[:, :-1]], axis=1)
+    return jnp.where(same_BT[:, :, None], before_BTD, 0)
 
 
 def mixed(
@@ -149,28 +144,17 @@ class GatedMLP(nnx.Module):
         self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=bias)
         self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        h_BTF = jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD)
-        return self.down(constrain(h_BTF, "batch", "length", "mlp"))
+    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
+        h_BTF = constrain(jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD), "batch", "length", "mlp")
+        tap(taps, "hidden", h_BTF)
+        return self.down(h_BTF)
 
 
-@jax.custom_vjp
+@on_cpu(cpu.gelu)
 def gelu(x: Array) -> Array:
-    """The tanh form of GELU (arXiv:1606.08415). Its gradient is computed from x alone: to compute the tanh again is
-    cheaper, on a CPU too, than to keep and read it."""
-    return 0.5 * x * (1.0 + jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x**3)))
+    """The tanh form of GELU (arXiv:1606.08415)."""
+    return jax.nn.gelu(x, approximate=True)
 
-
-GELU_SLOPE, GELU_CUBE = math.sqrt(2.0 / math.pi), 0.044715
-
-
-def gelu_backward(x: Array, by_y: Array) -> tuple[Array]:
-    tanh = jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x**3))
-    slope = GELU_SLOPE * (1.0 + 3.0 * GELU_CUBE * x**2)
-    return (by_y * (0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh**2) * slope),)
-
-
-gelu.defvjp(lambda x: (gelu(x), x), gelu_backward)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
@@ -188,9 +172,10 @@ class PlainMLP(nnx.Module):
         self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
         self.activation = config.mlp
 
-    def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        h_BTF = constrain(self.up(x_BTD), "batch", "length", "mlp")
-        return self.down(ACTIVATIONS[self.activation](h_BTF))
+    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
+        h_BTF = ACTIVATIONS[self.activation](constrain(self.up(x_BTD), "batch", "length", "mlp"))
+        tap(taps, "hidden", h_BTF)
+        return self.down(h_BTF)
 
 
 MLPS = {"swiglu": GatedMLP, "gelu": PlainMLP, "relu_squared": PlainMLP}
@@ -208,18 +193,26 @@ def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | No
     return frequency_c * (kept_c + (1.0 - kept_c) / scaling.factor)
 
 
-def rotate(
-    x_BTHC: Float[Array, "B T H C"],
-    positions_BT: Int[Array, "B T"],
-    theta: float,
-    scaling: RopeScalingConfig | None = None,
-) -> Float[Array, "B T H C"]:
-    """Turns channel pairs (c, c + C/2) by position * frequency: rotary positions (arXiv:2104.09864) in the layout of
-    Llama's released weights in Hugging Face's format."""
-    half = x_BTHC.shape[-1] // 2
-    frequency_c = rotary_frequencies(half, theta, scaling)
+class Rotary(NamedTuple):
+    """How far each channel pair is turned at each position: cosine and sine, float32."""
+
+    cos_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
+    sin_BT1c: Float[Array, "#B T 1 c"]  # noqa: N815
+
+
+def rotary_tables(
+    positions_BT: Int[Array, "#B T"], pairs: int, theta: float, scaling: RopeScalingConfig | None
+) -> Rotary:
+    """The turns of `pairs` channel pairs at these positions (arXiv:2104.09864): position * frequency, in radians."""
+    frequency_c = rotary_frequencies(pairs, theta, scaling)
     angle_BT1c = positions_BT.astype(jnp.float32)[:, :, None, None] * frequency_c[None, None, None, :]
-    cos_BT1c, sin_BT1c = jnp.cos(angle_BT1c), jnp.sin(angle_BT1c)
+    return Rotary(jnp.cos(angle_BT1c), jnp.sin(angle_BT1c))
+
+
+def rotate(x_BTHC: Float[Array, "B T H C"], rotary: Rotary) -> Float[Array, "B T H C"]:
+    """Turns channel pairs (c, c + C/2), in the layout of Llama's released weights in Hugging Face's format."""
+    cos_BT1c, sin_BT1c = rotary
+    half = x_BTHC.shape[-1] // 2
     left_BTHc, right_BTHc = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
     turned = [left_BTHc * cos_BT1c - right_BTHc * sin_BT1c, right_BTHc * cos_BT1c + left_BTHc * sin_BT1c]
     return jnp.concatenate(turned, axis=-1).astype(x_BTHC.dtype)

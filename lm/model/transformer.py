@@ -6,7 +6,7 @@ Axes: B batch, T position, D width, V vocabulary.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,21 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig
+from lm.errors import UsageError
 from lm.model.attention import Attention
+from lm.model.attention_mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
-from lm.model.layers import MLPS, NORMS, Linear, mixed, parameter, shift_share, shifted
+from lm.model.layers import MLPS, NORMS, Linear, Rotary, mixed, parameter, rotary_tables, shift_share, shifted
 from lm.model.loss import logits_of
 from lm.model.ngrams import ngram_embeddings, tokens_before
+from lm.model.taps import Taps, at, tap
 from lm.parallel import constrain
 
 
-def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """0, 1, ... T - 1 in every row. They do not start anew at each document: GPT-2 is trained so, and RoPE is
+def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
+    """0, 1, ... T - 1, for every row. They do not start anew at each document: GPT-2 is trained so, and RoPE is
     relative."""
-    return jnp.broadcast_to(jnp.arange(like_BT.shape[1])[None], like_BT.shape)
+    return jnp.arange(like_BT.shape[1])[None]
 
 
 class Dropout(NamedTuple):
@@ -67,12 +70,13 @@ linear maps, or what went in alone; the rest is computed again (arXiv:1604.06174
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): the pre-norm residual block."""
 
-    def __init__(self, config: ModelConfig, key: jax.Array):
+    def __init__(self, config: ModelConfig, key: jax.Array, layer: int):
+        """`layer` is the block's number, from 0: what differs between layers follows from it."""
         attention_key, mlp_key = jax.random.split(key)
         # Two residual additions a layer: scaled so that the stream's variance does not grow with depth (GPT-2).
         residual_std = 0.0 if config.zero_init else config.initial_std * (2 * config.layers) ** -0.5
         self.attention_norm = NORMS[config.norm](config)
-        self.attention = Attention(config, attention_key, residual_std)
+        self.attention = Attention(config, attention_key, layer, residual_std)
         self.mlp_norm = NORMS[config.norm](config)
         self.mlp = MLPS[config.mlp](config, mlp_key, residual_std)
         self.mlp_share = shift_share(config)
@@ -80,43 +84,61 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
-        positions_BT: Int[Array, "B T"],
-        segment_ids_BT: Int[Array, "B T"],
+        rotary: Rotary | None,
+        mask: AttentionMask,
+        cache: LayerCache | None = None,
         dropout: Dropout | None = None,
-    ) -> Float[Array, "B T D"]:
-        before = lambda h_BTD: None if self.mlp_share is None else shifted(h_BTD, segment_ids_BT)
+        taps: Taps | None = None,
+    ) -> tuple[Float[Array, "B T D"], LayerCache | None]:
+        """The residual stream behind the block, and the cache, if there is one, with the tokens in it. `rotary`, `mask`
+        and `cache` are as Attention has them."""
+        before = lambda h_BTD, last: None if self.mlp_share is None else shifted(h_BTD, mask.same_as_before(), last)
         whole = lambda h_BTD: constrain(h_BTD, "batch", "length", "embed")
         x_BTD = residual(x_BTD)
         h_BTD = whole(self.attention_norm(x_BTD))
-        out_BTD = residual(self.attention(h_BTD, before(h_BTD), positions_BT, segment_ids_BT))
+        shift_BTD = before(h_BTD, None if cache is None else cache.attention_last_B1D)
+        out_BTD, cache = self.attention(h_BTD, shift_BTD, rotary, mask, cache, at(taps, "attention"))
+        out_BTD = residual(out_BTD)
         x_BTD = x_BTD + drop(out_BTD, dropout, 0)
-        h_BTD = whole(self.mlp_norm(x_BTD))
-        out_BTD = residual(self.mlp(mixed(h_BTD, before(h_BTD), self.mlp_share)))
-        return residual(x_BTD + drop(out_BTD, dropout, 1))
-
-    def decode(
-        self, x_B1D: Float[Array, "B 1 D"], position: Int[Array, ""], cache: LayerCache
-    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
-        """The same for one new token at `position`, and the cache that holds it."""
-        keys_BSKC, values_BSKC, before_attention_B1D, before_mlp_B1D = cache
-        h_B1D = self.attention_norm(x_B1D)
-        out_B1D, keys_BSKC, values_BSKC = self.attention.decode(
-            h_B1D, before_attention_B1D, position, keys_BSKC, values_BSKC
-        )
-        x_B1D = x_B1D + out_B1D
-        g_B1D = self.mlp_norm(x_B1D)
-        x_B1D = x_B1D + self.mlp(mixed(g_B1D, before_mlp_B1D, self.mlp_share))
-        new = (None, None) if self.mlp_share is None else (h_B1D, g_B1D)
-        return x_B1D, LayerCache(keys_BSKC, values_BSKC, *new)
+        tap(taps, "attention.out", out_BTD)
+        tap(taps, "attention.residual", x_BTD)
+        g_BTD = whole(self.mlp_norm(x_BTD))
+        shift_BTD = before(g_BTD, None if cache is None else cache.mlp_last_B1D)
+        out_BTD = residual(self.mlp(mixed(g_BTD, shift_BTD, self.mlp_share), at(taps, "mlp")))
+        x_BTD = residual(x_BTD + drop(out_BTD, dropout, 1))
+        tap(taps, "mlp.out", out_BTD)
+        tap(taps, "mlp.residual", x_BTD)
+        return x_BTD, None if cache is None else cache.with_last(h_BTD, g_BTD, mask.segment_ids_BT)
 
 
-def stacked_blocks(config: ModelConfig, keys: jax.Array) -> Block:
-    """A Block whose every parameter has a first axis more, "layers": what the blocks of these keys hold."""
-    blocks = jax.vmap(lambda key: Block(config, key))(keys)
+def with_layer_axis(blocks: Block, layers: bool) -> Block:
+    """`blocks`, whose parameters say whether their first axis is that of the layers."""
     for _, parameter_ in nnx.iter_graph(blocks):
         if isinstance(parameter_, nnx.Variable):
-            parameter_.set_metadata(axes=("layers", *parameter_.get_metadata()["axes"]))
+            own = tuple(axis for axis in parameter_.get_metadata()["axes"] if axis != "layers")
+            parameter_.set_metadata(axes=("layers", *own) if layers else own)
     return blocks
+
+
+def stack_layers(model: "Transformer") -> "Transformer":
+    """The same model with its blocks as one stack, as model.scan_layers has them: every parameter of theirs has a first
+    axis more. Raises ValueError where layers differ in more than their parameters."""
+    if isinstance(model.blocks, Block):
+        return model
+    if len({jax.tree.structure(block) for block in model.blocks}) > 1:
+        raise ValueError("layers that differ in more than their parameters cannot be stacked")
+    return with_blocks(model, with_layer_axis(jax.tree.map(lambda *x: jnp.stack(x), *model.blocks), True))
+
+
+def unstack_layers(model: "Transformer") -> "Transformer":
+    """The same model with its blocks one by one."""
+    return with_blocks(model, model.layer_blocks()) if isinstance(model.blocks, Block) else model
+
+
+def with_blocks(model: "Transformer", blocks: Block | list[Block]) -> "Transformer":
+    copied = jax.tree.map(lambda x: x, model)
+    copied.blocks = blocks if isinstance(blocks, Block) else nnx.List(blocks)
+    return copied
 
 
 class Transformer(nnx.Module):
@@ -141,9 +163,9 @@ class Transformer(nnx.Module):
             else None
         )
         self.blocks = (
-            stacked_blocks(config, jnp.stack(block_keys))
-            if config.scan_layers
-            else nnx.List([Block(config, block_key) for block_key in block_keys])
+            with_layer_axis(jax.vmap(lambda block_key: Block(config, block_key, 0))(jnp.stack(block_keys)), True)
+            if config.scan_layers  # all layers are alike then
+            else nnx.List([Block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
         self.norm = NORMS[config.norm](config)
         self.head = (
@@ -154,9 +176,11 @@ class Transformer(nnx.Module):
             )
         )
         self.compute_dtype = config.compute_dtype
+        self.rotary_pairs = config.head_channels // 2 if config.position == "rope" else None
+        self.rope_theta, self.rope_scaling = config.rope_theta, config.rope_scaling
 
     def embed(
-        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], before: list[Int[Array, "B T"]]
+        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"], before: list[Int[Array, "B T"]]
     ) -> Float[Array, "B T D"]:
         """What the first block is given. `before` is as of lm.model.ngrams.tokens_before."""
         x_BTD = self.embedding[...][tokens_BT]
@@ -168,36 +192,83 @@ class Transformer(nnx.Module):
 
     def layer_blocks(self) -> list[Block]:
         """The blocks one by one, whether or not they are kept as one stack."""
-        if isinstance(self.blocks, Block):
-            one = lambda layer: jax.tree.map(lambda stack: stack[layer], self.blocks)
-            return [one(layer) for layer in range(self.layers)]
-        return list(self.blocks)
+        if not isinstance(self.blocks, Block):
+            return list(self.blocks)
+        one = lambda layer: with_layer_axis(jax.tree.map(lambda stack: stack[layer], self.blocks), False)
+        return [one(layer) for layer in range(self.layers)]
+
+    def rotary(self, positions_BT: Int[Array, "#B T"]) -> Rotary | None:
+        """The turns that all layers share; None where positions are not rotary."""
+        if self.rotary_pairs is None:
+            return None
+        return rotary_tables(positions_BT, self.rotary_pairs, self.rope_theta, self.rope_scaling)
 
     def hidden(
         self,
         x_BTD: Float[Array, "B T D"],
-        segment_ids_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "#B T"],
+        mask: AttentionMask,
+        caches: list[LayerCache] | LayerCache | None = None,
         remat: str = "none",
         dropout: Dropout | None = None,
-    ) -> Float[Array, "B T D"]:
-        """Embedded tokens to the residual stream behind the last norm; each sees earlier ones of its own segment alone.
+        taps: Taps | None = None,
+    ) -> tuple[Float[Array, "B T D"], list[LayerCache] | LayerCache | None]:
+        """Embedded tokens to the residual stream behind the last norm, and the layers' caches with the tokens in them.
 
-        `remat` is a key of REMAT.
+        Arguments are those of `__call__`.
         """
-        positions_BT = row_positions(segment_ids_BT)
+        rotary = self.rotary(positions_BT)
 
-        def one_block(x_BTD: jax.Array, block: Block, layer: int | jax.Array) -> jax.Array:
-            return block(x_BTD, positions_BT, segment_ids_BT, None if dropout is None else dropout.at(layer))
+        def one_block(
+            x_BTD: jax.Array, block: Block, layer: int | jax.Array, cache: LayerCache | None
+        ) -> tuple[jax.Array, LayerCache | None]:
+            own = None if dropout is None else dropout.at(layer)
+            return block(x_BTD, rotary, mask, cache, own, at(taps, f"blocks.{layer}"))
 
         apply = REMAT[remat](one_block)
         x_BTD = drop(x_BTD, dropout, self.layers)
+        tap(taps, "embedding", x_BTD)
         if isinstance(self.blocks, Block):
-            step = lambda x_BTD, block_and_layer: (apply(x_BTD, *block_and_layer), None)
-            x_BTD, _ = jax.lax.scan(step, x_BTD, (self.blocks, jnp.arange(self.layers)))
+            step = lambda x_BTD, one: apply(x_BTD, *one)
+            x_BTD, caches = jax.lax.scan(step, x_BTD, (self.blocks, jnp.arange(self.layers), caches))
         else:
+            found = []
             for layer, block in enumerate(self.blocks):
-                x_BTD = apply(x_BTD, block, layer)
-        return constrain(self.norm(x_BTD), "batch", "length", "embed")
+                x_BTD, cache = apply(x_BTD, block, layer, None if caches is None else caches[layer])
+                found.append(cache)
+            caches = None if caches is None else found
+        x_BTD = constrain(self.norm(x_BTD), "batch", "length", "embed")
+        tap(taps, "norm", x_BTD)
+        return x_BTD, caches
+
+    def __call__(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "#B T"],
+        mask: AttentionMask,
+        cache: Cache | None = None,
+        *,
+        remat: str = "none",
+        dropout: Dropout | None = None,
+        taps: Taps | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """(what `logits` takes, the cache with these tokens in it): all of the model but its output projection, for
+        training (no cache), for reading a prompt, and for one new token of each row.
+
+        Without a cache, the tokens are whole rows. With one, they join what their rows have read: each stands in the
+        slot of its position, and padding (segment 0) is behind a row's tokens. `remat` is a key of REMAT.
+        """
+        if cache is None:
+            before = tokens_before(tokens_BT, mask.segment_ids_BT, len(self.ngrams))
+            x_BTD = self.embed(tokens_BT, positions_BT, before)
+            return self.hidden(x_BTD, positions_BT, mask, None, remat, dropout, taps)[0], None
+        positions_BT = jnp.broadcast_to(positions_BT, tokens_BT.shape)
+        cache = cache.reading(tokens_BT, positions_BT, mask.segment_ids_BT)
+        before = cache.tokens_before(positions_BT, mask.segment_ids_BT, len(self.ngrams))
+        mask = mask.over(positions_BT, cache.segment_ids_BS)
+        x_BTD = self.embed(tokens_BT, positions_BT, before)
+        x_BTD, layers = self.hidden(x_BTD, positions_BT, mask, cache.layers, remat, dropout, taps)
+        return x_BTD, cache._replace(layers=cast(list[LayerCache] | LayerCache, layers))
 
     def read(
         self,
@@ -206,32 +277,33 @@ class Transformer(nnx.Module):
         remat: str = "none",
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
-        """Token ids to what `hidden` makes of them: all of the model but its output projection."""
-        before = tokens_before(tokens_BT, segment_ids_BT, len(self.ngrams))
-        return self.hidden(self.embed(tokens_BT, row_positions(tokens_BT), before), segment_ids_BT, remat, dropout)
+        """What `logits` takes, of whole rows of documents that do not see one another."""
+        mask = AttentionMask(segment_ids_BT)
+        return self(tokens_BT, row_positions(tokens_BT), mask, remat=remat, dropout=dropout)[0]
+
+    def forward_with_taps(
+        self, tokens_BT: Int[Array, "B T"], mask: AttentionMask, names: tuple[str, ...]
+    ) -> dict[str, jax.Array]:
+        """{name: value} of what comes by in a forward pass over whole rows, for those names that are asked for.
+
+        "embedding"; of each block N "blocks.N.attention." and "query", "key", "value" (as they meet: normed, turned;
+        (B, T, heads, C)), "weights" ((B, heads, T, T), float32), "out", "residual" (the stream behind the attention),
+        then "blocks.N.mlp." and "hidden", "out", "residual"; "norm"; "logits". Patterns are allowed:
+        "blocks.*.attention.weights". Raises UsageError for a name that is none of these.
+        """
+        taps = Taps(names)
+        x_BTD, _ = unstack_layers(self)(tokens_BT, row_positions(tokens_BT), mask, taps=taps)
+        if taps.wants("logits"):
+            taps.keep("logits", self.logits(x_BTD))
+        if unknown := taps.unmatched():
+            raise UsageError(f"The model has nothing under {', '.join(unknown)}. Its names: {', '.join(taps.seen)}.")
+        return taps.found
 
     def output_table(self) -> Float[Array, "V D"]:
         """What `logits` compares the residual stream with: a row a token."""
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """float32 scores of the next token from what `hidden` returned."""
+        """float32 scores of the next token from what `__call__` returned."""
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         return logits_of(x_ND, self.output_table(), self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
-
-    def __call__(self, tokens_BT: Int[Array, "B T"], segment_ids_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-        return self.logits(self.read(tokens_BT, segment_ids_BT))
-
-    def decode(
-        self, token_B: Int[Array, " B"], position: Int[Array, ""], cache: Cache
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after one more token at `position`, and the cache that holds it."""
-        token_B1, before_BN = token_B[:, None], cache.before_BN
-        before = [before_BN[:, n : n + 1] for n in range(len(self.ngrams))]
-        x_B1D = self.embed(token_B1, jnp.full(token_B1.shape, position), before)
-        layers = []
-        for block, layer_cache in zip(self.layer_blocks(), cache.layers, strict=True):
-            x_B1D, layer_cache = block.decode(x_B1D, position, layer_cache)
-            layers.append(layer_cache)
-        newest_BN = jnp.concatenate([token_B1.astype(before_BN.dtype), before_BN], axis=1)[:, : before_BN.shape[1]]
-        return self.logits(self.norm(x_B1D))[:, 0], Cache(layers, newest_BN)

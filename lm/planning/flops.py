@@ -17,12 +17,14 @@ def flops_per_token(config: ModelConfig) -> int:
 
     6 a parameter: a product and a sum forward, twice as many backward. Tables that are looked up count nothing: the
     positions, the n-grams, and the embedding unless it is the output projection too. Attention is 12 * layers * context
-    * (heads * head_width): scores and mixture over the whole context, though an implementation may leave out what is
-    masked, up to half of it. What is computed a second time to save memory does not count.
+    * (heads * head_dim): scores and mixture over the whole context (or the layer's window), though an implementation
+    may leave out what is masked, up to half of it. What is computed a second time to save memory does not count.
     """
     looked_up = 0 if config.tie_embeddings else config.vocabulary_size * config.width
     looked_up += config.tokens_back * config.ngram_rows * config.width
     if config.position == "learned":
         looked_up += config.context_length * config.width
-    attention = 12 * config.layers * config.context_length * config.heads * config.head_width
+    context = config.context_length
+    seen = sum(min(config.window(layer) or context, context) for layer in range(config.layers))
+    attention = 12 * seen * config.heads * config.head_channels
     return 6 * (count_parameters(config) - looked_up) + attention

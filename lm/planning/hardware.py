@@ -117,7 +117,7 @@ def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: 
     Each of the four is repeated for about `seconds`, in the compute dtype.
     """
     product = jax.jit(lambda x_ND, w_DF: x_ND @ w_DF)
-    heads = (model.heads + 2 * model.kv_heads) * model.head_width
+    heads = (model.heads + 2 * model.kv_heads) * model.head_channels
     rates = []
     for inner, outer in (
         (model.width, heads),

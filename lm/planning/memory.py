@@ -35,7 +35,7 @@ def least_parameters(config: ModelConfig) -> int:
 def block_parameters(config: ModelConfig) -> int:
     """Parameters of the linear maps within blocks."""
     width, heads = config.width, config.heads + 2 * config.kv_heads
-    attention = width * config.head_width * (heads + config.heads)
+    attention = width * config.head_channels * (heads + config.heads)
     mlp = (3 if config.mlp == "swiglu" else 2) * width * config.mlp_width
     return config.layers * (attention + mlp)
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from lm.devices import target_of
 from lm.model.attention_choice import OBSTACLES, Workload
-from lm.model.attention_kernels import ATTENTION, attend, visible
+from lm.model.attention_kernels import ATTENTION, attend
+from lm.model.attention_mask import AttentionMask
 from tests.bench.train import median_seconds
 
 SHAPES = {  # batch, length, heads, key-value heads, channels
@@ -31,11 +32,10 @@ SHAPES = {  # batch, length, heads, key-value heads, channels
 TOLERANCE = 0.02
 
 
-def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, segments_BT: jax.Array) -> jax.Array:
+def plain(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
     """The whole form in float32."""
     q_BTHC, k_BTKC, v_BTKC = (x.astype(jnp.float32) for x in (q_BTHC, k_BTKC, v_BTKC))
-    seen_BTS = visible(segments_BT, jnp.arange(q_BTHC.shape[1]), segments_BT)
-    return attend(q_BTHC, k_BTKC, v_BTKC, seen_BTS)
+    return attend(q_BTHC, k_BTKC, v_BTKC, mask.all_visible())
 
 
 def with_gradients(implementation: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
@@ -43,7 +43,7 @@ def with_gradients(implementation: Callable[..., jax.Array]) -> Callable[..., tu
 
     def run(*arguments: jax.Array) -> tuple[jax.Array, ...]:
         *qkv, segments_BT, gradient_BTHC = arguments
-        out_BTHC, pull = jax.vjp(lambda *qkv: implementation(*qkv, segments_BT), *qkv)
+        out_BTHC, pull = jax.vjp(lambda *qkv: implementation(*qkv, AttentionMask(segments_BT)), *qkv)
         return out_BTHC, *pull(gradient_BTHC.astype(out_BTHC.dtype))
 
     return jax.jit(run)

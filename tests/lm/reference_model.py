@@ -55,17 +55,18 @@ def mixture(config, share, x, segments):
     return array(share) * np.stack(before) + (1 - array(share)) * x
 
 
-def attention(config, layer, x, segments):
-    length, channels, group = len(x), config.head_width, config.heads // config.kv_heads
+def attention(config, layer, x, segments, window):
+    """(result, weights of each head, query and key)."""
+    length, channels, group = len(x), config.head_channels, config.heads // config.kv_heads
     q = linear(layer.query, mixture(config, layer.query_share, x, segments)).reshape(length, config.heads, channels)
     k = linear(layer.key, mixture(config, layer.key_share, x, segments)).reshape(length, config.kv_heads, channels)
     v = linear(layer.value, mixture(config, layer.value_share, x, segments)).reshape(length, config.kv_heads, channels)
     if config.qk_norm:
         q, k = (x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_epsilon) for x in (q, k))
-    out = np.zeros((length, config.heads, channels))
+    out, shares = np.zeros((length, config.heads, channels)), np.zeros((config.heads, length, length))
     for head in range(config.heads):
         for t in range(length):
-            seen = [s for s in range(t + 1) if segments[s] == segments[t]]
+            seen = [s for s in range(t + 1) if segments[s] == segments[t] and (window is None or t - s < window)]
             query, keys = q[t, head], [k[s, head // group] for s in seen]
             if config.position == "rope":
                 query = rotated(config, query, t)
@@ -73,8 +74,9 @@ def attention(config, layer, x, segments):
             scores = np.array([query @ key for key in keys]) / math.sqrt(channels)
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
+            shares[head, t, seen] = weights
             out[t, head] = sum(w * v[s, head // group] for w, s in zip(weights, seen, strict=True))
-    return linear(layer.out, out.reshape(length, -1))
+    return linear(layer.out, out.reshape(length, -1)), shares
 
 
 def mlp(config, layer, x):
@@ -101,17 +103,28 @@ def ngrams(config, model, tokens, segments):
     return x
 
 
+def row(config, model, tokens, segments):
+    """{name: value} of one row, under the names of Transformer.forward_with_taps."""
+    x = array(model.embedding)[tokens] + ngrams(config, model, tokens, segments)
+    if config.position == "learned":
+        x = x + array(model.positions)[: len(tokens)]
+    found = {"embedding": x}
+    for number, block in enumerate(model.blocks):
+        h = norm(config, block.attention_norm, x)
+        out, weights = attention(config, block.attention, h, segments, config.window(number))
+        x = x + out
+        found |= {f"blocks.{number}.attention.{name}": y for name, y in
+                  (("weights", weights), ("out", out), ("residual", x))}  # fmt: skip
+        h = norm(config, block.mlp_norm, x)
+        out = mlp(config, block.mlp, mixture(config, block.mlp_share, h, segments))
+        x = x + out
+        found |= {f"blocks.{number}.mlp.out": out, f"blocks.{number}.mlp.residual": x}
+    found["norm"] = norm(config, model.norm, x)
+    scores = found["norm"] @ array(model.embedding).T if model.head is None else linear(model.head, found["norm"])
+    cap = config.logit_softcap
+    return found | {"logits": scores if cap is None else cap * np.tanh(scores / cap)}
+
+
 def logits(config, model, tokens_BT, segments_BT):
-    rows = []
-    for tokens, segments in zip(tokens_BT, segments_BT, strict=True):
-        x = array(model.embedding)[tokens] + ngrams(config, model, tokens, segments)
-        if config.position == "learned":
-            x = x + array(model.positions)[: len(tokens)]
-        for block in model.blocks:
-            x = x + attention(config, block.attention, norm(config, block.attention_norm, x), segments)
-            h = norm(config, block.mlp_norm, x)
-            x = x + mlp(config, block.mlp, mixture(config, block.mlp_share, h, segments))
-        x = norm(config, model.norm, x)
-        rows.append(x @ array(model.embedding).T if model.head is None else linear(model.head, x))
-    scores, cap = np.stack(rows), config.logit_softcap
-    return scores if cap is None else cap * np.tanh(scores / cap)
+    rows = zip(tokens_BT, segments_BT, strict=True)
+    return np.stack([row(config, model, tokens, segments)["logits"] for tokens, segments in rows])

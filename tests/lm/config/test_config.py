@@ -82,6 +82,28 @@ def test_the_old_name_of_the_optimizer_is_refused_with_the_new_one():
         parse_command("launch.train", "", [str(REPOSITORY / "configs/demo.py"), "--train.optimizer.rule", "lion"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 97}, ["heads = 2", "width = 97", "model.head_dim"]),
+        ({"head_dim": 0}, ["model.head_dim is 0", "above 0"]),
+        ({"head_dim": 7}, ["model.head_dim", "= 7 is odd", "even"]),
+        ({"attention_windows": (8, -1)}, ["attention_windows = (8, -1)", "at least 0"]),
+        ({"attention_windows": (8, 0), "scan_layers": True}, ["(8, 0)", "scan_layers = True", "one window"]),
+    ],
+)
+def test_heads_and_windows_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(UsageError) as error:
+        dataclasses.replace(DEMO.model, **changes)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_layers_take_windows_in_turn_and_heads_their_own_channels():
+    model = dataclasses.replace(DEMO.model, layers=3, width=97, head_dim=6, attention_windows=(8, 0))
+    assert (model.head_channels, [model.window(layer) for layer in range(3)]) == (6, [8, None, 8])
+    assert (DEMO.model.head_channels, DEMO.model.window(0)) == (DEMO.model.width // DEMO.model.heads, None)
+
+
 def test_a_rate_that_stays_as_it_is_is_allowed():
     train = replaced(DEMO.train, learning_rate=1e-3, final_learning_rate=1e-3)
     assert train.optimizer.learning_rate == train.optimizer.final_learning_rate

@@ -54,7 +54,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
     tokens_N, documents_N = document_stream(tmp_path / "tokens", "val", tokenizer.fingerprint)
     assert len(set(documents_N.tolist())) > 1
     context, stride = experiment.model.context_length, experiment.evaluate.stride
-    forward = jax.jit(lambda tokens: jax.nn.log_softmax(model(tokens, jnp.ones_like(tokens))))
+    forward = jax.jit(lambda tokens: jax.nn.log_softmax(model.logits(model.read(tokens, jnp.ones_like(tokens)))))
     nats = 0.0
     for target in range(1, len(tokens_N)):
         start = 0 if target <= context else math.ceil((target - context) / stride) * stride

@@ -50,10 +50,11 @@ def test_probabilities_and_ranks_are_what_the_logits_say():
     symbols = config.vocabulary_size - 7  # the last ids stand for nothing
     ids %= symbols
     before = jnp.asarray(ids[None, :-1], jnp.int32)
-    ids[-1] = jnp.argmax(model(before, jnp.ones_like(before))[0, -1, :symbols])  # one that is the likeliest
+    logits_BTV = model.logits(model.read(before, jnp.ones_like(before)))
+    ids[-1] = jnp.argmax(logits_BTV[0, -1, :symbols])  # one that is the likeliest
     view = view_tokens(model, config, ids, stride=8, alternatives=K, symbols=symbols)
     tokens = jnp.asarray(ids[None, :-1], jnp.int32)
-    p_TV = np.asarray(jax.nn.softmax(model(tokens, jnp.ones_like(tokens))[0]))
+    p_TV = np.asarray(jax.nn.softmax(model.logits(model.read(tokens, jnp.ones_like(tokens)))[0]))
     for i, target in enumerate(ids[1:].tolist()):
         assert view.losses[i] == pytest.approx(-math.log(p_TV[i, target]), abs=1e-5)
         assert view.ranks[i] == 1 + int((p_TV[i, :symbols] > p_TV[i, target]).sum())

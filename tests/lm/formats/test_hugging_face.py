@@ -23,7 +23,7 @@ from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
 from lm.model.loss import cross_entropy
 from lm.model.param_names import named_leaves, replace_leaves
-from lm.model.transformer import Transformer
+from lm.model.transformer import Transformer, stack_layers
 from lm.tokenizer import BytePairTokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -66,7 +66,7 @@ def model_of(config, arrays):
 
 def mean_loss(model, tokens_BT):
     """(loss, logits) as in make_hugging_face.py: all positions but the last have a target."""
-    logits_BTV = model(tokens_BT, jnp.ones_like(tokens_BT))
+    logits_BTV = model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT)))
     return jnp.mean(cross_entropy(logits_BTV[:, :-1], tokens_BT[:, 1:])), logits_BTV
 
 
@@ -220,9 +220,11 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu', which is not supported; only 'silu'"),
         ("llama", {"attention_bias": True}, "attention_bias is True, which is not supported; only False"),
         ("llama", {"mlp_bias": True}, "mlp_bias is True"),
-        ("llama", {"head_dim": 16}, "head_dim = 16 times num_attention_heads = 2 is not hidden_size = 16"),
-        ("llama", {"head_dim": ..., "hidden_size": 17}, "head_dim = 8 times .* hidden_size = 17"),
-        ("llama", {"num_attention_heads": 0}, "is not hidden_size = 16"),
+        ("llama", {"head_dim": 0}, "gives no model of ours: model.head_dim is 0"),
+        ("llama", {"head_dim": 7}, "gives no model of ours: model.head_dim .* = 7 is odd"),
+        ("llama", {"head_dim": "8"}, "head_dim is '8', but must be of type int"),
+        ("llama", {"head_dim": ..., "hidden_size": 17}, "gives no model of ours: model.heads = 2 .* model.width = 17"),
+        ("llama", {"num_attention_heads": 0}, "gives no model of ours: model.heads is 0"),
         ("llama", {"hidden_size": ...}, "hidden_size is None, but must be of type int"),
         ("llama", {"hidden_size": "16"}, "hidden_size is '16', but must be of type int"),
         ("llama", {"num_hidden_layers": True}, "num_hidden_layers is True, but must be of type int"),
@@ -291,7 +293,7 @@ def test_scaled_positions_reach_the_logits():
     config = dataclasses.replace(LLAMA, rope_scaling=scaling, rope_theta=100.0)
     model = Transformer(config, jax.random.key(0))
     tokens_BT = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 16)), jnp.int32)
-    logits_BTV = np.asarray(model(tokens_BT, jnp.ones_like(tokens_BT)))
+    logits_BTV = np.asarray(model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))
     expected_BTV = reference_model.logits(config, model, tokens_BT, jnp.ones_like(tokens_BT))
     np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=2e-4)
     plain_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
@@ -324,7 +326,8 @@ def test_scaling_is_an_option_where_the_config_file_gives_it(tmp_path):
 
 
 EXPORTED = {"llama": LLAMA, "gpt2": GPT2} | {
-    "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16")
+    "llama31": dataclasses.replace(LLAMA, rope_scaling=LLAMA31, rope_theta=500_000.0, parameter_dtype="bfloat16"),
+    "head_dim": dataclasses.replace(LLAMA, head_dim=12),
 }
 
 
@@ -335,6 +338,25 @@ def test_what_is_written_is_read_again(tmp_path, config):
     found, again = load_hugging_face(tmp_path / "x", config.parameter_dtype)
     assert found == dataclasses.replace(config, compute_dtype=config.parameter_dtype) and equal(again, arrays)
     assert read_folder(tmp_path / "x").keys() == stored_tensors(config).keys()
+
+
+@pytest.mark.parametrize("config", EXPORTED.values(), ids=EXPORTED)
+def test_layers_in_one_stack_are_written_as_the_very_same_files(tmp_path, config):
+    model = Transformer(config, jax.random.key(0))
+    write_hugging_face(tmp_path / "one by one", config, named_leaves(model), CHARACTERS)
+    scanned = dataclasses.replace(config, scan_layers=True)
+    write_hugging_face(tmp_path / "stack", scanned, named_leaves(stack_layers(model)), CHARACTERS)
+    for path in (tmp_path / "stack").iterdir():
+        assert path.read_bytes() == (tmp_path / "one by one" / path.name).read_bytes(), path.name
+
+
+def test_a_heads_channels_are_those_of_the_file(tmp_path):
+    """transformers' head_dim: with another one, the tensors must have other shapes."""
+    folder = write_checkpoint(tmp_path, "llama", head_dim=16)
+    assert model_config_of(folder).head_dim == 16
+    with pytest.raises(InputError, match=r"q_proj.weight has shape \(16, 16\), .* needs \(32, 16\)"):
+        load_hugging_face(folder, "float32")
+    assert model_config_of(FIXTURES / "llama").head_dim is None
 
 
 BYTES = tuple(bytes([byte]) for byte in range(256))
@@ -387,16 +409,19 @@ def test_transformers_reads_what_is_written(tmp_path, config):
     np.save(tmp_path / "tokens.npy", tokens_BT)
     paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
     subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=600)
-    logits_BTV = np.asarray(model(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32)))
+    x_BTD = model.read(jnp.asarray(tokens_BT, jnp.int32), jnp.ones(tokens_BT.shape, jnp.int32))
+    logits_BTV = np.asarray(model.logits(x_BTD))
     np.testing.assert_allclose(logits_BTV, np.load(paths[-1]), rtol=0, atol=1e-4)
 
 
 def test_what_transformers_has_no_name_for_is_not_written(tmp_path):
     mixed = dataclasses.replace(LLAMA, norm="layernorm")
     with pytest.raises(
-        UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads and 2 kv_heads"
+        UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads of 8 channels"
     ):
         write_hugging_face(tmp_path, mixed, {}, CHARACTERS)
+    with pytest.raises(UsageError, match="4 heads of 6 channels and 4 kv_heads has no counterpart"):
+        write_hugging_face(tmp_path, dataclasses.replace(GPT2, head_dim=6), {}, CHARACTERS)
     arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
     arrays.pop("norm.scale")
     with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
@@ -417,7 +442,7 @@ def test_fixtures_stay_small():
         ({"token_shift": True}, "token_shift = True"),
         ({"ngram_rows": 8}, "ngram_rows = 8"),
         ({"logit_softcap": 30.0}, r"logit_softcap = 30\.0"),
-        ({"scan_layers": True}, "scan_layers = True"),
+        ({"attention_windows": (8, 0)}, r"attention_windows = \(8, 0\)"),
         ({"biases": True}, "biases = True"),
         ({"mlp": "relu_squared"}, "mlp = relu_squared"),
     ],

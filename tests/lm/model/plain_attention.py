@@ -4,13 +4,15 @@ gradients by hand."""
 import numpy as np
 
 
-def attention(q, k, v, segments, out_gradient):
+def attention(q, k, v, segments, out_gradient, window=None, prefix=0):
     """(out, (gradients of q, k, v)) for out_gradient, the gradient of something with regard to out."""
     q, k, v, out_gradient = (np.asarray(x, np.float64) for x in (q, k, v, out_gradient))
     segments = np.asarray(segments)
     batch, length, heads, channels = q.shape
     out, dq, dk, dv = np.zeros_like(q), np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-    later = np.arange(length)[None, :] > np.arange(length)[:, None]
+    t, s = np.arange(length)[:, None], np.arange(length)[None, :]
+    later = (s > t) | (t - s >= (length if window is None else window))
+    later &= ~((t < prefix) & (s < prefix))
     for b in range(batch):
         hidden = later | (segments[b][:, None] != segments[b][None, :])
         for h in range(heads):

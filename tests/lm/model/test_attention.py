@@ -17,6 +17,7 @@ from lm.devices import Target, describe
 from lm.errors import UsageError
 from lm.model.attention_choice import Workload, check_attention, choose
 from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
+from lm.model.attention_mask import AttentionMask
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
 from lm.training.step import loss_and_gradients
@@ -40,11 +41,17 @@ def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
     return q_BTHC, k_BTKC, v_BTKC, jnp.asarray(segments_BT)
 
 
-def with_gradients(implementation):
+def mask_of(segments_BT, window=None, prefix=None):
+    """The first `prefix` positions of every row see one another."""
+    return AttentionMask(segments_BT, window, None if prefix is None else jnp.full(segments_BT.shape[:1], prefix))
+
+
+def with_gradients(implementation, **mask):
     """(q, k, v, segments, gradient of out) -> (out, gradients of q, k, v)."""
 
     def run(q_BTHC, k_BTKC, v_BTKC, segments_BT, gradient_BTHC):
-        out_BTHC, pull = jax.vjp(lambda q, k, v: implementation(q, k, v, segments_BT), q_BTHC, k_BTKC, v_BTKC)
+        attend = lambda q, k, v: implementation(q, k, v, mask_of(segments_BT, **mask))
+        out_BTHC, pull = jax.vjp(attend, q_BTHC, k_BTKC, v_BTKC)
         return out_BTHC, pull(gradient_BTHC)
 
     return run
@@ -97,6 +104,30 @@ def test_values_and_gradients_equal_a_plain_float64_form(implementation, shape):
         assert error < 3e-6
 
 
+@pytest.mark.parametrize(
+    ("implementation", "shape", "mask"),
+    [
+        (xla, (2, 33, 6, 2, 8), {"window": 1}),
+        (xla, (2, 33, 6, 2, 8), {"window": 100}),
+        (xla, (1, 256, 2, 1, 8), {"window": 50}),  # by causal blocks, some of which see no key of the first
+        (xla, (1, 1100, 2, 1, 8), {"window": 300}),  # by blocks
+        (functools.partial(by_blocks, blocks=5), (2, 33, 6, 2, 8), {"window": 7, "prefix": 12}),
+        (xla, (2, 33, 6, 2, 8), {"prefix": 20}),
+        (xla, (1, 256, 2, 1, 8), {"window": 50, "prefix": 90}),
+        (xla, (1, 1100, 2, 1, 8), {"prefix": 700}),
+        (interpreted, (2, 256, 2, 1, 64), {"window": 1}),
+        (interpreted, (1, 384, 4, 2, 64), {"window": 100}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, (tuple, dict)) else None,
+)
+def test_windows_and_prefixes_equal_a_plain_float64_form(implementation, shape, mask):
+    inputs = arguments(*shape)
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
+    found = jax.jit(with_gradients(implementation, **mask))(*inputs, gradient_BTHC)
+    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC, **mask)):
+        assert error < 3e-6
+
+
 @pytest.mark.parametrize("implementation", [xla, functools.partial(by_blocks, blocks=32), interpreted])
 def test_bfloat16_is_as_exact_by_blocks_and_by_kernel_as_whole(implementation):
     """Rounding is that of single values: sums, over blocks too, are float32."""
@@ -120,13 +151,32 @@ def test_causality_and_isolation_of_documents_by_gradients(implementation):
 
     @jax.jit
     def influence(target):
-        out = lambda k, v: jnp.sum(jnp.sin(implementation(q_BTHC, k, v, SEGMENTS)[0, target]))
+        out = lambda k, v: jnp.sum(jnp.sin(implementation(q_BTHC, k, v, mask_of(SEGMENTS))[0, target]))
         return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
 
     for target, start in ((39, 0), (40, 40), (60, 40), (127, 120)):
         for felt_T in map(np.asarray, influence(target)):
             assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
             assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+
+
+@pytest.mark.parametrize(
+    ("implementation", "prefix"), [(xla, None), (xla, 100), (interpreted, None)], ids=["xla", "prefix", "splash"]
+)
+def test_a_window_and_a_prefix_by_gradients(implementation, prefix):
+    """A query feels the last 20 positions of its document; in the prefix all of its document that is in there too."""
+    q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, 128, 2, 1, 64)
+
+    @jax.jit
+    def influence(target):
+        attend = lambda v: implementation(q_BTHC, k_BTKC, v, mask_of(SEGMENTS, window=20, prefix=prefix))
+        return jnp.linalg.norm(jax.grad(lambda v: jnp.sum(jnp.sin(attend(v)[0, target])))(v_BTKC)[0, :, 0], axis=-1)
+
+    for target, start, end in ((39, 20, 39), (60, 41, 60), (75, 70, 75), (110, 91, 110)):
+        if prefix is not None and target < prefix:
+            start, end = {39: (0, 39), 60: (40, 69), 75: (70, 99)}[target]
+        felt_T = np.asarray(influence(target))
+        assert set(np.flatnonzero(felt_T).tolist()) == set(range(start, end + 1))
 
 
 @IMPLEMENTATIONS
@@ -136,7 +186,7 @@ def test_padding_is_finite_and_without_influence(implementation):
     @jax.jit
     def real_rows(padding):
         moved = [x.at[:, 120:].add(padding) for x in inputs]
-        out_BTHC = implementation(*moved, SEGMENTS)
+        out_BTHC = implementation(*moved, mask_of(SEGMENTS))
         return jnp.sum(jnp.sin(out_BTHC[:, :120])), out_BTHC
 
     (_, still_BTHC), gradient = jax.value_and_grad(real_rows, has_aux=True)(0.0)
@@ -196,12 +246,12 @@ LLAMA_8B = (4, 8192, 32, 8, 128)
 GPT2_124M = (8, 1024, 12, 12, 64)
 
 
-def lowered(implementation, shape, platform, mesh):
+def lowered(implementation, shape, platform, mesh, **mask):
     """What forward and backward become on `platform`, as text; no such device is needed."""
     batch, length, heads, kv_heads, channels = shape
     q_BTHC, kv_BTKC = (jax.ShapeDtypeStruct((batch, length, n, channels), "bfloat16") for n in (heads, kv_heads))
     segments_BT = jax.ShapeDtypeStruct((batch, length), "int32")
-    function = jax.jit(traced_on(mesh, with_gradients(implementation)), in_shardings=batch_sharding(mesh))
+    function = jax.jit(traced_on(mesh, with_gradients(implementation, **mask)), in_shardings=batch_sharding(mesh))
     traced = function.trace(q_BTHC, kv_BTKC, kv_BTKC, segments_BT, q_BTHC)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
@@ -209,8 +259,9 @@ def lowered(implementation, shape, platform, mesh):
 @pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
 @pytest.mark.parametrize("devices", [1, 4])
 def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
-    text = lowered(splash, shape, "tpu", mesh_of(devices, tensor=min(2, devices)))
-    assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
+    for window in (None, 512):
+        text = lowered(splash, shape, "tpu", mesh_of(devices, tensor=min(2, devices)), window=window)
+        assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
 
 
 @pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
@@ -218,10 +269,11 @@ def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
 def test_cudnn_is_lowered_to_its_kernels_for_cuda(shape, devices, monkeypatch):
     # JAX asks the installed cuDNN for its version while it traces; this machine may have none.
     monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91_000)
-    text = lowered(cudnn, shape, "cuda", mesh_of(devices, tensor=min(2, devices)))
-    assert text.count("@__cudnn$fmhaScaleBiasSoftmax(") == 1
-    assert text.count("@__cudnn$fmhaScaleBiasSoftmaxBackward(") == 1
-    assert text.count("CAUSAL") == 2
+    for mask in ({}, {"window": 512}, {"prefix": 100}):
+        text = lowered(cudnn, shape, "cuda", mesh_of(devices, tensor=min(2, devices)), **mask)
+        assert text.count("@__cudnn$fmhaScaleBiasSoftmax(") == 1
+        assert text.count("@__cudnn$fmhaScaleBiasSoftmaxBackward(") == 1
+        assert text.count("CAUSAL") == (0 if "prefix" in mask else 2)
 
 
 H100, A100, T4 = Target("cuda", (9, 0)), Target("cuda", (8, 0)), Target("cuda", (7, 5))
@@ -247,6 +299,8 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
         (TPU, Workload("bfloat16", 80, 1024), "xla"),
         (TPU, Workload("bfloat16", 128, 1000), "xla"),
         (TPU, Workload("bfloat16", 128, 8192, context_shards=4), "xla"),
+        (TPU, Workload("bfloat16", 128, 8192, prefix=True), "xla"),
+        (H100, Workload("bfloat16", 64, 1024, prefix=True), "cudnn"),
     ],
     ids=str,
 )
@@ -264,12 +318,13 @@ def test_what_auto_chooses(target, work, expected):
         ("cudnn", ROCM, Workload("bfloat16", 64, 1024), ["platform cuda", "is rocm", "= xla"]),
         ("cudnn", T4, Workload("bfloat16", 64, 1024), ["8.0", "7.5", "= xla"]),
         ("cudnn", H100, Workload("float32", 64, 1024), ["bfloat16", "model.compute_dtype = float32", "= xla"]),
-        ("cudnn", A100, Workload("bfloat16", 256, 1024), ["128", "model.width / model.heads = 256", "= xla"]),
+        ("cudnn", A100, Workload("bfloat16", 256, 1024), ["128", "model.head_dim", "= 256", "= xla"]),
         ("cudnn", H100, Workload("bfloat16", 64, 1023), ["even", "model.context_length = 1023", "= xla"]),
         ("cudnn", H100, Workload("bfloat16", 64, 1024, 2), ["whole sequences", "train.mesh.context = 2", "= xla"]),
         ("splash", H100, Workload("bfloat16", 64, 1024), ["platform tpu", "is cuda", "= cudnn"]),
-        ("splash", TPU, Workload("bfloat16", 80, 1024), ["64, 128", "model.width / model.heads = 80", "= xla"]),
+        ("splash", TPU, Workload("bfloat16", 80, 1024), ["64, 128", "model.head_dim", "= 80", "= xla"]),
         ("splash", TPU, Workload("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
+        ("splash", TPU, Workload("bfloat16", 64, 1024, prefix=True), ["both directions", "= xla"]),
         ("splash", TPU, Workload("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
     ],
     ids=str,
@@ -289,4 +344,4 @@ def test_the_choice_is_checked_before_anything_is_compiled(choice):
         check_attention(config, describe(jax.devices()).target, context_shards=1)
     tokens_BT = jax.ShapeDtypeStruct((1, 16), "int32")
     with pytest.raises(UsageError, match=f"model.attention = {choice}"):
-        jax.eval_shape(lambda t: Transformer(config, jax.random.key(0))(t, t), tokens_BT)
+        jax.eval_shape(lambda t: Transformer(config, jax.random.key(0)).read(t, t), tokens_BT)

@@ -1,15 +1,24 @@
 """Laws of the parts of a block that look at one position, or at it and the one before."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from lm.model.layers import gelu, shifted, unit_rms
+from lm.model import cpu
+from lm.model.attention_mask import AttentionMask
+from lm.model.layers import shifted, unit_rms
+
+GELUS = pytest.mark.parametrize(
+    "gelu", [cpu.gelu, functools.partial(jax.nn.gelu, approximate=True)], ids=["on a CPU", "elsewhere"]
+)
 
 
-def test_gelu_and_its_gradient_are_those_of_the_tanh_form():
+@GELUS
+def test_gelu_and_its_gradient_are_those_of_the_tanh_form(gelu):
     """In float64, the gradient by central differences."""
     x = np.linspace(-6, 6, 241)
     form = lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -19,7 +28,8 @@ def test_gelu_and_its_gradient_are_those_of_the_tanh_form():
     np.testing.assert_allclose(found_slope, slope, atol=1e-5)
 
 
-def test_gelu_far_out_is_the_identity_or_zero_with_finite_gradients():
+@GELUS
+def test_gelu_far_out_is_the_identity_or_zero_with_finite_gradients(gelu):
     x = jnp.array([-1e4, -50.0, 50.0, 1e4])
     np.testing.assert_allclose(gelu(x), [0.0, 0.0, 50.0, 1e4])
     np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), [0.0, 0.0, 1.0, 1.0])
@@ -27,8 +37,12 @@ def test_gelu_far_out_is_the_identity_or_zero_with_finite_gradients():
 
 def test_a_shift_brings_the_token_before_and_nothing_from_another_document():
     x_BTD = jnp.arange(1.0, 11.0).reshape(1, 5, 2)
-    found = np.asarray(shifted(x_BTD, jnp.array([[1, 1, 2, 2, 0]], jnp.int32)))
+    mask = AttentionMask(jnp.array([[1, 1, 2, 2, 0]], jnp.int32))
+    found = np.asarray(shifted(x_BTD, mask.same_as_before()))
     np.testing.assert_array_equal(found[0], [[0, 0], [1, 2], [0, 0], [5, 6], [0, 0]])
+    over = mask.over(jnp.arange(1, 6)[None], jnp.array([[1, 1, 1, 2, 2, 0, -1]], jnp.int32))
+    found = np.asarray(shifted(x_BTD, over.same_as_before(), jnp.full((1, 1, 2), 20.0)))
+    np.testing.assert_array_equal(found[0], [[20, 20], [1, 2], [0, 0], [5, 6], [0, 0]])
 
 
 def test_queries_of_unit_rms_keep_their_direction():

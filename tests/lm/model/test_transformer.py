@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lm.errors import UsageError
+from lm.model.attention_mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.ngrams import tokens_before
-from lm.model.transformer import Transformer, row_positions
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer, row_positions, stack_layers, unstack_layers
 from tests.lm import reference_model
-from tests.lm.model_configs import FAMILIES, LLAMA
+from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 
 CONFIGS = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
-forward = jax.jit(lambda model, tokens_BT, segments_BT: model(tokens_BT, segments_BT))
+forward = jax.jit(lambda model, tokens_BT, segments_BT: model.logits(model.read(tokens_BT, segments_BT)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -43,7 +46,8 @@ def influence(config, tokens_BT, segments_BT, target):
 @jax.jit  # with `target` as an argument: one program for all of them
 def gradient(model, tokens_BT, segments_BT, target):
     def felt(x_BTD):
-        return jnp.sum(jnp.sin(model.logits(model.hidden(x_BTD, segments_BT))[0, target]))
+        x_BTD, _ = model.hidden(x_BTD, row_positions(tokens_BT), AttentionMask(segments_BT))
+        return jnp.sum(jnp.sin(model.logits(x_BTD)[0, target]))
 
     before = tokens_before(tokens_BT, segments_BT, len(model.ngrams))
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
@@ -67,7 +71,13 @@ def test_documents_do_not_attend_to_one_another_by_gradients(config):
     assert np.all(felt_T[:6] == 0) and np.all(felt_T[10:] == 0)
 
 
-@CONFIGS
+WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
+OWN_HEADS = dataclasses.replace(GPT2, width=34, head_dim=6)
+OTHERS = {"windows": WINDOWS, "head_dim": OWN_HEADS}
+WITH_OTHERS = pytest.mark.parametrize("config", (FAMILIES | OTHERS).values(), ids=FAMILIES | OTHERS)
+
+
+@WITH_OTHERS
 def test_logits_equal_a_plain_float64_reference(config):
     model, tokens_BT = make(config), tokens(config)
     segments_BT = jnp.ones_like(tokens_BT).at[1, 7:].set(2)
@@ -85,14 +95,111 @@ def test_rotary_positions_are_relative():
     np.testing.assert_allclose(logits_BTV[0, :6], logits_BTV[0, 6:12], atol=1e-4)
 
 
-@CONFIGS
-def test_decoding_with_a_cache_equals_the_whole_forward_pass(config):
-    model, tokens_BT = make(config), tokens(config)
+@jax.jit
+def read_on(model, tokens_BT, positions_BT, segments_BT, cache):
+    """(logits, the cache with the tokens in it)."""
+    x_BTD, cache = model(tokens_BT, positions_BT, AttentionMask(segments_BT), cache)
+    return model.logits(x_BTD), cache
+
+
+CACHED = {**FAMILIES, **OTHERS, "scan": dataclasses.replace(MODERN, scan_layers=True)}
+
+
+@pytest.mark.parametrize("config", CACHED.values(), ids=CACHED)
+def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(config):
+    """Rows of different lengths: each reads its prompt, and goes on at its own position, until it is full."""
+    model, tokens_BT, length = make(config), tokens(config, batch=3), config.context_length
     expected_BTV = np.asarray(forward(model, tokens_BT, jnp.ones_like(tokens_BT)))
-    cache, decode = empty_cache(config, 2), jax.jit(lambda m, t, p, c: m.decode(t, p, c))
-    for position in range(config.context_length):
-        logits_BV, cache = decode(model, tokens_BT[:, position], jnp.int32(position), cache)
-        np.testing.assert_allclose(np.asarray(logits_BV), expected_BTV[:, position], atol=1e-4)
+    lengths_B, prompt = np.array([1, 5, 9]), 11
+    places_BT = jnp.broadcast_to(jnp.arange(prompt), (3, prompt))
+    real_BT = (places_BT < lengths_B[:, None]).astype(jnp.int32)
+    logits_BTV, cache = read_on(model, tokens_BT[:, :prompt], places_BT, real_BT, empty_cache(config, 3))
+    for row, end in enumerate(lengths_B):
+        np.testing.assert_allclose(np.asarray(logits_BTV)[row, :end], expected_BTV[row, :end], atol=1e-4)
+    for _ in range(length - 1):
+        at_B1 = np.asarray(cache.lengths_B)[:, None]
+        token_B1 = np.take_along_axis(np.asarray(tokens_BT), np.minimum(at_B1, length - 1), axis=1)
+        logits_B1V, cache = read_on(model, token_B1, at_B1, (at_B1 < length).astype(np.int32), cache)
+        for row in np.flatnonzero(at_B1[:, 0] < length):
+            np.testing.assert_allclose(logits_B1V[row, 0], expected_BTV[row, at_B1[row, 0]], atol=1e-4)
+    np.testing.assert_array_equal(cache.lengths_B, [length] * 3)
+
+
+@CONFIGS
+def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
+    """A cache that is read into bit by bit keeps documents apart, within a piece and from one to the next."""
+    model, tokens_BT = make(config), tokens(config)
+    segments_BT = jnp.ones_like(tokens_BT).at[0, 6:].set(2).at[1, 3:8].set(2).at[1, 8:].set(3)
+    expected_BTV, cache = np.asarray(forward(model, tokens_BT, segments_BT)), empty_cache(config, 2)
+    for start, end in ((0, 7), (7, 8), (8, 16)):
+        piece = slice(start, end)
+        positions_BT = jnp.broadcast_to(jnp.arange(start, end), (2, end - start))
+        logits_BTV, cache = read_on(model, tokens_BT[:, piece], positions_BT, segments_BT[:, piece], cache)
+        np.testing.assert_allclose(logits_BTV, expected_BTV[:, piece], atol=1e-4)
+
+
+def test_a_long_prompt_goes_into_the_cache_by_blocks(monkeypatch):
+    monkeypatch.setattr("lm.model.attention_kernels.WHOLE_LENGTH", 8)
+    monkeypatch.setattr("lm.model.attention_kernels.LEAST_ROWS", 4)
+    model, tokens_BT = make(LLAMA), tokens(LLAMA)
+    mask = AttentionMask(jnp.ones_like(tokens_BT))
+    x_BTD, _ = model(tokens_BT, row_positions(tokens_BT), mask, empty_cache(LLAMA, 2))
+    expected_BTV = reference_model.logits(LLAMA, model, tokens_BT, jnp.ones_like(tokens_BT))
+    np.testing.assert_allclose(model.logits(x_BTD), expected_BTV, atol=2e-4)
+
+
+def test_a_window_by_gradients():
+    """One layer sees its window alone; a second one, what the first has carried there."""
+    tokens_BT = tokens(LLAMA)
+    for layers, windows, first in ((1, (4,), 9), (2, (4,), 6), (2, (4, 0), 0)):
+        config = dataclasses.replace(LLAMA, layers=layers, attention_windows=windows)
+        felt_T = influence(config, tokens_BT, jnp.ones_like(tokens_BT), target=12)
+        assert np.flatnonzero(felt_T).tolist() == list(range(first, 13)), windows
+
+
+def test_a_prefix_is_seen_in_both_directions_by_the_whole_model():
+    model, tokens_BT = make(LLAMA), tokens(LLAMA)
+    mask = AttentionMask(jnp.ones_like(tokens_BT), prefix_B=jnp.array([6, 0]))
+
+    @jax.jit
+    def felt(x_BTD, row, target):
+        out = lambda x_BTD: jnp.sum(jnp.sin(model.hidden(x_BTD, row_positions(tokens_BT), mask)[0][row, target]))
+        return jnp.linalg.norm(jax.grad(out)(x_BTD)[row], axis=-1)
+
+    x_BTD = model.embed(tokens_BT, row_positions(tokens_BT), [])
+    for row, target, end in ((0, 2, 6), (0, 5, 6), (0, 8, 9), (1, 2, 3)):
+        assert np.flatnonzero(np.asarray(felt(x_BTD, row, target))).tolist() == list(range(end))
+
+
+@WITH_OTHERS
+def test_one_by_one_or_as_one_stack_it_is_the_same_model(config):
+    config = dataclasses.replace(config, attention_windows=config.attention_windows[:1])
+    model, tokens_BT = make(config), tokens(config)
+    stack = stack_layers(model)
+    like = jax.eval_shape(lambda: Transformer(dataclasses.replace(config, scan_layers=True), jax.random.key(0)))
+    assert jax.tree.structure(stack) == jax.tree.structure(like)
+    found = named_leaves(stack)
+    assert all(found[name].shape == leaf.shape for name, leaf in named_leaves(like).items())
+    again = unstack_layers(stack)
+    assert jax.tree.structure(again) == jax.tree.structure(model)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    expected_BTV = forward(model, tokens_BT, jnp.ones_like(tokens_BT))
+    np.testing.assert_allclose(forward(stack, tokens_BT, jnp.ones_like(tokens_BT)), expected_BTV, atol=1e-4)
+
+
+def test_layers_that_differ_are_not_stacked():
+    with pytest.raises(ValueError, match="differ in more than their parameters"):
+        stack_layers(make(WINDOWS))
+    with pytest.raises(UsageError, match=r"attention_windows = \(4, 0\) gives the 3 layers different windows, but"):
+        dataclasses.replace(WINDOWS, scan_layers=True)
+
+
+@pytest.mark.parametrize("config", [LLAMA, MODERN], ids=["llama", "modern"])
+def test_rotary_tables_are_made_once_a_forward_pass(config):
+    model, tokens_BT = make(config), tokens(config)
+    program = str(jax.make_jaxpr(lambda model: model.read(tokens_BT, jnp.ones_like(tokens_BT)))(model))
+    assert program.count(" cos ") == 1 and program.count(" sin ") == 1
 
 
 @CONFIGS

@@ -43,6 +43,8 @@ def test_flops_are_those_of_an_account_by_hand():
     128,256 x 4,096 embeddings that are only looked up) + 12 x 32 layers x 8,192 x 4,096."""
     assert flops_per_token(gpt2(12, 768, 12)) == 6 * 123_653_376 + 113_246_208 == 855_166_464
     assert flops_per_token(LLAMA_8B) == 6 * 7_504_924_672 + 12_884_901_888 == 57_914_449_920
+    windows = dataclasses.replace(LLAMA_8B, attention_windows=(1024, 0))  # in every other layer an eighth of it
+    assert flops_per_token(windows) == 6 * 7_504_924_672 + 12_884_901_888 * 9 // 16
 
 
 @pytest.mark.parametrize("tied", [True, False])

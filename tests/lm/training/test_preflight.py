@@ -105,7 +105,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused():
         (Target("cpu"), {}, "attention by xla"),
         (Target("cuda", (9, 0)), {"compute_dtype": "bfloat16"}, "attention by cudnn"),
         (Target("cuda", (9, 0)), {}, r"xla \(plain operations\), not by cudnn: .*compute_dtype = float32"),
-        (Target("tpu"), {}, r"xla \(plain operations\), not by splash: .*model.width / model.heads = 16"),
+        (Target("tpu"), {}, r"xla \(plain operations\), not by splash: .*model.head_dim .* = 16"),
         (Target("rocm"), {}, "no fused kernel for rocm"),
         (Target("cuda", (9, 0)), {"attention": "xla"}, "attention by xla$"),
     ],

@@ -1,0 +1,102 @@
+"""Operations in the forms that XLA's CPU backend is fast at. The model is written in plain operations; this file alone
+decides where another form takes their place, by what is compiled for.
+
+Axes: B batch, T query position, S key position, K key-value heads, G query heads of one of them, C channels of a head;
+I and O, in and out of a linear map, N rows.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lm.parallel import target
+
+
+def on_cpu[**P, R](
+    fast: Callable[P, R], unless: Callable[[], bool] = lambda: False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates the plain form of an operation: where a CPU is compiled for, `fast` computes the same, `unless` that
+    says True when it is traced."""
+
+    def choice(plain: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(plain)
+        def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+            form = fast if target().platform == "cpu" and not unless() else plain
+            return form(*args, **kwargs)
+
+        return chosen
+
+    return choice
+
+
+def linear(
+    x_BTI: Float[Array, "B T I"], weight_IO: Float[Array, "I O"], bias_O: Float[Array, " O"] | None
+) -> Float[Array, "B T O"]:
+    """One product of two matrices: the backend is markedly slower at the three-axis form of the same."""
+    batch, length, width = x_BTI.shape
+    y_NO = x_BTI.reshape(batch * length, width) @ weight_IO
+    if bias_O is not None:
+        y_NO = with_bias(y_NO, bias_O.astype(y_NO.dtype))
+    return y_NO.reshape(batch, length, -1)
+
+
+@jax.custom_vjp
+def with_bias(y_NO: Float[Array, "N O"], bias_O: Float[Array, " O"]) -> Float[Array, "N O"]:
+    """The bias on every row; its gradient is summed in float32, whatever the type."""
+    return y_NO + bias_O[None, :]
+
+
+def _with_bias_backward(_: None, g_NO: Float[Array, "N O"]) -> tuple[Float[Array, "N O"], Float[Array, " O"]]:
+    if g_NO.dtype == jnp.float32:
+        return g_NO, jnp.sum(g_NO, axis=0)
+    # A product with ones: the backend sums the rows of other types some thirty times as slowly.
+    ones_8N = jnp.ones((8, g_NO.shape[0]), g_NO.dtype)
+    return g_NO, jnp.dot(ones_8N, g_NO, preferred_element_type=jnp.float32)[0].astype(g_NO.dtype)
+
+
+with_bias.defvjp(lambda y_NO, bias_O: (with_bias(y_NO, bias_O), None), _with_bias_backward)
+
+
+def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
+    """The gradient for the values is summed over queries in float32: the backend is several times as slow at that
+    product in bfloat16."""
+    return product(weights_BKGTS, v_BKSC) if v_BKSC.dtype == jnp.float32 else product_narrow(weights_BKGTS, v_BKSC)
+
+
+def product(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
+    return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
+
+
+product_narrow = jax.custom_vjp(product)
+
+
+def _product_backward(saved, g_BKGTC):
+    weights_BKGTS, v_BKSC = saved
+    dv_BKSC = jnp.einsum("BKGTS,BKGTC->BKSC", weights_BKGTS.astype(jnp.float32), g_BKGTC.astype(jnp.float32))
+    return jnp.einsum("BKGTC,BKSC->BKGTS", g_BKGTC, v_BKSC), dv_BKSC.astype(v_BKSC.dtype)
+
+
+product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
+
+
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """The tanh form of GELU (arXiv:1606.08415). Its gradient is computed from x alone: to compute the tanh again is
+    cheaper than to keep and read it."""
+    return 0.5 * x * (1.0 + jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x**3)))
+
+
+GELU_SLOPE, GELU_CUBE = math.sqrt(2.0 / math.pi), 0.044715
+
+
+def _gelu_backward(x: Array, by_y: Array) -> tuple[Array]:
+    tanh = jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x**3))
+    slope = GELU_SLOPE * (1.0 + 3.0 * GELU_CUBE * x**2)
+    return (by_y * (0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh**2) * slope),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)

@@ -1,0 +1,88 @@
+"""A checkpoint of layers one by one is read into one stack of them, and the other way round: parameters, moments, and
+on which devices they lie."""
+
+import contextlib
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.manifest import Kept
+from lm.checkpoints.reading import restore_model
+from lm.config import MeshConfig, MuonConfig
+from lm.errors import InputError
+from lm.model.param_names import are_stacked, named_leaves, stack_names, unstack_names
+from lm.parallel import make_mesh
+from lm.training.optimizer import make_optimizer
+from lm.training.state import abstract_state, initial_state
+from tests.corpus import tiny_experiment
+from tests.lm.model_configs import MODERN
+
+TRAIN = tiny_experiment().train
+OPTIMIZERS = {
+    "adamw": TRAIN.optimizer,
+    "muon": dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5)),
+    "adafactor": dataclasses.replace(TRAIN.optimizer, rule="adafactor"),
+}
+ONE_BY_ONE = dataclasses.replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
+STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
+
+
+def saved(folder, config, optimizer):
+    """A state with no two values alike, and its checkpoint in `folder`."""
+    mesh = make_mesh(MeshConfig(), config, 8, jax.devices()[:1])
+    state = initial_state(config, make_optimizer(optimizer, 10), 0, mesh, TRAIN.spikes)
+    leaves, structure = jax.tree.flatten(state)
+    generator = np.random.default_rng(0)
+    random = [jax.numpy.asarray(100 * generator.random(leaf.shape), leaf.dtype) for leaf in leaves]
+    state = jax.tree.unflatten(structure, random)
+    with contextlib.closing(Checkpoints(folder, Kept(newest=1))) as checkpoints:
+        checkpoints.save(1, state, {})
+    return state
+
+
+def restored(folder, config, optimizer):
+    """(the state in `folder` on a mesh that cuts it, what it should look like)."""
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), config, 8, jax.devices()[:4])
+    like = abstract_state(config, make_optimizer(optimizer, 10), mesh, TRAIN.spikes)
+    with contextlib.closing(Checkpoints(folder, Kept(newest=1))) as checkpoints:
+        found = checkpoints.restore_newest(like)
+    assert found is not None
+    return found[0], like
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
+def test_either_form_is_read_into_the_other(tmp_path, config, optimizer):
+    expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}
+    other = dataclasses.replace(config, scan_layers=not config.scan_layers)
+    state, like = restored(tmp_path, other, optimizer)
+    found = named_leaves(state)
+    for name, leaf in named_leaves(like).items():
+        assert (found[name].shape, found[name].dtype, found[name].sharding) == (leaf.shape, leaf.dtype, leaf.sharding)
+    # One value in the place of a moment that is not kept stands for all layers.
+    whole = lambda name, layers: layers[0] if layers[0].shape == found[name].shape else np.stack(layers)
+    one = lambda name, stack, layer: stack if stack.shape == found[name].shape else stack[layer]
+    expected = stack_names(expected, whole) if other.scan_layers else unstack_names(expected, config.layers, one)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(found[name]), value, err_msg=name)
+
+
+def test_parameters_alone_are_read_in_the_form_that_the_config_says(tmp_path):
+    expected = named_leaves(saved(tmp_path, STACK, TRAIN.optimizer).model)
+    found = named_leaves(restore_model(ONE_BY_ONE, tmp_path))
+    assert are_stacked(expected) and not are_stacked(found)
+    for layer in range(ONE_BY_ONE.layers):
+        name = "mlp.up.weight"
+        np.testing.assert_array_equal(found[f"blocks.{layer}.{name}"], expected[f"blocks.{name}"][layer])
+
+
+@pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
+def test_another_number_of_layers_is_refused_in_either_form(tmp_path, config):
+    saved(tmp_path, config, TRAIN.optimizer)
+    deeper = dataclasses.replace(config, layers=3, scan_layers=not config.scan_layers)
+    with pytest.raises(InputError, match=r"arrays of model differ, first blocks\..* in the checkpoint, .* in the"):
+        restore_model(deeper, tmp_path)

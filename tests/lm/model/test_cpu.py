@@ -1,0 +1,81 @@
+"""The forms for a CPU: the values and gradients of the plain ones, and compiled for a CPU alone."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.devices import Target
+from lm.model import cpu
+from lm.model.attention_kernels import weighted
+from lm.model.layers import gelu, linear
+from lm.parallel import TARGET
+
+
+def plain_linear(x, weight, bias):
+    y = jnp.einsum("BTI,IO->BTO", x, weight)
+    return (y.astype(jnp.float32) + bias.astype(jnp.float32)[None, None, :]).astype(y.dtype)
+
+
+def plain_weighted(weights, v):
+    return jnp.einsum("BKGTS,BKSC->BKGTC", weights, v)
+
+
+def plain_gelu(x):
+    return jax.nn.gelu(x, approximate=True)
+
+
+FORMS = {
+    "linear": (linear, cpu.linear, plain_linear, [(2, 16, 8), (8, 12), (12,)]),
+    "weighted": (weighted, cpu.weighted, plain_weighted, [(2, 2, 2, 16, 16), (2, 2, 16, 4)]),
+    "gelu": (gelu, cpu.gelu, plain_gelu, [(2, 16, 8)]),
+}
+EACH = pytest.mark.parametrize(("chosen", "fast", "plain", "shapes"), FORMS.values(), ids=FORMS)
+
+
+@contextlib.contextmanager
+def compiled_for(platform):
+    token = TARGET.set(Target(platform))
+    try:
+        yield
+    finally:
+        TARGET.reset(token)
+
+
+def with_gradients(form):
+    def step(*inputs):
+        value, pull = jax.vjp(form, *inputs)
+        return value, pull(jnp.sin(value))
+
+    return step
+
+
+def program(form, shapes, platform):
+    inputs = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
+    with compiled_for(platform):
+        traced = jax.jit(with_gradients(form)).trace(*inputs)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@EACH
+@pytest.mark.parametrize("platform", ["tpu", "cuda", "rocm"])
+def test_other_platforms_are_given_the_plain_form(chosen, fast, plain, shapes, platform):
+    assert program(chosen, shapes, platform) == program(plain, shapes, platform)
+
+
+@EACH
+def test_a_cpu_is_given_its_own_form(chosen, fast, plain, shapes):
+    assert program(chosen, shapes, "cpu") == program(fast, shapes, "cpu") != program(plain, shapes, "cpu")
+
+
+@EACH
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 0.1)])
+def test_both_forms_have_the_same_values_and_gradients(chosen, fast, plain, shapes, dtype, atol):
+    generator = np.random.default_rng(0)
+    inputs = [jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes]
+    found, expected = (jax.jit(with_gradients(form))(*inputs) for form in (fast, plain))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype == jnp.dtype(dtype)
+        np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=atol, rtol=atol)

@@ -1,0 +1,84 @@
+"""Looking inside: what is tapped is what an independent model computes, and training's program knows nothing of it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.errors import UsageError
+from lm.model import attention, layers, transformer
+from lm.model.attention_mask import AttentionMask
+from lm.model.transformer import Transformer, stack_layers
+from lm.training.step import loss_and_gradients
+from tests.lm import reference_model
+from tests.lm.model_configs import FAMILIES, LLAMA, MODERN
+from tests.lm.training.test_step import TRAIN, batch_of
+
+
+def model_and_tokens(config):
+    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+    rows = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length), np.int32)
+    segments_BT = np.ones_like(rows)
+    segments_BT[1, 7:] = 2
+    return model, jnp.asarray(rows), jnp.asarray(segments_BT)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def look(model, tokens_BT, segments_BT, names, window=None):
+    return model.forward_with_taps(tokens_BT, AttentionMask(segments_BT, window), names)
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+def test_tapped_values_are_those_of_an_independent_model(config):
+    model, tokens_BT, segments_BT = model_and_tokens(config)
+    expected = [reference_model.row(config, model, *row) for row in zip(tokens_BT, segments_BT, strict=True)]
+    found = look(model, tokens_BT, segments_BT, tuple(expected[0]))
+    assert found.keys() == expected[0].keys()
+    for name, value in found.items():
+        np.testing.assert_allclose(value, np.stack([row[name] for row in expected]), atol=2e-4, err_msg=name)
+
+
+def test_names_may_be_patterns_and_a_stack_is_looked_into_layer_by_layer():
+    model, tokens_BT, segments_BT = model_and_tokens(MODERN)
+    names = ("blocks.*.attention.[qkv]*", "logits")
+    found = look(model, tokens_BT, segments_BT, names)
+    parts = ("query", "key", "value")
+    inside = [f"blocks.{layer}.attention.{part}" for layer in range(MODERN.layers) for part in parts]
+    assert sorted(found) == sorted([*inside, "logits"])
+    stacked = look(stack_layers(model), tokens_BT, segments_BT, names)
+    for name, value in found.items():
+        np.testing.assert_allclose(stacked[name], value, atol=1e-5)
+
+
+def test_the_weights_and_values_give_what_attention_gives():
+    """With a window, and where queries share keys: the tapped parts belong to one another."""
+    config = dataclasses.replace(LLAMA, attention_windows=(3,))
+    model, tokens_BT, segments_BT = model_and_tokens(config)
+    found = look(model, tokens_BT, segments_BT, ("blocks.1.attention.*",))
+    weights_BHTS, value_BTKC = (np.asarray(found[f"blocks.1.attention.{name}"]) for name in ("weights", "value"))
+    shared_BTHC = value_BTKC.repeat(config.heads // config.kv_heads, axis=2)
+    gathered = np.einsum("BHTS,BSHC->BTHC", weights_BHTS, shared_BTHC).reshape(2, config.context_length, -1)
+    weight = np.asarray(model.blocks[1].attention.out.weight[...])
+    np.testing.assert_allclose(gathered @ weight, found["blocks.1.attention.out"], atol=1e-5)
+    assert (weights_BHTS[0, :, 9, :7] == 0).all() and (weights_BHTS[0, :, 9, 7:10] > 0).all()
+
+
+def test_a_name_that_is_nowhere_is_refused_with_those_that_are():
+    model, tokens_BT, segments_BT = model_and_tokens(LLAMA)
+    with pytest.raises(UsageError, match=r"nothing under blocks.2.mlp.out. Its names: embedding, .*blocks.1.mlp.out"):
+        look(model, tokens_BT, segments_BT, ("norm", "blocks.2.mlp.out"))
+
+
+@pytest.mark.parametrize("config", [MODERN, dataclasses.replace(LLAMA, scan_layers=True)], ids=["modern", "scan"])
+def test_training_compiles_the_program_that_it_would_without_taps(config, monkeypatch):
+    """The step's program, letter by letter, with every tap of the model taken out."""
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    step = lambda model, batch: loss_and_gradients(model, batch, dataclasses.replace(TRAIN, remat="block"))
+    program = lambda: jax.jit(lambda *both: step(*both)).trace(model, batch_of(config)).lower().as_text()
+    with_taps = program()
+    for module in (attention, layers, transformer):
+        monkeypatch.setattr(module, "tap", lambda *_: None)
+    assert program() == with_taps
