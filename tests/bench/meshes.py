@@ -91,7 +91,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
     prompts_BS = jax.ShapeDtypeStruct((train.batch_size, 64), "int32")
     row: Any = lambda dtype: jax.ShapeDtypeStruct(prompts_BS.shape[:1], dtype)
-    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocabulary_size, *arrays[1:])
+    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocabulary_size, 16, *arrays[1:])
     key = jax.eval_shape(lambda: jax.random.key(0))
     sampled = jax.jit(traced_on(mesh, sample)).lower(state.model, prompts_BS, row("int32"), row("float32"), key)
     return sampled.compile()

@@ -24,7 +24,7 @@ TRAIN = tiny_experiment().train
 OPTIMIZERS = {
     "adamw": TRAIN.optimizer,
     "muon": dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5)),
-    "adafactor": dataclasses.replace(TRAIN.optimizer, rule="adafactor"),
+    "adafactor": dataclasses.replace(TRAIN.optimizer, name="adafactor"),
 }
 ONE_BY_ONE = dataclasses.replace(MODERN, width=128, mlp_width=128, heads=4)  # Adafactor factors from 128 channels on
 STACK = dataclasses.replace(ONE_BY_ONE, scan_layers=True)
