@@ -28,7 +28,7 @@ VOCABULARY = 4096
 CONTEXT = 256
 
 MODEL = ModelConfig(
-    vocabulary_size=VOCABULARY,
+    vocab_size=VOCABULARY,
     context_length=CONTEXT,
     layers=3,
     width=96,
@@ -86,7 +86,7 @@ def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
         documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS),
-        tokenizer=TokenizerConfig(vocabulary_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
+        tokenizer=TokenizerConfig(vocab_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(
             record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025, workers=1
         ),

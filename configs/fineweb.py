@@ -41,12 +41,12 @@ def get_config() -> Experiment:
             ),
         ),
         documents=recipe.documents("CC-MAIN-2024-10", recipe.URL_FILTER),
-        tokenizer=TokenizerConfig(vocabulary_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
+        tokenizer=TokenizerConfig(vocab_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
         shards=ShardsConfig(
             record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005, workers=2
         ),
         # The vocabulary is rounded up to a multiple of 128.
-        model=dataclasses.replace(gpt2(layers=12, width=768, heads=12), vocabulary_size=50_304),
+        model=dataclasses.replace(gpt2(layers=12, width=768, heads=12), vocab_size=50_304),
         train=TrainConfig(
             steps=19_073,  # 10 B tokens
             batch_size=512,
@@ -115,9 +115,9 @@ def on_fineweb(
         loss_parts=8,
     )
     shards = dataclasses.replace(
-        base.shards, record_length=8192, token_dtype="uint16" if model.vocabulary_size <= 2**16 else "uint32"
+        base.shards, record_length=8192, token_dtype="uint16" if model.vocab_size <= 2**16 else "uint32"
     )
     vocabulary = TokenizerConfig(
-        vocabulary_size=model.vocabulary_size, split_pattern="gpt2", train_characters=500_000_000, load=tokenizer
+        vocab_size=model.vocab_size, split_pattern="gpt2", train_characters=500_000_000, load=tokenizer
     )
     return dataclasses.replace(base, tokenizer=vocabulary, shards=shards, model=model, train=train)

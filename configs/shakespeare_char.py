@@ -33,7 +33,7 @@ def get_config() -> Experiment:
             workers=1,
         ),
         tokenizer=TokenizerConfig(
-            vocabulary_size=CHARACTERS, split_pattern="gpt2", train_characters=10_000_000, algorithm="characters"
+            vocab_size=CHARACTERS, split_pattern="gpt2", train_characters=10_000_000, algorithm="characters"
         ),
         shards=ShardsConfig(
             record_length=4096,
@@ -45,7 +45,7 @@ def get_config() -> Experiment:
         ),
         model=dataclasses.replace(
             gpt2(layers=4, width=128, heads=4),
-            vocabulary_size=CHARACTERS,
+            vocab_size=CHARACTERS,
             context_length=CONTEXT,
             biases=False,
             compute_dtype="float32",

@@ -28,7 +28,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     paths, made = RunPaths(workdir), RunPaths(out)
     run = read_run(workdir, experiment.documents)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
-    view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocabulary_size)
+    view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocab_size)
     write_atomically(made.report_page, render(run, followed, view))
     write_atomically(made.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
     write_atomically(made.report_tokenizer, render_run(run, paths.documents, back="index.html"))

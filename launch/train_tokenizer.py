@@ -35,7 +35,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     bytes_per_token = sum(len(text.encode()) for text in sample) / max(tokens, 1)
     origin = experiment.tokenizer.load or f"{tokenizer.characters:,} characters"
     print(
-        f"tokenizer: {tokenizer.vocabulary_size} symbols from {origin} in "
+        f"tokenizer: {tokenizer.vocab_size} symbols from {origin} in "
         f"{time.perf_counter() - start:.1f} s; {bytes_per_token:.2f} bytes per token in {len(sample)} documents"
     )
 

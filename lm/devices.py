@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import jax
 
 CUT = (
-    ("vocabulary_size", "tensor"),
+    ("vocab_size", "tensor"),
     ("ngram_rows", "tensor"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),

@@ -70,10 +70,10 @@ def tiny_experiment() -> Experiment:
         demo,
         # Made of some fifty words, they would be dropped as repetitive.
         documents=dataclasses.replace(demo.documents, workers=1, steps=("gopher_quality", "exact_dedup")),
-        tokenizer=dataclasses.replace(demo.tokenizer, vocabulary_size=320),
+        tokenizer=dataclasses.replace(demo.tokenizer, vocab_size=320),
         shards=dataclasses.replace(demo.shards, record_length=64, validation_fraction=0.2),
         model=dataclasses.replace(
-            demo.model, vocabulary_size=320, context_length=32, layers=2, width=32, heads=2, kv_heads=1, mlp_width=48,
+            demo.model, vocab_size=320, context_length=32, layers=2, width=32, heads=2, kv_heads=1, mlp_width=48,
             mlp="swiglu", initial_std=0.02, qk_norm=False, zero_init=False, token_shift=False, ngram_rows=0,
         ),
         train=dataclasses.replace(

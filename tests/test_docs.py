@@ -40,7 +40,7 @@ READ_ONLY = {
     "launch.train_quality_model": "needs two sets of documents",
 }
 """{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""
-OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocabulary-size 400
+OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
 --shards.validation-fraction 0.2 --shards.workers 1"""
 SMALL = OF_SMALL.split()
 """Options that make the demo's stages quick on a few pages."""

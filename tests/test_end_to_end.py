@@ -60,7 +60,7 @@ def test_the_summary_tells_what_happened(finished):
     assert summary["documents_dropped"]["exact_duplicate"] == 1
     assert summary["documents_dropped"]["other_language"] == 1
     assert sum(summary["documents_dropped"].values()) == 8
-    assert summary["vocabulary_size"] == 320
+    assert summary["vocab_size"] == 320
     assert summary["steps"] == 12
     assert summary["train_tokens"] > summary["validation_tokens"] > 0
     assert 0 < summary["validation_bits_per_byte"] < 8
@@ -116,7 +116,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
 
     experiment, tokenizer = tiny_experiment(), load(workdir / "tokenizer")
     model = restore_model(experiment.model, workdir / "checkpoints")
-    ids = np.array([tokenizer.start_of_text, *tokenizer.encode(document["text"])])[: len(rows) + 1]
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(document["text"])])[: len(rows) + 1]
     found, config = [], experiment.model
     windows = strided_windows(ids, np.zeros_like(ids), config.context_length, experiment.evaluate.stride, 16)
     for batch in windows:
@@ -175,10 +175,10 @@ def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, war
 def test_shards_of_another_tokenizer_are_refused_and_nothing_is_lost(finished, warc):
     workdir, _ = finished
     before = digests(workdir)
-    process = start(workdir, warc, "--tokenizer.vocabulary-size", "300")
+    process = start(workdir, warc, "--tokenizer.vocab-size", "300")
     printed, _ = process.communicate(timeout=600)
     assert process.returncode == 2 and "Traceback" not in printed
-    assert "tokenizer.vocabulary_size: 320 there, 300 asked for" in printed
+    assert "tokenizer.vocab_size: 320 there, 300 asked for" in printed
     assert digests(workdir) == before
 
 

@@ -173,7 +173,7 @@ def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((2, config.context_length), "int32")
     logits = jax.eval_shape(lambda model, tokens: model.logits(model.read(tokens, tokens)), model, tokens)
-    assert logits.shape == (2, config.context_length, config.vocabulary_size)
+    assert logits.shape == (2, config.context_length, config.vocab_size)
 
 
 def config_classes() -> list[type]:

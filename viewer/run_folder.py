@@ -125,7 +125,7 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "documents_kept": run.funnel.documents_kept,
         "documents_dropped": reasons,
         "clean_text_bytes": run.funnel.clean_text_bytes,
-        "vocabulary_size": run.vocabulary.size,
+        "vocab_size": run.vocabulary.size,
         "train_tokens": run.splits.train_tokens,
         "validation_tokens": run.splits.validation_tokens,
         "parameters": run.compression.parameters,

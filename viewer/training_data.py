@@ -232,7 +232,7 @@ def has_letter(token: bytes) -> bool:
 def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The tokenizer's merges, or what else has more than one byte, and the lengths of its tokens."""
     special = frozenset(tokenizer.special_tokens.values())
-    ids = [id for id in range(tokenizer.vocabulary_size) if id not in special]
+    ids = [id for id in range(tokenizer.vocab_size) if id not in special]
     tokens = [tokenizer.token_bytes(id) for id in ids]
     ranks = dict(zip(tokens, ids, strict=True))
     merges = [token for token in tokens if len(token) > 1]
@@ -251,7 +251,7 @@ def read_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     for token in tokens:
         counts[len(token)] += 1
     return Vocabulary(
-        size=tokenizer.vocabulary_size,
+        size=tokenizer.vocab_size,
         fingerprint=tokenizer.fingerprint,
         first=show(merges[:MINTED]),
         middle=show(merges[centre : centre + MINTED] if len(merges) > 3 * MINTED else []),

@@ -17,13 +17,13 @@ from lm.errors import UsageError, shown
 
 HELP = ("-h", "--help", "-H", "--help-verbose", "--help-all")
 OFTEN = (
-    "pages.tables", "documents.workers", "tokenizer.vocabulary-size", "shards.validation-fraction", "train.steps",
+    "pages.tables", "documents.workers", "tokenizer.vocab-size", "shards.validation-fraction", "train.steps",
     "train.batch-size", "model.layers", "model.width", "evaluate.stride", "sample.tokens",
 )  # fmt: skip
 """Options that are changed most."""
 SYNONYMS = {
     "learning-rate": "lr", "width": "d-model hidden-size n-embd dim", "layers": "n-layer n-layers num-layers depth",
-    "heads": "n-head n-heads num-heads", "kv-heads": "n-kv-heads num-key-value-heads", "vocabulary-size": "vocab",
+    "heads": "n-head n-heads num-heads", "kv-heads": "n-kv-heads num-key-value-heads", "vocab-size": "vocab",
     "mlp-width": "d-ff intermediate-size ffn-dim", "context-length": "seq-len block-size max-seq-len",
     "steps": "max-steps num-steps iterations", "micro-batches": "grad-accum gradient-accumulation-steps",
     "name": "rule optimizer", "workers": "num-workers jobs", "workdir": "output out out-dir output-dir run",

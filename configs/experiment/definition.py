@@ -46,15 +46,15 @@ class Experiment(Config):
                 f"{crawl!r}. Documents must tell their crawl: give --documents.dump {crawl} too."
             )
         limit = TOKEN_LIMITS[self.shards.token_dtype]
-        if self.tokenizer.vocabulary_size > limit:
+        if self.tokenizer.vocab_size > limit:
             raise UsageError(
-                f"tokenizer.vocabulary_size = {self.tokenizer.vocabulary_size}, but shards.token_dtype = "
+                f"tokenizer.vocab_size = {self.tokenizer.vocab_size}, but shards.token_dtype = "
                 f"{self.shards.token_dtype} holds ids below {limit}. Set shards.token_dtype = uint32."
             )
-        if self.model.vocabulary_size < self.tokenizer.vocabulary_size:
+        if self.model.vocab_size < self.tokenizer.vocab_size:
             raise UsageError(
-                f"model.vocabulary_size = {self.model.vocabulary_size} is smaller than tokenizer.vocabulary_size = "
-                f"{self.tokenizer.vocabulary_size}. Give the model at least as many rows as there are symbols."
+                f"model.vocab_size = {self.model.vocab_size} is smaller than tokenizer.vocab_size = "
+                f"{self.tokenizer.vocab_size}. Give the model at least as many rows as there are symbols."
             )
         for name, tokens in (
             ("train.sample_tokens", self.train.sample_tokens),

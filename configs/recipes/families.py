@@ -16,7 +16,7 @@ own, with model.context_length, to train on where Llama 3 ended."""
 def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
     """A model of GPT-2's family (Radford et al. 2019; openai/gpt-2: src/model.py), context 1,024."""
     return ModelConfig(
-        vocabulary_size=GPT2_VOCABULARY,
+        vocab_size=GPT2_VOCABULARY,
         context_length=1024,
         layers=layers,
         width=width,
@@ -39,7 +39,7 @@ def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
 def llama3(layers: int, width: int, heads: int, mlp_width: int, *, tie_embeddings: bool = False) -> ModelConfig:
     """A model of Llama 3's family (arXiv:2407.21783, table 3), context 8,192; 8 key and value heads in all sizes."""
     return ModelConfig(
-        vocabulary_size=LLAMA3_VOCABULARY,
+        vocab_size=LLAMA3_VOCABULARY,
         context_length=8192,
         layers=layers,
         width=width,

@@ -112,9 +112,9 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     documents, a split gets nothing to predict, or the disk does not take the files.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
-    if tokenizer.vocabulary_size > limit:
+    if tokenizer.vocab_size > limit:
         raise UsageError(
-            f"The tokenizer has {tokenizer.vocabulary_size} symbols, but shards.token_dtype = {config.token_dtype} "
+            f"The tokenizer has {tokenizer.vocab_size} symbols, but shards.token_dtype = {config.token_dtype} "
             f"holds ids below {limit}. Set shards.token_dtype = uint32."
         )
     files = document_files(documents)
@@ -124,7 +124,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     left = [unit for unit in units if not is_done(unit)]
     if left:
         encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
-        write = functools.partial(write_unit, encode=encode, head=tokenizer.start_of_text, config=config)
+        write = functools.partial(write_unit, encode=encode, head=tokenizer.bos_id, config=config)
         run_over_files(write, left, config)
     done = [json.loads(unit.done.read_text()) for unit in units]
     held_out = Tally()
@@ -134,9 +134,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         validation = write_validation(units, out / VALIDATION, held_out, config)
     splits = {"train": sum_up([Shard(**one["shard"]) for one in done]), "val": sum_up([validation])}
     check_splits(splits, config)
-    manifest = Manifest(
-        tokenizer.fingerprint, tokenizer.vocabulary_size, config.record_length, config.token_dtype, splits
-    )
+    manifest = Manifest(tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits)
     with writing(out):
         join_tables(units, out / DOCUMENTS)
         replace_file(out / MANIFEST, manifest.to_json().encode(), scratch=out / UNITS)

@@ -21,7 +21,16 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
-from lm.checkpoints.manifest import DamageError, Kept, amend, read_manifest, steps_in, unlisted, verify, write_manifest
+from lm.checkpoints.manifest import (
+    DamageError,
+    RetentionPolicy,
+    amend,
+    read_manifest,
+    steps_in,
+    unlisted,
+    verify,
+    write_manifest,
+)
 from lm.checkpoints.reading import Found, item_handler, looked_up_once, restore_items
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
@@ -59,12 +68,12 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
-    def __init__(self, folder: Path, kept: Kept, patience: float = 10.0, beside: Sequence[Path] = ()):
-        """`patience`: seconds that a save waits for the one before it; after them it is left out. `beside`: files that
+    def __init__(self, folder: Path, retention: RetentionPolicy, timeout: float = 10.0, sidecars: Sequence[Path] = ()):
+        """`timeout`: seconds that a save waits for the one before it; after them it is left out. `sidecars`: files that
         tell of the steps up to a checkpoint; they are on disk before it has its name."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
-        self.kept, self.patience, self.beside = kept, patience, tuple(beside)
+        self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
         self.partial = self.folder / RunPaths.unfinished
         self.orbax = ocp.AsyncCheckpointer(item_handler())
         self.writer = ThreadPoolExecutor(1, "checkpoints")
@@ -90,10 +99,10 @@ class Checkpoints:
         checkpoints whole; unless a later one succeeds, `close` raises it.
         """
         # Several processes must not differ in whether they save.
-        if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.patience):
+        if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.timeout):
             if not self.slow:
                 print(
-                    f"checkpoint: step {step:,} is left out: after {self.patience:.0f} s more, the checkpoint before "
+                    f"checkpoint: step {step:,} is left out: after {self.timeout:.0f} s more, the checkpoint before "
                     "it is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
                     flush=True,
                 )
@@ -128,11 +137,11 @@ class Checkpoints:
         Looks at no device and no disk."""
         return self.slow and self.pending is not None and not self.pending.done()
 
-    def settled(self, patience: float | None = None) -> bool:
-        """Waits for the save under way, `patience` seconds at most (None: however long); False when it still is."""
+    def settled(self, timeout: float | None = None) -> bool:
+        """Waits for the save under way, `timeout` seconds at most (None: however long); False when it still is."""
         if self.pending is not None:
             try:
-                self.pending.result(patience)
+                self.pending.result(timeout)
             except TimeoutError:
                 return False
             self.pending = None
@@ -174,7 +183,7 @@ class Checkpoints:
                 self.orbax.wait_until_finished()
                 if self.primary:
                     folder, whole = self.partial / str(step), self.folder / str(step)
-                    self.sync_beside()
+                    self.sync_sidecars()
                     write_manifest(folder, {**about, "step": step})
                     self.clear(whole)
                     folder.rename(whole)
@@ -186,7 +195,7 @@ class Checkpoints:
         else:
             self.failure = None
             if self.primary:
-                self.retire()
+                self.prune()
         if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
             ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
 
@@ -206,20 +215,20 @@ class Checkpoints:
         place.rename(aside)
         print(f"checkpoint: {place} is not what training wrote there. Moved to {aside}", flush=True)
 
-    def sync_beside(self) -> None:
+    def sync_sidecars(self) -> None:
         """A log that fails, or is not there, fails no checkpoint."""
-        for path in {*self.beside, *(path.parent for path in self.beside)}:
+        for path in {*self.sidecars, *(path.parent for path in self.sidecars)}:
             with contextlib.suppress(OSError):
                 sync(path)
 
-    def retire(self) -> None:
+    def prune(self) -> None:
         """Takes away the checkpoints that are not kept."""
         losses, files = {}, {}
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):
                 manifest = read_manifest(self.folder / str(step))
                 losses[step], files[step] = manifest["about"].get("validation_loss"), manifest["files"]
-        for step in losses.keys() - self.kept.of(losses):
+        for step in losses.keys() - self.retention.of(losses):
             if others := unlisted(self.folder / str(step), files[step]):
                 print(f"checkpoint: step {step:,} stays, since training did not write {others[0]} in it", flush=True)
                 continue
@@ -233,7 +242,7 @@ class Checkpoints:
     def amend(self, step: int, about: Mapping[str, Any]) -> None:
         """Adds to what is said about a checkpoint that is there; a disk that cannot be written ends no run."""
         if self.primary:
-            self.sync_beside()
+            self.sync_sidecars()
             try:
                 amend(self.folder / str(step), about)
             except (OSError, DamageError, InputError) as error:

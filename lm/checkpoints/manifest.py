@@ -40,7 +40,7 @@ def reading(path: Path) -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetentionPolicy:
     """Which checkpoints stay when a newer one is whole."""
 
     newest: int

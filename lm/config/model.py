@@ -39,7 +39,7 @@ class ModelConfig(Config):
     """A decoder-only transformer. GPT-2 (Radford 2019) and Llama 3 (arXiv:2407.21783) differ in six of these fields:
     norm, position, mlp, biases, kv_heads, tie_embeddings. What they both lack is off by default."""
 
-    vocabulary_size: int
+    vocab_size: int
     """Rows of the embedding table; at least the tokenizer's symbols."""
     context_length: int
     """Tokens that one sequence holds, in training and in generation."""
@@ -123,7 +123,7 @@ class ModelConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("vocabulary_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
+        for name in ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
             if getattr(self, name) < 1:
                 raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
         positive(self, "model", "rope_theta", "norm_epsilon", "initial_std")
@@ -164,8 +164,7 @@ class ModelConfig(Config):
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows}; a window has at least 0 tokens (all)."
             )
-        windows = [self.window(layer) or 0 for layer in range(self.layers)]
-        if self.scan_layers and len(set(windows)) > 1:
+        if self.scan_layers and len({*self.attention_windows[: self.layers]}) > 1:
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different windows, "
                 "but model.scan_layers = True runs one program for them all. Set scan_layers to False, or one window."

@@ -14,7 +14,7 @@ END_OF_TEXT = "<|endoftext|>"
 class TokenizerConfig(Config):
     """The vocabulary: trained on the run's documents, or loaded."""
 
-    vocabulary_size: int
+    vocab_size: int
     """Symbols in all, special tokens included. A loaded vocabulary must have just as many."""
     split_pattern: str
     """How text is cut before merging: gpt2, cl100k, o200k, or a regular expression of your own that leaves nothing
@@ -51,12 +51,12 @@ class TokenizerConfig(Config):
                 "Leave one out."
             )
         least = 256 + len(names)
-        if self.algorithm == "bpe" and not self.load and self.vocabulary_size < least:
+        if self.algorithm == "bpe" and not self.load and self.vocab_size < least:
             raise UsageError(
-                f"tokenizer.vocabulary_size is {self.vocabulary_size}, but 256 bytes and {len(names)} special tokens "
+                f"tokenizer.vocab_size is {self.vocab_size}, but 256 bytes and {len(names)} special tokens "
                 f"alone need {least}. Set it to {least} or more."
             )
-        positive(self, "tokenizer", "vocabulary_size", "train_characters")
+        positive(self, "tokenizer", "vocab_size", "train_characters")
         if self.train_characters > 700_000_000:  # it counts in 32 bits; a pair occurs at most 3 times a character
             raise UsageError(
                 f"tokenizer.train_characters is {self.train_characters:,}, but the trainer can count pairs in at most "

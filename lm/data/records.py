@@ -127,7 +127,7 @@ class Manifest:
     """tokens/manifest.json: what is in a folder of shards, and what made it."""
 
     tokenizer_fingerprint: str
-    vocabulary_size: int
+    vocab_size: int
     """Symbols of the tokenizer; every token is below."""
     record_length: int
     token_dtype: str
@@ -148,6 +148,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"There are no token shards in {folder}: {MANIFEST} is missing. {MAKE_SHARDS}")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+        if "vocabulary_size" in fields:  # its name until November 2026; shards outlive the code that wrote them
+            fields["vocab_size"] = fields.pop("vocabulary_size")
         for name, split in fields["splits"].items():
             shards = tuple(Shard(**shard) for shard in split["shards"])
             fields["splits"][name] = Split(**(split | {"shards": shards}))

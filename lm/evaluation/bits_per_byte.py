@@ -104,7 +104,7 @@ def evaluate_text(
     data, ids = text.encode(), tokenizer.encode(text)
     if not ids:
         raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
-    tokens_N = np.array([tokenizer.start_of_text, *ids], np.int64)
+    tokens_N = np.array([tokenizer.bos_id, *ids], np.int64)
     mesh = mesh or one_device(model_config)
     rows = rows_on(mesh, config.batch_size)
     windows = strided_windows(tokens_N, np.zeros_like(tokens_N), model_config.context_length, config.stride, rows)

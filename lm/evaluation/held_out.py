@@ -51,7 +51,7 @@ def rows_on(mesh: Mesh, batch_size: int) -> int:
 
 def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
     """(vocabulary,) int64: bytes of text that each id stands for; 0 for special tokens, which are no text."""
-    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocabulary_size)], np.int64)
+    lengths = np.array([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)], np.int64)
     lengths[list(tokenizer.special_tokens.values())] = 0
     return lengths
 

@@ -286,7 +286,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
     settings.require("quantization_config", (None,), None)
     try:
         return ModelConfig(
-            **family(settings), vocabulary_size=settings.read("vocab_size", int),
+            **family(settings), vocab_size=settings.read("vocab_size", int),
             initial_std=settings.read("initializer_range", float, 0.02), parameter_dtype=dtype, compute_dtype=dtype,
         )  # fmt: skip
     except UsageError as error:  # its values come from a file, not from a command
@@ -304,7 +304,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
                 "cannot be written in their format."
             )
     shared = {
-        "vocab_size": config.vocabulary_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
+        "vocab_size": config.vocab_size, "initializer_range": config.initial_std, "dtype": config.parameter_dtype,
         "tie_word_embeddings": config.tie_embeddings,
     }  # fmt: skip
     own_head_dim = config.head_channels * config.heads != config.width
@@ -345,15 +345,15 @@ def special_ids(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
     Raises UsageError when the tokenizer has more symbols than the model has rows.
     """
-    if tokenizer.vocabulary_size > config.vocabulary_size:
+    if tokenizer.vocab_size > config.vocab_size:
         raise UsageError(
-            f"The tokenizer has {tokenizer.vocabulary_size} symbols, but model.vocabulary_size = "
-            f"{config.vocabulary_size}. Give the tokenizer that the model was trained with."
+            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = "
+            f"{config.vocab_size}. Give the tokenizer that the model was trained with."
         )
     # The head of the next document ends one too. transformers pads with the first id, so the end's own comes first.
-    ends = sorted(tokenizer.ends, key=lambda id: (id == tokenizer.start_of_text, id))
+    ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
     eos = ends[0] if len(ends) == 1 else ends or None
-    return {"bos_token_id": tokenizer.start_of_text, "eos_token_id": eos, "pad_token_id": None}
+    return {"bos_token_id": tokenizer.bos_id, "eos_token_id": eos, "pad_token_id": None}
 
 
 def write_hugging_face(folder: Path, config: ModelConfig, arrays: Mapping[str, Any], tokenizer: Tokenizer) -> None:

@@ -95,7 +95,7 @@ def continue_tokens(
 
 def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
     """The prompt's tokens after a document's head. Raises UsageError when `tokens` leaves no room after them."""
-    row = [tokenizer.start_of_text, *tokenizer.encode(prompt)]
+    row = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     if len(row) >= tokens:
         raise UsageError(
             f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
@@ -124,13 +124,13 @@ def sample_texts(
         padded[: len(row)] = row
     lengths_B = np.array([len(row) for row in rows], np.int32)
     temperature_B = np.array(temperatures, np.float32)
-    symbols = tokenizer.vocabulary_size
+    symbols = tokenizer.vocab_size
     # In steps, so that few lengths of prompts have to be compiled for.
     longest = min(-(-int(lengths_B.max()) // PROMPT_STEP) * PROMPT_STEP, tokens)
     drawn = continue_tokens(model, config, symbols, longest, prompts_BS, lengths_B, temperature_B, key)
     texts = []
     for row, prompt_row in zip(on_host(drawn).tolist(), rows, strict=True):
         body = row[1:]
-        ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.ends]
+        ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.eos_ids]
         texts.append(tokenizer.decode(body[: ends[0]] if ends else body))
     return texts

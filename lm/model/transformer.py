@@ -147,7 +147,7 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig, key: jax.Array):
         embedding_key, position_key, head_key, *block_keys = jax.random.split(key, 3 + config.layers)
         self.layers, self.logit_softcap = config.layers, config.logit_softcap
-        table, dtype, std = (config.vocabulary_size, config.width), config.parameter_dtype, config.initial_std
+        table, dtype, std = (config.vocab_size, config.width), config.parameter_dtype, config.initial_std
         self.embedding = parameter(embedding_key, table, ("vocab", "width"), std, dtype)
         self.ngrams = nnx.List(
             parameter(

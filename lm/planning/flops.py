@@ -20,11 +20,13 @@ def flops_per_token(config: ModelConfig) -> int:
     * (heads * head_dim): scores and mixture over the whole context (or the layer's window), though an implementation
     may leave out what is masked, up to half of it. What is computed a second time to save memory does not count.
     """
-    looked_up = 0 if config.tie_embeddings else config.vocabulary_size * config.width
+    looked_up = 0 if config.tie_embeddings else config.vocab_size * config.width
     looked_up += config.tokens_back * config.ngram_rows * config.width
     if config.position == "learned":
         looked_up += config.context_length * config.width
     context = config.context_length
-    seen = sum(min(config.window(layer) or context, context) for layer in range(config.layers))
+    windows = config.attention_windows or (0,)  # which the layers take in turn
+    layers_with = lambda place: len(range(place, config.layers, len(windows)))
+    seen = sum(layers_with(place) * min(window or context, context) for place, window in enumerate(windows))
     attention = 12 * seen * config.heads * config.head_channels
     return 6 * (count_parameters(config) - looked_up) + attention

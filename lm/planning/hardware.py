@@ -123,7 +123,7 @@ def matmul_peak(model: ModelConfig, rows: int, seconds: float = 0.5, most_flop: 
         (model.width, heads),
         (model.width, model.mlp_width),
         (model.mlp_width, model.width),
-        (model.width, model.vocabulary_size),
+        (model.width, model.vocab_size),
     ):
         taken = max(1, int(min(rows, most_flop / (2 * inner * outer))))
         x_ND, w_DF = jnp.ones((taken, inner), model.compute_dtype), jnp.ones((inner, outer), model.compute_dtype)

@@ -24,7 +24,7 @@ BATCH_BYTES = 16
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
 TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
-SIZES = ("layers", "width", "mlp_width", "vocabulary_size", "ngram_rows", "context_length")
+SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_length")
 
 
 def least_parameters(config: ModelConfig) -> int:
@@ -42,7 +42,7 @@ def block_parameters(config: ModelConfig) -> int:
 
 def table_parameters(config: ModelConfig) -> int:
     """Parameters of embeddings and of the output projection."""
-    tables = config.vocabulary_size * (1 if config.tie_embeddings else 2)
+    tables = config.vocab_size * (1 if config.tie_embeddings else 2)
     tables += config.context_length if config.position == "learned" else 0
     tables += config.tokens_back * config.ngram_rows
     return tables * config.width

@@ -25,17 +25,17 @@ class Tokenizer(ABC):
 
     @property
     @abstractmethod
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         """One more than the highest id. Published vocabularies leave some ids below it unused."""
 
     @property
     @abstractmethod
-    def start_of_text(self) -> int:
+    def bos_id(self) -> int:
         """The id that heads every document, in training and in generation."""
 
     @property
     @abstractmethod
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """The ids at which a text that is being generated ends; none, where documents are not told apart."""
 
     @property
@@ -56,7 +56,7 @@ class Tokenizer(ABC):
         """What `token_bytes` gives, of every id."""
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token: of a special one its name, of an unused id below vocabulary_size none.
+        """The bytes of one token: of a special one its name, of an unused id below vocab_size none.
 
         Raises ValueError for any other id.
         """
@@ -125,7 +125,7 @@ class Tokenizer(ABC):
 
     def outside(self, id: int) -> ValueError:
         """The error for an id that stands for nothing."""
-        return ValueError(f"token id {id} is outside the vocabulary of {self.vocabulary_size} symbols")
+        return ValueError(f"token id {id} is outside the vocabulary of {self.vocab_size} symbols")
 
 
 def whole_characters(text: str) -> str:

@@ -43,13 +43,13 @@ class TrainingText:
 
 
 def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenizer:
-    """A vocabulary of exactly config.vocabulary_size symbols: 256 bytes, merges, and the special tokens as the last.
+    """A vocabulary of exactly config.vocab_size symbols: 256 bytes, merges, and the special tokens as the last.
 
     Raises UsageError when the texts hold too few pairs for that many merges, or the split pattern is no expression.
     """
     import rustbpe
 
-    mergeable = config.vocabulary_size - len(config.special_tokens)
+    mergeable = config.vocab_size - len(config.special_tokens)
     pattern = SPLIT_PATTERNS.get(config.split_pattern, config.split_pattern)
     check_pattern(pattern, "tokenizer.split_pattern")
     training = TrainingText(texts, config.train_characters)
@@ -61,9 +61,9 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
         training.check(config)
         most = len(tokens) + len(config.special_tokens)
         raise UsageError(
-            f"tokenizer.vocabulary_size = {config.vocabulary_size} asks for {mergeable - 256} merges, but "
+            f"tokenizer.vocab_size = {config.vocab_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
-            f"Set it to {most} or less (--tokenizer.vocabulary-size {most}), or train on more text."
+            f"Set it to {most} or less (--tokenizer.vocab-size {most}), or train on more text."
         )
     special = numbered(tokens, config.special_tokens)
     return BytePairTokenizer(

@@ -37,15 +37,15 @@ class CharacterTokenizer(Tokenizer):
             raise ValueError("a surrogate is no character")
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         return len(self.symbols)
 
     @property
-    def start_of_text(self) -> int:
+    def bos_id(self) -> int:
         return self._ids[SEPARATOR]
 
     @property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         return frozenset()
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class CharacterTokenizer(Tokenizer):
         except KeyError as error:
             character = error.args[0]
             raise InputError(
-                f"The character {character!r} (U+{ord(character):04X}) is none of the {self.vocabulary_size} of this "
+                f"The character {character!r} (U+{ord(character):04X}) is none of the {self.vocab_size} of this "
                 "vocabulary. Leave it out of the text, or make the vocabulary from text that has it: raise "
                 "tokenizer.train_characters, or take tokenizer.algorithm = bpe, which knows every text."
             ) from None
@@ -90,16 +90,16 @@ class CharacterTokenizer(Tokenizer):
 def train_characters(texts: Iterable[str], config: TokenizerConfig) -> CharacterTokenizer:
     """The characters of the texts, and the newline.
 
-    Raises UsageError when they are not exactly config.vocabulary_size.
+    Raises UsageError when they are not exactly config.vocab_size.
     """
     training = TrainingText(texts, config.train_characters)
     symbols = {SEPARATOR}
     for text in training:
         symbols.update(whole_characters(text))
-    if len(symbols) != config.vocabulary_size:
+    if len(symbols) != config.vocab_size:
         training.check(config)
         raise UsageError(
-            f"tokenizer.vocabulary_size is {config.vocabulary_size}, but {training.characters} characters in "
+            f"tokenizer.vocab_size is {config.vocab_size}, but {training.characters} characters in "
             f"{training.documents} documents are {len(symbols)} different ones, with the newline that heads each "
             f"document. Set it to {len(symbols)}."
         )

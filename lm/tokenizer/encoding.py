@@ -107,15 +107,15 @@ class BytePairTokenizer(Tokenizer):
             raise ValueError(f"special tokens share ids with others: {dict(self.special_tokens)}")
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         return 1 + max(self.special_tokens.values())
 
     @property
-    def start_of_text(self) -> int:
+    def bos_id(self) -> int:
         return self.special_tokens[self.start]
 
     @property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         return frozenset((self.special_tokens[self.start], self.special_tokens[self.end]))
 
     @functools.cached_property
@@ -146,7 +146,7 @@ class BytePairTokenizer(Tokenizer):
 
     @functools.cached_property
     def _bytes(self) -> dict[int, bytes]:
-        unused = dict.fromkeys(range(len(self.tokens), self.vocabulary_size), b"")
+        unused = dict.fromkeys(range(len(self.tokens), self.vocab_size), b"")
         return dict(enumerate(self.tokens)) | unused | {id: name.encode() for name, id in self.special_tokens.items()}
 
     def __reduce__(self):  # without the tiktoken encoding, which pickles only when it is registered by name

@@ -31,7 +31,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     meta = {
         "kind": tokenizer.kind,
         **tokenizer.settings(),
-        "vocabulary_size": tokenizer.vocabulary_size,
+        "vocab_size": tokenizer.vocab_size,
         "documents": tokenizer.documents,
         "characters": tokenizer.characters,
         "fingerprint": tokenizer.fingerprint,

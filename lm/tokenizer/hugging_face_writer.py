@@ -24,7 +24,7 @@ class BytePairs(Protocol):
     def special_tokens(self) -> Mapping[str, int]: ...
 
     @property
-    def vocabulary_size(self) -> int: ...
+    def vocab_size(self) -> int: ...
 
 
 def write_hugging_face(tokenizer: BytePairs) -> bytes:
@@ -48,7 +48,7 @@ def hugging_face(tokenizer: BytePairs) -> dict:
             f"tokenizer.special_tokens has {same[0]!r}, which is token {vocabulary[same[0]]} of the vocabulary too: "
             "Hugging Face's library could not tell them apart. Choose a name that no text holds, as <|name|>."
         )
-    if tokenizer.vocabulary_size > len(ranks) + len(tokenizer.special_tokens):
+    if tokenizer.vocab_size > len(ranks) + len(tokenizer.special_tokens):
         # That library numbers the special tokens on from the vocabulary, whatever their "id" says, save those in it.
         vocabulary |= tokenizer.special_tokens
     special = [

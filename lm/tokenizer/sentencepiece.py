@@ -72,16 +72,16 @@ class SentencePieceTokenizer(Tokenizer):
         return open_model(self.model)
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         return self._processor.vocab_size()
 
     @property
-    def start_of_text(self) -> int:
+    def bos_id(self) -> int:
         bos = self._processor.bos_id()
         return bos if bos >= 0 else self._processor.eos_id()
 
     @property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         return frozenset(id for id in (self._processor.bos_id(), self._processor.eos_id()) if id >= 0)
 
     @functools.cached_property
@@ -109,7 +109,7 @@ class SentencePieceTokenizer(Tokenizer):
                 return processor.decode([id]).encode()
             return piece.replace(BLANK, " ").encode()
 
-        return {id: spell(id) for id in range(self.vocabulary_size)}
+        return {id: spell(id) for id in range(self.vocab_size)}
 
     def __reduce__(self):  # without the processor
         return functools.partial(SentencePieceTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
@@ -162,7 +162,7 @@ def open_model(model: bytes) -> "SentencePieceProcessor":
 
 
 def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
-    """A model of exactly config.vocabulary_size pieces, with which every text comes back.
+    """A model of exactly config.vocab_size pieces, with which every text comes back.
 
     Text is taken as it is: nothing is normalised, added or taken away, and characters outside of the vocabulary become
     their UTF-8 bytes. Piece 0 is <unk>, which nothing encodes to, 1 the head of documents, 2 to 257 the bytes. As in
@@ -184,7 +184,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
             raise
 
     try:
-        model = train_model(read(), config.algorithm.removeprefix("sentencepiece_"), config.vocabulary_size)
+        model = train_model(read(), config.algorithm.removeprefix("sentencepiece_"), config.vocab_size)
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
@@ -193,7 +193,7 @@ def train_sentencepiece(texts: Iterable[str], config: TokenizerConfig) -> Senten
     return SentencePieceTokenizer.from_model(model, True, training.documents, training.characters)
 
 
-def train_model(sentences: Iterator[str], model_type: str, vocabulary_size: int) -> bytes:
+def train_model(sentences: Iterator[str], model_type: str, vocab_size: int) -> bytes:
     """The .model file. Raises RuntimeError as sentencepiece does."""
     from sentencepiece import SentencePieceTrainer
 
@@ -202,7 +202,7 @@ def train_model(sentences: Iterator[str], model_type: str, vocabulary_size: int)
         sentence_iterator=sentences,
         model_writer=model,
         model_type=model_type,
-        vocab_size=vocabulary_size,
+        vocab_size=vocab_size,
         byte_fallback=True,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
@@ -237,7 +237,7 @@ def sentences(text: str) -> Iterator[str]:
 
 def explained(error: RuntimeError, training: TrainingText, config: TokenizerConfig) -> UsageError:
     """What sentencepiece's error means, and the remedy."""
-    asked = f"tokenizer.vocabulary_size = {config.vocabulary_size}"
+    asked = f"tokenizer.vocab_size = {config.vocab_size}"
     found = f"{training.characters} characters in {training.documents} documents"
     if least := _TOO_SMALL.search(str(error)):
         return UsageError(

@@ -11,7 +11,7 @@ from lm.tokenizer.sentencepiece import train_sentencepiece
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of config.vocabulary_size symbols, trained on the texts by config.algorithm; of config.load, where
+    """A tokenizer of config.vocab_size symbols, trained on the texts by config.algorithm; of config.load, where
     that is not empty, and then no text is read.
 
     Raises UsageError when the texts, or what is loaded, do not give just so many symbols, and as load_published.
@@ -26,14 +26,14 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 
 
 def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The published vocabulary config.load. Raises UsageError when it has not config.vocabulary_size symbols, and as
+    """The published vocabulary config.load. Raises UsageError when it has not config.vocab_size symbols, and as
     load_published."""
     from lm.tokenizer.published import load_published
 
     tokenizer = load_published(config.load)
-    if tokenizer.vocabulary_size != config.vocabulary_size:
+    if tokenizer.vocab_size != config.vocab_size:
         raise UsageError(
-            f"tokenizer.load = {config.load!r} has {tokenizer.vocabulary_size} symbols, but tokenizer.vocabulary_size "
-            f"is {config.vocabulary_size}. Set it to {tokenizer.vocabulary_size}."
+            f"tokenizer.load = {config.load!r} has {tokenizer.vocab_size} symbols, but tokenizer.vocab_size "
+            f"is {config.vocab_size}. Set it to {tokenizer.vocab_size}."
         )
     return tokenizer

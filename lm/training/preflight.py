@@ -54,10 +54,10 @@ def check_training(
 def check_source(folder: Path, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
     """Raises UsageError or InputError where a folder of train.mixture does not fit the run."""
     manifest = read_manifest(folder)
-    if manifest.vocabulary_size != tokenizer.vocabulary_size:
+    if manifest.vocab_size != tokenizer.vocab_size:
         raise UsageError(
-            f"train.mixture names {folder}, which was written with a tokenizer of {manifest.vocabulary_size} symbols, "
-            f"but tokenizer.vocabulary_size = {tokenizer.vocabulary_size}. All shards of a run need one tokenizer: "
+            f"train.mixture names {folder}, which was written with a tokenizer of {manifest.vocab_size} symbols, "
+            f"but tokenizer.vocab_size = {tokenizer.vocab_size}. All shards of a run need one tokenizer: "
             "name the tokenizer/ of the one run in tokenizer.load of the other."
         )
     check_request(manifest, folder, "train", model.context_length, fingerprint)

@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept, lengths, steps_in
+from lm.checkpoints.manifest import RetentionPolicy, lengths, steps_in
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource
 from lm.data.mixture import manifest_sha256, mixture_of
@@ -260,9 +260,9 @@ def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
 
 
 def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
-    kept = Kept(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
+    kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
     logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, beside=logs)
+    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs)
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from lm.checkpoints.manager import Checkpoints, named_items
-from lm.checkpoints.manifest import Kept
+from lm.checkpoints.manifest import RetentionPolicy
 from lm.config import SpikeConfig
 from lm.training.anomaly_guard import make_guard
 from lm.training.state import TrainState
@@ -101,7 +101,7 @@ def main() -> None:
     try:
         loop = Loop(arguments.megabytes)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), loop.state)
-        ours = Checkpoints(root / "ours", Kept(newest=1))
+        ours = Checkpoints(root / "ours", RetentionPolicy(newest=1))
         ours.prepare(loop.state)
         rows = {
             "lm.checkpoints.manager": measure(
@@ -120,7 +120,7 @@ def main() -> None:
         del loop
         last = root / f"plain{2 * arguments.turns}"
         wanted = {name: ocp.args.StandardRestore(item) for name, item in named_items(like).items()}
-        reader = Checkpoints(root / "ours", Kept(newest=1))
+        reader = Checkpoints(root / "ours", RetentionPolicy(newest=1))
         times: dict[str, list[float]] = {"lm.checkpoints.manager": [], "orbax": []}
         for _ in range(arguments.turns):
             times["lm.checkpoints.manager"].append(timed(lambda: reader.restore_newest(like)))

@@ -31,7 +31,7 @@ def main() -> None:
     model, train = experiment.model, experiment.train
     shape = (train.batch_size, model.context_length)
     mesh, optimizer = make_mesh(train.mesh, model, train.batch_size), make_optimizer(train.optimizer, train.steps)
-    tokens_BT = np.random.default_rng(0).integers(0, model.vocabulary_size, shape, np.int32)
+    tokens_BT = np.random.default_rng(0).integers(0, model.vocab_size, shape, np.int32)
     batch = host_batch(tokens_BT, tokens_BT, np.ones(shape, np.int32), np.ones(shape, np.float32))
     state = initial_state(model, optimizer, 0, mesh, train.spikes)
     step = compile_step(optimizer, state, mesh, train)

@@ -58,7 +58,7 @@ def small() -> tuple[ModelConfig, TrainConfig]:
     """Llama 3's shape at a size that compiles in seconds."""
     experiment = llama3_8b.get_config()
     model = dataclasses.replace(
-        experiment.model, layers=4, width=256, heads=8, kv_heads=8, mlp_width=1024, vocabulary_size=4096,
+        experiment.model, layers=4, width=256, heads=8, kv_heads=8, mlp_width=1024, vocab_size=4096,
         context_length=512, compute_dtype="float32", parameter_dtype="float32", scan_layers=False,
     )  # fmt: skip
     train = dataclasses.replace(experiment.train, batch_size=8, loss_parts=1, micro_batches=1, remat="none")
@@ -91,7 +91,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
     prompts_BS = jax.ShapeDtypeStruct((train.batch_size, 64), "int32")
     row: Any = lambda dtype: jax.ShapeDtypeStruct(prompts_BS.shape[:1], dtype)
-    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocabulary_size, 16, *arrays[1:])
+    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocab_size, 16, *arrays[1:])
     key = jax.eval_shape(lambda: jax.random.key(0))
     sampled = jax.jit(traced_on(mesh, sample)).lower(state.model, prompts_BS, row("int32"), row("float32"), key)
     return sampled.compile()

@@ -33,7 +33,7 @@ EVERY = 25
 def model_of(recipe: str, vocabulary: int) -> ModelConfig:
     """4 layers of 128 channels; the modern MLP is wider by what positions and biases take in GPT-2."""
     model = dataclasses.replace(
-        gpt2(layers=4, width=128, heads=2), vocabulary_size=vocabulary, context_length=256, compute_dtype="float32"
+        gpt2(layers=4, width=128, heads=2), vocab_size=vocabulary, context_length=256, compute_dtype="float32"
     )
     if recipe == "gpt2":
         return model
@@ -60,7 +60,7 @@ def optimizer_of(recipe: str, learning_rate: float | None, steps: int, base: Opt
 
 def measure(recipe: str, seed: int, learning_rate: float | None, steps: int) -> dict:
     experiment = get_config()
-    model = model_of(recipe, experiment.model.vocabulary_size)
+    model = model_of(recipe, experiment.model.vocab_size)
     optimizer = optimizer_of(recipe, learning_rate, steps, experiment.train.optimizer)
     config = dataclasses.replace(
         experiment.train, steps=steps, seed=seed, optimizer=optimizer, validate_every=EVERY, validation_batches=4,

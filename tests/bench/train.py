@@ -50,7 +50,7 @@ def main() -> None:
     dtype = "bfloat16" if arguments.bf16 else "float32"
     experiment = get_config()
     model = dataclasses.replace(
-        experiment.model, vocabulary_size=arguments.vocab, context_length=length, layers=layers, width=width,
+        experiment.model, vocab_size=arguments.vocab, context_length=length, layers=layers, width=width,
         heads=heads, kv_heads=heads, mlp_width=4 * width, compute_dtype=dtype,
     )  # fmt: skip
     optimizer = make_optimizer(

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept, verify
+from lm.checkpoints.manifest import RetentionPolicy, verify
 from lm.config import MeshConfig
 from lm.data.batches import BatchSource
 from lm.data.records import read_manifest
@@ -64,7 +64,7 @@ def checkpoint_flips(rows: Rows, run: Path, count: int, generator: random.Random
     expected = bits(run, 60)
     files = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
     found, clock = 0, Clock()
-    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(newest=9))) as checkpoints:
+    with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(newest=9))) as checkpoints:
         for _ in range(count):
             (path,) = generator.choices(files, [path.stat().st_size for path in files])
             if generator.random() < 0.5:  # else the small files would hardly be hit

@@ -102,11 +102,11 @@ SAVER = """
 import sys, jax, jax.numpy as jnp
 from pathlib import Path
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept
+from lm.checkpoints.manifest import RetentionPolicy
 from lm.config import SpikeConfig
 from lm.training.anomaly_guard import make_guard
 from lm.training.state import TrainState
-checkpoints = Checkpoints(Path(sys.argv[1]), Kept(newest=2))
+checkpoints = Checkpoints(Path(sys.argv[1]), RetentionPolicy(newest=2))
 step = max(checkpoints.steps(), default=0)
 while True:
     step += 1

@@ -111,7 +111,7 @@ def write_run(
     documents: list[Document],
     rejections: list[Rejection],
     packages: list[dict] | None = None,
-    vocabulary_size: int = 300,
+    vocab_size: int = 300,
     metrics: list[dict] | None = None,
     samples: list[dict] | None = None,
     final: list[dict] | None = None,
@@ -133,7 +133,7 @@ def write_run(
     table = pa.Table.from_pylist([{key: row[key] for key in schema.names} for row in rows], schema)
     pq.write_table(table, workdir / "documents/00000.parquet")
 
-    config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="cl100k", train_characters=10**8)
+    config = TokenizerConfig(vocab_size=vocab_size, split_pattern="cl100k", train_characters=10**8)
     tokenizer = train_bpe([document.text for document in documents], config)
     save(tokenizer, workdir / "tokenizer")
     splits = {}
@@ -145,7 +145,7 @@ def write_run(
         tokens = sum(len(tokenizer.encode(document.text)) + 1 for document in part)
         text_bytes = sum(len(document.text.encode()) for document in part)
         splits[name] = Split(documents=len(part), tokens=tokens, text_bytes=text_bytes, records=1, shards=())
-    manifest = Manifest(tokenizer.fingerprint, vocabulary_size, 4096, "uint16", splits)
+    manifest = Manifest(tokenizer.fingerprint, vocab_size, 4096, "uint16", splits)
     write_json(workdir / "tokens/manifest.json", dataclasses.asdict(manifest))
 
     lines = [{"step": 10, "loss": 5.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "tokens_per_second": 900.0}]

@@ -104,7 +104,7 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
     summary = summarize(read_run(full_run, CONFIG))
     expected = {
         "pages_read": 17, "documents_kept": 12, "documents_dropped": {"no_text": 1, "gopher_short_document": 4},
-        "clean_text_bytes": sum(len(document.text) for document in KEPT), "vocabulary_size": 300, "steps": 50,
+        "clean_text_bytes": sum(len(document.text) for document in KEPT), "vocab_size": 300, "steps": 50,
         "parameters": 3_456_789, "train_tokens_per_second": 130.0, "validation_loss": 3.1,
         "validation_bits_per_byte": 1.9, "gzip_bits_per_byte": 2.9, "xz_bits_per_byte": 2.7, "zstd_bits_per_byte": 2.8,
         "seconds": {"pages": 1.5, "shards": 2.0, "train": 65.0},
@@ -232,7 +232,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
     hostile_sample = {"prompt": HOSTILE, "temperature": 0.8, "text": HOSTILE + "\ud800\u202e" + HOSTILE}
     package = PACKAGE | dict.fromkeys(("name", "version", "file_name", "licence", "credit", "sha256"), HOSTILE)
     write_run(
-        tmp_path, kept, dropped, [package], metrics=METRICS, vocabulary_size=258,
+        tmp_path, kept, dropped, [package], metrics=METRICS, vocab_size=258,
         samples=[hostile_sample | {"step": step} for step in (25, 50)], final=[hostile_sample],
     )  # fmt: skip
     html, page = open_page(tmp_path)
@@ -255,7 +255,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
 
 
 def test_a_run_that_lacks_parts(tmp_path: Path):
-    write_run(tmp_path, KEPT[:1], [], vocabulary_size=257, metrics=[])
+    write_run(tmp_path, KEPT[:1], [], vocab_size=257, metrics=[])
     _, page = open_page(tmp_path)
     text = " ".join(page.text_content().split())
     for told in ("WARC file of your own", "Nothing: all 1 pages became documents", "No line of training was logged",

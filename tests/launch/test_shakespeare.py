@@ -20,7 +20,7 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
     characters = len(set(text))
     arguments = [
         *("--workdir", str(run), "--pages.tables", str(tmp_path / "play.txt")),
-        *("--tokenizer.vocabulary-size", str(characters), "--model.vocabulary-size", str(characters)),
+        *("--tokenizer.vocab-size", str(characters), "--model.vocab-size", str(characters)),
         *(
             "--train.batch-size",
             "16",
@@ -54,6 +54,6 @@ def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, c
 
     from configs.experiment import load_config
 
-    model = dataclasses.replace(load_config(config).model, vocabulary_size=characters, layers=1)
+    model = dataclasses.replace(load_config(config).model, vocab_size=characters, layers=1)
     block = restore_model(model, run / "checkpoints").layer_blocks()[0]
     assert np.abs(np.asarray(block.mlp.down.weight[...])).max() > 0.01

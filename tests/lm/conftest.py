@@ -21,18 +21,18 @@ def tokens(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def patient_saves() -> Generator[None]:
     """No test may depend on how busy the disk is: a save waits for the one before it, however long that takes."""
-    with patience(600.0):
+    with save_timeout(600.0):
         yield
 
 
 @contextlib.contextmanager
-def patience(seconds: float) -> Generator[None]:
-    """Another default of Checkpoints; a call that gives `patience` by name keeps its own."""
+def save_timeout(seconds: float) -> Generator[None]:
+    """Another default of Checkpoints; a call that gives `timeout` by name keeps its own."""
     from lm.checkpoints.manager import (
         Checkpoints,  # not above: types are checked in what is imported after pytest has started
     )
 
     before = Checkpoints.__init__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "__init__", functools.partialmethod(before, patience=seconds))
+        patch.setattr(Checkpoints, "__init__", functools.partialmethod(before, timeout=seconds))
         yield

@@ -5,7 +5,7 @@ import dataclasses
 from lm.config import ModelConfig
 
 LLAMA = ModelConfig(
-    vocabulary_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
+    vocab_size=64, context_length=16, layers=2, width=32, heads=4, kv_heads=2, mlp_width=48, norm="rmsnorm",
     position="rope", mlp="swiglu", biases=False, tie_embeddings=True, rope_theta=10_000.0, norm_epsilon=1e-5,
     initial_std=0.2, parameter_dtype="float32", compute_dtype="float32",
 )  # fmt: skip

@@ -55,8 +55,8 @@ def write_tokens(
 ) -> Path:
     """The folder, with the shards of each split and their manifest."""
     written = {name: write_split(folder, name, streams, length, dtype) for name, streams in splits.items()}
-    vocabulary_size = {"uint16": 4096, "uint32": 2**31}[dtype]
-    manifest = Manifest(fingerprint, vocabulary_size, length, dtype, written)
+    vocab_size = {"uint16": 4096, "uint32": 2**31}[dtype]
+    manifest = Manifest(fingerprint, vocab_size, length, dtype, written)
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder
 

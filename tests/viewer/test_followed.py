@@ -64,7 +64,7 @@ def test_its_parts_are_what_the_run_folder_holds(run_folder: Path):
     (document,) = (one for one in KEPT if one.url == page.url)
     assert document.text.startswith(page.text) and len(page.ids) == SHOWN + 1
     assert page.text == "\n".join(line for line, kept in page.lines if kept)
-    assert page.ids == (tokenizer.start_of_text, *tokenizer.encode(document.text)[:SHOWN])
+    assert page.ids == (tokenizer.bos_id, *tokenizer.encode(document.text)[:SHOWN])
     assert page.tokens == len(tokenizer.encode(document.text))
     assert page.text_bytes == len(document.text.encode())
     measured = dict(pq.read_table(run_folder / "documents/00000.parquet").to_pylist()[int(document.id[-9:-1])])

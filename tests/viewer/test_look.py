@@ -107,7 +107,7 @@ def test_every_token_is_counted_once(texts_at_once):
     texts = [*TEXTS.values(), ""]
     usage = count_usage(texts, TOKENIZER, texts_at_once)
     ids = [id for text in texts for id in TOKENIZER.encode(text)]
-    assert usage.counts.tolist() == [ids.count(id) for id in range(TOKENIZER.vocabulary_size)]
+    assert usage.counts.tolist() == [ids.count(id) for id in range(TOKENIZER.vocab_size)]
     assert usage.tokens == len(ids) and usage.texts == len(texts)
     assert usage.text_bytes == sum(len(text.encode()) for text in texts) == len(TOKENIZER.decode_bytes(ids))
     assert usage.bytes_per_token == usage.text_bytes / len(ids)
@@ -124,7 +124,7 @@ def test_nothing_read_is_nothing_used():
 
 def test_special_tokens_stand_for_no_text():
     assert text_ids(TOKENIZER) == list(range(899))
-    assert TOKENIZER.start_of_text not in longest(TOKENIZER, 1000)
+    assert TOKENIZER.bos_id not in longest(TOKENIZER, 1000)
 
 
 def test_used_and_unused_tokens_are_all_tokens():
@@ -136,7 +136,7 @@ def test_used_and_unused_tokens_are_all_tokens():
 
 
 def test_ties_among_the_rarest_go_to_the_token_minted_last():
-    counts_V = np.zeros(TOKENIZER.vocabulary_size, np.int64)
+    counts_V = np.zeros(TOKENIZER.vocab_size, np.int64)
     counts_V[[300, 400, 500]] = 2, 1, 1
     assert rarest(Usage(counts_V, 1, 9), TOKENIZER, 2) == [500, 400]
 

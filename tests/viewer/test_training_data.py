@@ -30,8 +30,8 @@ FIGURES = {
 }  # fmt: skip
 
 
-def make_tokenizer(vocabulary_size: int) -> BytePairTokenizer:
-    config = TokenizerConfig(vocabulary_size=vocabulary_size, split_pattern="gpt2", train_characters=10_000)
+def make_tokenizer(vocab_size: int) -> BytePairTokenizer:
+    config = TokenizerConfig(vocab_size=vocab_size, split_pattern="gpt2", train_characters=10_000)
     return train_bpe([TEXT + " ".join(f"w{i * i}" for i in range(200))], config)
 
 

@@ -172,7 +172,7 @@ def follow(
         text=passage,
         text_bytes=len(text.encode("utf-8", "replace")),
         tokens=one.tokens,
-        ids=(tokenizer.start_of_text, *ids),
+        ids=(tokenizer.bos_id, *ids),
         language=row["language"] or "",
         language_score=row["language_score"] or 0.0,
         values=tuple((threshold, row.get(threshold.signal)) for threshold in thresholds),

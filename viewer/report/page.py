@@ -34,11 +34,11 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 STAGE_TITLES = {"train": "training", "evaluate": "evaluation", "sample": "samples"}
 
 
-def shade(token: Token, vocabulary_size: int) -> int:
+def shade(token: Token, vocab_size: int) -> int:
     """0 for a single byte, 1 to 4 by when it was minted; each shade covers four times the ranks of the one before."""
     if token.rank < 256:
         return 0
-    position = (token.rank - 255) / max(1, vocabulary_size - 255)
+    position = (token.rank - 255) / max(1, vocab_size - 255)
     return max(1, 4 + math.ceil(math.log(position, 4))) if position < 1 else 4
 
 

@@ -34,7 +34,7 @@ def read_corpus(folder: Path, tokenizer: Tokenizer, documents: int, characters: 
     texts: dict[str, list[str]] = defaultdict(list)
     for text, language in sampled(files, documents):
         texts[language or "unknown"].append(text[:characters])
-    total = Usage(np.zeros(tokenizer.vocabulary_size, np.int64), 0, 0)
+    total = Usage(np.zeros(tokenizer.vocab_size, np.int64), 0, 0)
     rates = {}
     for language in sorted(texts, key=lambda name: (-len(texts[name]), name)):
         usage = count_usage(texts[language], tokenizer)

@@ -137,7 +137,7 @@ def joined(ids: list[int], places: Iterable[int], rank: int) -> list[int]:
 
 def count_usage(texts: Iterable[str], tokenizer: Tokenizer, texts_at_once: int = 256, threads: int = 1) -> Usage:
     """How often each token occurs in `texts`."""
-    counts_V = np.zeros(tokenizer.vocabulary_size, np.int64)
+    counts_V = np.zeros(tokenizer.vocab_size, np.int64)
     seen = text_bytes = 0
     for batch in itertools.batched(texts, texts_at_once):
         seen += len(batch)
@@ -168,4 +168,4 @@ def never_used(usage: Usage, tokenizer: Tokenizer) -> list[int]:
 def text_ids(tokenizer: Tokenizer) -> list[int]:
     """Ids that stand for text."""
     special = frozenset(tokenizer.special_tokens.values())
-    return [id for id in range(tokenizer.vocabulary_size) if id not in special and tokenizer.token_bytes(id)]
+    return [id for id in range(tokenizer.vocab_size) if id not in special and tokenizer.token_bytes(id)]

@@ -71,7 +71,7 @@ def story_of(reading: Reading) -> Story | None:
         "bytes": [visible(byte) for byte in single],
         "steps": [[m.rank, visible(m.left), visible(m.right), visible(m.left + m.right), m.at] for m in steps],
     }
-    whole = tokenizer.vocabulary_size
+    whole = tokenizer.vocab_size
     x = lambda symbols: 1000 * math.log(max(1.0, symbols / 256)) / math.log(max(257, whole) / 256)
     y = lambda length: 100 * (1 - length / len(single))
     points, length = [(0.0, y(len(single)))], len(single)

@@ -104,8 +104,8 @@ def of_corpus(corpus: Corpus, tokenizer: Tokenizer) -> str:
             for language, (documents, rate) in list(corpus.by_language.items())[:LANGUAGES]
         ),
         f"rarest: {'  '.join(rare) or 'none'}",
-        f"never used: {len(unused):,} of {tokenizer.vocabulary_size:,} symbols "
-        f"({percent(len(unused), tokenizer.vocabulary_size)}){': ' if unused else ''}"
+        f"never used: {len(unused):,} of {tokenizer.vocab_size:,} symbols "
+        f"({percent(len(unused), tokenizer.vocab_size)}){': ' if unused else ''}"
         f"{'  '.join(map(name, unused[-EXAMPLES:]))}",
     ]
     return "\n".join(lines)

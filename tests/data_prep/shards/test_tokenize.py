@@ -92,13 +92,13 @@ def test_each_document_is_headed_and_on_one_side(tmp_path):
     texts = [(f"id-{i}", f"the theme {i}" * (i % 3)) for i in range(700)]
     write_documents(tmp_path / "a.parquet", texts, row_group_size=37)
     (file,) = document_files(tmp_path)
-    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.start_of_text, 0.4))
+    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.4))
     assert [d.number for d in found] == list(range(700))
     assert 200 < sum(d.held_out for d in found) < 500
     for d in found:
         id, text = texts[d.number]
         assert (d.id, d.url, d.file, d.text_bytes) == (id, f"http://example.com/{id}", "a.parquet", len(text))
-        assert d.tokens.tolist() == [TOKENIZER.start_of_text, *TOKENIZER.encode(text)]
+        assert d.tokens.tolist() == [TOKENIZER.bos_id, *TOKENIZER.encode(text)]
         assert d.held_out == is_held_out(id, 0.4)
 
 
@@ -109,7 +109,7 @@ def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_p
     found = [
         document
         for file in document_files(tmp_path)
-        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.start_of_text, 0.1, "ends")
+        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.1, "ends")
     ]
     assert [d.number for d in found] == list(range(6))
     assert [d.held_out for d in found] == [False, True] * 3
@@ -117,7 +117,7 @@ def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_p
     assert ["".join(parts[i : i + 2]) for i in (0, 2, 4)] == [text for _, text in texts]
     assert [len(part) for part in parts] == [90, 10, 0, 1, 18, 2]
     assert [d.text_bytes for d in found] == [len(part.encode()) for part in parts]
-    assert all(d.tokens[0] == TOKENIZER.start_of_text for d in found)
+    assert all(d.tokens[0] == TOKENIZER.bos_id for d in found)
 
 
 def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):

@@ -87,7 +87,7 @@ def test_every_document_is_whole_in_its_shard(tokens):
             assert is_held_out(f"<{number}>", 0.2) == name.startswith("val")
             if name.startswith("train"):
                 assert (number >= first_of_second_group) == name.startswith("train-00001")
-            expected += [TOKENIZER.start_of_text, *TOKENIZER.encode(TEXTS[number])]
+            expected += [TOKENIZER.bos_id, *TOKENIZER.encode(TEXTS[number])]
         assert ids == expected
         seen |= set(numbers)
     assert seen == set(range(len(TEXTS)))
@@ -111,7 +111,7 @@ def test_table_of_documents_says_where_each_went(tokens, documents):
 def test_manifest_counts_and_hashes(tokens):
     manifest = read_manifest(tokens)
     assert manifest.tokenizer_fingerprint == TOKENIZER.fingerprint
-    assert (manifest.vocabulary_size, manifest.record_length, manifest.token_dtype) == (400, 64, "uint16")
+    assert (manifest.vocab_size, manifest.record_length, manifest.token_dtype) == (400, 64, "uint16")
     table = pq.read_table(tokens / "documents.parquet").to_pylist()
     assert list(manifest.splits) == ["train", "val"]
     for name, split in manifest.splits.items():

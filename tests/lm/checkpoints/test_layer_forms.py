@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept
+from lm.checkpoints.manifest import RetentionPolicy
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MuonConfig
 from lm.errors import InputError
@@ -38,7 +38,7 @@ def saved(folder, config, optimizer):
     generator = np.random.default_rng(0)
     random = [jax.numpy.asarray(100 * generator.random(leaf.shape), leaf.dtype) for leaf in leaves]
     state = jax.tree.unflatten(structure, random)
-    with contextlib.closing(Checkpoints(folder, Kept(newest=1))) as checkpoints:
+    with contextlib.closing(Checkpoints(folder, RetentionPolicy(newest=1))) as checkpoints:
         checkpoints.save(1, state, {})
     return state
 
@@ -47,7 +47,7 @@ def restored(folder, config, optimizer):
     """(the state in `folder` on a mesh that cuts it, what it should look like)."""
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), config, 8, jax.devices()[:4])
     like = abstract_state(config, make_optimizer(optimizer, 10), mesh, TRAIN.spikes)
-    with contextlib.closing(Checkpoints(folder, Kept(newest=1))) as checkpoints:
+    with contextlib.closing(Checkpoints(folder, RetentionPolicy(newest=1))) as checkpoints:
         found = checkpoints.restore_newest(like)
     assert found is not None
     return found[0], like

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import MANIFEST, DamageError, Kept, read_manifest, steps_in, verify, write_manifest
+from lm.checkpoints.manifest import (
+    MANIFEST,
+    DamageError,
+    RetentionPolicy,
+    read_manifest,
+    steps_in,
+    verify,
+    write_manifest,
+)
 from lm.config import SpikeConfig
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
@@ -34,12 +42,12 @@ def state_of(step: int) -> TrainState:
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_of(0))
 
 
-def opened(folder: Path, kept: Kept = Kept(newest=99)) -> contextlib.closing[Checkpoints]:  # noqa: B008
-    return contextlib.closing(Checkpoints(folder, kept))
+def opened(folder: Path, retention: RetentionPolicy = RetentionPolicy(newest=99)) -> contextlib.closing[Checkpoints]:  # noqa: B008
+    return contextlib.closing(Checkpoints(folder, retention))
 
 
-def write(folder: Path, *steps: int, kept: Kept = Kept(newest=99), losses=None) -> None:  # noqa: B008
-    with opened(folder, kept) as checkpoints:
+def write(folder: Path, *steps: int, retention: RetentionPolicy = RetentionPolicy(newest=99), losses=None) -> None:  # noqa: B008
+    with opened(folder, retention) as checkpoints:
         for step in steps:
             checkpoints.save(step, state_of(step), {"validation_loss": (losses or {}).get(step), "told": True})
             checkpoints.settled()
@@ -199,17 +207,17 @@ def test_a_checkpoint_of_other_types_is_refused_and_cast_when_asked(two):
 
 
 @pytest.mark.parametrize(
-    ("kept", "expected"),
+    ("retention", "expected"),
     [
-        (Kept(newest=2), {7, 8}),
-        (Kept(newest=1, every=3), {3, 6, 8}),
-        (Kept(newest=1, best=2), {2, 5, 8}),
-        (Kept(newest=2, every=4, best=1), {2, 4, 7, 8}),
+        (RetentionPolicy(newest=2), {7, 8}),
+        (RetentionPolicy(newest=1, every=3), {3, 6, 8}),
+        (RetentionPolicy(newest=1, best=2), {2, 5, 8}),
+        (RetentionPolicy(newest=2, every=4, best=1), {2, 4, 7, 8}),
     ],
 )
-def test_the_newest_every_nth_and_the_best_stay(tmp_path, kept, expected):
+def test_the_newest_every_nth_and_the_best_stay(tmp_path, retention, expected):
     losses = {1: 5.0, 2: 1.0, 3: 4.0, 4: 3.0, 5: 2.0}  # the others were not validated
-    write(tmp_path / "checkpoints", *range(1, 9), kept=kept, losses=losses)
+    write(tmp_path / "checkpoints", *range(1, 9), retention=retention, losses=losses)
     assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == expected
 
 
@@ -223,23 +231,23 @@ def test_retention_is_what_a_naive_reading_of_its_words_keeps():
             s for s in losses
             if losses[s] is not None and sum(losses[t] is not None and better(t, s) for t in losses) < best
         }  # fmt: skip
-        assert Kept(newest, every, best).of(losses) == naive
+        assert RetentionPolicy(newest, every, best).of(losses) == naive
 
 
 def test_of_every_nth_the_first_one_behind_it_stays_where_it_was_left_out():
     steps = dict.fromkeys([4, 8, 13, 16, 20, 24, 28, 50], None)
-    assert Kept(newest=1, every=12).of(steps) == {13, 24, 50}
+    assert RetentionPolicy(newest=1, every=12).of(steps) == {13, 24, 50}
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best():
     nan = float("nan")
     for losses in ({1: 3.0, 2: nan, 3: 1.0, 4: 5.0}, {1: nan, 2: 3.0, 3: 1.0, 4: 5.0}):
-        assert Kept(newest=1, best=1).of(losses) == {3, 4}
+        assert RetentionPolicy(newest=1, best=1).of(losses) == {3, 4}
 
 
 def test_what_is_told_later_of_a_checkpoint_counts(tmp_path):
     folder = tmp_path / "checkpoints"
-    with opened(folder, Kept(newest=1, best=1)) as checkpoints:
+    with opened(folder, RetentionPolicy(newest=1, best=1)) as checkpoints:
         checkpoints.save(1, state_of(1), {"told": False})
         checkpoints.settled()
         checkpoints.amend(1, {"told": True, "validation_loss": 2.0})
@@ -262,11 +270,11 @@ def test_names_that_are_no_steps_are_no_checkpoints(two, tmp_path):
 
 def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
     folder = tmp_path / "checkpoints"
-    write(folder, 1, 2, kept=Kept(newest=2))
+    write(folder, 1, 2, retention=RetentionPolicy(newest=2))
     (folder / "1/notes.txt").write_text("the user's")
     (folder / "7").mkdir()
     (folder / "7/own.txt").write_text("the user's too")
-    write(folder, 3, 4, kept=Kept(newest=1))
+    write(folder, 3, 4, retention=RetentionPolicy(newest=1))
     assert {path.name for path in folder.iterdir()} == {"1", "4", "7"}
     assert (folder / "1/notes.txt").exists() and (folder / "7/own.txt").exists()
     assert steps_in(folder) == [1, 4]
@@ -322,7 +330,9 @@ def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_n
     monkeypatch.setattr(Path, "rename", named)
     log = tmp_path / "metrics.jsonl"
     log.touch()
-    with contextlib.closing(Checkpoints(tmp_path / "c", Kept(1), beside=(log, tmp_path / "absent"))) as checkpoints:
+    with contextlib.closing(
+        Checkpoints(tmp_path / "c", RetentionPolicy(1), sidecars=(log, tmp_path / "absent"))
+    ) as checkpoints:
         checkpoints.save(5, state_of(5), {})
         checkpoints.settled()
     partial = tmp_path / "c/.partial/5"
@@ -341,7 +351,7 @@ def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monk
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(path, target)
 
-    with opened(folder, Kept(newest=2)) as checkpoints:
+    with opened(folder, RetentionPolicy(newest=2)) as checkpoints:
         monkeypatch.setattr(Path, "rename", full)
         checkpoints.save(9, state_of(9), {})
         checkpoints.settled()
@@ -356,7 +366,7 @@ def test_a_save_that_fails_is_told_and_harms_nothing(two, tmp_path, capsys, monk
 
 
 def test_where_the_last_save_failed_the_end_says_so(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=1))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=1))
     monkeypatch.setattr(Path, "rename", lambda path, target: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     checkpoints.save(1, state_of(1), {})
     with pytest.raises(InputError, match=r"checkpoints cannot be written: OSError: .*full"):
@@ -367,11 +377,11 @@ def test_a_slow_disk_costs_a_checkpoint_and_no_training(tmp_path, capsys, monkey
     let_go = threading.Event()
     real = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.3)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=9), timeout=0.3)
     assert checkpoints.save(1, state_of(1), {})
     assert not checkpoints.save(2, state_of(2), {})
     assert "step 2 is left out" in capsys.readouterr().out
-    checkpoints.patience = 3600
+    checkpoints.timeout = 3600
     assert not checkpoints.save(3, state_of(3), {})  # once waited for is enough, and once told
     assert not capsys.readouterr().out
     let_go.set()
@@ -386,7 +396,9 @@ def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatc
     let_go = threading.Event()
     real = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, target: let_go.wait(60) and real(path, target))
-    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", Kept(newest=9), patience=0.05)) as checkpoints:
+    with contextlib.closing(
+        Checkpoints(tmp_path / "checkpoints", RetentionPolicy(newest=9), timeout=0.05)
+    ) as checkpoints:
         checkpoints.save(1, state_of(1), {})
         threading.Timer(0.5, let_go.set).start()
         assert checkpoints.save(2, state_of(2), {}, certain=True)
@@ -396,7 +408,7 @@ def test_a_save_that_is_to_be_certain_waits_for_a_slow_disk(tmp_path, monkeypatc
 def test_a_disk_without_room_is_told_before_anything_is_written(two, tmp_path, capsys, monkeypatch):
     folder = copy(two, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
-    checkpoints = Checkpoints(folder, Kept(newest=2))
+    checkpoints = Checkpoints(folder, RetentionPolicy(newest=2))
     checkpoints.save(9, state_of(9), {})
     with pytest.raises(InputError, match=r"No space left on device \(\d{3},\d+ bytes needed, 1 free\)"):
         checkpoints.close()
@@ -408,7 +420,7 @@ def test_a_checkpoint_that_cannot_be_taken_away_fails_no_save(two, tmp_path, cap
     real = Path.rename
     refuse = lambda path, target: real(path, target) if path.name == "9" else (_ for _ in ()).throw(OSError("busy"))
     monkeypatch.setattr(Path, "rename", refuse)
-    with opened(folder, Kept(newest=1)) as checkpoints:
+    with opened(folder, RetentionPolicy(newest=1)) as checkpoints:
         checkpoints.save(9, state_of(9), {})
     assert checkpoints.steps() == [3, 6, 9]
     assert "step 3 could not be taken away: busy" in (out := capsys.readouterr().out)

@@ -64,7 +64,7 @@ def test_bits_equal_a_naive_loop_over_targets(tmp_path):
         padded[0, : len(own)] = tokens_N[own]
         nats -= float(forward(jnp.asarray(padded))[0, len(own) - 1, tokens_N[target]])
 
-    content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.start_of_text)
+    content = sum(len(tokenizer.token_bytes(t)) for t in tokens_N.tolist() if t != tokenizer.bos_id)
     assert figures["validation_bytes"] == content
     assert figures["validation_tokens"] == len(tokens_N)
     assert figures["validation_loss"] == pytest.approx(nats / (len(tokens_N) - 1), rel=1e-5)
@@ -78,7 +78,7 @@ def test_training_and_evaluation_give_the_same_figures_for_the_same_tokens(tmp_p
     symbols = len({*"".join(texts(40)), "\n"}) if kind == "characters" else 320
     experiment = dataclasses.replace(
         EXPERIMENT,
-        tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, algorithm=kind, vocabulary_size=symbols),
+        tokenizer=dataclasses.replace(EXPERIMENT.tokenizer, algorithm=kind, vocab_size=symbols),
         model=dataclasses.replace(EXPERIMENT.model, layers=1),
         evaluate=dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length),
     )
@@ -100,8 +100,8 @@ def test_the_head_of_a_document_is_no_text(tmp_path):
     write_tokens(tmp_path, EXPERIMENT, count=20)
     tokenizer = load(tmp_path / "tokenizer")
     lengths = byte_lengths(tokenizer)
-    assert lengths[tokenizer.start_of_text] == 0
-    assert lengths[: tokenizer.start_of_text].min() == 1
+    assert lengths[tokenizer.bos_id] == 0
+    assert lengths[: tokenizer.bos_id].min() == 1
 
 
 def test_compressors_are_counted_in_bits_for_each_byte():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept
+from lm.checkpoints.manifest import RetentionPolicy
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> RunPaths:
     write_tokens(paths.root, EXPERIMENT)
     optimizer = make_optimizer(EXPERIMENT.train.optimizer, EXPERIMENT.train.steps)
     state = initial_state(MODEL, optimizer, 3, make_mesh(MeshConfig(fsdp=8), MODEL, 8))
-    checkpoints = Checkpoints(paths.checkpoints, Kept(1))
+    checkpoints = Checkpoints(paths.checkpoints, RetentionPolicy(1))
     checkpoints.save(1, state, {})
     checkpoints.close()
     return paths
@@ -88,8 +88,8 @@ def test_a_text_is_scored_token_by_token_as_one_document(run):
     found = evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, text)
     ids, size = tokenizer.encode(text), len(text.encode())
     assert (found["tokens"], found["bytes"]) == (len(ids), size)
-    assert found["loss"] == pytest.approx(math.log(MODEL.vocabulary_size), rel=1e-6)
-    assert found["bits_per_byte"] == pytest.approx(math.log2(MODEL.vocabulary_size) * len(ids) / size, rel=1e-6)
+    assert found["loss"] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
+    assert found["bits_per_byte"] == pytest.approx(math.log2(MODEL.vocab_size) * len(ids) / size, rel=1e-6)
     assert evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "x")["tokens"] == 1
     with pytest.raises(InputError, match="empty"):
         evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "")

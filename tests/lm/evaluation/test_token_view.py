@@ -28,14 +28,14 @@ def make_model(config):
 
 
 def random_ids(config, count: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, config.vocabulary_size, count)
+    return np.random.default_rng(1).integers(0, config.vocab_size, count)
 
 
 @pytest.mark.parametrize(("family", "count"), [("llama", 2), ("llama", 41), ("gpt2", 41), ("modern", 41)])
 def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: int):
     config = FAMILIES[family]
     model, ids = make_model(config), random_ids(config, count)
-    view = view_tokens(model, config, ids, stride=6, alternatives=K, symbols=config.vocabulary_size)
+    view = view_tokens(model, config, ids, stride=6, alternatives=K, symbols=config.vocab_size)
     found = []
     for batch in strided_windows(ids, np.zeros(count, np.int64), config.context_length, 6, batch_size=2):
         losses = np.asarray(jax.jit(batch_losses)(model, batch))
@@ -47,7 +47,7 @@ def test_losses_are_those_of_evaluation_on_the_same_windows(family: str, count: 
 def test_probabilities_and_ranks_are_what_the_logits_say():
     config = FAMILIES["modern"]
     model, ids = make_model(config), random_ids(config, config.context_length + 1)
-    symbols = config.vocabulary_size - 7  # the last ids stand for nothing
+    symbols = config.vocab_size - 7  # the last ids stand for nothing
     ids %= symbols
     before = jnp.asarray(ids[None, :-1], jnp.int32)
     logits_BTV = model.logits(model.read(before, jnp.ones_like(before)))
@@ -77,7 +77,7 @@ def test_a_document_alone_costs_what_evaluate_says_of_a_split_of_it(tmp_path):
     model = make_model(experiment.model)
     figures = evaluate(model, experiment.model, experiment.evaluate, tokenizer, tmp_path / "tokens")
     ids, _ = document_stream(tmp_path / "tokens", "val")
-    view = view_tokens(model, experiment.model, ids, experiment.evaluate.stride, K, tokenizer.vocabulary_size)
+    view = view_tokens(model, experiment.model, ids, experiment.evaluate.stride, K, tokenizer.vocab_size)
     assert float(view.losses.mean()) == pytest.approx(figures["validation_loss"], abs=1e-5)
 
 
@@ -85,8 +85,8 @@ def test_padding_changes_nothing():
     """A text shorter than its window: what comes after it is not seen."""
     config = FAMILIES["llama"]
     model, ids = make_model(config), random_ids(config, 9)
-    short = view_tokens(model, config, ids[:5], 8, K, config.vocabulary_size)
-    whole = view_tokens(model, config, ids, 8, K, config.vocabulary_size)
+    short = view_tokens(model, config, ids[:5], 8, K, config.vocab_size)
+    whole = view_tokens(model, config, ids, 8, K, config.vocab_size)
     for one, other in zip(short, whole, strict=True):
         np.testing.assert_allclose(one, other[:4], atol=1e-6)
 
@@ -94,4 +94,4 @@ def test_padding_changes_nothing():
 def test_a_text_without_a_token_to_predict_is_refused():
     config = FAMILIES["llama"]
     with pytest.raises(ValueError, match="1 ids hold no token"):
-        view_tokens(make_model(config), config, np.array([3]), 8, K, config.vocabulary_size)
+        view_tokens(make_model(config), config, np.array([3]), 8, K, config.vocab_size)

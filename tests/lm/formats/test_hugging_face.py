@@ -75,7 +75,7 @@ def check_logits(folder, golden):
     config, arrays = load_hugging_face(folder, "float32")
     model, golden = model_of(config, arrays), np.load(golden)
     tokens_BT = jnp.asarray(np.atleast_2d(golden["input_ids"]), jnp.int32)
-    expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocabulary_size)
+    expected_BTV = golden["logits"].reshape(*tokens_BT.shape, config.vocab_size)
     logits_BTV = np.asarray(jax.jit(lambda m, t: mean_loss(m, t)[1])(model, tokens_BT))
     np.testing.assert_allclose(logits_BTV, expected_BTV, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(logits_BTV.argmax(-1), expected_BTV.argmax(-1))
@@ -372,7 +372,7 @@ TWO = BytePairTokenizer(SPLIT_PATTERNS["cl100k"], BYTES, "<s>", "</s>", special_
 def test_both_configs_say_what_begins_and_what_ends_a_document(tmp_path, family, tokenizer, bos, eos):
     """Else transformers takes 1 and 2 for them, as in Llama 2, or 50256, as in GPT-2, and never stops. In training the
     head of the next document ends one, so that it is always among those that do."""
-    config = dataclasses.replace(family, vocabulary_size=258, layers=1)
+    config = dataclasses.replace(family, vocab_size=258, layers=1)
     arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
     write_hugging_face(tmp_path, config, arrays, tokenizer)
     for name in ("config.json", "generation_config.json"):
@@ -386,7 +386,7 @@ def test_published_vocabularies_keep_the_ids_of_their_makers(name):
     published = PUBLISHED[name]
     special = dict(published.special_tokens)
     tokenizer = BytePairTokenizer(published.pattern, BYTES, published.start, published.end, special_tokens=special)
-    config = dataclasses.replace(LLAMA, vocabulary_size=tokenizer.vocabulary_size)
+    config = dataclasses.replace(LLAMA, vocab_size=tokenizer.vocab_size)
     found = special_ids(config, tokenizer)
     assert (found["bos_token_id"], found["eos_token_id"]) == {
         "gpt2": (50256, 50256),
@@ -395,7 +395,7 @@ def test_published_vocabularies_keep_the_ids_of_their_makers(name):
 
 
 def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocabulary_size = 64"):
+    with pytest.raises(UsageError, match=r"tokenizer has 257 symbols, but model\.vocab_size = 64"):
         write_hugging_face(tmp_path, LLAMA, named_leaves(Transformer(LLAMA, jax.random.key(0))), OWN)
     assert not list(tmp_path.iterdir())
 
@@ -405,7 +405,7 @@ def test_a_tokenizer_with_more_symbols_than_the_model_is_refused(tmp_path):
 def test_transformers_reads_what_is_written(tmp_path, config):
     model = Transformer(config, jax.random.key(0))
     write_hugging_face(tmp_path / "x", config, named_leaves(model), CHARACTERS)
-    tokens_BT = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length))
+    tokens_BT = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.context_length))
     np.save(tmp_path / "tokens.npy", tokens_BT)
     paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
     subprocess.run([PEER, "-c", LOAD_BY_TRANSFORMERS, *paths], check=True, capture_output=True, timeout=600)

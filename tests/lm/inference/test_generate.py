@@ -92,9 +92,9 @@ def test_texts_begin_with_their_prompt_and_depend_on_the_key_alone(tokenizer):
 def test_a_text_ends_where_its_document_ends(tokenizer):
     """A model whose every prediction is <|endoftext|> says nothing behind the prompt."""
     model = make()
-    end = tokenizer.start_of_text
+    end = tokenizer.bos_id
     direction = jnp.ones(CONFIG.width)
-    embedding = jnp.zeros((CONFIG.vocabulary_size, CONFIG.width)).at[end].set(direction)
+    embedding = jnp.zeros((CONFIG.vocab_size, CONFIG.width)).at[end].set(direction)
     model = jax.tree.map(jnp.zeros_like, model)
     model.embedding[...] = embedding + 0.01 * direction[None]
     model.norm.scale[...] = direction

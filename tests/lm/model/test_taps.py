@@ -20,7 +20,7 @@ from tests.lm.training.test_step import TRAIN, batch_of
 
 def model_and_tokens(config):
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
-    rows = np.random.default_rng(0).integers(0, config.vocabulary_size, (2, config.context_length), np.int32)
+    rows = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.context_length), np.int32)
     segments_BT = np.ones_like(rows)
     segments_BT[1, 7:] = 2
     return model, jnp.asarray(rows), jnp.asarray(segments_BT)

@@ -34,7 +34,7 @@ def make(config, seed=0):
 
 
 def tokens(config, batch=2, seed=0):
-    rows = np.random.default_rng(seed).integers(0, config.vocabulary_size, (batch, config.context_length), np.int32)
+    rows = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, config.context_length), np.int32)
     return jnp.asarray(rows)
 
 

@@ -15,14 +15,14 @@ from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
 
 LLAMA_8B = dataclasses.replace(
-    LLAMA, vocabulary_size=128_256, context_length=8192, layers=32, width=4096, heads=32, kv_heads=8, mlp_width=14_336,
+    LLAMA, vocab_size=128_256, context_length=8192, layers=32, width=4096, heads=32, kv_heads=8, mlp_width=14_336,
     tie_embeddings=False,
 )  # fmt: skip
 
 
 def gpt2(layers: int, width: int, heads: int) -> ModelConfig:
     return dataclasses.replace(
-        GPT2, vocabulary_size=50257, context_length=1024, layers=layers, width=width, heads=heads, kv_heads=heads,
+        GPT2, vocab_size=50257, context_length=1024, layers=layers, width=width, heads=heads, kv_heads=heads,
         mlp_width=4 * width, tie_embeddings=True,
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
     and one part of the loss: it counts the body of a loop once, however often it runs. A context so short that the
     masked scores are computed with the others."""
     config = dataclasses.replace(
-        FAMILIES[family], layers=1, vocabulary_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
+        FAMILIES[family], layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
         kv_heads=4 if family == "llama" else 8, tie_embeddings=tied,
     )  # fmt: skip
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))

@@ -62,7 +62,7 @@ def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_i
     [
         ("model", "layers", 10**12),
         ("model", "mlp_width", 10**12),
-        ("model", "vocabulary_size", 10**12),
+        ("model", "vocab_size", 10**12),
         ("train", "batch_size", 10**12),
         ("train.spikes", "window", 10**12),
     ],

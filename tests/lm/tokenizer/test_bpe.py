@@ -56,8 +56,8 @@ def join(piece: tuple[int, ...], pair: tuple[int, int], new: int) -> tuple[int, 
     return tuple(out)
 
 
-def config(vocabulary_size: int, split_pattern="cl100k", train_characters=10**8) -> TokenizerConfig:
-    return TokenizerConfig(vocabulary_size, split_pattern, train_characters)
+def config(vocab_size: int, split_pattern="cl100k", train_characters=10**8) -> TokenizerConfig:
+    return TokenizerConfig(vocab_size, split_pattern, train_characters)
 
 
 def tie_rich(seed: int) -> list[str]:
@@ -83,8 +83,8 @@ def test_equals_the_naive_algorithm_where_pairs_tie(seed):
 
 def test_special_token_is_counted_and_last():
     trained = train_bpe([NATURAL], config(400))
-    assert (trained.vocabulary_size, len(trained.tokens), trained.start_of_text) == (400, 399, 399)
-    assert train_bpe([], config(257)).vocabulary_size == 257  # the bytes alone need no text
+    assert (trained.vocab_size, len(trained.tokens), trained.bos_id) == (400, 399, 399)
+    assert train_bpe([], config(257)).vocab_size == 257  # the bytes alone need no text
 
 
 def test_order_of_texts_does_not_matter():
@@ -126,7 +126,7 @@ def test_train_characters_is_an_exact_bound():
 
 
 def test_too_little_text_is_a_usage_error_with_both_numbers():
-    with pytest.raises(UsageError, match=r"vocabulary_size = 8192 asks for 7935 merges.* hold only 3\. Set it to 260"):
+    with pytest.raises(UsageError, match=r"vocab_size = 8192 asks for 7935 merges.* hold only 3\. Set it to 260"):
         train_bpe(["abcd"], config(8192))
 
 
@@ -140,7 +140,7 @@ def test_endless_white_space_does_not_stop_training(blank):
 def test_special_tokens_take_the_last_ids():
     trained = train_bpe([NATURAL], TokenizerConfig(400, "gpt2", 10**8, special_tokens=("<|x|>", "<|endoftext|>")))
     assert dict(trained.special_tokens) == {"<|x|>": 398, "<|endoftext|>": 399}
-    assert (trained.start_of_text, trained.ends, len(trained.tokens)) == (399, {399}, 398)
+    assert (trained.bos_id, trained.eos_ids, len(trained.tokens)) == (399, {399}, 398)
 
 
 def test_a_split_pattern_of_ones_own():

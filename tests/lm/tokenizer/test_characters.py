@@ -38,9 +38,9 @@ def test_a_text_comes_back_from_its_own_characters(text):
 def test_ids_are_in_the_order_of_code_points_and_a_newline_heads_documents():
     tokenizer = make(["é€a\U0001f600b", "ba"], 6)
     assert tokenizer.symbols == "\nabé€\U0001f600"
-    assert (tokenizer.start_of_text, tokenizer.ends, tokenizer.special_tokens) == (0, frozenset(), {})
-    assert (tokenizer.vocabulary_size, tokenizer.documents, tokenizer.characters) == (6, 2, 7)
-    assert make(["\tba\n"], 4).start_of_text == 1
+    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.special_tokens) == (0, frozenset(), {})
+    assert (tokenizer.vocab_size, tokenizer.documents, tokenizer.characters) == (6, 2, 7)
+    assert make(["\tba\n"], 4).bos_id == 1
     assert tokenizer == make(["b\U0001f600€", "aéab"], 6)
 
 

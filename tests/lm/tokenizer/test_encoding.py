@@ -24,7 +24,7 @@ def test_text_comes_back(text):
     ids = TOKENIZER.encode(text)
     assert TOKENIZER.decode(ids) == text
     assert TOKENIZER.decode_bytes(ids) == text.encode() == b"".join(map(TOKENIZER.token_bytes, ids))
-    assert TOKENIZER.start_of_text not in ids
+    assert TOKENIZER.bos_id not in ids
 
 
 @given(st.binary())
@@ -40,8 +40,8 @@ def test_a_real_text_is_shorter_in_tokens():
 
 def test_special_names_in_text_are_plain_text():
     ids = TOKENIZER.encode(f"a{END_OF_TEXT}b")
-    assert TOKENIZER.start_of_text not in ids
-    assert TOKENIZER.decode([*ids, TOKENIZER.start_of_text]) == f"a{END_OF_TEXT}b{END_OF_TEXT}"
+    assert TOKENIZER.bos_id not in ids
+    assert TOKENIZER.decode([*ids, TOKENIZER.bos_id]) == f"a{END_OF_TEXT}b{END_OF_TEXT}"
 
 
 def test_lone_surrogates_become_replacement_characters():
@@ -121,7 +121,7 @@ def test_special_tokens_are_encoded_where_they_are_asked_for():
 
 def test_ids_between_special_tokens_stand_for_nothing():
     gap = replace(TOKENIZER, special_tokens={END_OF_TEXT: 505, "<|x|>": 501})
-    assert (gap.vocabulary_size, gap.start_of_text) == (506, 505)
+    assert (gap.vocab_size, gap.bos_id) == (506, 505)
     assert [gap.token_bytes(id) for id in (499, 501, 505)] == [b"", b"<|x|>", END_OF_TEXT.encode()]
     with pytest.raises(ValueError, match="506 is outside the vocabulary of 506"):
         gap.token_bytes(506)

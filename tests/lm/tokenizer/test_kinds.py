@@ -31,13 +31,13 @@ def experiment_with(tokenizer: TokenizerConfig) -> Experiment:
         tiny.train, steps=2, validate_every=2, sample_every=2, checkpoint_every=2, log_every=1,
         optimizer=dataclasses.replace(tiny.train.optimizer, warmup_steps=1),
     )  # fmt: skip
-    model = dataclasses.replace(tiny.model, vocabulary_size=ROWS)
+    model = dataclasses.replace(tiny.model, vocab_size=ROWS)
     return dataclasses.replace(tiny, tokenizer=tokenizer, model=model, train=steps)
 
 
 def config_of(algorithm: str, **fields) -> TokenizerConfig:
     return dataclasses.replace(
-        tiny_experiment().tokenizer, **{"algorithm": algorithm, "vocabulary_size": SIZES[algorithm]} | fields
+        tiny_experiment().tokenizer, **{"algorithm": algorithm, "vocab_size": SIZES[algorithm]} | fields
     )
 
 
@@ -55,7 +55,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
     assert len(held_out) > 1
     for number in held_out:
         document = tokens_N[documents_N == number].tolist()
-        assert document == [tokenizer.start_of_text, *tokenizer.encode(written[number])]
+        assert document == [tokenizer.bos_id, *tokenizer.encode(written[number])]
         assert tokenizer.decode(document[1:]) == written[number]
 
     train(experiment.model, experiment.train, tmp_path)
@@ -79,7 +79,7 @@ def test_every_stage_works_with(algorithm, tmp_path):
 
 
 def test_another_kind_refuses_the_shards(tmp_path):
-    experiment = experiment_with(config_of("sentencepiece_bpe", vocabulary_size=320))
+    experiment = experiment_with(config_of("sentencepiece_bpe", vocab_size=320))
     write_tokens(tmp_path, experiment)
     save(train_tokenizer(texts(40), config_of("bpe")), tmp_path / "tokenizer")
     with pytest.raises(UsageError, match="were written with tokenizer"):
@@ -90,9 +90,9 @@ def test_another_kind_refuses_the_shards(tmp_path):
 def test_a_tokenizer_is_loaded_in_place_of_training(algorithm, tmp_path):
     trained = train_tokenizer(texts(40), config_of(algorithm))
     save(trained, tmp_path)
-    config = config_of("bpe", load=str(tmp_path), vocabulary_size=trained.vocabulary_size + 300)
-    size = trained.vocabulary_size
+    config = config_of("bpe", load=str(tmp_path), vocab_size=trained.vocab_size + 300)
+    size = trained.vocab_size
     with pytest.raises(UsageError, match=f"has {size} symbols, but .* is {size + 300}. Set it to {size}"):
         train_tokenizer([], config)
-    right = dataclasses.replace(config, vocabulary_size=size)
+    right = dataclasses.replace(config, vocab_size=size)
     assert train_tokenizer([], right) == trained

@@ -109,8 +109,8 @@ def test_sizes_and_heads():
 def test_hello_world(both, name):
     ours, theirs = both(name)
     assert ours.encode("hello world") == {"gpt2": [31373, 995], "cl100k": [15339, 1917]}[name]
-    assert (ours.vocabulary_size, dict(ours.special_tokens)) == (theirs.n_vocab, theirs._special_tokens)
-    assert ours.start_of_text == theirs.eot_token and ours.ends == {theirs.eot_token}
+    assert (ours.vocab_size, dict(ours.special_tokens)) == (theirs.n_vocab, theirs._special_tokens)
+    assert ours.bos_id == theirs.eot_token and ours.eos_ids == {theirs.eot_token}
 
 
 # Ids equal tiktoken's own
@@ -531,7 +531,7 @@ def test_published_ranks_are_recognised(tmp_path, line_end):
     for name in ("mine.tiktoken", "tokenizer.model"):
         (tmp_path / name).write_bytes(data)
         assert load_published(str(tmp_path / name)).encode("hello world") == [31373, 995]
-    assert load_published(str(tmp_path)).vocabulary_size == 50_257
+    assert load_published(str(tmp_path)).vocab_size == 50_257
 
 
 def test_ranks_of_ones_own_are_loaded_as_a_folder(tmp_path):

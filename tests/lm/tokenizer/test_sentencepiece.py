@@ -107,9 +107,9 @@ def test_special_names_in_text_are_plain_text_unless_asked_for(tokenizer):
 
 @both
 def test_the_layout(tokenizer):
-    assert (tokenizer.vocabulary_size, tokenizer.documents) == (500, len(PARTS))
+    assert (tokenizer.vocab_size, tokenizer.documents) == (500, len(PARTS))
     assert tokenizer.special_tokens == {"<unk>": 0, END_OF_TEXT: 1}
-    assert (tokenizer.start_of_text, tokenizer.ends) == (1, {1})
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, {1})
     assert [tokenizer.token_bytes(id) for id in range(258)] == [
         b"<unk>", END_OF_TEXT.encode(), *(bytes([byte]) for byte in range(256))
     ]  # fmt: skip
@@ -168,11 +168,9 @@ def test_the_bound_on_characters_holds():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_size_that_cannot_be_is_refused_with_the_remedy(algorithm, capfd):
-    with pytest.raises(
-        UsageError, match=r"vocabulary_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"
-    ):
+    with pytest.raises(UsageError, match=r"vocab_size = 100 is too small .* are (3\d\d) symbols. Set it to \1 or more"):
         make(algorithm, size=100)
-    with pytest.raises(UsageError, match=r"vocabulary_size = 99999 is too large .* hold (\d+) pieces. Set it to \1 or"):
+    with pytest.raises(UsageError, match=r"vocab_size = 99999 is too large .* hold (\d+) pieces. Set it to \1 or"):
         make(algorithm, size=99_999)
     for nothing in ([], [""], ["\0"]):
         said = r"\d documents of no character" if not any(nothing) else r"500 of 1 characters in 1 documents"
@@ -242,7 +240,7 @@ def test_a_model_like_llamas_gives_the_ids_of_sentencepiece(text):
 
 def test_the_layout_of_llama():
     assert LLAMA.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2}
-    assert (LLAMA.start_of_text, LLAMA.ends) == (1, {1, 2})
+    assert (LLAMA.bos_id, LLAMA.eos_ids) == (1, {1, 2})
     (the,) = LLAMA.encode("the")
     assert LLAMA.token_bytes(the) == b" the"
     assert LLAMA.token_bytes(LLAMA_ITSELF.piece_to_id("<0x41>")) == b"A"
@@ -272,7 +270,7 @@ def test_a_model_that_normalises_gives_the_ids_of_sentencepiece():
 
 def test_documents_need_a_head():
     tokenizer = SentencePieceTokenizer.from_model(published(bos_id=-1))
-    assert (tokenizer.start_of_text, tokenizer.ends) == (2, {2})
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (2, {2})
     with pytest.raises(UsageError, match=r"bos_id and eos_id are -1.*--bos_id=1"):
         SentencePieceTokenizer.from_model(published(bos_id=-1, eos_id=-1))
 

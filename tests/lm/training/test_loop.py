@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import Kept, read_manifest
+from lm.checkpoints.manifest import RetentionPolicy, read_manifest
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig, MixtureSource, MuonConfig
 from lm.data.batches import Batch
@@ -29,7 +29,7 @@ from lm.training.loop import train
 from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initial_state
 from tests.corpus import tiny_experiment
-from tests.lm.conftest import patience
+from tests.lm.conftest import save_timeout
 
 EXPERIMENT = tiny_experiment()
 
@@ -149,7 +149,7 @@ def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_pa
     config = dataclasses.replace(
         EXPERIMENT.train, log_every=12, checkpoint_every=2, validate_every=12, validation_batches=1, sample_every=12
     )
-    with patience(0.0):
+    with save_timeout(0.0):
         train(dataclasses.replace(EXPERIMENT.model, layers=1), config, run)
     assert len(looks) == 3  # behind step 2, which is saved; 4, which is left out; and 12, which waits for the disk
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "2"]
@@ -163,7 +163,7 @@ def test_a_run_goes_on_from_what_the_checkpoint_holds(finished, tmp_path):
         shutil.rmtree(run / f"checkpoints/{step}")
     mesh = make_mesh(MeshConfig(), EXPERIMENT.model, 8)
     optimizer = make_optimizer(EXPERIMENT.train.optimizer, 12)
-    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(2))) as checkpoints:
+    with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(2))) as checkpoints:
         state = checkpoints.restore(run / "checkpoints/8", abstract_state(EXPERIMENT.model, optimizer, mesh))
         changed = jax.tree.map(lambda x: x * 2 if x.dtype == "float32" else x, state.optimizer_state)
         checkpoints.save(
@@ -373,11 +373,11 @@ def test_a_mesh_that_does_not_fit_is_refused_with_both_values(mesh, batch_size, 
 
 def test_a_checkpoint_round_trips_in_every_bit_and_onto_another_mesh(tmp_path):
     state = initial_state(MODEL, OPTIMIZER, 3, make_mesh(MeshConfig(fsdp=4), MODEL, 8))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", Kept(1))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(1))
     checkpoints.save(5, state, {})
     checkpoints.close()
     like = initial_state(MODEL, OPTIMIZER, 4, make_mesh(MeshConfig(tensor=2), MODEL, 8, jax.devices()[:2]))
-    restored = Checkpoints(tmp_path / "checkpoints", Kept(1)).restore(tmp_path / "checkpoints/5", like)
+    restored = Checkpoints(tmp_path / "checkpoints", RetentionPolicy(1)).restore(tmp_path / "checkpoints/5", like)
     expected, found = named_leaves(state), named_leaves(restored)
     assert expected.keys() == found.keys()
     for name, value in found.items():

@@ -75,9 +75,9 @@ def test_folders_of_a_mixture_are_there_and_fit(tmp_path):
         check(mixture=(MixtureSource(f"{tmp_path}/none", 1.0),))
     write_tokens(tmp_path, {"train": STREAMS[:1]})
     mixture = (MixtureSource(str(tmp_path), 1.0),)
-    with pytest.raises(UsageError, match=r"tokenizer of 4096 symbols, but tokenizer.vocabulary_size = 320\."):
+    with pytest.raises(UsageError, match=r"tokenizer of 4096 symbols, but tokenizer.vocab_size = 320\."):
         check(mixture=mixture)
-    tokenizer = dataclasses.replace(EXPERIMENT.tokenizer, vocabulary_size=4096)
+    tokenizer = dataclasses.replace(EXPERIMENT.tokenizer, vocab_size=4096)
     config = dataclasses.replace(EXPERIMENT.train, mixture=mixture)
     asked = lambda context, fingerprint: check_training(
         tokenizer, dataclasses.replace(EXPERIMENT.model, context_length=context), config, tmp_path / "own", fingerprint,
@@ -93,7 +93,7 @@ def test_folders_of_a_mixture_are_there_and_fit(tmp_path):
 
 def test_a_tokenizer_that_cannot_be_loaded_is_refused():
     for load, size, words in (("gpt3", 320, "'gpt3'"), ("LICENSE", 320, "LICENSE")):
-        config = dataclasses.replace(EXPERIMENT.tokenizer, load=load, vocabulary_size=size)
+        config = dataclasses.replace(EXPERIMENT.tokenizer, load=load, vocab_size=size)
         with pytest.raises(InputError, match=words):
             check_tokenizer(config)
     assert check_tokenizer(EXPERIMENT.tokenizer) is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import MANIFEST, Kept, verify, write_manifest
+from lm.checkpoints.manifest import MANIFEST, RetentionPolicy, verify, write_manifest
 from lm.config import MeshConfig, StartConfig
 from lm.errors import InputError, UsageError
 from lm.model.param_names import named_leaves
@@ -44,7 +44,7 @@ def copy(run: Path, to: Path) -> Path:
 def state_at(run: Path, step: int, model=MODEL, config=CONFIG) -> TrainState:
     mesh = make_mesh(config.mesh, model, config.batch_size)
     like = abstract_state(model, make_optimizer(config.optimizer, config.steps), mesh, config.spikes)
-    with contextlib.closing(Checkpoints(run / "checkpoints", Kept(9))) as checkpoints:
+    with contextlib.closing(Checkpoints(run / "checkpoints", RetentionPolicy(9))) as checkpoints:
         return checkpoints.restore(run / f"checkpoints/{step}", like)
 
 

@@ -27,7 +27,7 @@ TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
 def batch_of(config, rows=8, seed=0):
     """Random tokens, two documents a row, the last two tokens without a target."""
     generator = np.random.default_rng(seed)
-    inputs, targets = (generator.integers(0, config.vocabulary_size, (rows, config.context_length), np.int32)
+    inputs, targets = (generator.integers(0, config.vocab_size, (rows, config.context_length), np.int32)
                        for _ in range(2))  # fmt: skip
     segments = np.where(np.arange(config.context_length) < 5, 1, 2) * np.ones((rows, 1), np.int32)
     weights = np.ones_like(inputs, np.float32)
