@@ -91,32 +91,40 @@ def manual_axes(*axes: str) -> tuple[str, ...]:
 
 
 def on_each_device[**P, R](
-    function: Callable[P, R], in_axes: Sequence[Sequence[str | None]], out_axes: object
-) -> Callable[P, R]:
-    """`function` of each device's part of its arguments, on the mesh that `traced_on` has named: XLA cuts nothing in it
-    and adds no communication. Where there is no mesh, or where one does not divide an argument, `function` itself.
+    in_axes: Sequence[Sequence[str | None]], out_axes: object
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates what is computed of each device's part of its arguments, on the mesh that `traced_on` has named: XLA
+    cuts nothing in it and adds no communication. Where there is no mesh, or one that does not divide an argument, the
+    function is given the whole of them.
 
-    The axes are logical ones, a tuple an array; `manual_axes` are those to sum over within the function.
+    The axes are logical ones, a tuple an argument: of the first axes of the array, or of each array in a pytree.
+    `manual_axes` are those to sum over within the function. Arguments given by name are the same on all devices.
     """
 
-    @functools.wraps(function)
-    def mapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1 or mesh.manual_axes:
-            return function(*args, **kwargs)
-        for array, axes in zip(cast(tuple[jax.Array, ...], args), in_axes, strict=True):
-            if any(size % devices_of(axis, mesh) for size, axis in zip(array.shape, axes, strict=True)):
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def mapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            mesh = jax.sharding.get_abstract_mesh()
+            if mesh.empty or mesh.size == 1 or mesh.manual_axes:
                 return function(*args, **kwargs)
-        is_axes = lambda value: isinstance(value, tuple) and all(one is None or isinstance(one, str) for one in value)
-        out_specs = jax.tree.map(lambda axes: spec_of(*axes), out_axes, is_leaf=is_axes)
-        # check_vma off: pallas_call does not say over which axes its results vary.
-        on_parts = jax.shard_map(
-            functools.partial(function, **kwargs), in_specs=tuple(spec_of(*axes) for axes in in_axes),
-            out_specs=out_specs, check_vma=False,
-        )  # fmt: skip
-        return cast(Callable[..., R], on_parts)(*args)
+            for argument, axes in zip(args, in_axes, strict=True):
+                cut = [devices_of(axis, mesh) for axis in axes]
+                if any(np.any(np.array(leaf.shape[: len(cut)]) % cut) for leaf in jax.tree.leaves(argument)):
+                    return function(*args, **kwargs)
+            is_axes = lambda value: (
+                isinstance(value, tuple) and all(one is None or isinstance(one, str) for one in value)
+            )
+            out_specs = jax.tree.map(lambda axes: spec_of(*axes), out_axes, is_leaf=is_axes)
+            # check_vma off: pallas_call does not say over which axes its results vary.
+            on_parts = jax.shard_map(
+                functools.partial(function, **kwargs), in_specs=tuple(spec_of(*axes) for axes in in_axes),
+                out_specs=out_specs, check_vma=False,
+            )  # fmt: skip
+            return cast(Callable[..., R], on_parts)(*args)
 
-    return mapped
+        return mapped
+
+    return decorate
 
 
 def device_grid(shape: list[int], devices: Sequence[jax.Device], slices: int = 1) -> np.ndarray:

@@ -5,7 +5,6 @@ Axes: B batch, T query position, S key position, H query heads, K key-value head
 N blocks of queries, R queries of a block.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from lm.model import cpu
 from lm.model.attention_mask import AttentionMask
 from lm.model.cpu import on_cpu
-from lm.parallel import spec_of
+from lm.parallel import on_each_device
 
 WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
 LEAST_ROWS = 128  # of a block of queries: fewer would not fill a matrix unit
@@ -156,26 +155,12 @@ def by_blocks(
     return jnp.moveaxis(out_NBRHC, 0, 2).reshape(batch, rows * blocks, heads, channels)[:, :length]
 
 
-def on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`kernel` for the sequences and heads of each device: XLA cannot cut a kernel, so shard_map does, over the mesh
-    that lm.parallel.traced_on has named."""
-
-    @functools.wraps(kernel)
-    def cut(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask, **options: bool) -> jax.Array:
-        local = functools.partial(kernel, **options)
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1:
-            return local(q_BTHC, k_BTKC, v_BTKC, mask)
-        by_head = spec_of("batch", None, "heads", None)
-        specs = (by_head, by_head, by_head, spec_of("batch"))  # of the mask: of each array in it
-        # check_vma off: pallas_call does not say over which axes its results vary.
-        mapped = jax.shard_map(local, in_specs=specs, out_specs=by_head, check_vma=False)
-        return mapped(q_BTHC, k_BTKC, v_BTKC, mask)
-
-    return cut
+BY_HEAD = ("batch", None, "heads", None)
+OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
+"""Each device's sequences and heads: XLA cannot cut a kernel."""
 
 
-@on_each_device
+@on_each_device(*OF_ITS_HEADS)
 def cudnn(
     q_BTHC: Float[Array, "B T H C"],
     k_BTKC: Float[Array, "B T K C"],
@@ -191,7 +176,7 @@ def cudnn(
     )  # fmt: skip
 
 
-@on_each_device
+@on_each_device(*OF_ITS_HEADS)
 def splash(
     q_BTHC: Float[Array, "B T H C"],
     k_BTKC: Float[Array, "B T K C"],

@@ -55,7 +55,8 @@ def summed_cross_entropy(
     gradient is reduced once, however many parts there are.
     """
 
-    def on_one(x_BTD, table_VD, targets_BT, weights_BT):
+    @on_each_device(((*TOKENS, None), TABLE, TOKENS, TOKENS), ((), ()))
+    def total(x_BTD, table_VD, targets_BT, weights_BT):
         table_VD = whole_width(table_VD.astype(x_BTD.dtype))
 
         def add_part(totals, part):
@@ -67,8 +68,7 @@ def summed_cross_entropy(
         totals, _ = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
         return summed(totals, *TOKENS)
 
-    on_all = on_each_device(on_one, ((*TOKENS, None), TABLE, TOKENS, TOKENS), ((), ()))
-    return on_all(x_BTD, table_VD, targets_BT, weights_BT)
+    return total(x_BTD, table_VD, targets_BT, weights_BT)
 
 
 def whole_width(table_VW: Float[Array, "V W"]) -> Float[Array, "V D"]:
@@ -152,7 +152,10 @@ def target_logits(logits_NV: Float[Array, "N V"], targets_N: Int[Array, " N"]) -
 def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_loss):
     """(objective, loss), and the objective's gradients by x and table."""
 
-    def on_one(x_BTD, table_VD, targets_BT, weights_BT):
+    by_token = (*TOKENS, None)
+
+    @on_each_device((by_token, TABLE, TOKENS, TOKENS), (((), ()), by_token, TABLE))
+    def total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT):
         table_VD = whole_width(table_VD.astype(x_BTD.dtype))
 
         def add_part(carry, part):
@@ -177,9 +180,7 @@ def summed_forward(x_BTD, table_VD, targets_BT, weights_BT, parts, softcap, z_lo
         (totals, by_table_VD), by_x = jax.lax.scan(add_part, start, in_parts((x_BTD, targets_BT, weights_BT), parts))
         return summed(totals, *TOKENS), by_x.reshape(x_BTD.shape), own_width(by_table_VD)
 
-    by_token = (*TOKENS, None)
-    on_all = on_each_device(on_one, (by_token, TABLE, TOKENS, TOKENS), (((), ()), by_token, TABLE))
-    totals, by_x_BTD, by_table_VD = on_all(x_BTD, table_VD, targets_BT, weights_BT)
+    totals, by_x_BTD, by_table_VD = total_and_gradients(x_BTD, table_VD, targets_BT, weights_BT)
     return totals, (by_x_BTD, by_table_VD, jnp.zeros((), table_VD.dtype))
 
 
@@ -200,11 +201,11 @@ def token_losses(
     """-log p of every target in nats, float32, with the logits of at most LOGITS_AT_ONCE tokens times symbols at a time
     on each device (or of one token)."""
 
-    def on_one(x_BTD, table_VD, targets_BT):
+    @on_each_device(((*TOKENS, None), TABLE, TOKENS), TOKENS)
+    def losses_of(x_BTD, table_VD, targets_BT):
         table_VD = whole_width(table_VD.astype(x_BTD.dtype))
         parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
         losses = lambda part: part_losses(*part, table_VD, softcap)[0]
         return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
 
-    on_all = on_each_device(on_one, ((*TOKENS, None), TABLE, TOKENS), TOKENS)
-    return on_all(x_BTD, table_VD, targets_BT)
+    return losses_of(x_BTD, table_VD, targets_BT)
