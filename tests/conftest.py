@@ -51,14 +51,17 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
 
 LONGEST = (
     "tests/lm/training/test_step.py", "tests/lm/training/test_loop.py", "tests/test_end_to_end.py",
-    "tests/lm/resilience/test_preemption.py",
-    "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/tokenizer/test_published.py",
-    "tests/lm/tokenizer/test_fast.py", "tests/lm/model/test_attention.py",
-    "tests/data_prep/select/test_run.py",
-    "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py",
-    "tests/data_prep/engine/test_beam_runner.py",
-    "tests/lm/tokenizer/test_kinds.py", "tests/launch/test_inspect_tokenizer.py",
-    "tests/data_prep/dedup/test_clusters.py",
+    "tests/launch/test_trained.py", "tests/lm/resilience/test_preemption.py", "tests/lm/tokenizer/test_published.py",
+    "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/model/test_transformer.py",
+    "tests/lm/model/test_attention.py", "tests/lm/checkpoints/test_layer_forms.py", "tests/test_command_line.py",
+    "tests/test_numbers.py", "tests/test_docs.py", "tests/lm/tokenizer/test_fast.py",
+    "tests/lm/tokenizer/test_kinds.py",
+    "tests/lm/training/test_anomaly_guard.py", "tests/lm/training/test_switches.py", "tests/launch/test_shakespeare.py",
+    "tests/launch/test_supervision.py", "tests/lm/resilience/test_processes.py", "tests/lm/evaluation/test_meshes.py",
+    "tests/lm/inference/test_generate.py", "tests/data_prep/select/test_run.py", "tests/launch/test_stage.py",
+    "tests/data_prep/engine/test_beam_runner.py", "tests/launch/test_inspect_tokenizer.py",
+    "tests/data_prep/dedup/test_clusters.py", "tests/data_prep/quality/test_outside_filter.py",
+    "tests/data_prep/sources/test_common_crawl.py", "tests/lm/test_meshes.py", "tests/launch/test_report.py",
 )  # fmt: skip
 
 
