@@ -13,13 +13,14 @@ from launch import train, train_tokenizer, write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from launch.stages.trained import evaluate, evaluate_text
+from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_json
 
 
 @dataclass(frozen=True)
 class Options:
-    text: str = ""
+    text: str | None = None
     """Print the figures of this file's text, as one document, and leave the run as it is."""
     step: int | None = None
     """Print those of the model at this step, of which there must be a checkpoint, and leave the run as it is."""
@@ -27,6 +28,8 @@ class Options:
 
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """What the options ask for; False where they ask for nothing."""
+    if options.text is not None and not options.text.strip():
+        raise UsageError(f"--text is {options.text!r}, which names no file. Give the path of a text file.")
     if options.text:
         evaluate_text(experiment, workdir, Path(options.text), options.step)
     elif options.step is not None:

@@ -1,22 +1,26 @@
 """A run folder gives back what was put into it: the experiment of config.json, to the last field."""
 
 import dataclasses
+import importlib
 import json
+import sys
 
 import pytest
 
 from configs.experiment import load_config, parse_run
 from configs.experiment.definition import Experiment
-from configs.experiment.run_folder import RunFolder
+from configs.experiment.run_folder import OWN_FILTERS, RunFolder, experiment_json
+from configs.recipes import fineweb_recipe as recipe
 from lm.config import MixtureSource, MuonConfig
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment
+from tests.data_prep.quality.test_outside_filter import MODULE
 from tests.test_house import CONFIGS
 
 
 def saved(experiment: Experiment) -> dict:
     """What a stage writes to config.json (launch/stages/stage.py)."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment), indent=1))
+    return json.loads(experiment_json(experiment))
 
 
 def write(folder, config: object) -> RunFolder:
@@ -95,3 +99,28 @@ def test_a_run_folder_stands_in_the_place_of_a_config(tmp_path):
 def test_a_folder_that_is_no_run_is_said(tmp_path):
     with pytest.raises(UsageError, match=r"is a folder, but not that of a run.* no config\.json.*configs/demo\.py"):
         parse_run("launch.x", "", [str(tmp_path)])
+
+
+def test_a_recipe_with_a_filter_of_your_own_comes_back(tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/shouting.py").write_text(MODULE)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "outside"))
+        own = importlib.import_module("shouting").UpperCaseFilter(max_share=0.25)
+        documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, own)
+        experiment = dataclasses.replace(tiny_experiment(), documents=documents)
+        config = saved(experiment)
+        assert config[OWN_FILTERS] == {"upper_case": "shouting.UpperCaseFilter"}
+        assert write(tmp_path / "run", config).experiment() == experiment
+        monkeypatch.delitem(sys.modules, "shouting")
+    importlib.invalidate_caches()
+    with pytest.raises(InputError, match=r"upper_case, the class shouting\.UpperCaseFilter .* PYTHONPATH"):
+        write(tmp_path / "run", config).experiment()
+
+
+def test_a_value_that_is_refused_ends_its_sentence_once(tmp_path):
+    config = saved(tiny_experiment())
+    config["model"]["layers"] = -1
+    with pytest.raises(InputError) as error:
+        write(tmp_path, config).experiment()
+    assert "must be at least 1. Give" in str(error.value)

@@ -4,6 +4,7 @@ config.json is the experiment as JSON. It is read back strictly: what this versi
 """
 
 import dataclasses
+import importlib
 import json
 import types
 import typing
@@ -63,7 +64,10 @@ class RunFolder(RunPaths):
         return self.experiment_of(saved)
 
     def experiment_of(self, saved: object) -> Experiment:
-        """The Experiment that `saved` is, as `dataclasses.asdict` and JSON leave it. Raises InputError."""
+        """The Experiment that `saved` is, as `experiment_json` has it. Raises InputError."""
+        if isinstance(saved, dict):
+            saved = {**saved}
+            self.import_filters(saved.pop(OWN_FILTERS, {}))
         unknown, missing = differing_fields(Experiment, saved)
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
         wrong = [f"it has {named(unknown)}, which this version does not know"] if unknown else []
@@ -73,10 +77,23 @@ class RunFolder(RunPaths):
             try:
                 return from_json(Experiment, saved)
             except (UsageError, TypeError) as error:
-                wrong = [f"this version refuses it: {error}"]
+                wrong = [f"this version refuses it: {str(error).removesuffix('.')}"]
         raise InputError(
             f"{self.config_json} is of another version of this program: {'; '.join(wrong)}. {self.remedy()}"
         )
+
+    def import_filters(self, classes: dict[str, str]) -> None:
+        """Imports the filters that are not this program's: {name: module and class}. Raises InputError."""
+        for name, path in classes.items():
+            module, _, attribute = path.rpartition(".")
+            try:
+                KNOWN[name] = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                raise InputError(
+                    f"{self.config_json} names the filter {name}, the class {path} of your own, which cannot be "
+                    f"imported: {error}. Put the folder of its module on PYTHONPATH, or give the run's config file in "
+                    f"place of its folder (CONFIG.py --workdir {self.root})."
+                ) from error
 
     def remedy(self) -> str:
         return (
@@ -115,6 +132,18 @@ def part_in(hint: Any) -> Any:
     """The dataclass that a value of this type is, or may be: X of `X` and of `X | None`."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+
+
+OWN_FILTERS = "own_filters"
+"""In config.json: where the classes of filters are that are not this program's."""
+
+
+def experiment_json(experiment: Experiment) -> str:
+    """The contents of config.json."""
+    shipped = {type(one) for one in FILTERS}
+    own = {one.name: type(one) for one in experiment.documents.filters if type(one) not in shipped}
+    named = {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in own.items()}
+    return json.dumps(dataclasses.asdict(experiment) | ({OWN_FILTERS: named} if named else {}), indent=1)
 
 
 def class_of(kind: Any, saved: dict) -> Any:

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
+from configs.experiment.run_folder import experiment_json
 from launch.folder import taking, unfinished, written
 from launch.folder.stamps import differences, key_of, read_note
 from launch.stages.processes import place
 from lm.errors import InputError, UsageError
+from lm.fields import flatten
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -150,11 +152,28 @@ def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
 def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     """Raises UsageError that shows every setting in which `old` and `new` differ."""
     raise UsageError(
-        f"{', '.join(stage.outputs)} in {workdir} belong to another experiment:\n"
+        f"What {workdir} holds as {', '.join(stage.outputs)} is of another experiment:\n"
         + "\n".join(differences(old, new))
+        + older_names(old)
         + f"\nNothing was changed. Choose another --workdir (--from {shlex.quote(str(workdir))} begins it from what is "
         + "the same); or, to make them and all that follows from them again: "
         + written.remove_command(*what_follows(stage, workdir))
+    )
+
+
+RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
+"""{name of a setting before: its name now}."""
+
+
+def older_names(settings: dict) -> str:
+    """What is said of settings that an older version wrote under other names; "" where there are none."""
+    found = sorted({name.rpartition(".")[2] for name in flatten(settings)} & RENAMED.keys())
+    if not found:
+        return ""
+    names = ", ".join(f"{name} is {RENAMED[name]} now" for name in found)
+    return (
+        f"\nThe run was made by an older version of this program ({names}), and can be continued by that version "
+        "alone: go back to the git commit that made it. train.start.checkpoint takes its parameters into a new run."
     )
 
 
@@ -224,7 +243,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp:
         made = unfinished.begin(stage.name, workdir, note, stage.libraries)
         keep_record(stage, workdir)
     RunPaths(workdir).stamp(stage.name).unlink(missing_ok=True)
-    write_atomically(RunPaths(workdir).config_json, json.dumps(dataclasses.asdict(experiment), indent=1))
+    write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
 
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
@@ -295,7 +314,7 @@ def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, sett
         return False
     keep_record(stage, workdir)
     taking.take(stage.name, stage.outputs, by_products_in(stage, source), source, workdir, stamp)
-    write_atomically(RunPaths(workdir).config_json, json.dumps(dataclasses.asdict(experiment), indent=1))
+    write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     clean_up(stage, workdir, stamp["key"])
     return True
 

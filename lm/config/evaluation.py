@@ -18,13 +18,18 @@ class EvaluateConfig(Config):
     """Windows scored at once."""
     evaluators: tuple[str, ...] = ("bits_per_byte",)
     """What is evaluated: names of the table in lm/evaluation/evaluators.py, or classes of your own as
-    my_package.my_module.MyEvaluator. The report shows the figures of bits_per_byte."""
+    my_package.my_module.MyEvaluator. bits_per_byte is one of them: the report is made of its figures."""
 
     def __post_init__(self):
         super().__post_init__()
         if self.stride < 1 or self.batch_size < 1:
             raise UsageError(
                 f"evaluate.stride = {self.stride} and evaluate.batch_size = {self.batch_size} must be at least 1."
+            )
+        if "bits_per_byte" not in self.evaluators:
+            raise UsageError(
+                f"evaluate.evaluators is {' '.join(self.evaluators) or 'empty'}, without bits_per_byte, of whose "
+                "figures the report is made. Name it too."
             )
 
 

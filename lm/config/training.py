@@ -183,20 +183,7 @@ class TrainConfig(Config):
                      "loader_threads", "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
-        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
-        if self.checkpoints_kept_best and not self.validate_every:
-            raise UsageError(
-                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
-                "train.validate_every = 0. Validate, or keep none for its loss."
-            )
-        if self.validate_every and not self.evaluators:
-            raise UsageError(
-                f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Name one, such as "
-                "validation, or set train.validate_every = 0."
-            )
+        self.check_hooks()
         within(self, "train", 0, 1e6, "hang_seconds")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")
@@ -228,4 +215,26 @@ class TrainConfig(Config):
             raise UsageError(
                 f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
                 f"{self.steps}. Warm up for fewer steps, or train longer."
+            )
+
+    def check_hooks(self) -> None:
+        """Raises UsageError for what is asked of hooks and cannot be."""
+        for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
+        if self.checkpoints_kept_best and not self.validate_every:
+            raise UsageError(
+                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
+                "train.validate_every = 0. Validate, or keep none for its loss."
+            )
+        if self.checkpoints_kept_best and not {"validation", "bits_per_byte"} & {*self.evaluators}:
+            raise UsageError(
+                f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "
+                f"train.evaluators is {' '.join(self.evaluators)}. Name validation too, or keep none for its loss."
+            )
+        if self.validate_every and not self.evaluators:
+            raise UsageError(
+                f"train.validate_every = {self.validate_every}, but train.evaluators is empty. Name one, such as "
+                "validation, or set train.validate_every = 0."
             )

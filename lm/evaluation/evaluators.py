@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import EvaluateConfig, ModelConfig
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -51,15 +51,49 @@ def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str
         kind = getattr(importlib.import_module(path), attribute, None)
         if kind is None:
             raise UsageError(f"{option} names {name!r}, but the module {path} has no {attribute}.")
+        if not isinstance(kind, type) or not callable(getattr(kind, "run", None)):
+            raise UsageError(
+                f"{option} names {name!r}, which is no evaluator: a class with run(model, mesh) is one "
+                "(lm/evaluation/evaluator.py)."
+            )
         made[name] = kind(config)
     return made
 
 
+TAKEN = {
+    "step", "run", "tokens", "loss", "gradient_norm", "learning_rate", "skipped", "tokens_per_second", "parameters",
+}  # fmt: skip
+"""Names in metrics.jsonl and evaluation.json that say something else."""
+
+
+def numbers_of(evaluator: str, figures: object) -> dict[str, int | float]:
+    """The figures as plain numbers. Raises UsageError for what is none, and for a name in TAKEN."""
+    if not isinstance(figures, Mapping):
+        raise UsageError(f"The evaluator {evaluator} gave {shown(repr(figures))}, and not a dict of figures.")
+    import jax
+
+    found = {}
+    for name, figure in figures.items():
+        if name in TAKEN or not isinstance(name, str):
+            raise UsageError(
+                f"The evaluator {evaluator} calls a figure {name!r}, which is taken. Give it another name."
+            )
+        value = jax.device_get(figure)  # asked for, since the training loop refuses any other transfer
+        try:
+            found[name] = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"The evaluator {evaluator} gave {name} = {shown(repr(value))}, which is no number."
+            ) from error
+    return found
+
+
 def run_evaluators(evaluators: "Mapping[str, Evaluator]", model: "Transformer", mesh: "Mesh") -> dict[str, float]:
-    """The figures of all. Raises UsageError where two give one name, and EvaluationInterrupted as they do."""
+    """The figures of all. Raises UsageError for a name that is taken or a figure that is no number, and
+    EvaluationInterrupted as they do."""
     figures: dict[str, float] = {}
     for name, evaluator in evaluators.items():
-        new = evaluator.run(model, mesh)
+        new = numbers_of(name, evaluator.run(model, mesh))
         if both := sorted(new.keys() & figures.keys()):
             raise UsageError(f"{both[0]} is a figure of the evaluator {name}, and of one before it. Name only one.")
         figures |= new

@@ -121,7 +121,7 @@ def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path
                     try:
                         run(tmp_path, experiment, source)
                     except InputError as error:
-                        assert "belong to another experiment" in str(error) or "needs text" in str(error)
+                        assert "is of another experiment" in str(error) or "needs text" in str(error)
         there = contents(tmp_path)
         assert [one for one in theirs if one not in there] == [], number
 

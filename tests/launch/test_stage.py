@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.stages import command
-from launch.stages.stage import Stage, run_stage
+from launch.stages.stage import Stage, older_names, run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -244,7 +244,7 @@ def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
     run_stage(second, EXPERIMENT, tmp_path)
     other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, validation_fraction=0.4))
     with pytest.raises(
-        UsageError, match=r"first .* belong to another experiment[\s\S]*validation_fraction: 0\.2 there"
+        UsageError, match=r"holds as first.* is of another experiment[\s\S]*validation_fraction: 0\.2 there"
     ):
         run_stage(third, other, tmp_path)
     assert run_stage(third, EXPERIMENT, tmp_path) is True
@@ -359,3 +359,10 @@ def test_every_script_explains_every_field(script):
     assert ended.returncode == 0, ended.stderr
     assert "--train.optimizer.learning-rate FLOAT" in ended.stdout
     assert "Peak learning rate" in ended.stdout
+
+
+def test_a_run_of_an_older_version_is_named_as_one():
+    """Else the refusal reads as if the experiment were another."""
+    said = older_names({"tokenizer": {"vocabulary_size": 9}, "model": {"layers": 2}})
+    assert "vocabulary_size is vocab_size now" in said and "git commit" in said
+    assert older_names({"model": {"vocab_size": 9}}) == ""

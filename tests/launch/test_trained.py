@@ -15,12 +15,12 @@ import jax
 import pytest
 
 from configs.experiment.run_folder import RunFolder
-from launch import sample
+from launch import evaluate, sample
 from launch.folder.stamps import key_of
 from launch.stages.stage import Stage, settings_of
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_text
 from lm.parallel import make_mesh
 from lm.run_paths import RunPaths
@@ -189,3 +189,8 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
     assert alone.returncode == 0 and "One device is used" in output, output
     of_one = json.loads(made.read_text())
     assert of_two == (pytest.approx(of_one, rel=1e-5) if script == "launch.evaluate" else of_one)
+
+
+def test_a_text_without_a_name_is_refused_and_no_stage_is_run(tmp_path):
+    with pytest.raises(UsageError, match="--text is '', which names no file"):
+        evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=""))

@@ -89,3 +89,44 @@ def test_two_evaluators_of_one_figure_are_refused(tokens):
 def test_a_class_that_the_module_does_not_have_is_refused(tokens):
     with pytest.raises(UsageError, match="has no Nothing"):
         make_evaluators(("tests.lm.evaluation.outside_evaluator.Nothing",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"step": 7}, "calls a figure 'step', which is taken"),
+        ({"a": "seven"}, "gave a = .*seven.*, which is no number"),
+        (None, "gave 'None', and not a dict"),
+    ],
+)
+def test_figures_that_cannot_be_rows_are_refused(figures, words):
+    class Odd:
+        def run(self, model, mesh):
+            return figures
+
+    with pytest.raises(UsageError, match=f"The evaluator odd {words}"):
+        run_evaluators({"odd": Odd()}, None, None)  # ty: ignore[invalid-argument-type]
+
+
+def test_a_figure_on_a_device_becomes_a_plain_number():
+    figure = jax.numpy.float32(1.5)
+
+    class OnDevice:
+        def run(self, model, mesh):
+            return {"b": figure, "a": 3}
+
+    with jax.transfer_guard("disallow"):
+        found = run_evaluators({"x": OnDevice()}, None, None)  # ty: ignore[invalid-argument-type]
+    assert json.dumps(found) == '{"b": 1.5, "a": 3}'
+
+
+def test_what_is_no_class_with_run_is_refused(tokens):
+    with pytest.raises(UsageError, match="is no evaluator"):
+        make_evaluators(("json.dumps",), None, "train.evaluators")  # ty: ignore[invalid-argument-type]
+
+
+def test_figures_that_the_rest_needs_cannot_be_left_out():
+    with pytest.raises(UsageError, match=r"evaluate.evaluators is validation, without bits_per_byte"):
+        dataclasses.replace(EXPERIMENT.evaluate, evaluators=("validation",))
+    with pytest.raises(UsageError, match=r"checkpoints_kept_best = 2 .*train.evaluators is my.Own"):
+        dataclasses.replace(EXPERIMENT.train, checkpoints_kept_best=2, evaluators=("my.Own",))
