@@ -465,7 +465,7 @@ def test_a_stamp_of_an_older_version_is_read(tmp_path):
 def test_commands_in_messages_hold_paths_with_blanks(tmp_path):
     workdir = tmp_path / "it's my run"
     run(workdir)
-    with pytest.raises(UsageError, match="belong to another") as error:
+    with pytest.raises(UsageError, match="is of another") as error:
         run(workdir, with_shards(train_shards=3))
     subprocess.run("rm " + str(error.value).rpartition("again: rm ")[2], shell=True, check=True)
     assert run(workdir, with_shards(train_shards=3)) == [True, True]

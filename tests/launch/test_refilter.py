@@ -102,7 +102,7 @@ def test_what_decides_the_measures_is_refused(run: Path, name: str, experiment: 
     with pytest.raises(UsageError) as caught:
         refilter.run(experiment, run)
     told = str(caught.value)
-    assert "texts in" in told and f"{name}: " in told and "asked for" in told and "rm " in told
+    assert "holds as texts" in told and f"{name}: " in told and "asked for" in told and "rm " in told
     assert "pages" not in told  # they are not looked at
 
 
