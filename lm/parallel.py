@@ -154,6 +154,11 @@ def make_mesh(
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
+def one_device_mesh(model: ModelConfig) -> Mesh:
+    """The mesh of a model that one device of this process holds."""
+    return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
+
+
 TARGET: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
 
 

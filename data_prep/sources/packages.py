@@ -17,28 +17,12 @@ from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError
 
 
-def fetch(
-    config: PagesConfig,
-    out: Path,
-    progress: Callable[[str], None],
-    cache: Path | None = None,
-    settings: PipSettings | None = None,
-) -> tuple[list[InputFile], list[dict]]:
-    """The pages of all pins. Raises UsageError where there are none, and as `package_files`."""
-    if not config.packages:
-        raise UsageError(
-            "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
-            "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
-        )
-    return package_files(config, out, progress, cache, settings)
-
-
 def inputs(config: PagesConfig) -> list[Path]:
     """None of yours."""
     return []
 
 
-def package_files(
+def fetch(
     config: PagesConfig,
     out: Path,
     progress: Callable[[str], None],
@@ -47,9 +31,14 @@ def package_files(
 ) -> tuple[list[InputFile], list[dict]]:
     """Writes the pages of all pins below `out`; (the files, an entry of each pin for the manifest).
 
-    `cache` and `settings` default to this user's cache folder and pip's settings. Raises as `fetch_package`,
-    `read_members` and `pages_of_member` do.
+    `cache` and `settings` default to this user's cache folder and pip's settings. Raises UsageError where there are no
+    pins, and as `fetch_package`, `read_members` and `pages_of_member` do.
     """
+    if not config.packages:
+        raise UsageError(
+            "pages.warc and pages.packages are both empty, and no other source is given: there is nothing to "
+            "read. Give WARC files (pages.warc), tables, a crawl or a dataset."
+        )
     for leftover in (out / "pages").glob("*.partial"):  # of an attempt that was killed
         leftover.unlink()
     files: list[InputFile] = []

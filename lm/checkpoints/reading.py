@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
 from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, steps_in, verify
-from lm.config import MeshConfig, ModelConfig
+from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.model.param_names import named_leaves, replace_leaves
 from lm.model.transformer import Transformer
-from lm.parallel import make_mesh, shardings
+from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import agreed, all_agree
 
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
@@ -103,7 +103,7 @@ def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, s
 
 def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) -> Transformer:
     """As `restore_model`, of one checkpoint, whose files are not verified."""
-    mesh = mesh or make_mesh(MeshConfig(), config, 1, jax.local_devices()[:1])
+    mesh = mesh or one_device_mesh(config)
     shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     like = jax.tree.map(place, shapes, shardings(shapes, mesh))

@@ -48,7 +48,7 @@ class ModelConfig(Config):
     width: int
     """Channels of the residual stream."""
     heads: int
-    """Query heads; must divide width."""
+    """Query heads; must divide width, unless head_dim is given."""
     kv_heads: int
     """Key and value heads (grouped queries, arXiv:2305.13245); must divide heads."""
     mlp_width: int
@@ -98,7 +98,7 @@ class ModelConfig(Config):
     attention_windows: tuple[int, ...] = ()
     """Tokens that a layer's attention sees at most, each token's own among them (sliding window, arXiv:2310.06825);
     0 for all before it. Layers take the values in turn: (4096, 0) is a window in every other layer, as in Gemma 2
-    (arXiv:2408.00118). None given: no window."""
+    (arXiv:2408.00118). None given: no window. With scan_layers all windows must be the same."""
     scan_layers: bool = incidental(default=False)
     """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
     the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. A checkpoint of either

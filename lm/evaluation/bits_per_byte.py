@@ -20,8 +20,9 @@ from lm.config import EvaluateConfig, ModelConfig
 from lm.data.batches import Batch, document_stream, host_batch
 from lm.errors import InputError
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.held_out import HeldOutLoss, byte_lengths, count_text_bytes, one_device, rows_on
+from lm.evaluation.held_out import HeldOutLoss, byte_lengths, count_text_bytes, rows_on
 from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
 from lm.tokenizer import Tokenizer
 
 
@@ -105,7 +106,7 @@ def evaluate_text(
     if not ids:
         raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
     tokens_N = np.array([tokenizer.bos_id, *ids], np.int64)
-    mesh = mesh or one_device(model_config)
+    mesh = mesh or one_device_mesh(model_config)
     rows = rows_on(mesh, config.batch_size)
     windows = strided_windows(tokens_N, np.zeros_like(tokens_N), model_config.context_length, config.stride, rows)
     loss = HeldOutLoss(EvaluatorConfig(model_config, tokenizer, Path(), rows, config.stride))

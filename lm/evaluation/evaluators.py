@@ -113,12 +113,13 @@ def evaluate(
     import jax
 
     from lm.evaluation.evaluator import EvaluatorConfig
-    from lm.evaluation.held_out import one_device, rows_on
+    from lm.evaluation.held_out import rows_on
+    from lm.parallel import one_device_mesh
     from lm.terminal import LiveLine
 
     line = LiveLine(quiet=jax.process_index() > 0)
     show = lambda text: line.show(f"evaluate: {text}")
-    mesh = mesh or one_device(model_config)
+    mesh = mesh or one_device_mesh(model_config)
     made = EvaluatorConfig(model_config, tokenizer, tokens, rows_on(mesh, config.batch_size), config.stride, show=show)
     figures = run_evaluators(make_evaluators(config.evaluators, made, "evaluate.evaluators"), model, mesh)
     line.end()

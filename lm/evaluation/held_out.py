@@ -13,13 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lm.config import MeshConfig, ModelConfig
 from lm.data.batches import Batch, BatchSource
 from lm.errors import UsageError
 from lm.evaluation.evaluator import EvaluationInterrupted, EvaluatorConfig
 from lm.model.loss import token_losses
 from lm.model.transformer import Transformer
-from lm.parallel import constrain, devices_of, make_mesh, on_host, place, traced_on
+from lm.parallel import constrain, devices_of, on_host, place, traced_on
 from lm.tokenizer import Tokenizer
 
 
@@ -36,11 +35,6 @@ def compile_row_losses() -> Callable[[Transformer, Batch], Float[Array, " B"]]:
     would lose digits.
     """
     return jax.jit(lambda model, batch: constrain(jnp.sum(batch_losses(model, batch), axis=-1), None))
-
-
-def one_device(model: ModelConfig) -> Mesh:
-    """The mesh of a model that one device of this process holds."""
-    return make_mesh(MeshConfig(), model, 1, jax.local_devices()[:1])
 
 
 def rows_on(mesh: Mesh, batch_size: int) -> int:

@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 
 from lm.config import MeshConfig, ModelConfig
 from lm.errors import UsageError
-from lm.parallel import make_mesh
+from lm.parallel import make_mesh, one_device_mesh
 
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
@@ -14,10 +14,9 @@ def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
 
     Raises UsageError where it does not fit the devices of several processes: each of them holds a part of the model.
     """
-    devices = jax.devices()
     try:
-        return make_mesh(config, model, batch_size=len(devices)), ""  # rows are filled up to whatever shares them
+        return make_mesh(config, model, batch_size=jax.device_count()), ""  # rows are filled up to whatever shares them
     except UsageError as error:
         if jax.process_count() > 1:
             raise
-        return make_mesh(MeshConfig(), model, 1, devices[:1]), str(error)
+        return one_device_mesh(model), str(error)

@@ -25,6 +25,7 @@ from lm.metrics.writers import Row
 from lm.model.transformer import Transformer
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
+from lm.run_paths import RunPaths
 from lm.storage import write_json
 from lm.terminal import LiveLine, for_terminal
 from lm.tokenizer import Tokenizer
@@ -155,10 +156,9 @@ class Evaluation(Periodic):
         except EvaluationInterrupted:
             self.progress.stopping = True
             return None
-        figures: Row = {name: value if isinstance(value, int) else float(value) for name, value in found.items()}
-        self.progress.figures |= figures
-        self.tools.line.print(f"train: step {step:,}  {', '.join(figure_text(*figure) for figure in figures.items())}")
-        return figures
+        self.progress.figures |= found
+        self.tools.line.print(f"train: step {step:,}  {', '.join(figure_text(*figure) for figure in found.items())}")
+        return found
 
 
 FIGURES = {"validation_loss": "validation loss {:.3f} nats/token", "validation_bits_per_byte": "{:.3f} bits/byte"}
@@ -173,7 +173,7 @@ class Samples(Periodic):
     model: ModelConfig
     config: TrainConfig
     tokenizer: Tokenizer
-    folder: Path
+    run_folder: RunPaths
 
     @jax.transfer_guard("allow")
     def run(self, state: TrainState, step: int) -> None:
@@ -181,7 +181,7 @@ class Samples(Periodic):
         if self.progress.stopping:
             return
         with self.tools.goodput.phase("samples"):
-            text = sample(state.model, self.model, self.config, self.tokenizer, step, self.folder)
+            text = sample(state.model, self.model, self.config, self.tokenizer, step, self.run_folder)
         self.tools.line.print(f"train: step {step:,}  sample: {for_terminal(' '.join(text.split())[:300])}")
 
 
@@ -239,7 +239,7 @@ SAMPLE_TEMPERATURE = 0.8  # during training; samples of the finished model have 
 
 
 def sample(
-    model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, folder: Path
+    model: Transformer, model_config: ModelConfig, config: TrainConfig, tokenizer: Tokenizer, step: int, run: RunPaths
 ) -> str:
     """Saves and returns a sample; its randomness depends on the seed and the step alone. A full disk ends no run."""
     key = jax.random.fold_in(jax.random.key(config.seed), step)
@@ -249,7 +249,7 @@ def sample(
     row = {"step": step, "prompt": config.sample_prompt, "temperature": SAMPLE_TEMPERATURE, "text": text}
     if jax.process_index() == 0:
         try:
-            write_json(folder / f"step-{step:08d}.json", row)
+            write_json(run.sample(step), row)
         except OSError as error:
             print(f"train: the sample at step {step:,} is not saved, and training goes on: {error}", flush=True)
     return text

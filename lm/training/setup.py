@@ -340,8 +340,7 @@ def evaluation_hooks(
     progress: hooks.Progress,
     tools: hooks.Instruments,
 ) -> list[hooks.Hook]:
-    samples = RunPaths(folder).samples
     return [
         hooks.Evaluation(config.validate_every, progress, tools, data.evaluators, mesh),
-        hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, samples),
+        hooks.Samples(config.sample_every, progress, tools, model, config, data.tokenizer, RunPaths(folder)),
     ]

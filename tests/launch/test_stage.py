@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.stages import command
-from launch.stages.stage import Stage, older_names, run_stage
+from launch.stages.stage import Stage, older_names, refuse_other, run_stage
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -361,8 +361,10 @@ def test_every_script_explains_every_field(script):
     assert "Peak learning rate" in ended.stdout
 
 
-def test_a_run_of_an_older_version_is_named_as_one():
+def test_a_run_of_an_older_version_is_named_as_one(tmp_path):
     """Else the refusal reads as if the experiment were another."""
     said = older_names({"tokenizer": {"vocabulary_size": 9}, "model": {"layers": 2}})
     assert "vocabulary_size is vocab_size now" in said and "git commit" in said
     assert older_names({"model": {"vocab_size": 9}}) == ""
+    with pytest.raises(UsageError, match=r"is of another experiment[\s\S]*vocabulary_size is vocab_size now"):
+        refuse_other(make_stage([]), {"vocabulary_size": 9}, {"vocab_size": 9}, tmp_path)
