@@ -15,7 +15,7 @@ export CONFIG ?= configs/demo.py
 WORKERS ?= 2
 READY := .venv/ready
 
-.PHONY: help setup demo test lint bench chaos lock clean
+.PHONY: help setup demo test slow lint bench chaos lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
@@ -41,7 +41,10 @@ demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> eval
 	@$(PYTHON) -m launch.pretrain "$$CONFIG"
 
 test: $(READY)  ## the tests, in WORKERS=2 processes
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+slow: $(READY)  ## the tests that are marked slow: more rows of the same laws, kills and several processes
+	@$(PYTHON) -m pytest -m slow --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and the type checker
 	@$(PYTHON) -m ruff check .

@@ -133,6 +133,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
     assert after == before
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
     for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
         options = ("--documents.workers", "2", "--shards.workers", "2")
@@ -140,6 +141,7 @@ def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
     assert digests(tmp_path / "run") == digests(finished[0])
 
 
+@pytest.mark.slow
 def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, tmp_path):
     workdir, resumed = tmp_path / "killed", False
     for line in (r"\[2/9\]", r"\[3/9\]", r"step 6 .*sample", r"\[7/9\]"):

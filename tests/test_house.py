@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import graphlib
 import gzip
 import itertools
@@ -35,9 +36,15 @@ FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.p
 CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.py") if path.stem != "__init__")
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -60,12 +67,14 @@ def test_imports_follow_the_arrows(path):
             assert not below(name, "jax") and not below(name, "flax"), f"{path} imports {name}"
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """{dotted name: file} of everything in the rooms."""
     dotted = lambda path: ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
     return {dotted(path): path for path in FILES}
 
 
+@functools.cache
 def imported_modules() -> dict[str, set[str]]:
     """{module: modules of ours that it imports, wherever in its file}."""
     found = modules()
@@ -151,7 +160,7 @@ def test_a_file_is_one_idea(path):
     assert lines <= 400, f"{path} has {lines} lines"
     if path.parent == REPOSITORY / "launch":
         assert lines <= 60, f"{path} has {lines} lines; move its logic into lm or data_prep"
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} does not say what it is"
+    assert ast.get_docstring(tree_of(path)), f"{path} does not say what it is"
 
 
 MOST_LINES = 60
@@ -160,7 +169,7 @@ MOST_LINES = 60
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_a_function_is_read_at_a_glance(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= MOST_LINES, f"{path}: {node.name} has {lines} lines; give its parts names"
@@ -169,7 +178,7 @@ def test_a_function_is_read_at_a_glance(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_built_and_its_model_has_the_shapes_it_says(path):
     experiment = load_config(path)
-    config = experiment.model
+    config = dataclasses.replace(experiment.model, scan_layers=not experiment.model.attention_windows)  # one trace
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((2, config.context_length), "int32")
     logits = jax.eval_shape(lambda model, tokens: model.logits(model.read(tokens, tokens)), model, tokens)

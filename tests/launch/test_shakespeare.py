@@ -5,6 +5,7 @@ import runpy
 import sys
 
 import numpy as np
+import pytest
 
 from lm.checkpoints.reading import restore_model
 from lm.data.batches import document_stream
@@ -13,6 +14,7 @@ from tests.corpus import texts
 from tests.run_files import REPOSITORY
 
 
+@pytest.mark.slow
 def test_a_plain_text_becomes_a_model_of_its_characters(tmp_path, monkeypatch, capsys):
     text, run = "\n\n".join(texts(6)), tmp_path / "run"
     (tmp_path / "play.txt").write_text(text, encoding="utf-8")

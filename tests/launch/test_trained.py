@@ -172,7 +172,7 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("script", ["launch.evaluate", "launch.sample"])
+@pytest.mark.parametrize("script", ["launch.evaluate", pytest.param("launch.sample", marks=pytest.mark.slow)])
 def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
     """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples

@@ -116,6 +116,7 @@ def test_a_random_graph_at_the_point_where_a_giant_cluster_appears(tmp_path):
     assert stays(result) == union_find(pairs)
 
 
+@pytest.mark.slow
 def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkeypatch):
     """14 keys, all shared by all, in blocks of 20,000 rows."""
     held = []
@@ -293,6 +294,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_dask_makes_the_same_bytes(tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed")
     (tmp_path / "main.py").write_text(ON_DASK)

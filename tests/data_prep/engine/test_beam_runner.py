@@ -206,6 +206,7 @@ def test_an_error_for_the_user_arrives_from_dask_too(tmp_path):
     assert "3" in {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
     said = on_dask("none", tmp_path, "--dask_client_address=tcp://127.0.0.1:1")
     assert said.startswith("InputError No Dask scheduler answers (--dask_client_address=tcp://127.0.0.1:1): ")

@@ -228,6 +228,7 @@ print(int(status["VmHWM"].split()[0]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory used from /proc")
+@pytest.mark.slow
 def test_memory_and_time_are_bounded_whatever_a_file_unpacks_to(tmp_path):
     zeros = bytes(100_000_000)
     html, video = response(b"", OK), response(b"", OK.replace("text/html", "video/mp4"))

@@ -53,7 +53,13 @@ def restored(folder, config, optimizer):
     return found[0], like
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(optimizer, id=name, marks=() if name == "adafactor" else pytest.mark.slow)
+        for name, optimizer in OPTIMIZERS.items()
+    ],
+)
 @pytest.mark.parametrize("config", [ONE_BY_ONE, STACK], ids=["one by one", "stack"])
 def test_either_form_is_read_into_the_other(tmp_path, config, optimizer):
     expected = {name: np.asarray(x) for name, x in named_leaves(saved(tmp_path, config, optimizer)).items()}

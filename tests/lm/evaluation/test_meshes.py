@@ -65,7 +65,12 @@ def alone(run) -> tuple[dict, dict, list[str]]:
     return figures(run, None)
 
 
-@pytest.mark.parametrize("name", MESHES)
+QUICK = ("fsdp", "mixed")
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name not in QUICK)]
+)
 def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
     config, count = MESHES[name]
     mesh = make_mesh(config, MODEL, count, jax.devices()[:count])

@@ -73,6 +73,7 @@ def signalled(run: Path, number: int, step: int, checkpoint: int = 0) -> tuple[i
     return process.returncode, output
 
 
+@pytest.mark.slow
 def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed, tmp_path):
     """SIGKILL, then Ctrl-C, then SIGTERM, each in a process of its own."""
     run = tmp_path / "run"
@@ -101,6 +102,7 @@ def test_killed_and_asked_to_end_it_goes_on_to_the_same_bits(tokens, undisturbed
         assert line in output
 
 
+@pytest.mark.slow
 def test_what_was_not_told_of_the_step_it_ended_at_is_told_when_it_goes_on(tokens, undisturbed, tmp_path):
     """As if SIGTERM had come just when the validation at step 100 was due."""
     run = tmp_path / "run"

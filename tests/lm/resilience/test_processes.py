@@ -3,6 +3,8 @@
 import signal
 import socket
 
+import pytest
+
 from launch.stages.stage import by_products_in
 from launch.train import STAGE
 from lm.checkpoints.manifest import verify
@@ -23,6 +25,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(tmp_path):
     """2 processes of 4 devices, then 1 of 1. Ctrl-C goes the way of SIGTERM here. (tests.chaos.training_damage has the
     losses on ever other meshes.)"""

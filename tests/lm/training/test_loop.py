@@ -93,15 +93,27 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
 @pytest.mark.parametrize(
     ("model", "optimizer", "changes"),
     [
-        ({"qk_norm": True, "token_shift": True}, {"muon": MuonConfig(0.02, 0.95, 5)}, {"dropout": 0.1}),
-        ({"scan_layers": True}, {"name": "adafactor"}, {"remat": "block"}),
-        (
+        pytest.param(
+            {"qk_norm": True, "token_shift": True},
+            {"muon": MuonConfig(0.02, 0.95, 5)},
+            {"dropout": 0.1},
+            id="muon, dropout",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"scan_layers": True},
+            {"name": "adafactor"},
+            {"remat": "block"},
+            id="adafactor, scan",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {},
             {"name": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
             {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
+            id="lion, micro-batches",
         ),
     ],
-    ids=["muon, dropout", "adafactor, scan", "lion, micro-batches"],
 )
 def test_every_optimizer_resumes_in_the_same_bits(tokens, tmp_path, capsys, model, optimizer, changes):
     model = dataclasses.replace(EXPERIMENT.model, layers=1, **model)

@@ -64,6 +64,7 @@ def test_parameters_alone_go_into_another_optimizer(tokens, finished, tmp_path, 
         np.testing.assert_allclose(np.asarray(after[name]), np.asarray(value), rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_everything_goes_on_where_it_was_in_bfloat16_too(tokens, finished, tmp_path, capsys):
     run = copy(tokens, tmp_path)
     narrow = dataclasses.replace(MODEL, parameter_dtype="bfloat16", compute_dtype="bfloat16")
@@ -178,6 +179,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished, tmp_path, changes, wor
         train(MODEL, dataclasses.replace(CONFIG, steps=14, **changes), run)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_on_another_mesh_is_the_same_run(tokens, finished, tmp_path):
     run = copy(tokens, tmp_path)
     for mesh in (MeshConfig(fsdp=4), MeshConfig(tensor=2)):

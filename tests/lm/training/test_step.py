@@ -150,7 +150,7 @@ def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
 
 def test_remat_holds_less_at_a_time():
     """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
-    config = dataclasses.replace(LLAMA, layers=6, context_length=256)
+    config = dataclasses.replace(LLAMA, layers=4, context_length=256)
 
     def temporary(remat):
         train = dataclasses.replace(TRAIN, remat=remat)
@@ -181,16 +181,19 @@ MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 
 def meshes():
-    """Every axis alone, and mixes of two and three."""
-    return [
-        *({name: 8} for name in ("data", "fsdp", "context", "tensor")),
-        {"tensor": 2},
+    """Every axis alone in two, four and eight, and mixes of two and three."""
+    quick = [*({name: 8} for name in ("fsdp", "context", "tensor")), {"fsdp": 2, "context": 2, "tensor": 2}]
+    slow = [
+        {"data": 8},
+        *({name: count} for name in ("data", "fsdp", "context", "tensor") for count in (2, 4)),
         {"fsdp": 2, "context": 2},
         {"data": 2, "fsdp": 4},
         {"data": 4, "context": 2},
         {"context": 4, "tensor": 2},
-        {"fsdp": 2, "context": 2, "tensor": 2},
+        {"data": 2, "tensor": 4},
+        {"fsdp": 2, "tensor": 4},
     ]
+    return [*quick, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in slow)]
 
 
 @functools.cache
@@ -231,6 +234,7 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(sizes):
     assert_the_same(gradients_on(SHARDED, **sizes), gradients_on(SHARDED))
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
     assert_the_same(gradients_on(SHARDED_GPT2, fsdp=2, context=2, tensor=2), gradients_on(SHARDED_GPT2))
 
@@ -238,14 +242,19 @@ def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
 @pytest.mark.parametrize(
     ("config", "train"),
     [
-        (
+        pytest.param(
             dataclasses.replace(SHARDED, scan_layers=True, ngram_rows=64),
             dataclasses.replace(TRAIN, remat="block", micro_batches=2, optimizer=MUON),
+            id="muon in micro-batches over a scan",
         ),
-        (SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2)),
-        (SHARDED, dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, name="adafactor"))),
+        pytest.param(SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2), id="dropout", marks=pytest.mark.slow),
+        pytest.param(
+            SHARDED,
+            dataclasses.replace(TRAIN, optimizer=dataclasses.replace(TRAIN.optimizer, name="adafactor")),
+            id="adafactor",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["muon in micro-batches over a scan", "dropout", "adafactor"],
 )
 def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     expected, _ = on_mesh(config, train, {}, steps=3)
@@ -253,7 +262,7 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
+@pytest.mark.parametrize("rule", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
 def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
     optimizer = dataclasses.replace(MUON, name=rule)
     config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
@@ -286,6 +295,7 @@ def test_dropout_keeps_the_mean_and_drops_the_share():
     assert drop(x_BTD, None, 1) is x_BTD
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_seed_and_the_step():
     """Other masks at another step and with another seed. (The same from the same state: test_loop.py.)"""
     optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-9, final_learning_rate=1e-9)
@@ -306,6 +316,7 @@ def test_dropout_depends_on_the_seed_and_the_step():
     assert len({round(value, 4) for value in (first, second, seeded, without)}) == 4
 
 
+@pytest.mark.slow
 def test_a_row_is_dropped_from_alike_in_whichever_micro_batch_it_is():
     dropped = dataclasses.replace(TRAIN, dropout=0.3)
     (expected, _), (found, _) = (

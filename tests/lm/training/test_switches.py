@@ -44,7 +44,13 @@ def seen(run: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "left"), [("log_every", [6]), ("validate_every", []), ("sample_every", []), ("checkpoint_every", [6])]
+    ("name", "left"),
+    [
+        ("log_every", [6]),
+        pytest.param("validate_every", [], marks=pytest.mark.slow),
+        pytest.param("sample_every", [], marks=pytest.mark.slow),
+        ("checkpoint_every", [6]),
+    ],
 )
 def test_each_is_switched_off_by_0_and_leaves_all_else_as_it_is(tokens, everything, tmp_path, name, left):
     """The last step is logged and saved all the same."""
