@@ -192,7 +192,7 @@ def test_shown_tells_the_length_of_what_it_cuts():
     ],
 )
 def test_a_config_that_is_not_there_names_the_nearest(name, near):
-    assert f"There is no config file {name}. Did you mean {near}?" in refusal(config=name)
+    assert f"There is no config file or run folder {name}. Did you mean {near}?" in refusal(config=name)
 
 
 def test_a_config_of_ones_own_is_named_too(tmp_path):

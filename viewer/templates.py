@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 from viewer.explanations import stage_name
-from viewer.formats import bits, compact, count, decimals, percent, plain, seconds, size, value
+from viewer.formats import bits, compact, count, counted, decimals, percent, plain, seconds, size, value
 from viewer.training_data import visible
 
 HERE = Path(__file__).parent
@@ -14,8 +14,8 @@ STYLE = (HERE / "style.css").read_text(encoding="utf-8")
 CHARTS_SCRIPT = (HERE / "charts.js").read_text(encoding="utf-8")
 """Of the pages that have charts."""
 FILTERS = {
-    "count": count, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals, "plain": plain,
-    "value": value, "bits": bits, "stage": stage_name, "visible": visible,
+    "count": count, "counted": counted, "compact": compact, "size": size, "seconds": seconds, "decimals": decimals,
+    "plain": plain, "value": value, "bits": bits, "stage": stage_name, "visible": visible,
 }  # fmt: skip
 
 

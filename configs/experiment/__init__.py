@@ -70,7 +70,7 @@ def refuse_no_config(path: Path) -> None:
     likeness = lambda file: difflib.SequenceMatcher(a=f"{path.stem}.py", b=file).ratio()
     near = [file for file in sorted(files, key=lambda file: (-likeness(file), file))[:1] if likeness(file) > 0.6]
     raise UsageError(
-        f"There is no config file {name}. {f'Did you mean {files[near[0]]}? ' if near else ''}"
+        f"There is no config file or run folder {name}. {f'Did you mean {files[near[0]]}? ' if near else ''}"
         f"Shipped in configs/: {', '.join(shipped)}."
     )
 

@@ -60,7 +60,10 @@ class RunFolder(RunPaths):
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is damaged ({error}). {self.remedy()}") from error
+            raise InputError(
+                f"{path} is damaged ({error}). Give the run's config file in place of its folder (CONFIG.py --workdir "
+                f"{self.root}); the next stage that it makes writes {path.name} anew."
+            ) from error
         return self.experiment_of(saved)
 
     def experiment_of(self, saved: object) -> Experiment:

@@ -17,6 +17,7 @@ from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
+from lm.errors import UsageError, shown
 
 QUALITY_SCORE = "quality_score"
 """The quality model's score (0 to 1); null where the step model_quality is not used."""
@@ -108,6 +109,12 @@ def measure(text: str, config: DocumentsConfig) -> dict[str, float]:
     passage = Passage(text)
     for one in config.filters:
         found = one.measure(passage) if passage.text and one.signals else [0.0] * len(one.signals)
+        if len(found) != len(one.signals):
+            raise UsageError(
+                f"The filter {one.name} measured {len(found)} values, {shown(list(found))}, but has {len(one.signals)} "
+                f"signals: {', '.join(signal.name for signal in one.signals)}. Let its measure() return one value a "
+                "signal, in their order."
+            )
         values |= {signal.name: float(value) for signal, value in zip(one.signals, found, strict=True)}
         if one.rewrites and one.name in config.steps:
             passage = one.left_of(passage)

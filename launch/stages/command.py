@@ -118,6 +118,11 @@ def run_command(
     """
     with told(program):
         experiment, workdir, source, asked = parse_run(program, description, sys.argv[1:], reads, options)
+        if source is not None and options is not None and asked != options():
+            raise UsageError(
+                f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, of a run that "
+                f"stands. Leave out --from, or ask the run in {source} itself: {program} {source}"
+            )
         if on_the_side(experiment, workdir, asked):
             return
         refuse_inputs_in_outputs(experiment, workdir)

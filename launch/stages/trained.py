@@ -92,6 +92,7 @@ def evaluate_text(experiment: Experiment, workdir: Path, file: Path, step: int |
     run = load_trained(
         experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
     )
+    say(f"evaluate: {file}, {len(text.encode()):,} bytes")
     found = evaluate_text(run.model, experiment.model, config, run.tokenizer, text, run.mesh)
     say(
         f"{file}, by the model at step {run.step:,}: {found['bytes']:,} bytes, {found['tokens']:,} tokens, loss "
@@ -102,9 +103,10 @@ def evaluate_text(experiment: Experiment, workdir: Path, file: Path, step: int |
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, as it stands there. Raises InputError when it cannot be read, is no UTF-8, or is empty."""
+    """The text of a file, without a byte order mark. Raises InputError when it cannot be read, is no UTF-8, or is
+    empty."""
     try:
-        text = path.expanduser().read_bytes().decode()
+        text = path.expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path} cannot be read: {reason}. Give the path of a text file.") from error

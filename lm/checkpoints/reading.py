@@ -71,7 +71,10 @@ def whole_checkpoint(folder: Path, step: int | None = None) -> int:
     def look() -> Found:
         steps = steps_in(folder)
         if not steps:
-            raise InputError(f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py")
+            raise InputError(
+                f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py --workdir "
+                f"{folder.parent}"
+            )
         if step is not None and step not in steps:
             raise UsageError(
                 f"There is no checkpoint of step {step:,} in {folder}. There are those of steps "

@@ -63,7 +63,8 @@ def train_bpe(texts: Iterable[str], config: TokenizerConfig) -> BytePairTokenize
         raise UsageError(
             f"tokenizer.vocab_size = {config.vocab_size} asks for {mergeable - 256} merges, but "
             f"{training.characters} characters in {training.documents} documents hold only {len(tokens) - 256}. "
-            f"Set it to {most} or less (--tokenizer.vocab-size {most}), or train on more text."
+            f"Set it to {most} or less (--tokenizer.vocab-size {most} --model.vocab-size {most}), or train on more "
+            "text."
         )
     special = numbered(tokens, config.special_tokens)
     return BytePairTokenizer(

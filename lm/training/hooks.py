@@ -212,22 +212,24 @@ class Checkpointing(Periodic):
         if blocking or not self.tools.skipped.in_row:
             self.save(state, step, blocking)
 
-    def save(self, state: TrainState, step: int, blocking: bool) -> None:
-        """Begins a checkpoint of `step`, waiting for the one before it for as long as it takes if `blocking`. Raises
-        InputError when the last update made a parameter that is not finite: nothing is saved of that."""
+    def save(self, state: TrainState, step: int, blocking: bool, evaluated: bool = True) -> None:
+        """Begins a checkpoint of `step`, waiting for the one before it for as long as it takes if `blocking`. Unless
+        `evaluated`, a run that resumes from it evaluates first. Raises InputError when the last update made a parameter
+        that is not finite: nothing is saved of that."""
         if not all_finite(state.model):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
-        metadata = dict(self.metadata) | {"evaluated": not self.progress.stopping} | self.progress.figures
+        metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
         with self.tools.goodput.phase("saving"):
             if self.checkpoints.save(step, state, metadata, blocking):
                 self.saved_at = step
 
     @jax.transfer_guard("allow")
-    def save_before_error(self, state: TrainState, step: int) -> None:
-        """Saves what was made before damaged data. Several processes would wait for those that found no damage."""
+    def save_before_error(self, state: TrainState, step: int, evaluated: bool = True) -> None:
+        """Saves what was made before damaged data or a failed evaluation. Several processes would wait for those in
+        which nothing failed."""
         if jax.process_count() == 1 and self.checkpoints.settled() and step not in {0, *self.checkpoints.steps()}:
             self.tools.skipped.wait()
-            self.save(state, step, blocking=True)
+            self.save(state, step, blocking=True, evaluated=evaluated)
 
 
 @jax.jit

@@ -9,9 +9,11 @@ import jax
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch
 from lm.errors import InputError
+from lm.metrics.writers import Row
 from lm.parallel import own_rows, place
 from lm.resilience.watchdog import Watchdog
 from lm.run_paths import RunPaths
+from lm.training.hooks import Hook
 from lm.training.setup import Run, setup
 from lm.training.state import TrainState
 
@@ -53,7 +55,7 @@ def loop(run: Run) -> None:
                     step, progress.figures = step + 1, {}
                     tools.skipped.record(step, progress.metrics)
                 for hook in run.hooks:
-                    if hook.due(step) and (row := hook.run(state, step)):
+                    if hook.due(step) and (row := run_hook(run, hook, state, step)):
                         tools.log.write(step, row)
         finish(run, step)
 
@@ -65,6 +67,17 @@ def next_batch(run: Run, batches: Iterator[Batch], state: TrainState, step: int)
             return run.tools.meter.next(batches)
     except InputError:
         run.checkpointing.save_before_error(state, step)
+        raise
+
+
+def run_hook(run: Run, hook: Hook, state: TrainState, step: int) -> Row | None:
+    """What the hook returns. Where an evaluation or a sample fails, `state` is saved, for it is sound: whoever mends
+    the evaluator loses no step."""
+    try:
+        return hook.run(state, step)
+    except Exception:
+        if hook in run.evaluations:
+            run.checkpointing.save_before_error(state, step, evaluated=False)
         raise
 
 

@@ -258,7 +258,7 @@ def test_a_run_that_lacks_parts(tmp_path: Path):
     write_run(tmp_path, KEPT[:1], [], vocab_size=257, metrics=[])
     _, page = open_page(tmp_path)
     text = " ".join(page.text_content().split())
-    for told in ("file of your own", "Nothing: all 1 pages became documents", "No line of training was logged",
+    for told in ("file of your own", "Nothing: every page became a document (1 page)", "No line of training was logged",
                  "No sample was taken during training", "No sample was asked for"):  # fmt: skip
         assert told in text, told
     summary = summarize(read_run(tmp_path, CONFIG))

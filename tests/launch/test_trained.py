@@ -122,6 +122,9 @@ def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_pat
     assert f"step 4: {len(TEXT.encode()):,} bytes, {found['tokens']:,} tokens, loss {found['loss']:.4f}" in said
     for name in ("", "gzip_", "zstd_", "xz_"):
         assert f" {found[f'{name}bits_per_byte']:.3f}" in said.partition("bits per byte:")[2]
+    file.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())  # a byte order mark is no text
+    assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
+    assert capsys.readouterr().out == said
     assert call("launch.evaluate", run.root, "--step", "8") == 0
     assert "evaluate: bits per byte: validation" in capsys.readouterr().out
     assert contents(run) == before
@@ -139,6 +142,7 @@ def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_pat
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
         ("sample", ("--prompt", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"), 2, "that leaves nothing of 24"),
         ("sample", ("--step", "5"), 2, "no checkpoint of step 5"),
+        ("sample", ("--from", ".", "--step", "4"), 2, "only printed, of a run that stands. Leave out --from, or ask"),
         ("sample", ("--sample.temperature", "0"), 2, "Did you mean --sample.temperatures"),
     ],
 )
@@ -155,7 +159,7 @@ def test_what_a_user_can_mend(trained, tmp_path, monkeypatch, capsys, script, wo
 def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):
     shutil.rmtree(run.checkpoints)
     assert call("launch.sample", run.root, "--prompt", "The miller") == 1
-    assert re.search("no checkpoint in .* python -m launch.train", capsys.readouterr().err)
+    assert re.search(f"no checkpoint in .* python -m launch.train .* --workdir {run.root}", capsys.readouterr().err)
 
 
 def test_one_device_is_said_where_the_mesh_does_not_fit(run, capsys):

@@ -23,6 +23,13 @@ def test_texts_are_escaped_and_a_lone_surrogate_stops_nothing(template):
     html.encode()
 
 
+def test_one_is_no_plural(template):
+    (template.parent / "page.html").write_text(
+        '{{ 0 | counted("page") }}, {{ 1 | counted("page") }}, {{ n | counted("page") }}'
+    )
+    assert fill(template, n=1234) == "0 pages, 1 page, 1,234 pages"
+
+
 @pytest.mark.parametrize("script", ["", "x()"])
 def test_no_script_but_the_page_s_own_may_run(template, script):
     policy = fill(template, script=script, name="").split('content="')[1].split('"')[0]

@@ -8,7 +8,7 @@ from data_prep.funnel.report import Distribution, Funnel, Reason
 from viewer import charts
 from viewer.charts import Bar
 from viewer.explanations import PERSONAL_DATA, reason_sentence, signal_words, stage_name, stage_words
-from viewer.formats import count, percent, size, value
+from viewer.formats import count, counted, percent, size, value
 from viewer.report.distributions import columns_of, distribution_chart
 from viewer.templates import CHARTS_SCRIPT, fill
 
@@ -27,7 +27,7 @@ def funnel_chart(funnel: Funnel) -> charts.Chart:
         note = f"{count(left)} left · −{count(stage.dropped)} ({percent(stage.dropped, stage.entered)})"
         rows.append(Bar(stage_name(stage.stage), left, note, rest=stage.dropped))
     kept = f"{count(funnel.documents_kept)} ({percent(funnel.documents_kept, funnel.pages_read)} of the pages)"
-    label = f"The funnel: {count(funnel.pages_read)} pages read, {count(funnel.documents_kept)} documents kept."
+    label = f"The funnel: {counted(funnel.pages_read, 'page')} read, {counted(funnel.documents_kept, 'document')} kept."
     return charts.bars([*rows, Bar("Documents kept", funnel.documents_kept, kept, strong=True)], label)
 
 

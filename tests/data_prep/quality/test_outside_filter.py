@@ -14,7 +14,7 @@ import pytest
 from configs.recipes import fineweb_recipe as recipe
 from data_prep.config import Filter, Rule, Signal
 from data_prep.config.filters import COLUMNS_TAKEN
-from data_prep.measure.row import text_schema
+from data_prep.measure.row import measure, text_schema
 from data_prep.select.apply_filters import dropped_schema
 from lm.errors import UsageError
 from tests.data_prep.measured import prose
@@ -60,6 +60,26 @@ def get_config():
     documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))
     return dataclasses.replace(configs.demo.get_config(), documents=documents)
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class OneTooMany(Filter):
+    """Measures two values for one signal."""
+
+    name = "one_too_many"
+    title = "One too many"
+    summary = "A defect of the user's own."
+    signals = (Signal("one_too_many_signal", "A signal", "A value."),)
+
+    def measure(self, passage):
+        return [0.5, 0.75]
+
+
+def test_values_that_are_not_one_a_signal_are_refused_with_both_numbers():
+    config = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, OneTooMany())
+    said = r"one_too_many measured 2 values, \[0\.5, 0\.75\], but has 1 signals: one_too_many_signal"
+    with pytest.raises(UsageError, match=said):
+        measure(prose(60), config)
 
 
 def shout(text: str, words: int) -> str:

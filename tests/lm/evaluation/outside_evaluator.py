@@ -8,6 +8,16 @@ from lm.evaluation.evaluator import EvaluatorConfig
 from lm.model.transformer import Transformer
 
 
+class Failing:
+    """Has a defect."""
+
+    def __init__(self, config: EvaluatorConfig):
+        pass
+
+    def run(self, model: Transformer, mesh: Mesh) -> dict[str, float]:
+        raise ZeroDivisionError("a defect of the user's own")
+
+
 class LargestParameter:
     """The largest absolute value of a parameter, and how many sequences the config allows at once."""
 

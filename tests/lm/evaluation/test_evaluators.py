@@ -20,6 +20,7 @@ from lm.tokenizer import load
 from lm.training.loop import train
 from tests.corpus import tiny_experiment
 from tests.lm.metrics.test_meter import events_of
+from tests.train_runs import bits, steps_there, told
 
 OUTSIDE = "tests.lm.evaluation.outside_evaluator.LargestParameter"
 TINY = tiny_experiment()
@@ -54,6 +55,21 @@ def test_an_evaluator_from_outside_is_run_in_training_and_in_the_evaluation(toke
     assert figures["largest_parameter"] == pytest.approx(largest)
     assert figures["rows_at_once"] == 8  # evaluate.batch_size = 4, rounded up to what eight devices share
     assert {"validation_loss", "validation_bits_per_byte", "gzip_bits_per_byte", "parameters"} <= figures.keys()
+
+
+def test_an_evaluator_that_fails_costs_no_step_and_the_mended_run_equals_one_without_the_defect(tokens, tmp_path):
+    """What was trained is saved, as not yet evaluated; the run that resumes evaluates that step first."""
+    config = dataclasses.replace(EXPERIMENT.train, validate_every=3, steps=4)
+    broken = dataclasses.replace(config, evaluators=("validation", "tests.lm.evaluation.outside_evaluator.Failing"))
+    runs = {name: shutil.copytree(tokens, tmp_path / name) for name in ("mended", "undisturbed")}
+    with pytest.raises(ZeroDivisionError):
+        train(EXPERIMENT.model, broken, runs["mended"])
+    assert steps_there(runs["mended"]) == [3] and verify(runs["mended"] / "checkpoints/3")["evaluated"] is False
+    for run in runs.values():
+        train(EXPERIMENT.model, config, run)
+    assert bits(runs["mended"]) == bits(runs["undisturbed"])
+    evaluated = [[row for row in told(run) if "largest_parameter" in row] for run in runs.values()]
+    assert evaluated[0] == evaluated[1] and [row["step"] for row in evaluated[0]] == [3, 4]
 
 
 @pytest.mark.parametrize("name", ["perplexity", "no_such_package.Evaluator", "tests.no_such_module.Evaluator", "", "."])
