@@ -77,7 +77,7 @@ TRAIN = TrainConfig(
     spikes=SpikeConfig(window=128),
     log_every=10,
     mesh=MeshConfig(),
-    loss_parts=4,
+    loss_chunks=4,
     loader_threads=1,
 )
 

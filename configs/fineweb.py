@@ -71,7 +71,7 @@ def get_config() -> Experiment:
             spikes=SpikeConfig(window=128),
             log_every=10,
             mesh=MeshConfig(),
-            loss_parts=8,
+            loss_chunks=8,
             loader_threads=1,
         ),
         evaluate=EvaluateConfig(stride=512, batch_size=16),
@@ -112,7 +112,7 @@ def on_fineweb(
         batch_size=batch_tokens // model.context_length,
         optimizer=optimizer,
         mesh=MeshConfig(fsdp=fsdp),
-        loss_parts=8,
+        loss_chunks=8,
     )
     shards = dataclasses.replace(
         base.shards, record_length=8192, token_dtype="uint16" if model.vocab_size <= 2**16 else "uint32"

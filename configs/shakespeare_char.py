@@ -73,7 +73,7 @@ def get_config() -> Experiment:
             checkpoints_kept=1,
             log_every=20,
             mesh=MeshConfig(),
-            loss_parts=1,
+            loss_chunks=1,
             loader_threads=1,
         ),
         evaluate=EvaluateConfig(stride=CONTEXT, batch_size=96),

@@ -41,13 +41,13 @@ class Threshold:
 
 
 def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
-    """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality model's, None
-    while it is not known (score_threshold.py)."""
+    """All lines that `config` draws, in the order in which they are applied; `min_quality` is the quality classifier's,
+    None while it is not known (score_threshold.py)."""
     found = []
     for one in config.used_filters:
         for rule in one.rules:
             place = "" if rule.place is None else f"[{rule.place}]"
-            value = min_quality if one is config.model_quality else rule.limit(one)
+            value = min_quality if one is config.quality_classifier else rule.limit(one)
             if rule.option and value is not None:
                 option = f"{one.path()}.{rule.option}{place}"
                 found.append(Threshold(one.name, rule.reason, rule.signal, rule.drops, value, option))
@@ -70,7 +70,7 @@ def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]
 
 def verdicts(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None) -> list[Verdict]:
     """The verdict on each row, by the first rule that it breaks: language, then the filters in use, in their order,
-    then the quality model's score, which must be at least `min_quality` where that is given."""
+    then the quality classifier's score, which must be at least `min_quality` where that is given."""
     names: list[Verdict] = [None]
     first = np.zeros(rows.num_rows, np.intp)  # index in `names` of each row's verdict
     for verdict, broken in checks(rows, config, min_quality):
@@ -88,7 +88,7 @@ def checks(
     """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
     for one in config.used_filters:
         for rule in one.rules:
-            limit = min_quality if one is config.model_quality else rule.limit(one)
+            limit = min_quality if one is config.quality_classifier else rule.limit(one)
             if limit is not None:
                 yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.drops, limit)
         for reason, broken in one.other_checks(rows):

@@ -50,7 +50,7 @@ STAGE = Stage(
     settings=lambda experiment: {"evaluate": experiment.evaluate},
     make=make,
     outputs=(RunPaths.evaluation,),
-    together=True,
+    multi_process=True,
 )
 
 if __name__ == "__main__":

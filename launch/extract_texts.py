@@ -6,7 +6,7 @@ from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
 from data_prep.measure.run import extract_texts
 from data_prep.parquet import rows_in
-from data_prep.quality_model.model import model_sha256
+from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.sources.inputs import read_records
 from data_prep.url_filter.filter import prepare_lists
@@ -30,12 +30,12 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     )
 
 
-def facts(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the URL lists, the quality model."""
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """What stands in files outside of the run folder: the URL lists, the quality classifier."""
     documents = experiment.documents
     found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
-    if "model_quality" in documents.steps:
-        found["quality model"] = model_sha256(documents.model_quality.model)
+    if "quality_classifier" in documents.steps:
+        found["quality classifier"] = model_sha256(documents.quality_classifier.model)
     return found
 
 
@@ -49,7 +49,7 @@ STAGE = Stage(
     script="launch.extract_texts",
     after=(fetch_pages.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents.of_texts()},
-    facts=facts,
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,

@@ -14,7 +14,7 @@ def settings(experiment: Experiment) -> dict[str, object]:
     return {"pages": experiment.pages.used()}
 
 
-def facts(experiment: Experiment) -> dict[str, object]:
+def external_inputs(experiment: Experiment) -> dict[str, object]:
     """The sizes of your own files. Times of change tell nothing: a copy has others."""
     return {"bytes of input files": input_sizes(experiment.pages)}
 
@@ -31,7 +31,7 @@ STAGE = Stage(
     script="launch.fetch_pages",
     after=(),
     settings=settings,
-    facts=facts,
+    external_inputs=external_inputs,
     make=make,
     libraries=(),
     outputs=(RunPaths.pages,),

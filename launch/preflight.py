@@ -20,9 +20,9 @@ def check(experiment: Experiment, workdir: Path) -> None:
     """
     check_training_memory(experiment.model, experiment.train)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
-    if RunPaths(workdir).stamp(write_shards.STAGE.name).exists() or place()[1] > 1:
+    if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:
         return
-    made = RunPaths(workdir).stamp(train_tokenizer.STAGE.name).exists()
+    made = RunPaths(workdir).marker(train_tokenizer.STAGE.name).exists()
     fingerprint = None if made else check_tokenizer(experiment.tokenizer)
     check_training(experiment.tokenizer, experiment.model, experiment.train, RunPaths(workdir).tokens, fingerprint)
 

@@ -27,7 +27,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
-NAMES = """steps language filters model_quality.model model_quality.keep_share
+NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
 minhash personal_data workers runner beam_options"""
 READS = [f"documents.{name}" for name in NAMES.split()]
 STAGE = Stage(

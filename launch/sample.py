@@ -52,7 +52,7 @@ STAGE = Stage(
     settings=lambda experiment: {"sample": experiment.sample},
     make=make,
     outputs=(RunPaths.final_samples,),
-    together=True,
+    multi_process=True,
 )
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     train(experiment.model, experiment.train, out, began)
 
 
-def facts(experiment: Experiment) -> dict[str, object]:
+def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: shards and a checkpoint of other runs, by their manifests."""
     tokens = [Path(source.tokens) for source in experiment.train.mixture]
     found: dict[str, object] = {
@@ -39,15 +39,15 @@ STAGE = Stage(
     script="launch.train",
     after=(train_tokenizer.STAGE, write_shards.STAGE),
     settings=lambda experiment: {"model": experiment.model, "train": experiment.train},
-    facts=facts,
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.checkpoints,),
-    proof=training.newest,
+    required_outputs=training.newest,
     in_place=True,
     holds_work=training.holds_work,
     goes_on=training.goes_on,
     continued_from=training.continued_from,
-    together=True,
+    multi_process=True,
     by_products=TRAINING_LOGS,
 )
 

@@ -13,7 +13,7 @@ from lm.run_paths import RunPaths
 SAMPLE_DOCUMENTS = 200  # for the printed bytes per token
 
 
-def facts(experiment: Experiment) -> dict[str, object]:
+def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: a tokenizer to load. That of a name is always the same."""
     from lm.tokenizer.published import PUBLISHED, load_published
 
@@ -45,7 +45,7 @@ STAGE = Stage(
     script="launch.train_tokenizer",
     after=(prepare_documents.STAGE,),
     settings=lambda experiment: {"tokenizer": experiment.tokenizer},
-    facts=facts,
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.tokenizer,),
 )

@@ -7,7 +7,7 @@ import typing
 
 from lm.errors import UsageError, shown
 
-incidental = functools.partial(dataclasses.field, metadata={"incidental": True})
+not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
 """A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 

@@ -45,7 +45,7 @@ class RunPaths:
     report_tokenizer = Part("report/tokenizer.html")
     summary = Part("summary.json")
     refilter = Part("refilter")
-    quality_model = Part("quality_model")
+    quality_classifier = Part("quality_classifier")
 
     # Training
     checkpoints = Part("checkpoints")
@@ -55,7 +55,7 @@ class RunPaths:
     wandb = Part("wandb")
     samples = Part("samples")
     final_samples = Part("samples/final.json")
-    skipped_steps = Part("bad_steps.jsonl")
+    skipped_steps = Part("skipped_steps.jsonl")
     goodput = Part("goodput.json")
     hangs = Part("hangs")
     profile = Part("profile")
@@ -66,7 +66,7 @@ class RunPaths:
     lock = Part(".lock")
     replaced = Part("replaced")
 
-    def stamp(self, stage: str) -> Path:
+    def marker(self, stage: str) -> Path:
         """What a finished stage was made with."""
         return self.stages / f"{stage}.json"
 
@@ -75,7 +75,7 @@ class RunPaths:
         return self.stages / f"{stage}.begun"
 
     def written(self, stage: str) -> Path:
-        """The list of files that the stage wrote; it outlives the stamp."""
+        """The list of files that the stage wrote; it outlives the marker."""
         return self.stages / f"{stage}.files"
 
     def partial(self, stage: str) -> Path:

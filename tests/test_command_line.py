@@ -72,7 +72,7 @@ def test_a_script_that_reads_all_sections_gives_an_overview(capsys):
 
 
 SCRIPTS = """evaluate extract_texts fetch_pages prepare_documents pretrain refilter report sample train
-train_quality_model train_tokenizer write_shards"""
+train_quality_classifier train_tokenizer write_shards"""
 
 
 @pytest.mark.parametrize("script", SCRIPTS.split())

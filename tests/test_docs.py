@@ -37,7 +37,7 @@ READ_ONLY = {
     "launch.evaluate": "needs a trained model",
     "launch.sample": "needs a trained model",
     "launch.supervise": "trains a model",
-    "launch.train_quality_model": "needs two sets of documents",
+    "launch.train_quality_classifier": "needs two sets of documents",
 }
 """{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""
 OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400

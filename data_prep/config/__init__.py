@@ -1,6 +1,6 @@
 """Every knob of data_prep, as frozen dataclasses: light to import, so that --help is quick.
 
-Fields marked `incidental` change how fast a result is made, never the result; fields marked `measured` decide what is
+Fields marked `not_hashed` change how fast a result is made, never the result; fields marked `measured` decide what is
 measured of a text (lm/fields.py).
 """
 
@@ -9,9 +9,9 @@ from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
-from data_prep.config.model_quality import ModelQualityConfig, QualityTrainingConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
 from data_prep.config.personal_data import PersonalDataConfig
+from data_prep.config.quality_classifier import QualityClassifierConfig, QualityTrainingConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
@@ -22,11 +22,11 @@ __all__ = [
     "Filter",
     "LanguageConfig",
     "MinHashConfig",
-    "ModelQualityConfig",
     "PackageLists",
     "PackagePages",
     "PagesConfig",
     "PersonalDataConfig",
+    "QualityClassifierConfig",
     "QualityTrainingConfig",
     "Rule",
     "ShardsConfig",

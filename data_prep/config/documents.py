@@ -10,14 +10,14 @@ from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
-from data_prep.config.model_quality import ModelQualityConfig
 from data_prep.config.personal_data import PersonalDataConfig
+from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, incidental, within
+from lm.fields import Config, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("model_quality", "exact_dedup", "minhash_dedup")
+AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -36,14 +36,14 @@ class DocumentsConfig(Config):
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
-    model_quality: ModelQualityConfig
+    quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = incidental()
+    workers: int = not_hashed()
     """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = incidental(default="local")
+    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
     """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = incidental(default="")
+    beam_options: str = not_hashed(default="")
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
 
@@ -56,10 +56,10 @@ class DocumentsConfig(Config):
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
-        if "model_quality" in self.steps and not self.model_quality.model:
+        if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
-                "documents.steps has model_quality, but documents.model_quality.model is empty. Give the folder of a "
-                "model (python -m launch.train_quality_model makes one), or leave the step out."
+                "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
+                "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
 
     @property
@@ -70,7 +70,7 @@ class DocumentsConfig(Config):
     @property
     def all_filters(self) -> tuple[Filter, ...]:
         """All that draw lines through stored values, used or not, in their order."""
-        return (self.language, *self.filters, self.model_quality)
+        return (self.language, *self.filters, self.quality_classifier)
 
     @property
     def used_filters(self) -> tuple[Filter, ...]:
@@ -100,7 +100,7 @@ class DocumentsConfig(Config):
             "url_filter": self.url_filter,
             "extract": self.extract,
             **{f"{one.name} lines are dropped": one.name in self.steps for one in self.filters if one.rewrites},
-            "quality model": self.model_quality.model if "model_quality" in self.steps else "",
+            "quality classifier": self.quality_classifier.model if "quality_classifier" in self.steps else "",
             **{
                 f"{one.name}.{field.name}": getattr(one, field.name)
                 for one in (self.language, *self.filters)
@@ -128,11 +128,11 @@ def documents_config(filters: Sequence[Filter], **fields: Any) -> DocumentsConfi
 
 @functools.cache
 def class_with(kinds: tuple[type[Filter], ...]) -> Any:
-    """DocumentsConfig with a field for each filter: a section like any other to the command line, stamps, messages."""
+    """DocumentsConfig with a field for each filter: a section like any other to the command line, markers, messages."""
     sections = tuple(kind.name for kind in kinds)
     fields_taken = {field.name for field in dataclasses.fields(DocumentsConfig)} | {*dir(DocumentsConfig)}
-    taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, ModelQualityConfig.name}
-    check_filters((LanguageConfig, *kinds, ModelQualityConfig), taken)
+    taken = fields_taken.union(BEFORE_FILTERS, AFTER_FILTERS) - {LanguageConfig.name, QualityClassifierConfig.name}
+    check_filters((LanguageConfig, *kinds, QualityClassifierConfig), taken)
     steps = tuple[Literal[*sections, *AFTER_FILTERS], ...]  # ty: ignore[invalid-type-form] - made for the command line
     fields: list[tuple[str, Any]] = [("steps", steps), *((kind.name, kind) for kind in kinds)]
     namespace = {"sections": sections, "__doc__": DocumentsConfig.__doc__}
@@ -142,4 +142,4 @@ def class_with(kinds: tuple[type[Filter], ...]) -> Any:
     )  # fmt: skip
 
 
-KNOWN.update({kind.name: kind for kind in (LanguageConfig, ModelQualityConfig)})
+KNOWN.update({kind.name: kind for kind in (LanguageConfig, QualityClassifierConfig)})

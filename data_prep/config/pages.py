@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental, within
+from lm.fields import Config, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ class CommonCrawlPages(Config):
     """Place of the first file in the list, from 0; those before it are never chosen."""
     seed: int
     """Chooses the files when `choice` is random."""
-    address: str = incidental(default="https://data.commoncrawl.org/")
+    address: str = not_hashed(default="https://data.commoncrawl.org/")
     """Server or mirror under which crawl-data/ lies."""
-    crawls_address: str = incidental(default="https://index.commoncrawl.org/collinfo.json")
+    crawls_address: str = not_hashed(default="https://index.commoncrawl.org/collinfo.json")
     """The list of all crawls, asked only when there is no such crawl."""
-    downloads: int = incidental(default=4)
+    downloads: int = not_hashed(default=4)
     """Files fetched at once."""
-    tries: int = incidental(default=12)
+    tries: int = not_hashed(default=12)
     """Tries of a file in a row that bring it no further before it is given up."""
-    first_pause: float = incidental(default=1.0)
+    first_pause: float = not_hashed(default=1.0)
     """Seconds before the second try, doubled before each one after it; what the server asks (Retry-After) is obeyed."""
-    longest_pause: float = incidental(default=120.0)
+    longest_pause: float = not_hashed(default=120.0)
     """Seconds at which the pauses stop to grow."""
-    stall: float = incidental(default=60.0)
+    stall: float = not_hashed(default=60.0)
     """Seconds without a byte after which a connection is given up."""
 
     def __post_init__(self):
@@ -120,7 +120,7 @@ class TfdsPages(Config):
     """Which of its rows, as tensorflow-datasets writes it, for example train or train[:10%]."""
     rows_per_file: int
     """Rows that are one unit of work later."""
-    data_dir: str = incidental(default="")
+    data_dir: str = not_hashed(default="")
     """Folder of prepared datasets; empty: that of tensorflow-datasets, TFDS_DATA_DIR or ~/tensorflow_datasets."""
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental, within
+from lm.fields import Config, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class ShardsConfig(Config):
     """Files of the training split (fewer where there are fewer document files)."""
     validation_fraction: float
     """Share of the documents, or of each one's characters, that is held out (0 to 1, both excluded)."""
-    workers: int = incidental()
+    workers: int = not_hashed()
     """Worker processes, as in documents.workers; each encodes on one core."""
-    runner: Literal["local", "dask", "beam"] = incidental(default="local")
+    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
     """Who runs the workers, as in documents.runner."""
-    beam_options: str = incidental(default="")
+    beam_options: str = not_hashed(default="")
     """As documents.beam_options."""
     held_out: Literal["documents", "ends"] = "documents"
     """What is held out: whole documents, chosen by a hash of their id, or the last characters of every document, as is
     usual where the corpus is a single text, or a few long ones. A document's two parts are documents of their own
     then: rows 2n and 2n + 1 of documents.parquet."""
-    encoder: Literal["tiktoken", "gigatoken"] = incidental(default="tiktoken")
+    encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
     """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
     same, and a tokenizer that it cannot encode with is refused."""
 

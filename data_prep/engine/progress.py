@@ -28,7 +28,7 @@ COUNTED_PER_LOOK = 100
 """Parts that are opened at a look for their number of pages; an interrupted run may have left tens of thousands."""
 
 
-class FileInTheMaking(Protocol):
+class UnfinishedFile(Protocol):
     """What is asked of a file of the pipeline."""
 
     @property
@@ -71,18 +71,13 @@ class Progress:
     """What is counted as files."""
 
 
-def looking_at(files: Sequence[FileInTheMaking]) -> "Look":
-    """A function that looks how far `files` are."""
-    return Look(files)
-
-
-def rows_of_part(file: FileInTheMaking) -> int | None:
+def rows_of_part(file: UnfinishedFile) -> int | None:
     """How many pages a part holds; None when it is not whole."""
     return rows_in(file.part)
 
 
 @dataclass(frozen=True)
-class FileOfTexts:
+class UnfinishedShard:
     """A file of texts/ from which a part is made that is no table: it holds as many pages as the texts do."""
 
     index: int
@@ -95,20 +90,20 @@ class FileOfTexts:
         return self.texts.stat().st_size
 
 
-def files_of_texts(texts: Sequence[Path], folder: Path) -> list[FileOfTexts]:
+def unfinished_shards(texts: Sequence[Path], folder: Path) -> list[UnfinishedShard]:
     """For each file of texts/ a part in `folder` under the file's name, a JSON that is made too fast for a note."""
     return [
-        FileOfTexts(index, path, folder / f"{path.stem}.json", folder / f"{path.stem}.rows")
+        UnfinishedShard(index, path, folder / f"{path.stem}.json", folder / f"{path.stem}.rows")
         for index, path in enumerate(texts)
     ]
 
 
-def look_at_texts(files: Sequence[FileOfTexts], step: str) -> "Look":
+def texts_progress(files: Sequence[UnfinishedShard], step: str) -> "FileProgress":
     """A look at the parts that are made from files of texts/."""
-    return Look(files, step, unit="documents", rows=lambda file: rows_in(file.texts))
+    return FileProgress(files, step, unit="documents", rows=lambda file: rows_in(file.texts))
 
 
-class Look[File: FileInTheMaking]:
+class FileProgress[File: UnfinishedFile]:
     """Call it to see how far the files are. What is whole at the first call was made by an earlier run.
 
     Folders are listed, since most of many thousand files need not be asked for; and a part is opened once. With
@@ -206,7 +201,7 @@ def pages_noted(note: Path) -> int:
     return 0
 
 
-class JoinLook:
+class JoinProgress:
     """Call it to see how far the joins of dedup/clusters.py are that leave their work in `folder`.
 
     How many there will be nobody knows before the last, so each is a step of its own, reckoned in ranges of keys.
@@ -228,7 +223,7 @@ class JoinLook:
         return Progress(0, done, ranges, done, ranges, 0, found, step=step, unit="", inputs="ranges of keys")
 
 
-class Watch:
+class ProgressReporter:
     """A thread that looks at the progress twice a second and hands it on, from entering to leaving the block.
 
     The work is done in other processes, or inside Beam, which copies its functions and so cuts their ties to us. What
@@ -244,7 +239,7 @@ class Watch:
         while not self.ended.wait(SECONDS_BETWEEN_LOOKS):
             self.report(self.look())
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ProgressReporter":
         self.report(self.look())
         self.thread.start()
         return self

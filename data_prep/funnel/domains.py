@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Look, Progress, Watch
+from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
 from data_prep.parquet import read_batches, rows_in, write_rows
 
 TOP_DOMAINS = 12
@@ -151,7 +151,7 @@ def count_domains(
             Group(index, tuple(some), folder / f"{level}-{index:06d}.parquet")
             for index, some in enumerate(itertools.batched(counts_files, files_at_once))
         ]
-        with Watch(Look(groups, step="counting domains", unit="domains"), on_progress):
+        with ProgressReporter(FileProgress(groups, step="counting domains", unit="domains"), on_progress):
             run_over_files(merge_group, groups, config)
         counts_files = [group.part for group in groups]
     return largest_domains(merged(map(read_host_counts, counts_files)))

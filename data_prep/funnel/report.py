@@ -137,14 +137,14 @@ def write_funnel(
 ) -> None:
     """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
 
-    `min_quality` is the quality model's threshold, where it is used.
+    `min_quality` is the quality classifier's threshold, where it is used.
     """
     funnel = {
         "files": [file.name for file in texts],
         "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
         "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
-        "keep_share": config.model_quality.keep_share if "model_quality" in config.steps else None,
+        "keep_share": config.quality_classifier.keep_share if "quality_classifier" in config.steps else None,
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
         "domains_in_all": domains.in_all,
     }
@@ -162,7 +162,7 @@ class Written:
     """Those that the config names; () for all."""
     records: Records
     keep_share: float | None
-    """Of the quality model, by which its threshold was drawn; None where it was not used."""
+    """Of the quality classifier, by which its threshold was drawn; None where it was not used."""
     counts: Counts
     """Those of funnel.py, with the largest domains as {host: [documents, bytes]}."""
     domains_in_all: int

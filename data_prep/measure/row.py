@@ -20,7 +20,7 @@ from data_prep.url_filter import filter as url_filter
 from lm.errors import UsageError, shown
 
 QUALITY_SCORE = "quality_score"
-"""The quality model's score (0 to 1); null where the step model_quality is not used."""
+"""The quality classifier's score (0 to 1); null where the step quality_classifier is not used."""
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
@@ -92,10 +92,10 @@ def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
     """{column: value} of a text that is not empty, by `value_columns` and in their order."""
     values: dict[str, float | None] = dict(measure(text, config))
     values[QUALITY_SCORE] = None
-    if "model_quality" in config.steps:
-        from data_prep.quality_model import load_model
+    if "quality_classifier" in config.steps:
+        from data_prep.quality_classifier import load_model
 
-        values[QUALITY_SCORE] = load_model(config.model_quality.model).score(text)
+        values[QUALITY_SCORE] = load_model(config.quality_classifier.model).score(text)
     return values
 
 

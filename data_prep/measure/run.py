@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Progress, Watch, looking_at
+from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
 from data_prep.files import replace_file, writing
 from data_prep.measure.row import rows_of_input, text_schema
 from data_prep.parquet import rows_in, write_rows
@@ -28,7 +28,7 @@ SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
 @dataclass(frozen=True)
-class TextFile:
+class TextShard:
     """An input file and where its texts go."""
 
     index: int
@@ -74,7 +74,7 @@ def extract_texts(
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*scratch.glob("*.partial"), *scratch.glob("*.pages")]:
             leftover.unlink()
-    with Watch(looking_at(targets), on_progress):
+    with ProgressReporter(FileProgress(targets), on_progress):
         run_over_files(functools.partial(write_texts, config=config), targets, config)
     write_records(targets, out / RECORDS)
     if not any(rows_in(target.part) for target in targets):
@@ -86,7 +86,7 @@ def extract_texts(
     return out
 
 
-def write_texts(file: TextFile, config: DocumentsConfig) -> None:
+def write_texts(file: TextShard, config: DocumentsConfig) -> None:
     """Writes the file's texts, then its records, unless they are there."""
     if file.records.is_file() and rows_in(file.part) is not None:
         return
@@ -100,7 +100,7 @@ def write_texts(file: TextFile, config: DocumentsConfig) -> None:
         file.note.unlink(missing_ok=True)
 
 
-def write_records(files: list[TextFile], path: Path) -> None:
+def write_records(files: list[TextShard], path: Path) -> None:
     """Writes the sum of the files' records."""
     seen, skipped = 0, Counter()
     for file in files:
@@ -135,7 +135,7 @@ def noted(rows: Iterable[dict], note: Path) -> Iterator[dict]:
         yield row
 
 
-def lay_out(files: list[InputFile], out: Path, scratch: Path) -> list[TextFile]:
+def lay_out(files: list[InputFile], out: Path, scratch: Path) -> list[TextShard]:
     """Where everything goes, by file names that are the inputs' own, made unique where two share one."""
     stems = [stem_of(file.name) for file in files]
     bearers = Counter(stem.lower() for stem in stems)
@@ -143,7 +143,7 @@ def lay_out(files: list[InputFile], out: Path, scratch: Path) -> list[TextFile]:
     if len({name.lower() for name in names}) < len(names):  # "a-00001" beside two files "a"
         names = [f"{stem}-{index:05d}" for index, stem in enumerate(stems)]
     return [
-        TextFile(index, file, out / f"{name}.parquet", scratch)
+        TextShard(index, file, out / f"{name}.parquet", scratch)
         for index, (file, name) in enumerate(zip(files, names, strict=True))
     ]
 

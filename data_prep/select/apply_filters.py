@@ -38,7 +38,7 @@ def dropped_schema(config: DocumentsConfig) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class TextsFile:
+class DocumentShard:
     """One file of texts/ and where its results go."""
 
     index: int
@@ -60,7 +60,7 @@ class TextsFile:
         return self.texts.stat().st_size
 
 
-def write_keys(file: TextsFile, config: DocumentsConfig, min_quality: float | None) -> None:
+def write_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
     """Writes the keys of the documents that pass the rules, unless they are there.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
@@ -100,10 +100,10 @@ class Found:
     clusters: dict[str, Path]
     """{step of deduplication: folder of its result}; the steps that are not used are missing."""
     min_quality: float | None
-    """Lowest score that the quality model may give."""
+    """Lowest score that the quality classifier may give."""
 
 
-def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
+def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     """{row: what it is a duplicate of}, always a row that stays.
 
     An exact copy is named as one, but the place is that of its cluster of near-duplicates, where there is one: this
@@ -119,7 +119,7 @@ def duplicates_of(file: TextsFile, found: Found) -> dict[int, Duplicate]:
     return duplicates
 
 
-def apply_filters(file: TextsFile, config: DocumentsConfig, found: Found) -> None:
+def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) -> None:
     """Writes the file's kept and dropped documents, in reading order, and the counts, unless they are there.
 
     Personal data is replaced in both, now that which texts are alike was asked of what was read.
@@ -136,7 +136,7 @@ def apply_filters(file: TextsFile, config: DocumentsConfig, found: Found) -> Non
 
 
 def kept_and_dropped(
-    file: TextsFile, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
+    file: DocumentShard, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
     duplicates, columns = duplicates_of(file, found), kept_schema(config).names

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import FileOfTexts, Progress, Watch, files_of_texts, look_at_texts
+from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.files import replace_file
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
@@ -32,7 +32,7 @@ class Recounted:
     counts: Counts
     domains: Domains
     min_quality: float | None
-    """The lowest score that the quality model may give."""
+    """The lowest score that the quality classifier may give."""
 
 
 def count_again(
@@ -46,8 +46,8 @@ def count_again(
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "counts").mkdir(parents=True)
     min_quality = lowest_score(texts, config, scratch / "scores", on_progress)
-    files = files_of_texts(texts, scratch / "counts")
-    with Watch(look_at_texts(files, "counting"), on_progress):
+    files = unfinished_shards(texts, scratch / "counts")
+    with ProgressReporter(texts_progress(files, "counting"), on_progress):
         run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, config)
     domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", config, on_progress)
     counts = merge(json.loads(file.part.read_text(encoding="utf-8")) for file in files)
@@ -55,12 +55,12 @@ def count_again(
     return Recounted(counts, domains, min_quality)
 
 
-def hosts_of(file: FileOfTexts) -> Path:
+def hosts_of(file: UnfinishedShard) -> Path:
     """The counts of the file's hosts (domains.py)."""
     return file.part.with_suffix(".parquet")
 
 
-def count_file(file: FileOfTexts, config: DocumentsConfig, min_quality: float | None) -> None:
+def count_file(file: UnfinishedShard, config: DocumentsConfig, min_quality: float | None) -> None:
     """Writes the hosts and the counts of one file."""
     parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
     hosts = HostCounter(hosts_of(file))
@@ -87,7 +87,7 @@ def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[st
 
 
 def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], config: DocumentsConfig) -> list[str]:
-    """Of the thresholds that the config tells, which is all but the quality model's."""
+    """Of the thresholds that the config tells, which is all but the quality classifier's."""
     olds, news = (
         {(one.stage, one.reason): one for one in many if one.signal != QUALITY_SCORE} for many in (before, after)
     )
@@ -103,17 +103,18 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
 
 
 def changed_share(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
-    """Of the quality model, whose threshold follows from the share to keep and from what the other rules let pass."""
+    """Of the quality classifier, whose threshold follows from the share to keep and from what the other rules let
+    pass."""
     scores = [one.value for one in before.thresholds if one.signal == QUALITY_SCORE]
     old_score, old_share = (scores[0], before.keep_share) if scores else (None, None)
-    share = config.model_quality.keep_share if now.min_quality is not None else None
+    share = config.quality_classifier.keep_share if now.min_quality is not None else None
     if (old_score, old_share) == (now.min_quality, share):
         return []
     was, is_now = ("not used" if one is None else f"{one:.6g}" for one in (old_share, share))
-    line = f"  documents.model_quality.keep_share: {was} in the run, now {is_now}  (low_quality_score"
+    line = f"  documents.quality_classifier.keep_share: {was} in the run, now {is_now}  (low_quality_score"
     if now.min_quality is not None:
         kept = now.counts["kept"][0]
-        asked = kept + sum(dropped_as(("model_quality",), now.counts).values())
+        asked = kept + sum(dropped_as(("quality_classifier",), now.counts).values())
         scored = "" if old_score is None else f" in the run {old_score:.6g},"
         line += f": the lowest score is{scored} now {now.min_quality:.6g}, which keeps {kept:,} of {asked:,} documents"
     return [f"{line})"]

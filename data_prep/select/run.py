@@ -9,12 +9,12 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import find_duplicates
 from data_prep.engine.over_files import run_over_files, run_with
-from data_prep.engine.progress import FileOfTexts, JoinLook, Progress, Watch, look_at_texts
+from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
 from data_prep.files import writing
 from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
-from data_prep.select.apply_filters import Found, TextsFile, apply_filters, write_keys
+from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_keys
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
@@ -77,10 +77,10 @@ def prepare_documents(
             with watching(files, "keys", lambda file: file.exact_keys, on_progress):
                 run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, config)
         if "exact_dedup" in config.steps:
-            with Watch(JoinLook(partial / "exact", "exact copies"), on_progress):
+            with ProgressReporter(JoinProgress(partial / "exact", "exact copies"), on_progress):
                 clusters["exact_dedup"] = find_duplicates([file.exact_keys for file in files], partial / "exact", run)
         if "minhash_dedup" in config.steps:
-            with Watch(JoinLook(partial / "near", "near copies"), on_progress):
+            with ProgressReporter(JoinProgress(partial / "near", "near copies"), on_progress):
                 clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
         found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
@@ -98,18 +98,22 @@ def prepare_documents(
 
 
 def watching(
-    files: list[TextsFile], step: str, part: Callable[[TextsFile], Path], on_progress: Callable[[Progress], None]
-) -> Watch:
+    files: list[DocumentShard],
+    step: str,
+    part: Callable[[DocumentShard], Path],
+    on_progress: Callable[[Progress], None],
+) -> ProgressReporter:
     """Tells how far a pass over the files is, by the part that it leaves of each."""
-    return Watch(
-        look_at_texts([FileOfTexts(file.index, file.texts, part(file), file.note) for file in files], step), on_progress
+    return ProgressReporter(
+        texts_progress([UnfinishedShard(file.index, file.texts, part(file), file.note) for file in files], step),
+        on_progress,
     )
 
 
-def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[TextsFile]:
+def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[DocumentShard]:
     """Where the results of each file of `texts` go, under the file's own name."""
     return [
-        TextsFile(
+        DocumentShard(
             index=index,
             texts=path,
             exact_keys=partial / "keys" / f"{path.stem}.pairs",

@@ -1,4 +1,4 @@
-"""Where the quality model's line is drawn: the score above which the wanted share of documents lies.
+"""Where the quality classifier's line is drawn: the score above which the wanted share of documents lies.
 
 The scores of each file are counted in a histogram, and histograms add up, so that no step holds all scores.
 """
@@ -12,10 +12,10 @@ import numpy as np
 
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import FileOfTexts, Progress, Watch, files_of_texts, look_at_texts
+from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.files import replace_file
 from data_prep.measure.row import QUALITY_SCORE
-from data_prep.quality_model import histogram, merge, threshold
+from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.verdict import column, columns_needed, read_measured, verdicts
 
 
@@ -23,17 +23,17 @@ def lowest_score(
     texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
 ) -> float | None:
     """The lowest score that is kept, of the documents that pass the rules; None where the step is not used."""
-    if "model_quality" not in config.steps:
+    if "quality_classifier" not in config.steps:
         return None
     scratch.mkdir(parents=True, exist_ok=True)
-    files = files_of_texts(texts, scratch)
-    with Watch(look_at_texts(files, "scores"), on_progress):
+    files = unfinished_shards(texts, scratch)
+    with ProgressReporter(texts_progress(files, "scores"), on_progress):
         run_over_files(functools.partial(count_scores, config=config), files, config)
     counted = [np.array(json.loads(file.part.read_text(encoding="utf-8")), np.int64) for file in files]
-    return threshold(merge(counted), config.model_quality.keep_share)
+    return threshold(merge(counted), config.quality_classifier.keep_share)
 
 
-def count_scores(file: FileOfTexts, config: DocumentsConfig) -> None:
+def count_scores(file: UnfinishedShard, config: DocumentsConfig) -> None:
     """Writes the histogram of the file's scores, unless it is there."""
     if file.part.is_file():
         return

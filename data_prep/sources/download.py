@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 18
 """Bytes read at once at most; what has come is written even when less has."""
-A_STEP = 1 << 20
+PROGRESS_BYTES = 1 << 20
 """Bytes that a try must bring to count as one that brought the file further."""
 CONNECT_SECONDS = 30.0
 LONGEST_WAIT = 3600.0
@@ -138,7 +138,7 @@ def fetch_file(url: str, path: Path, client: Client) -> None:
                     return
                 raise TryAgainError("it came whole, but its checksums say otherwise")
         except TryAgainError as error:
-            failures = 0 if part.size >= furthest + A_STEP else failures + 1
+            failures = 0 if part.size >= furthest + PROGRESS_BYTES else failures + 1
             furthest = max(furthest, part.size)
             if failures >= client.policy.tries:
                 raise InputError(given_up(url, part, client, error)) from error

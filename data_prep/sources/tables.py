@@ -33,7 +33,7 @@ PIECE = 1 << 20
 BOM = b"\xef\xbb\xbf"
 ABSENT = object()
 __all__ = ["read", "read_table", "size"]
-REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality model it must be text)."
+REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:

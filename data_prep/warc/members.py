@@ -27,7 +27,7 @@ class Member(Protocol):
 
     done: bool
     """Whether its end was reached, and its checksum, if it has one, was right."""
-    sealed: bool
+    has_checksum: bool
     """Whether it has a checksum."""
 
     @property
@@ -43,11 +43,11 @@ class Member(Protocol):
 class GzipMember:
     """The gzip member at `start`. Its checksum and length are checked at its end."""
 
-    __slots__ = ("done", "file", "inflater", "pieces", "position", "sealed")
+    __slots__ = ("done", "file", "has_checksum", "inflater", "pieces", "position")
 
     def __init__(self, file: FileBytes, start: int):
         self.file, self.position, self.pieces = file, start, 0
-        self.done, self.sealed = False, True
+        self.done, self.has_checksum = False, True
         self.inflater = isal_zlib.decompressobj(isal_zlib.MAX_WBITS | 16)
 
     @property
@@ -83,7 +83,7 @@ class RescuedMember:
 
     def __init__(self, file: FileBytes, start: int):
         self.file, self.position = file, start
-        self.done, self.sealed = False, True
+        self.done, self.has_checksum = False, True
         self.inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self.error: zlib.error | None = None
 
@@ -127,7 +127,7 @@ class ZstdFrame:
         import zstandard
 
         self.file, self.position, self.error = file, start, zstandard.ZstdError
-        self.done, self.sealed = False, bool(int.from_bytes(file.at(start + 4, 1)) & 4)  # Content_Checksum_flag
+        self.done, self.has_checksum = False, bool(int.from_bytes(file.at(start + 4, 1)) & 4)  # Content_Checksum_flag
         self.inflater = zstandard.ZstdDecompressor(
             zstandard.ZstdCompressionDict(dictionary) if dictionary else None, max_window_size=MAX_WINDOW_BYTES
         ).decompressobj()
@@ -206,7 +206,7 @@ class ScannedMember(NamedTuple):
     """Bytes that it inflates to, as far as that goes."""
     end: int
     """Where in the file it ends, or where that which was read of it does."""
-    sealed: bool
+    has_checksum: bool
     """Whether it has a checksum."""
     broken: BrokenError | None
     """None if it could be inflated, and its checksum and length, if it has them, are right."""
@@ -243,4 +243,4 @@ def scan(member: Member, start: int, hold: int) -> ScannedMember:
     except BrokenError as error:
         broken = error
     held = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return ScannedMember(held, size, member.end, member.sealed, broken)
+    return ScannedMember(held, size, member.end, member.has_checksum, broken)

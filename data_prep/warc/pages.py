@@ -132,7 +132,7 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
 
     Where the gzip member's checksum speaks for the record, no more than its head is read of what is no page.
     """
-    if record.seal != "holds":
+    if record.checksum != "valid":
         raise_unless_block_holds(record)
     if record.kind != "response":
         return NOT_A_RESPONSE
@@ -186,7 +186,7 @@ def html_content_type(response: Response) -> str:
 
 def page_of_text(record: Record, file_path: str) -> WebPage | str:
     """The text in a conversion record, as `page_of_response`."""
-    if record.seal != "holds":
+    if record.checksum != "valid":
         raise_unless_block_holds(record)
     if record.kind != "conversion":
         return NOT_A_TEXT
@@ -214,7 +214,7 @@ def raise_unless_block_holds(record: Record) -> None:
     if record.length > MAX_BLOCK_BYTES:
         return  # never passed on
     holds = record.block_digest_holds()
-    if holds is None and record.seal == "broken":
+    if holds is None and record.checksum == "broken":
         raise DamagedError(DAMAGED_MEMBER, "the checksum of the gzip member is wrong, and the record has no digest")
     if holds is False:
         raise_wrong_block(record)

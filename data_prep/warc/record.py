@@ -25,7 +25,7 @@ FOLD = (" ", "\t")
 EMPTY_LINES = b"\r\n\r\n"
 AFTER = 16  # bytes behind a block that are looked at
 
-Seal = Literal["holds", "broken", "none"]
+Checksum = Literal["valid", "broken", "none"]
 """Whether the checksum of the gzip member around a record is right, or wrong, or there is none."""
 
 
@@ -48,7 +48,7 @@ class Record:
     """Where in the source the block begins."""
     length: int
     """Bytes of the block, as the headers have it."""
-    seal: Seal
+    checksum: Checksum
     _block: bytes | None = field(default=None, repr=False)
     _digest: bool | Literal["unknown"] | None = field(default="unknown", repr=False)
 
@@ -88,7 +88,7 @@ class Record:
         rest = after.lstrip(b"\r\n")
         if rest.startswith(MARK) or (not rest and len(after) < AFTER):
             return None
-        if self.seal == "holds" and after.startswith(EMPTY_LINES):  # what comes then is another matter
+        if self.checksum == "valid" and after.startswith(EMPTY_LINES):  # what comes then is another matter
             return None
         return WRONG_LENGTH, f"after a block of {self.length} bytes there is no end of the record, but {after!r}"
 
@@ -97,7 +97,7 @@ class Record:
         return self.source.at(self.end, len(EMPTY_LINES)) == EMPTY_LINES
 
 
-def record_at(source: Source, position: int, offset: int, seal: Seal) -> Record:
+def record_at(source: Source, position: int, offset: int, checksum: Checksum) -> Record:
     """The record whose version line is at `position`. Raises HeaderError."""
     head = source.at(position, 2048)
     end = end_of_head(head)
@@ -114,9 +114,9 @@ def record_at(source: Source, position: int, offset: int, seal: Seal) -> Record:
     kind = headers.get(b"warc-type").lower()
     if not kind:
         raise HeaderError("no WARC-Type")
-    if seal != "holds":
+    if checksum != "valid":
         raise_unless_plausible(headers)
-    return Record(offset, kind, headers, source, position + end, int(length), seal)
+    return Record(offset, kind, headers, source, position + end, int(length), checksum)
 
 
 def raise_unless_plausible(headers: Headers) -> None:

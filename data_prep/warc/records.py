@@ -1,7 +1,7 @@
 """The records of a WARC file, in its order, over whatever is damaged between them.
 
 Evidence decides, place by place. A gzip member is inflated to its end, and its checksum and length compared, before any
-record of it is given out. Where no such seal holds (an uncompressed file, zstd, a member of many records whose checksum
+record of it is given out. Where there is none (an uncompressed file, zstd, a member of many records whose checksum
 fails), a record must end where the next begins or its block digest must hold, and its headers must be well-formed.
 After damage, reading goes on at the next place where a record begins that is compressed as the last one was.
 
@@ -41,9 +41,9 @@ from data_prep.warc.record import (
     MARK,
     MAX_BLOCK_BYTES,
     MAX_HEAD_BYTES,
+    Checksum,
     HeaderError,
     Record,
-    Seal,
     record_at,
 )
 
@@ -80,7 +80,7 @@ class RecordReader:
             lead = self.file.at(offset, len(MARK))
             if lead.startswith(GZIP) and (usual := usual_member(self.file, offset)):
                 pattern = MEMBER
-                record = only_record(usual[0], len(usual[0]), offset, "holds")
+                record = only_record(usual[0], len(usual[0]), offset, "valid")
                 if record is not None:
                     self.is_warc = True
                     yield record
@@ -110,18 +110,18 @@ class RecordReader:
         member = scan(opened, offset, HOLD)
         if member.broken is not None:
             return (yield from self._broken_member(member.broken, offset, member.end, pattern))
-        seal: Seal = "holds" if member.sealed else "none"
-        record = only_record(member.held, member.size, offset, seal)
+        checksum: Checksum = "valid" if member.has_checksum else "none"
+        record = only_record(member.held, member.size, offset, checksum)
         if record is not None:
             self.is_warc = True
             yield record
         elif len(member.held) < member.size:
             again = Members(lambda start: self._member_at(start) if start == offset else None, offset)
-            yield from self._records_in(InflatedBytes(again), 0, offset, seal)
+            yield from self._records_in(InflatedBytes(again), 0, offset, checksum)
         elif self._goes_on(member.end):
             return (yield from self._stretch(offset, pattern))
         else:
-            yield from self._records_in(HeldBytes(member.held), 0, offset, seal)
+            yield from self._records_in(HeldBytes(member.held), 0, offset, checksum)
         return member.end
 
     def _broken_member(
@@ -158,7 +158,7 @@ class RecordReader:
                 return offset
 
     def _records_in(
-        self, source: Source, position: int, offset: int | None, seal: Seal
+        self, source: Source, position: int, offset: int | None, checksum: Checksum
     ) -> Generator[Record, None, int]:
         """The records of `source` from `position` on, and the position where it ends or, in a file, gzip begins.
 
@@ -179,7 +179,7 @@ class RecordReader:
                 retry = position + 1
             else:
                 self.is_warc = True
-                record = self._record_at(source, position, place, seal)
+                record = self._record_at(source, position, place, checksum)
                 if record is None:
                     retry = position + len(MARK)
                 elif (yield from self._proven(record)):
@@ -196,9 +196,9 @@ class RecordReader:
         self.lead = self.lead or lead
         self.on_damage(Damage(offset, NO_RECORD, f"neither a record nor compressed: {lead!r}"))
 
-    def _record_at(self, source: Source, position: int, offset: int, seal: Seal) -> Record | None:
+    def _record_at(self, source: Source, position: int, offset: int, checksum: Checksum) -> Record | None:
         try:
-            return record_at(source, position, offset, seal)
+            return record_at(source, position, offset, checksum)
         except HeaderError as error:
             self.on_damage(Damage(offset, BAD_WARC_HEADER, str(error)))
             return None
@@ -224,7 +224,7 @@ class RecordReader:
 
         If it is an archive within the archive, then damage to it brings out the records in it.
         """
-        if record.seal == "holds" or record.length > MAX_BLOCK_BYTES or self.wasted > self.file.size:
+        if record.checksum == "valid" or record.length > MAX_BLOCK_BYTES or self.wasted > self.file.size:
             return False
         hides = record.block_digest_holds() is False
         self.wasted += record.length if hides else 0
@@ -275,15 +275,17 @@ def passes_by(record: Record) -> bool:
 
 def is_broken(record: Record) -> bool:
     """Whether the compressed data around the record is known to be damaged."""
-    return record.seal == "broken" or (isinstance(record.source, InflatedBytes) and record.source.broken is not None)
+    return record.checksum == "broken" or (
+        isinstance(record.source, InflatedBytes) and record.source.broken is not None
+    )
 
 
-def only_record(held: bytes, size: int, offset: int, seal: Seal) -> Record | None:
+def only_record(held: bytes, size: int, offset: int, checksum: Checksum) -> Record | None:
     """The record of a sound member of `size` bytes that begins with those held, if it holds that one and no more."""
     if not held.startswith(MARK):
         return None
     try:
-        record = record_at(HeldBytes(held), 0, offset, seal)
+        record = record_at(HeldBytes(held), 0, offset, checksum)
     except HeaderError:
         return None
     return record if 0 <= size - record.end <= len(EMPTY_LINES) and not held[record.end :].strip() else None

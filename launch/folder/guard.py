@@ -72,7 +72,7 @@ def refuse_inputs_in_outputs(experiment: Experiment, workdir: Path) -> None:
 
 def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(option, path or shell pattern, outputs of the run in which it must not lie)."""
-    pages, model, train = experiment.pages, experiment.documents.model_quality, experiment.train
+    pages, model, train = experiment.pages, experiment.documents.quality_classifier, experiment.train
     if pages.source == "warc":
         yield from (("pages.warc", pattern, OUTPUTS) for pattern in pages.warc)
     if pages.source == "tables":
@@ -80,11 +80,11 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
     if pages.source == "tfds":
         yield "pages.tfds.dataset", pages.tfds.dataset, OUTPUTS
         yield "pages.tfds.data_dir", pages.tfds.data_dir, OUTPUTS
-    if "model_quality" in experiment.documents.steps:
-        yield "documents.model_quality.model", model.model, OUTPUTS
+    if "quality_classifier" in experiment.documents.steps:
+        yield "documents.quality_classifier.model", model.model, OUTPUTS
     for name in ("good", "other"):
         for pattern in getattr(model.training, name):
-            yield f"documents.model_quality.training.{name}", pattern, (RunPaths.quality_model, UNFINISHED)
+            yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, UNFINISHED)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
     yield from (("train.mixture", source.tokens, (RunPaths.tokens, UNFINISHED)) for source in train.mixture)
     yield "train.start.checkpoint", train.start.checkpoint, (RunPaths.checkpoints, UNFINISHED)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.guard import is_run
-from launch.folder.stamps import read_note
+from launch.folder.markers import read_note
 from launch.folder.written import can_go_on, entries, put_in_place, remove
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -54,13 +54,13 @@ def held(source: Path) -> Generator[None]:
 
 
 def finished_in(source: Path, name: str) -> dict[str, Any] | None:
-    """The stamp of a stage that another run has finished, or None. Raises InputError when it is damaged."""
-    return read_note(RunPaths(source).stamp(name), "key", "settings", "files")
+    """The marker of a stage that another run has finished, or None. Raises InputError when it is damaged."""
+    return read_note(RunPaths(source).marker(name), "key", "settings", "files")
 
 
-def refuse_damaged(source: Path, stamp: dict[str, Any]) -> None:
-    """Raises InputError when files that the stamp lists are not what was written."""
-    for name, size in stamp["files"].items():
+def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
+    """Raises InputError when files that the marker lists are not what was written."""
+    for name, size in marker["files"].items():
         file = source / name
         found = file.stat().st_size if file.is_file() else None
         if found != size:
@@ -70,15 +70,15 @@ def refuse_damaged(source: Path, stamp: dict[str, Any]) -> None:
             )
 
 
-def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, stamp: dict) -> None:
-    """Takes over the finished outputs of the stage of that name, and its logs where there are any; then its stamp.
+def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
+    """Takes over the finished outputs of the stage of that name, and its logs where there are any; then its marker.
 
     Raises InputError when they are damaged, or a process is at work in `source`.
     """
     partial = RunPaths(workdir).partial(f"{name}.taken")
-    note = {"key": stamp["key"], "settings": {}, "source": str(source.resolve())}
+    note = {"key": marker["key"], "settings": {}, "source": str(source.resolve())}
     with held(source):
-        refuse_damaged(source, stamp)
+        refuse_damaged(source, marker)
         begun = read_note(partial / "begun.json", delete=partial)
         if not begun or any(begun.get(field) != value for field, value in note.items()):
             remove(partial)
@@ -86,31 +86,31 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
         if not can_go_on(workdir, partial):
             remove(partial / "out")
             for output in outputs:
-                bring(files_of(source, output, stamp), source, partial / "out", link=True)
+                bring(files_of(source, output, marker), source, partial / "out", link=True)
             others = listed_by_others(source, name)
             for log in logs:
                 files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
                 bring(files, source, partial / "out", link=False)
         there = tuple(one for one in (*outputs, *logs) if (partial / "out" / one).exists() or one in outputs)
         put_in_place(name, workdir, there, partial)
-    write_atomically(RunPaths(workdir).stamp(name), json.dumps(stamp | {"taken_from": str(source)}, indent=1))
+    write_atomically(RunPaths(workdir).marker(name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
     remove(partial)
     print(f"{name}: taken from {source}", flush=True)
 
 
-def files_of(source: Path, output: str, stamp: dict) -> list[Path]:
-    """The files of an output: those that the stamp lists, and all in the folder where it lists only the newest of them
+def files_of(source: Path, output: str, marker: dict) -> list[Path]:
+    """The files of an output: those that the marker lists, and all in the folder where it lists only the newest of them
     (checkpoints)."""
     place = source / output
     if output == RunPaths.checkpoints:
         return [path for path in entries(place) if RunPaths.unfinished not in path.relative_to(place).parts]
-    return [source / file for file in stamp["files"] if (source / file).is_relative_to(place)]
+    return [source / file for file in marker["files"] if (source / file).is_relative_to(place)]
 
 
 def listed_by_others(source: Path, name: str) -> set[str]:
     """Files that other stages of the run made: those are taken with them."""
-    stamps = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json") if path.stem != name)
-    return {file for stamp in stamps if stamp for file in stamp["files"]}
+    markers = (finished_in(source, path.stem) for path in RunPaths(source).stages.glob("*.json") if path.stem != name)
+    return {file for marker in markers if marker for file in marker["files"]}
 
 
 def bring(files: Iterable[Path], source: Path, out: Path, link: bool) -> None:

@@ -14,7 +14,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from launch.folder.stamps import differences, read_note
+from launch.folder.markers import differences, read_note
 from launch.folder.written import can_go_on, remove, remove_command
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
@@ -77,7 +77,7 @@ def put_by(name: str, workdir: Path, found: dict, note: dict, keep: bool) -> Non
     target = parked(name, workdir, found["key"])
     aside = next(path for n in itertools.count() if not (path := target.with_name(f"{target.name}{'.' * n}")).exists())
     partial.rename(aside)
-    changed = differences(found["settings"] | found["facts"], note["settings"] | note["facts"])
+    changed = differences(found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"])
     print(
         f"{name}: parts of an interrupted run were made with other settings:\n"
         + "\n".join(changed)

@@ -1,8 +1,8 @@
 """What a run wrote into its folder, and how new outputs take the place of old ones. Nothing else is ever deleted.
 
-`stages/<stage>.files` lists the files that a stage wrote, with their sizes. It outlives the stamp, so that outputs
-whose stamp was deleted in order to make them again are known to be a run's. Where new outputs go, a file that is listed
-and has its size is deleted; any other file is the user's and is moved to `replaced-<n>/`.
+`stages/<stage>.files` lists the files that a stage wrote, with their sizes. It outlives the marker, so that outputs
+whose marker was deleted in order to make them again are known to be a run's. Where new outputs go, a file that is
+listed and has its size is deleted; any other file is the user's and is moved to `replaced-<n>/`.
 
 A folder of outputs may be a link to another disk. The link stays, and what it leads to is replaced.
 """

@@ -1,9 +1,9 @@
 """What makes every stage restartable: done work is skipped, half-done work is invisible, changed work is refused.
 
 A stage builds its outputs under `.partial/<stage>/` of the run folder; when all is there, they are moved into place and
-`stages/<stage>.json` is written: the stamp. The stamp holds a key, the hash of everything that decides the outputs (the
-stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with a stamp of the
-same key is up to date; with another key it belongs to another experiment, and nothing is touched.
+`stages/<stage>.json` is written: the marker that the stage is done. It holds a key, the hash of everything that decides
+the outputs (the stage's part of the config and the keys of the stages before it), and the outputs' sizes. A stage with
+a marker of the same key is up to date; with another key it belongs to another experiment, and nothing is touched.
 
 What may be deleted is decided in launch/folder/written.py; what becomes of parts that are done, in
 launch/folder/unfinished.py.
@@ -21,7 +21,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.folder import taking, unfinished, written
-from launch.folder.stamps import differences, key_of, read_note
+from launch.folder.markers import differences, key_of, read_note
 from launch.stages.processes import place
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
@@ -34,7 +34,7 @@ class Stage:
     """One step from pages to report."""
 
     name: str
-    """Names the stamp."""
+    """Names the marker."""
     script: str
     """The launch script that runs it alone, for messages."""
     after: tuple["Stage", ...]
@@ -47,17 +47,18 @@ class Stage:
     """Files and folders, relative to the run folder, that `make` leaves in `out`."""
     in_place: bool = False
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
-    proof: Callable[[Path], tuple[str, ...]] | None = None
-    """proof(workdir): those of the outputs without which the finished stage is undone; all of them, if not given."""
+    required_outputs: Callable[[Path], tuple[str, ...]] | None = None
+    """required_outputs(workdir): those of the outputs without which the finished stage is undone; all of them, if not
+    given."""
     by_products: tuple[str, ...] = ()
     """What `make` leaves besides, in place, as shell patterns: logs that may be changed or deleted without making the
     stage undone."""
-    together: bool = False
+    multi_process: bool = False
     """Several processes may make it together (launch/stages/processes.py)."""
     libraries: tuple[str, ...] | None = None
     """Python packages, and "python" itself, that decide the bytes of the parts from which an interrupted stage goes on;
     None where it makes its outputs in one go."""
-    facts: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
+    external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
     holds_work: Callable[[Path], bool] = lambda workdir: True
     """Of a stage in place: whether an unfinished attempt has left work that other settings must not go on from."""
@@ -65,13 +66,13 @@ class Stage:
     """goes_on(old settings, new settings, workdir): whether what was made in place with the old ones is gone on with
     under the new ones. Raises UsageError where it could be, but for what is there."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
-    """continued_from(workdir, settings): what the outputs were gone on with from, for the stamp and its key."""
+    """continued_from(workdir, settings): what the outputs were gone on with from, for the marker and its key."""
 
 
 def identifying(value: object) -> object:
-    """`value` as JSON types, without the fields of dataclasses that are marked incidental."""
+    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed."""
     if dataclasses.is_dataclass(value):
-        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("incidental")]
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed")]
         return {f.name: identifying(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
         return {key: identifying(item) for key, item in value.items()}
@@ -80,17 +81,18 @@ def identifying(value: object) -> object:
     return value
 
 
-def read_stamp(stage: Stage, workdir: Path) -> dict | None:
-    """The stage's stamp, or None when it has not finished or its outputs are no longer all there.
+def read_marker(stage: Stage, workdir: Path) -> dict | None:
+    """The stage's marker, or None when it has not finished or its outputs are no longer all there.
 
-    Raises InputError when the stamp is damaged, and where None would mean to train anew over checkpoints that are left.
+    Raises InputError when the marker is damaged, and where None would mean to train anew over checkpoints that are
+    left.
     """
-    path = RunPaths(workdir).stamp(stage.name)
-    stamp = read_note(path, "key", "settings", "files")
-    if stamp is None:
+    path = RunPaths(workdir).marker(stage.name)
+    marker = read_note(path, "key", "settings", "files")
+    if marker is None:
         return None
     written.refuse_broken_links(workdir, stage.outputs)
-    for name, size in stamp["files"].items():
+    for name, size in marker["files"].items():
         file = workdir / name
         found = file.stat().st_size if file.is_file() else None
         if found != size and stage.in_place:
@@ -100,7 +102,7 @@ def read_stamp(stage: Stage, workdir: Path) -> dict | None:
             )
         if found != size:
             return None
-    return stamp
+    return marker
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
@@ -115,13 +117,13 @@ def settings_of(stage: Stage, experiment: Experiment) -> dict[str, object]:
 
 
 def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path) -> dict:
-    """The stamp of `before`, whose outputs `stage` is about to read.
+    """The marker of `before`, whose outputs `stage` is about to read.
 
     Raises InputError when it has not finished, UsageError when its outputs, or what they were made from, are another
     experiment's.
     """
-    stamp = read_stamp(before, workdir)
-    if stamp is None:
+    marker = read_marker(before, workdir)
+    if marker is None:
         folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
@@ -130,21 +132,21 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
     wanted = settings_of(before, experiment)
     for earlier in before.after:
         wanted[f"<{earlier.name}>"] = finished(earlier, before, experiment, workdir)["key"]
-    if stamp["settings"] != wanted:
-        refuse_other(before, stamp["settings"], wanted, workdir)
-    return stamp
+    if marker["settings"] != wanted:
+        refuse_other(before, marker["settings"], wanted, workdir)
+    return marker
 
 
 def check_outputs(stage: Stage, experiment: Experiment, workdir: Path) -> None:
     """Raises InputError or UsageError unless the stage's outputs are there, made with these settings; what they were
     made from is not looked at."""
-    stamp = read_stamp(stage, workdir)
-    if stamp is None:
+    marker = read_marker(stage, workdir)
+    if marker is None:
         raise InputError(
             f"{workdir} holds no finished {', '.join(stage.outputs)}/. Give the folder of a run with --workdir; or "
             f"first run: python -m {stage.script} CONFIG.py --workdir {shlex.quote(str(workdir))}"
         )
-    found = {name: value for name, value in stamp["settings"].items() if not name.startswith("<")}
+    found = {name: value for name, value in marker["settings"].items() if not name.startswith("<")}
     if found != settings_of(stage, experiment):
         refuse_other(stage, found, settings_of(stage, experiment), workdir)
 
@@ -180,7 +182,7 @@ def older_names(settings: dict) -> str:
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
     notes = {path: read_note(path, "settings") or {} for path in RunPaths(workdir).stages.glob("*.json")}
-    found = [RunPaths(workdir).stamp(stage.name)]
+    found = [RunPaths(workdir).marker(stage.name)]
     for path in found:  # grows while it is walked
         found += [one for one in sorted(notes) if f"<{path.stem}>" in notes[one]["settings"] and one not in found]
     return [path for path in (RunPaths(workdir).begun(stage.name), *found) if path.exists()]
@@ -193,19 +195,24 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
     """
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
-    settings = settings_of(stage, experiment) | {name: stamp["key"] for name, stamp in before.items()}
-    facts = json.loads(json.dumps(stage.facts(experiment)))
-    stamp = read_stamp(stage, workdir)
-    if stamp and stamp["key"] == key_of(stage.name, settings, facts, stamp["continued_from"]):
-        clean_up(stage, workdir, stamp["key"])  # a kill may have come before
+    settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
+    external_inputs = json.loads(json.dumps(stage.external_inputs(experiment)))
+    marker = read_marker(stage, workdir)
+    if marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"]):
+        clean_up(stage, workdir, marker["key"])  # a kill may have come before
         return False
-    note = {"key": key_of(stage.name, settings, facts, []), "settings": settings, "facts": facts, "replaces": []}
-    if stamp:
-        if not may_replace(stage, stamp, note, before, workdir):
-            refuse_other(stage, stamp["settings"] | stamp["facts"], settings | facts, workdir)
-        note["replaces"] = [*stamp["replaces"], stamp["key"]]
+    note = {
+        "key": key_of(stage.name, settings, external_inputs, []),
+        "settings": settings,
+        "external_inputs": external_inputs,
+        "replaces": [],
+    }
+    if marker:
+        if not may_replace(stage, marker, note, before, workdir):
+            refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
+        note["replaces"] = [*marker["replaces"], marker["key"]]
     index, processes = place()
-    if processes > 1 and not stage.together:
+    if processes > 1 and not stage.multi_process:
         raise UsageError(
             f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
             "only launch.train, launch.evaluate and launch.sample in all of them."
@@ -213,17 +220,17 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
         return True
-    if source and not stamp and take(stage, experiment, source, workdir, settings, facts):
+    if source and not marker and take(stage, experiment, source, workdir, settings, external_inputs):
         return True
-    make(stage, experiment, workdir, note, stamp)
+    make(stage, experiment, workdir, note, marker)
     return True
 
 
-def may_replace(stage: Stage, stamp: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
+def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict], workdir: Path) -> bool:
     """Whether what is finished may give way unasked: it is gone on with in place, or all that has changed is that what
     it was made from was gone on with."""
-    old, new = stamp["settings"], note["settings"]
-    if stamp["facts"] != note["facts"]:
+    old, new = marker["settings"], note["settings"]
+    if marker["external_inputs"] != note["external_inputs"]:
         return False
     changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
     if changed and all(name in before and old.get(name) in before[name]["replaces"] for name in changed):
@@ -231,18 +238,18 @@ def may_replace(stage: Stage, stamp: dict, note: dict, before: dict[str, dict], 
     return stage.goes_on(old, new, workdir)
 
 
-def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp: dict | None) -> None:
-    """Makes the outputs, or goes on with them; then the stamp. `note` says what they are; `stamp` is that of outputs
+def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
+    """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
     which they replace."""
     written.refuse_broken_links(workdir, stage.outputs)
     partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
         made = False
-        begin_in_place(stage, workdir, note, stamp)
+        begin_in_place(stage, workdir, note, marker)
     else:
         made = unfinished.begin(stage.name, workdir, note, stage.libraries)
         keep_record(stage, workdir)
-    RunPaths(workdir).stamp(stage.name).unlink(missing_ok=True)
+    RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
 
     start = time.perf_counter()
@@ -253,11 +260,11 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, stamp:
     if not stage.in_place:
         written.put_in_place(stage.name, workdir, stage.outputs, partial)
     continued = stage.continued_from(workdir, note["settings"])
-    done = note | {"key": key_of(stage.name, note["settings"], note["facts"], continued)}
+    done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
-    proof = stage.proof(workdir) if stage.proof else stage.outputs
-    done["files"] = written.files_in(workdir, proof)
-    write_atomically(RunPaths(workdir).stamp(stage.name), json.dumps(done, indent=1))
+    required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
+    done["files"] = written.files_in(workdir, required_outputs)
+    write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
 
 
@@ -273,49 +280,56 @@ def clean_up(stage: Stage, workdir: Path, key: str) -> None:
 
 
 def keep_record(stage: Stage, workdir: Path) -> None:
-    """Notes what a run wrote that knew of no such record, before its stamp goes."""
-    stamp = read_note(RunPaths(workdir).stamp(stage.name), "files")
-    if stamp and not RunPaths(workdir).written(stage.name).exists():
-        written.write_record(stage.name, workdir, stamp["files"])
+    """Notes what a run wrote that knew of no such record, before its marker goes."""
+    marker = read_note(RunPaths(workdir).marker(stage.name), "files")
+    if marker and not RunPaths(workdir).written(stage.name).exists():
+        written.write_record(stage.name, workdir, marker["files"])
 
 
-def begin_in_place(stage: Stage, workdir: Path, note: dict, stamp: dict | None) -> None:
+def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None) -> None:
     """Notes what is being made in the run folder itself, or that it is gone on with.
 
     Raises UsageError when an unfinished attempt with other settings has left work there.
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = read_note(begun, "key", "settings")
-    if stamp is None and found is None:
+    if marker is None and found is None:
         set_aside = (*stage.outputs, *by_products_in(stage, workdir))
-        written.set_aside(workdir, set_aside, "are of a run whose stamp is gone, and are made anew")
-    if stamp is None and found is not None:
-        same = (found["settings"], found["facts"]) == (note["settings"], note["facts"])
-        goes_on = found["facts"] == note["facts"] and stage.goes_on(found["settings"], note["settings"], workdir)
+        written.set_aside(workdir, set_aside, "are of a run whose marker is gone, and are made anew")
+    if marker is None and found is not None:
+        same = (found["settings"], found["external_inputs"]) == (note["settings"], note["external_inputs"])
+        goes_on = found["external_inputs"] == note["external_inputs"] and stage.goes_on(
+            found["settings"], note["settings"], workdir
+        )
         if same or goes_on:
             note["replaces"] = found["replaces"]
         elif stage.holds_work(workdir):
-            refuse_other(stage, found["settings"] | found["facts"], note["settings"] | note["facts"], workdir)
+            refuse_other(
+                stage, found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"], workdir
+            )
         else:
             logs = tuple(name for name in by_products_in(stage, workdir) if written.files_in(workdir, (name,)))
             written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
     write_atomically(begun, json.dumps(note))
 
 
-def take(stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, facts: dict | None) -> bool:
+def take(
+    stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, external_inputs: dict | None
+) -> bool:
     """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
-    begun here. `facts` of None: whatever they were there. Training that was made longer on the way is not the same."""
-    stamp = taking.finished_in(source, stage.name)
-    if stamp is None or stamp.get("continued_from") or stamp["settings"] != settings:
+    begun here. `external_inputs` of None: whatever they were there. Training that was made longer on the way is not the
+    same."""
+    marker = taking.finished_in(source, stage.name)
+    if marker is None or marker.get("continued_from") or marker["settings"] != settings:
         return False
-    if facts is not None and stamp["facts"] != facts:
+    if external_inputs is not None and marker["external_inputs"] != external_inputs:
         return False
     if stage.in_place and RunPaths(workdir).begun(stage.name).exists() and stage.holds_work(workdir):
         return False
     keep_record(stage, workdir)
-    taking.take(stage.name, stage.outputs, by_products_in(stage, source), source, workdir, stamp)
+    taking.take(stage.name, stage.outputs, by_products_in(stage, source), source, workdir, marker)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-    clean_up(stage, workdir, stamp["key"])
+    clean_up(stage, workdir, marker["key"])
     return True
 
 
@@ -323,7 +337,7 @@ def take_before(stage: Stage, experiment: Experiment, workdir: Path, source: Pat
     """Takes what the stage is to read, as far as it is not here, from the run in `source`."""
     for before in stage.after:
         take_before(before, experiment, workdir, source)
-        earlier = {one: read_stamp(one, workdir) for one in before.after}
-        if read_stamp(before, workdir) is None and all(earlier.values()):
-            keys = {f"<{one.name}>": stamp["key"] for one, stamp in earlier.items() if stamp}
+        earlier = {one: read_marker(one, workdir) for one in before.after}
+        if read_marker(before, workdir) is None and all(earlier.values()):
+            keys = {f"<{one.name}>": marker["key"] for one, marker in earlier.items() if marker}
             take(before, experiment, source, workdir, settings_of(before, experiment) | keys, None)

@@ -1,6 +1,6 @@
 """Every knob of lm, as frozen dataclasses, one file a subject. No jax here: reading a config must cost nothing.
 
-Fields marked `incidental` decide how fast a result is made or how often it is looked at, not what it is; they are left
+Fields marked `not_hashed` decide how fast a result is made or how often it is looked at, not what it is; they are left
 out of what identifies it.
 
 May import: lm.errors, lm.fields.

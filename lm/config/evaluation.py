@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental
+from lm.fields import Config, not_hashed
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class EvaluateConfig(Config):
     stride: int
     """New tokens scored per window; the rest of the window is context that is read again (at most
     model.context_length)."""
-    batch_size: int = incidental()
+    batch_size: int = not_hashed()
     """Windows scored at once."""
     evaluators: tuple[str, ...] = ("bits_per_byte",)
     """What is evaluated: names of the table in lm/evaluation/evaluators.py, or classes of your own as

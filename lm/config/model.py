@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, incidental, positive
+from lm.fields import Config, not_hashed, positive
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class ModelConfig(Config):
     """Tokens that a layer's attention sees at most, each token's own among them (sliding window, arXiv:2310.06825);
     0 for all before it. Layers take the values in turn: (4096, 0) is a window in every other layer, as in Gemma 2
     (arXiv:2408.00118). None given: no window. With scan_layers all windows must be the same."""
-    scan_layers: bool = incidental(default=False)
+    scan_layers: bool = not_hashed(default=False)
     """Blocks are one stack of parameters that a loop goes through, in place of one block after the other: compiles in
     the time of one block and lets remat free a block's memory, but costs about 10 % on a CPU. A checkpoint of either
     form is read by the other."""
-    attention: Literal["auto", "xla", "cudnn", "splash"] = incidental(default="auto")
+    attention: Literal["auto", "xla", "cudnn", "splash"] = not_hashed(default="auto")
     """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
     the fused one where device, type and shapes allow it."""
 

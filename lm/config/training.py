@@ -7,7 +7,7 @@ from typing import Literal
 
 from lm.config.optimizer import OptimizerConfig
 from lm.errors import UsageError
-from lm.fields import Config, incidental, positive, within
+from lm.fields import Config, not_hashed, positive, within
 from lm.run_paths import RunPaths
 
 
@@ -39,7 +39,7 @@ class SpikeConfig(Config):
     finite step. The bound holds once so many steps were accepted."""
     deviations: float = 6.0
     """Standard deviations above the mean beyond which a step is skipped (OLMo 2, arXiv:2501.00656)."""
-    stop_after: int = incidental(default=10)
+    stop_after: int = not_hashed(default=10)
     """Steps skipped in a row after which training ends."""
 
     def __post_init__(self):
@@ -106,35 +106,35 @@ class TrainConfig(Config):
     seed: int
     """Seeds the initial weights and the order of the data."""
     optimizer: OptimizerConfig
-    validate_every: int = incidental()
+    validate_every: int = not_hashed()
     """Steps between evaluations on held-out documents; the last step is evaluated too. 0 for none: then no validation
     split is needed."""
-    validation_batches: int = incidental()
+    validation_batches: int = not_hashed()
     """Batches of the validation shards read for one validation loss during training."""
-    sample_every: int = incidental()
+    sample_every: int = not_hashed()
     """Steps between samples of text, printed and saved; the last step has one too. 0 for none."""
-    sample_prompt: str = incidental()
+    sample_prompt: str = not_hashed()
     """Prompt of the samples taken during training; empty for the start of a document."""
-    sample_tokens: int = incidental()
+    sample_tokens: int = not_hashed()
     """Length of those samples, in tokens, the prompt included."""
-    checkpoint_every: int = incidental()
+    checkpoint_every: int = not_hashed()
     """Steps between checkpoints; the last step is always saved. 0 saves that one alone."""
-    checkpoints_kept: int = incidental()
+    checkpoints_kept: int = not_hashed()
     """The newest checkpoints that are kept."""
-    log_every: int = incidental()
+    log_every: int = not_hashed()
     """Steps between lines in metrics.jsonl; the last step has one too. 0 logs that one alone."""
-    mesh: MeshConfig = incidental()  # noqa: RUF009
+    mesh: MeshConfig = not_hashed()  # noqa: RUF009
     """Devices and what each of them holds."""
-    loss_parts: int = incidental()
+    loss_chunks: int = not_hashed()
     """Parts of the sequence whose logits exist one after the other (a divisor of model.context_length): with a large
     vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
-    loader_threads: int = incidental()
+    loader_threads: int = not_hashed()
     """Threads that read and decode records."""
-    micro_batches: int = incidental(default=1)
+    micro_batches: int = not_hashed(default=1)
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
     accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
     divide a part."""
-    remat: Literal["none", "products", "block"] = incidental(default="none")
+    remat: Literal["none", "products", "block"] = not_hashed(default="none")
     """What of a block is computed again in the backward pass to save memory: nothing, all but the results of linear
     maps, or the whole block (arXiv:1604.06174)."""
     z_loss: float = 0.0
@@ -147,26 +147,26 @@ class TrainConfig(Config):
     Validation is on the run's own alone."""
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
-    wandb_project: str = incidental(default="")
+    wandb_project: str = not_hashed(default="")
     """Project of Weights & Biases to which metrics go too (needs `pip install wandb`; WANDB_MODE=offline keeps them in
     the run folder); empty for none."""
-    profile_step: int = incidental(default=0)
+    profile_step: int = not_hashed(default=0)
     """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
-    profile_steps: int = incidental(default=3)
+    profile_steps: int = not_hashed(default=3)
     """Steps in that profile."""
-    checkpoints_kept_every: int = incidental(default=0)
+    checkpoints_kept_every: int = not_hashed(default=0)
     """Of every so many steps one checkpoint is kept for good: the first at or after each multiple; 0 for none."""
-    checkpoints_kept_best: int = incidental(default=0)
+    checkpoints_kept_best: int = not_hashed(default=0)
     """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
-    verify_shards: bool = incidental(default=True)
+    verify_shards: bool = not_hashed(default=True)
     """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
     found when a record is read that has it."""
-    evaluators: tuple[str, ...] = incidental(default=("validation",))
+    evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""
-    hang_seconds: float = incidental(default=120.0)
+    hang_seconds: float = not_hashed(default=120.0)
     """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
     written to hangs/ of the run folder; 0 for never."""
 
@@ -179,7 +179,7 @@ class TrainConfig(Config):
                 "train.own_weight is 0 and train.mixture is empty, so there is nothing to train on. "
                 "Give the run's own shards a weight, or name others."
             )
-        for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_parts",
+        for name in ("steps", "batch_size", "validation_batches", "sample_tokens", "checkpoints_kept", "loss_chunks",
                      "loader_threads", "micro_batches", "profile_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")

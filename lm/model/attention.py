@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
-from lm.model.attention_choice import Workload, choose
+from lm.model.attention_choice import AttentionSpec, choose
 from lm.model.attention_kernels import ATTENTION, attention_weights, xla
 from lm.model.attention_mask import AttentionMask
 from lm.model.kv_cache import LayerCache, written
@@ -68,7 +68,7 @@ class Attention(nnx.Module):
         """What computes attention over whole sequences where this is traced. Raises UsageError as `choose` does."""
         context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
         prefix = mask.prefix_B is not None
-        work = Workload(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
+        work = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
         return ATTENTION[choose(self.choice, target(), work)]
 
     def __call__(

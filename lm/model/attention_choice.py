@@ -10,7 +10,7 @@ from lm.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Workload:
+class AttentionSpec:
     """What attention is asked for."""
 
     dtype: str
@@ -25,12 +25,12 @@ class Workload:
     """Whether the first positions see one another in both directions (AttentionMask.prefix_B)."""
 
 
-def workload_of(model: ModelConfig, context_shards: int) -> Workload:
+def workload_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
     """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
-    return Workload(model.compute_dtype, model.head_channels, model.context_length, context_shards)
+    return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
-def cudnn_obstacle(target: Target, work: Workload) -> str | None:
+def cudnn_obstacle(target: Target, work: AttentionSpec) -> str | None:
     """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
     if target.platform != "cuda":
         return f"it needs the platform cuda, and this device's is {target.platform}"
@@ -49,7 +49,7 @@ def cudnn_obstacle(target: Target, work: Workload) -> str | None:
     return context_obstacle(work)
 
 
-def splash_obstacle(target: Target, work: Workload) -> str | None:
+def splash_obstacle(target: Target, work: AttentionSpec) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu, and this device's is {target.platform}"
@@ -65,7 +65,7 @@ def splash_obstacle(target: Target, work: Workload) -> str | None:
     return context_obstacle(work)
 
 
-def context_obstacle(work: Workload) -> str | None:
+def context_obstacle(work: AttentionSpec) -> str | None:
     """Both kernels see the whole of a sequence, or nothing of it."""
     if work.context_shards > 1:
         return f"it needs whole sequences, and they are cut over train.mesh.context = {work.context_shards} devices"
@@ -75,18 +75,18 @@ def context_obstacle(work: Workload) -> str | None:
 OBSTACLES = {"cudnn": cudnn_obstacle, "splash": splash_obstacle, "xla": lambda target, work: None}
 
 
-def choose(choice: str, target: Target, work: Workload) -> str:
+def choose(choice: str, target: Target, work: AttentionSpec) -> str:
     """The name of the implementation to run: for `auto` the first of cudnn, splash, xla that can, else `choice`.
 
     Raises UsageError when `choice` cannot run there.
     """
-    automatic = next(name for name, obstacle in OBSTACLES.items() if obstacle(target, work) is None)
+    automatic = next(name for name, unsupported_reason in OBSTACLES.items() if unsupported_reason(target, work) is None)
     if choice == "auto":
         return automatic
-    obstacle = OBSTACLES[choice](target, work)
-    if obstacle is not None:
+    unsupported_reason = OBSTACLES[choice](target, work)
+    if unsupported_reason is not None:
         raise UsageError(
-            f"model.attention = {choice} cannot run here: {obstacle}. Change that, or set model.attention = "
+            f"model.attention = {choice} cannot run here: {unsupported_reason}. Change that, or set model.attention = "
             f"{automatic}, which is also what auto chooses here."
         )
     return choice
@@ -97,7 +97,7 @@ def check_attention(model: ModelConfig, target: Target, context_shards: int) -> 
     choose(model.attention, target, workload_of(model, context_shards))
 
 
-def explain(choice: str, target: Target, work: Workload) -> str:
+def explain(choice: str, target: Target, work: AttentionSpec) -> str:
     """Which implementation runs; where `auto` takes plain operations on an accelerator, also why. Raises as choose."""
     name = choose(choice, target, work)
     if choice != "auto" or name != "xla" or target.platform == "cpu":

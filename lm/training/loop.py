@@ -23,7 +23,7 @@ def train(model: ModelConfig, config: TrainConfig, folder: Path, began: float | 
     `folder`.
 
     The folders of config.mixture are trained on too, as config.own_weight and their weights say. Leaves checkpoints/,
-    metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json in `folder`; bad_steps.jsonl,
+    metrics.jsonl, tensorboard/, samples/step-*.json, goodput.json and heartbeat.json in `folder`; skipped_steps.jsonl,
     hangs/, wandb/ and profile/ where there is cause. The parameters at every step are the same, to the bit, whether or
     not the run was interrupted. `began` is when the process did, in seconds since 1970, if its time is to count from
     then.

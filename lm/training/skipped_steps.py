@@ -19,7 +19,7 @@ SHOWN = 3  # documents named on the terminal
 
 
 class SkippedSteps:
-    """bad_steps.jsonl of a run folder, a line for every step that was skipped."""
+    """skipped_steps.jsonl of a run folder, a line for every step that was skipped."""
 
     def __init__(self, run: Path, source: BatchSource, config: TrainConfig, first_step: int):
         self.path, self.source, self.config, self.first_step = RunPaths(run).skipped_steps, source, config, first_step

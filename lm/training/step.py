@@ -27,7 +27,7 @@ def loss_terms(
     """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights (lm/model/loss.py)."""
     x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat, dropout)
     return summed_cross_entropy(
-        x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_parts, model.logit_softcap,
+        x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
         config.z_loss,
     )  # fmt: skip
 

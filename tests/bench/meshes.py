@@ -61,7 +61,7 @@ def small() -> tuple[ModelConfig, TrainConfig]:
         experiment.model, layers=4, width=256, heads=8, kv_heads=8, mlp_width=1024, vocab_size=4096,
         context_length=512, compute_dtype="float32", parameter_dtype="float32", scan_layers=False,
     )  # fmt: skip
-    train = dataclasses.replace(experiment.train, batch_size=8, loss_parts=1, micro_batches=1, remat="none")
+    train = dataclasses.replace(experiment.train, batch_size=8, loss_chunks=1, micro_batches=1, remat="none")
     return model, train
 
 

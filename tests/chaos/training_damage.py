@@ -145,7 +145,7 @@ main()
 """
 
 
-def bad_steps(rows: Rows, root: Path, tokens: Path, generator: random.Random) -> None:
+def skipped_steps(rows: Rows, root: Path, tokens: Path, generator: random.Random) -> None:
     """20 steps of 200 with gradients of NaN, infinity, and a million times as large."""
     steps = sorted(generator.sample(range(40, 200), 20))
     factors = [(math.nan, math.inf, 1e6)[i % 3] for i in range(20)]
@@ -158,7 +158,7 @@ def bad_steps(rows: Rows, root: Path, tokens: Path, generator: random.Random) ->
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         ends[name] = {key: value for key, value in bits(run).items() if ".guard.in_row" not in key}
-    lines = [json.loads(line) for line in (root / "spoil/bad_steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (root / "spoil/skipped_steps.jsonl").read_text().splitlines()]
     told_steps = [line["step"] for line in lines]
     same = ends["spoil"] == ends["skip"]
     rows.add(
@@ -294,7 +294,7 @@ def main() -> None:
         proofs = {
             "checkpoint_flips": lambda: checkpoint_flips(rows, run, arguments.flips, generator),
             "shard_flips": lambda: shard_flips(rows, tokens, arguments.shard_flips, generator),
-            "bad_steps": lambda: bad_steps(rows, root, tokens, generator),
+            "skipped_steps": lambda: skipped_steps(rows, root, tokens, generator),
             "meshes": lambda: meshes(rows, root, tokens),
             "full_disk": lambda: full_disk(rows, root, tokens),
             "read_only_disk": lambda: read_only_disk(rows, root, tokens),

@@ -21,12 +21,12 @@ RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 CONFIG = demo_config(
     steps=RULES,
     workers=1,
-    model_quality=dataclasses.replace(recipe.MODEL_QUALITY, model="not asked for"),
+    quality_classifier=dataclasses.replace(recipe.QUALITY_CLASSIFIER, model="not asked for"),
     personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
 )
 TEXT_SCHEMA, VALUES = text_schema(CONFIG), value_columns(CONFIG)
 SIGNALS = VALUES[:-1]
-"""Of the filters; the last value is the quality model's."""
+"""Of the filters; the last value is the quality classifier's."""
 TABLE: tuple[tuple[str, Rule], ...] = tuple((one.name, rule) for one in CONFIG.filters for rule in one.rules)
 """(stage, rule) of all filters."""
 THRESHOLDS = tuple((stage, rule) for stage, rule in TABLE if rule.option)

@@ -13,7 +13,7 @@ from data_prep.quality.c4 import C4Filter
 from data_prep.verdict import columns_needed, read_measured, thresholds_of, values_of, verdicts
 from tests.data_prep.measured import CONFIG, TABLE, TEXT_SCHEMA, random_rows, write_texts
 
-STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "model_quality")
+STEPS = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "quality_classifier")
 
 
 def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) -> tuple[str, str] | None:
@@ -31,7 +31,7 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
         if {"below": value < limit, "at most": value <= limit, "above": value > limit}[rule.drops]:
             return stage, rule.reason
     if min_quality is not None and row["quality_score"] is not None and row["quality_score"] < min_quality:
-        return "model_quality", "low_quality_score"
+        return "quality_classifier", "low_quality_score"
     return None
 
 
@@ -40,7 +40,7 @@ def one_by_one(row: dict, config: DocumentsConfig, min_quality: float | None) ->
 def test_verdicts_are_those_of_the_rules_one_by_one(seed: int, steps: set[str], languages: tuple[str, ...]):
     language = dataclasses.replace(CONFIG.language, languages=languages)
     config = dataclasses.replace(CONFIG, steps=tuple(s for s in STEPS if s in steps), language=language)
-    min_quality = 0.5 if "model_quality" in steps else None
+    min_quality = 0.5 if "quality_classifier" in steps else None
     rows = random_rows(seed, 40)
     table = pa.Table.from_pylist(rows, TEXT_SCHEMA)
     assert verdicts(table, config, min_quality) == [one_by_one(row, config, min_quality) for row in rows]
@@ -52,7 +52,7 @@ def test_every_stage_and_many_reasons_occur_in_these_rows():
     found = set(verdicts(table, config, 0.5))
     assert {verdict[0] for verdict in found if verdict} == {"extract", "language", *STEPS}
     wanted = {(stage, rule.reason) for stage, rule in TABLE if rule.reason != "c4_too_few_sentences"}
-    assert found >= {*wanted, ("model_quality", "low_quality_score"), None}
+    assert found >= {*wanted, ("quality_classifier", "low_quality_score"), None}
 
 
 def test_a_batch_and_a_table_and_any_cut_give_the_same():

@@ -17,7 +17,7 @@ from data_prep.language import detect_language
 from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
 from data_prep.quality.c4 import clean
-from data_prep.quality_model.features import HASHES, ngram_buckets, word_hashes
+from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
 from data_prep.text import words
 from data_prep.url_filter.filter import reject_reason

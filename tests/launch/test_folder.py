@@ -83,7 +83,7 @@ def expected(tmp_path_factory) -> dict[int, dict[str, bytes]]:
     return found
 
 
-def stamps(workdir: Path) -> list[Path]:
+def markers(workdir: Path) -> list[Path]:
     return sorted((workdir / "stages").glob("*.json"))
 
 
@@ -110,8 +110,8 @@ def test_every_file_of_a_user_is_still_there_after_any_sequence_of_runs(tmp_path
                 theirs.append(f"the user's file {number}".encode() * 9)
                 path.write_bytes(theirs[-1])
             case "make anew":
-                for stamp in stamps(tmp_path):
-                    stamp.unlink()
+                for marker in markers(tmp_path):
+                    marker.unlink()
             case choice:
                 source = None
                 if choice == "begin from":
@@ -169,8 +169,8 @@ def test_a_kill_at_any_moment_of_making_and_moving_changes_nothing(tmp_path, mon
     """Old outputs, a user's file among them, give way to new ones."""
     run(tmp_path / "old", with_shards(train_shards=3))
     (tmp_path / "old/text/own.txt").write_text("the user's")
-    for stamp in stamps(tmp_path / "old"):
-        stamp.unlink()
+    for marker in markers(tmp_path / "old"):
+        marker.unlink()
     prepare = lambda: Path(shutil.copytree(tmp_path / "old", Path(tempfile.mkdtemp(dir=tmp_path)) / "run"))
 
     def check(workdir: Path) -> None:
@@ -257,8 +257,8 @@ def test_outputs_behind_a_link_to_another_disk_are_replaced_there(tmp_path, othe
         assert (tmp_path / "text").is_symlink() and outputs(tmp_path) == expected[number]
         assert contents(behind) == sorted(v for name, v in expected[number].items() if name.startswith("text/"))
         (behind / "own.txt").write_text(f"the user's, {number}")
-        for stamp in stamps(tmp_path):
-            stamp.unlink()
+        for marker in markers(tmp_path):
+            marker.unlink()
     assert (other_disk / "text.replaced-1/own.txt").read_text() == "the user's, 3"
 
 
@@ -456,9 +456,9 @@ def test_a_damaged_stamp_is_told_with_a_command_that_mends_it(tmp_path, text):
 
 def test_a_stamp_of_an_older_version_is_read(tmp_path):
     run(tmp_path)
-    for path in stamps(tmp_path):
-        stamp = json.loads(path.read_text())
-        path.write_text(json.dumps({name: stamp[name] for name in ("key", "settings", "seconds", "files")}))
+    for path in markers(tmp_path):
+        marker = json.loads(path.read_text())
+        path.write_text(json.dumps({name: marker[name] for name in ("key", "settings", "seconds", "files")}))
     assert run(tmp_path) == [False, False]
 
 
@@ -492,8 +492,8 @@ def test_a_run_that_was_made_longer_is_not_taken_for_a_straight_one(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)
     assert run_stage(TEXT, EXPERIMENT, workdir, source) and (workdir / "config.json").is_file()
-    stamp = json.loads((source / "stages/text.json").read_text())
-    (source / "stages/text.json").write_text(json.dumps(stamp | {"continued_from": [{"steps": 800, "at": 800}]}))
+    marker = json.loads((source / "stages/text.json").read_text())
+    (source / "stages/text.json").write_text(json.dumps(marker | {"continued_from": [{"steps": 800, "at": 800}]}))
     run_stage(TEXT, EXPERIMENT, tmp_path / "other", source)
     assert "taken_from" not in json.loads((tmp_path / "other/stages/text.json").read_text())
 

@@ -37,16 +37,16 @@ def test_an_impossible_setting_is_refused_before_the_first_stage(tmp_path, exper
 def test_what_is_made_already_is_not_asked_about_again(tmp_path):
     """The data of a machine with GPUs may be looked at on a laptop."""
 
-    def stamp(stage) -> None:
-        path = RunPaths(tmp_path).stamp(stage.name)
+    def marker(stage) -> None:
+        path = RunPaths(tmp_path).marker(stage.name)
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
 
     impossible = changed("tokenizer", load="gpt3")
     with pytest.raises(UsageError):
         preflight.check(impossible, tmp_path)
-    stamp(train_tokenizer.STAGE)
-    stamp(write_shards.STAGE)
+    marker(train_tokenizer.STAGE)
+    marker(write_shards.STAGE)
     preflight.check(impossible, tmp_path)
 
 

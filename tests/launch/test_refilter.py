@@ -33,15 +33,15 @@ def with_documents(**changes) -> Experiment:
 
 
 def write_run(workdir: Path, documents: DocumentsConfig = EXPERIMENT.documents) -> Path:
-    """A run whose pages are gone: texts/ with their stamp, and the funnel."""
+    """A run whose pages are gone: texts/ with their marker, and the funnel."""
     rows = real_rows(documents)
     for name, mine in (("a", rows[:30]), ("b", [*rows[30:], *(row | {"id": f"{row['id']}-copy"} for row in rows[:9])])):
         write_texts(workdir / f"texts/{name}.parquet", mine)
     write_records(workdir / "texts", len(rows) + 9 + 50, not_html=50)
     experiment = dataclasses.replace(EXPERIMENT, documents=documents)
     settings = settings_of(extract_texts.STAGE, experiment) | {"<pages>": "a key"}
-    stamp = {"key": "0", "settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
-    write_json(workdir / "stages/texts.json", stamp)
+    marker = {"key": "0", "settings": settings, "seconds": 1.0, "files": files_in(workdir, ("texts",))}
+    write_json(workdir / "stages/texts.json", marker)
     out = workdir / "out"
     prepare_documents(workdir / "texts", documents, out, out / "documents", out / "dropped", workdir / FUNNEL)
     return workdir

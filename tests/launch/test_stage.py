@@ -77,7 +77,7 @@ def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
     second = make_stage([], "second", after=(first,))
     run_stage(first, EXPERIMENT, tmp_path)
     run_stage(second, EXPERIMENT, tmp_path)
-    RunPaths(tmp_path).stamp(first.name).unlink()
+    RunPaths(tmp_path).marker(first.name).unlink()
     other = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, train_shards=1))
     run_stage(first, other, tmp_path)
     with pytest.raises(UsageError, match="first: made again since"):
@@ -121,9 +121,9 @@ def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
 
 
 def test_a_kill_between_moving_and_stamping_is_mended(tmp_path):
-    """The outputs are in place, the stamp is not: as a kill -9 leaves them."""
+    """The outputs are in place, the marker is not: as a kill -9 leaves them."""
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
-    RunPaths(tmp_path).stamp(make_stage([]).name).unlink()
+    RunPaths(tmp_path).marker(make_stage([]).name).unlink()
     (tmp_path / "first/stray.txt").write_text("left over")
     assert run_stage(make_stage([]), EXPERIMENT, tmp_path) is True
     assert not (tmp_path / "first/stray.txt").exists()
@@ -205,7 +205,7 @@ def test_finished_training_is_never_wiped_because_of_a_file(tmp_path):
     assert (tmp_path / "checkpoints/3").exists()
     for number in (1, 2):
         (tmp_path / "checkpoints/mark").write_text(str(number))
-        RunPaths(tmp_path).stamp(training(events).name).unlink()  # the remedy
+        RunPaths(tmp_path).marker(training(events).name).unlink()  # the remedy
         assert run_stage(training(events), EXPERIMENT, tmp_path) is True
     assert events == ["from 0"] * 3
     for number in (1, 2):  # nothing is deleted, the second time neither
@@ -252,7 +252,7 @@ def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
 
 def test_a_damaged_stamp_is_named(tmp_path):
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
-    RunPaths(tmp_path).stamp(make_stage([]).name).write_text("{")
+    RunPaths(tmp_path).marker(make_stage([]).name).write_text("{")
     with pytest.raises(InputError, match=r"stages/first\.json is damaged"):
         run_stage(make_stage([]), EXPERIMENT, tmp_path)
 

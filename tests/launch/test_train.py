@@ -50,15 +50,15 @@ def test_what_is_said_later_of_the_checkpoint_it_began_from_makes_no_other_run_o
     write_manifest(folder, {"told": False})
     start = StartConfig(str(folder), "everything")
     experiment = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, start=start))
-    before = train.facts(experiment)
+    before = train.external_inputs(experiment)
     amend(folder, {"told": True})
-    assert train.facts(experiment) == before
+    assert train.external_inputs(experiment) == before
     (folder / "array").write_text("2")
     (folder / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"train.start.checkpoint: .*manifest.json is missing"):
-        train.facts(experiment)
+        train.external_inputs(experiment)
     write_manifest(folder, {"told": True})
-    assert train.facts(experiment) != before
+    assert train.external_inputs(experiment) != before
 
 
 def test_training_that_was_interrupted_does_not_go_on_with_other_shards(other, tmp_path):
@@ -125,11 +125,11 @@ def test_more_steps_train_on_and_what_follows_is_made_again(tmp_path):
         assert [run_stage(stage, experiment, tmp_path) for stage in THREE] == [made] * 3
         assert (tmp_path / "report.json").read_text() == str(steps)
     assert steps_in(tmp_path / "checkpoints") == [12, 20, 30]
-    stamp = json.loads((tmp_path / "stages/train.json").read_text())
-    assert stamp["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 20, "at": 20}]
+    marker = json.loads((tmp_path / "stages/train.json").read_text())
+    assert marker["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 20, "at": 20}]
     other = tmp_path / "straight"
     run_stage(TRAIN, with_train(steps=30), other)
-    assert json.loads((other / "stages/train.json").read_text())["key"] != stamp["key"]  # other parameters
+    assert json.loads((other / "stages/train.json").read_text())["key"] != marker["key"]  # other parameters
 
 
 def test_fewer_steps_than_are_made_are_refused_and_nothing_is_lost(tmp_path):
@@ -153,8 +153,8 @@ def test_an_interrupted_run_may_become_longer_and_shorter_again(tmp_path):
             run_stage(stop(at), with_train(steps=steps), tmp_path)
     for stage in THREE:
         assert run_stage(stage, with_train(steps=20), tmp_path) is True
-    stamp = json.loads((tmp_path / "stages/train.json").read_text())
-    assert stamp["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 900, "at": 16}]
+    marker = json.loads((tmp_path / "stages/train.json").read_text())
+    assert marker["continued_from"] == [{"steps": 12, "at": 12}, {"steps": 900, "at": 16}]
     assert json.loads((tmp_path / "stages/evaluate.json").read_text())["replaces"] == [evaluated["key"]]
 
 
@@ -187,5 +187,7 @@ def test_what_evaluates_a_run_does_not_need_the_other_shards(other, tmp_path):
     experiment, run = with_mixture((other, 1.0)), tmp_path / "run"
     run_stage(STAGE, experiment, run)
     (other / "manifest.json").unlink()
-    later = dataclasses.replace(STAGE, name="later", after=(STAGE,), outputs=(), in_place=False, facts=lambda e: {})
+    later = dataclasses.replace(
+        STAGE, name="later", after=(STAGE,), outputs=(), in_place=False, external_inputs=lambda e: {}
+    )
     assert run_stage(later, experiment, run) is True

@@ -16,7 +16,7 @@ import pytest
 
 from configs.experiment.run_folder import RunFolder
 from launch import evaluate, sample
-from launch.folder.stamps import key_of
+from launch.folder.markers import key_of
 from launch.stages.stage import Stage, settings_of
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig
@@ -37,12 +37,12 @@ EXPERIMENT = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, ste
 TEXT = texts(1, seed=9)[0]
 
 
-def stamp(run: RunPaths, stage: Stage) -> str:
+def marker(run: RunPaths, stage: Stage) -> str:
     """Notes that the stage, and all before it, is finished, as if it had made what is there; its key."""
-    before = {f"<{one.name}>": stamp(run, one) for one in stage.after}
+    before = {f"<{one.name}>": marker(run, one) for one in stage.after}
     settings = settings_of(stage, EXPERIMENT) | before
     key = key_of(stage.name, settings, {}, [])
-    write_json(run.stamp(stage.name), {"key": key, "settings": settings, "files": {}})
+    write_json(run.marker(stage.name), {"key": key, "settings": settings, "files": {}})
     return key
 
 
@@ -54,7 +54,7 @@ def trained(tmp_path_factory) -> RunFolder:
     train(EXPERIMENT.model, EXPERIMENT.train, run.root)
     write_json(run.config_json, dataclasses.asdict(EXPERIMENT))
     for stage in sample.STAGE.after:
-        stamp(run, stage)
+        marker(run, stage)
     return run
 
 
@@ -187,7 +187,7 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
     assert "Traceback" not in "".join(outputs) and "One device" not in "".join(outputs)
     of_two = json.loads(made.read_text())
     assert call(script, run.root) == 0  # up to date
-    run.stamp(script.partition(".")[2]).unlink()
+    run.marker(script.partition(".")[2]).unlink()
     alone = start(script, run, 1, {})
     output, _ = alone.communicate(timeout=600)
     assert alone.returncode == 0 and "One device is used" in output, output

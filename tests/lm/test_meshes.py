@@ -40,12 +40,12 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     model, train = small()
     model, train = dataclasses.replace(model, layers=1), dataclasses.replace(train, mesh=MeshConfig(fsdp=8))
     one, four = (
-        facts(compiled("training", model, dataclasses.replace(train, loss_parts=parts), jax.devices()))
+        facts(compiled("training", model, dataclasses.replace(train, loss_chunks=parts), jax.devices()))
         for parts in (1, 4)
     )
     for kind in ("all_gather_mib", "all_reduce_mib", "reduce_scatter_mib"):
         assert four[kind] == one[kind]
-    program = compiled("training", model, dataclasses.replace(train, loss_parts=4), jax.devices()).as_text()
+    program = compiled("training", model, dataclasses.replace(train, loss_chunks=4), jax.devices()).as_text()
     bodies = re.findall(r"^%?\S*(?:body|region)\S* .*?^}", program, re.MULTILINE | re.DOTALL)
     assert any("dot(" in body for body in bodies)  # the parts
     assert not any(name for body in bodies if "dot(" in body for name, _, _ in collectives(body))

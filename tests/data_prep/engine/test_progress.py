@@ -8,15 +8,15 @@ import pytest
 
 from data_prep.engine.progress import (
     PARTS_PER_LOOK,
-    JoinLook,
+    FileProgress,
+    JoinProgress,
     Progress,
     ProgressLine,
-    Watch,
+    ProgressReporter,
     duration,
-    files_of_texts,
-    look_at_texts,
-    looking_at,
+    texts_progress,
     told,
+    unfinished_shards,
 )
 from data_prep.parquet import write_rows
 
@@ -53,7 +53,7 @@ def seen(progress: Progress) -> tuple[int, int, int]:
 
 def test_progress_is_the_whole_parts_and_the_notes_of_the_others(folder):
     files = [source(folder, index) for index in range(3)]
-    look = looking_at(files)
+    look = FileProgress(files)
     assert look() == Progress(pages=0, files_done=0, files=3, bytes_done=0, bytes=300, pages_found=0, bytes_found=0)
     files[1].note.write_text("20")
     files[2].note.write_text("")  # just being written
@@ -68,7 +68,7 @@ def test_progress_is_the_whole_parts_and_the_notes_of_the_others(folder):
 
 def test_a_whole_part_is_read_once(folder):
     files = [source(folder, index) for index in range(2)]
-    look = looking_at(files)
+    look = FileProgress(files)
     finish(files[0], 5)
     assert seen(look()) == (5, 1, 100)
     files[0].part.write_bytes(b"whoever reads this finds no part")
@@ -79,7 +79,7 @@ def test_a_whole_part_is_read_once(folder):
 def test_a_part_that_is_not_whole_is_not_done(folder):
     file = source(folder, 0)
     file.part.write_bytes(b"PAR1 half")
-    look = looking_at([file])
+    look = FileProgress([file])
     for _ in range(2):
         progress = look()
         assert seen(progress) == (0, 0, 0) and progress.bytes_found == 0
@@ -90,7 +90,7 @@ def test_a_part_that_is_not_whole_is_not_done(folder):
 def test_what_an_earlier_run_made_is_told_apart(folder):
     files = [source(folder, index, size=10 * (index + 1)) for index in range(3)]
     finish(files[0], 5)
-    look = looking_at(files)
+    look = FileProgress(files)
     look()
     finish(files[1], 7)
     progress = look()
@@ -99,12 +99,12 @@ def test_what_an_earlier_run_made_is_told_apart(folder):
 
 
 def test_folders_that_are_not_there_yet_are_no_progress(tmp_path):
-    assert seen(looking_at([source(tmp_path / "later", 0)])()) == (0, 0, 0)
+    assert seen(FileProgress([source(tmp_path / "later", 0)])()) == (0, 0, 0)
 
 
 def test_of_very_many_files_those_in_the_making_are_followed_at_each_look_and_all_are_found(folder):
     files = [source(folder, index) for index in range(3 * PARTS_PER_LOOK)]
-    look = looking_at(files)
+    look = FileProgress(files)
     look()  # lists all parts, as does each fourth look
     files[7].note.write_text("3")
     assert seen(look()) == (3, 0, 0)
@@ -119,7 +119,7 @@ def test_the_parts_of_an_earlier_run_are_counted_little_by_little(folder):
     finish(files[0], 2)
     for file in files[1:]:
         file.part.write_bytes(files[0].part.read_bytes())
-    look = looking_at(files)
+    look = FileProgress(files)
     first = look()
     assert (first.files_done, first.bytes_found) == (150, 15_000) and first.pages < 300
     assert look().pages_found == 300
@@ -127,7 +127,7 @@ def test_the_parts_of_an_earlier_run_are_counted_little_by_little(folder):
 
 def test_a_watch_reports_before_and_after(folder):
     file, reports = source(folder, 0), []
-    with Watch(looking_at([file]), reports.append):
+    with ProgressReporter(FileProgress([file]), reports.append):
         finish(file, 3)
     assert (seen(reports[0]), seen(reports[-1])) == ((0, 0, 0), (3, 1, 100))
 
@@ -153,7 +153,7 @@ def test_files_of_different_size_do_not_mislead_the_time_left(folder):
     """1,000 bytes a second, a page in 10 bytes, the large files last: the time left is right from the first file on."""
     sizes = [1_000] * 10 + [50_000, 100_000]
     files = [source(folder, index, size) for index, size in enumerate(sizes)]
-    look = looking_at(files)
+    look = FileProgress(files)
     look()
     seconds = 0.0
     for file in files:
@@ -206,8 +206,8 @@ def test_a_part_made_from_texts_holds_as_many_pages_as_these(folder):
     for index in range(2):
         finish(source(folder, index), 5 + index)
     texts = [source(folder, index).part for index in range(2)]
-    files = files_of_texts(texts, folder / "scratch")
-    look = look_at_texts(files, "counting")
+    files = unfinished_shards(texts, folder / "scratch")
+    look = texts_progress(files, "counting")
     assert seen(look()) == (0, 0, 0)
     files[1].note.write_text("2")
     assert seen(look()) == (2, 0, 0)
@@ -226,14 +226,14 @@ def test_joins_are_told_one_after_the_other_in_ranges_of_keys(tmp_path):
 
     begin("link", 4)
     do("link", 0)  # by an earlier run
-    look = JoinLook(tmp_path, "near copies")
+    look = JoinProgress(tmp_path, "near copies")
     assert told(look(), 10.0) == "near copies, join 1, 1 of 4 ranges of keys"
     do("link", 1)
     assert told(look(), 10.0) == "near copies, join 1, 2 of 4 ranges of keys, 20 s left"
     begin("1-large", 2)
     do("1-large", 0)
     assert told(look(), 10.0) == "near copies, join 2, 1 of 2 ranges of keys, 10 s left"
-    assert told(JoinLook(tmp_path / "none", "exact copies")(), 10.0) == "exact copies, sorting"
+    assert told(JoinProgress(tmp_path / "none", "exact copies")(), 10.0) == "exact copies, sorting"
 
 
 @pytest.mark.parametrize(

@@ -96,13 +96,13 @@ def test_other_thresholds_give_the_counts_of_a_fresh_run_without_deduplication(t
     assert counts["reasons"] != again(texts, CONFIG, tmp_path)["reasons"]
 
 
-def test_the_quality_model_s_line_is_drawn_anew(texts: Path, tmp_path: Path):
-    model = dataclasses.replace(CONFIG.model_quality, keep_share=0.25)
-    config = dataclasses.replace(CONFIG, steps=(*RULES, "model_quality"), model_quality=model)
+def test_the_quality_classifier_s_line_is_drawn_anew(texts: Path, tmp_path: Path):
+    model = dataclasses.replace(CONFIG.quality_classifier, keep_share=0.25)
+    config = dataclasses.replace(CONFIG, steps=(*RULES, "quality_classifier"), quality_classifier=model)
     now = recounted(texts, config, tmp_path)
     counts = with_domains(now)
     assert now.min_quality and 0 < now.min_quality < 1
-    assert counts["reasons"]["model_quality/low_quality_score"][0] > 0
+    assert counts["reasons"]["quality_classifier/low_quality_score"][0] > 0
     assert comparable(counts) == comparable(a_run(texts, config, tmp_path).counts)
 
 
@@ -157,8 +157,8 @@ def test_rules_that_are_used_in_one_of_the_two_are_told():
 
 
 def with_model(keep_share: float, config: DocumentsConfig = CONFIG) -> DocumentsConfig:
-    model = dataclasses.replace(config.model_quality, keep_share=keep_share)
-    return dataclasses.replace(config, steps=(*config.steps, "model_quality"), model_quality=model)
+    model = dataclasses.replace(config.quality_classifier, keep_share=keep_share)
+    return dataclasses.replace(config, steps=(*config.steps, "quality_classifier"), quality_classifier=model)
 
 
 def test_other_languages_are_told(texts: Path, tmp_path: Path):
@@ -174,13 +174,13 @@ def test_the_share_to_keep_is_told_with_what_it_keeps(texts: Path, tmp_path: Pat
     few, more = with_model(0.25), with_model(0.5)
     run, now = a_run(texts, few, tmp_path), recounted(texts, more, tmp_path)
     assert changes(run, few, recounted(texts, few, tmp_path)) == []
-    kept, dropped = now.counts["kept"][0], now.counts["reasons"]["model_quality/low_quality_score"][0]
+    kept, dropped = now.counts["kept"][0], now.counts["reasons"]["quality_classifier/low_quality_score"][0]
     assert kept >= 0.5 * (kept + dropped) > kept - 5
     before = run.thresholds[-1].value
     (line,) = changes(run, more, now)
     assert line == (
-        "  documents.model_quality.keep_share: 0.25 in the run, now 0.5  (low_quality_score: the lowest score is in "
-        f"the run {before:.6g}, now {now.min_quality:.6g}, which keeps {kept} of {kept + dropped} documents)"
+        "  documents.quality_classifier.keep_share: 0.25 in the run, now 0.5  (low_quality_score: the lowest score is "
+        f"in the run {before:.6g}, now {now.min_quality:.6g}, which keeps {kept} of {kept + dropped} documents)"
     )
 
 
@@ -207,20 +207,22 @@ LINES = st.sampled_from(
 )  # fmt: skip
 ODD_TEXTS = st.lists(LINES | st.text(max_size=12), min_size=1, max_size=14).map("\n".join)
 SHORT_AND_LONG = st.lists(ODD_TEXTS | LINES.map(lambda line: "\n".join([line] * 6)), min_size=1, max_size=8)
-ODD_STEPS = st.sets(st.sampled_from([*RULES, "model_quality"]))
+ODD_STEPS = st.sets(st.sampled_from([*RULES, "quality_classifier"]))
 
 
 @given(texts=SHORT_AND_LONG, steps=ODD_STEPS)
 @example(texts=["\n".join(["[1] [2] [edit]"] * 6)], steps={"c4"})
-@example(texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "model_quality"})
+@example(
+    texts=["\n".join(["[1] [2] [edit]"] * 6), "\n".join(["The mill stands."] * 6)], steps={"c4", "quality_classifier"}
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_factory, texts, steps):
     """And what was kept has a text: the run drops nothing that the stored values let pass."""
     folder = tmp_path_factory.mktemp("run")
-    steps = tuple(step for step in (*RULES, "model_quality") if step in steps)
+    steps = tuple(step for step in (*RULES, "quality_classifier") if step in steps)
     gopher = dataclasses.replace(CONFIG.get(GopherQualityFilter), min_words=1, min_stop_words=0, min_mean_word_length=1)
     config = dataclasses.replace(CONFIG, steps=steps, gopher_quality=gopher)
-    measuring = dataclasses.replace(config, steps=tuple(step for step in steps if step != "model_quality"))
+    measuring = dataclasses.replace(config, steps=tuple(step for step in steps if step != "quality_classifier"))
     found = [normalise(text.encode("utf-8", "ignore").decode()) for text in texts]
     documents = [Document(text, f"<urn:{n}>", "d", "", "", "x", "en", 0.9) for n, text in enumerate(found)]
     rows = [

@@ -17,7 +17,7 @@ import pytest
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, PagesConfig
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.common_crawl import chosen, crawl_files
-from data_prep.sources.download import A_STEP, seconds_asked
+from data_prep.sources.download import PROGRESS_BYTES, seconds_asked
 from lm.errors import InputError, UsageError
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.data_prep.loopback_index import closed_port
@@ -177,12 +177,12 @@ def test_a_part_whose_version_is_not_known_is_not_gone_on_with(crawl, tmp_path, 
 
 
 def test_tries_that_bring_the_file_further_are_not_counted(tmp_path):
-    long = noise(0, 8 * A_STEP)
+    long = noise(0, 8 * PROGRESS_BYTES)
     with serving(LoopbackCrawl.of([long])) as crawl:
-        crawl.faults[crawl.paths[0]] = [Fault(cut=A_STEP + n) for n in range(6)]
+        crawl.faults[crawl.paths[0]] = [Fault(cut=PROGRESS_BYTES + n) for n in range(6)]
         assert fetch(crawl, tmp_path, tries=2) == [long]
         shutil.rmtree(tmp_path / "pages")  # but to bring the same bytes again and again is not to bring it further
-        crawl.always[crawl.paths[0]] = Fault(cut=2 * A_STEP, ignore_range=True)
+        crawl.always[crawl.paths[0]] = Fault(cut=2 * PROGRESS_BYTES, ignore_range=True)
         with pytest.raises(InputError, match="given up after 2 tries"):
             fetch(crawl, tmp_path, tries=2)
 

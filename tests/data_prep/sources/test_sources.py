@@ -386,6 +386,6 @@ def test_an_empty_pattern_is_not_the_folder_where_one_stands(tmp_path, monkeypat
     assert list(named_files("pages.tables", ["."]).values()) == ["a.txt"]
 
 
-def test_a_folder_in_a_set_of_the_quality_model_is_one_of_tables(tmp_path):
+def test_a_folder_in_a_set_of_the_quality_classifier_is_one_of_tables(tmp_path):
     (tmp_path / "a.jsonl").touch()
-    assert list(named_files("documents.model_quality.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]
+    assert list(named_files("documents.quality_classifier.training.good", [str(tmp_path)]).values()) == ["a.jsonl"]

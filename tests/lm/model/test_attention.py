@@ -15,7 +15,7 @@ from lm.config import MeshConfig
 from lm.data.batches import host_batch
 from lm.devices import Target, describe
 from lm.errors import UsageError
-from lm.model.attention_choice import Workload, check_attention, choose
+from lm.model.attention_choice import AttentionSpec, check_attention, choose
 from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
 from lm.model.attention_mask import AttentionMask
 from lm.model.transformer import Transformer
@@ -283,24 +283,24 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
 @pytest.mark.parametrize(
     ("target", "work", "expected"),
     [
-        (CPU, Workload("bfloat16", 64, 1024), "xla"),
-        (ROCM, Workload("bfloat16", 64, 1024), "xla"),
-        (H100, Workload("bfloat16", 64, 1024), "cudnn"),
-        (H100, Workload("float16", 256, 1024), "cudnn"),
-        (A100, Workload("bfloat16", 128, 8192), "cudnn"),
-        (A100, Workload("bfloat16", 256, 8192), "xla"),
-        (T4, Workload("bfloat16", 64, 1024), "xla"),
-        (H100, Workload("float32", 64, 1024), "xla"),
-        (H100, Workload("bfloat16", 60, 1024), "xla"),
-        (H100, Workload("bfloat16", 64, 1023), "xla"),
-        (H100, Workload("bfloat16", 64, 1024, context_shards=2), "xla"),
-        (TPU, Workload("bfloat16", 128, 8192), "splash"),
-        (TPU, Workload("float32", 64, 1024), "splash"),
-        (TPU, Workload("bfloat16", 80, 1024), "xla"),
-        (TPU, Workload("bfloat16", 128, 1000), "xla"),
-        (TPU, Workload("bfloat16", 128, 8192, context_shards=4), "xla"),
-        (TPU, Workload("bfloat16", 128, 8192, prefix=True), "xla"),
-        (H100, Workload("bfloat16", 64, 1024, prefix=True), "cudnn"),
+        (CPU, AttentionSpec("bfloat16", 64, 1024), "xla"),
+        (ROCM, AttentionSpec("bfloat16", 64, 1024), "xla"),
+        (H100, AttentionSpec("bfloat16", 64, 1024), "cudnn"),
+        (H100, AttentionSpec("float16", 256, 1024), "cudnn"),
+        (A100, AttentionSpec("bfloat16", 128, 8192), "cudnn"),
+        (A100, AttentionSpec("bfloat16", 256, 8192), "xla"),
+        (T4, AttentionSpec("bfloat16", 64, 1024), "xla"),
+        (H100, AttentionSpec("float32", 64, 1024), "xla"),
+        (H100, AttentionSpec("bfloat16", 60, 1024), "xla"),
+        (H100, AttentionSpec("bfloat16", 64, 1023), "xla"),
+        (H100, AttentionSpec("bfloat16", 64, 1024, context_shards=2), "xla"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192), "splash"),
+        (TPU, AttentionSpec("float32", 64, 1024), "splash"),
+        (TPU, AttentionSpec("bfloat16", 80, 1024), "xla"),
+        (TPU, AttentionSpec("bfloat16", 128, 1000), "xla"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "xla"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192, prefix=True), "xla"),
+        (H100, AttentionSpec("bfloat16", 64, 1024, prefix=True), "cudnn"),
     ],
     ids=str,
 )
@@ -313,19 +313,19 @@ def test_what_auto_chooses(target, work, expected):
 @pytest.mark.parametrize(
     ("choice", "target", "work", "words"),
     [
-        ("cudnn", CPU, Workload("bfloat16", 64, 1024), ["platform cuda", "is cpu", "= xla"]),
-        ("cudnn", TPU, Workload("bfloat16", 64, 1024), ["platform cuda", "is tpu", "= splash"]),
-        ("cudnn", ROCM, Workload("bfloat16", 64, 1024), ["platform cuda", "is rocm", "= xla"]),
-        ("cudnn", T4, Workload("bfloat16", 64, 1024), ["8.0", "7.5", "= xla"]),
-        ("cudnn", H100, Workload("float32", 64, 1024), ["bfloat16", "model.compute_dtype = float32", "= xla"]),
-        ("cudnn", A100, Workload("bfloat16", 256, 1024), ["128", "model.head_dim", "= 256", "= xla"]),
-        ("cudnn", H100, Workload("bfloat16", 64, 1023), ["even", "model.context_length = 1023", "= xla"]),
-        ("cudnn", H100, Workload("bfloat16", 64, 1024, 2), ["whole sequences", "train.mesh.context = 2", "= xla"]),
-        ("splash", H100, Workload("bfloat16", 64, 1024), ["platform tpu", "is cuda", "= cudnn"]),
-        ("splash", TPU, Workload("bfloat16", 80, 1024), ["64, 128", "model.head_dim", "= 80", "= xla"]),
-        ("splash", TPU, Workload("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
-        ("splash", TPU, Workload("bfloat16", 64, 1024, prefix=True), ["both directions", "= xla"]),
-        ("splash", TPU, Workload("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
+        ("cudnn", CPU, AttentionSpec("bfloat16", 64, 1024), ["platform cuda", "is cpu", "= xla"]),
+        ("cudnn", TPU, AttentionSpec("bfloat16", 64, 1024), ["platform cuda", "is tpu", "= splash"]),
+        ("cudnn", ROCM, AttentionSpec("bfloat16", 64, 1024), ["platform cuda", "is rocm", "= xla"]),
+        ("cudnn", T4, AttentionSpec("bfloat16", 64, 1024), ["8.0", "7.5", "= xla"]),
+        ("cudnn", H100, AttentionSpec("float32", 64, 1024), ["bfloat16", "model.compute_dtype = float32", "= xla"]),
+        ("cudnn", A100, AttentionSpec("bfloat16", 256, 1024), ["128", "model.head_dim", "= 256", "= xla"]),
+        ("cudnn", H100, AttentionSpec("bfloat16", 64, 1023), ["even", "model.context_length = 1023", "= xla"]),
+        ("cudnn", H100, AttentionSpec("bfloat16", 64, 1024, 2), ["whole sequences", "train.mesh.context = 2", "= xla"]),
+        ("splash", H100, AttentionSpec("bfloat16", 64, 1024), ["platform tpu", "is cuda", "= cudnn"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 80, 1024), ["64, 128", "model.head_dim", "= 80", "= xla"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, prefix=True), ["both directions", "= xla"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
     ],
     ids=str,
 )

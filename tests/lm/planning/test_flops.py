@@ -60,7 +60,7 @@ def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
     ints_BT = np.zeros((8, 64), np.int32)
     batch = host_batch(ints_BT, ints_BT, ints_BT, ints_BT.astype(np.float32))
-    train = dataclasses.replace(tiny_experiment().train, loss_parts=1)
+    train = dataclasses.replace(tiny_experiment().train, loss_chunks=1)
     counted = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch, train).compile().cost_analysis()
     assert counted is not None
     assert counted["flops"] / (8 * 64) == pytest.approx(flops_per_token(config), rel=0.02)

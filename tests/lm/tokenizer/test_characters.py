@@ -54,7 +54,9 @@ def test_an_unknown_character_is_named_with_the_remedy():
 
 
 def test_the_size_must_be_what_is_found():
-    with pytest.raises(UsageError, match=r"is 5, but 2 characters in 1 documents are 3 different ones.*Set it to 3, and model"):
+    with pytest.raises(
+        UsageError, match=r"is 5, but 2 characters in 1 documents are 3 different ones.*Set it to 3, and model"
+    ):
         make(["ab"], 5)
     assert make(["abcdef"], 3, characters=2).symbols == "\nab"
 

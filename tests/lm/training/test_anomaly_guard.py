@@ -123,7 +123,7 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
     expected = {f"{item}.{name}": x for item, named in named_items(end).items() for name, x in named.items()}
     assert bits(run) == {name: np.asarray(x).tobytes() for name, x in expected.items()}
 
-    lines = [json.loads(line) for line in (run / "bad_steps.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "skipped_steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(POISON)
     assert [line["in_row"] for line in lines] == [1, 1, 2, 3, 1, 1, 1]
     ids = pq.read_table(run / "tokens/documents.parquet")["id"].to_pylist()
@@ -141,12 +141,12 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
 def test_a_run_with_bad_steps_resumes_in_the_same_bits_and_tells_each_once(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
-    told, expected = (run / "bad_steps.jsonl").read_text(), bits(run)
+    told, expected = (run / "skipped_steps.jsonl").read_text(), bits(run)
     for step in (21, 26, 30):  # 20 and 25 were left out, so that the steps behind them were saved
         shutil.rmtree(run / f"checkpoints/{step}")
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "15"}
     train(MODEL, CONFIG, run)
-    assert (run / "bad_steps.jsonl").read_text().replace(str(run), str(trained[0])) == told
+    assert (run / "skipped_steps.jsonl").read_text().replace(str(run), str(trained[0])) == told
     assert bits(run) == expected
 
 

@@ -21,7 +21,7 @@ from lm.training.step import compile_step, loss_and_gradients, update
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA, MODERN
 
-TRAIN = dataclasses.replace(tiny_experiment().train, loss_parts=2, batch_size=8)
+TRAIN = dataclasses.replace(tiny_experiment().train, loss_chunks=2, batch_size=8)
 
 
 def batch_of(config, rows=8, seed=0):
@@ -121,8 +121,8 @@ def test_a_step_moves_nothing_between_host_and_devices_unasked():
     ("config", "change"),
     [
         *((MODERN, change) for change in ({"micro_batches": 4}, {"remat": "products"}, {"remat": "block"})),
-        (LLAMA, {"loss_parts": 16}),
-        (GPT2, {"micro_batches": 2, "remat": "block", "loss_parts": 4}),
+        (LLAMA, {"loss_chunks": 16}),
+        (GPT2, {"micro_batches": 2, "remat": "block", "loss_chunks": 4}),
     ],
     ids=["micro-batches", "products kept", "blocks done again", "loss in parts", "all of them"],
 )

@@ -1,4 +1,4 @@
-"""Labelled documents as a quality model is trained on them: hashed words in one file on the disk.
+"""Labelled documents as a quality classifier is trained on them: hashed words in one file on the disk.
 
 Every document is read and split into words once, and each epoch can then take them in an order of its own. In memory is
 only where each one ends and what it is, some ten bytes a document.
@@ -13,8 +13,8 @@ import numpy as np
 
 from data_prep.config import QualityTrainingConfig
 from data_prep.files import writing
-from data_prep.quality_model.document_sets import DocumentFile, drawn
-from data_prep.quality_model.features import word_hashes
+from data_prep.quality_classifier.document_sets import DocumentFile, drawn
+from data_prep.quality_classifier.features import word_hashes
 from data_prep.sources.columns import QuarantinedRow
 from data_prep.text.words import split_words
 
@@ -69,7 +69,7 @@ def read_examples(
         texts = drawn(files, config.documents_per_set, config.seed, passed_over)
         for number, text in enumerate(texts, start=1):
             if number % DOCUMENTS_BETWEEN_LINES == 0:
-                progress(f"quality model: {number:,} documents of the set {name} read")
+                progress(f"quality classifier: {number:,} documents of the set {name} read")
             hashes = word_hashes(split_words(text))
             if not len(hashes):
                 continue
@@ -81,7 +81,8 @@ def read_examples(
             held_out.append(is_held_out(text, config.held_out_share))
         if passed_over.rows:
             progress(
-                f"quality model: {passed_over.rows:,} rows of the set {name} passed over; first {passed_over.first}"
+                f"quality classifier: {passed_over.rows:,} rows of the set {name} passed over; first "
+                f"{passed_over.first}"
             )
     with writing("The scratch file of the training"):
         scratch.flush()

@@ -1,4 +1,4 @@
-"""The two sets of documents that a quality model is trained on: found, told apart and drawn from."""
+"""The two sets of documents that a quality classifier is trained on: found, told apart and drawn from."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from data_prep.sources.local import named_files
 from data_prep.sources.tables import read_table
 from lm.errors import UsageError
 
-OPTION = "documents.model_quality.training"
+OPTION = "documents.quality_classifier.training"
 
 
 @dataclass(frozen=True)

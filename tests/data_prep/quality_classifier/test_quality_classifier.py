@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.recipes.fineweb_recipe import MODEL_QUALITY
+from configs.recipes.fineweb_recipe import QUALITY_CLASSIFIER
 from data_prep.config import QualityTrainingConfig
 from data_prep.parquet import write_rows
-from data_prep.quality_model import QualityModel, histogram, load_model, merge, threshold
-from data_prep.quality_model.examples import is_held_out
-from data_prep.quality_model.features import MULTIPLIER, hash_word, ngram_buckets, word_hashes
-from data_prep.quality_model.histogram import area_under_curve
-from data_prep.quality_model.model import model_sha256, save_model
-from data_prep.quality_model.train import train_quality_model
+from data_prep.quality_classifier import QualityClassifier, histogram, load_model, merge, threshold
+from data_prep.quality_classifier.examples import is_held_out
+from data_prep.quality_classifier.features import MULTIPLIER, hash_word, ngram_buckets, word_hashes
+from data_prep.quality_classifier.histogram import area_under_curve
+from data_prep.quality_classifier.model import model_sha256, save_model
+from data_prep.quality_classifier.train import train_quality_classifier
 from data_prep.text.words import split_words
 from lm.errors import InputError, UsageError
 from tests.data_prep.untrusted import forget
@@ -44,7 +44,7 @@ def write_jsonl(path: Path, texts: list[str]) -> str:
 
 
 def config(good: str, other: str, **changes) -> QualityTrainingConfig:
-    base = dataclasses.replace(MODEL_QUALITY.training, hash_bits=BITS, held_out_share=0.2)
+    base = dataclasses.replace(QUALITY_CLASSIFIER.training, hash_bits=BITS, held_out_share=0.2)
     return dataclasses.replace(base, good=(good,), other=(other,), **changes)
 
 
@@ -137,8 +137,8 @@ def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(good, other):
 # The model
 
 
-def random_model(bits: int = 12) -> QualityModel:
-    return QualityModel(np.random.default_rng(0).integers(-(2**20), 2**20, 2**bits).astype(np.int32), 12345)
+def random_model(bits: int = 12) -> QualityClassifier:
+    return QualityClassifier(np.random.default_rng(0).integers(-(2**20), 2**20, 2**bits).astype(np.int32), 12345)
 
 
 @given(st.text(st.sampled_from("abc .,'-中\ud800"), max_size=60))
@@ -157,12 +157,12 @@ def test_a_score_is_the_sigmoid_of_the_mean_weight(text):
 
 @pytest.mark.parametrize("weight", [2**31 - 1, -(2**31)])
 def test_the_largest_weights_do_not_overflow(weight):
-    model = QualityModel(np.full(2**10, weight, np.int32), weight)
+    model = QualityClassifier(np.full(2**10, weight, np.int32), weight)
     assert model.score("word " * 100_000) == (1.0 if weight > 0 else 0.0)
 
 
 def test_unknown_words_are_worth_the_bias_alone():
-    assert QualityModel(np.zeros(2**10, np.int32), 0).score("never seen") == 0.5
+    assert QualityClassifier(np.zeros(2**10, np.int32), 0).score("never seen") == 0.5
 
 
 def test_time_grows_with_the_length_of_the_text():
@@ -191,7 +191,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
         damage(tmp_path / name)
         with pytest.raises(InputError, match=match) as caught:
             load_model(tmp_path / name)
-        assert "launch.train_quality_model" in str(caught.value)
+        assert "launch.train_quality_classifier" in str(caught.value)
 
     def flip(folder: Path) -> None:
         data = bytearray((folder / "model.npz").read_bytes())
@@ -205,7 +205,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
 
         return change
 
-    with pytest.raises(InputError, match="no quality model"):
+    with pytest.raises(InputError, match="no quality classifier"):
         load_model(tmp_path / "nowhere")
     refused("flipped", flip, "is not the file")
     refused("without weights", lambda folder: (folder / "model.npz").unlink(), "cannot be read")
@@ -219,7 +219,7 @@ def test_no_model_and_a_damaged_one_are_refused_with_the_remedy(tmp_path):
 
 
 def test_a_model_learns_to_tell_the_sets_apart(tmp_path, sets):
-    training = train_quality_model(config(*sets), tmp_path / "model", quiet)
+    training = train_quality_classifier(config(*sets), tmp_path / "model", quiet)
     assert training.held_out and training.held_out.area_under_curve > 0.99
     assert sum(count.trained + count.held_out for count in training.documents.values()) == 500
     model = load_model(tmp_path / "model")
@@ -258,7 +258,7 @@ def test_training_is_the_plain_algorithm(tmp_path):
     good, other = texts_of("fine", 12, 1, words=8), texts_of("web", 7, 2, words=5)
     files = write_jsonl(tmp_path / "good.jsonl", good), write_jsonl(tmp_path / "other.jsonl", other)
     once_told = config(*files, held_out_share=0.0, epochs=2)
-    assert train_quality_model(once_told, tmp_path / "model", quiet).held_out is None
+    assert train_quality_classifier(once_told, tmp_path / "model", quiet).held_out is None
     model = load_model(tmp_path / "model")
     weights, bias = plain_training([(text, True) for text in good] + [(text, False) for text in other], once_told)
     dense = np.zeros(2**BITS)
@@ -270,7 +270,7 @@ def test_training_is_the_plain_algorithm(tmp_path):
 
 def test_the_same_files_give_the_same_bytes_and_another_seed_others(tmp_path, sets):
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
-        train_quality_model(config(*sets, seed=seed, epochs=1), tmp_path / name, quiet)
+        train_quality_classifier(config(*sets, seed=seed, epochs=1), tmp_path / name, quiet)
     one, two, three = ((tmp_path / name / "model.npz").read_bytes() for name in ("one", "two", "three"))
     assert one == two != three
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model.json", "model.npz"]
@@ -282,8 +282,8 @@ def test_how_the_files_are_packed_changes_nothing(tmp_path, sets):
     table = tmp_path / "good.parquet"
     write_rows([(table, {"id": n, "text": text}) for n, text in enumerate(texts)], {table: schema}, scratch=tmp_path)
     packed = write_jsonl(tmp_path / "other.jsonl.gz", texts_of("web", 300, seed=2))
-    train_quality_model(config(*sets, epochs=1), tmp_path / "one", quiet)
-    train_quality_model(config(str(table), packed, epochs=1), tmp_path / "two", quiet)
+    train_quality_classifier(config(*sets, epochs=1), tmp_path / "one", quiet)
+    train_quality_classifier(config(str(table), packed, epochs=1), tmp_path / "two", quiet)
     assert model_sha256(tmp_path / "one") == model_sha256(tmp_path / "two")
 
 
@@ -292,13 +292,13 @@ def test_sets_of_unequal_size_count_alike(tmp_path):
         write_jsonl(tmp_path / "a.jsonl", texts_of("fine", 600, 1)),
         write_jsonl(tmp_path / "b.jsonl", texts_of("web", 40, 2)),
     )
-    train_quality_model(config(*files), tmp_path / "model", quiet)
+    train_quality_classifier(config(*files), tmp_path / "model", quiet)
     neutral = [text for text in texts_of("web", 300, 3, words=6) if "web" not in text]
     assert 0.25 < np.median([load_model(tmp_path / "model").score(text) for text in neutral]) < 0.75
 
 
 def test_a_text_does_not_score_higher_for_being_longer(tmp_path, sets):
-    train_quality_model(config(*sets), tmp_path / "model", quiet)
+    train_quality_classifier(config(*sets), tmp_path / "model", quiet)
     model = load_model(tmp_path / "model")
     for text in texts_of("fine", 20, seed=4) + texts_of("web", 20, seed=5):
         assert model.score(" ".join([text] * 50)) == pytest.approx(model.score(text), abs=0.1)
@@ -306,7 +306,7 @@ def test_a_text_does_not_score_higher_for_being_longer(tmp_path, sets):
 
 def test_so_many_documents_are_drawn_of_each_set(tmp_path, sets):
     lines: list[str] = []
-    training = train_quality_model(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
+    training = train_quality_classifier(config(*sets, documents_per_set=50), tmp_path / "model", lines.append)
     assert {name: count.trained + count.held_out for name, count in training.documents.items()} == {
         "good": 50,
         "other": 50,
@@ -325,14 +325,14 @@ def test_rows_without_a_text_are_passed_over_and_told(tmp_path, sets):
     with Path(sets[0]).open("a") as file:
         file.write('{"text": null}\n{"title": "no text"}\nno json\n{"text": "\u200b"}\n')
     lines: list[str] = []
-    training = train_quality_model(config(*sets, epochs=1), tmp_path / "model", lines.append)
+    training = train_quality_classifier(config(*sets, epochs=1), tmp_path / "model", lines.append)
     assert training.documents["good"].trained + training.documents["good"].held_out in (200, 201)
     assert "3 rows of the set good passed over; first good.jsonl, line 201" in lines[0]
 
 
 def test_two_documents_are_enough(tmp_path):
     files = write_jsonl(tmp_path / "a.jsonl", ["a fine text"]), write_jsonl(tmp_path / "b.jsonl", ["web"])
-    assert train_quality_model(config(*files, held_out_share=0.0), tmp_path / "model", quiet).held_out is None
+    assert train_quality_classifier(config(*files, held_out_share=0.0), tmp_path / "model", quiet).held_out is None
     model = load_model(tmp_path / "model")
     assert model.score("a fine text") > 0.9 and model.score("web") < 0.1
 
@@ -342,7 +342,7 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
 
     def refused(error: type[Exception], match: str, good: str, other: str, **changes) -> None:
         with pytest.raises(error, match=match):
-            train_quality_model(config(good, other, **changes), tmp_path / "model", quiet)
+            train_quality_classifier(config(good, other, **changes), tmp_path / "model", quiet)
         assert not (tmp_path / "model/model.json").exists()
 
     copy = tmp_path / "copy.jsonl"
@@ -355,7 +355,7 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
     refused(InputError, "The set good leaves no document .* held out", good, other, held_out_share=0.9999999)
     refused(UsageError, "learning_rate = 1e\\+30", good, other, learning_rate=1e30)
     with pytest.raises(UsageError, match="good is empty"):
-        train_quality_model(dataclasses.replace(config(*sets), good=()), tmp_path / "model", quiet)
+        train_quality_classifier(dataclasses.replace(config(*sets), good=()), tmp_path / "model", quiet)
 
 
 @pytest.mark.parametrize(
@@ -375,5 +375,5 @@ def test_sets_that_teach_nothing_are_refused(tmp_path, sets):
     ids=str,
 )
 def test_impossible_settings_are_refused_by_name(changes):
-    with pytest.raises(UsageError, match=f"documents.model_quality.training.{next(iter(changes))}"):
-        dataclasses.replace(MODEL_QUALITY.training, **changes)
+    with pytest.raises(UsageError, match=f"documents.quality_classifier.training.{next(iter(changes))}"):
+        dataclasses.replace(QUALITY_CLASSIFIER.training, **changes)

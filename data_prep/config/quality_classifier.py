@@ -1,15 +1,15 @@
-"""Knobs of the quality model: a linear classifier of text, trained on two sets of documents."""
+"""Knobs of the quality classifier: a linear classifier of text, trained on two sets of documents."""
 
 from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
-from lm.fields import Config, incidental
+from lm.fields import Config, not_hashed
 
 
 @dataclass(frozen=True)
 class QualityTrainingConfig(Config):
-    """How launch.train_quality_model makes a model."""
+    """How launch.train_quality_classifier makes a model."""
 
     good: tuple[str, ...]
     """Texts of the wanted kind: shell patterns of Parquet or JSONL files (as they lie, gzip or zstd) with a column or
@@ -33,7 +33,7 @@ class QualityTrainingConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        where = "documents.model_quality.training"
+        where = "documents.quality_classifier.training"
         for name in ("documents_per_set", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{where}.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -48,18 +48,18 @@ class QualityTrainingConfig(Config):
 
 
 @dataclass(frozen=True)
-class ModelQualityConfig(Filter):
+class QualityClassifierConfig(Filter):
     """Documents kept by the score of a trained classifier (DCLM, arXiv:2406.11794, section 4.4)."""
 
     model: str
-    """Folder of the trained model; "" where the step model_quality is not used."""
+    """Folder of the trained model; "" where the step quality_classifier is not used."""
     keep_share: float
     """Share of documents that are kept, those with the highest scores (above 0, at most 1)."""
-    training: QualityTrainingConfig = incidental()  # noqa: RUF009
+    training: QualityTrainingConfig = not_hashed()  # noqa: RUF009
     """Decides the model, and the documents only through it."""
 
-    name = "model_quality"
-    title = "Quality model"
+    name = "quality_classifier"
+    title = "Quality classifier"
     summary = (
         "A trained classifier scores each text by its likeness to texts of a wanted kind (Li et al. 2024, "
         "arXiv:2406.11794, section 4.4). The line lies where the wanted share of the documents is above it."
@@ -78,5 +78,5 @@ class ModelQualityConfig(Filter):
         super().__post_init__()
         if not 0 < self.keep_share <= 1:
             raise UsageError(
-                f"documents.model_quality.keep_share is {self.keep_share}; give a share above 0, at most 1."
+                f"documents.quality_classifier.keep_share is {self.keep_share}; give a share above 0, at most 1."
             )

@@ -1,4 +1,4 @@
-"""A trained quality model: one weight for each bucket of hashed words and word pairs, and the score of a text.
+"""A trained quality classifier: one weight for each bucket of hashed words and word pairs, and the score of a text.
 
 fastText averages the vectors of a text's n-grams and puts the average through a linear layer. For two classes the two
 are one: the mean of one number per n-gram is the logit. The weights are integers, so that their sum is the same in
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.files import file_sha256, replace_file, writing
-from data_prep.quality_model.features import features_sha256, ngram_buckets, word_hashes
-from data_prep.quality_model.histogram import DECIMALS
+from data_prep.quality_classifier.features import features_sha256, ngram_buckets, word_hashes
+from data_prep.quality_classifier.histogram import DECIMALS
 from data_prep.text.words import split_words
 from lm.errors import InputError
 
@@ -25,11 +25,11 @@ WEIGHTS, DESCRIPTION = "model.npz", "model.json"
 FORMAT = 1
 UNIT = 2.0**-16
 """The logit that an integer weight of 1 stands for."""
-REMEDY = "Train it again: python -m launch.train_quality_model CONFIG.py"
+REMEDY = "Train it again: python -m launch.train_quality_classifier CONFIG.py"
 
 
 @dataclass(frozen=True, eq=False)
-class QualityModel:
+class QualityClassifier:
     weights: np.ndarray
     """int32 [2**hash_bits], in UNITs; 0 for what was not met in training."""
     bias: int
@@ -63,7 +63,7 @@ def sigmoid(logit: float) -> float:
     return (1 if logit >= 0 else small) / (1 + small)
 
 
-def save_model(model: QualityModel, description: dict, folder: Path) -> None:
+def save_model(model: QualityClassifier, description: dict, folder: Path) -> None:
     """Writes the model folder; the description, which vouches for the weights, comes last."""
     buffer = io.BytesIO()
     np.savez(buffer, weights=model.weights, bias=np.int64(model.bias))
@@ -85,7 +85,7 @@ def read_description(folder: Path) -> dict:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         found = (description["format"], description["weights_sha256"], description["features_sha256"])
     except OSError as error:
-        raise InputError(f"There is no quality model in {folder}: {error}. {REMEDY}") from error
+        raise InputError(f"There is no quality classifier in {folder}: {error}. {REMEDY}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder / DESCRIPTION} is damaged: {error!r}. {REMEDY}") from error
     if found[0] != FORMAT:
@@ -99,7 +99,7 @@ def model_sha256(folder: str | Path) -> str:
 
 
 @functools.cache
-def load_model(folder: str | Path) -> QualityModel:
+def load_model(folder: str | Path) -> QualityClassifier:
     """The model in `folder`, read once a process.
 
     Raises InputError when there is none, when it is damaged, or when texts were split into words in another way when it
@@ -109,13 +109,13 @@ def load_model(folder: str | Path) -> QualityModel:
     description = read_description(path)
     if description["features_sha256"] != features_sha256():
         raise InputError(
-            f"The quality model in {path} was trained when texts were split into words in another way; "
+            f"The quality classifier in {path} was trained when texts were split into words in another way; "
             f"its scores would be wrong. {REMEDY}"
         )
     try:
         if file_sha256(path / WEIGHTS) != description["weights_sha256"]:
             raise InputError(f"{path / WEIGHTS} is not the file that {DESCRIPTION} beside it tells of. {REMEDY}")
         with np.load(path / WEIGHTS) as arrays:
-            return QualityModel(arrays["weights"], int(arrays["bias"]))
+            return QualityClassifier(arrays["weights"], int(arrays["bias"]))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path / WEIGHTS} cannot be read: {error}. {REMEDY}") from error

@@ -1,6 +1,6 @@
-"""How well and how fast the quality model tells two sets of texts apart.
+"""How well and how fast the quality classifier tells two sets of texts apart.
 
-    python -m tests.bench.quality_model [--shared ../shared] [--peer PYTHON]
+    python -m tests.bench.quality_classifier [--shared ../shared] [--peer PYTHON]
 
 Prints one JSON line: for each task the balanced accuracy and the area under the ROC curve on texts that were not
 trained on (no page and no story lies on both sides), and documents scored per CPU-second, some 700 words each. With
@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.recipes.fineweb_recipe import MODEL_QUALITY
-from data_prep.quality_model import QualityModel, histogram, load_model
-from data_prep.quality_model.histogram import area_under_curve
-from data_prep.quality_model.train import train_quality_model
+from configs.recipes.fineweb_recipe import QUALITY_CLASSIFIER
+from data_prep.quality_classifier import QualityClassifier, histogram, load_model
+from data_prep.quality_classifier.histogram import area_under_curve
+from data_prep.quality_classifier.train import train_quality_classifier
 from data_prep.text.words import split_words
 
 Keyed = list[tuple[str, str]]
@@ -121,9 +121,9 @@ def ours(train: dict[str, list[str]], test: dict[str, list[str]], folder: Path) 
     for name, texts in train.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     files = {name: (str(folder / f"{name}.jsonl"),) for name in train}
-    config = dataclasses.replace(MODEL_QUALITY.training, held_out_share=0.0, **files)
+    config = dataclasses.replace(QUALITY_CLASSIFIER.training, held_out_share=0.0, **files)
     start = time.process_time()
-    train_quality_model(config, folder / "model", lambda line: None)
+    train_quality_classifier(config, folder / "model", lambda line: None)
     seconds = time.process_time() - start
     model = load_model(folder / "model")
     good, other = (np.array([model.score(text) for text in test[name]]) for name in ("good", "other"))
@@ -146,7 +146,7 @@ def peers(train: dict[str, list[str]], test: dict[str, list[str]], folder: Path,
     return found
 
 
-def documents_per_second(model: QualityModel, texts: list[str]) -> float:
+def documents_per_second(model: QualityClassifier, texts: list[str]) -> float:
     start = time.process_time()
     for text in texts:
         model.score(text)
@@ -160,9 +160,9 @@ def main() -> None:
     arguments = parser.parse_args()
     data = arguments.shared / "data"
     if missing := [name for name in NEEDED if not (data / name).is_file()]:
-        print(f"quality_model: {data / missing[0]} is not there; give the folder that holds data/ by --shared")
+        print(f"quality_classifier: {data / missing[0]} is not there; give the folder that holds data/ by --shared")
         return
-    row: dict[str, object] = {"bench": "quality_model"}
+    row: dict[str, object] = {"bench": "quality_classifier"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for task, good, other in tasks(data):

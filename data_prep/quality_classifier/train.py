@@ -1,4 +1,4 @@
-"""Trains the quality model: logistic regression on the share that each bucket has in a text's n-grams, by Adagrad.
+"""Trains the quality classifier: logistic regression on the share that each bucket has in a text's n-grams, by Adagrad.
 
 This is fastText's classifier (arXiv:1607.01759) with vectors of one number, which for two classes loses nothing, and
 Adagrad (Duchi et al. 2011) in place of plain descent: it needs no learning rate that fits the lengths of the texts,
@@ -16,11 +16,11 @@ import numpy as np
 
 from data_prep.config import QualityTrainingConfig
 from data_prep.files import writing
-from data_prep.quality_model.document_sets import document_sets
-from data_prep.quality_model.examples import LABELS, Examples, read_examples
-from data_prep.quality_model.features import ngram_buckets
-from data_prep.quality_model.histogram import area_under_curve, histogram
-from data_prep.quality_model.model import UNIT, QualityModel, save_model, sigmoid
+from data_prep.quality_classifier.document_sets import document_sets
+from data_prep.quality_classifier.examples import LABELS, Examples, read_examples
+from data_prep.quality_classifier.features import ngram_buckets
+from data_prep.quality_classifier.histogram import area_under_curve, histogram
+from data_prep.quality_classifier.model import UNIT, QualityClassifier, save_model, sigmoid
 from lm.errors import InputError, UsageError
 
 SMALLEST_SQUARE = 1e-20  # keeps Adagrad's first step from dividing by nothing
@@ -56,7 +56,7 @@ class Training:
     """None where a set has no held-out documents."""
 
 
-def train_quality_model(
+def train_quality_classifier(
     config: QualityTrainingConfig, folder: Path, progress: Callable[[str], None] = print
 ) -> Training:
     """Trains on the two sets and writes the model to `folder`. Meanwhile 4 bytes a word lie there too.
@@ -85,7 +85,7 @@ def train_quality_model(
     return training
 
 
-def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityModel:
+def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[[str], None]) -> QualityClassifier:
     """The model after all epochs. The two sets count alike, however many documents each has."""
     weights, squares = np.zeros(2**config.hash_bits), np.full(2**config.hash_bits, SMALLEST_SQUARE)
     bias, bias_squares = 0.0, SMALLEST_SQUARE
@@ -113,7 +113,7 @@ def train(examples: Examples, config: QualityTrainingConfig, progress: Callable[
             bias_squares += float(errors.sum()) ** 2
             bias -= config.learning_rate * float(errors.sum()) / math.sqrt(bias_squares)
         mean_loss = loss / np.sum(~examples.held_out)
-        progress(f"quality model: epoch {epoch + 1} of {config.epochs}, loss {mean_loss:.4f} nats a document")
+        progress(f"quality classifier: epoch {epoch + 1} of {config.epochs}, loss {mean_loss:.4f} nats a document")
     return in_units(weights, bias, config)
 
 
@@ -124,18 +124,18 @@ def batches(examples: Examples, config: QualityTrainingConfig, epoch: int) -> It
         yield order[start : start + config.batch_size]
 
 
-def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityModel:
+def in_units(weights: np.ndarray, bias: float, config: QualityTrainingConfig) -> QualityClassifier:
     """The model with its weights rounded to integers. Raises UsageError when one is too large for that."""
     largest = max(float(np.abs(weights).max()), abs(bias))
     if not largest < 2**31 * UNIT:
         raise UsageError(
-            f"documents.model_quality.training.learning_rate = {config.learning_rate} has driven a weight to "
+            f"documents.quality_classifier.training.learning_rate = {config.learning_rate} has driven a weight to "
             f"{largest:g}, and {2**31 * UNIT:g} is the most that a model holds. Lower it."
         )
-    return QualityModel(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
+    return QualityClassifier(np.rint(weights / UNIT).astype(np.int32), round(bias / UNIT))
 
 
-def measure(model: QualityModel, examples: Examples) -> HeldOut:
+def measure(model: QualityClassifier, examples: Examples) -> HeldOut:
     """How well the model does on the held-out documents, of which each set has some."""
     good, other = (
         np.array([model.score_of_hashes(examples.hashes_of(document)) for document in examples.documents(name, True)])

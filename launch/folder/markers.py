@@ -1,6 +1,6 @@
-"""What a run folder says of its stages, as JSON: the stamp of a finished one, and what an unfinished one is making.
+"""What a run folder says of its stages, as JSON: the marker of a finished one, and what an unfinished one is making.
 
-    {"key", "settings", "facts", "replaces", "continued_from", "seconds", "files"}
+    {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files"}
 
 `key` is the hash of all that decides the outputs. `replaces` are the keys that the stage had before it was made again
 because training went on: what was made from those is out of date, and no other experiment's. `continued_from` says at
@@ -17,17 +17,17 @@ from lm.errors import InputError
 from lm.fields import flatten
 
 KINDS: dict[str, Any] = {
-    "key": str, "settings": dict, "facts": dict, "replaces": list, "continued_from": list, "files": dict,
+    "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
     "versions": dict, "seconds": (int | float),
 }  # fmt: skip
 """Of what is read back."""
-ABSENT: dict[str, Any] = {"facts": {}, "replaces": [], "continued_from": []}
+ABSENT: dict[str, Any] = {"external_inputs": {}, "replaces": [], "continued_from": []}
 """What older versions did not write."""
 
 
-def key_of(name: str, settings: dict, facts: dict, continued_from: list) -> str:
+def key_of(name: str, settings: dict, external_inputs: dict, continued_from: list) -> str:
     """The hash of everything that decides the outputs of the stage of that name."""
-    described = [name, settings, facts, *([continued_from] if continued_from else [])]
+    described = [name, settings, external_inputs, *([continued_from] if continued_from else [])]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
