@@ -82,7 +82,9 @@ def test_values_that_this_version_refuses_are_named(tmp_path, change, expected):
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"text"', "null", '{"model": 3}', "[" * 100_000, "\x00"])
 def test_a_damaged_config_is_an_input_error(tmp_path, text):
-    with pytest.raises(InputError, match=r"config\.json is (damaged.*writes config\.json anew|of another version.*git commit)"):
+    with pytest.raises(
+        InputError, match=r"config\.json is (damaged.*writes config\.json anew|of another version.*git commit)"
+    ):
         write(tmp_path, text).experiment()
 
 

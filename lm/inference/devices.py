@@ -1,11 +1,14 @@
 """The devices that a trained model is evaluated and sampled on."""
 
+import math
+
 import jax
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from lm.config import MeshConfig, ModelConfig
 from lm.errors import UsageError
-from lm.parallel import make_mesh, one_device_mesh
+from lm.parallel import MESH_AXES, make_mesh, mesh_axes, one_device_mesh
 
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
@@ -20,3 +23,33 @@ def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
         if jax.process_count() > 1:
             raise
         return one_device_mesh(model), str(error)
+
+
+def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
+    """A mesh of the same devices for tokens that are drawn, which have no length to cut: devices along context take
+    rows of their own, where there are enough `rows`; else they would repeat one another's work. Else `mesh` itself.
+
+    An array that is cut over other axes lies alike on both.
+    """
+    context, data = MESH_AXES.index("context"), MESH_AXES.index("data")
+    if mesh.shape["context"] == 1 or rows % (
+        mesh.shape["context"] * math.prod(mesh.shape[a] for a in mesh_axes("batch"))
+    ):
+        return mesh
+    shape = [*mesh.devices.shape]
+    shape[data], shape[context] = shape[data] * shape[context], 1
+    return Mesh(
+        np.moveaxis(mesh.devices, context, data + 1).reshape(shape), mesh.axis_names, axis_types=mesh.axis_types
+    )
+
+
+def moved_onto[Tree](arrays: Tree, mesh: Mesh) -> Tree:
+    """The same `arrays`, cut by axes of the same name of `mesh`, on which every device has the part that it has now:
+    nothing is copied."""
+
+    def moved(leaf: jax.Array) -> jax.Array:
+        assert isinstance(leaf.sharding, NamedSharding)
+        parts = [one.data for one in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, leaf.sharding.spec), parts)
+
+    return jax.tree.map(moved, arrays)

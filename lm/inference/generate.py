@@ -9,14 +9,16 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from lm.config import ModelConfig
 from lm.errors import UsageError, shown
+from lm.inference.devices import mesh_for_rows, moved_onto
 from lm.model.attention_mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache, written
 from lm.model.transformer import Transformer
-from lm.parallel import on_host
+from lm.parallel import on_host, traced_on
 from lm.tokenizer.encoding import Tokenizer
 
 PROMPT_STEP = 16
@@ -134,3 +136,20 @@ def sample_texts(
         ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.eos_ids]
         texts.append(tokenizer.decode(body[: ends[0]] if ends else body))
     return texts
+
+
+def sample_texts_on(
+    mesh: Mesh,
+    model: Transformer,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    prompts: list[str],
+    temperatures: list[float],
+    tokens: int,
+    key: jax.Array,
+) -> list[str]:
+    """As `sample_texts`, by all devices of the mesh over which the model is laid out; of several processes all must
+    ask."""
+    rows_mesh = mesh_for_rows(mesh, len(prompts))
+    model = model if rows_mesh is mesh else moved_onto(model, rows_mesh)
+    return traced_on(rows_mesh, sample_texts)(model, config, tokenizer, prompts, temperatures, tokens, key)

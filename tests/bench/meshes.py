@@ -72,6 +72,7 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
 
     from lm.data.batches import Batch
     from lm.evaluation.held_out import compile_row_losses
+    from lm.inference.devices import mesh_for_rows
     from lm.inference.generate import continue_tokens
     from lm.parallel import batch_sharding, make_mesh, traced_on
     from lm.training.optimizer import make_optimizer
@@ -79,6 +80,8 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
     from lm.training.step import compile_step
 
     mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
+    if what == "sampling":
+        mesh = mesh_for_rows(mesh, train.batch_size)
     optimizer = make_optimizer(train.optimizer, train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes)
     shape = (train.batch_size, model.context_length)

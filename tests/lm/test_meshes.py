@@ -35,6 +35,12 @@ def test_validation_divides_its_work_and_moves_weights_alone():
     assert found["all_reduce_mib"] == 0 and found["all_gather_mib"] <= 13  # 4.2 MiB a layer, 4 for the output table
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["context 8", "context 4 x data 2", "fsdp 2 x tensor 2 x context 2"])
+def test_sampling_divides_its_rows_over_context_too(mesh):
+    assert SHAPES(MESHES[mesh], what="sampling")["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
+
+
 def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     """However many parts the loss is taken in: no collective is in the loop over them."""
     model, train = small()

@@ -14,10 +14,11 @@ from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_text
 from lm.evaluation.evaluators import evaluate
-from lm.inference.devices import inference_mesh
-from lm.inference.generate import sample_texts
+from lm.inference.devices import inference_mesh, mesh_for_rows, moved_onto
+from lm.inference.generate import sample_texts, sample_texts_on
 from lm.model.param_names import named_leaves
-from lm.parallel import make_mesh, shardings, traced_on
+from lm.model.transformer import Transformer
+from lm.parallel import make_mesh, shardings
 from lm.run_paths import RunPaths
 from lm.tokenizer import load
 from lm.training.optimizer import make_optimizer
@@ -34,7 +35,7 @@ MESHES = {
     "four devices": (MeshConfig(fsdp=4), 4),
     "data alone": (MeshConfig(), 8),
 }
-PROMPTS, TEMPERATURES = ["The miller", "", "A farmer"], [0.0, 0.8, 0.0]
+PROMPTS, TEMPERATURES = ["The miller", "", "A farmer"] * 8, [0.0, 0.8, 0.0, 0.8, 0.5, 0.7] * 4
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
     text = evaluate_text(model, MODEL, config, tokenizer, texts(1, seed=9)[0], mesh)
     arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
-    return held_out, text, (sample_texts if mesh is None else traced_on(mesh, sample_texts))(*arguments)
+    return held_out, text, sample_texts(*arguments) if mesh is None else sample_texts_on(mesh, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,23 @@ def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
     assert held_out == pytest.approx(alone[0], rel=1e-5)
     assert text == pytest.approx(alone[1], rel=1e-5)
     assert samples == alone[2]
+
+
+def test_rows_that_fill_the_devices_are_cut_over_context_too_and_no_parameter_moves():
+    mesh = make_mesh(MeshConfig(fsdp=2, context=2), MODEL, 8)
+    assert mesh_for_rows(mesh, 4) is mesh and mesh_for_rows(mesh, 12) is mesh
+    rows_mesh = mesh_for_rows(mesh, 16)
+    assert dict(rows_mesh.shape) == {"data": 4, "fsdp": 2, "context": 1, "tensor": 1}
+    model = jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(0))
+    model = jax.device_put(model, shardings(model, mesh))
+    moved = moved_onto(model, rows_mesh)
+    named = named_leaves(shardings(moved, rows_mesh))
+    for name, before in named_leaves(model).items():
+        after = named_leaves(moved)[name]
+        assert after.sharding == named[name]
+        pointers = lambda leaf: {one.device: one.data.unsafe_buffer_pointer() for one in leaf.addressable_shards}
+        assert pointers(after) == pointers(before)
+        np.testing.assert_array_equal(np.asarray(after), np.asarray(before))
 
 
 def test_a_text_is_scored_token_by_token_as_one_document(run):
