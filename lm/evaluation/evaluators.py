@@ -28,7 +28,8 @@ EVALUATORS: dict[str, str] = {
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:
-    """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists."""
+    """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists, and for
+    two of the table at once, whose figures have the same names."""
     for name in names:
         module = EVALUATORS.get(name, name).rpartition(".")[0]
         try:
@@ -40,6 +41,8 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
                 f"{option} names {name!r}, but the evaluators are {', '.join(EVALUATORS)}. Name one of them, or a "
                 "class as my_package.my_module.MyEvaluator, in a module that can be imported."
             )
+    if len(both := [name for name in names if name in EVALUATORS]) > 1:
+        raise UsageError(f"{option} names {' and '.join(both)}, whose figures have the same names. Name only one.")
 
 
 def make_evaluators(names: Sequence[str], config: "EvaluatorConfig", option: str) -> "dict[str, Evaluator]":

@@ -85,21 +85,27 @@ def test_every_name_of_the_table_makes_an_evaluator_whose_figures_do_not_depend_
     found = {}
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = make_mesh(EXPERIMENT.train.mesh, model_config, 8, devices)
-        evaluators = make_evaluators(tuple(EVALUATORS), config, "evaluate.evaluators")
         placed = jax.device_put(model, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-        found[len(devices)] = {name: one.run(placed, mesh) for name, one in evaluators.items()}
+        found[len(devices)] = {
+            name: make_evaluators((name,), config, "evaluate.evaluators")[name].run(placed, mesh) for name in EVALUATORS
+        }
     for name in EVALUATORS:
         assert found[1][name]["validation_loss"] > 0
         assert found[8][name] == pytest.approx(found[1][name], rel=1e-6)
 
 
-def test_two_evaluators_of_one_figure_are_refused(tokens):
-    config = EvaluatorConfig(EXPERIMENT.model, load(tokens / "tokenizer"), tokens / "tokens", 8, 32, 1)
-    evaluators = make_evaluators(("validation", "bits_per_byte"), config, "train.evaluators")
-    model = jax.jit(Transformer, static_argnums=0)(EXPERIMENT.model, jax.random.key(0))
-    mesh = make_mesh(EXPERIMENT.train.mesh, EXPERIMENT.model, 8, jax.devices()[:1])
-    with pytest.raises(UsageError, match="validation_bits_per_byte is a figure of the evaluator bits_per_byte"):
-        run_evaluators(evaluators, model, mesh)
+def test_two_evaluators_of_one_figure_are_refused():
+    with pytest.raises(
+        UsageError, match=r"evaluate\.evaluators names validation and bits_per_byte, whose figures have"
+    ):
+        check_evaluators(("validation", OUTSIDE, "bits_per_byte"), "evaluate.evaluators")
+
+    class One:
+        def run(self, model, mesh):
+            return {"accuracy": 0.5}
+
+    with pytest.raises(UsageError, match="accuracy is a figure of the evaluator second, and of one before it"):
+        run_evaluators({"first": One(), "second": One()}, None, None)  # ty: ignore[invalid-argument-type]
 
 
 def test_a_class_that_the_module_does_not_have_is_refused(tokens):
