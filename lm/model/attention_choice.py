@@ -25,12 +25,12 @@ class AttentionSpec:
     """Whether the first positions see one another in both directions (AttentionMask.prefix_B)."""
 
 
-def workload_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
+def attention_spec_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
     """What attention is asked for in training, with each sequence cut over `context_shards` devices."""
     return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
-def cudnn_obstacle(target: Target, work: AttentionSpec) -> str | None:
+def unsupported_by_cudnn(target: Target, work: AttentionSpec) -> str | None:
     """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
     if target.platform != "cuda":
         return f"it needs the platform cuda, and this device's is {target.platform}"
@@ -46,10 +46,10 @@ def cudnn_obstacle(target: Target, work: AttentionSpec) -> str | None:
         )
     if work.length % 2:
         return f"it takes sequences of even length, and model.context_length = {work.length}"
-    return context_obstacle(work)
+    return unsupported_context(work)
 
 
-def splash_obstacle(target: Target, work: AttentionSpec) -> str | None:
+def unsupported_by_splash(target: Target, work: AttentionSpec) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu, and this device's is {target.platform}"
@@ -62,17 +62,17 @@ def splash_obstacle(target: Target, work: AttentionSpec) -> str | None:
         return f"it takes sequences of 128, 256, ... positions, and model.context_length = {work.length}"
     if work.prefix:
         return "it has no mask in which the first positions see one another in both directions"
-    return context_obstacle(work)
+    return unsupported_context(work)
 
 
-def context_obstacle(work: AttentionSpec) -> str | None:
+def unsupported_context(work: AttentionSpec) -> str | None:
     """Both kernels see the whole of a sequence, or nothing of it."""
     if work.context_shards > 1:
         return f"it needs whole sequences, and they are cut over train.mesh.context = {work.context_shards} devices"
     return None
 
 
-OBSTACLES = {"cudnn": cudnn_obstacle, "splash": splash_obstacle, "xla": lambda target, work: None}
+UNSUPPORTED = {"cudnn": unsupported_by_cudnn, "splash": unsupported_by_splash, "xla": lambda target, work: None}
 
 
 def choose(choice: str, target: Target, work: AttentionSpec) -> str:
@@ -80,10 +80,10 @@ def choose(choice: str, target: Target, work: AttentionSpec) -> str:
 
     Raises UsageError when `choice` cannot run there.
     """
-    automatic = next(name for name, unsupported_reason in OBSTACLES.items() if unsupported_reason(target, work) is None)
+    automatic = next(name for name, reason in UNSUPPORTED.items() if reason(target, work) is None)
     if choice == "auto":
         return automatic
-    unsupported_reason = OBSTACLES[choice](target, work)
+    unsupported_reason = UNSUPPORTED[choice](target, work)
     if unsupported_reason is not None:
         raise UsageError(
             f"model.attention = {choice} cannot run here: {unsupported_reason}. Change that, or set model.attention = "
@@ -94,7 +94,7 @@ def choose(choice: str, target: Target, work: AttentionSpec) -> str:
 
 def check_attention(model: ModelConfig, target: Target, context_shards: int) -> None:
     """Raises UsageError where model.attention cannot run on devices of that kind."""
-    choose(model.attention, target, workload_of(model, context_shards))
+    choose(model.attention, target, attention_spec_of(model, context_shards))
 
 
 def explain(choice: str, target: Target, work: AttentionSpec) -> str:
@@ -105,7 +105,7 @@ def explain(choice: str, target: Target, work: AttentionSpec) -> str:
     fused = FUSED.get(target.platform)
     if fused is None:
         return f"attention by xla (plain operations): there is no fused kernel for {target.platform} here"
-    return f"attention by xla (plain operations), not by {fused}: {OBSTACLES[fused](target, work)}"
+    return f"attention by xla (plain operations), not by {fused}: {UNSUPPORTED[fused](target, work)}"
 
 
 FUSED = {"cuda": "cudnn", "tpu": "splash"}

@@ -27,7 +27,7 @@ from lm.inference.generate import check_prompt
 from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
-from lm.model.attention_choice import choose, explain, workload_of
+from lm.model.attention_choice import attention_spec_of, choose, explain
 from lm.parallel import make_mesh, place
 from lm.planning.flops import count_parameters
 from lm.planning.hardware import Peak, peak_rate
@@ -208,7 +208,7 @@ def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Prog
 
 def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost) -> dict[str, Any]:
     """What runs, and on what: the row "run" of metrics.jsonl."""
-    device, work = mesh.devices.flat[0], workload_of(model, mesh.shape["context"])
+    device, work = mesh.devices.flat[0], attention_spec_of(model, mesh.shape["context"])
     return {
         "parameters": count_parameters(model),
         "steps": config.steps,

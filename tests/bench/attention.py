@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.devices import target_of
-from lm.model.attention_choice import OBSTACLES, AttentionSpec
+from lm.model.attention_choice import UNSUPPORTED, AttentionSpec
 from lm.model.attention_kernels import ATTENTION, attend
 from lm.model.attention_mask import AttentionMask
 from tests.bench.train import median_seconds
@@ -62,7 +62,7 @@ def measure(shape: str, seconds: float) -> list[dict[str, object]]:
         expected = [np.asarray(x, np.float32) for x in with_gradients(plain)(q, k, v, segments, gradient)]
     rows = []
     for name, implementation in ATTENTION.items():
-        if OBSTACLES[name](target_of(jax.devices()[0]), AttentionSpec("bfloat16", channels, length)) is not None:
+        if UNSUPPORTED[name](target_of(jax.devices()[0]), AttentionSpec("bfloat16", channels, length)) is not None:
             continue
         run = functools.partial(with_gradients(implementation), q, k, v, segments, gradient)
         errors = [

@@ -19,7 +19,7 @@ from lm.config import (
     TrainConfig,
 )
 from lm.errors import UsageError
-from lm.model.attention_choice import OBSTACLES
+from lm.model.attention_choice import UNSUPPORTED
 from lm.model.attention_kernels import ATTENTION
 from lm.model.layers import MLPS, NORMS
 from lm.model.transformer import REMAT
@@ -115,7 +115,7 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
         (ModelConfig, "norm", NORMS),
         (ModelConfig, "mlp", MLPS),
         (ModelConfig, "attention", {"auto": None, **ATTENTION}),
-        (ModelConfig, "attention", {"auto": None, **OBSTACLES}),
+        (ModelConfig, "attention", {"auto": None, **UNSUPPORTED}),
         (TrainConfig, "remat", REMAT),
         (OptimizerConfig, "name", OPTIMIZERS),
     ],

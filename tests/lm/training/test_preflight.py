@@ -10,7 +10,7 @@ import pytest
 from lm.config import MeshConfig, MixtureSource, StartConfig
 from lm.devices import Devices, Target
 from lm.errors import InputError, UsageError
-from lm.model.attention_choice import explain, workload_of
+from lm.model.attention_choice import attention_spec_of, explain
 from lm.own_process import in_own_process
 from lm.training.preflight import check_tokenizer, check_training
 from tests.corpus import tiny_experiment
@@ -112,7 +112,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused():
 )
 def test_what_computes_attention_is_said_and_why_it_is_plain_operations(target, model, words):
     config = dataclasses.replace(EXPERIMENT.model, **model)
-    assert re.search(words, explain(config.attention, target, workload_of(config, 1)))
+    assert re.search(words, explain(config.attention, target, attention_spec_of(config, 1)))
 
 
 def test_what_another_process_raises_is_raised_here():
