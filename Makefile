@@ -15,7 +15,7 @@ export CONFIG ?= configs/demo.py
 WORKERS ?= 2
 READY := .venv/ready
 
-.PHONY: help setup demo test slow lint bench chaos lock clean
+.PHONY: help setup demo test slow lint bench chaos libtpu lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ bench: $(READY)  ## the benchmarks, one JSON line each
 
 chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come out (90 minutes)
 	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done
+
+libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into .tools)
+	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/libtpu --no-deps --require-hashes -r requirements-libtpu.lock
+	@echo "libtpu: ready in .tools/libtpu"
 
 lock:  ## choose versions anew: requirements.lock from pyproject.toml
 	@$(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate \

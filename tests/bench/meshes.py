@@ -6,27 +6,21 @@
 Compiles the step, validation or sampling for eight simulated CPU devices, and runs none of it; or two layers of Llama 3
 8B for TPUs that are not there. Prints one JSON line a mesh: `work`, the arithmetic of a device times the devices, over
 that of one device alone; `temp_mib` of a device, beside `ideal_temp_mib`, an eighth of one device's; what a device
-moves a step by each kind of collective (bytes of results), and the largest array that one of them moves, with its type.
+moves a step by each kind of collective, and the largest array that one of them moves, with its type.
 """
 
 import argparse
 import dataclasses
 import json
-import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, TrainConfig
+from lm.planning.program import byte_count, collectives
 
-SHAPE = re.compile(r"\b(pred|[subf]+\d+)\[([\d,]*)\]")
-COLLECTIVE = re.compile(
-    r" = (?P<type>\(.*?\)|\S+) "
-    r"(?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
-)
 MESHES: dict[str, dict[str, int]] = {
     "data 8": {},
     "fsdp 8": {"fsdp": 8},
@@ -38,20 +32,6 @@ MESHES: dict[str, dict[str, int]] = {
 }
 MIB = 2**20
 WHAT = ("training", "validation", "sampling")
-
-
-def byte_count(types: str) -> int:
-    """Bytes of an HLO type, a tuple summed."""
-    bytes_of = lambda name: 1 if name == "pred" else int(re.sub(r"\D", "", name)) / 8
-    return int(
-        sum(bytes_of(name) * math.prod(map(int, filter(None, dims.split(",")))) for name, dims in SHAPE.findall(types))
-    )
-
-
-def collectives(program: str) -> list[tuple[str, int, str]]:
-    """(kind, bytes of the result, type) of each collective in a compiled program's text. Loops are counted once."""
-    found = COLLECTIVE.finditer(program)
-    return [(one["kind"], byte_count(one["type"]), one["type"]) for one in found]
 
 
 def small() -> tuple[ModelConfig, TrainConfig]:
@@ -100,19 +80,18 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
     return sampled.compile()
 
 
-def facts(program: Any) -> dict[str, Any]:
-    """What one device takes for a compiled program."""
-    moved = collectives(program.as_text())
-    total = lambda kind: round(sum(size for name, size, _ in moved if name == kind) / MIB, 1)
-    arrays = [one[0] for _, _, types in moved for one in re.finditer(r"\w+\[[\d,]*\]", types)]  # several go together
-    largest = max(arrays, key=byte_count, default="")
+def facts(program: Any, devices: int) -> dict[str, Any]:
+    """What one device takes for a program compiled for so many."""
+    moved = collectives(program.as_text(), devices)
+    total = lambda kind: round(sum(one.bytes * one.times for one in moved if one.kind == kind) / MIB, 1)
+    largest = max((byte_count(one.type), one.type) for one in moved) if moved else (0, "")
     return {
         "flops": program.cost_analysis()["flops"],
         "temp_mib": round(program.memory_analysis().temp_size_in_bytes / MIB, 1),
         "all_gather_mib": total("all-gather"), "all_reduce_mib": total("all-reduce"),
         "reduce_scatter_mib": total("reduce-scatter"), "all_to_all_mib": total("all-to-all"),
         "permute_mib": total("collective-permute"),
-        "largest_collective_mib": round(byte_count(largest) / MIB, 2), "largest_collective": largest,
+        "largest_collective_mib": round(largest[0] / MIB, 2), "largest_collective": largest[1],
     }  # fmt: skip
 
 
@@ -122,7 +101,7 @@ def measure(sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = 
 
     model, train = small()
     train = dataclasses.replace(train, mesh=MeshConfig(**sizes))
-    return facts(compiled(what, dataclasses.replace(model, layers=layers), train, jax.devices()[:count]))
+    return facts(compiled(what, dataclasses.replace(model, layers=layers), train, jax.devices()[:count]), count)
 
 
 def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
@@ -138,7 +117,7 @@ def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
         experiment.train, batch_size=512, remat="none", micro_batches=1, mesh=MeshConfig(fsdp=len(devices))
     )
     program = compiled("training", model, train, devices)
-    found, memory = facts(program), program.memory_analysis()
+    found, memory = facts(program, len(devices)), program.memory_analysis()
     del found["flops"]
     peak = round(memory.peak_memory_in_bytes / 2**30, 2)
     return {

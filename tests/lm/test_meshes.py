@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import re
 
 import jax
 import pytest
 
 from lm.config import MeshConfig
-from tests.bench.meshes import MESHES, MIB, byte_count, collectives, compiled, facts, measure, small
+from lm.planning.program import COLLECTIVES, computations
+from tests.bench.meshes import MESHES, MIB, compiled, facts, measure, small
 
 SHAPES = functools.partial(measure, layers=2)
 WHOLE_BATCH = 8 * 512 * 256 * 4 / MIB  # the residual stream of all sequences, in MiB of float32
@@ -46,25 +46,13 @@ def test_the_output_table_is_gathered_once_and_its_gradient_reduced_once():
     model, train = small()
     model, train = dataclasses.replace(model, layers=1), dataclasses.replace(train, mesh=MeshConfig(fsdp=8))
     one, four = (
-        facts(compiled("training", model, dataclasses.replace(train, loss_chunks=parts), jax.devices()))
+        facts(compiled("training", model, dataclasses.replace(train, loss_chunks=parts), jax.devices()), 8)
         for parts in (1, 4)
     )
     for kind in ("all_gather_mib", "all_reduce_mib", "reduce_scatter_mib"):
         assert four[kind] == one[kind]
     program = compiled("training", model, dataclasses.replace(train, loss_chunks=4), jax.devices()).as_text()
-    bodies = re.findall(r"^%?\S*(?:body|region)\S* .*?^}", program, re.MULTILINE | re.DOTALL)
-    assert any("dot(" in body for body in bodies)  # the parts
-    assert not any(name for body in bodies if "dot(" in body for name, _, _ in collectives(body))
-
-
-def test_collectives_are_read_from_a_program():
-    program = """
-      %a = f32[8,4]{1,0} all-gather(%x), replica_groups={{0,1}}
-      %b = (f32[2]{0}, bf16[3,5]{1,0}) all-reduce(%y, %z), to_apply=%add
-      %c = f32[2]{0} all-gather-start(%x)
-      %d = f32[2]{0} add(%x, %all-reduce.1)
-    """
-    assert [(kind, size) for kind, size, _ in collectives(program)] == [
-        ("all-gather", 128), ("all-reduce", 38), ("all-gather", 8)
-    ]  # fmt: skip
-    assert byte_count("pred[3]") == 3
+    bodies = [inside for name, inside in computations(program)[0].items() if "body" in name or "region" in name]
+    products = [[one.operation for one in inside] for inside in bodies if any(one.operation == "dot" for one in inside)]
+    assert products  # the parts of the loss
+    assert not any({*COLLECTIVES} & {*operations} for operations in products)

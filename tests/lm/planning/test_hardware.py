@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from lm.planning.hardware import matmul_peak, peak_rate, table_peak
+from lm.planning.hardware import matmul_peak, peak_rate
+from lm.planning.peaks import table_peak
 from tests.lm.model_configs import LLAMA
 
 BFLOAT16 = dataclasses.replace(LLAMA, compute_dtype="bfloat16")
@@ -57,7 +58,7 @@ def test_devices_add_up():
 @pytest.mark.parametrize(
     ("kind", "model", "words"),
     [
-        ("NVIDIA H300", BFLOAT16, ["MFU is left out", '"NVIDIA H300"', "lm/planning/hardware.py"]),
+        ("NVIDIA H300", BFLOAT16, ["MFU is left out", '"NVIDIA H300"', "lm/planning/peaks.py"]),
         ("NVIDIA H200", LLAMA, ["MFU is left out", "bfloat16", "compute_dtype = float32"]),
     ],
 )

@@ -1,0 +1,97 @@
+"""The training step of a config, compiled for a topology: the very program that a run there executes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lm.config import ModelConfig, TrainConfig
+from lm.errors import UsageError
+from lm.planning.program import Collective, collectives, kernels
+from lm.planning.topology import Topology
+
+if TYPE_CHECKING:
+    import jax
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of the step, of one device."""
+
+    argument_bytes: int
+    """The state and the batch; the new state takes the place of the old."""
+    temporary_bytes: int
+    peak_bytes: int
+    """The most at any moment: what must fit into the memory of a device."""
+    collectives: tuple[Collective, ...]
+    kernels: tuple[str, ...]
+    """Names of hand-written kernels in the program."""
+    compile_seconds: float
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """The compiler found no program that fits."""
+
+    needed_bytes: int | None
+    """What a device would need of temporary values, where the compiler says so."""
+
+
+def topology_devices(topology: Topology) -> "list[jax.Device]":
+    """The devices of a TPU topology, which need not be there. Raises UsageError where libtpu knows none such."""
+    from jax.experimental import topologies
+
+    shape = "x".join(map(str, topology.shape))
+    options = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.libtpu}:{shape}", **options)
+    except Exception as error:
+        raise UsageError(f"libtpu makes no topology of {topology.name}: {str(error).splitlines()[0]}") from error
+    return list(found.devices)
+
+
+def compile_for(model: ModelConfig, train: TrainConfig, devices: "Sequence[jax.Device]") -> Compiled | OutOfMemory:
+    """The step of train.mesh over `devices`. Raises UsageError where the mesh does not fit them, or the batch it."""
+    import jax
+
+    from lm.parallel import make_mesh
+    from lm.training.aot_compile import compile_ahead, example_batch
+    from lm.training.optimizer import make_optimizer
+    from lm.training.state import abstract_state
+    from lm.training.step import compile_step
+
+    mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
+    optimizer = make_optimizer(train.optimizer, train.steps)
+    state = abstract_state(model, optimizer, mesh, train.spikes)
+    like = example_batch(train.batch_size, model.context_length)
+    try:
+        program, cost = compile_ahead(compile_step(optimizer, state, mesh, train), state, like, mesh, model)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "hbm" not in str(error).lower():
+            raise
+        return out_of_memory(str(error))
+    return read(program, len(devices), cost.compile_seconds)
+
+
+def read(program: Any, devices: int, seconds: float) -> Compiled:
+    memory, text = program.memory_analysis(), program.as_text()
+    arguments = memory.argument_size_in_bytes
+    temporary = memory.temp_size_in_bytes
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
+    return Compiled(arguments, temporary, peak, tuple(collectives(text, devices)), tuple(kernels(text)), seconds)
+
+
+SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+NEEDED = (
+    r"memory required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM",
+    r"Used ([\d.]+)([KMGT]?)B? of [\d.]+[KMGT]?B? hbm",
+)
+"""How libtpu says what a program would need."""
+
+
+def out_of_memory(text: str) -> OutOfMemory:
+    """What libtpu tells of a program that does not fit."""
+    for pattern in NEEDED:
+        if needed := re.search(pattern, text):
+            return OutOfMemory(int(float(needed[1]) * SIZES[needed[2]]))
+    return OutOfMemory(None)

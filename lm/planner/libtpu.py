@@ -1,0 +1,61 @@
+"""The compiler for TPUs, libtpu, on a machine without one: where it is, and one process at a time."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from lm.errors import InputError, UsageError
+
+LIBRARY = "libtpu.so"
+FETCHED = Path(__file__).parents[2] / ".tools" / "libtpu" / "libtpu" / LIBRARY
+"""Where `make libtpu` puts it: apart from the environment, since JAX would look for TPUs at every start otherwise."""
+LOCK = Path(tempfile.gettempdir()) / "gristmill-libtpu.lock"
+
+
+def find_libtpu() -> Path:
+    """The library: TPU_LIBRARY_PATH, what `make libtpu` fetched, or an installed package. Raises UsageError."""
+    if given := os.environ.get("TPU_LIBRARY_PATH"):
+        if not Path(given).is_file():
+            raise UsageError(f"TPU_LIBRARY_PATH is {given}, which is no file. Unset it, or give the path of {LIBRARY}.")
+        return Path(given)
+    if FETCHED.is_file():
+        return FETCHED
+    spec = importlib.util.find_spec("libtpu")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / LIBRARY).is_file():
+            return Path(folder) / LIBRARY
+    raise UsageError(
+        "To compile for a TPU that is not here, libtpu is needed. Fetch it with `make libtpu` (some 200 MB), or name "
+        f"the path of {LIBRARY} in TPU_LIBRARY_PATH."
+    )
+
+
+@contextlib.contextmanager
+def one_at_a_time(say: Callable[[str], None], lock: Path = LOCK) -> Generator[None]:
+    """Waits for other processes that compile for TPUs here, and says so: two at once end libtpu with an error."""
+    try:
+        handle = lock.open("a")
+    except OSError as error:
+        raise InputError(f"{lock} cannot be opened: {error.strerror}. Remove it, or set TMPDIR.") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process compiles for TPUs here, and libtpu takes one at a time: waiting for it to end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def prepare(library: Path) -> None:
+    """Makes JAX use the library for what is not here, and the CPU for all else. Before JAX starts."""
+    os.environ["TPU_LIBRARY_PATH"] = str(library)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # No machine of the cloud is asked what this one is; without an answer the library would complain of that.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0", "TPU_MIN_LOG_LEVEL": "3",
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""How fast a step can be at best, and what a run costs: floors of its time that no program goes below, each from one
+limit of the hardware. Not a forecast: that takes a utilisation which others have measured, and which the user states.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lm.planning.program import Collective
+from lm.planning.topology import Topology
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Seconds that a step takes at least, by each limit alone."""
+
+    arithmetic: float
+    """All FLOP of the model at the chips' peak rate."""
+    memory: float
+    """Every byte of parameters, optimizer state and temporaries moved once, in and out."""
+    network: float
+    """All exchanges at the rated speed of the links, where nothing else is in their way."""
+
+    @property
+    def step(self) -> float:
+        """No step is faster than its largest floor."""
+        return max(self.arithmetic, self.memory, self.network)
+
+    @property
+    def mfu_bound(self) -> float:
+        """The model FLOPs utilisation (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
+        return self.arithmetic / self.step
+
+    @property
+    def limit(self) -> str:
+        """Which floor is the largest."""
+        return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
+
+
+def floors(topology: Topology, flops: int, touched_bytes: int, moved: Sequence[Collective]) -> Floors:
+    """Of a step of `flops` on all chips together, in which a device touches `touched_bytes` of its memory at least and
+    makes the exchanges `moved`. Those of more devices than a slice or a node has go at the speed of the network."""
+    chip = topology.chip
+    near = topology.chips // topology.slices if chip.torus else topology.shape[1]
+    rate = lambda one: chip.network_rate if one.group > near * chip.devices else chip.link_rate
+    return Floors(
+        arithmetic=flops / (topology.chips * chip.flops),
+        memory=touched_bytes * chip.devices / chip.memory_rate,
+        network=sum(one.wire_bytes * chip.devices / rate(one) for one in moved),
+    )
+
+
+def days(topology: Topology, flops_per_token: int, tokens: float, mfu: float) -> float:
+    """Days that training on so many tokens takes at that MFU."""
+    return flops_per_token * tokens / (topology.chips * topology.chip.flops * mfu) / DAY

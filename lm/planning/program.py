@@ -1,0 +1,189 @@
+"""What a compiled program moves between devices, read from its text (HLO): the compiler's own counts leave out loops.
+
+The text has one computation after the other, each a list of instructions. A computation runs as often as the
+instructions that call it, and the body of a loop as often as the loop turns.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BYTES = {"pred": 1, "token": 0, "s4": 0.5, "u4": 0.5, "bf16": 2}
+SHAPE = re.compile(r"\b(pred|token|bf16|[sufc]\d+(?:e\d\w*)?)\[([\d,<=]*)\]")
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$\w+|__triton\$?\w*)"')
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One exchange between devices, in each of its turns."""
+
+    kind: str
+    """One of COLLECTIVES."""
+    bytes: int
+    """Of a device's result, in one turn; of a reduce-scatter, of what goes in."""
+    group: int
+    """Devices that exchange with one another."""
+    times: int
+    """Turns a step."""
+    type: str
+    """Of the result, such as bf16[512,1024]; the largest, where several travel together."""
+    source: str
+    """What of the program it comes from: JAX's name of the operation."""
+
+    @property
+    def wire_bytes(self) -> float:
+        """What a device sends in a step by the ring algorithms, which are the least that each kind needs."""
+        share = (self.group - 1) / self.group
+        factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
+        return self.times * self.bytes * factor
+
+
+@dataclass(frozen=True)
+class Instruction:
+    name: str
+    type: str
+    operation: str
+    rest: str
+    """Operands and attributes."""
+
+
+def byte_count(types: str) -> int:
+    """Bytes of an HLO type, a tuple summed."""
+    return math.ceil(sum(element_bytes(name) * elements(dims) for name, dims in SHAPE.findall(types)))
+
+
+def element_bytes(name: str) -> float:
+    return BYTES.get(name) or int(re.sub(r"^[a-z]+|e.*", "", name) or 0) / 8
+
+
+def elements(dims: str) -> int:
+    return math.prod(int(one.lstrip("<=")) for one in dims.split(",") if one)
+
+
+def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """({name: instructions}, the name of the one that is run)."""
+    found: dict[str, list[Instruction]] = {}
+    entry, current = "", []
+    for line in text.splitlines():
+        if line.startswith((" ", "\t")):
+            if match := INSTRUCTION.match(line):
+                current.append(Instruction(*match.groups()))
+        elif match := COMPUTATION.match(line):
+            current = found[match[2]] = []
+            entry = match[2] if match[1] else entry
+    return found, entry
+
+
+def called(instruction: Instruction) -> list[str]:
+    names = CALLED.findall(instruction.rest)
+    for group in BRANCHES.findall(instruction.rest):
+        names += re.findall(r"%?([\w.\-]+)", group)
+    return names
+
+
+def turns(instruction: Instruction, found: dict[str, list[Instruction]]) -> int:
+    """How often a loop turns: what the compiler has noted, or the bound that its condition compares with. JAX's loops
+    over layers, micro-batches and parts of the loss count from 0 up. 1 where it cannot be known."""
+    if noted := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?\s*[:=]\s*"?(\d+)', instruction.rest):
+        return int(noted[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
+    inside = found.get(condition[1], []) if condition else []
+    bounds = [
+        int(value[1])
+        for one in inside
+        if one.operation == "constant" and one.type.startswith("s32[]") and (value := re.match(r"(\d+)\)", one.rest))
+    ]
+    return max(bounds, default=1)
+
+
+def runs(found: dict[str, list[Instruction]], entry: str) -> dict[str, int]:
+    """{computation: how often it runs in a step}."""
+    callers: dict[str, list[tuple[str, int]]] = {name: [] for name in found}
+    for name, instructions in found.items():
+        for instruction in instructions:
+            factor = turns(instruction, found) if instruction.operation == "while" else 1
+            for one in called(instruction):
+                if one in callers:
+                    callers[one].append((name, factor))
+
+    @functools.cache
+    def count(name: str) -> int:
+        return 1 if name == entry else sum(factor * count(caller) for caller, factor in callers[name])
+
+    return {name: count(name) for name in found}
+
+
+def group_size(rest: str, devices: int) -> int:
+    """Devices that take part in one exchange, of `devices` in all."""
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
+        return int(match[2])
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        return len(match[1].split(","))
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
+    return devices
+
+
+def collectives(text: str, devices: int) -> list[Collective]:
+    """The exchanges of a compiled program for `devices`, the largest a step first.
+
+    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel,
+    and count once.
+    """
+    found, entry = computations(text)
+    times, seen = runs(found, entry), set()
+    made = []
+    for name, instruction, kind in exchanges(found):
+        channel = re.search(r"channel_id=(\d+)", instruction.rest)
+        if times[name] == 0 or (channel and channel[1] in seen):
+            continue
+        if channel:
+            seen.add(channel[1])
+        group = group_size(instruction.rest, devices)
+        source = re.search(r'op_name="([^"]*)"', instruction.rest)
+        arrays = results(instruction, kind)
+        size = sum(map(byte_count, arrays))
+        if kind == "all-reduce" and "all-reduce-scatter" in name:
+            kind = "reduce-scatter"  # of TPUs: a fusion that keeps a device's part of the sum
+        elif kind == "reduce-scatter":
+            size *= group
+        made.append(
+            Collective(
+                kind, size, group, times[name], max(arrays, key=byte_count, default=""), source[1] if source else ""
+            )
+        )
+    return sorted(made, key=lambda one: -one.wire_bytes)
+
+
+def results(instruction: Instruction, kind: str) -> list[str]:
+    """The types of what an exchange gives. What merely starts one gives its operands too, which come first."""
+    arrays = [f"{name}[{dims}]" for name, dims in SHAPE.findall(instruction.type)]
+    if instruction.operation.endswith("-start"):
+        if kind == "collective-permute":
+            return arrays[1:2]
+        if kind == "all-gather":
+            return arrays[len(arrays) // 2 :]
+    return arrays
+
+
+def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instruction, str]]:
+    """(computation, instruction, kind) of each."""
+    for name, instructions in found.items():
+        for instruction in instructions:
+            kind = instruction.operation.removesuffix("-start")
+            if kind in COLLECTIVES:
+                yield name, instruction, kind
+
+
+def kernels(text: str) -> list[str]:
+    """Names of the hand-written kernels in a program, such as splash_mha_fwd, each once, without their numbers."""
+    names = (match[1] for line in text.splitlines() if KERNEL.search(line) and (match := INSTRUCTION.match(line)))
+    return sorted({re.sub(r"[.\d]+$", "", name) for name in names})

@@ -1,0 +1,148 @@
+"""The accelerators that a plan can be made for, by the names that clouds give them. No jax here.
+
+v5e:4x4      a TPU slice by its shape          2xv6e:16x16   two slices, joined by the data-centre network
+v5p-512      by its name, which counts cores   h100:32       GPUs, eight to a node
+"""
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+
+from lm.errors import UsageError, shown
+from lm.planning.peaks import GPUS, TERA
+
+GIGA, GIB = 1e9, 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What one chip has, by its maker."""
+
+    name: str
+    """As a topology names it."""
+    flops: float
+    """FLOP/s of dense products in bfloat16."""
+    memory: int
+    """Bytes of device memory that programs may have."""
+    memory_rate: float
+    """Bytes/s between the chip and its memory."""
+    link_rate: float
+    """Bytes/s that it sends to its neighbours, over all links, one way: ICI of TPUs, NVLink of GPUs."""
+    network_rate: float
+    """Bytes/s that it sends beyond its slice or node: its share of the host's network."""
+    torus: int = 0
+    """Dimensions of the torus that a slice is a part of; 0 for GPUs."""
+    named_by: int = 1
+    """How many of what a name such as v5p-512 counts make a chip: its two cores there."""
+    devices: int = 1
+    """JAX devices to a chip: its cores, where a program runs on one of them."""
+    libtpu: str = ""
+    """What libtpu calls it."""
+
+
+GPU_NODE = 8
+"""GPUs that NVLink joins."""
+
+# TPUs: docs.cloud.google.com/tpu/docs, the pages v4, v5e, v5p, v6e and tpu7x, read in November 2026. "Bidirectional ICI
+# bandwidth" there counts both ways; half of it stands here. The data-centre network is 50 Gbit/s a chip of v4 and v5p,
+# 2 x 100 for the 8 chips of a v5e host, and 100 a chip of v6e and tpu7x. Memory is what libtpu 0.0.52 lets a program of
+# v5e, v5p and v6e have ("Used ... of ... hbm"); of the others, what the page says. GPUs: NVIDIA's data sheets of H100,
+# H200 and DGX B200; their network is one port of 400 Gbit/s a GPU, as in NVIDIA's DGX.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", 275 * TERA, 32 * GIB, 1228 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4"),
+        Chip("v5e", 197 * TERA, int(15.75 * GIB), 819 * GIGA, 200 * GIGA, 3.125 * GIGA, 2, libtpu="v5e"),
+        Chip("v5p", 459 * TERA, int(95.74 * GIB), 2765 * GIGA, 600 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v5p"),
+        Chip("v6e", 918 * TERA, int(31.25 * GIB), 1638 * GIGA, 400 * GIGA, 12.5 * GIGA, 2, libtpu="v6e"),
+        Chip(
+            "tpu7x", 2307 * TERA, 192 * GIB, 7380 * GIGA, 600 * GIGA, 12.5 * GIGA, 3, named_by=2, devices=2,
+            libtpu="tpu7x",
+        ),
+        Chip("h100", GPUS["H100"], 80 * 10**9, 3350 * GIGA, 450 * GIGA, 50 * GIGA),
+        Chip("h200", GPUS["H200"], 141 * 10**9, 4800 * GIGA, 450 * GIGA, 50 * GIGA),
+        Chip("b200", GPUS["B200"], 180 * 10**9, 8000 * GIGA, 900 * GIGA, 50 * GIGA),
+    )
+}  # fmt: skip
+ALIASES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v5litepod": "v5e"}
+# Shapes of slices that can be had, by their number of chips (the same pages).
+SHAPES = {
+    2: {
+        1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16),
+    },
+    3: {
+        4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
+        512: (8, 8, 8), 1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16), 6144: (16, 16, 24),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Chips of one kind, and how they are joined."""
+
+    chip: Chip
+    shape: tuple[int, ...]
+    """Of a TPU slice; of GPUs, (nodes, GPUs of a node)."""
+    slices: int = 1
+
+    @property
+    def name(self) -> str:
+        """As `topology_of` reads it."""
+        if not self.chip.torus:
+            return f"{self.chip.name}:{self.chips}"
+        slices = f"{self.slices}x" if self.slices > 1 else ""
+        return f"{slices}{self.chip.name}:{'x'.join(map(str, self.shape))}"
+
+    @property
+    def chips(self) -> int:
+        return self.slices * math.prod(self.shape)
+
+    @property
+    def devices(self) -> int:
+        """As JAX counts them."""
+        return self.chips * self.chip.devices
+
+
+def topology_of(name: str) -> Topology:
+    """The topology of that name. Raises UsageError for a chip or a shape that there is not, with those there are."""
+    match = re.fullmatch(r"(?:(\d+) ?x ?)?([a-z]\w*?)(?:[:-]([\dx]+))?", name.strip().lower())
+    slices, kind, size = match.groups() if match else (None, "", None)
+    chip = CHIPS.get(ALIASES.get(kind, kind))
+    if match is None or chip is None:
+        near = difflib.get_close_matches(kind, [*CHIPS, *ALIASES], 1)
+        raise UsageError(
+            f"There is no topology {shown(name)}. {f'Did you mean {near[0]}? ' if near else ''}Give a chip "
+            f"({', '.join(CHIPS)}; {', '.join(f'{alias} is {of}' for alias, of in ALIASES.items())}) with the shape of "
+            "a slice, its name, or a number of GPUs: v5e:4x4, v5p-512, 2xv6e-256, h100:8."
+        )
+    if not chip.torus:
+        return gpus(chip, name, int(slices or 1) * int(size or 1) if "x" not in (size or "") else 0)
+    return Topology(chip, slice_shape(chip, name, size), int(slices or 1))
+
+
+def gpus(chip: Chip, name: str, count: int) -> Topology:
+    if count < 1 or (count > GPU_NODE and count % GPU_NODE):
+        raise UsageError(
+            f"The topology {shown(name)} asks for {count} GPUs. Give 1 to {GPU_NODE}, or a multiple of {GPU_NODE}, as "
+            f"in {chip.name}:32."
+        )
+    return Topology(chip, (max(1, count // GPU_NODE), min(count, GPU_NODE)))
+
+
+def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
+    """The shape of a slice. `size` is a shape, or the number in a name such as v5p-512."""
+    known = SHAPES[chip.torus]
+    if size and "x" in size:
+        shape = tuple(int(one) for one in size.split("x") if one)
+        if len(shape) != chip.torus or sorted(shape) not in [sorted(one) for one in known.values()] or min(shape) < 1:
+            some = ", ".join("x".join(map(str, one)) for one in known.values())
+            raise UsageError(f"The topology {shown(name)} has a shape that {chip.name} does not come in: {some}.")
+        return shape
+    count = int(size) if size else 0
+    if count % chip.named_by or count // chip.named_by not in known:
+        counts = ", ".join(f"{chip.name}-{chips * chip.named_by}" for chips in known)
+        counted = f" (the number counts cores, {chip.named_by} to a chip)" if chip.named_by > 1 else ""
+        raise UsageError(f"There is no slice {shown(name)}{counted}. There are {counts}; or give a shape.")
+    return known[count // chip.named_by]

@@ -1,0 +1,191 @@
+"""Plans of runs on hardware that is not here: what fits, what is moved, what it costs; by the TPUs' own compiler."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import load_config
+from lm.config import MeshConfig
+from lm.errors import UsageError
+from lm.planner import libtpu
+from lm.planner.compile import OutOfMemory, out_of_memory
+from lm.planner.plan import make_plan
+from lm.planner.text import plan_text
+from lm.planning.topology import topology_of
+from tests.corpus import tiny_experiment
+
+REPOSITORY = Path(__file__).parents[3]
+EXPERIMENT = load_config(REPOSITORY / "configs/gpt2_1558m.py")
+
+
+def plan_command(*words: str) -> subprocess.CompletedProcess:
+    """launch.plan as a user calls it."""
+    return subprocess.run(
+        [sys.executable, "-m", "launch.plan", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+
+def has_libtpu() -> bool:
+    try:
+        return libtpu.find_libtpu().is_file()
+    except UsageError:
+        return False
+
+
+needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="needs the compiler for TPUs: make libtpu")
+
+
+# By arithmetic
+
+
+def test_a_gpu_s_plan_is_arithmetic_and_says_so():
+    plan = make_plan(EXPERIMENT.model, EXPERIMENT.train, topology_of("h100:8"), 0.5, 33.6e9, 3.5)
+    assert plan.fits and plan.compiled is None and plan.attention == "cudnn"
+    assert plan.parameters == 1_557_611_200 and plan.mesh["fsdp"] == 8
+    # 16 bytes a parameter over eight, and a 1,600-channel bfloat16 vector a layer and token of a device's sequences.
+    state = 16 * plan.parameters / 8
+    blocks = EXPERIMENT.train.batch_size * 1024 / 8 * 48 * 1600 * 2
+    assert plan.needed_bytes == pytest.approx(state + blocks, rel=0.01)
+    assert plan.days == pytest.approx(1, rel=0.1) and plan.dollars == pytest.approx(672, rel=0.1)  # as llm.c's
+    text = plan_text(plan, EXPERIMENT.model, EXPERIMENT.train)
+    assert "no program was compiled: memory is a lower bound" in text and "at least" in text
+    assert plan.as_json()["mfu_bound"] is None
+
+
+def test_what_does_not_fit_says_what_to_change():
+    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig())
+    plan = make_plan(EXPERIMENT.model, train, topology_of("h100:1"))
+    assert not plan.fits
+    text = plan_text(plan, EXPERIMENT.model, train)
+    for advice in (
+        "--train.remat block",
+        "--train.micro-batches 1024",
+        "--model.scan-layers True",
+        "--train.loss-chunks",
+    ):
+        assert advice in text
+    spread = plan_text(make_plan(EXPERIMENT.model, train, topology_of("h100:8")), EXPERIMENT.model, train)
+    assert "does not fit" not in spread or "--train.mesh.fsdp 8" in spread
+
+
+def test_why_plain_attention_runs_is_said():
+    model = dataclasses.replace(EXPERIMENT.model, compute_dtype="float32")
+    plan = make_plan(model, EXPERIMENT.train, topology_of("h100:8"))
+    assert plan.attention == "xla" and any("not by cudnn: it takes bfloat16" in one for one in plan.remarks)
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("total memory required for HLO temporaries (103.79G) exceeds available HBM (15.75G).", int(103.79 * 2**30)),
+        ("Ran out of memory in memory space hbm. Used 29.87G of 15.75G hbm. Exceeded hbm by 14G", int(29.87 * 2**30)),
+        ("Used 900.5M of 15.75G hbm", int(900.5 * 2**20)),
+        ("something else", None),
+    ],
+)
+def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
+    assert out_of_memory(f"RESOURCE_EXHAUSTED: {text}") == OutOfMemory(needed)
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("configs/gpt2_124m.py",), "Name the hardware"),
+        (("configs/gpt2_124m.py", "--topology", "v5pp:2x2"), "Did you mean v5p"),
+        (
+            ("configs/gpt2_124m.py", "--topology", "h100:8", "--mfu", "45"),
+            "--mfu is 45.0; it must be above 0 and at most 1",
+        ),
+        (("configs/gpt2_1558m.py", "--topology", "h100:4"), "fsdp = 8"),
+    ],
+)
+def test_what_a_user_can_mend(words, said):
+    done = plan_command(*words)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(libtpu, "FETCHED", tmp_path / "none")
+    monkeypatch.setattr(libtpu.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="make libtpu"):
+        libtpu.find_libtpu()
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "nothing.so"))
+    with pytest.raises(UsageError, match=r"TPU_LIBRARY_PATH is .*nothing\.so, which is no file"):
+        libtpu.find_libtpu()
+
+
+def held(lock: Path, ready, go) -> None:
+    with libtpu.one_at_a_time(print, lock):
+        ready.set()
+        go.wait()
+
+
+def test_a_second_process_waits_for_the_first_and_says_so(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, go, said = context.Event(), context.Event(), []
+    first = context.Process(target=held, args=(tmp_path / "lock", ready, go))
+    first.start()
+    ready.wait()
+    entered = threading.Event()
+
+    def second() -> None:
+        with libtpu.one_at_a_time(said.append, tmp_path / "lock"):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    while not said:
+        assert not entered.is_set()
+    assert "waiting for it to end" in said[0] and not entered.is_set()
+    go.set()
+    thread.join()
+    first.join()
+    assert entered.is_set()
+
+
+# By the compiler
+
+
+@needs_libtpu
+def test_the_compiler_s_figures_are_those_of_the_step():
+    """A small model cut over four chips: 12 bytes a parameter, the kernel's name, each layer's weights twice."""
+    tiny = tiny_experiment()
+    words = (
+        "tests/configs.py", "--topology", "v5e:2x2", "--json", "--model.width", "256", "--model.heads", "4",
+        "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
+        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "block",
+        "--shards.record-length", "512", "--train.mesh.fsdp", "4", "--train.batch-size", "8", "--train.loss-chunks",
+        "1",
+    )  # fmt: skip
+    done = plan_command(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] and found["attention"] == "splash"
+    assert {"splash_mha_fwd", "splash_mha_dq"} <= {"_".join(name.split("_")[:3]) for name in found["kernels"]}
+    batch = 8 * 256 * 16 / 4
+    assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 4 + batch, rel=0.05)
+    assert found["peak_bytes"] < found["device_bytes"]
+    assert found["flops_per_step"] > 6 * (found["parameters"] - 2 * 256 * tiny.model.vocab_size) * 8 * 256
+    layer = 2 * (4 * 256 * 256 + 3 * 256 * 512)  # bytes in bfloat16
+    assert found["collectives"]["all-gather"] >= 3 * 2 * layer
+    assert found["collectives"]["all-gather"] < 4 * 2 * layer + 3 * 2 * 256 * tiny.model.vocab_size * 2
+    assert 0 < found["mfu_bound"] <= 1 and found["limit"] in ("arithmetic", "memory", "network")
+
+
+@needs_libtpu
+def test_a_step_that_no_chip_can_hold_is_advice_and_no_error():
+    done = plan_command("configs/gpt2_1558m.py", "--topology", "v5e:4x4", "--model.scan-layers", "True")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "does not fit: a step needs at least" in done.stdout and "--train.remat block" in done.stdout
+    assert os.environ.get("TPU_ACCELERATOR_TYPE") is None

@@ -1,0 +1,121 @@
+"""What a compiled program moves is read from its text: each exchange once, as often as its loops turn."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.planning.program import Collective, byte_count, collectives, kernels
+
+LOOPS = """
+HloModule step
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%inner (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %gathered = f32[32,4]{1,0:T(8,128)} all-gather(%p), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+%inner_condition (p: s32[]) -> pred[] {
+  %p = s32[] parameter(0)
+  %bound = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%p, %bound), direction=LT
+}
+
+%outer (p: f32[8]) -> f32[8] {
+  %start = (bf16[2]{0}, bf16[16]{0}) all-gather-start(%p), channel_id=8, replica_groups={{0,1,2,3,4,5,6,7}}
+  ROOT %loop = f32[8] while(%p), condition=%inner_condition, body=%inner
+}
+
+%outer_condition (p: s32[]) -> pred[] {
+  ROOT %less = pred[] constant(true)
+}
+
+%all-reduce-scatter.3 (p: f32[64]) -> f32[8] {
+  ROOT %r = f32[64]{0} all-reduce(%p), channel_id=9, replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, to_apply=%add
+}
+
+%again (p: f32[8]) -> f32[8] {
+  ROOT %same = f32[32,4]{1,0} all-gather(%p), channel_id=7, replica_groups=[2,4]<=[8], dimensions={0}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %twice = f32[8] while(%p), condition=%outer_condition, body=%outer, backend_config={"known_trip_count":{"n":"3"}}
+  %f = f32[8] fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3
+  %g = f32[8] fusion(%p), kind=kLoop, calls=%again
+  %one = f32[2]{0} reduce-scatter(%p), channel_id=10, replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
+  %splash_mha_fwd.4 = f32[8] custom-call(%p), custom_call_target="tpu_custom_call"
+  %two = (f32[2]{0}, bf16[3,5]{1,0}) all-reduce(%y, %z), to_apply=%add, metadata={op_name="jit(f)/mean"}
+  ROOT %moved = (f32[6], f32[6], u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1},{1,0}}
+}
+"""
+
+
+def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
+    found = {(one.kind, one.bytes, one.group, one.times) for one in collectives(LOOPS, 8)}
+    assert found == {
+        (
+            "all-gather",
+            512,
+            4,
+            15,
+        ),  # in a loop of 5, by its condition, in one of 3, as the compiler noted; once a channel
+        ("all-gather", 32, 8, 3),  # what starts one gives its operand too
+        ("reduce-scatter", 256, 4, 1),  # a TPU's fusion
+        ("reduce-scatter", 32, 4, 1),
+        ("all-reduce", 38, 8, 1),  # two arrays together
+        ("collective-permute", 24, 8, 1),
+    }
+    (named,) = [one for one in collectives(LOOPS, 8) if one.source]
+    assert (named.source, named.type) == ("jit(f)/mean", "bf16[3,5]")
+    assert kernels(LOOPS) == ["splash_mha_fwd"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("all-gather", 75), ("all-reduce", 150), ("reduce-scatter", 75), ("all-to-all", 75), ("collective-permute", 100)],
+)
+def test_a_ring_sends_so_much(kind, sent):
+    assert Collective(kind, 100, 4, 1, "", "").wire_bytes == sent
+    assert Collective(kind, 100, 4, 3, "", "").wire_bytes == 3 * sent
+
+
+@pytest.mark.parametrize(
+    ("type_", "size"),
+    [
+        ("f32[2,3]{1,0}", 24), ("(bf16[8]{0}, u8[3])", 19), ("pred[]", 1), ("s4[3]", 2), ("f8e4m3fn[5]", 5),
+        ("f32[<=4]", 16), ("token[]", 0),
+    ],
+)  # fmt: skip
+def test_bytes_of_a_type(type_, size):
+    assert byte_count(type_) == size
+
+
+@pytest.mark.parametrize("turns", [1, 6])
+def test_a_program_that_was_really_compiled(turns):
+    """A loop in which a row of a cut matrix is gathered, and whose result is summed over the devices."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = NamedSharding(mesh, PartitionSpec("x"))
+
+    @jax.jit
+    def f(x_ND):
+        def body(total, row_D):
+            whole_D = jax.lax.with_sharding_constraint(jnp.sin(row_D), NamedSharding(mesh, PartitionSpec()))
+            return total + whole_D * whole_D[::-1], None
+
+        return jax.lax.scan(body, jnp.zeros(64), x_ND)[0]
+
+    rows = jax.ShapeDtypeStruct((turns, 64), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, "x")))
+    gathered = [one for one in collectives(str(f.lower(rows).compile().as_text()), 8) if one.kind == "all-gather"]
+    assert [(one.bytes, one.group, one.times) for one in gathered] == [(256, 8, turns)] or gathered[
+        0
+    ].bytes == 256 * turns
+    summed = jax.jit(lambda x: jnp.sum(jnp.sin(x))).lower(jax.ShapeDtypeStruct((64,), jnp.float32, sharding=cut))
+    assert [(one.kind, one.bytes, one.times) for one in collectives(str(summed.compile().as_text()), 8)] == [
+        ("all-reduce", 4, 1)
+    ]

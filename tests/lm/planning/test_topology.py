@@ -1,0 +1,80 @@
+"""Names of hardware as the clouds use them, and the floors that its rated speeds set."""
+
+import math
+
+import pytest
+
+from lm.errors import UsageError
+from lm.planning.bounds import days, floors
+from lm.planning.peaks import GPUS, TERA, TPUS
+from lm.planning.program import Collective
+from lm.planning.topology import CHIPS, SHAPES, topology_of
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "chips", "devices"),
+    [
+        ("v5e:4x4", "v5e:4x4", 16, 16), ("v5e-16", "v5e:4x4", 16, 16), ("v5litepod-8", "v5e:2x4", 8, 8),
+        ("v5p-512", "v5p:4x8x8", 256, 256), ("v5p:4x4x2", "v5p:4x4x2", 32, 32), ("v4-8", "v4:2x2x1", 4, 4),
+        ("2xv6e-256", "2xv6e:16x16", 512, 512), ("Trillium-8", "v6e:2x4", 8, 8),
+        ("ironwood:4x4x4", "tpu7x:4x4x4", 64, 128), ("h100:32", "h100:32", 32, 32), ("h100", "h100:1", 1, 1),
+        ("8xh100", "h100:8", 8, 8), (" B200-16 ", "b200:16", 16, 16),
+    ],
+)  # fmt: skip
+def test_names_of_hardware(name, canonical, chips, devices):
+    found = topology_of(name)
+    assert (found.name, found.chips, found.devices) == (canonical, chips, devices)
+    assert topology_of(canonical) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("v6:2x2", "Did you mean v6e"), ("", "There is no topology ''"), ("v5p-7", "counts cores, 2 to a chip"),
+        ("v5p-512x", "shape"), ("v5e:3x3", "4x4"), ("v5e:4x4x4", "a shape that v5e does not come in"),
+        ("h100:12", "a multiple of 8"), ("h100:0", "asks for 0 GPUs"), ("h100:2x2", "GPUs"), ("v5e", "no slice"),
+        ("tpu" * 5000, "There is no topology"),
+    ],
+)  # fmt: skip
+def test_what_is_no_hardware_is_refused_with_what_there_is(name, words):
+    with pytest.raises(UsageError) as refused:
+        topology_of(name)
+    assert words in str(refused.value) and len(str(refused.value)) < 800
+
+
+def test_the_tables_agree():
+    """Peak rates are those that MFU is measured by; every shape has as many chips as it is listed under."""
+    kinds = {"v4": "TPU v4", "v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e", "tpu7x": "TPU7x"}
+    for name, chip in CHIPS.items():
+        known = TPUS[kinds[name]] * chip.devices if chip.torus else GPUS[name.upper()]
+        assert chip.flops == known
+    assert all(math.prod(shape) == count for shapes in SHAPES.values() for count, shape in shapes.items())
+
+
+def test_floors_are_the_rates_limits():
+    slice_, chip = topology_of("v5e:4x4"), CHIPS["v5e"]
+    gathered = Collective("all-gather", 16 * 10**9, 16, 1, "", "")
+    found = floors(slice_, 16 * 197 * int(TERA) * 3, 819 * 10**9 * 2, [gathered])
+    assert (found.arithmetic, found.memory) == (pytest.approx(3), pytest.approx(2))
+    assert found.network == pytest.approx(15e9 / chip.link_rate)
+    assert (found.step, found.limit, found.mfu_bound) == (found.arithmetic, "arithmetic", 1.0)
+    waiting = floors(slice_, 16 * 197 * int(TERA), 819 * 10**9 * 2, [])
+    assert (waiting.limit, waiting.mfu_bound) == ("memory", pytest.approx(0.5))
+
+
+def test_what_crosses_slices_or_nodes_goes_at_the_network_s_speed():
+    inside, across = (Collective("all-reduce", 10**9, group, 1, "", "") for group in (256, 512))
+    two = topology_of("2xv6e:16x16")
+    assert floors(two, 1, 1, [inside]).network == pytest.approx(2e9 * 255 / 256 / two.chip.link_rate)
+    assert floors(two, 1, 1, [across]).network == pytest.approx(2e9 * 511 / 512 / two.chip.network_rate)
+    eight, sixteen = (Collective("all-reduce", 10**9, group, 1, "", "") for group in (8, 16))
+    nodes = topology_of("h100:16")
+    assert floors(nodes, 1, 1, [eight]).network == pytest.approx(2e9 * 7 / 8 / nodes.chip.link_rate)
+    assert floors(nodes, 1, 1, [sixteen]).network == pytest.approx(2e9 * 15 / 16 / nodes.chip.network_rate)
+
+
+def test_days_of_a_run_that_was_published():
+    """GPT-2 1.6B on 33.6 B tokens took llm.c 24 hours on eight H100 (discussion 677); its MFU was some 50 %."""
+    assert days(topology_of("h100:8"), 6 * 1_557_611_200 + 12 * 48 * 1600 * 1024, 33.6e9, 0.5) == pytest.approx(
+        1, rel=0.1
+    )
