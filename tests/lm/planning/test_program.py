@@ -22,7 +22,7 @@ HloModule step
 
 %inner_condition (p: s32[]) -> pred[] {
   %p = s32[] parameter(0)
-  %bound = s32[]{:T(128)} constant(5)
+  %bound = u32[]{:T(128)} constant(5)
   ROOT %less = pred[] compare(%p, %bound), direction=LT
 }
 
