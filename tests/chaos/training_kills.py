@@ -28,7 +28,7 @@ from tests.train_process import finished
 from tests.train_runs import bits, copy, steps_there, told
 
 FIELDS = {
-    "steps": 900, "checkpoint_every": 4, "validate_every": 150, "sample_every": 450, "log_every": 10,
+    "steps": 300, "checkpoint_every": 4, "validate_every": 50, "sample_every": 150, "log_every": 10,
     "checkpoints_kept": 3, "model": {"layers": 1},
 }  # fmt: skip
 
@@ -66,7 +66,7 @@ def terms(rows: Rows, root: Path, tokens: Path, count: int, generator: random.Ra
         runs += 1
         while sent < count:
             process = train_process.start(run, FIELDS)
-            target = generator.randrange(0, 350) + max(steps_there(run), default=0)
+            target = generator.randrange(0, 120) + max(steps_there(run), default=0)
             heart = None
             while process.poll() is None:
                 heart = read_heartbeat(run / "heartbeat.json")
