@@ -1,14 +1,12 @@
 """The devices that a trained model is evaluated and sampled on."""
 
-import math
-
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lm.config import MeshConfig, ModelConfig
 from lm.errors import UsageError
-from lm.parallel import MESH_AXES, make_mesh, mesh_axes, one_device_mesh
+from lm.parallel import MESH_AXES, devices_of, make_mesh, one_device_mesh
 
 
 def inference_mesh(config: MeshConfig, model: ModelConfig) -> tuple[Mesh, str]:
@@ -31,11 +29,10 @@ def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
 
     An array that is cut over other axes lies alike on both.
     """
-    context, data = MESH_AXES.index("context"), MESH_AXES.index("data")
-    if mesh.shape["context"] == 1 or rows % (
-        mesh.shape["context"] * math.prod(mesh.shape[a] for a in mesh_axes("batch"))
-    ):
+    devices = mesh.shape["context"] * devices_of("batch", mesh)
+    if mesh.shape["context"] == 1 or rows % devices:
         return mesh
+    context, data = MESH_AXES.index("context"), MESH_AXES.index("data")
     shape = [*mesh.devices.shape]
     shape[data], shape[context] = shape[data] * shape[context], 1
     return Mesh(

@@ -98,7 +98,9 @@ def turns(instruction: Instruction, found: dict[str, list[Instruction]]) -> int:
     bounds = [
         int(value[1])
         for one in inside
-        if one.operation == "constant" and one.type.startswith(("s32[]", "u32[]")) and (value := re.match(r"(\d+)\)", one.rest))
+        if one.operation == "constant"
+        and one.type.startswith(("s32[]", "u32[]"))
+        and (value := re.match(r"(\d+)\)", one.rest))
     ]
     return max(bounds, default=1)
 
