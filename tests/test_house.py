@@ -218,6 +218,15 @@ def test_every_field_of_every_config_says_what_it_is(cls):
     assert not missing, f"{cls.__name__}: no docstring under {', '.join(sorted(missing))}"
 
 
+def test_every_path_from_a_file_up_leads_to_the_repository():
+    """Of the tests, benchmarks and chaos rows too: a file that moves must not look for the tree elsewhere."""
+    for path in sorted((REPOSITORY / "tests").rglob("*.py")):
+        for above in re.findall(
+            r"^REPOSITORY = Path\(__file__\)\.parents\[(\d)\]", path.read_text("utf-8"), re.MULTILINE
+        ):
+            assert path.parents[int(above)] == REPOSITORY, f"{path}: REPOSITORY is {path.parents[int(above)]}"
+
+
 UNSTABLE_NAME = re.compile(r" at 0x|/tmp/|[0-9a-f]{40}")
 
 
