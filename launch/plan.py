@@ -6,7 +6,6 @@ For TPUs the true training step is compiled (`make libtpu` fetches the compiler)
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,9 @@ from configs.experiment import Experiment
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.errors import UsageError
+from lm.planner.compile import compile_on
+from lm.planner.plan import make_plan
+from lm.planner.text import plan_text
 from lm.planning.topology import topology_of
 
 
@@ -35,23 +37,14 @@ def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Prints the plan; True, for that is all that the script does."""
     if not options.topology:
         raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
-    if not 0 < options.mfu <= 1:
-        raise UsageError(f"--mfu is {options.mfu}; it must be above 0 and at most 1, as in --mfu 0.45.")
-    topology = topology_of(options.topology)
-    from lm.planner.libtpu import find_libtpu, one_at_a_time, prepare
-    from lm.planner.plan import make_plan
-    from lm.planner.text import plan_text
-
-    say = lambda text: print(f"plan: {text}", file=sys.stderr, flush=True)
-    model, train = experiment.model, experiment.train
+    if not 0.01 <= options.mfu <= 1:
+        raise UsageError(f"--mfu is {options.mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
+    if options.tokens is not None and not 1 <= options.tokens < 1e18:
+        raise UsageError(f"--tokens is {options.tokens}; it must be a number from 1 up, as in --tokens 15e12.")
+    topology, model, train = topology_of(options.topology), experiment.model, experiment.train
     price = DOLLARS_PER_CHIP_HOUR.get(topology.chip.name)
-    if topology.chip.torus:
-        prepare(find_libtpu())
-        say(f"compiling the step for {topology.name}, which takes seconds to minutes")
-        with one_at_a_time(say):
-            made = make_plan(model, train, topology, options.mfu, options.tokens, price)
-    else:
-        made = make_plan(model, train, topology, options.mfu, options.tokens, price)
+    compiled = compile_on(topology, model, train) if topology.chip.torus else None
+    made = make_plan(model, train, topology, options.mfu, options.tokens, price, compiled)
     print(json.dumps(made.as_json()) if options.json else plan_text(made, model, train))
     return True
 

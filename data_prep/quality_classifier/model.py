@@ -70,12 +70,12 @@ def save_model(model: QualityClassifier, description: dict, folder: Path) -> Non
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / WEIGHTS, buffer.getvalue(), scratch=folder)
-        stamp = {
+        header = {
             "format": FORMAT,
             "weights_sha256": file_sha256(folder / WEIGHTS),
             "features_sha256": features_sha256(),
         }
-        text = json.dumps(stamp | description, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(header | description, indent=1, ensure_ascii=False) + "\n"
         replace_file(folder / DESCRIPTION, text.encode(), scratch=folder)
 
 

@@ -10,8 +10,8 @@ from data_prep.sources.local import WILDCARD
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
-STAMPS, UNFINISHED = RunPaths.stages, RunPaths.unfinished
-MARKS = (f"{STAMPS}/*.json", f"{STAMPS}/*.begun", f"{STAMPS}/*.files", f"{UNFINISHED}/*/begun.json")
+MARKERS, UNFINISHED = RunPaths.stages, RunPaths.unfinished
+MARKS = (f"{MARKERS}/*.json", f"{MARKERS}/*.begun", f"{MARKERS}/*.files", f"{UNFINISHED}/*/begun.json")
 """A folder in which one of these is found is a run."""
 PASSED_OVER = {RunPaths.lock, UNFINISHED, "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
@@ -19,7 +19,7 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
     RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.report, RunPaths.summary,
-    RunPaths.refilter, STAMPS, UNFINISHED,
+    RunPaths.refilter, MARKERS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain and launch.refilter write, apart from logs."""
 
@@ -49,7 +49,7 @@ def refuse_no_run(workdir: Path) -> None:
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder where that is."""
-    if path.name == STAMPS:  # a kill may have come before the first file in it was whole
+    if path.name == MARKERS:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
     if path.is_dir() and not any(path.iterdir()):  # or a link to an empty folder, on a larger disk
         return True

@@ -120,8 +120,8 @@ def run_command(
         experiment, workdir, source, asked = parse_run(program, description, sys.argv[1:], reads, options)
         if source is not None and options is not None and asked != options():
             raise UsageError(
-                f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, of a run that "
-                f"stands. Leave out --from, or ask the run in {source} itself: {program} {source}"
+                f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
+                f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
             )
         if on_the_side(experiment, workdir, asked):
             return

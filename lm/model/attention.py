@@ -68,8 +68,8 @@ class Attention(nnx.Module):
         """What computes attention over whole sequences where this is traced. Raises UsageError as `choose` does."""
         context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
         prefix = mask.prefix_B is not None
-        work = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
-        return ATTENTION[choose(self.choice, target(), work)]
+        spec = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
+        return ATTENTION[choose(self.choice, target(), spec)]
 
     def __call__(
         self,

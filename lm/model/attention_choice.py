@@ -30,60 +30,60 @@ def attention_spec_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
     return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
-def unsupported_by_cudnn(target: Target, work: AttentionSpec) -> str | None:
+def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
     """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
     if target.platform != "cuda":
         return f"it needs the platform cuda, and this device's is {target.platform}"
     if target.capability < (8, 0):
         return "it needs compute capability 8.0, and this GPU has {}.{}".format(*target.capability)
-    if work.dtype not in ("bfloat16", "float16"):
-        return f"it takes bfloat16 or float16, and model.compute_dtype = {work.dtype}"
+    if spec.dtype not in ("bfloat16", "float16"):
+        return f"it takes bfloat16 or float16, and model.compute_dtype = {spec.dtype}"
     widest = 256 if target.capability >= (9, 0) else 128
-    if work.head_dim % 8 or work.head_dim > widest:
+    if spec.head_dim % 8 or spec.head_dim > widest:
         return (
             f"it takes heads of 8, 16, ... {widest} channels on this GPU, and model.head_dim (by default model.width / "
-            f"model.heads) = {work.head_dim}"
+            f"model.heads) = {spec.head_dim}"
         )
-    if work.length % 2:
-        return f"it takes sequences of even length, and model.context_length = {work.length}"
-    return unsupported_context(work)
+    if spec.length % 2:
+        return f"it takes sequences of even length, and model.context_length = {spec.length}"
+    return unsupported_context(spec)
 
 
-def unsupported_by_splash(target: Target, work: AttentionSpec) -> str | None:
+def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu, and this device's is {target.platform}"
-    if work.head_dim % 64:
+    if spec.head_dim % 64:
         return (
             "it takes heads of 64, 128, ... channels, and model.head_dim (by default model.width / model.heads) = "
-            f"{work.head_dim}"
+            f"{spec.head_dim}"
         )
-    if work.length % 128:
-        return f"it takes sequences of 128, 256, ... positions, and model.context_length = {work.length}"
-    if work.prefix:
+    if spec.length % 128:
+        return f"it takes sequences of 128, 256, ... positions, and model.context_length = {spec.length}"
+    if spec.prefix:
         return "it has no mask in which the first positions see one another in both directions"
-    return unsupported_context(work)
+    return unsupported_context(spec)
 
 
-def unsupported_context(work: AttentionSpec) -> str | None:
+def unsupported_context(spec: AttentionSpec) -> str | None:
     """Both kernels see the whole of a sequence, or nothing of it."""
-    if work.context_shards > 1:
-        return f"it needs whole sequences, and they are cut over train.mesh.context = {work.context_shards} devices"
+    if spec.context_shards > 1:
+        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
     return None
 
 
-UNSUPPORTED = {"cudnn": unsupported_by_cudnn, "splash": unsupported_by_splash, "xla": lambda target, work: None}
+UNSUPPORTED = {"cudnn": unsupported_by_cudnn, "splash": unsupported_by_splash, "xla": lambda target, spec: None}
 
 
-def choose(choice: str, target: Target, work: AttentionSpec) -> str:
+def choose(choice: str, target: Target, spec: AttentionSpec) -> str:
     """The name of the implementation to run: for `auto` the first of cudnn, splash, xla that can, else `choice`.
 
     Raises UsageError when `choice` cannot run there.
     """
-    automatic = next(name for name, reason in UNSUPPORTED.items() if reason(target, work) is None)
+    automatic = next(name for name, reason in UNSUPPORTED.items() if reason(target, spec) is None)
     if choice == "auto":
         return automatic
-    unsupported_reason = UNSUPPORTED[choice](target, work)
+    unsupported_reason = UNSUPPORTED[choice](target, spec)
     if unsupported_reason is not None:
         raise UsageError(
             f"model.attention = {choice} cannot run here: {unsupported_reason}. Change that, or set model.attention = "
@@ -97,15 +97,15 @@ def check_attention(model: ModelConfig, target: Target, context_shards: int) -> 
     choose(model.attention, target, attention_spec_of(model, context_shards))
 
 
-def explain(choice: str, target: Target, work: AttentionSpec) -> str:
+def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
     """Which implementation runs; where `auto` takes plain operations on an accelerator, also why. Raises as choose."""
-    name = choose(choice, target, work)
+    name = choose(choice, target, spec)
     if choice != "auto" or name != "xla" or target.platform == "cpu":
         return f"attention by {name}"
     fused = FUSED.get(target.platform)
     if fused is None:
         return f"attention by xla (plain operations): there is no fused kernel for {target.platform} here"
-    return f"attention by xla (plain operations), not by {fused}: {UNSUPPORTED[fused](target, work)}"
+    return f"attention by xla (plain operations), not by {fused}: {UNSUPPORTED[fused](target, spec)}"
 
 
 FUSED = {"cuda": "cudnn", "tpu": "splash"}

@@ -1,12 +1,14 @@
 """The training step of a config, compiled for a topology: the very program that a run there executes."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError
+from lm.planner.libtpu import find_libtpu, one_at_a_time, prepare
 from lm.planning.program import Collective, collectives, kernels
 from lm.planning.topology import Topology
 
@@ -46,7 +48,12 @@ def topology_devices(topology: Topology) -> "list[jax.Device]":
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.libtpu}:{shape}", **options)
     except Exception as error:
-        raise UsageError(f"libtpu makes no topology of {topology.name}: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        if "Failed to open" in said:
+            raise UsageError(
+                f"libtpu cannot be loaded: {said}. Unset TPU_LIBRARY_PATH and run `make libtpu`."
+            ) from error
+        raise UsageError(f"libtpu knows no {topology.name}: {said}. Choose another shape.") from error
     return list(found.devices)
 
 
@@ -79,6 +86,20 @@ def read(program: Any, devices: int, seconds: float) -> Compiled:
     temporary = memory.temp_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
     return Compiled(arguments, temporary, peak, tuple(collectives(text, devices)), tuple(kernels(text)), seconds)
+
+
+def compile_on(topology: Topology, model: ModelConfig, train: TrainConfig) -> Callable[[], Compiled | OutOfMemory]:
+    """A function that finds libtpu, waits for its turn and compiles the step; it says on stderr what it is at. JAX must
+    not have started before."""
+
+    def compiled() -> Compiled | OutOfMemory:
+        say = lambda text: print(f"plan: {text}", file=sys.stderr, flush=True)
+        prepare(find_libtpu())
+        with one_at_a_time(say):
+            say(f"compiling the step for {topology.name}, which takes seconds to minutes")
+            return compile_for(model, train, topology_devices(topology))
+
+    return compiled
 
 
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

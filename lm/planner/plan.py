@@ -1,19 +1,19 @@
 """A plan: what the training of a config takes on named hardware, as figures and as text."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lm.config import ModelConfig, TrainConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.model.attention_choice import attention_spec_of, choose, explain
-from lm.planner.compile import Compiled, OutOfMemory, compile_for, topology_devices
+from lm.planner.compile import Compiled, OutOfMemory
 from lm.planning.bounds import Floors, days, floors
 from lm.planning.memory import training_bytes
 from lm.planning.topology import Topology
 
-Say = Callable[[str], None]
+Compile = Callable[[], Compiled | OutOfMemory]
 HOURS = 24
 
 
@@ -34,8 +34,9 @@ class Plan:
     compiled: Compiled | None
     """None where no program fits, or none was compiled."""
     needed_bytes: int | None
-    """At most at any moment; of a program that does not fit, at least, where it is known."""
-    fits: bool
+    """Of a program, at most at any moment; else at least, where it is known."""
+    fits: bool | None
+    """None where only a lower bound is known, which is not above what a device has."""
     floors: Floors | None
     """None where there is no program to count exchanges of."""
     tokens: float
@@ -60,7 +61,8 @@ class Plan:
             "chip_bytes": self.topology.chip.memory, "device_bytes": device_bytes(self.topology),
             "argument_bytes": program.argument_bytes if program else None,
             "temporary_bytes": program.temporary_bytes if program else None,
-            "peak_bytes": program.peak_bytes if program else self.needed_bytes,
+            "peak_bytes": program.peak_bytes if program else None,
+            "least_bytes": None if program else self.needed_bytes,
             "kernels": list(program.kernels) if program else [],
             "collectives": {kind: moved(kind) for kind in kinds},
             "largest_collectives": [dataclasses.asdict(one) for one in (program.collectives[:5] if program else ())],
@@ -84,35 +86,34 @@ def make_plan(
     mfu: float = 0.4,
     tokens: float | None = None,
     dollars_per_chip_hour: float | None = None,
-    say: Say = print,
+    compiled: Compile | None = None,
 ) -> Plan:
     """The plan of training `model` on `tokens` tokens (those of train.steps, if not given) at the MFU stated.
 
-    Of a TPU topology the step is compiled; libtpu must have been prepared. Of GPUs memory is reckoned by arithmetic,
-    and no exchange is counted. Raises UsageError where mesh, batch or model cannot be divided over the devices.
+    `compiled` compiles the step for the topology; it is called once all else is known to be possible. Without it memory
+    is reckoned by arithmetic, and no exchange is counted. Raises UsageError where mesh, batch or model cannot be
+    divided over the devices.
     """
-    from lm.planning.flops import count_parameters, flops_per_token
-
     target = Target("tpu") if topology.chip.torus else Target("cuda", CAPABILITY[topology.chip.name])
     shown = Devices(topology.devices, topology.chip.name, target, topology.slices)
     mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
     spec = attention_spec_of(model, mesh["context"])
     attention = choose(model.attention, target, spec)
-    remarks = [explain(model.attention, target, spec)] if attention == "xla" else []
+    remarks = [explain(model.attention, target, spec)] if attention == "xla" and model.attention == "auto" else []
+    found = compiled() if compiled else None
+    from lm.planning.flops import count_parameters, flops_per_token  # jax has started by now, if it must
+
     tokens_per_step = train.batch_size * model.context_length
-    per_token = flops_per_token(model)
-    found = compile_for(model, train, topology_devices(topology)) if topology.chip.torus else None
-    bound = None
+    per_token, bound = flops_per_token(model), None
     if isinstance(found, Compiled):
         needed, fits = found.peak_bytes, found.peak_bytes <= device_bytes(topology)
-        touched = 2 * found.argument_bytes + 2 * found.temporary_bytes
-        bound = floors(topology, per_token * tokens_per_step, touched, found.collectives)
+        bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives)
     elif isinstance(found, OutOfMemory):
         needed, fits = found.needed_bytes, False
     else:
-        needed = gpu_bytes(model, train, mesh)
-        fits = needed <= device_bytes(topology)
-        remarks.append("no program was compiled: memory is a lower bound by arithmetic, and exchanges are not counted")
+        needed = least_bytes(model, train, mesh)
+        fits = None if needed <= device_bytes(topology) else False
+        remarks.append("no program was compiled: exchanges are not counted, and memory is a lower bound by arithmetic")
     tokens = float(train.steps * tokens_per_step) if tokens is None else tokens
     time = days(topology, per_token, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour
@@ -126,29 +127,10 @@ CAPABILITY = {"h100": (9, 0), "h200": (9, 0), "b200": (10, 0)}
 """CUDA's compute capability of the GPUs (developer.nvidia.com/cuda-gpus)."""
 
 
-def gpu_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
+def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
     """Bytes that a device needs at least: its part of the state, and what the blocks' backward pass begins from."""
     needed = training_bytes(model, train)
     cut = mesh["fsdp"] * mesh["tensor"]
     shared = ("batch", "inputs of the blocks")
     devices = mesh["data"] * mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     return sum(value // (devices if name in shared else cut) for name, value in needed.items())
-
-
-def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> Sequence[str]:
-    """What to change where a plan does not fit, the most effective first, each with its option."""
-    found = []
-    if train.remat == "none":
-        found.append("--train.remat block: what is inside a block is computed again in the backward pass")
-    rows = train.batch_size // (plan.mesh["data"] * plan.mesh["fsdp"] * train.micro_batches)
-    if rows > 1:
-        more = next((n for n in range(rows, 1, -1) if rows % n == 0), rows) * train.micro_batches
-        found.append(f"--train.micro-batches {more}: {rows} sequences a device are computed at once now")
-    if not model.scan_layers and not len({*model.attention_windows}) > 1:
-        found.append("--model.scan-layers True: one block's memory is free before the next")
-    if model.context_length % (2 * train.loss_chunks) == 0:
-        found.append(f"--train.loss-chunks {2 * train.loss_chunks}: fewer logits at a time")
-    if plan.mesh["data"] > 1:
-        whole = plan.mesh["fsdp"] * plan.mesh["data"]
-        found.append(f"--train.mesh.fsdp {whole}: parameters and moments are cut over all devices")
-    return found

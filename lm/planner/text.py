@@ -1,32 +1,56 @@
 """A plan as people read it."""
 
 from lm.config import ModelConfig, TrainConfig
-from lm.planner.plan import Plan, advice, device_bytes
+from lm.planner.advice import GIB, advice
+from lm.planner.plan import HOURS, Plan, device_bytes
 from lm.terminal import quantity
-
-GIB = 2**30
 
 
 def gib(value: float) -> str:
     return f"{value / GIB:,.2f} GiB"
 
 
+def several(number: int, noun: str) -> str:
+    """ "1 chip", "2,048 chips" """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def in_words(number: float) -> str:
+    """ "15 trillion", "9.99 billion", "800" """
+    for size, name in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million"), (1, "")):
+        if number >= size:
+            return f"{number / size:,.3g}{name}"
+    return f"{number:.3g}"
+
+
+def time_text(days: float) -> str:
+    """ "45 minutes", "7.5 hours", "107 days" """
+    hours = days * HOURS
+    if hours < 1:
+        return f"{60 * hours:.2g} minutes"
+    return f"{hours:.1f} hours" if days < 2 else f"{days:,.1f} days" if days < 100 else f"{days:,.0f} days"
+
+
 def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
     """Several lines: whether it fits, what is moved, what bounds the step, how long it takes."""
     mesh = ", ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
     chip = plan.topology.chip
+    cost = "no price in configs/recipes/prices.py"
+    if plan.dollars is not None:
+        cost = f"{plan.dollars:,.2f} dollars" if plan.dollars < 10 else f"{plan.dollars:,.0f} dollars"
     lines = [
-        f"{plan.topology.name}: {plan.topology.chips:,} chips, {quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; "
-        f"remat {train.remat}, {'layers as one scan' if model.scan_layers else 'layers one by one'}, "
-        f"{train.micro_batches} micro-batches",
-        f"{plan.parameters:,} parameters; {plan.tokens_per_step:,} tokens a step, "
+        f"{plan.topology.name}: {several(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
+        f"{quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; remat {train.remat}, layers "
+        f"{'as one scan' if model.scan_layers else 'one by one'}, "
+        f"micro-batches {train.micro_batches}",
+        f"{several(plan.parameters, 'parameter')}; {several(plan.tokens_per_step, 'token')} a step, "
         f"{quantity(plan.flops_per_token * plan.tokens_per_step, 'FLOP')}; attention by {plan.attention}",
         *plan.remarks,
         *memory_lines(plan, model, train),
         *exchange_lines(plan),
         *bound_lines(plan),
-        f"{quantity(plan.tokens, 'tokens')} at {100 * plan.mfu:.0f} % MFU (stated, not forecast): {plan.days:,.1f} days"
-        + (f", {plan.dollars:,.0f} dollars" if plan.dollars is not None else ""),
+        f"{in_words(plan.tokens)} tokens at {100 * plan.mfu:g} % MFU (stated, not forecast): {time_text(plan.days)}, "
+        + cost,
     ]
     return "\n".join(lines)
 
@@ -34,16 +58,24 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
 def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     """Whether the step fits into a device, by how much, and else what to change."""
     has = device_bytes(plan.topology)
-    if plan.fits and plan.needed_bytes is not None:
-        parts = ""
-        if plan.compiled:
-            state, temporary = gib(plan.compiled.argument_bytes), gib(plan.compiled.temporary_bytes)
-            parts = f" ({state} of state and batch, {temporary} of temporary values)"
-        margin = 100 * (1 - plan.needed_bytes / has)
-        held = f"{gib(plan.needed_bytes)} at {'most' if plan.compiled else 'least'}{parts}"
-        return [f"fits: a device holds {held} of {gib(has)}: {margin:.0f} % are free"]
-    needed = "more than a device has" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
-    lines = [f"does not fit: a step needs {needed}, and a device has {gib(has)}. What makes it smaller:"]
+    if plan.fits is None and plan.needed_bytes is not None:
+        return [
+            f"may fit: a device holds at least {gib(plan.needed_bytes)} of {gib(has)}; what is inside blocks, logits "
+            "and copies come on top"
+        ]
+    if plan.fits and plan.compiled is not None:
+        one = plan.compiled
+        parts = [
+            f"{gib(one.argument_bytes)} of state and batch", f"{gib(one.temporary_bytes)} of temporary values"
+        ]  # fmt: skip
+        rest = one.peak_bytes - one.argument_bytes - one.temporary_bytes
+        parts += [f"{gib(rest)} of the compiler's own"] if rest > 0.01 * GIB else []
+        margin = 100 * (1 - one.peak_bytes / has)
+        return [
+            f"fits: a device holds {gib(one.peak_bytes)} ({', '.join(parts)}) of {gib(has)}: {margin:.0f} % are free"
+        ]
+    needed = "more than that" if plan.needed_bytes is None else f"at least {gib(plan.needed_bytes)}"
+    lines = [f"does not fit: a device has {gib(has)}, and a step needs {needed}. What helps:"]
     return lines + [f"  {one}" for one in advice(plan, model, train)]
 
 
@@ -59,7 +91,8 @@ def exchange_lines(plan: Plan) -> list[str]:
     largest = made[0]
     return [
         f"exchanges of a device in a step: {each}",
-        f"the largest: {largest.kind} of {largest.type} {largest.times:,} times, over {largest.group} devices",
+        f"the largest: {largest.kind} of {largest.type}, {several(largest.times, 'time')}, over "
+        f"{several(largest.group, 'device')}",
     ]
 
 

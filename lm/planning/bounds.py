@@ -5,7 +5,7 @@ limit of the hardware. Not a forecast: that takes a utilisation which others hav
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm.planning.program import Collective
+from lm.planning.program import BETWEEN_SLICES, Collective
 from lm.planning.topology import Topology
 
 DAY = 86_400
@@ -18,7 +18,7 @@ class Floors:
     arithmetic: float
     """All FLOP of the model at the chips' peak rate."""
     memory: float
-    """Every byte of parameters, optimizer state and temporaries moved once, in and out."""
+    """Parameters and optimizer state read and written once."""
     network: float
     """All exchanges at the rated speed of the links, where nothing else is in their way."""
 
@@ -38,15 +38,14 @@ class Floors:
         return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
 
 
-def floors(topology: Topology, flops: int, touched_bytes: int, moved: Sequence[Collective]) -> Floors:
-    """Of a step of `flops` on all chips together, in which a device touches `touched_bytes` of its memory at least and
-    makes the exchanges `moved`. Those of more devices than a slice or a node has go at the speed of the network."""
+def floors(topology: Topology, flops: int, state_bytes: int, moved: Sequence[Collective]) -> Floors:
+    """Of a step of `flops` on all chips together, in which a device reads and writes `state_bytes` of parameters and
+    moments, and makes the exchanges `moved`. Those between slices go at the speed of the hosts' network."""
     chip = topology.chip
-    near = topology.chips // topology.slices if chip.torus else topology.shape[1]
-    rate = lambda one: chip.network_rate if one.group > near * chip.devices else chip.link_rate
+    rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
         arithmetic=flops / (topology.chips * chip.flops),
-        memory=touched_bytes * chip.devices / chip.memory_rate,
+        memory=2 * state_bytes * chip.devices / chip.memory_rate,
         network=sum(one.wire_bytes * chip.devices / rate(one) for one in moved),
     )
 

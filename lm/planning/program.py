@@ -17,6 +17,8 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BETWEEN_SLICES = "send"
+"""What libtpu makes of an exchange between slices: within them collectives, and sends by way of the hosts."""
 KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$\w+|__triton\$?\w*)"')
 
 
@@ -25,7 +27,7 @@ class Collective:
     """One exchange between devices, in each of its turns."""
 
     kind: str
-    """One of COLLECTIVES."""
+    """One of COLLECTIVES, or BETWEEN_SLICES."""
     bytes: int
     """Of a device's result, in one turn; of a reduce-scatter, of what goes in."""
     group: int
@@ -41,7 +43,7 @@ class Collective:
     def wire_bytes(self) -> float:
         """What a device sends in a step by the ring algorithms, which are the least that each kind needs."""
         share = (self.group - 1) / self.group
-        factor = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(self.kind, share)
+        factor = {"all-reduce": 2 * share, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}.get(self.kind, share)
         return self.times * self.bytes * factor
 
 
@@ -168,6 +170,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
 def results(instruction: Instruction, kind: str) -> list[str]:
     """The types of what an exchange gives. What merely starts one gives its operands too, which come first."""
     arrays = [f"{name}[{dims}]" for name, dims in SHAPE.findall(instruction.type)]
+    if kind == BETWEEN_SLICES:
+        return arrays[:1]
     if instruction.operation.endswith("-start"):
         if kind == "collective-permute":
             return arrays[1:2]
@@ -181,7 +185,7 @@ def exchanges(found: dict[str, list[Instruction]]) -> Iterator[tuple[str, Instru
     for name, instructions in found.items():
         for instruction in instructions:
             kind = instruction.operation.removesuffix("-start")
-            if kind in COLLECTIVES:
+            if kind in COLLECTIVES or (kind == BETWEEN_SLICES and "is_host_transfer=true" in instruction.rest):
                 yield name, instruction, kind
 
 

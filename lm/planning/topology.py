@@ -39,6 +39,8 @@ class Chip:
     """JAX devices to a chip: its cores, where a program runs on one of them."""
     libtpu: str = ""
     """What libtpu calls it."""
+    most: int = 6144
+    """Chips of the largest slice."""
 
 
 GPU_NODE = 8
@@ -52,7 +54,7 @@ GPU_NODE = 8
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275 * TERA, 32 * GIB, 1228 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4"),
+        Chip("v4", 275 * TERA, 32 * GIB, 1228 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4", most=4096),
         Chip("v5e", 197 * TERA, int(15.75 * GIB), 819 * GIGA, 200 * GIGA, 3.125 * GIGA, 2, libtpu="v5e"),
         Chip("v5p", 459 * TERA, int(95.74 * GIB), 2765 * GIGA, 600 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v5p"),
         Chip("v6e", 918 * TERA, int(31.25 * GIB), 1638 * GIGA, 400 * GIGA, 12.5 * GIGA, 2, libtpu="v6e"),
@@ -105,9 +107,13 @@ class Topology:
         return self.chips * self.chip.devices
 
 
+NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3}){0,3}))?"
+"""Slices, chip, and a shape or number."""
+
+
 def topology_of(name: str) -> Topology:
     """The topology of that name. Raises UsageError for a chip or a shape that there is not, with those there are."""
-    match = re.fullmatch(r"(?:(\d+) ?x ?)?([a-z]\w*?)(?:[:-]([\dx]+))?", name.strip().lower())
+    match = re.fullmatch(NAME, name.strip().lower())
     slices, kind, size = match.groups() if match else (None, "", None)
     chip = CHIPS.get(ALIASES.get(kind, kind))
     if match is None or chip is None:
@@ -118,22 +124,25 @@ def topology_of(name: str) -> Topology:
             "a slice, its name, or a number of GPUs: v5e:4x4, v5p-512, 2xv6e-256, h100:8."
         )
     if not chip.torus:
-        return gpus(chip, name, int(slices or 1) * int(size or 1) if "x" not in (size or "") else 0)
+        return gpus(chip, name, int(slices or 1), size or "1")
     return Topology(chip, slice_shape(chip, name, size), int(slices or 1))
 
 
-def gpus(chip: Chip, name: str, count: int) -> Topology:
+def gpus(chip: Chip, name: str, times: int, size: str) -> Topology:
+    if "x" in size:
+        raise UsageError(f"The topology {shown(name)} has a shape, but GPUs have none. Give a number: {chip.name}:16.")
+    count = times * int(size)
     if count < 1 or (count > GPU_NODE and count % GPU_NODE):
         raise UsageError(
-            f"The topology {shown(name)} asks for {count} GPUs. Give 1 to {GPU_NODE}, or a multiple of {GPU_NODE}, as "
-            f"in {chip.name}:32."
+            f"The topology {shown(name)} asks for {count:,} GPUs. Give 1 to {GPU_NODE}, or a multiple of {GPU_NODE}: "
+            f"{chip.name}:32."
         )
     return Topology(chip, (max(1, count // GPU_NODE), min(count, GPU_NODE)))
 
 
 def slice_shape(chip: Chip, name: str, size: str | None) -> tuple[int, ...]:
     """The shape of a slice. `size` is a shape, or the number in a name such as v5p-512."""
-    known = SHAPES[chip.torus]
+    known = {count: shape for count, shape in SHAPES[chip.torus].items() if count <= chip.most}
     if size and "x" in size:
         shape = tuple(int(one) for one in size.split("x") if one)
         if len(shape) != chip.torus or sorted(shape) not in [sorted(one) for one in known.values()] or min(shape) < 1:

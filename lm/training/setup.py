@@ -208,14 +208,14 @@ def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Prog
 
 def describe(model: ModelConfig, config: TrainConfig, mesh: Mesh, cost: StepCost) -> dict[str, Any]:
     """What runs, and on what: the row "run" of metrics.jsonl."""
-    device, work = mesh.devices.flat[0], attention_spec_of(model, mesh.shape["context"])
+    device, spec = mesh.devices.flat[0], attention_spec_of(model, mesh.shape["context"])
     return {
         "parameters": count_parameters(model),
         "steps": config.steps,
         "tokens_per_step": config.batch_size * model.context_length,
         "step_flops": cost.flops,
-        "attention": choose(model.attention, target_of(device), work),
-        "attention_choice": explain(model.attention, target_of(device), work),
+        "attention": choose(model.attention, target_of(device), spec),
+        "attention_choice": explain(model.attention, target_of(device), spec),
         "remat": config.remat,
         "scan_layers": model.scan_layers,
         "micro_batches": config.micro_batches,

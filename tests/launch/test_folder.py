@@ -225,7 +225,7 @@ def test_a_file_of_the_users_among_the_outputs_is_moved_aside_and_told(tmp_path,
     assert (tmp_path / "notes.txt").read_text() == "notes"
 
 
-def test_outputs_of_a_run_of_before_there_were_records_are_deleted_by_their_stamp_or_kept(tmp_path):
+def test_outputs_of_a_run_of_before_there_were_records_are_deleted_by_their_marker_or_kept(tmp_path):
     for kept in (True, False):
         workdir = tmp_path / str(kept)
         run(workdir, with_shards(train_shards=3))
@@ -438,7 +438,7 @@ def test_a_package_that_decides_nothing_changes_nothing(tmp_path):
              '{"key": "", "settings": [], "files": {}}', '{"key": "", "settings": {}, "files": null}'],
     ids=["empty", "cut", "list", "null", "number", "string", "no fields", "key", "zeros", "deep", "settings", "files"],
 )  # fmt: skip
-def test_a_damaged_stamp_is_told_with_a_command_that_mends_it(tmp_path, text):
+def test_a_damaged_marker_is_told_with_a_command_that_mends_it(tmp_path, text):
     workdir = tmp_path / "my runs"
     run(workdir)
     (workdir / "stages/text.json").write_text(text)
@@ -454,7 +454,7 @@ def test_a_damaged_stamp_is_told_with_a_command_that_mends_it(tmp_path, text):
         run(workdir)
 
 
-def test_a_stamp_of_an_older_version_is_read(tmp_path):
+def test_a_marker_of_an_older_version_is_read(tmp_path):
     run(tmp_path)
     for path in markers(tmp_path):
         marker = json.loads(path.read_text())

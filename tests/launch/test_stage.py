@@ -84,7 +84,7 @@ def test_work_after_a_stage_that_was_made_anew_is_refused(tmp_path):
         run_stage(second, other, tmp_path)
 
 
-def test_the_remedy_names_every_stamp_that_follows(tmp_path):
+def test_the_remedy_names_every_marker_that_follows(tmp_path):
     first = make_stage([])
     second = make_stage([], "second", after=(first,))
     third = make_stage([], "third", after=(second,))
@@ -120,7 +120,7 @@ def test_outputs_that_are_no_longer_whole_are_made_again(tmp_path, damage):
     assert path.read_text() == "content" and calls == ["first", "first"]
 
 
-def test_a_kill_between_moving_and_stamping_is_mended(tmp_path):
+def test_a_kill_between_moving_and_the_marker_is_mended(tmp_path):
     """The outputs are in place, the marker is not: as a kill -9 leaves them."""
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
     RunPaths(tmp_path).marker(make_stage([]).name).unlink()
@@ -250,7 +250,7 @@ def test_a_stage_alone_refuses_inputs_of_another_experiment(tmp_path):
     assert run_stage(third, EXPERIMENT, tmp_path) is True
 
 
-def test_a_damaged_stamp_is_named(tmp_path):
+def test_a_damaged_marker_is_named(tmp_path):
     run_stage(make_stage([]), EXPERIMENT, tmp_path)
     RunPaths(tmp_path).marker(make_stage([]).name).write_text("{")
     with pytest.raises(InputError, match=r"stages/first\.json is damaged"):

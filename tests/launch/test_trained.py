@@ -142,7 +142,7 @@ def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_pat
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
         ("sample", ("--prompt", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"), 2, "that leaves nothing of 24"),
         ("sample", ("--step", "5"), 2, "no checkpoint of step 5"),
-        ("sample", ("--from", ".", "--step", "4"), 2, "only printed, of a run that stands. Leave out --from, or ask"),
+        ("sample", ("--from", ".", "--step", "4"), 2, "only printed, and makes no run. Leave out --from; to ask"),
         ("sample", ("--sample.temperature", "0"), 2, "Did you mean --sample.temperatures"),
     ],
 )

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.run_files import REPOSITORY
 from viewer.templates import STYLE, fill
 
 PAGE = '{% from "macros.html" import preamble with context %}{{ preamble(name) }}<p>{{ name }}</p>{{ 1234 | count }}'
@@ -21,6 +23,13 @@ def test_texts_are_escaped_and_a_lone_surrogate_stops_nothing(template):
     html = fill(template, name="<b>\ud800")
     assert "<p>&lt;b&gt;?</p>1,234" in html and "<title>&lt;b&gt;?</title>" in html
     html.encode()
+
+
+def test_no_name_of_a_class_stands_in_a_page_s_text():
+    """As after a renaming that went too far."""
+    for page in (REPOSITORY / "viewer").rglob("*.html"):
+        text = re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>|<style>.*?</style>", " ", page.read_text("utf-8"), flags=re.DOTALL)
+        assert not (found := re.findall(r"\b[A-Z][a-z]+[A-Z][A-Za-z]+\b", text)), f"{page}: {found}"
 
 
 def test_one_is_no_plural(template):

@@ -51,6 +51,8 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %one = f32[2]{0} reduce-scatter(%p), channel_id=10, replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
   %splash_mha_fwd.4 = f32[8] custom-call(%p), custom_call_target="tpu_custom_call"
   %two = (f32[2]{0}, bf16[3,5]{1,0}) all-reduce(%y, %z), to_apply=%add, metadata={op_name="jit(f)/mean"}
+  %sent = (f32[100]{0}, u32[], token[]) send(%p, %token), channel_id=12, is_host_transfer=true
+  %kept = (f32[100]{0}, u32[], token[]) send(%p, %token), channel_id=13
   ROOT %moved = (f32[6], f32[6], u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1},{1,0}}
 }
 """
@@ -70,6 +72,7 @@ def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
         ("reduce-scatter", 32, 4, 1),
         ("all-reduce", 38, 8, 1),  # two arrays together
         ("collective-permute", 24, 8, 1),
+        ("send", 400, 8, 1),  # to another slice, by way of the host
     }
     (named,) = [one for one in collectives(LOOPS, 8) if one.source]
     assert (named.source, named.type) == ("jit(f)/mean", "bf16[3,5]")
@@ -78,7 +81,14 @@ def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
 
 @pytest.mark.parametrize(
     ("kind", "sent"),
-    [("all-gather", 75), ("all-reduce", 150), ("reduce-scatter", 75), ("all-to-all", 75), ("collective-permute", 100)],
+    [
+        ("all-gather", 75),
+        ("all-reduce", 150),
+        ("reduce-scatter", 75),
+        ("all-to-all", 75),
+        ("collective-permute", 100),
+        ("send", 100),
+    ],
 )
 def test_a_ring_sends_so_much(kind, sent):
     assert Collective(kind, 100, 4, 1, "", "").wire_bytes == sent

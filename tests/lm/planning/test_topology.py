@@ -7,7 +7,7 @@ import pytest
 from lm.errors import UsageError
 from lm.planning.bounds import days, floors
 from lm.planning.peaks import GPUS, TERA, TPUS
-from lm.planning.program import Collective
+from lm.planning.program import BETWEEN_SLICES, Collective
 from lm.planning.topology import CHIPS, SHAPES, topology_of
 
 
@@ -31,9 +31,12 @@ def test_names_of_hardware(name, canonical, chips, devices):
     ("name", "words"),
     [
         ("v6:2x2", "Did you mean v6e"), ("", "There is no topology ''"), ("v5p-7", "counts cores, 2 to a chip"),
-        ("v5p-512x", "shape"), ("v5e:3x3", "4x4"), ("v5e:4x4x4", "a shape that v5e does not come in"),
-        ("h100:12", "a multiple of 8"), ("h100:0", "asks for 0 GPUs"), ("h100:2x2", "GPUs"), ("v5e", "no slice"),
-        ("tpu" * 5000, "There is no topology"),
+        ("v5e:3x3", "4x4"), ("v5e:4x4x4", "a shape that v5e does not come in"),
+        ("h100:12", "a multiple of 8"), ("h100:0", "asks for 0 GPUs"),
+        ("h100:2x2", "a shape, but GPUs have none"), ("v5e", "no slice"),
+        ("tpu" * 5000, "There is no topology"), ("0xv5e-4", "There is no topology"), ("v5e:4xx4", "no topology"),
+        ("v5e:x4x4", "There is no topology"), ("v5e-" + "9" * 5000, "There is no topology"),
+        ("v4-12288", "There is no slice"), ("v5p-512x", "There is no topology"), ("3xh100:4", "12 GPUs"),
     ],
 )  # fmt: skip
 def test_what_is_no_hardware_is_refused_with_what_there_is(name, words):
@@ -54,23 +57,19 @@ def test_the_tables_agree():
 def test_floors_are_the_rates_limits():
     slice_, chip = topology_of("v5e:4x4"), CHIPS["v5e"]
     gathered = Collective("all-gather", 16 * 10**9, 16, 1, "", "")
-    found = floors(slice_, 16 * 197 * int(TERA) * 3, 819 * 10**9 * 2, [gathered])
+    found = floors(slice_, 16 * 197 * int(TERA) * 3, 819 * 10**9, [gathered])
     assert (found.arithmetic, found.memory) == (pytest.approx(3), pytest.approx(2))
     assert found.network == pytest.approx(15e9 / chip.link_rate)
     assert (found.step, found.limit, found.mfu_bound) == (found.arithmetic, "arithmetic", 1.0)
-    waiting = floors(slice_, 16 * 197 * int(TERA), 819 * 10**9 * 2, [])
+    waiting = floors(slice_, 16 * 197 * int(TERA), 819 * 10**9, [])
     assert (waiting.limit, waiting.mfu_bound) == ("memory", pytest.approx(0.5))
 
 
-def test_what_crosses_slices_or_nodes_goes_at_the_network_s_speed():
-    inside, across = (Collective("all-reduce", 10**9, group, 1, "", "") for group in (256, 512))
+def test_what_goes_between_slices_goes_at_the_network_s_speed():
+    inside, between = (Collective(kind, 10**9, 256, 2, "", "") for kind in ("all-reduce", BETWEEN_SLICES))
     two = topology_of("2xv6e:16x16")
-    assert floors(two, 1, 1, [inside]).network == pytest.approx(2e9 * 255 / 256 / two.chip.link_rate)
-    assert floors(two, 1, 1, [across]).network == pytest.approx(2e9 * 511 / 512 / two.chip.network_rate)
-    eight, sixteen = (Collective("all-reduce", 10**9, group, 1, "", "") for group in (8, 16))
-    nodes = topology_of("h100:16")
-    assert floors(nodes, 1, 1, [eight]).network == pytest.approx(2e9 * 7 / 8 / nodes.chip.link_rate)
-    assert floors(nodes, 1, 1, [sixteen]).network == pytest.approx(2e9 * 15 / 16 / nodes.chip.network_rate)
+    assert floors(two, 1, 1, [inside]).network == pytest.approx(2 * 2e9 * 255 / 256 / two.chip.link_rate)
+    assert floors(two, 1, 1, [between]).network == pytest.approx(2e9 / two.chip.network_rate)
 
 
 def test_days_of_a_run_that_was_published():

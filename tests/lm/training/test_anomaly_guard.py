@@ -108,7 +108,7 @@ def trained(poisoned, tmp_path_factory) -> tuple[Path, str]:
     return run, out.getvalue()
 
 
-def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, trained):
+def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned, trained):
     (_, source), (run, out) = poisoned, trained
     mesh = make_mesh(CONFIG.mesh, MODEL, CONFIG.batch_size)
     optimizer = make_optimizer(CONFIG.optimizer, STEPS)
@@ -138,7 +138,7 @@ def test_a_run_with_bad_steps_equals_one_that_skipped_their_batches(poisoned, tr
     assert "NaN" not in (run / "metrics.jsonl").read_text()
 
 
-def test_a_run_with_bad_steps_resumes_in_the_same_bits_and_tells_each_once(trained, tmp_path):
+def test_a_run_with_skipped_steps_resumes_in_the_same_bits_and_tells_each_once(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     told, expected = (run / "skipped_steps.jsonl").read_text(), bits(run)

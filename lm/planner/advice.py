@@ -1,0 +1,43 @@
+"""What to change where a run does not fit."""
+
+import math
+
+from lm.config import ModelConfig, TrainConfig
+from lm.planner.plan import Plan, device_bytes
+from lm.planning.memory import training_bytes
+
+GIB = 2**30
+
+
+def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
+    """Each with its option. Where the state alone is too large, nothing but more devices helps."""
+    needed, has = training_bytes(model, train), device_bytes(plan.topology)
+    state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
+    tensor, cut, devices = plan.mesh["tensor"], plan.mesh["fsdp"] * plan.mesh["tensor"], plan.topology.devices
+    whole = f"--train.mesh.fsdp {devices // tensor}: parameters and moments are cut over all devices"
+    if state / cut > has:
+        if cut < devices and state / devices <= has:
+            return [whole]
+        least = math.ceil(state / has)
+        return [
+            f"more chips: parameters, moments and gradients alone are {state / GIB:,.0f} GiB, so at least {least:,} "
+            "such devices, each with a part (--train.mesh.fsdp)"
+        ]
+    found = [*within_a_device(plan, model, train), *([whole] if plan.mesh["data"] > 1 else [])]
+    return found or ["more chips, or chips with more memory (--topology)"]
+
+
+def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
+    """What makes temporary values smaller. Where no program is compiled, only what the arithmetic counts."""
+    found = []
+    if plan.topology.chip.torus and train.remat == "none":
+        found.append("--train.remat block: what is inside a block is computed again in the backward pass")
+    rows = train.batch_size // (plan.mesh["data"] * plan.mesh["fsdp"] * train.micro_batches)
+    if rows > 1:
+        parts = rows * train.micro_batches
+        found.append(f"--train.micro-batches {parts}: {rows} sequences a device are computed at once now")
+    if plan.topology.chip.torus and not model.scan_layers and len({*model.attention_windows}) < 2:
+        found.append("--model.scan-layers True: one block's memory is free before the next")
+    if plan.topology.chip.torus and model.context_length % (2 * train.loss_chunks) == 0:
+        found.append(f"--train.loss-chunks {2 * train.loss_chunks}: fewer logits at a time")
+    return found
