@@ -44,7 +44,8 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
         f"{'as one scan' if model.scan_layers else 'one by one'}, "
         f"micro-batches {train.micro_batches}",
         f"{several(plan.parameters, 'parameter')}; {several(plan.tokens_per_step, 'token')} a step, "
-        f"{quantity(plan.flops_per_token * plan.tokens_per_step, 'FLOP')}; attention by {plan.attention}",
+        f"{quantity(plan.flops_per_token * plan.tokens_per_step, 'FLOP')}"
+        + ("" if any(one.startswith("attention by") for one in plan.remarks) else f"; attention by {plan.attention}"),
         *plan.remarks,
         *memory_lines(plan, model, train),
         *exchange_lines(plan),
