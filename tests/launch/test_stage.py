@@ -226,7 +226,7 @@ def test_unfinished_training_goes_on_in_a_copy_without_hidden_files(tmp_path):
 
 def test_of_finished_training_only_what_proves_it_must_stay(tmp_path):
     events = []
-    stage = dataclasses.replace(training(events), proof=lambda workdir: ("checkpoints/3",))
+    stage = dataclasses.replace(training(events), required_outputs=lambda workdir: ("checkpoints/3",))
     run_stage(stage, EXPERIMENT, tmp_path)
     (tmp_path / "checkpoints/0").unlink()
     assert run_stage(stage, EXPERIMENT, tmp_path) is False
