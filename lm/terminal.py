@@ -48,6 +48,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def counted(number: float, noun: str) -> str:
+    """(1, "page") -> "1 page", (1234, "page") -> "1,234 pages"."""
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
 def quantity(value: int | float, unit: str) -> str:
     """ "3.1 GB", "1.2 TFLOP": a large number in steps of a thousand, two digits or more."""
     power = max(0, min(5, int(math.log10(value) / 3))) if value >= 1 else 0

@@ -9,11 +9,6 @@ def count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def counted(number: float, noun: str) -> str:
-    """(1, "page") -> "1 page", (1234, "page") -> "1,234 pages"."""
-    return f"{count(number)} {noun}{'s' if number != 1 else ''}"
-
-
 def three_figures(value: float) -> str:
     """1.234 -> "1.23", 999.9 -> "1,000"."""
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"

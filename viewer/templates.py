@@ -4,8 +4,9 @@ import base64
 import hashlib
 from pathlib import Path
 
+from lm.terminal import counted
 from viewer.explanations import stage_name
-from viewer.formats import bits, compact, count, counted, decimals, percent, plain, seconds, size, value
+from viewer.formats import bits, compact, count, decimals, percent, plain, seconds, size, value
 from viewer.training_data import visible
 
 HERE = Path(__file__).parent

@@ -47,16 +47,16 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
     samples/final.json has them. Raises as `load_trained`, and UsageError for a prompt that leaves no room."""
     import jax
 
-    from lm.inference.generate import sample_texts_on
+    from lm.inference.generate import sample_texts
     from lm.terminal import for_terminal
 
     config = experiment.sample
     pairs = [(prompt, temperature) for prompt in config.prompts for temperature in config.temperatures]
     prompts, temperatures = [prompt for prompt, _ in pairs], [temperature for _, temperature in pairs]
     run = load_trained(experiment, workdir, len(pairs), config.tokens, "the number of sample.prompts", step)
-    texts = sample_texts_on(
-        run.mesh, run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens,
-        jax.random.key(config.seed),
+    texts = sample_texts(
+        run.model, experiment.model, run.tokenizer, prompts, temperatures, config.tokens,
+        jax.random.key(config.seed), run.mesh,
     )  # fmt: skip
     for (prompt, temperature), text in zip(pairs, texts, strict=True):
         say(f"\n--- {prompt!r} at temperature {temperature:g}\n{for_terminal(text)}")

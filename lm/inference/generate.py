@@ -114,11 +114,13 @@ def sample_texts(
     temperatures: list[float],
     tokens: int,
     key: jax.Array,
+    mesh: Mesh | None = None,
 ) -> list[str]:
     """The text behind each prompt, prompt included, up to the end of the document or `tokens` tokens in all.
 
-    Row i continues prompts[i] at temperatures[i], as the beginning of a document. Raises UsageError when a prompt is
-    too long.
+    Row i continues prompts[i] at temperatures[i], as the beginning of a document. The devices of `mesh`, over which the
+    model is laid out, share the rows, where it is given; of several processes all must ask. Raises UsageError when a
+    prompt is too long.
     """
     rows = [check_prompt(tokenizer, prompt, tokens) for prompt in prompts]
     prompts_BS = np.zeros((len(rows), tokens), np.int32)
@@ -129,27 +131,15 @@ def sample_texts(
     symbols = tokenizer.vocab_size
     # In steps, so that few lengths of prompts have to be compiled for.
     longest = min(-(-int(lengths_B.max()) // PROMPT_STEP) * PROMPT_STEP, tokens)
-    drawn = continue_tokens(model, config, symbols, longest, prompts_BS, lengths_B, temperature_B, key)
+    draw_on = continue_tokens
+    if mesh is not None:
+        rows_mesh = mesh_for_rows(mesh, len(rows))
+        model = model if rows_mesh is mesh else moved_onto(model, rows_mesh)
+        draw_on = traced_on(rows_mesh, continue_tokens)
+    drawn = draw_on(model, config, symbols, longest, prompts_BS, lengths_B, temperature_B, key)
     texts = []
     for row, prompt_row in zip(on_host(drawn).tolist(), rows, strict=True):
         body = row[1:]
         ends = [i for i in range(len(prompt_row) - 1, len(body)) if body[i] in tokenizer.eos_ids]
         texts.append(tokenizer.decode(body[: ends[0]] if ends else body))
     return texts
-
-
-def sample_texts_on(
-    mesh: Mesh,
-    model: Transformer,
-    config: ModelConfig,
-    tokenizer: Tokenizer,
-    prompts: list[str],
-    temperatures: list[float],
-    tokens: int,
-    key: jax.Array,
-) -> list[str]:
-    """As `sample_texts`, by all devices of the mesh over which the model is laid out; of several processes all must
-    ask."""
-    rows_mesh = mesh_for_rows(mesh, len(prompts))
-    model = model if rows_mesh is mesh else moved_onto(model, rows_mesh)
-    return traced_on(rows_mesh, sample_texts)(model, config, tokenizer, prompts, temperatures, tokens, key)

@@ -3,15 +3,14 @@
 import math
 
 from lm.config import ModelConfig, TrainConfig
-from lm.planner.plan import Plan, device_bytes
+from lm.planner.plan import Plan
 from lm.planning.memory import training_bytes
-
-GIB = 2**30
+from lm.planning.topology import GIB
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     """Each with its option. Where the state alone is too large, nothing but more devices helps."""
-    needed, has = training_bytes(model, train), device_bytes(plan.topology)
+    needed, has = training_bytes(model, train), plan.topology.device_memory
     state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
     tensor, cut, devices = plan.mesh["tensor"], plan.mesh["fsdp"] * plan.mesh["tensor"], plan.topology.devices
     whole = f"--train.mesh.fsdp {devices // tensor}: parameters and moments are cut over all devices"

@@ -30,6 +30,14 @@ class Compiled:
     """Names of hand-written kernels in the program."""
     compile_seconds: float
 
+    def exchanged(self) -> dict[str, tuple[int, int]]:
+        """{kind of exchange: (bytes, how many) in a step}."""
+        found: dict[str, tuple[int, int]] = {}
+        for one in sorted(self.collectives, key=lambda one: one.kind):
+            size, count = found.get(one.kind, (0, 0))
+            found[one.kind] = size + one.bytes * one.times, count + one.times
+        return found
+
 
 @dataclass(frozen=True)
 class OutOfMemory:

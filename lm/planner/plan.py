@@ -49,22 +49,18 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """The figures under the names that --json prints."""
         program = self.compiled
-        kinds = sorted({one.kind for one in program.collectives}) if program else []
-        moved = lambda kind: (
-            sum(one.bytes * one.times for one in program.collectives if one.kind == kind) if program else 0
-        )
         return {
             "topology": self.topology.name, "chips": self.topology.chips, "mesh": self.mesh, "fits": self.fits,
             "attention": self.attention, "remarks": list(self.remarks), "parameters": self.parameters,
             "tokens_per_step": self.tokens_per_step,
             "flops_per_step": self.flops_per_token * self.tokens_per_step,
-            "chip_bytes": self.topology.chip.memory, "device_bytes": device_bytes(self.topology),
+            "chip_bytes": self.topology.chip.memory, "device_bytes": self.topology.device_memory,
             "argument_bytes": program.argument_bytes if program else None,
             "temporary_bytes": program.temporary_bytes if program else None,
             "peak_bytes": program.peak_bytes if program else None,
             "least_bytes": None if program else self.needed_bytes,
             "kernels": list(program.kernels) if program else [],
-            "collectives": {kind: moved(kind) for kind in kinds},
+            "collectives": {kind: size for kind, (size, _) in program.exchanged().items()} if program else {},
             "largest_collectives": [dataclasses.asdict(one) for one in (program.collectives[:5] if program else ())],
             "floors_seconds": dataclasses.asdict(self.floors) if self.floors else None,
             "limit": self.floors.limit if self.floors else None,
@@ -72,11 +68,6 @@ class Plan:
             "tokens": self.tokens, "mfu": self.mfu, "days": self.days, "dollars": self.dollars,
             "compile_seconds": program.compile_seconds if program else None,
         }  # fmt: skip
-
-
-def device_bytes(topology: Topology) -> int:
-    """Memory of one JAX device."""
-    return topology.chip.memory // topology.chip.devices
 
 
 def make_plan(
@@ -94,7 +85,7 @@ def make_plan(
     is reckoned by arithmetic, and no exchange is counted. Raises UsageError where mesh, batch or model cannot be
     divided over the devices.
     """
-    target = Target("tpu") if topology.chip.torus else Target("cuda", CAPABILITY[topology.chip.name])
+    target = Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
     shown = Devices(topology.devices, topology.chip.name, target, topology.slices)
     mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
     spec = attention_spec_of(model, mesh["context"])
@@ -106,13 +97,13 @@ def make_plan(
     tokens_per_step = train.batch_size * model.context_length
     per_token, bound = flops_per_token(model), None
     if isinstance(found, Compiled):
-        needed, fits = found.peak_bytes, found.peak_bytes <= device_bytes(topology)
+        needed, fits = found.peak_bytes, found.peak_bytes <= topology.device_memory
         bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives)
     elif isinstance(found, OutOfMemory):
         needed, fits = found.needed_bytes, False
     else:
         needed = least_bytes(model, train, mesh)
-        fits = None if needed <= device_bytes(topology) else False
+        fits = None if needed <= topology.device_memory else False
         remarks.append("no program was compiled: exchanges are not counted, and memory is a lower bound by arithmetic")
     tokens = float(train.steps * tokens_per_step) if tokens is None else tokens
     time = days(topology, per_token, tokens, mfu)
@@ -121,10 +112,6 @@ def make_plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
         found if isinstance(found, Compiled) else None, needed, fits, bound, tokens, mfu, time, price,
     )  # fmt: skip
-
-
-CAPABILITY = {"h100": (9, 0), "h200": (9, 0), "b200": (10, 0)}
-"""CUDA's compute capability of the GPUs (developer.nvidia.com/cuda-gpus)."""
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:

@@ -1,18 +1,14 @@
 """A plan as people read it."""
 
 from lm.config import ModelConfig, TrainConfig
-from lm.planner.advice import GIB, advice
-from lm.planner.plan import HOURS, Plan, device_bytes
-from lm.terminal import quantity
+from lm.planner.advice import advice
+from lm.planner.plan import HOURS, Plan
+from lm.planning.topology import GIB
+from lm.terminal import counted, quantity
 
 
 def gib(value: float) -> str:
     return f"{value / GIB:,.2f} GiB"
-
-
-def several(number: int, noun: str) -> str:
-    """ "1 chip", "2,048 chips" """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def in_words(number: float) -> str:
@@ -39,11 +35,11 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
     if plan.dollars is not None:
         cost = f"{plan.dollars:,.2f} dollars" if plan.dollars < 10 else f"{plan.dollars:,.0f} dollars"
     lines = [
-        f"{plan.topology.name}: {several(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
+        f"{plan.topology.name}: {counted(plan.topology.chips, 'chip' if chip.torus else 'GPU')}, "
         f"{quantity(chip.flops, 'FLOP/s')} each; mesh {mesh}; remat {train.remat}, layers "
         f"{'as one scan' if model.scan_layers else 'one by one'}, "
         f"micro-batches {train.micro_batches}",
-        f"{several(plan.parameters, 'parameter')}; {several(plan.tokens_per_step, 'token')} a step, "
+        f"{counted(plan.parameters, 'parameter')}; {counted(plan.tokens_per_step, 'token')} a step, "
         f"{quantity(plan.flops_per_token * plan.tokens_per_step, 'FLOP')}"
         + ("" if any(one.startswith("attention by") for one in plan.remarks) else f"; attention by {plan.attention}"),
         *plan.remarks,
@@ -58,7 +54,7 @@ def plan_text(plan: Plan, model: ModelConfig, train: TrainConfig) -> str:
 
 def memory_lines(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     """Whether the step fits into a device, by how much, and else what to change."""
-    has = device_bytes(plan.topology)
+    has = plan.topology.device_memory
     if plan.fits is None and plan.needed_bytes is not None:
         return [
             f"may fit: a device holds at least {gib(plan.needed_bytes)} of {gib(has)}; what is inside blocks, logits "
@@ -85,15 +81,12 @@ def exchange_lines(plan: Plan) -> list[str]:
     if plan.compiled is None or not plan.compiled.collectives:
         return []
     made = plan.compiled.collectives
-    kinds = sorted({one.kind for one in made})
-    total = lambda kind: (sum(one.bytes * one.times for one in made if one.kind == kind),
-                          sum(one.times for one in made if one.kind == kind))  # fmt: skip
-    each = ", ".join(f"{kind} {gib(total(kind)[0])} in {total(kind)[1]:,}" for kind in kinds)
+    each = ", ".join(f"{kind} {gib(size)} in {count:,}" for kind, (size, count) in plan.compiled.exchanged().items())
     largest = made[0]
     return [
         f"exchanges of a device in a step: {each}",
-        f"the largest: {largest.kind} of {largest.type}, {several(largest.times, 'time')}, over "
-        f"{several(largest.group, 'device')}",
+        f"the largest: {largest.kind} of {largest.type}, {counted(largest.times, 'time')}, over "
+        f"{counted(largest.group, 'device')}",
     ]
 
 

@@ -41,20 +41,23 @@ class Chip:
     """What libtpu calls it."""
     most: int = 6144
     """Chips of the largest slice."""
+    capability: tuple[int, int] = (0, 0)
+    """CUDA's, of GPUs (developer.nvidia.com/cuda-gpus)."""
 
 
 GPU_NODE = 8
 """GPUs that NVLink joins."""
 
 # TPUs: docs.cloud.google.com/tpu/docs, the pages v4, v5e, v5p, v6e and tpu7x, read in November 2026. "Bidirectional ICI
-# bandwidth" there counts both ways; half of it stands here. The data-centre network is 50 Gbit/s a chip of v4 and v5p,
-# 2 x 100 for the 8 chips of a v5e host, and 100 a chip of v6e and tpu7x. Memory is what libtpu 0.0.52 lets a program of
+# bandwidth" there counts both ways; half of it stands here. The data-centre network is 50 Gbit/s a chip of v5p, 2 x 100
+# for the 8 chips of a v5e host, and 100 a chip of v6e and tpu7x. Of v4 the page has neither: six links of 50 GB/s
+# (arXiv:2304.01433), and the network as of v5p, which is a guess. Memory is what libtpu 0.0.52 lets a program of
 # v5e, v5p and v6e have ("Used ... of ... hbm"); of the others, what the page says. GPUs: NVIDIA's data sheets of H100,
 # H200 and DGX B200; their network is one port of 400 Gbit/s a GPU, as in NVIDIA's DGX.
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275 * TERA, 32 * GIB, 1228 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4", most=4096),
+        Chip("v4", 275 * TERA, 32 * GIB, 1200 * GIGA, 300 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v4", most=4096),
         Chip("v5e", 197 * TERA, int(15.75 * GIB), 819 * GIGA, 200 * GIGA, 3.125 * GIGA, 2, libtpu="v5e"),
         Chip("v5p", 459 * TERA, int(95.74 * GIB), 2765 * GIGA, 600 * GIGA, 6.25 * GIGA, 3, named_by=2, libtpu="v5p"),
         Chip("v6e", 918 * TERA, int(31.25 * GIB), 1638 * GIGA, 400 * GIGA, 12.5 * GIGA, 2, libtpu="v6e"),
@@ -62,9 +65,9 @@ CHIPS = {
             "tpu7x", 2307 * TERA, 192 * GIB, 7380 * GIGA, 600 * GIGA, 12.5 * GIGA, 3, named_by=2, devices=2,
             libtpu="tpu7x",
         ),
-        Chip("h100", GPUS["H100"], 80 * 10**9, 3350 * GIGA, 450 * GIGA, 50 * GIGA),
-        Chip("h200", GPUS["H200"], 141 * 10**9, 4800 * GIGA, 450 * GIGA, 50 * GIGA),
-        Chip("b200", GPUS["B200"], 180 * 10**9, 8000 * GIGA, 900 * GIGA, 50 * GIGA),
+        Chip("h100", GPUS["H100"], 80 * 10**9, 3350 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
+        Chip("h200", GPUS["H200"], 141 * 10**9, 4800 * GIGA, 450 * GIGA, 50 * GIGA, capability=(9, 0)),
+        Chip("b200", GPUS["B200"], 180 * 10**9, 8000 * GIGA, 900 * GIGA, 50 * GIGA, capability=(10, 0)),
     )
 }  # fmt: skip
 ALIASES = {"trillium": "v6e", "ironwood": "tpu7x", "v7x": "tpu7x", "v5litepod": "v5e"}
@@ -105,6 +108,11 @@ class Topology:
     def devices(self) -> int:
         """As JAX counts them."""
         return self.chips * self.chip.devices
+
+    @property
+    def device_memory(self) -> int:
+        """Bytes that a program may have of one JAX device."""
+        return self.chip.memory // self.chip.devices
 
 
 NAME = r"(?:([1-9]\d{0,4}) ?x ?)?([a-z][a-z0-9]{0,19}?)(?:[:-](\d{1,6}(?:x\d{1,3}){0,3}))?"

@@ -1,7 +1,7 @@
 """What the compiler makes of the training step on meshes of eight devices: arithmetic, memory, communication.
 
     python -m tests.bench.meshes [--only "fsdp 8"] [--what validation]
-    python -m tests.bench.meshes --topology v5p:4x4x2        # after: pip install libtpu
+    python -m tests.bench.meshes --topology v5p:4x4x2        # after: make libtpu
 
 Compiles the step, validation or sampling for eight simulated CPU devices, and runs none of it; or two layers of Llama 3
 8B for TPUs that are not there. Prints one JSON line a mesh: `work`, the arithmetic of a device times the devices, over
@@ -19,7 +19,10 @@ from typing import Any
 
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, TrainConfig
+from lm.planner.compile import topology_devices
+from lm.planner.libtpu import find_libtpu, prepare
 from lm.planning.program import byte_count, collectives
+from lm.planning.topology import topology_of
 
 MESHES: dict[str, dict[str, int]] = {
     "data 8": {},
@@ -107,10 +110,8 @@ def measure(sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = 
 def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:
     """Two layers of Llama 3 8B with 512 sequences, parameters cut over all chips of a TPU topology, which need not be
     there: libtpu compiles for it. Its count of FLOP is of no use, and left out."""
-    from jax.experimental import topologies
-
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    devices = list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    prepare(find_libtpu())
+    devices = topology_devices(topology_of(topology))
     experiment = llama3_8b.get_config()
     model = dataclasses.replace(experiment.model, layers=2, attention=attention, scan_layers=False)
     train = dataclasses.replace(
@@ -132,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=MESHES, help="one of the meshes (default: all)")
     parser.add_argument("--what", choices=WHAT, default="training", help="what is compiled")
-    parser.add_argument("--topology", help="compile two layers of 8B for these TPUs, such as v5p:4x4x2; needs libtpu")
+    parser.add_argument("--topology", help="two layers of 8B for these TPUs, such as v5p:4x4x2; needs make libtpu")
     given = parser.parse_args()
     if "jax" in sys.modules:
         raise SystemExit("JAX has started already, with its own count of devices")

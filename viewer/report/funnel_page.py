@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.funnel.report import Distribution, Funnel, Reason
+from lm.terminal import counted
 from viewer import charts
 from viewer.charts import Bar
 from viewer.explanations import PERSONAL_DATA, reason_sentence, signal_words, stage_name, stage_words
-from viewer.formats import count, counted, percent, size, value
+from viewer.formats import count, percent, size, value
 from viewer.report.distributions import columns_of, distribution_chart
 from viewer.templates import CHARTS_SCRIPT, fill
 

@@ -15,7 +15,7 @@ from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_text
 from lm.evaluation.evaluators import evaluate
 from lm.inference.devices import inference_mesh, mesh_for_rows, moved_onto
-from lm.inference.generate import sample_texts, sample_texts_on
+from lm.inference.generate import sample_texts
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh, shardings
@@ -58,7 +58,7 @@ def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
     text = evaluate_text(model, MODEL, config, tokenizer, texts(1, seed=9)[0], mesh)
     arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
-    return held_out, text, sample_texts(*arguments) if mesh is None else sample_texts_on(mesh, *arguments)
+    return held_out, text, sample_texts(*arguments, mesh)
 
 
 @pytest.fixture(scope="module")
