@@ -6,10 +6,11 @@ chooses the communication. Activations are named because XLA, left alone, may cu
 over 8 devices it then all-reduced the activations and the logits of the whole batch.
 """
 
+import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
 import jax
@@ -25,6 +26,7 @@ MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 AXES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "rows": "data",
     "length": "context",
     "residual_length": ("context", "tensor"),
     "embed": None,
@@ -38,7 +40,8 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
 }
 """{logical axis: axes of the mesh that it is cut over}. Of activations: batch, length, residual_length (between blocks,
-where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed. Of
+where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed, and
+rows (of the batch, where activations come to the weights and not the weights to them: `weights_stay`). Of
 parameters: ngram, width (of the residual stream), position, layers. Of both: heads, kv_heads, mlp, vocab."""
 
 
@@ -77,6 +80,37 @@ def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
         return names
 
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(dividing, axes, x.shape)))
+
+
+FORWARD_ONLY: contextvars.ContextVar[bool] = contextvars.ContextVar("forward_only", default=False)
+
+
+@contextlib.contextmanager
+def forward_only() -> Generator[None]:
+    """What is traced within takes no gradients: no weight is gathered before it is needed (`when_ready`), and few
+    tokens go to where the weights are (`weights_stay`)."""
+    before = FORWARD_ONLY.set(True)
+    try:
+        yield
+    finally:
+        FORWARD_ONLY.reset(before)
+
+
+def is_gathered() -> bool:
+    """Whether a parameter's width is cut over devices where this is traced, and no gradients are taken."""
+    return FORWARD_ONLY.get() and devices_of("width", jax.sharding.get_abstract_mesh()) > 1 and not manual_axes("width")
+
+
+def when_ready[A: jax.Array](x: A, weight: A) -> tuple[A, A]:
+    """Both unchanged; but where no gradients are taken, nothing is done with the weight before x is there. XLA would
+    gather the weights of all layers at the start, and hold them. With gradients it may gather early, for speed."""
+    return jax.lax.optimization_barrier((x, weight)) if is_gathered() else (x, weight)
+
+
+def weights_stay(tokens: int, weight: jax.Array) -> bool:
+    """Whether to move the activations of so many tokens and not the weight (I, O) that they meet: where no gradients
+    are taken and they are the smaller, as in drawing tokens one by one (arXiv:2211.05102, section 3.2)."""
+    return is_gathered() and tokens * sum(weight.shape) < weight.size
 
 
 def length_is_cut() -> bool:

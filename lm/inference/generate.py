@@ -18,7 +18,7 @@ from lm.inference.devices import mesh_for_rows, moved_onto
 from lm.model.attention_mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache, written
 from lm.model.transformer import Transformer
-from lm.parallel import on_host, traced_on
+from lm.parallel import forward_only, on_host, traced_on
 from lm.tokenizer.encoding import Tokenizer
 
 PROMPT_STEP = 16
@@ -68,9 +68,10 @@ def continue_tokens(
     ) -> tuple[jax.Array, Cache]:
         """Logits behind each row's last token that is real, which come first."""
         mask = AttentionMask(real_BT.astype(jnp.int32))
-        x_BTD, cache = cast(tuple[jax.Array, Cache], model(tokens_BT, positions_BT, mask, cache))
         last_B11 = jnp.maximum(jnp.sum(real_BT, axis=1) - 1, 0)[:, None, None]
-        return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0, :symbols], cache
+        with forward_only():
+            x_BTD, cache = cast(tuple[jax.Array, Cache], model(tokens_BT, positions_BT, mask, cache))
+            return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0, :symbols], cache
 
     def drawn(progress: Progress) -> Progress:
         """The next token of every row that is not full."""

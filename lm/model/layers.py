@@ -17,7 +17,7 @@ from lm.config import ModelConfig, RopeScalingConfig
 from lm.model import cpu
 from lm.model.cpu import on_cpu
 from lm.model.taps import Taps, tap
-from lm.parallel import constrain, length_is_cut
+from lm.parallel import constrain, length_is_cut, weights_stay, when_ready
 
 
 def parameter(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], std: float, dtype: str) -> nnx.Param:
@@ -41,6 +41,11 @@ def linear(
     return (y_BTO.astype(jnp.float32) + bias_O.astype(jnp.float32)[None, None, :]).astype(y_BTO.dtype)
 
 
+def used(axis: str) -> str:
+    """The logical axis of what a weight's axis meets: activations are whole along the width."""
+    return "embed" if axis == "width" else axis
+
+
 class Linear(nnx.Module):
     """x @ weight (+ bias), computed in the config's compute dtype."""
 
@@ -57,14 +62,22 @@ class Linear(nnx.Module):
         self.weight = parameter(key, sizes, axes, std, config.parameter_dtype)
         self.bias = constant(0.0, (sizes[1],), (axes[1],), config.parameter_dtype) if bias else None
         self.compute_dtype = config.compute_dtype
-        self.axes = tuple("embed" if axis == "width" else axis for axis in axes)
-        """Of the weight where it is used: whole along the width."""
+        self.axes = axes
 
     def __call__(self, x_BTI: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
-        # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
-        weight_IO = constrain(self.weight[...].astype(self.compute_dtype), *self.axes)
+        x_BTI, weight_IO = x_BTI.astype(self.compute_dtype), self.weight[...]
         bias_O = None if self.bias is None else self.bias[...]
-        return linear(x_BTI.astype(self.compute_dtype), weight_IO, bias_O)
+        if weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):
+            # Each device has the channels that its part of the weight takes or makes, of all rows.
+            channels_in, channels_out = self.axes
+            x_BTI = constrain(x_BTI, "rows", "length", channels_in)
+            y_BTO = linear(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
+            y_BTO = constrain(y_BTO, "rows", "length", channels_out)
+            return constrain(y_BTO, "batch", "length", used(channels_out))
+        # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
+        x_BTI, weight_IO = when_ready(x_BTI, weight_IO)
+        weight_IO = constrain(weight_IO.astype(self.compute_dtype), *map(used, self.axes))
+        return linear(x_BTI, weight_IO, bias_O)
 
 
 class RMSNorm(nnx.Module):

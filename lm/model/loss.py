@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm.parallel import constrain, manual_axes, on_each_device
+from lm.parallel import constrain, manual_axes, on_each_device, when_ready
 
 TOKENS = ("batch", "length")
 TABLE = ("vocab", "width")
@@ -200,6 +200,8 @@ def token_losses(
 ) -> Float[Array, "B T"]:
     """-log p of every target in nats, float32, with the logits of at most LOGITS_AT_ONCE tokens times symbols at a time
     on each device (or of one token)."""
+
+    x_BTD, table_VD = when_ready(x_BTD, table_VD)
 
     @on_each_device(((*TOKENS, None), TABLE, TOKENS), TOKENS)
     def losses_of(x_BTD, table_VD, targets_BT):

@@ -22,7 +22,7 @@ from lm.model.layers import MLPS, NORMS, Linear, Rotary, mixed, parameter, rotar
 from lm.model.loss import logits_of
 from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.model.taps import Taps, at, tap
-from lm.parallel import constrain
+from lm.parallel import constrain, weights_stay
 
 
 def row_positions(like_BT: Int[Array, "B T"]) -> Int[Array, "1 T"]:
@@ -305,5 +305,7 @@ class Transformer(nnx.Module):
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """float32 scores of the next token from what `__call__` returned."""
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        return logits_of(x_ND, self.output_table(), self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
+        x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
+        if weights_stay(x_ND.shape[0], table_VD):
+            x_ND = constrain(constrain(x_ND, "batch", "embed"), "rows", "width")
+        return logits_of(x_ND, table_VD, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)

@@ -90,6 +90,10 @@ def called(instruction: Instruction) -> list[str]:
     return names
 
 
+NO_BOUND = 2**31 - 1
+"""What a minimum of integers begins with: it may stand in a loop's condition, and bounds nothing."""
+
+
 def turns(instruction: Instruction, found: dict[str, list[Instruction]]) -> int:
     """How often a loop turns: what the compiler has noted, or the bound that its condition compares with. JAX's loops
     over layers, micro-batches and parts of the loss count from 0 up. 1 where it cannot be known."""
@@ -103,6 +107,7 @@ def turns(instruction: Instruction, found: dict[str, list[Instruction]]) -> int:
         if one.operation == "constant"
         and one.type.startswith(("s32[]", "u32[]"))
         and (value := re.match(r"(\d+)\)", one.rest))
+        and int(value[1]) < NO_BOUND
     ]
     return max(bounds, default=1)
 

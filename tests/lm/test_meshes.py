@@ -33,6 +33,15 @@ def test_validation_divides_its_work_and_moves_weights_alone():
     found = SHAPES(MESHES["fsdp 8"], what="validation")
     assert found["flops"] * 8 <= 1.1 * alone("validation")["flops"]
     assert found["all_reduce_mib"] == 0 and found["all_gather_mib"] <= 13  # 4.2 MiB a layer, 4 for the output table
+    assert found["temp_mib"] * 8 <= 1.3 * alone("validation")["temp_mib"]  # the weights of a layer at a time
+
+
+def test_sampling_moves_activations_to_the_weights_and_not_the_weights_to_them():
+    """Of 48 drawn tokens a row: had each gathered the 12 MiB of weights, that were some 600 MiB."""
+    found = SHAPES(MESHES["fsdp 8"], what="sampling")
+    assert found["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
+    assert found["all_gather_mib"] + found["all_reduce_mib"] + found["all_to_all_mib"] < 40
+    assert found["temp_mib"] < 4  # less than one layer's weights
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ HloModule step
 %inner_condition (p: s32[]) -> pred[] {
   %p = s32[] parameter(0)
   %bound = u32[]{:T(128)} constant(5)
+  %start_of_a_minimum = s32[] constant(2147483647)
   ROOT %less = pred[] compare(%p, %bound), direction=LT
 }
 
