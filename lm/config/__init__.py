@@ -9,17 +9,20 @@ May import: lm.errors, lm.fields.
 from lm.config.evaluation import EvaluateConfig, SampleConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
+from lm.config.remat import REMAT, RematPolicy
 from lm.config.tokenizer import END_OF_TEXT, TokenizerConfig
 from lm.config.training import MeshConfig, MixtureSource, SpikeConfig, StartConfig, TrainConfig
 
 __all__ = [
     "END_OF_TEXT",
+    "REMAT",
     "EvaluateConfig",
     "MeshConfig",
     "MixtureSource",
     "ModelConfig",
     "MuonConfig",
     "OptimizerConfig",
+    "RematPolicy",
     "RopeScalingConfig",
     "SampleConfig",
     "SpikeConfig",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lm.config.optimizer import OptimizerConfig
+from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.errors import UsageError
 from lm.fields import Config, not_hashed, positive, within
 from lm.run_paths import RunPaths
@@ -134,9 +135,13 @@ class TrainConfig(Config):
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
     accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must
     divide a part."""
-    remat: Literal["none", "products", "block"] = not_hashed(default="none")
-    """What of a block is computed again in the backward pass to save memory: nothing, all but the results of linear
-    maps, or the whole block (arXiv:1604.06174)."""
+    remat: RematName = not_hashed(default="none")  # noqa: RUF009
+    """What of a block is computed again in the backward pass to save memory (arXiv:1604.06174): from nothing to the
+    whole block, by the policies in lm/config/remat.py."""
+    remat_keep: tuple[Tensor, ...] = not_hashed(default=())
+    """Tensors of a block that are kept in the device's memory, whatever the policy says."""
+    remat_offload: tuple[Tensor, ...] = not_hashed(default=())
+    """Tensors of a block that are sent to the host's memory and back, whatever the policy says."""
     z_loss: float = 0.0
     """Weight of logsumexp(logits)**2 beside the loss (PaLM, arXiv:2204.02311: 1e-4); 0 leaves it out. The losses that
     are logged are without it."""
@@ -184,6 +189,7 @@ class TrainConfig(Config):
             if getattr(self, name) < 1:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 1.")
         self.check_hooks()
+        self.check_remat()
         within(self, "train", 0, 1e6, "hang_seconds")
         within(self, "train", 1, 2**31 - 1, "steps")  # JAX counts them in 32 bits
         within(self, "train", 1, 1024, "loader_threads")
@@ -215,6 +221,26 @@ class TrainConfig(Config):
             raise UsageError(
                 f"train.optimizer.warmup_steps = {self.optimizer.warmup_steps} leaves nothing of train.steps = "
                 f"{self.steps}. Warm up for fewer steps, or train longer."
+            )
+
+    @property
+    def remat_policy(self) -> RematPolicy | None:
+        """What is kept of a block for the backward pass; None for all that it needs."""
+        return remat_policy(self.remat, self.remat_keep, self.remat_offload)
+
+    def check_remat(self) -> None:
+        """Raises UsageError for tensors that cannot be where they are asked for."""
+        both = sorted({*self.remat_keep} & {*self.remat_offload})
+        if both:
+            raise UsageError(
+                f"train.remat_keep and train.remat_offload both have {', '.join(both)}. A tensor is kept on the device "
+                "or sent to the host: take it out of one of them."
+            )
+        if self.remat == "none" and (self.remat_keep or self.remat_offload):
+            raise UsageError(
+                "train.remat is none, which keeps everything on the device, but train.remat_keep is "
+                f"[{' '.join(self.remat_keep)}] and train.remat_offload is [{' '.join(self.remat_offload)}]. Choose "
+                "a policy that computes the rest again, such as train.remat = full."
             )
 
     def check_hooks(self) -> None:

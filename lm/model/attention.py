@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
@@ -62,7 +63,10 @@ class Attention(nnx.Module):
         if rotary is not None:
             q_BTHC, k_BTKC = rotate(q_BTHC, rotary), rotate(k_BTKC, rotary)
         k_BTKC, v_BTKC = (constrain(x, "batch", "length", "kv_heads", None) for x in (k_BTKC, v_BTKC))
-        return constrain(q_BTHC, "batch", "length", "heads", None), k_BTKC, v_BTKC
+        q_BTHC = constrain(q_BTHC, "batch", "length", "heads", None)
+        names = ("query_proj", "key_proj", "value_proj")
+        q_BTHC, k_BTKC, v_BTKC = map(checkpoint_name, (q_BTHC, k_BTKC, v_BTKC), names)
+        return q_BTHC, k_BTKC, v_BTKC
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
         """What computes attention over whole sequences where this is traced. Raises UsageError as `choose` does."""
@@ -101,4 +105,4 @@ class Attention(nnx.Module):
         if taps is not None and taps.wants("weights"):
             taps.keep("weights", attention_weights(q_BTHC, k_BTKC, mask))
         out_BTHC = constrain(attend(q_BTHC, k_BTKC, v_BTKC, mask), "batch", "length", "heads", None)
-        return self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1)), cache
+        return checkpoint_name(self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1)), "out_proj"), cache

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lm.model import cpu
@@ -201,6 +202,7 @@ def splash(
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
+        residual_checkpoint_name="context",  # of what its backward pass needs too
     )
     scaled_BHTC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
     k_BKTC, v_BKTC = k_BTKC.transpose(0, 2, 1, 3), v_BTKC.transpose(0, 2, 1, 3)
@@ -209,5 +211,11 @@ def splash(
     return out_BHTC.transpose(0, 2, 1, 3)
 
 
-ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": xla, "cudnn": cudnn, "splash": splash}
+def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """With its result under the name that remat policies have for it. Splash names its own, beside what else its
+    backward pass needs."""
+    return lambda *arguments: checkpoint_name(implementation(*arguments), "context")
+
+
+ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": named(xla), "cudnn": named(cudnn), "splash": splash}
 """By the names of lm.model.attention_choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from lm.config import ModelConfig, RopeScalingConfig
@@ -158,9 +159,11 @@ class GatedMLP(nnx.Module):
         self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
 
     def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
-        h_BTF = constrain(jax.nn.silu(self.gate(x_BTD)) * self.up(x_BTD), "batch", "length", "mlp")
+        gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
+        up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
+        h_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "mlp")
         tap(taps, "hidden", h_BTF)
-        return self.down(h_BTF)
+        return checkpoint_name(self.down(h_BTF), "mlpwo")
 
 
 @on_cpu(cpu.gelu)
@@ -186,9 +189,10 @@ class PlainMLP(nnx.Module):
         self.activation = config.mlp
 
     def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
-        h_BTF = ACTIVATIONS[self.activation](constrain(self.up(x_BTD), "batch", "length", "mlp"))
+        up_BTF = checkpoint_name(constrain(self.up(x_BTD), "batch", "length", "mlp"), "mlpwi")
+        h_BTF = ACTIVATIONS[self.activation](up_BTF)
         tap(taps, "hidden", h_BTF)
-        return self.down(h_BTF)
+        return checkpoint_name(self.down(h_BTF), "mlpwo")
 
 
 MLPS = {"swiglu": GatedMLP, "gelu": PlainMLP, "relu_squared": PlainMLP}

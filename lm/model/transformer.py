@@ -4,16 +4,16 @@ A Transformer is a plain JAX pytree: jit, grad, eval_shape and tree maps take it
 Axes: B batch, T position, D width, V vocabulary.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from lm.config import ModelConfig
+from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
 from lm.model.attention import Attention
 from lm.model.attention_mask import AttentionMask
@@ -58,13 +58,17 @@ def drop(x_BTD: Float[Array, "B T D"], dropout: Dropout | None, place: int) -> F
     return jnp.where(kept_BTD, x_BTD / (1.0 - dropout.rate), 0.0).astype(x_BTD.dtype)
 
 
-REMAT: dict[str, Callable[[Callable], Callable]] = {
-    "none": lambda block: block,
-    "products": functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
-    "block": jax.checkpoint,
-}
-"""What of a block is kept from the forward pass for the backward pass, by train.remat: everything, the results of its
-linear maps, or what went in alone; the rest is computed again (arXiv:1604.06174)."""
+def with_remat[**P, R](block: Callable[P, R], policy: RematPolicy | None) -> Callable[P, R]:
+    """`block`, of which the backward pass keeps what the policy says, and computes the rest again."""
+    if policy is None:
+        return block
+    keep = jax.checkpoint_policies.save_only_these_names(*policy.keep)
+    if policy.offload:
+        keep = jax.checkpoint_policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=list(policy.keep), names_which_can_be_offloaded=list(policy.offload),
+            offload_src="device", offload_dst="pinned_host",
+        )  # fmt: skip
+    return jax.checkpoint(block, policy=keep)
 
 
 class Block(nnx.Module):
@@ -209,7 +213,7 @@ class Transformer(nnx.Module):
         positions_BT: Int[Array, "#B T"],
         mask: AttentionMask,
         caches: list[LayerCache] | LayerCache | None = None,
-        remat: str = "none",
+        remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], list[LayerCache] | LayerCache | None]:
@@ -223,9 +227,10 @@ class Transformer(nnx.Module):
             x_BTD: jax.Array, block: Block, layer: int | jax.Array, cache: LayerCache | None
         ) -> tuple[jax.Array, LayerCache | None]:
             own = None if dropout is None else dropout.at(layer)
+            x_BTD = checkpoint_name(x_BTD, "decoder_layer_input")
             return block(x_BTD, rotary, mask, cache, own, at(taps, f"blocks.{layer}"))
 
-        apply = REMAT[remat](one_block)
+        apply: Callable = with_remat(one_block, remat)
         x_BTD = drop(x_BTD, dropout, self.layers)
         tap(taps, "embedding", x_BTD)
         if isinstance(self.blocks, Block):
@@ -248,7 +253,7 @@ class Transformer(nnx.Module):
         mask: AttentionMask,
         cache: Cache | None = None,
         *,
-        remat: str = "none",
+        remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
         taps: Taps | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
@@ -256,7 +261,7 @@ class Transformer(nnx.Module):
         training (no cache), for reading a prompt, and for one new token of each row.
 
         Without a cache, the tokens are whole rows. With one, they join what their rows have read: each stands in the
-        slot of its position, and padding (segment 0) is behind a row's tokens. `remat` is a key of REMAT.
+        slot of its position, and padding (segment 0) is behind a row's tokens. `remat` is as of `with_remat`.
         """
         if cache is None:
             before = tokens_before(tokens_BT, mask.segment_ids_BT, len(self.ngrams))
@@ -274,7 +279,7 @@ class Transformer(nnx.Module):
         self,
         tokens_BT: Int[Array, "B T"],
         segment_ids_BT: Int[Array, "B T"],
-        remat: str = "none",
+        remat: RematPolicy | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
         """What `logits` takes, of whole rows of documents that do not see one another."""

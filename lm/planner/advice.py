@@ -30,7 +30,7 @@ def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[
     """What makes temporary values smaller. Where no program is compiled, only what the arithmetic counts."""
     found = []
     if plan.topology.chip.torus and train.remat == "none":
-        found.append("--train.remat block: what is inside a block is computed again in the backward pass")
+        found.append("--train.remat full: what is inside a block is computed again in the backward pass")
     rows = train.batch_size // (plan.mesh["data"] * plan.mesh["fsdp"] * train.micro_batches)
     if rows > 1:
         parts = rows * train.micro_batches

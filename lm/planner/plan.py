@@ -118,6 +118,6 @@ def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) ->
     """Bytes that a device needs at least: its part of the state, and what the blocks' backward pass begins from."""
     needed = training_bytes(model, train)
     cut = mesh["fsdp"] * mesh["tensor"]
-    shared = ("batch", "inputs of the blocks")
+    shared = ("batch", "kept activations")
     devices = mesh["data"] * mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     return sum(value // (devices if name in shared else cut) for name, value in needed.items())

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm.config import ModelConfig, TrainConfig
+from lm.config import ModelConfig, RematPolicy, TrainConfig
+from lm.config.remat import Tensor
 from lm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,19 +49,43 @@ def table_parameters(config: ModelConfig) -> int:
     return tables * config.width
 
 
+def block_channels(config: ModelConfig) -> dict[Tensor, int]:
+    """{tensor of a block that a remat policy may name: values a token}. Without mlpwo, which is added to the residual
+    stream alone: no gradient needs it."""
+    heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
+    inner: dict[Tensor, int] = (
+        {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width}
+        if config.mlp == "swiglu"
+        else {"mlpwi": config.mlp_width}
+    )
+    return {
+        "decoder_layer_input": config.width, "query_proj": heads, "key_proj": kv_heads, "value_proj": kv_heads,
+        "context": heads, "out_proj": config.width, **inner,
+    }  # fmt: skip
+
+
+def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
+    """Values a token that a device keeps of each block for the backward pass, at least."""
+    channels = block_channels(config)
+    if policy is None:
+        return sum(channels.values())
+    kept = {"decoder_layer_input", *policy.keep} - {*policy.offload}
+    return sum(size for name, size in channels.items() if name in kept)
+
+
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     """{what for: bytes at least}, of all devices together."""
     count = least_parameters(model)
     rule = MOMENTS[config.optimizer.name]
     moments = block_parameters(model) * (1 if config.optimizer.muon else rule) + table_parameters(model) * rule
     tokens = config.batch_size * model.context_length
-    residual = tokens // config.micro_batches * model.width * model.layers * BYTES[model.compute_dtype]
+    kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
     return {
         "parameters": count * BYTES[model.parameter_dtype],
         "moments": moments * BYTES["float32"] + 8 * config.spikes.window,
         "gradients": count * BYTES[model.parameter_dtype],
         "batch": tokens * BATCH_BYTES,
-        "inputs of the blocks": residual,
+        "kept activations": tokens // config.micro_batches * kept,
     }
 
 
@@ -125,7 +150,7 @@ def check_training_memory(
     known = [limit for limit in limits if limit is not None]
     if known:
         cut = config.mesh.fsdp * config.mesh.tensor
-        shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "inputs of the blocks"), len(limits) * processes)
+        shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), len(limits) * processes)
         each = {name: value // shares[name] for name, value in needed.items()}
         check_memory(each, model, min(known), f"each device ({devices[0].device_kind})")
     elif processes == 1 and (on_host_alone() or {device.platform for device in devices} == {"cpu"}):

@@ -25,7 +25,7 @@ def loss_terms(
     model: Transformer, batch: Batch, config: TrainConfig, dropout: Dropout | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """(what to descend, the loss to log) of a batch in nats, the sum over tokens times weights (lm/model/loss.py)."""
-    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat, dropout)
+    x_BTD = model.read(batch.inputs_BT, batch.segment_ids_BT, config.remat_policy, dropout)
     return summed_cross_entropy(
         x_BTD, model.output_table(), batch.targets_BT, batch.weights_BT, config.loss_chunks, model.logit_softcap,
         config.z_loss,

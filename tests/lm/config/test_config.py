@@ -9,6 +9,7 @@ import pytest
 from configs.demo import get_config
 from configs.experiment import parse_command
 from lm.config import (
+    REMAT,
     MeshConfig,
     MixtureSource,
     ModelConfig,
@@ -22,7 +23,6 @@ from lm.errors import UsageError
 from lm.model.attention_choice import UNSUPPORTED
 from lm.model.attention_kernels import ATTENTION
 from lm.model.layers import MLPS, NORMS
-from lm.model.transformer import REMAT
 from lm.resilience.goodput import PHASES, Phase
 from lm.training.optimizer import OPTIMIZERS
 from tests.run_files import REPOSITORY
@@ -121,7 +121,7 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
     ],
 )
 def test_a_field_names_what_its_table_has(config, name, table):
-    assert set(typing.get_args(config.__annotations__[name])) == set(table)
+    assert set(typing.get_args(typing.get_type_hints(config)[name])) == set(table)
 
 
 def test_time_is_spent_on_kinds_that_the_table_explains():

@@ -76,7 +76,7 @@ def test_a_name_that_is_nowhere_is_refused_with_those_that_are():
 def test_training_compiles_the_program_that_it_would_without_taps(config, monkeypatch):
     """The step's program, letter by letter, with every tap of the model taken out."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    step = lambda model, batch: loss_and_gradients(model, batch, dataclasses.replace(TRAIN, remat="block"))
+    step = lambda model, batch: loss_and_gradients(model, batch, dataclasses.replace(TRAIN, remat="full"))
     program = lambda: jax.jit(lambda *both: step(*both)).trace(model, batch_of(config)).lower().as_text()
     with_taps = program()
     for module in (attention, layers, transformer):

@@ -69,7 +69,7 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
     plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), compiled=lambda: OutOfMemory(10**12))
     text = plan_text(plan, EXPERIMENT.model, train)
     for option in (
-        "--train.remat block",
+        "--train.remat full",
         "--train.micro-batches 32",
         "--model.scan-layers True",
         "--train.loss-chunks",
@@ -93,7 +93,7 @@ def test_where_the_state_alone_does_not_fit_more_parts_are_the_advice(topology, 
 def test_what_cannot_be_shrunk_asks_for_other_chips():
     model = load_config(REPOSITORY / "configs/gpt2_124m.py").model
     model = dataclasses.replace(model, scan_layers=True)
-    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="block")
+    train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="full")
     plan = make_plan(model, train, topology_of("v5e-1"), compiled=lambda: OutOfMemory(None))
     text = plan_text(plan, model, train)
     assert "a step needs more than that" in text and text.count("more chips, or chips with more memory") == 1
@@ -208,7 +208,7 @@ def test_the_compiler_s_figures_are_those_of_the_step():
     words = (
         "tests/configs.py", "--topology", "v5e:2x2", "--json", "--model.width", "256", "--model.heads", "4",
         "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
-        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "block",
+        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
         "--shards.record-length", "512", "--train.mesh.fsdp", "4", "--train.batch-size", "8", "--train.loss-chunks",
         "1",
     )  # fmt: skip
@@ -231,4 +231,4 @@ def test_the_compiler_s_figures_are_those_of_the_step():
 def test_a_step_that_no_chip_can_hold_is_advice_and_no_error():
     done = plan_command("configs/gpt2_1558m.py", "--topology", "v5e:4x4", "--model.scan-layers", "True")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert "does not fit: a device has 15.75 GiB" in done.stdout and "--train.remat block" in done.stdout
+    assert "does not fit: a device has 15.75 GiB" in done.stdout and "--train.remat full" in done.stdout

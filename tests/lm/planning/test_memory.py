@@ -102,7 +102,7 @@ class Device:
 
 def test_each_accelerator_is_asked_for_its_own_memory():
     needed = training_bytes(DEMO.model, DEMO.train)
-    rows = needed["batch"] + needed["inputs of the blocks"]
+    rows = needed["batch"] + needed["kept activations"]
     whole = sum(needed.values()) - rows
     cut = dataclasses.replace(DEMO.train, mesh=MeshConfig(fsdp=2))
     for train, each in ((DEMO.train, whole + rows // 2), (cut, (whole + rows) // 2)):

@@ -103,7 +103,7 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
         pytest.param(
             {"scan_layers": True},
             {"name": "adafactor"},
-            {"remat": "block"},
+            {"remat": "full"},
             id="adafactor, scan",
             marks=pytest.mark.slow,
         ),
@@ -240,8 +240,8 @@ def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
     shutil.copytree(finished, again)
     for step in (8, 12):
         shutil.rmtree(again / f"checkpoints/{step}")
-    train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=2), remat="block"), again)
-    assert "mesh data 4 x fsdp 2 x context 1 x tensor 1, layers unrolled, remat block" in capsys.readouterr().out
+    train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(fsdp=2), remat="full"), again)
+    assert "mesh data 4 x fsdp 2 x context 1 x tensor 1, layers unrolled, remat full" in capsys.readouterr().out
     starts = [row for row in rows(again) if "run" in row]
     assert [(row["step"], row["run"]["remat"], row["run"]["mesh"]["fsdp"]) for row in starts] == [
         (0, "none", 1),

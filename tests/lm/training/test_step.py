@@ -1,19 +1,25 @@
 """Laws of one update: what is computed in parts, again, or over many devices is the same; what is random repeats."""
 
+import contextlib
 import dataclasses
 import functools
+import io
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import print_saved_residuals
 
-from lm.config import MeshConfig, MuonConfig
+from lm.config import REMAT, MeshConfig, MuonConfig
 from lm.data.batches import host_batch
 from lm.errors import UsageError
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Dropout, Transformer, drop
 from lm.parallel import batch_sharding, make_mesh, place, shardings, traced_on
+from lm.planning.memory import block_channels
 from lm.training.aot_compile import compile_ahead
 from lm.training.optimizer import make_optimizer
 from lm.training.state import abstract_state, initial_state
@@ -120,11 +126,15 @@ def test_a_step_moves_nothing_between_host_and_devices_unasked():
 @pytest.mark.parametrize(
     ("config", "change"),
     [
-        *((MODERN, change) for change in ({"micro_batches": 4}, {"remat": "products"}, {"remat": "block"})),
+        (MODERN, {"micro_batches": 4}),
         (LLAMA, {"loss_chunks": 16}),
-        (GPT2, {"micro_batches": 2, "remat": "block", "loss_chunks": 4}),
+        (GPT2, {"micro_batches": 2, "remat": "full", "loss_chunks": 4}),
+        *(pytest.param(LLAMA, {"remat": name}, marks=() if name == "minimal" else pytest.mark.slow) for name in REMAT),
+        (MODERN, {"remat": "full", "remat_keep": ("mlpwi",), "remat_offload": ("decoder_layer_input", "context")}),
     ],
-    ids=["micro-batches", "products kept", "blocks done again", "loss in parts", "all of them"],
+    ids=lambda value: (
+        " ".join(f"{name} {one}" for name, one in value.items()) if isinstance(value, dict) else value.mlp
+    ),
 )
 def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
     changed = loss_and_named_gradients(config, dataclasses.replace(TRAIN, **change))
@@ -132,7 +142,9 @@ def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
 
 
 @pytest.mark.parametrize(
-    ("config", "remat"), [(LLAMA, "none"), (GPT2, "block"), (MODERN, "block")], ids=["llama", "gpt2", "modern"]
+    ("config", "remat"),
+    [(LLAMA, "none"), (GPT2, "full"), (MODERN, "minimal_offloaded")],
+    ids=["llama", "gpt2", "modern"],
 )
 def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
     """The same initial parameters, loss and gradients, each stacked over the layers."""
@@ -148,6 +160,34 @@ def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
             np.testing.assert_allclose(found[name][layer], one, atol=1e-5, rtol=1e-4, err_msg=name)
 
 
+def kept_by_a_block(config, change):
+    """{name: values a token} of what has a name and is kept for the backward pass of the blocks."""
+    model = Transformer(config, jax.random.key(0))
+    batch, train = batch_of(config), dataclasses.replace(TRAIN, **change)
+
+    def loss(model):
+        return jnp.sum(model.read(jnp.asarray(batch.inputs_BT), jnp.asarray(batch.segment_ids_BT), train.remat_policy))
+
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        print_saved_residuals(loss, model)
+    found = {}
+    for shape, name in re.findall(r"^f32\[([\d,]+)\] named '(\w+)'", said.getvalue(), re.MULTILINE):
+        found[name] = found.get(name, 0) + math.prod(map(int, shape.split(","))) // batch.inputs_BT.size
+    return found
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_a_policy_keeps_what_it_names_and_nothing_else(config):
+    """And each is as large as the planner counts it."""
+    config = dataclasses.replace(config, layers=1)
+    for name, policy in REMAT.items():
+        if policy is None or policy.offload:
+            continue
+        wanted = {one for one in policy.keep if one in block_channels(config)}
+        found = kept_by_a_block(config, {"remat": name})
+        assert found == {one: block_channels(config)[one] for one in wanted}, name
+
+
 def test_remat_holds_less_at_a_time():
     """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
     config = dataclasses.replace(LLAMA, layers=4, context_length=256)
@@ -160,7 +200,7 @@ def test_remat_holds_less_at_a_time():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    whole, products, block = (temporary(remat) for remat in ("none", "products", "block"))
+    whole, products, block = (temporary(remat) for remat in ("none", "minimal", "full"))
     assert block < products < whole
     assert block < whole / 2
 
@@ -244,7 +284,7 @@ def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
     [
         pytest.param(
             dataclasses.replace(SHARDED, scan_layers=True, ngram_rows=64),
-            dataclasses.replace(TRAIN, remat="block", micro_batches=2, optimizer=MUON),
+            dataclasses.replace(TRAIN, remat="full", micro_batches=2, optimizer=MUON),
             id="muon in micro-batches over a scan",
         ),
         pytest.param(SHARDED_GPT2, dataclasses.replace(TRAIN, dropout=0.2), id="dropout", marks=pytest.mark.slow),
