@@ -14,6 +14,7 @@ On one machine it is the data that this config is for; the model is GPT-2 with 1
 import dataclasses
 
 from configs.experiment import Experiment
+from configs.layouts import Layout
 from configs.recipes import fineweb_recipe as recipe
 from configs.recipes.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, PagesConfig, ShardsConfig
@@ -90,12 +91,12 @@ def on_fineweb(
     learning_rate: float,
     warmup_steps: int,
     final_share: float = 0.1,
-    fsdp: int = 1,
+    layout: Layout,
 ) -> Experiment:
     """Another model on the same pages, with a published `tokenizer`.
 
-    `tokens` in all and `batch_tokens` a step; `final_share` of the peak learning rate is left at the end; parameters
-    are cut over `fsdp` devices. Give the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
+    `tokens` in all and `batch_tokens` a step; `final_share` of the peak learning rate is left at the end; on the
+    hardware of `layout`. Give the pages (--pages.tables of a published FineWeb, or more files of the crawl): ten
     files are read many times over before so many tokens are seen.
     """
     base = get_config()
@@ -111,9 +112,8 @@ def on_fineweb(
         steps=steps,
         batch_size=batch_tokens // model.context_length,
         optimizer=optimizer,
-        mesh=MeshConfig(fsdp=fsdp),
-        loss_chunks=8,
     )
+    model, train = layout.of(model, train)
     shards = dataclasses.replace(
         base.shards, record_length=8192, token_dtype="uint16" if model.vocab_size <= 2**16 else "uint32"
     )

@@ -8,6 +8,7 @@ tell for GPT-2.
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
+from configs.layouts import first_layout
 from configs.recipes.families import gpt2
 
 
@@ -19,5 +20,5 @@ def get_config() -> Experiment:
         batch_tokens=2**20,
         learning_rate=2e-4,
         warmup_steps=700,
-        fsdp=8,
+        layout=first_layout("gpt2_1558m"),
     )

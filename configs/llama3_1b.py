@@ -8,6 +8,7 @@ was stretched to 131,072 with a rope_scaling of its own (factor 32).
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
+from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -20,5 +21,5 @@ def get_config() -> Experiment:
         learning_rate=3e-4,
         warmup_steps=2000,
         final_share=0.01,
-        fsdp=8,
+        layout=first_layout("llama3_1b"),
     )

@@ -8,6 +8,7 @@ from 4 to 16 million tokens on the way, and its context from 4,096; here both st
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
+from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -20,5 +21,5 @@ def get_config() -> Experiment:
         learning_rate=8e-5,
         warmup_steps=8000,
         final_share=0.01,
-        fsdp=2048,
+        layout=first_layout("llama3_405b"),
     )

@@ -8,6 +8,7 @@ not tell the batch of this size: it is that of the 405B model at first, 4 millio
 
 from configs.experiment import Experiment
 from configs.fineweb import on_fineweb
+from configs.layouts import first_layout
 from configs.recipes.families import llama3
 
 
@@ -20,5 +21,5 @@ def get_config() -> Experiment:
         learning_rate=3e-4,
         warmup_steps=8000,
         final_share=0.01,
-        fsdp=64,
+        layout=first_layout("llama3_8b"),
     )

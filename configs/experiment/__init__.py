@@ -15,6 +15,7 @@ import tyro
 from configs.experiment.command_line import help_wanted, parse_options, print_help
 from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import RunFolder
+from configs.layouts import layout_of
 from lm.config import MixtureSource
 from lm.errors import UsageError, shown
 
@@ -59,13 +60,13 @@ def load_config(path: Path) -> Experiment:
 
 def refuse_no_config(path: Path) -> None:
     """Raises UsageError unless `path` is a file whose name ends in .py, and names the config that may be meant."""
-    shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem != "__init__")
+    shipped = sorted(p.name for p in CONFIGS.glob("*.py") if p.stem not in NO_CONFIGS)
     name = shown(str(path), quotes=False)
     if os.path.isfile(path) and path.suffix == ".py":  # noqa: PTH113 - False for a name that is too long
         return
     if os.path.exists(path):  # noqa: PTH110
         raise UsageError(f"{name} is no Python file (.py), but a config is one with get_config(), such as {DEMO}.")
-    beside = [p for p in ([] if len(str(path)) > 4096 else path.parent.glob("*.py")) if p.stem != "__init__"]
+    beside = [p for p in ([] if len(str(path)) > 4096 else path.parent.glob("*.py")) if p.stem not in NO_CONFIGS]
     files = {p.name: str(p) for p in beside} | {one: f"configs/{one}" for one in shipped}
     likeness = lambda file: difflib.SequenceMatcher(a=f"{path.stem}.py", b=file).ratio()
     near = [file for file in sorted(files, key=lambda file: (-likeness(file), file))[:1] if likeness(file) > 0.6]
@@ -121,7 +122,7 @@ def parse_run(
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
     run = RunFolder(config_path) if os.path.isdir(config_name) else None  # noqa: PTH112 - False for a name too long
-    base = load_config(config_path) if run is None else run.experiment()
+    base, words = with_layout(load_config(config_path) if run is None else run.experiment(), words)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
     registry = tyro.constructors.ConstructorRegistry()
@@ -159,5 +160,25 @@ def folder_of(option: str, given: str) -> Path:
         raise UsageError(f"{option} {given} names the home of a user that does not exist here.") from error
 
 
+def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
+    """The experiment on the hardware that --train.layout names, and the words with the row's whole name; both as they
+    are without that option. What else the words say comes later, and wins. Raises UsageError for a name of no row."""
+    for place, word in enumerate(words):
+        option, equals, name = word.partition("=")
+        if option.replace("_", "-") != "--train.layout":
+            continue
+        name = name if equals else "".join(words[place + 1 : place + 2])
+        if not name.strip():  # nothing is asked for, or tyro will say that the value is missing
+            continue
+        row = layout_of(name, experiment.train.layout)
+        model, train = row.of(experiment.model, experiment.train)
+        last = place + 1 if equals else place + 2
+        words = [*words[:place], f"{option}={row.name}", *words[last:]]
+        return dataclasses.replace(experiment, model=model, train=train), words
+    return experiment, words
+
+
 CONFIGS = Path(__file__).parents[1]
+NO_CONFIGS = ("__init__", "layouts")
+"""Files beside the shipped configs that are none."""
 DEMO = "configs/demo.py"

@@ -131,6 +131,9 @@ class TrainConfig(Config):
     vocabulary, logits are what a step needs most memory for. Sums are taken in another order, as on another mesh."""
     loader_threads: int = not_hashed()
     """Threads that read and decode records."""
+    layout: str = not_hashed(default="")
+    """The row of configs/layouts.py that mesh, micro_batches, remat, loss_chunks and model.scan_layers are of, where
+    they are of one; on the command line it sets them, and its hardware alone is enough: v6e:8x8."""
     micro_batches: int = not_hashed(default=1)
     """Parts of the batch that are computed one after the other, their gradients summed in float32 (gradient
     accumulation); a divisor of batch_size: the memory of one part is enough. The devices that share the batch must

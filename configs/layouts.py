@@ -1,0 +1,106 @@
+"""Which hardware each model is trained on, and how it lies there: one row a model and kind of hardware.
+
+A config names its row, whose fields then stand in the experiment; `--train.layout v6e:8x8` takes another, and a field
+that is given beside it (`--train.micro-batches 8`) wins. What the compiler says of every row is in docs/scale.md.
+No accelerator has run them. No jax here.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from lm.config import MeshConfig, ModelConfig, TrainConfig
+from lm.config.remat import RematName, Tensor
+from lm.errors import UsageError, shown
+from lm.planning.topology import topology_of
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one model lies on one kind of hardware. Learning rate and batch are the experiment's, and the same on all."""
+
+    model: str
+    """The config in configs/ that it is for."""
+    topology: str
+    """As launch.plan has it."""
+    mesh: MeshConfig
+    micro_batches: int
+    remat: RematName
+    mfu: float
+    """Model FLOPs utilisation to reckon days with: stated after what others published, and not measured here."""
+    scan_layers: bool = True
+    remat_keep: tuple[Tensor, ...] = ()
+    remat_offload: tuple[Tensor, ...] = ()
+    loss_chunks: int = 8
+
+    @property
+    def name(self) -> str:
+        """As train.layout has it."""
+        return f"{self.model}/{self.topology}"
+
+    def of(self, model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
+        """Both with the fields of this row."""
+        fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks")
+        own = {name: getattr(self, name) for name in fields}
+        model = dataclasses.replace(model, scan_layers=self.scan_layers)
+        return model, dataclasses.replace(train, layout=self.name, **own)
+
+
+def fsdp(devices: int, **others: int) -> MeshConfig:
+    return MeshConfig(fsdp=devices, **others)
+
+
+ONE_COPY = MeshConfig()
+"""Every device has the whole model; the batch is cut over them."""
+
+# MFU: GPT-2 as llm.c reports for 1.6B on eight H100 (karpathy/llm.c, discussion 677: about half of the peak); Llama 3
+# on TPUs as MaxText does for v6e (8B 45 %, 70B 50 %, 405B 39 %) and v5p (65 % for Llama 2 70B), or less; on H100 as
+# Llama 3 was trained (arXiv:2407.21783, table 4: 38 to 43 %).
+LAYOUTS = {
+    row.name: row
+    for row in (
+        Layout("gpt2_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
+        Layout("gpt2_124m", "v5e:2x2", ONE_COPY, 2, "none", 0.40, scan_layers=False),
+        Layout("gpt2_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False),
+        Layout("gpt2_355m", "h100:8", ONE_COPY, 1, "none", 0.45, scan_layers=False),
+        Layout("gpt2_355m", "v5e:4x4", ONE_COPY, 4, "minimal_with_context", 0.40),
+        Layout("gpt2_774m", "h100:8", fsdp(8), 2, "minimal_with_context", 0.45),
+        Layout("gpt2_774m", "v5e:4x4", fsdp(16), 4, "minimal", 0.40),
+        Layout("gpt2_1558m", "h100:8", fsdp(8), 8, "minimal_with_context", 0.50),
+        Layout("gpt2_1558m", "v5e:4x4", fsdp(16), 8, "full", 0.40),
+        Layout("modern_124m", "h100:1", ONE_COPY, 8, "none", 0.45, scan_layers=False),
+        Layout("modern_124m", "v6e:2x4", ONE_COPY, 1, "none", 0.35, scan_layers=False),
+        Layout("llama3_1b", "v6e:2x4", fsdp(8), 32, "save_qkv_proj", 0.40),
+        Layout("llama3_8b", "v5p:4x4x2", fsdp(32), 8, "minimal_with_context", 0.50),
+        Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
+        Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40),
+        Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55),
+        Layout("llama3_405b", "v5p:16x16x16", fsdp(2048, tensor=2), 1, "full", 0.40),
+        Layout("llama3_405b", "h100:1024", fsdp(1024), 2, "full", 0.40),
+    )
+}
+"""By name; of each model the first is the one that its config names."""
+
+
+def layout_of(name: str, current: str = "") -> Layout:
+    """The row of that name: "llama3_8b/v5p:4x4x2", or only the hardware, of the model that the `current` row is for.
+
+    Raises UsageError where there is none, with those there are.
+    """
+    model, slash, topology = name.strip().rpartition("/")
+    model = model if slash else current.rpartition("/")[0]
+    rows = [row for row in LAYOUTS.values() if row.model == model]
+    if rows:
+        found = LAYOUTS.get(f"{model}/{topology_of(topology).name}")
+        if found is not None:
+            return found
+    there = ", ".join(row.name for row in rows or LAYOUTS.values())
+    whose = f"the layouts of {model} are" if rows else "a layout is MODEL/HARDWARE, one of"
+    raise UsageError(
+        f"train.layout = {shown(name)}, but {whose} {there}. Choose one, or set train.mesh, train.remat and "
+        "train.micro_batches yourself (launch.plan --search finds what fits)."
+    )
+
+
+def first_layout(model: str) -> Layout:
+    """The row that the config `model` names."""
+    return next(row for row in LAYOUTS.values() if row.model == model)
