@@ -241,9 +241,7 @@ def test_the_name_of_a_test_is_the_same_in_every_process(request):
 
 def test_no_script_brings_jax_before_it_has_work_for_it():
     """JAX takes seconds to import: --help, a wrong option and the stages of the data must not wait for it."""
-    scripts = sorted(
-        path.stem for path in (REPOSITORY / "launch").glob("*.py") if path.stem not in ("__init__", "layouts")
-    )
+    scripts = sorted(path.stem for path in (REPOSITORY / "launch").glob("*.py") if path.stem != "__init__")
     program = f"import sys; {'; '.join(f'import launch.{name}' for name in scripts)}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

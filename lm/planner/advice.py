@@ -29,7 +29,7 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
 def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     """What makes temporary values smaller. Where no program is compiled, only what the arithmetic counts."""
     found = []
-    if plan.topology.chip.torus and train.remat == "none":
+    if train.remat == "none":
         found.append("--train.remat full: what is inside a block is computed again in the backward pass")
     rows = train.batch_size // (plan.mesh["data"] * plan.mesh["fsdp"] * train.micro_batches)
     if rows > 1:

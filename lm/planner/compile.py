@@ -1,14 +1,17 @@
 """The training step of a config, compiled for a topology: the very program that a run there executes."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError
-from lm.planner.libtpu import find_libtpu, one_at_a_time, prepare
+from lm.planner.libtpu import find_libtpu, prepare
 from lm.planning.program import Collective, collectives, kernels
 from lm.planning.topology import Topology
 
@@ -102,12 +105,39 @@ def compile_on(topology: Topology, model: ModelConfig, train: TrainConfig) -> Ca
 
     def compiled() -> Compiled | OutOfMemory:
         say = lambda text: print(f"plan: {text}", file=sys.stderr, flush=True)
-        prepare(find_libtpu())
-        with one_at_a_time(say):
-            say(f"compiling the step for {topology.name}, which takes seconds to minutes")
+        prepare(find_libtpu(), say)
+        say(f"compiling the step for {topology.name}, which takes seconds to minutes")
+        with progress(model, say):
             return compile_for(model, train, topology_devices(topology))
 
     return compiled
+
+
+SAID_EVERY = 30.0
+"""Seconds between words of a compilation that goes on."""
+MANY_LAYERS = 16
+
+
+@contextlib.contextmanager
+def progress(model: ModelConfig, say: Callable[[str], None], every: float = SAID_EVERY) -> Generator[None]:
+    """Says from time to time that the compiler is at work, which does not tell how far it is, and what would shorten
+    it."""
+    start, done = time.monotonic(), threading.Event()
+    hint = ""
+    if not model.scan_layers and model.layers >= MANY_LAYERS:
+        hint = f"; each of the {model.layers} layers is compiled by itself: with --model.scan-layers True, one is"
+
+    def report() -> None:
+        while not done.wait(every):
+            say(f"still compiling, {time.monotonic() - start:.0f} s so far{hint}")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

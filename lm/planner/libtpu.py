@@ -1,12 +1,12 @@
 """The compiler for TPUs, libtpu, on a machine without one: where it is, and one process at a time."""
 
-import contextlib
 import fcntl
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from lm.errors import InputError, UsageError
 
@@ -34,24 +34,31 @@ def find_libtpu() -> Path:
     )
 
 
-@contextlib.contextmanager
-def one_at_a_time(say: Callable[[str], None], lock: Path = LOCK) -> Generator[None]:
-    """Waits for other processes that compile for TPUs here, and says so: two at once end libtpu with an error."""
+TURN: list[IO] = []
+"""The lock of this process, which it keeps until it ends: so long has it libtpu."""
+
+
+def wait_for_turn(say: Callable[[str], None], lock: Path = LOCK) -> None:
+    """Waits for other processes that compile for TPUs here, and says so: two at once end libtpu with an error. From
+    then on it is this process's turn, until it ends."""
+    if TURN:
+        return
     try:
         handle = lock.open("a")
     except OSError as error:
         raise InputError(f"{lock} cannot be opened: {error.strerror}. Remove it, or set TMPDIR.") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process compiles for TPUs here, and libtpu takes one at a time: waiting for it to end")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another process compiles for TPUs here, and libtpu takes one at a time: waiting for it to end")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    TURN.append(handle)
 
 
-def prepare(library: Path) -> None:
-    """Makes JAX use the library for what is not here, and the CPU for all else. Before JAX starts."""
+def prepare(library: Path, say: Callable[[str], None] = print) -> None:
+    """Makes JAX use the library for what is not here, and the CPU for all else. Before JAX starts; waits for other
+    processes that use it, and says so."""
+    wait_for_turn(say)
     os.environ["TPU_LIBRARY_PATH"] = str(library)
     os.environ["JAX_PLATFORMS"] = "cpu"
     # No machine of the cloud is asked what this one is; without an answer the library would complain of that.

@@ -14,7 +14,7 @@ from configs.experiment import load_config
 from lm.config import MeshConfig
 from lm.errors import UsageError
 from lm.planner import libtpu
-from lm.planner.compile import OutOfMemory, out_of_memory
+from lm.planner.compile import OutOfMemory, out_of_memory, progress
 from lm.planner.plan import make_plan
 from lm.planner.text import in_words, plan_text, time_text
 from lm.planning.topology import topology_of
@@ -22,6 +22,11 @@ from tests.corpus import tiny_experiment
 
 REPOSITORY = Path(__file__).parents[3]
 EXPERIMENT = load_config(REPOSITORY / "configs/gpt2_1558m.py")
+EXPERIMENT = dataclasses.replace(
+    EXPERIMENT,
+    model=dataclasses.replace(EXPERIMENT.model, scan_layers=False),
+    train=dataclasses.replace(EXPERIMENT.train, micro_batches=1, remat="none", layout=""),
+)  # without the layout that it names
 
 
 def plan_command(*words: str) -> subprocess.CompletedProcess:
@@ -45,15 +50,17 @@ needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="needs the compiler f
 
 
 def test_a_gpu_s_plan_is_arithmetic_and_says_so():
-    plan = make_plan(EXPERIMENT.model, EXPERIMENT.train, topology_of("h100:8"), 0.5, 33.6e9, 3.5)
+    train = dataclasses.replace(EXPERIMENT.train, micro_batches=8)
+    plan = make_plan(EXPERIMENT.model, train, topology_of("h100:8"), 0.5, 33.6e9, 3.5)
     assert plan.fits is None and plan.compiled is None and plan.attention == "cudnn"
     assert plan.parameters == 1_557_611_200 and plan.mesh["fsdp"] == 8
-    # 16 bytes a parameter over eight, and a 1,600-channel bfloat16 vector a layer and token of a device's sequences.
+    # 16 bytes a parameter over eight, and what a block keeps of a token: ten vectors of its width in bfloat16. They are
+    # its input, queries, keys, values, what attention gives, its projection, and the four of the MLP's middle.
     state = 16 * plan.parameters / 8
-    blocks = EXPERIMENT.train.batch_size * 1024 / 8 * 48 * 1600 * 2
+    blocks = train.batch_size * 1024 / 8 / 8 * 48 * 10 * 1600 * 2
     assert plan.needed_bytes == pytest.approx(state + blocks, rel=0.01)
     assert plan.days == pytest.approx(1, rel=0.1) and plan.dollars == pytest.approx(672, rel=0.1)  # as llm.c's
-    text = plan_text(plan, EXPERIMENT.model, EXPERIMENT.train)
+    text = plan_text(plan, EXPERIMENT.model, train)
     assert "memory is a lower bound" in text and "may fit: a device holds at least" in text and "free" not in text
     figures = plan.as_json()
     assert figures["mfu_bound"] is figures["fits"] is figures["peak_bytes"] is None
@@ -65,7 +72,7 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
     plan = make_plan(EXPERIMENT.model, train, topology_of("h100:1"))
     text = plan_text(plan, EXPERIMENT.model, train)
     assert plan.fits is False
-    assert "--train.micro-batches 1024: 1024 sequences a device" in text and "--train.remat" not in text
+    assert "--train.micro-batches 1024: 1024 sequences a device" in text and "--train.remat full" in text
     plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), compiled=lambda: OutOfMemory(10**12))
     text = plan_text(plan, EXPERIMENT.model, train)
     for option in (
@@ -143,7 +150,7 @@ def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, needed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("configs/gpt2_124m.py",), "Name the hardware"),
+        (("configs/demo.py",), "Name the hardware"),
         (("configs/gpt2_124m.py", "--topology", "v5pp:2x2"), "Did you mean v5p"),
         (
             ("configs/gpt2_124m.py", "--topology", "h100:8", "--mfu", "45"),
@@ -169,23 +176,25 @@ def test_without_the_compiler_the_command_that_fetches_it_is_named(monkeypatch, 
         libtpu.find_libtpu()
 
 
-def held(lock: Path, ready, go) -> None:
-    with libtpu.one_at_a_time(print, lock):
-        ready.set()
-        go.wait()
+def take_turn(lock: Path, ready, go) -> None:
+    libtpu.wait_for_turn(print, lock)
+    ready.set()
+    go.wait()
 
 
-def test_a_second_process_waits_for_the_first_and_says_so(tmp_path):
+def test_a_second_process_waits_until_the_first_ends_and_says_so(tmp_path, monkeypatch):
+    """Until it ends, and not only until it has compiled: so long it has the library."""
+    monkeypatch.setattr(libtpu, "TURN", [])
     context = multiprocessing.get_context("spawn")
     ready, go, said = context.Event(), context.Event(), []
-    first = context.Process(target=held, args=(tmp_path / "lock", ready, go))
+    first = context.Process(target=take_turn, args=(tmp_path / "lock", ready, go))
     first.start()
     ready.wait()
     entered = threading.Event()
 
     def second() -> None:
-        with libtpu.one_at_a_time(said.append, tmp_path / "lock"):
-            entered.set()
+        libtpu.wait_for_turn(said.append, tmp_path / "lock")
+        entered.set()
 
     thread = threading.Thread(target=second)
     thread.start()
@@ -196,6 +205,26 @@ def test_a_second_process_waits_for_the_first_and_says_so(tmp_path):
     thread.join()
     first.join()
     assert entered.is_set()
+    libtpu.wait_for_turn(said.append, tmp_path / "lock")  # it has its turn already
+    libtpu.TURN.pop().close()
+    assert len(said) == 1
+
+
+def test_a_compilation_that_goes_on_says_so_and_what_would_shorten_it():
+    said = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        spoken.set()
+
+    spoken = threading.Event()
+    with progress(dataclasses.replace(EXPERIMENT.model, scan_layers=False), say, every=0.01):
+        spoken.wait()
+    assert "still compiling" in said[0] and "each of the 48 layers" in said[0] and "--model.scan-layers True" in said[0]
+    spoken.clear()
+    with progress(dataclasses.replace(EXPERIMENT.model, scan_layers=True), say, every=0.01):
+        spoken.wait()
+    assert "layers" not in said[-1]
 
 
 # By the compiler
@@ -229,6 +258,8 @@ def test_the_compiler_s_figures_are_those_of_the_step():
 
 @needs_libtpu
 def test_a_step_that_no_chip_can_hold_is_advice_and_no_error():
-    done = plan_command("configs/gpt2_1558m.py", "--topology", "v5e:4x4", "--model.scan-layers", "True")
+    done = plan_command(
+        "configs/gpt2_1558m.py", "--topology", "v5e:4x4", "--train.remat", "none", "--train.micro-batches", "1"
+    )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "does not fit: a device has 15.75 GiB" in done.stdout and "--train.remat full" in done.stdout

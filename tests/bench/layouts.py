@@ -1,0 +1,51 @@
+"""What the TPUs' compiler says of every row of configs/layouts.py: whether it fits, what it holds and moves.
+
+    python -m tests.bench.layouts [--only llama3_8b/v5p:4x4x2] [--layers 2]        # after: make libtpu
+
+Compiles the whole training step of each row for its hardware, none of which has to be here, one after the other, and
+prints one JSON line each: what `launch.plan --json` says, with the seconds and the memory (GiB) of the process that
+compiled. Rows of GPUs are reckoned by arithmetic. `docs/scale.md` has the table of what it gave.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from configs.layouts import LAYOUTS, Layout
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
+    """The plan of a row, of its model cut to so many `layers` where they are given."""
+    cut = [] if layers is None else ["--model.layers", str(layers)]
+    command = [
+        sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json", *cut
+    ]  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest child so far
+    return {"bench": "layouts", "layout": row.name, "layers": layers or "all"} | json.loads(done.stdout) | {
+        "seconds": round(seconds, 1), "largest_process_gib": round(most, 2)
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=LAYOUTS, help="one row (default: all)")
+    parser.add_argument("--layers", type=int, help="cut the model to so many layers")
+    given = parser.parse_args()
+    for row in [LAYOUTS[given.only]] if given.only else LAYOUTS.values():
+        print(json.dumps(plan_of(row, given.layers)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

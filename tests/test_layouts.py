@@ -1,0 +1,124 @@
+"""Laws of configs/layouts.py: every size names hardware that there is, which divides it and its batch, and holds it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import load_config, parse_command
+from configs.layouts import LAYOUTS, layout_of
+from lm.devices import Devices, Target, mesh_sizes
+from lm.errors import UsageError
+from lm.planner.libtpu import find_libtpu
+from lm.planner.plan import make_plan
+from lm.planning.topology import topology_of
+
+REPOSITORY = Path(__file__).parents[1]
+WANTED = {
+    "gpt2_124m": ("h100:1", "v5e:2x2", "v6e:2x4"), "gpt2_1558m": ("h100:8", "v5e:4x4"), "llama3_1b": ("v6e:2x4",),
+    "llama3_8b": ("v5p:4x4x2", "v6e:8x8", "h100:32"), "llama3_70b": ("v5p:8x8x4",),
+    "llama3_405b": ("v5p:16x16x16", "h100:1024"),
+}  # fmt: skip
+GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
+TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
+LARGEST = 0.75
+"""Of a GPU's memory, of which no compiler was asked: what arithmetic counts may take so much, since what is inside of
+blocks, gathered weights and copies come on top."""
+
+
+def config_path(model: str) -> str:
+    return str(REPOSITORY / f"configs/{model}.py")
+
+
+def parsed(model: str, *words: str):
+    return parse_command("launch.x", "", [config_path(model), *words])[0]
+
+
+def has_libtpu() -> bool:
+    try:
+        return find_libtpu().is_file()
+    except UsageError:
+        return False
+
+
+def test_every_size_has_the_hardware_that_people_train_it_on():
+    assert {f"{model}/{one}" for model, names in WANTED.items() for one in names} <= LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("model", sorted({row.model for row in LAYOUTS.values()}))
+def test_a_config_is_laid_out_as_its_first_row(model):
+    first = next(row for row in LAYOUTS.values() if row.model == model)
+    experiment = load_config(Path(config_path(model)))
+    assert experiment.train.layout == first.name
+    assert first.of(experiment.model, experiment.train) == (experiment.model, experiment.train)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(name):
+    row = LAYOUTS[name]
+    topology = topology_of(row.topology)
+    assert topology.name == row.topology
+    usual, own = load_config(Path(config_path(row.model))), parsed(row.model, "--train.layout", name)
+    sizes = mesh_sizes(
+        own.train.mesh, own.model, own.train.batch_size, Devices(topology.devices, "", Target("tpu"), topology.slices),
+        own.train.micro_batches,
+    )  # fmt: skip
+    assert sizes["data"] == 1 or own.train.mesh.fsdp == 1
+    fields = ("mesh", "micro_batches", "remat", "remat_keep", "remat_offload", "loss_chunks", "layout")
+    same = {one: getattr(usual.train, one) for one in fields}
+    assert dataclasses.replace(own.train, **same) == usual.train
+    assert dataclasses.replace(own.model, scan_layers=usual.model.scan_layers) == usual.model
+
+
+@pytest.mark.parametrize("row", GPUS, ids=lambda row: row.name)
+def test_what_arithmetic_counts_leaves_room_on_gpus(row):
+    topology, own = topology_of(row.topology), parsed(row.model, "--train.layout", row.name)
+    plan = make_plan(own.model, own.train, topology)
+    assert plan.attention == "cudnn" and plan.needed_bytes is not None
+    assert plan.needed_bytes < LARGEST * topology.device_memory
+
+
+@pytest.mark.skipif(not has_libtpu(), reason="needs the compiler for TPUs: make libtpu")
+@pytest.mark.parametrize("row", TPUS, ids=lambda row: row.name)
+def test_two_layers_fit_by_the_compiler(row):
+    """The whole models are compiled by tests.bench.layouts."""
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json",
+         "--model.layers", "2"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["fits"] and plan["attention"] == "splash" and any("splash" in one for one in plan["kernels"])
+
+
+def test_the_command_line_takes_another_row_and_what_stands_beside_it_wins():
+    own = parsed("llama3_8b", "--train.micro-batches", "16", "--train.layout", "v6e-64")
+    row = LAYOUTS["llama3_8b/v6e:8x8"]
+    assert own.train.layout == row.name and own.train.mesh == row.mesh and own.train.remat == row.remat
+    assert own.train.micro_batches == 16
+    assert parsed("llama3_8b", f"--train.layout={row.name}").train.mesh == row.mesh
+    assert parsed("demo", "--train.layout", "gpt2_124m/v5e:2x2").train.layout == "gpt2_124m/v5e:2x2"
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "said"),
+    [
+        ("llama3_8b", "v5e:4x4", "'v5e:4x4', but the layouts of llama3_8b are llama3_8b/v5p:4x4x2"),
+        ("llama3_8b", "v4", "There is no slice 'v4'"),
+        ("demo", "v6e:8x8", "'v6e:8x8', but a layout is MODEL/HARDWARE"),
+        ("demo", "llama3_9b/v6e:8x8", "'llama3_9b/v6e:8x8', but a layout is MODEL/HARDWARE"),
+    ],
+)
+def test_a_row_that_there_is_not_is_refused_with_those_there_are(model, name, said):
+    with pytest.raises(UsageError) as refused:
+        parsed(model, "--train.layout", name)
+    assert said in str(refused.value)
+
+
+def test_a_row_is_read_by_its_name_alone():
+    for row in LAYOUTS.values():
+        assert layout_of(row.name) is layout_of(row.topology, row.name) is row
