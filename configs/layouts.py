@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lm.config import MeshConfig, ModelConfig, TrainConfig
 from lm.config.remat import RematName, Tensor
 from lm.errors import UsageError, shown
-from lm.planning.topology import topology_of
+from lm.planning.topology import Topology, topology_of
 
 
 @dataclass(frozen=True)
@@ -104,3 +104,16 @@ def layout_of(name: str, current: str = "") -> Layout:
 def first_layout(model: str) -> Layout:
     """The row that the config `model` names."""
     return next(row for row in LAYOUTS.values() if row.model == model)
+
+
+USUAL_MFU = 0.4
+
+
+def hardware_of(layout: str, asked: str) -> tuple[Topology, float]:
+    """(the topology that is `asked` for, else that of the layout; the MFU to reckon with there). Raises UsageError
+    where there is neither, or no such topology."""
+    row = LAYOUTS.get(layout)
+    if not asked and row is None:
+        raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
+    topology = topology_of(asked or (row.topology if row else ""))
+    return topology, row.mfu if row is not None and row.topology == topology.name else USUAL_MFU

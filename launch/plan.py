@@ -12,14 +12,13 @@ from pathlib import Path
 import tyro
 
 from configs.experiment import Experiment
-from configs.layouts import LAYOUTS
+from configs.layouts import hardware_of
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
-from lm.errors import UsageError
-from lm.planner.compile import compile_on
+from lm.planner.compile import Compiler
 from lm.planner.plan import make_plan
+from lm.planner.search import search, search_json, search_text
 from lm.planner.text import plan_text
-from lm.planning.topology import topology_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class Options:
     given."""
     json: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
     """Print the figures as one JSON object."""
+    search: tyro.conf.UseCounterAction[int] = 0
+    """Try meshes, remat and micro-batches, and rank those that fit."""
     mfu: float | None = None
     """The model FLOPs utilisation to reckon days and dollars with; that of train.layout on its own hardware, else 0.4,
     if not given."""
@@ -38,19 +39,18 @@ class Options:
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Prints the plan; True, for that is all that the script does."""
-    row = LAYOUTS.get(experiment.train.layout)
-    hardware = options.topology or (row.topology if row else "")
-    if not hardware:
-        raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
-    if options.mfu is not None and not 0.01 <= options.mfu <= 1:
-        raise UsageError(f"--mfu is {options.mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
-    if options.tokens is not None and not 1 <= options.tokens < 1e18:
-        raise UsageError(f"--tokens is {options.tokens}; it must be a number from 1 up, as in --tokens 15e12.")
-    topology, model, train = topology_of(hardware), experiment.model, experiment.train
-    own = row.mfu if row is not None and row.topology == topology.name else 0.4
-    price = DOLLARS_PER_CHIP_HOUR.get(topology.chip.name)
-    compiled = compile_on(topology, model, train) if topology.chip.torus else None
-    made = make_plan(model, train, topology, options.mfu or own, options.tokens, price, compiled)
+    topology, usual_mfu = hardware_of(experiment.train.layout, options.topology)
+    model, train, chip = experiment.model, experiment.train, topology.chip
+    of_plan = {
+        "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens,
+        "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(chip.name),
+    }  # fmt: skip
+    compiler = Compiler(topology) if chip.torus else None
+    if options.search:
+        found = search(model, train, topology, compiler, **of_plan)
+        print(json.dumps(search_json(found)) if options.json else search_text(found, topology))
+        return True
+    made = make_plan(model, train, topology, compiler, **of_plan)
     print(json.dumps(made.as_json()) if options.json else plan_text(made, model, train))
     return True
 

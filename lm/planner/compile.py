@@ -1,6 +1,7 @@
 """The training step of a config, compiled for a topology: the very program that a run there executes."""
 
 import contextlib
+import functools
 import re
 import sys
 import threading
@@ -99,18 +100,27 @@ def read(program: Any, devices: int, seconds: float) -> Compiled:
     return Compiled(arguments, temporary, peak, tuple(collectives(text, devices)), tuple(kernels(text)), seconds)
 
 
-def compile_on(topology: Topology, model: ModelConfig, train: TrainConfig) -> Callable[[], Compiled | OutOfMemory]:
-    """A function that finds libtpu, waits for its turn and compiles the step; it says on stderr what it is at. JAX must
-    not have started before."""
+class Compiler:
+    """Compiles steps for one TPU topology, and says on stderr what it is at. It finds libtpu and waits for its turn at
+    the first: until then nothing is started. JAX must not have started before."""
 
-    def compiled() -> Compiled | OutOfMemory:
-        say = lambda text: print(f"plan: {text}", file=sys.stderr, flush=True)
+    def __init__(self, topology: Topology):
+        self.topology = topology
+
+    @functools.cached_property
+    def devices(self) -> "list[jax.Device]":
         prepare(find_libtpu(), say)
-        say(f"compiling the step for {topology.name}, which takes seconds to minutes")
-        with progress(model, say):
-            return compile_for(model, train, topology_devices(topology))
+        return topology_devices(self.topology)
 
-    return compiled
+    def __call__(self, model: ModelConfig, train: TrainConfig) -> Compiled | OutOfMemory:
+        devices = self.devices
+        say(f"compiling the step for {self.topology.name}, which takes seconds to minutes")
+        with progress(model, say):
+            return compile_for(model, train, devices)
+
+
+def say(text: str) -> None:
+    print(f"plan: {text}", file=sys.stderr, flush=True)
 
 
 SAID_EVERY = 30.0

@@ -7,13 +7,14 @@ from typing import Any
 
 from lm.config import ModelConfig, TrainConfig
 from lm.devices import Devices, Target, mesh_sizes
+from lm.errors import UsageError
 from lm.model.attention_choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
 from lm.planning.bounds import Floors, days, floors
 from lm.planning.memory import training_bytes
 from lm.planning.topology import Topology
 
-Compile = Callable[[], Compiled | OutOfMemory]
+Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
 HOURS = 24
 
 
@@ -74,31 +75,34 @@ def make_plan(
     model: ModelConfig,
     train: TrainConfig,
     topology: Topology,
+    compiler: Compile | None = None,
+    *,
     mfu: float = 0.4,
     tokens: float | None = None,
     dollars_per_chip_hour: float | None = None,
-    compiled: Compile | None = None,
 ) -> Plan:
     """The plan of training `model` on `tokens` tokens (those of train.steps, if not given) at the MFU stated.
 
-    `compiled` compiles the step for the topology; it is called once all else is known to be possible. Without it memory
+    `compiler` compiles the step for the topology; it is called once all else is known to be possible. Without it memory
     is reckoned by arithmetic, and no exchange is counted. Raises UsageError where mesh, batch or model cannot be
     divided over the devices.
     """
-    target = Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
+    check_stated(mfu, tokens)
+    target = device_target(topology)
     shown = Devices(topology.devices, topology.chip.name, target, topology.slices)
     mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
     spec = attention_spec_of(model, mesh["context"])
     attention = choose(model.attention, target, spec)
     remarks = [explain(model.attention, target, spec)] if attention == "xla" and model.attention == "auto" else []
-    found = compiled() if compiled else None
-    from lm.planning.flops import count_parameters, flops_per_token  # jax has started by now, if it must
+    found = compiler(model, train) if compiler else None
+    from lm.planning.flops import count_parameters, flops_per_token, recomputed_flops_per_token  # jax has started
 
     tokens_per_step = train.batch_size * model.context_length
     per_token, bound = flops_per_token(model), None
+    again = recomputed_flops_per_token(model, train.remat_policy) * tokens_per_step
     if isinstance(found, Compiled):
         needed, fits = found.peak_bytes, found.peak_bytes <= topology.device_memory
-        bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives)
+        bound = floors(topology, per_token * tokens_per_step, found.argument_bytes, found.collectives, again)
     elif isinstance(found, OutOfMemory):
         needed, fits = found.needed_bytes, False
     else:
@@ -112,6 +116,19 @@ def make_plan(
         topology, mesh, count_parameters(model), tokens_per_step, per_token, attention, tuple(remarks),
         found if isinstance(found, Compiled) else None, needed, fits, bound, tokens, mfu, time, price,
     )  # fmt: skip
+
+
+def check_stated(mfu: float, tokens: float | None) -> None:
+    """Raises UsageError for what no run has."""
+    if not 0.01 <= mfu <= 1:
+        raise UsageError(f"--mfu is {mfu}; it must be from 0.01 to 1, as in --mfu 0.45.")
+    if tokens is not None and not 1 <= tokens < 1e18:
+        raise UsageError(f"--tokens is {tokens}; it must be a number from 1 up, as in --tokens 15e12.")
+
+
+def device_target(topology: Topology) -> Target:
+    """What a program for the topology is compiled for."""
+    return Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:

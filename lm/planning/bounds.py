@@ -16,11 +16,13 @@ class Floors:
     """Seconds that a step takes at least, by each limit alone."""
 
     arithmetic: float
-    """All FLOP of the model at the chips' peak rate."""
+    """All FLOP at the chips' peak rate, also those that remat does again."""
     memory: float
     """Parameters and optimizer state read and written once."""
     network: float
     """All exchanges at the rated speed of the links, where nothing else is in their way."""
+    model: float
+    """The model's FLOP alone, which MFU counts."""
 
     @property
     def step(self) -> float:
@@ -30,7 +32,7 @@ class Floors:
     @property
     def mfu_bound(self) -> float:
         """The model FLOPs utilisation (arXiv:2204.02311, appendix B) of a step that takes `step` seconds."""
-        return self.arithmetic / self.step
+        return self.model / self.step
 
     @property
     def limit(self) -> str:
@@ -38,15 +40,19 @@ class Floors:
         return max(("arithmetic", "memory", "network"), key=lambda name: getattr(self, name))
 
 
-def floors(topology: Topology, flops: int, state_bytes: int, moved: Sequence[Collective]) -> Floors:
-    """Of a step of `flops` on all chips together, in which a device reads and writes `state_bytes` of parameters and
-    moments, and makes the exchanges `moved`. Those between slices go at the speed of the hosts' network."""
+def floors(
+    topology: Topology, flops: int, state_bytes: int, moved: Sequence[Collective], recomputed: int = 0
+) -> Floors:
+    """Of a step of `flops` of the model on all chips together, and `recomputed` ones, in which a device reads and
+    writes `state_bytes` of parameters and moments, and makes the exchanges `moved`. Those between slices go at the
+    speed of the hosts' network."""
     chip = topology.chip
     rate = lambda one: chip.network_rate if one.kind == BETWEEN_SLICES else chip.link_rate
     return Floors(
-        arithmetic=flops / (topology.chips * chip.flops),
+        arithmetic=(flops + recomputed) / (topology.chips * chip.flops),
         memory=2 * state_bytes * chip.devices / chip.memory_rate,
         network=sum(one.wire_bytes * chip.devices / rate(one) for one in moved),
+        model=flops / (topology.chips * chip.flops),
     )
 
 

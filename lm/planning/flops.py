@@ -1,11 +1,14 @@
 """Parameters and floating-point operations of a model, counted from its config."""
 
+import functools
+
 import jax
 
-from lm.config import ModelConfig
+from lm.config import ModelConfig, RematPolicy
 from lm.model.transformer import Transformer
 
 
+@functools.cache
 def count_parameters(config: ModelConfig) -> int:
     """Parameters of the model, without making them."""
     abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -24,9 +27,29 @@ def flops_per_token(config: ModelConfig) -> int:
     looked_up += config.tokens_back * config.ngram_rows * config.width
     if config.position == "learned":
         looked_up += config.context_length * config.width
+    attention = 12 * keys_seen(config) * config.heads * config.head_channels
+    return 6 * (count_parameters(config) - looked_up) + attention
+
+
+def keys_seen(config: ModelConfig) -> int:
+    """Keys that a query may see, its layer's whole context or window, summed over the layers."""
     context = config.context_length
     windows = config.attention_windows or (0,)  # which the layers take in turn
     layers_with = lambda place: len(range(place, config.layers, len(windows)))
-    seen = sum(layers_with(place) * min(window or context, context) for place, window in enumerate(windows))
-    attention = 12 * seen * config.heads * config.head_channels
-    return 6 * (count_parameters(config) - looked_up) + attention
+    return sum(layers_with(place) * min(window or context, context) for place, window in enumerate(windows))
+
+
+def recomputed_flops_per_token(config: ModelConfig, policy: RematPolicy | None) -> int:
+    """Floating-point operations of a token that are done a second time, at least, since the policy does not keep their
+    results. Attention counts by half of its context, which is what a causal kernel does."""
+    if policy is None:
+        return 0
+    heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
+    inner = ("mlpwi_0", "mlpwi_1") if config.mlp == "swiglu" else ("mlpwi",)
+    maps = {
+        "query_proj": config.width * heads, "key_proj": config.width * kv_heads, "value_proj": config.width * kv_heads,
+        "out_proj": heads * config.width, **dict.fromkeys(inner, config.width * config.mlp_width),
+    }  # fmt: skip
+    again = {*maps, "context"} - {*policy.keep, *policy.offload}
+    linear = config.layers * sum(2 * size for name, size in maps.items() if name in again)
+    return linear + (2 * keys_seen(config) * heads if "context" in again else 0)

@@ -51,7 +51,7 @@ needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="needs the compiler f
 
 def test_a_gpu_s_plan_is_arithmetic_and_says_so():
     train = dataclasses.replace(EXPERIMENT.train, micro_batches=8)
-    plan = make_plan(EXPERIMENT.model, train, topology_of("h100:8"), 0.5, 33.6e9, 3.5)
+    plan = make_plan(EXPERIMENT.model, train, topology_of("h100:8"), mfu=0.5, tokens=33.6e9, dollars_per_chip_hour=3.5)
     assert plan.fits is None and plan.compiled is None and plan.attention == "cudnn"
     assert plan.parameters == 1_557_611_200 and plan.mesh["fsdp"] == 8
     # 16 bytes a parameter over eight, and what a block keeps of a token: ten vectors of its width in bfloat16. They are
@@ -73,7 +73,7 @@ def test_where_temporary_values_do_not_fit_what_shrinks_them_is_named():
     text = plan_text(plan, EXPERIMENT.model, train)
     assert plan.fits is False
     assert "--train.micro-batches 1024: 1024 sequences a device" in text and "--train.remat full" in text
-    plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), compiled=lambda: OutOfMemory(10**12))
+    plan = make_plan(EXPERIMENT.model, train, topology_of("v5p:4x4x2"), lambda *_: OutOfMemory(10**12))
     text = plan_text(plan, EXPERIMENT.model, train)
     for option in (
         "--train.remat full",
@@ -101,17 +101,17 @@ def test_what_cannot_be_shrunk_asks_for_other_chips():
     model = load_config(REPOSITORY / "configs/gpt2_124m.py").model
     model = dataclasses.replace(model, scan_layers=True)
     train = dataclasses.replace(EXPERIMENT.train, mesh=MeshConfig(), batch_size=1, loss_chunks=1024, remat="full")
-    plan = make_plan(model, train, topology_of("v5e-1"), compiled=lambda: OutOfMemory(None))
+    plan = make_plan(model, train, topology_of("v5e-1"), lambda *_: OutOfMemory(None))
     text = plan_text(plan, model, train)
     assert "a step needs more than that" in text and text.count("more chips, or chips with more memory") == 1
 
 
 def test_what_cannot_be_divided_is_refused_before_anything_is_compiled():
-    def compiled():
+    def compiler(*_):
         raise AssertionError("compiled")
 
     with pytest.raises(UsageError, match="fsdp = 8"):
-        make_plan(EXPERIMENT.model, EXPERIMENT.train, topology_of("v5e:2x2"), compiled=compiled)
+        make_plan(EXPERIMENT.model, EXPERIMENT.train, topology_of("v5e:2x2"), compiler)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from lm.config import ModelConfig
+from lm.config import REMAT, ModelConfig
 from lm.data.batches import host_batch
 from lm.model.transformer import Transformer
-from lm.planning.flops import count_parameters, flops_per_token
+from lm.planning.flops import count_parameters, flops_per_token, recomputed_flops_per_token
 from lm.training.step import loss_and_gradients
 from tests.corpus import tiny_experiment
 from tests.lm.model_configs import FAMILIES, GPT2, LLAMA
@@ -57,10 +57,27 @@ def test_flops_are_within_2_percent_of_what_xla_counts(family, tied):
         FAMILIES[family], layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024,
         kv_heads=4 if family == "llama" else 8, tie_embeddings=tied,
     )  # fmt: skip
+    assert counted_flops(config) == pytest.approx(flops_per_token(config), rel=0.02)
+
+
+def counted_flops(config: ModelConfig, **train) -> float:
+    """Of one token, by the compiler."""
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    ints_BT = np.zeros((8, 64), np.int32)
+    ints_BT = np.zeros((8, config.context_length), np.int32)
     batch = host_batch(ints_BT, ints_BT, ints_BT, ints_BT.astype(np.float32))
-    train = dataclasses.replace(tiny_experiment().train, loss_chunks=1)
+    train = dataclasses.replace(tiny_experiment().train, loss_chunks=1, **train)
     counted = jax.jit(loss_and_gradients, static_argnums=2).lower(model, batch, train).compile().cost_analysis()
     assert counted is not None
-    assert counted["flops"] / (8 * 64) == pytest.approx(flops_per_token(config), rel=0.02)
+    return counted["flops"] / ints_BT.size
+
+
+@pytest.mark.parametrize("name", ["minimal_with_context", "save_qkv_proj", "full"])
+def test_flops_that_remat_does_again_are_what_xla_counts_more(name):
+    """Within a twentieth of the block's: attention counts by half, and what is no product not at all."""
+    config = dataclasses.replace(
+        LLAMA, layers=1, vocab_size=1024, context_length=64, width=256, heads=8, mlp_width=1024, kv_heads=4
+    )
+    again = counted_flops(config, remat=name) - counted_flops(config)
+    block = flops_per_token(dataclasses.replace(config, layers=2)) - flops_per_token(config)
+    assert again == pytest.approx(recomputed_flops_per_token(config, REMAT[name]), abs=block / 20)
+    assert recomputed_flops_per_token(config, REMAT["none"]) == 0
