@@ -67,14 +67,14 @@ def test_what_keeps_more_than_what_did_not_fit_is_left_out():
         for before in compiler.asked[:place]:
             if least[before] * 3 > V5P.device_memory:
                 assert least[train] <= LESS * least[before]
-    steps = [plan.floors.step for _, plan in found]
+    steps = [plan.floors.step for _, plan in found if plan.floors]
     assert steps == sorted(steps) and "fits" in search_text(found, V5P)
 
 
 def test_where_nothing_fits_both_are_said():
     with pytest.raises(UsageError, match=r"Nothing fits v5e:2x2: with model\.context_length = 8192"):
         search(LLAMA_8B.model, LLAMA_8B.train, topology_of("v5e:2x2"), None)
-    with pytest.raises(UsageError, match="None of the [1-8] layouts that were compiled"):
+    with pytest.raises(UsageError, match=r"None of the [1-8] layouts that were compiled"):
         search(LLAMA_8B.model, LLAMA_8B.train, V5P, Limit(1000.0, V5P.device_memory))
 
 
