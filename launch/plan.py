@@ -2,7 +2,8 @@
 
     python -m launch.plan configs/llama3_8b.py --topology v5p:4x4x2
 
-For TPUs the true training step is compiled (`make libtpu` fetches the compiler); for GPUs memory is reckoned.
+The true training step is compiled: for TPUs by libtpu (`make libtpu` fetches it), for GPUs where JAX's CUDA packages
+are installed (`make setup ACCELERATOR=cuda12`), with no card; without them memory is reckoned.
 """
 
 import json
@@ -15,7 +16,7 @@ from configs.experiment import Experiment
 from configs.layouts import hardware_of
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
-from lm.planner.compile import Compiler
+from lm.planner.compile import compiler_for
 from lm.planner.plan import make_plan
 from lm.planner.search import search, search_json, search_text
 from lm.planner.text import plan_text
@@ -40,12 +41,12 @@ class Options:
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Prints the plan; True, for that is all that the script does."""
     topology, usual_mfu = hardware_of(experiment.train.layout, options.topology)
-    model, train, chip = experiment.model, experiment.train, topology.chip
+    model, train = experiment.model, experiment.train
     of_plan = {
         "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens,
-        "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(chip.name),
+        "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),
     }  # fmt: skip
-    compiler = Compiler(topology) if chip.torus else None
+    compiler = compiler_for(topology)
     if options.search:
         found = search(model, train, topology, compiler, **of_plan)
         print(json.dumps(search_json(found)) if options.json else search_text(found, topology))

@@ -47,8 +47,10 @@ class Devices:
 
 def target_of(device: "jax.Device") -> Target:
     """The Target that `device` is."""
-    if "cuda" in device.client.platform_version:
-        major, minor = device.compute_capability.split(".")
+    version = device.client.platform_version
+    if "cuda" in version:
+        # A device that is only compiled for has no capability of its own, but a version that tells it.
+        major, minor = getattr(device, "compute_capability", version.rpartition(" ")[2]).split(".")
         return Target("cuda", (int(major), int(minor)))
     return Target("rocm" if device.platform == "gpu" else device.platform)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm.config import ModelConfig, TrainConfig
 from lm.errors import UsageError
+from lm.planner.cuda import cuda_devices, has_cuda, prepare_cuda
 from lm.planner.libtpu import find_libtpu, prepare
 from lm.planning.program import Collective, collectives, kernels
 from lm.planning.topology import Topology
@@ -101,22 +102,30 @@ def read(program: Any, devices: int, seconds: float) -> Compiled:
 
 
 class Compiler:
-    """Compiles steps for one TPU topology, and says on stderr what it is at. It finds libtpu and waits for its turn at
-    the first: until then nothing is started. JAX must not have started before."""
+    """Compiles steps for one topology, and says on stderr what it is at. It finds the compiler, and waits for its turn
+    at that of TPUs, at the first step: until then nothing is started. JAX must not have started before."""
 
     def __init__(self, topology: Topology):
         self.topology = topology
 
     @functools.cached_property
     def devices(self) -> "list[jax.Device]":
-        prepare(find_libtpu(), say)
-        return topology_devices(self.topology)
+        if self.topology.chip.torus:
+            prepare(find_libtpu(), say)
+            return topology_devices(self.topology)
+        prepare_cuda()
+        return cuda_devices(self.topology)
 
     def __call__(self, model: ModelConfig, train: TrainConfig) -> Compiled | OutOfMemory:
         devices = self.devices
         say(f"compiling the step for {self.topology.name}, which takes seconds to minutes")
         with progress(model, say):
             return compile_for(model, train, devices)
+
+
+def compiler_for(topology: Topology) -> Compiler | None:
+    """None where no compiler is at hand: for GPUs, without JAX's CUDA packages."""
+    return Compiler(topology) if topology.chip.torus or has_cuda() else None
 
 
 def say(text: str) -> None:

@@ -65,4 +65,5 @@ def prepare(library: Path, say: Callable[[str], None] = print) -> None:
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0", "TPU_MIN_LOG_LEVEL": "3",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # beside a run that holds the chips of this machine; wait_for_turn is enough
     }  # fmt: skip

@@ -20,7 +20,7 @@ HOURS = 24
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes. Bytes are of one device; of TPUs by the compiler, of GPUs by arithmetic."""
+    """What a run takes. Bytes are of one device: by the compiler, or by arithmetic where there is none."""
 
     topology: Topology
     mesh: dict[str, int]
@@ -108,7 +108,10 @@ def make_plan(
     else:
         needed = least_bytes(model, train, mesh)
         fits = None if needed <= topology.device_memory else False
-        remarks.append("no program was compiled: exchanges are not counted, and memory is a lower bound by arithmetic")
+        remarks.append(
+            "no program was compiled, which takes JAX's CUDA packages (make setup ACCELERATOR=cuda12): exchanges are "
+            "not counted, and memory is a lower bound by arithmetic"
+        )
     tokens = float(train.steps * tokens_per_step) if tokens is None else tokens
     time = days(topology, per_token, tokens, mfu)
     price = None if dollars_per_chip_hour is None else time * HOURS * topology.chips * dollars_per_chip_hour

@@ -1,0 +1,63 @@
+"""XLA's compiler for NVIDIA GPUs that are not here: JAX's CUDA packages suffice, no driver and no card."""
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+from lm.planning.topology import Chip, Topology
+
+if TYPE_CHECKING:
+    import jax
+
+PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
+CORES = {"h100": (132, 52_428_800), "h200": (132, 52_428_800), "b200": (148, 132_644_864)}
+"""{chip: (streaming multiprocessors, bytes of L2 cache)}, as openxla/xla has them (xla/backends/gpu/target_config)."""
+
+
+def has_cuda() -> bool:
+    """Whether JAX's CUDA packages are installed (make setup ACCELERATOR=cuda12 or cuda13)."""
+    try:
+        return any(importlib.util.find_spec(name) is not None for name in PLUGINS)
+    except ModuleNotFoundError:  # no plugins of any kind
+        return False
+
+
+def prepare_cuda() -> None:
+    """Lets JAX load its CUDA packages where there is no driver, and use the CPU for all that is run. Before JAX
+    starts."""
+    os.environ["JAX_PLATFORMS"] = "cpu,cuda"
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # which would ask a driver for its version
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # that there is no card would be an error otherwise
+
+
+def target_config(chip: Chip) -> str:
+    """What XLA is told of a GPU, as the text form of its GpuTargetConfigProto. What all these chips have in common are
+    the limits of CUDA's compute capabilities 9.0 and 10.0 (CUDA C++ Programming Guide, table of technical
+    specifications)."""
+    cores, cache = CORES[chip.name]
+    major, minor = chip.capability
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  core_count: {cores} fpus_per_core: 128 clock_rate_ghz: 1.98 l2_cache_size: {cache}
+  memory_bandwidth: {int(chip.memory_rate)} device_memory_size: {chip.memory}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+device_description_str: "NVIDIA {chip.name.upper()}, cuda {major}.{minor}"
+"""
+
+
+def cuda_devices(topology: Topology) -> "list[jax.Device]":
+    """The devices of nodes of GPUs, which need not be there."""
+    from jax.experimental import topologies
+
+    nodes, of_node = topology.shape
+    found = topologies.get_topology_desc(
+        topology_name="", platform="cuda", topology=f"1x{nodes}x{of_node}", target_config=target_config(topology.chip)
+    )
+    return list(found.devices)
