@@ -4,7 +4,8 @@
 
 Compiles the whole training step of each row for its hardware, none of which has to be here, one after the other, and
 prints one JSON line each: what `launch.plan --json` says, with the seconds and the memory (GiB) of the process that
-compiled. Rows of GPUs are reckoned by arithmetic. `docs/scale.md` has the table of what it gave.
+compiled. Rows of GPUs are reckoned by arithmetic where JAX's CUDA packages are not installed. `--table FILE` makes
+the table of docs/scale.md from such lines.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.layouts import LAYOUTS, Layout
+from lm.planner.text import time_text
+from lm.planning.topology import GIB
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -38,11 +41,35 @@ def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+HEAD = "| layout | mesh | parts | remat | a device holds | MFU, at most | time, dollars at a stated MFU |"
+
+
+def table(plans: list[dict[str, Any]]) -> str:
+    """The plans as the table of docs/scale.md."""
+    lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
+    for plan in plans:
+        row, peak = LAYOUTS[plan["layout"]], plan["peak_bytes"]
+        mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
+        held = f"{peak / GIB:.1f}" if peak else f"at least {plan['least_bytes'] / GIB:.1f}, by arithmetic,"
+        bound = f"{100 * plan['mfu_bound']:.0f} %, by {plan['limit']}" if peak else "not compiled"
+        price = "no price" if plan["dollars"] is None else f"{plan['dollars']:,.0f} dollars"
+        remat = row.remat + ("" if row.scan_layers else ", unrolled")
+        lines.append(
+            f"| {plan['layout']} | {mesh} | {row.micro_batches} | {remat} | {held} of {plan['device_bytes'] / GIB:.1f} "
+            f"GiB | {bound} | {time_text(plan['days'])}, {price}, {100 * plan['mfu']:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=LAYOUTS, help="one row (default: all)")
     parser.add_argument("--layers", type=int, help="cut the model to so many layers")
+    parser.add_argument("--table", type=Path, help="print the table of docs/scale.md from such lines, and compile none")
     given = parser.parse_args()
+    if given.table:
+        print(table([json.loads(line) for line in given.table.read_text(encoding="utf-8").splitlines()]))
+        return
     for row in [LAYOUTS[given.only]] if given.only else LAYOUTS.values():
         print(json.dumps(plan_of(row, given.layers)), flush=True)
 
