@@ -1,6 +1,7 @@
 """The devices that a run trains on, and how they share the work. No jax here: settings that do not fit the devices are
 refused before JAX has started (lm/training/preflight.py)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,15 +13,15 @@ if TYPE_CHECKING:
     import jax
 
 CUT = (
-    ("vocab_size", "tensor"),
-    ("ngram_rows", "tensor"),
-    ("heads", "tensor"),
-    ("kv_heads", "tensor"),
-    ("mlp_width", "tensor"),
-    ("width", "fsdp"),
-    ("context_length", "context"),
+    ("vocab_size", ("tensor",)),
+    ("ngram_rows", ("tensor",)),
+    ("heads", ("tensor",)),
+    ("kv_heads", ("tensor",)),
+    ("mlp_width", ("tensor",)),
+    ("width", ("fsdp", "context")),
+    ("context_length", ("context",)),
 )
-"""Fields of the model, each with the mesh axis over which it is cut, and which must divide it."""
+"""Fields of the model, each with the mesh axes over which it is cut, and whose product must divide it."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,13 @@ def mesh_sizes(
             f"{devices.slices} slices do not divide: parameters would be cut over the data-centre network. Choose "
             f"numbers whose product divides the {devices.count // devices.slices} devices of a slice."
         )
-    for field, axis in CUT:
-        if getattr(model, field) % sizes[axis]:
+    for field, axes in CUT:
+        axes = [axis for axis in axes if sizes[axis] > 1] or axes[:1]
+        if getattr(model, field) % math.prod(sizes[axis] for axis in axes):
+            over = " times ".join(f"train.mesh.{axis} = {sizes[axis]}" for axis in axes)
             raise UsageError(
-                f"model.{field} = {getattr(model, field)} is cut over train.mesh.{axis} = {sizes[axis]}, which does "
-                "not divide it. Change one of the two."
+                f"model.{field} = {getattr(model, field)} is cut over {over}, which does not divide it. Change one of "
+                "them."
             )
     least = sizes["data"] * sizes["fsdp"] * micro_batches
     if batch_size % least:

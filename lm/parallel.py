@@ -35,14 +35,15 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "vocab": "tensor",
     "ngram": "tensor",
-    "width": "fsdp",
+    "width": ("fsdp", "context"),
     "position": None,
     "layers": None,
 }
 """{logical axis: axes of the mesh that it is cut over}. Of activations: batch, length, residual_length (between blocks,
 where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed, and
 rows (of the batch, where activations come to the weights and not the weights to them: `weights_stay`). Of
-parameters: ngram, width (of the residual stream), position, layers. Of both: heads, kv_heads, mlp, vocab."""
+parameters: ngram, width (of the residual stream; devices along context hold parts of each parameter too), position,
+layers. Of both: heads, kv_heads, mlp, vocab."""
 
 
 def spec_of(*axes: str | None) -> PartitionSpec:

@@ -22,8 +22,8 @@ class MeshConfig(Config):
     tensor: int = 1
     """Devices over which heads, the MLP and the vocabulary are cut (Megatron, arXiv:1909.08053)."""
     context: int = 1
-    """Devices over which each sequence is cut: for contexts whose activations one device cannot hold. Keys and values
-    are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
+    """Devices over which each sequence is cut, and parameters and optimizer state too: for contexts whose activations
+    one device cannot hold. Keys and values are gathered for attention (arXiv:2407.21783, section 3.3.2)."""
 
     def __post_init__(self):
         super().__post_init__()

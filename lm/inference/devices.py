@@ -1,7 +1,6 @@
 """The devices that a trained model is evaluated and sampled on."""
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lm.config import MeshConfig, ModelConfig
@@ -27,17 +26,14 @@ def mesh_for_rows(mesh: Mesh, rows: int) -> Mesh:
     """A mesh of the same devices for tokens that are drawn, which have no length to cut: devices along context take
     rows of their own, where there are enough `rows`; else they would repeat one another's work. Else `mesh` itself.
 
-    An array that is cut over other axes lies alike on both.
+    Each device holds the same part of a parameter on both: fsdp and context cut the same axis.
     """
     devices = mesh.shape["context"] * devices_of("batch", mesh)
     if mesh.shape["context"] == 1 or rows % devices:
         return mesh
-    context, data = MESH_AXES.index("context"), MESH_AXES.index("data")
-    shape = [*mesh.devices.shape]
-    shape[data], shape[context] = shape[data] * shape[context], 1
-    return Mesh(
-        np.moveaxis(mesh.devices, context, data + 1).reshape(shape), mesh.axis_names, axis_types=mesh.axis_types
-    )
+    sizes = dict(mesh.shape) | {"fsdp": mesh.shape["fsdp"] * mesh.shape["context"], "context": 1}
+    grid = mesh.devices.reshape([sizes[axis] for axis in MESH_AXES])  # the two are neighbours in it
+    return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def moved_onto[Tree](arrays: Tree, mesh: Mesh) -> Tree:

@@ -71,9 +71,9 @@ class Linear(nnx.Module):
         if weights_stay(x_BTI.shape[0] * x_BTI.shape[1], weight_IO):
             # Each device has the channels that its part of the weight takes or makes, of all rows.
             channels_in, channels_out = self.axes
-            x_BTI = constrain(x_BTI, "rows", "length", channels_in)
+            x_BTI = constrain(x_BTI, "rows", None, channels_in)
             y_BTO = linear(x_BTI, weight_IO.astype(self.compute_dtype), bias_O)
-            y_BTO = constrain(y_BTO, "rows", "length", channels_out)
+            y_BTO = constrain(y_BTO, "rows", None, channels_out)
             return constrain(y_BTO, "batch", "length", used(channels_out))
         # Gathered here, so that XLA moves weights and their gradients between the devices, and never activations.
         x_BTI, weight_IO = when_ready(x_BTI, weight_IO)

@@ -12,8 +12,10 @@ def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:
     """Each with its option. Where the state alone is too large, nothing but more devices helps."""
     needed, has = training_bytes(model, train), plan.topology.device_memory
     state = sum(needed[name] for name in ("parameters", "moments", "gradients"))
-    tensor, cut, devices = plan.mesh["tensor"], plan.mesh["fsdp"] * plan.mesh["tensor"], plan.topology.devices
-    whole = f"--train.mesh.fsdp {devices // tensor}: parameters and moments are cut over all devices"
+    mesh, devices = plan.mesh, plan.topology.devices
+    cut = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
+    rest = devices // (mesh["tensor"] * mesh["context"])
+    whole = f"--train.mesh.fsdp {rest}: parameters and moments are cut over all devices"
     if state / cut > has:
         if cut < devices and state / devices <= has:
             return [whole]

@@ -137,7 +137,7 @@ def device_target(topology: Topology) -> Target:
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:
     """Bytes that a device needs at least: its part of the state, and what the blocks' backward pass begins from."""
     needed = training_bytes(model, train)
-    cut = mesh["fsdp"] * mesh["tensor"]
+    cut = mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     shared = ("batch", "kept activations")
     devices = mesh["data"] * mesh["fsdp"] * mesh["context"] * mesh["tensor"]
     return sum(value // (devices if name in shared else cut) for name, value in needed.items())

@@ -116,8 +116,8 @@ def least_seconds(
     for axis, moved in (  # from the innermost
         ("tensor", 4 * 2 * model.layers * 2 * own * model.width * share(sizes["tensor"])),  # the residual stream
         ("context", 3 * 2 * model.layers * 2 * model.kv_heads * model.head_channels * own * (sizes["context"] - 1)),
-        ("fsdp", 3 * 2 * parts * train.micro_batches * share(sizes["fsdp"])),
-        ("data", 2 * 4 * parts / sizes["fsdp"] * share(sizes["data"])),
+        ("fsdp", 3 * 2 * parts * train.micro_batches * share(sizes["fsdp"] * sizes["context"])),
+        ("data", 2 * 4 * parts / (sizes["fsdp"] * sizes["context"]) * share(sizes["data"])),
     ):
         devices *= sizes[axis]
         seconds += moved * chip.devices / axis_rate(topology, devices)

@@ -149,7 +149,7 @@ def check_training_memory(
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
     known = [limit for limit in limits if limit is not None]
     if known:
-        cut = config.mesh.fsdp * config.mesh.tensor
+        cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
         shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), len(limits) * processes)
         each = {name: value // shares[name] for name, value in needed.items()}
         check_memory(each, model, min(known), f"each device ({devices[0].device_kind})")
