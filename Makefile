@@ -13,29 +13,39 @@ PYTHON := .venv/bin/python
 # By way of the environment, where blanks and quotes of any kind stay what they are
 export CONFIG ?= configs/demo.py
 WORKERS ?= 2
-READY := .venv/ready
+ACCELERATORS := cpu tpu cuda12 cuda13
+# What .venv was made for, until another is named
+ACCELERATOR ?= $(or $(patsubst .venv/ready-%,%,$(wildcard .venv/ready-*)),cpu)
+ifneq ($(words $(ACCELERATOR)) $(filter $(ACCELERATORS),$(ACCELERATOR)),1 $(ACCELERATOR))
+$(error ACCELERATOR is "$(ACCELERATOR)". Choose one of: $(ACCELERATORS))
+endif
+READY := .venv/ready-$(ACCELERATOR)
+# requirements.lock is the whole environment, with the CPU build of jax; the others are what comes on top
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,$(filter-out cpu,$(ACCELERATOR)))
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header
 
-.PHONY: help setup demo test slow lint bench chaos libtpu lock clean
+.PHONY: help setup demo test slow lint bench chaos libtpu checkers lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## bring the environment: .venv from requirements.lock, every file checked by its hash
+setup: $(READY)  ## bring the environment, .venv, every file checked by its hash; ACCELERATOR=tpu, cuda12 or cuda13 for one
 
-$(READY): requirements.lock
+$(READY): $(LOCKS)
 	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
 	  python=$$(for p in python3 python python3.13 python3.12; do \
 	    if $$p -m pip --version >/dev/null 2>&1; then echo $$p; break; fi; done); \
 	  if [ -z "$$python" ]; then echo "make: no uv and no Python with pip found: install either, then run make again" >&2; exit 1; fi; \
 	  echo "setup: fetching uv with $$python -m pip"; \
 	  $$python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools uv; fi
-	@echo "setup: .venv from requirements.lock"
+	@echo "setup: .venv from $(LOCKS)"
 	@rm -rf .venv
 	@$(UV) venv --quiet --no-project --python '>=3.12,<3.14' .venv || { \
 	  echo "make: Python 3.12 or 3.13 is needed; found: $$(python3 --version 2>&1)" >&2; exit 1; }
-	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements.lock
+	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes $(LOCKS)
 	@touch $(READY)
-	@echo "setup: ready ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
+	@echo "setup: ready for $(ACCELERATOR) ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
 
 demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
 	@$(PYTHON) -m launch.pretrain "$$CONFIG"
@@ -58,12 +68,20 @@ chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come o
 	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done
 
 libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into .tools)
-	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/libtpu --no-deps --require-hashes -r requirements-libtpu.lock
+	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/libtpu --no-deps --require-hashes -r requirements-tpu.lock
 	@echo "libtpu: ready in .tools/libtpu"
 
-lock:  ## choose versions anew: requirements.lock from pyproject.toml
-	@$(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header --group dev pyproject.toml -o requirements.lock
+checkers: $(READY)  ## fetch what checks the files of launch/cloud in tests: SkyPilot, shellcheck, schemas (470 MB, into .tools)
+	@$(UV) venv --quiet --clear --no-project --python $(PYTHON) .tools/checkers
+	@$(UV) pip sync --quiet --python .tools/checkers/bin/python --require-hashes requirements-checkers.lock
+	@echo "checkers: ready in .tools/checkers"
+
+lock:  ## choose versions anew: the requirements*.lock files from pyproject.toml
+	@$(COMPILE) --group dev pyproject.toml -o requirements.lock
+	@for accelerator in $(filter-out cpu,$(ACCELERATORS)); do $(COMPILE) --extra $$accelerator -c requirements.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml \
+	  -o requirements-$$accelerator.lock; done
+	@$(COMPILE) --group pyproject.toml:checkers -o requirements-checkers.lock
 
 clean:  ## remove the environment and caches (runs/ stays)
 	@rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis
