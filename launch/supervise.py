@@ -30,6 +30,10 @@ def main() -> None:
     parser.add_argument(
         "--hang-minutes", type=float, default=30, help="kill what makes no step for so long; 0 for never (default: 30)"
     )
+    parser.add_argument(
+        "--stopped-code", type=int, default=0, choices=range(256), metavar="CODE",
+        help="exit code where it was asked to end (default: 0, for the script's own)",
+    )  # fmt: skip
     parser.add_argument("script", choices=SCRIPTS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="CONFIG.py and options, as for the script itself")
     given = parser.parse_args()
@@ -47,6 +51,7 @@ def main() -> None:
             log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,
             hang_seconds=60 * given.hang_minutes,
+            stopped_code=given.stopped_code,
         )
         raise SystemExit(supervisor.run())
 

@@ -40,6 +40,9 @@ class Supervisor:
     """Seconds before a start behind a crash without progress; each further one waits twice as long, up to
     `longest_wait`."""
     longest_wait: float = 300.0
+    stopped_code: int = 0
+    """The exit code where it was asked to end; 0 for the command's own. Another one than 0 tells a scheduler that
+    the work is not done, such as Kubernetes, which counts an evicted pod that ends with 0 as a success."""
     process: subprocess.Popen | None = field(default=None, init=False)
     asked: int | None = field(default=None, init=False)
     """The signal that asked the supervisor itself to end."""
@@ -49,7 +52,8 @@ class Supervisor:
     starts: int = field(default=0, init=False)
 
     def run(self) -> int:
-        """The exit code: 0 when the command has done its work, its own where it gave up or was asked to end."""
+        """The exit code: 0 when the command has done its work, its own where it gave up or was asked to end; in the
+        last case `stopped_code`, if that is not 0."""
         before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
         began, crashes, repeated, last_step = time.monotonic(), 0, 0, None
         furthest, stuck = -2, 0
@@ -58,7 +62,7 @@ class Supervisor:
                 code, step, stopped, how = self.attempt()
                 took = f"{self.starts} starts, {crashes} crashes so far, {duration(time.monotonic() - began)}"
                 if self.asked is not None:
-                    return self.say("asked to end", f"{how}; {took}", code, step)
+                    return self.say("asked to end", f"{how}; {took}", self.stopped_code or code, step)
                 if code == 0 and not stopped:
                     return self.say("done", took, code, step)
                 if code == 0:
@@ -81,7 +85,7 @@ class Supervisor:
                 wait = min(self.first_wait * 2 ** (again - 1), self.longest_wait) if again else 0.0
                 self.say("crash", f"{how} {place}; starting again{f' in {wait:.0f} s' if wait else ''}", code, step)
                 self.sleep(wait)
-            return self.say("asked to end", f"{self.starts} starts", 0, None)
+            return self.say("asked to end", f"{self.starts} starts", self.stopped_code, None)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -276,6 +276,19 @@ def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number, co
     assert events(tmp_path) == ["asked to end"]
 
 
+def test_a_scheduler_is_told_apart_what_is_done_and_what_was_asked_to_end(tmp_path):
+    body = """
+    signal.signal(signal.SIGTERM, lambda *_: (goodput.beat(6, "stopped"), os._exit(0)))
+    goodput.beat(5)
+    if number == 1:
+        time.sleep(600)
+    """
+    when_it_beats(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert supervisor(tmp_path, body, stopped_code=75).run() == 75
+    assert supervisor(tmp_path, body, stopped_code=75).run() == 0
+    assert supervisor(tmp_path, "sys.exit(2)", stopped_code=75).run() == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("--same-step", "0"), ("--hang-minutes", "nan"), ("--hang-minutes", "-1"), ("--hang-minutes", "inf")],

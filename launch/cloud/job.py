@@ -1,0 +1,141 @@
+"""A job: one launch script with its config and options on named hardware, and how a command line tells it."""
+
+import argparse
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.experiment import Experiment, parse_command
+from launch.cloud.names import accelerator, hosts, is_tpu
+from launch.cloud.tools import REPOSITORY, Tools
+from lm.devices import Devices, Target, mesh_sizes
+from lm.errors import UsageError, shown
+from lm.planning.topology import Topology, topology_of
+
+SCRIPTS = ("launch.pretrain", "launch.train", "launch.evaluate", "launch.sample")
+SUPERVISED = ("launch.pretrain", "launch.train")
+STOPPED = 75
+"""The exit code of a run that was asked to end, and saved: whatever runs it may start it again. sysexits.h calls it
+EX_TEMPFAIL."""
+USAGE = UsageError.exit_code
+"""That of a command that cannot be run as it is: starting it again is of no use."""
+NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"
+"""Of a job: what TPU VMs, Kubernetes and SkyPilot all take, short enough for the names that they make of it."""
+PYTHON = ".venv/bin/python"
+SETUP = (
+    "{ command -v make >/dev/null || { sudo apt-get update -qq && sudo apt-get install -qq make; }; } && "
+    "make setup ACCELERATOR=%s UV_PYTHON_DOWNLOADS=automatic"
+)
+"""Brings the environment on a bare machine: the images of TPU VMs have a Python that is too old, so uv fetches one."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to run, and on what."""
+
+    name: str
+    config: str
+    """The config's path in the repository."""
+    script: str
+    options: tuple[str, ...]
+    """Words of the command line for the script, --workdir among them."""
+    workdir: str
+    """The run folder: a path, or a URL of an object store."""
+    topology: Topology
+
+    @property
+    def command(self) -> list[str]:
+        """What every process runs, in the repository's folder."""
+        supervised = ["launch.supervise", "--stopped-code", str(STOPPED)] if self.script in SUPERVISED else []
+        return [PYTHON, "-m", *supervised, self.script, self.config, *self.options]
+
+    @property
+    def shell_command(self) -> str:
+        return shlex.join(self.command)
+
+    @property
+    def setup(self) -> str:
+        """A shell command that brings the environment, in the repository's folder."""
+        return SETUP % accelerator(self.topology)
+
+    def file(self, ending: str) -> Path:
+        """Where a generated file lies: runs/ is no part of the repository."""
+        return Path("runs/cloud") / f"{self.name}{ending}"
+
+
+def parser_of(program: str, description: str, actions: dict[str, str]) -> argparse.ArgumentParser:
+    """The options that all scripts of this room share. `actions` are {action: what it does}."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, epilog="All other options go to the script: --workdir, --train.steps and so on.",
+    )  # fmt: skip
+    parser.add_argument("config", metavar="CONFIG.py", help="a config in this repository")
+    parser.add_argument("action", choices=actions, help="; ".join(f"{name}: {does}" for name, does in actions.items()))
+    parser.add_argument("--topology", required=True, help="such as v6e:2x4, v5p-512, 2xv6e-256 or h100:16")
+    parser.add_argument("--name", help="of the job (default: the config's)")
+    parser.add_argument(
+        "--script", choices=SCRIPTS, help="default: launch.pretrain on one host, launch.train on several"
+    )
+    parser.add_argument("--workdir", help="the run folder: gs://, s3://, or a path that all hosts see and that stays")
+    parser.add_argument("--flag", action="append", default=[], metavar="=FLAG", help="one more flag for what creates "
+                        "or submits the job, such as --flag=--partition=gpu; may be given again")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="only show the commands and files; nothing is needed")
+    return parser
+
+
+def parse_job(parser: argparse.ArgumentParser, words: list[str]) -> tuple[Job, argparse.Namespace, Tools]:
+    """What the words ask for. Exits with code 0 after --help.
+
+    Raises UsageError for all that could only fail on hardware that is paid for: a topology or an option that there is
+    not, a config that is not here, a mesh that does not fit the devices.
+    """
+    given, options = parser.parse_known_args(words)
+    topology = topology_of(given.topology)
+    config = config_here(given.config)
+    script = given.script or ("launch.train" if hosts(topology) > 1 else "launch.pretrain")
+    if script == "launch.pretrain" and hosts(topology) > 1:
+        raise UsageError(
+            f"launch.pretrain makes the data, in one process, but {topology.name} has {hosts(topology)} hosts. Make "
+            "the shards first, on one machine, with the scripts up to launch.write_shards; then run launch.train here."
+        )
+    if given.workdir:
+        options = ["--workdir", given.workdir, *options]
+    experiment, workdir = parse_command(script, "", [str(REPOSITORY / config), *options])
+    refuse_mesh(experiment, topology)
+    name = given.name or Path(config).stem.lower().replace("_", "-")
+    if not re.fullmatch(NAME, name):
+        raise UsageError(
+            f"The name of the job is {shown(name)}. Give one with --name: a letter, then at most 38 letters, digits "
+            "and hyphens, all in lower case, no hyphen at the end."
+        )
+    job = Job(name, config, script, tuple(options), given.workdir or str(workdir), topology)
+    return job, given, Tools(given.dry_run)
+
+
+def config_here(given: str) -> str:
+    """The path in the repository of a config, which goes with it. Raises UsageError for one that lies elsewhere."""
+    path = Path(given).expanduser().resolve()
+    if not path.is_relative_to(REPOSITORY):
+        raise UsageError(
+            f"The config {shown(given, quotes=False)} lies outside of {REPOSITORY}, which is what the hosts get. Copy "
+            "it into configs/."
+        )
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def refuse_mesh(experiment: Experiment, topology: Topology) -> None:
+    """Raises UsageError where the config's mesh and batch cannot be laid over the devices."""
+    target = Target("tpu") if is_tpu(topology) else Target("cuda", topology.chip.capability)
+    devices = Devices(topology.devices, topology.name, target, topology.slices)
+    train = experiment.train
+    mesh_sizes(train.mesh, experiment.model, train.batch_size, devices, train.micro_batches)
+
+
+def refuse_lost(job: Job, why: str) -> None:
+    """Raises UsageError where the run folder would go with the machine."""
+    if not re.match(r"[a-z][a-z0-9]*://", job.workdir):
+        raise UsageError(
+            f"The run folder {job.workdir} is on a disk of the machine, {why}. Give one in an object store, such as "
+            "--workdir gs://BUCKET/runs/NAME."
+        )

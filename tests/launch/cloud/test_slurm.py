@@ -1,0 +1,110 @@
+"""The batch script, run by bash as Slurm runs it: what it starts, and when it puts itself into the queue again."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launch.cloud import slurm
+from lm.errors import UsageError
+from tests.launch.cloud.programs import REPOSITORY, Programs
+
+CONFIG = str(REPOSITORY / "configs/gpt2_124m.py")
+SBATCH = """
+import os, subprocess
+code = subprocess.run(["bash", sys.argv[-1]], env=os.environ | {"SLURM_JOB_ID": "41"}).returncode
+open("code", "w").write(str(code))
+"""
+SRUN = """
+import os
+os.execvp("bash", ["bash", "-c", open("body").read()])
+"""
+
+
+@pytest.fixture
+def submit(monkeypatch, tmp_path):
+    """Submits a job whose step does `body`; gives (exit code of the batch script, what was called)."""
+    programs = Programs(tmp_path, monkeypatch)
+    programs.add("sbatch", SBATCH)
+    programs.add("srun", SRUN)
+    for name in ("scontrol", "scancel"):
+        programs.add(name)
+    monkeypatch.chdir(tmp_path)
+
+    def submit(body: str, *words: str) -> tuple[int, list[list[str]]]:
+        Path("body").write_text(body)
+        slurm.main([CONFIG, "run", "--topology", "h100:16", *words])
+        return int(Path("code").read_text()), programs.calls()
+
+    return submit
+
+
+def test_the_step_runs_the_script_on_every_gpu(submit):
+    code, (sbatch, srun) = submit(
+        "exit 0", "--flag=--partition=gpu", "--train.steps", "900", "--workdir", "/scratch/a b"
+    )
+    assert code == 0
+    assert sbatch == ["sbatch", "--partition=gpu", "runs/cloud/gpt2-124m.sbatch"]
+    assert srun[srun.index(".venv/bin/python") :] == [
+        ".venv/bin/python", "-m", "launch.supervise", "--stopped-code", "75", "launch.train", "configs/gpt2_124m.py",
+        "--workdir", "/scratch/a b", "--train.steps", "900",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ended", [0, 1, 2, 130, 143])
+def test_what_is_done_or_failed_is_not_queued_again(submit, ended):
+    code, calls = submit(f"exit {ended}")
+    assert code == ended
+    assert [call[0] for call in calls] == ["sbatch", "srun"]
+
+
+def test_what_was_asked_to_end_and_saved_is_queued_again(submit):
+    """SIGTERM reaches the step, as --signal sends it at the time limit, and not the script."""
+    code, calls = submit('trap "exit 75" TERM; kill -TERM $$; sleep 60')
+    assert code == 0
+    assert calls[-1] == ["scontrol", "requeue", "41"]
+
+
+def test_what_is_cancelled_is_not_queued_again(submit):
+    """scancel ends the script too."""
+    code, calls = submit('kill -TERM $PPID; trap "exit 75" TERM; sleep 0.2; exit 75')
+    assert code == -signal.SIGTERM
+    assert [call[0] for call in calls] == ["sbatch", "srun"]
+
+
+def test_a_node_is_asked_for_whole_where_all_of_its_gpus_are(capsys):
+    def directives(topology: str, *words: str) -> set[str]:
+        slurm.main([CONFIG, "run", "--topology", topology, "--dry-run", *words])
+        lines = capsys.readouterr().out.splitlines()
+        return {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+
+    always = {"signal=TERM@300", "requeue", "open-mode=append"}
+    assert always | {"nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=8", "exclusive", "mem=0"} <= (
+        directives("h100:16")
+    )
+    alone = directives("h100:8", "--time", "2-00:00:00")
+    assert always | {"nodes=1", "ntasks-per-node=1", "cpus-per-task=64", "time=2-00:00:00"} <= alone
+    part = directives("h100:2", "--cpus-per-gpu", "4")
+    assert {"ntasks-per-node=1", "gpus-per-node=2", "cpus-per-task=8"} <= part and not {"exclusive", "mem=0"} & part
+
+
+def test_logs_and_stop_find_the_job_by_its_name(submit, monkeypatch, tmp_path):
+    submit("exit 0")
+    monkeypatch.setenv("LOGNAME", "someone")
+    slurm.main([CONFIG, "stop", "--topology", "h100:16"])
+    slurm.main([CONFIG, "logs", "--topology", "h100:16", "--dry-run"])
+    recorded = (tmp_path / "calls").read_text().splitlines()[-1]
+    assert "scancel" in recorded and '"--name=gpt2-124m", "--user=someone"' in recorded
+
+
+def test_tpus_are_refused(capsys):
+    with pytest.raises(UsageError, match=r"v6e:2x4 are TPUs.*launch\.cloud\.tpu_vm"):
+        slurm.main([CONFIG, "run", "--topology", "v6e:2x4", "--dry-run"])
+
+
+def test_bash_reads_every_script(capsys):
+    for topology in ("h100:1", "h100:8", "h100:1024"):
+        slurm.main([CONFIG, "run", "--topology", topology, "--dry-run", "--train.batch-size", "1024"])
+        text = capsys.readouterr().out.partition(":\n")[2]
+        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
