@@ -17,8 +17,8 @@ def batch_script(job: Job, time_limit: str, cpus_per_gpu: int) -> str:
     each process has one, as JAX expects of Slurm.
 
     The time limit sends SIGTERM to the processes, not to the script: they save and end with STOPPED, and the script
-    puts itself into the queue again. So does Slurm where it preempts the job or loses a node (--requeue). scancel ends
-    the script too, which then does not. Raises UsageError for TPUs.
+    puts itself into the queue again, unless the file that the action `stop` writes is there. So does Slurm where it
+    preempts the job or loses a node (--requeue). Raises UsageError for TPUs.
     """
     if is_tpu(job.topology):
         raise UsageError(
@@ -46,7 +46,7 @@ export PYTHONUNBUFFERED=1
 code=0
 srun --cpus-per-task={cpus} --kill-on-bad-exit=0 --wait={WAIT_SECONDS} \\
   {job.shell_command} || code=$?
-if [ "$code" -eq {STOPPED} ]; then
+if [ "$code" -eq {STOPPED} ] && [ ! -e {job.file(".stop")} ]; then
   exec scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -12,7 +12,6 @@ import sys
 
 from launch.cloud.job import parse_job, parser_of, refuse_lost
 from launch.cloud.jobset import as_yaml, jobset, process_0
-from launch.cloud.names import accelerator
 from launch.stages.command import told
 from lm.errors import UsageError
 
@@ -37,7 +36,7 @@ def main(words: list[str]) -> None:
         raise UsageError("Name the image, such as --image us-docker.pkg.dev/PROJECT/REPOSITORY/gristmill:1.")
     if given.action == "image":
         tools.bundle(archive := job.file(".tar.gz"), job.config)
-        build = [f"--build-arg=ACCELERATOR={accelerator(job.topology)}", "--file=launch/cloud/Dockerfile"]
+        build = [f"--build-arg=ACCELERATOR={job.accelerator}", "--file=launch/cloud/Dockerfile"]
         tools.run("docker", "build", f"--tag={given.image}", *build, *given.flag, "-", stdin=archive)
         tools.run("docker", "push", given.image)
     elif given.action == "run":

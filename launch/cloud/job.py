@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment, parse_command
-from launch.cloud.names import accelerator, hosts, is_tpu
+from launch.cloud.names import hosts, is_tpu
 from launch.cloud.tools import REPOSITORY, Tools
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError, shown
@@ -43,6 +43,13 @@ class Job:
     workdir: str
     """The run folder: a path, or a URL of an object store."""
     topology: Topology
+    cuda: str = "cuda13"
+    """The build of jax on GPUs."""
+
+    @property
+    def accelerator(self) -> str:
+        """The ACCELERATOR of `make setup`."""
+        return "tpu" if is_tpu(self.topology) else self.cuda
 
     @property
     def command(self) -> list[str]:
@@ -57,7 +64,7 @@ class Job:
     @property
     def setup(self) -> str:
         """A shell command that brings the environment, in the repository's folder."""
-        return SETUP % accelerator(self.topology)
+        return SETUP % self.accelerator
 
     def file(self, ending: str) -> Path:
         """Where a generated file lies: runs/ is no part of the repository."""
@@ -78,6 +85,7 @@ def parser_of(program: str, description: str, actions: dict[str, str]) -> argpar
         "--script", choices=SCRIPTS, help="default: launch.pretrain on one host, launch.train on several"
     )
     parser.add_argument("--workdir", help="the run folder: gs://, s3://, or a path that all hosts see and that stays")
+    parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="of GPUs: the build of jax")
     parser.add_argument("--flag", action="append", default=[], metavar="=FLAG", help="one more flag for what creates "
                         "or submits the job, such as --flag=--partition=gpu; may be given again")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="only show the commands and files; nothing is needed")
@@ -109,7 +117,7 @@ def parse_job(parser: argparse.ArgumentParser, words: list[str]) -> tuple[Job, a
             f"The name of the job is {shown(name)}. Give one with --name: a letter, then at most 38 letters, digits "
             "and hyphens, all in lower case, no hyphen at the end."
         )
-    job = Job(name, config, script, tuple(options), given.workdir or str(workdir), topology)
+    job = Job(name, config, script, tuple(options), given.workdir or str(workdir), topology, given.cuda)
     return job, given, Tools(given.dry_run)
 
 

@@ -89,8 +89,3 @@ def sky_accelerator(topology: Topology) -> str:
             "or launch.cloud.gke."
         )
     return f"tpu-{accelerator_type(topology)}"
-
-
-def accelerator(topology: Topology) -> str:
-    """The ACCELERATOR of `make setup`."""
-    return "tpu" if is_tpu(topology) else "cuda13"

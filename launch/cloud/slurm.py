@@ -27,13 +27,17 @@ def main(words: list[str]) -> None:
     parser.add_argument("--cpus-per-gpu", type=int, default=8, help="cores for the process of a GPU (default: 8)")
     job, given, tools = parse_job(parser, words)
     script = batch_script(job, given.time, given.cpus_per_gpu)
+    stop, mine = job.file(".stop"), [f"--name={job.name}", f"--user={getpass.getuser()}"]
     if given.action == "run":
+        tools.remove(stop)
         tools.write(path := job.file(".sbatch"), script)
         tools.run("sbatch", *given.flag, str(path))
     elif given.action == "logs":
         tools.run("tail", "-n", "100", "-F", str(job.file(".log")))
     else:
-        tools.run("scancel", f"--name={job.name}", f"--user={getpass.getuser()}")
+        tools.write(stop, "asked to end\n")  # the script looks for it
+        tools.run("scancel", *mine, "--state=PENDING")
+        tools.run("scancel", *mine, "--signal=TERM")  # to what runs, which has all the time that its save takes
 
 
 if __name__ == "__main__":

@@ -62,6 +62,13 @@ class Tools:
         path.write_text(text, encoding="utf-8")
         print(f"# written: {path}", flush=True)
 
+    def remove(self, path: Path) -> None:
+        """Removes a generated file, if it is there."""
+        if path.exists():
+            print(f"# removed: {path}", flush=True)
+            if not self.dry_run:
+                path.unlink()
+
     def bundle(self, path: Path, config: str) -> None:
         """Packs what git tracks here, and the config, into a .tar.gz: no run, no environment and no file of secrets
         that lies about is among it. Raises InputError where git cannot say what it tracks."""

@@ -83,6 +83,12 @@ def test_the_command_has_the_options_as_they_were_given():
     assert said.stdout.splitlines() == job.command
 
 
+def test_the_environment_is_that_of_the_hardware():
+    made = [job_of("--topology", *words) for words in (["v6e:2x4"], ["h100:8"], ["h100:8", "--cuda", "cuda12"])]
+    assert [job.accelerator for job in made] == ["tpu", "cuda13", "cuda12"]
+    assert all(f"ACCELERATOR={job.accelerator} " in job.setup for job in made)
+
+
 def test_what_trains_is_supervised_and_what_ends_by_itself_is_not():
     job = job_of("--topology", "h100:8", "--script", "launch.evaluate")
     assert job.command == [".venv/bin/python", "-m", "launch.evaluate", CONFIG]

@@ -66,6 +66,13 @@ def test_what_was_asked_to_end_and_saved_is_queued_again(submit):
     assert calls[-1] == ["scontrol", "requeue", "41"]
 
 
+def test_what_was_stopped_by_hand_is_not_queued_again_until_it_is_run_again(submit):
+    code, calls = submit("touch runs/cloud/gpt2-124m.stop; exit 75")
+    assert code == 75
+    assert [call[0] for call in calls] == ["sbatch", "srun"]
+    assert submit("exit 75")[1][-1][0] == "scontrol"
+
+
 def test_what_is_cancelled_is_not_queued_again(submit):
     """scancel ends the script too."""
     code, calls = submit('kill -TERM $PPID; trap "exit 75" TERM; sleep 0.2; exit 75')
@@ -89,13 +96,15 @@ def test_a_node_is_asked_for_whole_where_all_of_its_gpus_are(capsys):
     assert {"ntasks-per-node=1", "gpus-per-node=2", "cpus-per-task=8"} <= part and not {"exclusive", "mem=0"} & part
 
 
-def test_logs_and_stop_find_the_job_by_its_name(submit, monkeypatch, tmp_path):
-    submit("exit 0")
+def test_stop_leaves_the_save_its_time_and_takes_away_what_waits(submit, monkeypatch):
     monkeypatch.setenv("LOGNAME", "someone")
+    submit("exit 0")
     slurm.main([CONFIG, "stop", "--topology", "h100:16"])
-    slurm.main([CONFIG, "logs", "--topology", "h100:16", "--dry-run"])
-    recorded = (tmp_path / "calls").read_text().splitlines()[-1]
-    assert "scancel" in recorded and '"--name=gpt2-124m", "--user=someone"' in recorded
+    assert Path("runs/cloud/gpt2-124m.stop").is_file()
+    waiting, running = submit("exit 0")[1][2:4]
+    mine = ["scancel", "--name=gpt2-124m", "--user=someone"]
+    assert (waiting, running) == ([*mine, "--state=PENDING"], [*mine, "--signal=TERM"])
+    assert not Path("runs/cloud/gpt2-124m.stop").exists()
 
 
 def test_tpus_are_refused(capsys):
