@@ -141,6 +141,20 @@ def test_keep_ends_where_the_run_failed(cloud, code):
     assert len(cloud.started()) == 1
 
 
+def test_what_was_stopped_by_hand_goes_on_when_it_is_run_again(cloud):
+    cloud.turn("exit 0")
+    cloud.act("create")
+    cloud.act("install")
+    for name, text in (("run.code", "75"), ("run.stop", "")):
+        (cloud.host() / name).write_text(text)
+    cloud.turn('while [ ! -f "$CLOUD/end" ]; do sleep 0.05; done')
+    cloud.act("run", *BUCKET)
+    assert not (cloud.host() / "run.code").exists() and not (cloud.host() / "run.stop").exists()
+    (cloud.folder / "end").touch()
+    cloud.act("keep", *BUCKET)
+    assert len(cloud.started()) == 1
+
+
 def test_keep_leaves_a_run_alone_that_is_there(cloud):
     cloud.turn('while [ ! -f "$CLOUD/end" ]; do sleep 0.05; done')
     for action in ("create", "install", "run"):
@@ -184,7 +198,8 @@ def test_a_number_that_another_process_has_now_is_no_run(cloud):
     cloud.act("create")
     cloud.act("install")
     with subprocess.Popen(["sleep", "600"]) as other:
-        (cloud.host() / "run.pid").write_text(str(other.pid))
+        for file in ("run.shell", "run.pid"):
+            (cloud.host() / file).write_text(str(other.pid))
         cloud.act("stop")
         cloud.act("run", *BUCKET)
         until(lambda: (cloud.host() / "run.code").exists())
