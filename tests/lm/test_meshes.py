@@ -24,8 +24,8 @@ def test_a_device_of_eight_does_and_holds_an_eighth(mesh, most_work, most_memory
     found = SHAPES(MESHES[mesh])
     assert found["flops"] * 8 <= most_work * alone()["flops"]
     assert found["temp_mib"] * 8 <= most_memory * alone()["temp_mib"]
-    # Parameters and their gradients: 2 x 4.2 MiB a layer, 4 MiB each for the embedding and the output.
-    assert found["all_gather_mib"] <= 22 and found["all_reduce_mib"] <= 40
+    # Parameters and their gradients: 2 x 4.2 MiB a layer, 4 MiB each for the embedding and the output; keys and values.
+    assert found["all_gather_mib"] <= (32 if "context" in mesh else 22) and found["all_reduce_mib"] <= 40
     assert found["largest_collective_mib"] <= WHOLE_BATCH
 
 

@@ -78,7 +78,7 @@ def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
     model = restore_model(MODEL, run.checkpoints, mesh)
     expected = named_leaves(shardings(model, mesh))
     assert all(leaf.sharding == expected[key] for key, leaf in named_leaves(model).items())
-    cut = config.fsdp * config.tensor
+    cut = config.fsdp * config.context * config.tensor
     largest = named_leaves(model)["blocks.0.mlp.up.weight"]
     assert largest.addressable_shards[0].data.size * cut == largest.size
     held_out, text, samples = figures(run, mesh)
@@ -91,7 +91,7 @@ def test_rows_that_fill_the_devices_are_cut_over_context_too_and_no_parameter_mo
     mesh = make_mesh(MeshConfig(fsdp=2, context=2), MODEL, 8)
     assert mesh_for_rows(mesh, 4) is mesh and mesh_for_rows(mesh, 12) is mesh
     rows_mesh = mesh_for_rows(mesh, 16)
-    assert dict(rows_mesh.shape) == {"data": 4, "fsdp": 2, "context": 1, "tensor": 1}
+    assert dict(rows_mesh.shape) == {"data": 2, "fsdp": 4, "context": 1, "tensor": 1}
     model = jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(0))
     model = jax.device_put(model, shardings(model, mesh))
     moved = moved_onto(model, rows_mesh)
