@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 
-from lm.data.records import MANIFEST, read_manifest
+from lm.data.records import MANIFEST, Shard, read_manifest
 from lm.errors import InputError
-from lm.storage import HASHING_THREADS, digest
+from lm.storage import HASHING_THREADS, Place, Wanted, as_files, digest
 
 
 def verify_shards(
-    splits: Iterable[tuple[Path, str]], share: tuple[int, int] = (0, 1), given_up: Event | None = None
+    splits: Iterable[tuple[Place, str]], share: tuple[int, int] = (0, 1), given_up: Event | None = None
 ) -> int:
     """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`; returns the bytes.
     Begins no further shard once `given_up` is set.
@@ -22,8 +21,8 @@ def verify_shards(
     listed = dict(list(named.items())[share[0] :: share[1]])
     owners = {shard.sha256: path for path, shard in named.items()}
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        look = lambda path: (None, "given up") if given_up is not None and given_up.is_set() else read(path)
-        found = dict(zip(listed, pool.map(look, listed), strict=True))
+        look = lambda one: (None, "given up") if given_up is not None and given_up.is_set() else read(*one)
+        found = dict(zip(listed, pool.map(look, listed.items()), strict=True))
     wrong = []
     for path, shard in listed.items():
         size, sha = found[path]
@@ -43,9 +42,9 @@ def verify_shards(
     return sum(shard.bytes for shard in listed.values())
 
 
-def read(path: Path) -> tuple[int | None, str]:
-    """(bytes, SHA-256) of a file, or (None, why it cannot be read)."""
+def read(place: Place, shard: Shard) -> tuple[int | None, str]:
+    """(bytes, SHA-256) of a file, or (None, why it cannot be read); of an object, as it is in the cache."""
     try:
-        return digest(path)
+        return digest(*as_files([Wanted(place, shard.bytes, shard.sha256)]))
     except OSError as error:
         return None, error.strerror or str(error)

@@ -3,6 +3,7 @@
 May import: lm.errors alone.
 """
 
+from lm.storage.cache import Wanted, as_files, cache_folder
 from lm.storage.files import (
     HASHING_THREADS,
     Appended,
@@ -17,6 +18,7 @@ from lm.storage.places import (
     appearing,
     place_of,
     size_of,
+    sizes_of,
     write_atomically,
     write_json,
 )
@@ -28,12 +30,16 @@ __all__ = [
     "Place",
     "StorageError",
     "Url",
+    "Wanted",
     "appearing",
+    "as_files",
+    "cache_folder",
     "digest",
     "file_sha256",
     "is_url",
     "place_of",
     "size_of",
+    "sizes_of",
     "sync",
     "unused",
     "write_atomically",

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lm.errors import UsageError
@@ -32,6 +32,14 @@ def size_of(place: Place) -> int | None:
         found = place.found()
         return None if found is None else found.size
     return place.stat().st_size if place.is_file() else None
+
+
+def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
+    """{name: bytes of that file in the folder, None where there is none}; of a Url by one listing."""
+    if isinstance(folder, Path):
+        return {name: size_of(folder / name) for name in names}
+    found = folder.files()
+    return {name: found[name].size if name in found else None for name in names}
 
 
 @contextlib.contextmanager
