@@ -5,9 +5,12 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
+from launch.folder.in_bucket import fetch
 from launch.stages.processes import join, place
+from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.errors import InputError
 from lm.planning.memory import check_inference_memory
+from lm.run_paths import RunPaths
 
 COMPRESSORS = ("gzip", "zstd", "xz")
 
@@ -20,6 +23,8 @@ def load_trained(
     `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
     UsageError where so much cannot fit into memory.
     """
+    fetch_to_ask(workdir, step)
+    fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
     join()
     check_inference_memory(experiment.model, rows, tokens, option)
     run = RunFolder(workdir).load(step=step, experiment=experiment)

@@ -11,7 +11,7 @@ import errno
 import functools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -68,12 +68,21 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
-    def __init__(self, folder: Path, retention: RetentionPolicy, timeout: float = 10.0, sidecars: Sequence[Path] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        retention: RetentionPolicy,
+        timeout: float = 10.0,
+        sidecars: Sequence[Path] = (),
+        after_save: Callable[[], None] = lambda: None,
+    ):
         """`timeout`: seconds that a save waits for the one before it; after them it is left out. `sidecars`: files that
-        tell of the steps up to a checkpoint; they are on disk before it has its name."""
+        tell of the steps up to a checkpoint; they are on disk before it has its name. `after_save` is called when a
+        checkpoint is whole and others have gone, behind the training; where it raises InputError, the save failed."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
+        self.after_save = after_save
         self.partial = self.folder / RunPaths.unfinished
         self.orbax = ocp.AsyncCheckpointer(item_handler())
         self.writer = ThreadPoolExecutor(1, "checkpoints")
@@ -196,8 +205,17 @@ class Checkpoints:
             self.failure = None
             if self.primary:
                 self.prune()
+                self.tell(step)
         if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
             ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
+
+    def tell(self, step: int) -> None:
+        """Calls `after_save`."""
+        try:
+            self.after_save()
+        except InputError as error:
+            self.failure = error
+            print(f"checkpoint: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
 
     def clear(self, place: Path) -> None:
         """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole."""

@@ -1,6 +1,6 @@
 """Files on a disk and objects of a bucket (s3://, gs://): whole or absent, read and written by one set of functions.
 
-May import: lm.errors alone.
+A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
 """
 
 from lm.storage.cache import Wanted, as_files, cache_folder
@@ -13,6 +13,7 @@ from lm.storage.files import (
     unused,
     writing,
 )
+from lm.storage.mirror import Mirror, copy_of, mirror_of
 from lm.storage.places import (
     Place,
     appearing,
@@ -27,6 +28,7 @@ from lm.storage.url import StorageError, Url, is_url
 __all__ = [
     "HASHING_THREADS",
     "Appended",
+    "Mirror",
     "Place",
     "StorageError",
     "Url",
@@ -34,9 +36,11 @@ __all__ = [
     "appearing",
     "as_files",
     "cache_folder",
+    "copy_of",
     "digest",
     "file_sha256",
     "is_url",
+    "mirror_of",
     "place_of",
     "size_of",
     "sizes_of",

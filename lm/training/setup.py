@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from lm.checkpoints.in_bucket import push_training
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, lengths, steps_in
 from lm.config import ModelConfig, TrainConfig
@@ -262,7 +263,8 @@ def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
 def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
     kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
     logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs)
+    push = functools.partial(push_training, folder)
+    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs, after_save=push)
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
 
