@@ -15,6 +15,7 @@ from lm.checkpoints.in_bucket import fetch_to_go_on, push_training
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, mirror_of
+from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
 GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
@@ -49,8 +50,11 @@ def to_read(workdir: Path) -> Path:
 
 
 def refuse_no_run_there(mirror: Mirror) -> None:
-    """Raises UsageError where other things than a run's lie below the address."""
-    if any(PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS):
+    """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has begun,
+    though a kill may have come before its first marker."""
+    if (mirror.url / LEASE).is_file() or any(
+        PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS
+    ):
         return
     tops = dict.fromkeys(name.split("/")[0] for name in mirror.there)
     others = [top for top in tops if top not in PASSED_OVER and not any(PurePosixPath(top).match(log) for log in LOGS)]
