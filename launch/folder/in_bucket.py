@@ -50,11 +50,10 @@ def to_read(workdir: Path) -> Path:
 
 
 def refuse_no_run_there(mirror: Mirror) -> None:
-    """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has begun,
-    though a kill may have come before its first marker."""
-    if (mirror.url / LEASE).is_file() or any(
-        PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS
-    ):
+    """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has
+    begun, though a kill may have come before its first marker."""
+    marked = any(PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS)
+    if marked or (mirror.url / LEASE).is_file():
         return
     tops = dict.fromkeys(name.split("/")[0] for name in mirror.there)
     others = [top for top in tops if top not in PASSED_OVER and not any(PurePosixPath(top).match(log) for log in LOGS)]

@@ -13,7 +13,7 @@ from lm.storage.files import (
     unused,
     writing,
 )
-from lm.storage.mirror import Mirror, copy_of, mirror_of
+from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
 from lm.storage.places import (
     Place,
     appearing,
@@ -38,6 +38,7 @@ __all__ = [
     "cache_folder",
     "copy_of",
     "digest",
+    "fetched",
     "file_sha256",
     "is_url",
     "mirror_of",

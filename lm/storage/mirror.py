@@ -9,6 +9,8 @@ not pushed is right where nobody else has been at work there since.
 """
 
 import contextlib
+import functools
+import glob
 import hashlib
 import json
 import secrets
@@ -262,6 +264,18 @@ class Mirror:
             self.lease = None
             with contextlib.suppress(InputError):  # it is given up by itself in time
                 lease.release()
+
+
+@functools.cache
+def fetched(url: Url) -> Path:
+    """A file or folder of this machine, of the same name, with all that lies at the address; where nothing does, it is
+    not there. What changes there while this process lives is not looked for. Raises StorageError."""
+    folder = copy_of(url.parent, "reading")
+    mirror = mirror_of(folder)
+    assert mirror is not None
+    mirror.agree(sole=False)
+    mirror.fetch(mirror.matching([glob.escape(url.name)]))
+    return folder / url.name
 
 
 SAID_FROM = 100_000_000

@@ -17,11 +17,14 @@ from data_prep.warc import write_pages
 from launch.folder.guard import refuse_inputs_in_outputs
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
+from lm.config import StartConfig
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Url, mirror_of, write_atomically
 from lm.storage.mirror import MIRRORS
-from tests.corpus import tiny_experiment, web_pages
+from lm.tokenizer import load, save, train_tokenizer
+from lm.tokenizer.training import load_tokenizer
+from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import Request, Store, serving, variables
 from tests.run_files import REPOSITORY, digests, finish, parameters
 from tests.run_files import start as start_on_disk
@@ -106,9 +109,11 @@ WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files",
 @pytest.mark.parametrize("again", ["a", "b"])
 def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
-    with variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "2"}):
-        with pytest.raises(InputError, match=f"{at} cannot be written: .*500"):
-            on("a", tmp_path, run, stage("first"))
+    with (
+        variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "2"}),
+        pytest.raises(InputError, match=f"{at} cannot be written: .*500"),
+    ):
+        on("a", tmp_path, run, stage("first"))
     server.fail(lambda request: None)
     assert "stages/first.json" not in run.files()
     made = on(again, tmp_path, run, stage("first"))
@@ -150,10 +155,14 @@ def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
 
 def test_several_processes_are_refused(run):
     workdir = workdir_of(run)
-    with variables({"GRISTMILL_PROCESSES": "2", "GRISTMILL_PROCESS": "1"}):
-        with pytest.raises(UsageError, match=rf"--workdir {run} is in a bucket, where one process can work, but there"):
-            with locked(workdir):
-                pass
+    with (
+        variables({"GRISTMILL_PROCESSES": "2", "GRISTMILL_PROCESS": "1"}),
+        pytest.raises(
+            UsageError, match=rf"--workdir {run} is in a bucket, where one process can work, but there are 2"
+        ),
+        locked(workdir),
+    ):
+        pass
 
 
 def test_inputs_in_a_bucket_are_not_taken_for_a_folder_here(run):
@@ -171,6 +180,24 @@ def test_a_run_stands_in_the_place_of_a_config(run, tmp_path):
         assert mirror is not None and mirror.url == run
         with pytest.raises(UsageError, match="not that of a run that has made something"):
             parse_run("launch.sample", "", [str(run.parent / "nothing")])
+
+
+def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(run, tmp_path):
+    write_atomically(run / "checkpoints/8/model/array", "bits")
+    write_atomically(run / "checkpoints/12/model/array", "others")
+    folder = StartConfig(f"{run}/checkpoints/8").folder()
+    assert (folder.name, (folder / "model/array").read_text()) == ("8", "bits")
+    assert not list((tmp_path / "cache").rglob("12"))
+    for nothing in (f"{run}/checkpoints/9", str(run)):
+        with pytest.raises(UsageError, match=rf"checkpoint = '{nothing}' is not the folder of a checkpoint, such as"):
+            StartConfig(nothing).folder()
+    save(train_tokenizer(texts(10), EXPERIMENT.tokenizer), tmp_path / "tokenizer")
+    for path in (tmp_path / "tokenizer").iterdir():
+        write_atomically(run / "tokenizer" / path.name, path.read_bytes())
+    config = dataclasses.replace(EXPERIMENT.tokenizer, load=f"{run}/tokenizer")
+    assert load_tokenizer(config).fingerprint == load(tmp_path / "tokenizer").fingerprint
+    with pytest.raises(InputError, match=f"{run}/nothing"):
+        load_tokenizer(dataclasses.replace(config, load=f"{run}/nothing"))
 
 
 @pytest.fixture(scope="module")
