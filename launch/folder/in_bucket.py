@@ -12,7 +12,7 @@ from configs.experiment.run_folder import RunFolder
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
 from lm.checkpoints.in_bucket import fetch_to_go_on, push_training
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, mirror_of
 from lm.storage.mirror import LEASE
@@ -38,8 +38,11 @@ def held(workdir: Path) -> Generator[None]:
         mirror.fetch(mirror.matching(BOOKS))
         try:
             yield
-        finally:
-            mirror.push(mirror.here(GROWING))
+        except BaseException:
+            with contextlib.suppress(InputError):  # there is something else to be told
+                mirror.push(mirror.here(GROWING))
+            raise
+        mirror.push(mirror.here(GROWING))
 
 
 def to_read(workdir: Path) -> Path:

@@ -260,10 +260,11 @@ class Mirror:
         finally:
             over.set()
             if thread.ident is not None:
-                thread.join()
+                thread.join(lease.seconds)
             self.lease = None
-            with contextlib.suppress(InputError):  # it is given up by itself in time
-                lease.release()
+            if not thread.is_alive():  # else it waits for a network that is away, and the lease ends by itself
+                with contextlib.suppress(InputError):
+                    lease.release()
 
 
 @functools.cache
