@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
-from lm.data.records import MANIFEST, Shard, read_manifest
+from lm.data.records import MANIFEST, read_manifest
 from lm.errors import InputError
 from lm.storage import HASHING_THREADS, Place, Wanted, as_files, digest
 
@@ -12,17 +13,19 @@ from lm.storage import HASHING_THREADS, Place, Wanted, as_files, digest
 def verify_shards(
     splits: Iterable[tuple[Place, str]], share: tuple[int, int] = (0, 1), given_up: Event | None = None
 ) -> int:
-    """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`; returns the bytes.
-    Begins no further shard once `given_up` is set.
+    """Reads every shard of the (folder, split) pairs through, or part `share[0]` of `share[1]`; returns the bytes. Of
+    one in a bucket, what it was brought to. Begins no further shard once `given_up` is set.
 
     Raises InputError that names the shards that are not what their manifest says.
     """
-    named = {folder / s.file: s for folder, split in splits for s in read_manifest(folder).splits[split].shards}
+    shards = [(folder / s.file, s) for folder, split in splits for s in read_manifest(folder).splits[split].shards]
+    files = as_files([Wanted(place, shard.bytes, shard.sha256) for place, shard in shards])
+    named = {file: shard for file, (_, shard) in zip(files, shards, strict=True)}
     listed = dict(list(named.items())[share[0] :: share[1]])
     owners = {shard.sha256: path for path, shard in named.items()}
     with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        look = lambda one: (None, "given up") if given_up is not None and given_up.is_set() else read(*one)
-        found = dict(zip(listed, pool.map(look, listed.items()), strict=True))
+        look = lambda path: (None, "given up") if given_up is not None and given_up.is_set() else read(path)
+        found = dict(zip(listed, pool.map(look, listed), strict=True))
     wrong = []
     for path, shard in listed.items():
         size, sha = found[path]
@@ -42,9 +45,9 @@ def verify_shards(
     return sum(shard.bytes for shard in listed.values())
 
 
-def read(place: Place, shard: Shard) -> tuple[int | None, str]:
-    """(bytes, SHA-256) of a file, or (None, why it cannot be read); of an object, as it is in the cache."""
+def read(path: Path) -> tuple[int | None, str]:
+    """(bytes, SHA-256) of a file, or (None, why it cannot be read)."""
     try:
-        return digest(*as_files([Wanted(place, shard.bytes, shard.sha256)]))
+        return digest(path)
     except OSError as error:
         return None, error.strerror or str(error)
