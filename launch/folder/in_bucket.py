@@ -84,7 +84,8 @@ def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> 
 
 def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str]) -> None:
     """Brings what finished stages have made, by their markers, and their logs, by the patterns."""
-    fetch(workdir, [name for marker in markers for name in marker["files"]], patterns)
+    logs = [pattern for pattern in patterns if pattern != RunPaths.damaged_checkpoints]
+    fetch(workdir, [name for marker in markers for name in marker["files"]], logs)
 
 
 def fetch_training(workdir: Path) -> None:
@@ -114,7 +115,8 @@ def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]
         push_training(workdir)
     mirror.push(marker["files"])
     mirror.delete(before - {*marker["files"]})
-    mirror.push([*mirror.here(by_products), *names_of(workdir, paths.config_json, paths.written(name))])
+    logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]
+    mirror.push([*mirror.here(logs), *names_of(workdir, paths.config_json, paths.written(name))])
     mirror.push([marker_name])
     mirror.delete(names_of(workdir, paths.begun(name)))
 

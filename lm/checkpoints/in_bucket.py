@@ -11,6 +11,8 @@ from lm.run_paths import TRAINING_LOGS, RunPaths
 from lm.storage import Mirror, mirror_of
 
 FOLDER = RunPaths.checkpoints
+LOGS = tuple(log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints)
+"""What is pushed and fetched of them: what was set aside as damaged stays where it was."""
 
 
 def steps_there(mirror: Mirror) -> dict[int, list[str]]:
@@ -28,7 +30,7 @@ def manifest_of(step: int) -> str:
     return f"{FOLDER}/{step}/{MANIFEST}"
 
 
-def push_training(run: Path, logs: Iterable[str] = TRAINING_LOGS) -> None:
+def push_training(run: Path, logs: Iterable[str] = LOGS) -> None:
     """Makes the bucket hold what the run folder holds of its training: logs; every checkpoint, its manifest last; and
     those no longer that training has taken away here. Nothing where the folder stands for none.
 
@@ -78,7 +80,7 @@ def fetch_to_go_on(run: Path) -> None:
     mirror = mirror_of(run)
     if mirror is None:
         return
-    mirror.fetch(mirror.matching(TRAINING_LOGS))
+    mirror.fetch(mirror.matching(LOGS))
     whole = [step for step in steps_there(mirror) if manifest_of(step) in mirror.there]
     found = False
     for step in reversed(whole):

@@ -123,7 +123,7 @@ def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
             # Of an upload whose parts were joined, but whose answer was lost, the next try finds no parts.
             if verb != "written" or not left:
                 raise FileNotFoundError(2, "No such object", address) from error
-        except (exceptions.BaseError, OSError) as error:
+        except (exceptions.BaseError, OSError, ValueError) as error:  # the last, for names that no object can have
             if not left or not may_pass(error):
                 raise StorageError(f"{address} cannot be {verb}: {cause(error, scheme, bucket)}") from error
         time.sleep(random.uniform(0.5, 1.5) * (ROUNDS - left) * settings().timeout / 60)
@@ -153,7 +153,12 @@ def may_pass(error: Exception) -> bool:
     refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
     status = re.search(r"status code: (\d{3})|status: (\d{3})", str(error))
     refused = status is not None and (status[1] or status[2])[0] in "34" and (status[1] or status[2]) != "429"
-    return not isinstance(error, refusals) and not refused and not NO_KEYS.search(str(error))
+    return not isinstance(error, refusals) and not refused and not (NO_KEYS.search(str(error)) or is_name(error))
+
+
+def is_name(error: Exception) -> bool:
+    """Whether the name of an object is the cause."""
+    return isinstance(error, ValueError) or "invalid path" in str(error)
 
 
 NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
@@ -170,6 +175,8 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
         return no_bucket(scheme, bucket)
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or NO_KEYS.search(text):
         return f"{first_line(error)}. Give credentials that may do so ({keys}, or a role of the machine)."
+    if is_name(error):
+        return f"{first_line(error)}. Give the file or object another name."
     if "redirect" in text.lower():
         return f"{first_line(error)}. Is the bucket in another region? Set AWS_REGION."
     if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here

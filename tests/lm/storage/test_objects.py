@@ -1,5 +1,6 @@
 """Objects are whole or absent whatever fails, and what has failed for good is told with its address and a remedy."""
 
+import http.client
 import io
 import os
 import random
@@ -203,6 +204,31 @@ def test_what_is_refused_is_not_tried_again(store: Store):
     assert len(store.requests) == first + 1
     with pytest.raises(StorageError, match="there is no bucket gone"):
         Url("s3://gone/a").files()
+
+
+@pytest.mark.parametrize("name", ["plain a.txt", "a#b", "a%23b", "a?b", "a*b", "a[1]", "a+b&c", "ü", "{x}", "a\\b"])
+def test_names_are_told_back_as_they_were_given(bucket, name):
+    write_atomically(bucket / "folder" / name, name)
+    assert list((bucket / "folder").files()) == [name]
+    assert (bucket / "folder" / name).read_text() == name
+    objects.delete([(bucket / "folder" / name).address])
+    assert (bucket / "folder").files() == {}
+
+
+def test_a_name_that_no_object_can_have_is_refused_at_once(store: Store, bucket):
+    first = len(store.requests)
+    with pytest.raises(StorageError, match=r"cannot be written: .*illegal character.*another name"):
+        write_atomically(bucket / "a\tb", b"")
+    assert len(store.requests) == first
+
+
+def test_keys_that_would_lead_out_of_a_folder_are_refused(store: Store, bucket):
+    connection = http.client.HTTPConnection(store.address.removeprefix("http://"))
+    connection.request("PUT", f"/{bucket.address.partition('://')[2]}/run/../../evil", b"x")
+    assert connection.getresponse().status == 200
+    connection.close()
+    with pytest.raises(StorageError, match=r"cannot be listed: .*invalid path.*another name"):
+        bucket.files()
 
 
 def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
