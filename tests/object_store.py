@@ -28,7 +28,10 @@ NO_METADATA = {
     "GCE_METADATA_ROOT": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9",
 }  # fmt: skip
 """No test asks the server that machines of a cloud get their credentials from."""
-QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "2"}
+QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "30", "GRISTMILL_STORAGE_RETRIES": "2"}
+"""However busy the machine, no request takes so long; and what fails for good is given up soon."""
+IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"}
+"""For a request that is never answered, among others that a busy machine may answer late."""
 
 
 class Request(NamedTuple):

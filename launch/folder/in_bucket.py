@@ -11,7 +11,7 @@ from typing import Any
 from configs.experiment.run_folder import RunFolder
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER
 from launch.folder.markers import read_note
-from lm.checkpoints.in_bucket import fetch_to_go_on, push_training
+from lm.checkpoints.in_bucket import push_training
 from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 from lm.storage import Mirror, mirror_of
@@ -86,11 +86,6 @@ def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: 
     """Brings what finished stages have made, by their markers, and their logs, by the patterns."""
     logs = [pattern for pattern in patterns if pattern != RunPaths.damaged_checkpoints]
     fetch(workdir, [name for marker in markers for name in marker["files"]], logs)
-
-
-def fetch_training(workdir: Path) -> None:
-    """Brings what training goes on from."""
-    fetch_to_go_on(workdir)
 
 
 def announce(name: str, workdir: Path, in_place: bool) -> None:

@@ -23,6 +23,7 @@ from configs.experiment.run_folder import experiment_json
 from launch.folder import in_bucket, taking, unfinished, written
 from launch.folder.markers import differences, key_of, read_note
 from launch.stages.processes import place
+from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
@@ -202,7 +203,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         in_bucket.publish(stage.name, workdir, stage.in_place, stage.by_products)
         return False
     if stage.in_place:
-        in_bucket.fetch_training(workdir)
+        fetch_to_go_on(workdir)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
         "settings": settings,

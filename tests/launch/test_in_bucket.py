@@ -110,7 +110,7 @@ WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files",
 def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
     with (
-        variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "2"}),
+        variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "30"}),
         pytest.raises(InputError, match=f"{at} cannot be written: .*500"),
     ):
         on("a", tmp_path, run, stage("first"))

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -276,4 +275,3 @@ def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
 
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
     assert mirror_of(tmp_path) is None
-    assert isinstance(Path(tmp_path), Path)

@@ -13,7 +13,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from lm.errors import UsageError
 from lm.storage import StorageError, Url, appearing, objects, place_of, size_of, write_atomically, write_json
-from tests.object_store import FAULTS, QUICK, Request, Store, variables
+from tests.object_store import FAULTS, IMPATIENT, QUICK, Request, Store, variables
 from tests.run_files import REPOSITORY
 
 LARGE = objects.CHUNK + 12_345
@@ -142,9 +142,10 @@ def test_a_request_that_is_never_answered_is_begun_again(store: Store, bucket, t
     (tmp_path / "up").write_bytes(content)
     write_atomically(bucket / "b", b"small")
     store.fail_once("stall", pattern)
-    objects.upload(tmp_path / "up", (bucket / "a").address)
-    write_atomically(bucket / "ab", b"small")
-    objects.download((bucket / "a").address, tmp_path / "down")
+    with variables(IMPATIENT):
+        objects.upload(tmp_path / "up", (bucket / "a").address)
+        write_atomically(bucket / "ab", b"small")
+        objects.download((bucket / "a").address, tmp_path / "down")
     assert (tmp_path / "down").read_bytes() == content
     assert list(bucket.files()) == ["a", "ab", "b"]
 
