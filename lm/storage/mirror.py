@@ -31,6 +31,7 @@ from lm.storage.places import write_atomically
 from lm.storage.url import Url
 
 RECORD = ".remote"
+ABOUT = f"{RECORD}/about.json"
 LEASE = ".lease"
 LOCAL = (RECORD, ".lock", ".partial")
 """Names at the top that are never pushed."""
@@ -46,47 +47,53 @@ class Known(NamedTuple):
 
 
 def copy_of(url: Url, purpose: str = "runs") -> Path:
-    """The folder that stands for the address here, made if need be: one for who works in it, and for those that only
-    read, for the "purpose" of "reading", another."""
+    """The folder that stands for the address here, made when it is first used: one for who works in it, and for those
+    that only read, for the "purpose" of "reading", another."""
     name = hashlib.sha256(url.address.encode()).hexdigest()[:12]
     folder = cache_folder() / purpose / f"{url.name or 'bucket'}-{name}"
-    if not (folder / RECORD / "about.json").is_file():
-        try:
-            write_atomically(
-                folder / RECORD / "about.json", json.dumps({"url": url.address, "holder": secrets.token_hex(8)})
-            )
-        except OSError as error:
-            raise InputError(
-                f"The working copy {folder} of {url} cannot be written: {error.strerror or error}. Make room there, or "
-                "name another folder in GRISTMILL_CACHE."
-            ) from error
+    if mirror_of(folder) is None:
+        MIRRORS[folder] = Mirror(folder, url, secrets.token_hex(8))
     return folder
 
 
 MIRRORS: dict[Path, "Mirror"] = {}
+"""Those that this process has asked for."""
 
 
 def mirror_of(folder: Path) -> "Mirror | None":
     """What `folder` stands for; None where it is a folder like any other."""
-    if folder not in MIRRORS and (folder / RECORD / "about.json").is_file():
-        MIRRORS[folder] = Mirror(folder)
+    if folder not in MIRRORS and (folder / ABOUT).is_file():
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        MIRRORS[folder] = Mirror(folder, Url(about["url"]), about["holder"])
     return MIRRORS.get(folder)
 
 
 class Mirror:
     """The working copy in `folder`, and what it stands for."""
 
-    def __init__(self, folder: Path):
-        about = json.loads((folder / RECORD / "about.json").read_text(encoding="utf-8"))
-        self.folder, self.url, self.holder = folder, Url(about["url"]), about["holder"]
+    def __init__(self, folder: Path, url: Url, holder: str):
+        """`holder` is the copy's name, by which it is known whether another was at work there since."""
+        self.folder, self.url, self.holder = folder, url, holder
         self.record = folder / RECORD / "files.json"
         self.known: dict[str, Known] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             found = json.loads(self.record.read_text(encoding="utf-8"))
             self.known = {name: Known(*values) for name, values in found.items()}
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
         self.lock = threading.RLock()
+
+    def make(self) -> None:
+        """Makes the folder, if need be. Raises InputError where it cannot be written."""
+        if (self.folder / ABOUT).is_file():
+            return
+        try:
+            write_atomically(self.folder / ABOUT, json.dumps({"url": self.url.address, "holder": self.holder}))
+        except OSError as error:
+            raise InputError(
+                f"The working copy {self.folder} of {self.url} cannot be written: {error.strerror or error}. Make room "
+                "there, or name another folder in GRISTMILL_CACHE."
+            ) from error
 
     @property
     def there(self) -> dict[str, Object]:
@@ -214,6 +221,7 @@ class Mirror:
     def agree(self, sole: bool) -> None:
         """Makes the copy agree with what is there now. Files here that were not pushed stay where the copy's holder
         alone has worked there (`sole`); otherwise they are moved aside."""
+        self.make()
         self.listed = None
         for name, known in list(self.known.items()):
             found = self.there.get(name)
@@ -243,6 +251,7 @@ class Mirror:
         """This process alone writes there until the block ends; files here that are one of the patterns `logs` are
         pushed every now and then. Raises InputError where another process is at work there."""
         lease, patterns, over = Lease(self.url / LEASE, self.holder), [*logs], threading.Event()
+        self.make()
         before = lease.take()
         self.lease = lease
 

@@ -30,8 +30,8 @@ def machines(tmp_path):
 
 def opened(url: Url) -> Mirror:
     """As a new process opens it."""
-    folder = copy_of(url)
     MIRRORS.clear()
+    folder = copy_of(url)
     mirror = mirror_of(folder)
     assert mirror is not None and mirror.folder == folder
     return mirror
@@ -261,7 +261,13 @@ def test_a_copy_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
         variables({"GRISTMILL_CACHE": str(tmp_path / "file")}),
         pytest.raises(InputError, match=r"The working copy .* cannot be written: .*GRISTMILL_CACHE"),
     ):
-        copy_of(bucket / "run")
+        opened(bucket / "run").agree(sole=True)
+
+
+def test_an_address_that_is_only_named_leaves_nothing_on_the_disk(bucket, machines, tmp_path):
+    with machines("a"):
+        opened(bucket / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["0", "soon", "1e9"])
