@@ -133,7 +133,8 @@ def parse_run(
     @dataclass(frozen=True)
     class Asked(*bases):
         workdir: str = str(Path("runs") / config_path.stem) if run is None else config_name
-        """Folder of the run: every stage reads and writes here. It is empty, not there yet, or a run's already."""
+        """Folder of the run, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It is empty,
+        not there yet, or a run's already."""
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
         where possible, and only the others are made."""
