@@ -150,6 +150,15 @@ def test_a_request_that_is_never_answered_is_begun_again(store: Store, bucket, t
     assert list(bucket.files()) == ["a", "ab", "b"]
 
 
+@pytest.mark.parametrize("fault", ["lost reply", "cut reply"])
+def test_an_upload_whose_last_answer_is_lost_ends_well(store: Store, bucket, tmp_path, fault):
+    """The parts were joined, so that the same request, tried again, finds none."""
+    (tmp_path / "up").write_bytes(noise(LARGE))
+    store.fail_once(fault, "POST .*uploadId")
+    objects.upload(tmp_path / "up", (bucket / "a").address)
+    assert (bucket / "a").read_bytes() == noise(LARGE)
+
+
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(store: Store, bucket, tmp_path, fault):
     write_atomically(bucket / "a", b"before")
