@@ -1,6 +1,6 @@
 """Objects that are read as files: brought whole into a folder of this machine, named by their SHA-256, and kept there.
 
-    shards/<SHA-256>          a whole object
+    shards/<SHA-256>          a whole object; beside it <SHA-256>.used, whose time is when it was last asked for
     users/<random digits>     the names that a process reads, one a line; held by a lock while the process lives
 
 A file gets its name when all of it is there and has that SHA-256: a kill leaves none of half an object. The folder has
@@ -101,8 +101,13 @@ def is_here(one: Wanted, folder: Path) -> bool:
     path = folder / one.sha256
     if not path.is_file() or path.stat().st_size != one.bytes:
         return False
-    os.utime(path)
+    used_at(path).touch()  # the file itself stays as it is: who has read it through knows it by its times
     return True
+
+
+def used_at(path: Path) -> Path:
+    """The empty file whose time is that at which a cached file was last asked for."""
+    return path.with_name(f"{path.name}.used")
 
 
 def bring_one(one: Wanted, folder: Path) -> None:
@@ -131,12 +136,14 @@ def make_room(needed: int, folder: Path) -> None:
     for path in folder.glob("*.partial"):  # of a process that was killed, unless it was begun within the hour
         if path.stat().st_mtime < time.time() - 3600:
             path.unlink(missing_ok=True)
-    oldest = sorted(files_in(folder), key=lambda path: path.stat().st_mtime)
+    asked_for = lambda path: (used_at(path) if used_at(path).exists() else path).stat().st_mtime
+    oldest = sorted(files_in(folder), key=asked_for)
     held = sum(path.stat().st_size for path in oldest)
     for path in oldest:
         if held + needed > limit and path.name not in read:
             held -= path.stat().st_size
             path.unlink()
+            used_at(path).unlink(missing_ok=True)
     if held + needed > limit:
         raise InputError(
             f"{needed / 1e9:,.6g} GB more do not fit into the cache {folder}: it may hold {max(limit, 0) / 1e9:,.6g} "

@@ -45,7 +45,7 @@ def uploaded(tokens, bucket) -> Url:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir() if path.suffix != ".used"}
 
 
 def wanted(bucket: Url, *contents: bytes) -> list[Wanted]:
@@ -142,7 +142,10 @@ def test_over_its_bound_it_forgets_what_was_asked_for_the_longest_time_ago(bucke
         f"as_files([Wanted(Url({str(one.place)!r}), {one.bytes}, {one.sha256!r})])\n" for one in (old, new)
     )
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-    os.utime(cache / old.sha256, (1, 1))
+    before = (cache / new.sha256).stat().st_mtime_ns
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    assert (cache / new.sha256).stat().st_mtime_ns == before  # to be asked for again changes nothing of a file
+    os.utime(cache / f"{old.sha256}.used", (1, 1))
     with variables({"GRISTMILL_CACHE_GB": str(900 / 1e9)}):
         as_files([more])
         assert names(cache) == {new.sha256, more.sha256}
