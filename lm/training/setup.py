@@ -33,7 +33,7 @@ from lm.planning.flops import count_parameters
 from lm.planning.hardware import Peak, peak_rate
 from lm.planning.memory import check_training_memory
 from lm.resilience.goodput import Goodput
-from lm.resilience.multihost import all_agree
+from lm.resilience.multihost import fail_together
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
 from lm.terminal import LiveLine, duration, quantity
@@ -190,10 +190,7 @@ def all_verified(verified: "Future[int]") -> None:
         verified.result()
     except InputError as raised:
         error = raised
-    if jax.process_count() > 1 and not all_agree(error is None):
-        error = error or InputError("Another process found a shard that is not whole; see what it says.")
-    if error is not None:
-        raise error
+    fail_together("verified", error)
 
 
 def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:

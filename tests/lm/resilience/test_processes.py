@@ -71,5 +71,5 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     mine, other = (process.communicate(timeout=600)[0] for process in pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
     assert f"{first} has a SHA-256 of" in mine
-    assert "Another process found a shard that is not whole" in other
+    assert f"process 0: 1 of 1 shards are not what" in other
     assert "Traceback" not in mine + other
