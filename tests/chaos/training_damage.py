@@ -270,9 +270,9 @@ def meshes(rows: Rows, root: Path, tokens: Path) -> None:
 def started(run: Path, fields: dict, devices: int, port: int) -> list[subprocess.Popen]:
     if devices != PAIR:
         return [train_process.start(run, fields, devices=devices)]
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "GRISTMILL_PROCESSES": "2"}
+    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "NUM_PROCESSES": "2"}
     return [
-        train_process.start(run, fields, devices=4, environment=common | {"GRISTMILL_PROCESS": str(index)})
+        train_process.start(run, fields, devices=4, environment=common | {"PROCESS_ID": str(index)})
         for index in range(2)
     ]
 

@@ -193,14 +193,14 @@ def pair(rows: Rows, root: Path, tokens: Path, generator: random.Random) -> None
     for name in ("pair", "pair killed"):
         run, port = copy(tokens, root / name), generator.randrange(20_000, 30_000)
         common = os.environ | train_process.QUICK | {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "GRISTMILL_PROCESSES": "2",
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "NUM_PROCESSES": "2",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         }  # fmt: skip
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.supervised_process", str(run), json.dumps(fields)],
                 cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env=common | {"GRISTMILL_PROCESS": str(index)},
+                env=common | {"PROCESS_ID": str(index)},
             )
             for index in range(2)
         ]  # fmt: skip

@@ -180,8 +180,8 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
 def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
     """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
-    pair = [start(script, run, 4, common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)]
+    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "NUM_PROCESSES": "2"}
+    pair = [start(script, run, 4, common | {"PROCESS_ID": str(index)}) for index in range(2)]
     outputs = [process.communicate(timeout=600)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert "Traceback" not in "".join(outputs) and "One device" not in "".join(outputs)

@@ -31,9 +31,9 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
     losses on ever other meshes.)"""
     run = tmp_path / "run"
     write_tokens(run, tiny_experiment())
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
+    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "NUM_PROCESSES": "2"}
     pair = [
-        train_process.start(run, FIELDS, devices=4, environment=common | {"GRISTMILL_PROCESS": str(index)})
+        train_process.start(run, FIELDS, devices=4, environment=common | {"PROCESS_ID": str(index)})
         for index in range(2)
     ]
     wait_for_step(run, pair[0], 5)
@@ -64,12 +64,10 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(data)
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
-    pair = [
-        train_process.start(run, FIELDS, environment=common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)
-    ]
+    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "NUM_PROCESSES": "2"}
+    pair = [train_process.start(run, FIELDS, environment=common | {"PROCESS_ID": str(index)}) for index in range(2)]
     mine, other = (process.communicate(timeout=600)[0] for process in pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
     assert f"{first} has a SHA-256 of" in mine
-    assert f"process 0: 1 of 1 shards are not what" in other
+    assert "process 0: 1 of 1 shards are not what" in other
     assert "Traceback" not in mine + other
