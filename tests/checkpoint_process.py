@@ -1,4 +1,4 @@
-"""One of several processes that save and restore together, without training: what tests of checkpoints ask of them.
+"""One of two processes that save and restore together, without training: what tests of checkpoints ask of them.
 
     python -m tests.checkpoint_process FOLDER
 
@@ -71,8 +71,8 @@ def report(folder: Path) -> None:
 
     found = {}
     with contextlib.closing(Checkpoints(folder, RetentionPolicy(newest=9))) as checkpoints:
-        for step in (1, 2, 3, 4):
-            if step == 3 and jax.process_index() == jax.process_count() - 1:
+        for step in (1, 2, 3, 4, 5):
+            if (step, jax.process_index()) in ((3, 1), (4, 0)):
                 disk_of(10_000)
             began, before = time.monotonic(), bytes_read()
             checkpoints.save(step, state_of(step), {"told": step})
@@ -84,11 +84,11 @@ def report(folder: Path) -> None:
             }  # fmt: skip
             disk_of(-1)
         before = bytes_read()
-        verify_together(folder / "4")
+        verify_together(folder / "5")
         found["read to verify"] = bytes_read() - before
         settle("all have looked", None, bool)
         if jax.process_index() == 0:
-            flip_a_bit(folder / "4", jax.process_count() - 1)
+            flip_a_bit(folder / "5", 1)
         settle("damaged", None, bool)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_of(0))
         restored = checkpoints.restore_newest(like)

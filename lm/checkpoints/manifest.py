@@ -189,13 +189,14 @@ def verify(folder: Path, part: int = 0, parts: int = 1) -> dict[str, Any]:
     were written. Raises DamageError, and InputError where one may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
-    for name, listed in files.items():  # sizes first: they cost nothing
-        path = folder / name
+    names = share_of(files, part, parts)
+    for name in names:  # sizes first: they cost nothing
+        path, written = folder / name, files[name]["bytes"]
         size = path.stat().st_size if path.is_file() else None
-        if size != listed["bytes"]:
+        if size != written:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise DamageError(f"{path} {found}, but {listed['bytes']} bytes were written")
-    for name, (_, sha) in digests(folder, share_of(files, part, parts)).items():
+            raise DamageError(f"{path} {found}, but {written} bytes were written")
+    for name, (_, sha) in digests(folder, names).items():
         if sha != files[name]["sha256"]:
             raise DamageError(f"{folder / name} has a SHA-256 of {sha}, but {files[name]['sha256']} was written")
     return manifest["about"]

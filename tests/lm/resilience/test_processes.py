@@ -33,8 +33,9 @@ def outputs_of(processes: list[subprocess.Popen]) -> list[str]:
 
 
 def test_two_processes_save_and_restore_each_its_part_and_a_disk_that_fails_one_is_told_to_both(tmp_path):
-    """The disk of process 1 takes no larger files (RLIMIT_FSIZE) while step 3 is saved; a bit of what it wrote at step
-    4 is flipped. Neither waits for the other, and each reads what it wrote alone, and half of what is restored."""
+    """The disk of process 1 takes no larger files (RLIMIT_FSIZE) while step 3 is saved, that of process 0 at step 4; a
+    bit of what process 1 wrote at step 5 is flipped. Neither waits for the other, and each reads what it wrote alone,
+    and half of what is restored."""
     port = train_process.free_port()
     pair = [
         subprocess.Popen(
@@ -49,17 +50,18 @@ def test_two_processes_save_and_restore_each_its_part_and_a_disk_that_fails_one_
     found = [json.loads(output.splitlines()[-1]) for output in outputs]
     stored = sum(one["bytes"] for one in read_manifest(tmp_path / "checkpoints/2")["files"].values())
     for one in found:
-        assert [one[f"save {step}"]["there"] for step in (1, 2, 3, 4)] == [[1], [1, 2], [1, 2], [1, 2, 4]]
-        assert [bool(one[f"save {step}"]["failure"]) for step in (1, 2, 3, 4)] == [False, False, True, False]
+        saves = [one[f"save {step}"] for step in (1, 2, 3, 4, 5)]
+        assert [save["there"] for save in saves] == [[1], [1, 2], [1, 2], [1, 2], [1, 2, 5]]
+        assert [bool(save["failure"]) for save in saves] == [False, False, True, True, False]
         assert one["save 2"]["read"] <= 0.6 * stored and one["read to verify"] <= 0.6 * stored
         assert one["about"] == {"step": 2, "told": 2} and one["same"]
-    assert found[0]["save 3"]["failure"].startswith("process 1: ")
-    for output in outputs:
-        assert "step 3 is not saved, and training goes on" in output and "cannot be written: File too large." in output
-    damaged = (tmp_path / "checkpoints.damaged/4").relative_to(tmp_path)
-    assert (
-        "/ocdbt.process_1/" in outputs[0] and f"set aside as {tmp_path / damaged}; going back to step 2" in outputs[0]
-    )
+    failed = f"{tmp_path / 'checkpoints'} cannot be written: File too large."
+    for step, process in ((3, 1), (4, 0)):
+        mine, other = found[process][f"save {step}"]["failure"], found[1 - process][f"save {step}"]["failure"]
+        assert mine.startswith(failed) and other.startswith(f"process {process}: {failed}")
+        assert f"step {step} is not saved, and training goes on. " in outputs[0]
+    assert "/ocdbt.process_1/" in outputs[0]
+    assert f"set aside as {tmp_path}/checkpoints.damaged/5; going back to step 2" in outputs[0]
     assert "set aside" not in outputs[1]
 
 
