@@ -153,6 +153,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
         if source is not None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
-        print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
+        if place()[0] == 0:
+            print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

@@ -217,8 +217,8 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     index, processes = place()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
-            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
-            "only launch.train, launch.evaluate and launch.sample in all of them."
+            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, with "
+            "NUM_PROCESSES=1 before it, and only launch.train, launch.evaluate and launch.sample in all of them."
         )
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)

@@ -42,9 +42,9 @@ def say(text: str) -> None:
 def leave_together() -> None:
     """Waits for all processes: one that ends early would end the others too."""
     if place()[1] > 1:
-        from lm.resilience.multihost import all_agree
+        from lm.resilience.multihost import settle
 
-        all_agree(True)
+        settle("leave", None, bool)
 
 
 def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:

@@ -175,8 +175,8 @@ class TrainConfig(Config):
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     verify_shards: bool = not_hashed(default=True)
-    """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
-    found when a record is read that has it."""
+    """Read all shards through before the first step, and compare their SHA-256 with the manifest's; a restart reads
+    those alone whose file has changed. Without, damage is found when a record is read that has it."""
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""

@@ -120,7 +120,7 @@ class BatchSource:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
         return self._batches[step]
 
-    def iterate(self, start_step: int = 0, rows: slice = slice(None)) -> Iterator[Batch]:
+    def iterate(self, start_step: int = 0, rows: np.ndarray | slice = slice(None)) -> Iterator[Batch]:
         """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads.
 
         `rows` of each alone, where others read the rest.

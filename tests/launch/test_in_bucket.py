@@ -156,7 +156,7 @@ def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
 def test_several_processes_are_refused(run):
     workdir = workdir_of(run)
     with (
-        variables({"GRISTMILL_PROCESSES": "2", "GRISTMILL_PROCESS": "1"}),
+        variables({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}),
         pytest.raises(
             UsageError, match=rf"--workdir {run} is in a bucket, where one process can work, but there are 2"
         ),
