@@ -1,1 +1,2 @@
-"""From web pages to token shards. No jax here; of lm, only lm.tokenizer, lm.data.records and lm.errors."""
+"""From web pages to token shards. No jax here; of lm, only lm.tokenizer, lm.data.records, lm.storage, lm.errors and
+lm.fields."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.files import appearing, writing
 from lm.errors import InputError
+from lm.storage import appearing, writing
 
 ROWS_PER_GROUP = 1000
 CHARACTERS_PER_GROUP = 32_000_000

@@ -15,6 +15,7 @@ from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funn
 from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
+from launch.folder import in_bucket
 from launch.folder.written import put_in_place, remove
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs
@@ -31,6 +32,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
+    in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), experiment.documents
     folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
@@ -47,6 +49,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
     put_in_place(NAME, workdir, (NAME,), partial)
     remove(partial)
+    in_bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)
 

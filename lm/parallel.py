@@ -228,27 +228,30 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def own_rows(mesh: Mesh, batch_size: int, context_length: int) -> slice:
-    """The rows of a batch that this process's devices need: all of them, where there is but one process."""
-    shape = (batch_size, context_length)
-    parts = cast(dict[object, tuple[slice, ...]], batch_sharding(mesh).addressable_devices_indices_map(shape))
-    rows = [part[0] for part in parts.values()]
-    return slice(min(one.start or 0 for one in rows), max(batch_size if one.stop is None else one.stop for one in rows))
+def own_rows(mesh: Mesh, batch_size: int, context_length: int, process: int | None = None) -> np.ndarray:
+    """Numbers of the rows of a batch that the devices of a process need, rising: of this one, unless given. Those of
+    one process may be scattered, since the mesh follows the torus."""
+    process = jax.process_index() if process is None else process
+    parts = batch_sharding(mesh).devices_indices_map((batch_size, context_length))
+    cut = cast(dict[jax.Device, tuple[slice, ...]], parts).items()
+    mine = [np.arange(batch_size)[rows] for device, (rows, _) in cut if device.process_index == process]
+    return np.unique(np.concatenate(mine))
 
 
 @jax.transfer_guard("allow")  # this transfer is asked for, and with several processes JAX cannot know that
-def place[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, first_row: int = 0) -> Arrays:
-    """The batch on the mesh's devices. `batch` has the rows from `first_row` on: those of `own_rows` or more."""
+def place[Arrays](batch: Arrays, mesh: Mesh, batch_size: int, rows: np.ndarray | None = None) -> Arrays:
+    """The batch on the mesh's devices. `batch` has these `rows` of it, those of `own_rows` or more; all, if not
+    given."""
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
+    there = np.arange(batch_size) if rows is None else rows
 
     def spread(local: np.ndarray) -> jax.Array:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
             rows, columns = index
-            stop = batch_size if rows.stop is None else rows.stop
-            return local[(rows.start or 0) - first_row : stop - first_row, columns]
+            return local[np.searchsorted(there, np.arange(batch_size)[rows]), columns]
 
         return jax.make_array_from_callback((batch_size, *local.shape[1:]), sharding, part)
 

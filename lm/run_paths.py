@@ -56,6 +56,7 @@ class RunPaths:
     samples = Part("samples")
     final_samples = Part("samples/final.json")
     skipped_steps = Part("skipped_steps.jsonl")
+    verified_shards = Part("verified_shards.json")
     goodput = Part("goodput.json")
     hangs = Part("hangs")
     profile = Part("profile")
@@ -100,7 +101,8 @@ class RunPaths:
 
 HEARTBEATS, SUPERVISORS = "heartbeat*.json", "supervisor*.jsonl"
 TRAINING_LOGS = (
-    RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps, RunPaths.goodput,
+    RunPaths.metrics, RunPaths.tensorboard, RunPaths.wandb, RunPaths.samples, RunPaths.skipped_steps,
+    RunPaths.verified_shards, RunPaths.goodput,
     HEARTBEATS, RunPaths.hangs, RunPaths.profile, RunPaths.damaged_checkpoints,
 )  # fmt: skip
 """All that training writes beside its checkpoints, as shell patterns."""

@@ -27,7 +27,7 @@ MOST_MODULES = 12
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 ALLOWED = {
     "lm": ("lm",),
-    "data_prep": ("data_prep", "lm.tokenizer", "lm.data.records", "lm.errors", "lm.fields"),
+    "data_prep": ("data_prep", "lm.tokenizer", "lm.data.records", "lm.storage", "lm.errors", "lm.fields"),
     "configs": ("configs", "data_prep", "lm"),
     "viewer": ("viewer", "configs", "data_prep", "lm"),
     "launch": ("launch", "viewer", "configs", "data_prep", "lm"),

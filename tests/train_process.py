@@ -9,6 +9,7 @@ of the model under "model", and under "leave_at" a step behind which the process
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,38 @@ def start(
         [sys.executable, *program, str(run), json.dumps(fields), *arguments], cwd=REPOSITORY, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
     )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def told_by(who: str, index: int, count: int, port: int) -> dict[str, str]:
+    """What stands in the environment of one of `count` processes on this machine, set by hand or by a scheduler."""
+    mine, all_of_them = str(index), str(count)
+    if who == "hand":
+        return {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "NUM_PROCESSES": all_of_them, "PROCESS_ID": mine}
+    if who == "Slurm":
+        names = {"PROCID": mine, "LOCALID": mine, "NTASKS": all_of_them, "STEP_NUM_TASKS": all_of_them}
+        names |= {"JOB_ID": "77", "STEP_NODELIST": "localhost", "STEP_TASKS_PER_NODE": all_of_them}
+        return {f"SLURM_{name}": value for name, value in names.items()} | {"JAX_COORDINATOR_PORT": str(port)}
+    assert who == "Open MPI"
+    names = {"RANK": mine, "LOCAL_RANK": mine, "SIZE": all_of_them, "LOCAL_SIZE": all_of_them}
+    uri = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "JAX_COORDINATOR_PORT": str(port)}
+    return {f"OMPI_COMM_WORLD_{name}": value for name, value in names.items()} | uri
+
+
+def start_together(
+    run: Path, fields: dict, count: int, who: str = "hand", devices: int = 1, **settings
+) -> list[subprocess.Popen]:
+    """`count` processes that train together, each with `devices` CPU devices."""
+    port, environment = free_port(), settings.pop("environment", {})
+    return [
+        start(run, fields, devices, environment=environment | told_by(who, index, count, port), **settings)
+        for index in range(count)
+    ]
 
 
 def finished(run: Path, fields: dict, **settings) -> str:

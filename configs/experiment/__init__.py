@@ -18,6 +18,7 @@ from configs.experiment.run_folder import RunFolder
 from configs.layouts import layout_of
 from lm.config import MixtureSource
 from lm.errors import UsageError, shown
+from lm.storage import Url, copy_of, is_url, place_of
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=2,
@@ -121,7 +122,7 @@ def parse_run(
     config_name = DEMO if help_first else arguments[0]
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
-    run = RunFolder(config_path) if os.path.isdir(config_name) else None  # noqa: PTH112 - False for a name too long
+    run = run_named(config_name)
     base, words = with_layout(load_config(config_path) if run is None else run.experiment(), words)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
@@ -132,7 +133,8 @@ def parse_run(
     @dataclass(frozen=True)
     class Asked(*bases):
         workdir: str = str(Path("runs") / config_path.stem) if run is None else config_name
-        """Folder of the run: every stage reads and writes here. It is empty, not there yet, or a run's already."""
+        """Folder of the run, on a disk or in a bucket (s3://, gs://): every stage reads and writes here. It is empty,
+        not there yet, or a run's already."""
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
         where possible, and only the others are made."""
@@ -150,14 +152,29 @@ def parse_run(
     return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
 
 
+def run_named(name: str) -> RunFolder | None:
+    """The run in the folder, on a disk or in a bucket, of that name; None where there is no such folder."""
+    if is_url(name):
+        return RunFolder.to_read(Url(name))
+    return RunFolder(Path(name)) if os.path.isdir(name) else None  # noqa: PTH112 - False for a name too long
+
+
 def folder_of(option: str, given: str) -> Path:
-    """The folder that an option names, `~` expanded. Raises UsageError where it names none."""
+    """The folder that an option names, `~` expanded; of one in a bucket, the working copy. Raises UsageError where it
+    names none."""
     if not given.strip():
         raise UsageError(f"{option} is {given!r}, which names no folder. Give one, such as runs/demo.")
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{option} {given} names the home of a user that does not exist here.") from error
+    place = place_of(given)
+    if isinstance(place, Path):
+        return place
+    if option == "--from":
+        raise UsageError(
+            f"--from {given} names a bucket, but a run begins from a folder of this machine alone. Copy it here first; "
+            "to train on its shards, name them in train.mixture."
+        )
+    if not place.name:
+        raise UsageError(f"{option} {given} is a whole bucket. Give an address in it, such as {place}/runs/demo.")
+    return copy_of(place)
 
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:

@@ -17,6 +17,7 @@ from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
+from lm.storage import Url, copy_of, mirror_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -43,6 +44,20 @@ class Loaded(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class RunFolder(RunPaths):
     """The run in the folder `root`."""
+
+    @classmethod
+    def to_read(cls, url: Url) -> "RunFolder":
+        """That in a bucket, in a copy on this machine of what is read of it: now config.json, other parts when
+        lm.checkpoints.in_bucket or launch.folder.in_bucket fetch them. Nothing is written there.
+
+        Raises StorageError where the bucket cannot be read.
+        """
+        folder = copy_of(url, "reading")
+        mirror = mirror_of(folder)
+        assert mirror is not None
+        mirror.agree(sole=False)
+        mirror.fetch(mirror.matching([cls.config_json, cls.stages]))
+        return cls(folder)
 
     def experiment(self) -> Experiment:
         """The Experiment of config.json: that of the last command that made something here.

@@ -44,7 +44,7 @@ from data_prep.dedup.sorted_runs import (
     write_run_file,
     writing_run_file,
 )
-from data_prep.files import replace_file
+from lm.storage import write_atomically
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -158,11 +158,11 @@ def take_step(
         few = merge_many(run_files, folder, run, rows_at_once)
         if not plan.exists():
             ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
-            replace_file(plan, json.dumps(ranges).encode(), scratch=folder)
+            write_atomically(plan, json.dumps(ranges).encode(), scratch=folder)
         tasks = planned(folder)
         make(tasks, functools.partial(join_range, step=step, run_files=few, rows_at_once=rows_at_once), run)
         changes = sum(int(task.note.read_text()) for task in tasks)
-        replace_file(done, str(changes).encode(), scratch=folder)
+        write_atomically(done, str(changes).encode(), scratch=folder)
     for run_file in [*folder.glob("*.merged"), *(run_files if step != "link" else ())]:
         run_file.unlink(missing_ok=True)
     return [task.run_file for task in planned(folder)], int(done.read_text())

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.files import appearing, writing
 from lm.errors import InputError
+from lm.storage import appearing, writing
 
 SCHEMA = pa.schema([(name, pa.uint64()) for name in ("key_0", "key_1", "when", "place")])
 """A key of two words, and a node (clusters.py). Rows are arrays of shape (4, rows), one line a column."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig
-from data_prep.files import replace_file
 from data_prep.funnel.counts import GROUPS, Counts, bin_edges
 from data_prep.funnel.domains import TOP_DOMAINS, Domains
 from data_prep.funnel.excerpts import Example, Excerpts
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
+from lm.storage import write_atomically
 
 FUNNEL = "funnel.json"
 TOP_LANGUAGES = 12
@@ -148,7 +148,7 @@ def write_funnel(
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
         "domains_in_all": domains.in_all,
     }
-    replace_file(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
+    write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
-from data_prep.files import replace_file, writing
 from data_prep.measure.row import rows_of_input, text_schema
 from data_prep.parquet import rows_in, write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError
+from lm.storage import write_atomically, writing
 
 ROWS_BETWEEN_NOTES = 10
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
@@ -96,7 +96,7 @@ def write_texts(file: TextShard, config: DocumentsConfig) -> None:
         write_rows(((file.part, row) for row in rows), {file.part: text_schema(config)}, scratch=file.scratch)
     records = {"seen": (rows_in(file.part) or 0) + skipped.total(), "skipped": dict(skipped)}
     with writing(file.records):
-        replace_file(file.records, json.dumps(records).encode(), file.scratch)
+        write_atomically(file.records, json.dumps(records).encode(), file.scratch)
         file.note.unlink(missing_ok=True)
 
 
@@ -108,7 +108,9 @@ def write_records(files: list[TextShard], path: Path) -> None:
         seen += records["seen"]
         skipped.update(records["skipped"])
     with writing(path):
-        replace_file(path, json.dumps({"seen": seen, "skipped": dict(sorted(skipped.items()))}).encode(), path.parent)
+        write_atomically(
+            path, json.dumps({"seen": seen, "skipped": dict(sorted(skipped.items()))}).encode(), path.parent
+        )
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from data_prep.files import appearing, file_sha256
 from data_prep.packages.pip_settings import PipSettings, read_pip_settings
 from lm.errors import InputError, network_reason
+from lm.storage import appearing, file_sha256
 
 if TYPE_CHECKING:
     from pypi_simple import DistributionPackage, PyPISimple

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.files import file_sha256
 from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import named_files
 from data_prep.sources.tables import read_table
 from lm.errors import UsageError
+from lm.storage import file_sha256
 
 OPTION = "documents.quality_classifier.training"
 

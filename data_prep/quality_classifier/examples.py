@@ -12,11 +12,11 @@ from typing import IO
 import numpy as np
 
 from data_prep.config import QualityTrainingConfig
-from data_prep.files import writing
 from data_prep.quality_classifier.document_sets import DocumentFile, drawn
 from data_prep.quality_classifier.features import word_hashes
 from data_prep.sources.columns import QuarantinedRow
 from data_prep.text.words import split_words
+from lm.storage import writing
 
 DOCUMENTS_BETWEEN_LINES = 50_000
 LABELS = {"good": True, "other": False}

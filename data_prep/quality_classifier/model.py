@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.files import file_sha256, replace_file, writing
 from data_prep.quality_classifier.features import features_sha256, ngram_buckets, word_hashes
 from data_prep.quality_classifier.histogram import DECIMALS
 from data_prep.text.words import split_words
 from lm.errors import InputError
+from lm.storage import file_sha256, write_atomically, writing
 
 WEIGHTS, DESCRIPTION = "model.npz", "model.json"
 FORMAT = 1
@@ -69,14 +69,14 @@ def save_model(model: QualityClassifier, description: dict, folder: Path) -> Non
     np.savez(buffer, weights=model.weights, bias=np.int64(model.bias))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / WEIGHTS, buffer.getvalue(), scratch=folder)
+        write_atomically(folder / WEIGHTS, buffer.getvalue(), scratch=folder)
         header = {
             "format": FORMAT,
             "weights_sha256": file_sha256(folder / WEIGHTS),
             "features_sha256": features_sha256(),
         }
         text = json.dumps(header | description, indent=1, ensure_ascii=False) + "\n"
-        replace_file(folder / DESCRIPTION, text.encode(), scratch=folder)
+        write_atomically(folder / DESCRIPTION, text.encode(), scratch=folder)
 
 
 def read_description(folder: Path) -> dict:

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.config import QualityTrainingConfig
-from data_prep.files import writing
 from data_prep.quality_classifier.document_sets import document_sets
 from data_prep.quality_classifier.examples import LABELS, Examples, read_examples
 from data_prep.quality_classifier.features import ngram_buckets
 from data_prep.quality_classifier.histogram import area_under_curve, histogram
 from data_prep.quality_classifier.model import UNIT, QualityClassifier, save_model, sigmoid
 from lm.errors import InputError, UsageError
+from lm.storage import writing
 
 SMALLEST_SQUARE = 1e-20  # keeps Adagrad's first step from dividing by nothing
 

@@ -17,13 +17,13 @@ from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.files import replace_file
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import rows_in, write_rows
 from data_prep.pii import replace_personal_data
 from data_prep.select.filtered import filtered_rows
+from lm.storage import write_atomically
 
 
 def kept_schema(config: DocumentsConfig) -> pa.Schema:
@@ -131,7 +131,7 @@ def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) ->
     schemas = {file.documents: kept_schema(config), file.dropped: dropped_schema(config)}
     write_rows(kept_and_dropped(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
     hosts.write()
-    replace_file(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
+    write_atomically(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
     file.note.unlink(missing_ok=True)
 
 

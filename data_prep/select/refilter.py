@@ -13,13 +13,13 @@ from pathlib import Path
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
-from data_prep.files import replace_file
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
+from lm.storage import write_atomically
 
 DUPLICATES = ("exact_dedup", "minhash_dedup")
 """Stages that are not repeated."""
@@ -74,7 +74,7 @@ def count_file(file: UnfinishedShard, config: DocumentsConfig, min_quality: floa
                 hosts.add(url, size)
         first += rows.num_rows
     hosts.write()
-    replace_file(file.part, json.dumps(merge(parts)).encode(), scratch=file.part.parent)
+    write_atomically(file.part, json.dumps(merge(parts)).encode(), scratch=file.part.parent)
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:

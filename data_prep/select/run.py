@@ -10,7 +10,6 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import find_duplicates
 from data_prep.engine.over_files import run_over_files, run_with
 from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
-from data_prep.files import writing
 from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
@@ -18,6 +17,7 @@ from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, 
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
+from lm.storage import writing
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
-from data_prep.files import replace_file
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.verdict import column, columns_needed, read_measured, verdicts
+from lm.storage import write_atomically
 
 
 def lowest_score(
@@ -41,4 +41,4 @@ def count_scores(file: UnfinishedShard, config: DocumentsConfig) -> None:
     for rows in read_measured(file.texts, columns_needed(config)):
         passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
         scores.append(column(rows, QUALITY_SCORE)[np.array(passed, bool)])
-    replace_file(file.part, json.dumps(histogram(np.concatenate(scores)).tolist()).encode(), file.part.parent)
+    write_atomically(file.part, json.dumps(histogram(np.concatenate(scores)).tolist()).encode(), file.part.parent)

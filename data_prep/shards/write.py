@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ShardsConfig
 from data_prep.engine.over_files import run_over_files
-from data_prep.files import appearing, file_sha256, replace_file, writing
 from data_prep.parquet import read_batches, rows_in
 from data_prep.shards.tokenize import (
     DocumentFile,
@@ -34,6 +33,7 @@ from data_prep.shards.tokenize import (
 )
 from lm.data.records import DTYPES, MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.errors import InputError, UsageError
+from lm.storage import appearing, file_sha256, write_atomically, writing
 from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
@@ -137,7 +137,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     manifest = Manifest(tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits)
     with writing(out):
         join_tables(units, out / DOCUMENTS)
-        replace_file(out / MANIFEST, manifest.to_json().encode(), scratch=out / UNITS)
+        write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch=out / UNITS)
         shutil.rmtree(out / UNITS)
     return manifest
 
@@ -206,7 +206,7 @@ def write_unit(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> N
             "shard": dataclasses.asdict(shard),
             "held_out": dataclasses.asdict(notes.tallies[True]),
         }
-        replace_file(unit.done, json.dumps(done).encode(), unit.scratch)
+        write_atomically(unit.done, json.dumps(done).encode(), unit.scratch)
 
 
 def write_validation(units: list[Unit], path: Path, held_out: Tally, config: ShardsConfig) -> Shard:

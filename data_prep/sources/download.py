@@ -19,9 +19,9 @@ from http.client import IncompleteRead
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.files import writing
 from data_prep.sources.part import Part, Version
 from lm.errors import InputError, network_reason
+from lm.storage import writing
 
 if TYPE_CHECKING:
     from requests import Response

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from data_prep.files import writing
 from lm.errors import InputError
+from lm.storage import writing
 
 MANIFEST = "pages/manifest.json"
 ARCHIVE = "data_prep.sources.archives"

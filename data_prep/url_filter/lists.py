@@ -21,7 +21,6 @@ from typing import BinaryIO
 import numpy as np
 
 from data_prep.config import PackageLists, UrlFilterConfig
-from data_prep.files import appearing, file_sha256, writing
 from data_prep.packages.fetch import fetch_package, package_cache
 from data_prep.packages.pip_settings import PipSettings
 from data_prep.url_filter.blocklist import (
@@ -34,6 +33,7 @@ from data_prep.url_filter.blocklist import (
     read_blocklist,
 )
 from lm.errors import InputError
+from lm.storage import appearing, file_sha256, writing
 
 ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}

@@ -13,7 +13,7 @@ from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 MARKERS, UNFINISHED = RunPaths.stages, RunPaths.unfinished
 MARKS = (f"{MARKERS}/*.json", f"{MARKERS}/*.begun", f"{MARKERS}/*.files", f"{UNFINISHED}/*/begun.json")
 """A folder in which one of these is found is a run."""
-PASSED_OVER = {RunPaths.lock, UNFINISHED, "lost+found", ".DS_Store"}
+PASSED_OVER = {RunPaths.lock, UNFINISHED, ".remote", "lost+found", ".DS_Store"}
 LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = (

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment import Experiment, parse_run
+from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.taking import check_source
 from launch.stages.processes import place
 from launch.stages.stage import Stage, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
+from lm.storage import mirror_of
 from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
@@ -35,6 +37,11 @@ def locked(workdir: Path) -> Generator[None]:
 
     Raises UsageError when it is not empty and no run, InputError when it cannot be written or is held.
     """
+    if (mirror := mirror_of(workdir)) and place()[1] > 1:
+        raise UsageError(
+            f"--workdir {mirror.url} is in a bucket, where one process can work, but there are {place()[1]} here. Give "
+            "a run folder on a disk that they share; shards may be in a bucket (train.mixture)."
+        )
     if place()[0] > 0:
         yield
         return
@@ -61,7 +68,8 @@ def locked(workdir: Path) -> Generator[None]:
         lock.write(f"process {os.getpid()}")
         lock.flush()
         try:
-            yield
+            with in_bucket.held(workdir):
+                yield
         finally:
             if made and list(workdir.glob("*")) == [RunPaths(workdir).lock]:  # refused before it did anything
                 RunPaths(workdir).lock.unlink()
@@ -123,7 +131,7 @@ def run_command(
                 f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
                 f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
             )
-        if on_the_side(experiment, workdir, asked):
+        if on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
             return
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
@@ -145,6 +153,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
         if source is not None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
-        print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
+        if place()[0] == 0:
+            print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

@@ -1,15 +1,22 @@
 """Several processes that train one model together, a process a host or a GPU: who is who, and how they meet.
 
-Slurm, Open MPI and Cloud TPU say it in the environment of each process. Elsewhere, set it by hand:
+Slurm, Open MPI and Cloud TPUs say it themselves. Elsewhere, set it by hand, in each process:
 
-    JAX_COORDINATOR_ADDRESS=host-0:8476 GRISTMILL_PROCESSES=2 GRISTMILL_PROCESS=0 python -m launch.train CONFIG.py
-    JAX_COORDINATOR_ADDRESS=host-0:8476 GRISTMILL_PROCESSES=2 GRISTMILL_PROCESS=1 python -m launch.train CONFIG.py
+    JAX_COORDINATOR_ADDRESS=host-0:8476 NUM_PROCESSES=2 PROCESS_ID=0 python -m launch.train CONFIG.py
+    JAX_COORDINATOR_ADDRESS=host-0:8476 NUM_PROCESSES=2 PROCESS_ID=1 python -m launch.train CONFIG.py
 
-The run folder must be the same for all, on a file system that they share.
+NUM_PROCESSES=1 makes one process of a command on a machine that says otherwise. The run folder must be the same for
+all, on a file system that they share.
 """
 
+import functools
 import os
-from collections.abc import Callable
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +24,147 @@ from lm.errors import UsageError
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
 
-ENVIRONMENTS = (
-    ("GRISTMILL_PROCESS", "GRISTMILL_PROCESSES"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+ADDRESS = ("JAX_COORDINATOR_ADDRESS", "COORDINATOR_ADDRESS")
+COUNT = ("NUM_PROCESSES", "JAX_NUM_PROCESSES")
+INDEX = ("PROCESS_ID", "JAX_PROCESS_ID")
+"""What is set by hand, or by Kubeflow, under either name. COORDINATOR_PORT where the address has no port."""
+SCHEDULERS = (
+    ("Slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"),
+    ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
+"""(name, variable of this process's number, of how many there are, of how many a host has)."""
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+GOOGLE = "0x1ae0"
+"""The PCI vendor of TPUs, and of the network cards of Google's virtual machines."""
 HEARTBEAT_SECONDS = 60
 """After so long without a sign of one process the others end; a supervisor starts them all again."""
 SHUTDOWN_SECONDS = 30
+MEETING_SECONDS = 300
+"""JAX ends the process when the others are not there by then."""
+PATIENCE_SECONDS = 20
+"""After so long it is said what is waited for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the environment says of the processes of a run."""
+
+    index: int
+    count: int
+    by: str
+    """Who says so."""
+    address: str | None = None
+    """host:port of process 0, where it is set by hand; None: JAX asks whoever said the rest."""
+    whole_host: bool = False
+    """This process is to use all devices of its host, and not only one, as JAX assumes under a scheduler."""
 
 
 def place() -> tuple[int, int]:
     """(which process this is, of how many), by the environment; (0, 1) where it says nothing.
 
-    Raises UsageError when it makes no sense.
+    Raises UsageError when it makes no sense, or when half of it is set.
     """
-    for index, count in ENVIRONMENTS:
+    found = find()
+    return found.index, found.count
+
+
+def find() -> Found:
+    """As `place`, and who says so: what is set by hand, else a scheduler, else Cloud TPU."""
+    return by_hand() or by_scheduler() or by_tpu_variables() or by_tpu_metadata() or Found(0, 1, "nothing")
+
+
+def by_hand() -> Found | None:
+    given = {names[0]: variable(names) for names in (ADDRESS, COUNT, INDEX)}
+    (address_name, address), (count_name, count), (index_name, index) = given.values()
+    if count is None and index is None:
+        if address is None or by_scheduler() or by_tpu_variables() or by_tpu_metadata():  # JAX takes it as theirs
+            return None
+    elif count == "1" and index in (None, "0"):
+        return Found(0, 1, count_name)
+    missing = [name for name, (_, value) in given.items() if value is None]
+    if missing:
+        there = ", ".join(f"{name}={value}" for name, value in given.values() if value is not None)
+        raise UsageError(
+            f"{there} is set, but {' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not. Of several "
+            f"processes each needs all three: {ADDRESS[0]}=HOST:PORT of process 0, the same to all, {COUNT[0]}, and "
+            f"{INDEX[0]} from 0 on. Unset them for one process."
+        )
+    assert address is not None and index is not None and count is not None
+    port = os.environ.get("COORDINATOR_PORT", "")
+    if not address.rpartition(":")[2].isdecimal():
+        if not port.isdecimal():
+            raise UsageError(f"{address_name}={address!r} has no port. Give HOST:PORT of process 0, as host-0:8476.")
+        address = f"{address}:{port}"
+    return Found(*numbers(index_name, index, count_name, count), f"{count_name} and {index_name}", address)
+
+
+def by_scheduler() -> Found | None:
+    for name, index, count, of_a_host in SCHEDULERS:
         if os.environ.get(count, "1") != "1":
-            mine, all_of_them = os.environ.get(index, ""), os.environ[count]
-            if not (mine.isdecimal() and all_of_them.isdecimal() and int(mine) < int(all_of_them)):
-                raise UsageError(
-                    f"{count} = {all_of_them!r} and {index} = {mine!r}: give the number of processes, and which "
-                    f"this is, from 0 to {count} - 1."
-                )
-            return int(mine), int(all_of_them)
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return (int(os.environ.get("TPU_WORKER_ID", "0")), len(hosts)) if len(hosts) > 1 else (0, 1)
+            numbered = numbers(index, os.environ.get(index), count, os.environ[count])
+            alone = re.fullmatch(r"1(\(x\d+\))?", os.environ.get(of_a_host, ""))  # as Slurm writes it: 1(x4)
+            return Found(*numbered, f"{name} ({index}, {count})", whole_host=bool(alone))
+    return None
+
+
+def by_tpu_variables() -> Found | None:
+    """Of a TPU slice, or of several, as GKE tells it."""
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    if hosts is None:
+        return None
+    return of_slices(os.environ, os.environ.get("TPU_WORKER_ID"), hosts.split(","), "Cloud TPU (TPU_WORKER_ID)")
+
+
+@functools.cache
+def by_tpu_metadata() -> Found | None:
+    """Of a TPU VM, which asks its machine's metadata server, as JAX does; None on any other machine."""
+    vendors = PCI_DEVICES.glob("*/vendor")
+    if "TPU_SKIP_MDS_QUERY" in os.environ or not any(path.read_text().strip() == GOOGLE for path in vendors):
+        return None
+    index, hosts = metadata("agent-worker-number"), metadata("worker-network-endpoints")
+    if index is None or hosts is None:
+        return None
+    pairs = [line.partition(":") for line in (metadata("tpu-env") or "").splitlines()]
+    slices = {name.strip(): value.strip().strip("'") for name, _, value in pairs}
+    return of_slices(slices, index, hosts.split(","), "Cloud TPU (the metadata server)")
+
+
+def of_slices(variables: Mapping[str, str], index: str | None, hosts: list[str], by: str) -> Found | None:
+    """The place in all slices of a process that is number `index` of the `hosts` of its own."""
+    slices, number = variables.get("MEGASCALE_NUM_SLICES") or "1", variables.get("MEGASCALE_SLICE_ID") or "0"
+    if len(hosts) == 1 and slices == "1":
+        return None
+    mine, of = numbers("TPU_WORKER_ID", index, "the number of TPU_WORKER_HOSTNAMES", str(len(hosts)))
+    mine_of_slices, all_slices = numbers("MEGASCALE_SLICE_ID", number, "MEGASCALE_NUM_SLICES", slices)
+    return Found(mine_of_slices * of + mine, all_slices * of, by)
+
+
+def metadata(name: str) -> str | None:
+    """An attribute of this virtual machine; None where it has none, or where there is no such server."""
+    host = os.environ.get("GCE_METADATA_IP", "metadata.google.internal")
+    request = urllib.request.Request(
+        f"http://{host}/computeMetadata/v1/instance/attributes/{name}", headers={"Metadata-Flavor": "Google"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, TimeoutError):
+        return None
+
+
+def variable(names: tuple[str, ...]) -> tuple[str, str | None]:
+    """(the name that is set, its value), or (the first name, None)."""
+    return next(((name, os.environ[name]) for name in names if os.environ.get(name)), (names[0], None))
+
+
+def numbers(index: str, mine: str | None, count: str, total: str) -> tuple[int, int]:
+    """(which process, of how many). Raises UsageError where that makes no sense."""
+    if not (mine is not None and mine.isdecimal() and total.isdecimal() and int(mine) < int(total)):
+        raise UsageError(
+            f"{count} is {total!r} and {index} is {mine or 'not set'!r}: they must be the number of processes, and "
+            f"which this is, from 0 to one less than that. For one process alone, set {COUNT[0]}=1."
+        )
+    return int(mine), int(total)
 
 
 def join() -> None:
@@ -50,22 +172,42 @@ def join() -> None:
 
     Raises UsageError when they cannot know where to meet.
     """
-    index, count = place()
-    if count == 1:
+    found = find()
+    if found.count == 1:
         return
     import jax
 
-    by_hand: dict[str, Any] = {}
-    if "GRISTMILL_PROCESSES" in os.environ:
-        if "JAX_COORDINATOR_ADDRESS" not in os.environ:
-            raise UsageError(
-                f"GRISTMILL_PROCESSES = {count}, but JAX_COORDINATOR_ADDRESS is not set. Give host:port of process 0, "
-                "the same to every process."
-            )
-        by_hand = {"num_processes": count, "process_id": index, "cluster_detection_method": "deactivate"}
-    jax.distributed.initialize(
-        **by_hand, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
+    settings: dict[str, Any] = {"num_processes": found.count, "process_id": found.index}
+    if found.address is not None:
+        settings |= {"coordinator_address": found.address, "cluster_detection_method": "deactivate"}
+    elif found.whole_host and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+        settings["local_device_ids"] = []  # no restriction
+    where = found.address or "the address that JAX finds by it"
+    patience = threading.Timer(
+        PATIENCE_SECONDS,
+        lambda: print(
+            f"processes: this is {found.index} of {found.count}, by {found.by}, and still waits for the others at "
+            f"{where}; JAX ends it {MEETING_SECONDS} s after its start. All must be started, with the address of "
+            "process 0, whose port is open to them.",
+            flush=True,
+        ),
     )
+    patience.daemon = True
+    patience.start()
+    try:
+        jax.distributed.initialize(
+            **settings, initialization_timeout=MEETING_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"This is process {found.index} of {found.count}, by {found.by}, but JAX cannot tell where they meet: "
+            f"{error} Set {ADDRESS[0]}=HOST:PORT of process 0, {COUNT[0]} and {INDEX[0]} by hand."
+        ) from error
+    finally:
+        patience.cancel()
+    if found.index == 0:
+        print(f"processes: {found.count} have met, by {found.by}", flush=True)
 
 
 def load_training(run: Path, began: float) -> Callable[..., None]:

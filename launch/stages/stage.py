@@ -20,9 +20,10 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder import taking, unfinished, written
+from launch.folder import in_bucket, taking, unfinished, written
 from launch.folder.markers import differences, key_of, read_note
 from launch.stages.processes import place
+from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
@@ -93,8 +94,7 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
         return None
     written.refuse_broken_links(workdir, stage.outputs)
     for name, size in marker["files"].items():
-        file = workdir / name
-        found = file.stat().st_size if file.is_file() else None
+        file, found = workdir / name, in_bucket.size_in(workdir, name)
         if found != size and stage.in_place:
             raise InputError(
                 f"{file} is {'missing' if found is None else f'{found} bytes'}, but {size} bytes were written. "
@@ -200,7 +200,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     marker = read_marker(stage, workdir)
     if marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"]):
         clean_up(stage, workdir, marker["key"])  # a kill may have come before
+        in_bucket.publish(stage.name, workdir, stage.in_place, stage.by_products)
         return False
+    if stage.in_place:
+        fetch_to_go_on(workdir)
     note = {
         "key": key_of(stage.name, settings, external_inputs, []),
         "settings": settings,
@@ -214,14 +217,16 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     index, processes = place()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
-            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, and "
-            "only launch.train, launch.evaluate and launch.sample in all of them."
+            f"{stage.name} is the work of one process, but there are {processes} here. Run {stage.script} in one, with "
+            "NUM_PROCESSES=1 before it, and only launch.train, launch.evaluate and launch.sample in all of them."
         )
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
         return True
     if source and not marker and take(stage, experiment, source, workdir, settings, external_inputs):
         return True
+    logs = [pattern for one in stage.after for pattern in one.by_products]
+    in_bucket.fetch_inputs(workdir, before.values(), logs)
     make(stage, experiment, workdir, note, marker)
     return True
 
@@ -252,6 +257,8 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
 
+    in_bucket.announce(stage.name, workdir, stage.in_place)
+
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
@@ -266,6 +273,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     done["files"] = written.files_in(workdir, required_outputs)
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
+    in_bucket.publish(stage.name, workdir, stage.in_place, stage.by_products)
 
 
 def clean_up(stage: Stage, workdir: Path, key: str) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
+from launch.folder.in_bucket import fetch
 from launch.stages.processes import join, place
+from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.errors import InputError
 from lm.planning.memory import check_inference_memory
+from lm.run_paths import RunPaths
 
 COMPRESSORS = ("gzip", "zstd", "xz")
 
@@ -20,6 +23,8 @@ def load_trained(
     `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
     UsageError where so much cannot fit into memory.
     """
+    fetch_to_ask(workdir, step)
+    fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
     join()
     check_inference_memory(experiment.model, rows, tokens, option)
     run = RunFolder(workdir).load(step=step, experiment=experiment)
@@ -37,9 +42,9 @@ def say(text: str) -> None:
 def leave_together() -> None:
     """Waits for all processes: one that ends early would end the others too."""
     if place()[1] > 1:
-        from lm.resilience.multihost import all_agree
+        from lm.resilience.multihost import settle
 
-        all_agree(True)
+        settle("leave", None, bool)
 
 
 def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> list[dict[str, object]]:

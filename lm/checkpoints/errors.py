@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lm.errors import InputError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 OTHER = "Use another checkpoint."
 FREE_SPACE = "Free space there or mend the disk: older checkpoints are whole."
 

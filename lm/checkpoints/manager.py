@@ -6,35 +6,37 @@ so that a checkpoint outlives a refactoring and other programs can read it. Its 
 the SHA-256 of every file, and what the run is; it is written last, before the folder gets its name.
 """
 
+import asyncio
 import contextlib
 import errno
 import functools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath  # what Orbax takes for a path
 
 from lm.checkpoints.errors import FREE_SPACE, readable_errors
 from lm.checkpoints.manifest import (
     DamageError,
     RetentionPolicy,
     amend,
+    files_of,
     read_manifest,
     steps_in,
     unlisted,
-    verify,
     write_manifest,
 )
-from lm.checkpoints.reading import Found, item_handler, looked_up_once, restore_items
+from lm.checkpoints.reading import item_handler, restore_items, verify_together
 from lm.errors import InputError
 from lm.model.param_names import named_leaves
-from lm.resilience.multihost import all_agree
+from lm.resilience.multihost import fail_together, settle
 from lm.run_paths import RunPaths
 from lm.storage import sync, unused
 
@@ -68,14 +70,23 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
-    def __init__(self, folder: Path, retention: RetentionPolicy, timeout: float = 10.0, sidecars: Sequence[Path] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        retention: RetentionPolicy,
+        timeout: float = 10.0,
+        sidecars: Sequence[Path] = (),
+        after_save: Callable[[], None] = lambda: None,
+    ):
         """`timeout`: seconds that a save waits for the one before it; after them it is left out. `sidecars`: files that
-        tell of the steps up to a checkpoint; they are on disk before it has its name."""
+        tell of the steps up to a checkpoint; they are on disk before it has its name. `after_save` is called when a
+        checkpoint is whole and others have gone, behind the training; where it raises InputError, the save failed."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
+        self.after_save = after_save
         self.partial = self.folder / RunPaths.unfinished
-        self.orbax = ocp.AsyncCheckpointer(item_handler())
+        self.orbax = item_handler()
         self.writer = ThreadPoolExecutor(1, "checkpoints")
         self.pending: Future[None] | None = None
         self.failure: InputError | None = None
@@ -109,14 +120,9 @@ class Checkpoints:
             self.slow = True
             return False
         self.slow = False
-        if self.behind:
-            begun = self.writer.submit(self.begin, step, self.snap(state))
-        else:
-            begun = Future()
-            try:
-                begun.set_result(self.begin(step, named_items(state)))  # copies to the host's memory, and returns
-            except Exception as error:
-                begun.set_exception(error)
+        begun = self.writer.submit(self.begin, step, self.snap(state) if self.behind else named_items(state))
+        if not self.behind:
+            wait([begun])  # until all is copied to the host's memory
         self.pending = self.writer.submit(self.finish, step, begun, about)
         return True
 
@@ -147,26 +153,27 @@ class Checkpoints:
             self.pending = None
         return True
 
-    def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> None:
-        """Lets Orbax begin to write."""
+    def begin(self, step: int, items: Mapping[str, dict[str, Any]]) -> list[Any]:
+        """Lets Orbax begin to write; returns what to wait for."""
         folder = self.partial / str(step)
-        error = self.make_room(items) if self.primary else None
-        if jax.process_count() > 1 and not all_agree(error is None):  # none may wait for the others in Orbax
-            error = error or OSError(errno.ENOSPC, "process 0 has no room for it")
-        if error is not None:
-            raise error
+        error = self.make_room(folder, items) if self.primary else None
+        fail_together("room", error)
         arguments = {
             name: ocp.args.PyTreeSave(item, ocdbt_target_data_file_size=FILE_BYTES) for name, item in items.items()
         }
-        self.orbax.save(folder, args=ocp.args.Composite(**arguments))
+        commits = [
+            asyncio.run(self.orbax.async_save(epath.Path(folder / name), args=item)) for name, item in arguments.items()
+        ]
+        return [commit for one in commits for commit in one or []]
 
-    def make_room(self, items: Mapping[str, dict[str, Any]]) -> OSError | None:
-        """Clears away what a kill left. What there is to say of a disk without room for another checkpoint: Orbax would
-        find that out in its midst."""
+    def make_room(self, folder: Path, items: Mapping[str, dict[str, Any]]) -> OSError | None:
+        """Clears away what a kill left, and makes the folders. What there is to say of a disk without room for another
+        checkpoint: Orbax would find that out in its midst."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.partial)
-            self.partial.mkdir(parents=True)
+            for name in items:
+                (folder / name).mkdir(parents=True)
         except OSError as error:
             return error
         needed = MARGIN + sum(array.nbytes for item in items.values() for array in item.values())
@@ -175,29 +182,60 @@ class Checkpoints:
             return None
         return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({needed:,} bytes needed, {free:,} free)")
 
-    def finish(self, step: int, begun: Future[None], about: Mapping[str, Any]) -> None:
-        """Waits until Orbax has written; then the manifest, the name, and the end of those that are not kept."""
+    def finish(self, step: int, begun: Future[list[Any]], about: Mapping[str, Any]) -> None:
+        """Waits until all processes have written; then the manifest, the name, and the end of those that are not kept.
+
+        Each process says which files it wrote, or why it failed; so all know of a failure as soon as they have written.
+        """
+        mine: dict[str, Any] = {}
+        own: InputError | None = None
         try:
             with readable_errors(self.folder, "written", FREE_SPACE):
-                begun.result()
-                self.orbax.wait_until_finished()
-                if self.primary:
-                    folder, whole = self.partial / str(step), self.folder / str(step)
-                    self.sync_sidecars()
-                    write_manifest(folder, {**about, "step": step})
-                    self.clear(whole)
-                    folder.rename(whole)
-                    sync(self.folder)
+                wait_for_all(begun.result())
+                # Of process 0, once Orbax has put together what all have written.
+                mine["files"] = {} if self.primary else files_of(self.partial / str(step), jax.process_index())
         except InputError as error:
-            shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
-            self.failure = error
-            print(f"checkpoint: step {step:,} is not saved, and training goes on. {error}", flush=True)
+            own, mine["error"] = error, str(error)
+        try:
+            settle("save", mine, lambda said: self.commit(step, about, said))
+        except InputError as error:
+            self.failure = own or error
+            if self.primary or own is not None:
+                print(f"checkpoint: step {step:,} is not saved, and training goes on. {self.failure}", flush=True)
         else:
             self.failure = None
             if self.primary:
                 self.prune()
-        if jax.process_count() > 1:  # none may end, and take the others with it, while process 0 is at the manifest
-            ocp.multihost.get_barrier_sync_fn()(key=f"gristmill_checkpoint_{step}", timeout_ms=HOUR_MS)
+                self.tell(step)
+
+    def commit(self, step: int, about: Mapping[str, Any], said: Sequence[dict[str, Any]]) -> None:
+        """Makes a checkpoint of what all processes have written, in process 0. Raises InputError where one has failed,
+        or this fails; its files are gone then."""
+        folder, whole = self.partial / str(step), self.folder / str(step)
+        try:
+            for process, one in enumerate(said):
+                if "error" in one:
+                    raise InputError(one["error"] if process == 0 else f"process {process}: {one['error']}")
+            with readable_errors(self.folder, "written", FREE_SPACE):
+                for item in folder.iterdir():
+                    self.orbax.finalize(epath.Path(item))
+                self.sync_sidecars()
+                others = {name: listed for one in said for name, listed in one["files"].items()}
+                write_manifest(folder, {**about, "step": step}, others)
+                self.clear(whole)
+                folder.rename(whole)
+                sync(self.folder)
+        except InputError:
+            shutil.rmtree(self.partial, ignore_errors=True)  # its space is needed
+            raise
+
+    def tell(self, step: int) -> None:
+        """Calls `after_save`."""
+        try:
+            self.after_save()
+        except InputError as error:
+            self.failure = error
+            print(f"checkpoint: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
 
     def clear(self, place: Path) -> None:
         """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole."""
@@ -255,45 +293,50 @@ class Checkpoints:
         Damaged ones are named and set aside. Raises InputError when all of them are damaged, or when it is of another
         model.
         """
-        step, about = self.newest_whole()
-        if step is None:
+        about = self.newest_whole()
+        if about is None:
             return None
-        return self.restore(self.folder / str(step), like), about
+        return self.restore(self.folder / str(about["step"]), like), about
 
     def restore[S: State](self, folder: Path, like: S, cast_types: bool = False) -> S:
         """The state of the checkpoint in `folder`, its files not verified. Raises as `restore_items` does."""
         return like.with_items(restore_items(folder, like.checkpoint_items(), cast_types))
 
-    def newest_whole(self) -> Found:
-        """(the step of the newest checkpoint that is what was written, what was said about it), or (None, {})."""
-        return looked_up_once(self.search, "Process 0 found no checkpoint that is whole; see what it says.")
-
-    def search(self) -> Found:
-        """`newest_whole`, by the one process that looks."""
-        found: Found = None, {}
-        shutil.rmtree(self.partial, ignore_errors=True)
+    def newest_whole(self) -> dict[str, Any] | None:
+        """What was said about the newest checkpoint that is what was written, or None."""
         damaged = []
-        for step in reversed(self.steps()):
+        for step in settle("steps", None, lambda _: self.tidied()):
             folder = self.folder / str(step)
             try:
-                found = step, verify(folder)
-                break
+                about = verify_together(folder)
             except DamageError as damage:
                 damaged.append(folder)
-                print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
-        if damaged and found[0] is None:
+                if self.primary:
+                    print(f"checkpoint: step {step:,} is damaged: {damage}", flush=True)
+            else:
+                settle("aside", None, lambda _, step=step: self.set_aside(damaged, step))
+                return about
+        if damaged:
             raise InputError(
                 f"No checkpoint in {self.folder} is whole: {', '.join(path.name for path in damaged)} are damaged. "
                 "Bring one back from a copy; or, to train again from step 0, delete that folder."
             )
-        for folder in damaged:  # now that there is another to go on from
+        return None
+
+    def tidied(self) -> list[int]:
+        """The steps that are there, the newest first, without what a kill left."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        return self.steps()[::-1]
+
+    def set_aside(self, damaged: Sequence[Path], step: int) -> None:
+        """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
+        for folder in damaged:
             aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
             shutil.rmtree(aside, ignore_errors=True)
             with readable_errors(aside, "written", FREE_SPACE):
                 aside.parent.mkdir(exist_ok=True)
                 folder.rename(aside)
-            print(f"checkpoint: set aside as {aside}; going back to step {found[0]:,}", flush=True)
-        return found
+            print(f"checkpoint: set aside as {aside}; going back to step {step:,}", flush=True)
 
     def close(self, raising: bool = True) -> None:
         """Waits until all that was asked for is on disk. Raises InputError when the last save has failed, unless there
@@ -307,7 +350,18 @@ class Checkpoints:
             raise self.failure
 
 
-HOUR_MS = 3_600_000
+def wait_for_all(commits: Sequence[Any]) -> None:
+    """Until nothing is written any more. Raises the first of what they raise."""
+    errors = []
+    for commit in commits:
+        try:
+            commit.result()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 FILE_BYTES = 2**28
 """Size of the files that arrays are put into: of several, threads hash several at a time."""
 MARGIN = 500_000

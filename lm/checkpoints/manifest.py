@@ -6,20 +6,23 @@ Orbax and safetensors do not look at what they read: of 60 flips of one bit in a
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lm.errors import InputError
 from lm.storage import HASHING_THREADS, digest, sync, write_atomically
 
 MANIFEST = "manifest.json"
-PARTS = (MANIFEST, "model", "training", "_CHECKPOINT_METADATA")
+PARTS = (MANIFEST, "model", "training")
 """What a checkpoint's folder holds. A damaged one has one of them at least, or is empty."""
 
 
@@ -109,13 +112,29 @@ def render(about: Mapping[str, Any], files: Mapping[str, Any]) -> str:
     return json.dumps(content | {"sha256": seal}, indent=1, sort_keys=True) + "\n"
 
 
-def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
-    """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`."""
+def owner(name: str) -> int:
+    """The process that wrote a file of a checkpoint, by its name: Orbax gives each a folder of its own in every item,
+    and process 0 writes whatever is for all."""
+    found = re.search(r"(?:^|/)ocdbt\.process_(\d+)/", name)
+    return int(found[1]) if found else 0
+
+
+def files_of(folder: Path, process: int) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "sha256"}} of the files below `folder` that this process wrote, forced to the disk. Raises
+    as `reading` does, and OSError."""
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    files = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, names).items()}
-    for path in folder.rglob("*"):
-        sync(path)
-    write_atomically(folder / MANIFEST, render(about, files))
+    mine = [name for name in names if owner(name) == process]
+    found = {name: {"bytes": size, "sha256": sha} for name, (size, sha) in digests(folder, mine).items()}
+    for path in {folder / name for name in mine} | {parent for name in mine for parent in (folder / name).parents}:
+        if path.is_relative_to(folder):
+            sync(path)
+    return found
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any], others: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """`folder`/manifest.json: `about`, JSON's types alone, and size and SHA-256 of every file below `folder`: those
+    that other processes wrote as they say it, in `others`."""
+    write_atomically(folder / MANIFEST, render(about, {**others, **files_of(folder, 0)}))
     sync(folder)
 
 
@@ -153,18 +172,31 @@ def files_sha256(folder: Path) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """What the manifest says `about` the checkpoint, every file of it found as it was written. Raises DamageError, and
-    InputError where one may not be read."""
+def share_of(files: Mapping[str, Mapping[str, Any]], part: int, parts: int) -> list[str]:
+    """The names of a checkpoint's `files` that are part `part` of `parts`, of about as many bytes each.
+
+    They are in the order of the processes that wrote them, so that as many processes as wrote a checkpoint each get
+    what they will read, and half as many get what two of them wrote."""
+    names = sorted(files, key=lambda name: (owner(name), name))
+    ends = list(itertools.accumulate(files[name]["bytes"] for name in names))
+    middle = lambda number: ends[number] - files[names[number]]["bytes"] / 2
+    total = ends[-1] if ends else 0
+    return [name for n, name in enumerate(names) if min(parts - 1, int(parts * middle(n) / max(total, 1))) == part]
+
+
+def verify(folder: Path, part: int = 0, parts: int = 1) -> dict[str, Any]:
+    """What the manifest says `about` the checkpoint, the files of this part of it (all, if not given) found as they
+    were written. Raises DamageError, and InputError where one may not be read."""
     manifest = read_manifest(folder)
     files = manifest["files"]
-    for name, listed in files.items():  # sizes first: they cost nothing
-        path = folder / name
+    names = share_of(files, part, parts)
+    for name in names:  # sizes first: they cost nothing
+        path, written = folder / name, files[name]["bytes"]
         size = path.stat().st_size if path.is_file() else None
-        if size != listed["bytes"]:
+        if size != written:
             found = "is missing" if size is None else f"has {size} bytes"
-            raise DamageError(f"{path} {found}, but {listed['bytes']} bytes were written")
-    for name, (_, sha) in digests(folder, files).items():
+            raise DamageError(f"{path} {found}, but {written} bytes were written")
+    for name, (_, sha) in digests(folder, names).items():
         if sha != files[name]["sha256"]:
             raise DamageError(f"{folder / name} has a SHA-256 of {sha}, but {files[name]['sha256']} was written")
     return manifest["about"]

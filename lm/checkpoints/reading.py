@@ -2,13 +2,14 @@
 checkpoints of a run may be read while it trains."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath  # what Orbax takes for a path
 from jax.sharding import Mesh
 
 from lm.checkpoints.errors import OTHER, not_by_orbax, readable_errors
@@ -19,7 +20,7 @@ from lm.errors import InputError, UsageError
 from lm.model.param_names import named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh, shardings
-from lm.resilience.multihost import agreed, all_agree
+from lm.resilience.multihost import fail_together, settle
 
 ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=1 << 20))
@@ -27,39 +28,30 @@ ARRAYS = ocp.type_handlers.create_type_handler_registry(
 """Small arrays that several devices hold are written by one of them: slicing them over all of these takes longer, and
 compiles a program for each slice."""
 
-Found = tuple[int | None, dict[str, Any]]
-"""(the step of a checkpoint, what its manifest says about it), or (None, {})."""
 
+def item_handler() -> ocp.PyTreeCheckpointHandler:
+    """How an item of a checkpoint is stored. Compression would take most of the time of a save, and takes 7 % off
+    floating numbers.
 
-def item_handler() -> ocp.CompositeCheckpointHandler:
-    """How the two items of a checkpoint are stored. Compression would take most of the time of a save, and takes 7 %
-    off floating numbers."""
+    The handler and not Orbax's Checkpointer: that waits for all processes on the way, 20 minutes for one that has
+    failed; here they tell one another (lm/resilience/multihost.py)."""
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(not_by_orbax)
-    model, training = (
-        ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS) for _ in range(2)
-    )
-    return ocp.CompositeCheckpointHandler(model=model, training=training)
+    return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=ARRAYS)
 
 
-def looked_up_once(look: Callable[[], Found], otherwise: str) -> Found:
-    """What `look` finds, asked by process 0 and told to all. Its InputError ends all of them, others with the message
-    `otherwise`."""
-    found: Found = None, {}
-    error = None
-    if jax.process_index() == 0:
-        try:
-            found = look()
-        except InputError as raised:
-            error = raised
-    if jax.process_count() > 1:
-        if not all_agree(error is None):
-            error = error or InputError(otherwise)
-        else:
-            found = agreed(found)
-    if error is not None:
-        raise error
-    return found
+def verify_together(folder: Path) -> dict[str, Any]:
+    """What the manifest says `about` a checkpoint, every file found as it was written: each process reads its part, and
+    all raise what one has found. Raises DamageError, and InputError where a file may not be read."""
+    about: dict[str, Any] = {}
+    found = None
+    try:
+        about = verify(folder, jax.process_index(), jax.process_count())
+    except (DamageError, InputError) as error:
+        found = isinstance(error, DamageError), str(error)
+    for damaged, text in filter(None, settle("verify", found, list)):
+        raise DamageError(text) if damaged else InputError(text)
+    return about
 
 
 def whole_checkpoint(folder: Path, step: int | None = None) -> int:
@@ -68,7 +60,7 @@ def whole_checkpoint(folder: Path, step: int | None = None) -> int:
     Raises InputError where there is none or it is damaged, UsageError where there are others than `step`.
     """
 
-    def look() -> Found:
+    def look(_: object) -> list[int]:
         steps = steps_in(folder)
         if not steps:
             raise InputError(
@@ -80,18 +72,17 @@ def whole_checkpoint(folder: Path, step: int | None = None) -> int:
                 f"There is no checkpoint of step {step:,} in {folder}. There are those of steps "
                 f"{', '.join(map(str, steps))}."
             )
-        chosen = steps[-1] if step is None else step
-        try:
-            verify(folder / str(chosen))
-        except DamageError as damage:
-            others = f", or take that of step {max(rest)}" if (rest := {*steps} - {chosen}) else ""
-            raise InputError(
-                f"{folder / str(chosen)} is damaged: {damage}. Bring it back from a copy{others}, or train again."
-            ) from damage
-        return chosen, {}
+        return steps
 
-    chosen, _ = looked_up_once(look, "Process 0 found no checkpoint to read; see what it says.")
-    assert chosen is not None
+    steps = settle("look", None, look)
+    chosen = steps[-1] if step is None else step
+    try:
+        verify_together(folder / str(chosen))
+    except DamageError as damage:
+        others = f", or take that of step {max(rest)}" if (rest := {*steps} - {chosen}) else ""
+        raise InputError(
+            f"{folder / str(chosen)} is damaged: {damage}. Bring it back from a copy{others}, or train again."
+        ) from damage
     return chosen
 
 
@@ -117,12 +108,17 @@ def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = F
     """The named items of the checkpoint in `folder`, each in the tree and the layout of its `like` (arrays, or
     ShapeDtypeStructs with shardings), whichever form its layers are stored in; its files are not verified. Raises as
     `check_items`."""
-    arguments = {}
-    for name, abstract in check_items(folder, like, cast_types).items():
-        layout = ocp.checkpoint_utils.construct_restore_args(abstract)
-        arguments[name] = ocp.args.PyTreeRestore(abstract, restore_args=layout)
-    with readable_errors(folder, "read", OTHER), ocp.Checkpointer(item_handler()) as orbax:
-        restored = orbax.restore(folder.resolve(), args=ocp.args.Composite(**arguments))
+    stored = check_items(folder, like, cast_types)
+    restored, failure = {}, None
+    try:
+        with readable_errors(folder, "read", OTHER):
+            for name, abstract in stored.items():
+                layout = ocp.checkpoint_utils.construct_restore_args(abstract)
+                arguments = ocp.args.PyTreeRestore(abstract, restore_args=layout)
+                restored[name] = item_handler().restore(epath.Path(folder.resolve()) / name, args=arguments)
+    except InputError as error:
+        failure = error
+    fail_together("restore", failure)  # lest the others wait for this one at what they compute together next
     return {name: replace_leaves(tree, as_wanted(restored[name], named_leaves(tree))) for name, tree in like.items()}
 
 
@@ -131,9 +127,8 @@ def check_items(
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """The arrays of `like` in the form in which the checkpoint has them. Raises InputError where shapes there differ,
     or types, unless `cast_types`; reads no array."""
-    with readable_errors(folder, "read", OTHER), ocp.Checkpointer(item_handler()) as orbax:
-        metadata = cast(dict, orbax.metadata(folder.resolve()).item_metadata)
-        found = {name: metadata[name].tree for name in like}
+    with readable_errors(folder, "read", OTHER):
+        found = {name: item_handler().metadata(epath.Path(folder.resolve()) / name).tree for name in like}
     stored = {name: as_stored(named_leaves(tree), found[name]) for name, tree in like.items()}
     for name, arrays in stored.items():
         check_arrays(folder, name, arrays, found[name], cast_types)

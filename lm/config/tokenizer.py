@@ -26,7 +26,7 @@ class TokenizerConfig(Config):
     """Byte-level BPE, sentencepiece's BPE or unigram model with byte fallback, or one symbol a character."""
     load: str = ""
     """A published vocabulary in place of a trained one: gpt2, cl100k, o200k, llama3, or the path of a .tiktoken file, a
-    tokenizer.json, a sentencepiece .model, or a tokenizer's folder."""
+    tokenizer.json, a sentencepiece .model, or a tokenizer's folder; the folder may be in a bucket (s3://, gs://)."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
     """Names of symbols that stand for no text, <|endoftext|> among them. Of bpe alone."""
 

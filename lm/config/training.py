@@ -10,6 +10,7 @@ from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.errors import UsageError
 from lm.fields import Config, not_hashed, positive, within
 from lm.run_paths import RunPaths
+from lm.storage import fetched, place_of
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,19 @@ class StartConfig(Config):
     """Training that starts from a checkpoint of another run, and not from random parameters."""
 
     checkpoint: str = ""
-    """Folder of the checkpoint, such as runs/a/checkpoints/800; empty for random parameters. It must stay there until
-    this run is done: take one that its own run keeps, or a copy."""
+    """Folder of the checkpoint, such as runs/a/checkpoints/800 or one in a bucket (s3://, gs://); empty for random
+    parameters. It must stay there until this run is done: take one that its own run keeps, or a copy."""
     take: Literal["parameters", "everything"] = "parameters"
     """The parameters alone, to train from step 0 by any optimizer; or everything, to go on at the checkpoint's step.
     Floating types become those of this config."""
 
     def folder(self) -> Path:
         """The checkpoint's folder. Raises UsageError when there is none."""
-        folder = Path(self.checkpoint).expanduser().absolute()
+        place = place_of(self.checkpoint)
+        if isinstance(place, Path):
+            folder = place.absolute()
+        else:
+            folder = fetched(place) if place.name.isdecimal() else Path(place.name)
         if not (folder.is_dir() and folder.name.isdecimal()):
             inside = within if (within := RunPaths(folder).checkpoints).is_dir() else folder
             names = [path.name for path in inside.iterdir()] if inside.is_dir() else []
@@ -80,7 +85,8 @@ class MixtureSource(Config):
     """Shards of another run that take part in the training of this one."""
 
     tokens: str
-    """Folder of the shards and their manifest.json: the tokens/ of a run with the same tokenizer."""
+    """Folder of the shards and their manifest.json, on a disk or in a bucket (s3://, gs://): the tokens/ of a run with
+    the same tokenizer."""
     weight: float
     """Sequences from this folder, relative to the other weights of the mixture and to train.own_weight."""
 
@@ -169,8 +175,8 @@ class TrainConfig(Config):
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     verify_shards: bool = not_hashed(default=True)
-    """Read all shards through before the first step, and compare their SHA-256 with the manifest's. Without, damage is
-    found when a record is read that has it."""
+    """Read all shards through before the first step, and compare their SHA-256 with the manifest's; a restart reads
+    those alone whose file has changed. Without, damage is found when a record is read that has it."""
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""

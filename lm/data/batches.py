@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 from lm.data.mixture import Turns
 from lm.data.records import MANIFEST, SequenceRecord, Shard, Split, check_request, from_bytes, read_manifest
 from lm.errors import InputError, UsageError
+from lm.storage import Place, Url, Wanted, as_files
 
 
 class Batch(NamedTuple):
@@ -51,7 +52,7 @@ def host_batch(*arrays: np.ndarray) -> Batch:
 class Origin(NamedTuple):
     """Where a sequence of a batch is from."""
 
-    folder: Path
+    folder: Place
     """The folder of shards."""
     documents: set[int]
     """Rows of the folder's documents.parquet."""
@@ -61,7 +62,7 @@ class Origin(NamedTuple):
 class Source:
     """A folder of shards as a part of the batches."""
 
-    folder: Path
+    folder: Place
     share: float
     """Of the sequences; the shares of all sources add up to 1."""
     windows: "Windows"
@@ -82,7 +83,7 @@ class BatchSource:
 
     def __init__(
         self,
-        folders: Path | Mapping[Path, float],
+        folders: Place | Mapping[Path, float] | Mapping[Place, float],
         split: str,
         context_length: int,
         batch_size: int,
@@ -91,7 +92,7 @@ class BatchSource:
         tokenizer_fingerprint: str | None = None,
     ):
         self.context_length, self.batch_size, self.loader_threads = context_length, batch_size, loader_threads
-        weights = {folders: 1.0} if isinstance(folders, Path) else folders
+        weights = {folders: 1.0} if isinstance(folders, Path | Url) else folders
         if not weights or not all(0 < weight < math.inf for weight in weights.values()):
             given = ", ".join(f"{folder}: {weight}" for folder, weight in weights.items())
             raise UsageError(f"The weights are {{{given}}}; give one folder or more, each above 0 and finite.")
@@ -119,7 +120,7 @@ class BatchSource:
         """The batch of `step` (from 0), whatever was asked before. Raises InputError when a record is damaged."""
         return self._batches[step]
 
-    def iterate(self, start_step: int = 0, rows: slice = slice(None)) -> Iterator[Batch]:
+    def iterate(self, start_step: int = 0, rows: np.ndarray | slice = slice(None)) -> Iterator[Batch]:
         """batch(start_step), batch(start_step + 1), ... without end, read ahead by loader_threads threads.
 
         `rows` of each alone, where others read the rest.
@@ -161,7 +162,7 @@ class BatchSource:
 
 
 def document_stream(
-    folder: Path, split: str, tokenizer_fingerprint: str | None = None
+    folder: Place, split: str, tokenizer_fingerprint: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The whole split, in the order of its shards: (tokens, document numbers), each (tokens of the split,) int64.
 
@@ -181,9 +182,9 @@ def document_stream(
     return np.concatenate(tokens).astype(np.int64), np.concatenate(documents).astype(np.int64)
 
 
-def refuse_copies(shards: list[tuple[Path, Shard]]) -> None:
+def refuse_copies(shards: list[tuple[Place, Shard]]) -> None:
     """Raises InputError when two shards hold the same: their documents would count twice."""
-    seen: dict[str, Path] = {}
+    seen: dict[str, Place] = {}
     for folder, shard in shards:
         path = folder / shard.file
         if shard.sha256 in seen:
@@ -219,15 +220,16 @@ class Windows:
     A shard's windows number ceil((tokens - 1) / context_length): those that would hold padding alone are left out.
     """
 
-    def __init__(self, folder: Path, split: Split, record_length: int, context_length: int):
+    def __init__(self, folder: Place, split: Split, record_length: int, context_length: int):
         import grain
 
         self.folder, self.context_length, self.record_length = folder, context_length, record_length
         self.shards = shards = [shard for shard in split.shards if shard.records]
         if not shards:
             raise InputError(f"The shards of this split in {folder} hold no records. Prepare more documents.")
+        files = as_files([Wanted(folder / shard.file, shard.bytes, shard.sha256) for shard in shards])
         try:
-            self._source = grain.sources.ArrayRecordDataSource([str(folder / shard.file) for shard in shards])
+            self._source = grain.sources.ArrayRecordDataSource([str(path) for path in files])
         except (RuntimeError, ValueError) as error:
             raise InputError(f"The shards in {folder} cannot be read: {error}. {WRITE_AGAIN}") from error
         records = sum(shard.records for shard in shards)

@@ -5,29 +5,29 @@ Grain's own MapDataset.mix rounds the weights to hundredths of the smallest: of 
 that the shares drift away without bound. Here they are exact.
 """
 
+import hashlib
 import math
 import sys
 from collections.abc import Iterable
 from fractions import Fraction
-from pathlib import Path
 
 from lm.config import TrainConfig
 from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import digest
+from lm.storage import Place, place_of
 
 
-def mixture_of(config: TrainConfig, own: Path) -> dict[Path, float]:
+def mixture_of(config: TrainConfig, own: Place) -> dict[Place, float]:
     """{folder of shards: its weight} of a run whose own shards are in `own`.
 
     Raises UsageError when a folder is named twice, InputError when one of the others has no manifest.
     """
-    weights = {own: float(config.own_weight)} if config.own_weight else {}
+    weights: dict[Place, float] = {own: float(config.own_weight)} if config.own_weight else {}
     # Also where the own shards take no part: to name them in the mixture is a second way to say own_weight.
-    names = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
+    names: dict[Place, str] = {own.resolve(): f"{own} (this run's own, with train.own_weight = {config.own_weight:g})"}
     for source in config.mixture:
-        folder = Path(source.tokens).expanduser()
+        folder = place_of(source.tokens)
         named = f"{source.tokens} (with weight {source.weight:g})"
         if folder.resolve() in names:
             raise UsageError(
@@ -40,22 +40,22 @@ def mixture_of(config: TrainConfig, own: Path) -> dict[Path, float]:
     return weights
 
 
-def manifest_of(folder: Path) -> Path:
+def manifest_of(folder: Place) -> Place:
     """The manifest of a folder that train.mixture names. Raises InputError when there is none."""
     path = folder / MANIFEST
     if not path.is_file():
-        inside = RunPaths(folder).tokens
+        inside = folder / RunPaths.tokens
         remedy = f"Name {inside}, which has one" if (inside / MANIFEST).is_file() else "Name the tokens/ of another run"
         raise InputError(f"train.mixture names {folder}, but {path} is missing. {remedy}.")
     return path
 
 
-def manifest_sha256(folder: Path) -> str:
+def manifest_sha256(folder: Place) -> str:
     """What tells one content of a folder of shards from another: its manifest has the SHA-256 of every shard.
 
     Raises InputError when there is none.
     """
-    return digest(manifest_of(folder))[1]
+    return hashlib.sha256(manifest_of(folder).read_bytes()).hexdigest()
 
 
 class Turns:

@@ -15,11 +15,11 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from lm.errors import InputError, UsageError
+from lm.storage import Place, sizes_of
 
 MAGIC = b"GMR1"
 HEADER = struct.Struct("<4sB3xIII")
@@ -141,7 +141,7 @@ class Manifest:
 MANIFEST = "manifest.json"
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of the shards in `folder`. Raises InputError when there is none or it is damaged."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -162,7 +162,7 @@ MAKE_SHARDS = "Delete that folder, should it be there, and make them: python -m 
 
 
 def check_request(
-    manifest: Manifest, folder: Path, split: str, context_length: int, tokenizer_fingerprint: str | None
+    manifest: Manifest, folder: Place, split: str, context_length: int, tokenizer_fingerprint: str | None
 ) -> None:
     """Raises UsageError or InputError when the shards are not what the caller needs, as BatchSource says."""
     if split not in manifest.splits:
@@ -178,9 +178,10 @@ def check_request(
             f"experiment's is {tokenizer_fingerprint}. Write them again: python -m launch.write_shards. (Runs that are "
             "to share shards need one tokenizer: name the folder of the one's in tokenizer.load of the other.)"
         )
-    for shard in manifest.splits[split].shards:
-        path = folder / shard.file
-        size = path.stat().st_size if path.is_file() else None
+    shards = manifest.splits[split].shards
+    sizes = sizes_of(folder, [shard.file for shard in shards])
+    for shard in shards:
+        path, size = folder / shard.file, sizes[shard.file]
         if size != shard.bytes:
             found = "is missing" if size is None else f"has {size} bytes"
             raise InputError(

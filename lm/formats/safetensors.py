@@ -114,7 +114,7 @@ def write_file(
     # transformers asks for the format; the spaces align the data to 8 bytes.
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
-    with appearing(path) as file:
+    with appearing(path) as partial, partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in shapes:
             file.write(np.ascontiguousarray(value(name), DTYPES[dtype]).reshape(-1).view(np.uint8).data)

@@ -1,24 +1,67 @@
 """What several processes must know of one another before they go the same way.
 
-All of them ask, from their main threads and in the same order; where there is one process, nobody need ask.
+They talk through the key-value store of JAX's coordination service, which process 0 runs: no device takes part, so that
+any thread may ask. All processes ask the same questions, each in the same order.
 """
 
+import collections
+import itertools
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-from jax.experimental import multihost_utils
+import jax
+
+from lm.errors import InputError, UsageError
+
+WEEK_MS = 7 * 24 * 3_600_000
+"""No answer comes too late: JAX ends all processes when one of them dies."""
+ROUNDS: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(itertools.count)
 
 
-def all_agree(mine: bool) -> bool:
-    """Whether all processes say True."""
-    return bool(np.all(multihost_utils.process_allgather(np.array(mine))))
+def settle[T](question: str, mine: Any, conclude: Callable[[list[Any]], T]) -> T:
+    """What process 0 concludes from what each process says (`mine`, in the order of the processes), told to all.
+
+    What is said and concluded are JSON's types. An error of `conclude` ends the question in all: process 0 raises it,
+    the others an InputError that tells it. `question` is its name: one that is asked from two threads has two.
+    """
+    if jax.process_count() == 1:
+        return conclude([mine])
+    store, index = key_value_store(), jax.process_index()
+    number = next(ROUNDS[question])
+    place = f"gristmill/{question}/{number}"
+    store.key_value_set(f"{place}/{index}", json.dumps(mine))
+    if index > 0:
+        told = json.loads(store.blocking_key_value_get(f"{place}/concluded", WEEK_MS))
+        if "error" in told:
+            raise (UsageError if told["usage"] else InputError)(told["error"])
+        return told["result"]
+    keys = [f"{place}/{process}" for process in range(jax.process_count())]
+    said = [json.loads(store.blocking_key_value_get(key, WEEK_MS)) for key in keys]
+    store.key_value_delete(f"gristmill/{question}/{number - 1}/")  # all have asked again: that answer was read
+    told: dict[str, Any] = {"error": "process 0 was interrupted", "usage": False}
+    try:
+        told = {"result": conclude(said)}
+    except Exception as error:
+        told = {"error": f"process 0: {error}", "usage": isinstance(error, UsageError)}
+        raise
+    finally:
+        store.key_value_set(f"{place}/concluded", json.dumps(told))
+    return told["result"]
 
 
-def agreed(found: tuple[int | None, dict[str, Any]]) -> tuple[int | None, dict[str, Any]]:
-    """What process 0 found."""
-    data = np.zeros(2**16, np.uint8)
-    text = json.dumps(found).encode()
-    data[: len(text)] = np.frombuffer(text, np.uint8)
-    step, about = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(data))).rstrip(b"\0"))
-    return step, about
+def key_value_store() -> Any:
+    """JAX's own client, which it does not export; Orbax takes it from there too."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def fail_together(question: str, error: Exception | None) -> None:
+    """Raises where a process has an error: its own one there, elsewhere an InputError that tells the first of them."""
+    said = settle(question, None if error is None else str(error), list)
+    if error is not None:
+        raise error
+    for process, text in enumerate(said):
+        if text is not None:
+            raise InputError(f"process {process}: {text}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lm.config import END_OF_TEXT
 from lm.errors import InputError, UsageError, network_reason
-from lm.storage import write_atomically
+from lm.storage import fetched, place_of, write_atomically
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer, read_ranks, write_ranks
 from lm.tokenizer.files import META, load
@@ -109,7 +109,8 @@ def load_published(name_or_path: str, server: str = SERVER, environment: Mapping
     """
     if name_or_path in PUBLISHED:
         return load_named(name_or_path, server, environment)
-    path = Path(name_or_path).expanduser()
+    place = place_of(name_or_path)
+    path = place if isinstance(place, Path) else fetched(place)
     try:
         return load_folder(path) if path.is_dir() else load_file(path)
     except FileNotFoundError:

@@ -50,7 +50,7 @@ def loop(run: Run) -> None:
             while step < run.config.steps and not progress.stopping:
                 with tools.profiler.step(step + 1), tools.meter.training(), tools.goodput.phase("steps"):
                     batch = next_batch(run, batches, state, step)
-                    batch = place(batch, run.mesh, run.config.batch_size, rows.start)
+                    batch = place(batch, run.mesh, run.config.batch_size, rows)
                     state, progress.metrics = run.step(state, batch)
                     step, progress.figures = step + 1, {}
                     tools.skipped.record(step, progress.metrics)

@@ -13,6 +13,7 @@ from lm.evaluation.evaluators import check_evaluators
 from lm.metrics.writers import WANDB_REMEDY
 from lm.model.attention_choice import check_attention
 from lm.own_process import in_own_process
+from lm.storage import Place
 from lm.tokenizer.training import load_tokenizer
 
 
@@ -51,7 +52,7 @@ def check_training(
         in_own_process(check_start, model, config, fingerprint)
 
 
-def check_source(folder: Path, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
+def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, fingerprint: str | None) -> None:
     """Raises UsageError or InputError where a folder of train.mixture does not fit the run."""
     manifest = read_manifest(folder)
     if manifest.vocab_size != tokenizer.vocab_size:

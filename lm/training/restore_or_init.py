@@ -6,8 +6,8 @@ from typing import Any, cast
 import jax
 
 from lm.checkpoints.manager import Checkpoints
-from lm.checkpoints.manifest import DamageError, read_manifest, verify
-from lm.checkpoints.reading import check_items, restore_items
+from lm.checkpoints.manifest import DamageError, read_manifest
+from lm.checkpoints.reading import check_items, restore_items, verify_together
 from lm.config import ModelConfig, StartConfig, TrainConfig
 from lm.errors import InputError, UsageError
 from lm.model.transformer import Transformer
@@ -69,7 +69,7 @@ def check_start(model: ModelConfig, config: TrainConfig, tokenizer: str | None, 
     """
     start, folder = config.start, config.start.folder()
     try:
-        about = verify(folder) if files else read_manifest(folder)["about"]
+        about = verify_together(folder) if files else read_manifest(folder)["about"]
     except DamageError as damage:
         raise InputError(f"train.start.checkpoint is damaged: {damage}. Bring it back from a copy.") from damage
     if tokenizer is not None and about.get("tokenizer") != tokenizer:

@@ -13,12 +13,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from lm.checkpoints.in_bucket import push_training
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, lengths, steps_in
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource
 from lm.data.mixture import manifest_sha256, mixture_of
-from lm.data.verify_shards import verify_shards
+from lm.data.verify_shards import Verified, known_shards, verify_shards
 from lm.devices import target_of
 from lm.errors import InputError
 from lm.evaluation.evaluator import Evaluator, EvaluatorConfig
@@ -33,9 +34,10 @@ from lm.planning.flops import count_parameters
 from lm.planning.hardware import Peak, peak_rate
 from lm.planning.memory import check_training_memory
 from lm.resilience.goodput import Goodput
-from lm.resilience.multihost import all_agree
+from lm.resilience.multihost import fail_together, settle
 from lm.resilience.preemption import PreemptionHandler
 from lm.run_paths import RunPaths
+from lm.storage import write_json
 from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
@@ -124,7 +126,7 @@ def setup(
     with goodput.phase("compiling"):
         step_seconds = measure(program, config, mesh)
     with goodput.phase("verifying"):
-        all_verified(verified)
+        all_verified(verified, RunPaths(folder).verified_shards)
 
     checkpoints = open_checkpoints(config, folder, stack)
     with goodput.phase("restoring"):
@@ -171,29 +173,31 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
 
 def start_verifying(
     config: TrainConfig, source: BatchSource, folder: Path, stack: contextlib.ExitStack
-) -> "Future[int]":
-    """Begins to read the shards through, each process its part, in a thread of its own."""
+) -> "Future[Verified]":
+    """Begins to read the shards through that no earlier start has, each process its part, in a thread of its own."""
     given_up = threading.Event()
     folders = [(one.folder, "train") for one in source.sources]
     if config.validate_every:
         folders.append((RunPaths(folder).tokens, "val"))
     reading = stack.enter_context(ThreadPoolExecutor(1, "verify"))
     stack.callback(given_up.set)
-    share = jax.process_index(), jax.process_count()
-    return reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up)
+    share, known = (jax.process_index(), jax.process_count()), known_shards(RunPaths(folder).verified_shards)
+    return reading.submit(verify_shards, folders if config.verify_shards else [], share, given_up, known)
 
 
-def all_verified(verified: "Future[int]") -> None:
-    """Waits for the shards to be read through, in all processes. Raises InputError where one of them is not whole."""
-    error = None
+def all_verified(verified: "Future[Verified]", note: Path) -> None:
+    """Waits for the shards to be read through, in all processes, and notes it for the next start. Raises InputError
+    where one of them is not whole."""
+    error, whole = None, {}
     try:
-        verified.result()
+        whole = verified.result()
     except InputError as raised:
         error = raised
-    if jax.process_count() > 1 and not all_agree(error is None):
-        error = error or InputError("Another process found a shard that is not whole; see what it says.")
-    if error is not None:
-        raise error
+    fail_together("shards", error)
+    parts = settle("verified", whole, list)
+    if jax.process_index() == 0 and any(parts):
+        with contextlib.suppress(OSError):  # then they are read again
+            write_json(note, {path: stamp for part in parts for path, stamp in part.items()})
 
 
 def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Program:
@@ -262,7 +266,8 @@ def forecast(steps: int, cost: StepCost, step_seconds: float) -> str:
 def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitStack) -> Checkpoints:
     kept = RetentionPolicy(config.checkpoints_kept, config.checkpoints_kept_every, config.checkpoints_kept_best)
     logs = RunPaths(folder).metrics, RunPaths(folder).skipped_steps
-    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs)
+    push = functools.partial(push_training, folder)
+    checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs, after_save=push)
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
 

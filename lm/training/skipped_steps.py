@@ -14,6 +14,7 @@ from lm.data.batches import BatchSource
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
 from lm.run_paths import RunPaths
+from lm.storage import Place
 
 SHOWN = 3  # documents named on the terminal
 
@@ -97,13 +98,13 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
     )
 
 
-def name_documents(folder: Path, rows: set[int]) -> list[str]:
+def name_documents(folder: Place, rows: set[int]) -> list[str]:
     """The ids of some rows of `folder`/documents.parquet, in their order; "row 7" where there is no such table."""
     named: dict[int, str] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, InputError):
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(folder / "documents.parquet") as file:
+        with (folder / "documents.parquet").open("rb") as table, pq.ParquetFile(table) as file:
             begin = 0
             for group in range(file.num_row_groups):
                 end = begin + file.metadata.row_group(group).num_rows

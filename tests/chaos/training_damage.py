@@ -257,7 +257,7 @@ def meshes(rows: Rows, root: Path, tokens: Path) -> None:
         run, clock = copy(tokens, root / "moved"), Clock()
         for quarter, (devices, mesh) in enumerate(quarters, 1):
             fields = common | {"mesh": mesh} | ({"leave_at": 20 * quarter} if quarter < 4 else {})
-            for process in started(run, fields, devices, 20_000 + quarter):
+            for process in started(run, fields, devices):
                 output, _ = process.communicate(timeout=300)
                 assert process.returncode == 0, output
             assert max(steps_there(run)) == 20 * quarter
@@ -267,14 +267,10 @@ def meshes(rows: Rows, root: Path, tokens: Path) -> None:
         rows.add(f"mesh: {name}", worst <= 1e-5 and same_order, largest_loss_difference=worst, seconds=clock())
 
 
-def started(run: Path, fields: dict, devices: int, port: int) -> list[subprocess.Popen]:
+def started(run: Path, fields: dict, devices: int) -> list[subprocess.Popen]:
     if devices != PAIR:
         return [train_process.start(run, fields, devices=devices)]
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "GRISTMILL_PROCESSES": "2"}
-    return [
-        train_process.start(run, fields, devices=4, environment=common | {"GRISTMILL_PROCESS": str(index)})
-        for index in range(2)
-    ]
+    return train_process.start_together(run, fields, 2, devices=4)
 
 
 def main() -> None:

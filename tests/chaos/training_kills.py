@@ -185,22 +185,21 @@ def supervised(rows: Rows, root: Path, tokens: Path, minutes: float, every: floa
     )  # fmt: skip
 
 
-def pair(rows: Rows, root: Path, tokens: Path, generator: random.Random) -> None:
+def pair(rows: Rows, root: Path, tokens: Path) -> None:
     """Two processes of four devices each, over loopback; one is killed, and both start again."""
     fields = FIELDS | {"steps": 300, "checkpoint_every": 20, "validate_every": 300, "sample_every": 300}
     ends = {}
     clock = Clock()
     for name in ("pair", "pair killed"):
-        run, port = copy(tokens, root / name), generator.randrange(20_000, 30_000)
+        run, port = copy(tokens, root / name), train_process.free_port()
         common = os.environ | train_process.QUICK | {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "GRISTMILL_PROCESSES": "2",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         }  # fmt: skip
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.supervised_process", str(run), json.dumps(fields)],
                 cwd=train_process.REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env=common | {"GRISTMILL_PROCESS": str(index)},
+                env=common | train_process.told_by("hand", index, 2, port),
             )
             for index in range(2)
         ]  # fmt: skip
@@ -240,7 +239,7 @@ def main() -> None:
         if arguments.saves:
             saves(rows, root, arguments.saves, generator)
         for _ in range(arguments.pairs):
-            pair(rows, root, tokens, generator)
+            pair(rows, root, tokens)
         if arguments.supervised_minutes:
             supervised(rows, root, tokens, arguments.supervised_minutes, arguments.kill_every_minutes)
     rows.end()

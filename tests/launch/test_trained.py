@@ -28,8 +28,8 @@ from lm.storage import write_json
 from lm.tokenizer import save, train_bpe
 from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
-from tests.lm.resilience.test_processes import free_port
 from tests.run_files import QUICK, REPOSITORY
+from tests.train_process import free_port, told_by
 
 TINY = tiny_experiment()
 CUT = MeshConfig(fsdp=8)
@@ -180,8 +180,8 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
 def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
     """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
     made = run.evaluation if script == "launch.evaluate" else run.final_samples
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
-    pair = [start(script, run, 4, common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)]
+    port = free_port()
+    pair = [start(script, run, 4, told_by("hand", index, 2, port)) for index in range(2)]
     outputs = [process.communicate(timeout=600)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert "Traceback" not in "".join(outputs) and "One device" not in "".join(outputs)

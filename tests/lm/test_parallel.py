@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from lm.config import MeshConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
-from lm.parallel import device_grid
+from lm.parallel import MESH_AXES, device_grid, own_rows
 from tests.lm.model_configs import LLAMA
 
 
@@ -57,3 +58,14 @@ def test_slices_divide_the_data_axis_alone():
     assert mesh_sizes(MeshConfig(fsdp=8), LLAMA, 32, devices)["data"] == 4
     with pytest.raises(UsageError, match="leaves data = 1 over, which the 2 slices do not divide"):
         mesh_sizes(MeshConfig(fsdp=32), dataclasses.replace(LLAMA, width=64), 32, devices)
+
+
+def test_each_process_reads_the_rows_of_its_devices_and_no_others():
+    """16 hosts of four chips each, in squares of a 4x4x4 torus: along the mesh a host comes back after others."""
+    host = lambda x, y, z: x // 2 + 2 * (y // 2) + 4 * z
+    chips = [dataclasses.replace(chip, process_index=host(*chip.coords)) for chip in torus(4, 4, 4)]
+    mesh = Mesh(device_grid([1, 64, 1, 1], chips), MESH_AXES, axis_types=(AxisType.Auto,) * 4)
+    rows = [own_rows(mesh, 128, 32, process).tolist() for process in range(16)]
+    of_chips = [chip.process_index for chip in mesh.devices.flat]  # two rows each, in this order
+    assert rows == [[row for row in range(128) if of_chips[row // 2] == process] for process in range(16)]
+    assert all(len(one) == 8 and max(one) - min(one) > 8 for one in rows)  # scattered

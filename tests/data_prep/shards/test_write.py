@@ -173,7 +173,7 @@ def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str
     return done.returncode, (done.stderr.splitlines() or [""])[-1]
 
 
-@pytest.mark.parametrize("call", ["file_sha256", "replace_file", "join_tables"])
+@pytest.mark.parametrize("call", ["file_sha256", "write_atomically", "join_tables"])
 def test_a_killed_run_goes_on_to_the_same_bytes(tokens, documents, tmp_path, call):
     save(TOKENIZER, tmp_path / "tokenizer")
     kill_in_second_unit = (

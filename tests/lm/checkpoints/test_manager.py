@@ -90,7 +90,7 @@ def test_every_flip_of_a_bit_is_found(two, tmp_path):
     folder = copy(two, tmp_path) / "6"
     generator = np.random.default_rng(0)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    assert {"manifest.json", "_METADATA", "_CHECKPOINT_METADATA"} <= {path.name for path in files}
+    assert {"manifest.json", "_METADATA", "manifest.ocdbt"} <= {path.name for path in files}
     for number in range(150):
         path = files[number % len(files)]
         data = bytearray(path.read_bytes())

@@ -1,5 +1,7 @@
 """Every damage of a shard is found, before it is read or when it is read, and the shard is named."""
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 
 from lm.data.batches import BatchSource
-from lm.data.verify_shards import verify_shards
+from lm.data.verify_shards import stamp, verify_shards
 from lm.errors import InputError
+from lm.storage import digest
 from tests.lm.shard_files import LENGTH, STREAMS, same, write_tokens
 
 
@@ -22,11 +25,62 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("train-*"))
 
 
-def test_whole_shards_are_read_through(tokens):
-    assert verify_shards([(tokens, "train")]) == sum(path.stat().st_size for path in shards(tokens))
-    parts = [verify_shards([(tokens, "train"), (tokens, "val")], (i, 3)) for i in range(3)]
+BOTH = "train", "val"
+
+
+def all_of(tokens: Path, known=None, share=(0, 1)) -> dict:
+    return verify_shards([(tokens, split) for split in BOTH], share, known=known)
+
+
+def test_whole_shards_are_read_through_each_in_one_of_the_parts(tokens):
+    whole = all_of(tokens)
+    assert {Path(path).name for path in whole} == {path.name for path in tokens.glob("*.array_record")}
+    parts = [all_of(tokens, share=(i, 3)) for i in range(3)]
     assert all(parts)
-    assert sum(parts) == verify_shards([(tokens, "train"), (tokens, "val")])
+    assert parts[0] | parts[1] | parts[2] == whole and sum(map(len, parts)) == len(whole)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_shard_that_was_found_whole_is_not_read_again(tokens):
+    path = shards(tokens)[1]
+    sha = digest(path)[1]
+    flip(path)
+    known = {str(path): stamp(path, sha)}  # as if it had been whole just now
+    assert str(path) in all_of(tokens, known)
+    path.touch()
+    with pytest.raises(InputError, match=rf"1 of \d+ shards are not .*{path.name} has a SHA-256 of"):
+        all_of(tokens, known)
+
+
+def test_a_shard_that_has_changed_since_is_read_again_whatever_its_time_of_modification(tokens):
+    path = shards(tokens)[1]
+    known, before = all_of(tokens), path.stat()
+    flip(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match=rf"1 of \d+ shards are not .*{path.name} has a SHA-256 of"):
+        all_of(tokens, known)
+    flip(path)
+    assert all_of(tokens, known).keys() == known.keys()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{path.name} has {before.st_size - 1} bytes, but {before.st_size} were"):
+        all_of(tokens, known)
+
+
+def test_a_shard_that_was_written_anew_with_its_manifest_is_read_again(tokens, tmp_path):
+    """Whole as it was, but not what the manifest says now."""
+    known = all_of(tokens)
+    path = shards(tokens)[0]
+    data = path.read_bytes()
+    sha = hashlib.sha256(data).hexdigest()
+    manifest = tokens / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(sha, "0" * 64))
+    with pytest.raises(InputError, match=f"SHA-256 of {sha}, but {'0' * 64} was written"):
+        all_of(tokens, known)
 
 
 def test_every_flip_of_a_bit_is_found_and_its_shard_named(tokens):
@@ -99,7 +153,8 @@ def test_copies_of_a_shard_would_count_twice_and_are_refused(tokens, tmp_path):
 
 def test_rows_of_a_batch_alone_are_those_rows(tokens):
     source = BatchSource(tokens, "train", LENGTH, 6, 0, 2)
-    parts = source.iterate(3, slice(2, 5))
+    rows = np.array([0, 3, 4])
+    parts = source.iterate(3, rows)
     for step in (3, 4, 5):
         whole = source.batch(step)
-        assert same(next(parts), type(whole)(*(array[2:5] for array in whole)))
+        assert same(next(parts), type(whole)(*(array[rows] for array in whole)))

@@ -1,44 +1,78 @@
-"""Two processes over loopback train as one does, and end together."""
+"""Two and four processes over loopback train as one does, end together, and go on as any other number of them."""
 
+import json
+import os
 import signal
-import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from launch.stages.stage import by_products_in
 from launch.train import STAGE
-from lm.checkpoints.manifest import verify
+from lm.checkpoints.manifest import read_manifest, verify
 from tests import train_process
 from tests.corpus import tiny_experiment, write_tokens
-from tests.lm.resilience.test_preemption import wait_for_step
-from tests.train_runs import steps_there, told
+from tests.lm.resilience.test_preemption import SIGNALLED, wait_for_step
+from tests.run_files import HANG_SECONDS, QUICK, REPOSITORY
+from tests.train_runs import copy, steps_there, told
 
 FIELDS = {
     "steps": 60, "checkpoint_every": 100, "validate_every": 60, "sample_every": 60, "log_every": 1,
     "model": {"layers": 1},
 }  # fmt: skip
+MOVED = {
+    "steps": 30, "checkpoint_every": 6, "validate_every": 15, "sample_every": 30, "log_every": 1,
+    "checkpoints_kept": 9, "model": {"layers": 1, "kv_heads": 2},
+}  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+def outputs_of(processes: list[subprocess.Popen]) -> list[str]:
+    return [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
+
+
+def test_two_processes_save_and_restore_each_its_part_and_a_disk_that_fails_one_is_told_to_both(tmp_path):
+    """The disk of process 1 takes no larger files (RLIMIT_FSIZE) while step 3 is saved, that of process 0 at step 4; a
+    bit of what process 1 wrote at step 5 is flipped. Neither waits for the other, and each reads what it wrote alone,
+    and half of what is restored."""
+    port = train_process.free_port()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.checkpoint_process", str(tmp_path / "checkpoints")], cwd=REPOSITORY,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=os.environ | QUICK | train_process.told_by("hand", index, 2, port),
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    outputs = outputs_of(pair)
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+    stored = sum(one["bytes"] for one in read_manifest(tmp_path / "checkpoints/2")["files"].values())
+    for one in found:
+        saves = [one[f"save {step}"] for step in (1, 2, 3, 4, 5)]
+        assert [save["there"] for save in saves] == [[1], [1, 2], [1, 2], [1, 2], [1, 2, 5]]
+        assert [bool(save["failure"]) for save in saves] == [False, False, True, True, False]
+        assert one["save 2"]["read"] <= 0.6 * stored and one["read to verify"] <= 0.6 * stored
+        assert one["about"] == {"step": 2, "told": 2} and one["same"]
+    failed = f"{tmp_path / 'checkpoints'} cannot be written: File too large."
+    for step, process in ((3, 1), (4, 0)):
+        mine, other = found[process][f"save {step}"]["failure"], found[1 - process][f"save {step}"]["failure"]
+        assert mine.startswith(failed) and other.startswith(f"process {process}: {failed}")
+        assert f"step {step} is not saved, and training goes on. " in outputs[0]
+    assert "/ocdbt.process_1/" in outputs[0]
+    assert f"set aside as {tmp_path}/checkpoints.damaged/5; going back to step 2" in outputs[0]
+    assert "set aside" not in outputs[1]
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(tmp_path):
-    """2 processes of 4 devices, then 1 of 1. Ctrl-C goes the way of SIGTERM here. (tests.chaos.training_damage has the
-    losses on ever other meshes.)"""
-    run = tmp_path / "run"
-    write_tokens(run, tiny_experiment())
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
-    pair = [
-        train_process.start(run, FIELDS, devices=4, environment=common | {"GRISTMILL_PROCESS": str(index)})
-        for index in range(2)
-    ]
+def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(tokens, tmp_path):
+    """2 processes of 4 devices, then 1 of 1. Ctrl-C goes the way of SIGTERM here."""
+    run = copy(tokens, tmp_path / "run")
+    pair = train_process.start_together(run, FIELDS, 2, devices=4)
     wait_for_step(run, pair[0], 5)
     pair[1].send_signal(signal.SIGINT)
-    outputs = [process.communicate(timeout=600)[0] for process in pair]
+    outputs = outputs_of(pair)
     (saved,) = steps_there(run)
     assert 5 <= saved < 60
     assert [process.returncode for process in pair] == [0, 130], outputs
@@ -46,9 +80,7 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
         assert f"saved at step {saved}," in output
         assert "Traceback" not in output
     assert verify(run / f"checkpoints/{saved}")["processes"] == 2
-    process = train_process.start(run, FIELDS)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
+    output = train_process.finished(run, FIELDS)
     assert f"going on from the checkpoint at step {saved}\n" in output
     assert [row["step"] for row in told(run) if "loss" in row] == list(range(1, 61))
 
@@ -57,6 +89,63 @@ def test_a_signal_to_one_of_two_saves_one_step_in_both_and_one_process_goes_on(t
     assert logs == set(by_products_in(STAGE, run))
 
 
+def stopped(run: Path, mesh: dict, count: int, who: str, number: int, step: int, checkpoint: int = 0) -> list[str]:
+    """What each of `count` processes printed, of which the last gets the signal behind the step."""
+    port, fields = train_process.free_port(), MOVED | {"mesh": mesh}
+    processes = [
+        train_process.start(
+            run, fields, environment=train_process.told_by(who, index, count, port),
+            code=SIGNALLED if index == count - 1 else "",
+            arguments=(str(int(number)), str(step), str(checkpoint)) if index == count - 1 else (),
+        )
+        for index in range(count)
+    ]  # fmt: skip
+    outputs = outputs_of(processes)
+    codes = [process.returncode for process in processes]
+    if number == signal.SIGKILL:
+        assert codes[-1] == -signal.SIGKILL and all(codes), outputs
+    else:
+        assert codes == [0] * count, outputs
+    return outputs
+
+
+@pytest.mark.slow
+def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_across_them(tokens, tmp_path):
+    """Killed and asked to end on the way; told who they are by hand, by Slurm and by Open MPI. Every process has one
+    device, so that what an axis of the mesh cuts is cut across processes. Process 0 alone logs."""
+    alone, run = copy(tokens, tmp_path / "alone"), copy(tokens, tmp_path / "run")
+    train_process.finished(alone, MOVED)
+
+    stopped(run, {"fsdp": 2}, 2, "Slurm", signal.SIGKILL, 8, checkpoint=6)
+    assert steps_there(run) == [6]
+    owners = {name.split("/")[1] for name in read_manifest(run / "checkpoints/6")["files"] if name.count("/") > 1}
+    assert owners >= {"ocdbt.process_0", "ocdbt.process_1"}
+    places = [
+        ({"fsdp": 2, "tensor": 2}, 4, "hand", 11), ({"context": 2}, 2, "Open MPI", 16), ({}, 1, "hand", 19),
+        ({"tensor": 2}, 2, "hand", 23),
+    ]  # fmt: skip
+    before = 6
+    for mesh, count, who, step in places:
+        outputs = stopped(run, mesh, count, who, signal.SIGTERM, step)
+        assert f"going on from the checkpoint at step {before}\n" in outputs[0]
+        before = max(steps_there(run))
+        assert step <= before < step + 4 and f"saved at step {before}" in outputs[0]
+        assert not any("train: mesh" in output or "loss" in output for output in outputs[1:])
+        assert count == 1 or f"processes: {count} have met, by " in outputs[0]
+    last = train_process.start_together(run, MOVED | {"mesh": {"fsdp": 2, "context": 2}}, 4)
+    assert "Traceback" not in "".join(outputs_of(last)) and not any(process.returncode for process in last)
+
+    ours, expected = told(run), told(alone)
+    assert [row["step"] for row in ours] == [row["step"] for row in expected]
+    assert sum("validation_loss" in row for row in ours) == 2
+    for row, other in zip(ours, expected, strict=True):
+        losses = {name: value for name, value in other.items() if "loss" in name or "bits" in name}
+        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
+    samples = [sorted((folder / "samples").iterdir()) for folder in (run, alone)]
+    assert [path.read_bytes() for path in samples[0]] == [path.read_bytes() for path in samples[1]]
+
+
+@pytest.mark.slow
 def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     run = tmp_path / "run"
     write_tokens(run, tiny_experiment())
@@ -64,12 +153,9 @@ def test_damage_that_one_of_two_finds_ends_both_with_a_message(tmp_path):
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(data)
-    common = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "GRISTMILL_PROCESSES": "2"}
-    pair = [
-        train_process.start(run, FIELDS, environment=common | {"GRISTMILL_PROCESS": str(index)}) for index in range(2)
-    ]
-    mine, other = (process.communicate(timeout=600)[0] for process in pair)
+    pair = train_process.start_together(run, FIELDS, 2)
+    mine, other = outputs_of(pair)
     assert [process.returncode for process in pair] == [1, 1], mine + other
     assert f"{first} has a SHA-256 of" in mine
-    assert "Another process found a shard that is not whole" in other
+    assert "process 0: 1 of 1 shards are not what" in other
     assert "Traceback" not in mine + other

@@ -1,14 +1,15 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Files of a disk: hashes, what is certain to be on it, and what is said when it takes no more."""
 
 import contextlib
 import errno
 import hashlib
 import itertools
-import json
 import os
+import secrets
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
+
+from lm.errors import InputError
 
 HASHING_THREADS = min(8, os.cpu_count() or 1)
 """For many files at a time: hashlib lets go of the interpreter."""
@@ -18,6 +19,11 @@ def digest(path: Path) -> tuple[int, str]:
     """(bytes, SHA-256) of a file."""
     with path.open("rb") as file:
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Of the file's bytes, 64 hex digits."""
+    return digest(path)[1]
 
 
 def sync(path: Path) -> None:
@@ -30,28 +36,39 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def appearing(path: Path, durable: bool = True) -> Generator[IO[bytes]]:
-    """What to write `path` by: it appears, or is replaced, when the block ends well, and never half of it. Unless
-    `durable`, a machine that loses power may still lose it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
+def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
+    """The name under which to write what shall be the file `path`: in the folder `scratch` of the same disk, with
+    random digits, so that a worker that outlives a killed run by seconds, or one on another machine of the same disk,
+    cannot write into it; or, where one process alone writes, beside `path`, where the next attempt writes it anew.
+
+    When the block ends well, the file is moved to `path`, after it was brought to the disk if it is to be `durable`;
+    otherwise it is deleted, and what was at `path` stays.
+    """
+    if scratch is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+    else:
+        partial = scratch / f"{path.parent.name}-{path.name}.{secrets.token_hex(8)}.partial"
+    try:
+        yield partial
         if durable:
-            os.fsync(file.fileno())
-    partial.replace(path)
+            sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, data: str | bytes, durable: bool = True) -> None:
-    """Writes `data`, text as UTF-8, to `path`, or leaves what was there: never half of it."""
-    with appearing(path, durable) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes `value` as JSON, whole or not at all."""
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+@contextlib.contextmanager
+def writing(what: object) -> Generator[None]:
+    """Raises InputError, which names `what` and the remedy, for an error of a file in the block."""
+    try:
+        yield
+    except ConnectionError:  # a pipe or socket: no file
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{what} cannot be written: {error.strerror or error}. Make room on the disk, or mend the permissions."
+        ) from error
 
 
 def unused(path: Path) -> Path:

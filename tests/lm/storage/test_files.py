@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from data_prep.files import appearing, file_sha256, replace_file, writing
 from lm.errors import InputError
+from lm.storage import appearing, file_sha256, write_atomically, writing
 
 
 def test_a_file_appears_when_the_block_ends_well(tmp_path):
@@ -23,7 +23,7 @@ def test_a_file_appears_when_the_block_ends_well(tmp_path):
 
 def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
     path = tmp_path / "a"
-    replace_file(path, b"before", tmp_path)
+    write_atomically(path, b"before", tmp_path)
     with pytest.raises(KeyError), appearing(path, tmp_path) as partial:
         partial.write_bytes(b"half")
         raise KeyError
@@ -34,13 +34,13 @@ def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
 def test_the_data_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-    replace_file(tmp_path / "a", b"x", tmp_path)
+    write_atomically(tmp_path / "a", b"x", tmp_path)
     assert synced == [(tmp_path / "a").stat().st_ino]
 
 
 def test_two_processes_and_two_folders_do_not_share_a_name(tmp_path):
     with appearing(tmp_path / "x/a", tmp_path) as ours, appearing(tmp_path / "y/a", tmp_path) as beside:
-        program = "import sys, pathlib; from data_prep.files import appearing\nfolder = pathlib.Path(sys.argv[1])\n"
+        program = "import sys, pathlib; from lm.storage import appearing\nfolder = pathlib.Path(sys.argv[1])\n"
         program += "with appearing(folder / 'x/a', folder) as partial: print(partial); sys.exit()"
         result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
         assert len({str(ours), str(beside), result.stdout.strip()}) == 3
@@ -60,7 +60,7 @@ def test_processes_of_the_same_number_on_two_machines_do_not_share_a_name(tmp_pa
 def test_a_refusal_names_what_why_and_the_remedy(tmp_path):
     message = r"that cannot be written: No such file or directory\. Make room on the disk"
     with pytest.raises(InputError, match=message), writing("that"):
-        replace_file(tmp_path / "missing/a", b"", tmp_path / "missing")
+        write_atomically(tmp_path / "missing/a", b"", tmp_path / "missing")
 
 
 def test_sha256(tmp_path):

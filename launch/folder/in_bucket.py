@@ -1,0 +1,137 @@
+"""A run folder in a bucket, worked on in a copy of it on this machine (lm/storage/mirror.py): what a stage reads is
+fetched before it, what it has made is pushed behind it, and last its marker. All of it does nothing where the run
+folder is one of a disk."""
+
+import contextlib
+import json
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from configs.experiment.run_folder import RunFolder
+from launch.folder.guard import LOGS, MARKS, PASSED_OVER
+from launch.folder.markers import read_note
+from lm.checkpoints.in_bucket import push_training
+from lm.errors import InputError, UsageError
+from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
+from lm.storage import Mirror, mirror_of
+from lm.storage.mirror import LEASE
+
+BOOKS = (RunPaths.config_json, RunPaths.stages)
+GROWING = (RunPaths.metrics, RunPaths.skipped_steps, RunPaths.goodput, RunPaths.samples, HEARTBEATS, SUPERVISORS)
+"""Logs that are pushed while training goes on, too; the others with each checkpoint."""
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Generator[None]:
+    """This process alone works in the run folder, and its books are here, until the block ends.
+
+    Raises UsageError when what is there is no run, InputError when a process of another machine is at work in it.
+    """
+    mirror = mirror_of(workdir)
+    if mirror is None:
+        yield
+        return
+    refuse_no_run_there(mirror)
+    print(f"{mirror.url} is worked on in {workdir}; what is finished is pushed", flush=True)
+    with mirror.held(GROWING):
+        mirror.fetch(mirror.matching(BOOKS))
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(InputError):  # there is something else to be told
+                mirror.push(mirror.here(GROWING))
+            raise
+        mirror.push(mirror.here(GROWING))
+
+
+def to_read(workdir: Path) -> Path:
+    """The folder by which the run is read without a change to it: in a bucket, a copy for that purpose."""
+    if (mirror := mirror_of(workdir)) is None:
+        return workdir
+    return RunFolder.to_read(mirror.url).root
+
+
+def refuse_no_run_there(mirror: Mirror) -> None:
+    """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has
+    begun, though a kill may have come before its first marker."""
+    marked = any(PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS)
+    if marked or (mirror.url / LEASE).is_file():
+        return
+    tops = dict.fromkeys(name.split("/")[0] for name in mirror.there)
+    others = [top for top in tops if top not in PASSED_OVER and not any(PurePosixPath(top).match(log) for log in LOGS)]
+    if others:
+        more = f" and {len(others) - 3} more" if others[3:] else ""
+        raise UsageError(
+            f"--workdir {mirror.url} is not empty ({', '.join(others[:3])}{more}), and is not the folder of a run. "
+            "Nothing was changed. Give an address below which nothing is."
+        )
+
+
+def size_in(workdir: Path, name: str) -> int | None:
+    """Bytes of a file of the run, be it here or in the bucket alone; None where there is none."""
+    path, mirror = workdir / name, mirror_of(workdir)
+    if path.is_file():
+        return path.stat().st_size
+    return mirror.size(name) if mirror else None
+
+
+def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
+    """Brings files of these names, and all that are one of the shell patterns or lie in a folder that is one."""
+    if mirror := mirror_of(workdir):
+        mirror.fetch([*names, *mirror.matching(patterns)])
+
+
+def fetch_inputs(workdir: Path, markers: Iterable[Mapping[str, Any]], patterns: Iterable[str]) -> None:
+    """Brings what finished stages have made, by their markers, and their logs, by the patterns."""
+    logs = [pattern for pattern in patterns if pattern != RunPaths.damaged_checkpoints]
+    fetch(workdir, [name for marker in markers for name in marker["files"]], logs)
+
+
+def announce(name: str, workdir: Path, in_place: bool) -> None:
+    """Says in the bucket what is being made in place there, before any of it is: another machine goes on with it."""
+    if (mirror := mirror_of(workdir)) and in_place:
+        mirror.push(names_of(workdir, RunPaths(workdir).config_json, RunPaths(workdir).begun(name)))
+        mirror.delete(names_of(workdir, RunPaths(workdir).marker(name)))
+
+
+def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]) -> None:
+    """Pushes what the finished stage of that name has made, unless it is there: its files, its logs, and its marker
+    last. What an earlier making of it left there, and is none of them, is deleted; what no run wrote stays."""
+    mirror, paths = mirror_of(workdir), RunPaths(workdir)
+    (marker_name,) = names_of(workdir, paths.marker(name))
+    if mirror is None or mirror.unchanged(marker_name):
+        return
+    marker = read_note(paths.marker(name), "files")
+    assert marker is not None
+    mirror.delete([marker_name])
+    before = written_there(mirror, name)
+    if in_place:
+        push_training(workdir)
+    mirror.push(marker["files"])
+    mirror.delete(before - {*marker["files"]})
+    logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]
+    mirror.push([*mirror.here(logs), *names_of(workdir, paths.config_json, paths.written(name))])
+    mirror.push([marker_name])
+    mirror.delete(names_of(workdir, paths.begun(name)))
+
+
+def written_there(mirror: Mirror, name: str) -> set[str]:
+    """The files that the stage wrote when it was last published."""
+    (record,) = names_of(mirror.folder, RunPaths(mirror.folder).written(name))
+    if record not in mirror.there:
+        return set()
+    with contextlib.suppress(ValueError):
+        found = json.loads((mirror.url / record).read_text())
+        return {*found} if isinstance(found, dict) else set()
+    return set()
+
+
+def push(workdir: Path, patterns: Iterable[str]) -> None:
+    """Pushes files that belong to no stage."""
+    if mirror := mirror_of(workdir):
+        mirror.push(mirror.here(patterns))
+
+
+def names_of(workdir: Path, *paths: Path) -> list[str]:
+    return [str(path.relative_to(workdir)) for path in paths]

@@ -1,0 +1,53 @@
+"""Files on a disk and objects of a bucket (s3://, gs://): whole or absent, read and written by one set of functions.
+
+A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
+"""
+
+from lm.storage.cache import Wanted, as_files, cache_folder
+from lm.storage.files import (
+    HASHING_THREADS,
+    Appended,
+    digest,
+    file_sha256,
+    sync,
+    unused,
+    writing,
+)
+from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
+from lm.storage.places import (
+    Place,
+    appearing,
+    place_of,
+    size_of,
+    sizes_of,
+    write_atomically,
+    write_json,
+)
+from lm.storage.url import StorageError, Url, is_url
+
+__all__ = [
+    "HASHING_THREADS",
+    "Appended",
+    "Mirror",
+    "Place",
+    "StorageError",
+    "Url",
+    "Wanted",
+    "appearing",
+    "as_files",
+    "cache_folder",
+    "copy_of",
+    "digest",
+    "fetched",
+    "file_sha256",
+    "is_url",
+    "mirror_of",
+    "place_of",
+    "size_of",
+    "sizes_of",
+    "sync",
+    "unused",
+    "write_atomically",
+    "write_json",
+    "writing",
+]

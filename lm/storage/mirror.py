@@ -1,0 +1,292 @@
+"""A folder of this machine that stands for all below an address: its working copy.
+
+What is done is done there, with all that a disk can do: links, renaming, files that grow. What is finished is pushed:
+whole files, and last the one that says that the others are there. What is needed is fetched, by name, when it is
+needed. `.remote/` in it has the address, and of each file that is alike on both sides its size, time and ETag.
+
+What the address holds is right wherever it differs from that record, for somebody has changed it; what is here and was
+not pushed is right where nobody else has been at work there since.
+"""
+
+import contextlib
+import functools
+import glob
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from lm.errors import InputError
+from lm.storage import objects
+from lm.storage.cache import cache_folder
+from lm.storage.files import appearing_file, unused
+from lm.storage.lease import Lease
+from lm.storage.objects import Object, StorageError
+from lm.storage.places import write_atomically
+from lm.storage.url import Url
+
+RECORD = ".remote"
+ABOUT = f"{RECORD}/about.json"
+LEASE = ".lease"
+LOCAL = (RECORD, ".lock", ".partial")
+"""Names at the top that are never pushed."""
+
+
+class Known(NamedTuple):
+    """A file when it was last alike on both sides."""
+
+    size: int
+    mtime_ns: int
+    etag: str
+    """"" while it is being pushed."""
+
+
+def copy_of(url: Url, purpose: str = "runs") -> Path:
+    """The folder that stands for the address here, made when it is first used: one for who works in it, and for those
+    that only read, for the "purpose" of "reading", another."""
+    name = hashlib.sha256(url.address.encode()).hexdigest()[:12]
+    folder = cache_folder() / purpose / f"{url.name or 'bucket'}-{name}"
+    if mirror_of(folder) is None:
+        MIRRORS[folder] = Mirror(folder, url, secrets.token_hex(8))
+    return folder
+
+
+MIRRORS: dict[Path, "Mirror"] = {}
+"""Those that this process has asked for."""
+
+
+def mirror_of(folder: Path) -> "Mirror | None":
+    """What `folder` stands for; None where it is a folder like any other."""
+    if folder not in MIRRORS and (folder / ABOUT).is_file():
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        MIRRORS[folder] = Mirror(folder, Url(about["url"]), about["holder"])
+    return MIRRORS.get(folder)
+
+
+class Mirror:
+    """The working copy in `folder`, and what it stands for."""
+
+    def __init__(self, folder: Path, url: Url, holder: str):
+        """`holder` is the copy's name, by which it is known whether another was at work there since."""
+        self.folder, self.url, self.holder = folder, url, holder
+        self.record = folder / RECORD / "files.json"
+        self.known: dict[str, Known] = {}
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            self.known = {name: Known(*values) for name, values in found.items()}
+        self.lease: Lease | None = None
+        self.listed: dict[str, Object] | None = None
+        self.lock = threading.RLock()
+
+    def make(self) -> None:
+        """Makes the folder, if need be. Raises InputError where it cannot be written."""
+        if (self.folder / ABOUT).is_file():
+            return
+        try:
+            write_atomically(self.folder / ABOUT, json.dumps({"url": self.url.address, "holder": self.holder}))
+        except OSError as error:
+            raise InputError(
+                f"The working copy {self.folder} of {self.url} cannot be written: {error.strerror or error}. Make room "
+                "there, or name another folder in GRISTMILL_CACHE."
+            ) from error
+
+    @property
+    def there(self) -> dict[str, Object]:
+        """All below the address, as it was when first asked for, or pushed by this process since."""
+        with self.lock:
+            if self.listed is None:
+                self.listed = {name: one for name, one in self.url.files().items() if name != LEASE}
+            return self.listed
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file that is here or there."""
+        path = self.folder / name
+        if path.is_file():
+            return path.stat().st_size
+        return self.there[name].size if name in self.there else None
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """Names there that are one of the shell patterns, or lie in a folder that is one."""
+        wanted = list(patterns)
+        heads = lambda name: ("/".join(name.split("/")[: depth + 1]) for depth in range(name.count("/") + 1))
+        return [name for name in self.there if any(fnmatchcase(one, p) for one in heads(name) for p in wanted)]
+
+    def here(self, patterns: Iterable[str]) -> list[str]:
+        """Names here of files that are one of the shell patterns, or lie in a folder that is one."""
+        roots = [path for pattern in patterns for path in sorted(self.folder.glob(pattern))]
+        files = [file for root in roots for file in (sorted(root.rglob("*")) if root.is_dir() else [root])]
+        names = (str(file.relative_to(self.folder)) for file in files if file.is_file())
+        return [name for name in dict.fromkeys(names) if name.split("/")[0] not in LOCAL and ".partial" not in name]
+
+    def stat(self, name: str) -> tuple[int, int] | None:
+        """(bytes, time of the last change) of the file here."""
+        try:
+            found = (self.folder / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def unchanged(self, name: str) -> bool:
+        """Whether the file here is as it was when it was alike on both sides."""
+        known = self.known.get(name)
+        return known is not None and bool(known.etag) and self.stat(name) == known[:2]
+
+    def save(self) -> None:
+        write_atomically(self.record, json.dumps(self.known), durable=False)
+
+    def fetch(self, names: Iterable[str]) -> list[str]:
+        """Brings the files of these names, as far as they are there and not alike here; which ones. Raises
+        StorageError, and OSError where the disk does not take them."""
+
+        there = self.there  # threads of the pool must not wait for the lock
+
+        def bring(name: str) -> None:
+            found = there[name]
+            try:
+                with appearing_file(self.folder / name, durable=False) as partial:
+                    objects.download(f"{self.url}/{name}", partial, found)
+            except FileNotFoundError as error:
+                raise StorageError(f"{self.url}/{name} was taken away while it was read. Run it again.") from error
+            size, time = self.stat(name) or (0, 0)
+            self.known[name] = Known(size, time, found.etag)
+
+        with self.lock:
+            alike = lambda name: self.unchanged(name) and self.known[name].etag == self.there[name].etag
+            missing = [name for name in dict.fromkeys(names) if name in self.there and not alike(name)]
+            total = sum(self.there[name].size for name in missing)
+            if total > SAID_FROM:
+                print(f"storage: bringing {len(missing)} files, {total / 1e9:,.2f} GB, from {self.url}", flush=True)
+            try:
+                with ThreadPoolExecutor(objects.THREADS) as pool:
+                    list(pool.map(bring, missing))
+            finally:
+                if missing:
+                    self.save()
+            return missing
+
+    def push(self, names: Iterable[str]) -> None:
+        """Uploads the files of these names that are not alike there; each appears whole. Raises StorageError, and
+        InputError where another process has taken over."""
+
+        there = self.there
+
+        def upload(name: str) -> None:
+            size, time = self.stat(name) or (-1, 0)
+            if size < 0:
+                return  # it went away meanwhile, as rotated logs do
+            address = f"{self.url}/{name}"
+            if name.endswith(".jsonl"):  # it may be growing: whole lines alone
+                lines = (self.folder / name).read_bytes()
+                found = objects.write(address, lines[: lines.rfind(b"\n") + 1])
+            else:
+                found = objects.upload(self.folder / name, address)
+            self.known[name], there[name] = Known(size, time, found.etag), found
+
+        with self.lock:
+            changed = [name for name in dict.fromkeys(names) if not self.unchanged(name) and self.stat(name)]
+            if not changed:
+                return
+            self.may_write()
+            self.known |= {name: Known(*(self.stat(name) or (0, 0)), "") for name in changed}
+            self.save()
+            try:
+                with ThreadPoolExecutor(objects.THREADS) as pool:
+                    list(pool.map(upload, changed))
+            finally:
+                self.save()
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Deletes the objects of these names, as far as they are there. Raises as `push`."""
+        with self.lock:
+            going = [name for name in dict.fromkeys(names) if name in self.there]
+            if not going:
+                return
+            self.may_write()
+            objects.delete(f"{self.url}/{name}" for name in going)
+            for name in going:
+                self.there.pop(name, None)
+                self.known.pop(name, None)
+            self.save()
+
+    def may_write(self) -> None:
+        if self.lease is None:
+            raise StorageError(f"{self.url} is only read here; this is a bug.")
+        self.lease.check()
+
+    def agree(self, sole: bool) -> None:
+        """Makes the copy agree with what is there now. Files here that were not pushed stay where the copy's holder
+        alone has worked there (`sole`); otherwise they are moved aside."""
+        self.make()
+        self.listed = None
+        for name, known in list(self.known.items()):
+            found = self.there.get(name)
+            if known.etag and found is not None and found.etag == known.etag:
+                continue
+            if self.unchanged(name):
+                (self.folder / name).unlink()
+            if known.etag or not sole:
+                del self.known[name]
+        if not sole:
+            self.move_aside([name for name in self.here(["*"]) if not self.unchanged(name)])
+        self.save()
+
+    def move_aside(self, names: list[str]) -> None:
+        """Out of the way of what another machine has made since."""
+        if not names:
+            return
+        aside = unused(self.folder.with_name(f"{self.folder.name}.aside"))
+        for name in names:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).rename(aside / name)
+            self.known.pop(name, None)
+        print(f"storage: another machine went on with {self.url}; what only was here is in {aside}", flush=True)
+
+    @contextlib.contextmanager
+    def held(self, logs: Iterable[str] = ()) -> Generator[None]:
+        """This process alone writes there until the block ends; files here that are one of the patterns `logs` are
+        pushed every now and then. Raises InputError where another process is at work there."""
+        lease, patterns, over = Lease(self.url / LEASE, self.holder), [*logs], threading.Event()
+        self.make()
+        before = lease.take()
+        self.lease = lease
+
+        def keep() -> None:
+            while not over.wait(lease.seconds / 3):
+                with contextlib.suppress(InputError, OSError):  # whoever pushes is told
+                    lease.beat()
+                    self.push(self.here(patterns))
+
+        thread = threading.Thread(target=keep, name="lease", daemon=True)
+        try:
+            self.agree(sole=before == self.holder)
+            thread.start()
+            yield
+        finally:
+            over.set()
+            if thread.ident is not None:
+                thread.join(lease.seconds)
+            self.lease = None
+            if not thread.is_alive():  # else it waits for a network that is away, and the lease ends by itself
+                with contextlib.suppress(InputError):
+                    lease.release()
+
+
+@functools.cache
+def fetched(url: Url) -> Path:
+    """A file or folder of this machine, of the same name, with all that lies at the address; where nothing does, it is
+    not there. What changes there while this process lives is not looked for. Raises StorageError."""
+    folder = copy_of(url.parent, "reading")
+    mirror = mirror_of(folder)
+    assert mirror is not None
+    mirror.agree(sole=False)
+    mirror.fetch(mirror.matching([glob.escape(url.name)]))
+    return folder / url.name
+
+
+SAID_FROM = 100_000_000
+"""Bytes from which it is said that they are being brought."""

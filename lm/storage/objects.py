@@ -1,0 +1,297 @@
+"""Requests to object stores, by obstore (Rust's object_store): Amazon S3 and what speaks its protocol (s3://), Google
+Cloud Storage (gs://).
+
+An object appears when its upload has ended well, whole, in one request or in parts that one last request joins: no
+name of half an object is ever seen, and no rename is needed. What passes by itself (5xx, 503 SlowDown, timeouts, cut
+connections) is tried again, with growing pauses; then StorageError names the object, the cause, and what to do.
+
+Credentials are found where the clouds put them: the variables AWS_* and GOOGLE_*, the role of a machine or a pod,
+gcloud's application default credentials. AWS_ENDPOINT_URL and GOOGLE_BASE_URL name other servers of the protocols.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm.errors import InputError, UsageError
+
+SCHEMES = ("s3", "gs")
+CHUNK = 16 * 2**20
+"""Bytes of a request of a large object."""
+PARTS = 5_000
+"""Of an upload, at most; S3 takes 10,000."""
+THREADS = 8
+"""Requests at a time for one large object, or for many small ones."""
+ROUNDS = 3
+"""Times that a request is begun anew; each time, the library itself tries it several times."""
+
+
+class StorageError(InputError):
+    """An object store did not do what was asked; the message names the object, the cause and the remedy."""
+
+
+class Object(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    etag: str
+    """Another one after each change of the contents."""
+    version: str | None = None
+    """Google's number of the change."""
+
+    @classmethod
+    def of(cls, told: Any, size: int | None = None) -> "Object":
+        """From what obstore tells."""
+        return cls(told["size"] if size is None else size, told["e_tag"] or "", told["version"])
+
+
+class Settings(NamedTuple):
+    """What the environment says of requests."""
+
+    timeout: float
+    """Seconds that one request may take: GRISTMILL_STORAGE_TIMEOUT."""
+    retries: int
+    """Times that a failed request is tried again, by each of ROUNDS rounds: GRISTMILL_STORAGE_RETRIES."""
+
+
+def settings() -> Settings:
+    """Raises UsageError for a variable that is no number, or out of range."""
+
+    def number(name: str, default: float, least: float) -> float:
+        given = os.environ.get(name) or str(default)
+        with contextlib.suppress(ValueError):
+            if least <= float(given) <= 86_400:
+                return float(given)
+        raise UsageError(f"{name} is {given!r}; give a number from {least:g} to 86,400, or leave it out.")
+
+    return Settings(number("GRISTMILL_STORAGE_TIMEOUT", 60, 0.1), int(number("GRISTMILL_STORAGE_RETRIES", 8, 0)))
+
+
+def split(address: str) -> tuple[str, str, str]:
+    """(scheme, bucket, key) of an address such as s3://bucket/a/key."""
+    scheme, _, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    return scheme, bucket, key
+
+
+@functools.cache
+def store(scheme: str, bucket: str) -> Any:
+    """obstore's client of a bucket. A process forked from one that has asked for any must not use it."""
+    from obstore.store import from_url
+
+    limits = settings()
+    named = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if scheme == "s3" else ("GOOGLE_BASE_URL",)
+    server = next((os.environ[name] for name in named if os.environ.get(name)), "")
+    backoff: Any = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2}
+    client: Any = {
+        "timeout": timedelta(seconds=limits.timeout),
+        "connect_timeout": timedelta(seconds=min(limits.timeout, 10.0)),
+        "allow_http": server.startswith("http://"),
+    }
+    retry: Any = {"max_retries": limits.retries, "retry_timeout": timedelta(minutes=3), "backoff": backoff}
+    return from_url(f"{scheme}://{bucket}", client_options=client, retry_config=retry)
+
+
+def asked[T](address: str, verb: str, request: Callable[[Any, str], T]) -> T:
+    """What `request(store, key)` returns, tried again where the cause may pass.
+
+    Raises FileNotFoundError where there is no such object, obstore's AlreadyExistsError and PreconditionError where a
+    condition of the request is not met, and StorageError for all else.
+    """
+    from obstore import exceptions
+
+    scheme, bucket, key = split(address)
+    with credentials_told(address):
+        client = store(scheme, bucket)
+    for left in reversed(range(ROUNDS)):
+        try:
+            return request(client, key)
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise StorageError(f"{address} cannot be {verb}: {no_bucket(scheme, bucket)}") from error
+            # Of an upload whose parts were joined, but whose answer was lost, the next try finds no parts.
+            if verb != "written" or not left:
+                raise FileNotFoundError(2, "No such object", address) from error
+        except (exceptions.BaseError, OSError, ValueError) as error:  # the last, for names that no object can have
+            if not left or not may_pass(error):
+                raise StorageError(f"{address} cannot be {verb}: {cause(error, scheme, bucket)}") from error
+        time.sleep(random.uniform(0.5, 1.5) * (ROUNDS - left) * settings().timeout / 60)
+    raise AssertionError("the last round returns or raises")
+
+
+@contextlib.contextmanager
+def credentials_told(address: str) -> Generator[None]:
+    """Raises StorageError where the environment's settings of a store cannot be used."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        raise StorageError(f"{address} cannot be reached: {reason}. Mend what AWS_* or GOOGLE_* say.") from error
+
+
+def no_bucket(scheme: str, bucket: str) -> str:
+    return f"there is no bucket {bucket}. Make it, or correct the name in {scheme}://{bucket}."
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another try may succeed: the server failed, or could not be heard; it did not refuse."""
+    from obstore import exceptions
+
+    refusals = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, exceptions.NotSupportedError)
+    status = re.search(r"status code: (\d{3})|status: (\d{3})", str(error))
+    refused = status is not None and (status[1] or status[2])[0] in "34" and (status[1] or status[2]) != "429"
+    return not isinstance(error, refusals) and not refused and not (NO_KEYS.search(str(error)) or is_name(error))
+
+
+def is_name(error: Exception) -> bool:
+    """Whether the name of an object is the cause."""
+    return isinstance(error, ValueError) or "invalid path" in str(error)
+
+
+NO_KEYS = re.compile("redential|token request|/latest/(api/token|meta-data)|InvalidAccessKeyId|SignatureDoesNotMatch")
+"""In what is said where no keys are found, or false ones; the machine is asked last for those of its role."""
+
+
+def cause(error: Exception, scheme: str, bucket: str) -> str:
+    """Why, and what to do."""
+    from obstore import exceptions
+
+    text = str(error)
+    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if scheme == "s3" else "GOOGLE_APPLICATION_CREDENTIALS"
+    if "NoSuchBucket" in text:
+        return no_bucket(scheme, bucket)
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or NO_KEYS.search(text):
+        return f"{first_line(error)}. Give credentials that may do so ({keys}, or a role of the machine)."
+    if is_name(error):
+        return f"{first_line(error)}. Give the file or object another name."
+    if "redirect" in text.lower():
+        return f"{first_line(error)}. Is the bucket in another region? Set AWS_REGION."
+    if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here
+        return f"{error.strerror} ({error.filename}). Make room on the disk, or mend the permissions."
+    return (
+        f"{first_line(error)}. Tried {ROUNDS} times {settings().retries + 1} times. See whether the "
+        "store and the network work, then run it again: what is done is kept."
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What obstore says, without its notes for programmers; with S3's own code, where there is one."""
+    text = " ".join(str(error).partition("Debug source:")[0].split())
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    return (text.partition(": <")[0] + (f": {code[1]}" if code else ""))[:400].rstrip(".: ")
+
+
+def head(address: str) -> Object | None:
+    """What the store says of the object; None where there is none."""
+    import obstore
+
+    try:
+        found = asked(address, "read", lambda client, key: obstore.head(client, key))
+    except FileNotFoundError:
+        return None
+    return Object.of(found)
+
+
+def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -> bytes:
+    """Bytes `start` to `end` of the object, by default all; only of the version that has this `etag`, if given."""
+    import obstore
+
+    if end is not None and end <= start:
+        return b""
+    options: Any = (
+        {} if end is None and not start else {"range": (start, end) if end is not None else {"offset": start}}
+    )
+    if etag:
+        options["if_match"] = etag
+    return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
+
+
+def download(address: str, path: Path, wanted: Object | None = None) -> Object:
+    """Writes the object into the file `path`, a part at a time, so that no more than a few parts are in memory. Returns
+    what the store says of it. Raises as `asked`; where the object is replaced meanwhile, StorageError."""
+    from obstore.exceptions import PreconditionError
+
+    found = wanted or head(address)
+    if found is None:
+        raise FileNotFoundError(2, "No such object", address)
+    with path.open("wb") as file, ThreadPoolExecutor(THREADS) as pool:
+        file.truncate(found.size)
+
+        def bring(start: int) -> None:
+            data = read(address, start, min(start + CHUNK, found.size), found.etag)
+            os.pwrite(file.fileno(), data, start)
+
+        try:
+            list(pool.map(bring, range(0, found.size, CHUNK)))
+        except PreconditionError as error:
+            raise StorageError(f"{address} was replaced while it was read. Run it again.") from error
+    return found
+
+
+def upload(path: Path, address: str) -> Object:
+    """Makes the file's contents the object, which appears whole. Returns what the store says of it."""
+    import obstore
+
+    size = path.stat().st_size
+    chunk = max(CHUNK, -(-size // PARTS))
+    put = lambda client, key: obstore.put(client, key, path, chunk_size=chunk, max_concurrency=THREADS)
+    return Object.of(asked(address, "written", put), size)
+
+
+ABSENT = Object(0, "")
+"""What `write` may write instead of, where nothing is to be there."""
+
+
+def write(address: str, data: bytes, instead_of: Object | None = None) -> Object:
+    """Makes `data` the object, which appears whole. Where another version than `instead_of` is there, or something in
+    place of ABSENT, raises obstore's PreconditionError or AlreadyExistsError."""
+    import obstore
+
+    conditions: dict[str, Any] = {}
+    if instead_of is not None:
+        version = {"e_tag": instead_of.etag} | ({"version": instead_of.version} if instead_of.version else {})
+        conditions["mode"] = version if instead_of.etag else "create"
+    put = lambda client, key: obstore.put(client, key, data, use_multipart=False, **conditions)
+    return Object.of(asked(address, "written", put), len(data))
+
+
+def listing(address: str) -> dict[str, Object]:
+    """{key relative to the address: object} of all objects whose keys begin with the address and a slash."""
+    import obstore
+
+    prefix = split(address)[2].rstrip("/")
+    begin = len(prefix) + 1 if prefix else 0
+
+    def pages(client: Any, key: str) -> dict[str, Object]:
+        every = (one for page in obstore.list(client, prefix or None) for one in page)
+        return {one["path"][begin:]: Object.of(one) for one in every}
+
+    return {name: found for name, found in sorted(asked(address, "listed", pages).items()) if name}
+
+
+def delete(addresses: Iterable[str]) -> None:
+    """Deletes the objects; one that is not there is none too many."""
+    import obstore
+
+    by_bucket: dict[tuple[str, str], list[str]] = {}
+    for address in addresses:
+        scheme, bucket, key = split(address)
+        by_bucket.setdefault((scheme, bucket), []).append(key)
+    for (scheme, bucket), keys in by_bucket.items():
+        for some in itertools.batched(keys, 1000):
+            with contextlib.suppress(FileNotFoundError):
+                remove = lambda client, _, some=some: obstore.delete(client, list(some))
+                asked(f"{scheme}://{bucket}/{some[0]}", "deleted", remove)

@@ -1,0 +1,262 @@
+"""A run folder in a bucket: what works on a disk works there, killed and gone on with on another machine, to the same
+bits; what does not is refused before anything is done."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import parse_run
+from data_prep.warc import write_pages
+from launch.folder.guard import refuse_inputs_in_outputs
+from launch.stages.command import locked
+from launch.stages.stage import Stage, run_stage
+from lm.config import StartConfig
+from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
+from lm.storage import Url, mirror_of, write_atomically
+from lm.storage.mirror import MIRRORS
+from lm.tokenizer import load, save, train_tokenizer
+from lm.tokenizer.training import load_tokenizer
+from tests.corpus import texts, tiny_experiment, web_pages
+from tests.object_store import Request, Store, serving, variables
+from tests.run_files import REPOSITORY, digests, finish, parameters
+from tests.run_files import start as start_on_disk
+from tests.train_runs import bits, told
+
+EXPERIMENT = tiny_experiment()
+NUMBERS = iter(range(1000))
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Store]:
+    with serving() as store, variables(store.environment() | {"GRISTMILL_LEASE_SECONDS": "0.5"}):
+        yield store
+
+
+@pytest.fixture
+def run(server: Store, tmp_path) -> Generator[Url]:
+    """The address of a run that is yet to be made; the machine is one of its own."""
+    name = f"corpus-{next(NUMBERS)}"
+    server.bucket(name)
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "cache")}):
+        yield Url(f"s3://{name}/run")
+    server.fail(lambda request: None)
+    MIRRORS.clear()
+
+
+def workdir_of(run: Url | str, *words: str) -> Path:
+    """As a new process parses it."""
+    MIRRORS.clear()
+    return parse_run("launch.train", "", ["tests/configs.py", "--workdir", str(run), *words]).workdir
+
+
+def stage(name: str, *after: Stage, text: str = "made", in_place: bool = False) -> Stage:
+    """Writes what it reads, and `text`, into a file of a folder."""
+
+    def make(experiment, workdir: Path, out: Path) -> None:
+        read = "".join((workdir / one.name / "file").read_text() for one in after)
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "file").write_text(read + text)
+        (out / name / f"only-{text}").write_text("")
+
+    return Stage(
+        name=name, script=f"launch.{name}", after=after, settings=lambda experiment: {"text": text}, make=make,
+        outputs=(name,), in_place=in_place,
+    )  # fmt: skip
+
+
+def on(machine: str, tmp_path: Path, run: Url, *stages: Stage) -> list[bool]:
+    """Which of the stages were made, by a process of that machine."""
+    with variables({"GRISTMILL_CACHE": str(tmp_path / machine)}):
+        workdir = workdir_of(run)
+        with locked(workdir):
+            return [run_stage(one, EXPERIMENT, workdir) for one in stages]
+
+
+def test_what_one_machine_has_made_another_does_not_make_again_and_reads(run, tmp_path):
+    first, second = stage("first"), stage("second", stage("first"))
+    assert on("a", tmp_path, run, first) == [True]
+    assert on("b", tmp_path, run, first, second) == [False, True]
+    assert on("a", tmp_path, run, first, second) == [False, False]
+    assert on("c", tmp_path, run, first, second) == [False, False]
+    assert (run / "second/file").read_text() == "mademade"
+    assert not list((tmp_path / "c").rglob("second/file"))  # nothing is brought that nobody reads
+
+
+def test_what_is_made_again_takes_the_place_of_what_was_there_and_leaves_what_is_the_users(run, tmp_path):
+    assert on("a", tmp_path, run, stage("first")) == [True]
+    write_atomically(run / "first/notes", "the user's")
+    (run / "stages/first.json").unlink()
+    assert on("b", tmp_path, run, stage("first", text="anew")) == [True]
+    assert {name for name in run.files() if name.startswith("first")} == {
+        "first/file", "first/notes", "first/only-anew",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"of another experiment:\n  text: 'anew' there, 'made' asked for"):
+        on("a", tmp_path, run, stage("first"))
+
+
+WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files", "stages/first.json")
+
+
+@pytest.mark.parametrize("at", WRITTEN)
+@pytest.mark.parametrize("again", ["a", "b"])
+def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(run, server, tmp_path, at, again):
+    server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
+    with (
+        variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "30"}),
+        pytest.raises(InputError, match=f"{at} cannot be written: .*500"),
+    ):
+        on("a", tmp_path, run, stage("first"))
+    server.fail(lambda request: None)
+    assert "stages/first.json" not in run.files()
+    made = on(again, tmp_path, run, stage("first"))
+    assert made == [again == "b"]  # where it was made, it is only pushed
+    assert set(WRITTEN) < set(run.files())
+    assert on("c", tmp_path, run, stage("second", stage("first"))) == [True]
+
+
+def test_where_other_things_lie_no_run_begins(run, tmp_path):
+    write_atomically(run / "notes/mine.txt", "mine")
+    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(notes\), and is not the folder of a run"):
+        on("a", tmp_path, run, stage("first"))
+    assert list(run.files()) == ["notes/mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workdir", "https://host/run"], "begins with none of s3://, gs://"),
+        (
+            ["--workdir", "s3://corpus"],
+            r"s3://corpus is a whole bucket\. Give an address in it, such as s3://corpus/runs",
+        ),
+        (
+            ["--from", "s3://corpus/run"],
+            r"--from s3://corpus/run names a bucket, but a run begins from a folder of this",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(run, words, message):
+    with pytest.raises(UsageError, match=message):
+        parse_run("launch.train", "", ["tests/configs.py", *words])
+
+
+def test_a_bucket_that_is_not_there_is_named(run, tmp_path):
+    with pytest.raises(InputError, match=r"there is no bucket gone\. Make it"):
+        on("a", tmp_path, Url("s3://gone/run"), stage("first"))
+
+
+def test_several_processes_are_refused(run):
+    workdir = workdir_of(run)
+    with (
+        variables({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}),
+        pytest.raises(
+            UsageError, match=rf"--workdir {run} is in a bucket, where one process can work, but there are 2"
+        ),
+        locked(workdir),
+    ):
+        pass
+
+
+def test_inputs_in_a_bucket_are_not_taken_for_a_folder_here(run):
+    train = dataclasses.replace(EXPERIMENT.train, own_weight=1.0)
+    refuse_inputs_in_outputs(dataclasses.replace(EXPERIMENT, train=train), workdir_of(run))
+
+
+def test_a_run_stands_in_the_place_of_a_config(run, tmp_path):
+    assert on("a", tmp_path, run, stage("first")) == [True]
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
+        MIRRORS.clear()
+        found = parse_run("launch.sample", "", [str(run)])
+        assert found.experiment == EXPERIMENT
+        mirror = mirror_of(found.workdir)
+        assert mirror is not None and mirror.url == run
+        with pytest.raises(UsageError, match="not that of a run that has made something"):
+            parse_run("launch.sample", "", [str(run.parent / "nothing")])
+
+
+def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(run, tmp_path):
+    write_atomically(run / "checkpoints/8/model/array", "bits")
+    write_atomically(run / "checkpoints/12/model/array", "others")
+    folder = StartConfig(f"{run}/checkpoints/8").folder()
+    assert (folder.name, (folder / "model/array").read_text()) == ("8", "bits")
+    assert not list((tmp_path / "cache").rglob("12"))
+    for nothing in (f"{run}/checkpoints/9", str(run)):
+        with pytest.raises(UsageError, match=rf"checkpoint = '{nothing}' is not the folder of a checkpoint, such as"):
+            StartConfig(nothing).folder()
+    save(train_tokenizer(texts(10), EXPERIMENT.tokenizer), tmp_path / "tokenizer")
+    for path in (tmp_path / "tokenizer").iterdir():
+        write_atomically(run / "tokenizer" / path.name, path.read_bytes())
+    config = dataclasses.replace(EXPERIMENT.tokenizer, load=f"{run}/tokenizer")
+    assert load_tokenizer(config).fingerprint == load(tmp_path / "tokenizer").fingerprint
+    with pytest.raises(InputError, match=f"{run}/nothing"):
+        load_tokenizer(dataclasses.replace(config, load=f"{run}/nothing"))
+
+
+@pytest.fixture(scope="module")
+def warc(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("warc")
+    pages = web_pages(40)
+    for i, part in enumerate((pages[:20], pages[20:])):
+        write_pages(folder / f"{i}.warc.gz", part)
+    return folder
+
+
+def start(run: Url, warc: Path, machine: Path) -> subprocess.Popen:
+    with variables({"GRISTMILL_CACHE": str(machine)}):
+        return start_on_disk(run, warc)  # ty: ignore[invalid-argument-type]
+
+
+def printed(*words: str) -> str:
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=os.environ.copy())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(run, server, warc, tmp_path):
+    """Requests fail now and then, in every way that does not cost minutes. The process is killed as it marks the shards
+    as done, begins again, is killed as it would say that a checkpoint is whole, and goes on on another machine."""
+    disk = tmp_path / "disk"
+    finish(start_on_disk(disk, warc))
+    faults = ("500", "503", "cut", "cut reply", "lost reply")
+    now_and_then = lambda request: faults[request.number % 5] if request.number % 11 == 0 else None
+    for at in (r"PUT .*stages/shards\.json", r"PUT .*checkpoints/8/manifest\.json"):
+        process = start(run, warc, tmp_path / "a")
+
+        def fault(request: Request, at: str = at, process: subprocess.Popen = process) -> str | None:
+            if re.search(at, f"{request.method} {request.path}"):
+                process.kill()
+                return "cut"
+            return now_and_then(request)
+
+        server.fail(fault)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == -9, output
+    server.fail(now_and_then)
+    assert "stages/shards.json" in run.files()
+    steps = {name.split("/")[1] for name in run.files() if re.fullmatch(r"checkpoints/\d+/manifest.json", name)}
+    assert steps == {"4"}
+    output = finish(start(run, warc, tmp_path / "b"))
+    assert "going on from the checkpoint at step 4" in output
+    (copy,) = (tmp_path / "b/runs").glob("run-*")
+    assert bits(copy, 12) == bits(disk, 12) and parameters(copy) == parameters(disk)
+    assert told(copy) == told(disk)
+    assert digests(copy).items() <= digests(disk).items()
+    for name in (RunPaths.evaluation, RunPaths.final_samples):
+        assert json.loads((run / name).read_text()) == json.loads((disk / name).read_text(encoding="utf-8"))
+    assert (run / "metrics.jsonl").read_text() == (copy / "metrics.jsonl").read_text(encoding="utf-8")
+    server.fail(lambda request: None)
+    for cache in ("b", "c"):
+        with variables({"GRISTMILL_CACHE": str(tmp_path / cache)}):
+            assert "--- 'The miller' at temperature 0\n" in printed("launch.sample", str(run), "--prompt", "The miller")
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
+        assert "validation_loss" in printed("launch.evaluate", str(run), "--step", "8")

@@ -1,0 +1,283 @@
+"""A working copy and the bucket agree: what is pushed is whole, what somebody changed there is right, nothing that only
+is here is lost, and of two machines one works."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lm.errors import InputError, UsageError
+from lm.storage import Mirror, StorageError, Url, copy_of, mirror_of, objects, write_atomically
+from lm.storage.lease import Lease, lease_seconds
+from lm.storage.mirror import LEASE, MIRRORS
+from tests.object_store import Store, variables
+from tests.run_files import REPOSITORY
+
+
+@pytest.fixture
+def machines(tmp_path):
+    """Each has a cache of its own."""
+
+    def machine(name: str):
+        return variables({"GRISTMILL_CACHE": str(tmp_path / name), "GRISTMILL_LEASE_SECONDS": "0.5"})
+
+    yield machine
+    MIRRORS.clear()
+
+
+def opened(url: Url) -> Mirror:
+    """As a new process opens it."""
+    MIRRORS.clear()
+    folder = copy_of(url)
+    mirror = mirror_of(folder)
+    assert mirror is not None and mirror.folder == folder
+    return mirror
+
+
+def write(mirror: Mirror, **files: str) -> None:
+    for name, text in files.items():
+        path = mirror.folder / name.replace("__", "/").replace("_jsonl", ".jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_what_one_machine_pushes_another_fetches(bucket, machines):
+    with machines("a"):
+        first = opened(bucket / "run")
+        with first.held():
+            write(first, a="1", tokens__b="22", tokens__c="333")
+            first.push(first.here(["a", "tokens"]))
+    with machines("b"):
+        second = opened(bucket / "run")
+        assert second.folder != first.folder
+        with second.held():
+            assert second.matching(["tokens", "x*"]) == ["tokens/b", "tokens/c"]
+            assert (second.size("a"), second.size("tokens/c"), second.size("d")) == (1, 3, None)
+            assert second.fetch(["a", "tokens/b", "absent"]) == ["a", "tokens/b"]
+            assert (second.folder / "tokens/b").read_text() == "22" and not (second.folder / "tokens/c").exists()
+            assert second.fetch(["a", "tokens/b"]) == []
+            second.delete(["a", "absent"])
+    assert set((bucket / "run").files()) == {LEASE, "tokens/b", "tokens/c"}
+
+
+def test_what_is_alike_is_not_pushed_again(bucket, machines, store: Store):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, a="1", b="2")
+            mirror.push(["a", "b"])
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, b="3")
+            first = len(store.requests)
+            mirror.push(["a", "b"])
+            assert [one.path.rpartition("/")[2].rpartition("%2F")[2] for one in store.requests[first:]] == ["b"]
+
+
+def test_what_somebody_changed_or_deleted_there_is_right(bucket, machines):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, a="1", b="2", c="3")
+            mirror.push(["a", "b", "c"])
+        write_atomically(bucket / "run/a", "changed")
+        (bucket / "run/b").unlink()
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            assert not (mirror.folder / "a").exists() and not (mirror.folder / "b").exists()
+            assert (mirror.folder / "c").read_text() == "3"
+            mirror.fetch(["a"])
+            assert (mirror.folder / "a").read_text() == "changed"
+
+
+def test_what_was_not_pushed_stays_where_nobody_else_was_at_work(bucket, machines):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, a="1", log_jsonl="1\n")
+            mirror.push(["a", "log.jsonl"])
+            write(mirror, b="only here", log_jsonl="1\n2\n")
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            assert (mirror.folder / "b").read_text() == "only here"
+            assert (mirror.folder / "log.jsonl").read_text() == "1\n2\n"
+
+
+def test_what_was_not_pushed_is_moved_aside_where_another_machine_went_on(bucket, machines, capsys):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, a="1", log_jsonl="1\n")
+            mirror.push(["a", "log.jsonl"])
+            write(mirror, b="only here", log_jsonl="1\nmine\n")
+    with machines("b"):
+        other = opened(bucket / "run")
+        with other.held():
+            other.fetch(["log.jsonl"])
+            write(other, log_jsonl="1\ntheirs\n")
+            other.push(["log.jsonl"])
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            assert {path.name for path in mirror.folder.iterdir()} == {".remote", "a"}
+            mirror.fetch(["log.jsonl"])
+            assert (mirror.folder / "log.jsonl").read_text() == "1\ntheirs\n"
+        aside = mirror.folder.with_name(f"{mirror.folder.name}.aside-1")
+        assert (aside / "b").read_text() == "only here" and (aside / "log.jsonl").read_text() == "1\nmine\n"
+    assert str(aside) in capsys.readouterr().out
+
+
+def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, log_jsonl='{"step": 1}\n{"st')
+            mirror.push(["log.jsonl"])
+            assert (bucket / "run/log.jsonl").read_text() == '{"step": 1}\n'
+            write(mirror, log_jsonl='{"step": 1}\n{"step": 2}\n')
+            mirror.push(["log.jsonl"])
+            assert (bucket / "run/log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("fault", ["500", "cut", "lost reply"])
+def test_a_push_that_was_cut_short_is_done_again(bucket, machines, store: Store, fault):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with variables({"GRISTMILL_STORAGE_RETRIES": "0"}), mirror.held():
+            write(mirror, **{f"f{number}": str(number) for number in range(9)})
+            store.fail(lambda request: fault if request.method == "PUT" and "f5" in request.path else None)
+            with pytest.raises(StorageError, match="f5 cannot be written"):
+                mirror.push([f"f{number}" for number in range(9)])
+        store.fail(lambda request: None)
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            mirror.push(mirror.here(["f*"]))
+        assert [(bucket / f"run/f{number}").read_text() for number in range(9)] == [*"012345678"]
+
+
+def test_a_fetch_that_was_cut_short_leaves_whole_files(bucket, machines, store: Store):
+    for number in range(9):
+        write_atomically(bucket / f"run/f{number}", str(number) * 1000)
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with variables({"GRISTMILL_STORAGE_RETRIES": "0"}), mirror.held():
+            store.fail(lambda request: "cut reply" if request.method == "GET" and "f5" in request.path else None)
+            with pytest.raises(StorageError, match="f5 cannot be read"):
+                mirror.fetch(mirror.matching(["f*"]))
+            store.fail(lambda request: None)
+            here = [path for path in mirror.folder.iterdir() if path.name.startswith("f")]
+            assert all(path.read_text() == path.name[1] * 1000 for path in here) and len(here) < 9
+            mirror.fetch(mirror.matching(["f*"]))
+            assert len([path for path in mirror.folder.iterdir() if path.name.startswith("f")]) == 9
+
+
+def test_of_two_machines_one_works(bucket, machines):
+    with machines("a"):
+        ours = opened(bucket / "run")
+        with ours.held():
+            theirs = Lease(bucket / "run" / LEASE, "another copy")
+            theirs.seconds = 60.0  # they look for so long; ours is renewed meanwhile
+            with pytest.raises(
+                InputError, match=rf"Another process \({os.getpid()} on .*\) is at work in {bucket}/run"
+            ):
+                theirs.take()
+            write(ours, a="1")
+            ours.push(["a"])
+        theirs.take()
+        with pytest.raises(InputError, match="is at work in"):
+            Lease(bucket / "run" / LEASE, "a third").write(True, objects.ABSENT)
+
+
+def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines, tmp_path, capsys):
+    program = (
+        f"from lm.storage import *\nmirror = mirror_of(copy_of(Url({str(bucket / 'run')!r})))\n"
+        "with mirror.held():\n    (mirror.folder / 'a').write_text('1')\n    mirror.push(['a'])\n"
+        "    print('ready', flush=True)\n    input()"
+    )
+    environment = os.environ | {"GRISTMILL_CACHE": str(tmp_path / "a"), "GRISTMILL_LEASE_SECONDS": "600"}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        process.kill()
+    with machines("b"), (mirror := opened(bucket / "run")).held():
+        assert "did not say that it has ended; looking for 0.5 s whether it lives" in capsys.readouterr().out
+        assert mirror.fetch(["a"]) == ["a"]
+    with machines("a"), opened(bucket / "run").held():  # and back, though its list of what it had was never so
+        pass
+
+
+def test_who_was_taken_over_writes_nothing_more(bucket, machines):
+    with machines("a"):
+        ours = opened(bucket / "run")
+        with ours.held():
+            assert ours.lease is not None
+            _, said = ours.lease.read()
+            objects.write(f"{bucket}/run/{LEASE}", json.dumps(said | {"holder": "another"}).encode())
+            ours.lease.renewed = -1e9
+            write(ours, a="1")
+            with pytest.raises(InputError, match=r"is at work in|taken over by another"):
+                ours.push(["a"])
+        assert set((bucket / "run").files()) == {LEASE}
+        assert json.loads((bucket / "run" / LEASE).read_bytes())["holder"] == "another"
+
+
+def test_a_lease_whose_answer_was_lost_is_held(bucket, machines, store: Store):
+    with machines("a"):
+        store.fail_once("lost reply", "PUT .*lease")
+        with opened(bucket / "run").held():
+            pass
+
+
+def test_a_copy_that_was_deleted_is_made_anew(bucket, machines):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            write(mirror, a="1")
+            mirror.push(["a"])
+        shutil.rmtree(mirror.folder)
+        mirror = opened(bucket / "run")
+        with mirror.held():
+            mirror.fetch(["a"])
+            assert (mirror.folder / "a").read_text() == "1"
+
+
+def test_without_the_lease_nothing_is_written(bucket, machines):
+    with machines("a"):
+        mirror = opened(bucket / "run")
+        write(mirror, a="1")
+        with pytest.raises(StorageError, match="is only read here"):
+            mirror.push(["a"])
+        assert (bucket / "run").files() == {}
+
+
+def test_a_copy_that_cannot_be_made_is_told_with_a_remedy(bucket, tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        variables({"GRISTMILL_CACHE": str(tmp_path / "file")}),
+        pytest.raises(InputError, match=r"The working copy .* cannot be written: .*GRISTMILL_CACHE"),
+    ):
+        opened(bucket / "run").agree(sole=True)
+
+
+def test_an_address_that_is_only_named_leaves_nothing_on_the_disk(bucket, machines, tmp_path):
+    with machines("a"):
+        opened(bucket / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["0", "soon", "1e9"])
+def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
+    with (
+        variables({"GRISTMILL_LEASE_SECONDS": value}),
+        pytest.raises(UsageError, match=f"GRISTMILL_LEASE_SECONDS is '{value}'; give a number of seconds"),
+    ):
+        lease_seconds()
+
+
+def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
+    assert mirror_of(tmp_path) is None

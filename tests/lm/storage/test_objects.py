@@ -1,0 +1,284 @@
+"""Objects are whole or absent whatever fails, and what has failed for good is told with its address and a remedy."""
+
+import http.client
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+from lm.errors import UsageError
+from lm.storage import StorageError, Url, appearing, objects, place_of, size_of, write_atomically, write_json
+from tests.object_store import FAULTS, IMPATIENT, QUICK, Request, Store, variables
+from tests.run_files import REPOSITORY
+
+LARGE = objects.CHUNK + 12_345
+"""Bytes of an object that goes up and down in parts."""
+
+
+def noise(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+@pytest.mark.parametrize("size", [0, 1, objects.CHUNK, LARGE])
+def test_what_goes_up_comes_down(bucket, tmp_path, size):
+    (tmp_path / "up").write_bytes(noise(size))
+    objects.upload(tmp_path / "up", (bucket / "a/b").address)
+    objects.download((bucket / "a/b").address, tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == noise(size) == (bucket / "a/b").read_bytes()
+    assert size_of(bucket / "a/b") == size
+
+
+def test_a_place_is_written_and_read_as_a_file_is(bucket, tmp_path):
+    for folder in (bucket / "run", tmp_path / "run"):
+        write_json(folder / "a/note.json", {"grist": "mill"})
+        write_atomically(folder / "b.txt", "Müller")
+        with appearing(folder / "a/c") as partial:
+            partial.write_bytes(b"whole")
+            assert not (folder / "a/c").exists()
+        assert (folder / "b.txt").read_text(encoding="utf-8") == "Müller"
+        assert sorted(path.name for path in folder.iterdir()) == ["a", "b.txt"]
+        assert (folder / "a").is_dir() and (folder / "a/c").is_file() and not (folder / "a").is_file()
+        assert size_of(folder / "a/c") == 5 and size_of(folder / "a") is None and size_of(folder / "d") is None
+        assert (folder / "a/c").parent == folder / "a" and (folder / "a/c").with_name("d") == folder / "a/d"
+        (folder / "a/c").unlink(missing_ok=True)
+        (folder / "a/c").unlink(missing_ok=True)
+        assert not (folder / "a/c").exists() and (folder / "a/note.json").exists()
+        with pytest.raises(FileNotFoundError, match="a/c"):
+            (folder / "a/c").read_bytes()
+
+
+def test_a_block_that_fails_leaves_what_was_there(bucket):
+    write_atomically(bucket / "a", b"before")
+    with pytest.raises(KeyError), appearing(bucket / "a") as partial:
+        partial.write_bytes(b"half")
+        raise KeyError
+    assert (bucket / "a").read_bytes() == b"before"
+
+
+def test_files_are_all_that_lies_below(bucket):
+    names = ["a", "run/a", "run/b/c", "run2/d"]
+    for name in names:
+        write_atomically(bucket / name, name)
+    assert list(bucket.files()) == names
+    assert {name: found.size for name, found in (bucket / "run").files().items()} == {"a": 5, "b/c": 7}
+    assert (bucket / "r").files() == {}
+
+
+def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(store):
+    store.bucket("many")
+    bucket = Url("s3://many")
+    for number in range(1005):
+        objects.write((bucket / f"{number:04d}").address, b"")
+    assert len(bucket.files()) == 1005
+    objects.delete((bucket / name).address for name in bucket.files())
+    assert bucket.files() == {}
+
+
+def test_a_file_is_read_from_anywhere(bucket):
+    content = noise(3_000_000)
+    write_atomically(bucket / "a", content)
+    ours, theirs = (bucket / "a").open(), io.BytesIO(content)
+    for offset, whence, size in [(5, 0, 10), (2_999_990, 0, 100), (-7, 2, -1), (100, 0, 2_500_000), (3, 1, 4)]:
+        assert ours.seek(offset, whence) == theirs.seek(offset, whence)
+        assert ours.read(size) == theirs.read(size)
+    assert (bucket / "a").read_range(7, 9) == content[7:9]
+    assert (bucket / "a").read_range(9, 9) == b""
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(bucket, tmp_path):
+    write_atomically(bucket / "a", noise(2**21))
+    file = (bucket / "a").open()
+    file.read(10)
+    was = (bucket / "a").found()
+    write_atomically(bucket / "a", bytes(2**21))
+    with pytest.raises(StorageError, match=r"/a was replaced while it was read\. Run it again"):
+        file.read()
+    with pytest.raises(StorageError, match=r"/a was replaced while it was read"):
+        objects.download((bucket / "a").address, tmp_path / "a", was)
+
+
+def test_a_condition_is_kept(bucket):
+    address = (bucket / "lease").address
+    first = objects.write(address, b"1", objects.ABSENT)
+    with pytest.raises(AlreadyExistsError):
+        objects.write(address, b"2", objects.ABSENT)
+    second = objects.write(address, b"2", first)
+    with pytest.raises(PreconditionError):
+        objects.write(address, b"3", first)
+    assert objects.head(address) == second
+    assert objects.read(address) == b"2"
+
+
+PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it is given up
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_what_fails_now_and_then_is_tried_again(store: Store, bucket, tmp_path, fault):
+    """Every third request fails, whatever it is."""
+    content = noise(LARGE)
+    (tmp_path / "up").write_bytes(content)
+    store.fail(lambda request: fault if request.number % 3 == 0 else None)
+    with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):
+        objects.upload(tmp_path / "up", (bucket / "a").address)
+        write_atomically(bucket / "b", b"small")
+        objects.download((bucket / "a").address, tmp_path / "down")
+        assert (bucket / "b").read_bytes() == b"small"
+        assert list(bucket.files()) == ["a", "b"]
+        objects.delete([(bucket / "b").address])
+        assert list(bucket.files()) == ["a"]
+    assert (tmp_path / "down").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "pattern", ["GET .*/a", "PUT .*/a", "POST .*uploads", "POST .*uploadId", "PUT .*partNumber=2", "GET .*list-type"]
+)
+def test_a_request_that_is_never_answered_is_begun_again(store: Store, bucket, tmp_path, pattern):
+    content = noise(LARGE)
+    (tmp_path / "up").write_bytes(content)
+    write_atomically(bucket / "b", b"small")
+    store.fail_once("stall", pattern)
+    with variables(IMPATIENT):
+        objects.upload(tmp_path / "up", (bucket / "a").address)
+        write_atomically(bucket / "ab", b"small")
+        objects.download((bucket / "a").address, tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == content
+    assert list(bucket.files()) == ["a", "ab", "b"]
+
+
+@pytest.mark.parametrize("fault", ["lost reply", "cut reply"])
+def test_an_upload_whose_last_answer_is_lost_ends_well(store: Store, bucket, tmp_path, fault):
+    """The parts were joined, so that the same request, tried again, finds none."""
+    (tmp_path / "up").write_bytes(noise(LARGE))
+    store.fail_once(fault, "POST .*uploadId")
+    objects.upload(tmp_path / "up", (bucket / "a").address)
+    assert (bucket / "a").read_bytes() == noise(LARGE)
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(store: Store, bucket, tmp_path, fault):
+    write_atomically(bucket / "a", b"before")
+    (tmp_path / "up").write_bytes(noise(LARGE))
+    store.fail(lambda request: fault)
+    tries = [
+        ("read", lambda: (bucket / "a").read_bytes()),
+        ("written", lambda: objects.upload(tmp_path / "up", (bucket / "a").address)),
+        ("listed", bucket.files),
+    ]
+    if fault != "cut reply":  # there is nothing in it
+        tries.append(("written", lambda: write_atomically(bucket / "a", b"after")))
+    with variables({"GRISTMILL_STORAGE_RETRIES": "0"}):
+        for verb, request in tries:
+            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times 1 times\. See whether"
+            with pytest.raises(StorageError, match=message) as raised:
+                request()
+            assert {"500": "500 Internal", "503": "SlowDown"}.get(fault, "") in str(raised.value)
+            assert "Debug" not in str(raised.value) and len(str(raised.value)) < 700
+    store.fail(lambda request: None)
+    allowed = [b"before", b"after", noise(LARGE)] if fault in ("lost reply", "cut reply") else [b"before"]
+    assert (bucket / "a").read_bytes() in allowed
+
+
+@pytest.mark.parametrize("at", ["POST .*uploads", "PUT .*partNumber=2", "POST .*uploadId"])
+def test_an_upload_that_is_killed_leaves_what_was_there(store: Store, bucket, tmp_path, at):
+    """Killed as it begins, at a part, and at the request that would join the parts."""
+    (tmp_path / "up").write_bytes(noise(LARGE))
+    write_atomically(bucket / "a", b"before")
+    program = "import sys, pathlib\nfrom lm.storage import objects\n"
+    program += "objects.upload(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    command = [sys.executable, "-c", program, str(tmp_path / "up"), (bucket / "a").address]
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+
+    def kill(request: Request) -> str | None:
+        if not re.search(at, f"{request.method} {request.path}"):
+            return None
+        process.kill()
+        return "cut"
+
+    store.fail(kill)
+    process.wait(60)
+    store.fail(lambda request: None)
+    assert process.returncode == -9
+    assert (bucket / "a").read_bytes() == b"before"
+    assert list(bucket.files()) == ["a"]
+
+
+def test_what_is_refused_is_not_tried_again(store: Store):
+    first = len(store.requests)
+    with pytest.raises(StorageError, match=r"there is no bucket gone\. Make it, or correct the name in s3://gone"):
+        write_atomically(Url("s3://gone/a"), b"")
+    assert len(store.requests) == first + 1
+    with pytest.raises(StorageError, match="there is no bucket gone"):
+        Url("s3://gone/a").files()
+
+
+@pytest.mark.parametrize("name", ["plain a.txt", "a#b", "a%23b", "a?b", "a*b", "a[1]", "a+b&c", "ü", "{x}", "a\\b"])
+def test_names_are_told_back_as_they_were_given(bucket, name):
+    write_atomically(bucket / "folder" / name, name)
+    assert list((bucket / "folder").files()) == [name]
+    assert (bucket / "folder" / name).read_text() == name
+    objects.delete([(bucket / "folder" / name).address])
+    assert (bucket / "folder").files() == {}
+
+
+def test_a_name_that_no_object_can_have_is_refused_at_once(store: Store, bucket):
+    first = len(store.requests)
+    with pytest.raises(StorageError, match=r"cannot be written: .*illegal character.*another name"):
+        write_atomically(bucket / "a\tb", b"")
+    assert len(store.requests) == first
+
+
+def test_keys_that_would_lead_out_of_a_folder_are_refused(store: Store, bucket):
+    connection = http.client.HTTPConnection(store.address.removeprefix("http://"))
+    connection.request("PUT", f"/{bucket.address.partition('://')[2]}/run/../../evil", b"x")
+    assert connection.getresponse().status == 200
+    connection.close()
+    with pytest.raises(StorageError, match=r"cannot be listed: .*invalid path.*another name"):
+        bucket.files()
+
+
+def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
+    with variables(
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "GOOGLE_BEARER_TOKEN": "", "HOME": "/nowhere"}
+    ):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOOGLE_BEARER_TOKEN"):
+            del os.environ[name]
+        name = "AWS_ACCESS_KEY_ID" if bucket.address.startswith("s3") else "GOOGLE_APPLICATION_CREDENTIALS"
+        with pytest.raises(StorageError, match=name):
+            (bucket / "a").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ftp://host/a", "begins with none of s3://, gs://"),
+        ("https://host/a", "begins with none of s3://, gs://"),
+        ("s3://", "names no object"),
+        ("s3:///key", "names no object"),
+        ("s3://bucket/../a", r"has no \. and \.\. in it"),
+    ],
+)
+def test_other_addresses_are_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        place_of(text)
+
+
+def test_slashes_too_many_name_the_same():
+    assert Url("s3://bucket//a/b/") == Url("s3://bucket/a/b") == Url("s3://bucket") / "a" / "b"
+
+
+@pytest.mark.parametrize(("name", "value"), [("TIMEOUT", "soon"), ("TIMEOUT", "0"), ("RETRIES", "-1")])
+def test_settings_that_make_no_sense_are_refused(name, value):
+    with (
+        variables({f"GRISTMILL_STORAGE_{name}": value}),
+        pytest.raises(UsageError, match=f"GRISTMILL_STORAGE_{name} is '{value}'; give a number from"),
+    ):
+        objects.settings()
+
+
+def test_the_settings_are_those_of_the_environment():
+    assert objects.settings() == (float(QUICK["GRISTMILL_STORAGE_TIMEOUT"]), int(QUICK["GRISTMILL_STORAGE_RETRIES"]))

@@ -1,0 +1,203 @@
+"""A real S3 server on loopback (moto's), and before it a proxy that fails as networks and stores do.
+
+    with serving() as store:
+        store.bucket("corpus")
+        store.fail(lambda request: "503" if request.method == "PUT" else None)
+
+The proxy also speaks as much of Google's XML protocol as differs from S3's (generations in place of ETags), so that
+gs:// is asked of the same server.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar, NamedTuple
+from urllib.parse import quote, unquote
+
+FAULTS = ("500", "503", "cut", "cut reply", "lost reply", "stall")
+"""Of a request: answered by an error of the server, or by SlowDown; the connection cut before an answer, in the midst
+of its body, or after the request was carried out; no answer at all."""
+NO_METADATA = {
+    "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9", "GCE_METADATA_HOST": "127.0.0.1:9",
+    "GCE_METADATA_ROOT": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9",
+}  # fmt: skip
+"""No test asks the server that machines of a cloud get their credentials from."""
+QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "30", "GRISTMILL_STORAGE_RETRIES": "2"}
+"""However busy the machine, no request takes so long; and what fails for good is given up soon."""
+IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"}
+"""For a request that is never answered, among others that a busy machine may answer late."""
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    """With its query."""
+    number: int
+    """Of all requests of the server, from 0."""
+
+
+@dataclass
+class Store:
+    """The server, by way of the proxy."""
+
+    address: str
+    fault: Callable[[Request], str | None] = lambda request: None
+    requests: list[Request] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    released: threading.Event = field(default_factory=threading.Event)
+    """Ends all stalls."""
+    etags: dict[str, str] = field(default_factory=dict)
+    """{generation: ETag}."""
+
+    def environment(self) -> dict[str, str]:
+        """What clients need to find it."""
+        return {
+            "AWS_ENDPOINT_URL": self.address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1", "GOOGLE_BASE_URL": self.address, "GOOGLE_BEARER_TOKEN": "token", **NO_METADATA,
+        }  # fmt: skip
+
+    def fail(self, fault: Callable[[Request], str | None]) -> None:
+        """From now on, each request has the fault that `fault` names; None for none."""
+        self.fault = fault
+
+    def fail_once(self, kind: str, pattern: str) -> None:
+        """The next request whose "METHOD /path?query" the pattern finds has the fault, and no other."""
+        left = [kind]
+
+        def fault(request: Request) -> str | None:
+            matches = re.search(pattern, f"{request.method} {request.path}")
+            with self.lock:
+                return left.pop() if matches and left else None
+
+        self.fail(fault)
+
+    def seen(self, request: str, path: str) -> Request:
+        with self.lock:
+            self.requests.append(Request(request, path, len(self.requests)))
+            return self.requests[-1]
+
+    def bucket(self, name: str) -> None:
+        """Makes an empty bucket."""
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"))
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Passes requests on, or not."""
+
+    protocol_version = "HTTP/1.1"
+    store: ClassVar[Store]
+    behind: ClassVar[tuple[str, int]]
+
+    def answer(self) -> None:
+        body = self.read_body()
+        fault = self.store.fault(self.store.seen(self.command, self.path))
+        if fault in ("500", "503"):
+            code = "SlowDown" if fault == "503" else "InternalError"
+            return self.send(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
+        if fault == "stall":
+            self.store.released.wait(30)
+        if fault in ("stall", "cut"):
+            return self.hang_up()
+        status, headers, data = self.pass_on(body)
+        if fault == "lost reply":
+            return self.hang_up()
+        return self.send(status, headers, data, cut=fault == "cut reply")
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+        google = {name.lower(): value for name, value in headers.items()}.get("x-goog-if-generation-match")
+        if google is not None:
+            condition = ("If-None-Match", "*") if google == "0" else ("If-Match", self.store.etags.get(google, "none"))
+            headers |= dict([condition])
+        connection = http.client.HTTPConnection(*self.behind)
+        path, mark, query = self.path.partition("?")
+        path = quote(unquote(path))  # Google's client writes every - and / of a name as %2D and %2F
+        connection.request(self.command, path + mark + query, body, headers | {"Content-Length": str(len(body))})
+        reply = connection.getresponse()
+        data, found = reply.read(), dict(reply.getheaders())
+        connection.close()
+        etag = {name.lower(): value for name, value in found.items()}.get("etag")
+        if etag:
+            generation = str(int(hashlib.md5(etag.encode()).hexdigest()[:12], 16))
+            self.store.etags[generation] = etag
+            found["x-goog-generation"] = generation
+        return reply.status, found, data
+
+    def send(self, status: int, headers: dict[str, str], data: bytes, cut: bool = False) -> None:
+        self.send_response_only(status)
+        length = headers.get("Content-Length", headers.get("content-length"))
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@contextlib.contextmanager
+def serving() -> Generator[Store]:
+    """The server, ended with the block. The environment is left as it is."""
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    store = Store("")
+    handler = type("Handler", (Proxy,), {"store": store, "behind": moto.get_host_and_port()})
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    proxy.daemon_threads = True
+    thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    store.address = f"http://127.0.0.1:{proxy.server_address[1]}"
+    try:
+        yield store
+    finally:
+        store.released.set()
+        proxy.shutdown()
+        proxy.server_close()
+        moto.stop()
+
+
+@contextlib.contextmanager
+def variables(values: dict[str, str]) -> Generator[None]:
+    """The environment has these, until the block ends."""
+    from lm.storage import objects
+
+    before = dict(os.environ)
+    os.environ.update(values)
+    objects.store.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        objects.store.cache_clear()
