@@ -15,9 +15,10 @@ from lm.config import MeshConfig
 from lm.data.batches import host_batch
 from lm.devices import Target, describe
 from lm.errors import UsageError
-from lm.model.attention_choice import AttentionSpec, check_attention, choose
-from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.choice import AttentionSpec, check_attention, choose
+from lm.model.attention.kernels import ATTENTION, cudnn, splash
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import by_blocks, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
 from lm.training.step import loss_and_gradients

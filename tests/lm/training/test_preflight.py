@@ -10,7 +10,7 @@ import pytest
 from lm.config import MeshConfig, MixtureSource, StartConfig
 from lm.devices import Devices, Target
 from lm.errors import InputError, UsageError
-from lm.model.attention_choice import attention_spec_of, explain
+from lm.model.attention.choice import attention_spec_of, explain
 from lm.own_process import in_own_process
 from lm.training.preflight import check_tokenizer, check_training
 from tests.corpus import tiny_experiment

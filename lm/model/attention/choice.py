@@ -1,5 +1,5 @@
 """Which implementation of attention runs: what each one needs of the device and of the shapes, and the choice by
-model.attention. The implementations themselves are in lm/model/attention_kernels.py. No jax here: what cannot run is
+model.attention. The implementations themselves are in lm/model/attention/kernels.py. No jax here: what cannot run is
 refused before JAX has started."""
 
 from dataclasses import dataclass

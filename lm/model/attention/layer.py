@@ -11,9 +11,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
-from lm.model.attention_choice import AttentionSpec, choose
-from lm.model.attention_kernels import ATTENTION, attention_weights, xla
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.choice import AttentionSpec, choose
+from lm.model.attention.kernels import ATTENTION
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import attention_weights, xla
 from lm.model.kv_cache import LayerCache, written
 from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
 from lm.model.taps import Taps, tap
