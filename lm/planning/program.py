@@ -145,17 +145,15 @@ def collectives(text: str, devices: int) -> list[Collective]:
     """The exchanges of a compiled program for `devices`, the largest a step first.
 
     On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel,
-    and count once.
+    and count once. All exchanges of shard_map share a channel too, but not who takes part and where they come from.
     """
     found, entry = computations(text)
     times, seen = runs(found, entry), set()
     made = []
     for name, instruction, kind in exchanges(found):
-        channel = re.search(r"channel_id=(\d+)", instruction.rest)
-        if times[name] == 0 or (channel and channel[1] in seen):
+        if times[name] == 0 or (key := identity(instruction)) in seen:
             continue
-        if channel:
-            seen.add(channel[1])
+        seen |= {key} - {None}
         group = group_size(instruction.rest, devices)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
         arrays = results(instruction, kind)
@@ -170,6 +168,15 @@ def collectives(text: str, devices: int) -> list[Collective]:
             )
         )
     return sorted(made, key=lambda one: -one.wire_bytes)
+
+
+def identity(instruction: Instruction) -> tuple[str, ...] | None:
+    """What is the same wherever one exchange stands; None of one that has no channel."""
+    if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
+        return None
+    who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)
+    origin = re.search(r"metadata=\{[^}]*\}", instruction.rest)
+    return tuple(one[0] if one else "" for one in (channel, who, origin))
 
 
 def results(instruction: Instruction, kind: str) -> list[str]:

@@ -46,7 +46,9 @@ def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
         )
     if spec.length % 2:
         return f"it takes sequences of even length, and model.context_length = {spec.length}"
-    return unsupported_context(spec)
+    if spec.context_shards > 1:
+        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
+    return None
 
 
 def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
@@ -62,13 +64,11 @@ def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
         return f"it takes sequences of 128, 256, ... positions, and model.context_length = {spec.length}"
     if spec.prefix:
         return "it has no mask in which the first positions see one another in both directions"
-    return unsupported_context(spec)
-
-
-def unsupported_context(spec: AttentionSpec) -> str | None:
-    """Both kernels see the whole of a sequence, or nothing of it."""
-    if spec.context_shards > 1:
-        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
+    if spec.context_shards > 1 and spec.length % (256 * spec.context_shards):
+        return (
+            f"over devices along context it takes parts of 256, 512, ... positions, and model.context_length = "
+            f"{spec.length} is cut over train.mesh.context = {spec.context_shards}"
+        )
     return None
 
 

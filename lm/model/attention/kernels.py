@@ -7,7 +7,7 @@ Axes: B batch, T query position, S key position, H query heads, K key-value head
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -44,30 +44,12 @@ def splash(
     mask: AttentionMask,
     interpret: bool = False,
 ) -> Float[Array, "B T H C"]:
-    """JAX's splash attention for TPU (jax.experimental.pallas.ops.tpu.splash_attention): FlashAttention-2 that skips
-    the blocks above the diagonal and before the window. It has no prefix. `interpret` runs it on any device, slowly,
-    for tests."""
-    from jax.experimental.pallas.ops.tpu import splash_attention as tpu  # half a second, for TPUs alone
+    """JAX's splash attention for TPU. It has no prefix. `interpret` runs it on any device, slowly, for tests."""
+    from lm.model.attention.splash import attend_by_splash, splash_kernel
 
-    length, heads, channels = q_BTHC.shape[1:]
-    shape, window = (length, length), mask.window
-    of_head = tpu.CausalMask(shape) if window is None else tpu.LocalMask(shape, (window - 1, 0), offset=0)
-    block = next(size for size in (512, 256, 128) if length % size == 0)
-    kernel = tpu.make_splash_mha(
-        tpu.MultiHeadMask([of_head] * heads),
-        block_sizes=tpu.BlockSizes(
-            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
-        ),
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=interpret,
-        residual_checkpoint_name="context",  # of what its backward pass needs too
-    )
-    scaled_BHTC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
-    k_BKTC, v_BKTC = k_BTKC.transpose(0, 2, 1, 3), v_BTKC.transpose(0, 2, 1, 3)
-    segments = tpu.SegmentIds(mask.segment_ids_BT, mask.segment_ids_BT)
-    out_BHTC = jax.vmap(kernel)(scaled_BHTC, k_BKTC, v_BKTC, segments)
-    return out_BHTC.transpose(0, 2, 1, 3)
+    length, heads = q_BTHC.shape[1:3]
+    kernel = splash_kernel(heads, np.arange(length, dtype=np.int32), mask.window, interpret=interpret)
+    return attend_by_splash(kernel, q_BTHC, k_BTKC, v_BTKC, mask.segment_ids_BT, mask.segment_ids_BT)
 
 
 def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

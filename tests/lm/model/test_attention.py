@@ -299,7 +299,8 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
         (TPU, AttentionSpec("float32", 64, 1024), "splash"),
         (TPU, AttentionSpec("bfloat16", 80, 1024), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 1000), "xla"),
-        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "xla"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "splash"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=64), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 8192, prefix=True), "xla"),
         (H100, AttentionSpec("bfloat16", 64, 1024, prefix=True), "cudnn"),
     ],
@@ -326,7 +327,7 @@ def test_what_auto_chooses(target, work, expected):
         ("splash", TPU, AttentionSpec("bfloat16", 80, 1024), ["64, 128", "model.head_dim", "= 80", "= xla"]),
         ("splash", TPU, AttentionSpec("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
         ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, prefix=True), ["both directions", "= xla"]),
-        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, 8), ["256, 512", "train.mesh.context = 8", "= xla"]),
     ],
     ids=str,
 )
