@@ -11,9 +11,11 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from lm.model.attention.choice import SPLASH_LENGTH, packs_documents
+from lm.model.attention.cudnn import masked, packed
 from lm.model.attention.mask import AttentionMask
-from lm.model.attention.plain import xla
-from lm.parallel import on_each_device
+from lm.model.attention.plain import filled_up, xla
+from lm.parallel import on_each_device, target
 
 BY_HEAD = ("batch", None, "heads", None)
 OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
@@ -27,13 +29,10 @@ def cudnn(
     v_BTKC: Float[Array, "B T K C"],
     mask: AttentionMask,
 ) -> Float[Array, "B T H C"]:
-    """cuDNN's fused attention (FlashAttention-2, arXiv:2307.08691), which never holds the scores. The mask reaches it
-    as T x T values for each sequence, the same for all heads; without a prefix, what lies above the diagonal is not
-    computed."""
-    return jax.nn.dot_product_attention(
-        q_BTHC, k_BTKC, v_BTKC, mask=mask.all_visible()[:, None], is_causal=mask.prefix_B is None,
-        implementation="cudnn",
-    )  # fmt: skip
+    """cuDNN's attention: of packed documents, where the GPU can and there is no prefix; else by a mask of T x T values.
+    It has not run on a GPU yet."""
+    attend = packed if mask.prefix_B is None and packs_documents(target()) else masked
+    return attend(q_BTHC, k_BTKC, v_BTKC, mask)
 
 
 @on_each_device(*OF_ITS_HEADS)
@@ -48,8 +47,11 @@ def splash(
     from lm.model.attention.splash import attend_by_splash, splash_kernel
 
     length, heads = q_BTHC.shape[1:3]
-    kernel = splash_kernel(heads, np.arange(length, dtype=np.int32), mask.window, interpret=interpret)
-    return attend_by_splash(kernel, q_BTHC, k_BTKC, v_BTKC, mask.segment_ids_BT, mask.segment_ids_BT)
+    q_BTHC, k_BTKC, v_BTKC = (filled_up(x, SPLASH_LENGTH, axis=1) for x in (q_BTHC, k_BTKC, v_BTKC))
+    segment_ids_BT = filled_up(mask.segment_ids_BT, SPLASH_LENGTH, axis=1, value=-1)
+    positions_T = np.arange(q_BTHC.shape[1], dtype=np.int32)
+    kernel = splash_kernel(heads, positions_T, mask.window, interpret=interpret)
+    return attend_by_splash(kernel, q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, segment_ids_BT)[:, :length]
 
 
 def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

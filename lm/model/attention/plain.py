@@ -69,6 +69,14 @@ def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K
     return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
 
 
+def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Array:
+    """`x` with so many values behind it along `axis` that the axis is a multiple. Channels of 0 change no product, and
+    positions behind all others are seen by none of them."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, -x.shape[axis] % multiple)
+    return jnp.pad(x, widths, constant_values=value)
+
+
 def attention_weights(
     q_BTHC: Float[Array, "B T H C"], k_BSKC: Float[Array, "B S K C"], mask: AttentionMask
 ) -> Float[Array, "B H T S"]:

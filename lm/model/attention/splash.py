@@ -14,8 +14,10 @@ from jax.experimental.pallas.ops.tpu import splash_attention as tpu
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SplashAttentionKernel
 from jaxtyping import Array, Float, Int
 
+from lm.model.attention.choice import SPLASH_CHANNELS
 from lm.model.attention.mask import causal
 from lm.model.attention.pairs import KEPT
+from lm.model.attention.plain import filled_up
 
 BLOCKS = (512, 256, 128)
 """Queries or keys that the kernel takes at once: the longest that fits."""
@@ -73,8 +75,11 @@ def attend_by_splash(
     key_segment_ids_BS: Int[Array, "B S"],
 ) -> Float[Array, "B T H C"]:
     """`kernel` is of splash_kernel, or a device's part of it."""
-    scaled_BHTC = (q_BTHC.astype(jnp.float32) * q_BTHC.shape[-1] ** -0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
-    k_BKSC, v_BKSC = k_BSKC.transpose(0, 2, 1, 3), v_BSKC.transpose(0, 2, 1, 3)
+    channels = q_BTHC.shape[-1]
+    scaled_BTHC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype)
+    scaled_BHTC, k_BKSC, v_BKSC = (
+        filled_up(x, SPLASH_CHANNELS, axis=3).transpose(0, 2, 1, 3) for x in (scaled_BTHC, k_BSKC, v_BSKC)
+    )
     attend = cast(Callable[..., jax.Array], jax.vmap(kernel))
     out_BHTC = attend(scaled_BHTC, k_BKSC, v_BKSC, tpu.SegmentIds(segment_ids_BT, key_segment_ids_BS))
-    return out_BHTC.transpose(0, 2, 1, 3)
+    return out_BHTC.transpose(0, 2, 1, 3)[..., :channels]
