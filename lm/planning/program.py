@@ -144,14 +144,15 @@ def group_size(rest: str, devices: int) -> int:
 def collectives(text: str, devices: int) -> list[Collective]:
     """The exchanges of a compiled program for `devices`, the largest a step first.
 
-    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel,
-    and count once. All exchanges of shard_map share a channel too, but not who takes part and where they come from.
+    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they count once.
     """
     found, entry = computations(text)
     times, seen = runs(found, entry), set()
+    fused = {name for inside in found.values() for one in inside if one.operation == "fusion" for name in called(one)}
     made = []
-    for name, instruction, kind in exchanges(found):
-        if times[name] == 0 or (key := identity(instruction)) in seen:
+    for name, instruction, kind in sorted(exchanges(found), key=lambda one: one[0] in fused):
+        key = identity(instruction)
+        if times[name] == 0 or (name in fused and key in seen):
             continue
         seen |= {key} - {None}
         group = group_size(instruction.rest, devices)
@@ -171,7 +172,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
 
 
 def identity(instruction: Instruction) -> tuple[str, ...] | None:
-    """What is the same wherever one exchange stands; None of one that has no channel."""
+    """What is the same in all fusions of one exchange; None without a channel. The channel is not enough: all exchanges
+    of JAX's shard_map have the same."""
     if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
         return None
     who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)
