@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from lm.model.attention.choice import SPLASH_LENGTH, packs_documents
 from lm.model.attention.cudnn import masked, packed
 from lm.model.attention.mask import AttentionMask
+from lm.model.attention.pairs import KEPT
 from lm.model.attention.plain import filled_up, xla
 from lm.parallel import on_each_device, target
 
@@ -57,7 +58,7 @@ def splash(
 def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """With its result under the name that remat policies have for it. Splash names its own, beside what else its
     backward pass needs."""
-    return lambda *arguments: checkpoint_name(implementation(*arguments), "context")
+    return lambda *arguments: checkpoint_name(implementation(*arguments), KEPT)
 
 
 ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": named(xla), "cudnn": named(cudnn), "splash": splash}

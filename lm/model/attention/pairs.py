@@ -18,8 +18,8 @@ from lm.model.attention.mask import causal
 from lm.model.attention.plain import heads_first, heads_last
 
 KEPT = "context"
-"""Name, for jax.checkpoint's policies, of what the backward pass of a fused attention begins from: the result and the
-logarithms of the softmax's sums."""
+"""Name, for remat policies, of what the backward pass of attention begins from: the result and the logarithms of the
+softmax's sums."""
 UNROLLED = 40  # so many pairs are laid out one by one; more go through a loop
 HIDDEN = float(jnp.finfo(jnp.float32).min)
 
