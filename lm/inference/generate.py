@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from lm.config import ModelConfig
 from lm.errors import UsageError, shown
 from lm.inference.devices import mesh_for_rows, moved_onto
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, empty_cache, written
 from lm.model.transformer import Transformer
 from lm.parallel import forward_only, on_host, traced_on

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig, RematPolicy
 from lm.errors import UsageError
-from lm.model.attention import Attention
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.layer import Attention
+from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, Rotary, mixed, parameter, rotary_tables, shift_share, shifted
 from lm.model.loss import logits_of

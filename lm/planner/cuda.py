@@ -54,8 +54,12 @@ device_description_str: "NVIDIA {chip.name.upper()}, cuda {major}.{minor}"
 
 def cuda_devices(topology: Topology) -> "list[jax.Device]":
     """The devices of nodes of GPUs, which need not be there."""
+    from jax._src.cudnn import fused_attention_stablehlo as fused_attention
     from jax.experimental import topologies
 
+    # While it traces cuDNN's attention, JAX asks the GPU of this process what it can do; here may be none.
+    able = lambda least: topology.chip.capability >= tuple(map(int, least.split(".")))
+    fused_attention.check_compute_capability = able
     nodes, of_node = topology.shape
     found = topologies.get_topology_desc(
         topology_name="", platform="cuda", topology=f"1x{nodes}x{of_node}", target_config=target_config(topology.chip)

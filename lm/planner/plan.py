@@ -8,7 +8,7 @@ from typing import Any
 from lm.config import ModelConfig, TrainConfig
 from lm.devices import Devices, Target, mesh_sizes
 from lm.errors import UsageError
-from lm.model.attention_choice import attention_spec_of, choose, explain
+from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
 from lm.planning.bounds import Floors, days, floors
 from lm.planning.memory import training_bytes

@@ -144,18 +144,17 @@ def group_size(rest: str, devices: int) -> int:
 def collectives(text: str, devices: int) -> list[Collective]:
     """The exchanges of a compiled program for `devices`, the largest a step first.
 
-    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel,
-    and count once.
+    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they count once.
     """
     found, entry = computations(text)
     times, seen = runs(found, entry), set()
+    fused = {name for inside in found.values() for one in inside if one.operation == "fusion" for name in called(one)}
     made = []
-    for name, instruction, kind in exchanges(found):
-        channel = re.search(r"channel_id=(\d+)", instruction.rest)
-        if times[name] == 0 or (channel and channel[1] in seen):
+    for name, instruction, kind in sorted(exchanges(found), key=lambda one: one[0] in fused):
+        key = identity(instruction)
+        if times[name] == 0 or (name in fused and key in seen):
             continue
-        if channel:
-            seen.add(channel[1])
+        seen |= {key} - {None}
         group = group_size(instruction.rest, devices)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
         arrays = results(instruction, kind)
@@ -170,6 +169,16 @@ def collectives(text: str, devices: int) -> list[Collective]:
             )
         )
     return sorted(made, key=lambda one: -one.wire_bytes)
+
+
+def identity(instruction: Instruction) -> tuple[str, ...] | None:
+    """What is the same in all fusions of one exchange; None without a channel. The channel is not enough: all exchanges
+    of JAX's shard_map have the same."""
+    if not (channel := re.search(r"channel_id=\d+", instruction.rest)):
+        return None
+    who = re.search(r"(?:replica_groups|source_target_pairs)=.*?(?=, \w|$)", instruction.rest)
+    origin = re.search(r"metadata=\{[^}]*\}", instruction.rest)
+    return tuple(one[0] if one else "" for one in (channel, who, origin))
 
 
 def results(instruction: Instruction, kind: str) -> list[str]:

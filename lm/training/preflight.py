@@ -11,7 +11,7 @@ from lm.devices import Devices, find_devices, mesh_sizes
 from lm.errors import UsageError
 from lm.evaluation.evaluators import check_evaluators
 from lm.metrics.writers import WANDB_REMEDY
-from lm.model.attention_choice import check_attention
+from lm.model.attention.choice import check_attention
 from lm.own_process import in_own_process
 from lm.storage import Place
 from lm.tokenizer.training import load_tokenizer

@@ -28,7 +28,7 @@ from lm.inference.generate import check_prompt
 from lm.metrics.meter import Meter, MetricsLog
 from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
-from lm.model.attention_choice import attention_spec_of, choose, explain
+from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.parallel import make_mesh, place
 from lm.planning.flops import count_parameters
 from lm.planning.hardware import Peak, peak_rate

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.devices import target_of
-from lm.model.attention_choice import UNSUPPORTED, AttentionSpec
-from lm.model.attention_kernels import ATTENTION, attend
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.choice import UNSUPPORTED, AttentionSpec
+from lm.model.attention.kernels import ATTENTION
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import attend
 from tests.bench.train import median_seconds
 
 SHAPES = {  # batch, length, heads, key-value heads, channels

@@ -20,8 +20,8 @@ from lm.config import (
     TrainConfig,
 )
 from lm.errors import UsageError
-from lm.model.attention_choice import UNSUPPORTED
-from lm.model.attention_kernels import ATTENTION
+from lm.model.attention.choice import UNSUPPORTED
+from lm.model.attention.kernels import ATTENTION
 from lm.model.layers import MLPS, NORMS
 from lm.resilience.goodput import PHASES, Phase
 from lm.training.optimizer import OPTIMIZERS

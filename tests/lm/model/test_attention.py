@@ -4,6 +4,7 @@ among them."""
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from lm.config import MeshConfig
 from lm.data.batches import host_batch
 from lm.devices import Target, describe
 from lm.errors import UsageError
-from lm.model.attention_choice import AttentionSpec, check_attention, choose
-from lm.model.attention_kernels import ATTENTION, by_blocks, cudnn, splash, xla
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.choice import AttentionSpec, check_attention, choose
+from lm.model.attention.cudnn import documents
+from lm.model.attention.kernels import ATTENTION, cudnn, splash
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import by_blocks, xla
 from lm.model.transformer import Transformer
 from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
 from lm.training.step import loss_and_gradients
@@ -92,6 +95,7 @@ def test_the_plain_forms_gradients_are_those_of_finite_differences():
         (interpreted, (2, 128, 2, 2, 64)),
         (interpreted, (1, 256, 4, 2, 64)),
         (interpreted, (1, 384, 2, 1, 128)),
+        (interpreted, (1, 100, 2, 1, 24)),  # filled up to 128 positions and 64 channels
     ],
     ids=lambda value: str(value) if isinstance(value, tuple) else None,
 )
@@ -264,16 +268,57 @@ def test_splash_is_lowered_to_kernels_for_tpu(shape, devices):
         assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
 
 
-@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M], ids=str)
+def of_gpu(monkeypatch, capability):
+    """JAX asks the GPU of this process for its version of cuDNN and its kind; here there may be none."""
+    module = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91_000)
+    asked = lambda text: capability >= tuple(map(int, text.split(".")))
+    monkeypatch.setattr(f"{module}.check_compute_capability", asked)
+    monkeypatch.setattr("lm.model.attention.kernels.target", lambda: Target("cuda", capability))
+
+
+@pytest.mark.parametrize("shape", [LLAMA_8B, GPT2_124M, (2, 1023, 4, 2, 60)], ids=str)
 @pytest.mark.parametrize("devices", [1, 4])
-def test_cudnn_is_lowered_to_its_kernels_for_cuda(shape, devices, monkeypatch):
-    # JAX asks the installed cuDNN for its version while it traces; this machine may have none.
-    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91_000)
-    for mask in ({}, {"window": 512}, {"prefix": 100}):
-        text = lowered(cudnn, shape, "cuda", mesh_of(devices, tensor=min(2, devices)), **mask)
-        assert text.count("@__cudnn$fmhaScaleBiasSoftmax(") == 1
-        assert text.count("@__cudnn$fmhaScaleBiasSoftmaxBackward(") == 1
-        assert text.count("CAUSAL") == (0 if "prefix" in mask else 2)
+def test_cudnn_is_lowered_to_its_kernels_for_cuda_without_a_mask(shape, devices, monkeypatch):
+    """No array of length x length exists, whatever the documents."""
+    of_gpu(monkeypatch, (9, 0))
+    mesh = mesh_of(devices, tensor=min(2, devices)) if shape[0] % 4 == 0 else mesh_of(1)
+    for window in (None, 512):
+        text = lowered(cudnn, shape, "cuda", mesh, window=window)
+        assert text.count("@__cudnn$fmhaSoftmax(") == text.count("@__cudnn$fmhaSoftmaxBackward(") == 1
+        assert text.count("PADDING_CAUSAL") == 2 and text.count(f"sliding_window_length\\22: {window or 0}") == 2
+        assert not re.search(rf"[<x]{shape[1]}x{shape[1]}[x>]", text)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+def test_cudnn_is_lowered_with_a_mask_where_it_cannot_pack_documents(capability, monkeypatch):
+    of_gpu(monkeypatch, capability)
+    for shape, filled in ((GPT2_124M, 1024), ((2, 1023, 4, 2, 60), 1024)):
+        for mask in ({}, {"window": 512}, {"prefix": 100}):
+            if capability < (9, 0) or "prefix" in mask:
+                text = lowered(cudnn, shape, "cuda", mesh_of(1), **mask)
+                assert text.count("@__cudnn$fmhaScaleBiasSoftmax(") == 1
+                assert text.count("@__cudnn$fmhaScaleBiasSoftmaxBackward(") == 1
+                assert text.count("CAUSAL") == (0 if "prefix" in mask else 2)
+                assert re.search(rf"[<x]{filled}x{filled}[x>]", text)
+
+
+def test_what_cudnn_is_told_of_the_documents_is_where_they_are():
+    generator = np.random.default_rng(0)
+    segments_BT = np.sort(generator.integers(0, 7, (5, 40)), axis=1)[:, ::-1].astype(np.int32)
+    segments_BT[0], segments_BT[1, 20:] = 3, 0  # one document; padding
+    most = 7
+    starts_BM, lengths_BM, fits = jax.jit(documents, static_argnums=1)(segments_BT, most)
+    assert fits and starts_BM.shape == (5, most + 1) and lengths_BM.shape == (5, most)
+    for segments_T, starts_M, lengths_M in zip(segments_BT, starts_BM, lengths_BM, strict=True):
+        expected, place = [], 0
+        for _, same in itertools.groupby(segments_T):
+            expected.append((place, count := len(list(same))))
+            place += count
+        found = list(zip(starts_M.tolist(), lengths_M.tolist(), strict=False))
+        assert found == expected + [(-1, -1)] * (most - len(expected))
+    alternating_BT = jnp.arange(40)[None] % 2
+    assert not documents(alternating_BT, 39)[2] and documents(alternating_BT, 40)[2]
 
 
 H100, A100, T4 = Target("cuda", (9, 0)), Target("cuda", (8, 0)), Target("cuda", (7, 5))
@@ -291,14 +336,14 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
         (A100, AttentionSpec("bfloat16", 256, 8192), "xla"),
         (T4, AttentionSpec("bfloat16", 64, 1024), "xla"),
         (H100, AttentionSpec("float32", 64, 1024), "xla"),
-        (H100, AttentionSpec("bfloat16", 60, 1024), "xla"),
-        (H100, AttentionSpec("bfloat16", 64, 1023), "xla"),
+        (H100, AttentionSpec("bfloat16", 60, 1023), "cudnn"),  # filled up
+        (H100, AttentionSpec("bfloat16", 264, 1024), "xla"),
         (H100, AttentionSpec("bfloat16", 64, 1024, context_shards=2), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 8192), "splash"),
         (TPU, AttentionSpec("float32", 64, 1024), "splash"),
-        (TPU, AttentionSpec("bfloat16", 80, 1024), "xla"),
-        (TPU, AttentionSpec("bfloat16", 128, 1000), "xla"),
-        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "xla"),
+        (TPU, AttentionSpec("bfloat16", 80, 1000), "splash"),  # filled up
+        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=4), "splash"),
+        (TPU, AttentionSpec("bfloat16", 128, 8192, context_shards=64), "xla"),
         (TPU, AttentionSpec("bfloat16", 128, 8192, prefix=True), "xla"),
         (H100, AttentionSpec("bfloat16", 64, 1024, prefix=True), "cudnn"),
     ],
@@ -319,13 +364,10 @@ def test_what_auto_chooses(target, work, expected):
         ("cudnn", T4, AttentionSpec("bfloat16", 64, 1024), ["8.0", "7.5", "= xla"]),
         ("cudnn", H100, AttentionSpec("float32", 64, 1024), ["bfloat16", "model.compute_dtype = float32", "= xla"]),
         ("cudnn", A100, AttentionSpec("bfloat16", 256, 1024), ["128", "model.head_dim", "= 256", "= xla"]),
-        ("cudnn", H100, AttentionSpec("bfloat16", 64, 1023), ["even", "model.context_length = 1023", "= xla"]),
         ("cudnn", H100, AttentionSpec("bfloat16", 64, 1024, 2), ["whole sequences", "train.mesh.context = 2", "= xla"]),
         ("splash", H100, AttentionSpec("bfloat16", 64, 1024), ["platform tpu", "is cuda", "= cudnn"]),
-        ("splash", TPU, AttentionSpec("bfloat16", 80, 1024), ["64, 128", "model.head_dim", "= 80", "= xla"]),
-        ("splash", TPU, AttentionSpec("bfloat16", 64, 1000), ["128, 256", "model.context_length = 1000", "= xla"]),
         ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, prefix=True), ["both directions", "= xla"]),
-        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, 4), ["whole sequences", "train.mesh.context = 4", "= xla"]),
+        ("splash", TPU, AttentionSpec("bfloat16", 64, 1024, 8), ["256, 512", "train.mesh.context = 8", "= xla"]),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from lm.devices import Target
 from lm.model import cpu
-from lm.model.attention_kernels import weighted
+from lm.model.attention.plain import weighted
 from lm.model.layers import gelu, linear
 from lm.parallel import TARGET
 

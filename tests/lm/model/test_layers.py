@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.model import cpu
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.mask import AttentionMask
 from lm.model.layers import shifted, unit_rms
 
 GELUS = pytest.mark.parametrize(

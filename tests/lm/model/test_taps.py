@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lm.errors import UsageError
-from lm.model import attention, layers, transformer
-from lm.model.attention_mask import AttentionMask
+from lm.model import layers, transformer
+from lm.model.attention import layer as attention
+from lm.model.attention.mask import AttentionMask
 from lm.model.transformer import Transformer, stack_layers
 from lm.training.step import loss_and_gradients
 from tests.lm import reference_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.errors import UsageError
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import empty_cache
 from lm.model.ngrams import tokens_before
 from lm.model.param_names import named_leaves
@@ -139,8 +139,8 @@ def test_documents_in_pieces_of_a_row_equal_the_whole_forward_pass(config):
 
 
 def test_a_long_prompt_goes_into_the_cache_by_blocks(monkeypatch):
-    monkeypatch.setattr("lm.model.attention_kernels.WHOLE_LENGTH", 8)
-    monkeypatch.setattr("lm.model.attention_kernels.LEAST_ROWS", 4)
+    monkeypatch.setattr("lm.model.attention.plain.WHOLE_LENGTH", 8)
+    monkeypatch.setattr("lm.model.attention.plain.LEAST_ROWS", 4)
     model, tokens_BT = make(LLAMA), tokens(LLAMA)
     mask = AttentionMask(jnp.ones_like(tokens_BT))
     x_BTD, _ = model(tokens_BT, row_positions(tokens_BT), mask, empty_cache(LLAMA, 2))

@@ -80,6 +80,35 @@ def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
     assert kernels(LOOPS) == ["splash_mha_fwd"]
 
 
+OF_SHARD_MAP = """
+%piece (p: f32[8]) -> f32[8] {
+  ROOT %c = f32[8] all-gather(%p), channel_id=1, replica_groups={{0,1}}, metadata={op_name="g" stack_frame_id=4}
+}
+
+%other_piece (p: f32[8]) -> f32[8] {
+  ROOT %e = f32[8] all-gather(%p), channel_id=1, replica_groups={{0,1}}, metadata={op_name="g" stack_frame_id=4}
+}
+
+%other_gather (p: f32[8]) -> f32[8] {
+  ROOT %d = f32[8] all-gather(%p), channel_id=1, replica_groups={{0,1}}, metadata={op_name="g" stack_frame_id=5}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %a = f32[8] collective-permute(%p), channel_id=1, source_target_pairs={{0,1},{1,0}}, metadata={stack_frame_id=3}
+  %b = f32[8] collective-permute(%p), channel_id=1, source_target_pairs={{0,1},{1,0}}, metadata={stack_frame_id=3}
+  %1 = f32[8] fusion(%p), kind=kCustom, calls=%piece
+  %2 = f32[8] fusion(%p), kind=kCustom, calls=%other_piece
+  ROOT %3 = f32[8] fusion(%p), kind=kCustom, calls=%other_gather
+}
+"""
+
+
+def test_exchanges_of_shard_map_count_each_though_all_share_a_channel():
+    kinds = [one.kind for one in collectives(OF_SHARD_MAP, 2)]
+    assert sorted(kinds) == ["all-gather"] * 2 + ["collective-permute"] * 2
+
+
 @pytest.mark.parametrize(
     ("kind", "sent"),
     [

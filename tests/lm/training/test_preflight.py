@@ -10,7 +10,7 @@ import pytest
 from lm.config import MeshConfig, MixtureSource, StartConfig
 from lm.devices import Devices, Target
 from lm.errors import InputError, UsageError
-from lm.model.attention_choice import attention_spec_of, explain
+from lm.model.attention.choice import attention_spec_of, explain
 from lm.own_process import in_own_process
 from lm.training.preflight import check_tokenizer, check_training
 from tests.corpus import tiny_experiment
@@ -105,7 +105,8 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused():
         (Target("cpu"), {}, "attention by xla"),
         (Target("cuda", (9, 0)), {"compute_dtype": "bfloat16"}, "attention by cudnn"),
         (Target("cuda", (9, 0)), {}, r"xla \(plain operations\), not by cudnn: .*compute_dtype = float32"),
-        (Target("tpu"), {}, r"xla \(plain operations\), not by splash: .*model.head_dim .* = 16"),
+        (Target("tpu"), {}, r"attention by splash \(heads of 16 channels are filled up to 64; sequences of"),
+        (Target("cuda", (8, 0)), {"compute_dtype": "bfloat16"}, r"attention by cudnn \(documents by a mask"),
         (Target("rocm"), {}, "no fused kernel for rocm"),
         (Target("cuda", (9, 0)), {"attention": "xla"}, "attention by xla$"),
     ],

@@ -1,21 +1,16 @@
-"""The implementations of attention, in one table. All give the same within rounding; they differ in speed and memory.
+"""Attention by plain operations, for any device.
 
-Each has grouped queries, and shows a query what its AttentionMask says.
 Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
 N blocks of queries, R queries of a block.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from lm.model import cpu
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.mask import AttentionMask
 from lm.model.cpu import on_cpu
-from lm.parallel import on_each_device
 
 WHOLE_LENGTH = 1024  # up to here `xla` holds the scores of a whole sequence at once
 LEAST_ROWS = 128  # of a block of queries: fewer would not fill a matrix unit
@@ -72,6 +67,14 @@ def weights_by_heads(
 @on_cpu(cpu.weighted)
 def weighted(weights_BKGTS: Float[Array, "B K G T S"], v_BKSC: Float[Array, "B K S C"]) -> Float[Array, "B K G T C"]:
     return jnp.einsum("BKGTS,BKSC->BKGTC", weights_BKGTS, v_BKSC)
+
+
+def filled_up(x: jax.Array, multiple: int, axis: int, value: int = 0) -> jax.Array:
+    """`x` with so many values behind it along `axis` that the axis is a multiple. Channels of 0 change no product, and
+    positions behind all others are seen by none of them."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, -x.shape[axis] % multiple)
+    return jnp.pad(x, widths, constant_values=value)
 
 
 def attention_weights(
@@ -154,68 +157,3 @@ def by_blocks(
     work = (in_blocks(q_BTHC), in_blocks(mask.query_positions()), in_blocks(mask.segment_ids_BT))
     out_NBRHC = jax.lax.map(jax.checkpoint(one_block, prevent_cse=False), work)
     return jnp.moveaxis(out_NBRHC, 0, 2).reshape(batch, rows * blocks, heads, channels)[:, :length]
-
-
-BY_HEAD = ("batch", None, "heads", None)
-OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
-"""Each device's sequences and heads: XLA cannot cut a kernel."""
-
-
-@on_each_device(*OF_ITS_HEADS)
-def cudnn(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
-    mask: AttentionMask,
-) -> Float[Array, "B T H C"]:
-    """cuDNN's fused attention (FlashAttention-2, arXiv:2307.08691), which never holds the scores. The mask reaches it
-    as T x T values for each sequence, the same for all heads; without a prefix, what lies above the diagonal is not
-    computed."""
-    return jax.nn.dot_product_attention(
-        q_BTHC, k_BTKC, v_BTKC, mask=mask.all_visible()[:, None], is_causal=mask.prefix_B is None,
-        implementation="cudnn",
-    )  # fmt: skip
-
-
-@on_each_device(*OF_ITS_HEADS)
-def splash(
-    q_BTHC: Float[Array, "B T H C"],
-    k_BTKC: Float[Array, "B T K C"],
-    v_BTKC: Float[Array, "B T K C"],
-    mask: AttentionMask,
-    interpret: bool = False,
-) -> Float[Array, "B T H C"]:
-    """JAX's splash attention for TPU (jax.experimental.pallas.ops.tpu.splash_attention): FlashAttention-2 that skips
-    the blocks above the diagonal and before the window. It has no prefix. `interpret` runs it on any device, slowly,
-    for tests."""
-    from jax.experimental.pallas.ops.tpu import splash_attention as tpu  # half a second, for TPUs alone
-
-    length, heads, channels = q_BTHC.shape[1:]
-    shape, window = (length, length), mask.window
-    of_head = tpu.CausalMask(shape) if window is None else tpu.LocalMask(shape, (window - 1, 0), offset=0)
-    block = next(size for size in (512, 256, 128) if length % size == 0)
-    kernel = tpu.make_splash_mha(
-        tpu.MultiHeadMask([of_head] * heads),
-        block_sizes=tpu.BlockSizes(
-            block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
-        ),
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=interpret,
-        residual_checkpoint_name="context",  # of what its backward pass needs too
-    )
-    scaled_BHTC = (q_BTHC.astype(jnp.float32) * channels**-0.5).astype(q_BTHC.dtype).transpose(0, 2, 1, 3)
-    k_BKTC, v_BKTC = k_BTKC.transpose(0, 2, 1, 3), v_BTKC.transpose(0, 2, 1, 3)
-    segments = tpu.SegmentIds(mask.segment_ids_BT, mask.segment_ids_BT)
-    out_BHTC = jax.vmap(kernel)(scaled_BHTC, k_BKTC, v_BKTC, segments)
-    return out_BHTC.transpose(0, 2, 1, 3)
-
-
-def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """With its result under the name that remat policies have for it. Splash names its own, beside what else its
-    backward pass needs."""
-    return lambda *arguments: checkpoint_name(implementation(*arguments), "context")
-
-
-ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": named(xla), "cudnn": named(cudnn), "splash": splash}
-"""By the names of lm.model.attention_choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""

@@ -5,10 +5,18 @@ Axes: B batch, T query position, S key position.
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
+
+
+def causal(positions: Any, key_positions: Any, window: int | None) -> Any:
+    """Whether queries at these positions see keys at those: their own and the ones before, `window` at most. Of JAX or
+    of NumPy."""
+    seen = key_positions <= positions
+    return seen if window is None else seen & (key_positions > positions - window)
 
 
 @functools.partial(
@@ -58,9 +66,7 @@ class AttentionMask:
         start = keys.start or 0
         key_positions_11S = jnp.arange(start, start + key_segment_ids_BS.shape[1])[None, None]
         positions_BT1 = positions_BT[:, :, None]
-        seen_BTS = key_positions_11S <= positions_BT1
-        if self.window is not None:
-            seen_BTS &= key_positions_11S > positions_BT1 - self.window
+        seen_BTS = causal(positions_BT1, key_positions_11S, self.window)
         if self.prefix_B is not None:
             ends_B11 = self.prefix_B[:, None, None]
             seen_BTS |= (key_positions_11S < ends_B11) & (positions_BT1 < ends_B11)

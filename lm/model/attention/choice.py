@@ -1,5 +1,5 @@
 """Which implementation of attention runs: what each one needs of the device and of the shapes, and the choice by
-model.attention. The implementations themselves are in lm/model/attention_kernels.py. No jax here: what cannot run is
+model.attention. The implementations themselves are in lm/model/attention/kernels.py. No jax here: what cannot run is
 refused before JAX has started."""
 
 from dataclasses import dataclass
@@ -30,6 +30,15 @@ def attention_spec_of(model: ModelConfig, context_shards: int) -> AttentionSpec:
     return AttentionSpec(model.compute_dtype, model.head_channels, model.context_length, context_shards)
 
 
+CUDNN_CHANNELS, SPLASH_CHANNELS, SPLASH_LENGTH = 8, 64, 128
+"""The kernels take multiples of so many channels of a head, and positions; what is missing is filled up with zeros."""
+
+
+def packs_documents(target: Target) -> bool:
+    """Whether cuDNN takes documents by where they start there."""
+    return target.capability >= (9, 0)
+
+
 def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
     """Why cuDNN's fused attention cannot run, by what jax.nn.dot_product_attention asks for; None if it can."""
     if target.platform != "cuda":
@@ -39,36 +48,27 @@ def unsupported_by_cudnn(target: Target, spec: AttentionSpec) -> str | None:
     if spec.dtype not in ("bfloat16", "float16"):
         return f"it takes bfloat16 or float16, and model.compute_dtype = {spec.dtype}"
     widest = 256 if target.capability >= (9, 0) else 128
-    if spec.head_dim % 8 or spec.head_dim > widest:
+    if spec.head_dim > widest:
         return (
-            f"it takes heads of 8, 16, ... {widest} channels on this GPU, and model.head_dim (by default model.width / "
+            f"it takes heads of up to {widest} channels on this GPU, and model.head_dim (by default model.width / "
             f"model.heads) = {spec.head_dim}"
         )
-    if spec.length % 2:
-        return f"it takes sequences of even length, and model.context_length = {spec.length}"
-    return unsupported_context(spec)
+    if spec.context_shards > 1:
+        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
+    return None
 
 
 def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
     """Why JAX's splash attention cannot run; None if it can."""
     if target.platform != "tpu":
         return f"it needs the platform tpu, and this device's is {target.platform}"
-    if spec.head_dim % 64:
-        return (
-            "it takes heads of 64, 128, ... channels, and model.head_dim (by default model.width / model.heads) = "
-            f"{spec.head_dim}"
-        )
-    if spec.length % 128:
-        return f"it takes sequences of 128, 256, ... positions, and model.context_length = {spec.length}"
     if spec.prefix:
         return "it has no mask in which the first positions see one another in both directions"
-    return unsupported_context(spec)
-
-
-def unsupported_context(spec: AttentionSpec) -> str | None:
-    """Both kernels see the whole of a sequence, or nothing of it."""
-    if spec.context_shards > 1:
-        return f"it needs whole sequences, and they are cut over train.mesh.context = {spec.context_shards} devices"
+    if spec.context_shards > 1 and spec.length % (2 * SPLASH_LENGTH * spec.context_shards):
+        return (
+            f"it takes {2 * SPLASH_LENGTH}, {4 * SPLASH_LENGTH}, ... positions a device, and model.context_length = "
+            f"{spec.length} is cut over train.mesh.context = {spec.context_shards}"
+        )
     return None
 
 
@@ -98,14 +98,29 @@ def check_attention(model: ModelConfig, target: Target, context_shards: int) -> 
 
 
 def explain(choice: str, target: Target, spec: AttentionSpec) -> str:
-    """Which implementation runs; where `auto` takes plain operations on an accelerator, also why. Raises as choose."""
+    """Which implementation runs, and what it costs there; where `auto` takes plain operations on an accelerator, also
+    why. Raises as choose."""
     name = choose(choice, target, spec)
     if choice != "auto" or name != "xla" or target.platform == "cpu":
-        return f"attention by {name}"
+        costs = "; ".join(costs_of(name, target, spec))
+        return f"attention by {name}" + (f" ({costs})" if costs else "")
     fused = FUSED.get(target.platform)
     if fused is None:
         return f"attention by xla (plain operations): there is no fused kernel for {target.platform} here"
     return f"attention by xla (plain operations), not by {fused}: {UNSUPPORTED[fused](target, spec)}"
+
+
+def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
+    """What a kernel computes there beyond what it is asked for."""
+    channels, length = {"cudnn": (CUDNN_CHANNELS, 1), "splash": (SPLASH_CHANNELS, SPLASH_LENGTH)}.get(name, (1, 1))
+    found = []
+    if missing := -spec.head_dim % channels:
+        found.append(f"heads of {spec.head_dim} channels are filled up to {spec.head_dim + missing}")
+    if missing := -spec.length % length:
+        found.append(f"sequences of {spec.length} positions are filled up to {spec.length + missing}")
+    if name == "cudnn" and not packs_documents(target):
+        found.append("documents by a mask of context x context values: packed ones need compute capability 9.0")
+    return found
 
 
 FUSED = {"cuda": "cudnn", "tpu": "splash"}

@@ -11,25 +11,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from lm.config import ModelConfig
-from lm.model.attention_choice import AttentionSpec, choose
-from lm.model.attention_kernels import ATTENTION, attention_weights, xla
-from lm.model.attention_mask import AttentionMask
+from lm.model.attention.choice import AttentionSpec, choose
+from lm.model.attention.context import over_context
+from lm.model.attention.kernels import ATTENTION
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import attention_weights, xla
 from lm.model.kv_cache import LayerCache, written
 from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
 from lm.model.taps import Taps, tap
-from lm.parallel import constrain, target
-
-
-def of_whole_sequences(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`implementation`, where devices have parts of sequences: keys and values are gathered for it (arXiv:2407.21783,
-    section 3.3.2). The backward pass does it again, and the scores too: no device keeps what is of all positions."""
-
-    def attended(q_BTHC: jax.Array, k_BTKC: jax.Array, v_BTKC: jax.Array, mask: AttentionMask) -> jax.Array:
-        # Without this, XLA gathers the queries instead, once for each block of them.
-        k_BTKC, v_BTKC = (constrain(x, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
-        return implementation(q_BTHC, k_BTKC, v_BTKC, mask)
-
-    return jax.checkpoint(attended)
+from lm.parallel import constrain, devices_of, target
 
 
 class Attention(nnx.Module):
@@ -69,11 +59,12 @@ class Attention(nnx.Module):
         return q_BTHC, k_BTKC, v_BTKC
 
     def implementation(self, q_BTHC: Float[Array, "B T H C"], mask: AttentionMask) -> Callable[..., jax.Array]:
-        """What computes attention over whole sequences where this is traced. Raises UsageError as `choose` does."""
-        context_shards = jax.sharding.get_abstract_mesh().shape.get("context", 1)
+        """What computes attention where this is traced. Raises UsageError as `choose` does."""
+        context_shards = devices_of("length", jax.sharding.get_abstract_mesh())
         prefix = mask.prefix_B is not None
         spec = AttentionSpec(str(q_BTHC.dtype), self.head_dim, q_BTHC.shape[1], context_shards, prefix)
-        return ATTENTION[choose(self.choice, target(), spec)]
+        choice = choose(self.choice, target(), spec)
+        return over_context(choice) if context_shards > 1 else ATTENTION[choice]
 
     def __call__(
         self,
@@ -93,8 +84,6 @@ class Attention(nnx.Module):
         q_BTHC, k_BTKC, v_BTKC = self.project(x_BTD, before_BTD, rotary)
         if cache is None:
             attend = self.implementation(q_BTHC, mask)
-            if jax.sharding.get_abstract_mesh().shape.get("context", 1) > 1:
-                attend = of_whole_sequences(attend)
         else:
             attend, positions_BT = xla, mask.query_positions()
             k_BTKC = written(cache.keys_BSKC, k_BTKC, positions_BT)

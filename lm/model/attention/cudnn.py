@@ -1,0 +1,88 @@
+"""cuDNN's fused attention for NVIDIA GPUs (FlashAttention-2, arXiv:2307.08691), which never holds the scores. It is
+compiled for GPUs in the tests, and has not run on one yet.
+
+Axes: as in lm/model/attention/kernels.py; M documents of a row, at most.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.model.attention.choice import CUDNN_CHANNELS
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.plain import LEAST_ROWS, by_blocks, filled_up
+
+FEWEST_DOCUMENTS, SHORTEST_DOCUMENT = 32, 256
+
+
+def most_documents(length: int) -> int:
+    """So many documents a row the kernel is told of: what it keeps for the backward pass is as long as the row for each
+    of them, used or not."""
+    return max(FEWEST_DOCUMENTS, length // SHORTEST_DOCUMENT)
+
+
+def documents(
+    segment_ids_BT: Int[Array, "B T"], most: int
+) -> tuple[Int[Array, "B starts"], Int[Array, "B M"], Bool[Array, ""]]:
+    """(where each document of a row starts, (B, M + 1); its length; whether no row has more than M = `most`), in the
+    order of the row, -1 where there is none. Padding counts as a document."""
+    length = segment_ids_BT.shape[1]
+    first_BT = jnp.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    positions = lambda first_T: jnp.nonzero(first_T, size=most + 1, fill_value=-1)[0].astype(jnp.int32)
+    starts_BM = jax.vmap(positions)(first_BT)
+    ends_BM = jnp.where(starts_BM[:, 1:] < 0, length, starts_BM[:, 1:])
+    lengths_BM = jnp.where(starts_BM[:, :-1] < 0, -1, ends_BM - starts_BM[:, :-1])
+    return starts_BM, lengths_BM, jnp.all(starts_BM[:, -1] < 0)
+
+
+def even(x_BT: jax.Array, value: int = 0) -> jax.Array:
+    """JAX asks for even lengths where there are gradients."""
+    return filled_up(x_BT, 2, axis=1, value=value)
+
+
+def packed(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    mask: AttentionMask,
+) -> Float[Array, "B T H C"]:
+    """Documents by where they start and how long they are: what is between two of them is not computed, and no mask
+    exists. From compute capability 9.0 and cuDNN 9.6 on. A batch that has a row with more documents than
+    `most_documents` goes by plain operations, in blocks of queries.
+
+    jax.nn.dot_product_attention has no such arguments; what it calls has them, alike in jax 0.11.2 and 0.12.
+    """
+    from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
+
+    length, channels = q_BTHC.shape[1], q_BTHC.shape[3]
+    starts_BM, lengths_BM, fits = documents(even(mask.segment_ids_BT, -1), most_documents(length))
+
+    def by_kernel(*qkv: jax.Array) -> jax.Array:
+        out_BTHC = dot_product_attention(
+            *(even(filled_up(x, CUDNN_CHANNELS, axis=3)) for x in qkv), q_seqlen=lengths_BM, kv_seqlen=lengths_BM,
+            q_offsets=starts_BM, kv_offsets=starts_BM, scale=channels**-0.5, mask_type=MaskType.PADDING_CAUSAL,
+            sliding_window_length=mask.window,
+        )  # fmt: skip
+        return out_BTHC[:, :length, :, :channels]
+
+    by_plain_operations = lambda *qkv: by_blocks(*qkv, mask, blocks=-(-length // LEAST_ROWS))
+    return jax.lax.cond(fits, by_kernel, by_plain_operations, q_BTHC, k_BTKC, v_BTKC)
+
+
+def masked(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    mask: AttentionMask,
+) -> Float[Array, "B T H C"]:
+    """Any mask, as T x T values for each sequence, the same for all heads; without a prefix, what lies above the
+    diagonal is not computed."""
+    length, channels = q_BTHC.shape[1], q_BTHC.shape[3]
+    mask = dataclasses.replace(mask, segment_ids_BT=even(mask.segment_ids_BT, -1))
+    out_BTHC = jax.nn.dot_product_attention(
+        *(even(filled_up(x, CUDNN_CHANNELS, axis=3)) for x in (q_BTHC, k_BTKC, v_BTKC)), scale=channels**-0.5,
+        mask=mask.all_visible()[:, None], is_causal=mask.prefix_B is None, implementation="cudnn",
+    )  # fmt: skip
+    return out_BTHC[:, :length, :, :channels]

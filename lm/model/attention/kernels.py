@@ -1,0 +1,65 @@
+"""The implementations of attention, in one table. All give the same within rounding; they differ in speed and memory.
+
+Each has grouped queries, and shows a query what its AttentionMask says.
+Axes: B batch, T query position, S key position, H query heads, K key-value heads, C channels of a head.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from lm.model.attention.choice import SPLASH_LENGTH, packs_documents
+from lm.model.attention.cudnn import masked, packed
+from lm.model.attention.mask import AttentionMask
+from lm.model.attention.pairs import KEPT
+from lm.model.attention.plain import filled_up, xla
+from lm.parallel import on_each_device, target
+
+BY_HEAD = ("batch", None, "heads", None)
+OF_ITS_HEADS = (BY_HEAD, BY_HEAD, BY_HEAD, ("batch",)), BY_HEAD
+"""Each device's sequences and heads: XLA cannot cut a kernel."""
+
+
+@on_each_device(*OF_ITS_HEADS)
+def cudnn(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    mask: AttentionMask,
+) -> Float[Array, "B T H C"]:
+    """cuDNN's attention: of packed documents, where the GPU can and there is no prefix; else by a mask of T x T values.
+    It has not run on a GPU yet."""
+    attend = packed if mask.prefix_B is None and packs_documents(target()) else masked
+    return attend(q_BTHC, k_BTKC, v_BTKC, mask)
+
+
+@on_each_device(*OF_ITS_HEADS)
+def splash(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BTKC: Float[Array, "B T K C"],
+    v_BTKC: Float[Array, "B T K C"],
+    mask: AttentionMask,
+    interpret: bool = False,
+) -> Float[Array, "B T H C"]:
+    """JAX's splash attention for TPU. It has no prefix. `interpret` runs it on any device, slowly, for tests."""
+    from lm.model.attention.splash import attend_by_splash, splash_kernel
+
+    length, heads = q_BTHC.shape[1:3]
+    q_BTHC, k_BTKC, v_BTKC = (filled_up(x, SPLASH_LENGTH, axis=1) for x in (q_BTHC, k_BTKC, v_BTKC))
+    segment_ids_BT = filled_up(mask.segment_ids_BT, SPLASH_LENGTH, axis=1, value=-1)
+    positions_T = np.arange(q_BTHC.shape[1], dtype=np.int32)
+    kernel = splash_kernel(heads, positions_T, mask.window, interpret=interpret)
+    return attend_by_splash(kernel, q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, segment_ids_BT)[:, :length]
+
+
+def named(implementation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """With its result under the name that remat policies have for it. Splash names its own, beside what else its
+    backward pass needs."""
+    return lambda *arguments: checkpoint_name(implementation(*arguments), KEPT)
+
+
+ATTENTION: dict[str, Callable[..., jax.Array]] = {"xla": named(xla), "cudnn": named(cudnn), "splash": splash}
+"""By the names of lm.model.attention.choice: (q_BTHC, k_BTKC, v_BTKC, AttentionMask) -> out_BTHC."""

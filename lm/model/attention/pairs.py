@@ -1,0 +1,146 @@
+"""Attention by pairs of a block of queries and a block of keys, in plain operations: FlashAttention-2
+(arXiv:2307.08691), whose backward pass computes the scores again. Only the pairs that are named are computed, whichever
+they are.
+
+Axes: B batch, T query position, S key position, H query heads, K key-value heads, G = H / K, C channels of a head,
+P pairs, R positions of a block.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.model.attention.mask import causal
+from lm.model.attention.plain import heads_first, heads_last
+
+KEPT = "context"
+"""Name, for remat policies, of what the backward pass of attention begins from: the result and the logarithms of the
+softmax's sums."""
+UNROLLED = 40  # so many pairs are laid out one by one; more go through a loop
+HIDDEN = float(jnp.finfo(jnp.float32).min)
+
+
+class Blocks(NamedTuple):
+    """Where the queries stand, and which documents there are. Keys stand at 0, 1, ..."""
+
+    starts_N: Int[Array, " N"]  # noqa: N815
+    """Position of the first query of each block; those of a block are consecutive."""
+    segment_ids_BT: Int[Array, "B T"]  # noqa: N815
+    key_segment_ids_BS: Int[Array, "B S"]  # noqa: N815
+
+
+def by_pairs(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BSKC: Float[Array, "B S K C"],
+    v_BSKC: Float[Array, "B S K C"],
+    blocks: Blocks,
+    pairs_P2: Int[Array, "P 2"],
+    window: int | None,
+) -> Float[Array, "B T H C"]:
+    """Causal attention within documents. `pairs` are the numbers of a block of queries and of one of keys, of equal
+    length; together they must have all that the queries may see."""
+    q_BKGTC, k_BKSC, v_BKSC = heads_first(q_BTHC, k_BSKC, v_BSKC)
+    out_BKGTC = attend_by_pairs(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2)
+    return heads_last(out_BKGTC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def attend_by_pairs(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2):
+    return forward(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2)[0]
+
+
+def block_of(x: jax.Array, number: jax.Array, rows: int, axis: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, number * rows, rows, axis)
+
+
+def with_block(x: jax.Array, block: jax.Array, number: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, block, number * block.shape[axis], axis)
+
+
+def scores_of(
+    q_BKGRC: jax.Array, k_BKRC: jax.Array, blocks: Blocks, pair_2: jax.Array, window: int | None
+) -> tuple[Float[Array, "B K G R R"], Bool[Array, "B 1 1 R R"]]:
+    """(scaled scores of one pair, what is visible), float32."""
+    rows = q_BKGRC.shape[3]
+    query, key = pair_2[0], pair_2[1]
+    positions_R = blocks.starts_N[query] + jnp.arange(rows)
+    key_positions_R = key * rows + jnp.arange(rows)
+    segments_BR = block_of(blocks.segment_ids_BT, query, rows, 1)
+    key_segments_BR = block_of(blocks.key_segment_ids_BS, key, rows, 1)
+    visible_BRR = causal(positions_R[None, :, None], key_positions_R[None, None, :], window)
+    visible_BRR = visible_BRR & (segments_BR[:, :, None] == key_segments_BR[:, None, :])
+    scores_BKGRR = jnp.einsum("BKGTC,BKSC->BKGTS", q_BKGRC, k_BKRC, preferred_element_type=jnp.float32)
+    return scores_BKGRR * q_BKGRC.shape[-1] ** -0.5, visible_BRR[:, None, None]
+
+
+def over_pairs(step, carry, pairs_P2):
+    count = pairs_P2.shape[0]
+    return jax.lax.scan(
+        lambda carry, pair_2: (step(carry, pair_2), None), carry, pairs_P2, unroll=count if count <= UNROLLED else 1
+    )[0]
+
+
+def forward(window, q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2):
+    """The result, and what the backward pass is given."""
+    rows = q_BKGTC.shape[3] // blocks.starts_N.shape[0]
+
+    def step(carry: tuple[jax.Array, ...], pair_2: jax.Array) -> tuple[jax.Array, ...]:
+        query, key = pair_2[0], pair_2[1]
+        peak, total, out = (block_of(x, query, rows, 3) for x in carry)
+        scores, visible = scores_of(
+            block_of(q_BKGTC, query, rows, 3), block_of(k_BKSC, key, rows, 2), blocks, pair_2, window
+        )
+        new_peak = jnp.maximum(peak, jnp.max(scores, axis=-1, where=visible, initial=HIDDEN))
+        shrunk = jnp.exp(peak - new_peak)
+        weights = jnp.where(visible, jnp.exp(scores - new_peak[..., None]), 0.0)
+        v_BKRC = block_of(v_BKSC, key, rows, 2)
+        found = jnp.einsum(
+            "BKGTS,BKSC->BKGTC", weights.astype(v_BKRC.dtype), v_BKRC, preferred_element_type=jnp.float32
+        )
+        new = (new_peak, total * shrunk + jnp.sum(weights, axis=-1), out * shrunk[..., None] + found)
+        return tuple(with_block(x, block, query, 3) for x, block in zip(carry, new, strict=True))
+
+    zeros = jnp.zeros(q_BKGTC.shape, jnp.float32)
+    carry = (jnp.full(zeros.shape[:-1], HIDDEN), zeros[..., 0], zeros)
+    peak, total, out = over_pairs(step, carry, pairs_P2)
+    out_BKGTC = checkpoint_name((out / total[..., None]).astype(q_BKGTC.dtype), KEPT)
+    log_sums_BKGT = checkpoint_name(peak + jnp.log(total), KEPT)
+    return out_BKGTC, (q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2, out_BKGTC, log_sums_BKGT)
+
+
+def backward(window, saved, g_BKGTC):
+    """Gradients of queries, keys and values, each summed over the pairs in float32."""
+    q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2, out_BKGTC, log_sums_BKGT = saved
+    rows, scale = q_BKGTC.shape[3] // blocks.starts_N.shape[0], q_BKGTC.shape[-1] ** -0.5
+    felt_BKGT = jnp.sum(g_BKGTC.astype(jnp.float32) * out_BKGTC.astype(jnp.float32), axis=-1)
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+    def step(carry: tuple[jax.Array, ...], pair_2: jax.Array) -> tuple[jax.Array, ...]:
+        query, key = pair_2[0], pair_2[1]
+        q, g, log_sums, felt = (block_of(x, query, rows, 3) for x in (q_BKGTC, g_BKGTC, log_sums_BKGT, felt_BKGT))
+        k, v = (block_of(x, key, rows, 2) for x in (k_BKSC, v_BKSC))
+        scores, visible = scores_of(q, k, blocks, pair_2, window)
+        weights = jnp.where(visible, jnp.exp(scores - log_sums[..., None]), 0.0)
+        by_weights = product("BKGTC,BKSC->BKGTS", g, v)
+        by_scores = (weights * (by_weights - felt[..., None]) * scale).astype(q.dtype)
+        found = (
+            product("BKGTS,BKSC->BKGTC", by_scores, k),
+            product("BKGTS,BKGTC->BKSC", by_scores, q),
+            product("BKGTS,BKGTC->BKSC", weights.astype(g.dtype), g),
+        )
+        places = ((query, 3), (key, 2), (key, 2))
+        return tuple(
+            with_block(x, block_of(x, number, rows, axis) + block, number, axis)
+            for x, block, (number, axis) in zip(carry, found, places, strict=True)
+        )
+
+    operands = (q_BKGTC, k_BKSC, v_BKSC)
+    sums = over_pairs(step, tuple(jnp.zeros(x.shape, jnp.float32) for x in operands), pairs_P2)
+    return *(total.astype(x.dtype) for total, x in zip(sums, operands, strict=True)), None, None
+
+
+attend_by_pairs.defvjp(forward, backward)

@@ -1,0 +1,176 @@
+"""Attention over devices that have parts of sequences: the values and gradients of a plain float64 form, no device with
+more work than another, causality, and what cannot be shared out evenly."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from lm.config import MeshConfig
+from lm.data.batches import host_batch
+from lm.model.attention import context
+from lm.model.attention.context import over_context, parts_of, plan_of_pairs, routes, splash_locally
+from lm.model.attention.mask import causal
+from lm.model.transformer import Transformer
+from lm.parallel import batch_sharding, make_mesh, shardings, spec_of, traced_on
+from lm.training.step import loss_and_gradients
+from tests.corpus import tiny_experiment
+from tests.lm.model import plain_attention
+from tests.lm.model.test_attention import arguments, mask_of, with_gradients, worst
+from tests.lm.model_configs import LLAMA
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    """Splash attention as a CPU can run it."""
+    monkeypatch.setitem(context.LOCALLY, "splash", functools.partial(splash_locally, interpret=True))
+
+
+def mesh_of(length, shards, tensor=1, fsdp=1):
+    model = dataclasses.replace(LLAMA, context_length=length)
+    return make_mesh(MeshConfig(fsdp, tensor, shards), model, fsdp, jax.devices()[: shards * tensor * fsdp])
+
+
+def on_devices(mesh, choice, **mask):
+    """with_gradients, jitted, its arguments and results cut over the mesh."""
+    by_position = NamedSharding(mesh, spec_of("batch", "length", "heads"))
+    cut = (by_position, by_position, by_position, batch_sharding(mesh), by_position)
+    step = jax.jit(traced_on(mesh, with_gradients(over_context(choice), **mask)), in_shardings=cut)
+    return lambda *inputs: step(*jax.device_put(inputs, cut))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 7, 8, 16])
+def test_each_device_attends_from_a_part_of_each_half_and_each_sees_as_much(devices):
+    parts = parts_of(devices)
+    assert sorted(parts.ravel()) == list(range(2 * devices))
+    assert set(parts.sum(axis=1)) == {2 * devices - 1}  # so many parts before both together
+    for half, route in enumerate(routes(devices)):
+        assert sorted(to for _, to in route) == sorted(origin for origin, _ in route) == list(range(devices))
+        for origin, to in route:
+            assert parts[to, half] == 2 * origin + half, "the order in which they arrive"
+
+
+@pytest.mark.parametrize("window", [None, 1, 20, 500])
+@pytest.mark.parametrize("devices", [2, 4])
+def test_the_pairs_of_blocks_are_all_that_is_visible_and_of_all_devices_equally_many(devices, window, monkeypatch):
+    monkeypatch.setattr(context, "LONGEST_BLOCK", 8)
+    length, rows = 128, 8
+    starts, pairs = plan_of_pairs(devices, length, window)
+    visible = causal(np.arange(length)[:, None], np.arange(length)[None], window)
+    seen = np.zeros((length, length), int)
+    for own, found in zip(starts, pairs, strict=True):
+        for block, key in found:
+            queries, keys = slice(own[block], own[block] + rows), slice(key * rows, (key + 1) * rows)
+            seen[queries, keys] += visible[queries, keys]
+    np.testing.assert_array_equal(seen, visible)
+    if window is None:
+        assert pairs.shape[1] == (length // rows) * (length // rows + 1) / 2 / devices
+
+
+def test_parts_that_are_one_block_take_the_causal_half_and_a_diagonal():
+    for devices in (2, 4, 8):
+        assert plan_of_pairs(devices, 512, None)[1].shape == (devices, 2 * devices + 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "shape", "mesh", "mask"),
+    [
+        ("xla", (1, 512, 2, 1, 8), {"shards": 2}, {"window": 70}),  # so many blocks that they go through a loop
+        ("xla", (2, 128, 4, 2, 8), {"shards": 4, "tensor": 2}, {}),
+        ("xla", (2, 96, 6, 2, 8), {"shards": 2, "fsdp": 2}, {"window": 20}),
+        ("xla", (1, 96, 2, 1, 8), {"shards": 3}, {}),
+        ("xla", (2, 96, 4, 2, 8), {"shards": 2, "tensor": 2}, {"prefix": 30}),  # not shared out evenly
+        ("xla", (1, 99, 2, 1, 8), {"shards": 3}, {}),  # odd parts
+        pytest.param("splash", (1, 1024, 2, 2, 64), {"shards": 4, "tensor": 2}, {}, marks=pytest.mark.slow),
+        ("splash", (2, 512, 2, 1, 64), {"shards": 2, "fsdp": 2}, {"window": 100}),
+    ],
+    ids=str,
+)
+def test_values_and_gradients_equal_a_plain_float64_form(choice, shape, mesh, mask, monkeypatch):
+    monkeypatch.setattr(context, "LONGEST_BLOCK", 16)
+    mesh = mesh_of(shape[1], **mesh)
+    inputs = arguments(*shape)
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "float32")
+    found = on_devices(mesh, choice, **mask)(*inputs, gradient_BTHC)
+    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC, **mask)):
+        assert error < 3e-6
+    by_position = NamedSharding(mesh, spec_of("batch", "length", "heads"))
+    shared_out = shape[1] % 2 == 0 and "prefix" not in mask
+    assert not shared_out or all(x.sharding.is_equivalent_to(by_position, 4) for x in jax.tree.leaves(found))
+
+
+def test_bfloat16_is_as_exact_as_on_one_device():
+    inputs = arguments(2, 128, 2, 1, 64, "bfloat16")
+    gradient_BTHC = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), "bfloat16")
+    found = on_devices(mesh_of(128, 2), "xla")(*inputs, gradient_BTHC)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(found))
+    for error in worst(found, plain_attention.attention(*inputs, gradient_BTHC)):
+        assert error < 8e-3  # the gradients of keys and values are summed over the devices in bfloat16
+
+
+@pytest.mark.parametrize("choice", ["xla", "splash"])
+def test_causality_and_isolation_of_documents_by_gradients(choice):
+    mesh, length = mesh_of(512, 2), 512
+    q_BTHC, k_BTKC, v_BTKC, _ = arguments(1, length, 2, 1, 64)
+    segments_BT = jnp.concatenate([jnp.full((1, n), i, jnp.int32) for n, i in ((190, 1), (310, 2), (12, 0))], axis=1)
+    by_position = NamedSharding(mesh, spec_of("batch", "length", "heads"))
+    placed = jax.device_put((k_BTKC, v_BTKC), by_position)
+
+    @jax.jit
+    def influence(target, k_BTKC, v_BTKC):
+        attend = traced_on(mesh, lambda k, v: over_context(choice)(q_BTHC, k, v, mask_of(segments_BT)))
+        out = lambda k, v: jnp.sum(jnp.sin(attend(k, v)[0, target]))
+        return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
+
+    for target, start in ((100, 0), (189, 0), (190, 190), (300, 190), (499, 190), (511, 500)):
+        for felt_T in map(np.asarray, influence(target, *placed)):
+            assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
+            assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+
+
+@pytest.mark.slow
+def test_splash_in_the_model_on_a_mesh_with_context_is_one_device_with_plain_operations(monkeypatch):
+    """The whole loss and its gradients, with rotary positions and documents."""
+    config = dataclasses.replace(LLAMA, context_length=512, width=128, heads=2, kv_heads=2, layers=1)
+    tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 512), np.int32)
+    segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), 128)[None].repeat(2, 0)
+    batch = host_batch(tokens_BT, tokens_BT, segments_BT, np.ones((2, 512), np.float32))
+    model = Transformer(config, jax.random.key(0))
+    differentiate = lambda model, batch: loss_and_gradients(model, batch, tiny_experiment().train)
+    expected = jax.jit(differentiate)(model, batch)
+    monkeypatch.setitem(context.LOCALLY, "xla", context.LOCALLY["splash"])
+    mesh = mesh_of(512, 2, tensor=2, fsdp=2)
+    placed = jax.device_put((model, batch), (shardings(model, mesh), batch_sharding(mesh)))
+    traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
+    assert "splash" in str(traced.jaxpr)
+    found = traced.lower().compile()(*placed)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+
+
+def test_splash_over_context_is_lowered_for_tpu_and_its_forward_pass_runs_once(monkeypatch):
+    """The backward pass gathers keys and values again, but begins from the kept result."""
+    monkeypatch.setitem(context.LOCALLY, "splash", splash_locally)
+    mesh = mesh_of(8192, 4, tensor=2)
+    q_BTHC, kv_BTKC = (jax.ShapeDtypeStruct((2, 8192, n, 128), "bfloat16") for n in (32, 8))
+    function = jax.jit(traced_on(mesh, with_gradients(over_context("splash"))))
+    traced = function.trace(q_BTHC, kv_BTKC, kv_BTKC, jax.ShapeDtypeStruct((2, 8192), "int32"), q_BTHC)
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("@tpu_custom_call") == 3  # forward, the gradient of q, that of k and v
+    assert text.count('"stablehlo.all_gather"') == 5  # documents; keys and values, twice
+
+
+@pytest.mark.parametrize("window", [None, 1, 100, 300])
+def test_what_splash_is_told_of_its_blocks_is_what_they_are(window):
+    from lm.model.attention.splash import PositionMask
+
+    positions = (parts_of(2)[..., None] * 128 + np.arange(128)).ravel()
+    mask = PositionMask(positions, window)
+    for rows in (slice(start, start + 64) for start in range(0, 512, 64)):
+        for keys in (slice(start, start + 64) for start in range(0, 512, 64)):
+            expected = causal(positions[rows, None], np.arange(512)[None, keys], window)
+            np.testing.assert_array_equal(np.broadcast_to(mask[rows, keys], (64, 64)), expected)
