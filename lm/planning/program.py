@@ -139,20 +139,21 @@ def group_size(rest: str, devices: int) -> int:
 def collectives(text: str, devices: int) -> list[Collective]:
     """The exchanges of a compiled program for `devices`, the largest a step first.
 
-    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel,
-    and count once.
+    On TPUs one exchange may stand in several fusions, which start it, work beside it, and end it: they share a channel
+    and what of the program they come from, and count once. All exchanges of a jax.shard_map may have one channel: in
+    one computation each counts.
     """
     found, entry = computations(text)
-    times, seen = runs(found, entry), set()
+    times, seen = runs(found, entry), dict[tuple[str, str], str]()
     made = []
     for name, instruction, kind in exchanges(found):
         channel = re.search(r"channel_id=(\d+)", instruction.rest)
-        if times[name] == 0 or (channel and channel[1] in seen):
-            continue
-        if channel:
-            seen.add(channel[1])
-        group = group_size(instruction.rest, devices)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
+        if times[name] == 0:
+            continue
+        if channel and seen.setdefault((channel[1], source[1] if source else ""), name) != name:
+            continue
+        group = group_size(instruction.rest, devices)
         arrays = results(instruction, kind)
         size = sum(map(byte_count, arrays))
         if kind == "all-reduce" and "all-reduce-scatter" in name:
