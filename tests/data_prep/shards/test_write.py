@@ -406,7 +406,9 @@ def test_tokens_are_estimated_whatever_the_script(large, tokens, documents):
     """Greek is a token a byte to this tokenizer, and its own texts some two bytes a token."""
     for folder, shards in ((large / "documents", large / "tokens"), (documents, tokens)):
         real = sum(split.tokens for split in read_manifest(shards).splits.values())
-        assert real <= estimated_tokens(document_files(folder), TOKENIZER.encode_array) <= 1.5 * real  # the index of few short texts counts its own pages
+        assert (
+            real <= estimated_tokens(document_files(folder), TOKENIZER.encode_array) <= 1.5 * real
+        )  # the index of few short texts counts its own pages
 
 
 def test_a_large_corpus_holds_out_no_more_than_validation_tokens(large, tmp_path):
