@@ -27,6 +27,8 @@ class DocumentFile:
     first: int
     """Number of its first row; documents are numbered by sorted file name, then row."""
     rows: int
+    text_bytes: int
+    """Bytes of its texts, uncompressed, by the file's index: of texts that are alike, fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,26 @@ def document_files(folder: Path) -> list[DocumentFile]:
     files, first = [], 0
     for path in sorted(folder.glob("*.parquet")):
         try:
-            rows = pq.read_metadata(path).num_rows
+            index = pq.read_metadata(path)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise InputError(f"{path} is not a readable Parquet file: {error}. {remedy(path)}") from error
-        files.append(DocumentFile(path, first, rows))
-        first += rows
+        files.append(DocumentFile(path, first, index.num_rows, text_bytes_in(index)))
+        first += index.num_rows
     if not first:
         raise InputError(
             f"There are no documents in {folder} ({len(files)} Parquet files). Make them: "
             "python -m launch.prepare_documents"
         )
     return files
+
+
+def text_bytes_in(index: pq.FileMetaData) -> int:
+    """Bytes of the column "text" of a Parquet file, uncompressed; 0 where it has none, as its reader will say."""
+    if "text" not in index.schema.names:
+        return 0
+    column = index.schema.names.index("text")
+    groups = (index.row_group(group).column(column) for group in range(index.num_row_groups))
+    return sum(group.total_uncompressed_size for group in groups)
 
 
 def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
@@ -78,12 +89,7 @@ def sample_texts(files: list[DocumentFile], characters: int) -> Iterator[str]:
     How large a share is asked of the files' indices, which count bytes: text in other scripts than Latin gives fewer
     characters. Raises InputError as `read_batches`.
     """
-    text_bytes = 0
-    for file in files:
-        index = pq.read_metadata(file.path)
-        column = index.schema.names.index("text")
-        groups = (index.row_group(group).column(column) for group in range(index.num_row_groups))
-        text_bytes += sum(group.total_uncompressed_size for group in groups)
+    text_bytes = sum(file.text_bytes for file in files)
     share = characters / text_bytes if text_bytes else 1
     if share >= 1:
         yield from read_texts(files)

@@ -1,9 +1,9 @@
 """Documents -> ArrayRecord shards of sequence records, with a manifest and a table of documents.
 
-A training shard is the unit of work: a worker writes it alone, from the document files that belong to it, so that
-neither the number of workers nor an interruption can change a byte. The tokens of held-out documents are set aside on
-the way, unit by unit, and make the validation shard at the end. A finished unit leaves `units/<shard>.json`; without it
-the unit is written again.
+A group of document files is the unit of work: a worker writes its training shard alone (several, where one would be
+larger than shards.shard_bytes), so that neither the number of workers nor an interruption can change a byte. The tokens
+of held-out documents are set aside on the way, unit by unit, and make the validation shard at the end. A finished unit
+leaves `units/<shard>.json`; without it the unit is written again.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from data_prep.config import ShardsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.parquet import read_batches, rows_in
+from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import (
     DocumentFile,
     Encode,
@@ -53,19 +55,21 @@ TABLE_SCHEMA = pa.schema(
         ("text_bytes", pa.int64()),
     ]
 )
-HELD_OUT_SCHEMA = pa.schema([("number", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
+HELD_OUT_SCHEMA = pa.schema([("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The work of making one training shard."""
+    """The work of making the training shards of some document files."""
 
     shard: str
-    """Name of the shard's file."""
+    """Name of the first shard's file."""
     files: tuple[DocumentFile, ...]
     out: Path
     key: str
     """Hash of all that decides the bytes: a finished unit with another key is not ours."""
+    fraction: float
+    """Share that is held out."""
 
     @property
     def bytes(self) -> int:
@@ -91,6 +95,14 @@ class Unit:
         return self.scratch / f"{self.shard}.held-out.parquet"
 
 
+class Entry(NamedTuple):
+    """A document as it goes into a shard."""
+
+    number: int
+    text_bytes: int
+    tokens: np.ndarray
+
+
 @dataclass
 class Tally:
     """Of some documents."""
@@ -108,8 +120,8 @@ class Tally:
 def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
     """Makes `out`: shards of both splits, documents.parquet, manifest.json (last). Goes on where it was interrupted.
 
-    Raises UsageError when token_dtype cannot hold the vocabulary, or as `fast_encoder`; InputError when there are no
-    documents, a split gets nothing to predict, or the disk does not take the files.
+    Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
+    InputError when there are no documents, a split gets nothing to predict, or the disk does not take the files.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
@@ -117,6 +129,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
             f"The tokenizer has {tokenizer.vocab_size} symbols, but shards.token_dtype = {config.token_dtype} "
             f"holds ids below {limit}. Set shards.token_dtype = uint32."
         )
+    check_record_fits(config)
     files = document_files(documents)
     units = plan_units(files, tokenizer, out, config)
     with writing(out):
@@ -127,12 +140,10 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         write = functools.partial(write_unit, encode=encode, head=tokenizer.bos_id, config=config)
         run_over_files(write, left, config)
     done = [json.loads(unit.done.read_text()) for unit in units]
-    held_out = Tally()
-    for one in done:
-        held_out.add(**one["held_out"])
     with writing(out):
-        validation = write_validation(units, out / VALIDATION, held_out, config)
-    splits = {"train": sum_up([Shard(**one["shard"]) for one in done]), "val": sum_up([validation])}
+        validation = write_stream(held_out_of(units), out / VALIDATION, out / UNITS, config)
+    trained = [Shard(**shard) for one in done for shard in one["shards"]]
+    splits = {"train": sum_up(trained), "val": sum_up(validation)}
     check_splits(splits, config)
     manifest = Manifest(tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits)
     with writing(out):
@@ -144,13 +155,16 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
 
 def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> list[Unit]:
     """One unit for each contiguous group of files."""
+    tokens = estimated_tokens(files, tokenizer.encode_array)
+    fraction = held_out_fraction(tokens, config)
     identity = [
         [
             tokenizer.fingerprint,
             config.record_length,
             config.token_dtype,
-            config.validation_fraction,
+            fraction,
             config.held_out,
+            config.shard_bytes,
         ],
         [[file.path.name, file.path.stat().st_size, file.rows] for file in files],
     ]
@@ -158,9 +172,9 @@ def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, confi
     def unit(index: int, count: int, part: list[DocumentFile]) -> Unit:
         shard = f"train-{index:05d}-of-{count:05d}.array_record"
         key = hashlib.sha256(json.dumps([identity, shard]).encode()).hexdigest()
-        return Unit(shard, tuple(part), out, key)
+        return Unit(shard, tuple(part), out, key, fraction)
 
-    count = min(config.train_shards, len(files))
+    count = shard_count(len(files), tokens, config)
     bounds = [len(files) * i // count for i in range(count + 1)]
     return [unit(i, count, files[bounds[i] : bounds[i + 1]]) for i in range(count)]
 
@@ -171,57 +185,77 @@ def is_done(unit: Unit) -> bool:
         found = json.loads(unit.done.read_text())
         if found["key"] != unit.key:
             return False
-        shard, held_out = Shard(**found["shard"]), Tally(**found["held_out"])
+        shards = [Shard(**shard) for shard in found["shards"]]
         return (
-            (unit.out / unit.shard).stat().st_size == shard.bytes
-            and rows_in(unit.table) == shard.documents + held_out.documents
-            and rows_in(unit.held_out) == held_out.documents
+            all((unit.out / shard.file).stat().st_size == shard.bytes for shard in shards)
+            and rows_in(unit.table) == sum(shard.documents for shard in shards) + found["held_out"]
+            and rows_in(unit.held_out) == found["held_out"]
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def write_unit(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> None:
-    """Writes one shard, the table of its documents and those held out, then marks the unit as done.
+    """Writes its shards, the table of its documents and those held out, then marks the unit as done.
 
     Raises InputError when the disk does not take them.
     """
     path = unit.out / unit.shard
     with writing(path):
         with (
-            appearing(path, unit.scratch) as shard_file,
             appearing(unit.table, unit.scratch) as table_file,
             appearing(unit.held_out, unit.scratch) as held_out_file,
+            Notes(table_file, held_out_file) as notes,
         ):
-            with Notes(table_file, held_out_file) as notes:
-                stream = notes.training(documents_of(unit, encode, head, config))
-                records = write_records(shard_file, cut_records(stream, config.record_length, config.token_dtype))
-            trained = notes.tallies[False]
-            shard = Shard(
-                unit.shard, records, shard_file.stat().st_size, file_sha256(shard_file), trained.documents,
-                trained.tokens, trained.text_bytes,
-            )  # fmt: skip
+            documents = notes.training(documents_of(unit, encode, head, config))
+            shards = write_stream(documents, path, unit.scratch, config)
         done = {
             "key": unit.key,
-            "shard": dataclasses.asdict(shard),
-            "held_out": dataclasses.asdict(notes.tallies[True]),
+            "shards": [dataclasses.asdict(shard) for shard in shards],
+            "held_out": notes.held_out_documents,
         }
         write_atomically(unit.done, json.dumps(done).encode(), unit.scratch)
 
 
-def write_validation(units: list[Unit], path: Path, held_out: Tally, config: ShardsConfig) -> Shard:
-    """Writes the validation shard of what the units set aside. Raises OSError when the disk does not take it."""
+def held_out_of(units: list[Unit]) -> Iterator[Entry]:
+    """What the units set aside, in the order of their numbers."""
+    for unit in units:
+        for batch in read_batches(unit.held_out, HELD_OUT_SCHEMA.names):
+            for number, text_bytes, tokens in zip(*batch.columns, strict=True):
+                yield Entry(number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
 
-    def stream() -> Iterator[tuple[int, np.ndarray]]:
-        for unit in units:
-            for batch in read_batches(unit.held_out, HELD_OUT_SCHEMA.names):
-                for number, tokens in zip(*batch.columns, strict=True):
-                    yield number.as_py(), tokens.values.to_numpy()
 
-    with appearing(path, units[0].scratch) as partial:
-        records = write_records(partial, cut_records(stream(), config.record_length, config.token_dtype))
-        size, sha256 = partial.stat().st_size, file_sha256(partial)
-    return Shard(path.name, records, size, sha256, held_out.documents, held_out.tokens, held_out.text_bytes)
+def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig) -> list[Shard]:
+    """Writes the documents to `path`, and from the first that could make that larger than config.shard_bytes on to
+    further files. A file at least, whether or not there are documents. Raises OSError when the disk takes no more."""
+    shards: list[Shard] = []
+    waiting = next(documents, None)
+    while waiting is not None or not shards:
+        file = path if not shards else path.with_name(further_name(path.name, len(shards)))
+        tally = Tally()
+
+        def of_this_file(tally: Tally = tally) -> Iterator[tuple[int, np.ndarray]]:
+            nonlocal waiting
+            while waiting is not None:
+                size = most_bytes(tally.tokens + len(waiting.tokens), tally.documents + 1, config)
+                if tally.documents and size > config.shard_bytes:
+                    return
+                tally.add(1, len(waiting.tokens), waiting.text_bytes)
+                number, tokens = waiting.number, waiting.tokens
+                waiting = next(documents, None)
+                yield number, tokens
+
+        with appearing(file, scratch) as partial:
+            records = write_records(partial, cut_records(of_this_file(), config.record_length, config.token_dtype))
+            size, sha256 = partial.stat().st_size, file_sha256(partial)
+        shards.append(Shard(file.name, records, size, sha256, tally.documents, tally.tokens, tally.text_bytes))
+    return shards
+
+
+def further_name(name: str, number: int) -> str:
+    """Of a file that goes on where the one called `name` is full: train-00000-of-00002-part-00001.array_record."""
+    stem, _, suffix = name.partition(".")
+    return f"{stem}-part-{number:05d}.{suffix}"
 
 
 def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
@@ -251,7 +285,7 @@ def os_errors() -> Generator[None]:
 
 def documents_of(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> Iterator[TokenizedDocument]:
     for file in unit.files:
-        yield from tokenize_file(file, encode, head, config.validation_fraction, config.held_out)
+        yield from tokenize_file(file, encode, head, unit.fraction, config.held_out)
 
 
 class Notes:
@@ -262,8 +296,7 @@ class Notes:
         self.rows: list[dict] = []
         self.aside: list[TokenizedDocument] = []
         self.tokens_aside = 0
-        self.tallies = {False: Tally(), True: Tally()}
-        """{held out: its documents}."""
+        self.held_out_documents = 0
 
     def __enter__(self) -> "Notes":
         return self
@@ -273,18 +306,18 @@ class Notes:
             self.flush_rows()
             self.flush_aside()
 
-    def training(self, documents: Iterator[TokenizedDocument]) -> Iterator[tuple[int, np.ndarray]]:
-        """(number, tokens) of the documents that are not held out."""
+    def training(self, documents: Iterator[TokenizedDocument]) -> Iterator[Entry]:
+        """The documents that are not held out."""
         for d in documents:
             split = "val" if d.held_out else "train"
             row = {"id": d.id, "url": d.url, "file": d.file, "split": split}
             self.rows.append(row | {"tokens": len(d.tokens), "text_bytes": d.text_bytes})
             if len(self.rows) == ROWS_AT_ONCE:
                 self.flush_rows()
-            self.tallies[d.held_out].add(1, len(d.tokens), d.text_bytes)
             if not d.held_out:
-                yield d.number, d.tokens
+                yield Entry(d.number, d.text_bytes, d.tokens)
                 continue
+            self.held_out_documents += 1
             self.aside.append(d)
             self.tokens_aside += len(d.tokens)
             if self.tokens_aside >= TOKENS_AT_ONCE:
@@ -298,7 +331,9 @@ class Notes:
         ends = np.cumsum([0, *(len(d.tokens) for d in self.aside)], dtype=np.int32)
         tokens = np.concatenate([np.empty(0, np.uint32), *(d.tokens for d in self.aside)])
         numbers = pa.array([d.number for d in self.aside], pa.int64())
-        self.held_out.write_table(pa.table([numbers, pa.ListArray.from_arrays(ends, tokens)], HELD_OUT_SCHEMA))
+        text_bytes = pa.array([d.text_bytes for d in self.aside], pa.int64())
+        lists = pa.ListArray.from_arrays(ends, tokens)
+        self.held_out.write_table(pa.table([numbers, text_bytes, lists], HELD_OUT_SCHEMA))
         self.aside, self.tokens_aside = [], 0
 
 
@@ -321,9 +356,11 @@ def check_splits(splits: dict[str, Split], config: ShardsConfig) -> None:
     for name, split in splits.items():
         if not split.records:
             counts = ", ".join(f"{other.documents} to {key}" for key, other in splits.items())
+            whole = config.held_out == "documents"
             ends = " --shards.held-out ends holds out the end of every document instead of whole ones;"
             raise InputError(
                 f"shards.validation_fraction = {config.validation_fraction} gives {counts}: nothing to predict in "
-                f"{name}.{ends if config.held_out == 'documents' else ''} or choose another fraction "
-                "(--shards.validation-fraction), or prepare more documents."
+                f"{name} (shards.validation_tokens = {config.validation_tokens:,}).{ends if whole else ''} or choose "
+                "another fraction or number of tokens (--shards.validation-fraction, --shards.validation-tokens), or "
+                "prepare more documents."
             )

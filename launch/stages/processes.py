@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm.compilation_cache import keep_compiled_programs
 from lm.errors import UsageError
 from lm.resilience.goodput import Goodput
 from lm.resilience.preemption import PreemptionHandler
@@ -218,6 +219,7 @@ def load_training(run: Path, began: float) -> Callable[..., None]:
     """
     index, processes = place()
     before_exit = lambda: Goodput(run, began, index).stop_before_training()
+    keep_compiled_programs()
     with PreemptionHandler(before_exit=before_exit):
         import jax  # noqa: F401
     # Of several processes it leaves SIGTERM to JAX, which passes it on once they have met.

@@ -71,7 +71,8 @@ class ModelConfig(Config):
     """Standard deviation of initial weights; projections back into the residual stream get it divided by sqrt(2 *
     layers)."""
     parameter_dtype: Literal["float32", "bfloat16"]
-    """Type in which parameters are kept and updated."""
+    """Type in which parameters are kept. Updates are computed in float32, and rounded stochastically where they are
+    added to bfloat16 parameters (lm/optimizers/rounding.py)."""
     compute_dtype: Literal["float32", "bfloat16"]
     """Type of matrix products and activations; the softmax and the loss are always float32."""
     rope_scaling: RopeScalingConfig | None = None

@@ -45,6 +45,12 @@ class SequenceRecord:
         return len(self.tokens) - 1
 
 
+def record_bytes(length: int, dtype: str, segments: int) -> int:
+    """Bytes of a record of `length` input tokens in the layout above."""
+    tokens = (length + 1) * DTYPES[dtype]
+    return HEADER.size + tokens + (-tokens % 4) + 12 * segments + 4
+
+
 def to_bytes(record: SequenceRecord) -> bytes:
     """The record in the layout above. Raises ValueError when its parts do not fit one another."""
     dtype = record.tokens.dtype

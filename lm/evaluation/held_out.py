@@ -102,7 +102,8 @@ class Validation:
         if wanted > available:
             raise UsageError(
                 f"train.validation_batches = {wanted}, but the validation split holds {available} batches of "
-                f"{config.batch_size}. Ask for at most {available}, or hold out more (shards.validation_fraction)."
+                f"{config.batch_size}. Ask for at most {available}, or hold out more (shards.validation_fraction, "
+                "shards.validation_tokens)."
             )
         self.batches = [source.batch(i) for i in range(wanted)]
         lengths = byte_lengths(config.tokenizer)

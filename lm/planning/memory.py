@@ -74,8 +74,10 @@ def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
 
 
 def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """{what for: bytes at least}, of all devices together."""
+    """{what for: bytes at least}, of all devices together. Moments are float32 whatever the parameters are; of bfloat16
+    parameters there is no other copy (lm/optimizers/rounding.py). Micro-batches sum their gradients in float32."""
     count = least_parameters(model)
+    summed = "float32" if config.micro_batches > 1 else model.parameter_dtype
     rule = MOMENTS[config.optimizer.name]
     moments = block_parameters(model) * (1 if config.optimizer.muon else rule) + table_parameters(model) * rule
     tokens = config.batch_size * model.context_length
@@ -83,7 +85,7 @@ def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
     return {
         "parameters": count * BYTES[model.parameter_dtype],
         "moments": moments * BYTES["float32"] + 8 * config.spikes.window,
-        "gradients": count * BYTES[model.parameter_dtype],
+        "gradients": count * BYTES[summed],
         "batch": tokens * BATCH_BYTES,
         "kept activations": tokens // config.micro_batches * kept,
     }

@@ -7,9 +7,9 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from lm.config import MuonConfig, OptimizerConfig
+from lm.optimizers.muon import scale_by_muon
 from lm.parallel import is_parameter
 from lm.training.schedule import learning_rate
 
@@ -99,18 +99,14 @@ OPTIMIZERS = {"adamw": adamw, "adafactor": adafactor, "lion": lion}
 def muon_chain(
     config: MuonConfig, weight_decay: float, rate: optax.Schedule, peak: float
 ) -> optax.GradientTransformation:
-    """Momentum, made orthogonal by Newton and Schulz (Jordan et al. 2024: Muon); updates of a matrix that is wider out
-    than in are sqrt(out / in) times as large. Its rate goes the way of the others', to its own peak."""
-
-    def dimensions(tree: object) -> Any:
-        """Of every leaf that is there: the last two axes are in and out, one before them would be the layers."""
-        return jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), tree)
+    """Muon (lm/optimizers/muon.py); updates of a matrix that is wider out than in are sqrt(out / in) times as large.
+    Its rate goes the way of the others', to its own peak."""
 
     def scaled_by_shape(updates: Any, _: object = None) -> Any:
         return jax.tree.map(lambda u: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5, updates)
 
     return optax.chain(
-        scale_by_muon(beta=config.momentum, ns_steps=config.newton_schulz_steps, weight_dimension_numbers=dimensions),
+        scale_by_muon(config.momentum, config.newton_schulz_steps),
         optax.stateless(scaled_by_shape),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(lambda step: config.learning_rate / peak * cast(Any, rate(step))),

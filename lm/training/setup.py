@@ -45,7 +45,7 @@ from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch
 from lm.training.optimizer import make_optimizer
 from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.skipped_steps import SkippedSteps
-from lm.training.state import TrainState, abstract_state, initial_state
+from lm.training.state import TrainState, abstract_state, initializer
 from lm.training.step import compile_step
 
 Say = Callable[[str], None]
@@ -206,7 +206,7 @@ def compile_program(model: ModelConfig, config: TrainConfig, mesh: Mesh) -> Prog
     batch = example_batch(config.batch_size, model.context_length)
     step, cost = compile_ahead(compile_step(optimizer, abstract, mesh, config), abstract, batch, mesh, model)
     peak = peak_rate(list(mesh.devices.flat), model, config.batch_size * model.context_length)
-    fresh = lambda: initial_state(model, optimizer, config.seed, mesh, config.spikes)
+    fresh = initializer(model, optimizer, config.seed, mesh, config.spikes)
     return Program(step, batch, cost, peak, abstract, fresh)
 
 

@@ -1,5 +1,6 @@
 """All that a training run is at one moment."""
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
@@ -55,6 +56,14 @@ def abstract_state(
     return jax.tree.map(place, shapes, shardings(shapes, mesh))
 
 
+def initializer(
+    config: ModelConfig, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh, spikes: SpikeConfig = NO_BOUND
+) -> Callable[[], TrainState]:
+    """Makes the state of step 0, each device its own part; traced once, however often it is called."""
+    make = lambda: make_state(config, optimizer, seed, spikes)
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))
+
+
 def initial_state(
     config: ModelConfig,
     optimizer: optax.GradientTransformation,
@@ -63,5 +72,4 @@ def initial_state(
     spikes: SpikeConfig = NO_BOUND,
 ) -> TrainState:
     """Freshly initialised, each device making only its own part."""
-    make = lambda: make_state(config, optimizer, seed, spikes)
-    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh))()
+    return initializer(config, optimizer, seed, mesh, spikes)()

@@ -12,13 +12,14 @@ from lm.config import TrainConfig
 from lm.data.batches import Batch
 from lm.model.loss import summed_cross_entropy
 from lm.model.transformer import Dropout, Transformer
+from lm.optimizers.rounding import apply_updates
 from lm.parallel import batch_sharding, shardings, traced_on
 from lm.training.anomaly_guard import accept, bounds, where_applied
 from lm.training.schedule import learning_rate
 from lm.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-DROPOUT = 2**32 - 1  # folded into the seed, apart from the steps that samples fold in
+DROPOUT, ROUNDING = 2**32 - 1, 2**32 - 2  # folded into the seed, apart from the steps that samples fold in
 
 
 def loss_terms(
@@ -77,7 +78,8 @@ def update(
     loss, gradients = loss_and_gradients(state.model, batch, config, dropout)
     parameters = cast(optax.Params, state.model)  # optax takes any pytree; its annotation knows only some
     changes, optimizer_state = optimizer.update(cast(optax.Updates, gradients), state.optimizer_state, parameters)
-    model = cast(Transformer, optax.apply_updates(parameters, changes))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), ROUNDING), state.step)
+    model = cast(Transformer, apply_updates(parameters, changes, key))
     norm = optax.tree.norm(gradients)
     applied, guard = accept(state.guard, loss, norm, config.spikes)
     model, optimizer_state = where_applied(applied, (model, optimizer_state), (state.model, state.optimizer_state))

@@ -1,12 +1,13 @@
 """What the compiler makes of the training step on meshes of eight devices: arithmetic, memory, communication.
 
-    python -m tests.bench.meshes [--only "fsdp 8"] [--what validation]
+    python -m tests.bench.meshes [--only "fsdp 8"] [--what update]
     python -m tests.bench.meshes --topology v5p:4x4x2        # after: make libtpu
 
-Compiles the step, validation or sampling for eight simulated CPU devices, and runs none of it; or two layers of Llama 3
-8B for TPUs that are not there. Prints one JSON line a mesh: `work`, the arithmetic of a device times the devices, over
-that of one device alone; `temp_mib` of a device, beside `ideal_temp_mib`, an eighth of one device's; what a device
-moves a step by each kind of collective, and the largest array that one of them moves, with its type.
+Compiles the step, validation, sampling or Muon's update alone (the optimizer without the gradients) for eight simulated
+CPU devices, and runs none of it; or two layers of Llama 3 8B for TPUs that are not there. Prints one JSON line a mesh:
+`work`, the arithmetic of a device times the devices, over that of one device alone; `temp_mib` of a device, beside
+`ideal_temp_mib`, an eighth of one device's; what a device moves a step by each kind of collective, and the largest
+array that one of them moves, with its type.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs import llama3_8b
-from lm.config import MeshConfig, ModelConfig, TrainConfig
+from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
 from lm.planner.compile import topology_devices
 from lm.planner.libtpu import find_libtpu, prepare
 from lm.planning.program import byte_count, collectives
@@ -34,7 +35,7 @@ MESHES: dict[str, dict[str, int]] = {
     "fsdp 2 x tensor 2 x context 2": {"fsdp": 2, "tensor": 2, "context": 2},
 }
 MIB = 2**20
-WHAT = ("training", "validation", "sampling")
+WHAT = ("training", "validation", "sampling", "update")
 
 
 def small() -> tuple[ModelConfig, TrainConfig]:
@@ -49,15 +50,15 @@ def small() -> tuple[ModelConfig, TrainConfig]:
 
 
 def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> Any:
-    """The training step, in-loop validation of one batch or sampling of a batch of prompts, compiled for a mesh of the
-    devices."""
+    """The training step, in-loop validation of one batch, sampling of a batch of prompts or Muon's update, compiled for
+    a mesh of the devices."""
     import jax
 
     from lm.data.batches import Batch
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
     from lm.inference.generate import continue_tokens
-    from lm.parallel import batch_sharding, make_mesh, traced_on
+    from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
     from lm.training.step import compile_step
@@ -65,8 +66,14 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
     mesh = make_mesh(train.mesh, model, train.batch_size, list(devices), train.micro_batches)
     if what == "sampling":
         mesh = mesh_for_rows(mesh, train.batch_size)
-    optimizer = make_optimizer(train.optimizer, train.steps)
+    muon = MuonConfig(learning_rate=0.02, momentum=0.95, newton_schulz_steps=5) if what == "update" else None
+    optimizer = make_optimizer(dataclasses.replace(train.optimizer, muon=muon), train.steps)
     state = abstract_state(model, optimizer, mesh, train.spikes)
+    if what == "update":
+        given = state.model, state.optimizer_state, state.model
+        laid_out = shardings(given[:2], mesh)
+        update: Any = jax.jit(traced_on(mesh, optimizer.update), out_shardings=laid_out)
+        return update.lower(*given).compile()
     shape = (train.batch_size, model.context_length)
     of: Any = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
     batch = Batch(of("int32"), of("int32"), of("int32"), of("float32"))
@@ -98,13 +105,16 @@ def facts(program: Any, devices: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = "training") -> dict[str, Any]:
+def measure(
+    sizes: dict[str, int], count: int = 8, layers: int = 4, what: str = "training", scan_layers: bool = False
+) -> dict[str, Any]:
     """What the small model takes on `count` simulated devices with a mesh of these sizes."""
     import jax
 
     model, train = small()
+    model = dataclasses.replace(model, layers=layers, scan_layers=scan_layers)
     train = dataclasses.replace(train, mesh=MeshConfig(**sizes))
-    return facts(compiled(what, dataclasses.replace(model, layers=layers), train, jax.devices()[:count]), count)
+    return facts(compiled(what, model, train, jax.devices()[:count]), count)
 
 
 def llama_on_tpus(topology: str, attention: str) -> dict[str, Any]:

@@ -13,13 +13,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from configs.experiment import Experiment
-from data_prep.config import PersonalDataConfig
+from data_prep.config import PersonalDataConfig, ShardsConfig
 from data_prep.documents import WebPage
 from data_prep.extract.charset import decode
 from data_prep.funnel.counts import order_of
 from data_prep.funnel.excerpts import rows_at
 from data_prep.parquet import read_batches, rows_in
 from data_prep.pii import replace_personal_data
+from data_prep.shards.sizes import estimated_tokens, held_out_fraction
+from data_prep.shards.tokenize import document_files
 from data_prep.shards.write import DOCUMENTS
 from data_prep.sources import InputFile
 from data_prep.sources.manifest import manifest_files
@@ -139,6 +141,12 @@ def split_of(path: Path, rows: int) -> list[tuple[str, int]]:
     return found
 
 
+def end_of(document: str, workdir: Path, shards: ShardsConfig, tokenizer: Tokenizer) -> str:
+    """What is held out of a document by shards.held_out = ends."""
+    tokens = estimated_tokens(document_files(RunPaths(workdir).documents), tokenizer.encode_array)
+    return document[int(len(document) * (1 - held_out_fraction(tokens, shards))) :]
+
+
 def follow(
     one: Candidate, workdir: Path, experiment: Experiment, tokenizer: Tokenizer, thresholds: tuple[Threshold, ...]
 ) -> FollowedPage:
@@ -147,7 +155,7 @@ def follow(
     ((_, row),) = rows_at(one.path, [one.row], pq.read_schema(one.path).names)
     is_end = shards.held_out == "ends"
     document: str = row["text"]
-    text = document[int(len(document) * (1 - shards.validation_fraction)) :] if is_end else document
+    text = end_of(document, workdir, shards, tokenizer) if is_end else document
     ids = tokenizer.encode(text[:CHARACTERS])[:SHOWN]
     passage = tokenizer.decode_bytes(ids).decode("utf-8", "ignore")
     # All that came before the filters took lines out: what extraction kept of the HTML.

@@ -16,8 +16,9 @@ import pytest
 
 from data_prep.config import ShardsConfig
 from data_prep.shards import write as shards_module
-from data_prep.shards.tokenize import is_held_out
-from data_prep.shards.write import write_shards
+from data_prep.shards.sizes import estimated_tokens, most_bytes, shard_count
+from data_prep.shards.tokenize import document_files, is_held_out
+from data_prep.shards.write import Entry, write_shards, write_stream
 from lm.config import TokenizerConfig
 from lm.data.records import from_bytes, read_manifest
 from lm.errors import InputError, UsageError
@@ -298,8 +299,126 @@ def test_damage_found_by_a_worker_is_an_input_error_and_mendable(documents, toke
 
 
 @pytest.mark.parametrize(
-    "change", [{"validation_fraction": 0.0}, {"validation_fraction": 1.0}, {"record_length": 0}, {"workers": 0}]
+    "change",
+    [
+        {"validation_fraction": 0.0},
+        {"validation_fraction": 1.0},
+        {"record_length": 0},
+        {"workers": 0},
+        {"shard_bytes": 2**20 - 1},
+        {"validation_tokens": 0},
+    ],
 )
 def test_impossible_config_is_refused(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         dataclasses.replace(CONFIG, **change)
+
+
+def test_a_shard_that_cannot_hold_a_record_is_refused_with_both_sizes(documents, tmp_path):
+    config = dataclasses.replace(CONFIG, record_length=2**20, shard_bytes=2**21)
+    with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 cannot .* 1,048,576 tokens takes 2,361,\d+ bytes"):
+        write_shards(documents, TOKENIZER, tmp_path, config)
+    assert not list(tmp_path.iterdir())
+
+
+# Shards by their size
+
+SMALL = dataclasses.replace(CONFIG, shard_bytes=2**20)
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(16, "uint32"), (1024, "uint16")])
+def test_no_shard_is_larger_than_it_may_be_nor_a_document_divided(tmp_path, length, dtype):
+    """Of tokens that no compression makes smaller; each shard is filled until one document more could be too much."""
+    config, generator = dataclasses.replace(SMALL, record_length=length, token_dtype=dtype), np.random.default_rng(0)
+    sizes = generator.integers(1, 6000, 60 if length == 16 else 400).tolist()
+    made = [Entry(7 + i, 3 * n, generator.integers(0, 2**16, n).astype(np.uint32)) for i, n in enumerate(sizes)]
+    shards = write_stream(iter(made), tmp_path / "train-00000-of-00001.array_record", tmp_path, config)
+    names = ["train-00000-of-00001", *(f"train-00000-of-00001-part-{i:05d}" for i in range(1, len(shards)))]
+    assert [shard.file for shard in shards] == [f"{name}.array_record" for name in names]
+    first = 0
+    for shard in shards:
+        own = made[first : first + shard.documents]
+        tokens, numbers = stream(tmp_path / shard.file)
+        assert tokens == np.concatenate([one.tokens for one in own]).tolist()
+        assert numbers == np.repeat([one.number for one in own], [len(one.tokens) for one in own]).tolist()
+        assert (shard.tokens, shard.text_bytes) == (len(tokens), sum(one.text_bytes for one in own))
+        assert shard.bytes == (tmp_path / shard.file).stat().st_size <= config.shard_bytes
+        if shard != shards[-1]:
+            after = made[first + shard.documents]
+            assert most_bytes(shard.tokens + len(after.tokens), shard.documents + 1, config) > config.shard_bytes
+            assert shard.bytes > 0.6 * config.shard_bytes
+        first += shard.documents
+    assert first == len(made) and len(shards) > 2
+
+
+def test_a_document_larger_than_a_shard_has_one_of_its_own(tmp_path):
+    tokens = np.random.default_rng(0).integers(0, 2**16, 2_000_000).astype(np.uint32)
+    made = [Entry(0, 5, tokens[:5]), Entry(1, 9, tokens), Entry(2, 5, tokens[:5])]
+    shards = write_stream(iter(made), tmp_path / "val-00000-of-00001.array_record", tmp_path, SMALL)
+    assert [(shard.documents, shard.tokens) for shard in shards] == [(1, 5), (1, 2_000_000), (1, 5)]
+    assert shards[1].bytes > SMALL.shard_bytes
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A documents folder of two files whose tokens fill several shards of 1 MiB, and its shards by one worker."""
+    folder = tmp_path_factory.mktemp("large")
+    generator = np.random.default_rng(0)
+    words = ["".join(map(chr, generator.integers(0x3B1, 0x3C9, 8).tolist())) for _ in range(2000)]
+    texts = [" ".join(generator.choice(words, 400).tolist()) for _ in range(300)]
+    for part in range(2):
+        rows = [(f"<{part}-{i}>", text) for i, text in enumerate(texts[150 * part : 150 * part + 150])]
+        write_documents(folder / "documents" / f"{part:05d}.parquet", rows)
+    save(TOKENIZER, folder / "tokenizer")
+    write_shards(folder / "documents", TOKENIZER, folder / "tokens", SMALL)
+    return folder
+
+
+def test_there_are_as_many_shards_as_sizes_ask_for_whatever_the_workers(large, tmp_path):
+    shards = read_manifest(large / "tokens").splits["train"].shards
+    assert len(shards) > 2 and all(shard.bytes <= SMALL.shard_bytes for shard in shards)
+    assert {shard.file[:20] for shard in shards} == {"train-00000-of-00002", "train-00001-of-00002"}
+    save(TOKENIZER, tmp_path / "tokenizer")
+    assert run_program(large / "documents", tmp_path, dataclasses.replace(SMALL, workers=2))[0] == 0
+    assert contents(tmp_path / "tokens") == contents(large / "tokens")
+
+
+def test_a_further_shard_that_was_cut_since_is_made_again(large, tmp_path, monkeypatch):
+    out = tmp_path / "tokens"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "join_tables", lambda *_: sys.exit("interrupted"))
+        with pytest.raises(SystemExit):
+            write_shards(large / "documents", TOKENIZER, out, SMALL)
+    os.truncate(out / "train-00001-of-00002-part-00001.array_record", 1000)
+    write_shards(large / "documents", TOKENIZER, out, SMALL)
+    assert contents(out) == contents(large / "tokens")
+
+
+def test_more_text_makes_more_groups_of_files():
+    """Of 2 bytes a token, and never more groups than files."""
+    counts = [
+        shard_count(8, 12 * 2**20, dataclasses.replace(CONFIG, shard_bytes=size * 2**20)) for size in (1000, 6, 1)
+    ]
+    assert counts == [2, 4, 8]
+
+
+def test_tokens_are_estimated_whatever_the_script(large, tokens, documents):
+    """Greek is a token a byte to this tokenizer, and its own texts some two bytes a token."""
+    for folder, shards in ((large / "documents", large / "tokens"), (documents, tokens)):
+        real = sum(split.tokens for split in read_manifest(shards).splits.values())
+        assert (
+            real <= estimated_tokens(document_files(folder), TOKENIZER.encode_array) <= 1.5 * real
+        )  # the index of few short texts counts its own pages
+
+
+def test_a_large_corpus_holds_out_no_more_than_validation_tokens(large, tmp_path):
+    """What it holds out would be held out of a smaller corpus too."""
+    config = dataclasses.replace(SMALL, validation_tokens=100_000)
+    capped = write_shards(large / "documents", TOKENIZER, tmp_path, config).splits["val"]
+    whole = read_manifest(large / "tokens").splits["val"]
+    assert 20_000 < capped.tokens <= 100_000 < whole.tokens
+    aside = [
+        {row["id"] for row in pq.read_table(folder / "documents.parquet").to_pylist() if row["split"] == "val"}
+        for folder in (tmp_path, large / "tokens")
+    ]
+    assert aside[0] < aside[1]

@@ -33,16 +33,26 @@ def test_least_parameters_is_a_close_lower_bound(name):
     assert 0.99 * count < least <= count
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rule", ["adamw", "lion", "adafactor"])
-def test_the_state_is_at_least_what_is_said(rule):
+def test_the_state_is_at_least_what_is_said(rule, dtype):
     train = dataclasses.replace(DEMO.train, optimizer=dataclasses.replace(DEMO.train.optimizer, name=rule))
-    optimizer = make_optimizer(train.optimizer, train.steps)
-    state = jax.eval_shape(lambda: make_state(DEMO.model, optimizer, 0, train.spikes))
+    optimizer, model = (
+        make_optimizer(train.optimizer, train.steps),
+        dataclasses.replace(DEMO.model, parameter_dtype=dtype),
+    )
+    state = jax.eval_shape(lambda: make_state(model, optimizer, 0, train.spikes))
     real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    said = training_bytes(DEMO.model, train)
+    said = training_bytes(model, train)
     assert said["parameters"] + said["moments"] <= real
     if rule != "adafactor":  # whose first moment is left out of the bound
         assert said["parameters"] + said["moments"] > 0.98 * real
+
+
+def test_gradients_of_bfloat16_parameters_are_float32_where_micro_batches_sum_them():
+    model = dataclasses.replace(DEMO.model, parameter_dtype="bfloat16")
+    one, two = (training_bytes(model, dataclasses.replace(DEMO.train, micro_batches=count)) for count in (1, 2))
+    assert one["gradients"] == one["parameters"] == two["parameters"] == two["gradients"] // 2
 
 
 def test_a_model_that_cannot_fit_is_refused_with_both_figures_and_what_shrinks_it():

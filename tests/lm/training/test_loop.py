@@ -108,10 +108,10 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {},
+            {"parameter_dtype": "bfloat16"},
             {"name": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
             {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
-            id="lion, micro-batches",
+            id="lion, micro-batches, bfloat16 parameters",
         ),
     ],
 )

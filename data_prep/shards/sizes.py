@@ -1,0 +1,68 @@
+"""How many training shards there are, what belongs into one, and how much is held out: decided before all is tokenized,
+by the sizes in the documents' indices and a sample, and so the same whatever the number of workers."""
+
+from collections.abc import Sequence
+
+from data_prep.config import ShardsConfig
+from data_prep.parquet import read_batches
+from data_prep.shards.tokenize import DocumentFile, Encode
+from lm.data.records import DTYPES, record_bytes
+from lm.errors import UsageError
+
+SAMPLED_FILES, SAMPLED_DOCUMENTS = 16, 32
+"""Files spread over all, and the first documents of each, that say how many tokens a byte of text is."""
+MARGIN = 1.1
+"""Tokens are over-estimated by so much: shards end up below shards.shard_bytes, and what is held out below
+shards.validation_tokens."""
+BYTES_A_RECORD = 80
+"""What ArrayRecord adds to a record that is a chunk of its own: 67 to 75 were measured."""
+BYTES_A_FILE = 2**18
+"""What it adds to a file, which it fills up to blocks of 64 KiB: 128 KiB were measured."""
+
+
+def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
+    """About how many tokens the documents have, and rather more. Raises InputError as `read_batches`."""
+    tokens, text_bytes = 0, 0
+    for file in files[:: -(-len(files) // SAMPLED_FILES)]:
+        for rows in read_batches(file.path, ["text"], SAMPLED_DOCUMENTS):
+            for text in rows.column("text").to_pylist():
+                tokens += 1 + len(encode(text))
+                text_bytes += len(text.encode())
+            break
+    return round(MARGIN * sum(file.text_bytes for file in files) * tokens / max(text_bytes, 1))
+
+
+def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
+    """config.validation_fraction, or less where that would be more of `tokens` in all than config.validation_tokens.
+
+    A document that is held out at one fraction is at every larger one.
+    """
+    return min(config.validation_fraction, config.validation_tokens / max(tokens, 1))
+
+
+def shard_count(files: int, tokens: int, config: ShardsConfig) -> int:
+    """Groups of so many document files, each of which makes a training shard, or several where one would be too
+    large."""
+    size = tokens * DTYPES[config.token_dtype]
+    return min(max(config.train_shards, -(-size // config.shard_bytes)), files)
+
+
+def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:
+    """The most that a file of so many tokens of so many documents takes, whether or not it can be compressed."""
+    records = max(-(-(tokens - 1) // config.record_length), 0)
+    empty = record_bytes(config.record_length, config.token_dtype, 0)
+    # A document that runs on into another record has a segment there too.
+    segments = record_bytes(0, config.token_dtype, documents + records) - record_bytes(0, config.token_dtype, 0)
+    size = records * (empty + BYTES_A_RECORD) + segments
+    return size + size // 1000 + BYTES_A_FILE
+
+
+def check_record_fits(config: ShardsConfig) -> None:
+    """Raises UsageError when a shard of config.shard_bytes cannot hold a record."""
+    least = most_bytes(config.record_length + 1, 1, config)
+    if least > config.shard_bytes:
+        raise UsageError(
+            f"shards.shard_bytes = {config.shard_bytes:,} cannot hold a record: a file with one of "
+            f"shards.record_length = {config.record_length:,} tokens takes {least:,} bytes. Give shard_bytes at least "
+            "as many, or shorter records."
+        )

@@ -1,0 +1,214 @@
+"""Muon's direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, made orthogonal by Newton and
+Schulz's iteration, whose matrix products the devices of a mesh share.
+
+Left to XLA, every device along data and context makes the products of every matrix, and along fsdp and tensor each
+product of each iteration has a collective of its own. Here each device makes whole iterations of its own matrices: they
+travel to it before (an all-to-all, where parameters are cut) and back afterwards. Axes: N matrices, M rows, K columns,
+of which M is the smaller.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, PartitionSpec
+from jaxtyping import Array, Float
+from optax.contrib import MuonState
+
+from lm.parallel import devices_of, is_parameter, mesh_axes
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of x, x**3 and x**5 in an iteration on each singular value x, by Jordan et al."""
+EPSILON = 1e-8  # added to a matrix's norm
+
+
+def scale_by_muon(momentum: float, iterations: int) -> optax.GradientTransformation:
+    """Nesterov's momentum (Dozat 2016, with optax's correction of the bias), each matrix of it made orthogonal.
+
+    Of every parameter that is there, the last two axes are a matrix, and those before them count matrices.
+    """
+
+    def init(params: optax.Params) -> MuonState:
+        zeros = optax.tree.zeros_like(params)
+        return MuonState(jnp.zeros((), jnp.int32), zeros, jnp.asarray(COEFFICIENTS))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+        before = cast(MuonState, state)
+        count = optax.safe_increment(before.count)
+        mean = optax.tree.update_moment(updates, before.mu, momentum, 1)
+        ahead = optax.tree.bias_correction(mean, momentum, optax.safe_increment(count))
+        new = optax.tree.bias_correction(updates, momentum, count)
+        direction = jax.tree.map(lambda m, g: momentum * m + (1 - momentum) * g, ahead, new)
+        return orthogonal(direction, iterations), MuonState(count, mean, before.ns_coeffs)
+
+    return optax.GradientTransformation(init, update)
+
+
+class Kind(NamedTuple):
+    """Matrices of one kind lie on the devices alike, and travel together."""
+
+    axes: tuple[str, str]
+    """Logical axes of rows and columns, once the smaller one is the rows."""
+    shape: tuple[int, int]
+
+
+def orthogonal(tree: Any, iterations: int) -> Any:
+    """A tree of parameters with each matrix U S V^T near U V^T, on the mesh that lm.parallel.traced_on has named."""
+    nodes, structure = jax.tree.flatten(tree, is_leaf=is_parameter)
+    kinds: dict[Kind, list[int]] = {}
+    for place, node in enumerate(nodes):
+        if jax.tree.leaves(node):  # optax leaves empty nodes where a parameter is not Muon's
+            kinds.setdefault(kind_of(node), []).append(place)
+    for kind, places in kinds.items():
+        turned = [is_turned(nodes[place], kind) for place in places]
+        found = orthogonal_matrices([nodes[place][...] for place in places], turned, kind, iterations)
+        for place, value in zip(places, found, strict=True):
+            nodes[place] = jax.tree.map(lambda _, value=value: value, nodes[place])
+    return jax.tree.unflatten(structure, nodes)
+
+
+def axes_of(node: Any) -> tuple[str, str]:
+    return node.get_metadata()["axes"][-2:]
+
+
+def kind_of(node: Any) -> Kind:
+    """The smaller side as rows; of a square, the side whose name comes first."""
+    (rows, columns), sides = node.shape[-2:], axes_of(node)
+    (rows, first), (columns, second) = sorted([(rows, sides[0]), (columns, sides[1])])
+    return Kind((first, second), (rows, columns))
+
+
+def is_turned(node: Any, kind: Kind) -> bool:
+    """Whether the node holds the transposes of its kind's matrices."""
+    return axes_of(node) != kind.axes
+
+
+def orthogonal_matrices(
+    arrays: Sequence[jax.Array], turned: Sequence[bool], kind: Kind, iterations: int
+) -> list[jax.Array]:
+    """Each array (..., M, K), or (..., K, M) where it is turned, with all its matrices made orthogonal."""
+    counts = [math.prod(array.shape[:-2]) for array in arrays]
+    layout = layout_of(kind, sum(counts))
+    if layout.devices == 1:  # array by array: so not all of them have to exist at once
+        return [array_orthogonal(array, turn, iterations) for array, turn in zip(arrays, turned, strict=True)]
+
+    def share(*parts: jax.Array) -> list[jax.Array]:
+        oriented = [part.mT if turn else part for part, turn in zip(parts, turned, strict=True)]
+        stack_NMK = jnp.concatenate([part.reshape(-1, *part.shape[-2:]) for part in oriented])
+        stack_NMK = layout.orthogonal(stack_NMK, iterations)
+        stacks = jnp.split(stack_NMK, np.cumsum(counts)[:-1].tolist())
+        shaped = [one.reshape(part.shape) for one, part in zip(stacks, oriented, strict=True)]
+        return [one.mT if turn else one for one, turn in zip(shaped, turned, strict=True)]
+
+    sides = [layout.cut[::-1] if turn else layout.cut for turn in turned]
+    specs = [PartitionSpec(*[None] * (array.ndim - 2), *side) for array, side in zip(arrays, sides, strict=True)]
+    # check_vma off: what all devices along an axis gather is the same on each, which it cannot know.
+    return jax.shard_map(share, in_specs=tuple(specs), out_specs=specs, check_vma=False)(*arrays)
+
+
+def array_orthogonal(array: jax.Array, turned: bool, iterations: int) -> jax.Array:
+    """As `orthogonal_matrices` of one array, on one device."""
+    oriented = array.mT if turned else array
+    made = newton_schulz(oriented.reshape(-1, *oriented.shape[-2:]), iterations).reshape(oriented.shape)
+    return made.mT if turned else made
+
+
+class Layout(NamedTuple):
+    """Who makes which matrices of a kind: groups of as many devices each, all groups with as many matrices."""
+
+    axes: dict[str, int]
+    """{axis of the mesh: its devices}, those with several."""
+    cut: tuple[tuple[str, ...], tuple[str, ...]]
+    """The axes of the mesh that rows and columns of the parameters are cut over."""
+    group: int
+    """Devices that share a matrix, its columns cut over them; 1 where there are matrices enough for all."""
+
+    @property
+    def devices(self) -> int:
+        return math.prod(self.axes.values())
+
+    def orthogonal(self, x_NMK: Float[Array, "N M K"], iterations: int) -> Float[Array, "N M K"]:
+        """Of one device's part of all matrices, that part of the orthogonal ones."""
+        count, groups = len(x_NMK), self.devices // self.group
+        x_NMK = jnp.pad(x_NMK, ((0, -count % groups), (0, 0), (0, 0)))  # zeros stay zeros
+        numbers = np.arange(self.devices).reshape(groups, self.group).tolist()
+        total = lambda x: jax.lax.psum(x, tuple(self.axes), axis_index_groups=numbers)
+        own_NMK = newton_schulz(self.sent(x_NMK), iterations, total if self.group > 1 else lambda x: x)
+        return self.brought_back(own_NMK, len(x_NMK), *x_NMK.shape[1:])[:count]
+
+    def sent(self, x_NMK: Float[Array, "N M K"]) -> Float[Array, "n m k"]:
+        """A device's own matrices, whole, or those of its group, with whole rows and 1 / group of the columns.
+
+        Which columns is no matter: the iteration only sums over them.
+        """
+        (count, rows, columns), groups = x_NMK.shape, self.devices // self.group
+        x = x_NMK.reshape(groups, count // groups, rows, self.group, columns // self.group)
+        x = x.transpose(0, 3, 1, 2, 4).reshape(*self.axes.values(), count // groups, rows, columns // self.group)
+        for place, (axis, size) in enumerate(self.axes.items()):
+            if (side := self.side(axis)) is None:  # the parameters are whole along it
+                x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis), 1, place)
+            elif size > 1:
+                x = jax.lax.all_to_all(x, axis, place, side, tiled=True)
+        return x.reshape(x.shape[len(self.axes) :])
+
+    def brought_back(self, x_NMK: Float[Array, "n m k"], count: int, rows: int, columns: int) -> Float[Array, "N M K"]:
+        """The other way round: (count, rows, columns) of what `sent` was given."""
+        groups = self.devices // self.group
+        x = x_NMK.reshape(*[1] * len(self.axes), *x_NMK.shape)
+        for place, axis in reversed([*enumerate(self.axes)]):
+            if (side := self.side(axis)) is None:
+                x = jax.lax.all_gather(x, axis, axis=place, tiled=True)
+            else:
+                x = jax.lax.all_to_all(x, axis, side, place, tiled=True)
+        x = x.reshape(groups, self.group, count // groups, rows, columns // self.group)
+        return x.transpose(0, 2, 3, 1, 4).reshape(count, rows, columns)
+
+    def side(self, axis: str) -> int | None:
+        """The dimension, behind those of the mesh, whose parts lie along the axis; None where it cuts nothing."""
+        rows, columns = self.cut
+        after = len(self.axes) + 1
+        return after if axis in rows else after + 1 if axis in columns else None
+
+
+def layout_of(kind: Kind, count: int) -> Layout:
+    """The layout of `count` matrices on the mesh that is named, in which a device has the least to multiply."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = {} if mesh.empty or mesh.manual_axes else {name: size for name, size in mesh.shape.items() if size > 1}
+    cut = cut_of(kind, mesh, axes)
+    (rows, columns), devices = kind.shape, math.prod(axes.values())
+    held = columns // math.prod(axes[name] for name in cut[1])
+
+    def products(group: int) -> int:
+        """Multiplications of a device in an iteration: two products along the columns, and one without them."""
+        own = -(-count * group // devices)
+        return own * (2 * rows * rows * columns // group + rows**3)
+
+    groups = [group for group in range(1, devices + 1) if devices % group == 0 and held % group == 0]
+    return Layout(axes, cut, min(groups, key=products))
+
+
+def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of the mesh over which rows and columns are cut: as lm.parallel.shardings lays out parameters."""
+    even = all(size % devices_of(axis, mesh) == 0 for axis, size in zip(kind.axes, kind.shape, strict=True))
+    rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
+    return rows, columns
+
+
+def newton_schulz(
+    x_NMK: Float[Array, "N M K"], iterations: int, total: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> Float[Array, "N M K"]:
+    """Each matrix with its singular values near 1. `total` sums over the devices that its columns are cut over."""
+    a, b, c = COEFFICIENTS
+    squares_N11 = total(jnp.sum(x_NMK * x_NMK, axis=(1, 2), keepdims=True))
+    x_NMK = x_NMK / (jnp.sqrt(squares_N11) + EPSILON)
+    for _ in range(iterations):
+        gram_NMM = total(x_NMK @ x_NMK.mT)
+        x_NMK = a * x_NMK + (b * gram_NMM + c * gram_NMM @ gram_NMM) @ x_NMK
+    return x_NMK

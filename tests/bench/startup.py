@@ -1,0 +1,142 @@
+"""How long the demo's model takes from the start of the process to the end of its first step.
+
+    python -m tests.bench.startup [--runs 3] [--keep FOLDER]
+
+Makes shards of this repository's own texts, by the demo's stages, then starts `launch.train` on the demo's model: with
+an empty compilation cache (cold), then with a full one (warm), from step 0 and from a checkpoint (resumed). Prints one
+JSON line: seconds by the clock (the median of the runs), CPU seconds of the process and its threads, and what they went
+into by goodput.json: `starting` is interpreter, imports, config, what stands in the run folder, and opening the shards.
+The clock counts what else the machine does; the CPU seconds do not.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = '''
+"""The demo on other texts, all of which are kept; nothing is evaluated."""
+
+import dataclasses
+
+from configs import demo
+from data_prep.config import PagesConfig
+
+
+def get_config():
+    base = demo.get_config()
+    language = dataclasses.replace(base.documents.language, min_score=0.0, letters_only=True)
+    pages = PagesConfig(
+        warc=(), packages=(), pages_per_file=50, unpacked_limit=500_000_000, tables=({table!r},)
+    )
+    return dataclasses.replace(
+        base,
+        pages=pages,
+        documents=dataclasses.replace(base.documents, steps=(), language=language),
+        train=dataclasses.replace(base.train, validation_batches=2, checkpoint_every=2),
+    )
+'''
+FIRST_STEP = """
+import json, os, resource, runpy, sys
+from lm.resilience import goodput
+real = goodput.Goodput.beat
+
+def beat(self, step, state="training"):
+    real(self, step, state)
+    if self.now.first_step is not None and step == self.now.first_step + 1:
+        self.switch(self.current)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print("FIRST STEP", json.dumps({
+            "cpu_seconds": used.ru_utime + used.ru_stime, "resumed_at": self.now.first_step,
+            "phases": {name: round(seconds, 2) for name, seconds in self.now.seconds.items() if seconds >= 0.01},
+        }), flush=True)
+        os._exit(0)
+
+goodput.Goodput.beat = beat
+sys.argv = ["launch.train", *sys.argv[1:]]
+runpy.run_module("launch.train", run_name="__main__", alter_sys=True)
+"""
+"""launch.train, until its first step is made."""
+STAGES = ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards")
+
+
+def make_run(folder: Path) -> Path:
+    """A run folder with shards, and the config beside it."""
+    files = sorted(
+        [
+            *REPOSITORY.glob("docs/*.md"),
+            *(p for room in ("lm", "data_prep", "tests") for p in (REPOSITORY / room).rglob("*.py")),
+        ]
+    )
+    table, config, run = folder / "texts.parquet", folder / "config.py", folder / "run"
+    pq.write_table(pa.table({"text": [path.read_text(encoding="utf-8") for path in files]}), table)
+    config.write_text(CONFIG.format(table=str(table)), encoding="utf-8")
+    for stage in STAGES:
+        command = [sys.executable, "-m", f"launch.{stage}", str(config), "--workdir", str(run)]
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=sys.stderr)
+    return run
+
+
+def first_step(run: Path, cache: Path, *options: str) -> dict[str, Any]:
+    """What a process says at the end of its first step, and the seconds by the clock until then."""
+    command = [sys.executable, "-c", FIRST_STEP, str(run.parent / "config.py"), "--workdir", str(run), *options]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    said = [line for line in done.stdout.splitlines() if line.startswith("FIRST STEP")]
+    if not said:
+        raise SystemExit(done.stdout + done.stderr)
+    return {"seconds": seconds} | json.loads(said[0].removeprefix("FIRST STEP"))
+
+
+def measure(folder: Path, runs: int) -> dict[str, Any]:
+    made, cache = make_run(folder), folder / "compiled"
+
+    def fresh() -> Path:
+        shutil.rmtree(folder / "at" / "run", ignore_errors=True)
+        return Path(shutil.copytree(made, folder / "at" / "run"))
+
+    (folder / "at").mkdir()
+    shutil.copy(folder / "config.py", folder / "at/config.py")
+    rows: dict[str, list[dict[str, Any]]] = {"cold": [first_step(fresh(), cache)]}
+    rows["warm"] = [first_step(fresh(), cache) for _ in range(runs)]
+    train = [sys.executable, "-m", "launch.train", str(folder / "at/config.py"), "--workdir", str(fresh())]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    options = ["--train.steps", "2", "--train.validate-every", "0", "--train.sample-every", "0"]
+    subprocess.run([*train, *options], cwd=REPOSITORY, env=environment, check=True, stdout=sys.stderr)
+    rows["resumed"] = [first_step(folder / "at/run", cache) for _ in range(runs)]
+    middle = lambda kind, name: round(statistics.median(row[name] for row in rows[kind]), 1)
+    return {
+        kind: {
+            "seconds": middle(kind, "seconds"),
+            "cpu_seconds": middle(kind, "cpu_seconds"),
+            "phases": rows[kind][-1]["phases"],
+        }
+        for kind in rows
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="warm starts (default: 3)")
+    parser.add_argument("--keep", type=Path, help="folder for what is made (default: one that is removed)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(given.keep or Path(scratch), given.runs)
+    print(json.dumps({"bench": "startup"} | found))
+
+
+if __name__ == "__main__":
+    main()

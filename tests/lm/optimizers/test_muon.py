@@ -1,0 +1,92 @@
+"""Muon's products on meshes: each matrix as by one device, no device does more than its share, and little travels."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lm.config import MeshConfig
+from lm.optimizers.muon import COEFFICIENTS, orthogonal
+from lm.parallel import make_mesh, shardings, traced_on
+from tests.bench.meshes import MESHES, measure
+from tests.lm.model_configs import MODERN
+
+CONFIG = dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64)  # every axis can be cut in 8
+SQUARE, WIDE, NARROW = (64, 64), (64, 256), (64, 16)
+MATRICES = {
+    "query": (SQUARE, ("width", "heads")),
+    "out": (SQUARE, ("heads", "width")),
+    "up": (WIDE, ("width", "mlp")),
+    "down": (WIDE[::-1], ("mlp", "width")),
+    "key": (NARROW, ("width", "kv_heads")),
+    "odd": ((36, 20), ("width", "mlp")),
+}
+"""{name: (shape, logical axes)} of one layer. No mesh of 8 cuts the odd one evenly: it is whole on every device."""
+
+
+def matrices(layers: int, scanned: bool) -> dict[str, nnx.Param]:
+    """Parameters of so many layers, as one stack or one by one."""
+    generator, made = np.random.default_rng(0), {}
+    for name, (shape, axes) in MATRICES.items():
+        stack = jnp.asarray(generator.normal(size=(layers, *shape)), jnp.float32)
+        if scanned:
+            made[name] = nnx.Param(stack, axes=("layers", *axes))
+        else:
+            made |= {f"{name} {layer}": nnx.Param(stack[layer], axes=axes) for layer in range(layers)}
+    return made
+
+
+def values(tree: dict[str, nnx.Param]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(node[...]) for name, node in tree.items()}
+
+
+def by_singular_values(matrix: np.ndarray, iterations: int) -> np.ndarray:
+    """The iteration's polynomial on each singular value, in float64."""
+    u, s, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    s = s / np.linalg.norm(s, axis=-1, keepdims=True)
+    a, b, c = COEFFICIENTS
+    for _ in range(iterations):
+        s = a * s + b * s**3 + c * s**5
+    return (u * s[..., None, :]) @ v
+
+
+QUICK = [
+    ("data 8", 3, False),
+    ("fsdp 8", 3, True),
+    ("fsdp 2 x tensor 2 x context 2", 1, False),
+    ("fsdp 2 x tensor 2 x context 2", 3, True),
+]
+CASES = [case for case in itertools.product(MESHES, (1, 3, 8), (False, True)) if case not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layers", "scanned"), [*QUICK, *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES)]
+)
+def test_every_mesh_makes_what_one_device_makes(mesh, layers, scanned):
+    """Of 1 layer fewer matrices than devices, and of 3 a number that they do not divide."""
+    tree = matrices(layers, scanned)
+    alone = orthogonal(tree, 5)
+    devices = make_mesh(MeshConfig(**MESHES[mesh]), CONFIG, 8)
+    placed = jax.device_put(tree, shardings(tree, devices))
+    found = jax.jit(traced_on(devices, lambda tree: orthogonal(tree, 5)))(placed)
+    for name, value in values(found).items():
+        np.testing.assert_allclose(value, values(alone)[name], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(value, by_singular_values(values(tree)[name], 5), rtol=0, atol=1e-4, err_msg=name)
+    for one, before in zip(jax.tree.leaves(found), jax.tree.leaves(placed), strict=True):
+        assert one.sharding.is_equivalent_to(before.sharding, one.ndim)
+
+
+@pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mesh", ["data 8", "fsdp 8", "fsdp 2 x tensor 2 x context 2"])
+def test_a_device_of_eight_does_an_eighth_of_the_products_and_little_travels(mesh, scan_layers):
+    """Two layers are 8 matrices of 256 KiB, and 6 of 1 MiB, which eight devices cannot share evenly. Before they were
+    shared, a device of "data 8" did them all, and one of "fsdp 8" was sent 90 MiB."""
+    alone = measure({}, count=1, layers=2, what="update", scan_layers=scan_layers)
+    found = measure(MESHES[mesh], layers=2, what="update", scan_layers=scan_layers)
+    assert found["flops"] * 8 <= 1.4 * alone["flops"]
+    moved = sum(found[kind] for kind in ("all_gather_mib", "all_to_all_mib", "all_reduce_mib", "permute_mib"))
+    assert moved <= 13  # all 8 MiB of them back to everyone, as the parameters lie, and the sums of shared ones

@@ -1,0 +1,125 @@
+"""Stochastic rounding to bfloat16: right on average, one of the two neighbours, the same bits on every mesh; and
+parameters in bfloat16 learn from updates that rounding to the nearest would lose."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lm.config import MeshConfig, MuonConfig
+from lm.data.batches import Batch
+from lm.optimizers.rounding import apply_updates, stochastic_bfloat16
+from lm.parallel import make_mesh, shardings
+from lm.training.optimizer import make_optimizer
+from lm.training.state import make_state
+from lm.training.step import update
+from tests.corpus import tiny_experiment
+from tests.lm.model_configs import MODERN
+
+BELOW, ABOVE = 1.0, 1.0 + 2**-7
+"""Neighbours in bfloat16."""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_nearer_neighbour_is_the_likelier(share, sign):
+    value, count = BELOW + share * (ABOVE - BELOW), 40_000
+    x = jnp.full((count,), sign * value, jnp.float32)
+    found = np.asarray(stochastic_bfloat16(x, jax.random.key(0)), np.float32)
+    assert set(np.abs(found).tolist()) <= {BELOW, ABOVE}
+    deviation = (ABOVE - BELOW) * (share * (1 - share) / count) ** 0.5
+    assert abs(float(np.mean(found, dtype=np.float64)) - sign * value) <= 5 * deviation + 1e-7
+
+
+def test_a_bfloat16_stays_what_it_is_and_so_does_what_is_not_finite():
+    """Every bfloat16 that there is."""
+    everything = jax.lax.bitcast_convert_type(jnp.arange(2**16, dtype=jnp.uint16), jnp.bfloat16)
+    found = stochastic_bfloat16(everything.astype(jnp.float32), jax.random.key(1))
+    np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(everything, np.float32))
+
+
+def test_updates_far_below_the_spacing_add_up():
+    """A thousand updates of a hundredth of the distance to the next bfloat16."""
+    parameters, change = (
+        {"w": jnp.ones((256,), jnp.bfloat16)},
+        {"w": jnp.full((256,), (ABOVE - BELOW) / 100, jnp.float32)},
+    )
+    step = jax.jit(lambda held, number: apply_updates(held, change, jax.random.fold_in(jax.random.key(0), number)))
+    for number in range(1000):
+        parameters = step(parameters, number)
+    mean = float(jnp.mean(parameters["w"].astype(jnp.float32)))
+    assert parameters["w"].dtype == jnp.bfloat16
+    assert abs(mean - (1 + 10 * (ABOVE - BELOW))) < (ABOVE - BELOW)
+    assert len(np.unique(np.asarray(parameters["w"], np.float32))) > 1  # each value has randomness of its own
+
+
+def test_float32_parameters_are_added_to_as_they_are():
+    held, change = {"w": jnp.ones((8,), jnp.float32)}, {"w": jnp.full((8,), 1e-6, jnp.float32)}
+    np.testing.assert_array_equal(apply_updates(held, change, jax.random.key(0))["w"], np.float32(1) + np.float32(1e-6))
+
+
+def test_the_bits_are_the_same_on_every_mesh():
+    generator = np.random.default_rng(0)
+    make = lambda dtype: nnx.Param(jnp.asarray(generator.normal(size=(64, 128)), dtype), axes=("width", "mlp"))
+    held, change = make(jnp.bfloat16), make(jnp.float32)
+    found = []
+    for sizes in ({}, {"fsdp": 8}, {"fsdp": 2, "tensor": 2, "context": 2}):
+        mesh = make_mesh(MeshConfig(**sizes), dataclasses.replace(MODERN, heads=8, kv_heads=8, width=64), 8)
+        placed = jax.device_put((held, change), shardings((held, change), mesh))
+        found.append(np.asarray(jax.jit(apply_updates)(*placed, jax.random.key(3))[...], np.float32))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def along(low: object, wide: object, before: object) -> float:
+    """How far bfloat16 parameters moved along the signs of float32's moves, as a share of these: 1 on average."""
+    moves = lambda after: np.concatenate(
+        [
+            np.ravel(np.asarray(new, np.float64) - np.asarray(old, np.float64))
+            for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+        ]
+    )
+    return float(moves(low) @ np.sign(moves(wide))) / float(np.abs(moves(wide)).sum())
+
+
+def small_rate(rule: str):
+    """Updates of about 1e-5."""
+    muon = MuonConfig(1e-4, 0.95, 5) if rule == "muon" else None
+    return dataclasses.replace(
+        tiny_experiment().train.optimizer, name="adamw" if muon else rule, muon=muon, learning_rate=1e-5,
+        final_learning_rate=1e-5, warmup_steps=0, weight_decay=0.0, beta1=0.0 if rule == "adafactor" else 0.9,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["adamw", "muon", "lion", "adafactor"])
+def test_every_optimizer_moves_bfloat16_parameters_as_far_as_float32(rule):
+    """The parameters' bfloat16 lie up to 1e-3 apart, a hundred times an update."""
+    optimizer, generator = make_optimizer(small_rate(rule), 100), np.random.default_rng(0)
+    make = lambda: nnx.Param(jnp.asarray(generator.normal(size=(256, 256)), jnp.bfloat16) / 10, axes=("width", "mlp"))
+    held, gradients = {"w": make()}, {"w": make()}
+    changes, _ = optimizer.update(gradients, optimizer.init(held), held)
+    low = apply_updates(held, changes, jax.random.key(0))
+    before = jax.tree.map(lambda x: x.astype(jnp.float32), held)
+    assert 0.5 < along(low, apply_updates(before, changes, jax.random.key(0)), before) < 1.5
+
+
+def test_a_step_moves_bfloat16_parameters_as_far_as_float32():
+    """And by the step's own randomness: at another step, other values move."""
+    train = dataclasses.replace(tiny_experiment().train, optimizer=small_rate("adamw"))
+    model = dataclasses.replace(MODERN, layers=1, width=64, initial_std=0.1, parameter_dtype="bfloat16")
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, model.vocab_size, (4, model.context_length)), jnp.int32)
+    batch = Batch(tokens, tokens, jnp.ones_like(tokens), jnp.ones(tokens.shape, jnp.float32))
+    optimizer = make_optimizer(train.optimizer, 100)
+    state = make_state(model, optimizer, 0, train.spikes)
+    wide = state._replace(model=jax.tree.map(lambda x: x.astype(jnp.float32), state.model))
+    step = jax.jit(lambda state: update(state, batch, optimizer, train)[0].model)
+    low, again, later = step(state), step(state), step(state._replace(step=state.step + 1))
+    assert 0.5 < along(low, step(wide), wide.model) < 1.5
+    same = lambda one, other: all(
+        np.array_equal(a.astype(jnp.float32), b.astype(jnp.float32))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
+    assert same(low, again) and not same(low, later)

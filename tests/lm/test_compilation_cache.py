@@ -1,0 +1,43 @@
+"""What one process has compiled, the next one finds; who says where JAX keeps programs is obeyed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lm.compilation_cache import cpu_kind, keep_compiled_programs
+
+REPOSITORY = Path(__file__).parents[2]
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from launch.stages.processes import load_training
+load_training(Path(sys.argv[1]), time.time())
+import jax, jax.numpy as jnp
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
+jax.jit(lambda x: jnp.sin(x @ x) + 1)(jnp.ones((8, 8))).block_until_ready()
+print(events.count("/jax/compilation_cache/cache_hits"), events.count("/jax/compilation_cache/cache_misses"))
+"""
+
+
+def test_a_training_process_finds_what_the_one_before_has_compiled(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    run = lambda: subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    (hits, misses), (again, none) = (map(int, run().stdout.split()) for _ in range(2))
+    assert (hits, none) == (0, 0)
+    assert again == misses > 0
+    assert list((tmp_path / "gristmill/compiled" / cpu_kind()).iterdir())
+
+
+def test_a_folder_that_is_given_stays_and_so_does_none():
+    for given in ("/elsewhere", ""):
+        environment = {"JAX_COMPILATION_CACHE_DIR": given, "HOME": "/home/a"}
+        keep_compiled_programs(environment)
+        assert environment == {"JAX_COMPILATION_CACHE_DIR": given, "HOME": "/home/a"}
+    environment = {"HOME": "/home/a", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "7"}
+    keep_compiled_programs(environment)
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == f"/home/a/.cache/gristmill/compiled/{cpu_kind()}"
+    assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
