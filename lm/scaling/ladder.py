@@ -1,10 +1,10 @@
 """The rungs of a ladder: small models with the proportions of the config's, and how each is trained.
 
 - Shape: layers, heads and the MLP's width are in the same proportion to the width as in the config's model, heads have
-  as many channels, and the width is a multiple of 8. There are at least two layers, since one cannot copy what followed
-  an earlier occurrence (induction heads, arXiv:2209.11895). Vocabulary, context and all else are the config's.
-- N counts the parameters that are in products: all but tables that are looked up. So 6 N D is the arithmetic, as the law
-  takes it to be, and small models lie on one curve with large ones (arXiv:2406.12907 on counting embeddings).
+  as many channels, and the width is a multiple of 8. There are at least two layers, since one layer cannot copy what
+  followed an earlier occurrence (induction heads, arXiv:2209.11895). Vocabulary, context and all else are the config's.
+- N counts the parameters that are in products: all but tables that are looked up. So 6 N D is the arithmetic, as the
+  law takes it to be, and small models lie on one curve with large ones (arXiv:2406.12907 on counting embeddings).
 - Batch: the config's. Steps: what the tokens need. Schedule: the config's, over the rung's own steps (arXiv:2203.15556,
   section 3: one that ends elsewhere gives a higher loss), with at most a tenth of them to warm up.
 - Learning rate: with Muon the config's, for its updates are of one size at any width, and tables want one rate at any
@@ -23,6 +23,8 @@ from lm.scaling.rungs import LadderConfig, Rung
 
 MULTIPLE = 8
 """Of widths."""
+
+
 def make_ladder(model: ModelConfig, train: TrainConfig, config: LadderConfig) -> list[Rung]:
     """All rungs, those that are fitted first, the cheapest first. Counting parameters takes JAX.
 
@@ -58,8 +60,8 @@ def distinct[Made](sizes: Iterable[float], make: Callable[[float], Made], unit: 
         made = make(size)
         if made in found:
             raise UsageError(
-                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Leave one out, or give numbers that "
-                "lie further apart."
+                f"{option}: {found[made]:g} and {size:g} {unit} make the same rung. Leave one out, or give numbers "
+                "that lie further apart."
             )
         found[made] = size
     return list(found)

@@ -1,9 +1,8 @@
 """loss = E + A / N^a + B / D^b (Hoffmann et al., arXiv:2203.15556, equation 2), fitted to measured losses.
 
-Fitted as there by approach 3 (section 3.3): the least sum of a Huber loss of the residuals of the logarithm, from a grid
-of starts. As corrected by Besiroglu et al. (arXiv:2404.10102), the search goes on until the minimum is reached. It is by
-trust-region least squares (scipy's), which comes to the same minimum as L-BFGS in a tenth of the evaluations. No jax
-here.
+Fitted as there by approach 3 (section 3.3): the least sum of a Huber loss of the residuals of the logarithm, from a
+grid of starts. As corrected by Besiroglu et al. (arXiv:2404.10102), the search goes on until the minimum is reached. It
+is scipy's trust-region least squares, which comes to the same minimum as L-BFGS in fewer evaluations. No jax here.
 """
 
 from collections.abc import Callable, Sequence

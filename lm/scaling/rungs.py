@@ -76,8 +76,8 @@ class LadderConfig:
         if train.mixture:
             folders = ", ".join(source.tokens for source in train.mixture)
             raise UsageError(
-                f"train.mixture has {folders}, but a ladder is measured on one corpus: the run's own. Leave the mixture "
-                "out, or write one set of shards of all sources."
+                f"train.mixture has {folders}, but a ladder is measured on one corpus: the run's own. Leave the "
+                "mixture out, or write one set of shards of all sources."
             )
 
 
@@ -87,8 +87,8 @@ def refuse_repetition(ladder: Sequence[Rung], corpus_tokens: int, epochs: float)
     if longest.tokens > epochs * corpus_tokens:
         raise UsageError(
             f"{longest.name} takes {longest.tokens:,} tokens, but the corpus has {corpus_tokens:,}, to be read "
-            f"{epochs:g} times at most. Give fewer (--tokens{', --held-out-tokens' if longest.held_out else ''}), bring "
-            f"more text, or let it be read again: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
+            f"{epochs:g} times at most. Give fewer (--tokens{', --held-out-tokens' if longest.held_out else ''}), "
+            f"bring more text, or let it be read again: --epochs {longest.tokens / corpus_tokens + 0.05:.1f}"
         )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.errors import UsageError
-from lm.scaling.rungs import Rung
 from lm.scaling.law import Fit, Interval, Measurement, fit
+from lm.scaling.rungs import Rung
 from lm.terminal import counted
 
 FAR = 100
@@ -133,9 +133,7 @@ def row(one: Measured, held_out: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def study(
-    measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budget: float, corpus_tokens: int
-) -> Study:
+def study(measured: Sequence[Measured], failed: Sequence[tuple[Rung, str]], budget: float, corpus_tokens: int) -> Study:
     """Fits the rungs that are not held out. Raises UsageError as `fit`, naming the rungs that failed."""
     fitted = tuple(one for one in measured if not one.rung.held_out)
     held_out = tuple(one for one in measured if one.rung.held_out)
@@ -177,8 +175,8 @@ def study_text(study: Study) -> str:
     for one in study.held_out:
         predicted = study.prediction(one)
         lines.append(
-            f"held out, {one.rung.parameters / most:.1f} times the parameters of the largest that was fitted: predicted "
-            f"{predicted.value:.4f} ({predicted.low:.4f} to {predicted.high:.4f}), measured {one.loss:.4f}: "
+            f"held out, {one.rung.parameters / most:.1f} times the parameters of the largest that was fitted: "
+            f"predicted {predicted.value:.4f} ({predicted.low:.4f} to {predicted.high:.4f}), measured {one.loss:.4f}: "
             f"{100 * study.error(one):+.2f} %"
         )
     lines.append(

@@ -43,11 +43,12 @@ def tokens_chart(study: Study) -> Chart:
     everything = (*study.fitted, *study.held_out)
     law, lengths = study.fit.law, [one.rung.tokens for one in everything]
     ends = (min(lengths) / 1.15, max(lengths) * 1.15)
-    lines, names = [], []
+    lines, names, heights = [], [], []
     held_out = {one.rung.parameters for one in study.held_out}
     for size in sorted({one.rung.parameters for one in everything}):
         kind = "held out" if size in held_out else "fitted"
         losses = [(at, law.loss(size, at)) for at in spaced(*ends)]
+        heights += [loss for _, loss in losses]
         lines += [{"x": at, "y": loss, "size": size, "kind": kind} for at, loss in losses]
         names.append({"x": ends[1], "y": losses[-1][1], "name": f" {short(size)}", "kind": kind})
     points = [
@@ -58,13 +59,13 @@ def tokens_chart(study: Study) -> Chart:
         {"x": one.rung.tokens, "low": found.low, "high": found.high}
         for one in study.held_out for found in [study.prediction(one)]
     ]  # fmt: skip
-    y = height_of([one["y"] for one in (*lines, *points)])
+    y = height_of([*heights, *(one.loss for one in everything)])
     color = {"condition": {"test": "datum.kind == 'held out'", "value": "var(--accent)"}, "value": "var(--second)"}
     label = (
-        f"Loss in nats a token by tokens of training: {len(study.fitted)} rungs on the curves that were fitted to them"
+        f"Loss in nats a token by tokens of training: {len(study.fitted)} rungs on curves fitted to them"
         + "".join(
-            f"; {short(one.rung.parameters)} parameters, held out, were predicted {study.prediction(one).value:.3f} and "
-            f"measured {one.loss:.3f}" for one in study.held_out
+            f"; {short(one.rung.parameters)} parameters, held out, were predicted {study.prediction(one).value:.3f} "
+            f"and measured {one.loss:.3f}" for one in study.held_out
         )
     )  # fmt: skip
     drawings = []
@@ -98,7 +99,7 @@ def budget_chart(study: Study) -> Chart:
         best.append({"x": flops, "y": study.fit.law.loss(*study.fit.law.optimum(flops)), "low": low, "high": high})
     points = [{"x": one.flops, "y": one.loss, "held": one.rung.held_out} for one in everything]
     wanted = [{"x": study.budget, "y": study.loss.value}]
-    y = height_of([one["y"] for one in (*points, *best)])
+    y = height_of([*(one.loss for one in everything), *(one["y"] for one in best)])
     color = {"condition": {"test": "datum.held", "value": "var(--accent)"}, "value": "var(--second)"}
     label = (
         f"Loss in nats a token by arithmetic, 6 N D: every rung, and the lowest that the law has. For "

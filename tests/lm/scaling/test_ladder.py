@@ -1,4 +1,4 @@
-"""Laws of a ladder: its rungs have the sizes that were asked for, keep what is the config's, and are refused by name."""
+"""Laws of a ladder: its rungs have the sizes that were asked for and keep what is the config's."""
 
 import dataclasses
 
@@ -7,11 +7,14 @@ import pytest
 
 from configs import demo, gpt2_124m, llama3_1b
 from lm.config import MixtureSource, StartConfig
+from lm.data.batches import BatchSource
+from lm.data.records import read_manifest
 from lm.errors import UsageError
 from lm.model.transformer import Transformer
 from lm.planning.flops import flops_per_token, parameters_in_products
 from lm.scaling.ladder import make_ladder
 from lm.scaling.rungs import LadderConfig, measured_on, refuse_repetition, windows_in
+from tests.lm.shard_files import STREAMS, write_tokens
 
 DEMO = demo.get_config()
 ASKED = LadderConfig(rungs=(8e4, 1.6e5, 4e5), tokens=(1e5, 2e5, 4e5), budget=1e15)
@@ -134,3 +137,10 @@ def test_text_that_would_be_read_again_is_refused_unless_asked_for(ladder):
     refuse_repetition(ladder, longest // 2 + 1, 2.0)
     with pytest.raises(UsageError, match=f"takes {longest:,} tokens, but the corpus has {longest - 1:,}.*--epochs 1.1"):
         refuse_repetition(ladder, longest - 1, 1.0)
+
+
+def test_windows_are_counted_as_training_cuts_them(tmp_path):
+    folder = write_tokens(tmp_path, {"train": STREAMS})
+    for context in (8, 7, 3):
+        split = read_manifest(folder).splits["train"]
+        assert windows_in(split, context) == BatchSource(folder, "train", context, 2, 0, 1).windows

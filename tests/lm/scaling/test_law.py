@@ -28,9 +28,7 @@ def noisy() -> list[Fit]:
 def held(truth: float, found: list[Interval], share: float = 1.0) -> int:
     """In how many intervals the truth is, once they are shrunk about their middle to `share` of their width."""
     middle = [(one.low + one.high) / 2 for one in found]
-    return sum(
-        abs(truth - at) <= share * (one.high - one.low) / 2 for one, at in zip(found, middle, strict=True)
-    )
+    return sum(abs(truth - at) <= share * (one.high - one.low) / 2 for one, at in zip(found, middle, strict=True))
 
 
 FIGURES = [*(lambda law, name=name: getattr(law, name) for name in CONSTANTS), lambda law: law.optimum(1e22)[0]]
@@ -73,7 +71,9 @@ def test_the_minimum_is_that_of_another_optimizer_on_the_published_objective():
         mine = [math.log(ours.A), math.log(ours.B), math.log(ours.E), ours.a, ours.b]
         starts = [(6.0, 6.0, 0.5, 0.35, 0.3), (5.0, 7.0, 0.3, 0.3, 0.3), mine]
         ends = [
-            minimize(objective, minimize(objective, one, method="Nelder-Mead", options={"maxiter": 4000}).x, method="BFGS")
+            minimize(
+                objective, minimize(objective, one, method="Nelder-Mead", options={"maxiter": 4000}).x, method="BFGS"
+            )
             for one in starts
         ]
         assert objective(mine) <= min(end.fun for end in ends) * (1 + 1e-3)
