@@ -1,7 +1,7 @@
 """What small models say of large ones: trains a ladder of them, fits loss = E + A/N^a + B/D^b, and recommends the
 parameters N and tokens D for a budget.
 
-    python -m launch.scaling configs/demo.py --budget 1e16 --rungs 7e4 1.1e5 1.6e5 2.5e5 --tokens 1.5e5 3e5 6e5
+    python -m launch.scaling configs/demo.py --budget 1e15 --rungs 7e4 1.1e5 1.6e5 2.5e5 --tokens 1.5e5 3e5 6e5
 
 Each rung is a run folder below scaling/ of the run folder, and is trained once. docs/scaling.md has how, and what the
 law cannot tell.
@@ -20,13 +20,14 @@ from lm.errors import InputError
 from lm.own_process import in_own_process
 from lm.planning.memory import check_training_memory
 from lm.run_paths import RunPaths
-from lm.scaling.rungs import LadderConfig, measured_on, refuse_repetition, windows_in
+from lm.scaling.rungs import LadderConfig as Options
+from lm.scaling.rungs import measured_on, refuse_repetition, windows_in
 from lm.storage import write_atomically, write_json
 
 DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
 
 
-def scale(experiment: Experiment, workdir: Path, asked: LadderConfig) -> bool:
+def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     """Brings the data and the rungs up to date, and writes what they say; True, for that is all there is to do."""
     from lm.scaling.ladder import make_ladder
     from lm.scaling.study import study, study_text
@@ -55,4 +56,4 @@ def scale(experiment: Experiment, workdir: Path, asked: LadderConfig) -> bool:
 
 
 if __name__ == "__main__":
-    run_command("launch.scaling", (__doc__ or "").strip(), lambda *given: None, ("model", "train"), LadderConfig, scale)
+    run_command("launch.scaling", (__doc__ or "").strip(), lambda *given: None, ("model", "train"), Options, scale)

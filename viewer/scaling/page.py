@@ -59,7 +59,8 @@ def tokens_chart(study: Study) -> Chart:
         {"x": one.rung.tokens, "low": found.low, "high": found.high}
         for one in study.held_out for found in [study.prediction(one)]
     ]  # fmt: skip
-    y = height_of([*heights, *(one.loss for one in everything)])
+    ends_of_bars = (end for one in bars for end in (one["low"], one["high"]))
+    y = height_of([*heights, *(one.loss for one in everything), *ends_of_bars])
     color = {"condition": {"test": "datum.kind == 'held out'", "value": "var(--accent)"}, "value": "var(--second)"}
     label = (
         f"Loss in nats a token by tokens of training: {len(study.fitted)} rungs on curves fitted to them"
