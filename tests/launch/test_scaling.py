@@ -1,10 +1,8 @@
-"""Laws of a ladder that is trained: once, through interruptions, and what fails takes nothing with it."""
+"""The whole command, interrupted: it goes on where it was, and its figures, page and text say the same."""
 
 import json
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from data_prep.warc import write_pages
 from tests.corpus import web_pages
-from tests.run_files import HANG_SECONDS, REPOSITORY, finish, start
+from tests.run_files import HANG_SECONDS, start
 
 pytestmark = pytest.mark.slow
 ASKED = (
@@ -46,6 +44,13 @@ def interrupted(tmp_path_factory) -> tuple[Path, int, str, Path]:
     finally:
         process.kill()
     return workdir, process.returncode, saved[0].parents[2].name, warc
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What ten trainings print, each in a process of its own."""
+    output, _ = process.communicate(timeout=3 * HANG_SECONDS)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -90,50 +95,3 @@ def test_what_is_trained_is_not_trained_again(ladder):
     again = finish(start(workdir, warc, *ASKED, script="launch.scaling"))
     assert again.count(", trained before") == 10
     assert ((workdir / "scaling/scaling.json").read_bytes(), [starts_of(path) for path in rungs_of(workdir)]) == before
-
-
-def refused(workdir: Path, warc: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "launch.scaling", "tests/configs.py", "--workdir", str(workdir)]
-    done = subprocess.run(
-        [*command, "--pages.warc", f"{warc}/*.warc.gz", *ASKED, *options], cwd=REPOSITORY, text=True,
-        capture_output=True, timeout=HANG_SECONDS,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture
-def copy(ladder, tmp_path) -> tuple[Path, Path]:
-    workdir, _, warc = ladder
-    return Path(shutil.copytree(workdir, tmp_path / "copy")), warc
-
-
-def test_a_rung_that_fails_is_named_and_the_others_are_fitted(copy):
-    workdir, warc = copy
-    lost = rungs_of(workdir)[0]
-    (lost / "metrics.jsonl").unlink()
-    code, said = refused(workdir, warc)
-    assert code == 1 and "1 of 10 rungs failed" in said and "has None as the validation loss" in said
-    made = json.loads((workdir / "scaling/scaling.json").read_text(encoding="utf-8"))
-    assert [row["name"] for row in made["failed"]] == [lost.name] and len(made["rungs"]) == 9
-
-
-def test_rungs_of_other_settings_and_of_other_text_are_refused(copy):
-    workdir, warc = copy
-    code, said = refused(workdir, warc, "--train.optimizer.beta1", "0.8")
-    assert code == 2 and "train.optimizer.beta1: 0.9 there, 0.8 asked for" in said
-    assert "There are 0 measurements" in said
-    rung = rungs_of(workdir)[0]
-    marker = json.loads((rung / "stages/shards.json").read_text(encoding="utf-8"))
-    (rung / "stages/shards.json").write_text(json.dumps(marker | {"key": "f" * 64}), encoding="utf-8")
-    code, said = refused(workdir, warc)
-    assert code == 1 and f"was trained on other tokens ({'f' * 12})" in said
-
-
-def test_more_text_than_there_is_and_no_budget_are_refused_before_anything_is_trained(copy):
-    workdir, warc = copy
-    code, said = refused(workdir, warc, "--tokens", "2048", "4096", "5e8")
-    assert code == 2 and "takes 500,000,000 tokens, but the corpus has" in said and "--epochs" in said
-    code, said = refused(workdir, warc, "--budget", "0")
-    assert code == 2 and "--budget is 0" in said
-    assert len(rungs_of(workdir)) == 10
