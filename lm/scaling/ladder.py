@@ -127,6 +127,7 @@ def trained(train: TrainConfig, narrower: float, steps: int, seed: int) -> Train
         checkpoints_kept_best=0,
         profile_step=0,
         start=StartConfig(),
+        layout="",  # the row is for a model of another size
     )
 
 

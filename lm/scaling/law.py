@@ -13,8 +13,10 @@ import numpy as np
 
 from lm.errors import UsageError
 
-DELTA = 1e-3
-"""Of the Huber loss, as published: residuals of the logarithm beyond it count by their size, not by its square."""
+DELTA = 1e-2
+"""Of the Huber loss: residuals of the logarithm beyond it count by their size, not by its square. The published .001,
+for hundreds of runs, is below the noise of one: it makes a fit of a few dozen go through five of them and forget the
+others (docs/scaling.md)."""
 EXPONENTS = (0.02, 3.0)
 """Bounds of a and b; a fit that ends at one of them is not determined by its measurements."""
 GRID = (0.1, 0.3, 0.7, 1.5)
