@@ -46,6 +46,9 @@ class RunPaths:
     summary = Part("summary.json")
     refilter = Part("refilter")
     quality_classifier = Part("quality_classifier")
+    scaling = Part("scaling")
+    scaling_json = Part("scaling/scaling.json")
+    scaling_page = Part("scaling/index.html")
 
     # Training
     checkpoints = Part("checkpoints")

@@ -37,6 +37,7 @@ READ_ONLY = {
     "launch.evaluate": "needs a trained model",
     "launch.sample": "needs a trained model",
     "launch.supervise": "trains a model",
+    "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",
 }
 """{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""

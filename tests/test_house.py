@@ -117,6 +117,7 @@ MAY_IMPORT = {
     "lm.evaluation": ("lm.config", "lm.data", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.formats": ("lm.config", "lm.model", "lm.tokenizer"),
+    "lm.scaling": ("lm.config", "lm.data", "lm.planning"),
 }
 """The arrows inside lm: what each room may import of the others. lm.training may import all of them, and lm.planner
 lm.training too."""

@@ -19,9 +19,9 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
     RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.report, RunPaths.summary,
-    RunPaths.refilter, MARKERS, UNFINISHED,
+    RunPaths.refilter, RunPaths.scaling, MARKERS, UNFINISHED,
 )  # fmt: skip
-"""What launch.pretrain and launch.refilter write, apart from logs."""
+"""What launch.pretrain, launch.refilter and launch.scaling write, apart from logs."""
 
 
 def is_run(folder: Path) -> bool:

@@ -15,20 +15,26 @@ def count_parameters(config: ModelConfig) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))
 
 
-def flops_per_token(config: ModelConfig) -> int:
-    """Floating-point operations of training on one token of a full context (PaLM, arXiv:2204.02311, appendix B).
-
-    6 a parameter: a product and a sum forward, twice as many backward. Tables that are looked up count nothing: the
-    positions, the n-grams, and the embedding unless it is the output projection too. Attention is 12 * layers * context
-    * (heads * head_dim): scores and mixture over the whole context (or the layer's window), though an implementation
-    may leave out what is masked, up to half of it. What is computed a second time to save memory does not count.
-    """
+def parameters_in_products(config: ModelConfig) -> int:
+    """Parameters that every token is multiplied with: all but the tables that are looked up, which are the positions,
+    the n-grams, and the embedding unless it is the output projection too."""
     looked_up = 0 if config.tie_embeddings else config.vocab_size * config.width
     looked_up += config.tokens_back * config.ngram_rows * config.width
     if config.position == "learned":
         looked_up += config.context_length * config.width
+    return count_parameters(config) - looked_up
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Floating-point operations of training on one token of a full context (PaLM, arXiv:2204.02311, appendix B).
+
+    6 a parameter that is in a product: a product and a sum forward, twice as many backward. Attention is 12 * layers *
+    context * (heads * head_dim): scores and mixture over the whole context (or the layer's window), though an
+    implementation may leave out what is masked, up to half of it. What is computed a second time to save memory does
+    not count.
+    """
     attention = 12 * keys_seen(config) * config.heads * config.head_channels
-    return 6 * (count_parameters(config) - looked_up) + attention
+    return 6 * parameters_in_products(config) + attention
 
 
 def keys_seen(config: ModelConfig) -> int:

@@ -1,0 +1,59 @@
+"""What small models say of large ones: trains a ladder of them, fits loss = E + A/N^a + B/D^b, and recommends the
+parameters N and tokens D for a budget.
+
+    python -m launch.scaling configs/demo.py --budget 1e15 --rungs 7e4 1.1e5 1.6e5 2.5e5 --tokens 1.5e5 3e5 6e5
+
+Each rung is a run folder below scaling/ of the run folder, and is trained once. docs/scaling.md has how, and what the
+law cannot tell.
+"""
+
+from pathlib import Path
+
+from configs.experiment import Experiment
+from launch import extract_texts, fetch_pages, prepare_documents, train, train_tokenizer, write_shards
+from launch.folder.guard import refuse_inputs_in_outputs
+from launch.stages.command import locked, run_command
+from launch.stages.rungs import train_rungs
+from launch.stages.stage import run_stage
+from lm.data.records import read_manifest
+from lm.errors import InputError
+from lm.own_process import in_own_process
+from lm.planning.memory import check_training_memory
+from lm.run_paths import RunPaths
+from lm.scaling.rungs import LadderConfig as Options
+from lm.scaling.rungs import measured_on, refuse_repetition, windows_in
+from lm.storage import write_atomically, write_json
+
+DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
+
+
+def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
+    """Brings the data and the rungs up to date, and writes what they say; True, for that is all there is to do."""
+    from lm.scaling.ladder import make_ladder
+    from lm.scaling.study import study, study_text
+    from viewer.scaling.page import render
+
+    asked.check(experiment.train)
+    ladder = in_own_process(make_ladder, experiment.model, experiment.train, asked)
+    check_training_memory(ladder[-1].model, ladder[-1].train)
+    refuse_inputs_in_outputs(experiment, workdir)
+    paths = RunPaths(workdir)
+    with locked(workdir):
+        for script in DATA:
+            run_stage(script.STAGE, experiment, workdir)
+    splits = read_manifest(paths.tokens).splits
+    refuse_repetition(ladder, splits["train"].tokens, asked.epochs)
+    windows = windows_in(splits["val"], experiment.model.context_length)
+    ladder = [measured_on(rung, windows) for rung in ladder]
+    measured, failed = train_rungs(train.STAGE, write_shards.STAGE, experiment, ladder, workdir)
+    made = study(measured, failed, asked.budget, splits["train"].tokens)
+    write_json(paths.scaling_json, made.as_json())
+    write_atomically(paths.scaling_page, render(made, workdir.resolve().name))
+    print(f"\n{study_text(made)}\nSee {paths.scaling_page}, and {paths.scaling_json}", flush=True)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(ladder)} rungs failed; the same command tries them again.")
+    return True
+
+
+if __name__ == "__main__":
+    run_command("launch.scaling", (__doc__ or "").strip(), lambda *given: None, ("model", "train"), Options, scale)

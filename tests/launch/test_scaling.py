@@ -1,0 +1,97 @@
+"""The whole command, interrupted: it goes on where it was, and its figures, page and text say the same."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.warc import write_pages
+from tests.corpus import web_pages
+from tests.run_files import HANG_SECONDS, start
+
+pytestmark = pytest.mark.slow
+ASKED = (
+    "--budget", "1e12", "--rungs", "3e3", "9e3", "2e4", "--tokens", "2048", "4096", "8192", "--held-out", "6e4",
+    "--train.checkpoint-every", "2",
+)  # fmt: skip
+
+
+def rungs_of(workdir: Path) -> list[Path]:
+    return sorted(path for path in (workdir / "scaling").iterdir() if path.is_dir())
+
+
+def starts_of(rung: Path) -> int:
+    rows = [json.loads(line) for line in (rung / "supervisor.jsonl").read_text(encoding="utf-8").splitlines()]
+    return sum(row["event"] == "start" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory) -> tuple[Path, int, str, Path]:
+    """(run folder, exit code, name of the rung that was interrupted, the pages) of a ladder that was asked to end."""
+    warc, workdir = tmp_path_factory.mktemp("warc"), tmp_path_factory.mktemp("runs") / "ladder"
+    write_pages(warc / "0.warc.gz", web_pages(40))
+    process = start(workdir, warc, *ASKED, script="launch.scaling")
+    try:
+        deadline = time.monotonic() + HANG_SECONDS
+        while not (saved := list(workdir.glob("scaling/*-steps32-*/checkpoints/[0-9]*/manifest.json"))):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=HANG_SECONDS)
+    finally:
+        process.kill()
+    return workdir, process.returncode, saved[0].parents[2].name, warc
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What ten trainings print, each in a process of its own."""
+    output, _ = process.communicate(timeout=3 * HANG_SECONDS)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def ladder(interrupted) -> tuple[Path, str, Path]:
+    """(run folder, what was printed, the pages) of the same command, which went on."""
+    workdir, _, _, warc = interrupted
+    return workdir, finish(start(workdir, warc, *ASKED, script="launch.scaling")), warc
+
+
+def test_a_ladder_that_is_asked_to_end_goes_on_where_it_was(interrupted, ladder):
+    workdir, code, rung, _ = interrupted
+    assert code == 128 + signal.SIGTERM
+    assert len(rungs_of(workdir)) == 10
+    # At most one was at work; a rung that ended just then was not started twice.
+    assert {path.name for path in rungs_of(workdir) if starts_of(path) == 2} <= {rung}
+    assert all(starts_of(path) in (1, 2) for path in rungs_of(workdir))
+    attempts = json.loads((workdir / "scaling" / rung / "goodput.json").read_text(encoding="utf-8"))
+    if len(attempts) == 2:
+        assert attempts[1]["first_step"] > 0
+
+
+def test_figures_page_and_text_say_the_same(ladder):
+    workdir, printed, _ = ladder
+    said = json.loads((workdir / "scaling/scaling.json").read_text(encoding="utf-8"))
+    assert len(said["rungs"]) == 10 and not said["failed"]
+    assert [row["held_out"] for row in said["rungs"]] == [False] * 9 + [True]
+    last = said["rungs"][-1]
+    assert f"predicted {last['predicted']['value']:.4f}" in printed and f"measured {last['loss']:.4f}" in printed
+    assert last["error"] == pytest.approx(last["predicted"]["value"] / last["loss"] - 1)
+    budget = said["budget"]
+    assert 6 * budget["parameters"]["value"] * budget["tokens"]["value"] == pytest.approx(1e12)
+    page = (workdir / "scaling/index.html").read_text(encoding="utf-8")
+    for row in said["rungs"]:
+        metrics = (workdir / "scaling" / row["name"] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        losses = [one["validation_loss"] for one in map(json.loads, metrics) if "validation_loss" in one]
+        assert row["loss"] == losses[-1] and row["name"] in page
+
+
+def test_what_is_trained_is_not_trained_again(ladder):
+    workdir, _, warc = ladder
+    before = (workdir / "scaling/scaling.json").read_bytes(), [starts_of(path) for path in rungs_of(workdir)]
+    again = finish(start(workdir, warc, *ASKED, script="launch.scaling"))
+    assert again.count(", trained before") == 10
+    assert ((workdir / "scaling/scaling.json").read_bytes(), [starts_of(path) for path in rungs_of(workdir)]) == before
