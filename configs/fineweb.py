@@ -116,7 +116,7 @@ def on_fineweb(
     model, train = layout.of(model, train)
     shards = dataclasses.replace(
         base.shards,
-        record_length=8192,
+        record_length=max(8192, model.context_length),
         token_dtype="uint16" if model.vocab_size <= 2**16 else "uint32",
         # Twice what is evaluated: how many tokens a corpus has is estimated.
         validation_tokens=max(base.shards.validation_tokens, 2 * train.validation_batches * batch_tokens),

@@ -74,6 +74,7 @@ LAYOUTS = {
         Layout("llama3_8b", "v6e:8x8", fsdp(64), 4, "save_qkv_proj", 0.45),
         Layout("llama3_8b", "h100:32", fsdp(32), 8, "save_dot_with_context_except_mlp", 0.40),
         Layout("llama3_70b", "v5p:8x8x4", fsdp(256), 1, "full", 0.55),
+        Layout("llama3_70b_128k", "v5p:8x8x4", fsdp(16, context=16), 2, "full", 0.40),
         Layout("llama3_405b", "v5p:16x16x16", fsdp(2048, tensor=2), 1, "full", 0.40),
         Layout("llama3_405b", "h100:1024", fsdp(1024), 2, "full", 0.40),
     )

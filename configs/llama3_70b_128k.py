@@ -1,0 +1,30 @@
+"""Llama 3 70B on contexts of 131,072 tokens: the last stage of Llama 3.1's pretraining, from a checkpoint of 70B.
+
+    python -m launch.pretrain configs/llama3_70b_128k.py --train.start.checkpoint runs/llama3_70b/checkpoints/3576279
+
+Tokens are those that Llama 3.1 405B had at lengthened contexts, all at once here where it took six stages
+(arXiv:2407.21783, section 3.4.2, which does not tell them of 70B); batch and learning rate are a guess. Pages of the
+web are short: give longer texts (--pages.tables), or most of a sequence is many documents that do not see one another.
+"""
+
+import dataclasses
+
+from configs.experiment import Experiment
+from configs.fineweb import on_fineweb
+from configs.layouts import first_layout
+from configs.recipes.families import LLAMA31_SCALING, llama3
+
+
+def get_config() -> Experiment:
+    model = llama3(layers=80, width=8192, heads=64, mlp_width=28_672)
+    model = dataclasses.replace(model, context_length=131_072, rope_scaling=LLAMA31_SCALING)
+    return on_fineweb(
+        model,
+        "llama3",
+        tokens=800e9,
+        batch_tokens=2**22,
+        learning_rate=1e-5,
+        warmup_steps=1000,
+        final_share=0.01,
+        layout=first_layout("llama3_70b_128k"),
+    )
