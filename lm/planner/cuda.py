@@ -59,7 +59,7 @@ def cuda_devices(topology: Topology) -> "list[jax.Device]":
 
     # While it traces cuDNN's attention, JAX asks the GPU of this process what it can do; here may be none.
     able = lambda least: topology.chip.capability >= tuple(map(int, least.split(".")))
-    fused_attention.check_compute_capability = able
+    fused_attention.check_compute_capability = able  # ty: ignore[invalid-assignment]
     nodes, of_node = topology.shape
     found = topologies.get_topology_desc(
         topology_name="", platform="cuda", topology=f"1x{nodes}x{of_node}", target_config=target_config(topology.chip)
