@@ -44,7 +44,7 @@ def get_config():
         base,
         pages=pages,
         documents=dataclasses.replace(base.documents, steps=(), language=language),
-        train=dataclasses.replace(base.train, validation_batches=2, checkpoint_every=2),
+        train=dataclasses.replace(base.train, validation_batches=2, checkpoint_every=22),
     )
 '''
 FIRST_STEP = """
@@ -114,7 +114,7 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     rows["warm"] = [first_step(fresh(), cache) for _ in range(runs)]
     train = [sys.executable, "-m", "launch.train", str(folder / "at/config.py"), "--workdir", str(fresh())]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    options = ["--train.steps", "2", "--train.validate-every", "0", "--train.sample-every", "0"]
+    options = ["--train.steps", "22", "--train.validate-every", "0", "--train.sample-every", "0"]
     subprocess.run([*train, *options], cwd=REPOSITORY, env=environment, check=True, stdout=sys.stderr)
     rows["resumed"] = [first_step(folder / "at/run", cache) for _ in range(runs)]
     middle = lambda kind, name: round(statistics.median(row[name] for row in rows[kind]), 1)
