@@ -24,6 +24,7 @@ WANTED = {
 }  # fmt: skip
 GPUS = [row for row in LAYOUTS.values() if not topology_of(row.topology).chip.torus]
 TPUS = [row for row in LAYOUTS.values() if topology_of(row.topology).chip.torus]
+QUICK = ("llama3_8b/v5p:4x4x2",)
 LARGEST = 0.75
 """Of a GPU's memory, of which no compiler was asked: what arithmetic counts may take so much, since what is inside of
 blocks, gathered weights and copies come on top."""
@@ -82,9 +83,11 @@ def test_what_arithmetic_counts_leaves_room_on_gpus(row):
 
 
 @pytest.mark.skipif(not has_libtpu(), reason="needs the compiler for TPUs: make libtpu")
-@pytest.mark.parametrize("row", TPUS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=() if row.name in QUICK else pytest.mark.slow, id=row.name) for row in TPUS]
+)
 def test_two_layers_fit_by_the_compiler(row):
-    """The whole models are compiled by tests.bench.layouts."""
+    """A minute each, so most of them are slow tests. The whole models are compiled by tests.bench.layouts."""
     done = subprocess.run(
         [sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json",
          "--model.layers", "2"],
