@@ -245,7 +245,7 @@ def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
     starts = [row for row in rows(again) if "run" in row]
     assert [(row["step"], row["run"]["remat"], row["run"]["mesh"]["fsdp"]) for row in starts] == [
         (0, "none", 1),
-        (4, "block", 2),
+        (4, "full", 2),
     ]
 
 
@@ -296,8 +296,9 @@ def test_the_step_is_compiled_once_and_told_before_it_runs(tokens, tmp_path, cap
         for record in caplog.records
         if re.match(r"Compiling (?!jit\(copied\))", record.getMessage())  # lm.checkpoints.manager's, of two states
     ]
-    assert len(compiled) > 3  # the log is read aright
+    assert len(compiled) >= 3  # the log is read aright
     assert compiled.count(arguments) == 1
+    assert compiled.count(0) == 1  # the state of step 0, though it is made twice: to measure a step, and to train
     assert max(compiled) == arguments
     printed = capsys.readouterr().out
     said = re.search(r"a step is \S+ MFLOP; a device holds .+ of state, .+ of temporary values; compiled in", printed)
