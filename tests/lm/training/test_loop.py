@@ -222,7 +222,6 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damag
     else:
         shutil.rmtree(folder / "12" / ("model" if damage == "an item missing" else ""))
         (folder / "12").mkdir(exist_ok=True)
-        (folder / "12/_CHECKPOINT_METADATA").write_text((folder / "8/_CHECKPOINT_METADATA").read_text())
     with pytest.raises(InputError, match=r"checkpoints/12 is damaged: .*checkpoints/12/.* is missing|has 20 bytes"):
         restore_model(EXPERIMENT.model, folder)
 
