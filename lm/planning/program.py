@@ -189,7 +189,7 @@ def results(instruction: Instruction, kind: str) -> list[str]:
     if instruction.operation.endswith("-start"):
         if kind == "collective-permute":
             return arrays[1:2]
-        if kind == "all-gather":
+        if kind in ("all-gather", "reduce-scatter", "all-to-all"):
             return arrays[len(arrays) // 2 :]
     return arrays
 

@@ -50,6 +50,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %f = f32[8] fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3
   %g = f32[8] fusion(%p), kind=kLoop, calls=%again
   %one = f32[2]{0} reduce-scatter(%p), channel_id=10, replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
+  %begun = ((f32[8]{0}, f32[16]{0}), (f32[2]{0}, f32[4]{0})) reduce-scatter-start(%p, %q), replica_groups={{0,1,2,3}}
   %also = f32[4]{0} all-to-all(%p), channel_id=10, replica_groups={{0,1,2,3}}, dimensions={0}
   %splash_mha_fwd.4 = f32[8] custom-call(%p), custom_call_target="tpu_custom_call"
   %two = (f32[2]{0}, bf16[3,5]{1,0}) all-reduce(%y, %z), to_apply=%add, metadata={op_name="jit(f)/mean"}
@@ -72,6 +73,7 @@ def test_each_exchange_counts_as_often_as_the_loops_around_it_turn():
         ("all-gather", 32, 8, 3),  # what starts one gives its operand too
         ("reduce-scatter", 256, 4, 1),  # a TPU's fusion
         ("reduce-scatter", 32, 4, 1),
+        ("reduce-scatter", 96, 4, 1),  # of a GPU: what starts two gives their operands too
         ("all-to-all", 16, 4, 1),  # with the channel of the one before, as within a shard_map
         ("all-reduce", 38, 8, 1),  # two arrays together
         ("collective-permute", 24, 8, 1),
