@@ -1,0 +1,58 @@
+"""Plans for NVIDIA GPUs that are not here, by XLA and JAX's CUDA packages, without a card."""
+
+import importlib.util
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from lm.devices import Target, target_of
+from lm.planner.compile import compiler_for
+from lm.planner.cuda import CORES, has_cuda, target_config
+from lm.planning.topology import CHIPS, topology_of
+from tests.lm.planner.test_plan import plan_command
+
+GPUS = [chip for chip in CHIPS.values() if not chip.torus]
+needs_cuda = pytest.mark.skipif(not has_cuda(), reason="needs JAX's CUDA packages: make setup ACCELERATOR=cuda12")
+
+
+def test_every_gpu_that_a_topology_names_can_be_compiled_for():
+    assert {chip.name for chip in GPUS} == CORES.keys()
+    for chip in GPUS:
+        text = target_config(chip)
+        assert f"device_memory_size: {chip.memory}" in text and text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize("chip", GPUS, ids=lambda chip: chip.name)
+def test_a_gpu_that_is_only_compiled_for_tells_its_capability(chip):
+    """By the description that XLA hands on as the version of its platform."""
+    (version,) = re.findall(r'device_description_str: "(.*)"', target_config(chip))
+    device = SimpleNamespace(client=SimpleNamespace(platform_version=version), platform="gpu")
+    assert target_of(device) == Target("cuda", chip.capability)
+
+
+def test_without_the_packages_gpus_are_reckoned_and_tpus_are_not(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not has_cuda() and compiler_for(topology_of("h100:8")) is None
+    assert compiler_for(topology_of("v5e:2x2")) is not None
+
+
+@needs_cuda
+def test_the_step_is_compiled_without_a_card():
+    words = (
+        "tests/configs.py", "--topology", "h100:8", "--json", "--model.width", "256", "--model.heads", "4",
+        "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
+        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
+        "--shards.record-length", "512", "--train.mesh.fsdp", "8", "--train.batch-size", "8", "--train.loss-chunks",
+        "1",
+    )  # fmt: skip
+    done = plan_command(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] and found["attention"] == "cudnn" and found["kernels"]
+    assert found["argument_bytes"] == pytest.approx(12 * found["parameters"] / 8 + 256 * 16, rel=0.05)
+    # Gradients of the layers in bfloat16, and at most those of both tables in float32 and of the norms besides.
+    layers = 3 * (4 * 256 * 256 + 3 * 256 * 512) * 2
+    tables = found["parameters"] - layers // 2
+    assert layers <= found["collectives"]["reduce-scatter"] <= layers + 4 * tables
