@@ -14,7 +14,19 @@ from lm.errors import InputError
 from tests.launch.cloud.programs import REPOSITORY, Programs, check, needs_checkers, shown_file
 
 CONFIG = "configs/gpt2_124m.py"
-ALL = ["--spot", "--queue", "team", "--account", "trainer", "--secret", "wandb", "--train.batch-size", "2048"]
+ALL = [
+    "--spot",
+    "--queue",
+    "team",
+    "--account",
+    "trainer",
+    "--secret",
+    "wandb",
+    "--train.batch-size",
+    "2048",
+    "--train.micro-batches",
+    "1",
+]
 JOBSETS = """
 import json, sys, yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
@@ -53,7 +65,11 @@ def pod_of(made: dict) -> dict:
 @needs_checkers
 def test_jobsets_have_the_fields_of_kubernetes_and_of_jobset(capsys, tmp_path):
     topologies = ("v6e:2x4", "v5p:4x4x4", "2xv6e-256", "h100:1", "h200:8", "b200:64")
-    every = [jobset(capsys, one, "--train.batch-size", "2048", *words) for one in topologies for words in ([], ALL)]
+    every = [
+        jobset(capsys, one, "--train.batch-size", "2048", "--train.micro-batches", "1", *words)
+        for one in topologies
+        for words in ([], ALL)
+    ]
     paths = [tmp_path / f"{number}.yaml" for number in range(len(every))]
     for path, made in zip(paths, every, strict=True):
         path.write_text(yaml.safe_dump(made))
@@ -69,7 +85,7 @@ def test_jobsets_have_the_fields_of_kubernetes_and_of_jobset(capsys, tmp_path):
 
 
 def test_a_jobset_has_a_job_a_slice_and_a_pod_a_host(capsys):
-    made = jobset(capsys, "2xv6e-256", "--train.batch-size", "512")
+    made = jobset(capsys, "2xv6e-256", "--train.batch-size", "512", "--train.micro-batches", "1")
     (job,) = made["spec"]["replicatedJobs"]
     assert (
         job["replicas"] == 2 and job["template"]["spec"]["completions"] == job["template"]["spec"]["parallelism"] == 64

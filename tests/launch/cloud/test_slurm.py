@@ -114,6 +114,18 @@ def test_tpus_are_refused(capsys):
 
 def test_bash_reads_every_script(capsys):
     for topology in ("h100:1", "h100:8", "h100:1024"):
-        slurm.main([CONFIG, "run", "--topology", topology, "--dry-run", "--train.batch-size", "1024"])
+        slurm.main(
+            [
+                CONFIG,
+                "run",
+                "--topology",
+                topology,
+                "--dry-run",
+                "--train.batch-size",
+                "1024",
+                "--train.micro-batches",
+                "1",
+            ]
+        )
         text = capsys.readouterr().out.partition(":\n")[2]
         assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0

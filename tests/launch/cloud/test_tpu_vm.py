@@ -101,7 +101,17 @@ def test_several_slices_are_nodes_of_one_queued_resource(cloud, monkeypatch):
     monkeypatch.setenv("HOSTS", "3")
     cloud.turn("exit 0")
     for action in ("create", "install", "run"):
-        cloud.act(action, *BUCKET, "--project", "p", "--train.batch-size", "512", topology="2xv6e-256")
+        cloud.act(
+            action,
+            *BUCKET,
+            "--project",
+            "p",
+            "--train.batch-size",
+            "512",
+            "--train.micro-batches",
+            "1",
+            topology="2xv6e-256",
+        )
     (create,) = [call for call in cloud.programs.calls() if "create" in call]
     assert {"--node-count=2", "--node-prefix=gpt2-124m", "--accelerator-type=v6e-256", "--project=p"} <= set(create)
     assert not any(word.startswith("--node-id") for word in create)

@@ -31,7 +31,7 @@ def interpreted(monkeypatch):
 
 
 def mesh_of(length, shards, tensor=1, fsdp=1):
-    model = dataclasses.replace(LLAMA, context_length=length)
+    model = dataclasses.replace(LLAMA, context_length=length, width=96)
     return make_mesh(MeshConfig(fsdp, tensor, shards), model, fsdp, jax.devices()[: shards * tensor * fsdp])
 
 
