@@ -2,21 +2,19 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from configs.experiment import load_config, parse_command
 from configs.layouts import LAYOUTS, layout_of
-from lm.devices import Devices, Target, mesh_sizes
+from lm.devices import mesh_sizes
 from lm.errors import UsageError
-from lm.planner.libtpu import find_libtpu
-from lm.planner.plan import make_plan
+from lm.planner.plan import as_devices, make_plan
 from lm.planning.topology import topology_of
+from tests.lm.planner.test_plan import needs_libtpu, plan_command
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[1]
 WANTED = {
     "gpt2_124m": ("h100:1", "v5e:2x2", "v6e:2x4"), "gpt2_1558m": ("h100:8", "v5e:4x4"), "llama3_1b": ("v6e:2x4",),
     "llama3_8b": ("v5p:4x4x2", "v6e:8x8", "h100:32"), "llama3_70b": ("v5p:8x8x4",),
@@ -38,13 +36,6 @@ def parsed(model: str, *words: str):
     return parse_command("launch.x", "", [config_path(model), *words])[0]
 
 
-def has_libtpu() -> bool:
-    try:
-        return find_libtpu().is_file()
-    except UsageError:
-        return False
-
-
 def test_every_size_has_the_hardware_that_people_train_it_on():
     assert {f"{model}/{one}" for model, names in WANTED.items() for one in names} <= LAYOUTS.keys()
 
@@ -64,7 +55,7 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
     assert topology.name == row.topology
     usual, own = load_config(Path(config_path(row.model))), parsed(row.model, "--train.layout", name)
     sizes = mesh_sizes(
-        own.train.mesh, own.model, own.train.batch_size, Devices(topology.devices, "", Target("tpu"), topology.slices),
+        own.train.mesh, own.model, own.train.batch_size, as_devices(topology),
         own.train.micro_batches,
     )  # fmt: skip
     assert sizes["data"] == 1 or own.train.mesh.fsdp == 1
@@ -82,17 +73,14 @@ def test_what_arithmetic_counts_leaves_room_on_gpus(row):
     assert plan.needed_bytes < LARGEST * topology.device_memory
 
 
-@pytest.mark.skipif(not has_libtpu(), reason="needs the compiler for TPUs: make libtpu")
+@needs_libtpu
 @pytest.mark.parametrize(
     "row", [pytest.param(row, marks=() if row.name in QUICK else pytest.mark.slow, id=row.name) for row in TPUS]
 )
 def test_two_layers_fit_by_the_compiler(row):
     """A minute each, so most of them are slow tests. The whole models are compiled by tests.bench.layouts."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.plan", f"configs/{row.model}.py", "--train.layout", row.name, "--json",
-         "--model.layers", "2"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ("--train.layout", row.name, "--json", "--model.layers", "2")
+    done = plan_command(f"configs/{row.model}.py", *words)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["fits"] and plan["attention"] == "splash" and any("splash" in one for one in plan["kernels"])
@@ -104,6 +92,8 @@ def test_the_command_line_takes_another_row_and_what_stands_beside_it_wins():
     assert own.train.layout == row.name and own.train.mesh == row.mesh and own.train.remat == row.remat
     assert own.train.micro_batches == 16
     assert parsed("llama3_8b", f"--train.layout={row.name}").train.mesh == row.mesh
+    twice = parsed("llama3_8b", "--train.layout", "v5p:4x4x2", "--train.layout=v6e:8x8")
+    assert (twice.train.layout, twice.train.mesh) == (row.name, row.mesh)  # the last counts
     assert parsed("demo", "--train.layout", "gpt2_124m/v5e:2x2").train.layout == "gpt2_124m/v5e:2x2"
 
 

@@ -179,19 +179,21 @@ def folder_of(option: str, given: str) -> Path:
 
 def with_layout(experiment: Experiment, words: list[str]) -> tuple[Experiment, list[str]]:
     """The experiment on the hardware that --train.layout names, and the words with the row's whole name; both as they
-    are without that option. What else the words say comes later, and wins. Raises UsageError for a name of no row."""
-    for place, word in enumerate(words):
-        option, equals, name = word.partition("=")
-        if option.replace("_", "-") != "--train.layout":
-            continue
-        name = name if equals else "".join(words[place + 1 : place + 2])
-        if not name.strip():  # nothing is asked for, or tyro will say that the value is missing
+    are without that option. Given twice, the last counts, as of any option. What else the words say comes later, and
+    wins. Raises UsageError for a name of no row."""
+    rest, words = [*words], []
+    while rest:
+        option, equals, name = rest[0].partition("=")
+        is_layout = option.replace("_", "-") == "--train.layout"
+        name = name if equals else "".join(rest[1:2])
+        if not is_layout or not name.strip():  # nothing is asked for, or tyro will say that the value is missing
+            words.append(rest.pop(0))
             continue
         row = layout_of(name, experiment.train.layout)
         model, train = row.of(experiment.model, experiment.train)
-        last = place + 1 if equals else place + 2
-        words = [*words[:place], f"{option}={row.name}", *words[last:]]
-        return dataclasses.replace(experiment, model=model, train=train), words
+        experiment = dataclasses.replace(experiment, model=model, train=train)
+        words.append(f"{option}={row.name}")
+        del rest[: 1 if equals else 2]
     return experiment, words
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from configs.experiment import Experiment, parse_command
 from launch.cloud.names import hosts, is_tpu
 from launch.cloud.tools import REPOSITORY, Tools
-from lm.devices import Devices, Target, mesh_sizes
+from lm.devices import mesh_sizes
 from lm.errors import UsageError, shown
+from lm.planner.plan import as_devices
 from lm.planning.topology import Topology, topology_of
 
 SCRIPTS = ("launch.pretrain", "launch.train", "launch.evaluate", "launch.sample")
@@ -134,10 +135,8 @@ def config_here(given: str) -> str:
 
 def refuse_mesh(experiment: Experiment, topology: Topology) -> None:
     """Raises UsageError where the config's mesh and batch cannot be laid over the devices."""
-    target = Target("tpu") if is_tpu(topology) else Target("cuda", topology.chip.capability)
-    devices = Devices(topology.devices, topology.name, target, topology.slices)
     train = experiment.train
-    mesh_sizes(train.mesh, experiment.model, train.batch_size, devices, train.micro_batches)
+    mesh_sizes(train.mesh, experiment.model, train.batch_size, as_devices(topology), train.micro_batches)
 
 
 def refuse_lost(job: Job, why: str) -> None:

@@ -159,13 +159,18 @@ class ModelConfig(Config):
             )
         self.check_windows()
 
+    @property
+    def layers_alike(self) -> bool:
+        """Whether one program serves all layers, as scan_layers needs it: their windows are the same."""
+        return len({*self.attention_windows[: self.layers]}) < 2
+
     def check_windows(self) -> None:
         """Raises UsageError for windows that cannot be, or not in a scan over layers."""
         if min(self.attention_windows, default=0) < 0:
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows}; a window has at least 0 tokens (all)."
             )
-        if self.scan_layers and len({*self.attention_windows[: self.layers]}) > 1:
+        if self.scan_layers and not self.layers_alike:
             raise UsageError(
                 f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different windows, "
                 "but model.scan_layers = True runs one program for them all. Set scan_layers to False, or one window."

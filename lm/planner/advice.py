@@ -37,7 +37,7 @@ def within_a_device(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[
     if rows > 1:
         parts = rows * train.micro_batches
         found.append(f"--train.micro-batches {parts}: {rows} sequences a device are computed at once now")
-    if plan.topology.chip.torus and not model.scan_layers and len({*model.attention_windows}) < 2:
+    if plan.topology.chip.torus and not model.scan_layers and model.layers_alike:
         found.append("--model.scan-layers True: one block's memory is free before the next")
     if plan.topology.chip.torus and model.context_length % (2 * train.loss_chunks) == 0:
         found.append(f"--train.loss-chunks {2 * train.loss_chunks}: fewer logits at a time")

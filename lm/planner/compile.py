@@ -135,6 +135,7 @@ def say(text: str) -> None:
 SAID_EVERY = 30.0
 """Seconds between words of a compilation that goes on."""
 MANY_LAYERS = 16
+"""From which on a program for each layer takes long to compile."""
 
 
 @contextlib.contextmanager

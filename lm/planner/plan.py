@@ -88,8 +88,8 @@ def make_plan(
     divided over the devices.
     """
     check_stated(mfu, tokens)
-    target = device_target(topology)
-    shown = Devices(topology.devices, topology.chip.name, target, topology.slices)
+    shown = as_devices(topology)
+    target = shown.target
     mesh = mesh_sizes(train.mesh, model, train.batch_size, shown, train.micro_batches)
     spec = attention_spec_of(model, mesh["context"])
     attention = choose(model.attention, target, spec)
@@ -129,9 +129,10 @@ def check_stated(mfu: float, tokens: float | None) -> None:
         raise UsageError(f"--tokens is {tokens}; it must be a number from 1 up, as in --tokens 15e12.")
 
 
-def device_target(topology: Topology) -> Target:
-    """What a program for the topology is compiled for."""
-    return Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
+def as_devices(topology: Topology) -> Devices:
+    """What JAX would find there."""
+    target = Target("tpu") if topology.chip.torus else Target("cuda", topology.chip.capability)
+    return Devices(topology.devices, topology.name, target, topology.slices)
 
 
 def least_bytes(model: ModelConfig, train: TrainConfig, mesh: dict[str, int]) -> int:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.config import REMAT, MeshConfig, ModelConfig, TrainConfig
-from lm.devices import Devices, mesh_sizes
+from lm.devices import mesh_sizes
 from lm.errors import UsageError
-from lm.planner.compile import Compiler, say
-from lm.planner.plan import Compile, Plan, device_target, least_bytes, make_plan
+from lm.planner.compile import MANY_LAYERS, Compiler, say
+from lm.planner.plan import Compile, Plan, as_devices, least_bytes, make_plan
 from lm.planning.topology import GIB, Topology
 
 SHARES = (1, 2, 4, 8, 16)
@@ -24,8 +24,6 @@ WANTED, MOST = 3, 8
 """Layouts that fit to be found, and programs to compile for it at most."""
 TRIED = [name for name, policy in REMAT.items() if policy is None or not policy.offload]
 """Policies that are tried: how fast a host's memory is reached is not known here."""
-SCAN_FROM = 16
-"""Layers from which on a program for each would take long to compile."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,14 @@ def meshes(topology: Topology) -> Iterator[MeshConfig]:
 def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> list[Candidate]:
     """All that the devices, the model and the batch allow, and whose least memory leaves room; the one with the least
     arithmetic and exchanges first, as if neither hid the other, and of equals the one that needs least memory."""
-    target = device_target(topology)
-    shown = Devices(topology.devices, topology.chip.name, target, topology.slices)
-    model = dataclasses.replace(model, scan_layers=model.scan_layers or scannable(model))
-    found = []
+    scan = model.scan_layers or (model.layers >= MANY_LAYERS and model.layers_alike)
+    model = dataclasses.replace(model, scan_layers=scan)
+    devices, found = as_devices(topology), []
     for mesh in meshes(topology):
         rows = train.batch_size // (topology.devices // (mesh.tensor * mesh.context))
         for micro in (2**power for power in range(rows.bit_length()) if rows % 2**power == 0):
             try:
-                sizes = mesh_sizes(mesh, model, train.batch_size, shown, micro)
+                sizes = mesh_sizes(mesh, model, train.batch_size, devices, micro)
             except UsageError:
                 continue
             for remat in TRIED:
@@ -93,11 +90,6 @@ def candidates(model: ModelConfig, train: TrainConfig, topology: Topology) -> li
                     arithmetic, network = least_seconds(model, own, topology, sizes)
                     found.append(Candidate(model, own, least, arithmetic, network))
     return sorted(found, key=lambda one: (one.arithmetic + one.network, one.least_bytes))
-
-
-def scannable(model: ModelConfig) -> bool:
-    """Whether the layers are many, and alike."""
-    return model.layers >= SCAN_FROM and len({*model.attention_windows[: model.layers]}) < 2
 
 
 def least_seconds(

@@ -6,6 +6,7 @@ import jax
 
 from lm.config import ModelConfig, RematPolicy
 from lm.model.transformer import Transformer
+from lm.planning.memory import block_channels
 
 
 @functools.cache
@@ -50,12 +51,8 @@ def recomputed_flops_per_token(config: ModelConfig, policy: RematPolicy | None) 
     results. Attention counts by half of its context, which is what a causal kernel does."""
     if policy is None:
         return 0
-    heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
-    inner = ("mlpwi_0", "mlpwi_1") if config.mlp == "swiglu" else ("mlpwi",)
-    maps = {
-        "query_proj": config.width * heads, "key_proj": config.width * kv_heads, "value_proj": config.width * kv_heads,
-        "out_proj": heads * config.width, **dict.fromkeys(inner, config.width * config.mlp_width),
-    }  # fmt: skip
-    again = {*maps, "context"} - {*policy.keep, *policy.offload}
-    linear = config.layers * sum(2 * size for name, size in maps.items() if name in again)
-    return linear + (2 * keys_seen(config) * heads if "context" in again else 0)
+    heads = config.heads * config.head_channels
+    again = block_channels(config).keys() - {"decoder_layer_input", *policy.keep, *policy.offload}
+    taken = lambda name: heads if name == "out_proj" else config.width  # channels that a linear map takes
+    linear = sum(2 * taken(name) * block_channels(config)[name] for name in again - {"context"})
+    return config.layers * linear + (2 * keys_seen(config) * heads if "context" in again else 0)

@@ -84,7 +84,7 @@ def shape_of(model: ModelConfig, parameters: float) -> ModelConfig:
 @functools.cache
 def size_of(model: ModelConfig) -> int:
     """N. Layers that are one scan count the same, in the time of one layer."""
-    return parameters_in_products(dataclasses.replace(model, scan_layers=len({*model.attention_windows}) < 2))
+    return parameters_in_products(dataclasses.replace(model, scan_layers=model.layers_alike))
 
 
 def at_width(model: ModelConfig, width: int) -> ModelConfig:

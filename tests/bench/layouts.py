@@ -20,8 +20,7 @@ from typing import Any
 from configs.layouts import LAYOUTS, Layout
 from lm.planner.text import time_text
 from lm.planning.topology import GIB
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.run_files import REPOSITORY
 
 
 def plan_of(row: Layout, layers: int | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lm.devices import Target, target_of
 from lm.planner.compile import compiler_for
 from lm.planner.cuda import CORES, has_cuda, target_config
 from lm.planning.topology import CHIPS, topology_of
-from tests.lm.planner.test_plan import plan_command
+from tests.lm.planner.test_plan import plan_of_small_model
 
 GPUS = [chip for chip in CHIPS.values() if not chip.torus]
 needs_cuda = pytest.mark.skipif(not has_cuda(), reason="needs JAX's CUDA packages: make setup ACCELERATOR=cuda12")
@@ -40,14 +40,7 @@ def test_without_the_packages_gpus_are_reckoned_and_tpus_are_not(monkeypatch):
 
 @needs_cuda
 def test_the_step_is_compiled_without_a_card():
-    words = (
-        "tests/configs.py", "--topology", "h100:8", "--json", "--model.width", "256", "--model.heads", "4",
-        "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
-        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
-        "--shards.record-length", "512", "--train.mesh.fsdp", "8", "--train.batch-size", "8", "--train.loss-chunks",
-        "1",
-    )  # fmt: skip
-    done = plan_command(*words)
+    done = plan_of_small_model("h100:8", fsdp=8)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["fits"] and found["attention"] == "cudnn" and found["kernels"]

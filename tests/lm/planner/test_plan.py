@@ -230,18 +230,22 @@ def test_a_compilation_that_goes_on_says_so_and_what_would_shorten_it():
 # By the compiler
 
 
+def plan_of_small_model(topology: str, fsdp: int) -> subprocess.CompletedProcess:
+    """Three layers of 256 channels, whose parameters are cut over so many devices; 8 sequences of 256 tokens."""
+    return plan_command(
+        "tests/configs.py", "--topology", topology, "--json", "--model.width", "256", "--model.heads", "4",
+        "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
+        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
+        "--shards.record-length", "512", "--train.mesh.fsdp", str(fsdp), "--train.batch-size", "8",
+        "--train.loss-chunks", "1",
+    )  # fmt: skip
+
+
 @needs_libtpu
 def test_the_compiler_s_figures_are_those_of_the_step():
     """A small model cut over four chips: 12 bytes a parameter, the kernel's name, each layer's weights twice."""
     tiny = tiny_experiment()
-    words = (
-        "tests/configs.py", "--topology", "v5e:2x2", "--json", "--model.width", "256", "--model.heads", "4",
-        "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
-        "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
-        "--shards.record-length", "512", "--train.mesh.fsdp", "4", "--train.batch-size", "8", "--train.loss-chunks",
-        "1",
-    )  # fmt: skip
-    done = plan_command(*words)
+    done = plan_of_small_model("v5e:2x2", fsdp=4)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["fits"] and found["attention"] == "splash"

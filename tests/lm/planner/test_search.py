@@ -12,8 +12,8 @@ from lm.planner.compile import Compiled, OutOfMemory
 from lm.planner.search import LESS, ROOM, WANTED, candidates, search, search_text
 from lm.planning.topology import topology_of
 from tests.lm.planner.test_plan import needs_libtpu, plan_command
+from tests.run_files import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 CONFIG = str(REPOSITORY / "configs/llama3_8b.py")
 LLAMA_8B = load_config(Path(CONFIG))
 
