@@ -230,15 +230,27 @@ def test_a_compilation_that_goes_on_says_so_and_what_would_shorten_it():
 # By the compiler
 
 
-def plan_of_small_model(topology: str, fsdp: int) -> subprocess.CompletedProcess:
+def plan_of_small_model(topology: str, fsdp: int, *words: str) -> subprocess.CompletedProcess:
     """Three layers of 256 channels, whose parameters are cut over so many devices; 8 sequences of 256 tokens."""
     return plan_command(
         "tests/configs.py", "--topology", topology, "--json", "--model.width", "256", "--model.heads", "4",
         "--model.kv-heads", "4", "--model.mlp-width", "512", "--model.context-length", "256", "--model.layers", "3",
         "--model.scan-layers", "True", "--model.compute-dtype", "bfloat16", "--train.remat", "full",
         "--shards.record-length", "512", "--train.mesh.fsdp", str(fsdp), "--train.batch-size", "8",
-        "--train.loss-chunks", "1",
+        "--train.loss-chunks", "1", *words,
     )  # fmt: skip
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_what_is_sent_to_the_host_takes_no_memory_of_the_device():
+    """What goes into each of 24 blocks, of 64 sequences a device."""
+    words = ("--model.layers", "24", "--train.batch-size", "256")
+    held = [
+        json.loads(plan_of_small_model("v5e:2x2", 4, *words, *more).stdout)["temporary_bytes"]
+        for more in ((), ("--train.remat-offload", "decoder_layer_input"))
+    ]
+    assert held[0] - held[1] > 0.9 * 24 * 64 * 256 * 256 * 2
 
 
 @needs_libtpu
