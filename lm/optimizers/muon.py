@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float
 from optax.contrib import MuonState
 
-from lm.parallel import devices_of, is_parameter, mesh_axes
+from lm.parallel import cuts_evenly, is_parameter, mesh_axes
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of x, x**3 and x**5 in an iteration on each singular value x, by Jordan et al."""
@@ -196,7 +196,7 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
 def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The axes of the mesh over which rows and columns are cut: as lm.parallel.shardings lays out parameters."""
-    even = all(size % devices_of(axis, mesh) == 0 for axis, size in zip(kind.axes, kind.shape, strict=True))
+    even = cuts_evenly(mesh, kind.axes, kind.shape)
     rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     return rows, columns
 
