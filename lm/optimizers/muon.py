@@ -1,7 +1,7 @@
 """Muon's direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, made orthogonal by Newton and
 Schulz's iteration, whose matrix products the devices of a mesh share.
 
-Left to XLA, every device along data and context makes the products of every matrix, and along fsdp and tensor each
+Left to XLA, every device along data makes the products of every matrix, and along the axes that cut parameters each
 product of each iteration has a collective of its own. Here each device makes whole iterations of its own matrices: they
 travel to it before (an all-to-all, where parameters are cut) and back afterwards. Axes: N matrices, M rows, K columns,
 of which M is the smaller.
@@ -146,15 +146,16 @@ class Layout(NamedTuple):
     def sent(self, x_NMK: Float[Array, "N M K"]) -> Float[Array, "n m k"]:
         """A device's own matrices, whole, or those of its group, with whole rows and 1 / group of the columns.
 
-        Which columns is no matter: the iteration only sums over them.
+        Which columns, and in which order rows and columns stand, does not matter: both may be permuted before the
+        iteration and back after it.
         """
         (count, rows, columns), groups = x_NMK.shape, self.devices // self.group
         x = x_NMK.reshape(groups, count // groups, rows, self.group, columns // self.group)
         x = x.transpose(0, 3, 1, 2, 4).reshape(*self.axes.values(), count // groups, rows, columns // self.group)
-        for place, (axis, size) in enumerate(self.axes.items()):
+        for place, axis in enumerate(self.axes):
             if (side := self.side(axis)) is None:  # the parameters are whole along it
                 x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis), 1, place)
-            elif size > 1:
+            else:
                 x = jax.lax.all_to_all(x, axis, place, side, tiled=True)
         return x.reshape(x.shape[len(self.axes) :])
 
