@@ -67,6 +67,11 @@ def devices_of(axis: str | None, mesh: Mesh | AbstractMesh) -> int:
     return math.prod(mesh.shape.get(name, 1) for name in mesh_axes(axis))
 
 
+def cuts_evenly(mesh: Mesh | AbstractMesh, axes: Sequence[str | None], shape: Sequence[int]) -> bool:
+    """Whether the mesh divides an array of that shape, whose first axes are these logical ones."""
+    return not any(size % devices_of(axis, mesh) for axis, size in zip(axes, shape, strict=False))
+
+
 def constrain[A: jax.Array](x: A, *axes: str | None) -> A:
     """`x`, cut over the mesh that `traced_on` has named as its logical axes say, each over the first of its mesh axes
     that divide it. Unchanged where there is no mesh, and within `on_each_device`."""
@@ -143,8 +148,7 @@ def on_each_device[**P, R](
             if mesh.empty or mesh.size == 1 or mesh.manual_axes:
                 return function(*args, **kwargs)
             for argument, axes in zip(args, in_axes, strict=True):
-                cut = [devices_of(axis, mesh) for axis in axes]
-                if any(np.any(np.array(leaf.shape[: len(cut)]) % cut) for leaf in jax.tree.leaves(argument)):
+                if not all(cuts_evenly(mesh, axes, leaf.shape) for leaf in jax.tree.leaves(argument)):
                     return function(*args, **kwargs)
             is_axes = lambda value: (
                 isinstance(value, tuple) and all(one is None or isinstance(one, str) for one in value)
@@ -215,8 +219,7 @@ def shardings(tree: object, mesh: Mesh) -> object:
             return NamedSharding(mesh, PartitionSpec())
         axes = node.get_metadata()["axes"]  # ty: ignore[missing-attribute]
         # Adafactor has rows, columns and single values in a parameter's place: those are small, and whole everywhere.
-        cut = [devices_of(axis, mesh) for axis in axes]
-        even = lambda leaf: leaf.ndim == len(cut) and not np.any(np.array(leaf.shape) % np.array(cut))
+        even = lambda leaf: leaf.ndim == len(axes) and cuts_evenly(mesh, axes, leaf.shape)
         fits = lambda leaf: spec_of(*axes) if even(leaf) else PartitionSpec()
         return jax.tree.map(lambda leaf: NamedSharding(mesh, fits(leaf)), node)
 

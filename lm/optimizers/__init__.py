@@ -1,4 +1,4 @@
-"""Parts of optimizers that optax has not: Muon over the devices of a mesh, stochastic rounding.
+"""Parts of optimizers that optax does not have: Muon over the devices of a mesh, stochastic rounding.
 
 May import: lm.parallel.
 """

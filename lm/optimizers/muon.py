@@ -1,7 +1,7 @@
 """Muon's direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, made orthogonal by Newton and
 Schulz's iteration, whose matrix products the devices of a mesh share.
 
-Left to XLA, every device along data and context makes the products of every matrix, and along fsdp and tensor each
+Left to XLA, every device along data makes the products of every matrix, and along the axes that cut parameters each
 product of each iteration has a collective of its own. Here each device makes whole iterations of its own matrices: they
 travel to it before (an all-to-all, where parameters are cut) and back afterwards. Axes: N matrices, M rows, K columns,
 of which M is the smaller.
@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, Float
 from optax.contrib import MuonState
 
-from lm.parallel import devices_of, is_parameter, mesh_axes
+from lm.parallel import cuts_evenly, is_parameter, mesh_axes
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of x, x**3 and x**5 in an iteration on each singular value x, by Jordan et al."""
@@ -146,15 +146,16 @@ class Layout(NamedTuple):
     def sent(self, x_NMK: Float[Array, "N M K"]) -> Float[Array, "n m k"]:
         """A device's own matrices, whole, or those of its group, with whole rows and 1 / group of the columns.
 
-        Which columns is no matter: the iteration only sums over them.
+        Which columns, and in which order rows and columns stand, does not matter: both may be permuted before the
+        iteration and back after it.
         """
         (count, rows, columns), groups = x_NMK.shape, self.devices // self.group
         x = x_NMK.reshape(groups, count // groups, rows, self.group, columns // self.group)
         x = x.transpose(0, 3, 1, 2, 4).reshape(*self.axes.values(), count // groups, rows, columns // self.group)
-        for place, (axis, size) in enumerate(self.axes.items()):
+        for place, axis in enumerate(self.axes):
             if (side := self.side(axis)) is None:  # the parameters are whole along it
                 x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis), 1, place)
-            elif size > 1:
+            else:
                 x = jax.lax.all_to_all(x, axis, place, side, tiled=True)
         return x.reshape(x.shape[len(self.axes) :])
 
@@ -196,7 +197,7 @@ def layout_of(kind: Kind, count: int) -> Layout:
 
 def cut_of(kind: Kind, mesh: AbstractMesh, axes: dict[str, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The axes of the mesh over which rows and columns are cut: as lm.parallel.shardings lays out parameters."""
-    even = all(size % devices_of(axis, mesh) == 0 for axis, size in zip(kind.axes, kind.shape, strict=True))
+    even = cuts_evenly(mesh, kind.axes, kind.shape)
     rows, columns = (tuple(name for name in mesh_axes(axis) if name in axes and even) for axis in kind.axes)
     return rows, columns
 

@@ -56,8 +56,8 @@ class Candidate:
 
 
 def meshes(topology: Topology) -> Iterator[MeshConfig]:
-    """Parameters whole on every device, or cut over all those that tensor and context leave; over those of a slice,
-    where there are several."""
+    """Parameters are cut over none of the devices that tensor and context leave, or over all of them; over those of a
+    slice, where there are several."""
     inside = topology.devices // topology.slices
     for tensor in SHARES:
         for context in SHARES:

@@ -88,12 +88,15 @@ def make_run(folder: Path) -> Path:
     return run
 
 
-def first_step(run: Path, cache: Path, *options: str) -> dict[str, Any]:
+def environment(cache: Path) -> dict[str, str]:
+    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+
+
+def first_step(run: Path, cache: Path) -> dict[str, Any]:
     """What a process says at the end of its first step, and the seconds by the clock until then."""
-    command = [sys.executable, "-c", FIRST_STEP, str(run.parent / "config.py"), "--workdir", str(run), *options]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", FIRST_STEP, str(run.parent / "config.py"), "--workdir", str(run)]
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(cache), capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     said = [line for line in done.stdout.splitlines() if line.startswith("FIRST STEP")]
     if not said:
@@ -113,9 +116,8 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {"cold": [first_step(fresh(), cache)]}
     rows["warm"] = [first_step(fresh(), cache) for _ in range(runs)]
     train = [sys.executable, "-m", "launch.train", str(folder / "at/config.py"), "--workdir", str(fresh())]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
     options = ["--train.steps", "22", "--train.validate-every", "0", "--train.sample-every", "0"]
-    subprocess.run([*train, *options], cwd=REPOSITORY, env=environment, check=True, stdout=sys.stderr)
+    subprocess.run([*train, *options], cwd=REPOSITORY, env=environment(cache), check=True, stdout=sys.stderr)
     rows["resumed"] = [first_step(folder / "at/run", cache) for _ in range(runs)]
     middle = lambda kind, name: round(statistics.median(row[name] for row in rows[kind]), 1)
     return {

@@ -73,6 +73,8 @@ def unsupported_by_splash(target: Target, spec: AttentionSpec) -> str | None:
 
 
 UNSUPPORTED = {"cudnn": unsupported_by_cudnn, "splash": unsupported_by_splash, "xla": lambda target, spec: None}
+FUSED = {"cuda": "cudnn", "tpu": "splash"}
+"""The fused kernel of a platform."""
 
 
 def choose(choice: str, target: Target, spec: AttentionSpec) -> str:
@@ -121,7 +123,3 @@ def costs_of(name: str, target: Target, spec: AttentionSpec) -> list[str]:
     if name == "cudnn" and not packs_documents(target):
         found.append("documents by a mask of context x context values: packed ones need compute capability 9.0")
     return found
-
-
-FUSED = {"cuda": "cudnn", "tpu": "splash"}
-"""The fused kernel of a platform."""

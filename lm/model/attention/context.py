@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from lm.model.attention.mask import AttentionMask
 from lm.model.attention.pairs import KEPT, Blocks, by_pairs
 from lm.model.attention.plain import xla
-from lm.parallel import constrain, devices_of, mesh_axes, spec_of
+from lm.parallel import constrain, cuts_evenly, devices_of, mesh_axes, spec_of
 
 (AXIS,) = mesh_axes("length")
 LONGEST_BLOCK = 512
@@ -129,8 +129,8 @@ def over_context(choice: str) -> Callable[..., jax.Array]:
     ) -> Float[Array, "B T H C"]:
         mesh = jax.sharding.get_abstract_mesh()
         devices, tensor = mesh.shape[AXIS], devices_of("heads", mesh)
-        batch, length, heads, _ = q_BTHC.shape
-        even = not (batch % devices_of("batch", mesh) or length % (2 * devices) or k_BTKC.shape[2] % tensor)
+        length, heads = q_BTHC.shape[1:3]
+        even = length % (2 * devices) == 0 and cuts_evenly(mesh, ("batch", "length", "kv_heads"), k_BTKC.shape)
         if mask.prefix_B is not None or not even:
             return of_whole_sequences(q_BTHC, k_BTKC, v_BTKC, mask)
         plans, plan_specs, locally = LOCALLY[choice](devices, length, heads // tensor, mask.window)

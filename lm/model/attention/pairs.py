@@ -116,17 +116,18 @@ def backward(window, saved, g_BKGTC):
     """Gradients of queries, keys and values, each summed over the pairs in float32."""
     q_BKGTC, k_BKSC, v_BKSC, blocks, pairs_P2, out_BKGTC, log_sums_BKGT = saved
     rows, scale = q_BKGTC.shape[3] // blocks.starts_N.shape[0], q_BKGTC.shape[-1] ** -0.5
-    felt_BKGT = jnp.sum(g_BKGTC.astype(jnp.float32) * out_BKGTC.astype(jnp.float32), axis=-1)
+    # D in the paper: of each query, what the softmax takes off the gradients of all its scores.
+    delta_BKGT = jnp.sum(g_BKGTC.astype(jnp.float32) * out_BKGTC.astype(jnp.float32), axis=-1)
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
     def step(carry: tuple[jax.Array, ...], pair_2: jax.Array) -> tuple[jax.Array, ...]:
         query, key = pair_2[0], pair_2[1]
-        q, g, log_sums, felt = (block_of(x, query, rows, 3) for x in (q_BKGTC, g_BKGTC, log_sums_BKGT, felt_BKGT))
+        q, g, log_sums, delta = (block_of(x, query, rows, 3) for x in (q_BKGTC, g_BKGTC, log_sums_BKGT, delta_BKGT))
         k, v = (block_of(x, key, rows, 2) for x in (k_BKSC, v_BKSC))
         scores, visible = scores_of(q, k, blocks, pair_2, window)
         weights = jnp.where(visible, jnp.exp(scores - log_sums[..., None]), 0.0)
         by_weights = product("BKGTC,BKSC->BKGTS", g, v)
-        by_scores = (weights * (by_weights - felt[..., None]) * scale).astype(q.dtype)
+        by_scores = (weights * (by_weights - delta[..., None]) * scale).astype(q.dtype)
         found = (
             product("BKGTS,BKSC->BKGTC", by_scores, k),
             product("BKGTS,BKGTC->BKSC", by_scores, q),

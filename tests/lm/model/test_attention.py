@@ -13,59 +13,26 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.config import MeshConfig
-from lm.data.batches import host_batch
 from lm.devices import Target, describe
 from lm.errors import UsageError
 from lm.model.attention.choice import AttentionSpec, check_attention, choose
 from lm.model.attention.cudnn import documents
 from lm.model.attention.kernels import ATTENTION, cudnn, splash
-from lm.model.attention.mask import AttentionMask
 from lm.model.attention.plain import by_blocks, xla
 from lm.model.transformer import Transformer
-from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
-from lm.training.step import loss_and_gradients
-from tests.corpus import tiny_experiment
+from lm.parallel import batch_sharding, make_mesh, traced_on
 from tests.lm.model import plain_attention
+from tests.lm.model.attention_laws import (
+    arguments,
+    assert_model_as_on_one_device,
+    assert_only_its_document_is_felt,
+    mask_of,
+    with_gradients,
+    worst,
+)
 from tests.lm.model_configs import LLAMA
 
 interpreted = functools.partial(splash, interpret=True)
-
-
-def arguments(batch, length, heads, kv_heads, channels, dtype="float32"):
-    """Queries, keys, values, and segment ids: documents of uneven lengths, then padding (0) where there is room."""
-    generator = np.random.default_rng(length)
-    shapes = [(batch, length, count, channels) for count in (heads, kv_heads, kv_heads)]
-    q_BTHC, k_BTKC, v_BTKC = (jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes)
-    segments_BT = np.zeros((batch, length), np.int32)
-    for row in segments_BT:
-        ends = np.sort(generator.choice(length, min(4, length), replace=False)) + 1
-        for document, (start, end) in enumerate(itertools.pairwise([0, *ends]), 1):
-            row[start:end] = document
-    return q_BTHC, k_BTKC, v_BTKC, jnp.asarray(segments_BT)
-
-
-def mask_of(segments_BT, window=None, prefix=None):
-    """The first `prefix` positions of every row see one another."""
-    return AttentionMask(segments_BT, window, None if prefix is None else jnp.full(segments_BT.shape[:1], prefix))
-
-
-def with_gradients(implementation, **mask):
-    """(q, k, v, segments, gradient of out) -> (out, gradients of q, k, v)."""
-
-    def run(q_BTHC, k_BTKC, v_BTKC, segments_BT, gradient_BTHC):
-        attend = lambda q, k, v: implementation(q, k, v, mask_of(segments_BT, **mask))
-        out_BTHC, pull = jax.vjp(attend, q_BTHC, k_BTKC, v_BTKC)
-        return out_BTHC, pull(gradient_BTHC)
-
-    return run
-
-
-def worst(found, expected):
-    """The greatest error of out and of each gradient, each in units of its own greatest value."""
-    errors = []
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        errors.append(float(np.abs(np.asarray(x, np.float64) - y).max() / (np.abs(y).max() or 1.0)))
-    return errors
 
 
 def test_the_plain_forms_gradients_are_those_of_finite_differences():
@@ -158,10 +125,7 @@ def test_causality_and_isolation_of_documents_by_gradients(implementation):
         out = lambda k, v: jnp.sum(jnp.sin(implementation(q_BTHC, k, v, mask_of(SEGMENTS))[0, target]))
         return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
 
-    for target, start in ((39, 0), (40, 40), (60, 40), (127, 120)):
-        for felt_T in map(np.asarray, influence(target)):
-            assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
-            assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+    assert_only_its_document_is_felt(influence, {39: 0, 40: 40, 60: 40, 127: 120})
 
 
 @pytest.mark.parametrize(
@@ -228,22 +192,10 @@ def test_a_mesh_gives_the_same_and_keeps_heads_and_sequences_apart(implementatio
 
 
 def test_a_kernel_in_the_model_on_a_mesh_is_that_of_one_device(monkeypatch):
-    """The whole loss and its gradients with splash in the place of xla: the mesh finds its way to the kernel."""
+    """Splash in the place of xla: the mesh finds its way to the kernel."""
     config = dataclasses.replace(LLAMA, context_length=128, width=256, layers=1)
-    tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 128), np.int32)
-    segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), 32)[None].repeat(2, 0)
-    batch = host_batch(tokens_BT, tokens_BT, segments_BT, np.ones((2, 128), np.float32))
-    model = Transformer(config, jax.random.key(0))
-    differentiate = lambda model, batch: loss_and_gradients(model, batch, tiny_experiment().train)
-    expected = jax.jit(differentiate)(model, batch)
-    monkeypatch.setitem(ATTENTION, "xla", interpreted)
-    mesh = mesh_of(4, fsdp=2, tensor=2)
-    placed = jax.device_put((model, batch), (shardings(model, mesh), batch_sharding(mesh)))
-    traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
-    assert "shard_map" in str(traced.jaxpr)
-    found = traced.lower().compile()(*placed)
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+    use_splash = lambda: monkeypatch.setitem(ATTENTION, "xla", interpreted)
+    assert_model_as_on_one_device(config, mesh_of(4, fsdp=2, tensor=2), use_splash, "shard_map")
 
 
 LLAMA_8B = (4, 8192, 32, 8, 128)
@@ -326,7 +278,7 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
 
 
 @pytest.mark.parametrize(
-    ("target", "work", "expected"),
+    ("target", "spec", "expected"),
     [
         (CPU, AttentionSpec("bfloat16", 64, 1024), "xla"),
         (ROCM, AttentionSpec("bfloat16", 64, 1024), "xla"),
@@ -349,14 +301,14 @@ CPU, TPU, ROCM = Target("cpu"), Target("tpu"), Target("rocm")
     ],
     ids=str,
 )
-def test_what_auto_chooses(target, work, expected):
-    assert choose("auto", target, work) == expected
-    assert choose(expected, target, work) == expected, "what auto chooses may also be asked for"
-    assert choose("xla", target, work) == "xla", "the plain form runs everywhere"
+def test_what_auto_chooses(target, spec, expected):
+    assert choose("auto", target, spec) == expected
+    assert choose(expected, target, spec) == expected, "what auto chooses may also be asked for"
+    assert choose("xla", target, spec) == "xla", "the plain form runs everywhere"
 
 
 @pytest.mark.parametrize(
-    ("choice", "target", "work", "words"),
+    ("choice", "target", "spec", "words"),
     [
         ("cudnn", CPU, AttentionSpec("bfloat16", 64, 1024), ["platform cuda", "is cpu", "= xla"]),
         ("cudnn", TPU, AttentionSpec("bfloat16", 64, 1024), ["platform cuda", "is tpu", "= splash"]),
@@ -371,9 +323,9 @@ def test_what_auto_chooses(target, work, expected):
     ],
     ids=str,
 )
-def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(choice, target, work, words):
+def test_a_choice_that_cannot_run_is_refused_with_both_values_and_the_remedy(choice, target, spec, words):
     with pytest.raises(UsageError) as error:
-        choose(choice, target, work)
+        choose(choice, target, spec)
     message = str(error.value)
     assert all(word in message for word in [f"model.attention = {choice}", *words]), message
 

@@ -11,16 +11,19 @@ import pytest
 from jax.sharding import NamedSharding
 
 from lm.config import MeshConfig
-from lm.data.batches import host_batch
 from lm.model.attention import context
 from lm.model.attention.context import over_context, parts_of, plan_of_pairs, routes, splash_locally
 from lm.model.attention.mask import causal
-from lm.model.transformer import Transformer
-from lm.parallel import batch_sharding, make_mesh, shardings, spec_of, traced_on
-from lm.training.step import loss_and_gradients
-from tests.corpus import tiny_experiment
+from lm.parallel import batch_sharding, make_mesh, spec_of, traced_on
 from tests.lm.model import plain_attention
-from tests.lm.model.test_attention import arguments, mask_of, with_gradients, worst
+from tests.lm.model.attention_laws import (
+    arguments,
+    assert_model_as_on_one_device,
+    assert_only_its_document_is_felt,
+    mask_of,
+    with_gradients,
+    worst,
+)
 from tests.lm.model_configs import LLAMA
 
 
@@ -126,30 +129,16 @@ def test_causality_and_isolation_of_documents_by_gradients(choice):
         out = lambda k, v: jnp.sum(jnp.sin(attend(k, v)[0, target]))
         return [jnp.linalg.norm(x[0, :, 0], axis=-1) for x in jax.grad(out, (0, 1))(k_BTKC, v_BTKC)]
 
-    for target, start in ((100, 0), (189, 0), (190, 190), (300, 190), (499, 190), (511, 500)):
-        for felt_T in map(np.asarray, influence(target, *placed)):
-            assert np.all(felt_T[:start] == 0) and np.all(felt_T[target + 1 :] == 0)
-            assert np.all(felt_T[start : target + 1] > 0) or start == target  # one key alone: its weight is 1
+    targets = {100: 0, 189: 0, 190: 190, 300: 190, 499: 190, 511: 500}
+    assert_only_its_document_is_felt(lambda target: influence(target, *placed), targets)
 
 
 @pytest.mark.slow
 def test_splash_in_the_model_on_a_mesh_with_context_is_one_device_with_plain_operations(monkeypatch):
-    """The whole loss and its gradients, with rotary positions and documents."""
+    """With rotary positions and documents."""
     config = dataclasses.replace(LLAMA, context_length=512, width=128, heads=2, kv_heads=2, layers=1)
-    tokens_BT = np.random.default_rng(0).integers(0, 64, (2, 512), np.int32)
-    segments_BT = np.repeat(np.arange(1, 5, dtype=np.int32), 128)[None].repeat(2, 0)
-    batch = host_batch(tokens_BT, tokens_BT, segments_BT, np.ones((2, 512), np.float32))
-    model = Transformer(config, jax.random.key(0))
-    differentiate = lambda model, batch: loss_and_gradients(model, batch, tiny_experiment().train)
-    expected = jax.jit(differentiate)(model, batch)
-    monkeypatch.setitem(context.LOCALLY, "xla", context.LOCALLY["splash"])
-    mesh = mesh_of(512, 2, tensor=2, fsdp=2)
-    placed = jax.device_put((model, batch), (shardings(model, mesh), batch_sharding(mesh)))
-    traced = jax.jit(traced_on(mesh, differentiate)).trace(*placed)
-    assert "splash" in str(traced.jaxpr)
-    found = traced.lower().compile()(*placed)
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=1e-5)
+    use_splash = lambda: monkeypatch.setitem(context.LOCALLY, "xla", context.LOCALLY["splash"])
+    assert_model_as_on_one_device(config, mesh_of(512, 2, tensor=2, fsdp=2), use_splash, "splash")
 
 
 def test_splash_over_context_is_lowered_for_tpu_and_its_forward_pass_runs_once(monkeypatch):
