@@ -112,8 +112,8 @@ def gpu_environment(job: Job) -> list[dict[str, Any]]:
     if job.topology.chips > GPU_NODE:
         found += [
             {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{job.name}-slice-0-0.{job.name}:{PORT}"},
-            {"name": "GRISTMILL_PROCESSES", "value": str(hosts_per_slice(job.topology))},
-            {"name": "GRISTMILL_PROCESS", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
+            {"name": "NUM_PROCESSES", "value": str(hosts_per_slice(job.topology))},
+            {"name": "PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
         ]
     return found
 

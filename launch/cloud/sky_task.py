@@ -10,7 +10,7 @@ PORT = 8476
 # SkyPilot's names of these: docs.skypilot.co/en/latest/running-jobs/distributed-jobs.html
 MEET = f"""first=$(head -n 1 <<< "$SKYPILOT_NODE_IPS")
 export JAX_COORDINATOR_ADDRESS="$first:{PORT}"
-export GRISTMILL_PROCESSES="$SKYPILOT_NUM_NODES" GRISTMILL_PROCESS="$SKYPILOT_NODE_RANK"
+export NUM_PROCESSES="$SKYPILOT_NUM_NODES" PROCESS_ID="$SKYPILOT_NODE_RANK"
 """
 """Tells the processes of several GPU nodes who they are. TPU VMs know it."""
 

@@ -3,6 +3,7 @@ hadolint. And what is in them."""
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from launch.cloud import gke, skypilot, slurm, tools
+from launch.cloud.sky_task import MEET
+from launch.stages import processes
 from lm.errors import InputError
 from tests.launch.cloud.programs import REPOSITORY, Programs, check, needs_checkers, shown_file
 
@@ -102,10 +105,43 @@ def test_gpu_nodes_are_told_who_they_are_and_where_they_meet(capsys):
     made = jobset(capsys, "h100:16", "--name", "big")
     environment = {one["name"]: one for one in pod_of(made)["containers"][0]["env"]}
     assert environment["JAX_COORDINATOR_ADDRESS"]["value"] == "big-slice-0-0.big:8476"
-    assert environment["GRISTMILL_PROCESSES"]["value"] == "2"
-    assert "job-completion-index" in str(environment["GRISTMILL_PROCESS"])
+    assert environment["NUM_PROCESSES"]["value"] == "2"
+    assert "job-completion-index" in str(environment["PROCESS_ID"])
     alone = jobset(capsys, "h100:8")
-    assert "GRISTMILL" not in str(alone) and "JAX_" not in str(alone)
+    assert "PROCESS" not in str(alone) and "JAX_" not in str(alone)
+
+
+@pytest.fixture
+def nobody_tells(monkeypatch):
+    """No variable of this machine says which process this is."""
+    for name in {
+        *processes.ADDRESS,
+        *processes.COUNT,
+        *processes.INDEX,
+        *(counts for _, _, counts, _ in processes.SCHEDULERS),
+    }:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_run_finds_itself_by_what_a_jobset_tells_its_pods(index, capsys, monkeypatch, nobody_tells):
+    made = jobset(capsys, "h100:16", "--name", "big")
+    for one in pod_of(made)["containers"][0]["env"]:
+        monkeypatch.setenv(one["name"], one.get("value", str(index)))  # without a value: Kubernetes writes the index
+    found = processes.find()
+    assert (found.index, found.count, found.address) == (index, 2, "big-slice-0-0.big:8476")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_run_finds_itself_by_what_a_task_of_skypilot_tells_its_nodes(index, monkeypatch, nobody_tells):
+    told = {"SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": str(index)}
+    done = subprocess.run(["bash", "-c", f"{MEET}env"], env=os.environ | told, capture_output=True, text=True)
+    for name, _, value in (line.partition("=") for line in done.stdout.splitlines()):
+        if name in (*processes.ADDRESS, *processes.COUNT, *processes.INDEX):
+            monkeypatch.setenv(name, value)
+    found = processes.find()
+    assert (found.index, found.count, found.address) == (index, 2, "10.0.0.7:8476")
 
 
 def test_a_pod_that_was_asked_to_end_has_not_succeeded_and_a_wrong_command_is_not_started_again(capsys):
@@ -142,7 +178,7 @@ def test_skypilot_reads_the_tasks(capsys, tmp_path, monkeypatch):
         count, found, spot, run, setup = task
         assert (count, found, spot) == (nodes, accelerators, True)
         assert run.splitlines()[-1].endswith("--workdir s3://bucket/a")
-        assert ("GRISTMILL_PROCESSES" in run) == (nodes > 1)
+        assert ("NUM_PROCESSES" in run) == (nodes > 1)
         assert f"ACCELERATOR={'tpu' if 'v' in topology else 'cuda13'} " in setup
         (tmp_path / "run.sh").write_text(f"#!/bin/bash\n{run}\n{setup}\n")
         checked = check("shellcheck", str(tmp_path / "run.sh"))
