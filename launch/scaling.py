@@ -13,7 +13,7 @@ from configs.experiment import Experiment
 from launch import extract_texts, fetch_pages, prepare_documents, train, train_tokenizer, write_shards
 from launch.folder.guard import refuse_inputs_in_outputs
 from launch.stages.command import locked, run_command
-from launch.stages.rungs import train_rungs
+from launch.stages.rungs import refuse_bucket, train_rungs
 from launch.stages.stage import run_stage
 from lm.data.records import read_manifest
 from lm.errors import InputError
@@ -33,6 +33,7 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     from lm.scaling.study import study, study_text
     from viewer.scaling.page import render
 
+    refuse_bucket(workdir)
     asked.check(experiment.train)
     ladder = in_own_process(make_ladder, experiment.model, experiment.train, asked)
     check_training_memory(ladder[-1].model, ladder[-1].train)

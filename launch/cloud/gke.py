@@ -2,7 +2,7 @@
 
     python -m launch.cloud.gke configs/llama3_8b.py image --topology v5p:4x4x4 --image REGISTRY/gristmill:1
     python -m launch.cloud.gke configs/llama3_8b.py run --topology v5p:4x4x4 --image REGISTRY/gristmill:1 \\
-        --workdir gs://BUCKET/runs/8b
+        --volume runs:/mnt/shared --workdir /mnt/shared/runs/8b
     python -m launch.cloud.gke configs/llama3_8b.py logs --topology v5p:4x4x4
 
 docs/cloud.md has what the cluster needs, and what was never tried.
@@ -10,7 +10,7 @@ docs/cloud.md has what the cluster needs, and what was never tried.
 
 import sys
 
-from launch.cloud.job import parse_job, parser_of, refuse_lost
+from launch.cloud.job import parse_job, parser_of, refuse_lost, volume_of
 from launch.cloud.jobset import as_yaml, jobset, process_0
 from launch.stages.command import told
 from lm.errors import UsageError
@@ -31,6 +31,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--queue", default="", help="Kueue's local queue")
     parser.add_argument("--account", default="", help="Kubernetes's service account, which may use the bucket")
     parser.add_argument("--secret", default="", help="a Secret of the cluster; its keys become environment variables")
+    parser.add_argument(
+        "--volume", default="", metavar="CLAIM:/PATH", help="a PersistentVolumeClaim that all pods mount"
+    )
     job, given, tools = parse_job(parser, words)
     if given.action in ("image", "run") and not given.image:
         raise UsageError("Name the image, such as --image us-docker.pkg.dev/PROJECT/REPOSITORY/gristmill:1.")
@@ -40,8 +43,8 @@ def main(words: list[str]) -> None:
         tools.run("docker", "build", f"--tag={given.image}", *build, *given.flag, "-", stdin=archive)
         tools.run("docker", "push", given.image)
     elif given.action == "run":
-        refuse_lost(job, "which goes with its pod")
-        made = jobset(job, given.image, given.spot, given.restarts, given.queue, given.account, given.secret)
+        refuse_lost(job, "which goes with its pod", shared=(volume := volume_of(given.volume))[1])
+        made = jobset(job, given.image, given.spot, given.restarts, given.queue, given.account, given.secret, volume)
         tools.write(path := job.file(".jobset.yaml"), as_yaml(made, f"{job.script} on {job.topology.name}"))
         tools.run("kubectl", "apply", *given.flag, f"--filename={path}")
     elif given.action == "logs":

@@ -13,6 +13,7 @@ from lm.devices import mesh_sizes
 from lm.errors import UsageError, shown
 from lm.planner.plan import as_devices
 from lm.planning.topology import Topology, topology_of
+from lm.storage import is_url
 
 SCRIPTS = ("launch.pretrain", "launch.train", "launch.evaluate", "launch.sample")
 SUPERVISED = ("launch.pretrain", "launch.train")
@@ -23,6 +24,10 @@ USAGE = UsageError.exit_code
 """That of a command that cannot be run as it is: starting it again is of no use."""
 NAME = r"[a-z]([-a-z0-9]{0,37}[a-z0-9])?"
 """Of a job: what TPU VMs, Kubernetes and SkyPilot all take, short enough for the names that they make of it."""
+SHARED = (
+    "Give the path of one on a disk that all hosts share, such as --workdir /mnt/shared/runs/NAME; docs/cloud.md says "
+    "how hosts get such a disk."
+)
 PYTHON = ".venv/bin/python"
 SETUP = (
     "{ command -v make >/dev/null || { sudo apt-get update -qq && sudo apt-get install -qq make; }; } && "
@@ -85,7 +90,9 @@ def parser_of(program: str, description: str, actions: dict[str, str]) -> argpar
     parser.add_argument(
         "--script", choices=SCRIPTS, help="default: launch.pretrain on one host, launch.train on several"
     )
-    parser.add_argument("--workdir", help="the run folder: gs://, s3://, or a path that all hosts see and that stays")
+    parser.add_argument(
+        "--workdir", help="the run folder: gs://, s3:// or a path that stays; of several hosts, a path that they share"
+    )
     parser.add_argument("--cuda", choices=("cuda12", "cuda13"), default="cuda13", help="of GPUs: the build of jax")
     parser.add_argument("--flag", action="append", default=[], metavar="=FLAG", help="one more flag for what creates "
                         "or submits the job, such as --flag=--partition=gpu; may be given again")  # fmt: skip
@@ -110,6 +117,11 @@ def parse_job(parser: argparse.ArgumentParser, words: list[str]) -> tuple[Job, a
         )
     if given.workdir:
         options = ["--workdir", given.workdir, *options]
+    if is_url(given.workdir) and hosts(topology) > 1:
+        raise UsageError(
+            f"The run folder {shown(given.workdir, quotes=False)} is in a bucket, where one process can work, but "
+            f"{topology.name} has {hosts(topology)} hosts. {SHARED}"
+        )
     experiment, workdir = parse_command(script, "", [str(REPOSITORY / config), *options])
     refuse_mesh(experiment, topology)
     name = given.name or Path(config).stem.lower().replace("_", "-")
@@ -139,10 +151,23 @@ def refuse_mesh(experiment: Experiment, topology: Topology) -> None:
     mesh_sizes(train.mesh, experiment.model, train.batch_size, as_devices(topology), train.micro_batches)
 
 
-def refuse_lost(job: Job, why: str) -> None:
-    """Raises UsageError where the run folder would go with the machine."""
-    if not re.match(r"[a-z][a-z0-9]*://", job.workdir):
-        raise UsageError(
-            f"The run folder {job.workdir} is on a disk of the machine, {why}. Give one in an object store, such as "
-            "--workdir gs://BUCKET/runs/NAME."
-        )
+def volume_of(given: str) -> tuple[str, str]:
+    """(name, where it is mounted) of `--volume NAME:/PATH`; two empty texts where nothing is given. Raises UsageError
+    for any other text."""
+    name, _, path = given.partition(":")
+    if given and not (name and Path(path).is_absolute() and path != "/"):
+        raise UsageError(f"--volume is {shown(given)}. Give NAME:/PATH, such as --volume runs:/mnt/shared.")
+    return name, path
+
+
+def refuse_lost(job: Job, why: str, shared: str = "") -> None:
+    """Raises UsageError where the run folder would go with the machine, or would be another one on each of several
+    hosts. `shared` is the folder in which the disk of all hosts lies; without it there is none."""
+    if is_url(job.workdir) or (shared and Path(job.workdir).is_relative_to(shared)):
+        return
+    if hosts(job.topology) > 1:
+        raise UsageError(f"The run folder {job.workdir} is on a disk of one host, {why}. {SHARED}")
+    raise UsageError(
+        f"The run folder {job.workdir} is on a disk of the machine, {why}. Give one in an object store, such as "
+        "--workdir gs://BUCKET/runs/NAME."
+    )

@@ -17,15 +17,25 @@ PORT = 8476
 """At which process 0 of a job on GPUs meets the others."""
 GRACE_SECONDS = 600
 """For the save between SIGTERM and SIGKILL. GKE gives spot nodes 15 s, whatever is asked for."""
+type Mount = tuple[str, dict[str, Any], str]
+"""(name, what it is, the path at which it is mounted)."""
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
 def jobset(
-    job: Job, image: str, spot: bool = False, restarts: int = 100, queue: str = "", account: str = "", secret: str = ""
+    job: Job,
+    image: str,
+    spot: bool = False,
+    restarts: int = 100,
+    queue: str = "",
+    account: str = "",
+    secret: str = "",
+    volume: tuple[str, str] = ("", ""),
 ) -> dict[str, Any]:
     """The JobSet that runs `job` from `image`. `queue` is Kueue's, `account` a Kubernetes service account that may read
-    and write the run folder, `secret` a Secret whose keys become environment variables: only its name is here."""
-    hosts = hosts_per_slice(job.topology)
+    and write the run folder, `secret` a Secret whose keys become environment variables: only its name is here, `volume`
+    the name of a PersistentVolumeClaim and where all pods mount it."""
+    hosts, mounted = hosts_per_slice(job.topology), mounts(job, *volume)
     pod = {
         "metadata": {"labels": {"app": job.name}},
         "spec": {
@@ -33,8 +43,8 @@ def jobset(
             "terminationGracePeriodSeconds": GRACE_SECONDS,
             **({"serviceAccountName": account} if account else {}),
             "nodeSelector": nodes_of(job) | ({"cloud.google.com/gke-spot": "true"} if spot else {}),
-            **surroundings(job),
-            "containers": [container(job, image, secret)],
+            **surroundings(job, mounted),
+            "containers": [container(job, image, secret, mounted)],
         },
     }
     spec = {
@@ -80,14 +90,24 @@ def nodes_of(job: Job) -> dict[str, str]:
     }
 
 
-def surroundings(job: Job) -> dict[str, Any]:
-    """Of several TPU slices, the network of the host. Of GPUs, shared memory for NCCL: containers have but 64 MB."""
+def surroundings(job: Job, mounted: list[Mount]) -> dict[str, Any]:
+    """The volumes of a pod; of several TPU slices, the network of the host."""
+    found: dict[str, Any] = {"volumes": [{"name": name} | source for name, source, _ in mounted]} if mounted else {}
+    several = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if job.topology.slices > 1 else {}
+    return found | several
+
+
+def mounts(job: Job, claim: str, path: str) -> list[Mount]:
+    """All that a pod mounts. Of GPUs, shared memory for NCCL: containers have but 64 MB."""
+    found: list[Mount] = []
     if not is_tpu(job.topology):
-        return {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}]}
-    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if job.topology.slices > 1 else {}
+        found.append(("shm", {"emptyDir": {"medium": "Memory"}}, "/dev/shm"))
+    if claim:
+        found.append(("shared", {"persistentVolumeClaim": {"claimName": claim}}, path))
+    return found
 
 
-def container(job: Job, image: str, secret: str) -> dict[str, Any]:
+def container(job: Job, image: str, secret: str, mounted: list[Mount]) -> dict[str, Any]:
     """The one container of a pod: a process for all chips of its host."""
     chips, tpu = chips_per_host(job.topology), is_tpu(job.topology)
     made: dict[str, Any] = {
@@ -99,9 +119,10 @@ def container(job: Job, image: str, secret: str) -> dict[str, Any]:
     }
     if secret:
         made["envFrom"] = [{"secretRef": {"name": secret}}]
+    if mounted:
+        made["volumeMounts"] = [{"name": name, "mountPath": path} for name, _, path in mounted]
     if not tpu:
         made["env"] += gpu_environment(job)
-        made["volumeMounts"] = [{"name": "shm", "mountPath": "/dev/shm"}]
     return made
 
 
@@ -112,8 +133,8 @@ def gpu_environment(job: Job) -> list[dict[str, Any]]:
     if job.topology.chips > GPU_NODE:
         found += [
             {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{job.name}-slice-0-0.{job.name}:{PORT}"},
-            {"name": "GRISTMILL_PROCESSES", "value": str(hosts_per_slice(job.topology))},
-            {"name": "GRISTMILL_PROCESS", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
+            {"name": "NUM_PROCESSES", "value": str(hosts_per_slice(job.topology))},
+            {"name": "PROCESS_ID", "valueFrom": {"fieldRef": {"fieldPath": INDEX}}},
         ]
     return found
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from launch.cloud.job import STOPPED, Job, refuse_lost
-from launch.cloud.names import TPUS, accelerator_type
+from launch.cloud.names import TPUS, accelerator_type, hosts
 from launch.cloud.tools import Tools, note
 from lm.errors import InputError, UsageError
 
@@ -96,11 +96,17 @@ class QueuedResource:
         unpack = f"mkdir -p {FOLDER} && tar -xzf {FOLDER}.tar.gz -C {FOLDER} && cd {FOLDER}"
         self.on_all_hosts(f"{unpack} && {self.job.setup}")
 
+    def refuse_lost_folder(self) -> None:
+        """Raises UsageError where the run folder goes with the slice. A disk that several hosts share is one that they
+        mount by themselves, at a path that is not known here."""
+        shared = "/" if hosts(self.job.topology) > 1 else ""
+        refuse_lost(self.job, "which goes when a slice is taken away", shared)
+
     def run(self) -> None:
         """Starts the script on every host; it goes on when the connection ends. run.log has what it prints, run.code
         its exit code once it has ended."""
-        if self.spot:
-            refuse_lost(self.job, "which goes when a spot slice is taken away")
+        if self.spot or hosts(self.job.topology) > 1:
+            self.refuse_lost_folder()
         shell = f"echo $$ > run.shell; {self.job.shell_command} & echo $! > run.pid; wait $!; echo $? > run.code"
         self.on_all_hosts(
             f"cd {FOLDER} || exit 1; if {RUNNING}; then echo it runs already; exit 1; fi; "
@@ -138,7 +144,7 @@ def keep(resource: QueuedResource) -> None:
     Raises UsageError when the run folder would go with the slice, InputError when the run failed or was stopped by
     hand, and when the service refuses the slice, or a command fails, several times in a row.
     """
-    refuse_lost(resource.job, "which goes when a slice is taken away")
+    resource.refuse_lost_folder()
     if resource.tools.dry_run:
         return show_keep(resource)
     failures, last = 0, ""

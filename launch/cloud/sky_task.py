@@ -10,14 +10,15 @@ PORT = 8476
 # SkyPilot's names of these: docs.skypilot.co/en/latest/running-jobs/distributed-jobs.html
 MEET = f"""first=$(head -n 1 <<< "$SKYPILOT_NODE_IPS")
 export JAX_COORDINATOR_ADDRESS="$first:{PORT}"
-export GRISTMILL_PROCESSES="$SKYPILOT_NUM_NODES" GRISTMILL_PROCESS="$SKYPILOT_NODE_RANK"
+export NUM_PROCESSES="$SKYPILOT_NUM_NODES" PROCESS_ID="$SKYPILOT_NODE_RANK"
 """
 """Tells the processes of several GPU nodes who they are. TPU VMs know it."""
 
 
-def sky_task(job: Job, spot: bool = False) -> dict[str, Any]:
+def sky_task(job: Job, spot: bool = False, volume: tuple[str, str] = ("", "")) -> dict[str, Any]:
     """The task: SkyPilot brings the files of this folder that .gitignore does not name, and the environment, and starts
-    the run again on other machines where these are taken away. Raises UsageError where it has no such hardware."""
+    the run again on other machines where these are taken away. `volume` is the name of one of SkyPilot's volumes and
+    where all nodes mount it. Raises UsageError where it has no such hardware."""
     resources: dict[str, Any] = {
         "accelerators": sky_accelerator(job.topology),
         "use_spot": spot,
@@ -32,6 +33,7 @@ def sky_task(job: Job, spot: bool = False) -> dict[str, Any]:
         "workdir": ".",
         "num_nodes": 1 if tpu else hosts(job.topology),
         "resources": resources,
+        **({"volumes": {volume[1]: volume[0]}} if volume[0] else {}),
         "setup": job.setup,
         "run": (MEET if several else "") + job.shell_command,
     }

@@ -9,7 +9,7 @@ docs/cloud.md has what it needs, and what was never tried.
 
 import sys
 
-from launch.cloud.job import parse_job, parser_of, refuse_lost
+from launch.cloud.job import parse_job, parser_of, refuse_lost, volume_of
 from launch.cloud.jobset import as_yaml
 from launch.cloud.sky_task import sky_task
 from launch.stages.command import told
@@ -24,10 +24,11 @@ ACTIONS = {
 def main(words: list[str]) -> None:
     parser = parser_of("launch.cloud.skypilot", __doc__ or "", ACTIONS)
     parser.add_argument("--spot", action="store_true", help="on machines that cost less and may be taken away")
+    parser.add_argument("--volume", default="", metavar="NAME:/PATH", help="one of SkyPilot's volumes, on all nodes")
     job, given, tools = parse_job(parser, words)
-    task = sky_task(job, given.spot)
+    task = sky_task(job, given.spot, volume := volume_of(given.volume))
     if given.action == "run":
-        refuse_lost(job, "which goes when the job has ended")
+        refuse_lost(job, "which goes when the job has ended", shared=volume[1])
         tools.write(path := job.file(".sky.yaml"), as_yaml(task, f"{job.script} on {job.topology.name}"))
         tools.run("sky", "jobs", "launch", "--yes", f"--name={job.name}", *given.flag, str(path))
     elif given.action == "logs":

@@ -34,7 +34,7 @@ def held(workdir: Path) -> Generator[None]:
         return
     refuse_no_run_there(mirror)
     print(f"{mirror.url} is worked on in {workdir}; what is finished is pushed", flush=True)
-    with mirror.held(GROWING):
+    with mirror.held(GROWING, joined=(SUPERVISORS,)):  # a supervisor writes before its command is here
         mirror.fetch(mirror.matching(BOOKS))
         try:
             yield

@@ -15,10 +15,19 @@ from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
 from lm.scaling.rungs import Rung
 from lm.scaling.study import Measured, short
-from lm.storage import write_atomically
+from lm.storage import mirror_of, write_atomically
 
 ATTEMPTS = 2
 """Crashes at one step after which a rung has failed."""
+
+
+def refuse_bucket(workdir: Path) -> None:
+    """Raises UsageError for a run folder in a bucket: all that is made would stay in its copy on this machine."""
+    if mirror := mirror_of(workdir):
+        raise UsageError(
+            f"--workdir {mirror.url} is in a bucket, but a ladder is trained in a folder of this machine. Give one, "
+            "such as --workdir runs/ladder."
+        )
 
 
 def train_rungs(
@@ -62,7 +71,7 @@ def train_rung(training: Stage, shards: Stage, experiment: Experiment, folder: P
     paths = RunPaths(folder)
     write_atomically(paths.config_json, experiment_json(experiment))
     command = [sys.executable, "-m", training.script, str(folder)]
-    supervisor = Supervisor(command, paths.heartbeat(), RunPaths(folder).supervisor(), same_step=ATTEMPTS)
+    supervisor = Supervisor(command, paths.heartbeat(), paths.supervisor(), same_step=ATTEMPTS)
     code = supervisor.run()
     if supervisor.asked is not None:
         raise Stopped("asked to end; the same command goes on from here.", 128 + supervisor.asked)

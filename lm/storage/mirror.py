@@ -218,9 +218,10 @@ class Mirror:
             raise StorageError(f"{self.url} is only read here; this is a bug.")
         self.lease.check()
 
-    def agree(self, sole: bool) -> None:
+    def agree(self, sole: bool, joined: Iterable[str] = ()) -> None:
         """Makes the copy agree with what is there now. Files here that were not pushed stay where the copy's holder
-        alone has worked there (`sole`); otherwise they are moved aside."""
+        alone has worked there (`sole`); otherwise they are moved aside, but for those of the patterns `joined`: their
+        lines come behind those that are there."""
         self.make()
         self.listed = None
         for name, known in list(self.known.items()):
@@ -232,8 +233,18 @@ class Mirror:
             if known.etag or not sole:
                 del self.known[name]
         if not sole:
-            self.move_aside([name for name in self.here(["*"]) if not self.unchanged(name)])
+            logs = self.here(joined)
+            for name in logs:
+                self.join(name)
+            self.move_aside([name for name in self.here(["*"]) if name not in logs and not self.unchanged(name)])
         self.save()
+
+    def join(self, name: str) -> None:
+        """Puts the lines that only are here behind those that are there."""
+        if name in self.there and not self.unchanged(name):
+            there = (self.url / name).read_text().splitlines(keepends=True)
+            here = (self.folder / name).read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomically(self.folder / name, "".join([*there, *(line for line in here if line not in there)]))
 
     def move_aside(self, names: list[str]) -> None:
         """Out of the way of what another machine has made since."""
@@ -247,9 +258,10 @@ class Mirror:
         print(f"storage: another machine went on with {self.url}; what only was here is in {aside}", flush=True)
 
     @contextlib.contextmanager
-    def held(self, logs: Iterable[str] = ()) -> Generator[None]:
+    def held(self, logs: Iterable[str] = (), joined: Iterable[str] = ()) -> Generator[None]:
         """This process alone writes there until the block ends; files here that are one of the patterns `logs` are
-        pushed every now and then. Raises InputError where another process is at work there."""
+        pushed every now and then. Those of `joined` are written by processes that hold nothing there (`agree`). Raises
+        InputError where another process is at work there."""
         lease, patterns, over = Lease(self.url / LEASE, self.holder), [*logs], threading.Event()
         self.make()
         before = lease.take()
@@ -263,7 +275,7 @@ class Mirror:
 
         thread = threading.Thread(target=keep, name="lease", daemon=True)
         try:
-            self.agree(sole=before == self.holder)
+            self.agree(before == self.holder, joined)
             thread.start()
             yield
         finally:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -15,6 +16,8 @@ import pytest
 from configs.experiment import parse_run
 from data_prep.warc import write_pages
 from launch.folder.guard import refuse_inputs_in_outputs
+from launch.folder.in_bucket import to_read
+from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
 from lm.config import StartConfig
@@ -26,7 +29,7 @@ from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.training import load_tokenizer
 from tests.corpus import texts, tiny_experiment, web_pages
 from tests.object_store import Request, Store, serving, variables
-from tests.run_files import REPOSITORY, digests, finish, parameters
+from tests.run_files import QUICK, REPOSITORY, digests, finish, parameters
 from tests.run_files import start as start_on_disk
 from tests.train_runs import bits, told
 
@@ -165,6 +168,27 @@ def test_several_processes_are_refused(run):
         pass
 
 
+def test_what_supervisors_write_on_one_machine_after_the_other_is_one_log(run, tmp_path, capsys):
+    """Each writes its first line before its command has looked into the bucket."""
+    for number, machine in enumerate("aabab"):
+        with variables({"GRISTMILL_CACHE": str(tmp_path / machine)}):
+            workdir = workdir_of(run)
+            workdir.mkdir(parents=True, exist_ok=True)
+            with (workdir / "supervisor.jsonl").open("a", encoding="utf-8") as log:
+                log.write(f'{{"time": {number}}}\n')
+            with locked(workdir):
+                pass
+        times = [json.loads(line)["time"] for line in (run / "supervisor.jsonl").read_text().splitlines()]
+        assert times == [*range(number + 1)]
+    assert not list(tmp_path.glob("*/runs/*.aside*")) and "another machine" not in capsys.readouterr().out
+
+
+def test_a_ladder_is_refused(run):
+    with pytest.raises(UsageError, match=f"--workdir {run} is in a bucket, but a ladder"):
+        scale(EXPERIMENT, to_read(workdir_of(run)), Options(budget=1e12))
+    assert not list(run.files())
+
+
 def test_inputs_in_a_bucket_are_not_taken_for_a_folder_here(run):
     train = dataclasses.replace(EXPERIMENT.train, own_weight=1.0)
     refuse_inputs_in_outputs(dataclasses.replace(EXPERIMENT, train=train), workdir_of(run))
@@ -260,3 +284,32 @@ def test_a_run_in_a_bucket_killed_and_moved_ends_with_the_bits_of_one_on_a_disk(
             assert "--- 'The miller' at temperature 0\n" in printed("launch.sample", str(run), "--prompt", "The miller")
     with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
         assert "validation_loss" in printed("launch.evaluate", str(run), "--step", "8")
+
+
+@pytest.mark.slow
+def test_a_supervised_run_in_a_bucket_that_is_killed_goes_on_from_what_is_there(run, server, warc, tmp_path):
+    command = [
+        sys.executable, "-m", "launch.supervise", "--stopped-code", "75", "launch.pretrain", "tests/configs.py",
+        "--workdir", str(run), "--pages.warc", f"{warc}/*.warc.gz",
+    ]  # fmt: skip
+    killed = []
+
+    def fault(request: Request) -> str | None:
+        if killed or not re.search(r"PUT .*checkpoints/8/manifest\.json", f"{request.method} {request.path}"):
+            return None
+        (heart,) = (tmp_path / "a/runs").glob("run-*/heartbeat.json")
+        killed.append(json.loads(heart.read_text(encoding="utf-8"))["process"])
+        os.kill(killed[0], signal.SIGKILL)
+        return "cut"
+
+    server.fail(fault)
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "a")} | QUICK):
+        supervised = subprocess.Popen(
+            command, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    output = finish(supervised)
+    assert len(killed) == 1 and "supervise: " in output and "going on from the checkpoint at step " in output
+    (copy,) = (tmp_path / "a/runs").glob("run-*")
+    events = [json.loads(line)["event"] for line in (copy / "supervisor.jsonl").read_text().splitlines()]
+    assert events == ["start", "crash", "start", "done"]
+    assert {"stages/train.json", "checkpoints/12/manifest.json"} <= {*run.files()}

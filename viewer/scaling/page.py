@@ -50,7 +50,7 @@ def tokens_chart(study: Study) -> Chart:
         losses = [(at, law.loss(size, at)) for at in spaced(*ends)]
         heights += [loss for _, loss in losses]
         lines += [{"x": at, "y": loss, "size": size, "kind": kind} for at, loss in losses]
-        names.append({"x": ends[1], "y": losses[-1][1], "name": f" {short(size)}", "kind": kind})
+        names.append({"x": ends[1], "y": losses[-1][1], "name": short(size), "kind": kind})
     points = [
         {"x": one.rung.tokens, "y": one.loss, "kind": "held out" if one.rung.held_out else "fitted"}
         for one in everything
@@ -81,7 +81,7 @@ def tokens_chart(study: Study) -> Chart:
                 x=xy["x"], y={"field": "low"} | y, y2={"field": "high"},
             ),
             layer({"type": "point", "filled": True, "size": 46, "opacity": 1}, points, color=color, **xy),
-            layer({"type": "text", "align": "left", "font": FONT, "fontSize": 12}, names,
+            layer({"type": "text", "align": "left", "dx": 4, "font": FONT, "fontSize": 12}, names,
                   text={"field": "name"}, color=color, **xy),
         ]  # fmt: skip
         drawings.append(draw(layers, label, size, width, 320, PADDING))

@@ -3,6 +3,7 @@ hadolint. And what is in them."""
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 
@@ -10,7 +11,11 @@ import pytest
 import yaml
 
 from launch.cloud import gke, skypilot, slurm, tools
+from launch.cloud.names import hosts
+from launch.cloud.sky_task import MEET
+from launch.stages import processes
 from lm.errors import InputError
+from lm.planning.topology import topology_of
 from tests.launch.cloud.programs import REPOSITORY, Programs, check, needs_checkers, shown_file
 
 CONFIG = "configs/gpt2_124m.py"
@@ -39,7 +44,7 @@ import json, sys, sky
 for path in sys.argv[1:]:
     task = sky.Task.from_yaml(path)
     (found,) = task.resources
-    print("read:", json.dumps([task.num_nodes, found.accelerators, found.use_spot, task.run, task.setup]))
+    print("read:", json.dumps([task.num_nodes, found.accelerators, found.use_spot, task.run, task.setup, task.volumes]))
 """
 
 
@@ -54,7 +59,10 @@ def made_by(script, capsys, *words: str) -> str:
 
 
 def jobset(capsys, topology: str, *words: str) -> dict:
-    words = ("--image", "registry.example/gristmill:1", "--workdir", "gs://bucket/runs/a", *words)
+    folder = ["--workdir", "gs://bucket/runs/a"]
+    if hosts(topology_of(topology)) > 1:
+        folder = ["--volume", "runs:/mnt/shared", "--workdir", "/mnt/shared/a"]
+    words = ("--image", "registry.example/gristmill:1", *folder, *words)
     return yaml.safe_load(made_by(gke, capsys, "--topology", topology, *words))
 
 
@@ -102,10 +110,45 @@ def test_gpu_nodes_are_told_who_they_are_and_where_they_meet(capsys):
     made = jobset(capsys, "h100:16", "--name", "big")
     environment = {one["name"]: one for one in pod_of(made)["containers"][0]["env"]}
     assert environment["JAX_COORDINATOR_ADDRESS"]["value"] == "big-slice-0-0.big:8476"
-    assert environment["GRISTMILL_PROCESSES"]["value"] == "2"
-    assert "job-completion-index" in str(environment["GRISTMILL_PROCESS"])
+    assert environment["NUM_PROCESSES"]["value"] == "2"
+    assert "job-completion-index" in str(environment["PROCESS_ID"])
     alone = jobset(capsys, "h100:8")
-    assert "GRISTMILL" not in str(alone) and "JAX_" not in str(alone)
+    assert "PROCESS" not in str(alone) and "JAX_" not in str(alone)
+
+
+@pytest.fixture
+def nobody_tells(monkeypatch):
+    """No variable of this machine names processes; all others come after these."""
+    for name in (*processes.ADDRESS, *processes.COUNT, *processes.INDEX):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_run_finds_itself_by_what_a_jobset_tells_its_pods(index, capsys, monkeypatch, nobody_tells):
+    made = jobset(capsys, "h100:16", "--name", "big")
+    for one in pod_of(made)["containers"][0]["env"]:
+        monkeypatch.setenv(one["name"], one.get("value", str(index)))  # without a value: Kubernetes writes the index
+    found = processes.find()
+    assert (found.index, found.count, found.address) == (index, 2, "big-slice-0-0.big:8476")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_run_finds_itself_by_what_a_task_of_skypilot_tells_its_nodes(index, monkeypatch, nobody_tells):
+    told = {"SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": str(index)}
+    done = subprocess.run(["bash", "-c", f"{MEET}env"], env=os.environ | told, capture_output=True, text=True)
+    for name, _, value in (line.partition("=") for line in done.stdout.splitlines()):
+        if name in (*processes.ADDRESS, *processes.COUNT, *processes.INDEX):
+            monkeypatch.setenv(name, value)
+    found = processes.find()
+    assert (found.index, found.count, found.address) == (index, 2, "10.0.0.7:8476")
+
+
+def test_all_pods_mount_the_disk_of_the_run_folder(capsys):
+    for topology, others in (("v5p:4x4x4", []), ("h100:16", ["/dev/shm"])):
+        pod = pod_of(jobset(capsys, topology))
+        (shared,) = (one["name"] for one in pod["volumes"] if one.get("persistentVolumeClaim") == {"claimName": "runs"})
+        paths = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+        assert paths.pop("/mnt/shared") == shared and list(paths) == others
 
 
 def test_a_pod_that_was_asked_to_end_has_not_succeeded_and_a_wrong_command_is_not_started_again(capsys):
@@ -133,16 +176,21 @@ def test_skypilot_reads_the_tasks(capsys, tmp_path, monkeypatch):
     }  # fmt: skip
     paths = [tmp_path / f"{number}.yaml" for number in range(len(expected))]
     for path, topology in zip(paths, expected, strict=True):
-        path.write_text(made_by(skypilot, capsys, "--topology", topology, "--workdir", "s3://bucket/a", "--spot"))
+        several = hosts(topology_of(topology)) > 1
+        folder = "/mnt/shared/a" if several else "s3://bucket/a"
+        volume = ["--volume", "runs:/mnt/shared"] if several else []
+        path.write_text(made_by(skypilot, capsys, "--topology", topology, "--workdir", folder, *volume, "--spot"))
     monkeypatch.setenv("HOME", str(tmp_path))
     read = check("python", "-c", TASKS, *map(str, paths))
     assert read.returncode == 0, read.stderr
     tasks = [json.loads(line.removeprefix("read:")) for line in read.stdout.splitlines() if line.startswith("read:")]
     for (topology, (nodes, accelerators)), task in zip(expected.items(), tasks, strict=True):
-        count, found, spot, run, setup = task
+        count, found, spot, run, setup, volumes = task
         assert (count, found, spot) == (nodes, accelerators, True)
-        assert run.splitlines()[-1].endswith("--workdir s3://bucket/a")
-        assert ("GRISTMILL_PROCESSES" in run) == (nodes > 1)
+        several = hosts(topology_of(topology)) > 1
+        assert run.splitlines()[-1].endswith("--workdir /mnt/shared/a" if several else "--workdir s3://bucket/a")
+        assert volumes == ({"/mnt/shared": "runs"} if several else {})
+        assert ("NUM_PROCESSES" in run) == (nodes > 1)
         assert f"ACCELERATOR={'tpu' if 'v' in topology else 'cuda13'} " in setup
         (tmp_path / "run.sh").write_text(f"#!/bin/bash\n{run}\n{setup}\n")
         checked = check("shellcheck", str(tmp_path / "run.sh"))

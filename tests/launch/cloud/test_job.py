@@ -102,6 +102,8 @@ def test_what_trains_is_supervised_and_what_ends_by_itself_is_not():
         (["--topology", "v6e:2x4", "--train.mesh.fsdp", "16"], "16.*does not divide what is here: 8 devices"),
         (["--topology", "v6e:16x16", "--train.batch-size", "100"], "batch_size = 100"),
         (["--topology", "v6e:4x4", "--script", "launch.pretrain"], "v6e:4x4 has 4 hosts.*launch.write_shards"),
+        (["--topology", "v6e:4x4", *BUCKET], "in a bucket, where one process can work, but v6e:4x4 has 4 hosts.*/mnt"),
+        (["--topology", "h100:16", *BUCKET], "h100:16 has 2 hosts"),
         (["--topology", "v6e:2x4", "--name", "My_Run"], "'My_Run'.*--name"),
         (["--topology", "v6e:2x4", "--name", "a" * 40], "--name"),
     ],
@@ -124,6 +126,33 @@ def test_a_run_folder_that_would_go_with_the_machine_is_refused(script, action):
     _, words = ACTIONS[script]
     with pytest.raises(UsageError, match="--workdir gs://BUCKET"):
         main(script, CONFIG, action, *words, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("gke", ["h100:16", "--image", "i", "--workdir", "/mnt/shared/a"]),
+        ("gke", ["h100:16", "--image", "i", "--workdir", "/elsewhere/a", "--volume", "runs:/mnt/shared"]),
+        ("skypilot", ["h100:16", "--workdir", "/mnt/shared/a"]),
+        ("tpu_vm", ["v6e:4x4", "--zone", "us-east5-b"]),
+    ],
+)
+def test_several_hosts_want_their_run_folder_on_a_disk_that_they_share(script, words):
+    with pytest.raises(UsageError, match=r"(?s)is on a disk of one host.*Give the path of one on a disk that all"):
+        main(script, CONFIG, "run", "--topology", *words, "--dry-run")
+
+
+def test_a_shared_disk_serves_one_host_too_and_slurm_has_one(capsys):
+    volume = ["--volume", "runs:/mnt/shared", "--workdir", "/mnt/shared/a"]
+    main("gke", CONFIG, "run", "--topology", "h100:8", "--image", "i", *volume, "--dry-run")
+    assert "claimName: runs" in capsys.readouterr().out
+    main("slurm", CONFIG, "run", "--topology", "h100:16", "--dry-run")
+
+
+@pytest.mark.parametrize("given", ["runs", "runs:mnt", ":/mnt", "runs:/"])
+def test_a_volume_has_a_name_and_a_path(given):
+    with pytest.raises(UsageError, match=r"--volume is .*NAME:/PATH"):
+        main("gke", CONFIG, "run", "--topology", "h100:8", "--image", "i", *BUCKET, "--volume", given, "--dry-run")
 
 
 def test_a_spot_slice_wants_its_run_folder_elsewhere():

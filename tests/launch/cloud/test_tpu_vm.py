@@ -103,7 +103,8 @@ def test_several_slices_are_nodes_of_one_queued_resource(cloud, monkeypatch):
     for action in ("create", "install", "run"):
         cloud.act(
             action,
-            *BUCKET,
+            "--workdir",
+            "/mnt/shared/a",
             "--project",
             "p",
             "--train.batch-size",
