@@ -2,8 +2,8 @@
 
     python -m tests.bench.edges        # after: make libtpu; half an hour
 
-Twelve steps for TPUs that are not there: of two models on three kinds of chip, the largest batch that the compiler takes
-and one that it does not, at most a quarter larger. Prints one JSON line each: `fits`, as the plan says, `compiled`,
+Twelve steps for TPUs that are not there: of two models on three kinds of chip, a batch that the compiler takes and one
+that it does not, at most a quarter larger. Prints one JSON line each: `fits`, as the plan says, `compiled`,
 whether the compiler made a program, and `peak_share`, what it holds over what the device has. The two must agree.
 """
 
