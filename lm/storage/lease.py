@@ -61,10 +61,12 @@ class Lease:
             self.version = objects.write(self.place.address, json.dumps(note).encode(), instead_of)
         except (AlreadyExistsError, PreconditionError) as error:
             there, said = self.read()
-            if said != note:  # else it was written, and the answer was lost
+            if said.get("process") != self.process:
                 self.version = None
                 raise InputError(self.taken(said)) from error
-            self.version = there
+            self.version = there  # this process wrote it, and the answer was lost
+            if said != note:  # and an earlier note at that
+                self.write(held, there)
         self.renewed = time.monotonic()
 
     def taken(self, said: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -255,23 +255,26 @@ class Mirror:
         before = lease.take()
         self.lease = lease
 
-        def keep() -> None:
+        def keep(action: Callable[[], None]) -> None:
             while not over.wait(lease.seconds / 3):
                 with contextlib.suppress(InputError, OSError):  # whoever pushes is told
-                    lease.beat()
-                    self.push(self.here(patterns))
+                    action()
 
-        thread = threading.Thread(target=keep, name="lease", daemon=True)
+        # The lease by itself: logs wait for pushes and fetches of other files, which may take longer than it lasts.
+        beating = threading.Thread(target=keep, args=[lease.beat], name="lease", daemon=True)
+        pushing = threading.Thread(target=keep, args=[lambda: self.push(self.here(patterns))], name="logs", daemon=True)
         try:
+            beating.start()
             self.agree(sole=before == self.holder)
-            thread.start()
+            pushing.start()
             yield
         finally:
             over.set()
-            if thread.ident is not None:
-                thread.join(lease.seconds)
+            for thread in (beating, pushing):
+                if thread.ident is not None:
+                    thread.join(lease.seconds)
             self.lease = None
-            if not thread.is_alive():  # else it waits for a network that is away, and the lease ends by itself
+            if not beating.is_alive() and not pushing.is_alive():  # else the network is away: the lease ends by itself
                 with contextlib.suppress(InputError):
                     lease.release()
 
