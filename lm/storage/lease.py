@@ -61,7 +61,7 @@ class Lease:
             self.version = objects.write(self.place.address, json.dumps(note).encode(), instead_of)
         except (AlreadyExistsError, PreconditionError) as error:
             there, said = self.read()
-            if said.get("process") != self.process:
+            if (said.get("holder"), said.get("process")) != (self.holder, self.process):
                 self.version = None
                 raise InputError(self.taken(said)) from error
             self.version = there  # this process wrote it, and the answer was lost

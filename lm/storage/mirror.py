@@ -9,6 +9,7 @@ not pushed is right where nobody else has been at work there since.
 """
 
 import contextlib
+import fcntl
 import functools
 import glob
 import hashlib
@@ -27,7 +28,7 @@ from lm.storage.cache import cache_folder
 from lm.storage.files import appearing_file, unused
 from lm.storage.lease import Lease
 from lm.storage.objects import Object, StorageError
-from lm.storage.places import write_atomically
+from lm.storage.places import size_of, write_atomically
 from lm.storage.url import Url
 
 RECORD = ".remote"
@@ -75,20 +76,37 @@ class Mirror:
         """`holder` is the copy's name, by which it is known whether another was at work there since."""
         self.folder, self.url, self.holder = folder, url, holder
         self.record = folder / RECORD / "files.json"
-        self.known: dict[str, Known] = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-            found = json.loads(self.record.read_text(encoding="utf-8"))
-            self.known = {name: Known(*values) for name, values in found.items()}
+        self.known = self.recorded()
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
         self.lock = threading.RLock()
+
+    def recorded(self) -> dict[str, Known]:
+        """What the record says; nothing where there is none, or it is damaged."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            return {name: Known(*values) for name, values in found.items()}
+        return {}
+
+    @contextlib.contextmanager
+    def alone(self) -> Generator[None]:
+        """One thread at a time, and, of the processes that read by the same copy, one: it knows what others have
+        brought. Where the lease is held, no other process works in the copy. Raises InputError as `make`."""
+        with self.lock, contextlib.ExitStack() as stack:
+            if self.lease is None:
+                self.make()
+                fcntl.flock(stack.enter_context((self.folder / RECORD / "lock").open("w")), fcntl.LOCK_EX)
+                self.known = self.recorded()
+            yield
 
     def make(self) -> None:
         """Makes the folder, if need be. Raises InputError where it cannot be written."""
         if (self.folder / ABOUT).is_file():
             return
+        about = json.dumps({"url": self.url.address, "holder": self.holder})
         try:
-            write_atomically(self.folder / ABOUT, json.dumps({"url": self.url.address, "holder": self.holder}))
+            (self.folder / RECORD).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / ABOUT, about, scratch=self.folder / RECORD)  # others may do so, too
         except OSError as error:
             raise InputError(
                 f"The working copy {self.folder} of {self.url} cannot be written: {error.strerror or error}. Make room "
@@ -105,10 +123,8 @@ class Mirror:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file that is here or there."""
-        path = self.folder / name
-        if path.is_file():
-            return path.stat().st_size
-        return self.there[name].size if name in self.there else None
+        size = size_of(self.folder / name)
+        return self.there[name].size if size is None and name in self.there else size
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names there that are one of the shell patterns, or lie in a folder that is one."""
@@ -155,7 +171,7 @@ class Mirror:
             size, time = self.stat(name) or (0, 0)
             self.known[name] = Known(size, time, found.etag)
 
-        with self.lock:
+        with self.alone():
             alike = lambda name: self.unchanged(name) and self.known[name].etag == self.there[name].etag
             missing = [name for name in dict.fromkeys(names) if name in self.there and not alike(name)]
             total = sum(self.there[name].size for name in missing)
@@ -221,19 +237,19 @@ class Mirror:
     def agree(self, sole: bool) -> None:
         """Makes the copy agree with what is there now. Files here that were not pushed stay where the copy's holder
         alone has worked there (`sole`); otherwise they are moved aside."""
-        self.make()
-        self.listed = None
-        for name, known in list(self.known.items()):
-            found = self.there.get(name)
-            if known.etag and found is not None and found.etag == known.etag:
-                continue
-            if self.unchanged(name):
-                (self.folder / name).unlink()
-            if known.etag or not sole:
-                del self.known[name]
-        if not sole:
-            self.move_aside([name for name in self.here(["*"]) if not self.unchanged(name)])
-        self.save()
+        with self.alone():
+            self.listed = None
+            for name, known in list(self.known.items()):
+                found = self.there.get(name)
+                if known.etag and found is not None and found.etag == known.etag:
+                    continue
+                if self.unchanged(name):
+                    (self.folder / name).unlink()
+                if known.etag or not sole:
+                    del self.known[name]
+            if not sole:
+                self.move_aside([name for name in self.here(["*"]) if not self.unchanged(name)])
+            self.save()
 
     def move_aside(self, names: list[str]) -> None:
         """Out of the way of what another machine has made since."""

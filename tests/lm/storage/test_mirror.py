@@ -321,5 +321,24 @@ def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
         lease_seconds()
 
 
+def test_processes_that_read_by_the_same_copy_leave_one_another_what_they_have_brought(bucket, machines, tmp_path):
+    """As those that train from a checkpoint in a bucket do, on one machine."""
+    for number in range(20):
+        write_atomically(bucket / f"checkpoints/8/f{number}", str(number) * 100_000)
+    program = (
+        f"from lm.storage import *\ninput()\nfolder = fetched(Url({str(bucket / 'checkpoints/8')!r}))\n"
+        "assert all((folder / f'f{n}').read_text() == str(n) * 100_000 for n in range(20))"
+    )
+    with machines("a"):
+        command = [sys.executable, "-c", program]
+        processes = [subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.close()
+        assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert not list((tmp_path / "a/reading").glob("*.aside*"))
+
+
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
     assert mirror_of(tmp_path) is None
