@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 from lm.errors import InputError, UsageError
 from lm.storage import objects
-from lm.storage.files import appearing_file, digest
+from lm.storage.files import appearing_file, digest, user_cache
 from lm.storage.places import Place
 from lm.storage.url import StorageError, Url
 
@@ -42,8 +42,7 @@ class Wanted(NamedTuple):
 def cache_folder() -> Path:
     """GRISTMILL_CACHE, by default the folder of caches of this user."""
     given = os.environ.get("GRISTMILL_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or Path.home()) / ".cache"
-    return Path(given).expanduser() if given else Path(base) / "gristmill"
+    return Path(given).expanduser() if given else user_cache()
 
 
 def bound(folder: Path) -> int:
