@@ -1,6 +1,6 @@
 """A run folder in a bucket, worked on in a copy of it on this machine (lm/storage/mirror.py): what a stage reads is
-fetched before it, what it has made is pushed behind it, and last its marker. All of it does nothing where the run
-folder is one of a disk."""
+fetched before it; what it has made is pushed after it, its marker last. Nothing here does anything where the run folder
+is on a disk."""
 
 import contextlib
 import json

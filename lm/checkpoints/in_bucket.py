@@ -48,7 +48,7 @@ def push_training(run: Path, logs: Iterable[str] = LOGS) -> None:
     for step, names in steps_there(mirror).items():
         if step not in steps:
             written = listed_there(mirror, step, names)
-            mirror.delete([manifest_of(step)])  # first, lest half of it be taken for whole
+            mirror.delete([manifest_of(step)])  # first: half of it must not be taken for whole
             mirror.delete(name for name in names if name in written)
 
 

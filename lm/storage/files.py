@@ -33,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Waits until what was written to a file, or the names in a folder, are on disk, lest a loss of power undo it."""
+    """Waits until what was written to a file, or the names in a folder, are on disk: no loss of power undoes it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -4,8 +4,8 @@ What is done is done there, with all that a disk can do: links, renaming, files 
 whole files, and last the one that says that the others are there. What is needed is fetched, by name, when it is
 needed. `.remote/` in it has the address, and of each file that is alike on both sides its size, time and ETag.
 
-What the address holds is right wherever it differs from that record, for somebody has changed it; what is here and was
-not pushed is right where nobody else has been at work there since.
+Where the address differs from that record, somebody has changed it there, and the copy follows. Files here that were
+not pushed stay, unless another copy has been at work there since: then they are moved aside.
 """
 
 import contextlib
@@ -48,8 +48,8 @@ class Known(NamedTuple):
 
 
 def copy_of(url: Url, purpose: str = "runs") -> Path:
-    """The folder that stands for the address here, made when it is first used: one for who works in it, and for those
-    that only read, for the "purpose" of "reading", another."""
+    """The folder that stands for the address here, made when it is first used: one to work in, and another, with the
+    purpose "reading", for processes that only read."""
     name = hashlib.sha256(url.address.encode()).hexdigest()[:12]
     folder = cache_folder() / purpose / f"{url.name or 'bucket'}-{name}"
     if mirror_of(folder) is None:
