@@ -6,6 +6,8 @@ import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from lm.storage import user_cache
+
 MOST_BYTES = 10 * 2**30
 """What was used longest ago is removed beyond."""
 LEAST_SECONDS = "0.1"
@@ -19,9 +21,8 @@ def keep_compiled_programs(environment: MutableMapping[str, str] = os.environ) -
     """
     if "JAX_COMPILATION_CACHE_DIR" in environment:
         return
-    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
     # Programs for a CPU run on one with the same instructions alone, and a home folder may be many machines'.
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(base) / "gristmill" / "compiled" / cpu_kind())
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(user_cache(environment) / "compiled" / cpu_kind())
     environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MOST_BYTES))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", LEAST_SECONDS)
 

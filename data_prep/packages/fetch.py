@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from data_prep.packages.pip_settings import PipSettings, read_pip_settings
 from lm.errors import InputError, network_reason
-from lm.storage import appearing, file_sha256
+from lm.storage import appearing, file_sha256, user_cache
 
 if TYPE_CHECKING:
     from pypi_simple import DistributionPackage, PyPISimple
@@ -36,8 +36,7 @@ class PackagePin(Protocol):
 
 def package_cache(environment: Mapping[str, str] = os.environ) -> Path:
     """The folder of downloaded package files, shared by all runs of this user."""
-    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
-    return Path(base) / "gristmill" / "packages"
+    return user_cache(environment) / "packages"
 
 
 def fetch_package(

@@ -1,6 +1,6 @@
 """A run folder in a bucket, worked on in a copy of it on this machine (lm/storage/mirror.py): what a stage reads is
-fetched before it, what it has made is pushed behind it, and last its marker. All of it does nothing where the run
-folder is one of a disk."""
+fetched before it; what it has made is pushed after it, its marker last. Nothing here does anything where the run folder
+is on a disk."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from launch.folder.markers import read_note
 from lm.checkpoints.in_bucket import push_training
 from lm.errors import InputError, UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
-from lm.storage import Mirror, mirror_of
+from lm.storage import Mirror, mirror_of, size_of
 from lm.storage.mirror import LEASE
 
 BOOKS = (RunPaths.config_json, RunPaths.stages)
@@ -55,8 +55,7 @@ def to_read(workdir: Path) -> Path:
 def refuse_no_run_there(mirror: Mirror) -> None:
     """Raises UsageError where other things than a run's lie below the address. Where a lease was taken, a run has
     begun, though a kill may have come before its first marker."""
-    marked = any(PurePosixPath(name).match(mark) for name in mirror.there for mark in MARKS)
-    if marked or (mirror.url / LEASE).is_file():
+    if mirror.matching(MARKS) or (mirror.url / LEASE).is_file():
         return
     tops = dict.fromkeys(name.split("/")[0] for name in mirror.there)
     others = [top for top in tops if top not in PASSED_OVER and not any(PurePosixPath(top).match(log) for log in LOGS)]
@@ -70,10 +69,8 @@ def refuse_no_run_there(mirror: Mirror) -> None:
 
 def size_in(workdir: Path, name: str) -> int | None:
     """Bytes of a file of the run, be it here or in the bucket alone; None where there is none."""
-    path, mirror = workdir / name, mirror_of(workdir)
-    if path.is_file():
-        return path.stat().st_size
-    return mirror.size(name) if mirror else None
+    mirror = mirror_of(workdir)
+    return mirror.size(name) if mirror else size_of(workdir / name)
 
 
 def fetch(workdir: Path, names: Iterable[str], patterns: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm.checkpoints.manifest import MANIFEST, PARTS, DamageError, steps_in, verify
 from lm.run_paths import TRAINING_LOGS, RunPaths
-from lm.storage import Mirror, mirror_of
+from lm.storage import Mirror, Place, mirror_of
 
 FOLDER = RunPaths.checkpoints
 LOGS = tuple(log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints)
@@ -48,24 +48,27 @@ def push_training(run: Path, logs: Iterable[str] = LOGS) -> None:
     for step, names in steps_there(mirror).items():
         if step not in steps:
             written = listed_there(mirror, step, names)
-            mirror.delete([manifest_of(step)])  # first, lest half of it be taken for whole
+            mirror.delete([manifest_of(step)])  # first: half of it must not be taken for whole
             mirror.delete(name for name in names if name in written)
 
 
 def files_of(run: Path, step: int) -> list[str]:
     """The files that the manifest lists, and itself; of one that was fetched for its manifest alone, that."""
-    with contextlib.suppress(ValueError, KeyError, OSError):
-        listed = json.loads((run / manifest_of(step)).read_text(encoding="utf-8"))["files"]
-        return [manifest_of(step), *(f"{FOLDER}/{step}/{name}" for name in listed)]
-    return [manifest_of(step)]
+    return [manifest_of(step), *(listed_in(run / manifest_of(step), step) or ())]
 
 
 def listed_there(mirror: Mirror, step: int, names: list[str]) -> set[str]:
-    """What training wrote of it: by the manifest; where there is none, a kill left what is there."""
-    if manifest_of(step) not in mirror.there:
-        return {name for name in names if name.split("/")[2] in (*PARTS, "commit_success.txt")}
-    listed = json.loads((mirror.url / manifest_of(step)).read_text())["files"]
-    return {f"{FOLDER}/{step}/{name}" for name in listed}
+    """What training wrote of it: by the manifest; where there is none, or it is damaged, by the names of its parts."""
+    listed = listed_in(mirror.url / manifest_of(step), step)
+    return {name for name in names if name.split("/")[2] in PARTS} if listed is None else {*listed}
+
+
+def listed_in(manifest: Place, step: int) -> list[str] | None:
+    """The files of a checkpoint by its manifest; None where there is none, or it is damaged. Raises StorageError."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        return [f"{FOLDER}/{step}/{name}" for name in listed]
+    return None
 
 
 def fetch_step(mirror: Mirror, step: int) -> list[str]:

@@ -11,6 +11,7 @@ from lm.storage.files import (
     file_sha256,
     sync,
     unused,
+    user_cache,
     writing,
 )
 from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
@@ -47,6 +48,7 @@ __all__ = [
     "sizes_of",
     "sync",
     "unused",
+    "user_cache",
     "write_atomically",
     "write_json",
     "writing",

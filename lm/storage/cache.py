@@ -3,8 +3,8 @@
     shards/<SHA-256>          a whole object; beside it <SHA-256>.used, whose time is when it was last asked for
     users/<random digits>     the names that a process reads, one a line; held by a lock while the process lives
 
-A file gets its name when all of it is there and has that SHA-256: a kill leaves none of half an object. The folder has
-a bound; over it, the files that nobody reads go, those first that were asked for the longest time ago.
+A file gets its name when all of it is there and has that SHA-256: a kill leaves no half of an object under it. The
+folder has a bound; beyond it, files that no process reads are deleted, the least recently asked for first.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 from lm.errors import InputError, UsageError
 from lm.storage import objects
-from lm.storage.files import appearing_file, digest
+from lm.storage.files import appearing_file, digest, user_cache
 from lm.storage.places import Place
 from lm.storage.url import StorageError, Url
 
@@ -42,13 +42,12 @@ class Wanted(NamedTuple):
 def cache_folder() -> Path:
     """GRISTMILL_CACHE, by default the folder of caches of this user."""
     given = os.environ.get("GRISTMILL_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or Path.home()) / ".cache"
-    return Path(given).expanduser() if given else Path(base) / "gristmill"
+    return Path(given).expanduser() if given else user_cache()
 
 
 def bound(folder: Path) -> int:
     """Bytes that the cached objects in `folder` may take: GRISTMILL_CACHE_GB, by default what the disk has free beside
-    them. Raises UsageError where that is no number."""
+    them. Raises UsageError where that is not a number."""
     given = os.environ.get("GRISTMILL_CACHE_GB", "")
     if not given:
         return shutil.disk_usage(folder).free + sum(path.stat().st_size for path in files_in(folder)) - SPARED

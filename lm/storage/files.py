@@ -6,13 +6,19 @@ import hashlib
 import itertools
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from lm.errors import InputError
 
 HASHING_THREADS = min(8, os.cpu_count() or 1)
 """For many files at a time: hashlib lets go of the interpreter."""
+
+
+def user_cache(environment: Mapping[str, str] = os.environ) -> Path:
+    """This program's folder among the caches of this user: XDG_CACHE_HOME, by default ~/.cache, and gristmill in it."""
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
+    return Path(base) / "gristmill"
 
 
 def digest(path: Path) -> tuple[int, str]:
@@ -27,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Waits until what was written to a file, or the names in a folder, are on disk, lest a loss of power undo it."""
+    """Waits until what was written to a file, or the names in a folder, are on disk: no loss of power undoes it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,8 +1,8 @@
 """The right of one process to write what lies below an address, held by an object there and renewed while it works.
 
-Two stores' promises make it: an object is written only in place of the version that was read, and of two who try at
-once, one is refused. A process that was killed renews no more: who waits sees the object unchanged for LEASE_SECONDS,
-and takes it over. Nobody's clock is compared with another's.
+It rests on two promises of stores: an object is written only in place of the version that was read, and of two that try
+at once, one is refused. A process that was killed no longer renews it: another sees the object unchanged for
+GRISTMILL_LEASE_SECONDS, and takes it over. No clock is compared with another's.
 """
 
 import json
@@ -19,7 +19,7 @@ from lm.storage.url import Url
 
 
 def lease_seconds() -> float:
-    """GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError where that is no number above 0."""
+    """GRISTMILL_LEASE_SECONDS, by default 90. Raises UsageError where that is not a number above 0."""
     given = os.environ.get("GRISTMILL_LEASE_SECONDS") or "90"
     try:
         seconds = float(given)
@@ -34,7 +34,7 @@ class Lease:
     """Of the process that has taken it, until it is released."""
 
     def __init__(self, place: Url, holder: str):
-        """`holder` names who goes on with one another's work: a working copy, whatever process is at work in it."""
+        """`holder` names the working copy: processes in the same copy go on with each other's work."""
         self.place, self.holder, self.seconds = place, holder, lease_seconds()
         self.process = secrets.token_hex(8)
         self.version: Object | None = None
@@ -61,10 +61,12 @@ class Lease:
             self.version = objects.write(self.place.address, json.dumps(note).encode(), instead_of)
         except (AlreadyExistsError, PreconditionError) as error:
             there, said = self.read()
-            if said != note:  # else it was written, and the answer was lost
+            if (said.get("holder"), said.get("process")) != (self.holder, self.process):
                 self.version = None
                 raise InputError(self.taken(said)) from error
-            self.version = there
+            self.version = there  # this process wrote it, and the answer was lost
+            if said != note:  # and an earlier note at that
+                self.write(held, there)
         self.renewed = time.monotonic()
 
     def taken(self, said: dict[str, Any]) -> str:

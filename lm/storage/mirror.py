@@ -4,18 +4,19 @@ What is done is done there, with all that a disk can do: links, renaming, files 
 whole files, and last the one that says that the others are there. What is needed is fetched, by name, when it is
 needed. `.remote/` in it has the address, and of each file that is alike on both sides its size, time and ETag.
 
-What the address holds is right wherever it differs from that record, for somebody has changed it; what is here and was
-not pushed is right where nobody else has been at work there since.
+Where the address differs from that record, somebody has changed it there, and the copy follows. Files here that were
+not pushed stay, unless another copy has been at work there since: then they are moved aside.
 """
 
 import contextlib
+import fcntl
 import functools
 import glob
 import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,7 +28,7 @@ from lm.storage.cache import cache_folder
 from lm.storage.files import appearing_file, unused
 from lm.storage.lease import Lease
 from lm.storage.objects import Object, StorageError
-from lm.storage.places import write_atomically
+from lm.storage.places import size_of, write_atomically
 from lm.storage.url import Url
 
 RECORD = ".remote"
@@ -47,8 +48,8 @@ class Known(NamedTuple):
 
 
 def copy_of(url: Url, purpose: str = "runs") -> Path:
-    """The folder that stands for the address here, made when it is first used: one for who works in it, and for those
-    that only read, for the "purpose" of "reading", another."""
+    """The folder that stands for the address here, made when it is first used: one to work in, and another, with the
+    purpose "reading", for processes that only read."""
     name = hashlib.sha256(url.address.encode()).hexdigest()[:12]
     folder = cache_folder() / purpose / f"{url.name or 'bucket'}-{name}"
     if mirror_of(folder) is None:
@@ -75,20 +76,37 @@ class Mirror:
         """`holder` is the copy's name, by which it is known whether another was at work there since."""
         self.folder, self.url, self.holder = folder, url, holder
         self.record = folder / RECORD / "files.json"
-        self.known: dict[str, Known] = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-            found = json.loads(self.record.read_text(encoding="utf-8"))
-            self.known = {name: Known(*values) for name, values in found.items()}
+        self.known = self.recorded()
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
         self.lock = threading.RLock()
+
+    def recorded(self) -> dict[str, Known]:
+        """What the record says; nothing where there is none, or it is damaged."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            return {name: Known(*values) for name, values in found.items()}
+        return {}
+
+    @contextlib.contextmanager
+    def alone(self) -> Generator[None]:
+        """One thread at a time, and, of the processes that read by the same copy, one: it knows what others have
+        brought. Where the lease is held, no other process works in the copy. Raises InputError as `make`."""
+        with self.lock, contextlib.ExitStack() as stack:
+            if self.lease is None:
+                self.make()
+                fcntl.flock(stack.enter_context((self.folder / RECORD / "lock").open("w")), fcntl.LOCK_EX)
+                self.known = self.recorded()
+            yield
 
     def make(self) -> None:
         """Makes the folder, if need be. Raises InputError where it cannot be written."""
         if (self.folder / ABOUT).is_file():
             return
+        about = json.dumps({"url": self.url.address, "holder": self.holder})
         try:
-            write_atomically(self.folder / ABOUT, json.dumps({"url": self.url.address, "holder": self.holder}))
+            (self.folder / RECORD).mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / ABOUT, about, scratch=self.folder / RECORD)  # others may do so, too
         except OSError as error:
             raise InputError(
                 f"The working copy {self.folder} of {self.url} cannot be written: {error.strerror or error}. Make room "
@@ -105,10 +123,8 @@ class Mirror:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file that is here or there."""
-        path = self.folder / name
-        if path.is_file():
-            return path.stat().st_size
-        return self.there[name].size if name in self.there else None
+        size = size_of(self.folder / name)
+        return self.there[name].size if size is None and name in self.there else size
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names there that are one of the shell patterns, or lie in a folder that is one."""
@@ -155,7 +171,7 @@ class Mirror:
             size, time = self.stat(name) or (0, 0)
             self.known[name] = Known(size, time, found.etag)
 
-        with self.lock:
+        with self.alone():
             alike = lambda name: self.unchanged(name) and self.known[name].etag == self.there[name].etag
             missing = [name for name in dict.fromkeys(names) if name in self.there and not alike(name)]
             total = sum(self.there[name].size for name in missing)
@@ -222,22 +238,22 @@ class Mirror:
         """Makes the copy agree with what is there now. Files here that were not pushed stay where the copy's holder
         alone has worked there (`sole`); otherwise they are moved aside, but for those of the patterns `joined`: their
         lines come behind those that are there."""
-        self.make()
-        self.listed = None
-        for name, known in list(self.known.items()):
-            found = self.there.get(name)
-            if known.etag and found is not None and found.etag == known.etag:
-                continue
-            if self.unchanged(name):
-                (self.folder / name).unlink()
-            if known.etag or not sole:
-                del self.known[name]
-        if not sole:
-            logs = self.here(joined)
-            for name in logs:
-                self.join(name)
-            self.move_aside([name for name in self.here(["*"]) if name not in logs and not self.unchanged(name)])
-        self.save()
+        with self.alone():
+            self.listed = None
+            for name, known in list(self.known.items()):
+                found = self.there.get(name)
+                if known.etag and found is not None and found.etag == known.etag:
+                    continue
+                if self.unchanged(name):
+                    (self.folder / name).unlink()
+                if known.etag or not sole:
+                    del self.known[name]
+            if not sole:
+                logs = self.here(joined)
+                for name in logs:
+                    self.join(name)
+                self.move_aside([name for name in self.here(["*"]) if name not in logs and not self.unchanged(name)])
+            self.save()
 
     def join(self, name: str) -> None:
         """Puts the lines that only are here behind those that are there."""
@@ -267,23 +283,26 @@ class Mirror:
         before = lease.take()
         self.lease = lease
 
-        def keep() -> None:
+        def keep(action: Callable[[], None]) -> None:
             while not over.wait(lease.seconds / 3):
                 with contextlib.suppress(InputError, OSError):  # whoever pushes is told
-                    lease.beat()
-                    self.push(self.here(patterns))
+                    action()
 
-        thread = threading.Thread(target=keep, name="lease", daemon=True)
+        # The lease by itself: logs wait for pushes and fetches of other files, which may take longer than it lasts.
+        beating = threading.Thread(target=keep, args=[lease.beat], name="lease", daemon=True)
+        pushing = threading.Thread(target=keep, args=[lambda: self.push(self.here(patterns))], name="logs", daemon=True)
         try:
+            beating.start()
             self.agree(before == self.holder, joined)
-            thread.start()
+            pushing.start()
             yield
         finally:
             over.set()
-            if thread.ident is not None:
-                thread.join(lease.seconds)
+            for thread in (beating, pushing):
+                if thread.ident is not None:
+                    thread.join(lease.seconds)
             self.lease = None
-            if not thread.is_alive():  # else it waits for a network that is away, and the lease ends by itself
+            if not beating.is_alive() and not pushing.is_alive():  # else the network is away: the lease ends by itself
                 with contextlib.suppress(InputError):
                     lease.release()
 

@@ -44,7 +44,7 @@ class Object(NamedTuple):
 
     size: int
     etag: str
-    """Another one after each change of the contents."""
+    """It changes whenever the contents change."""
     version: str | None = None
     """Google's number of the change."""
 
@@ -283,7 +283,7 @@ def listing(address: str) -> dict[str, Object]:
 
 
 def delete(addresses: Iterable[str]) -> None:
-    """Deletes the objects; one that is not there is none too many."""
+    """Deletes the objects; one that is not there is passed over."""
     import obstore
 
     by_bucket: dict[tuple[str, str], list[str]] = {}

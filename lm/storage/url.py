@@ -13,7 +13,7 @@ __all__ = ["StorageError", "Url", "is_url"]
 
 
 def is_url(text: object) -> bool:
-    """Whether it begins as an address does, be it one that can be used or not."""
+    """Whether it begins as an address does, with whatever scheme."""
     scheme, found, _ = str(text).partition("://")
     return bool(found) and scheme.isalnum()
 

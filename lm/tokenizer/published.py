@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lm.config import END_OF_TEXT
 from lm.errors import InputError, UsageError, network_reason
-from lm.storage import fetched, place_of, write_atomically
+from lm.storage import fetched, place_of, user_cache, write_atomically
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer, read_ranks, write_ranks
 from lm.tokenizer.files import META, load
@@ -179,8 +179,7 @@ def cached_at(name: str, environment: Mapping[str, str] = os.environ) -> list[Pa
     """Where the file of a published vocabulary may be, in order: tiktoken's cache, which knows no gated ones, and this
     user's."""
     published = PUBLISHED[name]
-    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
-    ours = Path(base) / "gristmill" / "tokenizers" / published.file
+    ours = user_cache(environment) / "tokenizers" / published.file
     default = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     theirs = environment.get("TIKTOKEN_CACHE_DIR", environment.get("DATA_GYM_CACHE_DIR", default))
     if published.gated or not theirs:  # "" turns tiktoken's cache off

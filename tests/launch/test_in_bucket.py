@@ -20,6 +20,7 @@ from launch.folder.in_bucket import to_read
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
+from lm.checkpoints.in_bucket import push_training
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -132,6 +133,14 @@ def test_where_other_things_lie_no_run_begins(run, tmp_path):
     assert list(run.files()) == ["notes/mine.txt"]
 
 
+def test_where_another_run_lies_below_no_run_begins(run, tmp_path):
+    assert on("a", tmp_path, run / "inner", stage("first")) == [True]
+    before = run.files()
+    with pytest.raises(UsageError, match=rf"--workdir {run} is not empty \(inner\), and is not the folder of a run"):
+        on("a", tmp_path, run, stage("first"))
+    assert run.files() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -222,6 +231,19 @@ def test_a_checkpoint_and_a_tokenizer_of_a_bucket_are_read_as_those_of_a_disk(ru
     assert load_tokenizer(config).fingerprint == load(tmp_path / "tokenizer").fingerprint
     with pytest.raises(InputError, match=f"{run}/nothing"):
         load_tokenizer(dataclasses.replace(config, load=f"{run}/nothing"))
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", None])
+def test_a_checkpoint_that_is_not_whole_there_goes_but_for_what_is_the_users(run, tmp_path, manifest):
+    for name in ("model/a", "training/b", "notes"):
+        write_atomically(run / "checkpoints/4" / name, name)
+    if manifest is not None:
+        write_atomically(run / "checkpoints/4/manifest.json", manifest)
+    write_atomically(run / "stages/train.json", "{}")
+    workdir = workdir_of(run)
+    with locked(workdir):
+        push_training(workdir)
+    assert [name for name in run.files() if name.startswith("checkpoints")] == ["checkpoints/4/notes"]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -191,6 +192,31 @@ def test_of_two_machines_one_works(bucket, machines):
             Lease(bucket / "run" / LEASE, "a third").write(True, objects.ABSENT)
 
 
+@pytest.mark.parametrize("transfer", ["push", "fetch"])
+def test_the_lease_is_renewed_while_a_file_is_on_its_way(bucket, machines, store: Store, transfer):
+    write_atomically(bucket / "run/there", "1")
+    with machines("a"):
+        ours = opened(bucket / "run")
+        with ours.held():
+            write(ours, here="1")
+            assert ours.lease is not None
+            begun = ours.lease.renewed
+            seen: list[float] = []
+
+            def until_renewed_twice(request) -> None:
+                """The transfer ends after the lease was renewed twice, or, where it is not, after 30 s."""
+                if request.path.endswith("here"):
+                    end = time.monotonic() + 30
+                    while len(seen) < 2 and time.monotonic() < end:
+                        if ours.lease and ours.lease.renewed not in (begun, *seen):
+                            seen.append(ours.lease.renewed)
+                        time.sleep(0.01)
+
+            store.fail(until_renewed_twice)
+            ours.push(["here"]) if transfer == "push" else ours.fetch(["there"])
+            assert len(seen) == 2
+
+
 def test_a_process_that_was_killed_is_waited_for_and_taken_over(bucket, machines, tmp_path, capsys):
     program = (
         f"from lm.storage import *\nmirror = mirror_of(copy_of(Url({str(bucket / 'run')!r})))\n"
@@ -231,6 +257,22 @@ def test_a_lease_whose_answer_was_lost_is_held(bucket, machines, store: Store):
         store.fail_once("lost reply", "PUT .*lease")
         with opened(bucket / "run").held():
             pass
+
+
+@pytest.mark.parametrize("lost", ["beat", "release"])
+def test_a_lease_that_was_renewed_just_before_the_network_went_away_is_held(bucket, machines, store: Store, lost):
+    """Its next note, whichever, is written in place of the one whose answer was lost."""
+    with machines("a"), variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "30"}):
+        lease = Lease(bucket / "run" / LEASE, "a copy")
+        lease.take()
+        faults = ["lost reply"]
+        store.fail(lambda request: faults.pop() if faults else "cut")
+        with pytest.raises(StorageError, match="lease cannot be"):
+            lease.beat()
+        store.fail(lambda request: None)
+        lease.beat() if lost == "beat" else lease.release()
+        _, said = lease.read()
+        assert (said["process"], said["held"]) == (lease.process, lost == "beat")
 
 
 def test_a_copy_that_was_deleted_is_made_anew(bucket, machines):
@@ -277,6 +319,25 @@ def test_seconds_of_a_lease_that_make_no_sense_are_refused(value):
         pytest.raises(UsageError, match=f"GRISTMILL_LEASE_SECONDS is '{value}'; give a number of seconds"),
     ):
         lease_seconds()
+
+
+def test_processes_that_read_by_the_same_copy_leave_one_another_what_they_have_brought(bucket, machines, tmp_path):
+    """As those that train from a checkpoint in a bucket do, on one machine."""
+    for number in range(20):
+        write_atomically(bucket / f"checkpoints/8/f{number}", str(number) * 100_000)
+    program = (
+        f"from lm.storage import *\ninput()\nfolder = fetched(Url({str(bucket / 'checkpoints/8')!r}))\n"
+        "assert all((folder / f'f{n}').read_text() == str(n) * 100_000 for n in range(20))"
+    )
+    with machines("a"):
+        command = [sys.executable, "-c", program]
+        processes = [subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.close()
+        assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert not list((tmp_path / "a/reading").glob("*.aside*"))
 
 
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
