@@ -110,11 +110,18 @@ def first_layout(model: str) -> Layout:
 USUAL_MFU = 0.4
 
 
-def hardware_of(layout: str, asked: str) -> tuple[Topology, float]:
-    """(the topology that is `asked` for, else that of the layout; the MFU to reckon with there). Raises UsageError
-    where there is neither, or no such topology."""
-    row = LAYOUTS.get(layout)
+def on_hardware(model: ModelConfig, train: TrainConfig, asked: str) -> tuple[Topology, float, ModelConfig, TrainConfig]:
+    """(the topology that is `asked` for, else that of train.layout; the MFU to reckon with there; both configs).
+
+    Where there is a row of the model for what is asked, and the configs lie as their own row says, they get that row's
+    fields; a field that was set otherwise leaves all as they are. Raises UsageError where no hardware is named, or
+    there is none of that name.
+    """
+    row = LAYOUTS.get(train.layout)
     if not asked and row is None:
         raise UsageError("Name the hardware, such as --topology v5e:4x4, v5p-512, 2xv6e-256 or h100:8.")
     topology = topology_of(asked or (row.topology if row else ""))
-    return topology, row.mfu if row is not None and row.topology == topology.name else USUAL_MFU
+    there = LAYOUTS.get(f"{row.model}/{topology.name}") if row else None
+    if row is not None and there is not None and row.of(model, train) == (model, train):
+        return topology, there.mfu, *there.of(model, train)
+    return topology, USUAL_MFU if there is None else there.mfu, model, train

@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from configs.experiment import Experiment
-from configs.layouts import hardware_of
+from configs.layouts import on_hardware
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
 from lm.planner.compile import compiler_for
@@ -26,7 +26,7 @@ from lm.planner.text import plan_text
 class Options:
     topology: str = ""
     """The hardware, such as v5e:4x4, v5p-512 (which counts cores), 2xv6e-256 or h100:8; that of train.layout, if not
-    given."""
+    given. Where configs/layouts.py has a row for it, the model lies as that says."""
     json: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
     """Print the figures as one JSON object."""
     search: tyro.conf.UseCounterAction[int] = 0
@@ -40,8 +40,7 @@ class Options:
 
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Prints the plan; True, for that is all that the script does."""
-    topology, usual_mfu = hardware_of(experiment.train.layout, options.topology)
-    model, train = experiment.model, experiment.train
+    topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
     of_plan = {
         "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens,
         "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),

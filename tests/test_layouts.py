@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.experiment import load_config, parse_command
-from configs.layouts import LAYOUTS, layout_of
+from configs.layouts import LAYOUTS, USUAL_MFU, layout_of, on_hardware
 from lm.devices import mesh_sizes
 from lm.errors import UsageError
 from lm.planner.plan import as_devices, make_plan
@@ -115,3 +115,15 @@ def test_a_row_that_there_is_not_is_refused_with_those_there_are(model, name, sa
 def test_a_row_is_read_by_its_name_alone():
     for row in LAYOUTS.values():
         assert layout_of(row.name) is layout_of(row.topology, row.name) is row
+
+
+def test_a_plan_for_other_hardware_takes_its_row_unless_a_field_was_set():
+    experiment = parsed("llama3_8b")
+    row = LAYOUTS["llama3_8b/v6e:8x8"]
+    topology, mfu, model, train = on_hardware(experiment.model, experiment.train, "v6e-64")
+    assert (topology.name, mfu, train.layout) == (row.topology, row.mfu, row.name)
+    assert (model, train) == row.of(experiment.model, experiment.train) != (experiment.model, experiment.train)
+    own = parsed("llama3_8b", "--train.micro-batches", "16")
+    assert on_hardware(own.model, own.train, "v6e-64")[2:] == (own.model, own.train)
+    nowhere = on_hardware(experiment.model, experiment.train, "v5p-128")
+    assert nowhere[1:] == (USUAL_MFU, experiment.model, experiment.train)
