@@ -16,7 +16,7 @@ from configs.experiment import Experiment
 from configs.layouts import on_hardware
 from configs.recipes.prices import DOLLARS_PER_CHIP_HOUR
 from launch.stages.command import run_command
-from lm.planner.compile import compiler_for
+from lm.planner.compile import compiler_for, say
 from lm.planner.plan import make_plan
 from lm.planner.search import search, search_json, search_text
 from lm.planner.text import plan_text
@@ -32,8 +32,7 @@ class Options:
     search: tyro.conf.UseCounterAction[int] = 0
     """Try meshes, remat and micro-batches, and rank those that fit."""
     mfu: float | None = None
-    """The model FLOPs utilisation to reckon days and dollars with; that of train.layout on its own hardware, else 0.4,
-    if not given."""
+    """The model FLOPs utilisation to reckon days and dollars with; by default that of the hardware's row, else 0.4."""
     tokens: float | None = None
     """Tokens to train on, in place of those of train.steps."""
 
@@ -41,6 +40,8 @@ class Options:
 def plan(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """Prints the plan; True, for that is all that the script does."""
     topology, usual_mfu, model, train = on_hardware(experiment.model, experiment.train, options.topology)
+    if train.layout != experiment.train.layout:
+        say(f"as the row {train.layout} of configs/layouts.py says; to train so: --train.layout {train.layout}")
     of_plan = {
         "mfu": usual_mfu if options.mfu is None else options.mfu, "tokens": options.tokens,
         "dollars_per_chip_hour": DOLLARS_PER_CHIP_HOUR.get(topology.chip.name),

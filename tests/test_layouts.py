@@ -1,6 +1,7 @@
 """Laws of configs/layouts.py: every size names hardware that there is, which divides it and its batch, and holds it."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from configs.experiment import load_config, parse_command
 from configs.layouts import LAYOUTS, USUAL_MFU, layout_of, on_hardware
+from launch import plan
 from lm.devices import mesh_sizes
 from lm.errors import UsageError
 from lm.planner.plan import as_devices, make_plan
@@ -68,9 +70,9 @@ def test_devices_divide_model_and_batch_and_all_else_of_the_experiment_stays(nam
 @pytest.mark.parametrize("row", GPUS, ids=lambda row: row.name)
 def test_what_arithmetic_counts_leaves_room_on_gpus(row):
     topology, own = topology_of(row.topology), parsed(row.model, "--train.layout", row.name)
-    plan = make_plan(own.model, own.train, topology)
-    assert plan.attention == "cudnn" and plan.needed_bytes is not None
-    assert plan.needed_bytes < LARGEST * topology.device_memory
+    made = make_plan(own.model, own.train, topology)
+    assert made.attention == "cudnn" and made.needed_bytes is not None
+    assert made.needed_bytes < LARGEST * topology.device_memory
 
 
 @needs_libtpu
@@ -82,8 +84,8 @@ def test_two_layers_fit_by_the_compiler(row):
     words = ("--train.layout", row.name, "--json", "--model.layers", "2")
     done = plan_command(f"configs/{row.model}.py", *words)
     assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
-    assert plan["fits"] and plan["attention"] == "splash" and any("splash" in one for one in plan["kernels"])
+    made = json.loads(done.stdout)
+    assert made["fits"] and made["attention"] == "splash" and any("splash" in one for one in made["kernels"])
 
 
 def test_the_command_line_takes_another_row_and_what_stands_beside_it_wins():
@@ -127,3 +129,13 @@ def test_a_plan_for_other_hardware_takes_its_row_unless_a_field_was_set():
     assert on_hardware(own.model, own.train, "v6e-64")[2:] == (own.model, own.train)
     nowhere = on_hardware(experiment.model, experiment.train, "v5p-128")
     assert nowhere[1:] == (USUAL_MFU, experiment.model, experiment.train)
+
+
+def test_a_plan_says_which_row_it_took_and_is_that_of_the_row(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # also where CUDA's packages are: it is quicker
+    said = []
+    for words, topology in (((), "h100:32"), (("--train.layout", "h100:32"), "")):
+        plan.plan(parsed("llama3_8b", *words), REPOSITORY, plan.Options(topology=topology, json=1))
+        said.append(capsys.readouterr())
+    assert json.loads(said[0].out) == json.loads(said[1].out)
+    assert "to train so: --train.layout llama3_8b/h100:32\n" in said[0].err and said[1].err == ""
