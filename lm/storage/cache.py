@@ -7,6 +7,7 @@ A file gets its name when all of it is there and has that SHA-256: a kill leaves
 folder has a bound; beyond it, files that no process reads are deleted, the least recently asked for first.
 """
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -157,6 +158,7 @@ def own_list(users: Path) -> IO[str]:
     users.mkdir(parents=True, exist_ok=True)
     file = (users / secrets.token_hex(8)).open("a", encoding="utf-8")
     fcntl.flock(file, fcntl.LOCK_EX)
+    atexit.register(file.close)
     return file
 
 
