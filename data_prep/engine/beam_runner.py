@@ -67,25 +67,28 @@ def run_locally(build: Callable[["beam.Pipeline"], None], workers: int, _: Seque
         tempfile.TemporaryDirectory() as pids,
         loopback_only(),
         killed_workers_told(Path(pids), workers),
-        interrupt_ends_workers(Path(pids)),
     ):
-        command = worker_command(Path(pids)) if workers > 1 else ""  # first: its server starts while Beam is imported
+        ending_workers(Path(pids), lambda: on_fn_api_runner(build, workers, Path(pids)))
 
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-        from apache_beam.transforms.environments import EmbeddedPythonEnvironment, SubprocessSDKEnvironment
 
-        environment = (
-            EmbeddedPythonEnvironment.default()
-            if workers == 1
-            else SubprocessSDKEnvironment.from_command_string(command_string=command)
-        )
-        # The empty list of flags keeps Beam from reading this process's own command line.
-        pipeline_options = PipelineOptions([], direct_num_workers=workers)
-        pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=pipeline_options)
-        build(pipeline)
-        pipeline.run().wait_until_finish()
+def on_fn_api_runner(build: Callable[["beam.Pipeline"], None], workers: int, pids: Path) -> None:
+    command = worker_command(pids) if workers > 1 else ""  # first: its server starts while Beam is imported
+
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import EmbeddedPythonEnvironment, SubprocessSDKEnvironment
+
+    environment = (
+        EmbeddedPythonEnvironment.default()
+        if workers == 1
+        else SubprocessSDKEnvironment.from_command_string(command_string=command)
+    )
+    # The empty list of flags keeps Beam from reading this process's own command line.
+    pipeline_options = PipelineOptions([], direct_num_workers=workers)
+    pipeline = beam.Pipeline(runner=FnApiRunner(default_environment=environment), options=pipeline_options)
+    build(pipeline)
+    pipeline.run().wait_until_finish()
 
 
 def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options: Sequence[str]) -> None:
@@ -182,10 +185,10 @@ def killed_worker(workers: int) -> InputError:
 def end_workers(pids: Path) -> None:
     """Kills the worker processes, and those that are only about to start, so that the runner waits for none."""
     (pids / ENDED).touch()  # first: who notes its id too late to be killed finds this
-    for pid in pids.iterdir():
-        if pid.name != ENDED:
+    for pid in os.listdir(pids):  # noqa: PTH208 -- a list: no folder stays open where the next interrupt cuts this
+        if pid != ENDED:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid.name), signal.SIGKILL)
+                os.kill(int(pid), signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -230,30 +233,39 @@ def killed_workers_told(pids: Path, workers: int) -> Generator[None]:
         signal.signal(signal.SIGUSR1, handler_before)
 
 
-@contextlib.contextmanager
-def interrupt_ends_workers(pids: Path) -> Generator[None]:
-    """An interrupt that this process alone gets (kill -INT, a notebook's stop) ends its workers too.
+def ending_workers(pids: Path, run: Callable[[], None]) -> None:
+    """`run()`. An interrupt that this process alone gets meanwhile (kill -INT, a notebook's stop) ends its workers too.
 
     Beam answers KeyboardInterrupt by waiting for the workers to end, and they wait for work. Python drops an exception
     that a signal raises in the callback of a weak reference or in __del__, as imports have them: without its workers
-    the runner would then wait for ever. So the interrupt is repeated until this context is left.
+    the runner would then wait for ever. So the interrupt is repeated until `run` has ended.
     """
     handler_before = signal.getsignal(signal.SIGINT)
     if not callable(handler_before):  # ignored, as for a command in the background of a script
-        yield
+        run()
         return
-    asked, leaving = False, threading.Event()
+    asked = repeated = False
+    leaving = threading.Event()
+
+    def running() -> None:
+        run()
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if not leaving.is_set():
+        nonlocal asked, repeated
+        try:
+            if repeated and not any(caller.f_code is running.__code__ for caller in callers(frame)):
+                return  # `run` has ended: an exception here would cut what puts the handler back, and the repeats go on
             asked = True  # and nothing that takes a lock: the main thread may hold it
             end_workers(pids)
             handler_before(number, frame)
+        finally:
+            repeated = False
 
     def repeat() -> None:
+        nonlocal repeated
         while not leaving.wait(REPEAT_SECONDS):
-            if asked:
+            if asked and not repeated:
+                repeated = True
                 os.kill(os.getpid(), signal.SIGINT)
 
     def hide_dropped(dropped: "sys.UnraisableHookArgs") -> None:
@@ -265,12 +277,19 @@ def interrupt_ends_workers(pids: Path) -> Generator[None]:
     sys.unraisablehook = hide_dropped
     repeater.start()
     try:
-        yield
+        running()
     finally:
         leaving.set()
         repeater.join()  # its last signal has come before the handler is put back
         signal.signal(signal.SIGINT, handler_before)
         sys.unraisablehook = hook_before
+
+
+def callers(frame: FrameType | None) -> Generator[FrameType]:
+    """The frame and those that called it."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import grpc
 import pytest
 
+from data_prep.engine import beam_runner
 from data_prep.engine.beam_runner import run_pipeline
 from lm.errors import InputError, UsageError
 from tests.run_files import HANG_SECONDS
@@ -109,6 +111,7 @@ def test_options_that_do_not_suit_the_runner_are_refused(runner, tmp_path):
 INTERRUPTED = """
 import os, signal, sys, time, weakref
 from pathlib import Path
+from data_prep.engine import beam_runner
 from data_prep.engine.beam_runner import run_pipeline
 
 def wait(number, folder):
@@ -156,6 +159,22 @@ def test_an_interrupt_of_the_main_process_alone_ends_all(tmp_path, when):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
         process.communicate()
+
+
+def test_a_repeated_interrupt_does_not_outlive_the_run(monkeypatch, tmp_path):
+    """Repeats used to cut what ends them, where they came while the run was being left."""
+    monkeypatch.setattr(beam_runner, "REPEAT_SECONDS", 0.0)
+    handler, hook, threads = signal.getsignal(signal.SIGINT), sys.unraisablehook, threading.active_count()
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(HANG_SECONDS)
+
+    for _ in range(100):
+        with pytest.raises(KeyboardInterrupt):
+            beam_runner.ending_workers(tmp_path, interrupted)
+        assert signal.getsignal(signal.SIGINT) is handler and sys.unraisablehook is hook
+        assert threading.active_count() == threads
 
 
 def members(session: int) -> list[str]:
