@@ -23,6 +23,8 @@ import tyro
 from configs.experiment import load_config, parse_run
 from configs.experiment.command_line import options_of, parts_of
 from data_prep.warc import write_pages
+from launch.compress import Command as CompressCommand
+from launch.decompress import Command as DecompressCommand
 from launch.inspect_tokenizer import Command as InspectCommand
 from tests.corpus import web_pages
 
@@ -39,8 +41,16 @@ READ_ONLY = {
     "launch.supervise": "trains a model",
     "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",
+    "launch.compress": "needs a trained model",
+    "launch.decompress": "needs a trained model",
 }
 """{script: why its commands are read, and not run}: tests/test_end_to_end.py and others run them all."""
+ALONE = {
+    "launch.inspect_tokenizer": InspectCommand,
+    "launch.compress": CompressCommand,
+    "launch.decompress": DecompressCommand,
+}
+"""{script that reads no config: its options}."""
 OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
 --shards.validation-fraction 0.2 --shards.workers 1"""
 SMALL = OF_SMALL.split()
@@ -142,8 +152,8 @@ def check_script(script: str, words: list[str]) -> None:
     assert importlib.util.find_spec(script), script
     if script.startswith("tests."):
         return
-    if script == "launch.inspect_tokenizer":
-        tyro.cli(InspectCommand, args=words)
+    if script in ALONE:
+        tyro.cli(ALONE[script], args=words)
         return
     if script == "launch.supervise":
         script, *words = words

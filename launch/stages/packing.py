@@ -1,0 +1,157 @@
+"""Files packed and unpacked by the model of a run: what launch.compress and launch.decompress do and say."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.experiment.run_folder import RunFolder
+from launch.folder.in_bucket import fetch, to_read
+from launch.stages.processes import place
+from lm.compilation_cache import keep_compiled_programs
+from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
+from lm.storage import copy_of, is_url, write_atomically, writing
+from lm.storage.url import Url
+from lm.terminal import LiveLine, counted, duration, quantity
+
+if TYPE_CHECKING:
+    from lm.compression.codec import Packed, Packer
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a command names: read before the model is loaded, written at the end."""
+
+    data: bytes
+    source: Path
+    target: Path
+
+    def write(self, data: bytes) -> None:
+        """Whole or not at all. Raises InputError."""
+        with writing(self.target):
+            write_atomically(self.target, data)
+
+
+def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bool) -> Files:
+    """Raises UsageError where the file to write exists, unless it may be overwritten; InputError where the other cannot
+    be read."""
+    source = Path(file).expanduser()
+    target = Path(out).expanduser() if out else default(source)
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror or error}. Give the path of a file.") from error
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder. Give the path of a file to write.")
+    if target.exists() and (not overwrite or target.samefile(source)):
+        raise UsageError(f"{target} exists. Give another path, or, if it may be replaced, --overwrite.")
+    return Files(data, source, target)
+
+
+def load_packer(run: str, step: int | None, all_devices: bool) -> "Packer":
+    """The model of the run folder, on one device or on all. Raises as RunFolder.load, and UsageError where there are
+    several processes."""
+    if place()[1] > 1:
+        raise UsageError(f"One process packs a file, but there are {place()[1]} here. Start it in one alone.")
+    keep_compiled_programs()
+    from lm.checkpoints.in_bucket import fetch_to_ask
+    from lm.compression.codec import Packer
+    from lm.compression.token_model import MOST_SEGMENTS
+    from lm.parallel import one_device_mesh
+    from lm.planning.memory import check_inference_memory
+
+    folder = to_read(copy_of(Url(run), "reading")) if is_url(run) else Path(run).expanduser()
+    experiment = RunFolder(folder).experiment()
+    fetch_to_ask(folder, step)
+    fetch(folder, (), (RunPaths.tokenizer,))
+    config = experiment.model
+    check_inference_memory(config, MOST_SEGMENTS, config.context_length, "the number of segments")
+    loaded = RunFolder(folder).load(None if all_devices else one_device_mesh(config), step, experiment)
+    return Packer(loaded.model, config, loaded.tokenizer, loaded.mesh, loaded.step)
+
+
+def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
+    """What tells a person how far the coder is, and the line to end when it is done."""
+    line, began, last = LiveLine(), time.monotonic(), [0.0]
+
+    def progress(done: int, tokens: int) -> None:
+        now = time.monotonic()
+        if now - last[0] < 0.2 and done < tokens:
+            return
+        last[0] = now
+        rate = done / max(now - began, 1e-9)
+        left = duration((tokens - done) / max(rate, 1e-9))
+        line.show(f"{verb}: {done:,} of {tokens:,} tokens  {rate:,.0f} tokens/s  {left} left")
+
+    return progress, line
+
+
+def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -> None:
+    """Packs the file, and prints what it came to, beside gzip, zstd and xz."""
+    packer = load_packer(run, step, all_devices)
+    from lm.compression.codec import compress
+
+    progress, line = shown_progress("compress")
+    packed = compress(files.data, packer, progress)
+    line.end()
+    files.write(packed.data)
+    print(report(files, packed, packer))
+
+
+def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool) -> None:
+    """Unpacks the file by the checkpoint that it names."""
+    import io
+
+    from lm.compression.container import Header
+
+    name = str(files.source)
+    header = Header.read(io.BytesIO(files.data), name)
+    packer = load_packer(run, header.step, all_devices) if header.tokens else None
+    from lm.compression.codec import decompress
+
+    progress, line = shown_progress("decompress")
+    data = decompress(files.data, packer, name, progress, try_anyway)
+    line.end()
+    files.write(data)
+    print(f"{name} -> {files.target}: {counted(len(data), 'byte')}, the same as were packed")
+
+
+def report(files: Files, packed: "Packed", packer: "Packer") -> str:
+    """Sizes in bytes and in bits for each byte of the file, of the model and of others."""
+    import jax
+
+    from lm.evaluation.bits_per_byte import compressed_bits_per_byte
+
+    size, made = len(files.data), len(packed.data)
+    of_file = lambda length: f"{8 * length / max(size, 1):.3f}"
+    lines = [
+        f"{files.source} -> {files.target}: {size:,} -> {made:,} bytes in {duration(packed.seconds)}",
+        f"bits per byte: file {of_file(made)} (header {packed.header_bytes:,} bytes, coder {packed.coded_bytes:,}, "
+        f"other {packed.raw_bytes:,})",
+    ]
+    if packed.tokens:
+        lines.append(
+            f"{packed.tokens:,} tokens in {counted(packed.header.segments, 'segment')}: cross-entropy of the model at "
+            f"step {packer.step:,} {of_file(packed.cross_entropy_bits / 8)}, coder {of_file(packed.coded_bytes)}"
+        )
+    else:
+        lines.append("no model is needed to unpack it: it is no text, or others pack it better")
+    if size:
+        others = compressed_bits_per_byte(files.data, size)
+        names = {"gzip -9": "gzip", "zstd -19": "zstd", "xz -9e": "xz"}
+        lines.append(
+            "others: "
+            + ", ".join(
+                f"{shown} {others[f'{name}_bits_per_byte']:.3f} ({others[f'{name}_bits_per_byte'] * size / 8:,.0f} "
+                "bytes)" for shown, name in names.items()
+            )
+        )  # fmt: skip
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(packer.model))
+    if packed.tokens:
+        lines.append(
+            f"who unpacks it needs the model too, {quantity(parameters, 'B')} of parameters: with them it is "
+            f"{of_file(made + parameters)} bits per byte of this file"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,164 @@
+"""Bytes to a file that the model has packed, and back."""
+
+import hashlib
+import io
+import time
+import zlib
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+from lm.compression import coder
+from lm.compression.container import DIGEST, VERSION, Body, Header, damaged, packed_raw, read_body
+from lm.compression.identity import machine, parameters_digest, refuse_other, tokenizer_digest
+from lm.compression.pieces import cut_pieces, joined
+from lm.compression.token_model import MOST_SEGMENTS, Layout, TokenModel, segments_for
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.model.transformer import Transformer
+from lm.tokenizer import Tokenizer
+
+HARDLY_ANYTHING = 50
+"""A file that xz makes so many times smaller is left to it: a long run, or a text repeated, which takes the model as
+long as any other and not fewer bits."""
+
+
+@dataclass(frozen=True)
+class Packer:
+    """A model, and what it needs to pack and unpack files."""
+
+    model: Transformer
+    config: ModelConfig
+    tokenizer: Tokenizer
+    mesh: Mesh
+    """Over which the model lies. Rows are not cut evenly over it: one device is as good for small models."""
+    step: int
+    """Of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed file, and where its bytes went."""
+
+    data: bytes
+    header: Header
+    tokens: int
+    """That the model predicted."""
+    header_bytes: int
+    raw_bytes: int
+    """For what is no text, and for where it lies."""
+    coded_bytes: int
+    """That the coder wrote."""
+    cross_entropy_bits: float
+    """Of the model, summed over the tokens."""
+    seconds: float
+
+
+def nothing(done: int, tokens: int) -> None:
+    """No progress is shown."""
+
+
+def compress(data: bytes, packer: Packer, progress=nothing, segments: int | None = None) -> Packed:
+    """`data`, packed; at most some 300 bytes larger. `progress` is told (tokens done, tokens).
+
+    `segments` is a power of two; by default as `segments_for` chooses. Raises InputError for a model whose logits are
+    no numbers.
+    """
+    began = time.monotonic()
+    raw = packed_raw(data)[1]
+    found = None
+    if len(raw) * HARDLY_ANYTHING >= len(data) and (pieces := cut_pieces(data, packer.tokenizer)).tokens:
+        count = len(pieces.tokens)
+        context = packer.config.context_length
+        layout = Layout(count, segments or segments_for(count, context), context)
+        model = TokenModel(packer.model, packer.config, packer.mesh, layout)
+        try:
+            coded = coder.encode(pieces.tokens, model, packer.tokenizer, lambda done: progress(done, count))
+        except FloatingPointError as error:
+            raise no_numbers(error) from error
+        body = Body(pieces.lengths, pieces.raw, coded.data).pack()
+        if len(body) < len(raw):
+            found = packed(data, body, packer, model, coded, began)
+    return found or packed(data, Body([0, len(data)] if data else [], data, b"").pack(), packer, None, None, began)
+
+
+def packed(
+    data: bytes, body: bytes, packer: Packer, model: TokenModel | None, coded: coder.Coded | None, began: float
+) -> Packed:
+    header = header_of(data, body, packer, model)
+    head = header.pack()
+    coder_bytes, bits = (len(coded.data), coded.bits) if coded else (0, 0.0)
+    return Packed(
+        head + body, header, header.tokens, len(head), len(body) - coder_bytes, coder_bytes, bits,
+        time.monotonic() - began,
+    )  # fmt: skip
+
+
+def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None) -> Header:
+    """The header of a file; of one that holds no tokens, it names no model."""
+    tokens, segments = (model.layout.tokens, model.layout.segments) if model else (0, 0)
+    blank = bytes(DIGEST)
+    return Header(
+        size=len(data),
+        sha256=hashlib.sha256(data).digest(),
+        step=packer.step,
+        tokens=tokens,
+        segments=segments,
+        parameters=parameters_digest(packer.model) if model else blank,
+        tokenizer=tokenizer_digest(packer.tokenizer) if model else blank,
+        program=model.program()[:DIGEST] if model else blank,
+        machine=machine(packer.mesh) if model else {},
+        body=len(body),
+        body_crc=zlib.crc32(body),
+    )
+
+
+def decompress(data: bytes, packer: Packer | None, name: str, progress=nothing, try_anyway: bool = False) -> bytes:
+    """What `compress` was given. `packer` may be None where the header counts no tokens; `name` is the file's.
+
+    Raises InputError where it was packed by another model, tokenizer, version or processor (`try_anyway` lets the last
+    two pass), or is damaged: what comes out is what went in, or nothing.
+    """
+    file = io.BytesIO(data)
+    header = Header.read(file, name)
+    body = read_body(file, header, name)
+    text = b""
+    if header.tokens:
+        assert packer is not None
+        text = decoded(header, body, packer, name, progress, try_anyway)
+    try:
+        made = joined(text, body.raw, body.lengths)
+        differs = hashlib.sha256(made).digest() != header.sha256
+    except ValueError:
+        differs = True
+    if differs:
+        raise InputError(
+            f"What {name} was unpacked to is not what was packed: its SHA-256 is not {header.sha256.hex()}. Nothing is "
+            "written. The model's numbers have other last bits here; unpack it on the machine and by the versions by "
+            f"which it was packed ({', '.join(f'{one} {value}' for one, value in header.machine.items())})."
+        )
+    return made
+
+
+def decoded(header: Header, body: Body, packer: Packer, name: str, progress, try_anyway: bool) -> bytes:
+    """The text that the coder holds. Raises as `decompress`."""
+    power = header.segments & (header.segments - 1) == 0
+    if not (power and 1 <= header.segments <= MOST_SEGMENTS):
+        raise damaged(name, f"it has {header.segments} segments, and version {VERSION} a power of two up to 64")
+    symbols = packer.tokenizer.vocab_size
+    if header.tokens > min(header.size, coder.most_tokens(body.coded, symbols)):
+        raise damaged(name, f"{len(body.coded):,} bytes cannot hold the {header.tokens:,} tokens that it counts")
+    layout = Layout(header.tokens, header.segments, packer.config.context_length)
+    model = TokenModel(packer.model, packer.config, packer.mesh, layout)
+    refuse_other(header, header_of(b"", b"", packer, model), name, try_anyway)
+    try:
+        tokens = coder.decode(body.coded, model, packer.tokenizer, lambda done: progress(done, header.tokens))
+    except ValueError as error:
+        raise damaged(name, f"its coder holds {error}") from error
+    except FloatingPointError as error:
+        raise no_numbers(error) from error
+    return packer.tokenizer.decode_bytes(tokens)
+
+
+def no_numbers(error: FloatingPointError) -> InputError:
+    return InputError(f"The model cannot pack anything: {error}. Give another checkpoint with --step.")

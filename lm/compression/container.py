@@ -1,0 +1,203 @@
+"""The file format: a header that says what the file is and by what it was made, then the streams.
+
+    magic (6), version (1), length of the header (2), header, CRC-32 of all this (4), body
+
+Numbers are little-endian; those without a width are LEB128, seven bits a byte. What the fields are is in Header and
+Body, in their order.
+"""
+
+import dataclasses
+import io
+import lzma
+import zlib
+from typing import BinaryIO, Self
+
+from lm.errors import InputError
+
+MAGIC, VERSION = b"grist\x1a", 1
+DIGEST = 16
+"""Bytes of a SHA-256 by which model, tokenizer and program are told apart."""
+STORED, XZ = 0, 1
+DICTIONARY = 1 << 24
+"""Bytes that xz looks back, and so what reading takes of memory."""
+
+
+class DamagedFileError(InputError):
+    """The file is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    size: int
+    """Bytes of the original file."""
+    sha256: bytes
+    """Of the original file, 32 bytes."""
+    step: int
+    """Of the checkpoint that it was packed with."""
+    tokens: int
+    """That the coder holds; 0: no model is needed to read the file."""
+    segments: int
+    """Into which they are cut."""
+    parameters: bytes
+    """The beginning of a SHA-256 of the model's parameters."""
+    tokenizer: bytes
+    """The same of the tokenizer's fingerprint."""
+    program: bytes
+    """The same of the program that computes the probabilities, as it is given to XLA."""
+    machine: dict[str, str]
+    """What else decides the bits of floating numbers: {name: value}, neither with a line's end."""
+    body: int
+    """Bytes behind the header."""
+    body_crc: int
+    """Their CRC-32."""
+
+    def pack(self) -> bytes:
+        """The header, from the magic to its own CRC."""
+        machine = "\n".join(f"{name}={value}" for name, value in self.machine.items()).encode()
+        numbers = (self.size, self.step, self.tokens, self.segments, self.body)
+        digests = (self.sha256, self.parameters, self.tokenizer, self.program)
+        fields = b"".join([*map(varint, numbers), *digests, self.body_crc.to_bytes(4, "little"), machine])
+        head = MAGIC + bytes([VERSION]) + len(fields).to_bytes(2, "little") + fields
+        return head + zlib.crc32(head).to_bytes(4, "little")
+
+    @classmethod
+    def read(cls, file: BinaryIO, name: str) -> Self:
+        """The header at the beginning of `file`. Raises InputError, which calls it `name`: DamagedFileError, where it
+        was one of ours."""
+        begin = file.read(len(MAGIC) + 3)
+        if not begin.startswith(MAGIC):
+            raise InputError(
+                f"{name} begins with {begin[: len(MAGIC)]!r}, and a file that launch.compress has written with "
+                f"{MAGIC!r}. Give one of those."
+            )
+        if len(begin) > len(MAGIC) and begin[len(MAGIC)] != VERSION:
+            raise InputError(
+                f"{name} is of version {begin[len(MAGIC)]} of the format, and this program reads version {VERSION}. Go "
+                "to the commit that wrote it."
+            )
+        fields = file.read(int.from_bytes(begin[-2:], "little"))
+        crc = file.read(4)
+        if crc != zlib.crc32(begin + fields).to_bytes(4, "little"):
+            raise damaged(name, "its header is not what was written")
+        try:
+            return cls.of_fields(io.BytesIO(fields))
+        except ValueError as error:
+            raise damaged(name, f"its header holds {error}") from error
+
+    @classmethod
+    def of_fields(cls, fields: BinaryIO) -> Self:
+        size, step, tokens, segments, body = (read_varint(fields) for _ in range(5))
+        digests = [exactly(fields, length) for length in (32, DIGEST, DIGEST, DIGEST)]
+        body_crc = int.from_bytes(exactly(fields, 4), "little")
+        lines = filter(None, fields.read().decode().split("\n"))
+        machine = {name: value for name, _, value in (line.partition("=") for line in lines)}
+        sha256, parameters, tokenizer, program = digests
+        return cls(
+            size, sha256, step, tokens, segments, parameters, tokenizer, program, machine, body, body_crc
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """What is behind the header."""
+
+    lengths: list[int]
+    """As Pieces has them."""
+    raw: bytes
+    """What is no text, as it is."""
+    coded: bytes
+    """What the range coder wrote."""
+
+    def pack(self) -> bytes:
+        kind, raw = packed_raw(self.raw)
+        numbers = [len(self.lengths), *self.lengths, kind, len(raw)]
+        return b"".join([*map(varint, numbers), raw, self.coded])
+
+    @classmethod
+    def read(cls, data: bytes, size: int) -> Self:
+        """The body of a file of `size` bytes. Raises ValueError, which says what is wrong."""
+        file = io.BytesIO(data)
+        count = read_varint(file)
+        if count > len(data):
+            raise ValueError(f"{count:,} pieces in {len(data):,} bytes")
+        lengths = [read_varint(file) for _ in range(count)]
+        if sum(lengths) != size:
+            raise ValueError(f"pieces of {sum(lengths):,} bytes, of a file of {size:,}")
+        kind, packed = read_varint(file), read_varint(file)
+        raw = unpacked_raw(kind, exactly(file, packed), sum(lengths[1::2]))
+        return cls(lengths, raw, file.read())
+
+
+def damaged(name: str, what: str) -> DamagedFileError:
+    return DamagedFileError(f"{name} is damaged: {what}. Bring it back from a copy.")
+
+
+def read_body(file: BinaryIO, header: Header, name: str) -> Body:
+    """What is behind the header, found as it was written. Raises DamagedFileError."""
+    data = file.read()
+    if len(data) != header.body:
+        raise damaged(name, f"{len(data):,} bytes are behind its header, but {header.body:,} were written")
+    if zlib.crc32(data) != header.body_crc:
+        raise damaged(name, f"CRC-32 {zlib.crc32(data):08x}, but {header.body_crc:08x} was written")
+    try:
+        return Body.read(data, header.size)
+    except ValueError as error:
+        raise damaged(name, f"it holds {error}") from error
+
+
+def packed_raw(raw: bytes) -> tuple[int, bytes]:
+    """(STORED or XZ, the bytes so), whichever is smaller."""
+    packed = lzma.compress(raw, lzma.FORMAT_RAW, filters=filters(len(raw)))
+    return (XZ, packed) if len(packed) < len(raw) else (STORED, raw)
+
+
+def unpacked_raw(kind: int, packed: bytes, size: int) -> bytes:
+    """The `size` bytes again. Raises ValueError."""
+    if kind == STORED:
+        raw = packed
+    elif kind == XZ:
+        try:
+            raw = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters(DICTIONARY)).decompress(packed, size + 1)
+        except (lzma.LZMAError, MemoryError, OverflowError) as error:
+            raise ValueError(f"what is no text, packed wrongly ({error})") from error
+    else:
+        raise ValueError(f"pieces of the unknown kind {kind}")
+    if len(raw) != size:
+        raise ValueError(f"{len(raw):,} bytes that are no text, and not {size:,}")
+    return raw
+
+
+def filters(size: int) -> list[dict[str, int]]:
+    look_back = min(DICTIONARY, max(4096, size))
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": look_back}]
+
+
+def varint(number: int) -> bytes:
+    """LEB128: seven bits a byte, the lowest first."""
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    made.append(number)
+    return bytes(made)
+
+
+def read_varint(file: BinaryIO) -> int:
+    """Raises ValueError where it is cut, or beyond 63 bits."""
+    number = 0
+    for shift in range(0, 63, 7):
+        (byte,) = exactly(file, 1)
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number
+    raise ValueError("a number beyond 63 bits")
+
+
+def exactly(file: BinaryIO, length: int) -> bytes:
+    """Raises ValueError where the file ends before."""
+    found = file.read(length)
+    if len(found) != length:
+        raise ValueError(f"{len(found):,} bytes where {length:,} should be")
+    return found

@@ -1,0 +1,77 @@
+"""What must be the same where a file is packed and where it is unpacked: one bit of a probability is enough to make
+another text of all that follows."""
+
+import hashlib
+import importlib.metadata
+import os
+
+import numpy as np
+from jax.sharding import Mesh
+
+from lm.compilation_cache import cpu_kind
+from lm.compression.container import DIGEST, Header
+from lm.errors import InputError
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
+from lm.parallel import on_host
+from lm.tokenizer import Tokenizer
+
+LIBRARIES = ("jax", "jaxlib", "numpy", "constriction")
+
+
+def parameters_digest(model: Transformer) -> bytes:
+    """The beginning of a SHA-256 over the parameters' names, types, shapes and bytes: the same wherever and in whatever
+    format they were stored."""
+    whole = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(model).items()):
+        array = np.ascontiguousarray(on_host(leaf))
+        whole.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        whole.update(array.view(np.uint8).data)
+    return whole.digest()[:DIGEST]
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> bytes:
+    return bytes.fromhex(tokenizer.fingerprint)[:DIGEST]
+
+
+def machine(mesh: Mesh) -> dict[str, str]:
+    """{name: value} of what decides the bits of the numbers, beside the program: versions, the kind of processor, how
+    many threads share a product."""
+    device = mesh.devices.flat[0]
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    if device.platform == "cpu":
+        found |= {"processor": cpu_kind(), "threads": str(threads())}
+    else:
+        found |= {"processor": device.device_kind, "driver": " ".join(device.client.platform_version.split())}
+    if mesh.size > 1:
+        found["mesh"] = ",".join(f"{axis}:{size}" for axis, size in mesh.shape.items())
+    flags = " ".join(os.environ.get("XLA_FLAGS", "").split())
+    return found | ({"XLA_FLAGS": flags} if flags else {})
+
+
+def threads() -> int:
+    """Cores that this process may use: XLA shares a product among as many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def refuse_other(header: Header, here: Header, name: str, try_anyway: bool) -> None:
+    """Raises InputError, with both values, where the file was packed by what is not `here`. With `try_anyway`, the
+    program and the machine may be others: the file's own SHA-256 tells whether that went well."""
+    for what, written, found, remedy in (
+        ("model", header.parameters.hex(), here.parameters.hex(), "Give the run whose checkpoint it was packed by."),
+        ("tokenizer", header.tokenizer.hex(), here.tokenizer.hex(), "Give the run that it was packed by."),
+    ):
+        if written != found:
+            raise InputError(f"{name} was packed by the {what} {written}, and here is the {what} {found}. {remedy}")
+    if try_anyway:
+        return
+    names = [*header.machine, *(one for one in here.machine if one not in header.machine)]
+    written = {one: header.machine.get(one, "nothing") for one in names} | {"program": header.program.hex()}
+    found = {one: here.machine.get(one, "nothing") for one in names} | {"program": here.program.hex()}
+    other = [f"{one}: {written[one]} there, {found[one]} here" for one in written if written[one] != found[one]]
+    if other:
+        raise InputError(
+            f"{name} was packed where numbers may have other last bits ({'; '.join(other)}), and one bit makes another "
+            "text. Unpack it where it was packed, or try it with --try-anyway: what comes out is compared with the "
+            "original's SHA-256."
+        )

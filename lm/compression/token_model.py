@@ -1,0 +1,163 @@
+"""The model as the coder asks it: the next token's logits of all segments at once, token by token.
+
+Compression and decompression run the same compiled programs on the same shapes in the same order, and so see the same
+bits: a forward pass over whole rows, or more rows at once, would add in another order.
+
+Axes: B segments, N tokens of all, S a segment's tokens, H of them read at a restart, T positions, V vocabulary.
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from lm.config import ModelConfig
+from lm.model.attention.mask import AttentionMask
+from lm.model.kv_cache import Cache, empty_cache
+from lm.model.transformer import Transformer, row_positions
+from lm.parallel import forward_only, on_host, traced_on
+
+LEAST_TOKENS, CONTEXTS = 512, 2
+"""Of a segment: so many tokens, and so many times the model's context. A segment begins without knowing what stands
+before it, which costs a few bytes; so most of its tokens see as much as they would without the cut."""
+MOST_SEGMENTS = 64
+LEAST_CAPACITY = 32
+"""Slots of the cache are a power of two and at least so many: few shapes have to be compiled."""
+
+
+def segments_for(tokens: int, context: int) -> int:
+    """A power of two: as many as leave each long enough, at most MOST_SEGMENTS."""
+    whole = tokens // max(LEAST_TOKENS, CONTEXTS * context)
+    return min(1 << (max(whole, 1).bit_length() - 1), MOST_SEGMENTS)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file's tokens lie in segments: the first of them have one more, where they do not come out even."""
+
+    tokens: int
+    segments: int
+    context: int
+    """Of the model."""
+
+    @property
+    def steps(self) -> int:
+        """Tokens of the longest segment."""
+        return -(-self.tokens // self.segments)
+
+    def active(self, step: int) -> int:
+        """Segments, the first ones, that have a token at this step."""
+        return self.segments if step < self.tokens // self.segments else self.tokens % self.segments
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the cache: the context, or fewer where segments are shorter."""
+        return min(self.context, max(LEAST_CAPACITY, 1 << max(self.steps - 1, 0).bit_length()))
+
+    @property
+    def kept(self) -> int:
+        """Tokens that are read again where the context is full: its later half."""
+        return max(1, self.context // 2)
+
+    @property
+    def restarts(self) -> bool:
+        return self.steps > self.context
+
+    def rows(self, tokens: list[int]) -> Int[np.ndarray, "B S"]:
+        """The tokens, each segment in a row, filled up with 0."""
+        tokens_BS = np.zeros((self.segments, self.steps), np.int32)
+        whole, more = divmod(self.tokens, self.segments)
+        for row in range(self.segments):
+            start = row * whole + min(row, more)
+            segment = tokens[start : start + whole + (row < more)]
+            tokens_BS[row, : len(segment)] = segment
+        return tokens_BS
+
+    def flat(self, tokens_BS: Int[np.ndarray, "B S"]) -> list[int]:
+        """The tokens of `rows` again."""
+        whole, more = divmod(self.tokens, self.segments)
+        rows = [row[: whole + (number < more)] for number, row in enumerate(tokens_BS)]
+        return np.concatenate(rows).tolist() if rows else []
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def no_tokens(config: ModelConfig, segments: int, capacity: int) -> Cache:
+    return empty_cache(config, segments, capacity)
+
+
+def next_logits(
+    model: Transformer, cache: Cache, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "#B T"]
+) -> tuple[Float[Array, "B V"], Cache]:
+    with forward_only():
+        mask = AttentionMask(jnp.ones_like(tokens_BT))
+        x_BTD, read = model(tokens_BT, positions_BT, mask, cache)
+        return model.logits(x_BTD[:, -1:])[:, 0].astype(jnp.float32), cast(Cache, read)
+
+
+@functools.partial(jax.jit, donate_argnums=1)
+def read_token(model: Transformer, cache: Cache, tokens_B: Int[Array, " B"]) -> tuple[Float[Array, "B V"], Cache]:
+    """(logits behind one more token of each segment, the cache with it)."""
+    return next_logits(model, cache, tokens_B[:, None], cache.lengths_B[:, None])
+
+
+@functools.partial(jax.jit, donate_argnums=1)
+def read_tokens(model: Transformer, cache: Cache, tokens_BH: Int[Array, "B H"]) -> tuple[Float[Array, "B V"], Cache]:
+    """The same of an empty cache and all of its first tokens."""
+    return next_logits(model, cache, tokens_BH, row_positions(tokens_BH))
+
+
+class TokenModel:
+    """The segments of one file, read token by token from their heads on."""
+
+    def __init__(self, model: Transformer, config: ModelConfig, mesh: Mesh, layout: Layout):
+        """`model` lies over `mesh`."""
+        self.model, self.config, self.mesh, self.layout = model, config, mesh, layout
+        self.read_token, self.read_tokens = traced_on(mesh, read_token), traced_on(mesh, read_tokens)
+        self.cache = self.empty()
+        self.position = 0
+        self.history_BS = np.zeros((layout.segments, layout.context), np.int32)
+        """The tokens in the cache, by their slots."""
+
+    def empty(self) -> Cache:
+        return traced_on(self.mesh, no_tokens)(self.config, self.layout.segments, self.layout.capacity)
+
+    def read(self, tokens_B: Int[np.ndarray, " B"]) -> jax.Array:
+        """The logits (B, V) behind one more token of each segment. Where the context is full, it begins anew with its
+        later half."""
+        if self.position == self.layout.context:
+            kept = self.layout.kept
+            last_BH = np.concatenate([self.history_BS[:, self.position - kept + 1 :], tokens_B[:, None]], axis=1)
+            self.history_BS[:, :kept] = last_BH
+            self.position = kept
+            logits_BV, self.cache = self.read_tokens(self.model, self.empty(), last_BH)
+            return logits_BV
+        self.history_BS[:, self.position] = tokens_B
+        self.position += 1
+        logits_BV, self.cache = self.read_token(self.model, self.cache, tokens_B)
+        return logits_BV
+
+    def program(self) -> bytes:
+        """SHA-256 of what is compiled, as it is given to XLA: other code of the model or another version of JAX may
+        give another one."""
+        cache = jax.eval_shape(lambda: empty_cache(self.config, self.layout.segments, self.layout.capacity))
+        shape = lambda *axes: jax.ShapeDtypeStruct((self.layout.segments, *axes), jnp.int32)
+        texts = [traced_on(self.mesh, read_token.lower)(self.model, cache, shape()).as_text()]
+        if self.layout.restarts:
+            texts.append(traced_on(self.mesh, read_tokens.lower)(self.model, cache, shape(self.layout.kept)).as_text())
+        return hashlib.sha256("\n".join(texts).encode()).digest()
+
+
+def probabilities(logits_BV: jax.Array, usable_V: np.ndarray) -> Float[np.ndarray, "B V"]:
+    """What the coder is given, not yet divided by its sum: float64, 1 for the likeliest, 0 for ids that stand for no
+    text. On the host, in one way for both directions. Raises FloatingPointError where logits are not numbers."""
+    scores_BV = np.where(usable_V, on_host(logits_BV)[:, : len(usable_V)], np.float32(-np.inf))
+    greatest_B1 = scores_BV.max(axis=1, keepdims=True)
+    if not np.isfinite(greatest_B1).all():
+        raise FloatingPointError("the model's logits are no finite numbers")
+    return np.exp((scores_BV - greatest_B1).astype(np.float64))

@@ -1,0 +1,79 @@
+"""The model of a run as a compressor of text that it has not seen, beside gzip, zstd and xz.
+
+    python -m tests.bench.compression [--run runs/demo] [--bytes 100000] [--segments 1 4 16 64]
+
+Packs and unpacks so many bytes of the run's held-out documents, whole ones in an order drawn once, and prints one JSON
+line: bytes of the file and of the others' files, bits per byte, how far the coder is above the model's cross-entropy,
+and tokens per second of both directions, compilation not counted. With --segments a line for each number of segments.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from launch.stages.packing import load_packer
+from lm.compression.codec import Packer, compress, decompress
+from lm.evaluation.bits_per_byte import compressed_bits_per_byte
+from lm.run_paths import RunPaths
+
+
+def held_out_text(run: Path, size: int) -> bytes:
+    """The first `size` bytes, cut at a whole character, of the held-out documents in an order drawn once."""
+    paths = RunPaths(run)
+    rows = pq.read_table(paths.tokens / "documents.parquet", columns=["id", "split"]).to_pylist()
+    held_out = {row["id"] for row in rows if row["split"] == "val"}
+    texts = [
+        row["text"]
+        for file in sorted(paths.documents.glob("*.parquet"))
+        for row in pq.read_table(file, columns=["id", "text"]).to_pylist()
+        if row["id"] in held_out
+    ]
+    random.Random(0).shuffle(texts)
+    return "\n".join(texts).encode()[:size].decode(errors="ignore").encode()
+
+
+def measure(packer: Packer, data: bytes, segments: int | None) -> dict[str, object]:
+    compress(data, packer, segments=segments)  # compiles
+    began = time.perf_counter()
+    packed = compress(data, packer, segments=segments)
+    halfway = time.perf_counter()
+    assert decompress(packed.data, packer, "it") == data
+    ended = time.perf_counter()
+    others = compressed_bits_per_byte(data, len(data))
+    return {
+        "bench": "compression",
+        "bytes": len(data),
+        "tokens": packed.tokens,
+        "segments": packed.header.segments,
+        "grist_bytes": len(packed.data),
+        "header_bytes": packed.header_bytes,
+        **{
+            f"{name.removesuffix('_bits_per_byte')}_bytes": round(bits * len(data) / 8) for name, bits in others.items()
+        },
+        "bits_per_byte": round(8 * len(packed.data) / len(data), 4),
+        "cross_entropy_bits_per_byte": round(packed.cross_entropy_bits / len(data), 4),
+        "above_cross_entropy": round(8 * packed.coded_bytes / packed.cross_entropy_bits - 1, 6),
+        "compress_tokens_per_second": round(packed.tokens / (halfway - began)),
+        "decompress_tokens_per_second": round(packed.tokens / (ended - halfway)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--bytes", type=int, default=100_000)
+    parser.add_argument("--segments", type=int, nargs="*", default=[None])
+    arguments = parser.parse_args()
+    if not (arguments.run / "checkpoints").is_dir():
+        raise SystemExit(f"compression: {arguments.run} has no trained model; first run: make demo")
+    packer, data = load_packer(str(arguments.run), None, False), held_out_text(arguments.run, arguments.bytes)
+    for segments in arguments.segments:
+        print(json.dumps(measure(packer, data, segments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

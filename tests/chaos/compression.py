@@ -1,0 +1,112 @@
+"""Every file comes back, bit for bit, and a damaged one never as another: random and hostile files, packed by a model.
+
+    python -m tests.chaos.compression [--run runs/demo] [--files 200] [--largest 20000]
+
+Without --run a small model is trained first. Prints a JSON line a row: round trips in one process and, of some files,
+by launch.compress and launch.decompress in two; the most bytes that a file grew by, and the most by which the coder
+missed the model's cross-entropy; flips of a bit and cuts.
+"""
+
+import argparse
+import dataclasses
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from launch.stages.packing import load_packer
+from lm.compression.codec import Packer, compress, decompress
+from lm.errors import InputError
+from lm.run_paths import RunPaths
+from lm.storage import write_json
+from tests.chaos_rows import Clock, Rows
+from tests.corpus import tiny_experiment, write_tokens
+from tests.hostile_files import hostile_file
+
+MOST_GROWTH = 150
+PROCESSES = 6
+"""Files that go through two processes."""
+
+
+def small_run(folder: Path, steps: int = 60) -> Path:
+    """A run folder with a small model that was trained a little."""
+    from lm.training.loop import train
+
+    tiny = tiny_experiment()
+    experiment = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=steps, checkpoint_every=steps))
+    write_tokens(folder, experiment)
+    train(experiment.model, experiment.train, folder)
+    write_json(RunPaths(folder).config_json, dataclasses.asdict(experiment))
+    return folder
+
+
+def round_trips(rows: Rows, packer: Packer, files: int, largest: int) -> None:
+    clock, wrong, growth, worst, by_model = Clock(), [], 0, 0.0, 0
+    for number in range(files):
+        kind, data = hostile_file(number, largest)
+        packed = compress(data, packer)
+        if decompress(packed.data, packer, kind) != data:
+            wrong.append(number)
+        growth = max(growth, len(packed.data) - len(data))
+        if packed.tokens:
+            by_model += 1
+            # The coder ends in whole words of 32 bits.
+            worst = max(worst, (8 * packed.coded_bytes - 64) / packed.cross_entropy_bits - 1)
+    rows.add(
+        "round trips", not wrong and growth <= MOST_GROWTH and worst < 0.01, files=files, wrong=wrong,
+        by_the_model=by_model, most_growth_bytes=growth, most_above_cross_entropy=round(worst, 5), seconds=clock(),
+    )  # fmt: skip
+
+
+def damage(rows: Rows, packer: Packer, trials: int = 500) -> None:
+    """One bit flipped, or the end cut off: told, and nothing comes out."""
+    generator, missed = random.Random(0), 0
+    packed = compress(hostile_file(11 * 4, 3000)[1], packer).data
+    for number in range(trials):
+        data = bytearray(packed)
+        if number % 5:
+            data[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
+        else:
+            del data[generator.randrange(len(data)) :]
+        try:
+            decompress(bytes(data), packer, "x")
+            missed += 1
+        except InputError:
+            pass
+    rows.add("damage", not missed, trials=trials, missed=missed)
+
+
+def two_processes(rows: Rows, run: Path, folder: Path) -> None:
+    """What one process packs, another unpacks: it computes the same bits."""
+    same = 0
+    for number in range(11 * 3, 11 * 3 + PROCESSES):
+        _, data = hostile_file(number, 5000)
+        file, again = folder / f"{number}", folder / f"{number}.again"
+        file.write_bytes(data)
+        python = [sys.executable, "-m"]
+        subprocess.run([*python, "launch.compress", str(run), str(file)], check=True, stdout=subprocess.DEVNULL)
+        packed = f"{file}.grist"
+        done = subprocess.run([*python, "launch.decompress", str(run), packed, str(again)], stdout=subprocess.DEVNULL)
+        same += done.returncode == 0 and again.read_bytes() == data
+    rows.add("two processes", same == PROCESSES, files=PROCESSES, same=same)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--files", type=int, default=200)
+    parser.add_argument("--largest", type=int, default=20_000, help="bytes")
+    arguments = parser.parse_args()
+    rows = Rows()
+    with tempfile.TemporaryDirectory() as folder:
+        run = arguments.run or small_run(Path(folder) / "run")
+        packer = load_packer(str(run), None, False)
+        round_trips(rows, packer, arguments.files, arguments.largest)
+        damage(rows, packer)
+        two_processes(rows, run, Path(folder))
+    rows.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""launch.compress and launch.decompress, by the folder of a run alone."""
+
+import re
+
+import pytest
+
+from launch import compress, decompress
+from launch.stages.command import told
+from lm.errors import UsageError
+from tests.chaos.compression import small_run
+from tests.corpus import texts
+
+TEXT = texts(1, seed=99)[0].encode()[:500]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp("packing") / "run", steps=12)
+
+
+def test_a_file_is_packed_and_unpacked_and_the_figures_are_told(run, tmp_path, capsys):
+    file = tmp_path / "a text.txt"
+    file.write_bytes(TEXT)
+    before = sorted(path for path in run.rglob("*"))
+    compress.run(compress.Command(str(run), str(file)))
+    said = capsys.readouterr().out
+    packed = tmp_path / "a text.txt.grist"
+    size = packed.stat().st_size
+    assert size < len(TEXT) and file.read_bytes() == TEXT
+    assert f"500 -> {size} bytes" in said and f"bits per byte: file {8 * size / 500:.3f}" in said
+    entropy, coded = re.findall(r"cross-entropy of the model at step 12 ([\d.]+), coder ([\d.]+)", said)[0]
+    assert float(entropy) <= float(coded) < float(entropy) + 8 * 8 / 500
+    assert all(name in said for name in ("gzip -9", "zstd -19", "xz -9e", "needs the model too"))
+    with pytest.raises(UsageError, match=r"a text\.txt exists\. Give another path"):
+        decompress.run(decompress.Command(str(run), str(packed)))
+    decompress.run(decompress.Command(str(run), str(packed), str(tmp_path / "again")))
+    assert (tmp_path / "again").read_bytes() == TEXT
+    file.write_bytes(b"")
+    decompress.run(decompress.Command(str(run), str(packed), overwrite=1))
+    assert file.read_bytes() == TEXT
+    assert sorted(path for path in run.rglob("*")) == before
+
+
+def test_an_older_checkpoint_packs_and_the_file_says_by_which(run, tmp_path, capsys):
+    file = tmp_path / "x"
+    file.write_bytes(TEXT)
+    with pytest.raises(UsageError, match="There is no checkpoint of step 5"):
+        compress.run(compress.Command(str(run), str(file), step=5))
+    compress.run(compress.Command(str(run), str(file), step=12))
+    assert "step 12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [compress, decompress], ids=["compress", "decompress"])
+def test_a_wrong_command_is_told_and_leaves_nothing(script, run, tmp_path, capsys):
+    def refused(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended, told("launch.x"):
+            script.run(script.Command(*words))
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    file = tmp_path / "x.grist"
+    file.write_bytes(TEXT)
+    assert refused()[0] == 2
+    code, said = refused(str(run), str(tmp_path / "none.grist"))
+    assert code == 1 and "none.grist cannot be read: No such file" in said
+    assert refused(str(run), str(file), str(tmp_path))[0] == 2
+    assert refused(str(run), str(file), str(file))[0] == 2
+    code, said = refused(str(run / "none"), str(file), str(tmp_path / "out"))
+    assert code == (2 if script is compress else 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.grist"]
+    if script is decompress:
+        assert "begins with" in said
+        with pytest.raises(UsageError, match=r"does not end in \.grist"):
+            decompress.without_suffix(tmp_path / "x.zip")

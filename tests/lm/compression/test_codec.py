@@ -1,0 +1,227 @@
+"""What is packed comes out again, bit for bit, at the size that the model's cross-entropy says; whatever else is given
+is refused by name."""
+
+import dataclasses
+import io
+import math
+import time
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+
+from lm.compression.codec import compress, decompress
+from lm.compression.coder import decode, encode, most_tokens, usable_symbols
+from lm.compression.container import MAGIC, DamagedFileError, Header
+from lm.compression.pieces import cut_pieces
+from lm.compression.token_model import MOST_SEGMENTS, Layout, TokenModel, segments_for
+from lm.errors import InputError
+from lm.tokenizer import train_bpe
+from tests.corpus import texts
+from tests.hostile_files import hostile_file
+from tests.lm.compression.models import CONFIG, EXPERIMENT, packer, soup, tokenizer
+from tests.lm.model_configs import FAMILIES
+
+SOUP = soup(900)
+GROWTH = 150
+"""Bytes that a file may grow by: a header, and where the one piece lies."""
+
+
+@pytest.fixture(scope="module")
+def mine():
+    return packer()
+
+
+@pytest.fixture(scope="module")
+def packed(mine):
+    made = compress(SOUP, mine, segments=4)
+    assert made.tokens > 4 * 4 * CONFIG.context_length and made.raw_bytes < 10
+    return made
+
+
+HOSTILE = [*range(10), *range(15, 26)]
+"""Numbers of files: every kind."""
+
+
+@pytest.mark.parametrize("number", HOSTILE)
+def test_hostile_files_come_back(number, mine):
+    _, data = hostile_file(number, 1500)
+    made = compress(data, mine, segments=4)
+    assert decompress(made.data, mine, "x") == data
+    assert len(made.data) <= len(data) + GROWTH
+
+
+@pytest.mark.parametrize("number", HOSTILE)
+def test_what_a_model_packs_badly_comes_out_of_the_coder_too(number, mine):
+    """Where nobody asks whether it pays."""
+    tokens = cut_pieces(hostile_file(number, 300)[1], tokenizer()).tokens
+    fresh = lambda: TokenModel(mine.model, CONFIG, mine.mesh, Layout(len(tokens), 4, CONFIG.context_length))
+    if tokens:
+        coded = encode(tokens, fresh(), tokenizer(), lambda done: None)
+        assert decode(coded.data, fresh(), tokenizer(), lambda done: None) == tokens
+        assert 8 * len(coded.data) < 1.01 * coded.bits + 64
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("family", "scan"),
+    [
+        ("gpt2", False), ("modern", True), pytest.param("llama", False, marks=SLOW),
+        pytest.param("llama", True, marks=SLOW), pytest.param("gpt2", True, marks=SLOW),
+        pytest.param("modern", False, marks=SLOW),
+    ],
+)  # fmt: skip
+def test_every_family_packs_and_unpacks(family, scan):
+    config = dataclasses.replace(FAMILIES[family], vocab_size=512, initial_std=0.02, scan_layers=scan)
+    mine = packer(config=config)
+    made = compress(SOUP[:300], mine, segments=2)
+    assert made.tokens > 2 * config.context_length
+    assert decompress(made.data, mine, "x") == SOUP[:300]
+
+
+def test_a_file_is_as_large_as_the_cross_entropy_of_the_model(mine, packed):
+    """The cross-entropy is computed anew, by forward passes over whole contexts."""
+    tokens, layout = cut_pieces(SOUP, tokenizer()).tokens, Layout(packed.tokens, 4, CONFIG.context_length)
+    usable = usable_symbols(tokenizer())
+    forward = jax.jit(lambda model, row: model.logits(model.read(row, row * 0 + 1)))
+    nats = 0.0
+    for row, row_tokens in enumerate(layout.rows(tokens)):
+        length = packed.tokens // 4 + (row < packed.tokens % 4)
+        stream = np.array([tokenizer().bos_id, *row_tokens[:length]], np.int32)
+        start = first = 0
+        while first < length:  # windows of which the first half was scored before
+            window = stream[start : start + CONFIG.context_length]
+            padded = np.zeros((1, CONFIG.context_length), np.int32)
+            padded[0, : len(window)] = window
+            scores = np.asarray(forward(mine.model, padded), np.float64)[0, :, : len(usable)]
+            scores = np.where(usable, scores, -np.inf)
+            logsum = np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1)) + scores.max(1)
+            last = min(start + CONFIG.context_length, length)
+            for place in range(first, last):
+                nats += logsum[place - start] - scores[place - start, stream[place + 1]]
+            first, start = last, last + 1 - layout.kept
+    assert packed.cross_entropy_bits == pytest.approx(nats / math.log(2), rel=1e-5)
+    assert packed.coded_bytes * 8 == pytest.approx(packed.cross_entropy_bits, rel=0.01)
+    assert len(packed.data) == packed.header_bytes + packed.raw_bytes + packed.coded_bytes
+
+
+def test_the_same_file_is_packed_to_the_same_bytes(mine, packed):
+    assert compress(SOUP, packer(), segments=4).data == packed.data
+
+
+def test_progress_is_told(mine):
+    told = []
+    made = compress(SOUP[:600], mine, lambda *so_far: told.append(so_far), segments=4)
+    assert told[-1] == (made.tokens, made.tokens) and len(told) > 10
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_segments_are_a_power_of_two_and_not_too_short():
+    assert [segments_for(n, 256) for n in (1, 1023, 1024, 2047, 2048, 10**9)] == [1, 1, 2, 2, 4, MOST_SEGMENTS]
+    assert segments_for(8191, 4096) == 1
+    for tokens, segments in ((1, 1), (7, 4), (2, 4), (64, 4)):
+        layout = Layout(tokens, segments, 16)
+        assert layout.flat(layout.rows(list(range(tokens)))) == list(range(tokens))
+        assert sum(layout.active(step) for step in range(layout.steps)) == tokens
+
+
+def test_another_model_is_refused_with_both_values(mine, packed):
+    other = packer(seed=1)
+    there, here = (compress(SOUP, one, segments=4).header.parameters.hex() for one in (mine, other))
+    with pytest.raises(InputError, match=f"x was packed by the model {there}, and here is the model {here}"):
+        decompress(packed.data, other, "x")
+
+
+def test_another_tokenizer_is_refused_with_both_values(packed, mine):
+    by = train_bpe(texts(20, seed=8), EXPERIMENT.tokenizer)
+    with pytest.raises(
+        InputError, match=f"tokenizer {tokenizer().fingerprint[:32]}, and here .* {by.fingerprint[:32]}"
+    ):
+        decompress(packed.data, packer(by=by), "x")
+
+
+def resealed(data: bytes, **changes: object) -> bytes:
+    """The file with other fields in its header, sealed as the format says."""
+    file = io.BytesIO(data)
+    return dataclasses.replace(Header.read(file, "x"), **changes).pack() + file.read()
+
+
+def test_another_version_or_machine_is_refused_with_both_values_unless_it_is_to_be_tried(mine, packed):
+    machine = packed.header.machine
+    other = resealed(packed.data, machine=machine | {"jax": "0.1", "threads": "77"})
+    with pytest.raises(InputError, match=rf"jax: 0\.1 there, {machine['jax']} here; threads: 77 there"):
+        decompress(other, mine, "x")
+    with pytest.raises(InputError, match=f"program: {'00' * 16} there, {packed.header.program.hex()} here"):
+        decompress(resealed(packed.data, program=bytes(16)), mine, "x")
+    assert decompress(other, mine, "x", try_anyway=True) == SOUP
+
+
+def test_a_model_with_other_bits_never_makes_another_text(packed):
+    """As on a processor that adds in another order: one weight differs by its last bit."""
+    other = packer()
+    table = other.model.embedding
+    table.set_value(table[...].at[3, 3].set(np.nextafter(np.asarray(table[3, 3]), np.float32(9))))
+    same_name = resealed(packed.data, parameters=compress(SOUP, other, segments=4).header.parameters)
+    assert same_name != packed.data
+    try:
+        assert decompress(same_name, other, "x") == SOUP  # where the bit made no difference
+    except InputError as error:
+        assert "x" in str(error)
+    changed = resealed(packed.data, parameters=compress(SOUP, packer(seed=1), segments=4).header.parameters)
+    with pytest.raises(InputError, match=r"is not what was packed|damaged"):
+        decompress(changed, packer(seed=1), "x")
+
+
+@pytest.mark.parametrize("end", [0, 3, 6, 8, 9, 50, 180, -4, -1])
+def test_a_cut_file_is_refused(end, mine, packed):
+    with pytest.raises(InputError, match=r"x (is damaged|begins with)"):
+        decompress(packed.data[:end], mine, "x")
+
+
+def test_every_flipped_bit_is_found(mine, packed):
+    generator = np.random.default_rng(0)
+    places = [*range(packed.header_bytes + 40), *generator.integers(0, len(packed.data), 300).tolist()]
+    for place in places:
+        data = bytearray(packed.data)
+        data[place] ^= 1 << int(generator.integers(8))
+        with pytest.raises(InputError):
+            decompress(bytes(data), mine, "x")
+
+
+def test_what_is_no_packed_file_is_refused(mine):
+    with pytest.raises(InputError, match=r"begins with b'PK.*Give one of those"):
+        decompress(b"PK\x03\x04" * 20, mine, "x")
+    with pytest.raises(InputError, match="is of version 9 of the format, and this program reads version 1"):
+        decompress(MAGIC + b"\x09" + bytes(80), mine, "x")
+
+
+@pytest.mark.parametrize(
+    "claim", [{"tokens": 2**62, "size": 2**62}, {"tokens": 10**9}, {"segments": 3}, {"segments": 2**40}, {"size": 5}],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_claims_too_much_is_refused_at_once(claim, mine, packed):
+    data, began = resealed(packed.data, **claim), time.process_time()
+    tracemalloc.start()
+    with pytest.raises(DamagedFileError):
+        decompress(data, mine, "x")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert time.process_time() - began < 5
+    assert most_tokens(packed.data, 450) > packed.tokens
+
+
+def test_what_hardly_holds_anything_is_left_to_xz_and_needs_no_model(mine):
+    data = b"a" * 1_000_000
+    made = compress(data, mine)
+    assert made.tokens == 0 and len(made.data) < 400
+    assert decompress(made.data, None, "x") == data
+
+
+def test_a_model_of_no_numbers_is_refused(mine):
+    broken = packer()
+    broken.model.embedding.set_value(broken.model.embedding[...] * np.float32(np.nan))
+    with pytest.raises(InputError, match="cannot pack anything: the model's logits are no finite numbers"):
+        compress(SOUP, broken, segments=4)

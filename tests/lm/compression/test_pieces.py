@@ -1,0 +1,68 @@
+"""Any bytes are cut into text and what is none, and joined again; a tokenizer never changes them."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.compression.pieces import SMALLEST, broken_bytes, cut_pieces, joined
+from lm.tokenizer.characters import CharacterTokenizer
+from tests.corpus import texts
+from tests.hostile_files import KINDS, SINGLE, hostile_file
+from tests.lm.compression.models import tokenizer
+
+PROSE = texts(2)[0].encode()
+
+
+@pytest.fixture(scope="module")
+def characters():
+    return CharacterTokenizer("".join(sorted({*"".join(texts(5)), "\n"})))
+
+
+def cut_and_join(data: bytes, by) -> bytes:
+    pieces = cut_pieces(data, by)
+    return joined(by.decode_bytes(pieces.tokens), pieces.raw, pieces.lengths)
+
+
+@pytest.mark.parametrize("number", range(len(SINGLE) + 2 * len(KINDS)))
+def test_pieces_are_the_file_again(number, characters):
+    _, data = hostile_file(number, 6000)
+    for by in (tokenizer(), characters):
+        assert cut_and_join(data, by) == data
+
+
+@settings(max_examples=30)
+@given(st.lists(st.binary(max_size=40) | st.text(max_size=40).map(str.encode)).map(b"".join))
+def test_any_bytes_are_the_same_again(data):
+    assert cut_and_join(data, tokenizer()) == data
+
+
+def test_text_is_tokens_and_noise_is_none():
+    noise = KINDS["noise"](random.Random(0), 5000)
+    pieces = cut_pieces(PROSE + noise + PROSE, tokenizer())
+    assert len(pieces.lengths) == 3
+    assert pieces.lengths[0] == pytest.approx(len(PROSE), abs=SMALLEST)
+    assert pieces.lengths[1] == pytest.approx(len(noise), abs=2 * SMALLEST)
+
+
+def test_a_stray_byte_in_a_text_is_a_token_of_it():
+    data = PROSE[:500] + b"\xe9" + PROSE[500:]
+    pieces = cut_pieces(data, tokenizer())
+    assert (pieces.raw, pieces.lengths) == (b"", [len(data)])
+
+
+def test_a_character_that_the_vocabulary_lacks_costs_the_text_near_it_alone(characters):
+    pieces = cut_pieces(PROSE + "漢".encode() + PROSE, characters)
+    assert 3 <= len(pieces.raw) <= SMALLEST + 3 and "漢".encode() in pieces.raw
+
+
+def test_bytes_that_are_no_utf_8_are_found_where_they_stand():
+    assert broken_bytes("aé漢".encode()) == []
+    assert broken_bytes(b"a\xffb\xe6\xbcc\xc3") == [1, 3, 4, 6]
+
+
+def test_lengths_that_are_not_those_of_the_streams_are_refused():
+    assert joined(b"abc", b"xy", [1, 2, 2]) == b"axybc"
+    with pytest.raises(ValueError, match="pieces of 2 and 2 bytes, but 3 and 2 are there"):
+        joined(b"abc", b"xy", [1, 2, 1])
