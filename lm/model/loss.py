@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lm.parallel import constrain, manual_axes, on_each_device, when_ready
 
@@ -211,3 +211,28 @@ def token_losses(
         return jax.lax.map(losses, in_parts((x_BTD, targets_BT), parts)).reshape(targets_BT.shape)
 
     return losses_of(x_BTD, table_VD, targets_BT)
+
+
+def token_scores(
+    x_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], softcap: float | None
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """(token_losses, whether no symbol is likelier than the target), in as much memory."""
+
+    x_BTD, table_VD = when_ready(x_BTD, table_VD)
+
+    @on_each_device(((*TOKENS, None), TABLE, TOKENS), (TOKENS, TOKENS))
+    def scores_of(x_BTD, table_VD, targets_BT):
+        table_VD = whole_width(table_VD.astype(x_BTD.dtype))
+
+        def scores(part):
+            losses_N, _, _, logits_NV = part_losses(*part, table_VD, softcap)
+            greatest_N = jnp.max(logits_NV, axis=-1)
+            if names := manual_axes("vocab"):
+                greatest_N = jax.lax.pmax(greatest_N, names)
+            return losses_N, target_logits(logits_NV, part[1]) >= greatest_N
+
+        parts = -(-targets_BT.size * table_VD.shape[0] // LOGITS_AT_ONCE)
+        found = jax.lax.map(scores, in_parts((x_BTD, targets_BT), parts))
+        return jax.tree.map(lambda values: values.reshape(targets_BT.shape), found)
+
+    return scores_of(x_BTD, table_VD, targets_BT)

@@ -1,0 +1,148 @@
+"""Log-likelihoods: transformers' numbers on a trained model, and the laws of cutting, batching and windows.
+
+The numbers in tests/fixtures/log_likelihood come from transformers; tests/fixtures/make_log_likelihood.py made them.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.config import MeshConfig
+from lm.evaluation.evaluator import EvaluationInterrupted
+from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, shape_of, windows_of
+from lm.formats.hugging_face import load_hugging_face
+from lm.model.param_names import replace_leaves
+from lm.model.transformer import Transformer
+from lm.parallel import make_mesh, one_device_mesh, shardings
+from lm.tokenizer import Tokenizer, load
+from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.model_configs import FAMILIES, LLAMA
+
+REPOSITORY = Path(__file__).parents[3]
+STORIES = REPOSITORY / "../shared/data/models/stories260K"
+GOLDEN = REPOSITORY / "tests/fixtures/log_likelihood/stories260k.json"
+DRAW = np.random.default_rng(0)
+LENGTHS = [(1, 1), (3, 2), (9, 4), (14, 2), (15, 1), (30, 5), (1, 16), (2, 40), (7, 0)]
+"""(context, continuation): short, full, too long a context, longer than the context, and none."""
+REQUESTS = [Request(DRAW.integers(0, 64, a).tolist(), DRAW.integers(0, 64, b).tolist()) for a, b in LENGTHS]
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
+def test_a_trained_model_gives_the_log_likelihoods_that_transformers_gives():
+    config, arrays = load_hugging_face(STORIES / "hf", "float32")
+    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    model = replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
+    golden = json.loads(GOLDEN.read_text())
+    requests = [Request(row["context"], row["continuation"]) for row in golden]
+    found = LogLikelihoods(config, 4).score(model, one_device_mesh(config), requests)
+    assert [one.log_likelihood for one in found] == pytest.approx([row["log_likelihood"] for row in golden], abs=1e-3)
+    assert [one.greedy for one in found] == [row["greedy"] for row in golden]
+    assert {row["greedy"] for row in golden} == {True, False}
+
+
+def naive(logits, context: int, request: Request) -> tuple[float, bool]:
+    """Each token alone, in the window that the definition gives it."""
+    whole, nats, greedy = [*request.context, *request.continuation], 0.0, True
+    first = len(request.context)
+    for at in range(first, len(whole)):
+        end = min(first + context * ((at - first) // context + 1), len(whole))
+        seen = whole[max(0, end - context - 1) : at]
+        ids = np.zeros((1, context), np.int32)
+        ids[0, : len(seen)] = seen
+        logits_V = np.asarray(logits(ids)[0, len(seen) - 1], np.float64)
+        nats += logits_V[whole[at]] - np.log(np.sum(np.exp(logits_V)))
+        greedy &= int(logits_V.argmax()) == whole[at]
+    return nats, greedy
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_of_all_lengths_give_what_each_token_gives_alone(family):
+    config = FAMILIES[family]
+    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    model = jax.tree.map(lambda leaf: leaf + 0.1, model) if family == "modern" else model  # heads that begin at zero
+    logits = jax.jit(lambda tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
+    best = int(logits(np.array([[7, 8, *[0] * 14]], np.int32))[0, 1].argmax())
+    requests = [*REQUESTS, Request([7, 8], [best])]
+    found = LogLikelihoods(config, 2).score(model, one_device_mesh(config), requests)
+    for request, one in zip(requests, found, strict=True):
+        nats, greedy = naive(logits, config.context_length, request)
+        assert one.log_likelihood == pytest.approx(nats, abs=2e-4)
+        assert one.greedy == greedy
+    assert found[-1].greedy and not all(one.greedy for one in found)
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshConfig(tensor=4), MeshConfig(fsdp=2, tensor=2, context=2)], ids=["tensor", "mixed"]
+)
+def test_scores_are_the_same_on_every_mesh(mesh):
+    config = dataclasses.replace(LLAMA, kv_heads=4)
+    model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
+    alone = LogLikelihoods(config, 2).score(model, one_device_mesh(config), REQUESTS)
+    devices = make_mesh(mesh, config, 8)
+    placed = jax.device_put(model, shardings(model, devices))
+    found = LogLikelihoods(config, 2).score(placed, devices, REQUESTS)
+    nats = [one.log_likelihood for one in alone]
+    assert [one.log_likelihood for one in found] == pytest.approx(nats, abs=1e-4)
+    assert [one.greedy for one in found] == [one.greedy for one in alone]
+
+
+@pytest.mark.parametrize(("context", "continuation"), [(1, 5), (1, 33), (7, 9), (40, 3), (20, 70)])
+def test_windows_score_each_token_of_the_continuation_once_with_the_last_window_full(context, continuation):
+    request = Request(list(range(context)), list(range(context, context + continuation)))
+    rows = list(windows_of(0, request, 16))
+    scored = [token for row in rows for token in row.tokens[len(row.tokens) - row.scored :]]
+    assert scored == list(request.continuation)
+    for row in rows:
+        assert list(row.tokens) == list(range(row.tokens[0], row.tokens[-1] + 1)) and len(row.tokens) <= 17
+    assert len(rows[-1].tokens) == min(17, context + continuation)
+    with pytest.raises(ValueError, match="without a context"):
+        list(windows_of(0, Request([], [1]), 16))
+
+
+def test_shapes_are_few_and_hold_no_more_tokens_than_asked_for():
+    config = dataclasses.replace(LLAMA, context_length=1000)
+    mesh = one_device_mesh(config)
+    shapes = {shape_of(longest, 10_000, config, 8, mesh) for longest in range(1, 1001)}
+    assert sorted(length for _, length in shapes) == [32, 64, 128, 256, 512, 1000]
+    assert all(rows * length <= 8 * 1000 and rows & (rows - 1) == 0 for rows, length in shapes)
+    assert shape_of(1000, 3, config, 8, mesh) == (4, 1000)
+    eight = make_mesh(MeshConfig(), LLAMA, 8)
+    assert shape_of(5, 1, LLAMA, 2, eight)[0] == 8  # a row a device
+
+
+def test_an_evaluation_that_is_asked_to_stop_stops():
+    model = jax.eval_shape(lambda: Transformer(LLAMA, jax.random.key(0)))
+    with pytest.raises(EvaluationInterrupted):
+        LogLikelihoods(LLAMA, 2, should_stop=lambda: True).score(model, one_device_mesh(LLAMA), REQUESTS)
+
+
+@pytest.fixture(params=["bpe", "characters"])
+def tokenizer(request, tokens) -> Tokenizer:
+    return load(tokens / "tokenizer") if request.param == "bpe" else CharacterTokenizer("\n abcdefghijklmnopqrstuvwxyz")
+
+
+@pytest.mark.parametrize("add_bos_token", [True, False])
+@pytest.mark.parametrize(
+    ("context", "continuation"),
+    [("the miller", " found it"), ("the old ", "baker"), ("", "a farmer"), ("a", "b"), ("  ", "by")],
+)
+def test_a_pair_is_the_ids_of_the_whole_text_behind_the_head(tokenizer, context, continuation, add_bos_token):
+    found = encode_pair(tokenizer, context, continuation, add_bos_token)
+    ids, head = [*found.context, *found.continuation], tokenizer.bos_id
+    assert found.context and found.continuation
+    whole = tokenizer.encode(context + continuation)
+    assert ids == ([head, *whole] if add_bos_token or not context.strip() else whole)
+    said = tokenizer.decode(found.continuation)
+    assert said.endswith(continuation) and not tokenizer.decode(ids[: len(ids) - len(found.continuation)]).endswith(" ")
+
+
+def test_where_the_last_tokens_of_both_are_one_that_one_is_the_continuation(tokens):
+    tokenizer = load(tokens / "tokenizer")
+    (joined,) = [id for id in range(tokenizer.vocab_size) if tokenizer.token_bytes(id) == b"he"]
+    found = encode_pair(tokenizer, "h", "e")
+    assert found == ([tokenizer.bos_id], [joined])
