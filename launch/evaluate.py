@@ -1,40 +1,22 @@
 """Bits per byte on the held-out documents, beside gzip, xz and zstd: the model as a zip file of its corpus.
 
-    python -m launch.evaluate runs/demo --text notes.txt
+    python -m launch.evaluate runs/demo --text notes.txt 'more.parquet'
+    python -m launch.evaluate runs/demo --tasks hellaswag piqa --task-data hf://
 
-With --text or --step the figures are printed alone, and the run stays as it is.
+With one of the options below the figures are printed alone, and the run stays as it is.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer, write_shards
+from launch.stages.benchmarks import Options, on_the_side
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
-from launch.stages.trained import evaluate, evaluate_text
-from lm.errors import UsageError
+from launch.stages.trained import evaluate
+from lm.evaluation.evaluators import task_files
 from lm.run_paths import RunPaths
-from lm.storage import write_json
-
-
-@dataclass(frozen=True)
-class Options:
-    text: str | None = None
-    """Print the figures of this file's text, as one document, and leave the run as it is."""
-    step: int | None = None
-    """Print those of the model at this step, of which there must be a checkpoint, and leave the run as it is."""
-
-
-def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """What the options ask for; False where they ask for nothing."""
-    if options.text is not None and not options.text.strip():
-        raise UsageError(f"--text is {options.text!r}, which names no file. Give the path of a text file.")
-    if options.text:
-        evaluate_text(experiment, workdir, Path(options.text), options.step)
-    elif options.step is not None:
-        evaluate(experiment, workdir, options.step)
-    return bool(options.text) or options.step is not None
+from lm.storage import file_sha256, write_json
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -43,11 +25,18 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
         write_json(RunPaths(out).evaluation, figures)
 
 
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """The tasks' examples, where they are files."""
+    config = experiment.evaluate
+    return {f"SHA-256 of {path}": file_sha256(path) for path in task_files(config.evaluators, config.tasks)}
+
+
 STAGE = Stage(
     name="evaluate",
     script="launch.evaluate",
     after=(train_tokenizer.STAGE, write_shards.STAGE, train.STAGE),
     settings=lambda experiment: {"evaluate": experiment.evaluate},
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.evaluation,),
     multi_process=True,

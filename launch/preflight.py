@@ -6,7 +6,7 @@ from configs.experiment import Experiment
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
 from lm.errors import InputError
-from lm.evaluation.evaluators import check_evaluators
+from lm.evaluation.evaluators import check_evaluators, check_tasks
 from lm.planning.memory import check_training_memory
 from lm.run_paths import RunPaths
 from lm.training.preflight import check_tokenizer, check_training
@@ -20,6 +20,7 @@ def check(experiment: Experiment, workdir: Path) -> None:
     """
     check_training_memory(experiment.model, experiment.train)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
+    check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
     if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:
         return
     made = RunPaths(workdir).marker(train_tokenizer.STAGE.name).exists()

@@ -11,6 +11,14 @@ not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
 """A field that decides how fast a result is made or how often it is looked at, not what it is: it may be changed in the
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
+
+def added(*, default: typing.Any, hashed: bool = True) -> typing.Any:
+    """A field that earlier versions did not have, and whose default is what they did: a config.json without it is read
+    as if it had the default, and the default is left out of what identifies a result, so that folders of earlier runs
+    stay theirs. Unless `hashed`, every value is left out, as of not_hashed."""
+    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed})
+
+
 measured = functools.partial(dataclasses.field, metadata={"measured": True})
 """A field of a filter that decides what is measured of a text, and not only where the line is drawn: to change it is to
 measure anew, while a threshold beside it may be changed on what was measured."""

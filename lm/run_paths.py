@@ -39,6 +39,7 @@ class RunPaths:
     tokenizer = Part("tokenizer")
     tokens = Part("tokens")
     evaluation = Part("evaluation.json")
+    lm_eval = Part("lm_eval")
     report = Part("report")
     report_page = Part("report/index.html")
     report_funnel = Part("report/funnel.html")
@@ -92,6 +93,10 @@ class RunPaths:
     def sample(self, step: int) -> Path:
         """A sample taken during training."""
         return self.samples / f"step-{step:08d}.json"
+
+    def harness_results(self, step: int) -> Path:
+        """What lm-eval's tasks gave for the checkpoint of that step."""
+        return self.lm_eval / f"step-{step:08d}.json"
 
     def heartbeat(self, process: int = 0) -> Path:
         """The last sign of life of one of the processes that train."""

@@ -37,6 +37,7 @@ READ_ONLY = {
     "launch.pretrain": "trains a model",
     "launch.train": "trains a model",
     "launch.evaluate": "needs a trained model",
+    "launch.lm_eval": "needs a trained model",
     "launch.sample": "needs a trained model",
     "launch.supervise": "trains a model",
     "launch.scaling": "trains a ladder of models",

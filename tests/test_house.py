@@ -114,7 +114,7 @@ MAY_IMPORT = {
     "lm.metrics": ("lm.planning",),
     "lm.resilience": (),
     "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
-    "lm.evaluation": ("lm.config", "lm.data", "lm.model", "lm.parallel", "lm.tokenizer"),
+    "lm.evaluation": ("lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
     "lm.formats": ("lm.config", "lm.model", "lm.tokenizer"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources.local import WILDCARD
+from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
 
@@ -18,10 +19,10 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
-    RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.report, RunPaths.summary,
-    RunPaths.refilter, RunPaths.scaling, MARKERS, UNFINISHED,
+    RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval, RunPaths.report,
+    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, MARKERS, UNFINISHED,
 )  # fmt: skip
-"""What launch.pretrain, launch.refilter and launch.scaling write, apart from logs."""
+"""What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
 
 
 def is_run(folder: Path) -> bool:
@@ -87,6 +88,8 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
             yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, UNFINISHED)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
     yield from (("train.mixture", source.tokens, (RunPaths.tokens, UNFINISHED)) for source in train.mixture)
+    tasks = {"train.tasks.data": train.tasks.data, "evaluate.tasks.data": experiment.evaluate.tasks.data}
+    yield from ((option, data, OUTPUTS) for option, data in tasks.items() if data and data != HUB)
     yield "train.start.checkpoint", train.start.checkpoint, (RunPaths.checkpoints, UNFINISHED)
 
 

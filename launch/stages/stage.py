@@ -71,9 +71,11 @@ class Stage:
 
 
 def identifying(value: object) -> object:
-    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed."""
+    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed, and without those that
+    lm.fields.added made where they have their default."""
     if dataclasses.is_dataclass(value):
-        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed")]
+        as_before = lambda f: f.metadata.get("added") and getattr(value, f.name) == f.default
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed") and not as_before(f)]
         return {f.name: identifying(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
         return {key: identifying(item) for key, item in value.items()}

@@ -90,24 +90,6 @@ def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> 
     return {**figures, "parameters": count_parameters(experiment.model)}
 
 
-def evaluate_text(experiment: Experiment, workdir: Path, file: Path, step: int | None = None) -> None:
-    """Prints what the model makes of a file's text, as one document. Raises as `load_trained` and `read_text`."""
-    from lm.evaluation.bits_per_byte import evaluate_text
-
-    text, config = read_text(file), experiment.evaluate
-    run = load_trained(
-        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
-    )
-    say(f"evaluate: {file}, {len(text.encode()):,} bytes")
-    found = evaluate_text(run.model, experiment.model, config, run.tokenizer, text, run.mesh)
-    say(
-        f"{file}, by the model at step {run.step:,}: {found['bytes']:,} bytes, {found['tokens']:,} tokens, loss "
-        f"{found['loss']:.4f} nats per token\nbits per byte: model {found['bits_per_byte']:.3f}, "
-        + ", ".join(f"{one} {found[f'{one}_bits_per_byte']:.3f}" for one in COMPRESSORS)
-    )
-    leave_together()
-
-
 def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark. Raises InputError when it cannot be read, is no UTF-8, or is
     empty."""

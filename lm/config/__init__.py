@@ -6,7 +6,7 @@ out of what identifies it.
 May import: lm.errors, lm.fields.
 """
 
-from lm.config.evaluation import EvaluateConfig, SampleConfig
+from lm.config.evaluation import EvaluateConfig, SampleConfig, TasksConfig
 from lm.config.model import ModelConfig, RopeScalingConfig
 from lm.config.optimizer import MuonConfig, OptimizerConfig
 from lm.config.remat import REMAT, RematPolicy
@@ -27,6 +27,7 @@ __all__ = [
     "SampleConfig",
     "SpikeConfig",
     "StartConfig",
+    "TasksConfig",
     "TokenizerConfig",
     "TrainConfig",
 ]

@@ -4,7 +4,31 @@ import math
 from dataclasses import dataclass
 
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed
+from lm.fields import Config, added, not_hashed
+
+HUB = "hf://"
+"""In the place of a folder: the dataset of each task on Hugging Face's hub."""
+
+
+@dataclass(frozen=True)
+class TasksConfig(Config):
+    """What the benchmarks among the evaluators (docs/evaluation.md) read."""
+
+    data: str = ""
+    """Folder with the data sets of the tasks, as files or in the layout of the hub; hf:// downloads them from there.
+    Empty where no task is evaluated."""
+    limit: int = 0
+    """The first so many examples of each task; 0 for all."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.limit < 0:
+            raise UsageError(f"tasks.limit is {self.limit}; it must be at least 0, which is all examples.")
+        if "://" in self.data and self.data != HUB:
+            raise UsageError(
+                f"tasks.data = {self.data!r} is neither a folder nor {HUB}, which stands for the data set of each task "
+                "on Hugging Face's hub. Give one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -19,6 +43,8 @@ class EvaluateConfig(Config):
     evaluators: tuple[str, ...] = ("bits_per_byte",)
     """What is evaluated: names of the table in lm/evaluation/evaluators.py, or classes of your own as
     my_package.my_module.MyEvaluator. bits_per_byte is one of them: the report is made of its figures."""
+    tasks: TasksConfig = added(default=TasksConfig())  # noqa: RUF009
+    """What the tasks among them read."""
 
     def __post_init__(self):
         super().__post_init__()

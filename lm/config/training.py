@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lm.config.evaluation import TasksConfig
 from lm.config.optimizer import OptimizerConfig
 from lm.config.remat import RematName, RematPolicy, Tensor, remat_policy
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, positive, within
+from lm.fields import Config, added, not_hashed, positive, within
 from lm.run_paths import RunPaths
 from lm.storage import fetched, place_of
 
@@ -180,6 +181,8 @@ class TrainConfig(Config):
     evaluators: tuple[str, ...] = not_hashed(default=("validation",))
     """What is evaluated every validate_every steps: names of the table in lm/evaluation/evaluators.py, or classes of
     your own as my_package.my_module.MyEvaluator."""
+    tasks: TasksConfig = added(default=TasksConfig(), hashed=False)  # noqa: RUF009
+    """What the tasks among them read."""
     hang_seconds: float = not_hashed(default=120.0)
     """Seconds without a step, if they are also twenty times the usual, after which the stacks of all threads are
     written to hangs/ of the run folder; 0 for never."""

@@ -9,7 +9,7 @@ Axes: B windows, T positions, N tokens of the whole stream.
 
 import gzip
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,33 +88,38 @@ class BitsPerByte:
         }
 
 
-def evaluate_text(
+def evaluate_texts(
     model: Transformer,
     model_config: ModelConfig,
     config: EvaluateConfig,
     tokenizer: Tokenizer,
-    text: str,
+    texts: Sequence[str],
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """The same of one text, as one document: "loss" (nats a token), "bits_per_byte", "tokens" (without the document's
-    head), "bytes" (UTF-8) and the compressors' figures. The devices of `mesh`, over which the model is laid out, share
+    """The same of some documents: "documents", "loss" (nats a token), "bits_per_byte", "tokens" (without the documents'
+    heads), "bytes" (UTF-8) and the compressors' figures. The devices of `mesh`, over which the model is laid out, share
     the windows (one device, if no mesh is given); of several processes all must ask.
 
-    Raises InputError for an empty text, and where the tokenizer cannot encode it.
+    Raises InputError where all texts are empty, and where the tokenizer cannot encode one.
     """
-    data, ids = text.encode(), tokenizer.encode(text)
-    if not ids:
+    documents = [np.array([tokenizer.bos_id, *tokenizer.encode(text)], np.int64) for text in texts]
+    tokens_N = np.concatenate([np.zeros(0, np.int64), *documents])
+    tokens = len(tokens_N) - len(documents)
+    if not tokens:
         raise InputError("The text is empty: there is nothing to evaluate. Give a text of one character at least.")
-    tokens_N = np.array([tokenizer.bos_id, *ids], np.int64)
+    segments_N = np.repeat(np.arange(len(documents)), [len(one) for one in documents])
     mesh = mesh or one_device_mesh(model_config)
     rows = rows_on(mesh, config.batch_size)
-    windows = strided_windows(tokens_N, np.zeros_like(tokens_N), model_config.context_length, config.stride, rows)
+    windows = strided_windows(tokens_N, segments_N, model_config.context_length, config.stride, rows)
     loss = HeldOutLoss(EvaluatorConfig(model_config, tokenizer, Path(), rows, config.stride))
-    figures = loss.figures(model, mesh, windows, len(data))
+    data = [text.encode() for text in texts]
+    text_bytes = sum(map(len, data))
+    figures = loss.figures(model, mesh, windows, text_bytes)
     return {
+        "documents": len(documents),
         "loss": figures["validation_loss"],
         "bits_per_byte": figures["validation_bits_per_byte"],
-        "tokens": len(ids),
-        "bytes": len(data),
-        **compressed_bits_per_byte(data, len(data)),
+        "tokens": tokens,
+        "bytes": text_bytes,
+        **compressed_bits_per_byte(b"\n".join(data), text_bytes),
     }

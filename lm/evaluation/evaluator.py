@@ -7,7 +7,7 @@ from typing import Protocol
 
 from jax.sharding import Mesh
 
-from lm.config import ModelConfig
+from lm.config import ModelConfig, TasksConfig
 from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer
 
@@ -30,6 +30,8 @@ class EvaluatorConfig:
     """New tokens scored in a window, where windows overlap (evaluate.stride)."""
     batches: int | None = None
     """At most so many batches of held-out windows (train.validation_batches); None for all of them."""
+    tasks: TasksConfig = TasksConfig()  # noqa: RUF009
+    """What tasks read (train.tasks, evaluate.tasks)."""
     show: Callable[[str], None] = lambda text: None
     """Called with the progress so far, for a line on the terminal."""
     should_stop: Callable[[], bool] = lambda: False

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm.config import EvaluateConfig, ModelConfig
+from lm.config import EvaluateConfig, ModelConfig, TasksConfig
+from lm.config.evaluation import HUB
 from lm.errors import UsageError, shown
+from lm.evaluation.tasks.sources import SOURCES, local_files
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -23,13 +25,47 @@ if TYPE_CHECKING:
 EVALUATORS: dict[str, str] = {
     "validation": "lm.evaluation.held_out.Validation",
     "bits_per_byte": "lm.evaluation.bits_per_byte.BitsPerByte",
+    "hellaswag": "lm.evaluation.tasks.hellaswag.HellaSwag",
+    "lambada_openai": "lm.evaluation.tasks.lambada.Lambada",
+    "arc_easy": "lm.evaluation.tasks.arc.ArcEasy",
+    "arc_challenge": "lm.evaluation.tasks.arc.ArcChallenge",
+    "winogrande": "lm.evaluation.tasks.winogrande.WinoGrande",
+    "piqa": "lm.evaluation.tasks.piqa.Piqa",
+    "blimp": "lm.evaluation.tasks.blimp.Blimp",
 }
 """{name: module and class}."""
+HELD_OUT = ("validation", "bits_per_byte")
+"""Those that read the run's own held-out documents."""
+TASKS = tuple(SOURCES)
+"""Those that read a benchmark's examples, under the names that lm-eval gives them."""
+
+
+def check_tasks(names: Sequence[str], tasks: TasksConfig, option: str) -> None:
+    """Raises UsageError where a task is named and its examples are not in tasks.data; `option` is the name of that.
+    Nothing is downloaded."""
+    for name in [name for name in names if name in TASKS]:
+        if not tasks.data:
+            raise UsageError(
+                f"The task {name} needs its examples, but {option} is empty. Give a folder that has them, or "
+                f"{option} = {HUB} to download them from Hugging Face's hub."
+            )
+        if tasks.data != HUB:
+            local_files(SOURCES[name], Path(tasks.data), option)
+
+
+def task_files(names: Sequence[str], tasks: TasksConfig) -> list[Path]:
+    """The files of a folder with the examples of the tasks among the evaluators; none where they are from the hub.
+    Raises as `check_tasks`."""
+    check_tasks(names, tasks, "evaluate.tasks.data")
+    if tasks.data == HUB:
+        return []
+    found = [local_files(SOURCES[name], Path(tasks.data), "evaluate.tasks.data") for name in names if name in TASKS]
+    return [path for of_one in found for path in of_one]
 
 
 def check_evaluators(names: Sequence[str], option: str) -> None:
     """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists, and for
-    two of the table at once, whose figures have the same names."""
+    two whose figures have the same names."""
     for name in names:
         module = EVALUATORS.get(name, name).rpartition(".")[0]
         try:
@@ -41,7 +77,7 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
                 f"{option} names {name!r}, but the evaluators are {', '.join(EVALUATORS)}. Name one of them, or a "
                 "class as my_package.my_module.MyEvaluator, in a module that can be imported."
             )
-    if len(both := [name for name in names if name in EVALUATORS]) > 1:
+    if len(both := [name for name in names if name in HELD_OUT]) > 1:
         raise UsageError(f"{option} names {' and '.join(both)}, whose figures have the same names. Name only one.")
 
 
@@ -123,7 +159,8 @@ def evaluate(
     line = LiveLine(quiet=jax.process_index() > 0)
     show = lambda text: line.show(f"evaluate: {text}")
     mesh = mesh or one_device_mesh(model_config)
-    made = EvaluatorConfig(model_config, tokenizer, tokens, rows_on(mesh, config.batch_size), config.stride, show=show)
+    rows = rows_on(mesh, config.batch_size)
+    made = EvaluatorConfig(model_config, tokenizer, tokens, rows, config.stride, tasks=config.tasks, show=show)
     figures = run_evaluators(make_evaluators(config.evaluators, made, "evaluate.evaluators"), model, mesh)
     line.end()
     return figures

@@ -9,7 +9,7 @@ from lm.data.mixture import mixture_of
 from lm.data.records import check_request, read_manifest
 from lm.devices import Devices, find_devices, mesh_sizes
 from lm.errors import UsageError
-from lm.evaluation.evaluators import check_evaluators
+from lm.evaluation.evaluators import check_evaluators, check_tasks
 from lm.metrics.writers import WANDB_REMEDY
 from lm.model.attention.choice import check_attention
 from lm.own_process import in_own_process
@@ -39,7 +39,9 @@ def check_training(
     """
     if config.wandb_project and importlib.util.find_spec("wandb") is None:
         raise UsageError(f"train.wandb_project is {config.wandb_project!r}, but wandb is not installed. {WANDB_REMEDY}")
-    check_evaluators(config.evaluators if config.validate_every else (), "train.evaluators")
+    evaluators = config.evaluators if config.validate_every else ()
+    check_evaluators(evaluators, "train.evaluators")
+    check_tasks(evaluators, config.tasks, "train.tasks.data")
     for folder in mixture_of(config, own):
         if folder != own:
             check_source(folder, tokenizer, model, fingerprint)

@@ -161,7 +161,7 @@ def open_data(model: ModelConfig, config: TrainConfig, folder: Path, preemption:
     if config.validate_every:
         made = EvaluatorConfig(
             model, tokenizer, RunPaths(folder).tokens, config.batch_size, model.context_length,
-            config.validation_batches, should_stop=preemption.requested_here,
+            config.validation_batches, config.tasks, should_stop=preemption.requested_here,
         )  # fmt: skip
         evaluators = make_evaluators(config.evaluators, made, "train.evaluators")
     if config.sample_every:

@@ -21,13 +21,15 @@ from launch.stages.stage import Stage, settings_of
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.bits_per_byte import evaluate_text
+from lm.evaluation.bits_per_byte import evaluate_texts
+from lm.evaluation.log_likelihood import LogLikelihoods, Request
 from lm.parallel import make_mesh
 from lm.run_paths import RunPaths
 from lm.storage import write_json
 from lm.tokenizer import save, train_bpe
 from lm.training.loop import train
 from tests.corpus import texts, tiny_experiment, write_tokens
+from tests.lm.evaluation.task_files import write_jsonl, write_parquet, write_tasks
 from tests.run_files import QUICK, REPOSITORY
 from tests.train_process import free_port, told_by
 
@@ -88,7 +90,7 @@ def test_a_run_gives_back_experiment_tokenizer_and_model_of_every_step_on_every_
     assert dict(newest.mesh.shape) == {"data": 1, "fsdp": 8, "context": 1, "tensor": 1} and whole.mesh == mesh
     config, losses = EXPERIMENT.evaluate, []
     for one in (newest, whole, first):
-        found = evaluate_text(one.model, EXPERIMENT.model, config, one.tokenizer, TEXT, one.mesh)
+        found = evaluate_texts(one.model, EXPERIMENT.model, config, one.tokenizer, [TEXT], one.mesh)
         losses.append(found["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] < losses[2] - 0.01
 
@@ -118,16 +120,99 @@ def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_pat
     assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
     said = capsys.readouterr().out
     loaded = run.load(step=4)
-    found = evaluate_text(loaded.model, EXPERIMENT.model, EXPERIMENT.evaluate, loaded.tokenizer, TEXT, loaded.mesh)
-    assert f"step 4: {len(TEXT.encode()):,} bytes, {found['tokens']:,} tokens, loss {found['loss']:.4f}" in said
-    for name in ("", "gzip_", "zstd_", "xz_"):
-        assert f" {found[f'{name}bits_per_byte']:.3f}" in said.partition("bits per byte:")[2]
+    found = evaluate_texts(loaded.model, EXPERIMENT.model, EXPERIMENT.evaluate, loaded.tokenizer, [TEXT], loaded.mesh)
+    assert "The model at step 4, bits per byte" in said
+    bits = "  ".join(f"{found[f'{name}bits_per_byte']:.3f}" for name in ("", "gzip_", "zstd_", "xz_")).split()
+    told = [f"{len(TEXT.encode()):,}", f"{found['tokens']:,}", f"{found['loss']:.4f}", *bits]
+    assert said.splitlines()[-1].removeprefix(str(file)).split() == ["1", *told]
     file.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())  # a byte order mark is no text
     assert call("launch.evaluate", run.root, "--text", file, "--step", "4") == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out.splitlines()[-1].split()[-8:] == ["1", f"{len(TEXT.encode()):,}", *told[1:]]
     assert call("launch.evaluate", run.root, "--step", "8") == 0
     assert "evaluate: bits per byte: validation" in capsys.readouterr().out
     assert contents(run) == before
+
+
+def test_tasks_and_files_are_evaluated_on_the_side_as_tables_and_as_json(run, tmp_path, capsys):
+    data, before = write_tasks(tmp_path / "data", 6), contents(run)
+    write_parquet(tmp_path / "many.parquet", [{"body": text} for text in (TEXT, *texts(2, seed=4))])
+    (tmp_path / "one.txt").write_text(TEXT)
+    words = ("--text", tmp_path / "one.txt", tmp_path / "many.parquet", "--column", "body", "--limit", "2")
+    words += ("--tasks", "piqa", "lambada_openai", "--task-data", data, "--step", "4")
+    assert call("launch.evaluate", run.root, *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    loaded = run.load(step=4)
+    of = lambda *documents: evaluate_texts(
+        loaded.model, EXPERIMENT.model, EXPERIMENT.evaluate, loaded.tokenizer, documents, loaded.mesh
+    )
+    one, many = found["texts"].values()
+    pair = (TEXT, texts(2, seed=4)[0])
+    assert found["step"] == 4 and one == pytest.approx(of(TEXT)) and many == pytest.approx(of(*pair))
+    assert many["documents"] == 2 and many["bytes"] == sum(len(text.encode()) for text in pair)
+    assert list(found["tasks"]) == ["piqa", "lambada_openai"]
+    assert found["tasks"]["piqa"].keys() == {"examples", "acc", "acc_norm", "acc_stderr", "acc_norm_stderr"}
+    assert found["tasks"]["piqa"]["examples"] == 2
+    assert call("launch.evaluate", run.root, *words) == 0
+    said = capsys.readouterr().out
+    rows = [line.split() for line in said.splitlines()]
+    assert ["piqa", "2", "acc", f"{found['tasks']['piqa']['acc']:.4g}"] in [row[:4] for row in rows]
+    assert [row[-1] for row in rows if row[:1] == ["piqa"]] == ["0.5", "0.5"]
+    assert any(row[:1] == [str(tmp_path / "many.parquet")] and f"{many['bits_per_byte']:.3f}" in row for row in rows)
+    assert call("launch.evaluate", run.root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] > 0
+    assert contents(run) == before
+
+
+def test_the_loss_of_documents_together_is_that_of_each_and_of_the_heads_between_them(trained):
+    """A document does not see the one before it, and the head of the next costs what it costs at the end of a text."""
+    loaded, config = trained.load(), dataclasses.replace(EXPERIMENT.evaluate, stride=EXPERIMENT.model.context_length)
+    of = lambda *documents: evaluate_texts(
+        loaded.model, EXPERIMENT.model, config, loaded.tokenizer, documents, loaded.mesh
+    )
+    short = ["The miller found it.", "A farmer sold two horses."]
+    both, alone = of(*short), [of(one) for one in short]
+    nats = both["loss"] * (both["tokens"] + 1)
+    own = sum(one["loss"] * one["tokens"] for one in alone)
+    assert both["documents"] == 2 and both["tokens"] == sum(one["tokens"] for one in alone) and nats > own
+    model, head = loaded.model, loaded.tokenizer.bos_id
+    ids = [head, *loaded.tokenizer.encode(short[0]), head]
+    (score,) = LogLikelihoods(EXPERIMENT.model, 8).score(model, loaded.mesh, [Request(ids[:-1], ids[-1:])])
+    assert nats == pytest.approx(own - score.log_likelihood, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of other packages
+def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, capsys, monkeypatch):
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data, before = write_tasks(tmp_path / "data", 6), contents(run)
+    assert call("launch.lm_eval", run.root, "--tasks", "piqa", "--data", data, "--step", "4") == 0
+    assert "piqa" in capsys.readouterr().out
+    own = tmp_path / "own"
+    own.mkdir()
+    write_jsonl(own / "rows.jsonl", [{"text": text} for text in texts(2)])
+    (own / "own_writing.yaml").write_text(
+        f"task: own_writing\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {own}/rows.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{text[:40]}}'\n"
+        "doc_to_target: '{{text[40:60]}}'\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 9}\nmetric_list: [{metric: exact_match}]\n"
+    )
+    (own / "own_reading.yaml").write_text(
+        f"task: own_reading\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {own}/rows.jsonl}}}}\n"
+        "test_split: test\noutput_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
+        "metric_list: [{metric: bits_per_byte}]\n"
+    )
+    words = ("--include-path", own, "--step", "4")
+    assert call("launch.lm_eval", run.root, "--tasks", "own_writing", "own_reading", *words) == 0
+    results = json.loads(run.harness_results(4).read_text())
+    assert results["step"] == 4 and results["results"].keys() == {"piqa", "own_writing", "own_reading"}
+    assert call("launch.evaluate", run.root, "--tasks", "piqa", "--task-data", data, "--step", "4", "--json") == 0
+    in_tree = json.loads("{" + capsys.readouterr().out.rpartition("\n{\n")[2])["tasks"]["piqa"]
+    assert in_tree["acc_norm"] == pytest.approx(results["results"]["piqa"]["acc_norm,none"])
+    made = str(run.harness_results(4))
+    assert {name: data for name, data in contents(run).items() if name != made} == before
+    assert call("launch.lm_eval", run.root, "--tasks", "no_such_task") == 2
 
 
 @pytest.mark.parametrize(
@@ -137,6 +222,11 @@ def test_a_text_is_evaluated_on_the_side_and_the_run_stays_as_it_is(run, tmp_pat
         ("evaluate", ("--text", "latin.txt"), 1, "latin.txt is no text in UTF-8: byte 5 is 0xfc"),
         ("evaluate", ("--text", "nothing.txt"), 1, "nothing.txt cannot be read: No such file"),
         ("evaluate", ("--text", "."), 1, "cannot be read: Is a directory"),
+        ("evaluate", ("--tasks", "piqa"), 2, "piqa needs its examples, but --task-data is empty"),
+        ("evaluate", ("--tasks", "pika"), 2, "--tasks names 'pika', but the evaluators are validation"),
+        ("evaluate", ("--limit", "-1", "--text", "x"), 2, "--limit is -1; it must be at least 0"),
+        ("evaluate", ("--text", "no.parquet"), 1, "no.parquet is no file"),
+        ("lm_eval", (), 2, "--tasks names no task"),
         ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),
         ("evaluate", ("--txt", "empty.txt"), 2, "There is no option --txt. Did you mean --text"),
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
@@ -196,5 +286,5 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
 
 
 def test_a_text_without_a_name_is_refused_and_no_stage_is_run(tmp_path):
-    with pytest.raises(UsageError, match="--text is '', which names no file"):
-        evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=""))
+    with pytest.raises(UsageError, match=r"--text is \[''\], which names no file"):
+        evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=("",)))

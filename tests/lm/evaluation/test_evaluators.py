@@ -11,14 +11,16 @@ import pytest
 from launch import evaluate as launch_evaluate
 from lm.checkpoints.manifest import verify
 from lm.checkpoints.reading import restore_model
+from lm.config import TasksConfig
 from lm.errors import UsageError
 from lm.evaluation.evaluator import EvaluatorConfig
-from lm.evaluation.evaluators import EVALUATORS, check_evaluators, make_evaluators, run_evaluators
+from lm.evaluation.evaluators import HELD_OUT, check_evaluators, make_evaluators, run_evaluators
 from lm.model.transformer import Transformer
 from lm.parallel import make_mesh
 from lm.tokenizer import load
 from lm.training.loop import train
 from tests.corpus import tiny_experiment
+from tests.lm.evaluation.task_files import write_tasks
 from tests.lm.metrics.test_meter import events_of
 from tests.train_runs import bits, steps_there, told
 
@@ -38,21 +40,30 @@ EXPERIMENT = dataclasses.replace(
 def test_an_evaluator_from_outside_is_run_in_training_and_in_the_evaluation(tokens, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
-    train(EXPERIMENT.model, EXPERIMENT.train, run)
+    made = TasksConfig(str(write_tasks(tmp_path / "data", 8)), limit=4)
+    config = dataclasses.replace(EXPERIMENT.train, evaluators=("validation", OUTSIDE, "piqa"), tasks=made)
+    train(EXPERIMENT.model, config, run)
     assert "nats/token" in (out := capsys.readouterr().out) and "largest_parameter" in out
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluated = [row for row in rows if "largest_parameter" in row]
     assert [(row["step"], row["rows_at_once"]) for row in evaluated] == [(2, 8), (4, 8)]
     assert all("validation_loss" in row and "validation_bits_per_byte" in row for row in evaluated)
+    assert all({row["piqa_acc"], row["piqa_acc_norm"]} <= {0, 0.25, 0.5, 0.75, 1} for row in evaluated)
     tags = [(event.step, value.tag) for event in events_of(run / "tensorboard") for value in event.summary.value]
     assert [step for step, tag in tags if tag == "largest_parameter"] == [2, 4]
     model = restore_model(EXPERIMENT.model, run / "checkpoints")
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(model))
     assert verify(run / "checkpoints/4")["largest_parameter"] == largest
 
-    launch_evaluate.make(EXPERIMENT, run, tmp_path)
+    evaluators = ("bits_per_byte", OUTSIDE, "piqa")
+    asked = dataclasses.replace(EXPERIMENT.evaluate, evaluators=evaluators, tasks=made)
+    launch_evaluate.make(dataclasses.replace(EXPERIMENT, evaluate=asked), run, tmp_path)
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert figures["largest_parameter"] == pytest.approx(largest)
+    assert (figures["piqa_acc"], figures["piqa_acc_norm"]) == (
+        evaluated[-1]["piqa_acc"],
+        evaluated[-1]["piqa_acc_norm"],
+    )
     assert figures["rows_at_once"] == 8  # evaluate.batch_size = 4, rounded up to what eight devices share
     assert {"validation_loss", "validation_bits_per_byte", "gzip_bits_per_byte", "parameters"} <= figures.keys()
 
@@ -74,11 +85,14 @@ def test_an_evaluator_that_fails_costs_no_step_and_the_mended_run_equals_one_wit
 
 @pytest.mark.parametrize("name", ["perplexity", "no_such_package.Evaluator", "tests.no_such_module.Evaluator", "", "."])
 def test_a_name_that_is_no_evaluator_is_refused_with_those_there_are(name):
-    with pytest.raises(UsageError, match=r"train.evaluators names .* the evaluators are validation, bits_per_byte\."):
+    with pytest.raises(
+        UsageError,
+        match=r"train.evaluators names .* the evaluators are validation, .*, blimp\.",
+    ):
         check_evaluators((name,), "train.evaluators")
 
 
-def test_every_name_of_the_table_makes_an_evaluator_whose_figures_do_not_depend_on_the_mesh(tokens):
+def test_every_evaluator_of_held_out_text_has_figures_that_do_not_depend_on_the_mesh(tokens):
     tokenizer, model_config = load(tokens / "tokenizer"), EXPERIMENT.model
     config = EvaluatorConfig(model_config, tokenizer, tokens / "tokens", 8, 16, 2)
     model = jax.jit(Transformer, static_argnums=0)(model_config, jax.random.key(0))
@@ -87,9 +101,9 @@ def test_every_name_of_the_table_makes_an_evaluator_whose_figures_do_not_depend_
         mesh = make_mesh(EXPERIMENT.train.mesh, model_config, 8, devices)
         placed = jax.device_put(model, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
         found[len(devices)] = {
-            name: make_evaluators((name,), config, "evaluate.evaluators")[name].run(placed, mesh) for name in EVALUATORS
+            name: make_evaluators((name,), config, "evaluate.evaluators")[name].run(placed, mesh) for name in HELD_OUT
         }
-    for name in EVALUATORS:
+    for name in HELD_OUT:
         assert found[1][name]["validation_loss"] > 0
         assert found[8][name] == pytest.approx(found[1][name], rel=1e-6)
 

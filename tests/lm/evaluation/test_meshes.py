@@ -12,7 +12,7 @@ from lm.checkpoints.manifest import RetentionPolicy
 from lm.checkpoints.reading import restore_model
 from lm.config import MeshConfig
 from lm.errors import InputError, UsageError
-from lm.evaluation.bits_per_byte import evaluate_text
+from lm.evaluation.bits_per_byte import evaluate_texts
 from lm.evaluation.evaluators import evaluate
 from lm.inference.devices import inference_mesh, mesh_for_rows, moved_onto
 from lm.inference.generate import sample_texts
@@ -56,7 +56,7 @@ def figures(run: RunPaths, mesh) -> tuple[dict, dict, list[str]]:
     model, tokenizer = restore_model(MODEL, run.checkpoints, mesh), load(run.tokenizer)
     config = dataclasses.replace(EXPERIMENT.evaluate, batch_size=6)  # which eight devices cannot share as it is
     held_out = evaluate(model, MODEL, config, tokenizer, run.tokens, mesh)
-    text = evaluate_text(model, MODEL, config, tokenizer, texts(1, seed=9)[0], mesh)
+    text = evaluate_texts(model, MODEL, config, tokenizer, texts(1, seed=9), mesh)
     arguments = (model, MODEL, tokenizer, PROMPTS, TEMPERATURES, 24, jax.random.key(1))
     return held_out, text, sample_texts(*arguments, mesh)
 
@@ -108,14 +108,14 @@ def test_a_text_is_scored_token_by_token_as_one_document(run):
     """A model that knows nothing: every token costs log(vocabulary) nats, whatever the windows."""
     tokenizer, text = load(run.tokenizer), texts(1, seed=9)[0]
     model = jax.tree.map(np.zeros_like, restore_model(MODEL, run.checkpoints))
-    found = evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, text)
+    found = evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, text)
     ids, size = tokenizer.encode(text), len(text.encode())
     assert (found["tokens"], found["bytes"]) == (len(ids), size)
     assert found["loss"] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
     assert found["bits_per_byte"] == pytest.approx(math.log2(MODEL.vocab_size) * len(ids) / size, rel=1e-6)
-    assert evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "x")["tokens"] == 1
+    assert evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, "x")["tokens"] == 1
     with pytest.raises(InputError, match="empty"):
-        evaluate_text(model, MODEL, EXPERIMENT.evaluate, tokenizer, "")
+        evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, "")
 
 
 def test_a_mesh_that_does_not_fit_the_devices_here_is_one_device_and_says_why():

@@ -1,0 +1,229 @@
+"""What launch.evaluate and launch.lm_eval print of a trained model on the side: bits per byte of files, scores of
+tasks."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import Loaded
+from launch.stages.processes import place
+from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
+from lm.config import TasksConfig
+from lm.errors import InputError, UsageError
+from lm.evaluation.evaluators import check_evaluators, check_tasks
+from lm.evaluation.tasks.sources import SOURCES
+from lm.run_paths import RunPaths
+from lm.storage import mirror_of
+
+TABLES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What launch.evaluate can be asked on the side."""
+
+    text: tuple[str, ...] = ()
+    """Figures of these files: each is one text, or a table (.parquet, .jsonl, .jsonl.gz, .jsonl.zst) of documents."""
+    column: str = "text"
+    """The column of a table that holds the documents."""
+    tasks: tuple[str, ...] = ()
+    """Scores of these tasks: arc_challenge, arc_easy, blimp, hellaswag, lambada_openai, piqa, winogrande."""
+    task_data: str = ""
+    """Folder of the tasks' data sets, or hf://; by default that of evaluate.tasks.data."""
+    limit: int = 0
+    """The first so many examples of each task and documents of each table; 0 for all."""
+    step: int | None = None
+    """Those of the model at this step, of which there must be a checkpoint."""
+    json: tyro.conf.UseCounterAction[int] = 0
+    """Print one JSON object, and no tables."""
+
+    def check(self, experiment: Experiment) -> TasksConfig:
+        """Where the tasks' examples are. Raises UsageError for what can be seen to be impossible at once."""
+        if any(not name.strip() for name in self.text):
+            raise UsageError(f"--text is {list(self.text)}, which names no file. Give the path of a text file.")
+        check_evaluators(self.tasks, "--tasks")
+        if self.limit < 0:
+            raise UsageError(f"--limit is {self.limit}; it must be at least 0, which is all.")
+        own = experiment.evaluate.tasks
+        config = TasksConfig(self.task_data or own.data, self.limit or own.limit)
+        check_tasks(self.tasks, config, "--task-data")
+        return config
+
+
+def quiet_if(as_json: bool) -> contextlib.redirect_stdout:
+    """Where JSON is asked for, what is said on the way goes to the other stream."""
+    return contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
+
+
+def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
+    """Prints tables of the figures, or one JSON object: {"step", "texts": {file: figures}, "tasks": {task: figures}}.
+    For a step or JSON alone, the stage's own figures; False where nothing is asked for.
+
+    Raises as `load_trained`, and InputError and UsageError for files and tasks.
+    """
+    tasks = options.check(experiment)
+    if not options.text and not options.tasks:
+        if options.step is None and not options.json:
+            return False
+        with quiet_if(bool(options.json)):
+            figures = evaluate(experiment, workdir, options.step)
+        if options.json:
+            say(json.dumps(figures, indent=1))
+        return True
+    texts = {name: documents_of(Path(name), options) for name in options.text}
+    with quiet_if(bool(options.json)):
+        rows, context = experiment.evaluate.batch_size, experiment.model.context_length
+        run = load_trained(experiment, workdir, rows, context, "evaluate.batch_size", options.step)
+        found: dict[str, Any] = {"step": run.step}
+        if texts:
+            found["texts"] = {name: evaluate_documents(run, documents) for name, documents in texts.items()}
+        if options.tasks:
+            found["tasks"] = evaluate_tasks(run, workdir, options.tasks, tasks)
+        leave_together()
+    if options.json:
+        say(json.dumps(found, indent=1))
+        return True
+    if texts:
+        say(f"\nThe model at step {run.step:,}, bits per byte beside compressors:\n{text_table(found['texts'])}")
+    if options.tasks:
+        say(f"\nThe model at step {run.step:,}, scores of tasks:\n{task_table(found['tasks'])}")
+    return True
+
+
+def documents_of(path: Path, options: Options) -> list[str]:
+    """The documents of a table, else the text of the file. Raises InputError where there are none."""
+    if not path.name.endswith(TABLES):
+        return [read_text(path)]
+    from data_prep.sources.tables import read_table
+
+    if not path.expanduser().is_file():
+        raise InputError(f"{path} is no file. Give the path of a text, a Parquet or a JSONL file.")
+    found = []
+    for document in read_table(path.expanduser(), text_field=options.column):
+        found.append(document.text)
+        if len(found) == options.limit:
+            break
+    if not found:
+        raise InputError(f"{path} has no document with a text in its column {options.column}. Name it by --column.")
+    return found
+
+
+def evaluate_documents(run: Loaded, documents: Sequence[str]) -> dict[str, float]:
+    from lm.evaluation.bits_per_byte import evaluate_texts
+
+    of_run = run.experiment
+    return evaluate_texts(run.model, of_run.model, of_run.evaluate, run.tokenizer, documents, run.mesh)
+
+
+def evaluate_tasks(run: Loaded, workdir: Path, names: Sequence[str], tasks: TasksConfig) -> dict[str, dict[str, float]]:
+    """{task: {figure: value}}; of the tasks in the table "examples" and "acc_stderr" too."""
+    from lm.evaluation.evaluator import EvaluatorConfig
+    from lm.evaluation.evaluators import make_evaluators, numbers_of
+    from lm.evaluation.held_out import rows_on
+    from lm.evaluation.tasks.task import Task
+    from lm.terminal import LiveLine
+
+    line, config = LiveLine(quiet=place()[0] > 0), run.experiment.evaluate
+    made = make_evaluators(
+        names,
+        EvaluatorConfig(
+            run.experiment.model, run.tokenizer, RunPaths(workdir).tokens, rows_on(run.mesh, config.batch_size),
+            config.stride, tasks=tasks, show=lambda text: line.show(f"evaluate: {text}"),
+        ),
+        "--tasks",
+    )  # fmt: skip
+    found: dict[str, dict[str, float]] = {}
+    for name, evaluator in made.items():
+        if isinstance(evaluator, Task):
+            figures = evaluator.score(run.model, run.mesh)
+            found[name] = {"examples": len(evaluator.questions)}
+            found[name] |= {key: figure.value for key, figure in figures.items()}
+            found[name] |= {f"{key}_stderr": figure.standard_error for key, figure in figures.items()}
+        else:
+            found[name] = dict(numbers_of(name, evaluator.run(run.model, run.mesh)))
+    line.end()
+    return found
+
+
+def text_table(texts: dict[str, dict[str, float]]) -> str:
+    heads = ("file", "documents", "bytes", "tokens", "nats/token", "model", *COMPRESSORS)
+    rows = [
+        (
+            name, f"{one['documents']:,}", f"{one['bytes']:,}", f"{one['tokens']:,}", f"{one['loss']:.4f}",
+            f"{one['bits_per_byte']:.3f}", *(f"{one[f'{name_}_bits_per_byte']:.3f}" for name_ in COMPRESSORS),
+        )
+        for name, one in texts.items()
+    ]  # fmt: skip
+    return table([heads, *rows])
+
+
+def task_table(tasks: dict[str, dict[str, float]]) -> str:
+    """A line for each figure. `chance` is what guessing gives."""
+    rows = [("task", "examples", "figure", "value", "+-", "chance")]
+    for name, figures in tasks.items():
+        for key, value in figures.items():
+            if key == "examples" or key.endswith("_stderr"):
+                continue
+            error, chance = figures.get(f"{key}_stderr"), SOURCES[name].chance if name in SOURCES else None
+            rows.append(
+                (
+                    name, f"{figures['examples']:,}" if "examples" in figures else "", key, f"{value:.4g}",
+                    "" if error is None else f"{error:.2g}", f"{chance:g}" if chance and key.startswith("acc") else "",
+                )
+            )  # fmt: skip
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = lambda row: [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+    return "\n".join("  ".join(aligned(row)).rstrip() for row in rows)
+
+
+def evaluate_by_harness(
+    experiment: Experiment,
+    workdir: Path,
+    tasks: Sequence[str],
+    few_shot: int | None,
+    limit: int,
+    include_path: str,
+    data: str,
+    add_bos_token: bool,
+    step: int | None,
+) -> None:
+    """Runs lm-eval's tasks, prints its table and adds its results to lm_eval/ of the run, in a bucket too. Raises as
+    `load_trained` and `run_harness`, and UsageError for several processes."""
+    if place()[1] > 1:
+        raise UsageError(
+            f"lm-eval's tasks are for one process, but there are {place()[1]} here. launch.evaluate --tasks evaluates "
+            "those that are known here in several."
+        )
+    from lm_eval.utils import make_table
+
+    from lm.evaluation.harness import HarnessLM
+    from lm.evaluation.harness_run import add_results, run_harness
+    from lm.evaluation.held_out import rows_on
+    from lm.terminal import LiveLine
+
+    config, line = experiment.evaluate, LiveLine()
+    run = load_trained(
+        experiment, workdir, config.batch_size, experiment.model.context_length, "evaluate.batch_size", step
+    )
+    model = HarnessLM(
+        run.model, experiment.model, run.tokenizer, run.mesh, rows_on(run.mesh, config.batch_size), add_bos_token,
+        lambda text: line.show(f"lm_eval: {text}"),
+    )  # fmt: skip
+    found = run_harness(model, tasks, few_shot, limit, include_path, data)
+    line.end()
+    mirror, file = mirror_of(workdir), RunPaths(workdir).harness_results(run.step)
+    kept = mirror.url / RunPaths.lm_eval / file.name if mirror else file
+    add_results(kept, run.step, found)
+    say(f"\nThe model at step {run.step:,}:\n{make_table(found)}\nwritten to {kept}")

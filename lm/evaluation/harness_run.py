@@ -1,0 +1,96 @@
+"""A run of lm-evaluation-harness: its tasks, by a model that is there already."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.errors import InputError, UsageError
+from lm.evaluation.harness import HarnessLM
+from lm.evaluation.tasks.sources import SOURCES, all_kinds, local_files
+from lm.storage import Place, write_json
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+KEPT = ("results", "groups", "n-shot", "n-samples", "versions", "higher_is_better", "configs")
+"""Parts of the harness's answer that say something of a task each; the rest is about the machine."""
+BOOTSTRAPS = 1000
+"""Draws for standard errors of figures that are no means; the harness's own 100,000 take longer than small models."""
+
+
+def run_harness(
+    model: HarnessLM, tasks: Sequence[str], few_shot: int | None, limit: int, include_path: str, data: str
+) -> dict[str, Any]:
+    """{part: {task: what the harness says}} for the parts in KEPT. `few_shot` examples stand before each question; None
+    is the task's own number. `limit` is of examples of each task, 0 for all. `include_path` is a folder with tasks of
+    your own, `data` one with data sets (`with_data`); both may be empty.
+
+    Raises UsageError for tasks that there are not, InputError where a data set cannot be had.
+    """
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=include_path or None)
+    if unknown := [name for name in tasks if not manager.match_tasks([name])]:
+        near = [name for name in manager.all_tasks if unknown[0].lower() in name.lower()][:5]
+        raise UsageError(
+            f"--tasks names {unknown[0]!r}, which lm-eval does not know"
+            f"{f'; it has {", ".join(near)}' if near else ''}. `lm_eval ls tasks` lists all; --include-path adds yours."
+        )
+    asked = [with_data(manager, name, data) if data else name for name in manager.match_tasks(list(tasks))]
+    try:
+        found = simple_evaluate(
+            model=model, tasks=asked, num_fewshot=few_shot, limit=limit or None, task_manager=manager,
+            log_samples=False, bootstrap_iters=BOOTSTRAPS,
+        )  # fmt: skip
+    except (OSError, ConnectionError) as error:
+        raise InputError(
+            f"A data set of {', '.join(tasks)} cannot be had: {error}. Check the network, or put it into a folder and "
+            "name that by --data."
+        ) from error
+    assert found is not None  # None is for processes of a distributed run of the harness's own
+    return {name: json.loads(json.dumps(found.get(name) or {}, default=str)) for name in KEPT}
+
+
+def with_data(manager: "TaskManager", task: str, data: str) -> dict[str, Any]:
+    """The harness's task as its file describes it, with the data set in the folder `data`, whose files have the hub's
+    columns; examples before a question are from the same files. Raises UsageError for a task whose files are not known
+    here."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # a task that is named cannot be given another data set
+
+    if task.startswith("blimp_"):
+        source, paradigm = SOURCES["blimp"], task.removeprefix("blimp_")
+        every = local_files(source, Path(data), "--data")
+        files = [path for path in every if paradigm in (path.parent.name, path.name.split(".")[0])]
+    elif task in SOURCES and task != "blimp":
+        source, files = SOURCES[task], local_files(SOURCES[task], Path(data), "--data")
+    else:
+        source, files = None, []
+    if source is None or not files:
+        known = ", ".join(name for name in SOURCES if name != "blimp")
+        raise UsageError(
+            f"--data {data} has no files of {task}: those of {known} are known, and of blimp_PARADIGM. Describe other "
+            "data in a task of your own (--include-path), or leave --data out."
+        )
+    assert all(path.name.endswith(all_kinds()) for path in files)
+    kind = "parquet" if files[0].name.endswith(".parquet") else "json"
+    described = manager.task_index[task].yaml_path
+    assert described is not None
+    task_of = load_yaml(described, resolve_func=True)
+    splits = {f"{one}_split": None for one in ("training", "validation", "test")}
+    (scored, *_) = [name for name in ("test_split", "validation_split") if task_of.get(name) == source.split]
+    return {
+        **task_of, "task": task, "dataset_path": kind, "dataset_name": None, **splits, scored: source.split,
+        "dataset_kwargs": {"data_files": {source.split: [str(path) for path in files]}},
+    }  # fmt: skip
+
+
+def add_results(file: Place, step: int, found: dict[str, dict[str, Any]]) -> None:
+    """Writes the results into `file`, beside those of other tasks there; of the same task they replace them."""
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = {}
+    parts = {name: {**before.get(name, {}), **values} for name, values in found.items()}
+    write_json(file, {"step": step, **parts})

@@ -1,0 +1,45 @@
+"""HellaSwag (Zellers et al. 2019, arXiv:1905.07830): which of four endings goes on with a scene."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lm.errors import InputError
+from lm.evaluation.tasks.sources import Example, opened, read_rows
+from lm.evaluation.tasks.task import Question, Task
+
+BRACKETS = re.compile(r"\[.*?\]")
+ENDINGS = 4
+
+
+def cleaned(text: str) -> str:
+    """Without the marks of WikiHow's pages, as lm-eval has it."""
+    return BRACKETS.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+class HellaSwag(Task):
+    """A row is activity_label, ctx_a, ctx_b, endings, label; or query, choices, gold, which are taken as they are."""
+
+    name = "hellaswag"
+
+    def rows(self, path: Path) -> Iterable[Example]:
+        return text_rows(path) if ".txt" in path.suffixes else read_rows(path)
+
+    def question(self, row: Example) -> Question:
+        if "query" in row:
+            query, choices, right = row["query"], row["choices"], int(row["gold"])
+        else:
+            query = cleaned(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
+            choices, right = [cleaned(ending) for ending in row["endings"]], int(row["label"])
+        return Question([(query, f" {one}") for one in choices], right, [len(one) for one in choices])
+
+
+def text_rows(path: Path) -> Iterator[Example]:
+    """Of a file of lines: the query, the number of the right ending, and the four endings, for each example."""
+    with opened(path) as lines:
+        stripped = (line.rstrip("\n") for line in lines)
+        for part in itertools.batched(stripped, 2 + ENDINGS):
+            if len(part) < 2 + ENDINGS:
+                raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
+            yield {"query": part[0], "choices": list(part[2:]), "gold": part[1]}

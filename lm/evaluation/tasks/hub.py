@@ -1,0 +1,78 @@
+"""Examples from Hugging Face's hub: the Parquet files that it makes of every public data set, by its documented
+addresses (https://huggingface.co/docs/hub/datasets-viewer, "List Parquet files"), kept in this user's cache."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from lm.errors import InputError, UsageError, network_reason
+from lm.evaluation.tasks.sources import Source
+from lm.storage import appearing, user_cache, write_json
+
+SERVER = "https://huggingface.co"
+CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
+PIECE = 1 << 20
+
+
+def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """The Parquet files of the data set's split, from this user's cache (`user_cache`) or, the first time, from the
+    hub: HF_ENDPOINT is another server, HF_TOKEN a token for it. Raises InputError where it cannot be had."""
+    folder = user_cache(environment) / "tasks" / source.repository / (source.subset or "all") / source.split
+    listing = folder / "files.json"
+    if not listing.is_file():
+        server = (environment.get("HF_ENDPOINT") or SERVER).rstrip("/")
+        download(source, folder, server, environment.get("HF_TOKEN", ""))
+    return [folder / name for name in json.loads(listing.read_text(encoding="utf-8"))]
+
+
+def download(source: Source, folder: Path, server: str, token: str) -> None:
+    """Every file whole or absent, and their list last."""
+    import requests
+
+    index = f"{server}/api/datasets/{quote(source.repository)}/parquet"
+    names = []
+    with requests.Session() as session:
+        if token:
+            session.headers["Authorization"] = f"Bearer {token}"
+        try:
+            for subset, addresses in sorted(addresses_of(session, source, index).items()):
+                for number, address in enumerate(addresses):
+                    names.append(f"{subset}-{number}.parquet".replace("/", "_"))
+                    fetch(session, address, folder / names[-1])
+        except (requests.RequestException, ValueError) as error:
+            raise InputError(
+                f"The data set {source.repository} cannot be downloaded from {server}: {network_reason(error)}. Check "
+                "the network, or put the data set into a folder and name that in tasks.data (--task-data)."
+            ) from error
+    write_json(folder / "files.json", names)
+
+
+def addresses_of(session, source: Source, index: str) -> dict[str, list[str]]:
+    """{subset: addresses of its split's files}. Raises UsageError where the hub lists none, and as requests does."""
+    answer = session.get(index, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    answer.raise_for_status()
+    listed = answer.json()
+    wanted = {
+        subset: [str(address) for address in splits.get(source.split, ())]
+        for subset, splits in (listed.items() if isinstance(listed, dict) else ())
+        if source.subset in ("", subset) and isinstance(splits, dict)
+    }
+    wanted = {subset: addresses for subset, addresses in wanted.items() if addresses}
+    if not wanted:
+        raise UsageError(
+            f"{index} lists no files of the split {source.split} of {source.subset or 'any subset'}. Put the data set "
+            "into a folder and name that in tasks.data (--task-data)."
+        )
+    return wanted
+
+
+def fetch(session, address: str, path: Path) -> None:
+    """Raises as requests does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with session.get(address, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True) as answer:
+        answer.raise_for_status()
+        with appearing(path, scratch=path.parent) as partial, partial.open("wb") as file:
+            for piece in answer.iter_content(PIECE):
+                file.write(piece)

@@ -1,0 +1,283 @@
+"""Tasks: the scores of lm-eval on the same examples, wherever these are; chance for a model that knows nothing."""
+
+import dataclasses
+import http.server
+import json
+import math
+import random
+import shutil
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+import jax
+import pyarrow.parquet as pq
+import pytest
+
+from lm.config import TasksConfig
+from lm.errors import InputError, UsageError
+from lm.evaluation.evaluator import EvaluatorConfig
+from lm.evaluation.evaluators import TASKS, check_tasks, make_evaluators, task_files
+from lm.evaluation.tasks.hellaswag import text_rows
+from lm.evaluation.tasks.hub import hub_files
+from lm.evaluation.tasks.sources import SOURCES, local_files, read_rows
+from lm.evaluation.tasks.task import Task
+from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
+from lm.tokenizer import load
+from tests.corpus import tiny_experiment
+from tests.lm.evaluation.task_files import PARADIGMS, sentence, write_jsonl, write_parquet, write_tasks
+
+REPOSITORY = Path(__file__).parents[3]
+SHARED = REPOSITORY / "../shared/data/eval"
+MODEL = dataclasses.replace(tiny_experiment().model, context_length=128, initial_std=0.2)
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("data"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(4))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokens):
+    return load(tokens / "tokenizer")
+
+
+def task(name: str, tokenizer, folder: Path | str, limit: int = 0) -> Task:
+    config = EvaluatorConfig(MODEL, tokenizer, Path(), 8, 64, tasks=TasksConfig(str(folder), limit))
+    made = make_evaluators((name,), config, "evaluate.evaluators")[name]
+    assert isinstance(made, Task)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")  # of other packages
+def test_scores_and_their_errors_are_those_of_lm_eval(data, model, tokenizer, monkeypatch, tmp_path):
+    import datasets.config
+    import lm_eval.tasks
+    from lm_eval.evaluator import simple_evaluate
+
+    from lm.evaluation.harness import HarnessLM
+    from lm.evaluation.harness_run import with_data
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    shipped = Path(lm_eval.tasks.__file__).parent
+    groups = ("hellaswag", "lambada", "arc", "winogrande", "piqa", "blimp")
+    folders: list[str | Path] = [shipped / name for name in groups]
+    manager = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False)
+    mesh = one_device_mesh(MODEL)
+    names = [name for name in TASKS if name != "blimp"] + [f"blimp_{one}" for one in PARADIGMS]
+    asked = [with_data(manager, name, str(data)) for name in names]
+    harness = HarnessLM(model, MODEL, tokenizer, mesh, 8)
+    found = simple_evaluate(harness, tasks=asked, task_manager=manager, bootstrap_iters=0, log_samples=False)
+    results = found["results"]
+    different = set()
+    for name in TASKS:
+        for key, figure in task(name, tokenizer, data).score(model, mesh).items():
+            if name == "blimp":
+                expected = sum(results[f"blimp_{one}"]["acc,none"] for one in PARADIGMS) / len(PARADIGMS)
+            else:
+                expected = results[name][f"{key},none"]
+            assert figure.value == pytest.approx(expected, rel=1e-5), (name, key)
+            different.add(round(figure.value, 4))
+            if key != "perplexity" and name != "blimp":
+                wrong = results[name][f"{key},none"]
+                assert figure.standard_error == pytest.approx(math.sqrt(wrong * (1 - wrong) / (COUNT - 1)))
+    assert len(different) > 5  # or nothing was compared
+
+
+def texts_of(found: Task) -> list:
+    return [(question.pairs, question.right) for question in found.questions]
+
+
+def test_the_same_examples_are_read_in_every_layout(data, tokenizer, tmp_path):
+    rows = list(read_rows(local_files(SOURCES["hellaswag"], data, "x")[0]))
+    expected = texts_of(task("hellaswag", tokenizer, data))
+    assert len(expected) == COUNT
+    for name in (
+        "hellaswag_val.jsonl", "HellaSwag.jsonl.bz2", "hellaswag/default/validation/0000.parquet",
+        "Rowan--hellaswag/validation.jsonl", "hellaswag/data/validation-00000-of-00001.parquet",
+    ):  # fmt: skip
+        folder = tmp_path / name.replace("/", "-")
+        (write_parquet if name.endswith(".parquet") else write_jsonl)(folder / name, rows)
+        write_jsonl(folder / "hellaswag_train.jsonl", rows[:1])
+        assert texts_of(task("hellaswag", tokenizer, folder)) == expected, name
+    assert len(task_files(TASKS, TasksConfig(str(data)))) == len(TASKS) + len(PARADIGMS)  # of two files one
+
+
+def test_a_limit_takes_the_first_examples_of_each_paradigm_too(data, tokenizer):
+    assert texts_of(task("arc_easy", tokenizer, data, 5)) == texts_of(task("arc_easy", tokenizer, data))[:5]
+    blimp = task("blimp", tokenizer, data, 2)
+    assert sorted(blimp.paradigms) == sorted([*PARADIGMS, *PARADIGMS])  # ty: ignore[missing-attribute]
+
+
+def test_blanks_and_marks_of_pages_are_as_lm_eval_has_them(data, tokenizer, tmp_path):
+    row = {"activity_label": "Sowing", "ctx_a": "[header] How to sow [title] Begin.", "ctx_b": "the old Man"}
+    write_jsonl(tmp_path / "hellaswag.jsonl", [row | {"endings": ["a [x] b", "c", "d", "e"], "label": "1"}])
+    ((pairs, right, lengths),) = task("hellaswag", tokenizer, tmp_path).questions
+    assert pairs[0] == ("Sowing: How to sow. Begin. The old man", " a b") and (right, lengths[0]) == (1, 3)
+    row = {"sentence": "Ann saw Bea, and _ smiled. ", "option1": "Ann", "option2": "Bea", "answer": "2"}
+    write_jsonl(tmp_path / "winogrande.jsonl", [row])
+    ((pairs, right, _),) = task("winogrande", tokenizer, tmp_path).questions
+    assert pairs == [("Ann saw Bea, and Ann", " smiled."), ("Ann saw Bea, and Bea", " smiled.")] and right == 1
+
+
+def test_other_forms_of_the_same_examples(tokenizer, tmp_path):
+    (tmp_path / "hellaswag_val.txt").write_text("Sowing: A man sits. he\n2\nruns.\nsleeps.\nsings.\neats.\n")
+    ((pairs, right, _),) = task("hellaswag", tokenizer, tmp_path).questions
+    assert pairs[2] == ("Sowing: A man sits. he", " sings.") and right == 2
+    write_jsonl(tmp_path / "arc_easy.jsonl", [{"query": "Question: Why?", "choices": ["a", "b"], "gold": 1}])
+    assert task("arc_easy", tokenizer, tmp_path).questions[0].pairs[1] == ("Question: Why?\nAnswer:", " b")
+    row = {"context_options": ["Ann so Ann", "Ann so Bea"], "continuation": "won.", "gold": 0}
+    write_jsonl(tmp_path / "winogrande.jsonl", [row])
+    assert task("winogrande", tokenizer, tmp_path).questions[0].pairs[1] == ("Ann so Bea", " won.")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/eval")
+def test_files_that_others_publish_are_read(tokenizer):
+    for name, texts in (("hellaswag", 4), ("lambada_openai", 1), ("arc_easy", 4), ("winogrande", 2)):
+        found = task(name, tokenizer, SHARED, 3)
+        assert len(found.questions) == 3 and all(len(one.pairs) == texts for one in found.questions)
+    (file,) = local_files(SOURCES["hellaswag"], SHARED, "x")
+    assert sum(1 for _ in text_rows(file)) == 10_042
+    (file,) = local_files(SOURCES["lambada_openai"], SHARED, "x")
+    assert sum(1 for _ in read_rows(file)) == 5_153
+
+
+def test_a_model_that_knows_nothing_scores_at_chance(model, tokenizer, tmp_path):
+    """Which answer is right was drawn by lot. Of 400 such questions the share of right answers has a standard deviation
+    of sqrt(p (1 - p) / 400): 0.022 for one of four, 0.025 for one of two; it lies within four of them but once in
+    16,000 times."""
+    draw, count = random.Random(5), 400
+    rows = [
+        {"query": sentence(draw), "choices": [sentence(draw) for _ in range(4)], "gold": draw.randrange(4)}
+        for _ in range(count)
+    ]
+    write_jsonl(tmp_path / "hellaswag.jsonl", rows)
+    write_jsonl(tmp_path / "piqa.jsonl", [
+        {"goal": sentence(draw), "sol1": sentence(draw), "sol2": sentence(draw), "label": draw.randrange(2)}
+        for _ in range(count)
+    ])  # fmt: skip
+    for name in ("hellaswag", "piqa"):
+        chance = SOURCES[name].chance
+        for figure in task(name, tokenizer, tmp_path).score(model, one_device_mesh(MODEL)).values():
+            assert abs(figure.value - chance) < 4 * math.sqrt(chance * (1 - chance) / count)
+            assert figure.standard_error == pytest.approx(math.sqrt(chance * (1 - chance) / count), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "words"),
+    [
+        ("piqa", {"goal": "a", "sol1": "b"}, "row 0, is no example of piqa: KeyError: 'sol2'"),
+        ("piqa", {"goal": "a", "sol1": "b", "sol2": "c", "label": -1}, "the right answer is -1, of 2"),
+        ("winogrande", {"sentence": "a", "option1": "b", "option2": "c", "answer": "1"}, "has no blank"),
+        ("arc_easy", {"question": "a", "choices": {"text": ["b"], "label": ["A"]}, "answerKey": "Z"}, "ValueError"),
+        ("lambada_openai", {"text": 3}, "AttributeError"),
+        ("blimp", {"sentence_good": "a", "sentence_bad": "b"}, "KeyError: 'UID'"),
+        ("hellaswag", {"query": "a", "choices": None, "gold": 0}, "TypeError"),
+    ],
+)
+def test_a_row_that_is_none_is_named(tokenizer, tmp_path, name, row, words):
+    write_jsonl(tmp_path / f"{SOURCES[name].file}.jsonl", [row])
+    with pytest.raises(InputError, match=words):
+        task(name, tokenizer, tmp_path)
+
+
+def test_damaged_files_are_named(tokenizer, tmp_path):
+    file = tmp_path / "piqa.jsonl"
+    damaged = {b"{\n": "line 1, is no JSON", b"[1]\n": "not an object", b"\xff\n": "cannot be read", b"": "no example"}
+    for content, words in damaged.items():
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=words):
+            task("piqa", tokenizer, tmp_path)
+    file.rename(tmp_path / "piqa.jsonl.bz2").write_bytes(b"no bzip2")
+    with pytest.raises(InputError, match="cannot be read"):
+        task("piqa", tokenizer, tmp_path)
+    (tmp_path / "hellaswag.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="no whole Parquet"):
+        task("hellaswag", tokenizer, tmp_path)
+
+
+def test_what_is_not_there_is_refused_before_anything_is_read(tmp_path):
+    for config, words in (
+        (TasksConfig(), "task piqa needs its examples, but train.tasks.data is empty"),
+        (TasksConfig(str(tmp_path / "no")), "is no folder"),
+        (TasksConfig(str(tmp_path)), "has no examples of baber/piqa: neither baber/piqa/"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            check_tasks(("validation", "piqa"), config, "train.tasks.data")
+    check_tasks(("validation",), TasksConfig(), "train.tasks.data")
+    with pytest.raises(UsageError, match="s3://a' is neither a folder nor hf://"):
+        TasksConfig("s3://a")
+
+
+@pytest.fixture
+def hub(data) -> Generator[tuple[str, list[str]]]:
+    """(address, paths that were asked for) of a server that answers as the hub does."""
+    asked: list[str] = []
+    blimp = {one: f"nyu-mll/blimp/{one}/train-00000-of-00001.parquet" for one in PARADIGMS}
+    hellaswag = {"default": "Rowan/hellaswag/data/validation-00000-of-00001.parquet"}
+    files = {"Rowan/hellaswag": hellaswag, "nyu-mll/blimp": blimp}
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            repository = self.path.removeprefix("/api/datasets/").removesuffix("/parquet")
+            if self.path.startswith("/moved/"):
+                self.answer((data / self.path.removeprefix("/moved/")).read_bytes())
+            elif self.path.startswith("/file/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.replace("/file/", "/moved/"))
+                self.end_headers()
+            elif repository in files and self.headers["Authorization"] == "Bearer secret":
+                split = "train" if repository == "nyu-mll/blimp" else "validation"
+                address = lambda file: f"http://127.0.0.1:{self.server.server_port}/file/{file}"  # ty: ignore[missing-attribute]
+                listed = {subset: {split: [address(file)]} for subset, file in files[repository].items()}
+                self.answer(json.dumps(listed).encode())
+            else:
+                self.send_error(404)
+
+        def answer(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_the_hub_is_asked_once_and_its_files_stay(hub, data, tmp_path, tokenizer, monkeypatch):
+    address, asked = hub
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "HF_ENDPOINT": address, "HF_TOKEN": "secret", "NO_PROXY": "*"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("hellaswag", "blimp"):
+        there = task(name, tokenizer, data)
+        assert texts_of(task(name, tokenizer, "hf://")) == texts_of(there)
+    count = len(asked)
+    assert count == 1 + 2 + 1 + 2 * len(PARADIGMS)
+    assert [len(pq.read_table(path)) for path in hub_files(SOURCES["hellaswag"])] == [COUNT] and len(asked) == count
+    with pytest.raises(InputError, match=r"baber/piqa cannot be downloaded from .*: the server answers 404 Not Found"):
+        task("piqa", tokenizer, "hf://")
+    shutil.rmtree(tmp_path / "gristmill")
+    monkeypatch.setenv("HF_TOKEN", "")
+    with pytest.raises(InputError, match="put the data set into a folder"):
+        hub_files(SOURCES["hellaswag"])
+    missing = dataclasses.replace(SOURCES["hellaswag"], split="test")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with pytest.raises(UsageError, match="lists no files of the split test of default"):
+        hub_files(missing)
