@@ -12,6 +12,7 @@ from data_prep.funnel.report import Funnel, read_funnel
 from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
+from viewer.task_scores import Score, read_scores
 from viewer.training_data import (
     Compression,
     Curves,
@@ -57,6 +58,8 @@ class FinishedRun:
     """Taken during training, by step."""
     final_samples: tuple[Sample, ...]
     compression: Compression
+    scores: tuple[Score, ...]
+    """Of benchmarks; none where the run was evaluated on none."""
     config: dict
     """config.json."""
     seconds: dict[str, float]
@@ -69,7 +72,7 @@ class FinishedRun:
 def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
     """Reads a run folder. Raises InputError for what is missing or damaged, with the script that makes it."""
     paths = RunPaths(workdir)
-    tokenizer = load(paths.tokenizer)
+    tokenizer, curves = load(paths.tokenizer), read_curves(paths.metrics)
     samples, final_samples = read_samples(paths.samples)
     return FinishedRun(
         name=workdir.resolve().name,
@@ -78,10 +81,11 @@ def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
         vocabulary=read_vocabulary(tokenizer),
         tokenizer=tokenizer,
         splits=read_splits(paths.tokens / "manifest.json"),
-        curves=read_curves(paths.metrics),
+        curves=curves,
         samples=samples,
         final_samples=final_samples,
         compression=read_compression(paths.evaluation),
+        scores=read_scores(paths, curves),
         config=read_json(paths.config_json, "launch.pretrain"),
         seconds=read_seconds(paths.stages),
         attempts=tuple(read_attempts(workdir)),
@@ -137,6 +141,7 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "gzip_bits_per_byte": bits["gzip -9"],
         "xz_bits_per_byte": bits["xz -9e"],
         "zstd_bits_per_byte": bits["zstd -19"],
+        **{f"{one.task}_{one.figure}": one.final for one in run.scores if one.final is not None},
         "seconds": run.seconds,
         "train_attempts": len(run.attempts) or None,
         "train_goodput": share_of_steps(totals(list(run.attempts))) if run.attempts else None,

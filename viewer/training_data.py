@@ -27,6 +27,8 @@ class Curves:
     "tokens_per_second", "mfu" or "cpu_matmul_share", "data_wait_share", …"""
     validation: tuple[dict, ...]
     """Lines with "step", "validation_loss" (nats per token), "validation_bits_per_byte"."""
+    evaluated: tuple[dict, ...] = ()
+    """Lines with "step" that are no training step's: the figures of all evaluators."""
 
     @property
     def steps(self) -> int:
@@ -147,6 +149,7 @@ def read_curves(path: Path) -> Curves:
     """
     train: dict[int, dict] = {}
     validation: dict[int, dict] = {}
+    evaluated: dict[int, dict] = {}
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     *lines, _cut_off = text.split("\n")
     for number, line in enumerate(lines, start=1):
@@ -161,9 +164,12 @@ def read_curves(path: Path) -> Curves:
             ) from error
         if "loss" in values:
             train[step] = values
+        elif "run" not in values:
+            evaluated[step] = values
         if "validation_loss" in values:
             validation[step] = values
-    return Curves(tuple(train[step] for step in sorted(train)), tuple(validation[step] for step in sorted(validation)))
+    in_order = lambda lines: tuple(lines[step] for step in sorted(lines))
+    return Curves(in_order(train), in_order(validation), in_order(evaluated))
 
 
 def as_sample(value: dict, step: int | None) -> Sample:

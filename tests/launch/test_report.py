@@ -15,7 +15,8 @@ import pytest
 from configs.experiment import load_config
 from data_prep.verdict import thresholds_of
 from lm.errors import InputError
-from tests.launch.run_folder import REPOSITORY, Rejection, make_document, uniform_view, write_run
+from lm.run_paths import RunPaths
+from tests.launch.run_folder import REPOSITORY, Rejection, make_document, uniform_view, write_json, write_run
 from viewer import charts
 from viewer.formats import compact, percent, plain, seconds, size
 from viewer.report import funnel_page
@@ -115,6 +116,39 @@ def test_summary_holds_the_run_in_figures(full_run: Path):
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "apache-beam"} <= summary["versions"].keys()
     assert summary["train_tokens"] > summary["validation_tokens"] > 0
     json.dumps(summary, allow_nan=False)
+
+
+def test_scores_of_tasks_are_shown_over_training_and_of_the_finished_model(tmp_path: Path):
+    """Of evaluators, of one without a validation loss too, and of lm-eval at two checkpoints."""
+    lines = [{"step": 20, "hellaswag_acc": 0.25, "hellaswag_acc_norm": 0.3, "lambada_openai_perplexity": 5e6},
+             {"step": 40, "hellaswag_acc": 0.375, "hellaswag_acc_norm": 0.4, "validation_loss": 3.0},
+             {"step": 50, "lambada_openai_perplexity": 900.0}]  # fmt: skip
+    figures = {"hellaswag_acc": 0.3125, "blimp_acc": 0.8125}
+    write_run(tmp_path, KEPT, DROPPED, metrics=[*METRICS, *lines], evaluation=figures)
+    for step, value in ((20, 0.5), (40, 0.6875)):
+        write_json(RunPaths(tmp_path).harness_results(step), {"step": step, "results": {"copa": {"acc,none": value}}})
+    run = read_run(tmp_path, CONFIG)
+    found = {(one.task, one.figure): (one.points, one.final, one.guessing) for one in run.scores}
+    assert found == {
+        ("hellaswag", "acc"): (((20, 0.25), (40, 0.375)), 0.3125, 0.25),
+        ("hellaswag", "acc_norm"): (((20, 0.3), (40, 0.4)), None, 0.25),
+        ("lambada_openai", "perplexity"): (((20, 5e6), (50, 900.0)), None, None),
+        ("blimp", "acc"): ((), 0.8125, 0.5),
+        ("copa", "acc"): (((20, 0.5), (40, 0.6875)), None, None),
+    }
+    assert summarize(run)["blimp_acc"] == 0.8125
+    _, page = open_page(tmp_path)
+    (table,) = page.xpath("//table[caption='Scores of benchmarks during training and after it']")
+    rows = [[cell.text_content() for cell in row] for row in table.xpath("tbody/tr")]
+    assert rows[0] == ["hellaswag", "acc", "0.25 (step 20)", "0.375 (step 40)", "0.3125", "0.25"]
+    assert rows[3] == ["blimp", "acc", "–", "–", "0.8125", "0.5"]
+    assert rows[4] == ["copa (lm-eval)", "acc", "0.5 (step 20)", "0.6875 (step 40)", "–", "–"]
+    titles = page.xpath("//section[@id='section-4']//figcaption/span[1]/text()")
+    assert titles[-3:] == ["hellaswag", "lambada_openai, perplexity", "copa, by lm-eval"]
+
+
+def test_a_run_without_tasks_has_no_word_of_them(full_page):
+    assert "Scores of benchmarks" not in full_page[0]
 
 
 def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path):

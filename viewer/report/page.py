@@ -16,6 +16,7 @@ from viewer.report.funnel_page import anchor, funnel_chart, lengths_chart
 from viewer.report.listed import listing_of, signal_name, thresholds_in_order
 from viewer.report.shown_tokens import BITS_PER_SHADE, SHADES, show_tokens
 from viewer.run_folder import FinishedRun
+from viewer.task_scores import Score
 from viewer.templates import CHARTS_SCRIPT, fill
 from viewer.tokenizer.look import known
 from viewer.training_data import Sample, Token, cut_into_tokens
@@ -80,6 +81,27 @@ def training_charts(run: FinishedRun) -> list[dict]:
         chart = charts.curves(title, [one], 110, small=True, number=number, logarithmic=logarithmic)
         made.append((title, [one], chart))
     return [{"title": title, "series": series, "chart": chart} for title, series, chart in made]
+
+
+def score_charts(run: FinishedRun) -> list[dict]:
+    """A small chart for each task that was evaluated at several steps: accuracies together, perplexity apart."""
+    of_tasks: dict[tuple[str, bool, bool], list[Score]] = {}
+    for one in run.scores:
+        if len(one.points) > 1:
+            of_tasks.setdefault((one.task, one.by_harness, one.figure == "perplexity"), []).append(one)
+    made = []
+    for (task, by_harness, is_perplexity), scores in of_tasks.items():
+        colors = ("var(--accent)", "var(--second)")
+        series = [Series(one.figure, color, one.points, dots=True) for one, color in zip(scores, colors, strict=False)]
+        title = f"{task}{', perplexity' if is_perplexity else ''}{', by lm-eval' if by_harness else ''}"
+        guessing = scores[0].guessing
+        reference = (guessing, f"guessing: {guessing:g}") if guessing else None
+        logarithmic = is_perplexity and charts.has_spike(series)
+        chart = charts.curves(
+            title, series, 130, small=True, from_zero=False, reference=reference, logarithmic=logarithmic
+        )
+        made.append({"title": title, "series": series, "chart": chart})
+    return made
 
 
 def mfu_of(run: FinishedRun) -> str:
@@ -216,6 +238,7 @@ def render(run: FinishedRun, followed: FollowedPage, view: "TokenView") -> str:
         goodput_chart=goodput_chart(run),
         goodput=share_of_steps(totals(list(run.attempts))),
         training=training_charts(run),
+        score_charts=score_charts(run),
         mfu=mfu_of(run),
         longer_tokens=sum(tokens for n, tokens in run.vocabulary.lengths if n > LONGEST_SHOWN),
         longest_shown=LONGEST_SHOWN,

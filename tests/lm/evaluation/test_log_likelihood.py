@@ -60,7 +60,7 @@ def naive(logits, context: int, request: Request) -> tuple[float, bool]:
     return nats, greedy
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
 def test_batches_of_all_lengths_give_what_each_token_gives_alone(family):
     config = FAMILIES[family]
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
@@ -76,14 +76,11 @@ def test_batches_of_all_lengths_give_what_each_token_gives_alone(family):
     assert found[-1].greedy and not all(one.greedy for one in found)
 
 
-@pytest.mark.parametrize(
-    "mesh", [MeshConfig(tensor=4), MeshConfig(fsdp=2, tensor=2, context=2)], ids=["tensor", "mixed"]
-)
-def test_scores_are_the_same_on_every_mesh(mesh):
+def test_scores_are_the_same_on_a_mesh_that_cuts_everything():
     config = dataclasses.replace(LLAMA, kv_heads=4)
     model = jax.jit(Transformer, static_argnums=0)(config, jax.random.key(1))
     alone = LogLikelihoods(config, 2).score(model, one_device_mesh(config), REQUESTS)
-    devices = make_mesh(mesh, config, 8)
+    devices = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
     placed = jax.device_put(model, shardings(model, devices))
     found = LogLikelihoods(config, 2).score(placed, devices, REQUESTS)
     nats = [one.log_likelihood for one in alone]

@@ -1,0 +1,101 @@
+"""The model as lm-eval asks for one: its likelihoods and its texts are those of the forward pass."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lm_eval.api.instance import Instance
+
+from lm.errors import UsageError
+from lm.evaluation.harness import HarnessLM
+from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
+from lm.tokenizer import load
+from tests.corpus import texts, tiny_experiment
+
+CONTEXT = 64
+MODEL = dataclasses.replace(tiny_experiment().model, context_length=CONTEXT, initial_std=0.2)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return jax.jit(Transformer, static_argnums=0)(MODEL, jax.random.key(7))
+
+
+@pytest.fixture(scope="module")
+def harness(model, tokens) -> HarnessLM:
+    return HarnessLM(model, MODEL, load(tokens / "tokenizer"), one_device_mesh(MODEL), batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def log_p(model):
+    """ids -> log p of the next, by the forward pass over the whole row."""
+    forward = jax.jit(lambda ids: jax.nn.log_softmax(model.logits(model.read(ids, jnp.ones_like(ids)))[0]))
+
+    def of(ids: list[int]) -> np.ndarray:
+        padded = np.zeros((1, CONTEXT), np.int32)
+        padded[0, : len(ids)] = ids
+        return np.asarray(forward(padded))[len(ids) - 1]
+
+    return of
+
+
+def asked(kind, *arguments) -> Instance:
+    return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+
+def test_a_text_is_what_taking_the_likeliest_token_again_and_again_writes(harness, log_p):
+    tokenizer, prompts = harness.tokenizer, ["The miller", "", "A farmer found", texts(1)[0]]
+    written = []
+    for prompt in prompts:
+        ids = [tokenizer.bos_id, *tokenizer.encode(prompt)][-(CONTEXT - 9) :]
+        for _ in range(9):
+            ids.append(int(log_p(ids)[: tokenizer.vocab_size].argmax()))
+        new = ids[-9:]
+        ends = [n for n, id in enumerate(new) if id in tokenizer.eos_ids]
+        written.append(tokenizer.decode(new[: ends[0]] if ends else new))
+    question = lambda prompt, **more: asked("generate_until", prompt, {"max_gen_toks": 9, **more})
+    assert harness.generate_until([question(prompt) for prompt in prompts]) == written
+    stop = written[0][3:5]
+    assert stop and harness.generate_until([question(prompts[0], until=["\0", stop])]) == [
+        written[0].partition(stop)[0]
+    ]  # fmt: skip
+    assert harness.generate_until([question(prompts[0], until=stop, do_sample=False, temperature=3.0)]) == [
+        written[0].partition(stop)[0]
+    ]  # fmt: skip
+
+
+def test_room_for_a_long_answer_is_made_of_the_context_but_not_all_of_it(harness):
+    ids, new, temperature = harness.prompt_of(texts(1)[0], {"max_gen_toks": 10_000, "do_sample": True})
+    assert (len(ids), new, temperature) == (CONTEXT // 2, CONTEXT // 2, 1.0)
+    assert (
+        harness.prompt_of("The miller", {"until": []})[1] == CONTEXT - len(harness.tokenizer.encode("The miller")) - 1
+    )
+    with pytest.raises(UsageError, match=r"generation with top_k = 5, but only do_sample, max_gen_toks"):
+        harness.prompt_of("a", {"top_k": 5})
+
+
+def test_a_document_longer_than_the_context_counts_each_token_once(harness, log_p):
+    tokenizer = harness.tokenizer
+    for text in (texts(1)[0][:300], "The miller", ""):
+        ids, nats = [tokenizer.bos_id, *tokenizer.encode(text)], 0.0
+        for at in range(1, len(ids)):
+            end = min(CONTEXT * -(-at // CONTEXT), len(ids) - 1)
+            nats += log_p(ids[max(0, end - CONTEXT) : at])[ids[at]]
+        assert harness.loglikelihood_rolling([asked("loglikelihood_rolling", text)]) == [pytest.approx(nats, abs=2e-3)]
+
+
+def test_the_head_of_a_document_stands_before_a_context_unless_told_otherwise(harness, log_p, model):
+    tokenizer = harness.tokenizer
+    ids = tokenizer.encode("The miller found")
+    cut = len(tokenizer.encode("The miller"))
+    bare = HarnessLM(model, MODEL, tokenizer, harness.mesh, batch_size=4, add_bos_token=False)
+    bare.log_likelihoods = harness.log_likelihoods  # compiled once
+    for one, head in ((harness, [tokenizer.bos_id]), (bare, [])):
+        expected = sum(log_p([*head, *ids[:at]])[ids[at]] for at in range(cut, len(ids)))
+        ((nats, greedy),) = one.loglikelihood([asked("loglikelihood", "The miller", " found")])
+        assert nats == pytest.approx(expected, abs=1e-3) and not greedy
+    question = [asked("loglikelihood", "", "found")]
+    assert bare.loglikelihood(question) == harness.loglikelihood(question)
