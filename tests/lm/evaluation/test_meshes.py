@@ -108,14 +108,14 @@ def test_a_text_is_scored_token_by_token_as_one_document(run):
     """A model that knows nothing: every token costs log(vocabulary) nats, whatever the windows."""
     tokenizer, text = load(run.tokenizer), texts(1, seed=9)[0]
     model = jax.tree.map(np.zeros_like, restore_model(MODEL, run.checkpoints))
-    found = evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, text)
+    found = evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, [text])
     ids, size = tokenizer.encode(text), len(text.encode())
     assert (found["tokens"], found["bytes"]) == (len(ids), size)
     assert found["loss"] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
     assert found["bits_per_byte"] == pytest.approx(math.log2(MODEL.vocab_size) * len(ids) / size, rel=1e-6)
-    assert evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, "x")["tokens"] == 1
+    assert evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, ["x"])["tokens"] == 1
     with pytest.raises(InputError, match="empty"):
-        evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, "")
+        evaluate_texts(model, MODEL, EXPERIMENT.evaluate, tokenizer, [""])
 
 
 def test_a_mesh_that_does_not_fit_the_devices_here_is_one_device_and_says_why():
