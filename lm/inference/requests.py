@@ -98,3 +98,19 @@ class GenerationEvent:
     """In the first event alone, where they were asked for."""
     finish_reason: FinishReason | None = None
     """In the last event alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """All that is new of one request: its events together."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Without the end of the document; those that a stop string was found in are among them."""
+    logprobs: tuple[TokenLogprob, ...]
+    prompt_logprobs: tuple[TokenLogprob, ...]
+    finish_reason: FinishReason
+
+
+class QueueFull(UsageError):  # noqa: N818  (it went as it should)
+    """As many requests wait as may: ask again later."""

@@ -1,0 +1,316 @@
+"""Continuous batching: requests join and leave the slots of one running batch, round by round.
+
+What is guaranteed: a request's tokens, and the bits of their log-probabilities, are those that the same engine (the
+same slots, context and decode_steps) gives it alone, whatever else is in the batch. For that a prompt is read in rows
+of one fixed number, padded to a length that depends on itself alone, and tokens are drawn for all slots at once, free
+ones too: XLA's products of matrices round otherwise for another number of rows. Another number of slots gives the same
+text but for ties within the rounding.
+"""
+
+import collections
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.inference import steps
+from lm.inference.devices import mesh_for_rows, moved_onto
+from lm.inference.requests import (
+    Completion,
+    GenerationEvent,
+    GenerationRequest,
+    QueueFull,
+    SamplingParams,
+)  # fmt: skip
+from lm.inference.running import Draft, Round, Running
+from lm.inference.sampling import Sampling
+from lm.model.transformer import Transformer
+from lm.parallel import devices_of, on_host, traced_on
+from lm.tokenizer.base import Tokenizer
+
+LEAST_BUCKET = 16
+"""Tokens: shorter prompts are read as if they were so long, longer ones as if they were a power of two long."""
+MOST_ALTERNATIVES = 20
+"""Likeliest tokens that can be asked for beside each one."""
+
+
+class Engine:
+    """Continuous batching: requests join and leave slots of one running batch.
+
+    `submit` and `cancel` may be called from any thread, the rest from one. Of several processes that hold a part of the
+    model each, all must make the same calls.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        *,
+        slots: int,
+        context: int | None = None,
+        mesh: Mesh | None = None,
+        decode_steps: int = 8,
+        max_queue: int | None = None,
+    ):
+        """`slots` requests are generated for at once, each of at most `context` tokens (config.context_length by
+        default), prompt and new text; `decode_steps` tokens are drawn for each in a round. `mesh` is that over which
+        the model is laid out; its devices share the slots. Raises UsageError for numbers that cannot be."""
+        context = config.context_length if context is None else context
+        if slots < 1 or decode_steps < 1 or not 2 <= context <= config.context_length:
+            raise UsageError(
+                f"slots = {slots} and decode_steps = {decode_steps} must be at least 1, and context = {context} from 2 "
+                f"to the model's context_length = {config.context_length}."
+            )
+        mesh = mesh_of(model) if mesh is None else mesh
+        if mesh is not None:
+            rows_mesh = mesh_for_rows(mesh, slots)
+            model, mesh = (model if rows_mesh is mesh else moved_onto(model, rows_mesh)), rows_mesh
+        self.model, self.tokenizer, self.context, self.max_queue = model, tokenizer, context, max_queue
+        symbols = tokenizer.vocab_size
+        alternatives = min(MOST_ALTERNATIVES, symbols)
+        self.shape = steps.Shape(config, slots, context, symbols, alternatives, decode_steps)
+        self.prefill_rows = 1 if mesh is None else min(devices_of("batch", mesh), slots)
+        on_mesh = (lambda function: function) if mesh is None else (lambda function: traced_on(mesh, function))
+        self.start, self.prefill = on_mesh(steps.start), on_mesh(steps.prefill)
+        self.decode, self.score = on_mesh(steps.decode), on_mesh(steps.score)
+        self.state = None
+        self.places: list[Running | None] = [None] * slots
+        self.rounds: collections.deque[Round] = collections.deque()
+        """Computed or being computed, and not read yet."""
+        self.lock = threading.Lock()
+        self.numbers = itertools.count()
+        self.queue: collections.OrderedDict[int, Running] = collections.OrderedDict()
+        self.open: dict[int, Running] = {}
+        """Every request whose last event has not been given."""
+        self.cancelled: list[int] = []
+
+    def submit(self, request: GenerationRequest) -> int:
+        """The request_id of its events. Raises UsageError for a prompt that is empty, too long or holds ids that the
+        tokenizer does not have, and QueueFull where `max_queue` requests wait."""
+        self.check(request)
+        with self.lock:
+            if self.max_queue is not None and len(self.queue) >= self.max_queue:
+                raise QueueFull(
+                    f"{len(self.queue):,} requests wait, and max_queue = {self.max_queue} may. Ask again later."
+                )
+            running = Running(next(self.numbers), request, self.tokenizer, self.context)
+            self.queue[running.id] = self.open[running.id] = running
+        return running.id
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raises UsageError where the request cannot be."""
+        length, params = len(request.prompt), request.params
+        if not length:
+            raise UsageError("The prompt is empty; give a token at least, such as the one that heads a document.")
+        most = self.context if params.max_tokens == 0 else self.context - 1
+        if length > most:
+            raise UsageError(
+                f"The prompt is {length:,} tokens; the context holds {self.context:,}, new tokens included. Shorten it."
+            )
+        symbols = self.shape.symbols
+        if wrong := [id for id in request.prompt if not 0 <= id < symbols]:
+            raise UsageError(
+                f"The prompt has the token id {wrong[0]}; ids of this vocabulary go from 0 to {symbols - 1}."
+            )
+        if (params.logprobs or 0) > self.shape.alternatives:
+            raise UsageError(
+                f"logprobs is {params.logprobs}; of the likeliest tokens at most {self.shape.alternatives} are told."
+            )
+
+    def cancel(self, request_id: int) -> None:
+        """Ends the request; its last event, in the next round, has finish_reason "cancelled". Does nothing where it has
+        ended."""
+        with self.lock:
+            if request_id in self.open:
+                self.cancelled.append(request_id)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do."""
+        with self.lock:
+            return bool(self.open)
+
+    def step(self) -> list[GenerationEvent]:
+        """One round: prompts that wait are read into free slots, a call is begun that draws decode_steps tokens for all
+        slots, and meanwhile what the round before has drawn is read and told.
+
+        So the end of a text is seen one round late, and what was drawn behind it is dropped; an end by max_tokens is
+        known ahead, and its slot free at once.
+        """
+        drafts: dict[int, Draft] = {}
+        self.drop_cancelled(drafts)
+        self.admit(drafts)
+        under_way = self.dispatch()
+        while len(self.rounds) > under_way:
+            self.read(self.rounds.popleft(), drafts)
+        with self.lock:
+            for id, draft in drafts.items():
+                if draft.finish_reason is not None:
+                    del self.open[id]
+        return [draft.event(id) for id, draft in drafts.items()]
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GenerationEvent]:
+        """The events of all of them; request i of them has the i-th lowest request_id. Raises as `submit` does, before
+        anything is computed."""
+        for request in requests:
+            self.check(request)
+        waiting = collections.deque(requests)
+        while waiting or self.has_work:
+            while waiting and (self.max_queue is None or len(self.queue) < self.max_queue):
+                self.submit(waiting.popleft())
+            yield from self.step()
+
+    def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        """What becomes of each request, in their order. Raises as `submit` does."""
+        drafts: dict[int, Draft] = {}
+        for event in self.generate(requests):
+            drafts.setdefault(event.request_id, Draft()).add(event)
+        return [drafts[id].completion() for id in sorted(drafts)]
+
+    def close(self) -> None:
+        """Forgets all requests, and gives the memory of the slots free."""
+        with self.lock:
+            self.queue.clear()
+            self.open.clear()
+            self.cancelled.clear()
+        self.rounds.clear()
+        self.places = [None] * self.shape.slots
+        self.state = None
+
+    def drop_cancelled(self, drafts: dict[int, Draft]) -> None:
+        with self.lock:
+            ids, self.cancelled = self.cancelled, []
+            found = [self.open[id] for id in ids if id in self.open]
+            for running in found:
+                self.queue.pop(running.id, None)
+        for running in found:
+            running.finish_reason = "cancelled"
+            drafts[running.id] = Draft(finish_reason="cancelled")
+            self.free(running)
+
+    def free(self, running: Running) -> None:
+        for place, there in enumerate(self.places):
+            if there is running:
+                self.places[place] = None
+
+    def next_waiting(self, room: bool) -> Running | None:
+        """The request that has waited for the longest, where there is room for it."""
+        with self.lock:
+            for id, running in self.queue.items():
+                if room or not running.limit:
+                    del self.queue[id]
+                    return running
+                break
+        return None
+
+    def admit(self, drafts: dict[int, Draft]) -> None:
+        """Begins to read the prompts that wait, those of one length together, and scores what is to be."""
+        by_length: dict[int, list[tuple[int, Running]]] = {}
+        places = [place for place, there in enumerate(self.places) if there is None]
+        for _ in range(self.shape.slots):
+            running = self.next_waiting(bool(places))
+            if running is None:
+                break
+            prompt = running.request.prompt
+            if running.params.prompt_logprobs:
+                tokens_1T = padded([prompt], bucket(len(prompt), self.context))
+                running.scores = self.score(self.model, self.shape.symbols, self.shape.alternatives, tokens_1T)
+            if running.limit:
+                place = places.pop(0)
+                self.places[place] = running
+                by_length.setdefault(bucket(len(prompt), self.context), []).append((place, running))
+            else:
+                self.rounds.append(Round(None, (), 0, running))
+        for length, group in by_length.items():
+            for rows in itertools.batched(group, self.prefill_rows):
+                self.read_prompts(length, rows)
+
+    def read_prompts(self, length: int, rows: Sequence[tuple[int, Running]]) -> None:
+        """Begins to read the prompts into their places; rows that are lacking repeat the last."""
+        filled = [*rows, *[rows[-1]] * (self.prefill_rows - len(rows))]
+        prompts = [running.request.prompt for _, running in filled]
+        lengths_R = np.array([len(prompt) for prompt in prompts], np.int32)
+        places_R = np.array([place for place, _ in filled], np.int32)
+        sampling = Sampling.of([running.params for _, running in filled])
+        if self.state is None:
+            self.state = self.start(self.model, self.shape)
+        self.state, drawn = self.prefill(
+            self.model, self.shape, self.state, padded(prompts, length), lengths_R, places_R, sampling
+        )
+        columns = tuple((row, running) for row, (_, running) in enumerate(rows))
+        self.rounds.append(Round(drawn, columns, 1))
+        for place, running in rows:
+            self.scheduled(place, running, 1)
+
+    def scheduled(self, place: int, running: Running, tokens: int) -> None:
+        """Notes that so many tokens more will have been drawn for it, and frees its place where these are all."""
+        running.scheduled += tokens
+        if running.scheduled >= running.limit:
+            self.places[place] = None
+
+    def dispatch(self) -> bool:
+        """Begins a call that draws tokens for all slots; False where none has anything to draw."""
+        columns = tuple((place, running) for place, running in enumerate(self.places) if running is not None)
+        if not columns:
+            return False
+        number = min(self.shape.decode_steps, max(running.limit - running.scheduled for _, running in columns))
+        active_B = np.array([running is not None for running in self.places])
+        greedy = SamplingParams(temperature=0.0)
+        sampling = Sampling.of([greedy if running is None else running.params for running in self.places])
+        self.state, drawn = self.decode(self.model, self.shape, self.state, active_B, sampling, np.int32(number))
+        self.rounds.append(Round(drawn, columns, number))
+        for place, running in columns:
+            self.scheduled(place, running, number)
+        return True
+
+    def read(self, round: Round, drafts: dict[int, Draft]) -> None:
+        """Waits for what the round has drawn, and adds it to the drafts of their events."""
+        if round.scored is not None:
+            draft = drafts.setdefault(round.scored.id, Draft())
+            if round.scored.finish_reason is None:
+                draft.prompt_logprobs += round.scored.prompt_logprobs()
+                draft.finish_reason = round.scored.finish_reason = "length"
+            return
+        told = any(running.params.logprobs is not None for _, running in round.columns)
+        assert round.drawn is not None
+        token_NB = on_host(round.drawn.token_B)
+        others = [on_host(one) for one in round.drawn[1:]] if told else None
+        for column, running in round.columns:
+            if running.finish_reason is not None:
+                continue
+            draft = drafts.setdefault(running.id, Draft())
+            draft.prompt_logprobs += running.prompt_logprobs()
+            for number in range(round.steps):
+                logprob = None
+                if running.params.logprobs is not None and others is not None:
+                    logprob = running.logprob(token_NB[number, column], *(one[number, column] for one in others))
+                running.take(int(token_NB[number, column]), logprob, draft)
+                if running.finish_reason is not None:
+                    self.free(running)
+                    break
+
+
+def bucket(length: int, context: int) -> int:
+    """The length that a prompt of `length` tokens is padded to: few lengths have to be compiled for."""
+    return min(max(1 << (length - 1).bit_length(), LEAST_BUCKET), context)
+
+
+def padded(prompts: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    rows = np.zeros((len(prompts), length), np.int32)
+    for row, prompt in zip(rows, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return rows
+
+
+def mesh_of(model: Transformer) -> Mesh | None:
+    """The mesh that the model is laid out over; None for one device."""
+    sharding = getattr(jax.tree.leaves(model)[0], "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1 or not isinstance(sharding.mesh, Mesh):
+        return None
+    return sharding.mesh

@@ -1,0 +1,136 @@
+"""What the device computes: prompts are read (prefill), tokens are drawn one after the other (decode), and prompts are
+scored. Each is one jitted function, so that a request has the same program whatever else is in the batch.
+
+Axes: B slots, R prompts read together, T positions of a prompt, N steps, D width, V ids that may be drawn, W rows of
+the output table, K alternatives.
+"""
+
+import functools
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lm.config import ModelConfig
+from lm.inference.sampling import Drawn, Sampling, draw, logprobs
+from lm.inference.slots import Slots, empty_slots, joined, laid_out
+from lm.model.attention.mask import AttentionMask
+from lm.model.kv_cache import Cache, empty_cache
+from lm.model.transformer import Transformer
+from lm.parallel import forward_only
+
+SCORED_TOGETHER = 64
+"""Positions of a prompt whose logits exist at once."""
+
+
+class Shape(NamedTuple):
+    """What a batch is compiled for."""
+
+    config: ModelConfig
+    slots: int
+    context: int
+    """Positions of a row: prompt and new text."""
+    symbols: int
+    """Ids that may be drawn: those of the tokenizer. Rows of the embedding beyond them stand for nothing."""
+    alternatives: int
+    """Likeliest tokens that are told beside a drawn one, where asked for."""
+    decode_steps: int
+    """Tokens of a row in one call, at most."""
+
+
+@functools.partial(jax.jit, static_argnums=1, keep_unused=True)
+def start(model: Transformer, shape: Shape) -> Slots:
+    """Free slots on the devices of the model."""
+    return empty_slots(model, shape.config, shape.slots, shape.context, shape.symbols)
+
+
+def last_logits(
+    model: Transformer, tokens_BT: jax.Array, positions_BT: jax.Array, real_BT: jax.Array, cache: Cache
+) -> tuple[Float[Array, "B W"], Cache]:
+    """Logits behind each row's last token that is real, which come first."""
+    last_B11 = jnp.maximum(jnp.sum(real_BT, axis=1) - 1, 0)[:, None, None]
+    with forward_only():
+        mask = AttentionMask(real_BT.astype(jnp.int32))
+        x_BTD, cache = cast(tuple[jax.Array, Cache], model(tokens_BT, positions_BT, mask, cache))
+        return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def prefill(
+    model: Transformer,
+    shape: Shape,
+    slots: Slots,
+    prompts_RT: Int[Array, "R T"],
+    lengths_R: Int[Array, " R"],
+    places_R: Int[Array, " R"],
+    sampling: Sampling,
+) -> tuple[Slots, Drawn]:
+    """Reads the first lengths_R[r] tokens of each prompt into the slot places_R[r], and draws the token behind them: a
+    step, as `decode` has them."""
+    rows, length = prompts_RT.shape
+    positions_RT = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    real_RT = positions_RT < lengths_R[:, None]
+    cache = empty_cache(shape.config, rows, length)
+    logits_RW, cache = last_logits(model, prompts_RT, positions_RT, real_RT, cache)
+    ids_RT = jnp.where(real_RT, prompts_RT, shape.symbols)
+    seen_RV = jnp.zeros((rows, shape.symbols), bool).at[jnp.arange(rows)[:, None], ids_RT].set(True, mode="drop")
+    drawn = draw(logits_RW, seen_RV, sampling, lengths_R, shape.alternatives)
+    seen_RV = seen_RV.at[jnp.arange(rows), drawn.token_B].set(True)
+    slots = joined(slots, Slots(cache, drawn.token_B, seen_RV), places_R, shape.config)
+    return slots, jax.tree.map(lambda one: one[None], drawn)
+
+
+@functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
+def decode(
+    model: Transformer,
+    shape: Shape,
+    slots: Slots,
+    active_B: Bool[Array, " B"],
+    sampling: Sampling,
+    steps: Int[Array, ""],
+) -> tuple[Slots, Drawn]:
+    """`steps` tokens, at most shape.decode_steps, of every slot that is active; of the others nothing that means
+    anything. The arrays of Drawn have a first axis more, N, of which the first `steps` are filled.
+
+    All slots are computed with, however many are active: a product of matrices with another number of rows may round
+    otherwise, and so may another program.
+    """
+    rows_B = jnp.arange(shape.slots)
+
+    def step(carry: tuple[jax.Array, Slots, Drawn]) -> tuple[jax.Array, Slots, Drawn]:
+        number, slots, drawn = carry
+        at_B = slots.cache.lengths_B
+        real_B = active_B & (at_B < shape.context)
+        logits_BW, cache = last_logits(model, slots.token_B[:, None], at_B[:, None], real_B[:, None], slots.cache)
+        new = draw(logits_BW, slots.seen_BV, sampling, at_B + 1, shape.alternatives)
+        seen_BV = slots.seen_BV.at[rows_B, new.token_B].set(True)
+        drawn = jax.tree.map(lambda all_steps, one: all_steps.at[number].set(one), drawn, new)
+        return number + 1, laid_out(Slots(cache, new.token_B, seen_BV), shape.config), drawn
+
+    many, top = (shape.decode_steps, shape.slots), (shape.decode_steps, shape.slots, shape.alternatives)
+    nothing = Drawn(
+        jnp.zeros(many, jnp.int32), jnp.zeros(many, jnp.float32), jnp.zeros(top, jnp.int32), jnp.zeros(top, jnp.float32)
+    )
+    unfinished = lambda carry: carry[0] < steps
+    _, slots, drawn = jax.lax.while_loop(unfinished, step, (jnp.int32(0), slots, nothing))
+    return slots, drawn
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def score(
+    model: Transformer, symbols: int, alternatives: int, tokens_1T: Int[Array, "1 T"]
+) -> tuple[Float[Array, " T"], Int[Array, "T K"], Float[Array, "T K"]]:
+    """(log-probability of the token behind each position, the likeliest tokens there, theirs), in nats; of the last
+    position, and of those in padding, nothing that means anything. Padding comes behind the prompt."""
+    length = tokens_1T.shape[1]
+    with forward_only():
+        x_1TD = model.read(tokens_1T, jnp.ones_like(tokens_1T))
+        blocks = -(-length // SCORED_TOGETHER)
+        padding = (0, -length % blocks)
+        x_NCD = jnp.pad(x_1TD[0], (padding, (0, 0))).reshape(blocks, -1, x_1TD.shape[-1])
+        next_NC = jnp.pad(jnp.roll(tokens_1T[0], -1), padding).reshape(blocks, -1)
+        of_block = lambda block: logprobs(model.logits(block[0][None])[0], block[1], symbols, alternatives)
+        found = jax.lax.map(of_block, (x_NCD, next_NC))
+    logprob_T, top_TK, top_logprob_TK = (x.reshape(-1, *x.shape[2:])[:length] for x in found)
+    return logprob_T, top_TK, top_logprob_TK

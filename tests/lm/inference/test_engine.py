@@ -1,0 +1,211 @@
+"""The engine: a request's answer is its own whatever else is in the batch, and the cache changes no probability."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.errors import UsageError
+from lm.inference.engine import Engine, bucket
+from lm.inference.requests import GenerationRequest, QueueFull, SamplingParams
+from lm.model.transformer import Transformer
+from lm.tokenizer import train_bpe
+from tests.corpus import texts, tiny_experiment
+from tests.lm.model_configs import FAMILIES
+
+CONTEXT = 48
+WORDS = ("The miller", "A farmer carried a sack of grain to the mill", "", "He", "of the river, and the", "x" * 20)
+
+
+@functools.cache
+def tokenizer():
+    return train_bpe(texts(20), tiny_experiment().tokenizer)
+
+
+def config_of(family="llama", **changes):
+    rows = tokenizer().vocab_size + 7  # more rows than the tokenizer has symbols
+    return dataclasses.replace(FAMILIES[family], vocab_size=rows, context_length=CONTEXT, **changes)
+
+
+@functools.cache
+def model_of(config):
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+
+
+def engine_of(config, slots=4, decode_steps=4, **options):
+    return Engine(model_of(config), config, tokenizer(), slots=slots, decode_steps=decode_steps, **options)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return engine_of(config_of())
+
+
+def request(text, **params):
+    return GenerationRequest((tokenizer().bos_id, *tokenizer().encode(text)), SamplingParams(**params))
+
+
+MIXED = [
+    request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=2),
+    request(WORDS[1], temperature=0.9, seed=5, max_tokens=9, logprobs=0),
+    request(WORDS[2], temperature=1.3, seed=6, top_k=5, max_tokens=30),
+    request(WORDS[3], temperature=0.0, max_tokens=25, repetition_penalty=1.3, logprobs=1),
+    request(WORDS[4], temperature=0.7, seed=2**32 - 1, top_p=0.8, min_p=0.02, max_tokens=13, logprobs=3),
+    request(WORDS[5], temperature=0.0, max_tokens=3),
+    request(WORDS[1], max_tokens=0, prompt_logprobs=True, logprobs=1),
+    request(WORDS[0], temperature=1.0, seed=5, max_tokens=17, logprobs=0, prompt_logprobs=True),
+]
+
+
+def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
+    alone = [engine.complete([one])[0] for one in MIXED]
+    together = engine.complete(MIXED)
+    assert together == alone
+    assert engine.complete(MIXED[::-1]) == alone[::-1]
+    assert [len(one.tokens) for one in alone] == [20, 9, 30, 25, 13, 3, 0, 17]
+    assert alone[0].logprobs[0].top[0] == (alone[0].tokens[0], alone[0].logprobs[0].logprob)
+    assert not alone[2].logprobs and len(alone[4].logprobs[5].top) == 3
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("modern", {"attention_windows": (5, 0)}),
+        ("gpt2", {"scan_layers": True}),
+        pytest.param("llama", {"scan_layers": True, "attention_windows": (5,)}, marks=pytest.mark.slow),
+        pytest.param("modern", {"scan_layers": True}, marks=pytest.mark.slow),
+        pytest.param("gpt2", {}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward_pass(family, changes):
+    """Rows of different lengths, some of which begin when others are far; slots that others had before."""
+    config = config_of(family, **changes)
+    engine, model = engine_of(config), model_of(config)
+    drawn = engine.complete([request(words, seed=i, max_tokens=CONTEXT, logprobs=0) for i, words in enumerate(WORDS)])
+    forward = jax.jit(lambda model, tokens_BS: model.logits(model.read(tokens_BS, jnp.ones_like(tokens_BS))))
+    for words, one in zip(WORDS, drawn, strict=True):
+        prompt = request(words).prompt
+        row = np.zeros((1, CONTEXT), np.int32)
+        row[0, : len(prompt) + len(one.tokens)] = (*prompt, *one.tokens)
+        assert max(one.tokens) < tokenizer().vocab_size
+        logprobs_SV = np.asarray(jax.nn.log_softmax(forward(model, row)[0], axis=-1))
+        expected = [logprobs_SV[len(prompt) - 1 + i, token] for i, token in enumerate(one.tokens)]
+        np.testing.assert_allclose([one.logprob for one in one.logprobs], expected, rtol=0, atol=1e-5)
+        (scored,) = engine.complete(
+            [GenerationRequest(tuple(row[0, : len(prompt) + len(one.tokens)].tolist()),
+                               SamplingParams(max_tokens=0, prompt_logprobs=True))]
+        )  # fmt: skip
+        found = [one.logprob for one in scored.prompt_logprobs]
+        assert found[0] is None and scored.finish_reason == "length"
+        np.testing.assert_allclose(found[-len(expected) :], expected, rtol=0, atol=1e-5)
+
+
+def test_greedy_tokens_are_the_likeliest_of_the_whole_forward_pass(engine):
+    (one,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
+    row = jnp.array([(*request(WORDS[0]).prompt, *one.tokens)], jnp.int32)
+    model = model_of(config_of())
+    logits_SV = np.asarray(model.logits(model.read(row, jnp.ones_like(row)))[0, :, : tokenizer().vocab_size])
+    np.testing.assert_array_equal(logits_SV[-len(one.tokens) - 1 : -1].argmax(-1), one.tokens)
+
+
+def test_events_stream_the_text_and_end_once(engine):
+    events = list(engine.generate(MIXED))
+    whole = engine.complete(MIXED)
+    for id, one in zip(sorted({event.request_id for event in events}), whole, strict=True):
+        own = [event for event in events if event.request_id == id]
+        assert "".join(event.text for event in own) == one.text
+        assert tuple(token for event in own for token in event.tokens) == one.tokens
+        assert [event.finish_reason for event in own[:-1]] == [None] * (len(own) - 1)
+        assert own[-1].finish_reason == one.finish_reason
+        assert len(own) >= len(one.tokens) / 5
+    assert whole[0].text == tokenizer().decode(whole[0].tokens)
+
+
+def test_text_ends_at_a_stop_string_the_end_of_the_document_and_the_end_of_the_context(engine):
+    (whole,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=0)])
+    cut = whole.text[7:10]
+    (stopped,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=0, stop=("\0", cut))])
+    assert stopped.text == whole.text[: whole.text.index(cut)] and stopped.finish_reason == "stop"
+    assert stopped.logprobs == whole.logprobs[: len(stopped.tokens)] and len(stopped.tokens) < 20
+    prompt = request(WORDS[0]).prompt
+    (full,) = engine.complete([request(WORDS[0], seed=1, max_tokens=10_000)])
+    assert full.finish_reason == "length" and len(full.tokens) == CONTEXT - len(prompt)
+
+
+def test_a_text_ends_where_its_document_ends():
+    """A model whose every prediction is <|endoftext|> says nothing behind the prompt."""
+    config, end = config_of(), tokenizer().bos_id
+    direction = jnp.ones(config.width)
+    model = jax.tree.map(jnp.zeros_like, model_of(config))
+    model.embedding[...] = jnp.zeros((config.vocab_size, config.width)).at[end].set(direction) + 0.01 * direction[None]
+    model.norm.scale[...] = direction
+    engine = Engine(model, config, tokenizer(), slots=4, decode_steps=4)
+    (one,) = engine.complete([request(WORDS[0], temperature=0.0)])
+    assert (one.text, one.tokens, one.finish_reason) == ("", (), "stop")
+
+
+def test_a_cancelled_request_ends_and_the_others_do_not_notice(engine):
+    expected = engine.complete(MIXED)
+    ids = [engine.submit(one) for one in MIXED]
+    events = engine.step()
+    engine.cancel(ids[7])  # it waits
+    events += engine.step()
+    engine.cancel(ids[2])  # it runs
+    while engine.has_work:
+        events += engine.step()
+    ends, texts = {}, dict.fromkeys(ids, "")
+    for event in events:
+        assert event.request_id not in ends
+        texts[event.request_id] += event.text
+        if event.finish_reason:
+            ends[event.request_id] = event.finish_reason
+    assert [ends[id] for id in (ids[2], ids[7])] == ["cancelled", "cancelled"]
+    for id, one in zip(ids, expected, strict=True):
+        if id not in (ids[2], ids[7]):
+            assert (ends[id], texts[id]) == (one.finish_reason, one.text)
+    engine.cancel(ids[0])  # it has ended: nothing happens
+    assert not engine.has_work
+    assert engine.complete(MIXED) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "said"),
+    [
+        ((), {}, "prompt is empty"),
+        ((1,) * CONTEXT, {}, f"prompt is {CONTEXT} tokens; the context holds {CONTEXT}"),
+        ((1,) * (CONTEXT + 1), {"max_tokens": 0}, f"prompt is {CONTEXT + 1} tokens"),
+        ((1, 5_000), {}, "token id 5000"),
+        ((1, -1), {}, "token id -1"),
+        ((1,), {"logprobs": 21}, "logprobs is 21"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(engine, prompt, params, said):
+    with pytest.raises(UsageError, match=said):
+        engine.submit(GenerationRequest(prompt, SamplingParams(**params)))
+    assert not engine.has_work
+
+
+def test_no_more_wait_than_may():
+    engine = engine_of(config_of(), max_queue=2)
+    for _ in range(2):
+        engine.submit(MIXED[0])
+    with pytest.raises(QueueFull, match="max_queue = 2"):
+        engine.submit(MIXED[0])
+    engine.close()
+    assert not engine.has_work
+    assert len(engine.complete(MIXED)) == len(MIXED)  # they wait for room
+
+
+def test_numbers_that_cannot_be():
+    for wrong in ({"slots": 0}, {"context": CONTEXT + 1}, {"decode_steps": 0}):
+        with pytest.raises(UsageError, match="must be at least 1"):
+            engine_of(config_of(), **wrong)
+
+
+def test_few_lengths_of_prompts_are_compiled_for():
+    assert [bucket(n, 100) for n in (1, 16, 17, 33, 64, 65, 100)] == [16, 16, 32, 64, 64, 100, 100]
