@@ -1,19 +1,19 @@
 """Samples from the trained model: every prompt at every temperature.
 
-    python -m launch.sample runs/demo --prompt "The miller" "A farmer" --sample.temperatures 0 0.8
+    python -m launch.sample runs/demo --prompt "The miller" "A farmer" --temperature 0.8 --top-p 0.9
+    python -m launch.sample runs/demo --interactive
 
-With --prompt or --step the texts are printed alone, and the run stays as it is.
+With --prompt, --step or --interactive the texts are printed alone, and the run stays as it is.
 """
 
 import dataclasses
 import itertools
+import sys
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from configs.experiment import Experiment
 from launch import train, train_tokenizer
+from launch.sampling.options import Options
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from launch.stages.trained import sample
@@ -21,21 +21,21 @@ from lm.run_paths import RunPaths
 from lm.storage import write_json
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Print what continues these texts, and leave the run as it is."""
-    step: int | None = None
-    """Print what the model wrote at this step, of which there must be a checkpoint, and leave the run as it is."""
-
-
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     """What the options ask for; False where they ask for nothing."""
-    if not options.prompt and options.step is None:
+    if options == Options():
         return False
-    prompts = tuple(itertools.chain.from_iterable(options.prompt)) or experiment.sample.prompts
-    asked = dataclasses.replace(experiment, sample=dataclasses.replace(experiment.sample, prompts=prompts))
-    sample(asked, workdir, options.step)
+    prompts = tuple(itertools.chain.from_iterable(options.prompt))
+    if options.interactive or not (prompts or options.step is not None or not sys.stdin.isatty()):
+        from launch.sampling.interactive import converse
+
+        converse(experiment, workdir, options)
+        return True
+    from launch.sampling.prompts import continue_prompts
+
+    if prompts and options.max_tokens is None:
+        experiment = dataclasses.replace(experiment, sample=dataclasses.replace(experiment.sample, prompts=prompts))
+    continue_prompts(experiment, workdir, options, prompts or experiment.sample.prompts)
     return True
 
 

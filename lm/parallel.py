@@ -27,6 +27,7 @@ MESH_AXES = ("data", "fsdp", "context", "tensor")
 AXES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "rows": "data",
+    "drawn": ("data", "fsdp", "context", "tensor"),
     "length": "context",
     "residual_length": ("context", "tensor"),
     "embed": None,
@@ -40,10 +41,10 @@ AXES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
 }
 """{logical axis: axes of the mesh that it is cut over}. Of activations: batch, length, residual_length (between blocks,
-where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed, and
-rows (of the batch, where activations come to the weights and not the weights to them: `weights_stay`). Of
-parameters: ngram, width (of the residual stream; devices along context hold parts of each parameter too), position,
-layers. Of both: heads, kv_heads, mlp, vocab."""
+where the devices along tensor need not all hold every position: sequence parallelism, arXiv:2205.05198), embed,
+rows (of the batch, where activations come to the weights and not the weights to them: `weights_stay`), and drawn (rows
+that a token is drawn for, by all devices). Of parameters: ngram, width (of the residual stream; devices along context
+hold parts of each parameter too), position, layers. Of both: heads, kv_heads, mlp, vocab."""
 
 
 def spec_of(*axes: str | None) -> PartitionSpec:

@@ -8,6 +8,7 @@ from configs.experiment.run_folder import Loaded, RunFolder
 from launch.folder.in_bucket import fetch
 from launch.stages.processes import join, place
 from lm.checkpoints.in_bucket import fetch_to_ask
+from lm.compilation_cache import keep_compiled_programs
 from lm.errors import InputError
 from lm.planning.memory import check_inference_memory
 from lm.run_paths import RunPaths
@@ -23,6 +24,7 @@ def load_trained(
     `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
     UsageError where so much cannot fit into memory.
     """
+    keep_compiled_programs()
     fetch_to_ask(workdir, step)
     fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
     join()

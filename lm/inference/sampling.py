@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from lm.inference.requests import SamplingParams
+from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
 """Below it, as above 0, the likeliest token has all of the probability in float32."""
@@ -67,6 +68,7 @@ def draw(
     its position, and on no other row: work that no row asks for is left out, and changes nothing where it is done.
     """
     symbols = seen_BV.shape[1]
+    logits_BW = constrain(logits_BW, "drawn", None)
     logits_BV = logits_BW[:, :symbols].astype(jnp.float32)
     penalised_BV = when(
         sampling.repetition_penalty_B != 1.0,
@@ -131,8 +133,7 @@ def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Arr
     share_BV = jax.nn.softmax(jnp.where(kept_BV, sorted_BV, -jnp.inf), axis=-1)
     better_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
     kept_BV &= (top_p_B1 >= 1.0) | (better_BV < top_p_B1) | (ranks_1V == 0)
-    rows_B1 = jnp.arange(scaled_BV.shape[0])[:, None]
-    return jnp.zeros(scaled_BV.shape, bool).at[rows_B1, order_BV].set(kept_BV)
+    return jax.vmap(lambda order_V, kept_V: jnp.zeros(kept_V.shape, bool).at[order_V].set(kept_V))(order_BV, kept_BV)
 
 
 def logprobs(

@@ -45,7 +45,7 @@ def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelC
     """
 
     def put(all_rows: jax.Array, some: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-        axis = axes.index("batch")
+        axis = next(number for number, name in enumerate(axes) if name in ("batch", "drawn"))
         for row in range(places_R.shape[0]):
             start = [jnp.int32(0)] * all_rows.ndim
             start[axis] = places_R[row]
@@ -64,7 +64,7 @@ def laid_out(slots: Slots, config: ModelConfig) -> Slots:
 
 def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
     """`function` of each array of the slots, and of its logical axes (lm.parallel.AXES)."""
-    axes = Slots(cache_axes(config), ("batch",), ("batch", None))  # ty: ignore[invalid-argument-type]
+    axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
     leaves = [jax.tree.leaves(one) for one in many]
     named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
     made = [function(*arrays, names) for *arrays, names in zip(*leaves, named, strict=True)]

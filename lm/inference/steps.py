@@ -56,6 +56,11 @@ def last_logits(
         return model.logits(jnp.take_along_axis(x_BTD, last_B11, axis=1))[:, 0], cache
 
 
+def also_seen(seen_BV: Bool[Array, "B V"], tokens_BT: Int[Array, "B T"]) -> Bool[Array, "B V"]:
+    """`seen` with each row's tokens; an id of V or more is none."""
+    return jax.vmap(lambda seen_V, tokens_T: seen_V.at[tokens_T].set(True, mode="drop"))(seen_BV, tokens_BT)
+
+
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=2)
 def prefill(
     model: Transformer,
@@ -74,10 +79,10 @@ def prefill(
     cache = empty_cache(shape.config, rows, length)
     logits_RW, cache = last_logits(model, prompts_RT, positions_RT, real_RT, cache)
     ids_RT = jnp.where(real_RT, prompts_RT, shape.symbols)
-    seen_RV = jnp.zeros((rows, shape.symbols), bool).at[jnp.arange(rows)[:, None], ids_RT].set(True, mode="drop")
+    seen_RV = also_seen(jnp.zeros((rows, shape.symbols), bool), ids_RT)
     drawn = draw(logits_RW, seen_RV, sampling, lengths_R, shape.alternatives)
-    seen_RV = seen_RV.at[jnp.arange(rows), drawn.token_B].set(True)
-    slots = joined(slots, Slots(cache, drawn.token_B, seen_RV), places_R, shape.config)
+    read = Slots(cache, drawn.token_B, also_seen(seen_RV, drawn.token_B[:, None]))
+    slots = joined(slots, read, places_R, shape.config)
     return slots, jax.tree.map(lambda one: one[None], drawn)
 
 
@@ -96,7 +101,6 @@ def decode(
     All slots are computed with, however many are active: a product of matrices with another number of rows may round
     otherwise, and so may another program.
     """
-    rows_B = jnp.arange(shape.slots)
 
     def step(carry: tuple[jax.Array, Slots, Drawn]) -> tuple[jax.Array, Slots, Drawn]:
         number, slots, drawn = carry
@@ -104,7 +108,7 @@ def decode(
         real_B = active_B & (at_B < shape.context)
         logits_BW, cache = last_logits(model, slots.token_B[:, None], at_B[:, None], real_B[:, None], slots.cache)
         new = draw(logits_BW, slots.seen_BV, sampling, at_B + 1, shape.alternatives)
-        seen_BV = slots.seen_BV.at[rows_B, new.token_B].set(True)
+        seen_BV = also_seen(slots.seen_BV, new.token_B[:, None])
         drawn = jax.tree.map(lambda all_steps, one: all_steps.at[number].set(one), drawn, new)
         return number + 1, laid_out(Slots(cache, new.token_B, seen_BV), shape.config), drawn
 

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from configs import llama3_8b
 from lm.config import MeshConfig, ModelConfig, MuonConfig, TrainConfig
 from lm.planner.compile import topology_devices
@@ -50,14 +52,16 @@ def small() -> tuple[ModelConfig, TrainConfig]:
 
 
 def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequence[Any]) -> Any:
-    """The training step, in-loop validation of one batch, sampling of a batch of prompts or Muon's update, compiled for
-    a mesh of the devices."""
+    """The training step, in-loop validation of one batch, a token of each row of a batch or Muon's update, compiled
+    for a mesh of the devices."""
     import jax
 
     from lm.data.batches import Batch
     from lm.evaluation.held_out import compile_row_losses
     from lm.inference.devices import mesh_for_rows
-    from lm.inference.generate import continue_tokens
+    from lm.inference.requests import SamplingParams
+    from lm.inference.sampling import Sampling
+    from lm.inference.steps import Shape, decode, start
     from lm.parallel import batch_sharding, make_mesh, shardings, traced_on
     from lm.training.optimizer import make_optimizer
     from lm.training.state import abstract_state
@@ -82,11 +86,14 @@ def compiled(what: str, model: ModelConfig, train: TrainConfig, devices: Sequenc
         return step.lower(state, batch).compile()
     if what == "validation":
         return jax.jit(traced_on(mesh, compile_row_losses())).lower(state.model, batch).compile()
-    prompts_BS = jax.ShapeDtypeStruct((train.batch_size, 64), "int32")
-    row: Any = lambda dtype: jax.ShapeDtypeStruct(prompts_BS.shape[:1], dtype)
-    sample: Any = lambda *arrays: continue_tokens(arrays[0], model, model.vocab_size, 16, *arrays[1:])
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    sampled = jax.jit(traced_on(mesh, sample)).lower(state.model, prompts_BS, row("int32"), row("float32"), key)
+    rows = train.batch_size
+    shape = Shape(model, rows, 64, model.vocab_size, 1, 1)
+    free = jax.jit(traced_on(mesh, lambda model: start(model, shape)), keep_unused=True).lower(state.model)
+    laid_out = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    slots = jax.tree.map(laid_out, free.out_info, free.compile().output_shardings)
+    step: Any = lambda *arrays: decode(arrays[0], shape, *arrays[1:])
+    settings = Sampling.of([SamplingParams()] * rows), np.int32(1)
+    sampled: Any = jax.jit(traced_on(mesh, step)).lower(state.model, slots, np.ones(rows, bool), *settings)
     return sampled.compile()
 
 

@@ -2,11 +2,13 @@
 and by two."""
 
 import dataclasses
+import io
 import json
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -288,3 +290,61 @@ def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run
 def test_a_text_without_a_name_is_refused_and_no_stage_is_run(tmp_path):
     with pytest.raises(UsageError, match=r"--text is \[''\], which names no file"):
         evaluate.on_the_side(EXPERIMENT, tmp_path, evaluate.Options(text=("",)))
+
+
+def titled(printed: str) -> dict[str, str]:
+    """{title: the text under it} of what is printed for prompts."""
+    parts = printed.split("\n--- ")[1:]
+    return {title: text.strip() for title, _, text in (part.partition("\n") for part in parts)}
+
+
+def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained, capsys):
+    def printed(*words: object) -> dict[str, str]:
+        assert call("launch.sample", trained.root, "--prompt", "The miller", "", *words) == 0
+        return titled(capsys.readouterr().out)
+
+    # Always four texts of at most twelve new tokens: compiled once.
+    two = printed("--temperature", 0.9, "--max-tokens", 12, "--n", 2, "--seed", 7)
+    assert list(two) == [f"{prompt!r} at temperature 0.9, seed {n}" for prompt in ("The miller", "") for n in (7, 8)]
+    assert len(set(two.values())) == 4
+    later = printed("--temperature", 0.9, "--max-tokens", 12, "--n", 2, "--seed", 8)
+    assert later["'' at temperature 0.9, seed 8"] == two["'' at temperature 0.9, seed 8"]
+    greedy = printed("--temperature", 0, "--max-tokens", 12, "--n", 2)
+    assert [*printed("--temperature", 5, "--max-tokens", 12, "--n", 2, "--top-k", 1).values()] == [*greedy.values()]
+    title = "'The miller' at temperature 0, seed 0"
+    stop = greedy[title][15:18]
+    cut = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--stop", stop)[title]
+    assert cut == greedy[title][: greedy[title].index(stop, len("The miller"))].strip()
+    told = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--logprobs", 1)[title]
+    figures = re.findall(r"^ *(-\d+\.\d{3})  ('.*') +\2 \1$", told, re.MULTILINE)  # greedy: it is the likeliest itself
+    assert len(figures) == 12
+
+
+def test_what_is_typed_is_continued_and_settings_change_in_between(trained, capsys, monkeypatch):
+    typed = (
+        "The miller\n/temperature 0\n/max-tokens 4\nA farmer\n/top-k five\n/nothing\n\n/settings\nA farmer\n/quit\n."
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert call("launch.sample", trained.root, "--interactive", "--temperature", 0.7, "--max-tokens", 9) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("The miller") and not said.endswith(".\n\n")
+    assert "/top-k wants a number, and is given 'five'." in said and "There is no command '/nothing'." in said
+    assert re.search(r"temperature +0\.0\n", said) and re.search(r"max-tokens +4\n", said)
+    once, twice = re.findall(r"^A farmer.*\n", said, re.MULTILINE)
+    assert once == twice and len(once) > len("A farmer\n")
+
+
+def test_ctrl_c_ends_a_text_and_not_the_program(trained, monkeypatch):
+    class Pressing(io.StringIO):
+        def write(self, text: str) -> int:
+            if text == "The miller":
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stdout", out := Pressing())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("The miller\nA farmer\n"))
+    before = signal.getsignal(signal.SIGINT)
+    assert call("launch.sample", trained.root, "--interactive", "--temperature", 0) == 0
+    first, second, _ = re.split(r"(?=A farmer)|\Z", out.getvalue())
+    assert first == "The miller\n\n" and len(second) > len("A farmer\n\n")
+    assert signal.getsignal(signal.SIGINT) == before

@@ -37,10 +37,10 @@ def test_validation_divides_its_work_and_moves_weights_alone():
 
 
 def test_sampling_moves_activations_to_the_weights_and_not_the_weights_to_them():
-    """Of 48 drawn tokens a row: had each gathered the 12 MiB of weights, that were some 600 MiB."""
+    """For a drawn token of each row; to gather the weights were 12 MiB."""
     found = SHAPES(MESHES["fsdp 8"], what="sampling")
     assert found["flops"] * 8 <= 1.1 * alone("sampling")["flops"]
-    assert found["all_gather_mib"] + found["all_reduce_mib"] + found["all_to_all_mib"] < 40
+    assert found["all_gather_mib"] + found["all_reduce_mib"] + found["all_to_all_mib"] < 2
     assert found["temp_mib"] < 4  # less than one layer's weights
 
 

@@ -48,6 +48,7 @@ def request(text, **params):
     return GenerationRequest((tokenizer().bos_id, *tokenizer().encode(text)), SamplingParams(**params))
 
 
+SCORED = SamplingParams(max_tokens=0, prompt_logprobs=True, logprobs=2)
 MIXED = [
     request(WORDS[0], temperature=0.0, max_tokens=20, logprobs=2),
     request(WORDS[1], temperature=0.9, seed=5, max_tokens=9, logprobs=0),
@@ -83,33 +84,34 @@ def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
 )
 def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward_pass(family, changes):
     """Rows of different lengths, some of which begin when others are far; slots that others had before."""
-    config = config_of(family, **changes)
-    engine, model = engine_of(config), model_of(config)
-    drawn = engine.complete([request(words, seed=i, max_tokens=CONTEXT, logprobs=0) for i, words in enumerate(WORDS)])
-    forward = jax.jit(lambda model, tokens_BS: model.logits(model.read(tokens_BS, jnp.ones_like(tokens_BS))))
-    for words, one in zip(WORDS, drawn, strict=True):
-        prompt = request(words).prompt
-        row = np.zeros((1, CONTEXT), np.int32)
-        row[0, : len(prompt) + len(one.tokens)] = (*prompt, *one.tokens)
-        assert max(one.tokens) < tokenizer().vocab_size
-        logprobs_SV = np.asarray(jax.nn.log_softmax(forward(model, row)[0], axis=-1))
-        expected = [logprobs_SV[len(prompt) - 1 + i, token] for i, token in enumerate(one.tokens)]
-        np.testing.assert_allclose([one.logprob for one in one.logprobs], expected, rtol=0, atol=1e-5)
-        (scored,) = engine.complete(
-            [GenerationRequest(tuple(row[0, : len(prompt) + len(one.tokens)].tolist()),
-                               SamplingParams(max_tokens=0, prompt_logprobs=True))]
-        )  # fmt: skip
-        found = [one.logprob for one in scored.prompt_logprobs]
-        assert found[0] is None and scored.finish_reason == "length"
-        np.testing.assert_allclose(found[-len(expected) :], expected, rtol=0, atol=1e-5)
+    engine = engine_of(config_of(family, **changes))
+    asked = [request(words, seed=i, max_tokens=CONTEXT, logprobs=0) for i, words in enumerate(WORDS) if len(words) < 20]
+    drawn = engine.complete(asked)
+    whole = [GenerationRequest((*one.prompt, *new.tokens), SCORED) for one, new in zip(asked, drawn, strict=True)]
+    for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
+        assert len(new.tokens) > 20 and max(new.tokens) < tokenizer().vocab_size
+        found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
+        np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
 
 
-def test_greedy_tokens_are_the_likeliest_of_the_whole_forward_pass(engine):
-    (one,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
-    row = jnp.array([(*request(WORDS[0]).prompt, *one.tokens)], jnp.int32)
-    model = model_of(config_of())
-    logits_SV = np.asarray(model.logits(model.read(row, jnp.ones_like(row)))[0, :, : tokenizer().vocab_size])
-    np.testing.assert_array_equal(logits_SV[-len(one.tokens) - 1 : -1].argmax(-1), one.tokens)
+def test_prompts_are_scored_and_greedy_tokens_are_the_likeliest_by_the_whole_forward_pass(engine):
+    (new,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
+    ids = (*request(WORDS[0]).prompt, *new.tokens)
+    (scored,) = engine.complete([GenerationRequest(ids, SCORED)])
+    row = jnp.array([ids], jnp.int32)
+    forward = jax.jit(lambda model, row: jax.nn.log_softmax(model.logits(model.read(row, jnp.ones_like(row)))[0]))
+    logprobs_SV = np.asarray(forward(model_of(config_of()), row))
+    of_tokenizer = logprobs_SV[:, : tokenizer().vocab_size]
+    np.testing.assert_array_equal(of_tokenizer[-len(new.tokens) - 1 : -1].argmax(-1), new.tokens)
+    first, *others = scored.prompt_logprobs
+    assert (first.token, first.logprob, first.top, scored.finish_reason) == (ids[0], None, (), "length")
+    assert [one.token for one in others] == list(ids[1:]) and not scored.tokens
+    expected = [logprobs_SV[place, token] for place, token in enumerate(ids[1:])]
+    np.testing.assert_allclose([one.logprob for one in others], expected, rtol=0, atol=1e-5)
+    for place, one in enumerate(others):
+        (best, second) = one.top
+        assert best[0] == of_tokenizer[place].argmax() and best[1] > second[1]
+        assert second[1] == pytest.approx(np.sort(of_tokenizer[place])[-2], abs=1e-5)
 
 
 def test_events_stream_the_text_and_end_once(engine):
