@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lm.parallel import target
 
@@ -81,6 +81,23 @@ def _product_backward(saved, g_BKGTC):
 
 
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
+
+
+def written_by_head(
+    slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
+) -> Float[Array, "B K S C"]:
+    """One new token of each row goes into the cache where it lies; a scatter would copy the whole of it."""
+    if x_BTKC.shape[1] > 1:
+        rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
+        return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
+    x_BK1C = x_BTKC.astype(slots_BKSC.dtype).transpose(0, 2, 1, 3)
+    for row in range(slots_BKSC.shape[0]):
+        at = positions_BT[row, 0]
+        start = (row, 0, at, 0)
+        old_1K1C = jax.lax.dynamic_slice(slots_BKSC, start, (1, *x_BK1C.shape[1:]))
+        new_1K1C = jnp.where(at < slots_BKSC.shape[2], x_BK1C[row : row + 1], old_1K1C)
+        slots_BKSC = jax.lax.dynamic_update_slice(slots_BKSC, new_1K1C, start)
+    return slots_BKSC
 
 
 @jax.custom_vjp

@@ -1,7 +1,8 @@
 """What is kept of the tokens already read, so that generation computes each token once: keys, values, and what the
 token shift and the n-grams look back at. Rows may have read different numbers of tokens.
 
-Axes: B batch, T positions of new tokens, S positions the cache holds, K key-value heads, C channels of a head, D width.
+Axes: B batch, R rows of another cache, T positions of new tokens, S positions the cache holds, K key-value heads,
+C channels of a head, D width.
 """
 
 from typing import NamedTuple
@@ -11,18 +12,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lm.config import ModelConfig
+from lm.model import cpu
+from lm.model.cpu import on_cpu
 from lm.model.ngrams import NOTHING
 
 
 class LayerCache(NamedTuple):
     """One layer's part of the cache; in a scan over layers, of all of them, with a first axis more."""
 
-    keys_BSKC: Float[Array, "B S K C"]  # noqa: N815
-    values_BSKC: Float[Array, "B S K C"]  # noqa: N815
+    keys_BKSC: Float[Array, "B K S C"]  # noqa: N815
+    """Head by head, so that attention over the cache needs no transposition of it."""
+    values_BKSC: Float[Array, "B K S C"]  # noqa: N815
     attention_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
     """What the attention was given at each row's last token; None without a token shift."""
     mlp_last_B1D: Float[Array, "B 1 D"] | None  # noqa: N815
     """The same of the MLP."""
+
+    def joined_by(
+        self, k_BTKC: Float[Array, "B T K C"], v_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
+    ) -> "LayerCache":
+        """The cache with the keys and values of the tokens at these positions of each row."""
+        return self._replace(
+            keys_BKSC=written_by_head(self.keys_BKSC, k_BTKC, positions_BT),
+            values_BKSC=written_by_head(self.values_BKSC, v_BTKC, positions_BT),
+        )
 
     def with_last(
         self, h_BTD: Float[Array, "B T D"], g_BTD: Float[Array, "B T D"], segment_ids_BT: Int[Array, "B T"]
@@ -76,6 +89,15 @@ def written(slots_BS: jax.Array, values_BT: jax.Array, positions_BT: Int[Array, 
     return slots_BS.at[rows_B1, positions_BT].set(values_BT.astype(slots_BS.dtype), mode="drop")
 
 
+@on_cpu(cpu.written_by_head)
+def written_by_head(
+    slots_BKSC: Float[Array, "B K S C"], x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
+) -> Float[Array, "B K S C"]:
+    """`slots` with `x` at these positions of each row; what is beyond the last slot is dropped."""
+    rows_B1 = jnp.arange(slots_BKSC.shape[0])[:, None]
+    return slots_BKSC.at[rows_B1, :, positions_BT].set(x_BTKC.astype(slots_BKSC.dtype), mode="drop")
+
+
 def newest(
     x_BTD: Float[Array, "B T D"], last_B1D: Float[Array, "B 1 D"], segment_ids_BT: Int[Array, "B T"]
 ) -> Float[Array, "B 1 D"]:
@@ -90,10 +112,49 @@ def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = Non
     capacity = config.context_length if capacity is None else capacity
     layers = (config.layers,) if config.scan_layers else ()
     dtype = jnp.dtype(config.compute_dtype)
-    zeros = jnp.zeros((*layers, batch_size, capacity, config.kv_heads, config.head_channels), dtype)
-    last = jnp.zeros((*layers, batch_size, 1, config.width), dtype) if config.token_shift else None
-    layer = LayerCache(zeros, zeros, last, last)
-    slots = jnp.full((batch_size, capacity), NOTHING, jnp.int32)
+    # Every buffer is its own: a cache can be donated to the function that writes into it.
+    zeros = lambda: jnp.zeros((*layers, batch_size, config.kv_heads, capacity, config.head_channels), dtype)
+    last = lambda: jnp.zeros((*layers, batch_size, 1, config.width), dtype) if config.token_shift else None
+    layer = lambda: LayerCache(zeros(), zeros(), last(), last())
+    slots = lambda: jnp.full((batch_size, capacity), NOTHING, jnp.int32)
     return Cache(
-        layer if config.scan_layers else [layer] * config.layers, slots, slots, jnp.zeros((batch_size,), jnp.int32)
+        layer() if config.scan_layers else [layer() for _ in range(config.layers)],
+        slots(),
+        slots(),
+        jnp.zeros((batch_size,), jnp.int32),
     )
+
+
+def with_rows(cache: Cache, other: Cache, slots_R: Int[Array, " R"]) -> Cache:
+    """`cache` with row r of `other` (R rows, of the same model) in the place of row slots_R[r]; one whose slot is none
+    of the cache's is left out. `other` may have fewer positions. What those rows had read before is forgotten.
+
+    Raises ValueError where `other` has more positions.
+    """
+    room, given = cache.tokens_BS.shape[1], other.tokens_BS.shape[1]
+    if given > room:
+        raise ValueError(f"rows of {given} positions do not fit into a cache of {room}")
+    missing = ((0, 0), (0, room - given))
+    filled_up = other._replace(
+        tokens_BS=jnp.pad(other.tokens_BS, missing, constant_values=NOTHING),
+        segment_ids_BS=jnp.pad(other.segment_ids_BS, missing, constant_values=NOTHING),
+    )
+    axis = 1 if isinstance(cache.layers, LayerCache) else 0
+    put = lambda axis: lambda into, rows: with_slices(into, rows, slots_R, axis)
+    return Cache(
+        jax.tree.map(put(axis), cache.layers, filled_up.layers),
+        *jax.tree.map(put(0), tuple(cache)[1:], tuple(filled_up)[1:]),
+    )
+
+
+def with_slices(into: jax.Array, rows: jax.Array, slots_R: Int[Array, " R"], axis: int) -> jax.Array:
+    """`into` with slice r of `rows` along `axis` at slots_R[r], one after the other: a scatter would copy all of it on
+    a CPU. Along the other axes a slice begins at 0, and may be shorter."""
+    for row in range(slots_R.shape[0]):
+        one = jax.lax.slice_in_dim(rows, row, row + 1, axis=axis).astype(into.dtype)
+        inside = (slots_R[row] >= 0) & (slots_R[row] < into.shape[axis])
+        start = [jnp.zeros((), slots_R.dtype)] * into.ndim
+        start[axis] = slots_R[row]
+        old = jax.lax.dynamic_slice(into, start, one.shape)
+        into = jax.lax.dynamic_update_slice(into, jnp.where(inside, one, old), start)
+    return into

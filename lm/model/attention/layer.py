@@ -15,8 +15,8 @@ from lm.model.attention.choice import AttentionSpec, choose
 from lm.model.attention.context import over_context
 from lm.model.attention.kernels import ATTENTION
 from lm.model.attention.mask import AttentionMask
-from lm.model.attention.plain import attention_weights, xla
-from lm.model.kv_cache import LayerCache, written
+from lm.model.attention.plain import attention_weights, over_cache
+from lm.model.kv_cache import LayerCache
 from lm.model.layers import Linear, Rotary, mixed, rotate, shift_share, unit_rms
 from lm.model.taps import Taps, tap
 from lm.parallel import constrain, devices_of, target
@@ -85,13 +85,13 @@ class Attention(nnx.Module):
         if cache is None:
             attend = self.implementation(q_BTHC, mask)
         else:
-            attend, positions_BT = xla, mask.query_positions()
-            k_BTKC = written(cache.keys_BSKC, k_BTKC, positions_BT)
-            v_BTKC = written(cache.values_BSKC, v_BTKC, positions_BT)
-            cache = cache._replace(keys_BSKC=k_BTKC, values_BSKC=v_BTKC)
+            attend = over_cache
+            cache = cache.joined_by(k_BTKC, v_BTKC, mask.query_positions())
         for name, value in (("query", q_BTHC), ("key", k_BTKC), ("value", v_BTKC)):
             tap(taps, name, value)
+        keys, values = (k_BTKC, v_BTKC) if cache is None else (cache.keys_BKSC, cache.values_BKSC)
         if taps is not None and taps.wants("weights"):
-            taps.keep("weights", attention_weights(q_BTHC, k_BTKC, mask))
-        out_BTHC = constrain(attend(q_BTHC, k_BTKC, v_BTKC, mask), "batch", "length", "heads", None)
+            seen_BSKC = keys if cache is None else keys.transpose(0, 2, 1, 3)
+            taps.keep("weights", attention_weights(q_BTHC, seen_BSKC, mask))
+        out_BTHC = constrain(attend(q_BTHC, keys, values, mask), "batch", "length", "heads", None)
         return checkpoint_name(self.out(out_BTHC.reshape(*x_BTD.shape[:2], -1)), "out_proj"), cache

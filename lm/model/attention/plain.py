@@ -103,6 +103,21 @@ def xla(
     return by_blocks(q_BTHC, k_BSKC, v_BSKC, mask, blocks=-(-length // rows))
 
 
+def over_cache(
+    q_BTHC: Float[Array, "B T H C"],
+    k_BKSC: Float[Array, "B K S C"],
+    v_BKSC: Float[Array, "B K S C"],
+    mask: AttentionMask,
+) -> Float[Array, "B T H C"]:
+    """`xla` over the keys of a cache, which lie head by head."""
+    batch, length, heads, channels = q_BTHC.shape
+    kv_heads, keys = k_BKSC.shape[1:3]
+    if length * keys > WHOLE_LENGTH**2:
+        return xla(q_BTHC, k_BKSC.transpose(0, 2, 1, 3), v_BKSC.transpose(0, 2, 1, 3), mask)
+    q_BKGTC = q_BTHC.reshape(batch, length, kv_heads, heads // kv_heads, channels).transpose(0, 2, 3, 1, 4)
+    return heads_last(attend_by_heads(q_BKGTC, k_BKSC, v_BKSC, mask.all_visible()))
+
+
 def by_causal_blocks(
     q_BTHC: Float[Array, "B T H C"],
     k_BSKC: Float[Array, "B S K C"],
