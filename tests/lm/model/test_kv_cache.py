@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lm.model.attention.mask import AttentionMask
-from lm.model.kv_cache import empty_cache, with_rows, written, written_by_head
+from lm.model.kv_cache import LayerCache, empty_cache, with_rows, written, written_by_head
 from tests.lm.model.test_transformer import MODERN, make, tokens
 
 SCANNED = dataclasses.replace(MODERN, scan_layers=True)
@@ -76,7 +76,9 @@ def test_a_step_writes_into_the_cache_in_place():
         donate_argnums=1,
     )
     compiled = step.lower(model, cache).compile()
-    shape = ",".join(str(size) for size in cache.layers[0].keys_BKSC.shape)
+    layer = cache.layers[0]
+    assert isinstance(layer, LayerCache)
+    shape = ",".join(str(size) for size in layer.keys_BKSC.shape)
     program = compiled.as_text()
     assert program is not None
     assert len(re.findall("may-alias|must-alias", program)) == len(jax.tree.leaves(cache))
