@@ -1,30 +1,26 @@
 """A model as EleutherAI's lm-evaluation-harness asks for one (https://github.com/EleutherAI/lm-evaluation-harness), so
-that all of its tasks can be run.
+that all of its tasks can be run."""
 
-Axes: B rows, S positions.
-"""
-
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
-from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, power_of_two
-from lm.inference.devices import mesh_for_rows, moved_onto
-from lm.inference.generate import PROMPT_STEP, continue_tokens
+from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
-from lm.parallel import on_host, traced_on
 from lm.tokenizer import Tokenizer
 
 MOST_NEW_TOKENS = 256
 """Where a task does not say how long an answer may be; lm-eval's own models have the same."""
-KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature"}
+DRAWN_BY = ("top_k", "top_p", "min_p")
+KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_BY}
 
 
 class HarnessLM(LM):
@@ -46,6 +42,8 @@ class HarnessLM(LM):
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.add_bos_token, self.show = batch_size, add_bos_token, show
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
+        self.engine: Engine | None = None
+        """Made for the first text."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -72,62 +70,36 @@ class HarnessLM(LM):
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes behind each context, up to the first of the strings `until`, the end of the document,
-        or max_gen_toks tokens. `temperature` counts where do_sample is true. A context is cut from the left where both
-        do not fit, to half of the model's context at least.
+        or max_gen_toks tokens. `temperature`, `top_k`, `top_p` and `min_p` count where do_sample is true. A context is
+        cut from the left where both do not fit, to half of the model's context at least.
 
         Raises UsageError for other arguments of generation.
         """
-        asked = [self.prompt_of(*one.args) for one in requests]
-        texts, order = [""] * len(asked), sorted(range(len(asked)), key=lambda n: -len(asked[n][0]))
-        for first in range(0, len(order), self.batch_size):
-            numbers = order[first : first + self.batch_size]
-            drawn = self.draw([asked[n] for n in numbers])
-            for n, ids in zip(numbers, drawn, strict=True):
-                texts[n] = self.text_of(ids, stops_of(requests[n].args[1]))
-            self.show(f"{min(first + self.batch_size, len(order)):,} of {len(order):,} texts")
+        asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
+        if self.engine is None:
+            self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
+        texts = [one.text for one in self.engine.complete(asked)]
         return self.noted("generate_until", requests, texts)
 
-    def prompt_of(self, context: str, arguments: Mapping[str, Any]) -> tuple[list[int], int, float]:
-        """(ids of the context, new tokens at most, temperature)."""
+    def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
+        """What the engine is asked for; `number` is the seed."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
                 f"only {', '.join(sorted(KNOWN_ARGUMENTS))} are known here. Take another task, or change its "
                 "generation_kwargs."
             )
+        until = arguments.get("until") or []
+        stops = [until] if isinstance(until, str) else [one for one in until if one]
         wanted = int(arguments.get("max_gen_toks", MOST_NEW_TOKENS))
         ids, room = self.tokenizer.encode(context), self.config.context_length
         head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
-        kept = max(room - wanted, room // 2)
-        ids = [*head, *ids][-kept:]
-        sampled = bool(arguments.get("do_sample", False))
-        return ids, min(wanted, room - len(ids)), float(arguments.get("temperature", 1.0)) if sampled else 0.0
-
-    def draw(self, asked: Sequence[tuple[list[int], int, float]]) -> list[list[int]]:
-        """The new ids of each row."""
-        lengths_B = np.array([len(ids) for ids, _, _ in asked], np.int32)
-        longest = max(len(ids) + new for ids, new, _ in asked)
-        length = min(max(power_of_two(longest), PROMPT_STEP), self.config.context_length)
-        prompts_BS = np.zeros((len(asked), length), np.int32)
-        for padded, (ids, _, _) in zip(prompts_BS, asked, strict=True):
-            padded[: len(ids)] = ids
-        read = min(-(-int(lengths_B.max()) // PROMPT_STEP) * PROMPT_STEP, length)
-        temperature_B = np.array([temperature for _, _, temperature in asked], np.float32)
-        mesh = mesh_for_rows(self.mesh, len(asked))
-        model = self.model if mesh is self.mesh else moved_onto(self.model, mesh)
-        drawn = traced_on(mesh, continue_tokens)(
-            model, self.config, self.tokenizer.vocab_size, read, prompts_BS, lengths_B, temperature_B, jax.random.key(0)
+        ids = [*head, *ids][-max(room - wanted, room // 2) :]
+        params = SamplingParams(
+            max_tokens=min(wanted, room - len(ids)), temperature=0.0, stop=tuple(stops), seed=number
         )
-        rows = on_host(drawn).tolist()
-        return [row[len(ids) : len(ids) + new] for row, (ids, new, _) in zip(rows, asked, strict=True)]
-
-    def text_of(self, ids: Sequence[int], stops: Sequence[str]) -> str:
-        """Their text, up to the end of the document or the first of `stops`."""
-        ends = [n for n, id in enumerate(ids) if id in self.tokenizer.eos_ids]
-        text = self.tokenizer.decode(ids[: ends[0]] if ends else ids)
-        return text[: min([text.find(one) for one in stops if one in text], default=len(text))]
-
-
-def stops_of(arguments: Mapping[str, Any]) -> list[str]:
-    until = arguments.get("until") or []
-    return [until] if isinstance(until, str) else [one for one in until if one]
+        if arguments.get("do_sample", False):
+            params = dataclasses.replace(params, temperature=float(arguments.get("temperature", 1.0)))
+            drawn_by = {name: arguments[name] for name in DRAWN_BY if name in arguments}
+            params = dataclasses.replace(params, **drawn_by)
+        return GenerationRequest(tuple(ids), params)

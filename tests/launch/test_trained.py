@@ -190,7 +190,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     data, before = write_tasks(tmp_path / "data", 6), contents(run)
     assert call("launch.lm_eval", run.root, "--tasks", "piqa", "--data", data, "--step", "4") == 0
-    assert "piqa" in capsys.readouterr().out
+    assert re.search(r"task +few-shot +figure +value +\+-\npiqa +0 +acc +0?\.?\d+", capsys.readouterr().out)
     own = tmp_path / "own"
     own.mkdir()
     write_jsonl(own / "rows.jsonl", [{"text": text} for text in texts(2)])
