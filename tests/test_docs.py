@@ -39,6 +39,7 @@ READ_ONLY = {
     "launch.evaluate": "needs a trained model",
     "launch.lm_eval": "needs a trained model",
     "launch.sample": "needs a trained model",
+    "launch.serve": "needs a trained model, and does not end",
     "launch.supervise": "trains a model",
     "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",

@@ -118,6 +118,7 @@ MAY_IMPORT = {
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
     "lm.formats": ("lm.config", "lm.model", "lm.tokenizer"),
+    "lm.serving": ("lm.config", "lm.inference", "lm.tokenizer"),
     "lm.scaling": ("lm.config", "lm.data", "lm.planning"),
 }
 """The arrows inside lm: what each room may import of the others. lm.training may import all of them, and lm.planner

@@ -89,9 +89,12 @@ def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward
     asked = [request(one, seed=i, max_tokens=CONTEXT, logprobs=0) for i, one in enumerate(words)]
     drawn = engine.complete(asked)
     assert sum(len(new.tokens) for new in drawn) > 3 * CONTEXT / 2
-    whole = [GenerationRequest((*one.prompt, *new.tokens), SCORED) for one, new in zip(asked, drawn, strict=True)]
+    told = [tuple(token.token for token in new.logprobs) for new in drawn]
+    whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
     for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
         assert max(new.tokens, default=0) < tokenizer().vocab_size
+        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # the end of the document is told, too
+        assert [token.token for token in new.logprobs] == [*new.tokens, *end]
         found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
 
