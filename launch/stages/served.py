@@ -8,6 +8,7 @@ from configs.experiment import Experiment
 from launch.stages.processes import place
 from launch.stages.trained import load_trained, say
 from lm.errors import UsageError
+from lm.storage import mirror_of
 
 
 def serve_run(experiment: Experiment, workdir: Path, options: Any) -> None:
@@ -40,7 +41,9 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
     from lm.serving.server import serve, warm_up
 
     run = load_trained(experiment, workdir, options.slots, experiment.model.context_length, "--slots", options.step)
-    name = options.model_name or workdir.resolve().name
+    mirror = mirror_of(workdir)
+    folder = mirror.url.address if mirror else str(workdir.resolve())
+    name = options.model_name or folder.rpartition("/")[2]
     engine = Engine(
         run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
         decode_steps=options.decode_steps,

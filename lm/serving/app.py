@@ -1,6 +1,7 @@
 """The routes of the server: completions, models, tokens, health and metrics."""
 
 import asyncio
+import concurrent.futures
 import hmac
 import time
 import uuid
@@ -25,7 +26,7 @@ from lm.serving.worker import EngineWorker, RunningCall
 from lm.tokenizer import Tokenizer
 
 SMALL_BODY = 8192
-"""Bytes: larger ones are parsed in a thread, so that nobody else waits for that."""
+"""Bytes: larger ones are read in a thread, so that nobody else waits for that."""
 type Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -73,6 +74,8 @@ class CompletionServer:
         self.worker, self.tokenizer, self.model, self.limits = worker, tokenizer, model, limits
         self.key = api_key.encode()
         self.fingerprint, self.created = f"{model}-step-{step}", int(time.time())
+        self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
+        """Reads large bodies, one at a time: the event loop goes on, and their memory is needed once."""
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
 
     def app(self, cors_origins: Sequence[str] = ()) -> Starlette:

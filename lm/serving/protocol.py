@@ -171,12 +171,19 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
-    for ids in [tokenizer.encode(one) if isinstance(one, str) else one for one in split_prompts(given, limits)]:
+    for ids in [encode(one, tokenizer) if isinstance(one, str) else one for one in split_prompts(given, limits)]:
         headed = add and (not ids or ids[0] != tokenizer.bos_id)
         prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
         check_prompt(prompt, params, tokenizer, limits)
         found.append(prompt)
     return tuple(found)
+
+
+def encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a prompt. A BOS that its text begins with is one, as clients write it that decode ids to send them;
+    elsewhere the name of a special token is plain text."""
+    names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
+    return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:

@@ -36,6 +36,8 @@ def test_the_four_kinds_of_prompts_are_headed_by_bos_once():
     for prompt, count in ((text, 1), ([text, text], 2), (ids, 1), ([ids, [BOS, *ids]], 2), ([BOS, *ids], 1)):
         call = parse(prompt=prompt, model="tiny")
         assert [one.tokens for one in call.prompts] == [(BOS, *ids)] * count
+    assert parse(prompt=f"<|endoftext|>{text}").prompts[0].tokens == (BOS, *ids)
+    assert BOS not in parse(prompt="a <|endoftext|>", add_special_tokens=False).prompts[0].tokens
     given, own = parse(prompt=[ids, [BOS, *ids]]).prompts
     assert given.shown == tuple(ids) and own.shown == (BOS, *ids)
     assert parse(prompt=text, add_special_tokens=False).prompts[0].tokens == tuple(ids)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 
+import httpx
 import jax
 import pytest
 
@@ -10,6 +11,7 @@ from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
 from lm.serving.answers import ChoiceWriter, joined
+from lm.serving.app import CompletionServer
 from lm.serving.errors import ApiError
 from lm.serving.limits import Limits
 from lm.serving.protocol import parse_completion
@@ -46,6 +48,11 @@ def test_an_engine_that_fails_is_told_to_those_who_wait_and_those_who_come(engin
         with pytest.raises(ApiError) as failed:
             await answer(worker, GenerationRequest((1, 2), GREEDY), GenerationRequest((3,), GREEDY))
         assert failed.value.status == 500 and worker.failure
+        server = CompletionServer(worker, TOKENIZER, "tiny", 4, Limits(context=32))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app()), base_url="http://test") as client:
+            assert (await client.get("/health")).status_code == 503
+            told = await client.post("/v1/completions", json={"prompt": "The"})
+            assert told.status_code == 503 and told.json()["error"]["type"] == "server_error"
         with pytest.raises(ApiError) as refused:
             worker.submit([GenerationRequest((1,), GREEDY)])
         assert refused.value.status == 503 and worker.in_flight == 0
