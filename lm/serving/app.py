@@ -71,7 +71,8 @@ class CompletionServer:
     ):
         """`model` is the name that it is served under, `step` its checkpoint's; with an `api_key`, a client must send
         it for all but /health."""
-        self.worker, self.tokenizer, self.model, self.limits = worker, tokenizer, model, limits
+        self.worker, self.tokenizer, self.model = worker, tokenizer, model
+        self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()
         self.fingerprint, self.created = f"{model}-step-{step}", int(time.time())
         self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
@@ -80,7 +81,7 @@ class CompletionServer:
 
     def app(self, cors_origins: Sequence[str] = ()) -> Starlette:
         """The ASGI application."""
-        tokens = TokenRoutes(self.tokenizer, self.limits)
+        tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
         routes = [
             Route("/health", self.health),
             Route("/metrics", self.guarded(self.show_metrics)),

@@ -171,7 +171,8 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
     add = fields.boolean("add_special_tokens", True)
     given = fields.get("prompt", "")
     found = []
-    for ids in [encode(one, tokenizer) if isinstance(one, str) else one for one in split_prompts(given, limits)]:
+    for one in split_prompts(given, limits):
+        ids = encode(one, tokenizer, limits) if isinstance(one, str) else one
         headed = add and (not ids or ids[0] != tokenizer.bos_id)
         prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
         check_prompt(prompt, params, tokenizer, limits)
@@ -179,9 +180,15 @@ def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, l
     return tuple(found)
 
 
-def encode(text: str, tokenizer: Tokenizer) -> list[int]:
+def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
     """The ids of a prompt. A BOS that its text begins with is one, as clients write it that decode ids to send them;
     elsewhere the name of a special token is plain text."""
+    if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
+        raise ApiError(
+            400, f"A prompt is {len(text):,} characters; this model reads at most {limits.context:,} tokens, and so no "
+            f"more than {limits.max_prompt_bytes:,} bytes of text. Shorten it.",
+            param="prompt", code="context_length_exceeded",
+        )  # fmt: skip
     names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
     return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
 

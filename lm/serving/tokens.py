@@ -1,6 +1,9 @@
 """Text to tokens and back, by the routes and fields of vLLM's server, which lm-eval's local-completions asks where no
 tokenizer is named to it."""
 
+import asyncio
+from concurrent.futures import Executor
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,8 +17,9 @@ from lm.tokenizer import Tokenizer
 class TokenRoutes:
     """What the tokenizer of a model can be asked for."""
 
-    def __init__(self, tokenizer: Tokenizer, limits: Limits):
-        self.tokenizer, self.limits = tokenizer, limits
+    def __init__(self, tokenizer: Tokenizer, limits: Limits, thread: Executor):
+        """Texts are encoded in `thread`, while the event loop goes on."""
+        self.tokenizer, self.limits, self.thread = tokenizer, limits, thread
 
     async def fields(self, request: Request, *known: str) -> Fields:
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
@@ -27,7 +31,9 @@ class TokenRoutes:
         fields = await self.fields(request, "prompt", "add_special_tokens")
         text, tokenizer = fields.string("prompt", ""), self.tokenizer
         special = tokenizer.special_tokens.get(text)
-        ids = tokenizer.encode(text) if special is None else [special]
+        ids = [special]
+        if special is None:
+            ids = await asyncio.get_running_loop().run_in_executor(self.thread, tokenizer.encode, text)
         if fields.boolean("add_special_tokens", True) and special is None:
             ids = [tokenizer.bos_id, *ids]
         return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})

@@ -125,6 +125,18 @@ def test_another_model_is_not_found():
     assert "gpt-4" in error.message and "tiny" in error.message
 
 
+def test_the_bytes_of_a_prompt_are_bounded_where_no_text_would_fit():
+    limits = LIMITS.for_tokenizer(TOKENIZER)
+    longest = max((TOKENIZER.token_bytes(id) for id in range(TOKENIZER.vocab_size - 1)), key=len).decode()
+    read = lambda text: parse_completion(json.dumps({"prompt": text}).encode(), "tiny", TOKENIZER, limits)
+    assert limits.max_prompt_bytes >= len(longest.encode()) * limits.context
+    for text in (longest * 10_000, "é" * limits.max_prompt_bytes, "\ud800" * 10**6):
+        with pytest.raises(ApiError, match=f"{limits.max_prompt_bytes:,} bytes") as refused:
+            read(text)
+        assert refused.value.code == "context_length_exceeded"
+    assert read("The miller").prompts == parse(prompt="The miller").prompts
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"3", b'{"prompt": NaN}', b"\xff", b"[" * 100_000, b'{"n":' + b"9" * 5000 + b"}"],
     ids=range(8),
