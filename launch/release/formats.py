@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.release.kept import kept_of
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from launch.release.stored_run import StoredRun
 from lm.errors import UsageError
@@ -19,11 +20,21 @@ class ExportOptions:
 
 
 def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
+    from launch.release.model_card import model_card
+    from lm.formats.hugging_face.names import stored_tensors
+    from lm.formats.hugging_face.tokenizer_files import write_tokenizer
     from lm.formats.hugging_face.writing import NAMES, write_hugging_face
 
     if options.dtype not in ("", *NAMES):
         raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder has {', '.join(NAMES)}.")
-    write_hugging_face(out, run.config, run.parameters, run.tokenizer, options.dtype)
+    kept = kept_of(run)
+    same = run.step == 0 and kept.dtypes.keys() == stored_tensors(run.config).keys()
+    dtype = options.dtype or (kept.dtypes if same else "")  # an imported model goes out as it came in
+    write_hugging_face(out, run.config, run.parameters, run.tokenizer, dtype)
+    write_tokenizer(out, run.tokenizer, run.config.context_length)
+    for name, data in kept.files.items():
+        (out / name).write_bytes(data)
+    (out / "README.md").write_text(model_card(run), encoding="utf-8")
 
 
 FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"hugging_face": write_hugging_face_folder}

@@ -11,6 +11,7 @@ from typing import Any
 from configs import fineweb
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
+from launch.release.kept import RECORD
 from launch.release.out_folder import files_in
 from lm.checkpoints.from_parameters import write_parameters
 from lm.config import StartConfig, TokenizerConfig
@@ -20,8 +21,6 @@ from lm.run_paths import RunPaths
 from lm.storage import unused, write_json, writing
 from lm.tokenizer import save
 
-RECORD = "imported.json"
-"""In RunPaths.imported: what the model came from, and the types of its tensors there."""
 BATCH_TOKENS = 2**17
 """Of a step, where training goes on."""
 

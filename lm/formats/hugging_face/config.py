@@ -115,12 +115,13 @@ RUN_ONLY = ("parameter_dtype", "compute_dtype", "scan_layers", "attention")
 def own_fields(settings: Settings) -> dict[str, Any]:
     """The ModelConfig of a model that is computed by our own code for transformers, field by field."""
     found: dict[str, Any] = {}
+    settings = settings.part("model")
     for field in dataclasses.fields(ModelConfig):
-        if field.name in (*RUN_ONLY, "vocab_size", "initial_std"):
+        if field.name in (*RUN_ONLY, "vocab_size", "initial_std"):  # the last two stand where transformers has them
             continue
         value = settings.values.get(field.name)
         if value is None and field.default is dataclasses.MISSING:
-            raise InputError(f"{settings.path} has no {field.name}, which its model needs. Get the folder again.")
+            raise InputError(f"{settings.path} has no model.{field.name}, which its model needs. Get it again.")
         if field.name == "rope_scaling" and isinstance(value, dict):
             value = RopeScalingConfig(**value)
         found[field.name] = tuple(value) if isinstance(value, list) else value
@@ -175,7 +176,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
                 "AutoConfig": "configuration_gristmill.GristmillConfig",
                 "AutoModelForCausalLM": f"modeling_gristmill.{OWN}",
             },
-            **own, **shared,
+            "model": own, **shared,
         }  # fmt: skip
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if config.rope_scaling is not None:

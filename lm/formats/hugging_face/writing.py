@@ -11,7 +11,7 @@ import numpy as np
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.config import config_json, special_ids
-from lm.formats.hugging_face.names import parameter_shapes, stored_shape, stored_tensors
+from lm.formats.hugging_face.names import family_of, parameter_shapes, stored_shape, stored_tensors
 from lm.formats.parameters import StoredParameters
 from lm.formats.safetensors import DTYPES, FILE, INDEX, write_file
 from lm.model.param_names import are_stacked, unstack_names
@@ -20,6 +20,8 @@ from lm.tokenizer.base import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
 """That a file has at most, but for a tensor that is larger: Hugging Face's own bound."""
+CODE = Path(__file__).parent / "transformers_code"
+"""Python for transformers, which does not run here: hence the names' ending."""
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """{a type: safetensors' name of it}."""
 
@@ -33,8 +35,9 @@ def write_hugging_face(
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes `arrays`, the parameters under our names, as a folder that transformers reads: the two configs, which
-    have the ids of `tokenizer`, the model's, that begin and end a document; and the weights, of which one tensor is
-    asked for and held at a time. Layers may be one stack (model.scan_layers).
+    have the ids of `tokenizer`, the model's, that begin and end a document; the code of a model that is neither GPT-2
+    nor Llama; and the weights, of which one tensor is asked for and held at a time. Layers may be one stack
+    (model.scan_layers).
 
     `dtype` is float32, bfloat16 or float16, config.parameter_dtype if not given, or {tensor's name: safetensors' name
     of its type}. Raises UsageError for a model that is too small for the tokenizer or a value beyond float16's, and
@@ -63,6 +66,9 @@ def write_hugging_face(
         total = sum(map(bytes_of, described.values()))
         homes = {tensor: name for name, tensors in files.items() for tensor in tensors}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(homes.items()))})
+    if family_of(config) == "gristmill":
+        for path in sorted(CODE.glob("*.py.txt")):
+            (folder / path.name.removesuffix(".txt")).write_bytes(path.read_bytes())
     write_json(folder / "config.json", text | ids)
     write_json(folder / "generation_config.json", ids)
 

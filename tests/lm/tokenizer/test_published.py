@@ -27,8 +27,8 @@ from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.tokenizer import BytePairTokenizer, save, train_bpe
 from lm.tokenizer.encoding import numbered, write_ranks
-from lm.tokenizer.hugging_face import read_hugging_face
-from lm.tokenizer.hugging_face_writer import merged_from, write_hugging_face
+from lm.tokenizer.hugging_face.reading import read_hugging_face
+from lm.tokenizer.hugging_face.writing import merged_from, write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import PUBLISHED, SERVER, Published, cached_at, load_published
 from tests.growth import superlinear
