@@ -175,8 +175,8 @@ def limits(run: StoredRun) -> str:
         "## Limits\n\n"
         "It continues text, and was not trained to follow instructions, to answer, or to refuse: a question may be "
         "continued by more questions. What it writes may be false, may repeat the prejudices of its data, and may "
-        f"be text that it has read. It reads {run.config.context_length:,} tokens at most. `generation_config.json` sets "
-        "no way of sampling: choose one for your use."
+        f"be text that it has read. It reads {run.config.context_length:,} tokens at most. `generation_config.json` "
+        "sets no way of sampling: choose one for your use."
     )
 
 

@@ -62,16 +62,17 @@ numpy.save(answers + ".npy", logits)
 json.dump(found, open(answers, "w"))
 """
 LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
+FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
 NEW, PROMPT = 50, 12
 SAMPLE = [
     "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
     "def f(x):\n    return x ** 2  # squares\n" * 3, "ÄÖÜ ß ﬁ ½ ² ٣ ｆｕｌｌ", "a" * 50 + " " * 30 + "\r\n\r\n",
-    "<|endoftext|> in a text", "\u200b\ufeff\u0301e\u0301", "\U0001f469\u200d\U0001f4bb \U000e0041", "",
+    "\u200b\ufeff\u0301e\u0301", "\U0001f469\u200d\U0001f4bb \U000e0041", "",
 ]  # fmt: skip
 
 
 def texts() -> list[str]:
-    return SAMPLE + [make(600) for make in GENERATORS.values()]
+    return SAMPLE + [make(200) for make in GENERATORS.values()]
 
 
 def models() -> dict[str, ModelConfig]:
@@ -115,11 +116,10 @@ def parameters_of(config: ModelConfig) -> dict[str, np.ndarray]:
 
 def greedy(model: Transformer, config: ModelConfig, prompt: list[int]) -> list[int]:
     """The likeliest tokens by the whole forward pass, again and again."""
-    forward = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
     row = [*prompt]
     for _ in range(NEW):
         padded = jnp.asarray([row + [0] * (config.context_length - len(row))], jnp.int32)
-        row.append(int(jnp.argmax(forward(model, padded)[0, len(row) - 1])))
+        row.append(int(jnp.argmax(FORWARD(model, padded)[0, len(row) - 1])))
     return row
 
 
@@ -139,7 +139,7 @@ def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
     config, tokenizer = loaded.experiment.model, loaded.tokenizer
     tokens = np.random.default_rng(1).integers(0, min(tokenizer.vocab_size, config.vocab_size), (2, 100))
     found, logits = ask(peer, folder, tokens, texts())
-    ours = loaded.model.logits(loaded.model.read(jnp.asarray(tokens, jnp.int32), jnp.ones(tokens.shape, jnp.int32)))
+    ours = FORWARD(loaded.model, jnp.asarray(tokens, jnp.int32))
     prompt = tokens[0, :PROMPT].tolist()
     expected, short = greedy(loaded.model, config, prompt), greedy(loaded.model, config, prompt[2:])
     differing = [text for text, ids in zip(texts(), found["ids"], strict=True) if ids != tokenizer.encode(text)]
