@@ -34,7 +34,6 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         **tokenizer.settings(),
         "vocab_size": tokenizer.vocab_size,
         "documents": tokenizer.documents,
-        "hugging_face": "lm.tokenizer.hugging_face.library.LibraryTokenizer",
         "characters": tokenizer.characters,
         "fingerprint": tokenizer.fingerprint,
     }

@@ -63,6 +63,7 @@ json.dump(found, open(answers, "w"))
 """
 LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
 FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
+LICENSE = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")
 NEW, PROMPT = 50, 12
 SAMPLE = [
     "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
@@ -93,7 +94,7 @@ def models() -> dict[str, ModelConfig]:
 
 def tokenizers() -> dict[str, Tokenizer]:
     base = TokenizerConfig(vocab_size=320, split_pattern="gpt2", train_characters=1_000_000)
-    words = [text for text in texts() if text] + ["".join(map(chr, range(32, 127)))] * 3
+    words = [LICENSE, *filter(None, texts())] + ["".join(map(chr, range(32, 127)))] * 3
     return {
         name: train_tokenizer(words, dataclasses.replace(base, **more))
         for name, more in {

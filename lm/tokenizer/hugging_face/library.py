@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FILE = "tokenizer.json"
 BLANK = "\u2581"
 """How pieces write a blank where there is no byte-level step."""
+KEEPING = ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split")
+"""Steps of a pre-tokeniser that may cut a text, and leave nothing out unless they are told to."""
+NORMALISING = ("NFC", "Prepend", "Replace")
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -52,32 +55,21 @@ class LibraryTokenizer(Tokenizer):
         demand(found["model"], "dropout", None, 0, path="model.")
         demand(found["model"], "continuing_subword_prefix", None, "", path="model.")
         demand(found["model"], "end_of_word_suffix", None, "", path="model.")
-        if not is_byte_level(found) and not found["model"].get("byte_fallback"):
-            reason = "only BPE on bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
-            raise refusal("pre_tokenizer", found["pre_tokenizer"], reason)
+        check_steps(found)
         added = found.get("added_tokens") or []
         for token in added:
             if not token["special"]:
                 for edge in ("lstrip", "rstrip"):
                     demand(token, edge, False, path=f"added_tokens: {token['content']!r}.")
-        special = {token["content"]: int(token["id"]) for token in added if token["special"]}
-        start, end = document_names(special, start or heading(found.get("post_processor")), end)
-        made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
-        made.encode("")  # the library reads the file
-        return made
+        names = [token["content"] for token in added if token["special"]]
+        start, end = document_names(dict.fromkeys(names, 0), start or heading(found.get("post_processor")), end)
+        ids = open_library(contents).get_vocab(with_added_tokens=True)
+        special = {name: ids[name] for name in names}  # whatever number the file gives them
+        return cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
 
     @functools.cached_property
     def _library(self) -> "tokenizers.Tokenizer":
-        import tokenizers
-
-        try:
-            found = tokenizers.Tokenizer.from_str(self.contents.decode())
-        except Exception as error:  # that library's errors have no class of their own
-            raise ValueError(f"the tokenizers library refuses it: {error}") from error
-        found.no_truncation()
-        found.no_padding()
-        found.encode_special_tokens = True  # their names in a text are text
-        return found
+        return open_library(self.contents)
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
@@ -150,8 +142,48 @@ class LibraryTokenizer(Tokenizer):
         return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
 
 
+def open_library(contents: bytes) -> "tokenizers.Tokenizer":
+    """What encodes by a tokenizer.json. Raises ValueError for a file that the library refuses."""
+    import tokenizers
+
+    try:
+        found = tokenizers.Tokenizer.from_str(contents.decode())
+    except Exception as error:  # that library's errors have no class of their own
+        raise ValueError(f"the tokenizers library refuses it: {error}") from error
+    found.no_truncation()
+    found.no_padding()
+    found.encode_special_tokens = True  # their names in a text are text
+    return found
+
+
+def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """The steps of a sequence, under that name; a step that is none, alone."""
+    if not step:
+        return []
+    return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
+
+
+def check_steps(contents: Mapping[str, Any]) -> None:
+    """Raises UsageError unless every text keeps all of its characters on the way to the ids."""
+    vocabulary = contents["model"]["vocab"]
+    if is_byte_level(contents):
+        wanted: list[str] = byte_letters()
+    elif contents["model"].get("byte_fallback"):
+        wanted = [f"<0x{byte:02X}>" for byte in range(256)]
+    else:
+        reason = "only BPE on bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
+        raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
+    if missing := [letter for letter in wanted if letter not in vocabulary]:
+        raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")
+    for step in parts_of(contents.get("pre_tokenizer"), "pretokenizers"):
+        if step["type"] not in KEEPING or step.get("behavior") == "Removed":
+            raise refusal("pre_tokenizer", step, f"only {', '.join(KEEPING)} that remove nothing keep all of a text")
+    for step in parts_of(contents.get("normalizer"), "normalizers"):
+        blank = step["type"] != "Replace" or (step["pattern"], step["content"]) == ({"String": " "}, BLANK)
+        if step["type"] not in NORMALISING or not blank:
+            raise refusal("normalizer", step, f"only {', '.join(NORMALISING)} (of blanks) keep all of a text")
+
+
 def is_byte_level(contents: Mapping[str, Any]) -> bool:
     """Whether the vocabulary of a tokenizer.json is spelled in the letters of bytes."""
-    step = contents.get("pre_tokenizer") or {}
-    steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
-    return any(one.get("type") == "ByteLevel" for one in steps)
+    return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))
