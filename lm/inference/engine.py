@@ -30,6 +30,7 @@ from lm.inference.requests import (
 )  # fmt: skip
 from lm.inference.running import Draft, Round, Running
 from lm.inference.sampling import Sampling
+from lm.inference.weights import inference_config
 from lm.model.transformer import Transformer
 from lm.parallel import devices_of, on_host, traced_on
 from lm.tokenizer.base import Tokenizer
@@ -75,6 +76,7 @@ class Engine:
         self.model, self.tokenizer, self.context, self.max_queue = model, tokenizer, context, max_queue
         symbols = tokenizer.vocab_size
         alternatives = min(MOST_ALTERNATIVES, symbols)
+        config = inference_config(model, config)
         self.shape = steps.Shape(config, slots, context, symbols, alternatives, decode_steps)
         self.prefill_rows = 1 if mesh is None else min(devices_of("batch", mesh), slots)
         on_mesh = (lambda function: function) if mesh is None else (lambda function: traced_on(mesh, function))
