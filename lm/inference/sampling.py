@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from lm.inference.requests import SamplingParams
+from lm.model import cpu
+from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
@@ -75,7 +77,7 @@ def draw(
         lambda: penalised(logits_BV, seen_BV, cast(jax.Array, sampling.repetition_penalty_B)),
         lambda: logits_BV,
     )
-    likeliest_B = jnp.argmax(penalised_BV, axis=-1).astype(jnp.int32)
+    likeliest_B = likeliest(penalised_BV).astype(jnp.int32)
     token_B = when(
         sampling.temperature_B > 0,
         lambda: jnp.where(sampling.temperature_B > 0, sampled(penalised_BV, sampling, position_B), likeliest_B),
@@ -88,6 +90,12 @@ def draw(
     )
     found = when(sampling.logprobs_B, lambda: logprobs(logits_BW, token_B, symbols, alternatives), lambda: nothing)
     return Drawn(token_B, *found)
+
+
+@on_cpu(cpu.argmax)
+def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """The id of each row's greatest logit, the lowest of equal ones."""
+    return jnp.argmax(x_BV, axis=-1)
 
 
 def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none: Callable[[], R]) -> R:
