@@ -1,25 +1,20 @@
 """A model as EleutherAI's lm-evaluation-harness asks for one (https://github.com/EleutherAI/lm-evaluation-harness), so
-that all of its tasks can be run.
-
-Axes: B rows, S positions.
-"""
+that all of its tasks can be run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
-from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair, power_of_two
-from lm.inference.devices import mesh_for_rows, moved_onto
-from lm.inference.generate import PROMPT_STEP, continue_tokens
+from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.running import Draft
 from lm.model.transformer import Transformer
-from lm.parallel import on_host, traced_on
 from lm.tokenizer import Tokenizer
 
 MOST_NEW_TOKENS = 256
@@ -77,18 +72,18 @@ class HarnessLM(LM):
 
         Raises UsageError for other arguments of generation.
         """
-        asked = [self.prompt_of(*one.args) for one in requests]
-        texts, order = [""] * len(asked), sorted(range(len(asked)), key=lambda n: -len(asked[n][0]))
-        for first in range(0, len(order), self.batch_size):
-            numbers = order[first : first + self.batch_size]
-            drawn = self.draw([asked[n] for n in numbers])
-            for n, ids in zip(numbers, drawn, strict=True):
-                texts[n] = self.text_of(ids, stops_of(requests[n].args[1]))
-            self.show(f"{min(first + self.batch_size, len(order)):,} of {len(order):,} texts")
-        return self.noted("generate_until", requests, texts)
+        asked = [self.request_of(*one.args) for one in requests]
+        engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
+        drafts = [Draft() for _ in asked]
+        done = 0
+        for event in engine.generate(asked):  # a new engine numbers its requests from 0
+            drafts[event.request_id].add(event)
+            done += event.finish_reason is not None
+            self.show(f"{done:,} of {len(asked):,} texts")
+        return self.noted("generate_until", requests, ["".join(draft.text) for draft in drafts])
 
-    def prompt_of(self, context: str, arguments: Mapping[str, Any]) -> tuple[list[int], int, float]:
-        """(ids of the context, new tokens at most, temperature)."""
+    def request_of(self, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
+        """Raises UsageError for arguments that are not known here."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
@@ -101,31 +96,9 @@ class HarnessLM(LM):
         kept = max(room - wanted, room // 2)
         ids = [*head, *ids][-kept:]
         sampled = bool(arguments.get("do_sample", False))
-        return ids, min(wanted, room - len(ids)), float(arguments.get("temperature", 1.0)) if sampled else 0.0
-
-    def draw(self, asked: Sequence[tuple[list[int], int, float]]) -> list[list[int]]:
-        """The new ids of each row."""
-        lengths_B = np.array([len(ids) for ids, _, _ in asked], np.int32)
-        longest = max(len(ids) + new for ids, new, _ in asked)
-        length = min(max(power_of_two(longest), PROMPT_STEP), self.config.context_length)
-        prompts_BS = np.zeros((len(asked), length), np.int32)
-        for padded, (ids, _, _) in zip(prompts_BS, asked, strict=True):
-            padded[: len(ids)] = ids
-        read = min(-(-int(lengths_B.max()) // PROMPT_STEP) * PROMPT_STEP, length)
-        temperature_B = np.array([temperature for _, _, temperature in asked], np.float32)
-        mesh = mesh_for_rows(self.mesh, len(asked))
-        model = self.model if mesh is self.mesh else moved_onto(self.model, mesh)
-        drawn = traced_on(mesh, continue_tokens)(
-            model, self.config, self.tokenizer.vocab_size, read, prompts_BS, lengths_B, temperature_B, jax.random.key(0)
-        )
-        rows = on_host(drawn).tolist()
-        return [row[len(ids) : len(ids) + new] for row, (ids, new, _) in zip(rows, asked, strict=True)]
-
-    def text_of(self, ids: Sequence[int], stops: Sequence[str]) -> str:
-        """Their text, up to the end of the document or the first of `stops`."""
-        ends = [n for n, id in enumerate(ids) if id in self.tokenizer.eos_ids]
-        text = self.tokenizer.decode(ids[: ends[0]] if ends else ids)
-        return text[: min([text.find(one) for one in stops if one in text], default=len(text))]
+        temperature = float(arguments.get("temperature", 1.0)) if sampled else 0.0
+        params = SamplingParams(min(wanted, room - len(ids)), temperature, stop=tuple(stops_of(arguments)))
+        return GenerationRequest(tuple(ids), params)
 
 
 def stops_of(arguments: Mapping[str, Any]) -> list[str]:

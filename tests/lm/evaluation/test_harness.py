@@ -68,13 +68,12 @@ def test_a_text_is_what_taking_the_likeliest_token_again_and_again_writes(harnes
 
 
 def test_room_for_a_long_answer_is_made_of_the_context_but_not_all_of_it(harness):
-    ids, new, temperature = harness.prompt_of(texts(1)[0], {"max_gen_toks": 10_000, "do_sample": True})
-    assert (len(ids), new, temperature) == (CONTEXT // 2, CONTEXT // 2, 1.0)
-    assert (
-        harness.prompt_of("The miller", {"until": []})[1] == CONTEXT - len(harness.tokenizer.encode("The miller")) - 1
-    )
+    long = harness.request_of(texts(1)[0], {"max_gen_toks": 10_000, "do_sample": True})
+    assert (len(long.prompt), long.params.max_tokens, long.params.temperature) == (CONTEXT // 2, CONTEXT // 2, 1.0)
+    short = harness.request_of("The miller", {"until": []})
+    assert short.params.max_tokens == CONTEXT - len(harness.tokenizer.encode("The miller")) - 1
     with pytest.raises(UsageError, match=r"generation with top_k = 5, but only do_sample, max_gen_toks"):
-        harness.prompt_of("a", {"top_k": 5})
+        harness.request_of("a", {"top_k": 5})
 
 
 def test_a_document_longer_than_the_context_counts_each_token_once(harness, log_p):
