@@ -65,6 +65,8 @@ class RunPaths:
     hangs = Part("hangs")
     profile = Part("profile")
 
+    imported = Part("imported")
+
     # The books
     stages = Part("stages")
     unfinished = Part(".partial")

@@ -5,15 +5,24 @@ import base64
 import gzip
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.corpus import texts
 
+DOCS = Path(__file__).parents[1] / "docs"
 CHARACTERS = "aé…漢字🌾\u0301\u200d\u202e\ufeff\ufffd\x00\x7f\r\n\t \N{NO-BREAK SPACE}Ω▁"
 
 
 def prose(generator: random.Random, size: int) -> bytes:
-    text = "\n".join(texts(1 + size // 1500, seed=generator.randrange(10**6)))
-    return text.encode()[:size]
+    """Of our own documentation, cut anywhere."""
+    data = b"".join(path.read_bytes() for path in sorted(DOCS.glob("*.md")))
+    start = generator.randrange(len(data) - size)
+    return data[start : start + size]
+
+
+def tales(generator: random.Random, size: int) -> bytes:
+    """Of few words, which repeat."""
+    return "\n".join(texts(1 + size // 1500, seed=generator.randrange(10**6))).encode()[:size]
 
 
 def noise(generator: random.Random, size: int) -> bytes:
@@ -71,7 +80,7 @@ def base_64(generator: random.Random, size: int) -> bytes:
 
 
 KINDS: dict[str, Callable[[random.Random, int], bytes]] = {
-    "prose": prose, "noise": noise, "unicode": unicode_text, "any characters": any_characters,
+    "prose": prose, "tales": tales, "noise": noise, "unicode": unicode_text, "any characters": any_characters,
     "cut characters": cut_characters, "surrogates": surrogates, "latin-1": latin_1, "mixed": mixed, "runs": runs,
     "names of tokens": names_of_tokens, "base64": base_64,
 }  # fmt: skip

@@ -25,6 +25,8 @@ from configs.experiment.command_line import options_of, parts_of
 from data_prep.warc import write_pages
 from launch.compress import Command as CompressCommand
 from launch.decompress import Command as DecompressCommand
+from launch.export import Command as ExportCommand
+from launch.import_model import Command as ImportCommand
 from launch.inspect_tokenizer import Command as InspectCommand
 from tests.corpus import web_pages
 
@@ -39,7 +41,10 @@ READ_ONLY = {
     "launch.evaluate": "needs a trained model",
     "launch.lm_eval": "needs a trained model",
     "launch.sample": "needs a trained model",
+    "launch.serve": "needs a trained model, and does not end",
     "launch.supervise": "trains a model",
+    "launch.export": "needs a trained model",
+    "launch.import_model": "needs a model's files",
     "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",
     "launch.compress": "needs a trained model",
@@ -50,8 +55,10 @@ ALONE = {
     "launch.inspect_tokenizer": InspectCommand,
     "launch.compress": CompressCommand,
     "launch.decompress": DecompressCommand,
+    "launch.export": ExportCommand,
+    "launch.import_model": ImportCommand,
 }
-"""{script that reads no config: its options}."""
+"""{script that reads no config: its command}."""
 OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
 --shards.validation-fraction 0.2 --shards.workers 1"""
 SMALL = OF_SMALL.split()

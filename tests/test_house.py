@@ -117,7 +117,8 @@ MAY_IMPORT = {
     "lm.evaluation": ("lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
-    "lm.formats": ("lm.config", "lm.model", "lm.tokenizer"),
+    "lm.serving": ("lm.config", "lm.inference", "lm.tokenizer"),
+    "lm.formats": ("lm.checkpoints", "lm.config", "lm.model", "lm.tokenizer"),
     "lm.scaling": ("lm.config", "lm.data", "lm.planning"),
 }
 """The arrows inside lm: what each room may import of the others. lm.training may import all of them, and lm.planner

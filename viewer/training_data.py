@@ -10,7 +10,7 @@ from pathlib import Path
 from lm.data.records import read_manifest
 from lm.errors import InputError
 from lm.tokenizer import BytePairTokenizer, Tokenizer
-from lm.tokenizer.hugging_face_writer import merged_from
+from lm.tokenizer.hugging_face.writing import merged_from
 
 MINTED = 48
 """Tokens shown from the beginning, the middle and the end of the merges."""

@@ -181,6 +181,20 @@ def task_table(tasks: dict[str, dict[str, float]]) -> str:
     return table(rows)
 
 
+def harness_table(found: dict[str, dict[str, Any]]) -> str:
+    """Of what `run_harness` gives, a line for each figure; a filter that lm-eval put on answers stands behind it."""
+    rows = [("task", "few-shot", "figure", "value", "+-")]
+    for task, figures in found["results"].items():
+        for key, value in figures.items():
+            figure, comma, by = key.partition(",")
+            if comma and not figure.endswith("_stderr"):
+                error = figures.get(f"{figure}_stderr,{by}")
+                named = figure if by == "none" else f"{figure} ({by})"
+                shown = [f"{one:.4g}" if isinstance(one, int | float) else "" for one in (value, error)]
+                rows.append((task, str(found["n-shot"].get(task, "")), named, *shown))
+    return table(rows)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they need, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -206,8 +220,6 @@ def evaluate_by_harness(
             f"lm-eval's tasks are for one process, but there are {place()[1]} here. launch.evaluate --tasks evaluates "
             "those that are known here in several."
         )
-    from lm_eval.utils import make_table
-
     from lm.evaluation.harness import HarnessLM
     from lm.evaluation.harness_run import add_results, run_harness
     from lm.evaluation.held_out import rows_on
@@ -226,4 +238,4 @@ def evaluate_by_harness(
     mirror, file = mirror_of(workdir), RunPaths(workdir).harness_results(run.step)
     kept = mirror.url / RunPaths.lm_eval / file.name if mirror else file
     add_results(kept, run.step, found)
-    say(f"\nThe model at step {run.step:,}:\n{make_table(found)}\nwritten to {kept}")
+    say(f"\nThe model at step {run.step:,}:\n{harness_table(found)}\nwritten to {kept}")

@@ -137,7 +137,7 @@ def report(files: Files, packed: "Packed", packer: "Packer") -> str:
             f"step {packer.step:,} {of_file(packed.cross_entropy_bits / 8)}, coder {of_file(packed.coded_bytes)}"
         )
     else:
-        lines.append("no model is needed to unpack it: it is no text, or others pack it better")
+        lines.append("no model is needed to unpack it: the file is no text, is short, or xz packs it better")
     if size:
         others = compressed_bits_per_byte(files.data, size)
         names = {"gzip -9": "gzip", "zstd -19": "zstd", "xz -9e": "xz"}

@@ -1,6 +1,7 @@
 """A model as EleutherAI's lm-evaluation-harness asks for one (https://github.com/EleutherAI/lm-evaluation-harness), so
 that all of its tasks can be run."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,13 @@ from lm.errors import UsageError
 from lm.evaluation.log_likelihood import LogLikelihoods, Request, encode_pair
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
-from lm.inference.running import Draft
 from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer
 
 MOST_NEW_TOKENS = 256
 """Where a task does not say how long an answer may be; lm-eval's own models have the same."""
-KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature"}
+DRAWN_BY = ("top_k", "top_p", "min_p")
+KNOWN_ARGUMENTS = {"until", "max_gen_toks", "do_sample", "temperature", *DRAWN_BY}
 
 
 class HarnessLM(LM):
@@ -41,6 +42,8 @@ class HarnessLM(LM):
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self.batch_size, self.add_bos_token, self.show = batch_size, add_bos_token, show
         self.log_likelihoods = LogLikelihoods(config, batch_size, show)
+        self.engine: Engine | None = None
+        """Made for the first text."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -67,40 +70,36 @@ class HarnessLM(LM):
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes behind each context, up to the first of the strings `until`, the end of the document,
-        or max_gen_toks tokens. `temperature` counts where do_sample is true. A context is cut from the left where both
-        do not fit, to half of the model's context at least.
+        or max_gen_toks tokens. `temperature`, `top_k`, `top_p` and `min_p` count where do_sample is true. A context is
+        cut from the left where both do not fit, to half of the model's context at least.
 
         Raises UsageError for other arguments of generation.
         """
-        asked = [self.request_of(*one.args) for one in requests]
-        engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
-        drafts = [Draft() for _ in asked]
-        done = 0
-        for event in engine.generate(asked):  # a new engine numbers its requests from 0
-            drafts[event.request_id].add(event)
-            done += event.finish_reason is not None
-            self.show(f"{done:,} of {len(asked):,} texts")
-        return self.noted("generate_until", requests, ["".join(draft.text) for draft in drafts])
+        asked = [self.prompt_of(number, *one.args) for number, one in enumerate(requests)]
+        if self.engine is None:
+            self.engine = Engine(self.model, self.config, self.tokenizer, slots=self.batch_size, mesh=self.mesh)
+        texts = [one.text for one in self.engine.complete(asked)]
+        return self.noted("generate_until", requests, texts)
 
-    def request_of(self, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
-        """Raises UsageError for arguments that are not known here."""
+    def prompt_of(self, number: int, context: str, arguments: Mapping[str, Any]) -> GenerationRequest:
+        """What the engine is asked for; `number` is the seed."""
         if unknown := sorted(arguments.keys() - KNOWN_ARGUMENTS):
             raise UsageError(
                 f"The task asks for generation with {', '.join(f'{one} = {arguments[one]!r}' for one in unknown)}, but "
                 f"only {', '.join(sorted(KNOWN_ARGUMENTS))} are known here. Take another task, or change its "
                 "generation_kwargs."
             )
+        until = arguments.get("until") or []
+        stops = [until] if isinstance(until, str) else [one for one in until if one]
         wanted = int(arguments.get("max_gen_toks", MOST_NEW_TOKENS))
         ids, room = self.tokenizer.encode(context), self.config.context_length
         head = [self.tokenizer.bos_id] if self.add_bos_token or not ids else []
-        kept = max(room - wanted, room // 2)
-        ids = [*head, *ids][-kept:]
-        sampled = bool(arguments.get("do_sample", False))
-        temperature = float(arguments.get("temperature", 1.0)) if sampled else 0.0
-        params = SamplingParams(min(wanted, room - len(ids)), temperature, stop=tuple(stops_of(arguments)))
+        ids = [*head, *ids][-max(room - wanted, room // 2) :]
+        params = SamplingParams(
+            max_tokens=min(wanted, room - len(ids)), temperature=0.0, stop=tuple(stops), seed=number
+        )
+        if arguments.get("do_sample", False):
+            params = dataclasses.replace(params, temperature=float(arguments.get("temperature", 1.0)))
+            drawn_by = {name: arguments[name] for name in DRAWN_BY if name in arguments}
+            params = dataclasses.replace(params, **drawn_by)
         return GenerationRequest(tuple(ids), params)
-
-
-def stops_of(arguments: Mapping[str, Any]) -> list[str]:
-    until = arguments.get("until") or []
-    return [until] if isinstance(until, str) else [one for one in until if one]

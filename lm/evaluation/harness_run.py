@@ -1,6 +1,7 @@
 """A run of lm-evaluation-harness: its tasks, by a model that is there already."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ def run_harness(
 
     Raises UsageError for tasks that there are not, InputError where a data set cannot be had.
     """
+    # For a standard error it would fork this process, whose threads JAX may hold locks in.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 

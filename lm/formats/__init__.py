@@ -1,4 +1,4 @@
-"""A model in files that other programs read: safetensors, Hugging Face.
+"""A model in files that other programs read: safetensors, Hugging Face; and out of them.
 
-May import: lm.model, lm.tokenizer.
+May import: lm.checkpoints, lm.model, lm.tokenizer.
 """

@@ -100,14 +100,14 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def write_file(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, value: Callable[[str], np.ndarray]
+    path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], value: Callable[[str], np.ndarray]
 ) -> None:
-    """Writes one file of the named tensors, all of one `dtype`, whole or not at all.
+    """Writes one file of the named tensors, {name: (the format's name of its dtype, shape)}, whole or not at all.
 
     `value(name)` is asked for one tensor at a time, so that no more than one is in memory for the file's sake.
     """
     header, at = {}, 0
-    for name, shape in shapes.items():
+    for name, (dtype, shape) in tensors.items():
         end = at + math.prod(shape) * DTYPES[dtype].itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
         at = end
@@ -116,5 +116,5 @@ def write_file(
     text += b" " * (-len(text) % 8)
     with appearing(path) as partial, partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in shapes:
+        for name, (dtype, _) in tensors.items():
             file.write(np.ascontiguousarray(value(name), DTYPES[dtype]).reshape(-1).view(np.uint8).data)

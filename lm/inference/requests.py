@@ -93,7 +93,7 @@ class GenerationEvent:
     text: str = ""
     """New text: whole characters alone, and nothing that may still become a stop string."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Of `tokens`, where they were asked for."""
+    """Of `tokens`, and of the end of the document where one was drawn, if they were asked for."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """In the first event alone, where they were asked for."""
     finish_reason: FinishReason | None = None
@@ -108,6 +108,7 @@ class Completion:
     tokens: tuple[int, ...]
     """Without the end of the document; those that a stop string was found in are among them."""
     logprobs: tuple[TokenLogprob, ...]
+    """Of the tokens, and of the end of the document where one was drawn."""
     prompt_logprobs: tuple[TokenLogprob, ...]
     finish_reason: FinishReason
 

@@ -61,6 +61,8 @@ class Running:
     def take(self, token: int, logprob: TokenLogprob | None, draft: Draft) -> None:
         """Adds the next token to the draft; sets finish_reason where it is the last."""
         if token in self.eos_ids:
+            if logprob is not None:
+                draft.logprobs.append(logprob)
             self.finish_reason = "stop"
             draft.text.append(self.stream.finish())
         else:

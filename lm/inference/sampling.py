@@ -16,9 +16,8 @@ from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
 """Below it, as above 0, the likeliest token has all of the probability in float32."""
-
-
 SUMMED_TOGETHER = 128
+"""Ids in a block of a sum over all."""
 
 
 class Sampling(NamedTuple):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from lm.config import ModelConfig
-from lm.model.kv_cache import Cache, empty_cache, with_rows, with_slices
+from lm.model.kv_cache import Cache, empty_cache
 from lm.model.transformer import Transformer
 from lm.parallel import constrain
 
@@ -38,19 +38,37 @@ def empty_slots(model: Transformer, config: ModelConfig, slots: int, context: in
 
 
 def joined(slots: Slots, rows: Slots, places_R: Int[Array, " R"], config: ModelConfig) -> Slots:
-    """The slots with row r of `rows`, which may have room for fewer positions, at places_R[r]."""
-    cache = with_rows(slots.cache, rows.cache, places_R)
-    token_B, seen_BV = (with_slices(*both, places_R, axis=0) for both in zip(slots[1:], rows[1:], strict=True))
-    return laid_out(Slots(cache, token_B, seen_BV), config)
+    """The slots with row r of `rows`, which may have room for fewer positions, at places_R[r].
+
+    What a former request left behind them is never seen: a token looks back only, and each position is written before
+    it is looked at.
+    """
+
+    def put(all_rows: jax.Array, some: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+        axis = next(number for number, name in enumerate(axes) if name in ("batch", "drawn"))
+        for row in range(places_R.shape[0]):
+            start = [jnp.int32(0)] * all_rows.ndim
+            start[axis] = places_R[row]
+            one = jax.lax.slice_in_dim(some, row, row + 1, axis=axis).astype(all_rows.dtype)
+            all_rows = jax.lax.dynamic_update_slice(all_rows, one, start)
+        return all_rows
+
+    return laid_out(over_leaves(put, config, slots, rows), config)
 
 
 def laid_out(slots: Slots, config: ModelConfig) -> Slots:
     """`slots`, cut over the mesh that this is traced on by their rows and by the heads of keys and values: every jitted
     function leaves them as it was given them."""
-    named = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
-    axes = jax.tree.leaves(named, is_leaf=lambda node: type(node) is tuple)
-    leaves = [constrain(leaf, *names) for leaf, names in zip(jax.tree.leaves(slots), axes, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(slots), leaves)
+    return over_leaves(lambda leaf, axes: constrain(leaf, *axes), config, slots)
+
+
+def over_leaves(function: Any, config: ModelConfig, *many: Slots) -> Slots:
+    """`function` of each array of the slots, and of its logical axes (lm.parallel.AXES)."""
+    axes = Slots(cache_axes(config), ("batch",), ("drawn", None))  # ty: ignore[invalid-argument-type]
+    leaves = [jax.tree.leaves(one) for one in many]
+    named = jax.tree.leaves(axes, is_leaf=lambda node: type(node) is tuple)
+    made = [function(*arrays, names) for *arrays, names in zip(*leaves, named, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(many[0]), made)
 
 
 @functools.cache

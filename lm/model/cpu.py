@@ -2,7 +2,7 @@
 decides where another form takes their place, by what is compiled for.
 
 Axes: B batch, T query position, S key position, K key-value heads, G query heads of one of them, C channels of a head;
-I and O, in and out of a linear map, N rows.
+I and O, in and out of a linear map, N rows, t tiles, o outputs of one tile.
 """
 
 import functools
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lm.parallel import target
@@ -81,6 +82,49 @@ def _product_backward(saved, g_BKGTC):
 
 
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
+
+
+TILE = 64
+"""Outputs of a tile: their sums stay in the registers while a thread goes through the tile's weights, which lie one
+behind the other."""
+
+
+def in_tiles(weight_IO: np.ndarray) -> np.ndarray:
+    """(tiles, I, TILE): the weight cut along its outputs, which are filled up with zeros."""
+    filled_IO = np.pad(weight_IO, ((0, 0), (0, -weight_IO.shape[1] % TILE)))
+    return np.ascontiguousarray(filled_IO.reshape(len(weight_IO), -1, TILE).transpose(1, 0, 2))
+
+
+def by_tiles(x_NI: Float[Array, "N I"], weight_tIo: Float[Array, "t I o"]) -> Float[Array, "N O"]:
+    """x @ weight, the weight of in_tiles, float32: a loop that multiplies and adds, one tile after the other. The
+    backend's own product of matrices reads a weight of few rows at half the speed or less, and needs no less time for
+    many; it has no fast one for weights in bfloat16 and one row.
+    """
+    x32_1NI1 = x_NI.astype(jnp.float32)[None, :, :, None]
+    y_tNo = jnp.sum(x32_1NI1 * weight_tIo.astype(jnp.float32)[:, None], axis=2)
+    return y_tNo.transpose(1, 0, 2).reshape(x_NI.shape[0], -1)
+
+
+DIGIT = 254.0
+"""The second digit of an activation counts so many times less than the first: half a step of that, at most, is 127."""
+
+
+def int8_product(x_NI: Float[Array, "N I"], weight_OI: Int[Array, "O I"]) -> Float[Array, "N O"]:
+    """x @ weight.T for a weight of int8, by a product of integers: each row of x is a scale times two digits of int8
+    (a step is 1 / 64,000 of the row's greatest value), and a row of the product's operand each. The backend multiplies
+    int8 by floats, and a single row of int8, many times as slowly.
+    """
+    rows = x_NI.shape[0]
+    x_NI = x_NI.astype(jnp.float32)
+    greatest_N1 = jnp.max(jnp.abs(x_NI), axis=1, keepdims=True)
+    scale_N1 = jnp.where(greatest_N1 > 0, greatest_N1, 1.0) / 127
+    scaled_NI = x_NI / scale_N1
+    first_NI = jnp.round(scaled_NI)
+    second_NI = jnp.round((scaled_NI - first_NI) * DIGIT)
+    digits_NI = jnp.concatenate([first_NI, second_NI]).astype(jnp.int8)
+    y_ON = jax.lax.dot_general(weight_OI, digits_NI, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
+    y_NO = y_ON.astype(jnp.float32).T
+    return (y_NO[:rows] + y_NO[rows:] / DIGIT) * scale_N1
 
 
 def written_by_head(

@@ -1,7 +1,7 @@
 """What is kept of the tokens already read, so that generation computes each token once: keys, values, and what the
 token shift and the n-grams look back at. Rows may have read different numbers of tokens.
 
-Axes: B batch, R rows of another cache, T positions of new tokens, S positions the cache holds, K key-value heads,
+Axes: B batch, T positions of new tokens, S positions the cache holds, K key-value heads,
 C channels of a head, D width.
 """
 
@@ -123,38 +123,3 @@ def empty_cache(config: ModelConfig, batch_size: int, capacity: int | None = Non
         slots(),
         jnp.zeros((batch_size,), jnp.int32),
     )
-
-
-def with_rows(cache: Cache, other: Cache, slots_R: Int[Array, " R"]) -> Cache:
-    """`cache` with row r of `other` (R rows, of the same model) in the place of row slots_R[r]; one whose slot is none
-    of the cache's is left out. `other` may have fewer positions. What those rows had read before is forgotten.
-
-    Raises ValueError where `other` has more positions.
-    """
-    room, given = cache.tokens_BS.shape[1], other.tokens_BS.shape[1]
-    if given > room:
-        raise ValueError(f"rows of {given} positions do not fit into a cache of {room}")
-    missing = ((0, 0), (0, room - given))
-    filled_up = other._replace(
-        tokens_BS=jnp.pad(other.tokens_BS, missing, constant_values=NOTHING),
-        segment_ids_BS=jnp.pad(other.segment_ids_BS, missing, constant_values=NOTHING),
-    )
-    axis = 1 if isinstance(cache.layers, LayerCache) else 0
-    put = lambda axis: lambda into, rows: with_slices(into, rows, slots_R, axis)
-    return Cache(
-        jax.tree.map(put(axis), cache.layers, filled_up.layers),
-        *jax.tree.map(put(0), tuple(cache)[1:], tuple(filled_up)[1:]),
-    )
-
-
-def with_slices(into: jax.Array, rows: jax.Array, slots_R: Int[Array, " R"], axis: int) -> jax.Array:
-    """`into` with slice r of `rows` along `axis` at slots_R[r], one after the other: a scatter would copy all of it on
-    a CPU. Along the other axes a slice begins at 0, and may be shorter."""
-    for row in range(slots_R.shape[0]):
-        one = jax.lax.slice_in_dim(rows, row, row + 1, axis=axis).astype(into.dtype)
-        inside = (slots_R[row] >= 0) & (slots_R[row] < into.shape[axis])
-        start = [jnp.zeros((), slots_R.dtype)] * into.ndim
-        start[axis] = slots_R[row]
-        old = jax.lax.dynamic_slice(into, start, one.shape)
-        into = jax.lax.dynamic_update_slice(into, jnp.where(inside, one, old), start)
-    return into

@@ -19,8 +19,9 @@ from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
 from lm.model.layers import MLPS, NORMS, Linear, Rotary, mixed, parameter, rotary_tables, shift_share, shifted
-from lm.model.loss import logits_of
+from lm.model.loss import logits_of, softcapped
 from lm.model.ngrams import ngram_embeddings, tokens_before
+from lm.model.prepared import PreparedLinear
 from lm.model.taps import Taps, at, tap
 from lm.parallel import constrain, weights_stay
 
@@ -172,7 +173,7 @@ class Transformer(nnx.Module):
             else nnx.List([Block(config, block_key, layer) for layer, block_key in enumerate(block_keys)])
         )
         self.norm = NORMS[config.norm](config)
-        self.head = (
+        self.head: Linear | PreparedLinear | None = (
             None
             if config.tie_embeddings
             else Linear(
@@ -306,10 +307,15 @@ class Transformer(nnx.Module):
 
     def output_table(self) -> Float[Array, "V D"]:
         """What `logits` compares the residual stream with: a row a token."""
+        if isinstance(self.head, PreparedLinear):
+            return self.head.table()
         return self.embedding[...] if self.head is None else self.head.weight[...].T
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """float32 scores of the next token from what `__call__` returned."""
+        if isinstance(self.head, PreparedLinear):
+            logits_NV = self.head.product(x_BTD.reshape(-1, x_BTD.shape[-1]))
+            return softcapped(logits_NV, self.logit_softcap).reshape(*x_BTD.shape[:2], -1)
         x_ND, table_VD = x_BTD.reshape(-1, x_BTD.shape[-1]), self.output_table()
         if weights_stay(x_ND.shape[0], table_VD):
             x_ND = constrain(constrain(x_ND, "batch", "embed"), "rows", "width")

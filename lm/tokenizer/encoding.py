@@ -15,7 +15,7 @@ import numpy as np
 from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.base import Tokenizer, whole_characters
-from lm.tokenizer.hugging_face_writer import write_hugging_face
+from lm.tokenizer.hugging_face.writing import write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"

@@ -11,6 +11,7 @@ META = "meta.json"
 KINDS = {
     "bpe": "lm.tokenizer.encoding.BytePairTokenizer",
     "sentencepiece": "lm.tokenizer.sentencepiece.SentencePieceTokenizer",
+    "hugging_face": "lm.tokenizer.hugging_face.library.LibraryTokenizer",
     "characters": "lm.tokenizer.characters.CharacterTokenizer",
 }
 """Where the class of each kind is; imported when it is needed."""

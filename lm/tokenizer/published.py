@@ -129,14 +129,27 @@ def load_file(path: Path) -> Tokenizer:
     """Of a file, by what it holds. Raises as load_published, and ValueError and the like for damage."""
     data = path.read_bytes()
     if data.lstrip()[:1] == b"{":
-        from lm.tokenizer.hugging_face import read_hugging_face
-
-        return read_hugging_face(data)
+        return of_json(data)
     if _RANKS.match(data):
         return recognised(data)
     from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 
     return SentencePieceTokenizer.from_model(data)
+
+
+def of_json(data: bytes, start: str = "", end: str = "") -> Tokenizer:
+    """Of a tokenizer.json: a byte-level BPE of ours where it is one, otherwise one that Hugging Face's library encodes
+    with. Raises UsageError for what neither can take, with both reasons."""
+    from lm.tokenizer.hugging_face.library import LibraryTokenizer
+    from lm.tokenizer.hugging_face.reading import read_hugging_face
+
+    try:
+        return read_hugging_face(data, start, end)
+    except UsageError as refused:
+        try:
+            return LibraryTokenizer.from_json(data, start, end)
+        except UsageError as error:
+            raise refused if str(error) == str(refused) else UsageError(f"{refused} {error}") from None
 
 
 def recognised(ranks: bytes) -> BytePairTokenizer:
@@ -156,9 +169,7 @@ def load_folder(folder: Path) -> Tokenizer:
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
-        from lm.tokenizer.hugging_face import read_hugging_face
-
-        return read_hugging_face((folder / HUGGING_FACE).read_bytes(), *names_in(folder / CONFIG))
+        return of_json((folder / HUGGING_FACE).read_bytes(), *names_in(folder / CONFIG))
     if (folder / MODEL).exists():
         return load_file(folder / MODEL)
     raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")

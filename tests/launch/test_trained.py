@@ -190,7 +190,7 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     data, before = write_tasks(tmp_path / "data", 6), contents(run)
     assert call("launch.lm_eval", run.root, "--tasks", "piqa", "--data", data, "--step", "4") == 0
-    assert "piqa" in capsys.readouterr().out
+    assert re.search(r"task +few-shot +figure +value +\+-\npiqa +0 +acc +0?\.?\d+", capsys.readouterr().out)
     own = tmp_path / "own"
     own.mkdir()
     write_jsonl(own / "rows.jsonl", [{"text": text} for text in texts(2)])
@@ -318,6 +318,8 @@ def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained,
     told = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--logprobs", 1)[title]
     figures = re.findall(r"^ *(-\d+\.\d{3})  ('.*') +\2 \1$", told, re.MULTILINE)  # greedy: it is the likeliest itself
     assert len(figures) == 12
+    laid_out = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--weights", "float32")
+    assert laid_out == greedy
 
 
 def test_what_is_typed_is_continued_and_settings_change_in_between(trained, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Self-attention with grouped queries (arXiv:2305.13245): over the tokens given, or over a cache that they join.
 
-Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head.
+Axes: B batch, T query position, S key position, D width, H query heads, K key-value heads, C channels of a head;
+I and J channels of all heads, of queries and of keys.
 """
 
 from collections.abc import Callable
@@ -40,14 +41,22 @@ class Attention(nnx.Module):
         self.qk_norm_epsilon = config.norm_epsilon if config.qk_norm else None
         self.choice = config.attention
 
+    def products(
+        self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None
+    ) -> tuple[Float[Array, "B T I"], Float[Array, "B T J"], Float[Array, "B T J"]]:
+        """What queries, keys and values are made of, heads side by side."""
+        query = self.query(mixed(x_BTD, before_BTD, self.query_share))
+        key = self.key(mixed(x_BTD, before_BTD, self.key_share))
+        return query, key, self.value(mixed(x_BTD, before_BTD, self.value_share))
+
     def project(
         self, x_BTD: Float[Array, "B T D"], before_BTD: Float[Array, "B T D"] | None, rotary: Rotary | None
     ) -> tuple[Float[Array, "B T H C"], Float[Array, "B T K C"], Float[Array, "B T K C"]]:
         """Queries, keys (both normed, if so configured, and turned to their positions) and values."""
         by_head = lambda x_BTI, heads: x_BTI.reshape(*x_BTI.shape[:2], heads, self.head_dim)
-        q_BTHC = by_head(self.query(mixed(x_BTD, before_BTD, self.query_share)), self.heads)
-        k_BTKC = by_head(self.key(mixed(x_BTD, before_BTD, self.key_share)), self.kv_heads)
-        v_BTKC = by_head(self.value(mixed(x_BTD, before_BTD, self.value_share)), self.kv_heads)
+        q_BTI, k_BTJ, v_BTJ = self.products(x_BTD, before_BTD)
+        q_BTHC = by_head(q_BTI, self.heads)
+        k_BTKC, v_BTKC = by_head(k_BTJ, self.kv_heads), by_head(v_BTJ, self.kv_heads)
         if self.qk_norm_epsilon is not None:
             q_BTHC, k_BTKC = unit_rms(q_BTHC, self.qk_norm_epsilon), unit_rms(k_BTKC, self.qk_norm_epsilon)
         if rotary is not None:

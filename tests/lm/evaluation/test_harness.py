@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 
 from lm.errors import UsageError
 from lm.evaluation.harness import HarnessLM
+from lm.inference.requests import SamplingParams
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.tokenizer import load
@@ -68,12 +69,14 @@ def test_a_text_is_what_taking_the_likeliest_token_again_and_again_writes(harnes
 
 
 def test_room_for_a_long_answer_is_made_of_the_context_but_not_all_of_it(harness):
-    long = harness.request_of(texts(1)[0], {"max_gen_toks": 10_000, "do_sample": True})
-    assert (len(long.prompt), long.params.max_tokens, long.params.temperature) == (CONTEXT // 2, CONTEXT // 2, 1.0)
-    short = harness.request_of("The miller", {"until": []})
-    assert short.params.max_tokens == CONTEXT - len(harness.tokenizer.encode("The miller")) - 1
-    with pytest.raises(UsageError, match=r"generation with top_k = 5, but only do_sample, max_gen_toks"):
-        harness.request_of("a", {"top_k": 5})
+    sampled = {"max_gen_toks": 10_000, "do_sample": True, "temperature": 0.5, "top_p": 0.9}
+    prompt, params = dataclasses.astuple(harness.prompt_of(3, texts(1)[0], sampled))
+    assert len(prompt) == CONTEXT // 2 and list(prompt) == harness.tokenizer.encode(texts(1)[0])[-len(prompt) :]
+    assert params == dataclasses.astuple(SamplingParams(CONTEXT // 2, temperature=0.5, top_p=0.9, seed=3))
+    short = harness.prompt_of(0, "The miller", {"until": [], "temperature": 0.5, "top_k": 2})
+    assert short.params == SamplingParams(CONTEXT - 1 - len(harness.tokenizer.encode("The miller")), temperature=0.0)
+    with pytest.raises(UsageError, match=r"generation with num_beams = 5, but only do_sample, max_gen_toks"):
+        harness.prompt_of(0, "a", {"num_beams": 5})
 
 
 def test_a_document_longer_than_the_context_counts_each_token_once(harness, log_p):

@@ -3,6 +3,7 @@
 The numbers in tests/fixtures/hugging_face come from transformers; tests/fixtures/make_hugging_face.py made them.
 """
 
+import ast
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ from configs.experiment import parse_command
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face import load_hugging_face, model_config_of, special_ids, stored_tensors, write_hugging_face
+from lm.formats.hugging_face.reading import open_folder
 from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
 from lm.model.loss import cross_entropy
@@ -38,7 +40,7 @@ from tests.lm.hugging_face_files import (
     write_shards,
     write_tensors,
 )
-from tests.lm.model_configs import GPT2, LLAMA
+from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 NAMES = ("gpt2", "llama", "llama31")
 LLAMA31 = RopeScalingConfig(
@@ -414,14 +416,7 @@ def test_transformers_reads_what_is_written(tmp_path, config):
     np.testing.assert_allclose(logits_BTV, np.load(paths[-1]), rtol=0, atol=1e-4)
 
 
-def test_what_transformers_has_no_name_for_is_not_written(tmp_path):
-    mixed = dataclasses.replace(LLAMA, norm="layernorm")
-    with pytest.raises(
-        UsageError, match="norm = layernorm, position = rope, mlp = swiglu, biases = False with 4 heads of 8 channels"
-    ):
-        write_hugging_face(tmp_path, mixed, {}, CHARACTERS)
-    with pytest.raises(UsageError, match="4 heads of 6 channels and 4 kv_heads has no counterpart"):
-        write_hugging_face(tmp_path, dataclasses.replace(GPT2, head_dim=6), {}, CHARACTERS)
+def test_parameters_of_another_model_are_not_written(tmp_path):
     arrays = named_leaves(Transformer(LLAMA, jax.random.key(0)))
     arrays.pop("norm.scale")
     with pytest.raises(InputError, match=r"norm.scale is absent, but \(32,\) in the config"):
@@ -436,18 +431,55 @@ def test_fixtures_stay_small():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    "change",
     [
-        ({"qk_norm": True}, "qk_norm = True"),
-        ({"token_shift": True}, "token_shift = True"),
-        ({"ngram_rows": 8}, "ngram_rows = 8"),
-        ({"logit_softcap": 30.0}, r"logit_softcap = 30\.0"),
-        ({"attention_windows": (8, 0)}, r"attention_windows = \(8, 0\)"),
-        ({"biases": True}, "biases = True"),
-        ({"mlp": "relu_squared"}, "mlp = relu_squared"),
+        {"qk_norm": True}, {"token_shift": True}, {"ngram_rows": 8}, {"logit_softcap": 30.0}, {"biases": True},
+        {"attention_windows": (8, 0)}, {"mlp": "relu_squared"}, {"norm": "layernorm"}, {"rope_scaling": LLAMA31},
+        {"position": "learned", "head_dim": 6},
     ],
-)
-def test_what_their_format_cannot_say_is_not_written(tmp_path, change, told):
-    with pytest.raises(UsageError, match=told + ".* no counterpart"):
-        write_hugging_face(tmp_path, dataclasses.replace(LLAMA, **change), {}, CHARACTERS)
-    assert not list(tmp_path.iterdir())
+    ids=str,
+)  # fmt: skip
+def test_what_is_neither_gpt2_nor_llama_is_written_with_its_code(tmp_path, change):
+    """tests.bench.interop runs that code."""
+    config = dataclasses.replace(MODERN, **change)
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(config, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path, config, arrays, CHARACTERS)
+    found, again = load_hugging_face(tmp_path, "float32")
+    assert found == dataclasses.replace(config, zero_init=found.zero_init) and equal(again, arrays)
+    written = json.loads((tmp_path / "config.json").read_text())
+    for place in written["auto_map"].values():
+        module, name = place.split(".")
+        tree = ast.parse((tmp_path / f"{module}.py").read_text(encoding="utf-8"))
+        assert name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert written["bos_token_id"] == 0 and written["vocab_size"] == 64
+
+
+def test_many_shards_are_the_same_model_as_one_file_and_none_is_larger_than_asked(tmp_path):
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(LLAMA, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, shard_bytes=20_000)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 2 and all(path.stat().st_size < 20_000 + 4_000 for path in files)
+    assert [path.name for path in files] == [f"model-{n:05}-of-{len(files):05}.safetensors" for n in
+                                             range(1, len(files) + 1)]  # fmt: skip
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in arrays.values())
+    assert equal(load_hugging_face(tmp_path, "float32")[1], arrays)
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("float16", np.float16), ("bfloat16", jnp.bfloat16)])
+def test_weights_are_written_in_the_type_that_is_asked_for(tmp_path, dtype, stored):
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(Transformer(LLAMA, jax.random.key(0))).items()}
+    write_hugging_face(tmp_path, LLAMA, arrays, CHARACTERS, dtype)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
+    for name, value in load_hugging_face(tmp_path, "float32")[1].items():
+        np.testing.assert_array_equal(value, arrays[name].astype(stored).astype(np.float32))
+    arrays["norm.scale"] = np.full_like(arrays["norm.scale"], 1e5)
+    if dtype == "float16":
+        with pytest.raises(UsageError, match=r"model.norm.weight has values up to 100000, but float16 .* bfloat16"):
+            write_hugging_face(tmp_path / "large", LLAMA, arrays, CHARACTERS, dtype)
+
+
+def test_pickles_are_refused_with_the_remedy(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"pytorch_model.bin, a pickle: .* safe_serialization=True"):
+        open_folder(tmp_path)

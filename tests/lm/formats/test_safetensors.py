@@ -46,7 +46,7 @@ def test_values_of_every_type_are_exact(tmp_path):
 
 def test_what_is_written_is_read(tmp_path):
     values = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.ones(1, np.float32)}
-    write_file(tmp_path / FILE, {name: value.shape for name, value in values.items()}, "F32", values.__getitem__)
+    write_file(tmp_path / FILE, {name: ("F32", value.shape) for name, value in values.items()}, values.__getitem__)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     for name, tensor in read_folder(tmp_path).items():
         np.testing.assert_array_equal(tensor.read(), values[name])

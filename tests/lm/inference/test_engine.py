@@ -11,6 +11,7 @@ import pytest
 from lm.errors import UsageError
 from lm.inference.engine import Engine, bucket
 from lm.inference.requests import GenerationRequest, QueueFull, SamplingParams
+from lm.inference.weights import for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
@@ -71,6 +72,18 @@ def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
     assert not alone[2].logprobs and len(alone[4].logprobs[5].top) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_weights_that_are_laid_out_for_drawing_change_none_of_that(engine, weights):
+    config = config_of("llama", scan_layers=True)
+    laid_out = for_inference(model_of(config), config, weights)
+    other = Engine(laid_out, config, tokenizer(), slots=4, decode_steps=4)
+    alone = [other.complete([one])[0] for one in MIXED]
+    assert other.complete(MIXED) == alone
+    if weights == "float32":
+        assert [one.tokens for one in engine.complete(MIXED)] == [one.tokens for one in alone]
+
+
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
@@ -89,9 +102,12 @@ def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward
     asked = [request(one, seed=i, max_tokens=CONTEXT, logprobs=0) for i, one in enumerate(words)]
     drawn = engine.complete(asked)
     assert sum(len(new.tokens) for new in drawn) > 3 * CONTEXT / 2
-    whole = [GenerationRequest((*one.prompt, *new.tokens), SCORED) for one, new in zip(asked, drawn, strict=True)]
+    told = [tuple(token.token for token in new.logprobs) for new in drawn]
+    whole = [GenerationRequest((*one.prompt, *tokens), SCORED) for one, tokens in zip(asked, told, strict=True)]
     for one, new, scored in zip(asked, drawn, engine.complete(whole), strict=True):
         assert max(new.tokens, default=0) < tokenizer().vocab_size
+        end = tokenizer().eos_ids if new.finish_reason == "stop" else ()  # the end of the document is told, too
+        assert [token.token for token in new.logprobs] == [*new.tokens, *end]
         found = [token.logprob for token in scored.prompt_logprobs[len(one.prompt) :]]
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
 

@@ -11,7 +11,7 @@ import tokenizers
 from lm.config import TokenizerConfig
 from lm.errors import InputError
 from lm.tokenizer import load, save, train_bpe
-from lm.tokenizer.hugging_face_writer import merged_from
+from lm.tokenizer.hugging_face.writing import merged_from
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 REPOSITORY = Path(__file__).parents[3]

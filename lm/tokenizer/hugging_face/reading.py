@@ -9,7 +9,7 @@ from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
-from lm.tokenizer.hugging_face_writer import all_splits, byte_letters, merges_of
+from lm.tokenizer.hugging_face.writing import all_splits, byte_letters, merges_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))

@@ -1,0 +1,50 @@
+"""Writes a trained model as files that other programs read.
+
+    python -m launch.export runs/demo release/demo --format hugging_face
+
+One parameter is in memory at a time, whatever the size of the model. The run stays as it is.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from configs.experiment import run_named
+from configs.experiment.command_line import parse_alone
+from launch.stages.command import told
+from lm.errors import UsageError, shown
+
+
+@dataclass(frozen=True)
+class Command:
+    run: tyro.conf.Positional[str] = ""
+    """The folder of a run, on a disk or in a bucket."""
+    out: tyro.conf.Positional[str] = ""
+    """The folder to write; one that is not there yet, is empty, or that this script wrote before."""
+    format: str = "hugging_face"
+    """What to write: hugging_face."""
+    step: int | None = None
+    """The step of the checkpoint; by default the newest."""
+    dtype: str = ""
+    """Type of the weights: float32, bfloat16, float16; by default that in which they were trained."""
+
+
+def run(command: Command) -> None:
+    from launch.release.formats import ExportOptions, export
+    from launch.release.stored_run import open_run
+
+    if not command.run or not command.out:
+        raise UsageError("Name a run folder, and the folder to write: python -m launch.export runs/demo release/demo")
+    folder = run_named(command.run)
+    if folder is None:
+        raise UsageError(f"There is no run folder {shown(command.run, quotes=False)}. Give one, such as runs/demo.")
+    opened, out = open_run(folder, command.step), Path(command.out).expanduser()
+    export(opened, out, command.format, ExportOptions(dtype=command.dtype))
+    print(f"export: {opened.name} at step {opened.step:,}, as {command.format}: {out}")
+
+
+if __name__ == "__main__":
+    with told(program := "launch.export"):
+        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""Makes a run folder of a model that was trained elsewhere: a Hugging Face folder of GPT-2 or Llama.
+
+    python -m launch.import_model downloads/SmolLM2-135M runs/smollm2
+
+The run folder is sampled, evaluated and exported as any other, and another run trains on from it. One tensor is in
+memory at a time, whatever the size of the model.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from configs.experiment.command_line import parse_alone
+from launch.stages.command import told
+from lm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    source: tyro.conf.Positional[str] = ""
+    """What to import: a Hugging Face folder."""
+    run: tyro.conf.Positional[str] = ""
+    """The run folder to make, which does not exist yet."""
+    tokenizer: str = ""
+    """The tokenizer in place of the source's: a folder, a tokenizer.json, a sentencepiece .model, or a published name
+    (gpt2, llama3)."""
+    scan_layers: bool = False
+    """Keep the layers as one stack (model.scan_layers)."""
+
+
+def run(command: Command) -> None:
+    from launch.release.imported import write_run
+    from launch.release.sources import open_source
+    from lm.tokenizer.published import load_published
+
+    if not command.source or not command.run:
+        raise UsageError(
+            "Name what to import, and the run folder to make: python -m launch.import_model SOURCE runs/NAME"
+        )
+    source, folder = Path(command.source).expanduser(), Path(command.run).expanduser()
+    opened = open_source(source, load_published(command.tokenizer) if command.tokenizer else None)
+    write_run(opened, folder, source.resolve().name, command.scan_layers)
+    print(
+        f"import_model: {folder} is a run folder now\n"
+        f"To try it: python -m launch.sample {folder} --prompt 'Once upon a time'\n"
+        f"To train on from it: python -m launch.pretrain {folder} --workdir runs/NEW --pages.tables 'DOCUMENTS.parquet'"
+    )
+
+
+if __name__ == "__main__":
+    with told(program := "launch.import_model"):
+        run(parse_alone(Command, program, (__doc__ or "").strip(), sys.argv[1:]))

@@ -1,0 +1,4 @@
+"""A trained model into files that other programs read, and theirs into a run folder.
+
+May import: configs, lm.
+"""

@@ -1,0 +1,53 @@
+"""The formats of launch.export: a new one is a function and a row here."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.release.kept import kept_of
+from launch.release.out_folder import RECORD, files_in, whole_folder
+from launch.release.stored_run import StoredRun
+from lm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What launch.export can be asked for besides the run, the step and the folder."""
+
+    dtype: str = ""
+    """Type of the weights, by the names of the format; "" for that in which they were trained."""
+
+
+def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
+    from launch.release.model_card import model_card
+    from lm.formats.hugging_face.names import stored_tensors
+    from lm.formats.hugging_face.tokenizer_files import write_tokenizer
+    from lm.formats.hugging_face.writing import NAMES, write_hugging_face
+
+    if options.dtype not in ("", *NAMES):
+        raise UsageError(f"--dtype is {options.dtype!r}; a Hugging Face folder has {', '.join(NAMES)}.")
+    kept = kept_of(run)
+    same = run.step == 0 and kept.dtypes.keys() == stored_tensors(run.config).keys()
+    dtype = options.dtype or (kept.dtypes if same else "")  # an imported model goes out as it came in
+    write_hugging_face(out, run.config, run.parameters, run.tokenizer, dtype)
+    write_tokenizer(out, run.tokenizer, run.config.context_length)
+    for name, data in kept.files.items():
+        (out / name).write_bytes(data)
+    (out / "README.md").write_text(model_card(run), encoding="utf-8")
+
+
+FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"hugging_face": write_hugging_face_folder}
+"""{name: what writes the run into a folder, new and empty, in that format}. Each raises UsageError for a model or an
+option that the format cannot hold."""
+
+
+def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> None:
+    """Writes the run into the folder `out` in that format, whole or not at all. Raises as the format's function and
+    `whole_folder`."""
+    if format not in FORMATS:
+        raise UsageError(f"--format is {format!r}; there are {', '.join(FORMATS)}.")
+    with whole_folder(out) as partial:
+        FORMATS[format](run, partial, options)
+        record = {"run": run.name, "step": run.step, "format": format, "files": files_in(partial)}
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

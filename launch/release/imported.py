@@ -1,0 +1,108 @@
+"""A run folder made of a model that was trained elsewhere: its config, its tokenizer and a checkpoint at step 0."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from configs import fineweb
+from configs.experiment import Experiment
+from configs.experiment.run_folder import experiment_json
+from launch.release.kept import RECORD
+from launch.release.out_folder import files_in
+from lm.checkpoints.from_parameters import write_parameters
+from lm.config import StartConfig, TokenizerConfig
+from lm.errors import UsageError
+from lm.formats.source import SourceModel
+from lm.run_paths import RunPaths
+from lm.storage import unused, write_json, writing
+from lm.tokenizer import save
+
+BATCH_TOKENS = 2**17
+"""Of a step, where training goes on."""
+
+
+def write_run(source: SourceModel, run: Path, origin: str, scan_layers: bool = False) -> None:
+    """Makes the run folder `run`, whole or not at all; `origin` names the source, for people.
+
+    Raises UsageError where something is there already, InputError where the disk does not take it.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UsageError(f"RUN {run} is there already. Nothing was changed. Give a folder that does not exist yet.")
+    target = run.resolve()
+    config = dataclasses.replace(source.config, scan_layers=scan_layers)
+    experiment = experiment_of(dataclasses.replace(source, config=config), target)
+    with writing(run):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = RunPaths(unused(target.with_name(f".{target.name}.partial")))
+        partial.root.mkdir()
+    try:
+        fill(partial, source, experiment, origin)
+        with writing(run):
+            if target.exists():
+                target.rmdir()
+            partial.root.rename(target)
+    finally:
+        shutil.rmtree(partial.root, ignore_errors=True)
+
+
+def fill(run: RunPaths, source: SourceModel, experiment: Experiment, origin: str) -> None:
+    """Writes all that is in the run folder, the marker last."""
+    fingerprint = source.tokenizer.fingerprint
+    with writing(run.root):
+        save(source.tokenizer, run.tokenizer)
+        run.imported.mkdir()
+        for name, data in source.files.items():
+            (run.imported / name).write_bytes(data)
+        record = {"origin": origin, "tokenizer": fingerprint, "dtypes": dict(source.dtypes)}
+        write_json(run.imported / RECORD, record)
+        run.config_json.write_text(experiment_json(experiment), encoding="utf-8")
+    about = {"step": 0, "steps": 0, "tokenizer": fingerprint, "imported_from": origin}
+    write_parameters(run.checkpoint(0), experiment.model, source.parameters, about)
+    with writing(run.root):
+        run.stages.mkdir()
+        write_json(run.marker("imported"), marker_of(origin, files_in(run.root)))
+
+
+def marker_of(origin: str, files: dict[str, int]) -> dict[str, Any]:
+    """By which the folder is known to be a run, as the marker of a stage."""
+    settings = {"imported": {"origin": origin}}
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+    return {
+        "key": key, "settings": settings, "external_inputs": {}, "replaces": [], "continued_from": [], "seconds": 0.0,
+        "files": files,
+    }  # fmt: skip
+
+
+def experiment_of(source: SourceModel, run: Path) -> Experiment:
+    """The run's config: this model and tokenizer, and a training that goes on from them, in another run folder, on
+    whatever pages that is given. `run` is the folder's absolute path. Raises UsageError for a tokenizer with more
+    symbols than the model has rows."""
+    base, context = fineweb.get_config(), source.config.context_length
+    symbols, paths = source.tokenizer.vocab_size, RunPaths(run)
+    rate = 1e-4
+    optimizer = dataclasses.replace(
+        base.train.optimizer, learning_rate=rate, final_learning_rate=rate / 10, warmup_steps=100
+    )
+    train = dataclasses.replace(
+        base.train, steps=2_000, batch_size=max(1, BATCH_TOKENS // context), optimizer=optimizer, sample_prompt="",
+        sample_tokens=min(64, context), loss_chunks=math.gcd(8, context),
+        start=StartConfig(checkpoint=str(paths.checkpoint(0))),
+    )  # fmt: skip
+    return Experiment(
+        pages=base.pages,
+        documents=base.documents,
+        tokenizer=TokenizerConfig(
+            vocab_size=symbols, split_pattern="gpt2", train_characters=500_000_000, load=str(paths.tokenizer)
+        ),
+        shards=dataclasses.replace(
+            base.shards, record_length=max(4096, context), token_dtype="uint16" if symbols <= 2**16 else "uint32"
+        ),
+        model=source.config,
+        train=train,
+        evaluate=dataclasses.replace(base.evaluate, stride=max(1, min(512, context // 2))),
+        sample=dataclasses.replace(base.sample, prompts=("",), tokens=min(256, context)),
+    )

@@ -1,0 +1,186 @@
+"""README.md of a release: what the model was made of, how, and what it can and cannot do, from the run folder alone."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from data_prep.funnel.report import Written, read_counts
+from launch.release.kept import kept_of
+from launch.release.stored_run import StoredRun
+from lm.formats.hugging_face.names import family_of
+from lm.planning.flops import count_parameters, flops_per_token
+from viewer.training_data import read_curves, read_splits
+
+CURVE_ROWS = 16
+"""Lines of the table of losses, at most."""
+MODEL_ROWS = (
+    "layers", "width", "heads", "kv_heads", "mlp_width", "context_length", "vocab_size", "norm", "position", "mlp",
+    "tie_embeddings", "qk_norm", "token_shift", "ngram_rows", "attention_windows", "logit_softcap",
+)  # fmt: skip
+
+
+def model_card(run: StoredRun) -> str:
+    """The text of README.md, with its YAML head. What the run folder does not tell is left out."""
+    parts = [head(run), about(run), how_to_load(run), data(run), recipe(run), curve(run), evaluation(run), limits(run)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def head(run: StoredRun) -> str:
+    languages = [one for one in run.experiment.documents.language.languages if re.fullmatch("[a-z]{2,3}", one)]
+    lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill", "- base-model"]
+    lines += ["language:", *(f"- {one}" for one in languages)] if languages and not kept_of(run).origin else []
+    return "\n".join(["---", *lines, "---"])
+
+
+def about(run: StoredRun) -> str:
+    model, origin = run.config, kept_of(run).origin
+    family = {"gpt2": "GPT-2's", "llama": "Llama's", "gristmill": "its own"}[family_of(model)]
+    made = f"It was imported from {origin}, and trained on here for {run.step:,} steps." if run.step else (
+        f"It was imported from {origin}, and not trained here.")  # fmt: skip
+    made = made if origin else f"It was trained from random parameters for {run.step:,} steps."
+    shown = [(name, getattr(model, name)) for name in MODEL_ROWS if getattr(model, name) not in (None, False, 0, ())]
+    return "\n".join([
+        f"# {run.name}", "",
+        f"A base language model of {count_parameters(model):,} parameters; its architecture is {family}. {made}",
+        "", *table(("field", "value"), [(f"`{name}`", str(value)) for name, value in shown]),
+    ])  # fmt: skip
+
+
+def how_to_load(run: StoredRun) -> str:
+    own = family_of(run.config) == "gristmill"
+    trust = ", trust_remote_code=True" if own else ""
+    note = (
+        "`trust_remote_code=True` runs `modeling_gristmill.py` of this folder, 300 lines to be read first.\n\n"
+        if own
+        else ""
+    )
+    return (
+        "## How to load it\n\n"
+        f"{note}```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("."{trust})\n'
+        'tokenizer = AutoTokenizer.from_pretrained(".")\n'
+        'inputs = tokenizer("The history of", return_tensors="pt", return_token_type_ids=False)\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))\n```"
+    )
+
+
+def data(run: StoredRun) -> str:
+    """Where the text is from, what became of it, and how much was trained on."""
+    lines = list(itertools.chain(pages(run), funnel_lines(run), shard_lines(run)))
+    return "\n".join(["## Data", "", *lines]) if lines else ""
+
+
+def pages(run: StoredRun) -> Iterator[str]:
+    if not run.folder.marker("pages").is_file():
+        return
+    config = run.experiment.pages
+    yield f"Pages are of the source `{config.source}`."
+    if config.source == "packages":
+        rows = [(f"{one.name} {one.version}", one.credit, one.licence) for one in config.packages]
+        yield from ("", *table(("package", "what", "licence"), rows), "")
+    if config.source == "common_crawl":
+        crawl = config.common_crawl
+        yield f"They are {crawl.files:,} files ({crawl.kind}) of the crawl {crawl.crawl} of Common Crawl."
+
+
+def funnel_lines(run: StoredRun) -> Iterator[str]:
+    if not run.folder.funnel.is_file():
+        return
+    written: Written = read_counts(run.folder.funnel)
+    counts = written.counts
+    kept, dropped = counts["kept"][0], counts["rows"] - counts["kept"][0]
+    yield f"\nOf {counts['rows']:,} pages {kept:,} documents were kept and {dropped:,} dropped."
+    yield f"The steps were, in order: {', '.join(run.experiment.documents.steps) or 'none'}."
+    rules = [(one.stage, one.reason, one.signal, one.drops, f"{one.value:g}") for one in written.thresholds]
+    if rules:
+        yield from ("", *table(("step", "reason", "value", "dropped", "limit"), rules))
+
+
+def shard_lines(run: StoredRun) -> Iterator[str]:
+    if not (run.folder.tokens / "manifest.json").is_file():
+        return
+    found = read_splits(run.folder.tokens / "manifest.json")
+    rows = [
+        ("training", found.train_documents, found.train_tokens, found.train_bytes),
+        ("held out", found.validation_documents, found.validation_tokens, found.validation_bytes),
+    ]
+    figures = [(name, *(f"{number:,}" for number in numbers)) for name, *numbers in rows]
+    yield from ("", *table(("split", "documents", "tokens", "bytes of text"), figures))
+    yield f"\nOne token stands for {found.bytes_per_token:.2f} bytes."
+
+
+def recipe(run: StoredRun) -> str:
+    """How it was trained."""
+    if run.step == 0:
+        return ""
+    train, tokens = run.experiment.train, run.experiment.train.batch_size * run.config.context_length
+    optimizer = train.optimizer
+    rows = [
+        ("steps", f"{run.step:,} of {train.steps:,}"), ("tokens a step", f"{tokens:,}"),
+        ("tokens in all", f"{tokens * run.step:,}"),
+        ("arithmetic", f"{flops_per_token(run.config) * tokens * run.step:.3g} FLOP"),
+        ("optimizer", "Muon for the linear maps, AdamW for the rest" if optimizer.muon else "AdamW"),
+        ("learning rate", f"{optimizer.learning_rate:g} to {optimizer.final_learning_rate:g}, {optimizer.schedule}"),
+        ("warm-up", f"{optimizer.warmup_steps:,} steps"), ("weight decay", f"{optimizer.weight_decay:g}"),
+        ("gradients clipped at", f"{optimizer.clip_norm:g}"),
+        ("parameters, products", f"{run.config.parameter_dtype}, {run.config.compute_dtype}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run.about.get("versions", {}).items())),
+    ]  # fmt: skip
+    return "\n".join(["## Training", "", *table(("", ""), rows)])
+
+
+def curve(run: StoredRun) -> str:
+    """Losses over the steps up to this checkpoint, the last of each stretch."""
+    lines = [line for line in read_curves(run.folder.metrics).validation if line["step"] <= run.step]
+    if not lines:
+        return ""
+    every = -(-len(lines) // CURVE_ROWS)
+    chosen = lines[::-1][::every][::-1]
+    rows = [
+        (
+            f"{one['step']:,}",
+            f"{one['validation_loss']:.4f}",
+            f"{one.get('validation_bits_per_byte', float('nan')):.4f}",
+        )
+        for one in chosen
+    ]
+    names = ("step", "held-out loss (nats per token)", "bits per byte")
+    return "\n".join(["### Losses during training", "", *table(names, rows)])
+
+
+def evaluation(run: StoredRun) -> str:
+    """The figures of evaluation.json, which are those of the newest checkpoint."""
+    path = run.folder.evaluation
+    if not path.is_file() or run.step != run.experiment.train.steps:
+        return ""
+    found = json.loads(path.read_bytes())
+    bits = {
+        name.removesuffix("_bits_per_byte"): value for name, value in found.items() if name.endswith("bits_per_byte")
+    }
+    rows = [("this model" if name == "validation" else name, f"{value:.3f}") for name, value in bits.items()]
+    others = [
+        (name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+        for name, value in found.items()
+        if isinstance(value, int | float) and not name.endswith("bits_per_byte")
+    ]
+    return "\n".join([
+        "## Evaluation", "", "On the documents that were held out, the model as a compressor beside others:", "",
+        *table(("", "bits per byte"), rows), "", *table(("figure", "value"), others),
+    ])  # fmt: skip
+
+
+def limits(run: StoredRun) -> str:
+    return (
+        "## Limits\n\n"
+        "It continues text, and was not trained to follow instructions, to answer, or to refuse: a question may be "
+        "continued by more questions. What it writes may be false, may repeat the prejudices of its data, and may "
+        f"be text that it has read. It reads {run.config.context_length:,} tokens at most. `generation_config.json` "
+        "sets no way of sampling: choose one for your use."
+    )
+
+
+def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """A table in Markdown."""
+    escaped = lambda row: "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+    return [escaped(names), "|" + "---|" * len(names), *map(escaped, rows)]

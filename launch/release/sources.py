@@ -1,0 +1,35 @@
+"""The formats of launch.import_model: a new one is a function and a row here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lm.errors import UsageError, shown
+from lm.formats.source import SourceModel
+from lm.tokenizer import Tokenizer
+
+
+def hugging_face(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
+    from lm.formats.hugging_face.reading import open_folder
+
+    return open_folder(path, tokenizer)
+
+
+SOURCES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Tokenizer | None], SourceModel]], ...] = (
+    (lambda path: (path / "config.json").is_file(), hugging_face),
+)
+"""(whether a path is of the format, what opens it). `open` is given the tokenizer that the user named, or None for
+that of the source."""
+
+
+def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
+    """The model at `path`. Raises UsageError for a path of no known format, and as the format's function."""
+    for is_of_format, open_it in SOURCES:
+        if is_of_format(path):
+            return open_it(path, tokenizer)
+    there = (
+        "holds no config.json" if path.is_dir() else "is a file of no known format" if path.exists() else "is not there"
+    )
+    raise UsageError(
+        f"SOURCE {shown(str(path), quotes=False)} {there}. Give a Hugging Face folder of GPT-2 or Llama: config.json, "
+        "model.safetensors and tokenizer.json."
+    )

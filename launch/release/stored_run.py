@@ -1,0 +1,58 @@
+"""What a release is made of: a run folder, and one checkpoint of it whose parameters stay on the disk."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
+from lm.checkpoints.in_bucket import fetch_to_ask
+from lm.checkpoints.manifest import read_manifest
+from lm.checkpoints.reading import whole_checkpoint
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.parameters import StoredParameters
+from lm.tokenizer import Tokenizer, load
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run at one step; nothing of its model is in memory."""
+
+    folder: RunFolder
+    experiment: Experiment
+    tokenizer: Tokenizer
+    parameters: StoredParameters
+    step: int
+    """Of the checkpoint."""
+    about: dict[str, Any]
+    """What the checkpoint's manifest says of it: its losses, the tokenizer's fingerprint, versions of libraries."""
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.experiment.model
+
+    @property
+    def name(self) -> str:
+        """The run folder's name, for people."""
+        return self.folder.root.resolve().name
+
+
+def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
+    """The run at `step`, by default its newest checkpoint, whose files are verified.
+
+    Raises InputError for what is missing, damaged, or of another model or tokenizer, UsageError where there are
+    checkpoints of other steps alone.
+    """
+    experiment = folder.experiment()
+    fetch_to_ask(folder.root, step)
+    found = whole_checkpoint(folder.checkpoints, step)
+    about, tokenizer = read_manifest(folder.checkpoint(found))["about"], load(folder.tokenizer)
+    if about.get("tokenizer") not in (None, tokenizer.fingerprint):
+        raise InputError(
+            f"{folder.checkpoint(found)} was trained with tokenizer {about['tokenizer']}, but {folder.tokenizer} is "
+            f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+        )
+    parameters = StoredParameters(folder.checkpoint(found))
+    parameters.check(parameter_shapes(experiment.model))
+    return StoredRun(folder, experiment, tokenizer, parameters, found, about)

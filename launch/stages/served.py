@@ -1,0 +1,63 @@
+"""The server of a run: its checkpoint loaded, its engine made, its socket bound."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from configs.experiment import Experiment
+from launch.stages.processes import place
+from launch.stages.trained import load_trained, say
+from lm.errors import UsageError
+from lm.storage import mirror_of
+
+
+def serve_run(experiment: Experiment, workdir: Path, options: Any) -> None:
+    """Serves the run in `workdir` as launch.serve's Options say, until it is asked to end. Raises UsageError for
+    options that cannot be, InputError for an address that cannot be listened on, and as `load_trained`."""
+    from lm.serving.limits import Limits
+    from lm.serving.server import bind, read_key
+
+    if place()[1] > 1:
+        raise UsageError(f"launch.serve is for one process, but there are {place()[1]} here. Start it by itself.")
+    if not 1 <= options.slots <= 1024 or not 1 <= options.decode_steps <= 1024:
+        raise UsageError(
+            f"--slots is {options.slots}, --decode-steps {options.decode_steps}; both are from 1 to 1,024."
+        )
+    if not 0 <= options.grace_seconds < math.inf:
+        raise UsageError(f"--grace-seconds is {options.grace_seconds}; it must be a number of seconds, 0 or more.")
+    key = read_key(options.api_key_file, options.api_key_env)
+    limits = Limits(
+        context=experiment.model.context_length, max_choices=options.max_choices, max_queue=options.max_queue,
+        max_body_bytes=options.max_body_bytes,
+    )  # fmt: skip
+    bound = bind(options.host, options.port)  # before the model is loaded: an address that is taken is told at once
+    with bound:
+        serve_on(bound, experiment, workdir, options, limits, key)
+
+
+def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, limits: Any, key: str) -> None:
+    """Serves on a socket that is bound."""
+    from lm.inference.engine import Engine
+    from lm.serving.server import serve, warm_up
+
+    run = load_trained(experiment, workdir, options.slots, experiment.model.context_length, "--slots", options.step)
+    mirror = mirror_of(workdir)
+    folder = mirror.url.address if mirror else str(workdir.resolve())
+    name = options.model_name or folder.rpartition("/")[2]
+    engine = Engine(
+        run.model, experiment.model, run.tokenizer, slots=options.slots, mesh=run.mesh,
+        decode_steps=options.decode_steps,
+    )  # fmt: skip
+    warm_up(engine, options.warm_up)
+    host, port = bound.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def listening() -> None:
+        say(f"serve: {name} at step {run.step:,}, on {url}/v1")
+        if not key and not host.startswith("127.") and host != "::1":
+            say("serve: whoever reaches this address may use it; --api-key-file asks for a key")
+
+    serve(
+        engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
+        cors_origins=options.cors_origins, grace_seconds=options.grace_seconds, on_start=listening,
+    )  # fmt: skip

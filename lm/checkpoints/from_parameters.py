@@ -1,0 +1,80 @@
+"""A checkpoint made of parameters that come one at a time, from a model that was trained elsewhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from etils import epath  # what Orbax takes for a path
+
+from lm.checkpoints.errors import FREE_SPACE, readable_errors
+from lm.checkpoints.manifest import write_manifest
+from lm.checkpoints.reading import item_handler
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.model.param_names import IN_BLOCK, named_leaves
+from lm.model.transformer import Transformer
+
+
+def array_spec(item: Path, array: str) -> dict[str, Any]:
+    """tensorstore's description of where Orbax keeps the array of that name; `item` is a checkpoint's model/."""
+    base = {"driver": "file", "path": f"{item}/"}
+    return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{array}/"}}
+
+
+def write_parameters(
+    checkpoint: Path, config: ModelConfig, parameters: Mapping[str, np.ndarray], about: Mapping[str, Any]
+) -> None:
+    """Writes the checkpoint in the folder `checkpoint`, which is not there yet: its model alone, and the manifest,
+    which says `about` it. Layers are one by one or a stack, as `config` has them.
+
+    `parameters`, under the names of unrolled layers, are asked for one at a time, and no more than that one is held.
+    They take the type config.parameter_dtype. Raises InputError for one that is missing or has another shape, and
+    where the disk does not take it.
+    """
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
+    item = checkpoint.resolve() / "model"
+    with readable_errors(checkpoint, "written", FREE_SPACE):
+        item.mkdir(parents=True)
+        # What Orbax writes beside the arrays, for arrays of one value; the arrays themselves then take their places.
+        tiny = {name: jnp.zeros((1,) * len(leaf.shape), leaf.dtype) for name, leaf in leaves.items()}
+        handler = item_handler()
+        handler.save(epath.Path(item), args=ocp.args.PyTreeSave(tiny))
+        handler.finalize(epath.Path(item))
+        context = ts.Context()
+    for name, leaf in leaves.items():
+        layers = layers_of(name, config)
+        block = (1, *leaf.shape[1:]) if layers else leaf.shape
+        with readable_errors(checkpoint, "written", FREE_SPACE):
+            array = ts.open(
+                array_spec(item, name) | {"metadata": {"compressor": None}}, create=True, delete_existing=True,
+                dtype=ts.dtype(np.dtype(leaf.dtype)), shape=leaf.shape, chunk_layout=ts.ChunkLayout(chunk_shape=block),
+                context=context,
+            ).result()  # fmt: skip
+        for layer, one in enumerate(layers or [name]):
+            value = checked(parameters, one, leaf.shape[1:] if layers else leaf.shape)
+            with readable_errors(checkpoint, "written", FREE_SPACE):
+                place = array[layer] if layers else array
+                place.write(np.ascontiguousarray(value, leaf.dtype)).result()
+    write_manifest(checkpoint, about)
+
+
+def layers_of(name: str, config: ModelConfig) -> list[str]:
+    """The parameters that a stack is made of, layer by layer; none for an array that is no stack."""
+    found = IN_BLOCK.fullmatch(name)
+    if not config.scan_layers or found is None:
+        return []
+    return [f"{found[1]}{layer}.{found[3]}" for layer in range(config.layers)]
+
+
+def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The parameter of that name. Raises InputError where it is missing or has another shape."""
+    value = parameters.get(name)
+    found = "absent" if value is None else tuple(value.shape)
+    if value is None or found != tuple(shape):
+        raise InputError(f"{name} is {found}, but the model's config needs {tuple(shape)}. Give its own parameters.")
+    return value

@@ -1,0 +1,122 @@
+"""Under which names, and how, Hugging Face's transformers keeps what lm.model.param_names calls
+"blocks.0.attention.query.weight".
+
+Our linear maps compute x @ weight, so a weight is (in, out). GPT-2's are stored so too, with query, key and value side
+by side in one; Llama's, and those of our own code for transformers, are stored as (out, in). All keep Llama's rotary
+pairs as lm.model.layers.rotate turns them.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import jax
+
+from lm.config import ModelConfig
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
+
+type Family = Literal["gpt2", "llama", "gristmill"]
+"""transformers' model_type: its own two, and ours, whose code stands beside the weights."""
+
+
+class Stored(NamedTuple):
+    """One tensor of a checkpoint, and what of ours it holds."""
+
+    ours: tuple[str, ...]
+    """Parameters that lie in it side by side, on the last axis."""
+    transposed: bool = False
+    """Stored as (out, in)."""
+
+
+def with_bias(theirs: str, *ours: str) -> dict[str, Stored]:
+    """The weight and the bias of a linear map that is stored as (in, out)."""
+    return {f"{theirs}.{part}": Stored(tuple(f"{name}.{part}" for name in ours)) for part in ("weight", "bias")}
+
+
+def norm_with_bias(theirs: str, ours: str) -> dict[str, Stored]:
+    return {f"{theirs}.weight": Stored((f"{ours}.scale",)), f"{theirs}.bias": Stored((f"{ours}.bias",))}
+
+
+HEAD = {"lm_head.weight": Stored(("head.weight",), transposed=True)}
+GPT2 = {
+    "transformer.wte.weight": Stored(("embedding",)),
+    "transformer.wpe.weight": Stored(("positions",)),
+    **norm_with_bias("transformer.ln_f", "norm"),
+}
+GPT2_BLOCK = {
+    **norm_with_bias("transformer.h.{}.ln_1", "blocks.{}.attention_norm"),
+    **with_bias(
+        "transformer.h.{}.attn.c_attn", *(f"blocks.{{}}.attention.{part}" for part in ("query", "key", "value"))
+    ),
+    **with_bias("transformer.h.{}.attn.c_proj", "blocks.{}.attention.out"),
+    **norm_with_bias("transformer.h.{}.ln_2", "blocks.{}.mlp_norm"),
+    **with_bias("transformer.h.{}.mlp.c_fc", "blocks.{}.mlp.up"),
+    **with_bias("transformer.h.{}.mlp.c_proj", "blocks.{}.mlp.down"),
+}
+LLAMA = {"model.embed_tokens.weight": Stored(("embedding",)), "model.norm.weight": Stored(("norm.scale",))}
+LLAMA_BLOCK = {
+    "model.layers.{}.input_layernorm.weight": Stored(("blocks.{}.attention_norm.scale",)),
+    "model.layers.{}.self_attn.q_proj.weight": Stored(("blocks.{}.attention.query.weight",), transposed=True),
+    "model.layers.{}.self_attn.k_proj.weight": Stored(("blocks.{}.attention.key.weight",), transposed=True),
+    "model.layers.{}.self_attn.v_proj.weight": Stored(("blocks.{}.attention.value.weight",), transposed=True),
+    "model.layers.{}.self_attn.o_proj.weight": Stored(("blocks.{}.attention.out.weight",), transposed=True),
+    "model.layers.{}.post_attention_layernorm.weight": Stored(("blocks.{}.mlp_norm.scale",)),
+    "model.layers.{}.mlp.gate_proj.weight": Stored(("blocks.{}.mlp.gate.weight",), transposed=True),
+    "model.layers.{}.mlp.up_proj.weight": Stored(("blocks.{}.mlp.up.weight",), transposed=True),
+    "model.layers.{}.mlp.down_proj.weight": Stored(("blocks.{}.mlp.down.weight",), transposed=True),
+}
+NO_WEIGHT = re.compile(
+    r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias|model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+)
+"""Tensors of older checkpoints that hold no weights: the causal mask and the rotary frequencies, which the config
+gives."""
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The family whose code in transformers computes what this model computes."""
+    if config.qk_norm or config.token_shift or config.logit_softcap or config.ngram_rows or config.attention_windows:
+        return "gristmill"
+    kind = (config.norm, config.position, config.mlp, config.biases)
+    even_heads = config.heads == config.kv_heads and config.head_channels * config.heads == config.width
+    if kind == ("layernorm", "learned", "gelu", True) and even_heads:
+        return "gpt2"
+    return "llama" if kind == ("rmsnorm", "rope", "swiglu", False) else "gristmill"
+
+
+def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
+    """{name in the checkpoint: what of ours it holds} for a model of any family."""
+    family = family_of(config)
+    if family == "gristmill":
+        return own_tensors(parameter_shapes(config))
+    whole, block = (GPT2, GPT2_BLOCK) if family == "gpt2" else (LLAMA, LLAMA_BLOCK)
+    named = dict(whole)
+    for layer in range(config.layers):
+        for theirs, (ours, transposed) in block.items():
+            named[theirs.format(layer)] = Stored(tuple(name.format(layer) for name in ours), transposed)
+    return named | ({} if config.tie_embeddings else HEAD)
+
+
+def own_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
+    """The tensors of our own code for transformers: our names, with torch's ".weight" for tables, and linear maps as
+    torch's Linear has them."""
+    tables = ("embedding", "positions")
+    named = lambda name: f"{name}.weight" if name in tables or name.startswith("ngrams.") else name
+    return {named(name): Stored((name,), transposed=name.endswith(".weight")) for name in shapes}
+
+
+@functools.cache
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of our parameters, layers one by one, without making them."""
+    one_by_one = dataclasses.replace(config, scan_layers=False)
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_by_one, jax.random.key(0))))
+    return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+
+
+def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a checkpoint's tensor that holds parameters of these shapes."""
+    first = shapes[stored.ours[0]]
+    joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
+    return joined[::-1] if stored.transposed else joined

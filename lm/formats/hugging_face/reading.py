@@ -1,0 +1,143 @@
+"""Weights of a Hugging Face folder under our names, each read when it is asked for, without torch."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import InputError
+from lm.formats.hugging_face.config import model_config_of
+from lm.formats.hugging_face.names import (
+    HEAD,
+    NO_WEIGHT,
+    Stored,
+    family_of,
+    parameter_shapes,
+    stored_shape,
+    stored_tensors,
+)
+from lm.formats.safetensors import Tensor, read_folder
+from lm.formats.source import SourceModel
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.published import load_published
+
+type Arrays = dict[str, np.ndarray]
+"""{"blocks.0.attention.query.weight": values, ...}, under the names of lm.model.param_names.named_leaves."""
+KEPT = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "chat_template.jinja")
+"""The tokenizer's files, which an export gives back as they came."""
+
+
+def check_names(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Stored], tied: bool) -> None:
+    """Raises InputError unless the checkpoint has the tensors that the model needs, and no other.
+
+    A tied model may bring its output projection all the same, if it equals the embeddings.
+    """
+    for name in wanted:
+        if name not in tensors:
+            raise InputError(
+                f"{folder} has no tensor {name}, which its config.json asks for. It has {len(tensors)}, first "
+                f"{min(tensors, default='none')}. Are the config and the weights of the same model, and all there?"
+            )
+    for name in tensors:
+        if name in wanted:
+            continue
+        (head,), table = HEAD, tensors[next(iter(wanted))]  # the embedding stands first in both tables
+        if not tied or name != head:
+            raise InputError(
+                f"{folder} has a tensor {name} of shape {tensors[name].shape}, which the model of its config.json does "
+                "not use. Are the config and the weights of the same model?"
+            )
+        if tensors[name].shape != table.shape or not np.array_equal(tensors[name].read(), table.read()):
+            raise InputError(
+                f"{folder} has {head} {tensors[name].shape} other than {table.name} {table.shape}, though its "
+                "config.json says that they are one. Set tie_word_embeddings to false there."
+            )
+
+
+class FolderParameters(Mapping[str, np.ndarray]):
+    """{name: values} of the model in a Hugging Face folder, under our names of unrolled layers, in the type in which
+    the folder has them. Each is read when it is asked for, and held by nobody here."""
+
+    def __init__(self, folder: Path, config: ModelConfig):
+        """`config` is the folder's (`model_config_of`). Raises InputError for a damaged file, and for a tensor that is
+        missing, left over, or of another shape than the config asks for."""
+        self.shapes = parameter_shapes(config)
+        self.stored = stored_tensors(config)
+        self.tensors = tensors_of(folder, config, self.stored, self.shapes)
+        self.dtypes = {name: tensor.dtype for name, tensor in self.tensors.items() if name in self.stored}
+        self.home = {ours: theirs for theirs, stored in self.stored.items() for ours in stored.ours}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        theirs = self.home[name]
+        ours, transposed = self.stored[theirs]
+        value = self.tensors[theirs].read()
+        value = value.T if transposed else value
+        start = sum(self.shapes[one][-1] for one in ours[: ours.index(name)])
+        return value[..., start : start + self.shapes[name][-1]]
+
+
+def tensors_of(
+    folder: Path, config: ModelConfig, wanted: dict[str, Stored], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The folder's tensors, under their names. Raises InputError as FolderParameters."""
+    tensors = {name: tensor for name, tensor in read_folder(folder).items() if not NO_WEIGHT.fullmatch(name)}
+    if family_of(config) == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
+        # GPT-2 as it was published: saved from the inner module, whose names lack the prefix.
+        tensors = {name if name in HEAD else f"transformer.{name}": tensor for name, tensor in tensors.items()}
+    check_names(folder, tensors, wanted, config.tie_embeddings)
+    for name, stored in wanted.items():
+        shape = stored_shape(stored, shapes)
+        if tensors[name].shape != shape:
+            raise InputError(
+                f"{tensors[name].file}: {name} has shape {tensors[name].shape}, but the model of its config.json needs "
+                f"{shape}. Are the config and the weights of the same model?"
+            )
+    return tensors
+
+
+def load_hugging_face(folder: Path, dtype: Literal["float32", "bfloat16"]) -> tuple[ModelConfig, Arrays]:
+    """The model in a Hugging Face folder: its config, and its parameters in `dtype` under our names.
+
+    One tensor is read and converted at a time: the arrays returned are all the memory it takes, but for one tensor.
+    `lm.model.param_names.replace_leaves` makes a Transformer of them. The ids that begin and end a document are the
+    tokenizer's affair, and are not read. Raises InputError as `model_config_of` and FolderParameters.
+    """
+    config = model_config_of(folder, dtype)
+    parameters = FolderParameters(folder, config)
+    return config, {name: np.array(parameters[name], jnp.dtype(dtype), order="C") for name in parameters}
+
+
+def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
+    """The model in a Hugging Face folder, and its tokenizer, or the one that is given. Parameters are kept in bfloat16
+    where all of them are stored so, otherwise in float32, which holds them all exactly.
+
+    Raises InputError as `model_config_of` and FolderParameters, UsageError for a tokenizer that cannot be reproduced.
+    """
+    refuse_pickles(folder)
+    config = model_config_of(folder)
+    parameters = FolderParameters(folder, config)
+    if {*parameters.dtypes.values()} == {"BF16"}:
+        config = model_config_of(folder, "bfloat16")
+    kept = {name: (folder / name).read_bytes() for name in KEPT if (folder / name).is_file()}
+    tokenizer = tokenizer or load_published(str(folder))
+    return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises InputError where the weights are in PyTorch's own files alone, which run code when they are read."""
+    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pth"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{folder} has its weights in {pickles[0]}, a pickle: reading it runs whatever code is in it, so it is "
+            "not read here. Convert it where you trust it, with torch and transformers: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(OUT, safe_serialization=True)."
+        )

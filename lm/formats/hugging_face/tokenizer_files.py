@@ -1,0 +1,90 @@
+"""tokenizer.json, tokenizer_config.json and special_tokens_map.json of a Hugging Face folder, from any tokenizer of
+ours.
+
+A text is headed there as in training, by the token that begins a document: a model that never saw a text without it
+should not be asked one.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm.errors import UsageError
+from lm.storage import write_json
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.hugging_face.library import FILE, LibraryTokenizer
+from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
+from lm.tokenizer.hugging_face.writing import hugging_face
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
+    """Writes the files with which transformers' AutoTokenizer gives the ids of ours, behind that of the document's
+    head; of a tokenizer.json that was imported, the same file.
+
+    Raises UsageError for a sentencepiece model whose normalisation tokenizer.json cannot say.
+    """
+    start, end = document_tokens(tokenizer)
+    if isinstance(tokenizer, LibraryTokenizer):
+        (folder / FILE).write_bytes(tokenizer.contents)
+    else:
+        contents = tokenizer_json(tokenizer) | {"post_processor": heading(tokenizer)}
+        text = json.dumps(contents, ensure_ascii=False, indent=1)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+    named = {name: token for name, token in (("bos_token", start), ("eos_token", end)) if token}
+    write_json(folder / "special_tokens_map.json", named)
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            # The class that takes tokenizer.json as it stands; those of GPT-2 and Llama would put steps of their own.
+            "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context_length,
+            "clean_up_tokenization_spaces": False, **named,
+        },
+    )  # fmt: skip
+
+
+def document_tokens(tokenizer: Tokenizer) -> tuple[str, str]:
+    """The special tokens that head and end a document, by name; "" where a plain token does."""
+    if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
+        return tokenizer.start, tokenizer.end
+    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    ends = sorted(tokenizer.eos_ids, key=lambda id: (id == tokenizer.bos_id, id))
+    return names.get(tokenizer.bos_id, ""), names.get(ends[0], "") if ends else ""
+
+
+def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The contents of tokenizer.json, without what heads a text. Raises UsageError."""
+    if isinstance(tokenizer, BytePairTokenizer):
+        return hugging_face(tokenizer)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return sentencepiece_json(tokenizer)
+    if isinstance(tokenizer, CharacterTokenizer):
+        return characters_json(tokenizer)
+    raise UsageError(f"A tokenizer of the kind {tokenizer.kind} has no tokenizer.json.")
+
+
+def characters_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
+    """A BPE without merges. A character that is not in the vocabulary is left out there, where ours refuses it."""
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "vocab": {symbol: id for id, symbol in enumerate(tokenizer.symbols)}, "merges": [],
+    }  # fmt: skip
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model,
+    }  # fmt: skip
+
+
+def heading(tokenizer: Tokenizer) -> Mapping[str, Any]:
+    """The step that puts the head of a document before a text."""
+    name, id = tokenizer.token_bytes(tokenizer.bos_id).decode(), tokenizer.bos_id
+    head = {"SpecialToken": {"id": name, "type_id": 0}}
+    text = lambda which: {"Sequence": {"id": which, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing", "single": [head, text("A")], "pair": [head, text("A"), text("B")],
+        "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]}},
+    }  # fmt: skip

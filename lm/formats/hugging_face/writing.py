@@ -1,0 +1,133 @@
+"""The weights and configs of a Hugging Face folder, written tensor by tensor, in shards."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import InputError, UsageError
+from lm.formats.hugging_face.config import config_json, special_ids
+from lm.formats.hugging_face.names import family_of, parameter_shapes, stored_shape, stored_tensors
+from lm.formats.parameters import StoredParameters
+from lm.formats.safetensors import DTYPES, FILE, INDEX, write_file
+from lm.model.param_names import are_stacked, unstack_names
+from lm.storage import write_json
+from lm.tokenizer.base import Tokenizer
+
+SHARD_BYTES = 5_000_000_000
+"""That a file has at most, but for a tensor that is larger: Hugging Face's own bound."""
+CODE = Path(__file__).parent / "transformers_code"
+"""Python for transformers, which does not run here: hence the names' ending."""
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""{a type: safetensors' name of it}."""
+
+
+def write_hugging_face(
+    folder: Path,
+    config: ModelConfig,
+    arrays: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    dtype: str | Mapping[str, str] = "",
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes `arrays`, the parameters under our names, as a folder that transformers reads: the two configs, which
+    have the ids of `tokenizer`, the model's, that begin and end a document; the code of a model that is neither GPT-2
+    nor Llama; and the weights, of which one tensor is asked for and held at a time. Layers may be one stack
+    (model.scan_layers).
+
+    `dtype` is float32, bfloat16 or float16, config.parameter_dtype if not given, or {tensor's name: safetensors' name
+    of its type}. Raises UsageError for a model that is too small for the tokenizer or a value beyond float16's, and
+    InputError when `arrays` is not that model's.
+    """
+    text, shapes, stored = config_json(config), parameter_shapes(config), stored_tensors(config)
+    ids = special_ids(config, tokenizer)
+    if are_stacked(arrays):
+        arrays = unstack_names(arrays, config.layers, lambda name, stack, layer: stack[layer])
+    check_shapes(arrays, shapes)
+    dtypes = dict.fromkeys(stored, NAMES[dtype or config.parameter_dtype]) if isinstance(dtype, str) else dtype
+    text["dtype"] = text["torch_dtype"] = main_dtype(dtypes)  # the name now, and that of transformers before 4.56
+
+    def value(theirs: str) -> np.ndarray:
+        ours, transposed = stored[theirs]
+        parts = [np.asarray(arrays[name]) for name in ours]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return in_dtype(theirs, joined.T if transposed else joined, dtypes[theirs])
+
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {name: (dtypes[name], stored_shape(each, shapes)) for name, each in stored.items()}
+    files = in_shards(described, shard_bytes)
+    for name, tensors in files.items():
+        write_file(folder / name, tensors, value)
+    if len(files) > 1:
+        total = sum(map(bytes_of, described.values()))
+        homes = {tensor: name for name, tensors in files.items() for tensor in tensors}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(homes.items()))})
+    if family_of(config) == "gristmill":
+        for path in sorted(CODE.glob("*.py.txt")):
+            (folder / path.name.removesuffix(".txt")).write_bytes(path.read_bytes())
+    write_json(folder / "config.json", text | ids)
+    write_json(folder / "generation_config.json", ids)
+
+
+def check_shapes(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises InputError unless the arrays are those of a model with these shapes; reads none that is on a disk."""
+    given = (
+        arrays.shapes
+        if isinstance(arrays, StoredParameters)
+        else {name: tuple(array.shape) for name, array in arrays.items()}
+    )
+    for name in sorted(shapes.keys() | given.keys()):
+        if shapes.get(name) != given.get(name):
+            raise InputError(
+                f"{name} is {given.get(name, 'absent')}, but {shapes.get(name, 'absent')} in the config. Give the "
+                "parameters of the same model."
+            )
+
+
+def main_dtype(dtypes: Mapping[str, str]) -> str:
+    """The type that most tensors have."""
+    counts = {dtype: list(dtypes.values()).count(dtype) for dtype in dtypes.values()}
+    most = max(counts, key=counts.__getitem__)
+    return next(name for name, theirs in NAMES.items() if theirs == most)
+
+
+def in_dtype(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    """The values in the type of that name. Raises UsageError for numbers that float16 does not reach."""
+    if value.dtype == DTYPES[dtype]:
+        return value
+    with np.errstate(over="ignore"):
+        cast = value.astype(DTYPES[dtype])
+    if dtype == "F16" and not np.array_equal(np.isfinite(cast), np.isfinite(value)):
+        largest = np.max(np.abs(value.astype(np.float32)), where=np.isfinite(value), initial=0)
+        raise UsageError(
+            f"{name} has values up to {largest:g}, but float16 holds numbers up to 65,504. Take --dtype bfloat16, "
+            "which has the range of float32."
+        )
+    return cast
+
+
+def bytes_of(described: tuple[str, tuple[int, ...]]) -> int:
+    dtype, shape = described
+    return math.prod(shape) * DTYPES[dtype].itemsize
+
+
+def in_shards(
+    described: Mapping[str, tuple[str, tuple[int, ...]]], most: int
+) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
+    """{file: its tensors}, of `most` bytes each at most, but for a tensor that is larger; in order."""
+    numbers, filled = [], 0
+    for size in map(bytes_of, described.values()):
+        filled += size
+        new = not numbers or filled > most
+        numbers.append((numbers[-1] if numbers else 0) + new)
+        filled = size if new else filled
+    count = numbers[-1]
+    if count == 1:
+        return {FILE: dict(described)}
+    stem = FILE.removesuffix(".safetensors")
+    groups = itertools.groupby(zip(numbers, described.items(), strict=True), key=lambda pair: pair[0])
+    return {f"{stem}-{n:05}-of-{count:05}.safetensors": dict(item for _, item in group) for n, group in groups}

@@ -1,0 +1,116 @@
+"""The parameters of a checkpoint, read from the disk one at a time: no model is built, and none is held.
+
+Orbax keeps an array as uncompressed blocks, in C order, in a database of keys (tensorstore's OCDBT). So one layer of a
+stack (model.scan_layers) is a range of bytes of each block, and is read alone: no more than that layer is in memory.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorstore as ts
+from etils import epath  # what Orbax takes for a path
+
+from lm.checkpoints.errors import OTHER, readable_errors
+from lm.checkpoints.from_parameters import array_spec
+from lm.checkpoints.reading import item_handler
+from lm.errors import InputError
+from lm.model.param_names import IN_BLOCK, unstack_names
+
+
+class Place(NamedTuple):
+    """Where a parameter lies in the checkpoint."""
+
+    array: str
+    """The stored array's name."""
+    layer: int | None
+    """Which of its layers, where it is a stack."""
+
+
+class StoredParameters(Mapping[str, np.ndarray]):
+    """{name: values} of one checkpoint's model, under the names of unrolled layers ("blocks.0.attention.query.weight"),
+    whether its layers are stored one by one or as a stack.
+
+    Each is read when it is asked for, in the type that it was trained in, and held by nobody here. Names, `shapes` and
+    `dtypes` are known without reading any. Files are not verified
+    (lm.checkpoints.reading.whole_checkpoint does that). Raises InputError where the checkpoint cannot be read.
+    """
+
+    def __init__(self, checkpoint: Path):
+        """`checkpoint`: its folder, such as runs/demo/checkpoints/1100."""
+        self.folder = checkpoint.resolve() / "model"
+        with readable_errors(checkpoint, "read", OTHER):
+            stored: dict[str, Any] = item_handler().metadata(epath.Path(self.folder)).tree
+        layers = max(
+            (x.shape[0] for name, x in stored.items() if (m := IN_BLOCK.fullmatch(name)) and not m[2]), default=0
+        )
+        places = {name: Place(name, None) for name in stored}
+        self.places = unstack_names(places, layers, lambda name, place, layer: Place(place.array, layer))
+        of = lambda place: tuple(stored[place.array].shape)[0 if place.layer is None else 1 :]
+        self.shapes = {name: of(place) for name, place in self.places.items()}
+        self.dtypes = {name: np.dtype(stored[place.array].dtype).name for name, place in self.places.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array, layer = self.places[name]
+        with readable_errors(self.folder.parent, "read", OTHER):
+            opened = self._open(array)
+            if layer is None:
+                return opened.read().result()
+            return layer_of(opened, layer)
+
+    @functools.cached_property
+    def _context(self) -> ts.Context:
+        return ts.Context()
+
+    def _open(self, array: str) -> ts.TensorStore:
+        return ts.open(array_spec(self.folder, array), context=self._context, read=True).result()
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises InputError unless these are the parameters of a model with those shapes."""
+        for name in sorted(shapes.keys() | self.shapes.keys()):
+            if shapes.get(name) != self.shapes.get(name):
+                raise InputError(
+                    f"{self.folder.parent} is of another model than the run's config.json: {name} is "
+                    f"{self.shapes.get(name, 'absent')} there, {shapes.get(name, 'absent')} in the config. Bring back "
+                    "the config.json that the run was trained with."
+                )
+
+
+def layer_of(stack: ts.TensorStore, layer: int) -> np.ndarray:
+    """One layer of an opened stack, whose first axis is that of the layers.
+
+    tensorstore would read every block whole. Blocks that hold all layers, as Orbax writes them, are read by a range of
+    bytes each; others, which cut the first axis, hold little else than the layer.
+    """
+    spec = stack.spec().to_json()
+    metadata, blocks = spec["metadata"], tuple(int(length or 0) for length in stack.chunk_layout.read_chunk.shape or ())
+    plain = metadata["compressor"] is None and not metadata["filters"] and metadata["order"] == "C"
+    if not plain or blocks[0] < stack.shape[0] or stack.kvstore is None:
+        return stack[layer].read().result()
+    dtype = stack.dtype.numpy_dtype
+    found = np.zeros(stack.shape[1:], dtype)
+    inner = blocks[1:]
+    size = math.prod(inner) * dtype.itemsize
+    counts = [-(-length // block) for length, block in zip(found.shape, inner, strict=True)]
+    separator = metadata.get("dimension_separator", ".")
+    for number in np.ndindex(*counts):
+        key = separator.join(map(str, (0, *number)))
+        read = stack.kvstore.read(key, byte_range=slice(layer * size, (layer + 1) * size)).result()
+        if read.state != "value":  # left out, because all of it is the fill value
+            return stack[layer].read().result()
+        values = np.frombuffer(read.value, dtype).reshape(inner)
+        where = tuple(slice(n * b, min((n + 1) * b, end)) for n, b, end in zip(number, inner, found.shape, strict=True))
+        found[where] = values[tuple(slice(0, s.stop - s.start) for s in where)]
+    return found

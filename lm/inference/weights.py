@@ -1,0 +1,97 @@
+"""A trained model's weights, laid out for generation on one device.
+
+A step that draws one token for each of a few rows reads every weight once, and does little arithmetic with it. So it is
+as fast as the memory, where weights lie in the order in which they are read; bfloat16 has half, int8 a quarter of the
+bytes of float32.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.model.layers import Linear
+from lm.model.prepared import Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
+from lm.model.transformer import Block, Transformer, with_blocks
+from lm.parallel import target
+
+type Weights = Literal["float32", "bfloat16", "int8"]
+
+
+def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> Transformer:
+    """The same model with its linear maps, the output projection among them, in `weights`: float32 as they are,
+    bfloat16 rounded, int8 with a float32 scale of each output. Embeddings and norms stay as they are, and activations
+    have config.compute_dtype. Its layers are unrolled: caches for it are made by `inference_config`.
+
+    Raises UsageError where the model lies on several devices.
+    """
+    devices = {device for leaf in jax.tree.leaves(model) for device in leaf.devices()}
+    if len(devices) > 1:
+        raise UsageError(
+            f"weights = {weights} are laid out for one device, and this model lies on {len(devices)}. Use the model as "
+            "it is there, or restore it on one device."
+        )
+    blocks = [prepared_block(block, config, weights) for block in model.layer_blocks()]
+    prepared = with_blocks(model, blocks)
+    if not is_plain(weights):
+        head = prepared_linear(np.asarray(model.output_table()).T, None, config, weights)
+        prepared.head = nnx.data(head)  # where the embeddings are tied there is none yet
+    elif isinstance(prepared.head, Linear):
+        prepared.head = rounded(prepared.head, weights)
+    return prepared
+
+
+def inference_config(model: Transformer, config: ModelConfig) -> ModelConfig:
+    """`config` with layers as they stand in this model: what kv_cache.empty_cache makes caches for it by."""
+    return dataclasses.replace(config, scan_layers=isinstance(model.blocks, Block))
+
+
+def is_plain(weights: Weights) -> bool:
+    """Whether linear maps stay as they are: accelerators read float32 and bfloat16 fast in the plain layout."""
+    return target().platform != "cpu" and weights != "int8"
+
+
+def prepared_block(block: Block, config: ModelConfig, weights: Weights) -> Block:
+    """A copy of the block with all its linear maps in that form."""
+    block = jax.tree.map(lambda x: x, block)
+    attention, mlp = block.attention, block.mlp
+    if not config.token_shift and not is_plain(weights):
+        three = [attention.query, attention.key, attention.value]
+        block.attention = attention = JoinedAttention(attention, side_by_side(three, config, weights))
+    for part in (attention, mlp):
+        for name, linear in list(vars(part).items()):
+            if isinstance(linear, Linear):
+                setattr(
+                    part,
+                    name,
+                    rounded(linear, weights) if is_plain(weights) else side_by_side([linear], config, weights),
+                )
+    return block
+
+
+def rounded(linear: Linear, weights: Weights) -> Linear:
+    """A copy of the map with its weight in that type."""
+    linear = jax.tree.map(lambda x: x, linear)
+    linear.weight = nnx.Param(linear.weight[...].astype(weights), axes=linear.axes)
+    return linear
+
+
+def side_by_side(linears: list[Linear], config: ModelConfig, weights: Weights) -> PreparedLinear:
+    """Linear maps of one input as one, in that form."""
+    weight_IO = np.concatenate([np.asarray(linear.weight[...]) for linear in linears], axis=1)
+    biases = [linear.bias[...] for linear in linears if linear.bias is not None]
+    return prepared_linear(weight_IO, jnp.concatenate(biases) if biases else None, config, weights)
+
+
+def prepared_linear(
+    weight_IO: np.ndarray, bias_O: jax.Array | None, config: ModelConfig, weights: Weights
+) -> PreparedLinear:
+    """One map in that form."""
+    if weights == "int8":
+        return Int8Linear(weight_IO.T.astype(np.float32), bias_O, config.compute_dtype)
+    return TiledLinear(weight_IO.astype(jnp.dtype(weights)), bias_O, config.compute_dtype)

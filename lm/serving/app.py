@@ -1,0 +1,227 @@
+"""The routes of the server: completions, models, tokens, health and metrics."""
+
+import asyncio
+import concurrent.futures
+import hmac
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
+from lm.serving.errors import ApiError
+from lm.serving.http import EventStream, error_answer, json_answer, read_body, unless_gone
+from lm.serving.limits import Limits
+from lm.serving.metrics import ServerMetrics, outcome_of
+from lm.serving.protocol import CompletionCall, parse_completion
+from lm.serving.tokens import TokenRoutes
+from lm.serving.worker import EngineWorker, RunningCall
+from lm.tokenizer import Tokenizer
+
+SMALL_BODY = 8192
+"""Bytes: larger ones are read in a thread, so that nobody else waits for that."""
+type Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class CallRecord:
+    """Notes for the metrics what becomes of one call, and when its tokens come."""
+
+    def __init__(self, metrics: ServerMetrics):
+        self.metrics, self.began = metrics, time.monotonic()
+        self.outcome = ""
+        self.first: dict[int, tuple[float, int]] = {}
+        """{choice: when its first tokens came, and how many have come since}."""
+
+    def saw(self, choice: int, tokens: int, ended: bool) -> None:
+        """`tokens` more of a choice are here."""
+        now = time.monotonic()
+        if tokens and choice not in self.first:
+            self.metrics.first_token.observe(now - self.began)
+            self.first[choice] = (now, 0)
+        elif choice in self.first:
+            first, count = self.first[choice]
+            self.first[choice] = (first, count + tokens)
+        if ended and choice in self.first and self.first[choice][1]:
+            first, count = self.first[choice]
+            self.metrics.token.observe((now - first) / count)
+        self.metrics.generated_tokens.inc(tokens)
+
+    def end(self, outcome: str) -> None:
+        """The first that is told of it counts."""
+        if self.outcome:
+            return
+        self.outcome = outcome
+        self.metrics.count(outcome)
+        if outcome == "answered":
+            self.metrics.request.observe(time.monotonic() - self.began)
+
+
+class CompletionServer:
+    """Answers calls by an Engine."""
+
+    def __init__(
+        self, worker: EngineWorker, tokenizer: Tokenizer, model: str, step: int, limits: Limits, api_key: str = ""
+    ):
+        """`model` is the name that it is served under, `step` its checkpoint's; with an `api_key`, a client must send
+        it for all but /health."""
+        self.worker, self.tokenizer, self.model = worker, tokenizer, model
+        self.limits = limits.for_tokenizer(tokenizer)
+        self.key = api_key.encode()
+        self.fingerprint, self.created = f"{model}-step-{step}", int(time.time())
+        self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
+        """Reads large bodies, one at a time: the event loop goes on, and their memory is needed once."""
+        self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
+
+    def app(self, cors_origins: Sequence[str] = ()) -> Starlette:
+        """The ASGI application."""
+        tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
+        routes = [
+            Route("/health", self.health),
+            Route("/metrics", self.guarded(self.show_metrics)),
+            Route("/v1/models", self.guarded(self.models)),
+            Route("/v1/models/{name:path}", self.guarded(self.one_model)),
+            Route("/v1/completions", self.guarded(self.completions), methods=["POST"]),
+            Route("/tokenize", self.guarded(tokens.tokenize), methods=["POST"]),
+            Route("/detokenize", self.guarded(tokens.detokenize), methods=["POST"]),
+            Route("/tokenizer_info", self.guarded(tokens.info)),
+        ]
+        cors = Middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
+        return Starlette(
+            routes=routes,
+            middleware=[cors] if cors_origins else [],
+            exception_handlers={ApiError: told, HTTPException: told, Exception: told},
+        )
+
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """`endpoint`, for those who know the key."""
+
+        async def answer(request: Request) -> Response:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if self.key and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key):
+                raise ApiError(
+                    401, "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`.",
+                    code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
+                )  # fmt: skip
+            try:
+                return await endpoint(request)
+            except ClientDisconnect:
+                return Response(status_code=499)  # nobody reads it
+
+        return answer
+
+    async def health(self, request: Request) -> Response:
+        if self.worker.failure:
+            return json_answer({"status": "failed", "error": self.worker.failure}, 503)
+        return json_answer({"status": "ok", "model": self.model, "in_flight": self.worker.in_flight})
+
+    async def show_metrics(self, request: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @property
+    def card(self) -> dict[str, object]:
+        return {
+            "id": self.model, "object": "model", "created": self.created, "owned_by": "gristmill",
+            "max_model_len": self.limits.context,
+        }  # fmt: skip
+
+    async def models(self, request: Request) -> Response:
+        return json_answer({"object": "list", "data": [self.card]})
+
+    async def one_model(self, request: Request) -> Response:
+        if (name := request.path_params["name"]) != self.model:
+            raise ApiError(404, f"There is no model {name!r} here, only {self.model!r}.", "model", "model_not_found")
+        return json_answer(self.card)
+
+    async def completions(self, request: Request) -> Response:
+        record = CallRecord(self.metrics)
+        try:
+            call = await self.read_call(request)
+            running = self.worker.submit(call.requests)
+            try:
+                await unless_gone(request.receive, running.is_accepted())
+                self.metrics.prompt_tokens.inc(Usage.of(call).prompt_tokens)
+                if call.stream:
+                    return self.stream(call, running, record)
+                return await unless_gone(request.receive, self.whole(call, running, record))
+            except BaseException:
+                self.worker.cancel(running)
+                raise
+        except ApiError as error:
+            record.end(outcome_of(error.status))
+            raise
+        except (ClientDisconnect, asyncio.CancelledError):
+            record.end("cancelled")
+            raise
+
+    async def read_call(self, request: Request) -> CompletionCall:
+        body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
+        given = (body, self.model, self.tokenizer, self.limits)
+        return (
+            parse_completion(*given) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse_completion, *given)
+        )
+
+    def stream(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
+        def ended() -> None:
+            record.end("cancelled")  # unless it was answered
+            self.worker.cancel(running)
+
+        return EventStream(self.pieces(call, running, record), ended)
+
+    def envelope(self) -> Envelope:
+        return Envelope(uuid.uuid4().hex, int(time.time()), self.model, self.fingerprint)
+
+    def writers(self, call: CompletionCall) -> list[ChoiceWriter]:
+        return [
+            ChoiceWriter(index, call.prompts[index // call.n], call, self.tokenizer)
+            for index in range(len(call.prompts) * call.n)
+        ]
+
+    async def choices(
+        self, call: CompletionCall, running: RunningCall, record: CallRecord, usage: Usage
+    ) -> AsyncGenerator[dict]:
+        """The pieces of all choices, as they come; their tokens are counted."""
+        writers = self.writers(call)
+        async for index, event in running.events():
+            usage.completion_tokens += len(event.tokens)
+            record.saw(index, len(event.tokens), event.finish_reason is not None)
+            yield writers[index].piece(event)
+        record.end("answered")
+
+    async def whole(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
+        usage = Usage.of(call)
+        pieces: list[list[dict]] = [[] for _ in running.requests]
+        async for piece in self.choices(call, running, record, usage):
+            pieces[piece["index"]].append(piece)
+        return Response(self.envelope().around(list(map(joined, pieces)), usage), media_type="application/json")
+
+    async def pieces(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> AsyncGenerator[bytes]:
+        """The data of the events of a stream."""
+        usage, envelope = Usage.of(call), self.envelope()
+        try:
+            async for piece in self.choices(call, running, record, usage):
+                if piece["text"] or piece["finish_reason"] or piece["logprobs"]:
+                    yield envelope.around([piece], None)
+            if call.include_usage:
+                yield envelope.around([], usage)
+        except ApiError as error:
+            record.end(outcome_of(error.status))
+            yield to_json(error.as_json())
+        yield b"[DONE]"
+
+
+async def told(request: Request, error: Exception) -> Response:
+    """Any error as OpenAI's API has them."""
+    if isinstance(error, HTTPException):
+        path = f"{request.method} {request.url.path}"
+        message = {404: f"There is no {path} here.", 405: f"{path}: this method is not for this path."}
+        error = ApiError(error.status_code, message.get(error.status_code, error.detail), headers=error.headers)
+    if not isinstance(error, ApiError):
+        error = ApiError(500, "The server has a bug, which its log tells.", code="internal_error")
+    return error_answer(error)

@@ -1,0 +1,36 @@
+"""What a client is told when it does not get what it asked for, as OpenAI's API says it."""
+
+from collections.abc import Mapping
+
+from lm.errors import shown
+
+
+class ApiError(Exception):
+    """An answer with the HTTP status `status` and a JSON body that the clients of OpenAI's API know how to read."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        """`param` is the field that is at fault, `code` a word for programs."""
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def kind(self) -> str:
+        if self.status == 429:
+            return "rate_limit_error"
+        return "server_error" if self.status >= 500 else "invalid_request_error"
+
+    def as_json(self) -> dict[str, object]:
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def wrong(field: str, value: object, wanted: str, code: str = "invalid_value") -> ApiError:
+    """400: `field` is `value`, where `wanted` is what it must be."""
+    return ApiError(400, f"{field} is {shown(value)}; it must be {wanted}.", param=field, code=code)

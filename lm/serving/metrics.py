@@ -1,0 +1,65 @@
+"""What the server counts, for Prometheus (prometheus.io/docs/practices/naming)."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+SECONDS_TO_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+SECONDS_A_TOKEN = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+SECONDS_A_REQUEST = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
+OUTCOMES = ("answered", "cancelled", "refused", "overloaded", "failed")
+"""Of a call of /v1/completions: answered; its client went away; a 4xx; 429; a 5xx."""
+
+
+def outcome_of(status: int) -> str:
+    """Of a call that was answered with this HTTP status, an error."""
+    return "overloaded" if status == 429 else "failed" if status >= 500 else "refused"
+
+
+class ServerMetrics:
+    """Counters, gauges and histograms, in a registry of their own."""
+
+    def __init__(self, slots: int, in_flight: Callable[[], int]):
+        """`in_flight` gives the requests that are in a slot or wait for one."""
+        self.registry = of = CollectorRegistry()
+        disable_created_metrics()  # a second series of every counter
+        self.requests = Counter("gristmill_requests", "Calls of /v1/completions, by outcome", ["outcome"], registry=of)
+        for outcome in OUTCOMES:
+            self.requests.labels(outcome)
+        self.prompt_tokens = Counter("gristmill_prompt_tokens", "Tokens of prompts that were read", registry=of)
+        self.generated_tokens = Counter("gristmill_generated_tokens", "Tokens that were drawn", registry=of)
+        Gauge("gristmill_slots", "Texts that are made at once", registry=of).set(slots)
+        busy = Gauge("gristmill_slots_busy", "Slots in which a text is made", registry=of)
+        busy.set_function(lambda: min(in_flight(), slots))
+        waiting = Gauge("gristmill_queue_length", "Texts that wait for a slot", registry=of)
+        waiting.set_function(lambda: max(in_flight() - slots, 0))
+        self.first_token = Histogram(
+            "gristmill_time_to_first_token_seconds",
+            "From the call to its first token",
+            buckets=SECONDS_TO_FIRST,
+            registry=of,
+        )
+        self.token = Histogram(
+            "gristmill_time_per_token_seconds",
+            "Between the tokens of a text, its mean",
+            buckets=SECONDS_A_TOKEN,
+            registry=of,
+        )
+        self.request = Histogram(
+            "gristmill_request_seconds", "From a call to the end of its answer", buckets=SECONDS_A_REQUEST, registry=of
+        )
+
+    def count(self, outcome: str) -> None:
+        assert outcome in OUTCOMES
+        self.requests.labels(outcome).inc()
+
+    def text(self) -> bytes:
+        """In Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,227 @@
+"""A body of POST /v1/completions to requests of the Engine.
+
+As OpenAI's legacy completions (platform.openai.com/docs/api-reference/completions), with top_k, min_p,
+repetition_penalty and add_special_tokens besides. What is not done here is refused, never ignored.
+"""
+
+import dataclasses
+import secrets
+from collections.abc import Sequence
+
+from lm.errors import UsageError, shown
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.serving.errors import ApiError, wrong
+from lm.serving.fields import Fields, parse_object
+from lm.serving.limits import Limits
+from lm.tokenizer import Tokenizer
+
+KNOWN = (
+    "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "n", "best_of",
+    "stream", "stream_options", "logprobs", "echo", "stop", "seed", "presence_penalty", "frequency_penalty",
+    "logit_bias", "suffix", "user", "add_special_tokens",
+)  # fmt: skip
+SEEDS = 2**32
+GOLDEN = 0x9E3779B9
+"""2**32 / the golden ratio: its multiples are spread over all seeds (Knuth, The Art of Computer Programming 3, 6.4)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One prompt of a call."""
+
+    tokens: tuple[int, ...]
+    """What the model reads."""
+    headed: bool
+    """Whether the first of them is a BOS that this server put there, which the client is not shown."""
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The client's own tokens."""
+        return self.tokens[1:] if self.headed else self.tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionCall:
+    """What one call asks for."""
+
+    prompts: tuple[Prompt, ...]
+    params: SamplingParams
+    n: int
+    """Choices a prompt. Choice i of the answer is of prompt i // n."""
+    echo: bool
+    stream: bool
+    include_usage: bool
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """One a choice. Those of one prompt differ by their seeds, and the first has the call's own, whatever other
+        prompts are beside it."""
+        return [
+            GenerationRequest(prompt.tokens, dataclasses.replace(self.params, seed=seed_of(self.params.seed, number)))
+            for prompt in self.prompts
+            for number in range(self.n)
+        ]
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of choice `number` of a prompt; `seed` itself for the first."""
+    return (seed + number * GOLDEN) % SEEDS
+
+
+def parse_completion(body: bytes, model: str, tokenizer: Tokenizer, limits: Limits) -> CompletionCall:
+    """Raises ApiError: 400 for what cannot be read, is out of bounds or not done here, 404 for another model."""
+    fields = Fields(parse_object(body), KNOWN)
+    check_model(fields, model)
+    refuse_what_is_not_done(fields)
+    n = fields.integer("n", 1, 1, limits.max_choices)
+    if (best_of := fields.integer("best_of", n, 1, limits.max_choices)) != n:
+        raise wrong("best_of", best_of, f"equal to n ({n}): all texts that are made are given", "unsupported_value")
+    stream = fields.boolean("stream", False)
+    echo = fields.boolean("echo", False)
+    params = sampling_params(fields, echo, tokenizer, limits)
+    prompts = read_prompts(fields, params, tokenizer, limits)
+    if len(prompts) * n > limits.max_choices:
+        raise ApiError(
+            400, f"{len(prompts):,} prompts with n = {n} are {len(prompts) * n:,} texts; this server makes at most "
+            f"{limits.max_choices:,} a call. Send several calls.",
+            param="prompt" if n == 1 else "n", code="too_many_choices",
+        )  # fmt: skip
+    return CompletionCall(prompts, params, n, echo, stream, include_usage(fields, stream))
+
+
+def check_model(fields: Fields, model: str) -> None:
+    asked = fields.string("model", model)
+    if asked != model:
+        raise ApiError(
+            404, f"There is no model {shown(asked)} here; this server has {model!r} (GET /v1/models).",
+            param="model", code="model_not_found",
+        )  # fmt: skip
+
+
+def refuse_what_is_not_done(fields: Fields) -> None:
+    """Raises ApiError 400, unless such fields have the values that change nothing."""
+    for name in ("presence_penalty", "frequency_penalty"):
+        if fields.number(name, 0.0, -2.0, 2.0):
+            raise wrong(name, fields.get(name), "0: use repetition_penalty, which this server has", "unsupported_value")
+    bias = fields.get("logit_bias", {})
+    if not isinstance(bias, dict):
+        raise wrong("logit_bias", bias, "an object", "invalid_type")
+    if bias:
+        raise wrong("logit_bias", bias, "empty: this server changes no logits by token", "unsupported_value")
+    if fields.string("suffix", ""):
+        raise wrong(
+            "suffix", fields.get("suffix"), "left out: this model continues a text, and fills no gap in one",
+            "unsupported_value",
+        )  # fmt: skip
+    fields.string("user", "")
+
+
+def include_usage(fields: Fields, stream: bool) -> bool:
+    options = fields.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise wrong("stream_options", options, "an object", "invalid_type")
+    if not stream:
+        raise wrong("stream_options", options, "left out where stream is not true")
+    inner = Fields(options, ("include_usage", "include_obfuscation"))
+    inner.boolean("include_obfuscation", False)  # padding against eavesdroppers, which OpenAI adds: none here
+    return inner.boolean("include_usage", False)
+
+
+def sampling_params(fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Limits) -> SamplingParams:
+    logprobs = None
+    if fields.get("logprobs") is not None:
+        logprobs = fields.integer("logprobs", 0, 0, limits.max_logprobs)
+    top_k = fields.integer("top_k", 0, -1, 2**31 - 1)  # -1 is others' word for all
+    seed = fields.integer("seed", 0, 0, SEEDS - 1) if fields.get("seed") is not None else secrets.randbelow(SEEDS)
+    try:
+        return SamplingParams(
+            max_tokens=fields.integer("max_tokens", min(16, limits.context), 0, limits.context),
+            temperature=fields.number("temperature", 1.0, 0.0),
+            top_k=0 if top_k >= tokenizer.vocab_size else max(top_k, 0),
+            top_p=fields.number("top_p", 1.0, 0.0, 1.0),
+            min_p=fields.number("min_p", 0.0, 0.0, 1.0),
+            repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+            stop=stop_strings(fields, limits),
+            seed=seed,
+            logprobs=logprobs,
+            prompt_logprobs=echo and logprobs is not None,
+        )
+    except UsageError as error:
+        raise ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value") from None
+
+
+def stop_strings(fields: Fields, limits: Limits) -> tuple[str, ...]:
+    given = fields.get("stop", [])
+    stop = [given] if isinstance(given, str) else given
+    if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
+        raise wrong("stop", given, "a string, or a list of strings", "invalid_type")
+    if len(stop) > limits.max_stop:
+        raise wrong("stop", given, f"at most {limits.max_stop} strings here, and these are {len(stop):,}")
+    for one in stop:
+        if not 0 < len(one) <= limits.max_stop_characters:
+            raise wrong("stop", one, f"of 1 to {limits.max_stop_characters} characters")
+    return tuple(dict.fromkeys(stop))
+
+
+def read_prompts(fields: Fields, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> tuple[Prompt, ...]:
+    """The prompts as tokens. A BOS is put before each that does not begin with one, text or ids, unless
+    add_special_tokens is false: in training one headed every document."""
+    add = fields.boolean("add_special_tokens", True)
+    given = fields.get("prompt", "")
+    found = []
+    for one in split_prompts(given, limits):
+        ids = encode(one, tokenizer, limits) if isinstance(one, str) else one
+        headed = add and (not ids or ids[0] != tokenizer.bos_id)
+        prompt = Prompt((tokenizer.bos_id, *ids) if headed else tuple(ids), headed)
+        check_prompt(prompt, params, tokenizer, limits)
+        found.append(prompt)
+    return tuple(found)
+
+
+def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
+    """The ids of a prompt. A BOS that its text begins with is one, as clients write it that decode ids to send them;
+    elsewhere the name of a special token is plain text."""
+    if len(text) > limits.max_prompt_bytes or len(text.encode("utf-8", "replace")) > limits.max_prompt_bytes:
+        raise ApiError(
+            400, f"A prompt is {len(text):,} characters; this model reads at most {limits.context:,} tokens, and so no "
+            f"more than {limits.max_prompt_bytes:,} bytes of text. Shorten it.",
+            param="prompt", code="context_length_exceeded",
+        )  # fmt: skip
+    names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
+    return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
+
+
+def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:
+    """The prompts that the field `prompt` holds: one or several, of text or of token ids."""
+    are_ids = lambda one: isinstance(one, list) and all(type(id) is int for id in one)
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, list) and given:
+        if len(given) > limits.max_choices and not are_ids(given):
+            raise wrong("prompt", f"{len(given):,} prompts", f"at most {limits.max_choices:,} here")
+        if are_ids(given):
+            return [given]
+        if all(isinstance(one, str) for one in given) or all(are_ids(one) for one in given):
+            return given
+    raise wrong("prompt", given, "a string, a list of strings, a list of token ids, or a list of such lists, not empty",
+                "invalid_type")  # fmt: skip
+
+
+def check_prompt(prompt: Prompt, params: SamplingParams, tokenizer: Tokenizer, limits: Limits) -> None:
+    tokens = prompt.tokens
+    if not tokens:
+        raise ApiError(
+            400, "prompt is empty, and add_special_tokens is false: there is nothing to go on from.",
+            param="prompt", code="empty_prompt",
+        )  # fmt: skip
+    most = limits.context - (1 if params.max_tokens else 0)
+    if len(tokens) > most:
+        raise ApiError(
+            400, f"A prompt is {len(tokens):,} tokens{' with its BOS' if prompt.headed else ''}; this model reads at "
+            f"most {limits.context:,}" + (", the answer included" if params.max_tokens else "") + ". Shorten it.",
+            param="prompt", code="context_length_exceeded",
+        )  # fmt: skip
+    if outside := [id for id in tokens if not 0 <= id < tokenizer.vocab_size]:
+        raise wrong("prompt", outside[0], f"of token ids from 0 to {tokenizer.vocab_size - 1:,}")

@@ -1,0 +1,126 @@
+"""The server's process: one socket, one event loop, one thread for the Engine."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from lm.errors import InputError, UsageError
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.serving.app import CompletionServer
+from lm.serving.errors import ApiError
+from lm.serving.http import protocol_class
+from lm.serving.limits import Limits
+from lm.serving.worker import EngineWorker
+from lm.tokenizer import Tokenizer
+
+AFTER_GRACE = 5
+"""Seconds for the last answers, once the grace time is over."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that does not listen yet; port 0 takes a free one. Raises InputError where it cannot be had."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(
+            f"--host {host} --port {port} cannot be listened on: {getattr(error, 'strerror', None) or error}. Give "
+            "another --port (0 for any that is free), or another --host."
+        ) from None
+    return bound
+
+
+def read_key(file: str, variable: str) -> str:
+    """The key in a file or in a variable of the environment; "" where none is named. Raises UsageError."""
+    if file and variable:
+        raise UsageError(f"--api-key-file {file} and --api-key-env {variable} name two keys. Give one of them.")
+    if not file and not variable:
+        return ""
+    try:
+        key = Path(file).expanduser().read_text("utf-8").strip() if file else os.environ.get(variable, "").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--api-key-file {file} cannot be read: {error}.") from None
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        named = f"--api-key-file {file}" if file else f"--api-key-env {variable}"
+        raise UsageError(f"{named} holds no key: it must be one word of ASCII characters.")
+    return key
+
+
+def warm_up(engine: Engine, every_length: bool) -> None:
+    """Has the programs compiled that a first call needs: those for short prompts, or for prompts of every length."""
+    tokens = [1 << power for power in range(engine.context.bit_length()) if 1 << power < engine.context]
+    lengths = [*tokens, engine.context - 1] if every_length else [1]
+    params = SamplingParams(max_tokens=2, temperature=0.0, logprobs=0, prompt_logprobs=True)
+    bos = engine.tokenizer.bos_id
+    engine.complete([GenerationRequest((bos,) * length, params) for length in lengths])
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says when it listens, and ends what still runs when the grace time after SIGTERM is over."""
+
+    def __init__(
+        self, config: uvicorn.Config, worker: EngineWorker, grace_seconds: float, on_start: Callable[[], None]
+    ):
+        super().__init__(config)
+        self.worker, self.grace_seconds, self.on_start = worker, grace_seconds, on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        loop = self.worker.loop
+        loop.call_soon_threadsafe(loop.call_later, self.grace_seconds, self.end_all)
+
+    def end_all(self) -> None:
+        self.worker.fail_all(ApiError(503, "The server is being stopped.", code="stopping"))
+
+
+def serve(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    model: str,
+    step: int,
+    bound: socket.socket,
+    slots: int,
+    limits: Limits,
+    *,
+    api_key: str = "",
+    cors_origins: Sequence[str] = (),
+    grace_seconds: float = 10.0,
+    on_start: Callable[[], None] = lambda: None,
+) -> None:
+    """Answers on the socket `bound` until SIGTERM or Ctrl-C; then it takes no more calls, and ends those that run after
+    `grace_seconds`. `on_start` is called when it listens. Returns after SIGTERM; raises KeyboardInterrupt after
+    Ctrl-C."""
+
+    async def run() -> None:
+        worker = EngineWorker(engine, slots, limits.max_queue)
+        app = CompletionServer(worker, tokenizer, model, step, limits, api_key).app(cors_origins)
+        config = uvicorn.Config(
+            app, http=protocol_class(limits.read_seconds, limits.write_seconds), ws="none", lifespan="off",
+            log_level="error", access_log=False, server_header=False, limit_concurrency=limits.max_connections,
+            timeout_graceful_shutdown=int(grace_seconds) + AFTER_GRACE,
+        )  # fmt: skip
+        server = Server(config, worker, grace_seconds, on_start)
+        try:
+            await server.serve(sockets=[bound])
+        finally:
+            await worker.stop()
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again at its end
+    try:
+        asyncio.run(run())
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,179 @@
+"""The thread that owns the Engine. The event loop hands it requests by a queue, and gets events back by another."""
+
+import asyncio
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import AsyncGenerator, Sequence
+
+from lm.errors import UsageError
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationEvent, GenerationRequest
+from lm.serving.errors import ApiError
+
+RETRY_SECONDS = 1
+
+
+class RunningCall:
+    """The requests of one call, on their way through the Engine. Used by the event loop alone, but for `ids`."""
+
+    def __init__(self, requests: Sequence[GenerationRequest]):
+        self.requests = requests
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the Engine has taken all requests; ApiError where it did not."""
+        self.news: asyncio.Queue[tuple[int, GenerationEvent] | ApiError] = asyncio.Queue()
+        self.unfinished = len(requests)
+        self.ids: list[int] = []
+        """Of the Engine, in the order of `requests`; the thread's own."""
+
+    async def is_accepted(self) -> None:
+        """Returns when the Engine has taken it. Raises ApiError where it refuses."""
+        await asyncio.shield(self.accepted)
+
+    async def events(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:
+        """(number of the request, its news), until all have ended. Raises ApiError where the Engine fails."""
+        left = len(self.requests)
+        while left:
+            news = await self.news.get()
+            if isinstance(news, ApiError):
+                raise news
+            left -= news[1].finish_reason is not None
+            yield news
+
+
+class EngineWorker:
+    """Runs an Engine in a thread of its own. All methods are for the event loop that made it."""
+
+    def __init__(self, engine: Engine, slots: int, max_queue: int):
+        """At most `max_queue` requests wait beside those in the `slots`."""
+        self.slots, self.most = slots, slots + max_queue
+        self.failure = ""
+        """Why the Engine answers no more; "" while it does."""
+        self._engine = engine
+        self.loop = asyncio.get_running_loop()
+        self._calls: set[RunningCall] = set()
+        self._commands: queue.SimpleQueue[tuple[str, RunningCall | None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._of: dict[int, tuple[RunningCall, int]] = {}
+        """{id of a request that has not ended: its call, and its number there}; the thread's own."""
+        self._thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended: in slots, or waiting for one."""
+        return sum(call.unfinished for call in self._calls)
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> RunningCall:
+        """All of them, or none. Raises ApiError: 429 where the queue has no room, 503 where the Engine has failed."""
+        if self.failure:
+            raise ApiError(503, f"The engine has failed: {self.failure}. Start the server again.", code="engine_failed")
+        if self.in_flight + len(requests) > self.most:
+            raise ApiError(
+                429, f"{self.in_flight:,} texts are being made or wait, and {len(requests):,} more would be more than "
+                f"the {self.most:,} that this server takes. Try again later.",
+                code="queue_full", headers={"Retry-After": str(RETRY_SECONDS)},
+            )  # fmt: skip
+        call = RunningCall(requests)
+        self._calls.add(call)
+        self._commands.put(("submit", call))
+        return call
+
+    def cancel(self, call: RunningCall) -> None:
+        """Frees the slots of a call that nobody waits for any more. Nothing where it has ended."""
+        if call in self._calls:
+            self._commands.put(("cancel", call))
+
+    def fail_all(self, error: ApiError) -> None:
+        """Ends all calls with this error, and cancels what they run."""
+        for call in list(self._calls):
+            self._refuse(call, error)
+            self._commands.put(("cancel", call))
+
+    async def stop(self) -> None:
+        """Ends the thread, after the step that it is in."""
+        self._commands.put(("stop", None))
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        """The thread."""
+        try:
+            while self._obey():
+                if self._engine.has_work:
+                    self._tell(self._deliver, self._step())
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            self._tell(self._fail, f"{type(error).__name__}: {error}")
+        finally:
+            self._engine.close()
+
+    def _obey(self) -> bool:
+        """Does what was asked for meanwhile, waiting for it where there is no other work. False: to end."""
+        while True:
+            try:
+                what, call = self._commands.get(block=not self._engine.has_work)
+            except queue.Empty:
+                return True
+            if call is None:
+                return False
+            if what == "submit":
+                self._submit(call)
+            else:
+                for id in call.ids:
+                    if id in self._of:
+                        self._engine.cancel(id)
+
+    def _submit(self, call: RunningCall) -> None:
+        try:
+            for number, request in enumerate(call.requests):
+                call.ids.append(self._engine.submit(request))
+                self._of[call.ids[-1]] = (call, number)
+        except UsageError as error:
+            for id in call.ids:
+                self._of.pop(id)
+                self._engine.cancel(id)
+            self._tell(self._refuse, call, ApiError(400, str(error), param="prompt"))
+            return
+        self._tell(self._accept, call)
+
+    def _step(self) -> list[tuple[RunningCall, int, GenerationEvent]]:
+        """(call, number of the request there, its news) of one step of the Engine."""
+        found = []
+        for event in self._engine.step():
+            whose = self._of.get(event.request_id)
+            if whose is not None:
+                found.append((*whose, event))
+            if event.finish_reason is not None:
+                self._of.pop(event.request_id, None)
+        return found
+
+    def _tell(self, method, *arguments) -> None:
+        """Has the event loop call `method`; nothing where it has ended."""
+        try:
+            self.loop.call_soon_threadsafe(method, *arguments)
+        except RuntimeError:
+            self._of.clear()
+
+    def _accept(self, call: RunningCall) -> None:
+        if not call.accepted.done():
+            call.accepted.set_result(None)
+
+    def _refuse(self, call: RunningCall, error: ApiError) -> None:
+        self._calls.discard(call)
+        if not call.accepted.done():
+            call.accepted.set_exception(error)
+            call.accepted.exception()  # so that asyncio does not report it where the client is gone
+        call.news.put_nowait(error)
+
+    def _deliver(self, events: Sequence[tuple[RunningCall, int, GenerationEvent]]) -> None:
+        for call, number, event in events:
+            call.news.put_nowait((number, event))
+            if event.finish_reason is not None:
+                call.unfinished -= 1
+                if not call.unfinished:
+                    self._calls.discard(call)
+
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        for call in list(self._calls):
+            self._refuse(call, ApiError(500, f"The engine has failed: {reason}.", code="engine_failed"))

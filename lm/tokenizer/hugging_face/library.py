@@ -1,0 +1,189 @@
+"""A tokenizer.json that Hugging Face's own library, tokenizers, encodes with: for vocabularies that are no ranks of
+bytes with the special tokens behind them, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.hugging_face.reading import demand, document_names, heading, refusal
+from lm.tokenizer.hugging_face.writing import byte_letters
+
+if TYPE_CHECKING:
+    import tokenizers
+
+FILE = "tokenizer.json"
+BLANK = "\u2581"
+"""How pieces write a blank where there is no byte-level step."""
+KEEPING = ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split")
+"""Steps of a pre-tokeniser that may cut a text, and leave nothing out unless they are told to."""
+NORMALISING = ("NFC", "Prepend", "Replace")
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class LibraryTokenizer(Tokenizer):
+    """A BPE of tokenizer.json, on bytes or on characters with bytes to fall back to (Llama 2's).
+
+    Ids are the library's. Where the file puts a blank before every text, as Llama 2's does, the decoded text begins
+    with it; where it normalises, the normalised text comes back.
+    """
+
+    kind = "hugging_face"
+    contents: bytes = field(repr=False)
+    """Of tokenizer.json."""
+    start: str
+    """The special token that heads a document."""
+    end: str
+    """The special token that ends one."""
+
+    @classmethod
+    def from_json(
+        cls, contents: bytes, start: str = "", end: str = "", documents: int = 0, characters: int = 0
+    ) -> "LibraryTokenizer":
+        """Of a tokenizer.json; `start` and `end` are as of `read_hugging_face`. Raises UsageError for what would not
+        give the bytes of each id, with the field and its value; ValueError, KeyError, TypeError or AttributeError for
+        a file that is damaged."""
+        found = json.loads(contents)
+        demand(found["model"], "type", "BPE", path="model.")
+        demand(found["model"], "dropout", None, 0, path="model.")
+        demand(found["model"], "continuing_subword_prefix", None, "", path="model.")
+        demand(found["model"], "end_of_word_suffix", None, "", path="model.")
+        check_steps(found)
+        added = found.get("added_tokens") or []
+        for token in added:
+            if not token["special"]:
+                for edge in ("lstrip", "rstrip"):
+                    demand(token, edge, False, path=f"added_tokens: {token['content']!r}.")
+        names = [token["content"] for token in added if token["special"]]
+        start, end = document_names(dict.fromkeys(names, 0), start or heading(found.get("post_processor")), end)
+        ids = open_library(contents).get_vocab(with_added_tokens=True)
+        special = {name: ids[name] for name in names}  # whatever number the file gives them
+        return cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
+
+    @functools.cached_property
+    def _library(self) -> "tokenizers.Tokenizer":
+        return open_library(self.contents)
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return self._library.get_vocab(with_added_tokens=True)
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        return 1 + max(self._ids.values())
+
+    @property
+    def bos_id(self) -> int:
+        return self.special_tokens[self.start]
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        return frozenset((self.special_tokens[self.start], self.special_tokens[self.end]))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        ordered = json.dumps(json.loads(self.contents), sort_keys=True).encode()
+        head = f"gristmill hugging_face 1\n{self.start}\n{self.end}\n".encode()
+        return hashlib.sha256(head + ordered).hexdigest()
+
+    @functools.cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        contents = json.loads(self.contents)
+        byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+        byte_level = is_byte_level(contents)
+        added = {token["content"] for token in contents.get("added_tokens") or []}
+
+        def spell(piece: str) -> bytes:
+            if piece in added:
+                return piece.encode()
+            if byte_level:
+                known = set(piece) <= byte_of.keys()
+                return bytes(byte_of[letter] for letter in piece) if known else piece.encode()
+            byte = BYTE.fullmatch(piece)
+            return bytes.fromhex(byte[1]) if byte else piece.replace(BLANK, " ").encode()
+
+        return dict.fromkeys(range(self.vocab_size), b"") | {id: spell(piece) for piece, id in self._ids.items()}
+
+    def __reduce__(self):  # without the library's object
+        return functools.partial(LibraryTokenizer, **{f.name: getattr(self, f.name) for f in fields(self)}), ()
+
+    def settings(self) -> dict[str, object]:
+        return {"start": self.start, "end": self.end}
+
+    def files(self) -> dict[str, bytes]:
+        return {FILE: self.contents}
+
+    @classmethod
+    def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "LibraryTokenizer":
+        contents = (folder / FILE).read_bytes()
+        return cls.from_json(contents, settings["start"], settings["end"], documents, characters)
+
+    def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
+        """As the base class has it. The text between special tokens is encoded as a text of its own."""
+        text = whole_characters(text)
+        if not special:
+            return self._library.encode(text, add_special_tokens=False).ids
+        self.check_special(special)
+        names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+        ids: list[int] = []
+        for i, part in enumerate(re.split(f"({names})", text)):
+            ids += [self.special_tokens[part]] if i % 2 else self.encode(part) if part else []
+        return ids
+
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
+        whole = [whole_characters(text) for text in texts]
+        return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
+
+
+def open_library(contents: bytes) -> "tokenizers.Tokenizer":
+    """What encodes by a tokenizer.json. Raises ValueError for a file that the library refuses."""
+    import tokenizers
+
+    try:
+        found = tokenizers.Tokenizer.from_str(contents.decode())
+    except Exception as error:  # that library's errors have no class of their own
+        raise ValueError(f"the tokenizers library refuses it: {error}") from error
+    found.no_truncation()
+    found.no_padding()
+    found.encode_special_tokens = True  # their names in a text are text
+    return found
+
+
+def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """The steps of a sequence, under that name; a step that is none, alone."""
+    if not step:
+        return []
+    return [one for part in step[name] for one in parts_of(part, name)] if step["type"] == "Sequence" else [step]
+
+
+def check_steps(contents: Mapping[str, Any]) -> None:
+    """Raises UsageError unless every text keeps all of its characters on the way to the ids."""
+    vocabulary = contents["model"]["vocab"]
+    if is_byte_level(contents):
+        wanted: list[str] = byte_letters()
+    elif contents["model"].get("byte_fallback"):
+        wanted = [f"<0x{byte:02X}>" for byte in range(256)]
+    else:
+        reason = "only BPE on bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
+        raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
+    if missing := [letter for letter in wanted if letter not in vocabulary]:
+        raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")
+    for step in parts_of(contents.get("pre_tokenizer"), "pretokenizers"):
+        if step["type"] not in KEEPING or step.get("behavior") == "Removed":
+            raise refusal("pre_tokenizer", step, f"only {', '.join(KEEPING)} that remove nothing keep all of a text")
+    for step in parts_of(contents.get("normalizer"), "normalizers"):
+        blank = step["type"] != "Replace" or (step["pattern"], step["content"]) == ({"String": " "}, BLANK)
+        if step["type"] not in NORMALISING or not blank:
+            raise refusal("normalizer", step, f"only {', '.join(NORMALISING)} (of blanks) keep all of a text")
+
+
+def is_byte_level(contents: Mapping[str, Any]) -> bool:
+    """Whether the vocabulary of a tokenizer.json is spelled in the letters of bytes."""
+    return any(one["type"] == "ByteLevel" for one in parts_of(contents.get("pre_tokenizer"), "pretokenizers"))

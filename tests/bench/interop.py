@@ -1,0 +1,183 @@
+"""Models out to Hugging Face's transformers and back: what it computes beside what we compute.
+
+    python -m tests.bench.interop --peer PYTHON
+
+PYTHON has torch and transformers 5. Models are small and random, one for each thing that a config may have; each is
+written as a checkpoint, scanned and unrolled, exported by launch.export's own functions, and loaded there. Prints one
+JSON line a case: the largest difference of logits, whether the greedy tokens are the same (with a cache, without one,
+and in a batch with padding on the left), and how many texts get other ids.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.experiment.run_folder import RunFolder
+from launch.release.formats import ExportOptions, export
+from launch.release.imported import write_run
+from launch.release.sources import open_source
+from launch.release.stored_run import open_run
+from lm.config import ModelConfig, RopeScalingConfig, TokenizerConfig
+from lm.formats.source import SourceModel
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
+from lm.tokenizer import Tokenizer, train_tokenizer
+from tests.adversarial import GENERATORS
+from tests.lm.model_configs import GPT2, LLAMA, MODERN
+
+THERE = """
+import json, sys, numpy, torch, transformers
+folder, asked, answers = sys.argv[1:]
+asked = json.load(open(asked))
+model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, output_loading_info=True, dtype=torch.float32, trust_remote_code=True)
+assert not any(report.values()), report
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+tokens = torch.tensor(asked["tokens"])
+with torch.inference_mode():
+    model.eval()
+    logits = model(tokens).logits.numpy()
+    make = lambda ids, mask=None, cache=True, **more: model.generate(
+        ids, attention_mask=mask if mask is not None else torch.ones_like(ids), max_new_tokens=asked["new"],
+        do_sample=False, use_cache=cache, eos_token_id=None, pad_token_id=0, **more).tolist()
+    prompt = tokens[:1, :asked["prompt"]]
+    short = prompt[:, 2:]
+    padded = torch.cat([prompt, torch.nn.functional.pad(short, (2, 0))])
+    mask = torch.ones_like(padded)
+    mask[1, :2] = 0
+    found = {"cached": make(prompt)[0], "uncached": make(prompt, cache=False)[0], "short": make(short)[0],
+             "padded": make(padded, mask), "beams": make(prompt, num_beams=3)[0],
+             "beams_uncached": make(prompt, num_beams=3, cache=False)[0]}
+found["ids"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked["texts"]]
+found["headed"] = tokenizer("a")["input_ids"]
+found["versions"] = [torch.__version__, transformers.__version__]
+numpy.save(answers + ".npy", logits)
+json.dump(found, open(answers, "w"))
+"""
+LLAMA31 = RopeScalingConfig(factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=32)
+FORWARD = jax.jit(lambda model, tokens: model.logits(model.read(tokens, jnp.ones_like(tokens))))
+LICENSE = (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")
+NEW, PROMPT = 50, 12
+SAMPLE = [
+    "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
+    "def f(x):\n    return x ** 2  # squares\n" * 3, "ÄÖÜ ß ﬁ ½ ² ٣ ｆｕｌｌ", "a" * 50 + " " * 30 + "\r\n\r\n",
+    "\u200b\ufeff\u0301e\u0301", "\U0001f469\u200d\U0001f4bb \U000e0041", "",
+]  # fmt: skip
+
+
+def texts() -> list[str]:
+    return SAMPLE + [make(200) for make in GENERATORS.values()]
+
+
+def models() -> dict[str, ModelConfig]:
+    long = {"context_length": 128, "vocab_size": 320}
+    llama, gpt2, modern = (dataclasses.replace(one, **long) for one in (LLAMA, GPT2, MODERN))
+    return {
+        "gpt2": gpt2, "gpt2 tied": dataclasses.replace(gpt2, tie_embeddings=True), "llama": llama,
+        "llama 3.1": dataclasses.replace(llama, rope_scaling=LLAMA31, tie_embeddings=False),
+        "llama head_dim": dataclasses.replace(llama, head_dim=16),
+        "modern": modern,
+        "demo's": dataclasses.replace(modern, tie_embeddings=True, logit_softcap=None, ngram_longest=2),
+        "windows": dataclasses.replace(modern, attention_windows=(8, 0), token_shift=False, ngram_rows=0),
+        "llama with a token shift": dataclasses.replace(llama, token_shift=True),
+        "gpt2 with n-grams": dataclasses.replace(gpt2, ngram_rows=64, ngram_longest=4),
+        "layernorm without biases": dataclasses.replace(modern, norm="layernorm", position="learned", kv_heads=1),
+    }  # fmt: skip
+
+
+def tokenizers() -> dict[str, Tokenizer]:
+    base = TokenizerConfig(vocab_size=320, split_pattern="gpt2", train_characters=1_000_000)
+    words = [LICENSE, *filter(None, texts())] + ["".join(map(chr, range(32, 127)))] * 3
+    return {
+        name: train_tokenizer(words, dataclasses.replace(base, **more))
+        for name, more in {
+            "bpe": {}, "bpe cl100k": {"split_pattern": "cl100k"}, "bpe o200k": {"split_pattern": "o200k"},
+            "sentencepiece bpe": {"algorithm": "sentencepiece_bpe", "vocab_size": 400},
+            "sentencepiece unigram": {"algorithm": "sentencepiece_unigram", "vocab_size": 400},
+        }.items()
+    }  # fmt: skip
+
+
+def parameters_of(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Random ones, also of what starts as a constant."""
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(config, jax.random.key(0))))
+    source = np.random.default_rng(0)
+    scale = lambda name: 1.0 if name.endswith("scale") else 0.5 if name.endswith("share") else 0.0
+    return {
+        name: (scale(name) + source.normal(0, 0.15, leaf.shape)).astype(np.float32) for name, leaf in leaves.items()
+    }
+
+
+def greedy(model: Transformer, config: ModelConfig, prompt: list[int]) -> list[int]:
+    """The likeliest tokens by the whole forward pass, again and again."""
+    row = [*prompt]
+    for _ in range(NEW):
+        padded = jnp.asarray([row + [0] * (config.context_length - len(row))], jnp.int32)
+        row.append(int(jnp.argmax(FORWARD(model, padded)[0, len(row) - 1])))
+    return row
+
+
+def ask(peer: str, folder: Path, tokens: np.ndarray, asked: list[str]) -> tuple[dict, np.ndarray]:
+    question, answers = folder.with_suffix(".asked"), folder.with_suffix(".answers")
+    question.write_text(json.dumps({"tokens": tokens.tolist(), "texts": asked, "new": NEW, "prompt": PROMPT}))
+    done = subprocess.run([peer, "-c", THERE, folder, question, answers], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{folder.name}: {done.stderr[-3000:]}")
+    return json.loads(answers.read_text()), np.load(f"{answers}.npy")
+
+
+def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
+    """What transformers makes of the export of a run, beside what we make of the run."""
+    export(open_run(run), folder, "hugging_face", ExportOptions())
+    loaded = run.load()
+    config, tokenizer = loaded.experiment.model, loaded.tokenizer
+    tokens = np.random.default_rng(1).integers(0, min(tokenizer.vocab_size, config.vocab_size), (2, 100))
+    found, logits = ask(peer, folder, tokens, texts())
+    ours = FORWARD(loaded.model, jnp.asarray(tokens, jnp.int32))
+    prompt = tokens[0, :PROMPT].tolist()
+    expected, short = greedy(loaded.model, config, prompt), greedy(loaded.model, config, prompt[2:])
+    differing = [text for text, ids in zip(texts(), found["ids"], strict=True) if ids != tokenizer.encode(text)]
+    return {
+        "case": name, "logits": float(np.max(np.abs(np.asarray(ours) - logits))),
+        "largest": float(np.max(np.abs(ours))),
+        "cached": found["cached"] == expected, "uncached": found["uncached"] == expected,
+        "padded": found["padded"] == [expected, [0, 0, *short]], "beams": found["beams"] == found["beams_uncached"],
+        "texts": len(found["ids"]), "differing": len(differing), "first": differing[0][:60] if differing else "",
+        "headed": found["headed"][0] == tokenizer.bos_id, "versions": found["versions"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer", required=True, help="a Python with torch and transformers 5")
+    parser.add_argument("--only", default="", help="cases whose name has this")
+    asked = parser.parse_args()
+    made = tokenizers()
+    cases = [(f"{name}, {form}", config, made["bpe"], form == "scanned") for name, config in models().items()
+             for form in ("unrolled", "scanned") if form == "unrolled" or config.layers_alike]  # fmt: skip
+    cases += [(f"tokenizer {name}", dataclasses.replace(models()["llama"], vocab_size=512), one, False)
+              for name, one in made.items()]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, config, tokenizer, scanned) in enumerate(cases):
+            if asked.only not in name:
+                continue
+            place = Path(scratch) / str(number)
+            source = SourceModel(config, tokenizer, parameters_of(config))
+            write_run(source, place / "run", "random", scanned)
+            print(json.dumps(compare(asked.peer, place / "hf", RunFolder(place / "run"), name)), flush=True)
+            again = open_source(place / "hf", None)
+            write_run(again, place / "again", "hf", scanned)
+            export(open_run(RunFolder(place / "again")), place / "hf2", "hugging_face", ExportOptions())
+            for one in ("model.safetensors", "tokenizer.json"):
+                assert (place / "hf" / one).read_bytes() == (place / "hf2" / one).read_bytes(), f"{name}: {one}"
+
+
+if __name__ == "__main__":
+    main()

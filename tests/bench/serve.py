@@ -1,0 +1,126 @@
+"""How much many clients together get out of launch.serve, beside one alone, and whether it still says how it is.
+
+    python -m tests.bench.serve [--run runs/demo] [--clients 64] [--slots 16] [--tokens 64] [--calls 3]
+
+Starts a server of the run. One client makes its calls one after the other, then all clients do at once; each asks for
+`tokens` tokens behind a prompt of its own. Meanwhile a process of its own asks for /health fifty times a second. Prints
+one JSON line: tokens a second of one client and of all, their ratio, seconds to the first token (median and p99), calls
+that failed, and the milliseconds of the health checks. Server and clients share the machine.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.server_process import ServerProcess, serving
+
+PROMPTS = ("The people of", "In the year 1990", "It is said that", "A small town in the", "The history of", "She was")
+HEALTH = """
+import http.client, json, sys, time
+port, found = int(sys.argv[1]), []
+print("begun", flush=True)
+connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+import threading
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+while not ended.wait(0.02):
+    began = time.perf_counter()
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 200
+    found.append(1000 * (time.perf_counter() - began))
+print(json.dumps(found))
+"""
+
+
+class Clients:
+    """Some clients of one server."""
+
+    def __init__(self, server: ServerProcess, tokens: int):
+        self.url, self.tokens = f"{server.url}/v1/completions", tokens
+        self.drawn = self.errors = 0
+        self.first: list[float] = []
+
+    async def call(self, client: httpx.AsyncClient, number: int) -> None:
+        fields = {
+            "prompt": f"{PROMPTS[number % len(PROMPTS)]} {number}", "max_tokens": self.tokens, "seed": number,
+            "stream": True, "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        began, first, usage = time.perf_counter(), None, None
+        try:
+            async with client.stream("POST", self.url, json=fields) as answer:
+                async for line in answer.aiter_lines():
+                    first = first or time.perf_counter() - began
+                    if '"usage":{' in line:
+                        usage = json.loads(line.removeprefix("data: "))["usage"]
+        except httpx.HTTPError:
+            usage = None
+        if usage is None or first is None:
+            self.errors += 1
+            return
+        self.drawn += usage["completion_tokens"]
+        self.first.append(first)
+
+    async def run(self, clients: int, calls: int) -> float:
+        """Tokens a second of `clients` that make `calls` each."""
+        limits = httpx.Limits(max_connections=clients)
+        self.drawn, self.first = 0, []
+        async with httpx.AsyncClient(timeout=600, limits=limits) as client:
+
+            async def one(number: int) -> None:
+                for turn in range(calls):
+                    await self.call(client, number * calls + turn)
+
+            began = time.perf_counter()
+            await asyncio.gather(*map(one, range(clients)))
+            return self.drawn / (time.perf_counter() - began)
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def measure(run: Path, clients: int, slots: int, tokens: int, calls: int) -> dict[str, object]:
+    options = ("--slots", str(slots), "--max-queue", str(2 * clients), "--warm-up")
+    with serving(run, *options) as server:
+        asked = Clients(server, tokens)
+        asyncio.run(asked.run(1, 2))  # the first calls, beside which nothing is counted
+        alone = asyncio.run(asked.run(1, 4 * calls))
+        command = [sys.executable, "-c", HEALTH, str(server.port)]
+        health = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert health.stdout is not None
+        health.stdout.readline()
+        together = asyncio.run(asked.run(clients, calls))
+        waited = [float(one) for one in json.loads(health.communicate("")[0])]
+    return {
+        "clients": clients, "slots": slots, "tokens": tokens, "errors": asked.errors,
+        "one_client_tokens_per_second": round(alone, 1), "tokens_per_second": round(together, 1),
+        "ratio": round(together / alone, 2), "first_token_seconds": round(statistics.median(asked.first), 3),
+        "first_token_seconds_p99": round(percentile(asked.first, 0.99), 3), "health_checks": len(waited),
+        "health_ms": round(statistics.median(waited), 2), "health_ms_p99": round(percentile(waited, 0.99), 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder of a trained run (`make demo`)")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer, at most")
+    parser.add_argument("--calls", type=int, default=3, help="of each client")
+    given = parser.parse_args()
+    if not (given.run / "config.json").is_file():
+        raise SystemExit(f"tests.bench.serve: {given.run} is no run. Give --run, or make one: make demo")
+    print(json.dumps({"bench": "serve"} | measure(given.run, given.clients, given.slots, given.tokens, given.calls)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What no client should send to launch.serve: 10,000 bodies of wrong types, negative and huge counts, empty and
+oversize prompts, broken UTF-8, deep JSON; no HTTP at all; connections that are slow, cut, or never read from.
+
+    python -m tests.chaos.serve [--bodies 10000] [--seed 0]
+
+Makes a tiny run, serves it, and prints a JSON line a row: the server must not end, must not answer 5xx to bad input,
+must not grow by 5 % of its memory, and must answer at the end what it answered at the beginning.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import json
+import random
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from lm.serving.protocol import KNOWN
+from tests.chaos_rows import Clock, Rows
+from tests.server_process import ServerProcess, quick_environment, serving, write_served_run
+
+NUMBERS = [0, 1, -1, 0.5, -0.5, 1e308, -1e308, 1e-320, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**50, 17, 33]
+WORDS = ["", "a", "The miller", "\x00", "\ud800", "é" * 50, "<|endoftext|>", "x" * 5000, "\u202e", "NaN"]
+FIELDS = [*KNOWN, "messages", "__proto__"]
+PATHS = ("/v1/completions",) * 8 + ("/tokenize", "/detokenize")
+
+
+def value(random: random.Random, depth: int = 0) -> object:
+    """Any JSON."""
+    kind = random.randrange(9 if depth < 3 else 6)
+    if kind < 2:
+        return random.choice(NUMBERS)
+    if kind < 4:
+        return random.choice(WORDS)
+    if kind < 6:
+        return random.choice([None, True, False, 1, "The"])
+    if kind < 8:
+        return [value(random, depth + 1) for _ in range(random.randrange(5))]
+    return {random.choice(WORDS): value(random, depth + 1) for _ in range(random.randrange(3))}
+
+
+def prompt(random: random.Random) -> object:
+    """A prompt, right or wrong, of whatever size."""
+    ids = lambda most: [random.choice([*range(320), -1, 320, 2**40]) for _ in range(random.randrange(most))]
+    return random.choice([
+        lambda: "", lambda: "The miller", list, lambda: [[]], lambda: ids(10), lambda: ids(5000),
+        lambda: [ids(10) for _ in range(random.randrange(200))], lambda: ["a"] * random.randrange(300),
+        lambda: "word " * random.randrange(40_000), lambda: "\n" * random.randrange(100_000),
+        lambda: random.choice(WORDS), lambda: value(random), lambda: [320] * 50_000,
+    ])()  # fmt: skip
+
+
+def fuzzed(random: random.Random) -> bytes:
+    """A body."""
+    fields: dict[str, object] = {"prompt": prompt(random), "max_tokens": random.choice([0, 1, 2, 3])}
+    for _ in range(random.choice([0, 0, 1, 1, 2, 3])):
+        fields[random.choice(FIELDS)] = value(random)
+    body = json.dumps(fields).encode()
+    kind = random.randrange(14)
+    if kind == 0:
+        return body[: random.randrange(len(body))]
+    if kind == 1:
+        place = random.randrange(len(body))
+        return body[:place] + random.randbytes(random.randrange(1, 9)) + body[place + 1 :]
+    if kind == 2:
+        return random.randbytes(random.randrange(3000))
+    if kind == 3:
+        deep = random.choice([b"[", b'{"a":', b'{"prompt":[']) * random.choice([10, 1000, 100_000])
+        return deep + b"1" + b"]" * random.randrange(2)
+    if kind == 4:
+        return random.choice([b"", b"null", b"[]", b"1", b'"a"', b"1e999", b"NaN", b'{"prompt":NaN}', b"9" * 9999])
+    if kind == 5 and random.randrange(10) == 0:
+        return b'{"prompt": "' + b"a" * random.choice([2**20, 2**21, 2**22]) + b'"}'
+    return body
+
+
+def head(path: str, length: object, more: bytes = b"") -> bytes:
+    return b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n%s\r\n" % (path.encode(), str(length).encode(), more)
+
+
+def rude(random: random.Random) -> tuple[list[bytes], bool]:
+    """(what is sent, one after the other; whether an answer is waited for) by a client that does not keep to HTTP."""
+    body = json.dumps({"prompt": ["The"] * random.randrange(1, 9), "max_tokens": 20, "stream": random.random() < 0.5})
+    whole = head("/v1/completions", len(body)) + body.encode()
+    cut = random.randrange(len(whole))
+    return random.choice([
+        ([whole[:cut]], False), ([whole], False), ([whole[:cut], whole[cut:]], False),
+        ([head("/v1/completions", len(body) + 50) + body.encode()], False),
+        ([head("/v1/completions", random.choice([-1, 10**30, "x", "1, 2"])) + b"{}"], True),
+        ([b"GET /" + b"a" * 100_000], True), ([random.randbytes(500)], True), ([b"\r\n" * 100], False),
+        ([b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"], True),
+        ([b"POST /v1/completions HTTP/9.9\r\n\r\n"], True), ([bytes([one]) for one in whole[:40]], False),
+        ([head("/v1/completions", 2, b"X: " + b"y" * 70_000 + b"\r\n") + b"{}"], True),
+    ])  # fmt: skip
+
+
+def send_rudely(server: ServerProcess, random: random.Random) -> int:
+    """The status that the server answers; 0 for none."""
+    parts, waits = rude(random)
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        for part in parts:
+            connection.sendall(part)
+        if waits:
+            found = re.match(rb"HTTP/1\.1 (\d+)", connection.recv(100))
+            return int(found[1]) if found else 0
+    return 0
+
+
+def memory(server: ServerProcess) -> int:
+    """Bytes that the process holds."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
+def answer(server: ServerProcess) -> object:
+    fields = {"prompt": "The miller", "max_tokens": 12, "temperature": 0, "logprobs": 3, "echo": True}
+    return httpx.post(f"{server.url}/v1/completions", json=fields, timeout=600).json()["choices"]
+
+
+def attack(server: ServerProcess, first: int, count: int, seed: int) -> collections.Counter[int]:
+    """{status: answers} to so many bodies."""
+    statuses: collections.Counter[int] = collections.Counter()
+    lock, local = threading.Lock(), threading.local()
+
+    def one(number: int) -> None:
+        source = random.Random(f"{seed} {number}")
+        if source.randrange(5) == 0:
+            status = send_rudely(server, source)
+        else:
+            if not hasattr(local, "client"):
+                local.client = httpx.Client(timeout=600)
+            try:
+                status = local.client.post(server.url + source.choice(PATHS), content=fuzzed(source)).status_code
+            except httpx.TransportError:  # it answered, and closed, before all was sent
+                status = 0
+        with lock:
+            statuses[status] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(one, first + i) for i in range(count)]):
+            done.result()
+    return statuses
+
+
+def dripping(server: ServerProcess, ended: threading.Event) -> Callable[[], int]:
+    """Keeps 30 connections that send a byte now and then, or read nothing; how many the server has closed."""
+    body = json.dumps({"prompt": ["The"] * 8, "max_tokens": 29, "stream": True, "logprobs": 20}).encode()
+    whole = head("/v1/completions", len(body)) + body
+    connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
+    closed: set[int] = set()
+
+    def drip() -> None:
+        place = 0
+        while not ended.wait(1.0):
+            for number, connection in enumerate(connections):
+                try:
+                    connection.sendall(whole if number % 3 == 0 and place == 0 else whole[place : place + 1])
+                except OSError:
+                    closed.add(number)
+            place += 1
+
+    threading.Thread(target=drip, daemon=True).start()
+    return lambda: len(closed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bodies", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rows, clock = Rows(), Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        write_served_run(Path(scratch) / "tiny")
+        with serving(Path(scratch) / "tiny", "--warm-up", environment=quick_environment()) as server:
+            before, ended = answer(server), threading.Event()
+            closed = dripping(server, ended)
+            early = given.bodies // 5
+            statuses = attack(server, 0, early, given.seed)  # what is allocated once is, and is not counted
+            at_first = memory(server)
+            held = []
+            for part in range(1, 5):
+                statuses += attack(server, part * early, early, given.seed)
+                held.append(memory(server))
+            grown = held[-1] / at_first - 1
+            ended.set()
+            shown = {str(status): count for status, count in sorted(statuses.items())}
+            rows.add("no_5xx", not any(status >= 500 for status in statuses), statuses=shown, seconds=clock())
+            rows.add("some_were_answered", statuses[200] > given.bodies // 50, answered=statuses[200])
+            rows.add("memory", grown < 0.05, bytes=[at_first, *held], grown=round(grown, 4))
+            rows.add("alive", server.process.poll() is None, slow_connections_closed=closed())
+            rows.add("same_answer", answer(server) == before)
+            health = httpx.get(f"{server.url}/health", timeout=60).json()
+            rows.add("nothing_left_behind", health["status"] == "ok" and health["in_flight"] == 0, **health)
+    rows.end()
+
+
+if __name__ == "__main__":
+    main()

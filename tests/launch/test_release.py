@@ -1,0 +1,210 @@
+"""launch.export and launch.import_model: a run out and in again is the same, byte by byte; what is another's is never
+touched; nothing is there by halves."""
+
+import dataclasses
+import json
+import runpy
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from launch.release import formats
+from launch.release.formats import ExportOptions, export
+from launch.release.imported import write_run
+from launch.release.sources import open_source
+from launch.release.stored_run import open_run
+from lm.config import TokenizerConfig
+from lm.errors import UsageError
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.source import SourceModel
+from lm.tokenizer import train_tokenizer
+from lm.training.restore_or_init import check_start
+from tests.lm.hugging_face_files import REPOSITORY, tensors_of, write_tensors
+from tests.lm.model_configs import GPT2, LLAMA, MODERN
+
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+STORIES = REPOSITORY / "../shared/data/models/stories260K/hf"
+CONFIGS = {
+    name: dataclasses.replace(config, vocab_size=300)
+    for name, config in {"gpt2": GPT2, "llama": LLAMA, "modern": MODERN}.items()
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([LICENSE], TokenizerConfig(300, "gpt2", 100_000))
+
+
+def source_of(config, tokenizer):
+    source = np.random.default_rng(0)
+    dtype = jnp.dtype(config.parameter_dtype)
+    parameters = {name: source.normal(0, 0.2, shape).astype(dtype) for name, shape in parameter_shapes(config).items()}
+    return SourceModel(config, tokenizer, parameters)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def exported(request, tokenizer, tmp_path_factory):
+    """(a run folder, what launch.export made of it)."""
+    place = tmp_path_factory.mktemp(request.param)
+    write_run(source_of(CONFIGS[request.param], tokenizer), place / "run", "numbers")
+    export(open_run(RunFolder(place / "run")), place / "out", "hugging_face", ExportOptions())
+    return place / "run", place / "out"
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
+def test_out_and_in_and_out_again_is_the_same(exported, tmp_path, scan_layers):
+    _, out = exported
+    write_run(open_source(out, None), tmp_path / "run", "out", scan_layers)
+    run = RunFolder(tmp_path / "run")
+    assert run.experiment().model.scan_layers == scan_layers
+    export(open_run(run), tmp_path / "again", "hugging_face", ExportOptions())
+    assert tensors_of(tmp_path / "again") == tensors_of(out)
+    first, again = files_of(out), files_of(tmp_path / "again")
+    same = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    assert {name: again[name] for name in same} == {name: first[name] for name in same}
+    assert first.keys() == again.keys()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "mixed"])
+def test_types_of_tensors_are_kept(exported, tmp_path, dtype):
+    _, out = exported
+    tensors = {}
+    for number, (name, (_, shape, raw)) in enumerate(tensors_of(out).items()):
+        kind = dtype if dtype != "mixed" else ("BF16", "F16", "F32")[number % 3]
+        cast = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32}[kind]
+        tensors[name] = (kind, shape, np.frombuffer(raw, np.float32).astype(cast).tobytes())
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name, data in files_of(out).items():
+        (folder / name).write_bytes(data)
+    write_tensors(folder / "model.safetensors", tensors)
+    write_run(open_source(folder, None), tmp_path / "run", "source")
+    run = open_run(RunFolder(tmp_path / "run"))
+    assert run.config.parameter_dtype == ("bfloat16" if dtype == "BF16" else "float32")
+    export(run, tmp_path / "again", "hugging_face", ExportOptions())
+    assert tensors_of(tmp_path / "again") == tensors
+    export(run, tmp_path / "wide", "hugging_face", ExportOptions(dtype="float32"))
+    assert {kind for kind, *_ in tensors_of(tmp_path / "wide").values()} == {"F32"}
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")
+def test_a_trained_llama_comes_back_as_it_was(tmp_path, tokenizer):
+    write_run(open_source(STORIES, tokenizer), tmp_path / "run", "stories", scan_layers=True)
+    export(open_run(RunFolder(tmp_path / "run")), tmp_path / "out", "hugging_face", ExportOptions())
+    assert tensors_of(tmp_path / "out") == tensors_of(STORIES)
+
+
+def test_another_run_trains_on_from_an_imported_one(exported):
+    """Its config names the imported parameters and tokenizer, which training then finds whole and fitting."""
+    run = RunFolder(exported[0])
+    experiment, fingerprint = run.experiment(), open_run(run).tokenizer.fingerprint
+    assert experiment.train.start.checkpoint == str(run.checkpoint(0))
+    assert experiment.tokenizer.load == str(run.tokenizer)
+    check_start(experiment.model, experiment.train, fingerprint, files=True)
+
+
+def test_the_card_tells_the_model_and_how_to_load_it(exported):
+    run, out = exported
+    card = (out / "README.md").read_text(encoding="utf-8")
+    _, head, text = card.split("---\n", 2)
+    assert "library_name: transformers" in head and "language" not in head
+    parameters = sum(np.prod(shape) for shape in parameter_shapes(RunFolder(run).experiment().model).values())
+    assert f"{parameters:,.0f} parameters" in text and "imported from numbers" in text and "## Limits" in text
+    assert ("trust_remote_code=True" in text) == (out / "modeling_gristmill.py").is_file()
+    assert str(run.parent) not in card
+
+
+def test_what_is_not_an_export_is_never_replaced(exported, tmp_path):
+    run = open_run(RunFolder(exported[0]))
+    for name in ("foreign", "mixed"):
+        (tmp_path / name).mkdir()
+    export(run, tmp_path / "mixed", "hugging_face", ExportOptions())
+    for name in ("foreign", "mixed"):
+        (tmp_path / name / "notes.txt").write_text("mine")
+        before = files_of(tmp_path / name)
+        with pytest.raises(UsageError, match=r"is there already, and is not what launch\.export wrote alone"):
+            export(run, tmp_path / name, "hugging_face", ExportOptions())
+        assert files_of(tmp_path / name) == before
+    (tmp_path / "mixed/notes.txt").unlink()
+    export(run, tmp_path / "mixed", "hugging_face", ExportOptions(dtype="bfloat16"))
+    assert {kind for kind, *_ in tensors_of(tmp_path / "mixed").values()} == {"BF16"}
+
+
+def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypatch):
+    run = open_run(RunFolder(exported[0]))
+    export(run, tmp_path / "out", "hugging_face", ExportOptions())
+    before = files_of(tmp_path / "out")
+
+    def broken(run, out, options):
+        (out / "half").write_bytes(b"half")
+        raise UsageError("no more")
+
+    monkeypatch.setitem(formats.FORMATS, "broken", broken)
+    for name in ("out", "new"):
+        with pytest.raises(UsageError, match="no more"):
+            export(run, tmp_path / name, "broken", ExportOptions())
+    assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_import_that_fails_leaves_nothing_and_replaces_nothing(exported, tmp_path, tokenizer):
+    source = source_of(CONFIGS["llama"], tokenizer)
+    del source.parameters["norm.scale"]
+    with pytest.raises(Exception, match=r"norm\.scale is absent"):
+        write_run(source, tmp_path / "run", "numbers")
+    assert not list(tmp_path.iterdir())
+    before = sorted(exported[0].rglob("*"))
+    with pytest.raises(UsageError, match="is there already"):
+        write_run(source_of(CONFIGS["llama"], tokenizer), exported[0], "numbers")
+    assert sorted(exported[0].rglob("*")) == before
+    small = source_of(dataclasses.replace(CONFIGS["llama"], vocab_size=200), tokenizer)
+    with pytest.raises(UsageError, match=r"model.vocab_size = 200 is smaller than tokenizer.vocab_size = 300"):
+        write_run(small, tmp_path / "run", "numbers")
+    assert not list(tmp_path.iterdir())
+
+
+def start(script, *words):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [script, *map(str, words)])
+        patched.delitem(sys.modules, script, raising=False)
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("launch.export", [], "Name a run folder, and the folder to write"),
+        ("launch.export", ["nowhere", "out"], "There is no run folder nowhere"),
+        ("launch.export", ["{run}", "out", "--format", "onnx"], "--format is 'onnx'; there are hugging_face"),
+        ("launch.export", ["{run}", "out", "--dtype", "int4"], "--dtype is 'int4'; a Hugging Face folder has float32"),
+        ("launch.export", ["{run}", "out", "--step", "7"], "There is no checkpoint of step 7"),
+        ("launch.import_model", ["{out}"], "Name what to import, and the run folder to make"),
+        ("launch.import_model", ["nowhere", "new"], "SOURCE nowhere is not there"),
+        ("launch.import_model", ["{run}/tokenizer", "new"], "holds no config.json"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_in_a_sentence(exported, tmp_path, monkeypatch, capsys, script, words, said):
+    monkeypatch.chdir(tmp_path)
+    run, out = exported
+    with pytest.raises(SystemExit) as ended:
+        start(script, *(word.format(run=run, out=out) for word in words))
+    assert ended.value.code in (1, 2) and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_both_commands(exported, tmp_path, capsys):
+    run, _ = exported
+    start("launch.export", run, tmp_path / "out", "--dtype", "float16")
+    start("launch.import_model", tmp_path / "out", tmp_path / "run", "--scan-layers")
+    said = capsys.readouterr().out
+    assert f"python -m launch.sample {tmp_path / 'run'} --prompt" in said
+    loaded = RunFolder(tmp_path / "run").load()
+    assert loaded.step == 0 and loaded.experiment.model.scan_layers
+    record = json.loads((tmp_path / "out/gristmill_export.json").read_text())
+    assert record["format"] == "hugging_face" and record["run"] == run.name

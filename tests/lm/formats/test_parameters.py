@@ -1,0 +1,103 @@
+"""The parameters of a checkpoint, one at a time: the same from either form of the layers, and no more read than asked
+for."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tensorstore as ts
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.checkpoints.from_parameters import write_parameters
+from lm.checkpoints.reading import item_handler, restore_model
+from lm.errors import InputError
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.parameters import StoredParameters
+from lm.model.param_names import named_leaves, stack_names
+from tests.lm.model_configs import MODERN
+
+CONFIG = dataclasses.replace(MODERN, parameter_dtype="bfloat16")
+
+
+def random_parameters(config):
+    source = np.random.default_rng(0)
+    dtype = jax.numpy.dtype(config.parameter_dtype)
+    return {name: source.normal(size=shape).astype(dtype) for name, shape in parameter_shapes(config).items()}
+
+
+def equal(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype and np.array_equal(found[name], value), name
+    return True
+
+
+@pytest.mark.parametrize("scan_layers", [False, True], ids=["one by one", "a stack"])
+def test_what_is_written_one_at_a_time_is_the_model_and_is_read_one_at_a_time(tmp_path, scan_layers):
+    expected = random_parameters(CONFIG)
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    write_parameters(tmp_path / "7", config, expected, {"step": 7})
+    stored = StoredParameters(tmp_path / "7")
+    assert equal(stored, expected)
+    assert stored.shapes == parameter_shapes(CONFIG) and set(stored.dtypes.values()) == {"bfloat16"}
+    for form in (False, True):  # Orbax reads it too, into either form
+        model = restore_model(dataclasses.replace(CONFIG, scan_layers=form), tmp_path)
+        leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(model).items()}
+        assert equal(leaves, stack_names(expected, lambda name, layers: np.stack(layers)) if form else expected)
+
+
+def save_stacks(folder, stacks):
+    """As training saves them: Orbax chooses the blocks."""
+    handler = item_handler()
+    (folder / "model").mkdir(parents=True)
+    handler.save(epath.Path(folder / "model"), args=ocp.args.PyTreeSave(stacks))
+    handler.finalize(epath.Path(folder / "model"))
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["on one device", "cut over devices"])
+def test_a_layer_of_a_stack_that_orbax_wrote_is_read_alone(tmp_path, cut):
+    layers, source = 16, np.random.default_rng(0)
+    stack = source.normal(size=(layers, 64, 48)).astype(np.float32)
+    mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec(None, "fsdp") if cut else PartitionSpec()
+    place = NamedSharding(mesh, spec) if cut else None
+    stacks = {
+        "blocks.mlp.up.weight": jax.device_put(stack, place),
+        "blocks.mlp_norm.scale": jax.numpy.zeros((layers, 8)),
+    }
+    save_stacks(tmp_path / "1", stacks)
+    stored = StoredParameters(tmp_path / "1")
+    for layer in (0, 7, layers - 1):
+        assert np.array_equal(stored[f"blocks.{layer}.mlp.up.weight"], stack[layer])
+        assert np.array_equal(stored[f"blocks.{layer}.mlp_norm.scale"], np.zeros(8))
+    read = lambda: sum(
+        value["value"]
+        for metric in ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+        for value in metric["values"]
+    )
+    before = read()
+    assert stored["blocks.3.mlp.up.weight"].shape == (64, 48)
+    assert read() - before < 3 * stack[3].nbytes < stack.nbytes / 4
+
+
+def test_another_model_than_the_configs_is_named(tmp_path):
+    write_parameters(tmp_path / "0", CONFIG, random_parameters(CONFIG), {"step": 0})
+    shapes = parameter_shapes(dataclasses.replace(CONFIG, mlp_width=24))
+    with pytest.raises(InputError, match=r"blocks.0.mlp.down.weight is \(48, 32\) there, \(24, 32\) in the config"):
+        StoredParameters(tmp_path / "0").check(shapes)
+    with pytest.raises(InputError, match="cannot be read"):
+        StoredParameters(tmp_path / "1")
+
+
+def test_a_parameter_that_is_missing_or_of_another_shape_makes_no_checkpoint(tmp_path):
+    parameters = random_parameters(CONFIG)
+    parameters["norm.scale"] = parameters["norm.scale"][:5]
+    with pytest.raises(InputError, match=r"norm.scale is \(5,\), but the model's config needs \(32,\)"):
+        write_parameters(tmp_path / "0", CONFIG, parameters, {"step": 0})
+    del parameters["norm.scale"]
+    with pytest.raises(InputError, match=r"norm\.scale is absent"):
+        write_parameters(tmp_path / "1", CONFIG, parameters, {"step": 0})
+    assert not list(tmp_path.glob("*/manifest.json"))

@@ -1,0 +1,99 @@
+"""Weights for inference: the same model in another layout, or in fewer bytes and almost the same."""
+
+import dataclasses
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.errors import UsageError
+from lm.inference.weights import for_inference, inference_config
+from lm.model.attention.mask import AttentionMask
+from lm.model.kv_cache import empty_cache
+from lm.model.prepared import Int8Linear, int8_product
+from tests.lm.model.test_transformer import MODERN, make, tokens
+from tests.lm.model_configs import FAMILIES
+
+CONFIGS = {
+    "gpt2": FAMILIES["gpt2"],
+    "llama, scanned": dataclasses.replace(FAMILIES["llama"], scan_layers=True),
+    "modern, softcap": dataclasses.replace(MODERN, logit_softcap=5.0),
+}
+
+
+@functools.cache
+def case(name):
+    config = CONFIGS[name]
+    return config, make(config), tokens(config)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def by_cache(model, tokens_BT, config):
+    """Logits of a prompt that is read at once but for its last two tokens, which follow one by one."""
+    ones_BT, logits = jnp.ones_like(tokens_BT), []
+    cache = empty_cache(inference_config(model, config), len(tokens_BT))
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    for piece in (slice(0, -2), slice(-2, -1), slice(-1, None)):
+        x_BTD, cache = model(tokens_BT[:, piece], positions_BT[:, piece], AttentionMask(ones_BT[:, piece]), cache)
+        logits.append(model.logits(x_BTD))
+    return jnp.concatenate(logits, axis=1)
+
+
+@functools.cache
+def logits_of(name, weights):
+    config, model, tokens_BT = case(name)
+    if weights is None:
+        return np.asarray(jax.jit(lambda: model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))())
+    return np.asarray(by_cache(for_inference(model, config, weights), tokens_BT, config))
+
+
+@pytest.mark.parametrize("name", ["llama, scanned", "modern, softcap"])
+def test_in_float32_it_is_the_same_model(name):
+    expected_BTV, found_BTV = logits_of(name, None), logits_of(name, "float32")
+    np.testing.assert_allclose(found_BTV, expected_BTV, rtol=0, atol=1e-5 * np.abs(expected_BTV).max())
+    np.testing.assert_array_equal(found_BTV.argmax(-1), expected_BTV.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "bound"),
+    [("llama, scanned", "bfloat16", 0.02), ("gpt2", "int8", 0.04), ("modern, softcap", "int8", 0.04)],
+)
+def test_in_fewer_bytes_logits_move_by_a_small_part_of_their_spread(name, weights, bound):
+    expected_BTV, found_BTV = logits_of(name, None), logits_of(name, weights)
+    moved = np.sqrt(np.mean(np.square(found_BTV - expected_BTV))) / expected_BTV.std()
+    assert 1e-5 < moved < bound
+
+
+def test_products_with_int8_weights_are_those_of_its_table():
+    """What rounding moves is the weight alone: activations in two digits lose a sixty thousandth of the greatest."""
+    generator = np.random.default_rng(0)
+    weight_OI = generator.standard_normal((48, 32)).astype(np.float32)
+    weight_OI[7] = 0.0
+    linear = Int8Linear(weight_OI, None, "float32")
+    x_NI = jnp.asarray(generator.standard_normal((3, 32)), jnp.float32).at[1].set(0.0)
+    greatest_O1 = np.abs(weight_OI).max(axis=1, keepdims=True)
+    assert (np.abs(linear.table() - weight_OI) <= greatest_O1 / 254 * 1.0001).all()
+    expected_NO = np.asarray(x_NI, np.float64) @ np.asarray(linear.table(), np.float64).T
+    bound_N1 = np.abs(x_NI).max(axis=1, keepdims=True) / 60_000
+    error_NO = np.abs(linear.product(x_NI) - expected_NO)
+    assert (error_NO <= bound_N1 * np.abs(linear.table()).sum(axis=1)[None] + 1e-6).all()
+    plain_NO = inspect.unwrap(int8_product)(x_NI, linear.weight[...]) * linear.scale[...][None]
+    np.testing.assert_allclose(plain_NO, expected_NO, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_output_table_is_that_of_the_model(weights):
+    config, model, _ = case("llama, scanned")
+    table_VD = np.asarray(model.output_table())
+    bound = 1e-7 if weights == "float32" else np.abs(table_VD).max() / 200
+    np.testing.assert_allclose(for_inference(model, config, weights).output_table(), table_VD, rtol=0, atol=bound)
+
+
+def test_a_model_on_several_devices_is_refused():
+    model = jax.device_put(case("gpt2")[1], NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec()))
+    with pytest.raises(UsageError, match=r"weights = int8 are laid out for one device, and this model lies on 2"):
+        for_inference(model, CONFIGS["gpt2"], "int8")

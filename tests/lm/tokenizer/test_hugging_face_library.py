@@ -1,0 +1,154 @@
+"""Tokenizers that Hugging Face's own library encodes with, and ours written for it: the same ids, on every text."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from lm.config import TokenizerConfig
+from lm.errors import UsageError
+from lm.formats.hugging_face.tokenizer_files import write_tokenizer
+from lm.tokenizer import load, save, train_tokenizer
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
+from lm.tokenizer.hugging_face.sentencepiece import sentencepiece_json
+from lm.tokenizer.published import load_published
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from tests.adversarial import GENERATORS
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog. It's 12,345 o'clock, isn't it?\n\n  Naïve café — 東京 🙂\t",
+
+    "def f(x):\n    return x ** 2  # squares\n", "ÄÖÜ ß ﬁ ½ ² ٣ ｆｕｌｌ", " leading", "trailing ",
+    "\r\n\r\n", "a" * 80,
+    "\u200b\ufeff\u0301e\u0301", "\U0001f469\u200d\U0001f4bb \U000e0041",
+    "<|im_start|> and <s> in a text", "",
+    *(make(150) for make in GENERATORS.values()),
+]  # fmt: skip
+LICENSE = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<reserved_{n}>" for n in range(14))]
+
+
+def smollm2_like() -> tokenizers.Tokenizer:
+    """Special tokens first, then the bytes; digits cut one by one."""
+    made = tokenizers.Tokenizer(models.BPE())
+    cuts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    made.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(TEXTS, trainer)
+    return made
+
+
+def llama2_like() -> tokenizers.Tokenizer:
+    """Characters with bytes to fall back to, blanks as U+2581, one before every text."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyz.,"]
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("i", "n")]
+    pieces += [left + right for left, right in merges]
+    vocabulary = {piece: id for id, piece in enumerate(pieces)}
+    model = models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    made = tokenizers.Tokenizer(model)
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return made
+
+
+MADE = {"SmolLM2": (smollm2_like, "<|endoftext|>", ""), "Llama 2": (llama2_like, "<s>", " ")}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def made(request):
+    """(the library's own, ours of its file, what stands before every text)."""
+    make, start, before = MADE[request.param]
+    library = make()
+    ours = LibraryTokenizer.from_json(library.to_str().encode(), start)
+    library.encode_special_tokens = True
+    return library, ours, before
+
+
+def test_ids_are_the_librarys_and_the_bytes_come_back(made):
+    library, ours, before = made
+    for text in TEXTS:
+        ids = library.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text) == ids == ours.encode_batch([text])[0]
+        assert ours.decode_bytes(ids) == (before * bool(text) + text).encode()
+    assert ours.vocab_size == library.get_vocab_size()
+
+
+def test_special_tokens_may_stand_first_and_are_text_in_a_text(made):
+    library, ours, _ = made
+    assert ours.bos_id < 17 and ours.special_tokens[ours.start] == library.token_to_id(ours.start)
+    text = f"a{ours.start}b"
+    assert ours.bos_id not in ours.encode(text) and ours.encode(text, [ours.start]).count(ours.bos_id) == 1
+    assert ours.token_bytes(ours.bos_id) == ours.start.encode()
+
+
+def test_it_is_saved_loaded_and_sent_to_workers(made, tmp_path):
+    _, ours, _ = made
+    save(ours, tmp_path / "saved")
+    for again in (load(tmp_path / "saved"), pickle.loads(pickle.dumps(ours)), load_published(str(tmp_path / "saved"))):
+        assert again == ours and again.fingerprint == ours.fingerprint
+        assert again.encode(TEXTS[0]) == ours.encode(TEXTS[0])
+    assert replace(ours, end=ours.start).fingerprint != ours.fingerprint or ours.end == ours.start
+
+
+def test_a_folder_of_hugging_face_is_loaded_by_whichever_can(made, tmp_path):
+    library, ours, _ = made
+    library.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": ours.start, "eos_token": ours.end}))
+    assert load_published(str(tmp_path)).encode(TEXTS[0]) == ours.encode(TEXTS[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"type": "WordPiece", "unk_token": "[UNK]", "vocab": {"[UNK]": 0}}, 'model.type is "WordPiece"'),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0.0]]}, 'model.type is "Unigram"'),
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": []}, "only BPE on bytes"),
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": [], "byte_fallback": True, "dropout": 0.1}, "dropout is 0.1"),
+        ({"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}, 'end_of_word_suffix is "</w>"'),
+    ],
+)  # fmt: skip
+def test_what_does_not_give_the_bytes_of_a_token_is_refused_by_name(tmp_path, model, said):
+    contents = {"model": model, "added_tokens": [], "pre_tokenizer": None, "normalizer": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(contents))
+    with pytest.raises(UsageError, match=said):
+        load_published(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    base = TokenizerConfig(vocab_size=420, split_pattern="gpt2", train_characters=100_000)
+    kinds = {
+        "bpe": base, "sentencepiece_bpe": replace(base, algorithm="sentencepiece_bpe"),
+        "sentencepiece_unigram": replace(base, algorithm="sentencepiece_unigram"),
+    }  # fmt: skip
+    words = [LICENSE, *filter(None, TEXTS[:9] * 3)]
+    return {name: train_tokenizer(words, config) for name, config in kinds.items()}
+
+
+@pytest.mark.parametrize("name", ["bpe", "sentencepiece_bpe", "sentencepiece_unigram"])
+def test_every_kind_is_written_for_hugging_face_with_the_same_ids_behind_the_documents_head(trained, tmp_path, name):
+    ours = trained[name]
+    write_tokenizer(tmp_path, ours, 128)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    theirs.encode_special_tokens = True
+    for text in TEXTS[:11] if name == "sentencepiece_unigram" else TEXTS:  # of equally likely cuts, it takes another
+        assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text), text[:40]
+        assert theirs.encode(text).ids == [ours.bos_id, *ours.encode(text)]
+    assert theirs.decode(ours.encode(TEXTS[0])) == TEXTS[0]
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert config["bos_token"] == config["eos_token"] == "<|endoftext|>" and config["model_max_length"] == 128
+
+
+def test_a_sentencepiece_model_that_normalises_has_no_tokenizer_json(trained):
+    model = trained["sentencepiece_bpe"].model
+    ours = SentencePieceTokenizer.from_model(model + b"\x1a\x02\x20\x01")  # the message again: remove_extra_whitespaces
+    with pytest.raises(UsageError, match="remove_extra_whitespaces"):
+        sentencepiece_json(ours)

@@ -1,0 +1,82 @@
+"""launch.serve as a process of its own, on a port that is free, for tests, benchmarks and chaos."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.run_files import QUICK, REPOSITORY
+
+
+class ServerProcess(NamedTuple):
+    """A server that listens."""
+
+    process: subprocess.Popen[str]
+    url: str
+    """http://127.0.0.1:PORT"""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+def start(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
+    """A server of the run, once it listens."""
+    command = [sys.executable, "-m", "launch.serve", str(run), "--port", "0", *options]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=dict(environment or os.environ), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    said = ""
+    assert process.stdout is not None
+    while line := process.stdout.readline():
+        said += line
+        if found := re.search(r", on (http://\S+)/v1$", line.rstrip()):
+            return ServerProcess(process, found[1])
+    raise AssertionError(f"the server ended with {process.wait()}:\n{said}")
+
+
+def end(server: ServerProcess) -> str:
+    """What the server said since it listened, once SIGTERM has ended it as it should."""
+    server.process.send_signal(signal.SIGTERM)
+    said, _ = server.process.communicate(timeout=120)
+    assert server.process.returncode == 0, said
+    return said
+
+
+@contextlib.contextmanager
+def serving(run: Path, *options: str, environment: Mapping[str, str] | None = None) -> Generator[ServerProcess]:
+    """A server, until the block ends; what it said then has no traceback."""
+    server = start(run, *options, environment=environment)
+    try:
+        yield server
+        said = end(server)
+        assert "Traceback" not in said, said
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def quick_environment() -> dict[str, str]:
+    """As a test's own, on one CPU device."""
+    return os.environ | QUICK
+
+
+def write_served_run(folder: Path) -> None:
+    """A run folder with a tiny model, trained for four steps."""
+    from lm.storage import write_json
+    from lm.training.loop import train
+    from tests.corpus import tiny_experiment, write_tokens
+
+    tiny = tiny_experiment()
+    quick = dataclasses.replace(tiny.train, steps=4, checkpoint_every=4, validate_every=0, sample_every=0)
+    experiment = dataclasses.replace(tiny, train=quick)
+    write_tokens(folder, experiment)
+    train(experiment.model, experiment.train, folder)
+    write_json(folder / "config.json", dataclasses.asdict(experiment))
