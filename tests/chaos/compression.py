@@ -88,10 +88,10 @@ def documents(run: Path, size: int = 3000) -> list[bytes]:
     return [text.encode()[:size] for text in texts[:PROCESSES]]
 
 
-def damage(rows: Rows, packer: Packer, data: bytes, trials: int = 500) -> None:
+def damage(rows: Rows, packer: Packer, text: bytes, trials: int = 500) -> None:
     """One bit flipped, or the end cut off: told, and nothing comes out."""
     generator, missed = random.Random(0), 0
-    made = compress(data, packer)
+    made = compress(text, packer)
     packed = made.data
     for number in range(trials):
         data = bytearray(packed)
