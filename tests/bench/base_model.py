@@ -1,0 +1,135 @@
+"""What a base model does with a prompt, in figures: recitation of pages by how often they were seen, and form taken
+from examples in the prompt. docs/base_model.md shows both as text.
+
+    python -m tests.bench.base_model [RUN] [--workdir FOLDER]
+
+Makes a corpus of the documents of RUN (default: runs/demo, of `make demo`) in which some passages stand 1 to 64 times,
+trains the demo's model on it (configs/demo.py without deduplication, five minutes on two cores), and prints JSON lines:
+
+- recitation: for each number of copies, of a passage's text behind its first 24 tokens, how many characters the
+  model goes on with as they stand there, at temperature 0, and bits per byte. (arXiv:2202.07646 measures larger
+  models so.)
+- few_shot: bits per byte of the n-th line of a made-up form, by the model of RUN. (arXiv:2005.14165.)
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+import pyarrow.parquet as pq
+
+from configs.experiment.run_folder import Loaded, RunFolder
+from lm.evaluation.log_likelihood import LogLikelihoods, Request
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+
+COPIES = (0, 1, 2, 4, 8, 16, 32, 64)
+PASSAGES = 6
+"""For each number of copies."""
+PASSAGE, PROMPT = 700, 24
+"""Characters, and tokens: a prompt that ends within a word has other tokens than the word in the passage has."""
+OTHERS = 350
+"""Documents that are there once: with the copies, about as many tokens as the demo's training reads."""
+FORMS, LINES = 40, 8
+
+
+def passages_of(run: RunFolder) -> tuple[dict[int, list[str]], list[str]]:
+    """({copies: passages}, other documents): drawn from the run's documents by one seed."""
+    texts = [
+        text
+        for path in sorted(run.documents.glob("*.parquet"))
+        for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
+    ]
+    random.Random(0).shuffle(texts)
+    long = (text[-PASSAGE:] for text in texts if len(text) > 4 * PASSAGE)
+    chosen = {copies: list(itertools.islice(long, PASSAGES)) for copies in COPIES}
+    whole = {passage for found in chosen.values() for passage in found}
+    others = (text for text in texts if text[-PASSAGE:] not in whole)
+    return chosen, list(itertools.islice(others, OTHERS))
+
+
+def train(chosen: dict[int, list[str]], others: list[str], workdir: Path) -> None:
+    """Trains the demo's model on the passages, each as often as said, and the other documents, into `workdir`."""
+    texts = [*others, *(text for copies, found in chosen.items() for text in found * copies)]
+    random.Random(1).shuffle(texts)
+    table = workdir.with_name(f"{workdir.name}.jsonl")
+    table.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    command = ["configs/demo.py", "--pages.tables", str(table), "--documents.steps", "--workdir", str(workdir)]
+    subprocess.run([sys.executable, "-m", "launch.pretrain", *command], check=True, stdout=sys.stderr)
+
+
+def scores_of(run: Loaded) -> LogLikelihoods:
+    return LogLikelihoods(run.experiment.model, run.experiment.evaluate.batch_size)
+
+
+def recitation(run: Loaded, chosen: dict[int, list[str]]) -> Iterator[dict[str, object]]:
+    """A row for each number of copies."""
+    tokenizer, config, log_likelihoods = run.tokenizer, run.experiment.model, scores_of(run)
+    engine = Engine(run.model, config, tokenizer, slots=PASSAGES, mesh=run.mesh)
+    for copies, passages in chosen.items():
+        encoded = [tokenizer.encode(text) for text in passages]
+        requests = [Request([tokenizer.bos_id, *ids[:PROMPT]], ids[PROMPT:]) for ids in encoded]
+        greedy = [SamplingParams(len(one.continuation), temperature=0.0) for one in requests]
+        asked = [GenerationRequest(tuple(one.context), of) for one, of in zip(requests, greedy, strict=True)]
+        rests = [tokenizer.decode(one.continuation) for one in requests]
+        same = [
+            len(os.path.commonprefix([one.text, rest]))  # noqa: RUF071 (of characters, and not of paths)
+            for one, rest in zip(engine.complete(asked), rests, strict=True)
+        ]
+        scores = log_likelihoods.score(run.model, run.mesh, requests)
+        bits = [-one.log_likelihood / math.log(2) / len(rest.encode()) for one, rest in zip(scores, rests, strict=True)]
+        yield {
+            "bench": "recitation", "copies": copies, "passages": len(passages), "characters": sorted(map(len, rests)),
+            "recited": sorted(same), "bits_per_byte": round(mean(bits), 3),
+        }  # fmt: skip
+
+
+NAMES = ("Anna", "Paul", "Mary", "John", "Ruth", "Peter", "Clara", "Hugh")
+PLACES = ("Rome", "Paris", "London", "Boston", "Vienna", "Dublin")
+
+
+def few_shot(run: Loaded) -> Iterator[dict[str, object]]:
+    """A row for each number of lines before."""
+    generator, log_likelihoods, tokenizer = random.Random(2), scores_of(run), run.tokenizer
+    bits: dict[int, list[float]] = {n: [] for n in range(LINES)}
+    for _ in range(FORMS):
+        line = lambda: f"{generator.choice(NAMES)}; {generator.choice(PLACES)}; {generator.randint(1700, 1999)}\n"
+        lines = [line() for _ in range(LINES)]
+        encoded = [tokenizer.encode(one) for one in lines]
+        before = [[tokenizer.bos_id, *itertools.chain.from_iterable(encoded[:n])] for n in range(LINES)]
+        scores = log_likelihoods.score(run.model, run.mesh, list(map(Request, before, encoded)))
+        for n, (one, text) in enumerate(zip(scores, lines, strict=True)):
+            bits[n].append(-one.log_likelihood / math.log(2) / len(text.encode()))
+    for n, found in bits.items():
+        yield {"bench": "few_shot", "lines_before": n, "forms": FORMS, "bits_per_byte": round(mean(found), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "run", nargs="?", type=Path, default=Path("runs/demo"), help="whose documents and model are taken"
+    )
+    parser.add_argument("--workdir", type=Path, help="where the model of the copies is to be (default: nowhere)")
+    options = parser.parse_args()
+    run = RunFolder(options.run)
+    chosen, others = passages_of(run)
+    for row in few_shot(run.load()):
+        print(json.dumps(row), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = options.workdir or Path(folder) / "copies"
+        train(chosen, others, workdir)  # nothing is left to do where it stands already
+        for row in recitation(RunFolder(workdir).load(), chosen):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
