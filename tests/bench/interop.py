@@ -138,7 +138,9 @@ def ask(peer: str, folder: Path, tokens: np.ndarray, asked: list[str]) -> tuple[
 def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
     """What transformers makes of the export of a run, beside what we make of the run."""
     export(open_run(run), folder, "hugging_face", ExportOptions())
-    loaded = run.load()
+    experiment = run.experiment()
+    model = dataclasses.replace(experiment.model, compute_dtype="float32")  # as it is computed there
+    loaded = run.load(experiment=dataclasses.replace(experiment, model=model))
     config, tokenizer = loaded.experiment.model, loaded.tokenizer
     tokens = np.random.default_rng(1).integers(0, min(tokenizer.vocab_size, config.vocab_size), (2, 100))
     found, logits = ask(peer, folder, tokens, texts())

@@ -29,7 +29,7 @@ BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @dataclass(frozen=True)
 class LibraryTokenizer(Tokenizer):
-    """A BPE of tokenizer.json, on bytes or on characters with bytes to fall back to (Llama 2's).
+    """A tokenizer.json: BPE on bytes, or BPE or unigram pieces with bytes to fall back to (Llama 2's).
 
     Ids are the library's. Where the file puts a blank before every text, as Llama 2's does, the decoded text begins
     with it; where it normalises, the normalised text comes back.
@@ -51,7 +51,7 @@ class LibraryTokenizer(Tokenizer):
         give the bytes of each id, with the field and its value; ValueError, KeyError, TypeError or AttributeError for
         a file that is damaged."""
         found = json.loads(contents)
-        demand(found["model"], "type", "BPE", path="model.")
+        demand(found["model"], "type", "BPE", "Unigram", path="model.")
         demand(found["model"], "dropout", None, 0, path="model.")
         demand(found["model"], "continuing_subword_prefix", None, "", path="model.")
         demand(found["model"], "end_of_word_suffix", None, "", path="model.")
@@ -165,13 +165,15 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 def check_steps(contents: Mapping[str, Any]) -> None:
     """Raises UsageError unless every text keeps all of its characters on the way to the ids."""
-    vocabulary = contents["model"]["vocab"]
+    vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
     if is_byte_level(contents):
         wanted: list[str] = byte_letters()
     elif contents["model"].get("byte_fallback"):
         wanted = [f"<0x{byte:02X}>" for byte in range(256)]
     else:
-        reason = "only BPE on bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
+        reason = (
+            "only a vocabulary of bytes (ByteLevel), or with bytes to fall back to (byte_fallback), knows every text"
+        )
         raise refusal("pre_tokenizer", contents.get("pre_tokenizer"), reason)
     if missing := [letter for letter in wanted if letter not in vocabulary]:
         raise refusal("model.vocab", missing[0], "this byte is not in it, so that texts with it would lose it")

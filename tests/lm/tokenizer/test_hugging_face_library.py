@@ -109,8 +109,8 @@ def test_a_folder_of_hugging_face_is_loaded_by_whichever_can(made, tmp_path):
     ("model", "said"),
     [
         ({"type": "WordPiece", "unk_token": "[UNK]", "vocab": {"[UNK]": 0}}, 'model.type is "WordPiece"'),
-        ({"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0.0]]}, 'model.type is "Unigram"'),
-        ({"type": "BPE", "vocab": {"a": 0}, "merges": []}, "only BPE on bytes"),
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["<s>", 0.0]]}, "only a vocabulary of bytes"),
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": []}, "only a vocabulary of bytes"),
         ({"type": "BPE", "vocab": {"a": 0}, "merges": [], "byte_fallback": True, "dropout": 0.1}, "dropout is 0.1"),
         ({"type": "BPE", "vocab": {}, "merges": [], "end_of_word_suffix": "</w>"}, 'end_of_word_suffix is "</w>"'),
     ],
@@ -143,6 +143,9 @@ def test_every_kind_is_written_for_hugging_face_with_the_same_ids_behind_the_doc
         assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text), text[:40]
         assert theirs.encode(text).ids == [ours.bos_id, *ours.encode(text)]
     assert theirs.decode(ours.encode(TEXTS[0])) == TEXTS[0]
+    again = load_published(str(tmp_path))
+    assert [again.encode(text) for text in TEXTS[:11]] == [ours.encode(text) for text in TEXTS[:11]]
+    assert again.decode(again.encode(TEXTS[0])) == TEXTS[0] and again.bos_id == ours.bos_id
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["bos_token"] == config["eos_token"] == "<|endoftext|>" and config["model_max_length"] == 128
 
