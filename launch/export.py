@@ -22,13 +22,13 @@ class Command:
     run: tyro.conf.Positional[str] = ""
     """The folder of a run, on a disk or in a bucket."""
     out: tyro.conf.Positional[str] = ""
-    """The folder to write; one that is not there yet, is empty, or that this script wrote before."""
+    """The folder to write; one that is not there yet, is empty, or that this script wrote before. Of gguf, the file."""
     format: str = "hugging_face"
-    """What to write: hugging_face."""
+    """What to write: hugging_face, gguf (of llama.cpp), or standalone (a folder that runs by NumPy alone)."""
     step: int | None = None
     """The step of the checkpoint; by default the newest."""
     dtype: str = ""
-    """Type of the weights: float32, bfloat16, float16; by default that in which they were trained."""
+    """Type of the weights: float32, bfloat16, float16, and of gguf q8_0; by default that in which they were trained."""
 
 
 def run(command: Command) -> None:

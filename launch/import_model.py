@@ -1,4 +1,5 @@
-"""Makes a run folder of a model that was trained elsewhere: a Hugging Face folder of GPT-2 or Llama.
+"""Makes a run folder of a model that was trained elsewhere: a Hugging Face folder or a GGUF file of GPT-2 or
+Llama.
 
     python -m launch.import_model downloads/SmolLM2-135M runs/smollm2
 
@@ -20,7 +21,7 @@ from lm.errors import UsageError
 @dataclass(frozen=True)
 class Command:
     source: tyro.conf.Positional[str] = ""
-    """What to import: a Hugging Face folder."""
+    """What to import: a Hugging Face folder, or a .gguf file."""
     run: tyro.conf.Positional[str] = ""
     """The run folder to make, which does not exist yet."""
     tokenizer: str = ""

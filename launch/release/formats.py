@@ -9,6 +9,7 @@ from launch.release.kept import kept_of
 from launch.release.out_folder import RECORD, files_in, whole_folder
 from launch.release.stored_run import StoredRun
 from lm.errors import UsageError
+from lm.storage import writing
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,38 @@ def write_hugging_face_folder(run: StoredRun, out: Path, options: ExportOptions)
     (out / "README.md").write_text(model_card(run), encoding="utf-8")
 
 
-FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"hugging_face": write_hugging_face_folder}
+def write_standalone_folder(run: StoredRun, out: Path, options: ExportOptions) -> None:
+    from lm.formats.standalone.writing import write_standalone
+
+    write_standalone(out, run.config, run.parameters, run.tokenizer, run.name, options.dtype)
+
+
+def write_gguf_file(run: StoredRun, out: Path, options: ExportOptions) -> None:
+    from lm.formats.gguf.writing import write_gguf
+
+    write_gguf(out, run.config, run.parameters, run.tokenizer, run.name, options.dtype)
+
+
+FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {
+    "hugging_face": write_hugging_face_folder, "standalone": write_standalone_folder,
+}  # fmt: skip
 """{name: what writes the run into a folder, new and empty, in that format}. Each raises UsageError for a model or an
 option that the format cannot hold."""
+FILE_FORMATS: dict[str, Callable[[StoredRun, Path, ExportOptions], None]] = {"gguf": write_gguf_file}
+"""The same, of formats that are one file, which is there whole or not at all."""
 
 
 def export(run: StoredRun, out: Path, format: str, options: ExportOptions) -> None:
-    """Writes the run into the folder `out` in that format, whole or not at all. Raises as the format's function and
-    `whole_folder`."""
+    """Writes the run into the folder or file `out` in that format, whole or not at all. Raises as the format's function
+    and `whole_folder`, UsageError for a file that is there already."""
+    if format in FILE_FORMATS:
+        if out.exists() or out.is_symlink():
+            raise UsageError(f"OUT {out} is there already. Nothing was changed. Give a file that does not exist yet.")
+        with writing(out):
+            FILE_FORMATS[format](run, out, options)
+        return
     if format not in FORMATS:
-        raise UsageError(f"--format is {format!r}; there are {', '.join(FORMATS)}.")
+        raise UsageError(f"--format is {format!r}; there are {', '.join((*FORMATS, *FILE_FORMATS))}.")
     with whole_folder(out) as partial:
         FORMATS[format](run, partial, options)
         record = {"run": run.name, "step": run.step, "format": format, "files": files_in(partial)}

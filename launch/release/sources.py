@@ -14,8 +14,23 @@ def hugging_face(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
     return open_folder(path, tokenizer)
 
 
+def gguf(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
+    from lm.formats.gguf.reading import open_gguf
+
+    return open_gguf(path, tokenizer)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as a GGUF file does, or has its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.suffix == ".gguf" or file.read(4) == b"GGUF"
+
+
 SOURCES: tuple[tuple[Callable[[Path], bool], Callable[[Path, Tokenizer | None], SourceModel]], ...] = (
     (lambda path: (path / "config.json").is_file(), hugging_face),
+    (is_gguf, gguf),
 )
 """(whether a path is of the format, what opens it). `open` is given the tokenizer that the user named, or None for
 that of the source."""
@@ -30,6 +45,6 @@ def open_source(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
         "holds no config.json" if path.is_dir() else "is a file of no known format" if path.exists() else "is not there"
     )
     raise UsageError(
-        f"SOURCE {shown(str(path), quotes=False)} {there}. Give a Hugging Face folder of GPT-2 or Llama: config.json, "
-        "model.safetensors and tokenizer.json."
+        f"SOURCE {shown(str(path), quotes=False)} {there}. Give a Hugging Face folder of GPT-2 or Llama, which "
+        "has config.json, model.safetensors and tokenizer.json, or a .gguf file."
     )

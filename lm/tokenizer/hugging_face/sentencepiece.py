@@ -5,36 +5,7 @@ from typing import Any
 
 from lm.errors import UsageError
 from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
-
-BPE = 2
-"""Of TrainerSpec.ModelType."""
-
-
-def fields_of(message: bytes) -> dict[int, list[Any]]:
-    """{field number: its values} of a message in protobuf's wire format (protobuf.dev/programming-guides/encoding):
-    whole numbers, and bytes for all others. The numbers are those of sentencepiece's sentencepiece_model.proto; the
-    module that it ships for that file asks for one version of protobuf."""
-    found: dict[int, list[Any]] = {}
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        tag = number()
-        if (kind := tag & 7) == 0:
-            value: Any = number()
-        else:
-            length = {1: 8, 5: 4}[kind] if kind != 2 else number()
-            value, at = message[at : at + length], at + length
-        found.setdefault(tag >> 3, []).append(value)
-    return found
+from lm.tokenizer.sentencepiece_model import BPE, fields_of
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:

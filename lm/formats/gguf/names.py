@@ -1,0 +1,122 @@
+"""Under which names, and how, GGUF keeps what lm.model.param_names calls "blocks.0.attention.query.weight".
+
+A linear map is stored as (out, in), and GPT-2's query, key and value are one. Llama's queries and keys are stored in
+another order: llama.cpp turns pairs of neighbouring channels (2c, 2c + 1), and not (c, c + C/2) as
+lm.model.layers.rotate does (ggml-org/llama.cpp: convert_hf_to_gguf.py, LlamaModel.permute).
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+
+type Arch = Literal["gpt2", "llama"]
+"""general.architecture."""
+
+
+class Stored(NamedTuple):
+    """One tensor of a file, and what of ours it holds."""
+
+    ours: tuple[str, ...]
+    """Parameters that lie in it one behind the other."""
+    linear: bool = False
+    """A linear map's weight, stored as (out, in)."""
+    turned_heads: int = 0
+    """Heads whose channels stand in pairs of neighbours; 0 for none."""
+    exact: bool = False
+    """Kept in float32 whatever the type of the others: llama.cpp adds and multiplies these in float32."""
+
+
+def with_bias(theirs: str, *ours: str) -> dict[str, Stored]:
+    """The weight and the bias of a linear map."""
+    return {
+        f"{theirs}.weight": Stored(tuple(f"{name}.weight" for name in ours), linear=True),
+        f"{theirs}.bias": Stored(tuple(f"{name}.bias" for name in ours), exact=True),
+    }
+
+
+def norm(theirs: str, ours: str, bias: bool) -> dict[str, Stored]:
+    found = {f"{theirs}.weight": Stored((f"{ours}.scale",), exact=True)}
+    return found | ({f"{theirs}.bias": Stored((f"{ours}.bias",), exact=True)} if bias else {})
+
+
+NOWHERE: dict[str, object] = {"qk_norm": False, "token_shift": False, "ngram_rows": 0, "logit_softcap": None}
+ARCHS: dict[Arch, dict[str, object]] = {
+    "gpt2": {"norm": "layernorm", "mlp": "gelu", "biases": True, **NOWHERE},
+    "llama": {"norm": "rmsnorm", "mlp": "swiglu", "biases": False, **NOWHERE},
+}
+"""{architecture: what fields of ModelConfig are in it}."""
+
+
+def arch_of(config: ModelConfig) -> Arch:
+    """The architecture whose code in llama.cpp computes what this model computes.
+
+    Raises UsageError for what neither has, with the field, its value, and theirs.
+    """
+    arch = "llama" if config.position == "rope" else "gpt2"
+    wanted: dict[str, object] = dict(ARCHS[arch])
+    if arch == "gpt2":
+        wanted |= {"kv_heads": config.heads, "head_channels": config.width // config.heads}
+    differing = [
+        f"model.{name} = {getattr(config, name)} (there {value})"
+        for name, value in wanted.items()
+        if getattr(config, name) != value
+    ]
+    if any(config.attention_windows[: config.layers]):
+        differing.append(f"model.attention_windows = {config.attention_windows} (there none)")
+    if differing:
+        raise UsageError(
+            f"llama.cpp's architecture {arch} has not what this model has: {', '.join(differing)}. Take --format "
+            "standalone or hugging_face, which hold it."
+        )
+    return arch
+
+
+def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
+    """{name in the file: what of ours it holds}. Raises UsageError as `arch_of`."""
+    arch, named = arch_of(config), {"token_embd.weight": Stored(("embedding",))}
+    if arch == "gpt2":
+        named["position_embd.weight"] = Stored(("positions",), exact=True)
+    named |= norm("output_norm", "norm", bias=arch == "gpt2")
+    for layer in range(config.layers):
+        theirs, ours = f"blk.{layer}", f"blocks.{layer}"
+        attention = lambda *parts, ours=ours: tuple(f"{ours}.attention.{part}" for part in parts)
+        named |= norm(f"{theirs}.attn_norm", f"{ours}.attention_norm", bias=arch == "gpt2")
+        named |= norm(f"{theirs}.ffn_norm", f"{ours}.mlp_norm", bias=arch == "gpt2")
+        if arch == "gpt2":
+            named |= with_bias(f"{theirs}.attn_qkv", *attention("query", "key", "value"))
+            named |= with_bias(f"{theirs}.attn_output", *attention("out"))
+            named |= with_bias(f"{theirs}.ffn_up", f"{ours}.mlp.up") | with_bias(
+                f"{theirs}.ffn_down", f"{ours}.mlp.down"
+            )
+            continue
+        turned = {
+            "attn_q": ("query", config.heads), "attn_k": ("key", config.kv_heads), "attn_v": ("value", 0),
+            "attn_output": ("out", 0),
+        }  # fmt: skip
+        for name, (part, heads) in turned.items():
+            named[f"{theirs}.{name}.weight"] = Stored((f"{ours}.attention.{part}.weight",), True, heads)
+        for part in ("gate", "up", "down"):
+            named[f"{theirs}.ffn_{part}.weight"] = Stored((f"{ours}.mlp.{part}.weight",), True)
+    return named | ({} if config.tie_embeddings else {"output.weight": Stored(("head.weight",), True)})
+
+
+def stored_shape(stored: Stored, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a file's tensor that holds parameters of these shapes."""
+    first = shapes[stored.ours[0]]
+    joined = (*first[:-1], sum(shapes[name][-1] for name in stored.ours))
+    return joined[::-1] if stored.linear else joined
+
+
+def paired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of every head from (c, c + C/2) as pairs to (2c, 2c + 1)."""
+    rows, width = weight_OI.shape
+    return weight_OI.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
+
+
+def unpaired(weight_OI: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `paired`."""
+    rows, width = weight_OI.shape
+    return weight_OI.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)

@@ -1,0 +1,186 @@
+"""A tokenizer in a GGUF file's header: byte-level BPE ("gpt2" there) and sentencepiece's BPE ("llama")."""
+
+import json
+from typing import Any
+
+import gguf
+
+from lm.errors import InputError, UsageError
+from lm.formats.gguf.metadata import OWN, Header
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.hugging_face.reading import read_hugging_face
+from lm.tokenizer.hugging_face.writing import hugging_face
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import (
+    BPE,
+    BYTE,
+    KINDS,
+    UNUSED,
+    Piece,
+    SentencePieceModel,
+    read_model,
+    write_model,
+)
+
+PRE = {"gpt2": "gpt-2", "cl100k": "llama-bpe", "o200k": "gpt-4o"}
+"""{a split pattern of ours: llama.cpp's name of it, tokenizer.ggml.pre}. llama.cpp cuts by code of its own and knows no
+other expressions."""
+OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
+"""Names of the same in other files."""
+WHOLE_PIECES = ("llama-bpe",)
+"""Those with which llama.cpp takes a piece that is a token as that token, whatever the merges say."""
+NORMAL, CONTROL = 1, 3
+"""tokenizer.ggml.token_type, as sentencepiece's kinds of pieces."""
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> None:
+    """Writes the vocabulary, with unused tokens up to the model's `rows`. Raises UsageError for a tokenizer that
+    llama.cpp would not give the ids of, which is named."""
+    if tokenizer.vocab_size > rows:
+        raise UsageError(
+            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {rows}. Give the tokenizer that "
+            "the model was trained with."
+        )
+    if isinstance(tokenizer, BytePairTokenizer):
+        tokens, kinds = add_byte_pairs(writer, tokenizer)
+        end = tokenizer.special_tokens[tokenizer.end]
+    elif isinstance(tokenizer, SentencePieceTokenizer):
+        tokens, kinds = add_sentencepiece(writer, tokenizer, rows)
+        end = read_model(tokenizer.model).eos_id
+        end = end if end >= 0 else tokenizer.bos_id
+    else:
+        raise UsageError(
+            f"The tokenizer is of the kind {tokenizer.kind}, but a GGUF file has bpe and sentencepiece. Take --format "
+            "hugging_face or standalone."
+        )
+    unused = range(len(tokens), rows)
+    writer.add_token_list([*tokens, *(f"[PAD{id}]" for id in unused)])
+    writer.add_token_types([*kinds, *(UNUSED for _ in unused)])
+    writer.add_bos_token_id(tokenizer.bos_id)
+    writer.add_eos_token_id(end)
+    writer.add_add_bos_token(True)  # as ours begins every text
+    writer.add_add_eos_token(False)
+
+
+def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: BytePairTokenizer) -> tuple[list[str], list[int]]:
+    """Writes what a byte-level BPE has besides its tokens; returns these, with their types."""
+    names = {SPLIT_PATTERNS[name]: theirs for name, theirs in PRE.items()}
+    if tokenizer.pattern not in names:
+        raise UsageError(
+            f"The split pattern {tokenizer.pattern!r} is none that llama.cpp knows; of ours it has {', '.join(PRE)}. "
+            "Take --format hugging_face or standalone."
+        )
+    pre, model = names[tokenizer.pattern], hugging_face(tokenizer)["model"]
+    if model["ignore_merges"] and pre not in WHOLE_PIECES:
+        raise UsageError(
+            f"Some tokens of the vocabulary come of no merges, which llama.cpp takes with the split pattern cl100k "
+            f"alone, and not with {pre}. Take --format hugging_face or standalone."
+        )
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_merges([f"{left} {right}" for left, right in model["merges"]])
+    spelled = {id: token for token, id in model["vocab"].items()}
+    special = {id: name for name, id in tokenizer.special_tokens.items()}
+    tokens, kinds = [], []
+    for id in range(tokenizer.vocab_size):
+        kind = CONTROL if id in special else NORMAL if id in spelled else UNUSED
+        tokens.append(special.get(id) or spelled.get(id) or f"[PAD{id}]")
+        kinds.append(kind)
+    return tokens, kinds
+
+
+def add_sentencepiece(
+    writer: gguf.GGUFWriter, tokenizer: SentencePieceTokenizer, rows: int
+) -> tuple[list[str], list[int]]:
+    """Writes what a sentencepiece model has besides its pieces; returns these, with their kinds."""
+    model = read_model(tokenizer.model)
+    for found, what in (
+        (model.kind != BPE, f"is of the kind {KINDS.get(model.kind, model.kind)}, and llama.cpp's llama is bpe"),
+        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
+        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
+        (all(piece.kind != BYTE for piece in model.pieces), "has no bytes to fall back to (byte_fallback)"),
+    ):
+        if found:
+            raise UsageError(
+                f"The sentencepiece model {what}, which llama.cpp does not do. Take --format hugging_face or "
+                "standalone."
+            )
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores([*(piece.score for piece in model.pieces), *[0.0] * (rows - len(model.pieces))])
+    writer.add_unk_token_id(model.unk_id)
+    writer.add_add_space_prefix(model.dummy_prefix)
+    writer.add_bool(f"{OWN}.tokenizer.exact", tokenizer.exact)
+    writer.add_bool(f"{OWN}.tokenizer.has_end", model.eos_id >= 0)
+    return [piece.text for piece in model.pieces], [piece.kind for piece in model.pieces]
+
+
+def read_tokenizer(header: Header) -> Tokenizer:
+    """The vocabulary of a file. Raises UsageError for one that cannot be reproduced, with the field and its value, and
+    InputError for damage."""
+    kind = header.read("tokenizer.ggml.model", str)
+    readers = {"gpt2": read_byte_pairs, "llama": read_sentencepiece}
+    if kind not in readers:
+        raise UsageError(f"{header.path}: tokenizer.ggml.model is {kind!r}; {' and '.join(readers)} are read. {REMEDY}")
+    try:
+        return readers[kind](header)
+    except UsageError as error:
+        raise UsageError(f"{header.path}: the tokenizer cannot be reproduced: {error} {REMEDY}") from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{header.path}: the tokenizer is damaged: {type(error).__name__}: {error}. Get the file again."
+        ) from error
+
+
+REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
+
+
+def read_byte_pairs(header: Header) -> BytePairTokenizer:
+    """A byte-level BPE, by way of the tokenizer.json that says the same."""
+    pre = header.read("tokenizer.ggml.pre", str, "default")
+    patterns = {theirs: SPLIT_PATTERNS[name] for name, theirs in PRE.items()}
+    pre = OTHER_NAMES.get(pre, pre)
+    if pre not in patterns:
+        raise UsageError(f"tokenizer.ggml.pre is {pre!r}; {', '.join((*patterns, *OTHER_NAMES))} are read.")
+    tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
+    special = {token: id for id, token in enumerate(tokens) if kinds[id] == CONTROL}
+    vocabulary = {token: id for id, token in enumerate(tokens) if kinds[id] in (NORMAL, CONTROL)}
+    added = [
+        {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": True}
+        for name, id in special.items()
+    ]  # fmt: skip
+    split = {"type": "Split", "pattern": {"Regex": patterns[pre]}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    contents: dict[str, Any] = {
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "model": {
+            "type": "BPE", "ignore_merges": pre in WHOLE_PIECES, "vocab": vocabulary,
+            "merges": header.read("tokenizer.ggml.merges", list),
+        },
+    }  # fmt: skip
+    end = tokens[header.read("tokenizer.ggml.eos_token_id", int)]
+    start = tokens[header.read("tokenizer.ggml.bos_token_id", int, special[end])]
+    return read_hugging_face(json.dumps(contents).encode(), start, end)
+
+
+def read_sentencepiece(header: Header) -> SentencePieceTokenizer:
+    """A sentencepiece model that gives the ids that llama.cpp gives."""
+    tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
+    scores = header.read("tokenizer.ggml.scores", list)
+    if header.read("tokenizer.ggml.remove_extra_whitespaces", bool, False):
+        raise UsageError("tokenizer.ggml.remove_extra_whitespaces is True, and False is what is read here.")
+    count = len(tokens)
+    while count and kinds[count - 1] == UNUSED:
+        count -= 1
+    bos, eos = (header.read(f"tokenizer.ggml.{name}_token_id", int) for name in ("bos", "eos"))
+    model = SentencePieceModel(
+        pieces=tuple(map(Piece, tokens[:count], map(float, scores), kinds)), kind=BPE,
+        dummy_prefix=header.read("tokenizer.ggml.add_space_prefix", bool, True), shortens=False, charsmap=b"",
+        unk_id=header.read("tokenizer.ggml.unknown_token_id", int, 0), bos_id=bos,
+        eos_id=eos if header.read(f"{OWN}.tokenizer.has_end", bool, True) else -1,
+    )  # fmt: skip
+    return SentencePieceTokenizer.from_model(write_model(model), header.read(f"{OWN}.tokenizer.exact", bool, False))

@@ -1,0 +1,99 @@
+"""A GGUF file written, one tensor in memory at a time."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.formats.gguf.metadata import ROPE_FACTORS, add_config, rope_factors
+from lm.formats.gguf.names import Stored, arch_of, paired, stored_shape, stored_tensors
+from lm.formats.gguf.tokenizer import add_tokenizer
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.hugging_face.writing import check_shapes, in_dtype
+from lm.storage import appearing
+from lm.tokenizer.base import Tokenizer
+
+Type = gguf.GGMLQuantizationType
+TYPES = {
+    "float32": (Type.F32, gguf.LlamaFileType.ALL_F32), "float16": (Type.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bfloat16": (Type.BF16, gguf.LlamaFileType.MOSTLY_BF16), "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}  # fmt: skip
+"""{--dtype: the type of the matrices, and what the header says of the file}."""
+
+
+def write_gguf(
+    path: Path,
+    config: ModelConfig,
+    arrays: Mapping[str, np.ndarray],
+    tokenizer: Tokenizer,
+    name: str,
+    dtype: str = "",
+) -> None:
+    """Writes a file that llama.cpp reads, whole or not at all. `arrays` has the parameters under our names of unrolled
+    layers; one tensor is asked for and held at a time.
+
+    `dtype` is the type of the matrices: float32, bfloat16, float16 or q8_0 (blocks of 32 numbers of 8 bits, with one
+    scale each), config.parameter_dtype if not given. Norms, biases and positions are float32, and so is a matrix whose
+    rows are not of whole blocks. Raises UsageError for a model or tokenizer that GGUF does not hold, another type, and
+    values beyond float16's; InputError when `arrays` is not that model's.
+    """
+    if (dtype := dtype or config.parameter_dtype) not in TYPES:
+        raise UsageError(f"--dtype is {dtype!r}; a GGUF file has {', '.join(TYPES)}.")
+    stored, shapes = stored_tensors(config), parameter_shapes(config)
+    check_shapes(arrays, shapes)
+    kind, file_type = TYPES[dtype]
+    factors = {ROPE_FACTORS: rope_factors(config)} if config.rope_scaling is not None else {}
+    described = {theirs: stored_shape(one, shapes) for theirs, one in stored.items()}
+    kinds = {theirs: kind_of(stored[theirs], shape, kind) for theirs, shape in described.items()}
+    with appearing(path) as partial, contextlib.closing(gguf.GGUFWriter(partial, arch_of(config))) as writer:
+        writer.add_name(name)
+        writer.add_file_type(file_type)
+        add_config(writer, config)
+        add_tokenizer(writer, tokenizer, config.vocab_size)
+        for theirs, factor_c in factors.items():
+            writer.add_tensor_info(theirs, factor_c.shape, factor_c.dtype, factor_c.nbytes, Type.F32)
+        for theirs, shape in described.items():
+            writer.add_tensor_info(theirs, shape, np.dtype("f4"), size_of(shape, kinds[theirs]), kinds[theirs])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for factor_c in factors.values():
+            writer.write_tensor_data(factor_c)
+        for theirs, one in stored.items():
+            writer.write_tensor_data(packed(theirs, value_of(one, arrays), kinds[theirs]))
+
+
+def kind_of(stored: Stored, shape: tuple[int, ...], wanted: Type) -> Type:
+    """The type in which a tensor is kept."""
+    block, _ = gguf.GGML_QUANT_SIZES[wanted]
+    return Type.F32 if stored.exact or shape[-1] % block else wanted
+
+
+def size_of(shape: tuple[int, ...], kind: Type) -> int:
+    """Bytes of a tensor."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return math.prod(shape) // block * size
+
+
+def value_of(stored: Stored, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A tensor as the file has it, in the type of ours."""
+    parts = [np.asarray(arrays[name]) for name in stored.ours]
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    value = joined.T if stored.linear else joined
+    return paired(value, stored.turned_heads) if stored.turned_heads else value
+
+
+def packed(name: str, value: np.ndarray, kind: Type) -> np.ndarray:
+    """The values in a file's type, as an array of its bytes. Raises UsageError for numbers that float16 does not reach,
+    of which a block of Q8_0 has its scale."""
+    if kind == Type.F16:
+        return np.ascontiguousarray(in_dtype(name, value, "F16"))
+    if kind == Type.Q8_0:
+        in_dtype(name, value.astype(np.float32) / 127, "F16")
+    value = np.ascontiguousarray(value, np.float32)
+    return value if kind == Type.F32 else gguf.quants.quantize(value, kind)

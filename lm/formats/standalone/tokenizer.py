@@ -1,0 +1,151 @@
+"""tokenizer.json of a standalone folder: a vocabulary in a plain form that model.py reads, and a person too."""
+
+import functools
+import json
+import re
+from typing import Any
+
+from lm.errors import UsageError
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.hugging_face.reading import means_the_same
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, read_model
+
+CLASS = re.compile(r"\\p\{\w+\}|\\[sS]")
+"""What an expression says of Unicode, and Python's `re` lacks or takes for other characters."""
+
+
+def features_of(tokenizer: Tokenizer) -> frozenset[str]:
+    """What of the tokenizer model.py needs, by the names in model_template.txt.
+
+    Raises UsageError for one that it cannot have, which is named.
+    """
+    if isinstance(tokenizer, BytePairTokenizer):
+        return frozenset({"bpe"})
+    if isinstance(tokenizer, CharacterTokenizer):
+        return frozenset({"characters"})
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise UsageError(
+            f"The tokenizer is of the kind {tokenizer.kind}, but a standalone folder has bpe, sentencepiece and "
+            "characters. Take --format hugging_face."
+        )
+    check_sentencepiece(tokenizer)
+    model = read_model(tokenizer.model)
+    named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
+    return frozenset({"sentencepiece", *(name for name, present in named.items() if present)})
+
+
+def check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
+    """Raises UsageError for a model that does with text what model.py does not."""
+    model = read_model(tokenizer.model)
+    kinds = {piece.kind for piece in model.pieces}
+    for found, what in (
+        (bool(model.charsmap), f"normalises characters by a table of {len(model.charsmap)} bytes"),
+        (model.shortens, "shortens runs of blanks (remove_extra_whitespaces)"),
+        (model.kind not in (BPE, UNIGRAM), f"is of sentencepiece's kind {model.kind}, and neither BPE nor unigram"),
+        (BYTE not in kinds, "has no bytes to fall back to (byte_fallback)"),
+        (not kinds <= {NORMAL, UNKNOWN, CONTROL, BYTE}, f"has pieces of the kinds {sorted(kinds)}, of 1, 2, 3, 6"),
+    ):
+        if found:
+            raise UsageError(
+                f"The sentencepiece model {what}, which a standalone folder does not do. Take --format hugging_face."
+            )
+
+
+def tokenizer_json(tokenizer: Tokenizer) -> str:
+    """The contents of tokenizer.json. Raises UsageError as `features_of`."""
+    features_of(tokenizer)
+    stored: dict[str, Any] = {
+        "begin": tokenizer.bos_id, "ends": sorted(tokenizer.eos_ids), "special": dict(tokenizer.special_tokens)
+    }  # fmt: skip
+    if isinstance(tokenizer, BytePairTokenizer):
+        stored["split"], stored["classes"] = python_pattern(tokenizer.pattern)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        pieces = read_model(tokenizer.model).pieces
+        places = {piece.text: id for id, piece in enumerate(pieces)}
+        stored["bytes"] = [places[f"<0x{byte:02X}>"] for byte in range(256)]
+        stored["pieces"] = {piece.text: [id, piece.score] for id, piece in enumerate(pieces) if piece.kind == NORMAL}
+    stored["tokens"] = [shown_bytes(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+    # A line for each entry of what is long, so that a person can read it.
+    parts = [f'"{name}": {lines(value)}' for name, value in stored.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def lines(value: object) -> str:
+    """The value as JSON, tokens and pieces one a line."""
+    plain = lambda one: json.dumps(one, ensure_ascii=False)
+    if isinstance(value, dict) and value:
+        return "{\n" + ",\n".join(f" {plain(name)}: {plain(one)}" for name, one in value.items()) + "\n}"
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return "[\n" + ",\n".join(f" {plain(one)}" for one in value) + "\n]"
+    return plain(value)
+
+
+def shown_bytes(token: bytes) -> str | list[int]:
+    """A token as text, or as a list of bytes where it is no text by itself."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return list(token)
+
+
+def python_pattern(pattern: str) -> tuple[str, dict[str, str]]:
+    r"""(the expression for Python's `re`, {"\p{L}": what stands for it between brackets, ...}).
+
+    Which characters a class has is asked of the library that encodes here, so that they are the same in every version
+    of Python. Raises UsageError for an expression that Python may read otherwise.
+    """
+    if pattern not in SPLIT_PATTERNS.values() and not means_the_same(pattern):
+        raise UsageError(
+            f"The split pattern {pattern!r} is none of {', '.join(SPLIT_PATTERNS)}, and Python's re may read it "
+            "otherwise: only characters, sets, \\s, \\S, \\p, look-ahead and plain repetition mean the same. Take "
+            "--format hugging_face."
+        )
+    written, classes, inside = "", {}, False
+    for part in re.split(rf"({CLASS.pattern}|\\.|[\[\]])", pattern):
+        if part in ("[", "]"):
+            inside = part == "["
+        if not CLASS.fullmatch(part):
+            written += part
+            continue
+        if part == "\\S" and inside:
+            raise UsageError(f"The split pattern {pattern!r} has \\S between brackets. Take --format hugging_face.")
+        name = "\\s" if part == "\\S" else part
+        classes[name] = class_members(name)
+        written += name if inside else f"[^{name}]" if part == "\\S" else f"[{name}]"
+    try:
+        filled = written
+        for name, members in classes.items():
+            filled = filled.replace(name, members)
+        re.compile(filled)
+    except re.error as error:
+        raise UsageError(f"The split pattern {pattern!r} is none of Python's: {error}.") from error
+    return written, classes
+
+
+@functools.cache
+def class_members(name: str) -> str:
+    r"""The characters that an expression such as \p{L} or \s matches, as ranges to stand between brackets."""
+    import tiktoken
+
+    single = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding("class", pat_str=name, mergeable_ranks=single, special_tokens={})
+    points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    found = bytes(encoding.encode_ordinary("".join(map(chr, points)))).decode()
+    ranges: list[list[int]] = []
+    for point in map(ord, found):
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "".join(escaped(first) + (f"-{escaped(last)}" if last > first else "") for first, last in ranges)
+
+
+def escaped(point: int) -> str:
+    r"""A character in an expression: itself where it is a letter or a digit of ASCII, else \u0000 or \U00000000."""
+    if chr(point).isascii() and chr(point).isalnum():
+        return chr(point)
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"

@@ -1,0 +1,135 @@
+"""A standalone folder written: model.py for the model at hand, its weights, its vocabulary, and a page about them."""
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.hugging_face.writing import NAMES, check_shapes, in_dtype
+from lm.formats.safetensors import write_file
+from lm.formats.standalone.tokenizer import features_of, tokenizer_json
+from lm.storage import write_atomically
+from lm.tokenizer.base import Tokenizer
+
+TEMPLATE = Path(__file__).with_name("model_template.txt")
+README = Path(__file__).with_name("readme_template.txt")
+MOST_LINES = 200
+"""Of model.py."""
+MODEL, WEIGHTS, VOCABULARY = "model.py", "parameters.safetensors", "tokenizer.json"
+
+
+def write_standalone(
+    folder: Path,
+    config: ModelConfig,
+    arrays: Mapping[str, np.ndarray],
+    tokenizer: Tokenizer,
+    title: str,
+    dtype: str = "",
+) -> None:
+    """Writes the model into `folder`, made if need be: model.py, parameters.safetensors, tokenizer.json, README.md.
+
+    `arrays` has the parameters under our names of unrolled layers; one is asked for and held at a time. `dtype` is
+    float32, bfloat16 or float16, config.parameter_dtype if not given; model.py computes in float32. Raises UsageError
+    for another type, a value beyond float16's, and a tokenizer that model.py cannot have; InputError when `arrays` is
+    not that model's.
+    """
+    if (dtype := dtype or config.parameter_dtype) not in NAMES:
+        raise UsageError(f"--dtype is {dtype!r}; a standalone folder has {', '.join(NAMES)}.")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UsageError(
+            f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {config.vocab_size}. Give the "
+            "tokenizer that the model was trained with."
+        )
+    shapes = parameter_shapes(config)
+    check_shapes(arrays, shapes)
+    program, vocabulary = model_py(config, tokenizer, title, dtype), tokenizer_json(tokenizer)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = NAMES[dtype]
+    write_file(
+        folder / WEIGHTS,
+        {name: (stored, shape) for name, shape in shapes.items()},
+        lambda name: in_dtype(name, np.asarray(arrays[name]), stored),
+    )
+    write_atomically(folder / VOCABULARY, vocabulary.encode())
+    write_atomically(folder / MODEL, program.encode())
+    write_atomically(folder / "README.md", readme(config, tokenizer, title, dtype).encode())
+
+
+def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
+    """The text of model.py: the parts of model_template.txt that this model has, with its numbers."""
+    values: dict[str, object] = {
+        "title": printable(title), "context_length": config.context_length, "layers": config.layers,
+        "width": config.width, "heads": config.heads, "kv_heads": config.kv_heads,
+        "head_channels": config.head_channels, "norm_epsilon": config.norm_epsilon, "rope_theta": config.rope_theta,
+        "KV": "KV_HEADS" if config.kv_heads < config.heads else "HEADS", "symbols": tokenizer.vocab_size,
+        "numpy_dtype": {"float32": "<f4", "bfloat16": "<u2", "float16": "<f2"}[dtype],
+        "logit_softcap": config.logit_softcap, "ngram_lengths": tuple(range(2, config.tokens_back + 2)),
+        "windows": config.attention_windows, "window_count": len(config.attention_windows),
+        "norm_moved": " and moved" if config.biases else "",
+        "norm_bias": ' + P[name + ".bias"]' if config.biases else "",
+        "mlp_cache": ", cache" if config.token_shift else "",
+        "prefix": '"\\u2581" + ' if "dummy_prefix" in features_of(tokenizer) else "",
+    }  # fmt: skip
+    if (scaling := config.rope_scaling) is not None:
+        values |= {
+            "rope_factor": scaling.factor, "rope_low": scaling.low_frequency_factor,
+            "rope_high": scaling.high_frequency_factor, "rope_original": scaling.original_context_length,
+        }  # fmt: skip
+    features = model_features(config) | features_of(tokenizer) | ({"bf16"} if dtype == "bfloat16" else set())
+    text = string.Template(chosen(TEMPLATE.read_text(encoding="utf-8"), features)).substitute(values)
+    # A model with everything: functions stand closer, so that it stays short enough to be read.
+    return text if text.count("\n") <= MOST_LINES else text.replace("\n\n\n", "\n\n")
+
+
+def model_features(config: ModelConfig) -> frozenset[str]:
+    """What the model has, by the names in model_template.txt."""
+    named = {
+        "grouped": config.kv_heads < config.heads, "learned": config.position == "learned",
+        "rope": config.position == "rope", "rope_scaling": config.rope_scaling is not None, "biases": config.biases,
+        "layernorm": config.norm == "layernorm",
+        "tied": config.tie_embeddings, "softcap": config.logit_softcap is not None, "qk_norm": config.qk_norm,
+        "token_shift": config.token_shift, "ngrams": bool(config.ngram_rows), "windows": any(config.attention_windows),
+        config.mlp: True,
+    }  # fmt: skip
+    return frozenset(name for name, present in named.items() if present)
+
+
+def chosen(template: str, features: frozenset[str]) -> str:
+    """The template's lines of these features: what stands between `#: if FEATURE` and `#: end`, or `#: else`."""
+    kept: list[bool] = []
+    lines = []
+    for line in template.splitlines(keepends=True):
+        if not line.startswith("#: "):
+            lines += [line] if all(kept) else []
+        elif line.startswith("#: if "):
+            kept.append(line.split()[2] in features)
+        elif line.split() == ["#:", "else"]:
+            kept[-1] = not kept[-1]
+        else:
+            kept.pop()
+    return "".join(lines)
+
+
+def printable(title: str) -> str:
+    """A name as a line of a docstring or a page can have it."""
+    return "".join(c if c.isprintable() and c not in '"\\`' else "_" for c in title)
+
+
+def readme(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
+    """The text of README.md."""
+    shapes = parameter_shapes(config)
+    values = {
+        "title": printable(title), "parameters": f"{sum(map(size_of, shapes.values())):,}", "layers": config.layers,
+        "width": config.width, "heads": config.heads, "context_length": f"{config.context_length:,}",
+        "symbols": f"{tokenizer.vocab_size:,}", "kind": tokenizer.kind, "dtype": dtype,
+    }  # fmt: skip
+    return string.Template(README.read_text(encoding="utf-8")).substitute(values)
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """Numbers in an array."""
+    return int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,126 @@
+"""sentencepiece's .model file taken apart, and written: pieces with scores and kinds, and what decides how text is cut.
+
+The file is one message in protobuf's wire format (protobuf.dev/programming-guides/encoding); the numbers of the fields
+are those of sentencepiece's sentencepiece_model.proto. The module that sentencepiece ships for it asks for one version
+of protobuf, so the few fields that matter are read here.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+"""Kinds of pieces; llama.cpp has the same numbers."""
+UNIGRAM, BPE = 1, 2
+"""Kinds of models."""
+KINDS = {UNIGRAM: "unigram", BPE: "bpe", 3: "word", 4: "char"}
+
+
+class Piece(NamedTuple):
+    """One symbol: its id is its place in the model."""
+
+    text: str
+    """U+2581 stands for a blank."""
+    score: float
+    kind: int = NORMAL
+
+
+@dataclass(frozen=True)
+class SentencePieceModel:
+    """What a .model file says."""
+
+    pieces: tuple[Piece, ...]
+    kind: int
+    """UNIGRAM or BPE."""
+    dummy_prefix: bool
+    """Every text gets a blank at its beginning."""
+    shortens: bool
+    """Runs of blanks are shortened to one, and those at both ends taken away."""
+    charsmap: bytes
+    """How characters are normalised; empty where they are not."""
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    """-1 for none."""
+
+
+def fields_of(message: bytes) -> dict[int, list[Any]]:
+    """{field number: its values}: whole numbers, and bytes for all others. Raises IndexError or KeyError for damage."""
+    found: dict[int, list[Any]] = {}
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = number()
+        if (kind := tag & 7) == 0:
+            value: Any = number()
+        else:
+            length = {1: 8, 5: 4}[kind] if kind != 2 else number()
+            value, at = message[at : at + length], at + length
+        found.setdefault(tag >> 3, []).append(value)
+    return found
+
+
+def read_model(data: bytes) -> SentencePieceModel:
+    """Of the bytes of a .model file that sentencepiece has taken."""
+    parts = fields_of(data)
+    trainer, rules = fields_of(parts.get(2, [b""])[0]), fields_of(parts.get(3, [b""])[0])
+    found = [fields_of(piece) for piece in parts[1]]
+    pieces = tuple(
+        Piece(one[1][0].decode(), struct.unpack("<f", one[2][0])[0] if 2 in one else 0.0, one.get(3, [NORMAL])[0])
+        for one in found
+    )
+    signed = lambda value: value - 2**64 if value >= 2**63 else value
+    return SentencePieceModel(
+        pieces=pieces,
+        kind=trainer.get(3, [UNIGRAM])[0],
+        dummy_prefix=bool(rules.get(3, [1])[0]),
+        shortens=bool(rules.get(4, [1])[0]),
+        charsmap=rules.get(2, [b""])[0],
+        unk_id=signed(trainer.get(40, [0])[0]),
+        bos_id=signed(trainer.get(41, [1])[0]),
+        eos_id=signed(trainer.get(42, [2])[0]),
+    )
+
+
+def write_model(model: SentencePieceModel) -> bytes:
+    """The bytes of a .model file that says this, of a model that normalises nothing."""
+    pieces = b"".join(
+        field(1, field(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + field(3, piece.kind))
+        for piece in model.pieces
+    )
+    has_bytes = any(piece.kind == BYTE for piece in model.pieces)
+    names = [(45, model.unk_id), (46, model.bos_id), (47, model.eos_id)]
+    trainer = b"".join(
+        [
+            field(3, model.kind), field(4, len(model.pieces)), field(35, int(has_bytes)),
+            field(40, model.unk_id), field(41, model.bos_id), field(42, model.eos_id), field(43, -1),
+            *(field(number, model.pieces[id].text.encode()) for number, id in names if id >= 0),
+        ]
+    )  # fmt: skip
+    rules = field(1, b"identity") + field(3, int(model.dummy_prefix)) + field(4, int(model.shortens)) + field(5, 1)
+    return pieces + field(2, trainer) + field(3, rules)
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """One field of a message: a whole number, or bytes."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value % 2**64)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(value: int) -> bytes:
+    """A whole number in seven bits a byte, the low ones first."""
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
