@@ -147,7 +147,9 @@ def converse(experiment: Experiment, workdir: Path, options: Options) -> None:
     temperature = config.temperatures[-1] if options.temperature is None else options.temperature
     most = config.tokens if options.max_tokens is None else options.max_tokens
     params = options.params(temperature, most, config.seed if options.seed is None else options.seed)
-    run = load_trained(experiment, workdir, 1, model.context_length, "model.context_length", options.step)
+    run = load_trained(
+        experiment, workdir, 1, model.context_length, "model.context_length", options.step, options.weights
+    )
     from lm.inference.engine import Engine
 
     engine = Engine(run.model, model, run.tokenizer, slots=1, mesh=run.mesh, decode_steps=STREAMED_STEPS)

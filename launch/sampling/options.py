@@ -1,7 +1,7 @@
 """What launch.sample can be asked for besides its stage. No jax here."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class Options:
     """In place of sample.seed: the same seed gives the same text."""
     logprobs: int | None = None
     """Print each token's log-probability, and those of so many of the likeliest in its place."""
+    weights: Literal["float32", "bfloat16", "int8"] | None = None
+    """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
 
     def params(self, temperature: float, max_tokens: int, seed: int) -> SamplingParams:
         """Raises UsageError for values that cannot be."""

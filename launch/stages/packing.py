@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.experiment.run_folder import RunFolder
-from launch.folder.in_bucket import fetch, to_read
+from launch.folder.in_bucket import fetch
 from launch.stages.processes import place
 from lm.compilation_cache import keep_compiled_programs
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import copy_of, is_url, write_atomically, writing
+from lm.storage import is_url, write_atomically, writing
 from lm.storage.url import Url
 from lm.terminal import LiveLine, counted, duration, quantity
 
@@ -50,24 +50,25 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
     return Files(data, source, target)
 
 
-def load_packer(run: str, step: int | None, all_devices: bool) -> "Packer":
-    """The model of the run folder, on one device or on all. Raises as RunFolder.load, and UsageError where there are
-    several processes."""
+def load_packer(run: str, step: int | None = None, all_devices: bool = False, size: int = 0) -> "Packer":
+    """The model of the run folder, on one device or on all, for files of `size` bytes. Raises as RunFolder.load, and
+    UsageError where there are several processes, or so much cannot fit into memory."""
     if place()[1] > 1:
         raise UsageError(f"One process packs a file, but there are {place()[1]} here. Start it in one alone.")
     keep_compiled_programs()
     from lm.checkpoints.in_bucket import fetch_to_ask
     from lm.compression.codec import Packer
-    from lm.compression.token_model import MOST_SEGMENTS
+    from lm.compression.token_model import segments_for
     from lm.parallel import one_device_mesh
     from lm.planning.memory import check_inference_memory
 
-    folder = to_read(copy_of(Url(run), "reading")) if is_url(run) else Path(run).expanduser()
+    folder = RunFolder.to_read(Url(run)).root if is_url(run) else Path(run).expanduser()
     experiment = RunFolder(folder).experiment()
     fetch_to_ask(folder, step)
     fetch(folder, (), (RunPaths.tokenizer,))
     config = experiment.model
-    check_inference_memory(config, MOST_SEGMENTS, config.context_length, "the number of segments")
+    segments = segments_for(size, config.context_length)  # a token has a byte at least
+    check_inference_memory(config, segments, config.context_length, "the size of the file, which is cut in segments")
     loaded = RunFolder(folder).load(None if all_devices else one_device_mesh(config), step, experiment)
     return Packer(loaded.model, config, loaded.tokenizer, loaded.mesh, loaded.step)
 
@@ -90,7 +91,7 @@ def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
 
 def compress_file(run: str, files: Files, step: int | None, all_devices: bool) -> None:
     """Packs the file, and prints what it came to, beside gzip, zstd and xz."""
-    packer = load_packer(run, step, all_devices)
+    packer = load_packer(run, step, all_devices, len(files.data))
     from lm.compression.codec import compress
 
     progress, line = shown_progress("compress")
@@ -108,7 +109,7 @@ def decompress_file(run: str, files: Files, all_devices: bool, try_anyway: bool)
 
     name = str(files.source)
     header = Header.read(io.BytesIO(files.data), name)
-    packer = load_packer(run, header.step, all_devices) if header.tokens else None
+    packer = load_packer(run, header.step, all_devices, header.size) if header.tokens else None
     from lm.compression.codec import decompress
 
     progress, line = shown_progress("decompress")

@@ -2,6 +2,7 @@
 several that work together."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
@@ -9,17 +10,27 @@ from launch.folder.in_bucket import fetch
 from launch.stages.processes import join, place
 from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.compilation_cache import keep_compiled_programs
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.planning.memory import check_inference_memory
 from lm.run_paths import RunPaths
+
+if TYPE_CHECKING:
+    from lm.inference.weights import Weights
 
 COMPRESSORS = ("gzip", "zstd", "xz")
 
 
 def load_trained(
-    experiment: Experiment, workdir: Path, rows: int, tokens: int, option: str, step: int | None = None
+    experiment: Experiment,
+    workdir: Path,
+    rows: int,
+    tokens: int,
+    option: str,
+    step: int | None = None,
+    weights: "Weights | None" = None,
 ) -> Loaded:
-    """The model of the run in `workdir` at `step` (the newest, if not given), once all processes have met.
+    """The model of the run in `workdir` at `step` (the newest, if not given), once all processes have met. With
+    `weights`, it is on one device, and laid out as lm.inference.weights has it.
 
     `rows` sequences of `tokens` tokens are computed at once, which `option` says. Raises as RunFolder.load, and
     UsageError where so much cannot fit into memory.
@@ -29,10 +40,24 @@ def load_trained(
     fetch(workdir, (), (RunPaths.tokenizer, RunPaths.tokens))
     join()
     check_inference_memory(experiment.model, rows, tokens, option)
+    if weights is not None:
+        return with_weights(experiment, workdir, step, weights)
     run = RunFolder(workdir).load(step=step, experiment=experiment)
     if run.one_device:
         say(f"One device is used, since the mesh of the config does not fit those that are here: {run.one_device}")
     return run
+
+
+def with_weights(experiment: Experiment, workdir: Path, step: int | None, weights: "Weights") -> Loaded:
+    """The model on one device, its linear maps in `weights`. Raises UsageError where there are several processes."""
+    from lm.inference.weights import for_inference
+    from lm.parallel import one_device_mesh, traced_on
+
+    if place()[1] > 1:
+        raise UsageError(f"--weights {weights} are for one process, but there are {place()[1]} here. Leave it out.")
+    run = RunFolder(workdir).load(one_device_mesh(experiment.model), step, experiment)
+    model = traced_on(run.mesh, for_inference)(run.model, experiment.model, weights)
+    return run._replace(model=model)
 
 
 def say(text: str) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import time
 import zlib
+from collections.abc import Callable
 
 from jax.sharding import Mesh
 
@@ -58,8 +59,12 @@ def nothing(done: int, tokens: int) -> None:
     """No progress is shown."""
 
 
-def compress(data: bytes, packer: Packer, progress=nothing, segments: int | None = None) -> Packed:
-    """`data`, packed; at most some 120 bytes larger. `progress` is told (tokens done, tokens).
+type Progress = Callable[[int, int], None]
+"""Is told (tokens done, tokens)."""
+
+
+def compress(data: bytes, packer: Packer, progress: Progress = nothing, segments: int | None = None) -> Packed:
+    """`data`, packed; at most some 120 bytes larger.
 
     `segments` is a power of two; by default as `segments_for` chooses. Raises InputError for a model whose logits are
     no numbers.
@@ -113,7 +118,9 @@ def header_of(data: bytes, body: bytes, packer: Packer, model: TokenModel | None
     )
 
 
-def decompress(data: bytes, packer: Packer | None, name: str, progress=nothing, try_anyway: bool = False) -> bytes:
+def decompress(
+    data: bytes, packer: Packer | None, name: str, progress: Progress = nothing, try_anyway: bool = False
+) -> bytes:
     """What `compress` was given. `packer` may be None where the header counts no tokens; `name` is the file's.
 
     Raises InputError where it was packed by another model, tokenizer, version or processor (`try_anyway` lets the last
@@ -140,7 +147,7 @@ def decompress(data: bytes, packer: Packer | None, name: str, progress=nothing, 
     return made
 
 
-def decoded(header: Header, body: Body, packer: Packer, name: str, progress, try_anyway: bool) -> bytes:
+def decoded(header: Header, body: Body, packer: Packer, name: str, progress: Progress, try_anyway: bool) -> bytes:
     """The text that the coder holds. Raises as `decompress`."""
     power = header.segments & (header.segments - 1) == 0
     if not (power and 1 <= header.segments <= MOST_SEGMENTS):

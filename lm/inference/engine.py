@@ -62,7 +62,8 @@ class Engine:
     ):
         """`slots` requests are generated for at once, each of at most `context` tokens (config.context_length by
         default), prompt and new text; `decode_steps` tokens are drawn for each in a round. `mesh` is that over which
-        the model is laid out; its devices share the slots. Raises UsageError for numbers that cannot be."""
+        the model is laid out; its devices share the slots. The model may be one of lm.inference.weights.for_inference.
+        Raises UsageError for numbers that cannot be."""
         context = config.context_length if context is None else context
         if slots < 1 or decode_steps < 1 or not 2 <= context <= config.context_length:
             raise UsageError(
@@ -77,7 +78,7 @@ class Engine:
         symbols = tokenizer.vocab_size
         alternatives = min(MOST_ALTERNATIVES, symbols)
         config = inference_config(model, config)
-        self.shape = steps.Shape(config, slots, context, symbols, alternatives, decode_steps)
+        self.shape = steps.Shape(inference_config(model, config), slots, context, symbols, alternatives, decode_steps)
         self.prefill_rows = 1 if mesh is None else min(devices_of("batch", mesh), slots)
         on_mesh = (lambda function: function) if mesh is None else (lambda function: traced_on(mesh, function))
         self.start, self.prefill = on_mesh(steps.start), on_mesh(steps.prefill)

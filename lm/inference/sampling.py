@@ -12,10 +12,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from lm.inference.requests import SamplingParams
+from lm.model import cpu
+from lm.model.cpu import on_cpu
 from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
 """Below it, as above 0, the likeliest token has all of the probability in float32."""
+SUMMED_TOGETHER = 128
+"""Ids in a block of a sum over all."""
 
 
 class Sampling(NamedTuple):
@@ -75,7 +79,7 @@ def draw(
         lambda: penalised(logits_BV, seen_BV, cast(jax.Array, sampling.repetition_penalty_B)),
         lambda: logits_BV,
     )
-    likeliest_B = jnp.argmax(penalised_BV, axis=-1).astype(jnp.int32)
+    likeliest_B = likeliest(penalised_BV).astype(jnp.int32)
     token_B = when(
         sampling.temperature_B > 0,
         lambda: jnp.where(sampling.temperature_B > 0, sampled(penalised_BV, sampling, position_B), likeliest_B),
@@ -88,6 +92,12 @@ def draw(
     )
     found = when(sampling.logprobs_B, lambda: logprobs(logits_BW, token_B, symbols, alternatives), lambda: nothing)
     return Drawn(token_B, *found)
+
+
+@on_cpu(cpu.argmax)
+def likeliest(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """The id of each row's greatest logit, the lowest of equal ones."""
+    return jnp.argmax(x_BV, axis=-1)
 
 
 def when[R](rows_B: Bool[Array, " B"] | np.ndarray, some: Callable[[], R], none: Callable[[], R]) -> R:
@@ -116,10 +126,31 @@ def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[
         lambda: jnp.ones(scaled_BV.shape, bool),
     )
     kept_BV &= scaled_BV >= jnp.log(sampling.min_p_B)[:, None]
-    keys_B = jax.vmap(lambda seed, position: jax.random.fold_in(jax.random.key(seed), position))(
-        sampling.seed_B, position_B
-    )
-    return jax.vmap(jax.random.categorical)(keys_B, jnp.where(kept_BV, scaled_BV, -jnp.inf)).astype(jnp.int32)
+    share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
+    share_B = jax.vmap(share)(sampling.seed_B, position_B)
+    return jax.vmap(at_share)(jnp.where(kept_BV, jnp.exp(scaled_BV), 0.0), share_B)
+
+
+def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Array, ""]:
+    """Where the weights before and at an id first exceed this share, below 1, of all: an id of weight 0 never.
+
+    One random number an id (the Gumbel trick, jax.random.categorical) takes a CPU ten times as long. The sum goes by
+    blocks, so that it rounds little.
+    """
+    weights_NC = jnp.pad(weights_V, (0, -weights_V.size % SUMMED_TOGETHER)).reshape(-1, SUMMED_TOGETHER)
+    blocks_N = jnp.sum(weights_NC, axis=1)
+    target = share * jnp.sum(blocks_N)
+
+    def first_beyond(weights_X: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(the place, how far the target lies into it)."""
+        until_X = jnp.cumsum(weights_X)
+        # Rounding may put the target behind all that has a weight: then it is the last of it.
+        last = weights_X.size - 1 - jnp.argmax(weights_X[::-1] > 0)
+        place = jnp.minimum(jnp.sum(until_X <= target), last)
+        return place, jnp.maximum(target - (until_X[place] - weights_X[place]), 0.0)
+
+    block, rest = first_beyond(blocks_N, target)
+    return (block * SUMMED_TOGETHER + first_beyond(weights_NC[block], rest)[0]).astype(jnp.int32)
 
 
 def kept_by_rank(scaled_BV: Float[Array, "B V"], sampling: Sampling) -> Bool[Array, "B V"]:

@@ -2,7 +2,7 @@
 decides where another form takes their place, by what is compiled for.
 
 Axes: B batch, T query position, S key position, K key-value heads, G query heads of one of them, C channels of a head;
-I and O, in and out of a linear map, N rows, t tiles, o outputs of one tile.
+I and O, in and out of a linear map, N rows, t tiles and b blocks of o outputs; V vocabulary.
 """
 
 import functools
@@ -109,10 +109,14 @@ DIGIT = 254.0
 """The second digit of an activation counts so many times less than the first: half a step of that, at most, is 127."""
 
 
-def int8_product(x_NI: Float[Array, "N I"], weight_OI: Int[Array, "O I"]) -> Float[Array, "N O"]:
-    """x @ weight.T for a weight of int8, by a product of integers: each row of x is a scale times two digits of int8
-    (a step is 1 / 64,000 of the row's greatest value), and a row of the product's operand each. The backend multiplies
-    int8 by floats, and a single row of int8, many times as slowly.
+BLOCK = 768
+"""Outputs of a block of an int8 weight: the backend is several times as slow at one product with some 50,000."""
+
+
+def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
+    """x @ weight.T for a weight of int8, in blocks of outputs, by a product of integers: each row of x is a scale times
+    two digits of int8 (a step is 1 / 64,000 of the row's greatest value), and a row of the product's operand each. The
+    backend multiplies int8 by floats, and a single row of int8, many times as slowly.
     """
     rows = x_NI.shape[0]
     x_NI = x_NI.astype(jnp.float32)
@@ -122,9 +126,22 @@ def int8_product(x_NI: Float[Array, "N I"], weight_OI: Int[Array, "O I"]) -> Flo
     first_NI = jnp.round(scaled_NI)
     second_NI = jnp.round((scaled_NI - first_NI) * DIGIT)
     digits_NI = jnp.concatenate([first_NI, second_NI]).astype(jnp.int8)
-    y_ON = jax.lax.dot_general(weight_OI, digits_NI, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32)
-    y_NO = y_ON.astype(jnp.float32).T
+    digits_bNI = jnp.broadcast_to(digits_NI[None], (weight_boI.shape[0], *digits_NI.shape))
+    axes = (((2,), (2,)), ((0,), (0,)))
+    y_boN = jax.lax.dot_general(weight_boI, digits_bNI, axes, preferred_element_type=jnp.int32)
+    y_NO = y_boN.transpose(2, 0, 1).reshape(2 * rows, -1).astype(jnp.float32)
     return (y_NO[:rows] + y_NO[rows:] / DIGIT) * scale_N1
+
+
+def argmax(x_BV: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """The first place of each row's greatest value: the greatest by columns side by side, then where it stands. The
+    backend compares one pair of value and place after the other."""
+    width = x_BV.shape[1]
+    filled_BV = jnp.pad(x_BV, ((0, 0), (0, -width % TILE)), constant_values=-jnp.inf)
+    by_columns_BV = jnp.max(filled_BV.reshape(x_BV.shape[0], -1, TILE), axis=1)
+    greatest_B1 = jnp.max(by_columns_BV, axis=1, keepdims=True)
+    places_1V = jnp.arange(width)[None]
+    return jnp.min(jnp.where(x_BV == greatest_B1, places_1V, width - 1), axis=1)
 
 
 def written_by_head(

@@ -1,14 +1,14 @@
 """Linear maps whose weights are laid out for inference, in the place of those that are trained: fewer bytes, read in
 the order in which they lie. lm/inference/weights.py makes them.
 
-Axes: B batch, T position, D width, I and O, in and out of a linear map, N rows, t tiles, o outputs of one tile.
+Axes: B batch, T position, D width, I and O, in and out of a linear map, N rows, t tiles and b blocks of o outputs.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lm.model import cpu
 from lm.model.attention.layer import Attention
@@ -66,20 +66,25 @@ class Int8Linear(PreparedLinear):
         super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
         greatest_O = np.abs(weight_OI).max(axis=1)
         scale_O = np.where(greatest_O > 0, greatest_O, 1.0).astype(np.float32) / np.float32(127)
-        self.weight = kept(np.round(weight_OI / scale_O[:, None]).astype(np.int8))
+        rounded_OI = np.round(weight_OI / scale_O[:, None]).astype(np.int8)
+        blocks = -(-self.outputs // cpu.BLOCK)
+        filled_OI = np.pad(rounded_OI, ((0, -self.outputs % blocks), (0, 0)))
+        self.weight = kept(filled_OI.reshape(blocks, -1, weight_OI.shape[1]))
         self.scale = kept(scale_O)
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        return int8_product(x_NI, self.weight[...]) * self.scale[...][None, :]
+        return int8_product(x_NI, self.weight[...])[:, : self.outputs] * self.scale[...][None, :]
 
     def table(self) -> Float[Array, "O I"]:
-        return self.weight[...].astype(jnp.float32) * self.scale[...][:, None]
+        weight_boI = self.weight[...].astype(jnp.float32)
+        return weight_boI.reshape(-1, weight_boI.shape[2])[: self.outputs] * self.scale[...][:, None]
 
 
 @on_cpu(cpu.int8_product)
-def int8_product(x_NI: Float[Array, "N I"], weight_OI: jax.Array) -> Float[Array, "N O"]:
-    """x @ weight.T for a weight of int8, sums in float32."""
-    return jnp.einsum("NI,OI->NO", x_NI, weight_OI.astype(x_NI.dtype), preferred_element_type=jnp.float32)
+def int8_product(x_NI: Float[Array, "N I"], weight_boI: Int[Array, "b o I"]) -> Float[Array, "N O"]:
+    """x @ weight.T for a weight of int8 in blocks of outputs, sums in float32."""
+    weight_OI = weight_boI.reshape(-1, weight_boI.shape[2]).astype(x_NI.dtype)
+    return jnp.einsum("NI,OI->NO", x_NI, weight_OI, preferred_element_type=jnp.float32)
 
 
 class JoinedAttention(Attention):

@@ -70,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.run / "checkpoints").is_dir():
         raise SystemExit(f"compression: {arguments.run} has no trained model; first run: make demo")
-    packer, data = load_packer(str(arguments.run), None, False), held_out_text(arguments.run, arguments.bytes)
+    packer, data = load_packer(str(arguments.run)), held_out_text(arguments.run, arguments.bytes)
     for segments in arguments.segments:
         print(json.dumps(measure(packer, data, segments)), flush=True)
 

@@ -25,6 +25,8 @@ from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
 from lm.config import ModelConfig, RopeScalingConfig, TokenizerConfig
+from lm.formats.hugging_face.tokenizer_files import write_tokenizer
+from lm.formats.safetensors import read_folder
 from lm.formats.source import SourceModel
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
@@ -154,6 +156,48 @@ def compare(peer: str, folder: Path, run: RunFolder, name: str) -> dict:
     }  # fmt: skip
 
 
+MAKE = """
+import sys, torch, transformers
+folder = sys.argv[1]
+llama = dict(vocab_size=320, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             intermediate_size=48, max_position_embeddings=128, initializer_range=0.2)
+scaled = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+cases = {
+    "gpt2": (transformers.GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=128,
+                                     initializer_range=0.2), torch.float32, "5GB"),
+    "gpt2 float16": (transformers.GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=128,
+                                             initializer_range=0.2), torch.float16, "5GB"),
+    "llama bfloat16 in shards": (transformers.LlamaConfig(**llama), torch.bfloat16, "20KB"),
+    "llama tied, scaled": (transformers.LlamaConfig(**llama, tie_word_embeddings=True, rope_parameters=scaled),
+                           torch.float32, "5GB"),
+}
+for name, (config, dtype, shard) in cases.items():
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(
+        f"{folder}/{name}", max_shard_size=shard)
+"""
+
+
+def tensors_in(folder: Path) -> dict[str, tuple[str, bytes]]:
+    return {name: (one.dtype, one.read().tobytes()) for name, one in read_folder(folder).items()}
+
+
+def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> None:
+    """Models that transformers made: its logits beside those of the run folder, and the tensors after the way back."""
+    subprocess.run([peer, "-c", MAKE, scratch], check=True, capture_output=True)
+    for folder in sorted(path for path in scratch.iterdir() if path.is_dir()):
+        write_tokenizer(folder, tokenizer, 128)
+        before = tensors_in(folder)
+        for scanned in (False, True):
+            run = RunFolder(scratch / f"{folder.name} run {scanned}")
+            write_run(open_source(folder, None), run.root, folder.name, scanned)
+            found = compare(peer, scratch / f"{folder.name} out {scanned}", run, f"import {folder.name}, {scanned}")
+            after = tensors_in(scratch / f"{folder.name} out {scanned}")
+            found["same_tensors"] = all(before[name] == after[name] for name in after) and before.keys() >= after.keys()
+            print(json.dumps(found), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", required=True, help="a Python with torch and transformers 5")
@@ -177,6 +221,10 @@ def main() -> None:
             export(open_run(RunFolder(place / "again")), place / "hf2", "hugging_face", ExportOptions())
             for one in ("model.safetensors", "tokenizer.json"):
                 assert (place / "hf" / one).read_bytes() == (place / "hf2" / one).read_bytes(), f"{name}: {one}"
+
+        if asked.only in "import":
+            (Path(scratch) / "imports").mkdir()
+            imports(asked.peer, Path(scratch) / "imports", made["bpe"])
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def main() -> None:
     rows = Rows()
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or small_run(Path(folder) / "run")
-        packer = load_packer(str(run), None, False)
+        packer = load_packer(str(run))
         round_trips(rows, packer, arguments.files, arguments.largest)
         damage(rows, packer)
         two_processes(rows, run, Path(folder))

@@ -318,6 +318,8 @@ def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained,
     told = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--logprobs", 1)[title]
     figures = re.findall(r"^ *(-\d+\.\d{3})  ('.*') +\2 \1$", told, re.MULTILINE)  # greedy: it is the likeliest itself
     assert len(figures) == 12
+    laid_out = printed("--temperature", 0, "--max-tokens", 12, "--n", 2, "--weights", "float32")
+    assert laid_out == greedy
 
 
 def test_what_is_typed_is_continued_and_settings_change_in_between(trained, capsys, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from lm.errors import UsageError
 from lm.inference.engine import Engine, bucket
 from lm.inference.requests import GenerationRequest, QueueFull, SamplingParams
+from lm.inference.weights import for_inference
 from lm.model.transformer import Transformer
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
@@ -69,6 +70,18 @@ def test_a_request_has_the_same_tokens_and_bits_alone_and_amid_others(engine):
     assert [len(one.tokens) for one in alone] == [20, 9, 30, 25, 13, 3, 0, 17]
     assert alone[0].logprobs[0].top[0] == (alone[0].tokens[0], alone[0].logprobs[0].logprob)
     assert not alone[2].logprobs and len(alone[4].logprobs[5].top) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_weights_that_are_laid_out_for_drawing_change_none_of_that(engine, weights):
+    config = config_of("llama", scan_layers=True)
+    laid_out = for_inference(model_of(config), config, weights)
+    other = Engine(laid_out, config, tokenizer(), slots=4, decode_steps=4)
+    alone = [other.complete([one])[0] for one in MIXED]
+    assert other.complete(MIXED) == alone
+    if weights == "float32":
+        assert [one.tokens for one in engine.complete(MIXED)] == [one.tokens for one in alone]
 
 
 @pytest.mark.parametrize(

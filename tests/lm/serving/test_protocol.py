@@ -153,7 +153,7 @@ JSON = st.recursive(
 
 
 @hypothesis.given(st.dictionaries(st.sampled_from(KNOWN), JSON, max_size=6))
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=100)
 def test_any_body_gives_requests_or_a_refusal(body):
     try:
         call = parse_completion(json.dumps(body).encode(), "tiny", TOKENIZER, LIMITS)

@@ -20,23 +20,31 @@ from configs.experiment.run_folder import RunFolder
 from lm.inference.generate import sample_texts
 from lm.parallel import one_device_mesh
 from tests.corpus import tiny_experiment
-from tests.server_process import ServerProcess, quick_environment, serving, start
+from tests.server_process import ServerProcess, quick_environment, start
 
 MODEL = tiny_experiment().model
 SLOTS = 4
+KEY = "open-sesame"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 PROMPTS = ["The miller", "A farmer carried", "", "In the village there was a", "The"]
 
 
 @pytest.fixture(scope="module")
-def server(run) -> Generator[ServerProcess]:
+def server(run, tmp_path_factory) -> Generator[ServerProcess]:
+    """With a key, a short queue and little patience; the last test ends it."""
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text(f"{KEY}\n")
     options = ("--slots", str(SLOTS), "--decode-steps", "3", "--max-queue", "40", "--max-body-bytes", "20000")
-    with serving(run, *options, environment=quick_environment()) as server:
-        yield server
+    more = ("--api-key-file", str(key), "--model-name", "mine", "--grace-seconds", "0.2", "--step", "4")
+    server = start(run, *options, *more, environment=quick_environment())
+    yield server
+    server.process.kill()
+    server.process.wait()
 
 
 @pytest.fixture(scope="module")
 def client(server) -> Generator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
         yield client
 
 
@@ -46,11 +54,11 @@ def loaded(run):
 
 
 def post(server: ServerProcess, **fields: object) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/completions", json=fields, timeout=120)
+    return httpx.post(f"{server.url}/v1/completions", json=fields, timeout=120, headers=HEADERS)
 
 
 def metric(server: ServerProcess, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{server.url}/metrics", headers=HEADERS).text.splitlines()
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
@@ -66,11 +74,11 @@ def test_the_official_client_gets_the_text_that_the_model_writes(client, loaded)
     expected = sample_texts(loaded.model, MODEL, loaded.tokenizer, PROMPTS, [0.0] * len(PROMPTS), 24, jax.random.key(0))
     for prompt, text in zip(PROMPTS, expected, strict=True):
         room = 24 - 1 - len(loaded.tokenizer.encode(prompt))
-        answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=room, temperature=0, echo=True)
+        answer = client.completions.create(model="mine", prompt=prompt, max_tokens=room, temperature=0, echo=True)
         assert answer.choices[0].text == text
         assert answer.usage.prompt_tokens == 24 - room
     (model,) = client.models.list().data
-    assert model.id == client.models.retrieve("tiny").id == "tiny"
+    assert model.id == client.models.retrieve("mine").id == "mine"
 
 
 def test_greedy_answers_under_load_are_those_of_an_empty_server_bit_for_bit(client):
@@ -81,7 +89,7 @@ def test_greedy_answers_under_load_are_those_of_an_empty_server_bit_for_bit(clie
     ]  # fmt: skip
 
     def ask(fields: dict) -> tuple:
-        choice = client.completions.create(model="tiny", **fields).choices[0]
+        choice = client.completions.create(model="mine", **fields).choices[0]
         return choice.text, choice.finish_reason, choice.logprobs.to_dict()
 
     alone = [ask(fields) for fields in asked]
@@ -100,7 +108,7 @@ def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, load
     wanted = [float(wanted_TV[i, id]) for i, id in enumerate(ids)] + [float(wanted_TV[-1].max())]
     for prompt, more in ((ids, 0), ([bos, *ids], 1), (text, 0)):
         answer = client.completions.create(
-            model="tiny", prompt=prompt, max_tokens=1, temperature=0, logprobs=2, echo=True
+            model="mine", prompt=prompt, max_tokens=1, temperature=0, logprobs=2, echo=True
         )
         logprobs = answer.choices[0].logprobs
         assert len(logprobs.tokens) == len(wanted) + more
@@ -114,7 +122,7 @@ def test_echo_gives_the_log_probabilities_of_the_whole_forward_pass(client, load
 
 def test_a_stream_joined_is_the_whole_answer(client):
     asked = {
-        "model": "tiny", "prompt": ["The miller", "A"], "n": 2, "max_tokens": 8, "seed": 3, "logprobs": 1, "echo": True,
+        "model": "mine", "prompt": ["The miller", "A"], "n": 2, "max_tokens": 8, "seed": 3, "logprobs": 1, "echo": True,
     }  # fmt: skip
     whole = client.completions.create(**asked)
     texts, tokens, ends = [""] * 4, [[] for _ in range(4)], [None] * 4
@@ -135,7 +143,7 @@ def test_a_stream_joined_is_the_whole_answer(client):
 
 def test_the_bytes_of_a_stream_are_server_sent_events(server):
     fields = {"prompt": "The", "max_tokens": 4, "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=fields, timeout=120) as answer:
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=fields, timeout=120, headers=HEADERS) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in answer.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
@@ -144,16 +152,16 @@ def test_the_bytes_of_a_stream_are_server_sent_events(server):
 
 def test_fields_of_our_own_pass_through_extra_body(client):
     ask = lambda **extra: client.completions.create(
-        model="tiny", prompt="The", max_tokens=6, seed=1, temperature=5.0, extra_body=extra
+        model="mine", prompt="The", max_tokens=6, seed=1, temperature=5.0, extra_body=extra
     )
-    greedy = client.completions.create(model="tiny", prompt="The", max_tokens=6, temperature=0).choices[0].text
+    greedy = client.completions.create(model="mine", prompt="The", max_tokens=6, temperature=0).choices[0].text
     assert ask(top_k=1).choices[0].text == ask(min_p=1.0).choices[0].text == greedy
     assert ask().choices[0].text == ask().choices[0].text != greedy
     assert ask(add_special_tokens=False).usage.prompt_tokens == ask().usage.prompt_tokens - 1
 
 
 def test_a_stop_string_ends_the_text_before_it(client):
-    ask = lambda stop: client.completions.create(model="tiny", prompt="The", max_tokens=20, temperature=0, stop=stop)
+    ask = lambda stop: client.completions.create(model="mine", prompt="The", max_tokens=20, temperature=0, stop=stop)
     whole = ask(None).choices[0].text
     stop = whole[len(whole) // 2 :][:3]
     choice = ask([stop, "never to be seen"]).choices[0]
@@ -162,23 +170,23 @@ def test_a_stop_string_ends_the_text_before_it(client):
 
 def test_errors_are_those_that_the_official_client_knows(client, server):
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model="tiny", prompt="The", max_tokens=100)
+        client.completions.create(model="mine", prompt="The", max_tokens=100)
     assert refused.value.param == "max_tokens" and "100" in refused.value.message and "32" in refused.value.message
     with pytest.raises(openai.NotFoundError) as unknown:
         client.completions.create(model="davinci", prompt="The")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="suffix"):
-        client.completions.create(model="tiny", prompt="The", suffix="end")
+        client.completions.create(model="mine", prompt="The", suffix="end")
     for path, status in (("/nothing", 404), ("/v1/completions", 405), ("/v1/models/other", 404)):
-        answer = httpx.get(server.url + path)
+        answer = httpx.get(server.url + path, headers=HEADERS)
         assert answer.status_code == status and answer.json()["error"]["message"]
-    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 20_001).status_code == 413
+    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 20_001, headers=HEADERS).status_code == 413
 
     def chunks():
         yield from [b"x" * 1000] * 30
 
     with contextlib.suppress(httpx.WriteError):  # it may have been told, and closed, before all was sent
-        assert httpx.post(f"{server.url}/v1/completions", content=chunks()).status_code == 413
+        assert httpx.post(f"{server.url}/v1/completions", content=chunks(), headers=HEADERS).status_code == 413
 
 
 def test_a_queue_that_is_full_says_when_to_come_again(server):
@@ -194,7 +202,8 @@ def leave(server: ServerProcess, fields: dict) -> None:
     """Sends a call, and closes the connection without waiting for its answer."""
     body = json.dumps(fields).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n" % KEY.encode())
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: metric(server, "gristmill_slots_busy") > 0)
 
 
@@ -221,65 +230,45 @@ def test_metrics_count_calls_and_tokens(server):
 
 
 def test_tokens_and_text_by_the_routes_that_lm_eval_asks(server, loaded):
-    ask = lambda path, **fields: httpx.post(f"{server.url}/{path}", json=fields).json()
+    ask = lambda path, **fields: httpx.post(f"{server.url}/{path}", json=fields, headers=HEADERS).json()
     ids = loaded.tokenizer.encode("The miller")
     assert ask("tokenize", prompt="The miller", add_special_tokens=False)["tokens"] == ids
     assert ask("tokenize", prompt="The miller")["tokens"] == [loaded.tokenizer.bos_id, *ids]
     assert ask("detokenize", tokens=ids)["prompt"] == "The miller"
-    info = httpx.get(f"{server.url}/tokenizer_info").json()
+    info = httpx.get(f"{server.url}/tokenizer_info", headers=HEADERS).json()
     assert ask("tokenize", prompt=info["eos_token"], add_special_tokens=False)["tokens"] == [loaded.tokenizer.bos_id]
-
-
-@pytest.fixture
-def own(run, tmp_path) -> Generator[ServerProcess]:
-    """A server with a key, one slot and little patience."""
-    (tmp_path / "key").write_text("open-sesame\n")
-    options = (
-        "--slots",
-        "1",
-        "--api-key-file",
-        str(tmp_path / "key"),
-        "--model-name",
-        "mine",
-        "--grace-seconds",
-        "0.2",
-    )
-    server = start(run, *options, "--step", "4", environment=quick_environment())
-    yield server
-    server.process.kill()
-    server.process.wait()
-
-
-def test_a_key_is_asked_for_and_sigterm_ends_what_runs(own):
-    """After the grace time running calls are told, and the process ends with code 0."""
-    assert httpx.get(f"{own.url}/health").status_code == 200
-    for key in ("", "Bearer open", "Bearer öpen", "open-sesame!"):
-        for path in ("/v1/models", "/metrics"):
-            refused = httpx.get(own.url + path, headers={b"Authorization": key.encode()} if key else {})
-            assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
-    with openai.OpenAI(base_url=f"{own.url}/v1", api_key="open-sesame", max_retries=0) as client:
-        assert [model.id for model in client.models.list().data] == ["mine"]
-        assert client.completions.create(model="mine", prompt="The", max_tokens=2, temperature=0).choices[0].text
-
-        def ask() -> int:
-            try:
-                client.completions.create(model="mine", prompt=["The"] * 128, max_tokens=29)
-            except openai.InternalServerError as error:
-                return error.status_code
-            return 200
-
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            running = pool.submit(ask)
-            until(lambda: httpx.get(f"{own.url}/health").json()["in_flight"] > 0)
-            own.process.send_signal(signal.SIGTERM)
-            said, _ = own.process.communicate(timeout=60)
-            assert own.process.returncode == 0 and "Traceback" not in said, said
-            assert running.result() in (200, 503)  # 200 where it was quick enough
 
 
 def test_scores_are_finite(client):
     """No NaN or infinity reaches a client: JSON has neither."""
     answer = client.completions.create(
-        model="tiny", prompt="A", max_tokens=9, temperature=1e30, logprobs=20, extra_body={"repetition_penalty": 100.0}
+        model="mine", prompt="A", max_tokens=9, temperature=1e30, logprobs=20, extra_body={"repetition_penalty": 100.0}
     )
     assert all(math.isfinite(one) for one in answer.choices[0].logprobs.token_logprobs)
+
+
+def test_a_key_is_asked_for_but_not_by_health(server):
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    for key in ("", "Bearer open", "Bearer öpen", "open-sesame!"):
+        for path in ("/v1/models", "/metrics"):
+            refused = httpx.get(server.url + path, headers={b"Authorization": key.encode()} if key else {})
+            assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_sigterm_ends_what_runs_and_the_process_with_code_0(server, client):
+    """After the grace time running calls are told."""
+
+    def ask() -> int:
+        try:
+            client.completions.create(model="mine", prompt=["The"] * 44, max_tokens=29)
+        except openai.InternalServerError as error:
+            return error.status_code
+        return 200
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask)
+        until(lambda: httpx.get(f"{server.url}/health").json()["in_flight"] > 0)
+        server.process.send_signal(signal.SIGTERM)
+        said, _ = server.process.communicate(timeout=60)
+        assert server.process.returncode == 0 and "Traceback" not in said, said
+        assert running.result() in (200, 503)  # 200 where it was quick enough
