@@ -7,6 +7,7 @@ docs/serving.md has what clients may ask for. It listens on 127.0.0.1 unless --h
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -19,6 +20,8 @@ from launch.stages.served import serve_run
 class Options:
     step: int | None = None
     """Serve the model at this step, of which there must be a checkpoint; by default the newest."""
+    weights: Literal["float32", "bfloat16", "int8"] | None = None
+    """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every one of this machine."""
     port: int = 8000

@@ -40,7 +40,8 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
     from lm.inference.engine import Engine
     from lm.serving.server import serve, warm_up
 
-    run = load_trained(experiment, workdir, options.slots, experiment.model.context_length, "--slots", options.step)
+    context = experiment.model.context_length
+    run = load_trained(experiment, workdir, options.slots, context, "--slots", options.step, options.weights)
     mirror = mirror_of(workdir)
     folder = mirror.url.address if mirror else str(workdir.resolve())
     name = options.model_name or folder.rpartition("/")[2]

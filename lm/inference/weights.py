@@ -30,7 +30,7 @@ def for_inference(model: Transformer, config: ModelConfig, weights: Weights) -> 
 
     Raises UsageError where the model lies on several devices.
     """
-    devices = {device for leaf in jax.tree.leaves(model) for device in leaf.devices()}
+    devices = {device for leaf in jax.tree.leaves(model) for device in jnp.asarray(leaf).devices()}
     if len(devices) > 1:
         raise UsageError(
             f"weights = {weights} are laid out for one device, and this model lies on {len(devices)}. Use the model as "

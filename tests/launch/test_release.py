@@ -21,6 +21,7 @@ from lm.errors import UsageError
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
 from lm.tokenizer import train_tokenizer
+from lm.tokenizer.published import load_published
 from lm.training.restore_or_init import check_start
 from tests.lm.hugging_face_files import REPOSITORY, tensors_of, write_tensors
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
@@ -92,6 +93,15 @@ def test_types_of_tensors_are_kept(exported, tmp_path, dtype):
     assert tensors_of(tmp_path / "again") == tensors
     export(run, tmp_path / "wide", "hugging_face", ExportOptions(dtype="float32"))
     assert {kind for kind, *_ in tensors_of(tmp_path / "wide").values()} == {"F32"}
+
+
+def test_the_tokenizer_that_is_given_takes_the_place_of_the_sources(exported, tmp_path):
+    _, out = exported
+    other = train_tokenizer([LICENSE], TokenizerConfig(280, "cl100k", 100_000))
+    write_run(open_source(out, other), tmp_path / "run", "out")
+    run = open_run(RunFolder(tmp_path / "run"))
+    export(run, tmp_path / "again", "hugging_face", ExportOptions())
+    assert run.tokenizer == other and load_published(str(tmp_path / "again")).encode(LICENSE) == other.encode(LICENSE)
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/models/stories260K")

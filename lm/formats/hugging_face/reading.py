@@ -127,7 +127,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     parameters = FolderParameters(folder, config)
     if {*parameters.dtypes.values()} == {"BF16"}:
         config = model_config_of(folder, "bfloat16")
-    kept = {name: (folder / name).read_bytes() for name in KEPT if (folder / name).is_file()}
+    names = [name for name in KEPT if (folder / name).is_file() and tokenizer is None]
+    kept = {name: (folder / name).read_bytes() for name in names}
     tokenizer = tokenizer or load_published(str(folder))
     return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
 

@@ -42,7 +42,6 @@ def log_likelihoods(run) -> list[tuple[float, bool]]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_local_completions_score_as_the_model_does(run):
-    pytest.importorskip("tenacity", reason="local-completions needs the packages of lm-eval[api]")
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
