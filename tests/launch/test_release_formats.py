@@ -46,6 +46,7 @@ def runs(tmp_path_factory):
 
 def command(monkeypatch, script, *words):
     monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    monkeypatch.delitem(sys.modules, script, raising=False)
     with pytest.raises(SystemExit) as caught:
         runpy.run_module(script, run_name="__main__")
         raise SystemExit(0)
