@@ -1,11 +1,14 @@
 """Models out to Hugging Face's transformers and back: what it computes beside what we compute.
 
-    python -m tests.bench.interop --peer PYTHON
+    python -m tests.bench.interop --peer PYTHON [--llama PYTHON] [--run RUN] [--only greedy]
 
 PYTHON has torch and transformers 5. Models are small and random, one for each thing that a config may have; each is
 written as a checkpoint, scanned and unrolled, exported by launch.export's own functions, and loaded there. Prints one
 JSON line a case: the largest difference of logits, whether the greedy tokens are the same (with a cache, without one,
 and in a batch with padding on the left), and how many texts get other ids.
+
+With --llama, a Python that has llama-cpp-python, also how many of our likeliest 50 tokens come from transformers,
+llama.cpp and model.py before the first that differs (interop_greedy.py), of the trained run RUN too.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
 from lm.tokenizer import Tokenizer, train_tokenizer
 from tests.adversarial import GENERATORS
+from tests.bench.interop_greedy import agreement, cases
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
 
 THERE = """
@@ -203,15 +207,17 @@ def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", required=True, help="a Python with torch and transformers 5")
+    parser.add_argument("--llama", default="", help="a Python with llama-cpp-python")
+    parser.add_argument("--run", default="", help="a trained run, for --llama")
     parser.add_argument("--only", default="", help="cases whose name has this")
     asked = parser.parse_args()
     made = tokenizers()
-    cases = [(f"{name}, {form}", config, made["bpe"], form == "scanned") for name, config in models().items()
+    numbers = [(f"{name}, {form}", config, made["bpe"], form == "scanned") for name, config in models().items()
              for form in ("unrolled", "scanned") if form == "unrolled" or config.layers_alike]  # fmt: skip
-    cases += [(f"tokenizer {name}", dataclasses.replace(models()["llama"], vocab_size=512), one, False)
+    numbers += [(f"tokenizer {name}", dataclasses.replace(models()["llama"], vocab_size=512), one, False)
               for name, one in made.items()]  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, config, tokenizer, scanned) in enumerate(cases):
+        for number, (name, config, tokenizer, scanned) in enumerate(numbers):
             if asked.only not in name:
                 continue
             place = Path(scratch) / str(number)
@@ -227,6 +233,26 @@ def main() -> None:
         if asked.only in "import":
             (Path(scratch) / "imports").mkdir()
             imports(asked.peer, Path(scratch) / "imports", made["bpe"])
+
+        if asked.llama:
+            greedy_cases(asked, Path(scratch), made)
+
+
+def greedy_cases(asked: argparse.Namespace, scratch: Path, made: dict[str, Tokenizer]) -> None:
+    small = {
+        name: SourceModel(models()[name], made[tokenizer], parameters_of(models()[name]))
+        for name, tokenizer in (
+            ("gpt2", "bpe"),
+            ("gpt2 tied", "bpe cl100k"),
+            ("llama", "bpe cl100k"),
+            ("llama 3.1", "bpe"),
+        )
+    }
+    for number, (name, run, prompt) in enumerate(cases(scratch, asked.run, small)):
+        place = scratch / f"greedy-{number}"
+        place.mkdir()
+        if asked.only in f"greedy {name}":
+            print(json.dumps(agreement(run, place, name, prompt, asked.peer, asked.llama, NEW)), flush=True)
 
 
 if __name__ == "__main__":

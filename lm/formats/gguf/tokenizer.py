@@ -6,12 +6,13 @@ from typing import Any
 import gguf
 
 from lm.errors import InputError, UsageError
+from lm.formats.byte_level import DIGITS_ALONE, DIGITS_STEPS, byte_level_of
 from lm.formats.gguf.metadata import OWN, Header
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
-from lm.tokenizer.hugging_face.reading import read_hugging_face
-from lm.tokenizer.hugging_face.writing import hugging_face
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
+from lm.tokenizer.published import of_json
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import (
     BPE,
@@ -24,7 +25,10 @@ from lm.tokenizer.sentencepiece_model import (
     write_model,
 )
 
-PRE = {"gpt2": "gpt-2", "cl100k": "llama-bpe", "o200k": "gpt-4o"}
+PATTERNS = {
+    SPLIT_PATTERNS["gpt2"]: "gpt-2", SPLIT_PATTERNS["cl100k"]: "llama-bpe", SPLIT_PATTERNS["o200k"]: "gpt-4o",
+    DIGITS_ALONE: "smollm",
+}  # fmt: skip
 """{a split pattern of ours: llama.cpp's name of it, tokenizer.ggml.pre}. llama.cpp cuts by code of its own and knows no
 other expressions."""
 OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
@@ -43,7 +47,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
             f"The tokenizer has {tokenizer.vocab_size} symbols, but model.vocab_size = {rows}. Give the tokenizer that "
             "the model was trained with."
         )
-    if isinstance(tokenizer, BytePairTokenizer):
+    if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
         tokens, kinds = add_byte_pairs(writer, tokenizer)
         end = tokenizer.special_tokens[tokenizer.end]
     elif isinstance(tokenizer, SentencePieceTokenizer):
@@ -64,24 +68,24 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, rows: int) -> N
     writer.add_add_eos_token(False)
 
 
-def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: BytePairTokenizer) -> tuple[list[str], list[int]]:
+def add_byte_pairs(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
     """Writes what a byte-level BPE has besides its tokens; returns these, with their types."""
-    names = {SPLIT_PATTERNS[name]: theirs for name, theirs in PRE.items()}
-    if tokenizer.pattern not in names:
+    found = byte_level_of(tokenizer)
+    if found.pattern not in PATTERNS:
         raise UsageError(
-            f"The split pattern {tokenizer.pattern!r} is none that llama.cpp knows; of ours it has {', '.join(PRE)}. "
-            "Take --format hugging_face or standalone."
+            f"The split pattern {found.pattern!r} is none that llama.cpp knows; of ours it has "
+            f"{', '.join(SPLIT_PATTERNS)}. Take --format hugging_face or standalone."
         )
-    pre, model = names[tokenizer.pattern], hugging_face(tokenizer)["model"]
-    if model["ignore_merges"] and pre not in WHOLE_PIECES:
+    pre = PATTERNS[found.pattern]
+    if found.whole_pieces and pre not in WHOLE_PIECES:
         raise UsageError(
             f"Some tokens of the vocabulary come of no merges, which llama.cpp takes with the split pattern cl100k "
             f"alone, and not with {pre}. Take --format hugging_face or standalone."
         )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
-    writer.add_token_merges([f"{left} {right}" for left, right in model["merges"]])
-    spelled = {id: token for token, id in model["vocab"].items()}
+    writer.add_token_merges([f"{left} {right}" for left, right in found.merges])
+    spelled = {id: token for token, id in found.vocabulary.items()}
     special = {id: name for name, id in tokenizer.special_tokens.items()}
     tokens, kinds = [], []
     for id in range(tokenizer.vocab_size):
@@ -137,11 +141,11 @@ def read_tokenizer(header: Header) -> Tokenizer:
 REMEDY = "Name the tokenizer yourself: --tokenizer FOLDER_OR_NAME."
 
 
-def read_byte_pairs(header: Header) -> BytePairTokenizer:
+def read_byte_pairs(header: Header) -> Tokenizer:
     """A byte-level BPE, by way of the tokenizer.json that says the same."""
     pre = header.read("tokenizer.ggml.pre", str, "default")
-    patterns = {theirs: SPLIT_PATTERNS[name] for name, theirs in PRE.items()}
     pre = OTHER_NAMES.get(pre, pre)
+    patterns = {theirs: pattern for pattern, theirs in PATTERNS.items()}
     if pre not in patterns:
         raise UsageError(f"tokenizer.ggml.pre is {pre!r}; {', '.join((*patterns, *OTHER_NAMES))} are read.")
     tokens, kinds = header.read("tokenizer.ggml.tokens", list), header.read("tokenizer.ggml.token_type", list)
@@ -153,18 +157,24 @@ def read_byte_pairs(header: Header) -> BytePairTokenizer:
         for name, id in special.items()
     ]  # fmt: skip
     split = {"type": "Split", "pattern": {"Regex": patterns[pre]}, "behavior": "Isolated", "invert": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    steps = [split, byte_level]
+    if patterns[pre] == DIGITS_ALONE:
+        steps = [{**step, "trim_offsets": False} if step["type"] == "ByteLevel" else step for step in DIGITS_STEPS]
     contents: dict[str, Any] = {
-        "added_tokens": added,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+        "added_tokens": added, "decoder": byte_level,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         "model": {
-            "type": "BPE", "ignore_merges": pre in WHOLE_PIECES, "vocab": vocabulary,
-            "merges": header.read("tokenizer.ggml.merges", list),
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+            "ignore_merges": pre in WHOLE_PIECES, "vocab": vocabulary,
+            "merges": [merge.split(" ") for merge in header.read("tokenizer.ggml.merges", list)],
         },
     }  # fmt: skip
     end = tokens[header.read("tokenizer.ggml.eos_token_id", int)]
     start = tokens[header.read("tokenizer.ggml.bos_token_id", int, special[end])]
-    return read_hugging_face(json.dumps(contents).encode(), start, end)
+    return of_json(json.dumps(contents).encode(), start, end)
 
 
 def read_sentencepiece(header: Header) -> SentencePieceTokenizer:

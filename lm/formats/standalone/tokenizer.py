@@ -6,10 +6,12 @@ import re
 from typing import Any
 
 from lm.errors import UsageError
+from lm.formats.byte_level import ByteLevel, byte_level_of
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import BytePairTokenizer
-from lm.tokenizer.hugging_face.reading import means_the_same
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
+from lm.tokenizer.hugging_face.reading import check_merges, means_the_same, ranks_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer
 from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, NORMAL, UNIGRAM, UNKNOWN, read_model
@@ -25,6 +27,9 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     """
     if isinstance(tokenizer, BytePairTokenizer):
         return frozenset({"bpe"})
+    if isinstance(tokenizer, LibraryTokenizer):
+        check_ranks(byte_level_of(tokenizer))
+        return frozenset({"bpe"})
     if isinstance(tokenizer, CharacterTokenizer):
         return frozenset({"characters"})
     if not isinstance(tokenizer, SentencePieceTokenizer):
@@ -36,6 +41,13 @@ def features_of(tokenizer: Tokenizer) -> frozenset[str]:
     model = read_model(tokenizer.model)
     named = {"exact": tokenizer.exact, "unigram": model.kind == UNIGRAM, "dummy_prefix": model.dummy_prefix}
     return frozenset({"sentencepiece", *(name for name, present in named.items() if present)})
+
+
+def check_ranks(found: ByteLevel) -> None:
+    """Raises UsageError for merges that do otherwise than the order of the ids says, by which model.py merges."""
+    ordered = sorted(found.vocabulary, key=found.vocabulary.__getitem__)
+    ranks = ranks_of({token: rank for rank, token in enumerate(ordered)}, ())
+    check_merges(found.merges, ranks, found.whole_pieces)
 
 
 def check_sentencepiece(tokenizer: SentencePieceTokenizer) -> None:
@@ -61,8 +73,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
     stored: dict[str, Any] = {
         "begin": tokenizer.bos_id, "ends": sorted(tokenizer.eos_ids), "special": dict(tokenizer.special_tokens)
     }  # fmt: skip
-    if isinstance(tokenizer, BytePairTokenizer):
-        stored["split"], stored["classes"] = python_pattern(tokenizer.pattern)
+    if isinstance(tokenizer, BytePairTokenizer | LibraryTokenizer):
+        stored["split"], stored["classes"] = python_pattern(byte_level_of(tokenizer).pattern)
     if isinstance(tokenizer, SentencePieceTokenizer):
         pieces = read_model(tokenizer.model).pieces
         places = {piece.text: id for id, piece in enumerate(pieces)}

@@ -18,10 +18,12 @@ from lm.model.layers import rotary_frequencies
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import numbered
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from lm.tokenizer.sentencepiece_model import read_model
 from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import GPT2, LLAMA, MODERN
+from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 TEXT = "The miller's mill stood by the river; it'll grind 1234 sacks of corn.\n\n  DON'T stop, naïve Ünïcode 数字!"
@@ -49,10 +51,14 @@ def tokenizers():
         name: train_bpe([LICENSE, TEXT], dataclasses.replace(base, split_pattern=name, vocab_size=300))
         for name in ("gpt2", "cl100k", "o200k")
     }
-    return patterns | {
-        kind: train_sentencepiece([LICENSE], dataclasses.replace(base, vocab_size=380, algorithm=kind))
-        for kind in ("sentencepiece_bpe", "sentencepiece_unigram")
-    }
+    return (
+        patterns
+        | {
+            kind: train_sentencepiece([LICENSE], dataclasses.replace(base, vocab_size=380, algorithm=kind))
+            for kind in ("sentencepiece_bpe", "sentencepiece_unigram")
+        }
+        | {"SmolLM2": LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")}
+    )
 
 
 def parameters_of(config, seed=0):
@@ -138,7 +144,14 @@ def test_llama_31s_frequencies_are_divided_by_a_tensor(tmp_path, tokenizers):
 
 
 @pytest.mark.parametrize(
-    ("name", "pre"), [("gpt2", "gpt-2"), ("cl100k", "llama-bpe"), ("o200k", "gpt-4o"), ("sentencepiece_bpe", "default")]
+    ("name", "pre"),
+    [
+        ("gpt2", "gpt-2"),
+        ("cl100k", "llama-bpe"),
+        ("o200k", "gpt-4o"),
+        ("SmolLM2", "smollm"),
+        ("sentencepiece_bpe", "default"),
+    ],
 )
 def test_tokenizers_come_back(tmp_path, tokenizers, name, pre):
     config, ours = CONFIGS["llama"], tokenizers[name]
@@ -154,9 +167,11 @@ def test_tokenizers_come_back(tmp_path, tokenizers, name, pre):
         assert read.encode(text) == ours.encode(text)
     assert (read.vocab_size, read.bos_id, read.eos_ids) == (ours.vocab_size, ours.bos_id, ours.eos_ids)
     assert [read.token_bytes(id) for id in range(300)] == [ours.token_bytes(id) for id in range(300)]
+    if isinstance(ours, BytePairTokenizer | LibraryTokenizer):
+        assert type(read) is type(ours)
     if isinstance(ours, BytePairTokenizer):
         assert read.fingerprint == ours.fingerprint
-    else:
+    if isinstance(ours, SentencePieceTokenizer):
         assert isinstance(read, SentencePieceTokenizer)
         assert read_model(read.model) == read_model(ours.model)
 
@@ -179,6 +194,8 @@ def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
     refused(r"gpt2 has not .*model.kv_heads = 2 \(there 4\)", base=CONFIGS["gpt2"], kv_heads=2)
     refused("of the kind characters, but a GGUF file has bpe and sentencepiece", CharacterTokenizer("\nabc"))
     refused("is of the kind unigram, and llama.cpp's llama is bpe", "sentencepiece_unigram")
+    by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
+    refused("The tokenizer normalises text", by_characters)
     tokens = tuple(bytes([b]) for b in range(256))
     own = BytePairTokenizer(r"\s+|\S+", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
     refused(r"split pattern '\\\\s\+\|\\\\S\+' is none that llama.cpp knows; of ours it has gpt2, cl100k, o200k", own)
@@ -204,7 +221,11 @@ def test_damaged_and_foreign_files_are_refused(file, tokenizers):
     for before, after, match in (
         (b"llama", b"lamma", "general.architecture is 'lamma'; gpt2 and llama are read"),
         (b"blk.1.ffn_up", b"blk.9.ffn_up", "blk.1.ffn_up.weight is absent, but"),
-        (b"gpt-2", b"gpt-9", "tokenizer.ggml.pre is 'gpt-9'; gpt-2, llama-bpe, gpt-4o, llama3, llama-v3 are read"),
+        (
+            b"gpt-2",
+            b"gpt-9",
+            "tokenizer.ggml.pre is 'gpt-9'; gpt-2, llama-bpe, gpt-4o, smollm, llama3",
+        ),
     ):
         file.write_bytes(whole.replace(before, after, 1) if before != b"llama" else whole.replace(before, after))
         with pytest.raises(InputError, match=match):

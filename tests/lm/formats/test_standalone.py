@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import io
 import itertools
+import json
 import random
 import shutil
 import subprocess
@@ -26,10 +27,12 @@ from lm.model.transformer import Transformer
 from lm.tokenizer import BytePairTokenizer, train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from lm.tokenizer.encoding import numbered
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from tests.lm.hugging_face_files import REPOSITORY
 from tests.lm.model_configs import FAMILIES
+from tests.lm.tokenizer.test_hugging_face_library import llama2_like, smollm2_like
 
 LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 TEXTS = [
@@ -156,6 +159,7 @@ def their_tokenizers(tmp_path_factory):
     own = r"[\p{Han}\p{Lu}]+|\p{N}|[^\s\p{N}]|\s+(?!\S)|\s"
     ours["own"] = BytePairTokenizer(own, tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
     ours |= {kind: sentencepiece(kind) for kind in ("sentencepiece_bpe", "sentencepiece_unigram")}
+    ours["SmolLM2"] = LibraryTokenizer.from_json(smollm2_like().to_str().encode(), "<|endoftext|>")
     found, config = {}, dataclasses.replace(FAMILIES["llama"], vocab_size=400)
     _, arrays = varied(config)
     for name, tokenizer in ours.items():
@@ -165,7 +169,7 @@ def their_tokenizers(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", [*SPLIT_PATTERNS, "own", "sentencepiece_bpe", "sentencepiece_unigram"])
+@pytest.mark.parametrize("name", [*SPLIT_PATTERNS, "own", "SmolLM2", "sentencepiece_bpe", "sentencepiece_unigram"])
 def test_ids_of_any_text_are_ours(their_tokenizers, name):
     ours, theirs = their_tokenizers[name]
     drawn = random.Random(5)
@@ -200,6 +204,14 @@ def test_a_tokenizer_that_python_cannot_have_is_refused_by_name():
     possessive = BytePairTokenizer(r"\p{N}{1,3}+|.", tokens, special_tokens=numbered(tokens, ("<|endoftext|>",)))
     with pytest.raises(UsageError, match="split pattern"):
         tokenizer_json(possessive)
+    by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")
+    with pytest.raises(UsageError, match="The tokenizer normalises text"):
+        tokenizer_json(by_characters)
+    other_order = smollm2_like()
+    contents = json.loads(other_order.to_str())
+    contents["model"]["merges"][0], contents["model"]["merges"][1] = contents["model"]["merges"][1::-1]
+    with pytest.raises(UsageError, match=r"model.merges\[0\] is .*, but the vocabulary's order tells"):
+        tokenizer_json(LibraryTokenizer.from_json(json.dumps(contents).encode(), "<|endoftext|>"))
     model = io.BytesIO()
     SentencePieceTrainer.train(
         sentence_iterator=iter(LICENSE.splitlines()), model_writer=model, vocab_size=400, minloglevel=2

@@ -1,0 +1,57 @@
+"""A byte-level BPE, whichever of our tokenizers has it, as what other programs are told of one."""
+
+import json
+from typing import Any, NamedTuple
+
+from lm.errors import UsageError
+from lm.tokenizer.base import Tokenizer
+from lm.tokenizer.encoding import BytePairTokenizer
+from lm.tokenizer.hugging_face.library import LibraryTokenizer
+from lm.tokenizer.hugging_face.reading import split_pattern
+from lm.tokenizer.hugging_face.writing import hugging_face
+
+DIGITS_ALONE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+"""GPT-2's split pattern on what is left between digits, each of which is a piece: SmolLM2's."""
+DIGITS_STEPS = (
+    {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+)  # fmt: skip
+"""The same as a tokenizer.json says it."""
+
+
+class ByteLevel(NamedTuple):
+    """The parts of a byte-level BPE."""
+
+    pattern: str
+    """That cuts text into pieces, in the syntax of fancy-regex."""
+    vocabulary: dict[str, int]
+    """{token in the letters of bytes: id}, without the special ones."""
+    merges: list[tuple[str, str]]
+    whole_pieces: bool
+    """A piece that is a token is that token, whatever the merges say."""
+
+
+def byte_level_of(tokenizer: Tokenizer) -> ByteLevel:
+    """Its parts. Raises UsageError for a tokenizer that is none, or does more to a text than to cut and merge it."""
+    if isinstance(tokenizer, BytePairTokenizer):
+        contents, pattern = hugging_face(tokenizer), tokenizer.pattern
+    elif isinstance(tokenizer, LibraryTokenizer):
+        contents = json.loads(tokenizer.contents)
+        pattern = pattern_of(contents)
+    else:
+        raise UsageError(f"The tokenizer is of the kind {tokenizer.kind}, and no byte-level BPE.")
+    model, special = contents["model"], {*tokenizer.special_tokens}
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    vocabulary = {token: id for token, id in model["vocab"].items() if token not in special}
+    return ByteLevel(pattern, vocabulary, [(left, right) for left, right in pairs], bool(model.get("ignore_merges")))
+
+
+def pattern_of(contents: dict[str, Any]) -> str:
+    """The split pattern of a tokenizer.json. Raises UsageError for steps that are more than that."""
+    if contents.get("normalizer") is not None:
+        raise UsageError(f"The tokenizer normalises text ({contents['normalizer']['type']}), which is not done there.")
+    if plain := [token["content"] for token in contents.get("added_tokens") or [] if not token["special"]]:
+        raise UsageError(f"The tokenizer has {plain[0]!r}, which is cut out of every text and is not done there.")
+    steps = contents["pre_tokenizer"] or {}
+    steps = steps.get("pretokenizers", [steps])
+    told = [{name: step.get(name) for name in wanted} for step, wanted in zip(steps, DIGITS_STEPS, strict=False)]
+    return DIGITS_ALONE if len(steps) == 2 and told == list(DIGITS_STEPS) else split_pattern(contents["pre_tokenizer"])

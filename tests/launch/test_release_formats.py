@@ -1,0 +1,98 @@
+"""launch.export and launch.import_model with GGUF and standalone folders: from a run folder and into one, whole or not
+at all."""
+
+import dataclasses
+import importlib.util
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from launch.release.formats import ExportOptions, export
+from launch.release.imported import write_run
+from launch.release.sources import open_source
+from launch.release.stored_run import open_run
+from lm.config import TokenizerConfig
+from lm.errors import InputError, UsageError
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.source import SourceModel
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.tokenizer import train_tokenizer
+from tests.lm.hugging_face_files import REPOSITORY
+from tests.lm.model_configs import LLAMA, MODERN
+
+LICENSE = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+CONFIGS = {
+    name: dataclasses.replace(config, vocab_size=300, context_length=80)
+    for name, config in {"llama": LLAMA, "modern": MODERN}.items()
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{name: a run folder of a random model}, llama's layers as one stack."""
+    place = tmp_path_factory.mktemp("runs")
+    tokenizer = train_tokenizer([LICENSE], TokenizerConfig(300, "cl100k", 100_000))
+    for name, config in CONFIGS.items():
+        drawn = np.random.default_rng(0)
+        arrays = {key: drawn.normal(0, 0.3, shape).astype("f4") for key, shape in parameter_shapes(config).items()}
+        write_run(SourceModel(config, tokenizer, arrays), place / name, "numbers", scan_layers=name == "llama")
+    return {name: RunFolder(place / name) for name in CONFIGS}
+
+
+def command(monkeypatch, script, *words):
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    monkeypatch.delitem(sys.modules, script, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module(script, run_name="__main__")
+        raise SystemExit(0)
+    return caught.value.code
+
+
+def test_a_run_is_written_as_gguf_and_comes_back(runs, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "made" / "m.gguf"
+    assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 0
+    assert command(monkeypatch, "launch.import_model", out, tmp_path / "back") == 0
+    before, after = open_run(runs["llama"]), open_run(RunFolder(tmp_path / "back"))
+    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
+    for name in before.parameters:
+        np.testing.assert_array_equal(after.parameters[name], before.parameters[name])
+    whole = out.read_bytes()
+    assert command(monkeypatch, "launch.export", runs["llama"].root, out, "--format", "gguf") == 2
+    assert "is there already" in capsys.readouterr().err and out.read_bytes() == whole
+
+
+def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, "launch.export", runs["modern"].root, tmp_path / "m.gguf", "--format", "gguf") == 2
+    assert "model.qk_norm = True (there False)" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--dtype is 'q8_0'; a standalone folder has float32, bfloat16, float16"):
+        export(open_run(runs["modern"]), tmp_path / "out", "standalone", ExportOptions(dtype="q8_0"))
+    with pytest.raises(UsageError, match="there are hugging_face, standalone, gguf"):
+        export(open_run(runs["modern"]), tmp_path / "out", "onnx", ExportOptions())
+    (tmp_path / "no.gguf").write_bytes(b"GGUF and no more")
+    with pytest.raises(InputError, match="is no whole GGUF file"):
+        open_source(tmp_path / "no.gguf", None)
+    assert {path.name for path in tmp_path.iterdir()} == {"no.gguf"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_standalone_folder_goes_on_as_the_engine_does(runs, tmp_path, name):
+    export(open_run(runs[name]), tmp_path / "out", "standalone", ExportOptions())
+    record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))
+    assert {*record["files"]} == {"model.py", "parameters.safetensors", "tokenizer.json", "README.md"}
+    spec = importlib.util.spec_from_file_location(f"standalone_{name}", tmp_path / "out/model.py")
+    assert spec and spec.loader
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    loaded = runs[name].load()
+    ids = [loaded.tokenizer.bos_id, *loaded.tokenizer.encode("Licensed under the")]
+    engine = Engine(loaded.model, loaded.experiment.model, loaded.tokenizer, slots=1)
+    (ours,) = engine.complete([GenerationRequest(tuple(ids), SamplingParams(max_tokens=50, temperature=0.0))])
+    tokenizer = theirs.Tokenizer(theirs.FOLDER / "tokenizer.json")
+    assert [tokenizer.begin, *tokenizer.encode("Licensed under the")] == ids
+    made = list(theirs.generate(ids, 50, 0.0, 0))
+    assert made[: len(ours.tokens)] == list(ours.tokens) and len(ours.tokens) > 5
