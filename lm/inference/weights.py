@@ -16,7 +16,7 @@ from flax import nnx
 from lm.config import ModelConfig
 from lm.errors import UsageError
 from lm.model.layers import Linear
-from lm.model.prepared import Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
+from lm.model.prepared import Bfloat16Linear, Int8Linear, JoinedAttention, PreparedLinear, TiledLinear
 from lm.model.transformer import Block, Transformer, with_blocks
 from lm.parallel import target
 
@@ -92,6 +92,7 @@ def prepared_linear(
     weight_IO: np.ndarray, bias_O: jax.Array | None, config: ModelConfig, weights: Weights
 ) -> PreparedLinear:
     """One map in that form."""
-    if weights == "int8":
-        return Int8Linear(weight_IO.T.astype(np.float32), bias_O, config.compute_dtype)
-    return TiledLinear(weight_IO.astype(jnp.dtype(weights)), bias_O, config.compute_dtype)
+    if weights == "float32":
+        return TiledLinear(weight_IO.astype(np.float32), bias_O, config.compute_dtype)
+    kind = Int8Linear if weights == "int8" else Bfloat16Linear
+    return kind(weight_IO.T.astype(np.float32), bias_O, config.compute_dtype)

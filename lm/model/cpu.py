@@ -84,7 +84,7 @@ def _product_backward(saved, g_BKGTC):
 product_narrow.defvjp(lambda weights, v: (product(weights, v), (weights, v)), _product_backward)
 
 
-TILE = 64
+TILE = 32
 """Outputs of a tile: their sums stay in the registers while a thread goes through the tile's weights, which lie one
 behind the other."""
 
@@ -96,13 +96,20 @@ def in_tiles(weight_IO: np.ndarray) -> np.ndarray:
 
 
 def by_tiles(x_NI: Float[Array, "N I"], weight_tIo: Float[Array, "t I o"]) -> Float[Array, "N O"]:
-    """x @ weight, the weight of in_tiles, float32: a loop that multiplies and adds, one tile after the other. The
-    backend's own product of matrices reads a weight of few rows at half the speed or less, and needs no less time for
-    many; it has no fast one for weights in bfloat16 and one row.
+    """x @ weight, the weight of in_tiles, all float32: a loop that multiplies and adds, one tile after the other. The
+    backend's own product of matrices reads a weight of a few rows at two thirds of the speed.
     """
-    x32_1NI1 = x_NI.astype(jnp.float32)[None, :, :, None]
-    y_tNo = jnp.sum(x32_1NI1 * weight_tIo.astype(jnp.float32)[:, None], axis=2)
+    y_tNo = jnp.sum(x_NI[None, :, :, None] * weight_tIo[:, None], axis=2)
     return y_tNo.transpose(1, 0, 2).reshape(x_NI.shape[0], -1)
+
+
+def bfloat16_product(x_NI: Float[Array, "N I"], weight_OI: Float[Array, "O I"]) -> Float[Array, "N O"]:
+    """x @ weight.T, sums in float32. One row is filled up to two: of one the backend has no fast product in
+    bfloat16."""
+    rows = x_NI.shape[0]
+    x_NI = jnp.concatenate([x_NI, x_NI]) if rows == 1 else x_NI
+    narrow_NI, axes = x_NI.astype(jnp.bfloat16), (((1,), (1,)), ((), ()))
+    return jax.lax.dot_general(narrow_NI, weight_OI, axes, preferred_element_type=jnp.float32)[:rows]
 
 
 DIGIT = 254.0

@@ -44,19 +44,32 @@ class PreparedLinear(nnx.Module):
 
 
 class TiledLinear(PreparedLinear):
-    """For CPUs: the weight in tiles of a few outputs (lm.model.cpu.in_tiles), float32 or bfloat16; what it meets and
-    sums are float32."""
+    """For CPUs: a float32 weight in tiles of a few outputs (lm.model.cpu.in_tiles)."""
 
     def __init__(self, weight_IO: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
         super().__init__(weight_IO.shape[1], bias_O, compute_dtype)
         self.weight = kept(cpu.in_tiles(weight_IO))
 
     def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        return cpu.by_tiles(x_NI, self.weight[...])[:, : self.outputs]
+        return cpu.by_tiles(x_NI.astype(jnp.float32), self.weight[...])[:, : self.outputs]
 
     def table(self) -> Float[Array, "O I"]:
-        weight_tIo = self.weight[...].astype(jnp.float32)
+        weight_tIo = self.weight[...]
         return weight_tIo.transpose(0, 2, 1).reshape(-1, weight_tIo.shape[1])[: self.outputs]
+
+
+class Bfloat16Linear(PreparedLinear):
+    """For CPUs: the weight in bfloat16, a row an output. What it meets is rounded to bfloat16 too; sums are float32."""
+
+    def __init__(self, weight_OI: np.ndarray, bias_O: jax.Array | None, compute_dtype: str):
+        super().__init__(weight_OI.shape[0], bias_O, compute_dtype)
+        self.weight = kept(jnp.asarray(weight_OI).astype(jnp.bfloat16))
+
+    def product(self, x_NI: Float[Array, "N I"]) -> Float[Array, "N O"]:
+        return cpu.bfloat16_product(x_NI, self.weight[...])
+
+    def table(self) -> Float[Array, "O I"]:
+        return self.weight[...].astype(jnp.float32)
 
 
 class Int8Linear(PreparedLinear):
