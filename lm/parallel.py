@@ -120,6 +120,11 @@ def weights_stay(tokens: int, weight: jax.Array) -> bool:
     return is_gathered() and tokens * sum(weight.shape) < weight.size
 
 
+def rows_are_cut() -> bool:
+    """Whether the rows of a batch are cut over devices where this is traced."""
+    return devices_of("batch", jax.sharding.get_abstract_mesh()) > 1
+
+
 def length_is_cut() -> bool:
     """Whether sequences are cut over devices where this is traced."""
     return devices_of("length", jax.sharding.get_abstract_mesh()) > 1
