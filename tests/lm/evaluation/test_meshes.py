@@ -66,7 +66,7 @@ def alone(run) -> tuple[dict, dict, list[str]]:
     return figures(run, None)
 
 
-QUICK = ("fsdp", "mixed")
+QUICK = ("mixed",)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_weights_that_are_laid_out_for_drawing_change_none_of_that(engine, weigh
     ("family", "changes"),
     [
         ("modern", {"attention_windows": (5, 0)}),
-        ("gpt2", {"scan_layers": True}),
+        pytest.param("gpt2", {"scan_layers": True}, marks=pytest.mark.slow),
         pytest.param("llama", {"scan_layers": True, "attention_windows": (5,)}, marks=pytest.mark.slow),
         pytest.param("modern", {"scan_layers": True}, marks=pytest.mark.slow),
         pytest.param("gpt2", {}, marks=pytest.mark.slow),

@@ -115,6 +115,8 @@ def test_a_condition_is_kept(bucket):
 
 
 PASSING = [one for one in FAULTS if one != "stall"]  # that costs the time until it is given up
+SECOND_IS_SLOW = ["s3", pytest.param("gs", marks=pytest.mark.slow)]
+"""Of tests that wait: the two differ in signatures and paths, and what is tried again is one piece of code."""
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -134,6 +136,7 @@ def test_what_fails_now_and_then_is_tried_again(store: Store, bucket, tmp_path, 
     assert (tmp_path / "down").read_bytes() == content
 
 
+@pytest.mark.parametrize("bucket", SECOND_IS_SLOW, indirect=True)
 @pytest.mark.parametrize(
     "pattern", ["GET .*/a", "PUT .*/a", "POST .*uploads", "POST .*uploadId", "PUT .*partNumber=2", "GET .*list-type"]
 )
@@ -159,6 +162,7 @@ def test_an_upload_whose_last_answer_is_lost_ends_well(store: Store, bucket, tmp
     assert (bucket / "a").read_bytes() == noise(LARGE)
 
 
+@pytest.mark.parametrize("bucket", SECOND_IS_SLOW, indirect=True)
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(store: Store, bucket, tmp_path, fault):
     write_atomically(bucket / "a", b"before")
