@@ -14,7 +14,7 @@ SECTION = (
 )
 FILES = sorted(set(re.findall(r"`((?:[\w.]+/)+(?:\w+\.py)?)`", SECTION)) - {"texts/", "dropped/"})
 NAMES = sorted(set(re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", SECTION)))
-ADDED = ("quality filter", "extractor", "source", "stage", "kind of attention", "optimizer", "evaluator")
+ADDED = ("quality filter", "extractor", "source", "stage", "kind of attention", "optimizer", "task", "evaluator")
 
 
 @pytest.mark.parametrize("added", ADDED)

@@ -30,12 +30,15 @@ def cut_pieces(data: bytes, tokenizer: Tokenizer) -> Pieces:
     tokens: list[int] = []
     raw: list[bytes] = []
     lengths: list[int] = []
-    waiting = [data] if data else []
+    at_blanks = puts_blank(tokenizer)
+    start = max(0, data.find(b" ")) if at_blanks else 0
+    waiting = [piece for piece in (data[start:], data[:start]) if piece]
     while waiting:
         piece = waiting.pop()
         ids = exact_tokens(piece, tokenizer)
         if ids is None and len(piece) > SMALLEST:
             middle = character_start(piece, len(piece) // 2)
+            middle = max(middle, piece.find(b" ", middle)) if at_blanks else middle
             waiting += [piece[middle:], piece[:middle]]
             continue
         is_raw = ids is None
@@ -64,6 +67,14 @@ def joined(text: bytes, raw: bytes, lengths: list[int]) -> bytes:
     return b"".join(parts)
 
 
+def puts_blank(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer puts a blank before every text, as Llama 2's does: then texts begin with a blank here."""
+    try:
+        return tokenizer.decode_bytes(tokenizer.encode("a")) == b" a"
+    except InputError:  # it has no such character
+        return False
+
+
 def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
     """Tokens that decode to just these bytes; None where they are no text, or the tokenizer changes it or lacks one of
     its characters."""
@@ -71,11 +82,14 @@ def exact_tokens(data: bytes, tokenizer: Tokenizer) -> list[int] | None:
     spell = getattr(tokenizer, "encode_bytes", None)
     if broken and (spell is None or len(broken) > MOST_BROKEN * len(data) or longest_run(broken) > LONGEST_BROKEN):
         return None
-    try:
-        ids = spell(data) if broken and spell else tokenizer.encode(data.decode())
-    except (InputError, ValueError):
-        return None
-    return ids if tokenizer.decode_bytes(ids) == data else None
+    for text in (data, data[1:]) if data.startswith(b" ") else (data,):  # the blank may be the tokenizer's own
+        try:
+            ids = spell(text) if broken and spell else tokenizer.encode(text.decode())
+        except (InputError, ValueError):
+            return None
+        if tokenizer.decode_bytes(ids) == data:
+            return ids
+    return None
 
 
 def broken_bytes(data: bytes) -> list[int]:

@@ -78,7 +78,7 @@ class Engine:
         symbols = tokenizer.vocab_size
         alternatives = min(MOST_ALTERNATIVES, symbols)
         config = inference_config(model, config)
-        self.shape = steps.Shape(inference_config(model, config), slots, context, symbols, alternatives, decode_steps)
+        self.shape = steps.Shape(config, slots, context, symbols, alternatives, decode_steps)
         self.prefill_rows = 1 if mesh is None else min(devices_of("batch", mesh), slots)
         on_mesh = (lambda function: function) if mesh is None else (lambda function: traced_on(mesh, function))
         self.start, self.prefill = on_mesh(steps.start), on_mesh(steps.prefill)

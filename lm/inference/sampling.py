@@ -18,6 +18,7 @@ from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
 """Below it, as above 0, the likeliest token has all of the probability in float32."""
+LARGEST = float(np.finfo(np.float32).max)
 SUMMED_TOGETHER = 128
 """Ids in a block of a sum over all."""
 
@@ -38,12 +39,13 @@ class Sampling(NamedTuple):
     def of(cls, params: list[SamplingParams]) -> "Sampling":
         """A row for each of `params`, in NumPy."""
         column = lambda dtype, get: np.array([get(one) for one in params], dtype)
+        float32 = lambda get: column(np.float32, lambda one: min(get(one), LARGEST))
         return cls(
-            column(np.float32, lambda one: one.temperature),
+            float32(lambda one: one.temperature),
             column(np.int32, lambda one: min(one.top_k, 2**31 - 1)),
-            column(np.float32, lambda one: one.top_p),
-            column(np.float32, lambda one: one.min_p),
-            column(np.float32, lambda one: one.repetition_penalty),
+            float32(lambda one: one.top_p),
+            float32(lambda one: one.min_p),
+            float32(lambda one: one.repetition_penalty),
             column(np.uint32, lambda one: one.seed),
             column(np.bool_, lambda one: one.logprobs is not None),
         )
@@ -143,10 +145,11 @@ def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Arra
 
     def first_beyond(weights_X: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(the place, how far the target lies into it)."""
-        until_X = jnp.cumsum(weights_X)
-        # Rounding may put the target behind all that has a weight: then it is the last of it.
-        last = weights_X.size - 1 - jnp.argmax(weights_X[::-1] > 0)
-        place = jnp.minimum(jnp.sum(until_X <= target), last)
+        until_X, places_X = jnp.cumsum(weights_X), jnp.arange(weights_X.size)
+        # XLA adds in a tree: by rounding, a sum may grow where the weight is 0, or stay below the target to the end.
+        # Then it is the next place, or the last, that has a weight.
+        last = jnp.max(jnp.where(weights_X > 0, places_X, 0))
+        place = jnp.min(jnp.where((until_X > target) & (weights_X > 0), places_X, last))
         return place, jnp.maximum(target - (until_X[place] - weights_X[place]), 0.0)
 
     block, rest = first_beyond(blocks_N, target)

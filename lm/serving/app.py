@@ -161,11 +161,12 @@ class CompletionServer:
             raise
 
     async def read_call(self, request: Request) -> CompletionCall:
+        """Raises as `read_body` and `parse_completion`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
         given = (body, self.model, self.tokenizer, self.limits)
-        return (
-            parse_completion(*given) if len(body) <= SMALL_BODY else await asyncio.to_thread(parse_completion, *given)
-        )
+        if len(body) <= SMALL_BODY:
+            return parse_completion(*given)
+        return await asyncio.get_running_loop().run_in_executor(self.parsing, parse_completion, *given)
 
     def stream(self, call: CompletionCall, running: RunningCall, record: CallRecord) -> Response:
         def ended() -> None:

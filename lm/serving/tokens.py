@@ -2,6 +2,8 @@
 tokenizer is named to it."""
 
 import asyncio
+import functools
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from starlette.requests import Request
@@ -18,12 +20,17 @@ class TokenRoutes:
     """What the tokenizer of a model can be asked for."""
 
     def __init__(self, tokenizer: Tokenizer, limits: Limits, thread: Executor):
-        """Texts are encoded in `thread`, while the event loop goes on."""
+        """Bodies are read, and texts encoded and decoded, in `thread`, while the event loop goes on."""
         self.tokenizer, self.limits, self.thread = tokenizer, limits, thread
 
+    async def in_thread[**P, R](self, function: Callable[P, R], *given: P.args, **named: P.kwargs) -> R:
+        call = functools.partial(function, *given, **named)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, call)
+
     async def fields(self, request: Request, *known: str) -> Fields:
+        """Raises ApiError 400 for a body that is no object of these fields, and as `read_body`."""
         body = await read_body(request, self.limits.max_body_bytes, self.limits.read_seconds)
-        return Fields(parse_object(body), ("model", *known))
+        return Fields(await self.in_thread(parse_object, body), ("model", *known))
 
     async def tokenize(self, request: Request) -> Response:
         """Text to ids. A text that is just the name of a special token is that token, which is how a client finds its
@@ -33,7 +40,7 @@ class TokenRoutes:
         special = tokenizer.special_tokens.get(text)
         ids = [special]
         if special is None:
-            ids = await asyncio.get_running_loop().run_in_executor(self.thread, tokenizer.encode, text)
+            ids = await self.in_thread(tokenizer.encode, text)
         if fields.boolean("add_special_tokens", True) and special is None:
             ids = [tokenizer.bos_id, *ids]
         return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})
@@ -45,7 +52,7 @@ class TokenRoutes:
             raise wrong("tokens", ids, "a list of token ids", "invalid_type")
         if outside := [id for id in ids if not 0 <= id < self.tokenizer.vocab_size]:
             raise wrong("tokens", outside[0], f"of ids from 0 to {self.tokenizer.vocab_size - 1:,}")
-        return json_answer({"prompt": self.tokenizer.decode(ids)})
+        return json_answer({"prompt": await self.in_thread(self.tokenizer.decode, ids)})
 
     async def info(self, request: Request) -> Response:
         names = {id: name for name, id in self.tokenizer.special_tokens.items()}

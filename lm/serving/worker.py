@@ -101,9 +101,9 @@ class EngineWorker:
             while self._obey():
                 if self._engine.has_work:
                     self._tell(self._deliver, self._step())
-        except Exception as error:
+        except BaseException as error:  # whatever it is: else those who wait would wait for ever
+            self._tell(self._fail, f"{type(error).__name__}: {error}")  # first: the log may be closed
             traceback.print_exc(file=sys.stderr)
-            self._tell(self._fail, f"{type(error).__name__}: {error}")
         finally:
             self._engine.close()
 

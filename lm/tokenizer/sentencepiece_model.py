@@ -72,7 +72,8 @@ def fields_of(message: bytes) -> dict[int, list[Any]]:
 def read_model(data: bytes) -> SentencePieceModel:
     """Of the bytes of a .model file that sentencepiece has taken."""
     parts = fields_of(data)
-    trainer, rules = fields_of(parts.get(2, [b""])[0]), fields_of(parts.get(3, [b""])[0])
+    # As protobuf has it: messages of one field are joined, and the last of several values counts.
+    trainer, rules = (fields_of(b"".join(parts.get(number, []))) for number in (2, 3))
     found = [fields_of(piece) for piece in parts[1]]
     pieces = tuple(
         Piece(one[1][0].decode(), struct.unpack("<f", one[2][0])[0] if 2 in one else 0.0, one.get(3, [NORMAL])[0])
@@ -81,13 +82,13 @@ def read_model(data: bytes) -> SentencePieceModel:
     signed = lambda value: value - 2**64 if value >= 2**63 else value
     return SentencePieceModel(
         pieces=pieces,
-        kind=trainer.get(3, [UNIGRAM])[0],
-        dummy_prefix=bool(rules.get(3, [1])[0]),
-        shortens=bool(rules.get(4, [1])[0]),
-        charsmap=rules.get(2, [b""])[0],
-        unk_id=signed(trainer.get(40, [0])[0]),
-        bos_id=signed(trainer.get(41, [1])[0]),
-        eos_id=signed(trainer.get(42, [2])[0]),
+        kind=trainer.get(3, [UNIGRAM])[-1],
+        dummy_prefix=bool(rules.get(3, [1])[-1]),
+        shortens=bool(rules.get(4, [1])[-1]),
+        charsmap=rules.get(2, [b""])[-1],
+        unk_id=signed(trainer.get(40, [0])[-1]),
+        bos_id=signed(trainer.get(41, [1])[-1]),
+        eos_id=signed(trainer.get(42, [2])[-1]),
     )
 
 

@@ -152,7 +152,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
             **family(settings), vocab_size=settings.read("vocab_size", int),
             initial_std=settings.read("initializer_range", float, 0.02), parameter_dtype=dtype, compute_dtype=dtype,
         )  # fmt: skip
-    except UsageError as error:  # its values come from a file, not from a command
+    except (UsageError, TypeError) as error:  # its values come from a file, not from a command
         raise InputError(f"{path} gives no model of ours: {error}") from error
 
 

@@ -1,11 +1,10 @@
 """A sentencepiece model as a tokenizer.json, which Hugging Face's tokenizers library reads."""
 
-import struct
 from typing import Any
 
 from lm.errors import UsageError
 from lm.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
-from lm.tokenizer.sentencepiece_model import BPE, fields_of
+from lm.tokenizer.sentencepiece_model import BPE, BYTE, read_model
 
 
 def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
@@ -15,39 +14,35 @@ def sentencepiece_json(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     where two ways to cut a text are equally likely, as for a run of one letter. Raises UsageError for a model that
     normalises, or has no bytes.
     """
-    model_parts = fields_of(tokenizer.model)
-    trainer, rules = fields_of(b"".join(model_parts[2])), fields_of(b"".join(model_parts[3]))
-    charsmap, shortens = rules.get(2, [b""])[-1], rules.get(4, [1])[-1]
-    if charsmap or shortens or not trainer.get(35, [0])[-1]:
+    found = read_model(tokenizer.model)
+    has_bytes = any(piece.kind == BYTE for piece in found.pieces)
+    if found.charsmap or found.shortens or not has_bytes:
         raise UsageError(
-            f"This sentencepiece model normalises text (a table of {len(charsmap)} bytes, remove_extra_whitespaces = "
-            f"{bool(shortens)}) or has no bytes to fall back to (byte_fallback = {bool(trainer.get(35, [0])[-1])}): a "
-            "tokenizer.json would give other ids."
+            f"This sentencepiece model normalises text (a table of {len(found.charsmap)} bytes, "
+            f"remove_extra_whitespaces = {found.shortens}) or has no bytes to fall back to (byte_fallback = "
+            f"{has_bytes}): a tokenizer.json would give other ids."
         )
-    found = [fields_of(piece) for piece in model_parts[1]]
-    pieces = [(one[1][0].decode(), struct.unpack("<f", one[2][0])[0] if 2 in one else 0.0) for one in found]
-    unk_id, dummy_prefix = trainer.get(40, [0])[-1], rules.get(3, [1])[-1]
+    pieces = [(piece.text, piece.score) for piece in found.pieces]
     special = [
         {"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
          "special": True}
         for name, id in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
     ]  # fmt: skip
-    unknown = pieces[unk_id][0]
-    if trainer.get(3, [1])[-1] == BPE:
+    if found.kind == BPE:
         model = {
-            "type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
+            "type": "BPE", "dropout": None, "unk_token": pieces[found.unk_id][0], "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
             "vocab": {piece: id for id, (piece, _) in enumerate(pieces)}, "merges": merges_of(pieces),
         }  # fmt: skip
     else:
         model = {
             "type": "Unigram",
-            "unk_id": unk_id,
+            "unk_id": found.unk_id,
             "byte_fallback": True,
             "vocab": [[*one] for one in pieces],
         }
     blanks = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
-    before = [{"type": "Prepend", "prepend": BLANK}] if dummy_prefix else []
+    before = [{"type": "Prepend", "prepend": BLANK}] if found.dummy_prefix else []
     decoders = [
         {"type": "Replace", "pattern": {"String": BLANK}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}
     ]  # fmt: skip

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from lm.compression.pieces import SMALLEST, broken_bytes, cut_pieces, joined
 from lm.tokenizer.characters import CharacterTokenizer
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BPE, BYTE, CONTROL, UNKNOWN, Piece, SentencePieceModel, write_model
 from tests.corpus import texts
 from tests.hostile_files import KINDS, SINGLE, hostile_file
 from tests.lm.compression.models import tokenizer
@@ -55,6 +57,22 @@ def test_a_stray_byte_in_a_text_is_a_token_of_it():
 def test_a_character_that_the_vocabulary_lacks_costs_the_text_near_it_alone(characters):
     pieces = cut_pieces(PROSE + "漢".encode() + PROSE, characters)
     assert 3 <= len(pieces.raw) <= SMALLEST + 3 and "漢".encode() in pieces.raw
+
+
+def test_text_is_text_too_where_the_tokenizer_puts_a_blank_before_it():
+    """As Llama 2's does: all but what stands before the first blank, and near what is no text."""
+    letters = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
+    letters += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
+    letters += [Piece(letter, -1.0) for letter in ("\u2581", *"abcdefghijklmnopqrstuvwxyz")]
+    model = SentencePieceModel(tuple(letters), BPE, True, False, b"", 0, 1, 2)
+    by = SentencePieceTokenizer.from_model(write_model(model))
+    assert by.decode(by.encode("a")) == " a"
+    assert cut_and_join(PROSE, by) == PROSE
+    assert len(cut_pieces(PROSE, by).raw) == PROSE.index(b" ")
+    data = PROSE + b"\xff" * 40 + PROSE
+    assert cut_and_join(data, by) == data
+    assert len(cut_pieces(data, by).raw) < 3 * SMALLEST
+    assert cut_and_join(b"nonsense", by) == b"nonsense" and cut_and_join(b"", by) == b""
 
 
 def test_bytes_that_are_no_utf_8_are_found_where_they_stand():

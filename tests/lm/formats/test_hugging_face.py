@@ -20,6 +20,7 @@ from configs.experiment import parse_command
 from lm.config import RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face import load_hugging_face, model_config_of, special_ids, stored_tensors, write_hugging_face
+from lm.formats.hugging_face.config import config_json
 from lm.formats.hugging_face.reading import open_folder
 from lm.formats.safetensors import read_folder
 from lm.model.layers import rotary_frequencies
@@ -257,6 +258,14 @@ def test_a_config_that_is_no_model_of_ours_is_refused(tmp_path, name, config, me
     with pytest.raises(InputError, match=message) as caught:
         load_hugging_face(folder, "float32")
     assert caught.value.exit_code == 1 and str(folder / "config.json") in str(caught.value)
+
+
+def test_a_part_of_our_own_config_with_other_fields_is_refused(tmp_path):
+    text = config_json(MODERN)
+    text["model"]["rope_scaling"] = {"slope": 2.0}
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    with pytest.raises(InputError, match=r"gives no model of ours: .*slope"):
+        model_config_of(tmp_path)
 
 
 def test_a_config_that_cannot_be_read_is_refused(tmp_path):

@@ -112,6 +112,21 @@ def test_tokens_drawn_from_the_cache_have_the_probabilities_of_the_whole_forward
         np.testing.assert_allclose([token.logprob for token in new.logprobs], found, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [5.0, 0.2])
+def test_the_repetition_penalty_counts_the_prompt_and_the_text_so_far(engine, penalty):
+    """By the definition (arXiv:1909.05858), from the whole forward pass; in slots that others had."""
+    asked = [request(one, temperature=0.0, max_tokens=8, repetition_penalty=penalty) for one in (*WORDS[:5], "The")]
+    whole = [(*one.prompt, *new.tokens) for one, new in zip(asked, engine.complete(asked), strict=True)]
+    rows_BT = np.array([[*ids, *[0] * (CONTEXT - len(ids))] for ids in whole], np.int32)
+    forward = jax.jit(lambda model, rows_BT: model.logits(model.read(rows_BT, jnp.ones_like(rows_BT))))
+    logits_BTV = np.array(forward(model_of(config_of()), rows_BT))[:, :, : tokenizer().vocab_size]
+    for one, ids, logits_TV in zip(asked, whole, logits_BTV, strict=True):
+        for place in range(len(one.prompt), len(ids)):
+            logits_V, seen = logits_TV[place - 1], np.unique(ids[:place])
+            logits_V[seen] = np.where(logits_V[seen] > 0, logits_V[seen] / penalty, logits_V[seen] * penalty)
+            assert ids[place] == logits_V.argmax()
+
+
 def test_prompts_are_scored_and_greedy_tokens_are_the_likeliest_by_the_whole_forward_pass(engine):
     (new,) = engine.complete([request(WORDS[0], temperature=0.0, max_tokens=20)])
     ids = (*request(WORDS[0]).prompt, *new.tokens)

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import threading
+import time
 
 import httpx
 import jax
@@ -10,11 +12,12 @@ import pytest
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.model.transformer import Transformer
+from lm.serving import app
 from lm.serving.answers import ChoiceWriter, joined
-from lm.serving.app import CompletionServer
+from lm.serving.app import SMALL_BODY, CompletionServer
 from lm.serving.errors import ApiError
 from lm.serving.limits import Limits
-from lm.serving.protocol import parse_completion
+from lm.serving.protocol import CompletionCall, parse_completion
 from lm.serving.worker import EngineWorker
 from lm.tokenizer import train_bpe
 from tests.corpus import texts, tiny_experiment
@@ -60,6 +63,29 @@ def test_an_engine_that_fails_is_told_to_those_who_wait_and_those_who_come(engin
 
     asyncio.run(run())
     assert "Traceback" in capsys.readouterr().err  # in the server's log
+
+
+def test_large_bodies_are_read_one_at_a_time_beside_the_event_loop(engine, monkeypatch):
+    at_once, most = [], []
+
+    def parse(*given) -> CompletionCall:
+        at_once.append(threading.current_thread())
+        time.sleep(0.05)
+        most.append(len(at_once))
+        assert at_once.pop() is not threading.main_thread()
+        return parse_completion(*given)
+
+    async def run() -> None:
+        worker = EngineWorker(engine, 2, 10)
+        server = CompletionServer(worker, TOKENIZER, "tiny", 4, Limits(context=32))
+        monkeypatch.setattr(app, "parse_completion", parse)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(server.app()), base_url="http://test") as client:
+            large = [client.post("/v1/completions", json={"prompt": "x" * SMALL_BODY}) for _ in range(4)]
+            assert [answer.status_code for answer in await asyncio.gather(*large)] == [400] * 4
+        await worker.stop()
+
+    asyncio.run(run())
+    assert most == [1] * 4
 
 
 def test_what_the_engine_refuses_is_refused_whole_and_the_rest_goes_on(engine):
