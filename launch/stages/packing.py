@@ -45,7 +45,9 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
         raise InputError(f"{source} cannot be read: {error.strerror or error}. Give the path of a file.") from error
     if target.is_dir():
         raise UsageError(f"{target} is a folder. Give the path of a file to write.")
-    if target.exists() and (not overwrite or target.samefile(source)):
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target} is the file to read, too, and would be lost. Give another path to write.")
+    if target.exists() and not overwrite:
         raise UsageError(f"{target} exists. Give another path, or, if it may be replaced, --overwrite.")
     return Files(data, source, target)
 
