@@ -5,6 +5,7 @@ import dataclasses
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -161,6 +162,17 @@ def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypa
     for name in ("out", "new"):
         with pytest.raises(UsageError, match="no more"):
             export(run, tmp_path / name, "broken", ExportOptions())
+    assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+    rename = Path.rename
+
+    def refused(path, target):
+        if ".partial" in path.name:
+            raise PermissionError(13, "Permission denied", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InputError, match="Permission denied"):
+        export(run, tmp_path / "out", "hugging_face", ExportOptions(dtype="bfloat16"))
     assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
