@@ -160,6 +160,6 @@ def check_finite(model: Transformer, checkpoint: Path) -> None:
     for name, array in named_leaves(model).items():
         if not all(np.isfinite(np.asarray(shard.data)).all() for shard in array.addressable_shards):
             raise InputError(
-                f"{checkpoint}: {name} holds NaN or infinity, where all numbers must be finite. Take another checkpoint "
-                "by --step, or import or train the model again."
+                f"{checkpoint}: {name} holds NaN or infinity, where all numbers must be finite. Take another "
+                "checkpoint by --step, or import or train the model again."
             )
