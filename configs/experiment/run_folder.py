@@ -128,7 +128,7 @@ class RunFolder(RunPaths):
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
         from lm.checkpoints.manifest import read_manifest
-        from lm.checkpoints.reading import read_parameters, whole_checkpoint
+        from lm.checkpoints.reading import check_finite, read_parameters, whole_checkpoint
         from lm.inference.devices import inference_mesh
         from lm.tokenizer import load
 
@@ -144,6 +144,7 @@ class RunFolder(RunPaths):
                 f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
             )
         model = read_parameters(config, self.checkpoint(found), mesh)
+        check_finite(model, self.checkpoint(found))
         return Loaded(experiment, tokenizer, model, mesh, found, one_device)
 
 

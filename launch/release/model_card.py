@@ -59,7 +59,7 @@ def how_to_load(run: StoredRun) -> str:
         "## How to load it\n\n"
         f"{note}```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("."{trust})\n'
-        'tokenizer = AutoTokenizer.from_pretrained(".")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
         'inputs = tokenizer("The history of", return_tensors="pt", return_token_type_ids=False)\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))\n```"
     )

@@ -51,8 +51,15 @@ def whole_folder(out: Path, option: str = "OUT") -> Generator[Path]:
         partial.mkdir()
         try:
             yield partial
+            replaced = unused(target.with_name(f".{target.name}.replaced"))
             if target.exists():
-                shutil.rmtree(target)
-            partial.rename(target)
+                target.rename(replaced)  # kept until the new one is in its place
+            try:
+                partial.rename(target)
+            except BaseException:
+                if replaced.exists():
+                    replaced.rename(target)
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

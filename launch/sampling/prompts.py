@@ -80,7 +80,9 @@ def tokens_of(tokenizer: "Tokenizer", prompt: str, experiment: Experiment, optio
     if options.max_tokens is None:
         row = check_prompt(tokenizer, prompt, experiment.sample.tokens)
         return row, experiment.sample.tokens - len(row)
-    row = check_prompt(tokenizer, prompt, experiment.model.context_length)
+    row = check_prompt(
+        tokenizer, prompt, experiment.model.context_length, "That is the model's context: shorten the prompt."
+    )
     return row, min(options.max_tokens, experiment.model.context_length - len(row))
 
 

@@ -21,6 +21,7 @@ from lm.evaluation.evaluators import check_evaluators, check_tasks
 from lm.evaluation.tasks.sources import SOURCES
 from lm.run_paths import RunPaths
 from lm.storage import mirror_of
+from lm.terminal import counted
 
 TABLES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 
@@ -105,13 +106,18 @@ def documents_of(path: Path, options: Options) -> list[str]:
 
     if not path.expanduser().is_file():
         raise InputError(f"{path} is no file. Give the path of a text, a Parquet or a JSONL file.")
-    found = []
-    for document in read_table(path.expanduser(), text_field=options.column):
+    found, unread = [], []
+    for document in read_table(path.expanduser(), text_field=options.column, on_quarantine=unread.append):
         found.append(document.text)
         if len(found) == options.limit:
             break
+    first = f"the first: {unread[0].place}, {unread[0].reason} {unread[0].detail}".rstrip() if unread else ""
+    if not found and unread:
+        raise InputError(f"{path}: none of its rows can be read; {first}. Give another file.")
     if not found:
         raise InputError(f"{path} has no document with a text in its column {options.column}. Name it by --column.")
+    if unread:
+        print(f"{path}: {counted(len(unread), 'row')} left out, which cannot be read; {first}", file=sys.stderr)
     return found
 
 

@@ -77,8 +77,8 @@ def locked(workdir: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def told(program: str) -> Generator[None]:
-    """Turns what a user can mend into a message and an exit code."""
+def told(program: str, interrupted: str = "interrupted; nothing was written.") -> Generator[None]:
+    """Turns what a user can mend into a message and an exit code; Ctrl-C into `interrupted`."""
     try:
         yield
     except InputError as error:
@@ -96,9 +96,7 @@ def told(program: str) -> Generator[None]:
         print(f"{program}: {error}. {REMEDIES[error.errno]}", file=sys.stderr)
         raise SystemExit(InputError.exit_code) from None
     except KeyboardInterrupt:
-        print(
-            f"\n{program}: interrupted; what is done is kept, and the same command goes on from there.", file=sys.stderr
-        )
+        print(f"\n{program}: {interrupted}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -124,15 +122,16 @@ def run_command(
     the config that its help lists; all, if not given. `options` is the class of what the script can be asked for
     besides: `on_the_side` does it, without a change to the run folder, or returns False where nothing was asked for.
     """
-    with told(program):
+    with told(program, "interrupted; what is done is kept, and the same command goes on from there."):
         experiment, workdir, source, asked = parse_run(program, description, sys.argv[1:], reads, options)
         if source is not None and options is not None and asked != options():
             raise UsageError(
                 f"--from {source} begins a run in {workdir}, but what else is asked for is only printed, and makes no "
                 f"run. Leave out --from; to ask the run in {source} itself: python -m {program} {source}"
             )
-        if on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
-            return
+        with told(program, "interrupted; the run stays as it was."):
+            if on_the_side(experiment, in_bucket.to_read(workdir) if options else workdir, asked):
+                return
         refuse_inputs_in_outputs(experiment, workdir)
         if source is not None:
             check_source(source, workdir)

@@ -45,7 +45,9 @@ def files_of(file: str, out: str, default: Callable[[Path], Path], overwrite: bo
         raise InputError(f"{source} cannot be read: {error.strerror or error}. Give the path of a file.") from error
     if target.is_dir():
         raise UsageError(f"{target} is a folder. Give the path of a file to write.")
-    if target.exists() and (not overwrite or target.samefile(source)):
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target} is the file to read, too, and would be lost. Give another path to write.")
+    if target.exists() and not overwrite:
         raise UsageError(f"{target} exists. Give another path, or, if it may be replaced, --overwrite.")
     return Files(data, source, target)
 
@@ -75,14 +77,18 @@ def load_packer(run: str, step: int | None = None, all_devices: bool = False, si
 
 def shown_progress(verb: str) -> tuple[Callable[[int, int], None], LiveLine]:
     """What tells a person how far the coder is, and the line to end when it is done."""
-    line, began, last = LiveLine(), time.monotonic(), [0.0]
+    line, last = LiveLine(), 0.0
+    began: tuple[float, int] | None = None  # behind the first step, which waits for programs to be compiled
 
     def progress(done: int, tokens: int) -> None:
+        nonlocal last, began
         now = time.monotonic()
-        if now - last[0] < 0.2 and done < tokens:
+        if began is None:
+            began = now, done
+        if done == began[1] or (now - last < 0.2 and done < tokens):
             return
-        last[0] = now
-        rate = done / max(now - began, 1e-9)
+        last = now
+        rate = (done - began[1]) / max(now - began[0], 1e-9)
         left = duration((tokens - done) / max(rate, 1e-9))
         line.show(f"{verb}: {done:,} of {tokens:,} tokens  {rate:,.0f} tokens/s  {left} left")
 

@@ -152,3 +152,14 @@ def check_arrays(
             f"{there.get(key, 'absent')} in the checkpoint, {asked.get(key, 'absent')} in the config. Use the config "
             "that the run was started with, or another --workdir (train.start.checkpoint takes what fits)."
         )
+
+
+def check_finite(model: Transformer, checkpoint: Path) -> None:
+    """Raises InputError where a parameter holds NaN or infinity, by its name: all that such a model says is noise. Of a
+    model that several processes share, each looks through what it holds."""
+    for name, array in named_leaves(model).items():
+        if not all(np.isfinite(np.asarray(shard.data)).all() for shard in array.addressable_shards):
+            raise InputError(
+                f"{checkpoint}: {name} holds NaN or infinity, where all numbers must be finite. Take another "
+                "checkpoint by --step, or import or train the model again."
+            )

@@ -16,13 +16,16 @@ DECODE_STEPS = 32
 """Nobody waits for the first words alone."""
 
 
-def check_prompt(tokenizer: Tokenizer, prompt: str, tokens: int) -> list[int]:
-    """The prompt's tokens after a document's head. Raises UsageError when `tokens` leaves no room after them."""
+def check_prompt(
+    tokenizer: Tokenizer, prompt: str, tokens: int, remedy: str = "Ask for more tokens, or shorten the prompt."
+) -> list[int]:
+    """The prompt's tokens after a document's head. Raises UsageError, with the `remedy`, when `tokens` leaves no room
+    after them."""
     row = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     if len(row) >= tokens:
         raise UsageError(
             f"The prompt {shown(prompt)} is {len(row):,} tokens with the document's head; that leaves nothing of "
-            f"{tokens}. Ask for more tokens, or shorten the prompt."
+            f"{tokens}. {remedy}"
         )
     return row
 

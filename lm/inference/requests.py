@@ -1,10 +1,12 @@
 """What is asked of a model, and what it answers: the words of every way to generate text, of the server too."""
 
 import dataclasses
-import math
 from typing import Literal
 
 from lm.errors import UsageError
+
+MAX_TEMPERATURE = 1e30
+"""Float32 holds it."""
 
 type FinishReason = Literal["stop", "length", "cancelled"]
 """stop: the end of the document, or a stop string. length: max_tokens, or the model's context is full."""
@@ -40,21 +42,21 @@ class SamplingParams:
     def __post_init__(self):
         in_range = {
             "max_tokens": self.max_tokens >= 0,
-            "temperature": 0 <= self.temperature < math.inf,
+            "temperature": 0 <= self.temperature <= MAX_TEMPERATURE,
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": 0 < self.repetition_penalty < math.inf,
+            "repetition_penalty": 0.01 <= self.repetition_penalty <= 100,
             "seed": 0 <= self.seed < 2**32,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
         }
         wanted = {
             "max_tokens": "0 or more",
-            "temperature": "a number of 0 or more",
+            "temperature": f"from 0 to {MAX_TEMPERATURE:g}",
             "top_k": "0 (for all) or more",
             "top_p": "above 0 and at most 1",
             "min_p": "from 0 to 1",
-            "repetition_penalty": "a number above 0",
+            "repetition_penalty": "from 0.01 to 100",
             "seed": "from 0 to 4,294,967,295",
             "logprobs": "0 or more",
         }

@@ -221,7 +221,10 @@ async def told(request: Request, error: Exception) -> Response:
     """Any error as OpenAI's API has them."""
     if isinstance(error, HTTPException):
         path = f"{request.method} {request.url.path}"
-        message = {404: f"There is no {path} here.", 405: f"{path}: this method is not for this path."}
+        message = {
+            404: f"There is no {path} here; texts are continued by POST /v1/completions.",
+            405: f"{path}: this method is not for this path.",
+        }
         error = ApiError(error.status_code, message.get(error.status_code, error.detail), headers=error.headers)
     if not isinstance(error, ApiError):
         error = ApiError(500, "The server has a bug, which its log tells.", code="internal_error")

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 
 from lm.errors import UsageError, shown
-from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.requests import MAX_TEMPERATURE, GenerationRequest, SamplingParams
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields, parse_object
 from lm.serving.limits import Limits
@@ -138,7 +138,7 @@ def sampling_params(fields: Fields, echo: bool, tokenizer: Tokenizer, limits: Li
     try:
         return SamplingParams(
             max_tokens=fields.integer("max_tokens", min(16, limits.context), 0, limits.context),
-            temperature=fields.number("temperature", 1.0, 0.0),
+            temperature=fields.number("temperature", 1.0, 0.0, MAX_TEMPERATURE),
             top_k=0 if top_k >= tokenizer.vocab_size else max(top_k, 0),
             top_p=fields.number("top_p", 1.0, 0.0, 1.0),
             min_p=fields.number("min_p", 0.0, 0.0, 1.0),

@@ -25,7 +25,10 @@ AFTER_GRACE = 5
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that does not listen yet; port 0 takes a free one. Raises InputError where it cannot be had."""
+    """A socket that does not listen yet; port 0 takes a free one. Raises UsageError for a number that is no
+    port, InputError where it cannot be had."""
+    if not 0 <= port < 2**16:  # the system would take its last 16 bits
+        raise UsageError(f"--port is {port}; it must be from 0 (any that is free) to 65,535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]

@@ -6,6 +6,7 @@ import pytest
 
 from launch import compress, decompress
 from launch.stages.command import told
+from launch.stages.packing import shown_progress
 from lm.errors import UsageError
 from tests.chaos.compression import small_run
 from tests.corpus import texts
@@ -37,6 +38,9 @@ def test_a_file_is_packed_and_unpacked_and_the_figures_are_told(run, tmp_path, c
     assert (tmp_path / "again").read_bytes() == TEXT
     file.write_bytes(b"")
     decompress.run(decompress.Command(str(run), str(packed), overwrite=1))
+    assert file.read_bytes() == TEXT
+    with pytest.raises(UsageError, match=r"is the file to read, too, and would be lost\. Give another path"):
+        compress.run(compress.Command(str(run), str(file), str(file), overwrite=1))
     assert file.read_bytes() == TEXT
     assert sorted(path for path in run.rglob("*")) == before
 
@@ -71,3 +75,16 @@ def test_a_wrong_command_is_told_and_leaves_nothing(script, run, tmp_path, capsy
         assert "begins with" in said
         with pytest.raises(UsageError, match=r"does not end in \.grist"):
             decompress.without_suffix(tmp_path / "x.zip")
+
+
+def test_the_time_left_does_not_count_what_the_first_step_waits_for(monkeypatch, capsys):
+    times = iter([100.0, 103.0, 106.0])
+    monkeypatch.setattr("launch.stages.packing.time.monotonic", lambda: next(times))
+    progress, line = shown_progress("compress")
+    monkeypatch.setattr(line, "show", print)
+    for done in (8, 308, 608):  # 100 tokens a second, once it is under way
+        progress(done, 1008)
+    assert capsys.readouterr().out.splitlines() == [
+        "compress: 308 of 1,008 tokens  100 tokens/s  0:07 left",
+        "compress: 608 of 1,008 tokens  100 tokens/s  0:04 left",
+    ]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from launch.sampling.options import Options
+from launch.stages.command import run_command, told
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -33,3 +36,18 @@ def test_other_errors_keep_their_traceback(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" in done.stderr and "ValueError: broken" in done.stderr
+
+
+def test_ctrl_c_claims_only_what_is_kept(monkeypatch, capsys):
+    """What is only printed, or written whole at the end, does not go on from where it was."""
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"), told("launch.export"):
+        interrupted()
+    assert capsys.readouterr().err == "\nlaunch.export: interrupted; nothing was written.\n"
+    monkeypatch.setattr(sys, "argv", ["sample", str(REPOSITORY / "configs/demo.py"), "--prompt", "x"])
+    with pytest.raises(SystemExit, match="130"):
+        run_command("launch.sample", "", interrupted, ("sample",), Options, interrupted)
+    assert capsys.readouterr().err == "\nlaunch.sample: interrupted; the run stays as it was.\n"

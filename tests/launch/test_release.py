@@ -5,6 +5,7 @@ import dataclasses
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from launch.release.imported import write_run
 from launch.release.sources import open_source
 from launch.release.stored_run import open_run
 from lm.config import TokenizerConfig
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.source import SourceModel
 from lm.tokenizer import train_tokenizer
@@ -127,7 +128,8 @@ def test_the_card_tells_the_model_and_how_to_load_it(exported):
     assert "library_name: transformers" in head and "language" not in head
     parameters = sum(np.prod(shape) for shape in parameter_shapes(RunFolder(run).experiment().model).values())
     assert f"{parameters:,.0f} parameters" in text and "imported from numbers" in text and "## Limits" in text
-    assert ("trust_remote_code=True" in text) == (out / "modeling_gristmill.py").is_file()
+    own_code = (out / "modeling_gristmill.py").is_file()  # what transformers asks about, of the tokenizer too
+    assert text.count('from_pretrained(".", trust_remote_code=True)') == (2 if own_code else 0)
     assert str(run.parent) not in card
 
 
@@ -161,6 +163,25 @@ def test_an_export_that_fails_leaves_what_was_there(exported, tmp_path, monkeypa
         with pytest.raises(UsageError, match="no more"):
             export(run, tmp_path / name, "broken", ExportOptions())
     assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+    rename = Path.rename
+
+    def refused(path, target):
+        if ".partial" in path.name:
+            raise PermissionError(13, "Permission denied", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InputError, match="Permission denied"):
+        export(run, tmp_path / "out", "hugging_face", ExportOptions(dtype="bfloat16"))
+    assert files_of(tmp_path / "out") == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_model_with_nan_is_refused_by_the_name_of_the_parameter(tmp_path, tokenizer):
+    source = source_of(CONFIGS["llama"], tokenizer)
+    source.parameters["norm.scale"][3] = np.nan
+    write_run(source, tmp_path / "run", "numbers")
+    with pytest.raises(InputError, match=r"norm\.scale holds NaN or infinity.* --step"):
+        RunFolder(tmp_path / "run").load()
 
 
 def test_an_import_that_fails_leaves_nothing_and_replaces_nothing(exported, tmp_path, tokenizer):

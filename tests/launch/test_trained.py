@@ -19,6 +19,7 @@ import pytest
 from configs.experiment.run_folder import RunFolder
 from launch import evaluate, sample
 from launch.folder.markers import key_of
+from launch.stages.benchmarks import Options, documents_of
 from launch.stages.stage import Stage, settings_of
 from lm.checkpoints.manifest import steps_in
 from lm.config import MeshConfig
@@ -228,11 +229,15 @@ def test_lm_eval_runs_its_tasks_and_adds_its_results_to_the_run(run, tmp_path, c
         ("evaluate", ("--tasks", "pika"), 2, "--tasks names 'pika', but the evaluators are validation"),
         ("evaluate", ("--limit", "-1", "--text", "x"), 2, "--limit is -1; it must be at least 0"),
         ("evaluate", ("--text", "no.parquet"), 1, "no.parquet is no file"),
+        ("evaluate", ("--text", "bad.parquet"), 1, "none of its rows can be read; the first: line 1, not_json"),
         ("lm_eval", (), 2, "--tasks names no task"),
         ("evaluate", ("--step", "5"), 2, "no checkpoint of step 5 in .*There are those of steps 4, 8"),
         ("evaluate", ("--txt", "empty.txt"), 2, "There is no option --txt. Did you mean --text"),
         ("sample", ("--prompt", "x" * 20_000), 2, "20,000 bytes, at least 79 tokens, but sample.tokens = 24"),
         ("sample", ("--prompt", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15"), 2, "that leaves nothing of 24"),
+        ("sample", ("--max-tokens", "1", "--prompt", "1 " * 40), 2, "the model's context: shorten the prompt"),
+        ("sample", ("--prompt", "x", "--temperature", "1e31"), 2, r"temperature is 1e\+31; .* from 0 to 1e\+30"),
+        ("sample", ("--prompt", "x", "--repetition-penalty", "1e39"), 2, "it must be from 0.01 to 100"),
         ("sample", ("--step", "5"), 2, "no checkpoint of step 5"),
         ("sample", ("--from", ".", "--step", "4"), 2, "only printed, and makes no run. Leave out --from; to ask"),
         ("sample", ("--sample.temperature", "0"), 2, "Did you mean --sample.temperatures"),
@@ -242,10 +247,18 @@ def test_what_a_user_can_mend(trained, tmp_path, monkeypatch, capsys, script, wo
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").touch()
     Path("latin.txt").write_bytes("und für".encode("latin-1"))
+    Path("bad.parquet").write_text("not Parquet")
     before = contents(trained)
     assert call(f"launch.{script}", trained.root, *words) == code
     assert re.search(message, capsys.readouterr().err)
     assert contents(trained) == before
+
+
+def test_rows_that_cannot_be_read_are_told(tmp_path, capsys):
+    (tmp_path / "cut.jsonl").write_text('{"text": "whole"}\n{"text": 5}\n{"text": "cu')
+    assert documents_of(tmp_path / "cut.jsonl", Options()) == ["whole"]
+    said = capsys.readouterr().err
+    assert "2 rows left out, which cannot be read; the first: line 2, text_not_a_string" in said
 
 
 def test_without_a_checkpoint_the_command_that_makes_one_is_named(run, capsys):

@@ -68,7 +68,7 @@ def arch_of(config: ModelConfig) -> Arch:
         differing.append(f"model.attention_windows = {config.attention_windows} (there none)")
     if differing:
         raise UsageError(
-            f"llama.cpp's architecture {arch} has not what this model has: {', '.join(differing)}. Take --format "
+            f"llama.cpp's architecture {arch} cannot hold what this model has: {', '.join(differing)}. Take --format "
             "standalone or hugging_face, which hold it."
         )
     return arch

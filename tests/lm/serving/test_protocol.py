@@ -79,6 +79,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"max_tokens": True}, "max_tokens", ["True", "integer"]),
     ({"max_tokens": 10**40}, "max_tokens", ["1000", "32"]),
     ({"temperature": -0.1}, "temperature", ["-0.1"]),
+    ({"temperature": 1e31}, "temperature", ["1e+31", "1e+30"]),
     ({"temperature": "hot"}, "temperature", ["hot", "number"]),
     ({"top_p": 0}, "top_p", ["0", "above 0"]),
     ({"top_k": -2}, "top_k", ["-2"]),

@@ -10,6 +10,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from lm.errors import UsageError
 from lm.serving.errors import ApiError
 from lm.serving.http import EventStream, error_answer, protocol_class, read_body
 from lm.serving.server import bind
@@ -79,3 +80,9 @@ def test_who_does_not_read_the_answer_is_left_and_the_work_for_it_ends():
     said = asyncio.run(answers(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", read=False))
     assert len(said) < PIECES * 10_000
     assert len(ended) == 1 and ended[0] < PIECES - 1
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_port_that_cannot_be_is_refused_and_not_cut_to_16_bits(port):
+    with pytest.raises(UsageError, match=f"--port is {port}; it must be from 0"):
+        bind("127.0.0.1", port)
