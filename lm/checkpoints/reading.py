@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath  # what Orbax takes for a path
@@ -157,8 +158,11 @@ def check_arrays(
 def check_finite(model: Transformer, checkpoint: Path) -> None:
     """Raises InputError where a parameter holds NaN or infinity, by its name: all that such a model says is noise. Of a
     model that several processes share, each looks through what it holds."""
+    on_device = jax.jit(lambda part: jnp.all(jnp.isfinite(part)))
+    # A CPU's arrays are the host's too, and NumPy has nothing to compile.
+    finite = lambda part: np.isfinite(np.asarray(part)).all() if part.platform() == "cpu" else on_device(part)
     for name, array in named_leaves(model).items():
-        if not all(np.isfinite(np.asarray(shard.data)).all() for shard in array.addressable_shards):
+        if not all(finite(shard.data) for shard in array.addressable_shards):
             raise InputError(
                 f"{checkpoint}: {name} holds NaN or infinity, where all numbers must be finite. Take another "
                 "checkpoint by --step, or import or train the model again."
