@@ -18,7 +18,6 @@ from lm.parallel import constrain
 
 LEAST_TEMPERATURE = 1e-6
 """Below it, as above 0, the likeliest token has all of the probability in float32."""
-LARGEST = float(np.finfo(np.float32).max)
 SUMMED_TOGETHER = 128
 """Ids in a block of a sum over all."""
 
@@ -39,13 +38,12 @@ class Sampling(NamedTuple):
     def of(cls, params: list[SamplingParams]) -> "Sampling":
         """A row for each of `params`, in NumPy."""
         column = lambda dtype, get: np.array([get(one) for one in params], dtype)
-        float32 = lambda get: column(np.float32, lambda one: min(get(one), LARGEST))
         return cls(
-            float32(lambda one: one.temperature),
+            column(np.float32, lambda one: one.temperature),
             column(np.int32, lambda one: min(one.top_k, 2**31 - 1)),
-            float32(lambda one: one.top_p),
-            float32(lambda one: one.min_p),
-            float32(lambda one: one.repetition_penalty),
+            column(np.float32, lambda one: one.top_p),
+            column(np.float32, lambda one: one.min_p),
+            column(np.float32, lambda one: one.repetition_penalty),
             column(np.uint32, lambda one: one.seed),
             column(np.bool_, lambda one: one.logprobs is not None),
         )

@@ -113,7 +113,7 @@ def test_the_lowest_and_the_highest_temperatures_have_no_infinities():
     logits_BV = np.array([[1e4, -1e4, 0, 1, 2, 3]], np.float32).repeat(ROWS, 0)
     cold = drawn([SamplingParams(temperature=1e-30, seed=i) for i in range(ROWS)], logits_BV)
     assert set(np.asarray(cold.token_B).tolist()) == {0}
-    hot = drawn([SamplingParams(temperature=1e300, seed=i) for i in range(ROWS)], logits_BV)
+    hot = drawn([SamplingParams(temperature=1e30, seed=i) for i in range(ROWS)], logits_BV)
     np.testing.assert_allclose(np.bincount(hot.token_B, minlength=6) / ROWS, 1 / 6, atol=0.025)
 
 
