@@ -31,6 +31,7 @@ from configs.experiment.run_folder import Loaded, RunFolder
 from lm.evaluation.log_likelihood import LogLikelihoods, Request
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
+from tests.run_files import has_model
 
 COPIES = (0, 1, 2, 4, 8, 16, 32, 64)
 PASSAGES = 6
@@ -120,6 +121,8 @@ def main() -> None:
     )
     parser.add_argument("--workdir", type=Path, help="where the model of the copies is to be (default: nowhere)")
     options = parser.parse_args()
+    if not has_model(options.run, "base_model"):
+        return
     run = RunFolder(options.run)
     chosen, others = passages_of(run)
     for row in few_shot(run.load()):

@@ -19,6 +19,7 @@ from launch.stages.packing import load_packer
 from lm.compression.codec import Packer, compress, decompress
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte
 from lm.run_paths import RunPaths
+from tests.run_files import has_model
 
 
 def held_out_text(run: Path, size: int) -> bytes:
@@ -68,8 +69,8 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=100_000)
     parser.add_argument("--segments", type=int, nargs="*", default=[None])
     arguments = parser.parse_args()
-    if not (arguments.run / "checkpoints").is_dir():
-        raise SystemExit(f"compression: {arguments.run} has no trained model; first run: make demo")
+    if not has_model(arguments.run, "compression"):
+        return
     packer, data = load_packer(str(arguments.run)), held_out_text(arguments.run, arguments.bytes)
     for segments in arguments.segments:
         print(json.dumps(measure(packer, data, segments)), flush=True)

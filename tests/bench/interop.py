@@ -206,11 +206,14 @@ def imports(peer: str, scratch: Path, tokenizer: Tokenizer) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", required=True, help="a Python with torch and transformers 5")
+    parser.add_argument("--peer", default="", help="a Python with torch and transformers 5")
     parser.add_argument("--llama", default="", help="a Python with llama-cpp-python")
     parser.add_argument("--run", default="", help="a trained run, for --llama")
     parser.add_argument("--only", default="", help="cases whose name has this")
     asked = parser.parse_args()
+    if not asked.peer:
+        print("interop: name a Python that has torch and transformers 5 by --peer.")
+        return
     made = tokenizers()
     numbers = [(f"{name}, {form}", config, made["bpe"], form == "scanned") for name, config in models().items()
              for form in ("unrolled", "scanned") if form == "unrolled" or config.layers_alike]  # fmt: skip

@@ -1,8 +1,9 @@
 """What a model loses where its weights are rounded for inference (lm/inference/weights.py).
 
-    python -m tests.bench.rounded_weights RUN_FOLDER TEXT [--tokens 8192]
+    python -m tests.bench.rounded_weights [RUN_FOLDER [TEXT]] [--tokens 8192]
 
-Prints one JSON line: bits per byte of the beginning of a UTF-8 text in each form of the weights.
+Prints one JSON line: bits per byte of the beginning of a UTF-8 text (default: the README) in each form of
+the weights.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from configs.experiment import RunFolder
 from lm.inference.weights import Weights, for_inference
 from lm.model.loss import cross_entropy
 from lm.model.transformer import Transformer
+from tests.run_files import REPOSITORY, has_model
 
 
 @jax.jit
@@ -30,10 +32,12 @@ def nats(model: Transformer, tokens_1T: jax.Array) -> jax.Array:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("text", type=Path)
+    parser.add_argument("run", nargs="?", type=Path, default=Path("runs/demo"))
+    parser.add_argument("text", nargs="?", type=Path, default=REPOSITORY / "README.md")
     parser.add_argument("--tokens", type=int, default=8192)
     arguments = parser.parse_args()
+    if not has_model(arguments.run, "rounded_weights"):
+        return
     run = RunFolder(arguments.run).load()
     tokenizer, config = run.tokenizer, run.experiment.model
     ids = tokenizer.encode(arguments.text.read_text(encoding="utf-8"))[: arguments.tokens]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.run_files import has_model
 from tests.server_process import ServerProcess, serving
 
 PROMPTS = ("The people of", "In the year 1990", "It is said that", "A small town in the", "The history of", "She was")
@@ -117,8 +118,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="of each answer, at most")
     parser.add_argument("--calls", type=int, default=3, help="of each client")
     given = parser.parse_args()
-    if not (given.run / "config.json").is_file():
-        raise SystemExit(f"tests.bench.serve: {given.run} is no run. Give --run, or make one: make demo")
+    if not has_model(given.run, "serve"):
+        return
     print(json.dumps({"bench": "serve"} | measure(given.run, given.clients, given.slots, given.tokens, given.calls)))
 
 
