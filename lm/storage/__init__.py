@@ -22,6 +22,7 @@ from lm.storage.places import (
     place_of,
     size_of,
     sizes_of,
+    streamed,
     write_atomically,
     write_json,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "place_of",
     "size_of",
     "sizes_of",
+    "streamed",
     "sync",
     "unused",
     "user_cache",
