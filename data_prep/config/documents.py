@@ -14,7 +14,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
@@ -39,20 +39,12 @@ class DocumentsConfig(Config):
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = not_hashed()
-    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = not_hashed(default="")
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask (docs/data.md)."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "documents", 1, 10_000, "workers")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
