@@ -4,7 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.measure.run import extract_texts
+from data_prep.measure.run import TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.sources.inputs import read_records
@@ -17,8 +17,8 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        external = external_inputs(experiment)
-        markers = extract_texts(input_files(workdir), experiment.documents, out, progress, experiment.engine, external)
+        config, external = experiment.documents, external_inputs(experiment)
+        markers = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
     rows, records = [marker.counts["rows"] for marker in markers.values()], read_records(RunPaths(out).texts)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
     print(
@@ -51,6 +51,8 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
+    units=(TEXTS,),
+    inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 
 if __name__ == "__main__":
