@@ -319,5 +319,10 @@ def fetched(url: Url) -> Path:
     return folder / url.name
 
 
+def as_local_file(place: Path | Url) -> Path:
+    """The file itself, or what `fetched` brings of an object. Raises as that."""
+    return fetched(place) if isinstance(place, Url) else place.expanduser()
+
+
 SAID_FROM = 100_000_000
 """Bytes from which it is said that they are being brought."""
