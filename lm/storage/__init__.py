@@ -1,4 +1,5 @@
-"""Files on a disk and objects of a bucket (s3://, gs://): whole or absent, read and written by one set of functions.
+"""Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
+absent, read and written by one set of functions.
 
 A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
 """
