@@ -15,7 +15,7 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
-from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
+from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
 from lm.storage.places import (
     Place,
     appearing,
@@ -38,6 +38,7 @@ __all__ = [
     "Wanted",
     "appearing",
     "as_files",
+    "as_local_file",
     "cache_folder",
     "copy_of",
     "digest",

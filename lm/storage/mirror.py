@@ -328,6 +328,11 @@ def fetched(url: Url) -> Path:
     return folder / url.name
 
 
+def as_local_file(place: Path | Url) -> Path:
+    """The file itself, or what `fetched` brings of an object. Raises as that."""
+    return fetched(place) if isinstance(place, Url) else place.expanduser()
+
+
 def below(url: Url, name: str) -> dict[str, Object]:
     """The object at the address and all that lies below, as `name` and name/…: what lies beside it is not listed."""
     one = url.found()
