@@ -319,8 +319,8 @@ def test_the_stage_notices_that_an_own_file_changed(tmp_path):
     assert not run_stage(STAGE, without, run)  # packages are not used beside own files
     size = own.stat().st_size
     own.write_bytes(own.read_bytes() + b"more")
-    with pytest.raises((UsageError, InputError), match=rf"{size}\b.* {size + 4}\b"):
-        run_stage(STAGE, experiment, run)
+    assert run_stage(STAGE, experiment, run)  # made anew: what it lists decides which texts are made again
+    assert [file.bytes for file in input_files(run)] == [size + 4]
 
 
 def test_the_demos_pins_are_whole():
