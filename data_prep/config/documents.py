@@ -14,10 +14,12 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config, added, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
+DEDUP = ("exact_dedup", "minhash_dedup")
+"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -46,6 +48,8 @@ class DocumentsConfig(Config):
     beam_options: str = not_hashed(default="")
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
+    across_dumps: bool = added(default=False)
+    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -79,6 +83,8 @@ class DocumentsConfig(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
+        if self.minhash.before_filters:
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:

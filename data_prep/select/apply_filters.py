@@ -16,13 +16,14 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.scope import scope_of
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
 from data_prep.parquet import rows_in, write_rows
 from data_prep.pii import replace_personal_data
-from data_prep.select.filtered import filtered_rows
+from data_prep.select.filtered import candidates, filtered_rows
 from lm.storage import write_atomically
 
 
@@ -61,7 +62,7 @@ class DocumentShard:
 
 
 def write_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Writes the keys of the documents that pass the rules, unless they are there.
+    """Writes the keys of the documents among which duplicates are looked for, unless they are there.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
     cluster however short they are.
@@ -69,15 +70,13 @@ def write_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float 
     if file.exact_keys.is_file():  # the outer one, and so the last to appear
         return
     with writing_pairs(file.exact_keys) as add_exact, writing_pairs(file.near_keys) as add_near:
-        for filtered in filtered_rows(file.texts, config, min_quality, file.note):
-            for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
-                if verdict is None:
-                    node = make_node(row["date"], row["id"], file.index, filtered.first + number)
-                    keys = [text_key(row["text"], row["dump"])]
-                    add_exact(keys, node)
-                    if "minhash_dedup" in config.steps:
-                        keys += band_keys(row["text"], row["dump"], config.minhash) or ()
-                    add_near(keys, node)
+        for number, row in candidates(file.texts, config, min_quality, file.note):
+            node, scope = make_node(row["date"], row["id"], file.index, number), scope_of(row, config)
+            keys = [text_key(row["text"], scope)]
+            add_exact(keys, node)
+            if "minhash_dedup" in config.steps:
+                keys += band_keys(row["text"], scope, config.minhash) or ()
+            add_near(keys, node)
     file.note.unlink(missing_ok=True)
 
 
@@ -140,11 +139,11 @@ def kept_and_dropped(
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
     duplicates, columns = duplicates_of(file, found), kept_schema(config).names
-    for filtered in filtered_rows(file.texts, config, found.min_quality, file.note):
+    reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
+    for filtered in filtered_rows(file.texts, config, found.min_quality, file.note, reasons):
         replaced, clean_text_bytes, shown = Counter(), 0, []
         for number, row in enumerate(filtered.rows):
             if duplicate := duplicates.get(filtered.first + number):
-                filtered.verdicts[number] = duplicate.stage, duplicate.reason
                 place = file.index, filtered.first + number
                 shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)

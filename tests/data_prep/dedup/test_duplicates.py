@@ -1,10 +1,21 @@
 """Laws of deduplication over random corpora of exact and near copies, from texts/ to documents/ and dropped/."""
 
+import dataclasses
 import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from configs.recipes import fineweb_recipe as recipe
+from data_prep.config import DocumentsConfig, MinHashConfig
+from data_prep.dedup.clusters import make_node
+from data_prep.dedup.exact import text_key
+from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.scope import scope_of
 from data_prep.select.run import prepare_documents
 from tests.data_prep.measured import VALUES, write_records, write_texts
 from tests.data_prep.pages import demo_config
@@ -13,7 +24,7 @@ REASONS = {"exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 FILES = ("a.parquet", "b.parquet", "c.parquet")
 
 
-def random_corpus(seed: int) -> list[list[dict]]:
+def random_corpus(seed: int, languages: tuple[str, ...] = ("en",)) -> list[list[dict]]:
     """The rows of each file: some texts, copies with other white space, texts with one word changed, and copies of
     these. Dates are few, so that some are equal and the copy of a copy is often older than its original."""
     draw = random.Random(seed)
@@ -22,9 +33,9 @@ def random_corpus(seed: int) -> list[list[dict]]:
         kind = draw.choice(("new", "copy", "changed", "changed", "short")) if texts else "new"
         words = draw.choice(texts).split() if texts else []
         if kind == "new":
-            words = [f"w{draw.randrange(10**6)}" for _ in range(40)]
+            words = ["".join(draw.choices("abcdefgh", k=6)) for _ in range(40)]  # digits would all become 0
         elif kind == "changed":
-            words[draw.choice((0, len(words) - 1))] = f"changed{number}"
+            words[draw.choice((0, len(words) - 1))] = f"changed{chr(97 + number)}"
         elif kind == "short":  # no shingle: only its exact copies are found
             words = [draw.choice(("one", "two")), "word"]
         texts.append(draw.choice((" ", "  ", "\n")).join(words))
@@ -33,7 +44,8 @@ def random_corpus(seed: int) -> list[list[dict]]:
         row = {
             "text": text, "id": f"<urn:{number}>", "dump": draw.choice(("x", "x", "x", "y")),
             "url": f"http://a.example/{number}", "date": f"202{draw.randrange(5)}-01-01T00:00:00Z", "file_path": "x",
-            "language": "en", "language_score": 1.0, "token_count": None, "stage": None, "reason": None,
+            "language": draw.choice(languages), "language_score": 1.0, "token_count": None, "stage": None,
+            "reason": None,
             "text_bytes": len(text), **dict.fromkeys(VALUES),
         }  # fmt: skip
         draw.choice(files).append(row)
@@ -61,3 +73,94 @@ def test_what_a_duplicate_is_of_has_stayed(tmp_path, steps):
                 assert original["id"] in kept, (seed, row["id"], row["duplicate_of"])
                 assert (original["dump"], original["date"] <= row["date"]) == (row["dump"], True)
     assert reasons == {REASONS[step] for step in steps}
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What became of a corpus: its rows, and of each id where it went."""
+
+    rows: dict[str, dict]
+    kept: dict[str, dict]
+    dropped: dict[str, dict]
+    """With duplicate_of as an id, where it is of this corpus."""
+
+
+def deduplicate(folder: Path, files: list[list[dict]], config: DocumentsConfig) -> Deduplicated:
+    names = [f"{number}.parquet" for number in range(len(files))]
+    for name, rows in zip(names, files, strict=True):
+        write_texts(folder / "texts" / name, rows)
+    write_records(folder / "texts", sum(map(len, files)))
+    documents, dropped = folder / "documents", folder / "dropped"
+    prepare_documents(folder / "texts", config, folder / "parts", documents, dropped, folder / "funnel.json")
+    kept, gone = (
+        {row["id"]: row for name in names for row in pq.read_table(where / name).to_pylist()}
+        for where in (documents, dropped)
+    )
+    for row in gone.values():
+        if row["duplicate_of"] and ".parquet:" in row["duplicate_of"]:
+            file, _, place = row["duplicate_of"].partition(".parquet:")
+            row["duplicate_of"] = files[int(file)][int(place)]["id"]
+    assert len(kept) + len(gone) == sum(map(len, files))
+    return Deduplicated({row["id"]: row for rows in files for row in rows}, kept, gone)
+
+
+def clusters_of(rows: Iterable[dict], config: DocumentsConfig) -> dict[str, str]:
+    """{id: the id that stays} of each row, by the textbook: every pair that shares a key is joined."""
+    parent = {row["id"]: row["id"] for row in rows}
+    by_key: dict[bytes, str] = {}
+    order = {row["id"]: make_node(row["date"], row["id"], 0, 0) for row in rows}
+
+    def root(one: str) -> str:
+        return one if parent[one] == one else root(parent[one])
+
+    for row in rows:
+        scope = scope_of(row, config)
+        for key in (text_key(row["text"], scope), *(band_keys(row["text"], scope, config.minhash) or ())):
+            ends = sorted((root(row["id"]), root(by_key.setdefault(key, row["id"]))), key=order.__getitem__)
+            parent[ends[1]] = ends[0]
+    return {one: root(one) for one in parent}
+
+
+def minhash_config(**changes: Any) -> MinHashConfig:
+    return dataclasses.replace(recipe.MINHASH, **changes)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("by_language", [False, True])
+def test_documents_meet_inside_their_scope_alone(tmp_path, across, by_language):
+    config = demo_config(
+        steps=("exact_dedup", "minhash_dedup"), across_dumps=across, minhash=minhash_config(by_language=by_language),
+        language=dataclasses.replace(recipe.LANGUAGE, languages=("en", "de")),
+    )  # fmt: skip
+    for seed in range(2):
+        found = deduplicate(tmp_path / str(seed), random_corpus(seed, ("en", "en", "de")), config)
+        stays = clusters_of(found.rows.values(), config)
+        assert {one: row["duplicate_of"] for one, row in found.dropped.items()} == {
+            one: other for one, other in stays.items() if one != other
+        }
+        pairs = [(found.rows[one], found.rows[row["duplicate_of"]]) for one, row in found.dropped.items()]
+        assert any(one["dump"] != other["dump"] for one, other in pairs) == across
+        assert any(one["language"] != other["language"] for one, other in pairs) == (not by_language)
+
+
+def test_before_the_filters_a_bad_document_may_be_the_one_that_stays(tmp_path):
+    """And falls then by the filter, so that of its cluster nothing is left."""
+    good = {row["id"]: row for rows in random_corpus(0) for row in rows}.popitem()[1]
+    text = " ".join(one + other for one in "abcdefgh" for other in "vwxyz")
+    bad = good | {"id": "bad", "text": text + " { lorem", "date": "2020-01-01T00:00:00Z", "c4_curly_brackets": 1.0}
+    wrong = good | {"id": "wrong", "text": text, "date": "2019-01-01T00:00:00Z", "language": "fr"}
+    rows = [good | {"id": "good", "text": text, "date": "2021-01-01T00:00:00Z", "c4_curly_brackets": 0.0}, bad, wrong]
+    rows = [row | {"dump": "x", "c4_sentences": 9.0, "c4_characters": 99.0, "c4_lorem_ipsum": 0.0} for row in rows]
+    other = [good | {"id": "other", "text": "one two", "c4_curly_brackets": 0.0, "c4_sentences": 9.0}]
+    steps = ("c4", "exact_dedup", "minhash_dedup")
+    after = demo_config(steps=steps)
+    before = demo_config(steps=steps, minhash=minhash_config(before_filters=True))
+    first = deduplicate(tmp_path / "after", [rows, other], after)
+    assert {one: row["stage"] for one, row in first.dropped.items()} == {"bad": "c4", "wrong": "language"}
+    second = deduplicate(tmp_path / "before", [rows, other], before)
+    assert {one: row["stage"] for one, row in second.dropped.items()} == {
+        "good": "minhash_dedup", "bad": "c4", "wrong": "language",
+    }  # fmt: skip
+    assert second.dropped["good"]["duplicate_of"] == "bad"
+    stages = before.stages
+    assert stages.index("language") < stages.index("minhash_dedup") < stages.index("c4") < len(stages) - 1
