@@ -28,7 +28,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-minhash across_dumps personal_data workers runner beam_options"""
+url_dedup minhash across_dumps personal_data workers runner beam_options"""
 READS = [f"documents.{name}" for name in NAMES.split()]
 STAGE = Stage(
     name="documents",

@@ -3,7 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lm.errors import UsageError, shown
 from lm.fields import Config, added, within
+
+TRACKING = (
+    "utm_*", "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid",
+    "mc_cid", "mc_eid", "_ga", "_gl", "_hsenc", "_hsmi", "mkt_tok", "phpsessid", "jsessionid", "aspsessionid*",
+)  # fmt: skip
+"""Parameters of a query that say where a visitor came from, or which visit it is, and not which page is asked for."""
+
+
+@dataclass(frozen=True)
+class UrlDedupConfig(Config):
+    """Documents of the same page, by its address (data_prep/urls.py says what is the same)."""
+
+    keep: Literal["first", "latest"] = "latest"
+    """Which of them stays, by when they were fetched."""
+    ignored_parameters: tuple[str, ...] = TRACKING
+    """Names of parameters of a query that do not count; one that ends in * stands for all that begin so."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,24 @@ class MinHashConfig(Config):
     by_language: bool = added(default=False)
     """Only documents of the same language meet, as in FineWeb-2. It holds for exact_dedup too."""
 
+    cluster_sizes: bool = added(default=False)
+    """documents/ has the column cluster_size: how many documents of the run the cluster holds that this one stayed of,
+    by the last step of deduplication in use; 1 of one that is alone."""
+    upsampling_weights: tuple[tuple[int, int], ...] = added(default=())
+    """(size, weight): documents/ has the column repeat, the weight of the largest of these sizes that its cluster
+    reaches, by which a corpus may be "rehydrated"; () for no such column. FineWeb-2 names 1 1 2 2 3 3 5 5 100 8 1000 1:
+    of clusters of 1,000 and more each document once."""
+
     def __post_init__(self):
         super().__post_init__()
         within(self, "documents.minhash", 1, 10_000, "shingle_words", "bands", "rows")
+        limits = [limit for limit, _ in self.upsampling_weights]
+        if limits and (limits[0] != 1 or limits != sorted(set(limits))):
+            raise UsageError(
+                f"documents.minhash.upsampling_weights has the sizes {shown(limits)}; they must begin with 1 and grow."
+            )
+        if bad := [weight for _, weight in self.upsampling_weights if weight < 1]:
+            raise UsageError(
+                f"documents.minhash.upsampling_weights has the weight {bad[0]}; it must be at least 1. What is not "
+                "wanted at all is left out by a filter."
+            )

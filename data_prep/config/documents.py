@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -17,7 +17,7 @@ from lm.errors import UsageError
 from lm.fields import Config, added, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-DEDUP = ("exact_dedup", "minhash_dedup")
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 """The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
 AFTER_FILTERS = ("quality_classifier", *DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -48,6 +48,7 @@ class DocumentsConfig(Config):
     beam_options: str = not_hashed(default="")
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
+    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
     across_dumps: bool = added(default=False)
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
 
@@ -65,6 +66,17 @@ class DocumentsConfig(Config):
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+            raise UsageError(
+                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
+                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+            )
+
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether the sizes of clusters are asked for."""
+        return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
 
     @property
     def filters(self) -> tuple[Filter, ...]:

@@ -62,6 +62,11 @@ def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
     return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
 
 
+def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
+    """Whether duplicates are looked for among documents with that verdict."""
+    return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
+
+
 def candidates(
     texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path
 ) -> Iterator[tuple[int, dict]]:
@@ -80,7 +85,7 @@ def candidates(
         for number, (row, verdict) in enumerate(
             zip(batch.to_pylist(), verdicts(batch, config, min_quality), strict=True)
         ):
-            if passed_language(verdict, config):
+            if looked_at(verdict, config):
                 yield first + number, row
         first += batch.num_rows
 

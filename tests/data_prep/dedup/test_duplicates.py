@@ -1,7 +1,9 @@
 """Laws of deduplication over random corpora of exact and near copies, from texts/ to documents/ and dropped/."""
 
 import dataclasses
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.recipes import fineweb_recipe as recipe
-from data_prep.config import DocumentsConfig, MinHashConfig
-from data_prep.dedup.clusters import make_node
+from data_prep.config import DocumentsConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import TRACKING
+from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
+from data_prep.dedup.clusters import duplicates_in, find_duplicates, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.dedup.scope import scope_of
+from data_prep.funnel.report import read_counts
 from data_prep.select.run import prepare_documents
+from data_prep.urls import same_page_key
+from lm.errors import UsageError
+from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import VALUES, write_records, write_texts
 from tests.data_prep.pages import demo_config
 
@@ -164,3 +172,92 @@ def test_before_the_filters_a_bad_document_may_be_the_one_that_stays(tmp_path):
     assert second.dropped["good"]["duplicate_of"] == "bad"
     stages = before.stages
     assert stages.index("language") < stages.index("minhash_dedup") < stages.index("c4") < len(stages) - 1
+
+
+WEIGHTS = ((1, 1), (2, 2), (3, 3), (5, 5), (100, 8), (1000, 1))
+"""FineWeb-2's (huggingface/fineweb-2, README.md)."""
+
+
+def fetched_again(seed: int) -> list[list[dict]]:
+    """A random corpus whose pages have few addresses, each in several spellings."""
+    draw = random.Random(seed)
+    files = random_corpus(seed)
+    for rows in files:
+        for row in rows:
+            page = draw.randrange(9)
+            row["url"] = draw.choice(
+                (f"http://a.ex/{page}", f"https://www.a.ex/{page}/?utm_source=x", f"HTTP://A.ex/{page}#top")
+            )
+    return files
+
+
+@pytest.mark.parametrize("keep", ["first", "latest"])
+@pytest.mark.parametrize("more", [(), ("exact_dedup", "minhash_dedup")])
+def test_of_a_page_fetched_again_one_document_stays(tmp_path, keep, more):
+    config = demo_config(steps=("url_dedup", *more), url_dedup=UrlDedupConfig(keep=keep))
+    for seed in range(2):
+        found = deduplicate(tmp_path / str(seed), fetched_again(seed), config)
+        by_page: dict[tuple, list[dict]] = {}
+        for row in found.rows.values():
+            by_page.setdefault((row["dump"], same_page_key(row["url"], TRACKING)), []).append(row)
+        assert len(by_page) < len(found.rows)
+        for rows in by_page.values():
+            dates = {row["id"]: row["date"] for row in rows}
+            (stays,) = {one for one in dates if found.dropped.get(one, {}).get("reason") != "url_duplicate"}
+            assert dates[stays] == (min if keep == "first" else max)(dates.values())
+        for row in found.dropped.values():
+            assert row["duplicate_of"] in found.kept, (row["id"], row["reason"])
+        if more:
+            refetched = {one for one, row in found.dropped.items() if row["reason"] == "url_duplicate"}
+            near = clusters_of([row for one, row in found.rows.items() if one not in refetched], config)
+            assert {*found.kept} == {*near.values()}
+
+
+@pytest.mark.parametrize(
+    "steps", [("url_dedup", "exact_dedup", "minhash_dedup"), ("exact_dedup",), ("url_dedup",), ("minhash_dedup",)]
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_sizes_of_clusters_sum_to_the_documents(tmp_path, steps, before):
+    minhash = minhash_config(cluster_sizes=True, upsampling_weights=WEIGHTS, before_filters=before)
+    corpus = fetched_again(5)
+    found = deduplicate(tmp_path, corpus, demo_config(steps=steps, minhash=minhash))
+    expected = Counter(row["duplicate_of"] for row in found.dropped.values())
+    assert len(found.kept) < len(found.rows)
+    assert {one: row["cluster_size"] - 1 for one, row in found.kept.items()} == {
+        one: expected[one] for one in found.kept
+    }
+    assert sum(row["cluster_size"] for row in found.kept.values()) == len(found.rows)
+    assert {row["repeat"] for row in found.kept.values()} <= {1, 2, 3, 5}
+    counts = read_counts(tmp_path / "funnel.json").counts
+    kept, documents = (sum(pair[place] for pair in counts["cluster_sizes"].values()) for place in (0, 1))
+    assert (kept, documents) == (len(found.kept), len(found.rows))
+
+
+def test_sizes_are_the_same_however_few_rows_are_held(tmp_path):
+    draw = random.Random(0)
+    nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(500)]
+    with writing_pairs(tmp_path / "pairs") as add:
+        for node in nodes:
+            add([hashlib.blake2b(bytes([draw.choice((0, 0, 0, *range(60)))]), digest_size=16).digest()], node)
+    found = []
+    for rows in (5, 64, 1 << 20):
+        result = find_duplicates([tmp_path / "pairs"], tmp_path / f"{rows}", run_here, rows)
+        folder = count_clusters(result, tmp_path / f"{rows}-sizes", run_here, rows)
+        found.append([sizes_in(folder, file) for file in range(3)])
+        gone = [duplicates_in(result, file) for file in range(3)]
+        expected = Counter(place for one in gone for place in one.values())
+        assert {(file, row): size for file, rows in enumerate(found[-1]) for row, size in rows.items()} == {
+            place: 1 + number for place, number in expected.items()
+        }
+    assert found[0] == found[1] == found[2] and max(found[0][0].values(), default=0) + len(found[0][1]) > 5
+
+
+def test_a_document_is_repeated_by_the_largest_size_that_its_cluster_reaches():
+    assert [repeats(size, WEIGHTS) for size in (1, 2, 3, 4, 5, 99, 100, 999, 1000, 10**6)] == [
+        1, 2, 3, 3, 5, 5, 8, 8, 1, 1,
+    ]  # fmt: skip
+    for weights in (((2, 1),), ((1, 1), (1, 2)), ((1, 1), (5, 2), (3, 1)), ((1, 0),)):
+        with pytest.raises(UsageError, match="upsampling_weights"):
+            minhash_config(upsampling_weights=weights)
+    with pytest.raises(UsageError, match="no step of deduplication"):
+        demo_config(steps=("c4",), minhash=minhash_config(cluster_sizes=True))
