@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -17,7 +17,9 @@ from lm.errors import UsageError
 from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
+"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -43,6 +45,9 @@ class DocumentsConfig(Config):
     """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
     sample_seed: int = added(default=0)
     """Another one draws other pages."""
+    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
+    across_dumps: bool = added(default=False)
+    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -61,6 +66,17 @@ class DocumentsConfig(Config):
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
 
+        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+            raise UsageError(
+                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
+                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+            )
+
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether the sizes of clusters are asked for."""
+        return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
+
     @property
     def filters(self) -> tuple[Filter, ...]:
         """The recipe's, used or not, in the order in which they are applied."""
@@ -78,6 +94,8 @@ class DocumentsConfig(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
+        if self.minhash.before_filters:
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
