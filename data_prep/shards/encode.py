@@ -4,9 +4,10 @@ documents ─ keys ─► held-out index ─ encode ─► tokens by split ─�
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.config import ShardsConfig
+from data_prep.config import EngineConfig, ShardsConfig
+from data_prep.engine import Marker, Progress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.parquet import check_columns, naming_damage, read_batches
-from data_prep.shards.held_out import article_keys, is_drawn, may_be_drawn, read_index, union, write_index
+from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file
-from data_prep.shards.units import Made, identity_of, run_step
 from lm.storage import Place, appearing, writing
 
+PARTS = "parts"
+"""Folder in tokens/ of what units hand on; gone when all is done."""
 ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
 TOKENS_AT_ONCE = 1 << 20  # held in memory, and a document
 INDICES_AT_ONCE = 256  # tables of keys that one unit joins
@@ -47,58 +50,46 @@ class Entry(NamedTuple):
     tokens: np.ndarray
 
 
-@dataclass(frozen=True)
-class FileUnit:
-    """One file of documents."""
-
-    file: DocumentFile
-    identity: str
-
-    @property
-    def name(self) -> str:
-        return self.file.path.stem
-
-    @property
-    def bytes(self) -> int:
-        return self.file.bytes
-
-
-@dataclass(frozen=True)
-class JoinUnit:
-    """Some tables of keys that become one."""
-
-    name: str
-    identity: str
-    tables: tuple[str, ...]
-    """Relative to the folder of the steps."""
-    bytes: int
+OnProgress = Callable[[Progress], None]
 
 
 def held_out_index(
-    files: Sequence[DocumentFile], fraction: float, earlier: Sequence[Place], folder: Path, config: ShardsConfig
+    files: Sequence[DocumentFile],
+    fraction: float,
+    earlier: Sequence[Place],
+    folder: Place,
+    engine: EngineConfig,
+    on_progress: OnProgress,
 ) -> tuple[str, str]:
     """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction`, and of what `earlier` indices have.
 
-    Raises InputError as `read_index` and `read_batches`.
+    Raises InputError as `read_index`, `read_batches` and `run_step`.
     """
-    units = [FileUnit(file, identity_of("keys", file.identity, fraction)) for file in files]
-    tables = outputs(run_step("keys", units, Keys(fraction), folder, config))
+    units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
+    tables = outputs(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress))
     for level in itertools.count(1):
         last = len(tables) <= INDICES_AT_ONCE
-        groups = list(itertools.batched(tables, INDICES_AT_ONCE))
+        added = [identity_of_index(place) for place in earlier] if last else []
         joins = [
-            JoinUnit(
+            Unit(
                 f"{level}-{number:05d}",
-                identity_of("join", group, [identity_of_index(place) for place in earlier] if last else []),
-                tuple(name for name, _ in group),
+                identity_of("join", [sha256 for _, sha256 in group], added),
                 len(group),
+                tuple(name for name, _ in group),
             )
-            for number, group in enumerate(groups)
+            for number, group in enumerate(itertools.batched(tables, INDICES_AT_ONCE))
         ]
-        tables = outputs(run_step("join-keys", joins, Join(tuple(earlier) if last else ()), folder, config))
+        step = Step(f"join-keys-{level}", tuple(joins), Join(tuple(earlier) if last else ()), "keys", "tables")
+        tables = outputs(run_step(step, whole(engine, len(joins)), folder, on_progress))
         if last:
             return tables[0]
     raise AssertionError("a count ended")
+
+
+def whole(engine: EngineConfig, units: int) -> EngineConfig:
+    """The engine for a step that may lack no unit; one unit needs no other process."""
+    alone = units == 1 and engine.runner == "processes"
+    return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
 def identity_of_index(place: Place) -> str:
@@ -106,9 +97,9 @@ def identity_of_index(place: Place) -> str:
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
 
 
-def outputs(made: Sequence[Made]) -> list[tuple[str, str]]:
+def outputs(made: dict[str, Marker]) -> list[tuple[str, str]]:
     """(name, SHA-256) of the only file of each."""
-    return [(name, sha256) for one in made for name, (_, sha256) in one.outputs.items()]
+    return [(name, sha256) for one in made.values() for name, (_, sha256) in one.outputs.items()]
 
 
 @dataclass(frozen=True)
@@ -117,10 +108,10 @@ class Keys:
 
     fraction: float
 
-    def __call__(self, unit: FileUnit, folder: Path) -> tuple[dict, list[str]]:
-        name = f"parts/keys/{unit.name}.parquet"
-        write_keys_table(union(drawn_keys(unit.file, self.fraction)), folder / name)
-        return {}, [name]
+    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
+        keys = union(drawn_keys(unit.input, self.fraction))
+        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space)
+        return {"rows": unit.input.rows}
 
 
 @dataclass(frozen=True)
@@ -129,19 +120,15 @@ class Join:
 
     earlier: tuple[Place, ...]
 
-    def __call__(self, unit: JoinUnit, folder: Path) -> tuple[dict, list[str]]:
-        name = f"parts/keys/{unit.name}.joined"
-        write_keys_table(
-            union(map(read_index, [*(folder / table for table in unit.tables), *self.earlier])), folder / name
-        )
-        return {}, [name]
+    def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
+        keys = union(map(read_index, [*map(space.input, unit.input), *self.earlier]))
+        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.joined"), space)
+        return {"rows": len(keys)}
 
 
-def write_keys_table(keys: np.ndarray, path: Path) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path, scratch=path.parent) as partial:
-            write_index(partial, keys)
+def write_keys_table(keys: np.ndarray, path: Path, space: Workspace) -> None:
+    with writing(path), appearing(path, scratch=space.scratch) as partial:
+        write_index(partial, keys)
 
 
 def drawn_keys(file: DocumentFile, fraction: float) -> Iterator[np.ndarray]:
@@ -173,19 +160,18 @@ class EncodeFile:
     """The held-out index, a file in the folder of the steps; None where ends are held out."""
     config: ShardsConfig
 
-    def __call__(self, unit: FileUnit, folder: Path) -> tuple[dict, list[str]]:
-        index = read_index(folder / self.index) if self.index else np.empty(0, np.uint64)
-        names = {kind: f"parts/encoded/{unit.name}.{kind}" for kind in (*SPLITS, "table")}
-        scratch = folder / "parts/encoded"
-        documents = tokenize_file(unit.file, self.encode, self.head, self.fraction, index, self.config.held_out)
-        with writing(scratch):
-            scratch.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as stack:
-                paths = {kind: stack.enter_context(appearing(folder / name, scratch)) for kind, name in names.items()}
-                with Notes(paths) as notes:
-                    for document in documents:
-                        notes.add(document)
-        return notes.counts, list(names.values())
+    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
+        index = read_index(space.input(self.index)) if self.index else np.empty(0, np.uint64)
+        paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
+        documents = tokenize_file(unit.input, self.encode, self.head, self.fraction, index, self.config.held_out)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writing(paths["table"].parent))
+            partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}
+            notes = stack.enter_context(Notes(partials))
+            for document in documents:
+                notes.add(document)
+                space.count(1, document.text_bytes)
+        return notes.counts
 
 
 class Notes:
@@ -240,8 +226,8 @@ class Notes:
         self.waiting[split], self.tokens_waiting[split] = [], 0
 
 
-def encoded(folder: Path, name: str, split: str, first: int) -> Iterator[Entry]:
+def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Entry]:
     """The documents of a split of the unit called `name`, numbered from `first`, in order."""
-    for batch in read_batches(folder / f"parts/encoded/{name}.{split}", TOKENS_SCHEMA.names):
+    for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), TOKENS_SCHEMA.names):
         for number, text_bytes, tokens in zip(*batch.columns, strict=True):
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())

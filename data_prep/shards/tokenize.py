@@ -33,6 +33,11 @@ class DocumentFile:
     """Its size."""
 
     @property
+    def name(self) -> str:
+        """Without its suffix; of no other file of its folder."""
+        return self.path.stem
+
+    @property
     def identity(self) -> list:
         """What tells it from another file of that name."""
         return [self.path.name, self.bytes, self.rows]

@@ -1,29 +1,30 @@
 """Documents -> ArrayRecord shards of sequence records, with tables of documents and a manifest.
 
 Steps of units, each of which writes its files alone, so that neither the number of workers nor an interruption can
-change a byte (units.py): the files of documents are encoded one by one (encode.py), then each unit here makes the
-shard of a split from a group of them, several where one would be larger than shards.shard_bytes. So a file that comes
-or goes has itself encoded, and the shards of its group made.
+change a byte (data_prep.engine): the files of documents are encoded one by one (encode.py), then each unit here makes
+the shard of a split from a group of them, several where one would be larger than shards.shard_bytes. So a file that
+comes or goes has itself encoded, and the shards of its group made.
 """
 
 import contextlib
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep.config import ShardsConfig
+from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
+from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.parquet import read_batches
-from data_prep.shards.encode import TABLE_SCHEMA, EncodeFile, Entry, FileUnit, encoded, held_out_index
+from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, OnProgress, encoded, held_out_index, whole
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import cut_records, document_files
-from data_prep.shards.units import Made, identity_of, run_step
 from lm.data.records import (
     DTYPES,
     HELD_OUT_KEYS,
@@ -40,23 +41,19 @@ from lm.storage import Place, appearing, digest, file_sha256, place_of, write_at
 from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
-PARTS, MARKERS = "parts", "units"
-"""Folders in tokens/ of what units hand on, and of their markers; gone when all is done."""
 WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
 
 
 @dataclass(frozen=True)
-class ShardUnit:
-    """The work of making the shards of one split from some encoded files; of the training split, also their table."""
+class Group:
+    """Encoded files of which the shards of one split are made; of the training split, also the table of documents."""
 
     split: Literal["train", "val"]
     index: int
     count: int
-    """Units of its split."""
+    """Groups of its split."""
     files: tuple[tuple[str, int], ...]
     """(name, number of the first document) of each file's unit."""
-    identity: str
-    bytes: int
 
     @property
     def name(self) -> str:
@@ -82,12 +79,19 @@ class Tally:
         self.text_bytes += text_bytes
 
 
-def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
+def write_shards(
+    documents: Path,
+    tokenizer: Tokenizer,
+    out: Path,
+    config: ShardsConfig,
+    engine: EngineConfig = ONE_PROCESS,
+    on_progress: OnProgress = lambda progress: None,
+) -> Manifest:
     """Makes `out`: shards of both splits, documents/, the held-out index, manifest.json (last). Goes on where it was
     interrupted.
 
     Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
-    InputError when there are no documents, a split gets nothing to predict, or the disk does not take the files.
+    InputError as `run_step`, when there are no documents, or a split gets nothing to predict.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
@@ -101,20 +105,22 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     index, index_sha256 = None, ""
     if config.held_out == "documents":
         earlier: list[Place] = [place_of(name) for name in config.held_out_index]
-        index, index_sha256 = held_out_index(files, fraction, earlier, out, config)
+        index, index_sha256 = held_out_index(files, fraction, earlier, out, engine, on_progress)
     encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
     settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
-    units = [FileUnit(file, identity_of("encode", file.identity, settings)) for file in files]
+    units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
     work = EncodeFile(encode, tokenizer.bos_id, fraction, index, config)
-    made = run_step("encode", units, work, out, config)
-    shard_units = plan_shards(units, made, config)
-    done = run_step("shards", shard_units, WriteShards(config), out, config)
-    shards = {split: [Shard(**shard) for unit, one in zip(shard_units, done, strict=True) if unit.split == split
-                      for shard in one.counts["shards"]] for split in ("train", "val")}  # fmt: skip
+    made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
+    groups = plan_shards(made, config)
+    step = Step("shards", tuple(groups), WriteShards(config), inputs="shards")
+    done = run_step(step, whole(engine, len(groups)), out, on_progress)
+    shards: dict[str, list[Shard]] = {"train": [], "val": []}
+    for unit in groups:
+        shards[unit.input.split] += [Shard(**shard) for shard in done[unit.name].counts["shards"]]
     splits = {name: sum_up(of_split) for name, of_split in shards.items()}
     check_splits(splits, config)
-    tables = tuple(DocumentTable(**one.counts["table"]) for one in done if "table" in one.counts)
-    withheld = sum(one.counts["withheld"] for one in made)
+    tables = tuple(DocumentTable(**one.counts["table"]) for one in done.values() if "table" in one.counts)
+    withheld = sum(one.counts["withheld"] for one in made.values())
     manifest = Manifest(
         tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld
     )
@@ -122,28 +128,26 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         if index:
             (out / index).rename(out / HELD_OUT_KEYS)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch=out / PARTS)
-        for folder in (PARTS, MARKERS):
-            shutil.rmtree(out / folder)
+        for folder in (PARTS, UNITS, QUARANTINE, SCRATCH):
+            shutil.rmtree(out / folder, ignore_errors=True)
     return manifest
 
 
-def plan_shards(units: Sequence[FileUnit], made: Sequence[Made], config: ShardsConfig) -> list[ShardUnit]:
+def plan_shards(made: dict[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
     """One unit for each contiguous group of encoded files, of each split as many groups as its tokens ask for."""
-    parts = 2 if config.held_out == "ends" else 1
-    firsts = itertools.accumulate((one.counts["rows"] for one in made), initial=0)
-    named = [(unit.name, first) for unit, first in zip(units, firsts, strict=False)]
-    assert parts * sum(unit.file.rows for unit in units) == sum(one.counts["rows"] for one in made)
-    planned = []
+    files, planned = list(made.items()), []
+    firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
+    named = list(zip(made, firsts, strict=False))
     for split in ("train", "val"):
-        tokens = sum(one.counts[f"{split}_tokens"] for one in made)
-        count = shard_count(len(units), tokens, config, least=config.train_shards if split == "train" else 1)
-        bounds = [len(units) * i // count for i in range(count + 1)]
+        tokens = sum(one.counts[f"{split}_tokens"] for one in made.values())
+        count = shard_count(len(files), tokens, config, least=config.train_shards if split == "train" else 1)
+        bounds = [len(files) * i // count for i in range(count + 1)]
         for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            hashes = [one.outputs for one in made[begin:end]]
+            group = Group(split, i, count, tuple(named[begin:end]))
+            hashes = [one.outputs for _, one in files[begin:end]]
             settings = [config.record_length, config.token_dtype, config.shard_bytes]
-            identity = identity_of("shards", split, i, count, named[begin:end], hashes, settings)
-            size = sum(unit.bytes for unit in units[begin:end])
-            planned.append(ShardUnit(split, i, count, tuple(named[begin:end]), identity, size))
+            size = sum(one.counts[f"{split}_tokens"] for _, one in files[begin:end])
+            planned.append(Unit(group.name, identity_of("shards", group, hashes, settings), size, group))
     return planned
 
 
@@ -153,27 +157,27 @@ class WriteShards:
 
     config: ShardsConfig
 
-    def __call__(self, unit: ShardUnit, folder: Path) -> tuple[dict, list[str]]:
-        path, scratch = folder / f"{unit.name}.array_record", folder / PARTS
+    def __call__(self, unit: Unit[Group], space: Workspace) -> dict[str, Any]:
+        group = unit.input
+        path = space.root / f"{group.name}.array_record"
         with writing(path):
-            entries = itertools.chain.from_iterable(
-                encoded(folder, name, unit.split, first) for name, first in unit.files
-            )
-            shards = write_stream(entries, path, scratch, self.config)
-            counts: dict = {"shards": [dataclasses.asdict(shard) for shard in shards]}
-            names = [shard.file for shard in shards]
-            if unit.split == "train":
-                tables = [folder / PARTS / f"encoded/{name}.table" for name, _ in unit.files]
-                rows = join_tables(tables, folder / unit.table, scratch)
-                counts["table"] = dataclasses.asdict(DocumentTable(unit.table, rows, *digest(folder / unit.table)))
-                names.append(unit.table)
-        return counts, names
+            entries = (encoded(space, name, group.split, first) for name, first in group.files)
+            shards = write_stream(itertools.chain.from_iterable(entries), path, space.scratch, self.config)
+            for shard in shards:
+                space.output(shard.file)
+            counts = {"rows": sum(shard.documents for shard in shards)}
+            counts["shards"] = [dataclasses.asdict(shard) for shard in shards]
+            if group.split == "train":
+                tables = (space.input(f"{PARTS}/encoded/{name}.table") for name, _ in group.files)
+                table = space.output(group.table)
+                rows = join_tables(tables, table, space.scratch)
+                counts["table"] = dataclasses.asdict(DocumentTable(group.table, rows, *digest(table)))
+        return counts
 
 
-def join_tables(tables: Sequence[Path], path: Path, scratch: Path) -> int:
+def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
     """Writes the rows of some tables of documents to one; how many."""
     rows = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path, scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
         for table in tables:
             for batch in read_batches(table):

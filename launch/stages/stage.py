@@ -9,7 +9,6 @@ What may be deleted is decided in launch/folder/written.py; what becomes of part
 launch/folder/unfinished.py.
 """
 
-import dataclasses
 import fnmatch
 import json
 import shlex
@@ -25,7 +24,7 @@ from launch.folder.markers import differences, key_of, read_note
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.errors import InputError, UsageError
-from lm.fields import flatten
+from lm.fields import flatten, identifying
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -68,20 +67,6 @@ class Stage:
     under the new ones. Raises UsageError where it could be, but for what is there."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
     """continued_from(workdir, settings): what the outputs were gone on with from, for the marker and its key."""
-
-
-def identifying(value: object) -> object:
-    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed, and without those that
-    lm.fields.added made where they have their default."""
-    if dataclasses.is_dataclass(value):
-        as_before = lambda f: f.metadata.get("added") and getattr(value, f.name) == f.default
-        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed") and not as_before(f)]
-        return {f.name: identifying(getattr(value, f.name)) for f in fields}
-    if isinstance(value, dict):
-        return {key: identifying(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [identifying(item) for item in value]
-    return value
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
