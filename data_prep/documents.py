@@ -42,7 +42,7 @@ class Document:
     """Probability of that language, 0 until it was detected."""
     token_count: int | None = None
     """Tokens as the table tells that it is from, by its maker's tokenizer and of its text as it was there; else None.
-    tokens/documents.parquet has the run's own counts."""
+    tokens/documents/ has the run's own counts."""
 
 
 @dataclass(frozen=True, slots=True)
