@@ -11,7 +11,7 @@ import lxml.html
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import Filter, Rule, Signal
 from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import measure, text_schema
@@ -52,7 +52,7 @@ CONFIG = """
 import dataclasses
 
 import configs.demo
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from shouting import UpperCaseFilter
 
 
