@@ -22,6 +22,8 @@ class WebPage:
     """The payload, transfer and content encodings removed."""
     file_path: str
     """The WARC file that holds it, as the reader was given it; of a package's page, archive and member."""
+    xhtml: bool = False
+    """Whether the crawler, or else the server, calls it XHTML."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class DocumentsConfig(Config):
     dump: str
     """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
     steps: tuple[str, ...]
-    """Which of the filters that may be left out are used; their order is the recipe's."""
+    """Which of the filters that may be left out are used, in the recipe's order."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
@@ -48,6 +48,11 @@ class DocumentsConfig(Config):
     url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
     across_dumps: bool = added(default=False)
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
+    measure_other_languages: bool = added(default=True)
+    """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
+    dropped all the same, and launch.refilter cannot let other languages pass."""
+    write_dropped: bool = added(default=True)
+    """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -60,6 +65,11 @@ class DocumentsConfig(Config):
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
+        if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
+            raise UsageError(
+                f"documents.steps is {' '.join(self.steps)}, but the filters see what those before them leave, and "
+                f"their order is the recipe's: {' '.join(wanted)}. Give them in this order, each once."
+            )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
@@ -109,10 +119,6 @@ class DocumentsConfig(Config):
                 return one
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
 
-    def files_of_filters(self) -> dict[str, object]:
-        """{filter and file: SHA-256} of what the filters read. Raises as Filter.external_inputs."""
-        return {f"{one.name}: {name}": found for one in self.filters for name, found in one.external_inputs().items()}
-
     def of_texts(self) -> dict[str, object]:
         """What decides texts/, as {name: value}: all that comes before the thresholds."""
         filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
@@ -127,7 +133,9 @@ class DocumentsConfig(Config):
                 for one in (self.language, *self.filters)
                 for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
+                and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }

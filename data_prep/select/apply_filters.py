@@ -75,6 +75,8 @@ def kept_and_dropped(
             if duplicate := duplicates.get(filtered.first + number):
                 place = file.index, filtered.first + number
                 shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            if filtered.verdicts[number] and not config.write_dropped:
+                continue
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict

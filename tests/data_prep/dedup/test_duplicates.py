@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in

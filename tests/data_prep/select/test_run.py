@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, UrlFilterConfig
 from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
