@@ -15,6 +15,7 @@ from data_prep import extract, language
 from data_prep.config import DocumentsConfig
 from data_prep.documents import REJECTION_SCHEMA, Damage, Document, PlacedDamage, WebPage
 from data_prep.sources import InputFile
+from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
@@ -106,6 +107,8 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
     """(text, None), or ("", the reason why there is none); text that comes as text is only normalised."""
     if isinstance(found, WebPage) and found.content_type != "text/plain":
         return extract.extract_text(found, config.extract)
+    if isinstance(found, WebPage) and len(found.body) > MAX_TEXT_BYTES:
+        return "", "text_too_large"
     text = found.body.decode("utf-8", "replace") if isinstance(found, WebPage) else found.text
     text = extract.normalise(text)
     return (text, None) if text else ("", "no_text")
