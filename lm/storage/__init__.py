@@ -24,6 +24,7 @@ from lm.storage.places import (
     sizes_of,
     write_atomically,
     write_json,
+    write_once,
 )
 from lm.storage.url import StorageError, Url, is_url
 
@@ -53,5 +54,6 @@ __all__ = [
     "user_cache",
     "write_atomically",
     "write_json",
+    "write_once",
     "writing",
 ]
