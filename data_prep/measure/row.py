@@ -32,8 +32,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts
-    UTF-8."""
+    """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
+    (documents.measure_other_languages); text_bytes counts UTF-8."""
     values = ((name, pa.float64()) for name in value_columns(config))
     return pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *values])
 
@@ -45,6 +45,7 @@ def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str
     which page it was.
     """
     not_sampled = 0
+    extract.begin_file(config.extract)
     for found in read_input(file, skipped):
         if not is_sampled(found, config):
             not_sampled += 1
@@ -96,7 +97,9 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     if not document.language:
         document = language.detect_language(document, config.language)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    return dataclasses.asdict(document) | passed | values_of(text, config)
+    wanted = config.measure_other_languages or document.language in (config.language.languages or (document.language,))
+    values = values_of(text, config) if wanted else dict.fromkeys(value_columns(config))
+    return dataclasses.asdict(document) | passed | values
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
