@@ -14,7 +14,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
@@ -34,34 +34,43 @@ class DocumentsConfig(Config):
     dump: str
     """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
     steps: tuple[str, ...]
-    """Which of the filters that may be left out are used; their order is the recipe's."""
+    """Which of the filters that may be left out are used, in the recipe's order."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = not_hashed()
-    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = not_hashed(default="")
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask (docs/data.md)."""
+    sample_rate: float = added(default=1.0)
+    """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
+    sample_seed: int = added(default=0)
+    """Another one draws other pages."""
     url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
     dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
     across_dumps: bool = added(default=False)
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
+    measure_other_languages: bool = added(default=True)
+    """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
+    dropped all the same, and launch.refilter cannot let other languages pass."""
+    write_dropped: bool = added(default=True)
+    """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "documents", 1, 10_000, "workers")
+        within(self, "documents", 0, 2**63 - 1, "sample_seed")
+        if not 0 < self.sample_rate <= 1:
+            raise UsageError(f"documents.sample_rate is {self.sample_rate}; give a share above 0, at most 1.")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
+        if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
+            raise UsageError(
+                f"documents.steps is {' '.join(self.steps)}, but the filters see what those before them leave, and "
+                f"their order is the recipe's: {' '.join(wanted)}. Give them in this order, each once."
+            )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
@@ -135,8 +144,11 @@ class DocumentsConfig(Config):
                 for one in (self.language, *self.filters)
                 for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
+                and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
+            **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -77,6 +77,8 @@ def kept_and_dropped(
                 place = file.index, filtered.first + number
                 if duplicate.file < len(found.names):  # the text of an earlier run's is not at hand
                     shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            if filtered.verdicts[number] and not config.write_dropped:
+                continue
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict

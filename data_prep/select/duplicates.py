@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.dedup.cluster_sizes import count_clusters
 from data_prep.dedup.clusters import duplicates_in, find_duplicates
 from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
@@ -72,6 +72,7 @@ def find_clusters(
     partial: Path,
     indices: tuple[Index, ...],
     on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> dict[str, Path]:
     """The clusters of each step of deduplication in use, in `partial`, one folder a step: {step: folder}.
 
@@ -81,7 +82,7 @@ def find_clusters(
     clusters: dict[str, Path] = {}
 
     def join(step: str, pairs: list[Path], folder: Path) -> None:
-        run = functools.partial(run_with, config=config)
+        run = functools.partial(run_with, engine=engine)
         if indices:
             seen, kinds = partial / f"{folder.name}-seen", KINDS_OF[step]
             keys = [file.keys_of(kind) for file in files for kind in kinds]
@@ -92,7 +93,7 @@ def find_clusters(
 
     if "url_dedup" in config.steps:
         with watching(files, "addresses", lambda file: file.url_keys, on_progress):
-            run_over_files(functools.partial(write_url_keys, config=config, min_quality=min_quality), files, config)
+            run_over_files(functools.partial(write_url_keys, config=config, min_quality=min_quality), files, engine)
         join("url_dedup", [file.url_keys for file in files], partial / "url")
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
         same_url = clusters.get("url_dedup")
@@ -100,7 +101,7 @@ def find_clusters(
             write_keys, config=config, min_quality=min_quality, files=len(files), same_url=same_url
         )
         with watching(files, "keys", lambda file: file.exact_keys, on_progress):
-            run_over_files(work, files, config)
+            run_over_files(work, files, engine)
     if "exact_dedup" in config.steps:
         join("exact_dedup", [file.exact_keys for file in files], partial / "exact")
     if "minhash_dedup" in config.steps:
@@ -109,14 +110,18 @@ def find_clusters(
 
 
 def find_sizes(
-    clusters: dict[str, Path], config: DocumentsConfig, partial: Path, on_progress: Callable[[Progress], None]
+    clusters: dict[str, Path],
+    config: DocumentsConfig,
+    partial: Path,
+    on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> Path | None:
     """The sizes of the clusters of the last step, which holds those of all steps; None where they are not asked for."""
     if not config.counts_clusters:
         return None
     folder = partial / "sizes"
     with ProgressReporter(JoinProgress(folder, "sizes of clusters"), on_progress):
-        return count_clusters(list(clusters.values())[-1], folder / "sums", functools.partial(run_with, config=config))
+        return count_clusters(list(clusters.values())[-1], folder / "sums", functools.partial(run_with, engine=engine))
 
 
 def watching(
@@ -160,6 +165,7 @@ def write_index_of(
     folder: Path,
     partial: Path,
     on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> None:
     """Writes the run's own index in `folder`; `partial` keeps what is done."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
@@ -168,9 +174,9 @@ def write_index_of(
     (folder / "ids").mkdir(parents=True, exist_ok=True)
     kept = functools.partial(kept_keys, kinds=kinds, folder=folder, partial=partial)
     with watching(files, "keys of what stayed", lambda file: kept(file).ids, on_progress):
-        run_over_files(functools.partial(map_file, found=found, kept=kept, scratch=partial), files, config)
+        run_over_files(functools.partial(map_file, found=found, kept=kept, scratch=partial), files, engine)
     with ProgressReporter(JoinProgress(partial, "index"), on_progress):
-        run = functools.partial(run_with, config=config)
+        run = functools.partial(run_with, engine=engine)
         write_index([kept(file) for file in files], kinds, config, folder, partial, run)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress
@@ -58,6 +58,7 @@ def prepare_documents(
     dropped_dir: Path,
     funnel: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
     Where the config asks for an index of the documents, it is written beside documents_dir.
@@ -74,16 +75,16 @@ def prepare_documents(
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
             leftover.unlink()
-        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress)
-        clusters = find_clusters(files, config, min_quality, partial, indices, on_progress)
-        sizes = find_sizes(clusters, config, partial, on_progress)
+        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
+        clusters = find_clusters(files, config, min_quality, partial, indices, on_progress, engine)
+        sizes = find_sizes(clusters, config, partial, on_progress, engine)
         found = Found(tuple(file.texts.name for file in files), clusters, min_quality, sizes, indices)
         if config.dedup_index.write:
             index_dir = documents_dir.parent / FOLDER
-            write_index_of(files, config, found, index_dir, partial / "index", on_progress)
+            write_index_of(files, config, found, index_dir, partial / "index", on_progress, engine)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(apply_filters, config=config, found=found), files, config)
-        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)
+            run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
+        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
     counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
     write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
     outcome = outcome_of(counts, config)

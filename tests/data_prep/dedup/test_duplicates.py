@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
@@ -62,7 +62,7 @@ def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: in
 
 @pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), ("exact_dedup",), ("minhash_dedup",)])
 def test_what_a_duplicate_is_of_has_stayed(tmp_path, steps):
-    config = demo_config(steps=steps, workers=1)
+    config = demo_config(steps=steps)
     reasons = set()
     for seed in range(3):
         folder = tmp_path / str(seed)

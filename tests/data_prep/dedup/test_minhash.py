@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 
-from configs.recipes.fineweb_recipe import MINHASH
+from configs.recipes.gristmill import MINHASH
 from data_prep.dedup import minhash
 from data_prep.dedup.minhash import band_keys, hashed_shingles, hashed_words, least_hashes
 from tests.bench.minhash import collision_probability, similar_pair
