@@ -25,6 +25,7 @@ from lm.storage.places import (
     streamed,
     write_atomically,
     write_json,
+    write_once,
 )
 from lm.storage.url import StorageError, Url, is_url
 
@@ -55,5 +56,6 @@ __all__ = [
     "user_cache",
     "write_atomically",
     "write_json",
+    "write_once",
     "writing",
 ]
