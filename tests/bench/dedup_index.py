@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from configs.recipes.fineweb_recipe import MINHASH
+from configs.recipes.gristmill import MINHASH
 from data_prep.config import DedupIndexConfig
 from data_prep.dedup.clusters import writing_pairs
 from data_prep.dedup_index.format import open_index
