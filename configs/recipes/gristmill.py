@@ -210,6 +210,5 @@ def documents(
         quality_classifier=QUALITY_CLASSIFIER,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
-        workers=2,
         measure_other_languages=measure_other_languages,
     )

@@ -4,8 +4,9 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
+from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
@@ -16,8 +17,11 @@ from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
+    "ONE_PROCESS",
     "CommonCrawlPages",
+    "DedupIndexConfig",
     "DocumentsConfig",
+    "EngineConfig",
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
@@ -32,6 +36,7 @@ __all__ = [
     "ShardsConfig",
     "Signal",
     "TfdsPages",
+    "UrlDedupConfig",
     "UrlFilterConfig",
     "documents_config",
 ]

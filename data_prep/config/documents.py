@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -14,10 +14,12 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
+"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -39,13 +41,14 @@ class DocumentsConfig(Config):
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = not_hashed()
-    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = not_hashed(default="")
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask (docs/data.md)."""
+    sample_rate: float = added(default=1.0)
+    """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
+    sample_seed: int = added(default=0)
+    """Another one draws other pages."""
+    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
+    dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
+    across_dumps: bool = added(default=False)
+    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
     measure_other_languages: bool = added(default=True)
     """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
     dropped all the same, and launch.refilter cannot let other languages pass."""
@@ -57,7 +60,9 @@ class DocumentsConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "documents", 1, 10_000, "workers")
+        within(self, "documents", 0, 2**63 - 1, "sample_seed")
+        if not 0 < self.sample_rate <= 1:
+            raise UsageError(f"documents.sample_rate is {self.sample_rate}; give a share above 0, at most 1.")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
@@ -71,6 +76,27 @@ class DocumentsConfig(Config):
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        self.check_duplicates_are_looked_for()
+
+    def check_duplicates_are_looked_for(self) -> None:
+        """Raises UsageError for what only a step of deduplication gives, where none is used."""
+        asked = {
+            "minhash.cluster_sizes": self.minhash.cluster_sizes,
+            "minhash.upsampling_weights": self.minhash.upsampling_weights,
+            "dedup_index.against": self.dedup_index.against,
+            "dedup_index.write": self.dedup_index.write,
+        }
+        if given := [name for name, value in asked.items() if value and not set(DEDUP) & set(self.steps)]:
+            raise UsageError(
+                f"documents.{given[0]} is given, but documents.steps has no step of deduplication "
+                f"({', '.join(DEDUP)}), whose work it would be. Name one, or leave it out."
+            )
+
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether the sizes of clusters are asked for."""
+        return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
 
     @property
     def filters(self) -> tuple[Filter, ...]:
@@ -89,6 +115,8 @@ class DocumentsConfig(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
+        if self.minhash.before_filters:
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
@@ -120,6 +148,7 @@ class DocumentsConfig(Config):
             },
             **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
+            **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

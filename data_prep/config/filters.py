@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from data_prep.text.passage import Passage
 
 COLUMNS_TAKEN = frozenset(
-    "text id dump url date file_path language token_count stage reason text_bytes duplicate_of".split()  # noqa: SIM905
-)
-"""Of texts/ and dropped/, beside the signals."""
+    (
+        "text", "id", "dump", "url", "date", "file_path", "language", "token_count", "stage", "reason", "text_bytes",
+        "duplicate_of", "cluster_size", "repeat",
+    )
+)  # fmt: skip
+"""Of texts/, documents/ and dropped/, beside the signals."""
 SHARE_STEP = 0.005
 """Width of the bins in which shares are counted."""
 Side = Literal["below", "at most", "above", "at least"]

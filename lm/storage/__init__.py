@@ -1,4 +1,5 @@
-"""Files on a disk and objects of a bucket (s3://, gs://): whole or absent, read and written by one set of functions.
+"""Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
+absent, read and written by one set of functions.
 
 A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
 """
@@ -14,15 +15,17 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
-from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
+from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
 from lm.storage.places import (
     Place,
     appearing,
     place_of,
     size_of,
     sizes_of,
+    streamed,
     write_atomically,
     write_json,
+    write_once,
 )
 from lm.storage.url import StorageError, Url, is_url
 
@@ -36,6 +39,7 @@ __all__ = [
     "Wanted",
     "appearing",
     "as_files",
+    "as_local_file",
     "cache_folder",
     "copy_of",
     "digest",
@@ -46,10 +50,12 @@ __all__ = [
     "place_of",
     "size_of",
     "sizes_of",
+    "streamed",
     "sync",
     "unused",
     "user_cache",
     "write_atomically",
     "write_json",
+    "write_once",
     "writing",
 ]

@@ -1,0 +1,52 @@
+"""Runs a step: the units that are not done, on whatever engine; the same bytes on each."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.array import run_in_array
+from data_prep.engine.attempts import Attempts, Markers, clean_up, judge, make_folders, run_here
+from data_prep.engine.beam import run_on_beam
+from data_prep.engine.processes import run_in_processes
+from data_prep.engine.progress import Progress
+from data_prep.engine.units import SCRATCH, Marker, Step
+from lm.storage import Place
+
+
+def run_step(
+    step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> Mapping[str, Marker]:
+    """Runs the step's units that are not done, in `folder`; {name of the unit: marker} of all that are, in the units'
+    order. Units that fail `engine.attempts` times are set aside, and named.
+
+    What earlier units left, that are none of the step's any more, is deleted at the end. Raises InputError where more
+    units were set aside than engine.max_failed allows, when all others are done; at once what a unit raised that every
+    other would (UsageError, a full disk, a missing package), and the first error where the first units all fail.
+    """
+    assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
+    folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder
+    if engine.runner == "array":
+        return run_in_array(step, engine, folder, on_progress)
+    make_folders(step, folder)
+    if isinstance(folder, Path):
+        for leftover in (folder / SCRATCH / step.name).iterdir():
+            leftover.unlink()
+    attempts = Attempts(step, engine, folder, on_progress)
+    attempts.report()
+    if attempts.queue:
+        run_left(attempts)
+    attempts.report()
+    clean_up(step, folder, attempts.done.keys(), attempts.failed.keys())
+    judge(step, attempts.failed, engine, folder)
+    return Markers(step, folder, [unit.name for unit in step.units if unit.name in attempts.done], attempts.done)
+
+
+def run_left(attempts: Attempts) -> None:
+    """Runs what is not done, by the engine of the config."""
+    engine = attempts.engine
+    if attempts.step.light or (engine.runner in ("processes", "fn_api") and engine.workers == 1):
+        run_here(attempts)
+    elif engine.runner == "processes":
+        run_in_processes(attempts, engine.workers)
+    else:
+        run_on_beam(attempts)
