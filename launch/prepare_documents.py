@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
@@ -15,7 +16,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
             RunPaths(workdir).texts,
-            experiment.documents,
+            with_thresholds(experiment.documents),
             partial=out / "parts",
             documents_dir=RunPaths(out).documents,
             dropped_dir=RunPaths(out).dropped,
@@ -27,7 +28,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
-NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
+NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share
 minhash personal_data workers runner beam_options"""
 READS = [f"documents.{name}" for name in NAMES.split()]
 STAGE = Stage(
@@ -35,6 +36,7 @@ STAGE = Stage(
     script="launch.prepare_documents",
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
+    external_inputs=lambda experiment: thresholds_identity(experiment.documents),
     make=make,
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),

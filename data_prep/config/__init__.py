@@ -4,6 +4,7 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
+from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.extract import ExtractConfig
@@ -16,11 +17,13 @@ from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
+    "ByLanguageConfig",
     "CommonCrawlPages",
     "DocumentsConfig",
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
+    "LanguageThresholds",
     "MinHashConfig",
     "PackageLists",
     "PackagePages",

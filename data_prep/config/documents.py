@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
@@ -14,7 +15,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config, added, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
@@ -47,6 +48,9 @@ class DocumentsConfig(Config):
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
 
+    by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
+    """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
+
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
@@ -61,6 +65,9 @@ class DocumentsConfig(Config):
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        if self.by_language is not None:
+            self.by_language.check_languages(self.language.languages)
 
     @property
     def filters(self) -> tuple[Filter, ...]:
@@ -85,6 +92,25 @@ class DocumentsConfig(Config):
         """A key that sorts stages in their order; one that is not among them comes last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
 
+    @functools.cached_property
+    def thresholds_by_language(self) -> dict[str, LanguageThresholds]:
+        """{"deu_Latn": its thresholds}; {} where all languages have the same ones. Raises UsageError where they have
+        not been read yet (data_prep.by_language.with_thresholds)."""
+        if self.by_language is None:
+            return {}
+        return self.by_language.read(self.language.languages)
+
+    @functools.cached_property
+    def filters_by_language(self) -> dict[str, tuple[Filter, ...]]:
+        """{"deu_Latn": the recipe's filters with its stop words}, as far as they differ from `filters`."""
+        return {
+            label: tuple(
+                dataclasses.replace(one, **{STOP_WORDS[1]: found.stopwords}) if one.name == STOP_WORDS[0] else one
+                for one in self.filters
+            )
+            for label, found in self.thresholds_by_language.items()
+        }
+
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
         """The recipe's filter of that class. Raises UsageError where it has none."""
         for one in self.all_filters:
@@ -106,7 +132,9 @@ class DocumentsConfig(Config):
                 for one in (self.language, *self.filters)
                 for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
+                and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
         }
 

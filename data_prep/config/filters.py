@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from data_prep.text.passage import Passage
 
 COLUMNS_TAKEN = frozenset(
-    "text id dump url date file_path language token_count stage reason text_bytes duplicate_of".split()  # noqa: SIM905
+    "text id dump url date file_path language language_script token_count stage reason text_bytes duplicate_of".split()  # noqa: SIM905
 )
 """Of texts/ and dropped/, beside the signals."""
 SHARE_STEP = 0.005
@@ -68,8 +68,9 @@ class Rule:
         return value if self.place is None else value[self.place]
 
 
-def breaks(values: "np.ndarray", drops: str, limit: float) -> "np.ndarray":
-    """(rows,) bool: which of `values`, (rows,) float64, lie on the side that is dropped; NaN never does."""
+def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
+    """(rows,) bool: which of `values`, (rows,) float64, lie on the side of `limit`, one of all or one a row, that is
+    dropped; NaN never does."""
     match drops:
         case "below":
             return values < limit
@@ -119,6 +120,7 @@ class Filter(Config):
         """What `rewrite` leaves of it, worked out once."""
         if self not in passage.rewritten:
             passage.rewritten[self] = self.rewrite(passage)
+            passage.rewritten[self].splitter = passage.splitter
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:

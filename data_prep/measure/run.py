@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.by_language.splitters import check_splitters
 from data_prep.config import DocumentsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
@@ -68,6 +69,7 @@ def extract_texts(
 
     Raises InputError when a file cannot be read or written, and when there is nothing at all in the files.
     """
+    check_splitters(config.thresholds_by_language)
     targets = lay_out(files, out, scratch)
     with writing(out):
         for folder in (out, scratch):

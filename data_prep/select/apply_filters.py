@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
-from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.documents import document_schema
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
@@ -28,7 +29,8 @@ from lm.storage import write_atomically
 
 def kept_schema(config: DocumentsConfig) -> pa.Schema:
     """Of documents/."""
-    return pa.schema([*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))])
+    labelled = config.language.labelled
+    return pa.schema([*document_schema(labelled), *map(text_schema(config).field, value_columns(config))])
 
 
 def dropped_schema(config: DocumentsConfig) -> pa.Schema:
@@ -147,7 +149,9 @@ def kept_and_dropped(
                 filtered.verdicts[number] = duplicate.stage, duplicate.reason
                 place = file.index, filtered.first + number
                 shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
-            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            text = fix_encoding(row["text"], config.by_language)
+            text, kinds = replace_personal_data(text, config.personal_data)
+            row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
                 stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None

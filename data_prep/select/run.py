@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.by_language.fixes import check_fixes
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import find_duplicates
 from data_prep.engine.over_files import run_over_files, run_with
@@ -62,6 +63,7 @@ def prepare_documents(
     `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
     when a file cannot be read or written, and when no document survives.
     """
+    check_fixes(config.by_language)
     files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
     with writing(documents_dir.parent):
         for folder in ("keys", "near-keys", "hosts", "counts", "notes"):

@@ -207,5 +207,5 @@ def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes,
 
 
 def test_no_signal_may_have_the_name_of_another_column():
-    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names}
+    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names, "language_script"}
     assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN
