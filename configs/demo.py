@@ -87,9 +87,7 @@ def get_config() -> Experiment:
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
         documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
-        shards=ShardsConfig(
-            record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025, workers=1
-        ),
+        shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025),
         model=MODEL,
         train=TRAIN,
         evaluate=EvaluateConfig(stride=128, batch_size=16),

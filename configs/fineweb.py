@@ -43,9 +43,7 @@ def get_config() -> Experiment:
         ),
         documents=recipe.documents("CC-MAIN-2024-10", recipe.URL_FILTER),
         tokenizer=TokenizerConfig(vocab_size=GPT2_VOCABULARY, split_pattern="gpt2", train_characters=500_000_000),
-        shards=ShardsConfig(
-            record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005, workers=2
-        ),
+        shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=16, validation_fraction=0.005),
         # The vocabulary is rounded up to a multiple of 128.
         model=dataclasses.replace(gpt2(layers=12, width=768, heads=12), vocab_size=50_304),
         train=TrainConfig(

@@ -22,6 +22,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
             dropped_dir=RunPaths(out).dropped,
             funnel=RunPaths(out).funnel,
             on_progress=progress,
+            engine=experiment.engine,
         )
     print(outcome.table())
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
@@ -29,8 +30,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share
-minhash personal_data workers runner beam_options"""
-READS = [f"documents.{name}" for name in NAMES.split()]
+minhash personal_data"""
+READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",

@@ -14,7 +14,9 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.tokenizer import load
 
     run = RunPaths(workdir)
-    manifest = write_shards(run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards)
+    manifest = write_shards(
+        run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards, experiment.engine
+    )
     for name, split in manifest.splits.items():
         print(
             f"shards: {name}: {split.documents:,} documents, {split.tokens:,} tokens "
@@ -34,4 +36,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "shards")
+    run_stage_command(STAGE, "shards", "engine")

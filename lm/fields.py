@@ -72,6 +72,20 @@ def positive(config: Config, path: str, *names: str) -> None:
             raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
 
 
+def identifying(value: object) -> object:
+    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed, and without those that
+    `added` made where they have their default."""
+    if dataclasses.is_dataclass(value):
+        as_before = lambda f: f.metadata.get("added") and getattr(value, f.name) == f.default
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed") and not as_before(f)]
+        return {f.name: identifying(getattr(value, f.name)) for f in fields}
+    if isinstance(value, dict):
+        return {key: identifying(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identifying(item) for item in value]
+    return value
+
+
 def flatten(value: object, path: str = "") -> dict[str, object]:
     """{"a.b": leaf} of nested dicts; lists are leaves."""
     if not isinstance(value, dict):

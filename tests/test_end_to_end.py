@@ -136,7 +136,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
     for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
-        options = ("--documents.workers", "2", "--shards.workers", "2")
+        options = ("--engine.workers", "2")
         finish(start(tmp_path / "run", warc, *options, script=f"launch.{script}"))
     assert digests(tmp_path / "run") == digests(finished[0])
 

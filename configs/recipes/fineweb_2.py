@@ -62,5 +62,4 @@ def documents(
         quality_classifier=base.QUALITY_CLASSIFIER,
         minhash=base.MINHASH,
         personal_data=PERSONAL_DATA,
-        workers=2,
     )

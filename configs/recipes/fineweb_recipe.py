@@ -208,5 +208,4 @@ def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> Document
         quality_classifier=QUALITY_CLASSIFIER,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
-        workers=2,
     )

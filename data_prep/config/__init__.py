@@ -7,6 +7,7 @@ measured of a text (lm/fields.py).
 from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
+from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
@@ -17,9 +18,11 @@ from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
+    "ONE_PROCESS",
     "ByLanguageConfig",
     "CommonCrawlPages",
     "DocumentsConfig",
+    "EngineConfig",
     "ExtractConfig",
     "Filter",
     "LanguageConfig",

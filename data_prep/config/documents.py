@@ -15,7 +15,7 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
@@ -40,13 +40,10 @@ class DocumentsConfig(Config):
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = not_hashed()
-    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = not_hashed(default="")
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask (docs/data.md)."""
+    sample_rate: float = added(default=1.0)
+    """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
+    sample_seed: int = added(default=0)
+    """Another one draws other pages."""
 
     by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
     """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
@@ -56,7 +53,9 @@ class DocumentsConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "documents", 1, 10_000, "workers")
+        within(self, "documents", 0, 2**63 - 1, "sample_seed")
+        if not 0 < self.sample_rate <= 1:
+            raise UsageError(f"documents.sample_rate is {self.sample_rate}; give a share above 0, at most 1.")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
@@ -118,6 +117,10 @@ class DocumentsConfig(Config):
                 return one
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
 
+    def files_of_filters(self) -> dict[str, object]:
+        """{filter and file: SHA-256} of what the filters read. Raises as Filter.external_inputs."""
+        return {f"{one.name}: {name}": found for one in self.filters for name, found in one.external_inputs().items()}
+
     def of_texts(self) -> dict[str, object]:
         """What decides texts/, as {name: value}: all that comes before the thresholds."""
         filters = {one.name: [signal.name for signal in one.signals] for one in self.filters}
@@ -136,6 +139,7 @@ class DocumentsConfig(Config):
             },
             **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
+            **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -108,6 +108,11 @@ class Filter(Config):
         """Its section in the config."""
         return f"documents.{cls.name}"
 
+    def external_inputs(self) -> dict[str, object]:
+        """{name: SHA-256} of the files that it reads, such as a model: they decide its values as its fields do. Asked
+        once, before the work: raises InputError or UsageError where one cannot be used."""
+        return {}
+
     def measure(self, passage: "Passage") -> list[float]:
         """The values of `signals` of a text that is not empty: a pure function of it and of the `measured` fields."""
         raise NotImplementedError(f"{type(self).__name__} has signals, and so needs measure().")

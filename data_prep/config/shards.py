@@ -21,12 +21,6 @@ class ShardsConfig(Config):
     validation_fraction: float
     """Share of the documents, or of each one's characters, that is held out (0 to 1, both excluded); less where that
     would be more than validation_tokens."""
-    workers: int = not_hashed()
-    """Worker processes, as in documents.workers; each encodes on one core."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers, as in documents.runner."""
-    beam_options: str = not_hashed(default="")
-    """As documents.beam_options."""
     held_out: Literal["documents", "ends"] = "documents"
     """What is held out: whole documents, chosen by a hash of their id, or the last characters of every document, as is
     usual where the corpus is a single text, or a few long ones. A document's two parts are documents of their own
@@ -48,6 +42,5 @@ class ShardsConfig(Config):
             )
         within(self, "shards", 1, 2**26, "record_length")
         within(self, "shards", 1, 99_999, "train_shards")
-        within(self, "shards", 1, 10_000, "workers")
         within(self, "shards", 2**20, 2**50, "shard_bytes")
         within(self, "shards", 1, 2**50, "validation_tokens")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
@@ -36,7 +36,11 @@ class Recounted:
 
 
 def count_again(
-    texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
+    texts: list[Path],
+    config: DocumentsConfig,
+    scratch: Path,
+    on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> Recounted:
     """The counts of all files under the thresholds of `config`.
 
@@ -45,11 +49,11 @@ def count_again(
     """
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "counts").mkdir(parents=True)
-    min_quality = lowest_score(texts, config, scratch / "scores", on_progress)
+    min_quality = lowest_score(texts, config, scratch / "scores", on_progress, engine)
     files = unfinished_shards(texts, scratch / "counts")
     with ProgressReporter(texts_progress(files, "counting"), on_progress):
-        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, config)
-    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", config, on_progress)
+        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, engine)
+    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", engine, on_progress)
     counts = merge(json.loads(file.part.read_text(encoding="utf-8")) for file in files)
     shutil.rmtree(scratch)
     return Recounted(counts, domains, min_quality)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.by_language.fixes import check_fixes
-from data_prep.config import DocumentsConfig
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup.clusters import find_duplicates
 from data_prep.engine.over_files import run_over_files, run_with
 from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
@@ -57,6 +57,7 @@ def prepare_documents(
     dropped_dir: Path,
     funnel: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
 
@@ -72,12 +73,12 @@ def prepare_documents(
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
             leftover.unlink()
-        run = functools.partial(run_with, config=config)
-        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress)
+        run = functools.partial(run_with, engine=engine)
+        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
         clusters = {}
         if {"exact_dedup", "minhash_dedup"} & set(config.steps):
             with watching(files, "keys", lambda file: file.exact_keys, on_progress):
-                run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, config)
+                run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, engine)
         if "exact_dedup" in config.steps:
             with ProgressReporter(JoinProgress(partial / "exact", "exact copies"), on_progress):
                 clusters["exact_dedup"] = find_duplicates([file.exact_keys for file in files], partial / "exact", run)
@@ -86,8 +87,8 @@ def prepare_documents(
                 clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
         found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(apply_filters, config=config, found=found), files, config)
-        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)
+            run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
+        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
     counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
     write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
     outcome = outcome_of(counts, config)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.config import ShardsConfig
+from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.parquet import read_batches, rows_in
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
@@ -117,7 +117,9 @@ class Tally:
         self.text_bytes += text_bytes
 
 
-def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
+def write_shards(
+    documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig, engine: EngineConfig = ONE_PROCESS
+) -> Manifest:
     """Makes `out`: shards of both splits, documents.parquet, manifest.json (last). Goes on where it was interrupted.
 
     Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
@@ -138,7 +140,7 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
     if left:
         encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
         write = functools.partial(write_unit, encode=encode, head=tokenizer.bos_id, config=config)
-        run_over_files(write, left, config)
+        run_over_files(write, left, engine)
     done = [json.loads(unit.done.read_text()) for unit in units]
     with writing(out):
         validation = write_stream(held_out_of(units), out / VALIDATION, out / UNITS, config)

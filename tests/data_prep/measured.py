@@ -20,7 +20,6 @@ from tests.data_prep.pages import PROSE, demo_config
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 CONFIG = demo_config(
     steps=RULES,
-    workers=1,
     quality_classifier=dataclasses.replace(recipe.QUALITY_CLASSIFIER, model="not asked for"),
     personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
 )

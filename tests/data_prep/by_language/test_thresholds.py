@@ -31,7 +31,7 @@ def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANG
     """The recipe, with these thresholds or those of a folder."""
     made = recipe.documents("x", URL_FILTER_WITHOUT_LISTS, languages, str(folder or "nowhere"))
     by_language = dataclasses.replace(made.by_language or ByLanguageConfig("x"), thresholds=found, fix_encoding=False)
-    return dataclasses.replace(made, by_language=by_language, steps=made.sections, workers=1)
+    return dataclasses.replace(made, by_language=by_language, steps=made.sections)
 
 
 def rows(count: int, seed: int = 0) -> pa.Table:

@@ -42,7 +42,7 @@ def random_corpus(seed: int) -> list[list[dict]]:
 
 @pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), ("exact_dedup",), ("minhash_dedup",)])
 def test_what_a_duplicate_is_of_has_stayed(tmp_path, steps):
-    config = demo_config(steps=steps, workers=1)
+    config = demo_config(steps=steps)
     reasons = set()
     for seed in range(3):
         folder = tmp_path / str(seed)

@@ -120,8 +120,8 @@ def outside_run(tmp_path_factory) -> Outside:
     (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
     outside = Outside(folder)
     outside.call("fetch_pages")
-    outside.call("extract_texts", "--documents.workers", "2")  # two processes, to which the filter has to come
-    (folder / "told").write_text(outside.call("prepare_documents", "--documents.workers", "1"), encoding="utf-8")
+    outside.call("extract_texts", "--engine.workers", "2")  # two processes, to which the filter has to come
+    (folder / "told").write_text(outside.call("prepare_documents", "--engine.workers", "1"), encoding="utf-8")
     return outside
 
 
@@ -157,7 +157,7 @@ def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
 
 
 def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(outside_run: Outside):
-    told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--documents.workers", "1")
+    told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--engine.workers", "1")
     assert "documents.upper_case.max_share: 0.3 in the run, now 0.1  (too_many_upper_case_words)" in told
     page = lxml.html.parse(outside_run.run / "refilter/index.html").getroot()
     text = " ".join(page.text_content().split())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import ONE_PROCESS, DocumentsConfig
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.funnel.counts import Counts
@@ -64,7 +64,7 @@ def again(texts: Path, config: DocumentsConfig, out: Path) -> Counts:
 
 
 def recounted(texts: Path, config: DocumentsConfig, out: Path) -> Recounted:
-    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch", on_progress=lambda progress: None)
+    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch", lambda progress: None, ONE_PROCESS)
 
 
 def with_domains(now: Recounted) -> Counts:

@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[3]
 PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
 TEXTS = [f"{paragraph} – {i}" for i, paragraph in enumerate(PARAGRAPHS * 4)]
 TOKENIZER = train_bpe(TEXTS, TokenizerConfig(400, "cl100k", 10**7))
-CONFIG = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.2, workers=1)
+CONFIG = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -145,27 +145,29 @@ def test_bytes_are_the_same_again_and_with_other_batches(tokens, documents, tmp_
 def test_bytes_are_the_same_by_gigatoken(tokens, documents, tmp_path, workers):
     pytest.importorskip("gigatoken", reason="gigatoken is not installed")
     save(TOKENIZER, tmp_path / "tokenizer")
-    config = dataclasses.replace(CONFIG, encoder="gigatoken", workers=workers)
-    assert run_program(documents, tmp_path, config)[0] == 0
+    config = dataclasses.replace(CONFIG, encoder="gigatoken")
+    assert run_program(documents, tmp_path, config, workers=workers)[0] == 0
     assert contents(tmp_path / "tokens") == contents(tokens)
 
 
 def test_bytes_are_the_same_with_two_workers(tokens, documents, tmp_path):
     save(TOKENIZER, tmp_path / "tokenizer")
-    assert run_program(documents, tmp_path, dataclasses.replace(CONFIG, workers=2))[0] == 0
+    assert run_program(documents, tmp_path, CONFIG, workers=2)[0] == 0
     assert contents(tmp_path / "tokens") == contents(tokens)
 
 
-def run_program(documents: Path, folder: Path, config: ShardsConfig, before: str = "") -> tuple[int, str]:
+def run_program(
+    documents: Path, folder: Path, config: ShardsConfig, before: str = "", workers: int = 1
+) -> tuple[int, str]:
     """write_shards in a process of its own, into folder/tokens; its exit code and the last line of its errors."""
     program = (
-        "import os, signal; from pathlib import Path; from data_prep.config import ShardsConfig\n"
+        "import os, signal; from pathlib import Path; from data_prep.config import EngineConfig, ShardsConfig\n"
         "from data_prep.shards import write as shards; from lm.tokenizer import load\n"
         f"{before}\n"
         "if __name__ == '__main__':\n"
         f"    folder = Path({str(folder)!r})\n"
         f"    shards.write_shards(Path({str(documents)!r}), load(folder / 'tokenizer'), folder / 'tokens', \n"
-        f"        {config!r})\n"
+        f"        {config!r}, EngineConfig(workers={workers}))\n"
     )
     path = folder / "program.py"
     path.write_text(program)
@@ -304,7 +306,6 @@ def test_damage_found_by_a_worker_is_an_input_error_and_mendable(documents, toke
         {"validation_fraction": 0.0},
         {"validation_fraction": 1.0},
         {"record_length": 0},
-        {"workers": 0},
         {"shard_bytes": 2**20 - 1},
         {"validation_tokens": 0},
     ],
@@ -379,7 +380,7 @@ def test_there_are_as_many_shards_as_sizes_ask_for_whatever_the_workers(large, t
     assert len(shards) > 2 and all(shard.bytes <= SMALL.shard_bytes for shard in shards)
     assert {shard.file[:20] for shard in shards} == {"train-00000-of-00002", "train-00001-of-00002"}
     save(TOKENIZER, tmp_path / "tokenizer")
-    assert run_program(large / "documents", tmp_path, dataclasses.replace(SMALL, workers=2))[0] == 0
+    assert run_program(large / "documents", tmp_path, SMALL, workers=2)[0] == 0
     assert contents(tmp_path / "tokens") == contents(large / "tokens")
 
 
