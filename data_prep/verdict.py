@@ -1,7 +1,7 @@
 """What the rules say of rows of texts/, by their stored values alone: many rows at once, and no text is read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,10 @@ class Threshold:
     """Its place in the config, for example "documents.fineweb.max_short_lines"."""
     by_language: dict[str, float] = field(default_factory=dict)
     """{"deu_Latn": the line for its texts}, where languages have lines of their own; `value` is that of any other."""
+
+    def of_language(self, label: str) -> "Threshold":
+        """This one with the line of the language `label` alone."""
+        return replace(self, value=self.by_language.get(label, self.value), by_language={})
 
     def lines(self, languages: np.ndarray | None) -> float | np.ndarray:
         """The line of each row, (rows,) float64, or the one of all; `languages`, (rows,) str, as of `languages_of`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from configs.experiment import Experiment
 from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
+from data_prep.funnel.report import by_language_told
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
@@ -24,7 +25,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
             on_progress=progress,
             engine=experiment.engine,
         )
-    print(outcome.table())
+    print("\n".join([outcome.table(), *by_language_told(RunPaths(out).funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 

@@ -273,6 +273,18 @@ def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Exce
     return tuple(found)
 
 
+def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
+    """A line for each language that has thresholds of its own, for the terminal. Raises InputError as `read_counts`."""
+    if config.by_language is None:
+        return []
+    found = language_funnels(read_counts(funnel).counts.get("by_language", {}), config)
+    return [
+        f"  {one.language}: {one.kept:,} of {one.documents:,} texts"
+        + "".join(f", {tally.name.partition('/')[2]} {tally.documents:,}" for tally in one.dropped[:3])
+        for one in found
+    ]
+
+
 def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
     """Of `Counts` by language, those that the config keeps."""
     found = []

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import lxml.html
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,7 +16,7 @@ from data_prep.by_language.fixes import check_fixes, fix_encoding, without_symbo
 from data_prep.by_language.labels import labelled, script_of
 from data_prep.config import ByLanguageConfig, LanguageConfig
 from data_prep.config.language import LABELS, LANGUAGES
-from data_prep.funnel.report import read_funnel
+from data_prep.funnel.report import by_language_told, read_funnel
 from data_prep.measure.run import extract_texts
 from data_prep.select.run import prepare_documents
 from data_prep.sources import InputFile
@@ -24,6 +25,7 @@ from lm.errors import InputError, UsageError
 from tests.data_prep.by_language.files import SPANISH, write_fasttext, write_thresholds
 from tests.data_prep.by_language.test_thresholds import config
 from tests.data_prep.pages import GERMAN, PROSE, document, html, page
+from viewer.report.funnel_page import render
 
 SPANISH_TEXT = (
     "El molinero salió antes del amanecer con dos sacos de grano en su carro, y el camino que lleva a la aldea estaba "
@@ -93,6 +95,14 @@ def test_the_funnel_tells_each_language(made):
     limits = {one["reason"]: one.get("by_language") for one in written["thresholds"]}
     assert limits["gopher_above_mean_word_length"] == {"deu_Latn": 12, "spa_Latn": 3}
     assert limits["gopher_short_document"] is None
+    assert by_language_told(made / "funnel.json", chosen) == [
+        "  deu_Latn: 1 of 2 texts, fineweb_too_few_terminal_punctuation_lines 1",
+        "  spa_Latn: 0 of 1 texts, gopher_above_mean_word_length 1",
+    ]
+    text = " ".join(lxml.html.fromstring(render(funnel, "run", "note")).text_content().split())
+    assert "Above the line of its language: 1 dropped" in text
+    assert "max_mean_word_length of the config, and by language deu_Latn 12, spa_Latn 3." in text
+    assert "deu_Latn 2 1 (50" in text.replace("deu_Latn2", "deu_Latn 2 ")
 
 
 @pytest.mark.parametrize(
