@@ -19,7 +19,7 @@ import dataclasses
 from configs import fineweb
 from configs.experiment import Experiment
 from configs.recipes import fineweb_2 as recipe
-from configs.recipes.fineweb_recipe import URL_FILTER
+from configs.recipes.gristmill import URL_FILTER
 
 VOCABULARY = 65_536  # ids of two bytes; scripts need more symbols than English alone
 

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
 from data_prep.config.by_language import LIMITED
-from data_prep.config.filters import Filter, Rule, breaks
+from data_prep.config.filters import Filter, Rule, Side, breaks
 from data_prep.parquet import read_batches
 
 LANGUAGE_SCORE = "language_score"
@@ -30,7 +29,7 @@ class Threshold:
     reason: str
     signal: str
     """The column of texts/ that holds the value."""
-    drops: Literal["below", "at most", "above"]
+    drops: Side
     """What is dropped: what is there."""
     value: float
     option: str
@@ -83,7 +82,7 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
             if rule.option and value is not None:
                 option = f"{one.path()}.{rule.option}{place}"
                 own = limits_by_language(rule, one, config)
-                found.append(Threshold(one.name, rule.reason, rule.signal, rule.drops, value, option, own))
+                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), value, option, own))
     return tuple(found)
 
 
@@ -125,7 +124,7 @@ def checks(
             limit = min_quality if one is config.quality_classifier else rule.limit(one)
             if limit is not None:
                 limits = lines_of(limit, limits_by_language(rule, one, config), languages)
-                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.drops, limits)
+                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
         for reason, broken in one.other_checks(rows):
             yield (one.name, reason), broken
 

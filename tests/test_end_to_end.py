@@ -108,7 +108,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
         row for path in (workdir / "documents").glob("*.parquet") for row in pq.read_table(path).to_pylist()
         if row["url"] == url
     )  # fmt: skip
-    splits = pq.read_table(workdir / "tokens/documents.parquet").to_pylist()
+    splits = pq.read_table(workdir / "tokens/documents").to_pylist()
     assert [row["split"] for row in splits if row["url"] == url] == ["val"]
     assert document["text"].startswith(cells.text_content().replace("⏎", ""))
     marks = source.xpath("mark/text()")

@@ -7,7 +7,7 @@ FineWeb's English filter leaves; here every page is asked.
 
 import dataclasses
 
-from configs.recipes import fineweb_recipe as base
+from configs.recipes import gristmill as base
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig, documents_config
 
 THRESHOLDS = "https://raw.githubusercontent.com/huggingface/fineweb-2/d0defb24f193bb9a5a11b8b14524a03c4858e1b6/configs"
@@ -29,6 +29,9 @@ GOPHER_REPETITION = dataclasses.replace(
 FINEWEB = dataclasses.replace(base.FINEWEB, max_short_lines=1, max_duplicate_line_characters=0.1)
 FILTERS = (GOPHER_REPETITION, FINEWEB, base.GOPHER_QUALITY)
 """In the order in which they are applied; C4's rules are not used."""
+
+# Cluster sizes are kept, so that what is repeated can be repeated in training ("rehydrated").
+MINHASH = dataclasses.replace(base.MINHASH, before_filters=True, by_language=True, cluster_sizes=True)
 
 PERSONAL_DATA = dataclasses.replace(base.PERSONAL_DATA, kinds=("email", "ip"))
 
@@ -60,6 +63,8 @@ def documents(
         ),
         by_language=ByLanguageConfig(address=THRESHOLDS, folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
         quality_classifier=base.QUALITY_CLASSIFIER,
-        minhash=base.MINHASH,
+        minhash=MINHASH,
+        across_dumps=True,
+        measure_other_languages=False,
         personal_data=PERSONAL_DATA,
     )

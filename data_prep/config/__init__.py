@@ -5,7 +5,7 @@ measured of a text (lm/fields.py).
 """
 
 from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
@@ -38,6 +38,7 @@ __all__ = [
     "ShardsConfig",
     "Signal",
     "TfdsPages",
+    "UrlDedupConfig",
     "UrlFilterConfig",
     "documents_config",
 ]

@@ -51,6 +51,11 @@ class LanguageConfig(Filter):
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
     """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
+    line_breaks: Literal["blank", "nothing"] = added(default="blank", measured=True)
+    """What stands for a line break, since the model reads one line: a blank, or nothing, which joins two words."""
+    check_script: bool = added(default=True, measured=True)
+    """Whether a text with more letters of other scripts than Latin ones is one of those languages that use them,
+    whatever the model says."""
 
     detector: Literal["lid.176", "glotlid"] = added(default="lid.176", measured=True)
     """The model: lid.176 knows 176 languages and comes with the installation; GlotLID knows some 2,000, each with its

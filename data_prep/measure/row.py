@@ -33,8 +33,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts
-    UTF-8."""
+    """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
+    (documents.measure_other_languages); text_bytes counts UTF-8."""
     values = ((name, pa.float64()) for name in value_columns(config))
     own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
@@ -47,6 +47,7 @@ def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str
     which page it was.
     """
     not_sampled = 0
+    extract.begin_file(config.extract)
     for found in read_input(file, skipped):
         if not is_sampled(found, config):
             not_sampled += 1
@@ -100,7 +101,19 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     elif config.language.labelled:
         document = language.with_script(document)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    return dataclasses.asdict(document) | passed | values_of(text, config, document.label)
+    values = values_of(text, config, document.label) if is_measured(document, config) else unmeasured(config)
+    return dataclasses.asdict(document) | passed | values
+
+
+def is_measured(document: Document, config: DocumentsConfig) -> bool:
+    """Whether it is of a language that is wanted, or others are measured too."""
+    name = document.label if config.language.labelled else document.language
+    return config.measure_other_languages or name in (config.language.languages or (name,))
+
+
+def unmeasured(config: DocumentsConfig) -> dict[str, float | None]:
+    """Null for every value."""
+    return dict.fromkeys(value_columns(config))
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
@@ -134,7 +147,7 @@ def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, fl
     """
     values: dict[str, float] = {}
     filters = config.filters_by_language.get(label)
-    passage = Passage(text, splitter=splitter_of(label) if filters else None)
+    passage = Passage(text, words_of=splitter_of(label) if filters else None)
     for one in filters or config.filters:
         found = one.measure(passage) if passage.text and one.signals else [0.0] * len(one.signals)
         if len(found) != len(one.signals):

@@ -12,7 +12,6 @@ shares of equal verdicts and equal reasons, and each disagreement.
 """
 
 import argparse
-import dataclasses
 import json
 import random
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.recipes import fineweb_2 as recipe
-from configs.recipes.fineweb_recipe import URL_FILTER_WITHOUT_LISTS
+from configs.recipes.gristmill import URL_FILTER_WITHOUT_LISTS
 from data_prep.by_language import with_thresholds
 from data_prep.by_language.splitters import splitter_of
 from data_prep.config import DocumentsConfig
@@ -170,8 +169,7 @@ def main() -> None:
     if not asked.sentences.is_file() or not asked.thresholds:
         print("languages: give the folder of FineWeb-2's thresholds, and an archive of sentences")
         return
-    made = recipe.documents("", URL_FILTER_WITHOUT_LISTS, thresholds=asked.thresholds)
-    config = with_thresholds(dataclasses.replace(made, steps=made.sections))
+    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, thresholds=asked.thresholds))
     for label, sentences in sentences_of(asked.sentences).items():
         told, texts, ours = row_of(label, sentences, asked.documents, config)
         if asked.peer:

@@ -55,7 +55,7 @@ def test_no_word_is_empty_or_has_blanks_around_and_all_letters_are_there(label):
     words = splitter_of(label)(text)
     assert all(word and word == word.strip() for word in words)
     assert "".join("".join(words).split()) == "".join(text.split())
-    kinds = Passage(text, splitter=splitter_of(label)).kinds
+    kinds = Passage(text, words_of=splitter_of(label)).kinds_by("spacy")
     assert len(kinds) == len(words)
 
 

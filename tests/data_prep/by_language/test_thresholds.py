@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from configs.recipes import fineweb_2 as recipe
-from configs.recipes.fineweb_recipe import URL_FILTER_WITHOUT_LISTS
+from configs.recipes.gristmill import URL_FILTER_WITHOUT_LISTS
 from data_prep.by_language import thresholds as module
 from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.config import ByLanguageConfig, DocumentsConfig
@@ -31,7 +31,7 @@ def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANG
     """The recipe, with these thresholds or those of a folder."""
     made = recipe.documents("x", URL_FILTER_WITHOUT_LISTS, languages, str(folder or "nowhere"))
     by_language = dataclasses.replace(made.by_language or ByLanguageConfig("x"), thresholds=found, fix_encoding=False)
-    return dataclasses.replace(made, by_language=by_language, steps=made.sections)
+    return dataclasses.replace(made, by_language=by_language)
 
 
 def rows(count: int, seed: int = 0) -> pa.Table:
