@@ -4,6 +4,7 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
+from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds
 from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.engine import ONE_PROCESS, EngineConfig
@@ -18,6 +19,7 @@ from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
     "ONE_PROCESS",
+    "ByLanguageConfig",
     "CommonCrawlPages",
     "DedupIndexConfig",
     "DocumentsConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
+    "LanguageThresholds",
     "MinHashConfig",
     "PackageLists",
     "PackagePages",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
 from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
@@ -55,6 +56,9 @@ class DocumentsConfig(Config):
     write_dropped: bool = added(default=True)
     """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
+    by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
+    """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
+
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
@@ -77,6 +81,8 @@ class DocumentsConfig(Config):
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
 
+        if self.by_language is not None:
+            self.by_language.check_languages(self.language.languages)
         self.check_duplicates_are_looked_for()
 
     def check_duplicates_are_looked_for(self) -> None:
@@ -123,6 +129,25 @@ class DocumentsConfig(Config):
         """A key that sorts stages in their order; one that is not among them comes last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
 
+    @functools.cached_property
+    def thresholds_by_language(self) -> dict[str, LanguageThresholds]:
+        """{"deu_Latn": its thresholds}; {} where all languages have the same ones. Raises UsageError where they have
+        not been read yet (data_prep.by_language.with_thresholds)."""
+        if self.by_language is None:
+            return {}
+        return self.by_language.read(self.language.languages)
+
+    @functools.cached_property
+    def filters_by_language(self) -> dict[str, tuple[Filter, ...]]:
+        """{"deu_Latn": the recipe's filters with its stop words}, as far as they differ from `filters`."""
+        return {
+            label: tuple(
+                dataclasses.replace(one, **{STOP_WORDS[1]: found.stopwords}) if one.name == STOP_WORDS[0] else one
+                for one in self.filters
+            )
+            for label, found in self.thresholds_by_language.items()
+        }
+
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
         """The recipe's filter of that class. Raises UsageError where it has none."""
         for one in self.all_filters:
@@ -146,6 +171,7 @@ class DocumentsConfig(Config):
                 if field.metadata.get("measured")
                 and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),

@@ -5,8 +5,8 @@ WARC, a record of 64 MB, the longest lines of JSON; from a disk and over HTTP, e
 
 At scale 1 the Parquet file has 10 GB in one row group, the WARC 5 GB. All of each file is read; the first --rows go
 through everything that the stage texts does (rows_of_input). Prints one JSON line a file and place: {"file",
-"place", "bytes", "rows", "peak_mb", "before_mb", "seconds"}; exit code 1 where a peak is above 1,500 MB. Files are written
-to a temporary folder as they are needed, and deleted.
+"place", "bytes", "rows", "peak_mb", "before_mb", "seconds"}; exit code 1 where a peak is above 1,500 MB. Files are
+written to a temporary folder as they are needed, and deleted.
 """
 
 import argparse
