@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.decontamination.examples import set_digests
 from data_prep.engine.progress import ProgressLine
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
@@ -27,14 +28,22 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """What stands in files outside of the run folder: the evaluation sets."""
+    documents = experiment.documents
+    in_use = "decontamination" in documents.steps
+    return {"evaluation sets": set_digests(documents.decontamination.sets)} if in_use else {}
+
+
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-minhash personal_data workers runner beam_options"""
+minhash personal_data decontamination workers runner beam_options"""
 READS = [f"documents.{name}" for name in NAMES.split()]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),

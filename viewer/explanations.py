@@ -11,6 +11,7 @@ STAGES = {
     "extract": ("Text", "Pages out of whose HTML no main text could be taken."),
     "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
     "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
+    "decontamination": ("Evaluation sets", "Documents that hold text of an evaluation set."),
 }
 """{stage: (name, what it is)}, of stages that are no filters."""
 
@@ -64,5 +65,6 @@ REASONS = {
     "no_text": "Nothing was left but navigation.",
     "exact_duplicate": "The same text as another document, which stays.",
     "near_duplicate": "Much the same text as another document, which stays.",
+    "contaminated": "Holds a run of words of an evaluation set; _decontamination.jsonl in dropped/ says which.",
 }
 """{reason: what it means}, of stages that are no filters."""

@@ -4,6 +4,7 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
+from data_prep.config.decontamination import DecontaminationConfig
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.extract import ExtractConfig
@@ -17,6 +18,7 @@ from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
     "CommonCrawlPages",
+    "DecontaminationConfig",
     "DocumentsConfig",
     "ExtractConfig",
     "Filter",

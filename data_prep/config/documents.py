@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from data_prep.config.decontamination import DecontaminationConfig
 from data_prep.config.deduplicate import MinHashConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
@@ -14,10 +15,12 @@ from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config, added, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
+AFTER_DEDUP = ("decontamination",)
+"""Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
+AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup", *AFTER_DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -46,6 +49,7 @@ class DocumentsConfig(Config):
     beam_options: str = not_hashed(default="")
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
+    decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -61,6 +65,20 @@ class DocumentsConfig(Config):
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        if "decontamination" in self.steps and not self.decontamination.sets:
+            raise UsageError(
+                "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
+                "the evaluation sets (.jsonl), or leave the step out."
+            )
+        for number, step in enumerate(self.steps):
+            if step in AFTER_DEDUP and (
+                late := [one for one in self.steps[number:] if self.stage_order(one) < self.stage_order(step)]
+            ):
+                raise UsageError(
+                    f"documents.steps has {step} before {late[0]}, but {step} works on what {late[0]} leaves. Name "
+                    f"{late[0]} first; the order is {', '.join(AFTER_FILTERS)}."
+                )
 
     @property
     def filters(self) -> tuple[Filter, ...]:

@@ -7,7 +7,7 @@ filters. Between them stands the join (dedup/clusters.py).
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.survivors import Edit, read_edits
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.funnel.counts import Counts, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
@@ -101,6 +102,8 @@ class Found:
     """{step of deduplication: folder of its result}; the steps that are not used are missing."""
     min_quality: float | None
     """Lowest score that the quality classifier may give."""
+    edits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """{step after these: its edits of each file, by the file's index}, in the order of the steps (edits.py)."""
 
 
 def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
@@ -117,6 +120,15 @@ def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     for row, place in exact.items():
         duplicates[row] = Duplicate("exact_dedup", "exact_duplicate", *near.get(row, place))
     return duplicates
+
+
+def edits_of(file: DocumentShard, found: Found) -> dict[int, list[tuple[str, Edit]]]:
+    """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
+    edits: dict[int, list[tuple[str, Edit]]] = {}
+    for step, paths in found.edits.items():
+        for row, edit in read_edits(paths[file.index]).items():
+            edits.setdefault(row, []).append((step, edit))
+    return edits
 
 
 def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) -> None:
@@ -139,7 +151,7 @@ def kept_and_dropped(
     file: DocumentShard, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates, columns = duplicates_of(file, found), kept_schema(config).names
+    duplicates, edits, columns = duplicates_of(file, found), edits_of(file, found), kept_schema(config).names
     for filtered in filtered_rows(file.texts, config, found.min_quality, file.note):
         replaced, clean_text_bytes, shown = Counter(), 0, []
         for number, row in enumerate(filtered.rows):
@@ -147,6 +159,9 @@ def kept_and_dropped(
                 filtered.verdicts[number] = duplicate.stage, duplicate.reason
                 place = file.index, filtered.first + number
                 shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            for step, edit in edits.get(filtered.first + number, ()):
+                row["text"] = edit.applied(row["text"])
+                filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict

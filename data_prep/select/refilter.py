@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig
+from data_prep.config.documents import AFTER_DEDUP
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
@@ -21,7 +22,7 @@ from data_prep.select.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
-DUPLICATES = ("exact_dedup", "minhash_dedup")
+DUPLICATES = ("exact_dedup", "minhash_dedup", *AFTER_DEDUP)
 """Stages that are not repeated."""
 
 

@@ -1,5 +1,6 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
 from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_keys
+from data_prep.select.edits import find_edits
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
@@ -83,6 +85,8 @@ def prepare_documents(
             with ProgressReporter(JoinProgress(partial / "near", "near copies"), on_progress):
                 clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
         found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
+        over = functools.partial(run_over_files, config=config)
+        found = dataclasses.replace(found, edits=find_edits(files, config, found, partial / "edits", dropped_dir, over))
         with watching(files, "filtering", lambda file: file.counts, on_progress):
             run_over_files(functools.partial(apply_filters, config=config, found=found), files, config)
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)

@@ -142,7 +142,9 @@ def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_
 
 def test_it_comes_after_the_recipes_filters_and_before_deduplication():
     stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
-    assert stages[-5:] == ("fineweb", "outside", "quality_classifier", "exact_dedup", "minhash_dedup")
+    assert stages[-6:] == (
+        "fineweb", "outside", "quality_classifier", "exact_dedup", "minhash_dedup", "decontamination"
+    )  # fmt: skip
 
 
 def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
