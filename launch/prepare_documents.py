@@ -36,7 +36,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-minhash personal_data decontamination workers runner beam_options"""
+minhash personal_data line_dedup substring_dedup decontamination workers runner beam_options"""
 READS = [f"documents.{name}" for name in NAMES.split()]
 STAGE = Stage(
     name="documents",

@@ -13,6 +13,7 @@ from data_prep.config.language import LanguageConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig, QualityTrainingConfig
+from data_prep.config.repeated_text import LineDedupConfig, SubstringDedupConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
+    "LineDedupConfig",
     "MinHashConfig",
     "PackageLists",
     "PackagePages",
@@ -33,6 +35,7 @@ __all__ = [
     "Rule",
     "ShardsConfig",
     "Signal",
+    "SubstringDedupConfig",
     "TfdsPages",
     "UrlFilterConfig",
     "documents_config",

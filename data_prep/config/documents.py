@@ -13,12 +13,13 @@ from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
+from data_prep.config.repeated_text import LineDedupConfig, SubstringDedupConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
 from lm.fields import Config, added, not_hashed, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_DEDUP = ("decontamination",)
+AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
 """Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
 AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup", *AFTER_DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
@@ -49,6 +50,8 @@ class DocumentsConfig(Config):
     beam_options: str = not_hashed(default="")
     """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
     is beam or dask (docs/data.md)."""
+    line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
+    substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
     decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
 
     sections: ClassVar[tuple[str, ...]] = ()

@@ -8,10 +8,9 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow as pa
 from data_prep.config.decontamination import DecontaminationConfig
 from data_prep.decontamination.examples import example_files, read_examples, set_digests
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
-from data_prep.dedup.survivors import Edit, SurvivorFile, read_survivors, write_edits
+from data_prep.dedup.survivors import Edit, Over, SurvivorFile, read_survivors, write_edits
 from data_prep.parquet import read_rows, rows_in, write_rows
 from lm.storage import appearing, write_json
 
@@ -31,9 +30,6 @@ EXAMPLES_TOLD = 20
 FREQUENT_TOLD = 100
 """N-grams of each set that are too frequent, in the report."""
 HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.list_(pa.int64()))])
-
-Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
-"""over(work, units): calls work on each unit, on whatever workers."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,19 @@ Steps that look at parts of texts (lines, substrings, n-grams of evaluations) co
 survivors of a file as the steps before it left them, and writes edits, a small file, so that no text is written again.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from data_prep.parquet import read_rows, write_rows
+from data_prep.dedup.words import hashed_words
+from data_prep.parquet import read_batches, read_rows, write_rows
+from lm.storage import write_json
+
+Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
+"""over(work, units): calls work on each unit, on whatever workers."""
 
 SURVIVOR_SCHEMA = pa.schema(
     [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("dump", pa.string()), ("text", pa.string())]
@@ -80,18 +86,20 @@ def write_survivors(path: Path, survivors: Iterable[Survivor]) -> None:
     write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
 
 
-def read_survivors(file: SurvivorFile) -> Iterator[Survivor]:
-    """What is left after the edits, in the order of the rows. Raises InputError when a file is damaged."""
+def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
+    """What is left after the edits, in the order of the rows; of some row groups of the file, or all. Raises InputError
+    when a file is damaged."""
     edits = [read_edits(path) for path in file.edits]
-    for row in read_rows(file.path):
-        text = row["text"]
-        for made in edits:
-            if edit := made.get(row["row"]):
-                if edit.reason:
-                    break
-                text = edit.applied(text)
-        else:
-            yield Survivor(row["row"], row["when"], row["id"], row["dump"], text)
+    for batch in read_batches(file.path, row_groups=row_groups):
+        for row in batch.to_pylist():
+            text = row["text"]
+            for made in edits:
+                if edit := made.get(row["row"]):
+                    if edit.reason:
+                        break
+                    text = edit.applied(text)
+            else:
+                yield Survivor(row["row"], row["when"], row["id"], row["dump"], text)
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
@@ -102,11 +110,54 @@ def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
 
 def read_edits(path: Path) -> dict[int, Edit]:
     """{row: edit}. Raises InputError when the file is damaged."""
-    return {
-        row["row"]: Edit(tuple(zip(row["starts"], row["ends"], strict=True)), row["reason"]) for row in read_rows(path)
-    }
+    return dict(edits_from(read_rows(path)))
 
 
-def share_of(spans: Sequence[tuple[int, int]], text: str) -> float:
-    """How much of the text the spans are, in characters."""
-    return sum(end - start for start, end in spans) / max(1, len(text))
+def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
+    """(row, edit) of rows as EDIT_SCHEMA has them."""
+    for row in rows:
+        yield row["row"], Edit(tuple(zip(row["starts"], row["ends"], strict=True)), row["reason"])
+
+
+def edit_of(
+    text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
+) -> Edit:
+    """The edit that takes the spans out; or, where they are more than the share `max_removed` of the characters, or
+    fewer than `min_words_left` words are left, drops the document for the first or the second of the reasons."""
+    edit = Edit(tuple(spans))
+    if sum(end - start for start, end in spans) > max_removed * len(text):
+        return Edit(reason=reasons[0])
+    return Edit(reason=reasons[1]) if len(hashed_words(edit.applied(text))) < min_words_left else edit
+
+
+def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans with as much of the white space around them as leaves the rest in its lines, and no line empty."""
+    return [with_gap(text, start, end) for start, end in spans]
+
+
+def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
+    stop = end
+    while stop < len(text) and text[stop].isspace():
+        stop += 1
+    if stop == len(text):  # nothing comes after
+        while start and text[start - 1].isspace():
+            start -= 1
+        return start, stop
+    if not start or text[start - 1] == "\n":
+        return start, stop
+    if (line_end := text.find("\n", end, stop)) < 0:
+        return start, stop
+    while start and text[start - 1].isspace():  # something stands before in its line
+        start -= 1
+    return start, line_end
+
+
+def write_totals(path: Path, edits: Iterable[Path]) -> None:
+    """Writes what a step did to all files, in numbers."""
+    totals = {"documents_changed": 0, "documents_dropped": 0, "spans_removed": 0, "characters_removed": 0}
+    for one in edits:
+        for edit in read_edits(one).values():
+            totals["documents_dropped" if edit.reason else "documents_changed"] += 1
+            totals["spans_removed"] += len(edit.spans)
+            totals["characters_removed"] += sum(end - start for start, end in edit.spans)
+    write_json(path, totals)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_DEDUP
-from data_prep.decontamination.run import Over, decontaminate
+from data_prep.decontamination.run import decontaminate
 from data_prep.dedup.clusters import make_node
-from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
+from data_prep.dedup.lines import remove_lines
+from data_prep.dedup.substrings import remove_substrings
+from data_prep.dedup.survivors import Over, Survivor, SurvivorFile, write_survivors
 from data_prep.parquet import rows_in
 from data_prep.select.apply_filters import DocumentShard, Found, duplicates_of
 from data_prep.select.filtered import filtered_rows
@@ -34,7 +36,7 @@ def find_edits(
     left = [SurvivorFile(file.index, survivors / file.texts.name) for file in files]
     edits: dict[str, tuple[Path, ...]] = {}
     for step in used:
-        made = STEPS[step](left, config, folder / step, report, over)
+        made = STEPS[step](left, getattr(config, step), folder / step, report, over)
         edits[step] = tuple(made)
         left = [SurvivorFile(one.index, one.path, (*one.edits, path)) for one, path in zip(left, made, strict=True)]
     return edits
@@ -57,10 +59,9 @@ def survivors_of(file: DocumentShard, config: DocumentsConfig, found: Found) -> 
     file.note.unlink(missing_ok=True)
 
 
-def decontamination(
-    files: Sequence[SurvivorFile], config: DocumentsConfig, folder: Path, report: Path, over: Over
-) -> list[Path]:
-    return decontaminate(files, config.decontamination, folder, report, over)
-
-
-STEPS: dict[str, Callable[..., list[Path]]] = {"decontamination": decontamination}
+STEPS: dict[str, Callable[..., list[Path]]] = {
+    "line_dedup": remove_lines,
+    "substring_dedup": remove_substrings,
+    "decontamination": decontaminate,
+}
+"""{step: step(files, its section of the config, folder, report, over) gives the edits of each file}."""

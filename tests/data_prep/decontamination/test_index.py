@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data_prep.config import DecontaminationConfig
 from data_prep.decontamination.examples import Example, example_files, read_examples
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
-from data_prep.decontamination.words import hashed_words, words_of
+from data_prep.dedup.words import hashed_words, words_of
 from lm.errors import InputError, UsageError
 
 SHARED = Path(__file__).parents[3] / "../shared/data/eval"
