@@ -30,7 +30,6 @@ def get_config() -> Experiment:
             dump="shakespeare",
             steps=(),
             language=LanguageConfig(languages=("en",), min_score=0.0, letters_only=True),
-            workers=1,
         ),
         tokenizer=TokenizerConfig(
             vocab_size=CHARACTERS, split_pattern="gpt2", train_characters=10_000_000, algorithm="characters"
@@ -40,7 +39,6 @@ def get_config() -> Experiment:
             token_dtype="uint16",
             train_shards=1,
             validation_fraction=0.1,
-            workers=1,
             held_out="ends",
         ),
         model=dataclasses.replace(

@@ -22,6 +22,8 @@ class WebPage:
     """The payload, transfer and content encodings removed."""
     file_path: str
     """The WARC file that holds it, as the reader was given it; of a package's page, archive and member."""
+    xhtml: bool = False
+    """Whether the crawler, or else the server, calls it XHTML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Document:
     """Probability of that language, 0 until it was detected."""
     token_count: int | None = None
     """Tokens as the table tells that it is from, by its maker's tokenizer and of its text as it was there; else None.
-    tokens/documents.parquet has the run's own counts."""
+    tokens/documents/ has the run's own counts."""
 
 
 @dataclass(frozen=True, slots=True)

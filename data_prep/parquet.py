@@ -1,7 +1,7 @@
 """Rows in and out of Parquet files: row group by row group, and a file appears whole or not at all."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,17 +53,27 @@ def read_batches(
 
     Raises InputError when the file is damaged or lacks a column.
     """
+    with naming_damage(path), pq.ParquetFile(path) as file:
+        check_columns(file, path, columns or ())
+        groups = range(file.num_row_groups) if row_groups is None else row_groups
+        for group in groups:  # a batch that spanned groups would not be bounded by them
+            yield from file.iter_batches(rows, row_groups=[group], columns=columns)
+
+
+@contextmanager
+def naming_damage(path: Path) -> Generator[None]:
+    """Raises InputError, which names `path`, where it turns out to be no whole Parquet file in the block."""
     try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns or () if name not in file.schema_arrow.names]
-            if missing:
-                raise InputError(f"{path} has no column {', '.join(missing)}. {remedy(path)}")
-            for group in (
-                range(file.num_row_groups) if row_groups is None else row_groups
-            ):  # a batch that spanned groups would not be bounded by them
-                yield from file.iter_batches(rows, row_groups=[group], columns=columns)
+        yield
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise InputError(f"{path} is damaged: {error}. {remedy(path)}") from error
+
+
+def check_columns(file: pq.ParquetFile, path: Path, columns: Iterable[str]) -> None:
+    """Raises InputError unless the file has the columns."""
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise InputError(f"{path} has no column {', '.join(missing)}. {remedy(path)}")
 
 
 def remedy(path: Path) -> str:

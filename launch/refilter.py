@@ -37,7 +37,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:
-        now = count_again(texts, config, partial, on_progress=progress)
+        now = count_again(texts, config, partial, progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)

@@ -22,7 +22,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
-    from data_prep.shards.tokenize import document_files, read_texts, sample_texts
+    from data_prep.shards.sample import sample_texts
+    from data_prep.shards.tokenize import document_files, read_texts
     from lm.tokenizer import save, train_tokenizer
 
     start = time.perf_counter()

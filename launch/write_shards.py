@@ -9,18 +9,30 @@ from launch.stages.stage import Stage
 from lm.run_paths import RunPaths
 
 
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """Held-out indices of other runs, by what is in them."""
+    from data_prep.shards.encode import identity_of_index
+    from lm.storage import place_of
+
+    return {f"keys of {name}": identity_of_index(place_of(name)) for name in experiment.shards.held_out_index}
+
+
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from data_prep.shards.write import write_shards
     from lm.tokenizer import load
 
     run = RunPaths(workdir)
-    manifest = write_shards(run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards)
+    manifest = write_shards(
+        run.documents, load(run.tokenizer), RunPaths(out).tokens, experiment.shards, experiment.engine
+    )
     for name, split in manifest.splits.items():
         print(
             f"shards: {name}: {split.documents:,} documents, {split.tokens:,} tokens "
             f"({split.text_bytes / split.tokens:.2f} bytes per token), {split.records:,} records "
             f"in {len(split.shards)} shards"
         )
+    if manifest.withheld_documents:
+        print(f"shards: {manifest.withheld_documents:,} documents withheld: they say what a held-out one says")
 
 
 STAGE = Stage(
@@ -28,10 +40,11 @@ STAGE = Stage(
     script="launch.write_shards",
     after=(prepare_documents.STAGE, train_tokenizer.STAGE),
     settings=lambda experiment: {"shards": experiment.shards},
+    external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, "shards")
+    run_stage_command(STAGE, "shards", "engine")

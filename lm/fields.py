@@ -12,11 +12,11 @@ not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
 
-def added(*, default: typing.Any, hashed: bool = True) -> typing.Any:
+def added(*, default: typing.Any, hashed: bool = True, measured: bool = False) -> typing.Any:
     """A field that earlier versions did not have, and whose default is what they did: a config.json without it is read
     as if it had the default, and the default is left out of what identifies a result, so that folders of earlier runs
-    stay theirs. Unless `hashed`, every value is left out, as of not_hashed."""
-    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed})
+    stay theirs. Unless `hashed`, every value is left out, as of not_hashed; `measured` is as of `measured` below."""
+    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed, "measured": measured})
 
 
 measured = functools.partial(dataclasses.field, metadata={"measured": True})
@@ -70,6 +70,20 @@ def positive(config: Config, path: str, *names: str) -> None:
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"{path}.{name} is {getattr(config, name)}; it must be above 0, and finite.")
+
+
+def identifying(value: object) -> object:
+    """`value` as JSON types, without the fields of dataclasses that are marked not_hashed, and without those that
+    `added` made where they have their default."""
+    if dataclasses.is_dataclass(value):
+        as_before = lambda f: f.metadata.get("added") and getattr(value, f.name) == f.default
+        fields = [f for f in dataclasses.fields(value) if not f.metadata.get("not_hashed") and not as_before(f)]
+        return {f.name: identifying(getattr(value, f.name)) for f in fields}
+    if isinstance(value, dict):
+        return {key: identifying(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identifying(item) for item in value]
+    return value
 
 
 def flatten(value: object, path: str = "") -> dict[str, object]:

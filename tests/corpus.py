@@ -69,7 +69,7 @@ def tiny_experiment() -> Experiment:
     return dataclasses.replace(
         demo,
         # Made of some fifty words, they would be dropped as repetitive.
-        documents=dataclasses.replace(demo.documents, workers=1, steps=("gopher_quality", "exact_dedup")),
+        documents=dataclasses.replace(demo.documents, steps=("gopher_quality", "exact_dedup")),
         tokenizer=dataclasses.replace(demo.tokenizer, vocab_size=320),
         shards=dataclasses.replace(demo.shards, record_length=64, validation_fraction=0.2),
         model=dataclasses.replace(

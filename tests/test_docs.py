@@ -59,8 +59,8 @@ ALONE = {
     "launch.import_model": ImportCommand,
 }
 """{script that reads no config: its command}."""
-OF_SMALL = """--documents.workers 1 --documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
---shards.validation-fraction 0.2 --shards.workers 1"""
+OF_SMALL = """--documents.steps gopher_quality exact_dedup --tokenizer.vocab-size 400
+--shards.validation-fraction 0.2"""
 SMALL = OF_SMALL.split()
 """Options that make the demo's stages quick on a few pages."""
 

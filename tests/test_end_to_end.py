@@ -108,7 +108,7 @@ def test_the_report_follows_a_held_out_page_to_the_losses_of_evaluation(finished
         row for path in (workdir / "documents").glob("*.parquet") for row in pq.read_table(path).to_pylist()
         if row["url"] == url
     )  # fmt: skip
-    splits = pq.read_table(workdir / "tokens/documents.parquet").to_pylist()
+    splits = pq.read_table(workdir / "tokens/documents").to_pylist()
     assert [row["split"] for row in splits if row["url"] == url] == ["val"]
     assert document["text"].startswith(cells.text_content().replace("⏎", ""))
     marks = source.xpath("mark/text()")
@@ -136,7 +136,7 @@ def test_a_second_run_says_that_all_is_up_to_date(finished, warc):
 @pytest.mark.slow
 def test_two_workers_give_the_same_bytes(finished, warc, tmp_path):
     for script in ("fetch_pages", "extract_texts", "prepare_documents", "train_tokenizer", "write_shards"):
-        options = ("--documents.workers", "2", "--shards.workers", "2")
+        options = ("--engine.workers", "2")
         finish(start(tmp_path / "run", warc, *options, script=f"launch.{script}"))
     assert digests(tmp_path / "run") == digests(finished[0])
 

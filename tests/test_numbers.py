@@ -47,8 +47,7 @@ def test_a_number_that_no_run_can_have_is_refused(name):
     [
         ("train.steps", 2**31 - 1),
         ("train.loader_threads", 1024),
-        ("documents.workers", 10_000),
-        ("shards.workers", 10_000),
+        ("engine.workers", 10_000),
         ("shards.record_length", 2**26),
         ("documents.minhash.bands", 10_000),
     ],

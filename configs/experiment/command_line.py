@@ -17,7 +17,7 @@ from lm.errors import UsageError, shown
 
 HELP = ("-h", "--help", "-H", "--help-verbose", "--help-all")
 OFTEN = (
-    "pages.tables", "documents.workers", "tokenizer.vocab-size", "shards.validation-fraction", "train.steps",
+    "pages.tables", "engine.workers", "tokenizer.vocab-size", "shards.validation-fraction", "train.steps",
     "train.batch-size", "model.layers", "model.width", "evaluate.stride", "sample.tokens",
 )  # fmt: skip
 """Options that are changed most."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from data_prep.config import DocumentsConfig, PagesConfig, ShardsConfig
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, PagesConfig, ShardsConfig
 from lm.config import EvaluateConfig, ModelConfig, SampleConfig, TokenizerConfig, TrainConfig
 from lm.errors import UsageError, shown
-from lm.fields import Config, check_numbers
+from lm.fields import Config, added, check_numbers
 
 LONGEST_TOKEN = 256
 """Bytes a token, more than any prompt has on average: the longest of published vocabularies have some 128."""
@@ -24,6 +24,7 @@ class Experiment(Config):
     train: TrainConfig
     evaluate: EvaluateConfig
     sample: SampleConfig
+    engine: EngineConfig = added(default=ONE_PROCESS, hashed=False)  # noqa: RUF009 - a field
 
     def __post_init__(self):
         super().__post_init__()

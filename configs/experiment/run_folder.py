@@ -12,7 +12,7 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
-from configs.recipes.fineweb_recipe import FILTERS
+from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN
@@ -87,6 +87,7 @@ class RunFolder(RunPaths):
         if isinstance(saved, dict):
             saved = {**saved}
             self.import_filters(saved.pop(OWN_FILTERS, {}))
+            move_engine(saved)
         unknown, missing = differing_fields(Experiment, saved)
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
         wrong = [f"it has {named(unknown)}, which this version does not know"] if unknown else []
@@ -146,6 +147,17 @@ class RunFolder(RunPaths):
         model = read_parameters(config, self.checkpoint(found), mesh)
         check_finite(model, self.checkpoint(found))
         return Loaded(experiment, tokenizer, model, mesh, found, one_device)
+
+
+def move_engine(saved: dict) -> None:
+    """Brings fields of older runs to where they are now: documents and shards each had an engine of their own."""
+    old = {}
+    for section in ("shards", "documents"):
+        if isinstance(saved.get(section), dict):
+            part = saved[section] = {**saved[section]}
+            old |= {name: part.pop(name) for name in ("workers", "runner", "beam_options") if name in part}
+    if old and "engine" not in saved:
+        saved["engine"] = old | {"runner": {"local": "processes"}.get(old.get("runner", "local"), old.get("runner"))}
 
 
 def part_in(hint: Any) -> Any:

@@ -4,23 +4,25 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
-from data_prep.config.decontamination import DecontaminationConfig
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
+from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
+from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig, QualityTrainingConfig
-from data_prep.config.repeated_text import LineDedupConfig, SubstringDedupConfig
 from data_prep.config.shards import ShardsConfig
 from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
+    "ONE_PROCESS",
     "CommonCrawlPages",
     "DecontaminationConfig",
     "DocumentsConfig",
+    "EngineConfig",
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
@@ -37,6 +39,7 @@ __all__ = [
     "Signal",
     "SubstringDedupConfig",
     "TfdsPages",
+    "UrlDedupConfig",
     "UrlFilterConfig",
     "documents_config",
 ]

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.decontamination import DecontaminationConfig
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
+from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
-from data_prep.config.repeated_text import LineDedupConfig, SubstringDedupConfig
 from data_prep.config.url_filter import UrlFilterConfig
 from lm.errors import UsageError
-from lm.fields import Config, added, not_hashed, within
+from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
+"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
 AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
 """Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup", *AFTER_DEDUP)
+AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -36,52 +37,65 @@ class DocumentsConfig(Config):
     dump: str
     """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
     steps: tuple[str, ...]
-    """Which of the filters that may be left out are used; their order is the recipe's."""
+    """Which of the filters that may be left out are used, in the recipe's order."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
     quality_classifier: QualityClassifierConfig
     minhash: MinHashConfig
     personal_data: PersonalDataConfig
-    workers: int = not_hashed()
-    """Worker processes. One works in this process, without Beam; more are Beam's on this machine, or Dask's."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers: Beam's FnApiRunner on this machine, a Dask cluster, or what beam_options name."""
-    beam_options: str = not_hashed(default="")
-    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
-    is beam or dask (docs/data.md)."""
+    sample_rate: float = added(default=1.0)
+    """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
+    sample_seed: int = added(default=0)
+    """Another one draws other pages."""
+    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
     line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
     substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
     decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
+    across_dumps: bool = added(default=False)
+    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
+    measure_other_languages: bool = added(default=True)
+    """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
+    dropped all the same, and launch.refilter cannot let other languages pass."""
+    write_dropped: bool = added(default=True)
+    """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, "documents", 1, 10_000, "workers")
+        within(self, "documents", 0, 2**63 - 1, "sample_seed")
+        if not 0 < self.sample_rate <= 1:
+            raise UsageError(f"documents.sample_rate is {self.sample_rate}; give a share above 0, at most 1.")
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
+        if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
+            raise UsageError(
+                f"documents.steps is {' '.join(self.steps)}, but the filters see what those before them leave, and "
+                f"their order is the recipe's: {' '.join(wanted)}. Give them in this order, each once."
+            )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
-
         if "decontamination" in self.steps and not self.decontamination.sets:
             raise UsageError(
                 "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
                 "the evaluation sets (.jsonl), or leave the step out."
             )
-        for number, step in enumerate(self.steps):
-            if step in AFTER_DEDUP and (
-                late := [one for one in self.steps[number:] if self.stage_order(one) < self.stage_order(step)]
-            ):
-                raise UsageError(
-                    f"documents.steps has {step} before {late[0]}, but {step} works on what {late[0]} leaves. Name "
-                    f"{late[0]} first; the order is {', '.join(AFTER_FILTERS)}."
-                )
+        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+            raise UsageError(
+                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
+                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+            )
+
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether the sizes of clusters are asked for."""
+        return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
 
     @property
     def filters(self) -> tuple[Filter, ...]:
@@ -100,6 +114,8 @@ class DocumentsConfig(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
+        if self.minhash.before_filters:
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
@@ -127,8 +143,11 @@ class DocumentsConfig(Config):
                 for one in (self.language, *self.filters)
                 for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
+                and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
+            **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config, added, not_hashed, within
 
 
 @dataclass(frozen=True)
@@ -16,26 +16,22 @@ class ShardsConfig(Config):
     token_dtype: Literal["uint16", "uint32"]
     """Type of a stored token id: uint16 holds vocabularies up to 65,536 symbols."""
     train_shards: int
-    """Files of the training split, at least, and as many can be written at once: fewer where there are fewer document
-    files, more where they would be larger than shard_bytes."""
+    """Files of the training split, at least: fewer where there are fewer document files, more where they would be
+    larger than shard_bytes. Document files are encoded each by itself, however many shards there are."""
     validation_fraction: float
     """Share of the documents, or of each one's characters, that is held out (0 to 1, both excluded); less where that
     would be more than validation_tokens."""
-    workers: int = not_hashed()
-    """Worker processes, as in documents.workers; each encodes on one core."""
-    runner: Literal["local", "dask", "beam"] = not_hashed(default="local")
-    """Who runs the workers, as in documents.runner."""
-    beam_options: str = not_hashed(default="")
-    """As documents.beam_options."""
     held_out: Literal["documents", "ends"] = "documents"
-    """What is held out: whole documents, chosen by a hash of their id, or the last characters of every document, as is
+    """What is held out: whole documents, chosen by a hash of their URL, or the last characters of every document, as is
     usual where the corpus is a single text, or a few long ones. A document's two parts are documents of their own
-    then: rows 2n and 2n + 1 of documents.parquet."""
+    then: rows 2n and 2n + 1 of documents/."""
     shard_bytes: int = 1_000_000_000
     """Bytes that a file has at most. A document is never divided: one that is larger makes a larger file."""
     validation_tokens: int = 100_000_000
     """Tokens that are held out, at most about: how many a corpus has is estimated from a sample. A larger corpus holds
     out a smaller share of its documents."""
+    held_out_index: tuple[str, ...] = added(default=())
+    """held_out_keys.parquet of other runs, paths or addresses: what these hold out is not trained on here either."""
     encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
     """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
     same, and a tokenizer that it cannot encode with is refused."""
@@ -48,6 +44,5 @@ class ShardsConfig(Config):
             )
         within(self, "shards", 1, 2**26, "record_length")
         within(self, "shards", 1, 99_999, "train_shards")
-        within(self, "shards", 1, 10_000, "workers")
         within(self, "shards", 2**20, 2**50, "shard_bytes")
         within(self, "shards", 1, 2**50, "validation_tokens")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config.repeated_text import LineDedupConfig
+from data_prep.config.parts_of_texts import LineDedupConfig
 from data_prep.dedup.clusters import LOW_WORD, RUN_FILES_AT_ONCE
 from data_prep.dedup.sorted_runs import (
     begins,
@@ -114,7 +114,7 @@ def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
     rows = 0
     with writing_run_file(unit.keys) as add:
         for one in read_survivors(unit.survivors):
-            keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.dump, config)}), ">u8")
+            keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
             block = np.empty((4, len(keys) // 2), np.uint64)
             block[:2] = keys.reshape(-1, 2).T
             block[2:] = np.array([[one.when], [unit.survivors.index << 32 | one.row]], np.uint64)
@@ -127,9 +127,9 @@ def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
             add(np.concatenate(waiting, axis=1))
 
 
-def keyed_spans(text: str, dump: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
+def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
     """(key, start, end) of each span of the text that has words enough, in order: equal keys are equal words."""
-    salt = hashlib.blake2b(dump.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    salt = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
     units = [unit for unit in units if len(unit[0])]
     for first in range(len(units) - config.span + 1):
@@ -227,7 +227,7 @@ def line_edits(
     for one in read_survivors(file):
         if keys := removed.get(one.row):
             spans: list[tuple[int, int]] = []
-            for key, start, end in keyed_spans(one.text, one.dump, config):
+            for key, start, end in keyed_spans(one.text, one.scope, config):
                 if key in keys:
                     if spans and not one.text[spans[-1][1] : start].strip():  # the next line, or the same again
                         start = spans.pop()[0]

@@ -19,7 +19,7 @@ Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
 """over(work, units): calls work on each unit, on whatever workers."""
 
 SURVIVOR_SCHEMA = pa.schema(
-    [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("dump", pa.string()), ("text", pa.string())]
+    [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("scope", pa.string()), ("text", pa.string())]
 )
 EDIT_SCHEMA = pa.schema(
     [
@@ -40,7 +40,8 @@ class Survivor:
     when: int
     """The first word of its node (clusters.py): when it was fetched, then a hash of its id."""
     id: str
-    dump: str
+    scope: str
+    """Lines meet only inside one (scope.py): the dump, and the language where that parts duplicates too."""
     text: str
 
 
@@ -99,7 +100,7 @@ def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) 
                         break
                     text = edit.applied(text)
             else:
-                yield Survivor(row["row"], row["when"], row["id"], row["dump"], text)
+                yield Survivor(row["row"], row["when"], row["id"], row["scope"], text)
 
 
 def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:

@@ -1,4 +1,17 @@
-"""The same work on many files: local processes or a Beam runner, with progress.
+"""Units of work, and the engines that run them: processes of this machine, array jobs, Beam.
 
-May import: data_prep.config.
+    step = Step("texts", units, work)            # a name, the frozen list, a picklable work(unit, space) -> counts
+    markers = run_step(step, engine, folder)     # runs what is not done; {name of the unit: Marker}
+
+`work` reads `space.input(NAME)` or `space.place(NAME)`, writes each output whole to `space.output(NAME)` (names
+relative to the step's folder), calls `space.count(rows, bytes)` now and then, and returns what is counted.
+docs/engines.md tells more.
+
+May import: data_prep.config, data_prep.parquet.
 """
+
+from data_prep.engine.progress import Progress
+from data_prep.engine.run import run_step
+from data_prep.engine.units import Failure, Marker, Step, Unit, Workspace, identity_of, run_unit
+
+__all__ = ["Failure", "Marker", "Progress", "Step", "Unit", "Workspace", "identity_of", "run_step", "run_unit"]

@@ -1,11 +1,11 @@
 """Which Beam runner executes a pipeline, how it is kept quiet, and how its errors reach the user.
 
-  local  FnApiRunner by its own name, since DirectRunner first tries to download another runner and behaves differently
-         with and without a network. One worker runs inside this process; more are processes (beam_workers.py), which
-         pay for every element that passes between them: pipelines hand them files, not pages.
-  dask   DaskRunner, on a cluster of this machine or, by --dask_client_address=..., on one that runs.
-  beam   Any other: Flink, Spark, Dataflow. Its name and all it needs are Beam's own options, --runner=... first. Its
-         workers need this package and see the run folder under the same path.
+  fn_api  FnApiRunner by its own name, since DirectRunner first tries to download another runner and behaves differently
+          with and without a network. One worker runs inside this process; more are processes (beam_workers.py), which
+          pay for every element that passes between them: pipelines hand them files, not pages.
+  dask    DaskRunner, on a cluster of this machine or, by --dask_client_address=..., on one that runs.
+  beam    Any other: Flink, Spark, Dataflow. Its name and all it needs are Beam's own options, --runner=... first. Its
+          workers need this package, and see the run folder under the same path or address.
 
 What a pipeline may use is what works on all of them (each tried on Beam 2.77's DaskRunner): Create, Map, FlatMap,
 ParDo, Flatten, Reshuffle, GroupByKey, CoGroupByKey, CombinePerKey and side inputs. Not tagged outputs, which arrive
@@ -38,11 +38,11 @@ ONE_ELEMENT_EACH = 1 << 30  # partitions that Dask is asked for; it makes as man
 REPEAT_SECONDS = 1.0
 """Between an interrupt and the same again, as long as it has not ended the run."""
 
-Runner = Literal["local", "dask", "beam"]
+Runner = Literal["fn_api", "dask", "beam"]
 
 
 def run_pipeline(
-    build: Callable[["beam.Pipeline"], None], workers: int, runner: Runner = "local", options: Sequence[str] = ()
+    build: Callable[["beam.Pipeline"], None], workers: int, runner: Runner = "fn_api", options: Sequence[str] = ()
 ) -> None:
     """Runs what `build` adds to a new pipeline: on `workers` processes of this machine, or wherever `options` say.
 
@@ -50,13 +50,16 @@ def run_pipeline(
     when a worker process is killed, and UsageError for options that do not suit the runner. Only the main thread may
     call this.
     """
-    if runner == "local" and options:
-        raise UsageError(f"beam_options are {' '.join(options)}, but runner is local, which has none. Leave them out.")
+    if runner == "fn_api" and options:
+        raise UsageError(
+            f"engine.beam_options are {' '.join(options)}, but engine.runner is fn_api, which has none. Leave them out."
+        )
     if runner == "beam" and not any(option.startswith("--runner=") for option in options):
         raise UsageError(
-            f"runner is beam, but beam_options are {' '.join(options) or 'empty'}: name one, as --runner=FlinkRunner."
+            f"engine.runner is beam, but engine.beam_options are {' '.join(options) or 'empty'}: name one, as "
+            "--runner=FlinkRunner."
         )
-    run = {"local": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
+    run = {"fn_api": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
     with quiet(), importable_by_workers(), errors_as_they_were():
         run(build, workers, options)
 
@@ -153,7 +156,7 @@ def run_by_options(build: Callable[["beam.Pipeline"], None], _: int, options: Se
     try:
         pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
     except (ValueError, ImportError) as error:  # of a runner that there is not, or not without other packages
-        raise UsageError(f"Beam does not take beam_options {' '.join(options)}: {error}") from error
+        raise UsageError(f"Beam does not take engine.beam_options {' '.join(options)}: {error}") from error
     build(pipeline)
     pipeline.run().wait_until_finish()
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import EngineConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
 from data_prep.parquet import read_batches, rows_in, write_rows
@@ -137,7 +137,7 @@ def merge_group(group: Group) -> None:
 def count_domains(
     counts_files: Sequence[Path],
     folder: Path,
-    config: DocumentsConfig,
+    engine: EngineConfig,
     on_progress: Callable[[Progress], None],
     files_at_once: int = FILES_AT_ONCE,
 ) -> Domains:
@@ -152,7 +152,7 @@ def count_domains(
             for index, some in enumerate(itertools.batched(counts_files, files_at_once))
         ]
         with ProgressReporter(FileProgress(groups, step="counting domains", unit="domains"), on_progress):
-            run_over_files(merge_group, groups, config)
+            run_over_files(merge_group, groups, engine)
         counts_files = [group.part for group in groups]
     return largest_domains(merged(map(read_host_counts, counts_files)))
 

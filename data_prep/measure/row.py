@@ -5,6 +5,7 @@ Nothing is judged here by a threshold, so that thresholds can be changed without
 """
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,6 +22,8 @@ from lm.errors import UsageError, shown
 
 QUALITY_SCORE = "quality_score"
 """The quality classifier's score (0 to 1); null where the step quality_classifier is not used."""
+NOT_SAMPLED = "not_sampled"
+"""Among what was skipped: pages that documents.sample_rate left out."""
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
@@ -29,8 +32,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts
-    UTF-8."""
+    """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
+    (documents.measure_other_languages); text_bytes counts UTF-8."""
     values = ((name, pa.float64()) for name in value_columns(config))
     return pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *values])
 
@@ -38,15 +41,33 @@ def text_schema(config: DocumentsConfig) -> pa.Schema:
 def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
     """One row of `text_schema` for everything in the file, in its order: pages, documents, and what could not be read.
 
-    `skipped` is as of `read_input`. Whatever is raised over a page says which page it was.
+    `skipped` is as of `read_input`, and has what documents.sample_rate leaves out. Whatever is raised over a page says
+    which page it was.
     """
+    not_sampled = 0
+    extract.begin_file(config.extract)
     for found in read_input(file, skipped):
+        if not is_sampled(found, config):
+            not_sampled += 1
+            continue
         try:
             row = row_of(found, file, config)
         except Exception as error:
             error.add_note(f"This happened on {name_of(found)} of {file.path}.")
             raise
         yield row
+    if skipped is not None and not_sampled:
+        skipped[NOT_SAMPLED] += not_sampled
+
+
+def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> bool:
+    """Whether documents.sample_rate takes it: by its id, so that a page with the same id is taken in every run, and
+    those of a smaller rate are among those of a larger one. What is damaged is always told."""
+    if config.sample_rate == 1 or isinstance(found, Damage):
+        return True
+    seed = config.sample_seed.to_bytes(8, "little")
+    drawn = hashlib.blake2b(found.id.encode("utf-8", "surrogatepass"), digest_size=8, key=b"sample" + seed).digest()
+    return int.from_bytes(drawn, "big") < config.sample_rate * 2**64
 
 
 def name_of(found: WebPage | Document | Damage) -> str:
@@ -76,7 +97,9 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     if not document.language:
         document = language.detect_language(document, config.language)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    return dataclasses.asdict(document) | passed | values_of(text, config)
+    wanted = config.measure_other_languages or document.language in (config.language.languages or (document.language,))
+    values = values_of(text, config) if wanted else dict.fromkeys(value_columns(config))
+    return dataclasses.asdict(document) | passed | values
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:

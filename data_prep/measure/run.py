@@ -1,116 +1,93 @@
 """The stage "texts": every input file becomes one Parquet file of texts with what was measured of them.
 
 The unit of work is a file: a page goes from bytes to its row inside one function call, and nothing travels between
-workers. A file that is there is whole, and a restart does not make it again.
+workers. A file that is done has a marker, and a restart does not make it again.
 """
 
 import contextlib
 import functools
 import gc
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
+from data_prep.engine import Marker, Progress, Step, Unit, Workspace, identity_of, run_step
 from data_prep.measure.row import rows_of_input, text_schema
-from data_prep.parquet import rows_in, write_rows
+from data_prep.parquet import write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError
-from lm.storage import write_atomically, writing
+from lm.storage import Place, write_atomically, writing
 
-ROWS_BETWEEN_NOTES = 10
+TEXTS = "texts"
+"""The step, and the folder of its outputs in the step's folder."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
-
-
-@dataclass(frozen=True)
-class TextShard:
-    """An input file and where its texts go."""
-
-    index: int
-    input: InputFile
-    part: Path
-    """The Parquet file of its texts."""
-    scratch: Path
-    """Folder of the same disk in which it is built."""
-
-    @property
-    def note(self) -> Path:
-        """Holds the number of rows written while the part is being made."""
-        return self.scratch / f"{self.part.stem}.pages"
-
-    @property
-    def records(self) -> Path:
-        """What was read and what was passed over, in numbers (JSON); written last, the sign that the file is done."""
-        return self.scratch / f"{self.part.stem}.records.json"
-
-    @property
-    def bytes(self) -> int:
-        """Size of the input: what the time left is estimated by."""
-        return self.input.bytes
 
 
 def extract_texts(
     files: list[InputFile],
     config: DocumentsConfig,
-    out: Path,
-    scratch: Path,
-    on_progress: Callable[[Progress], None],
-) -> Path:
-    """Writes out/NAME.parquet (`text_schema`) for each input file and returns `out`; files that are there are kept.
+    folder: Place,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    engine: EngineConfig = ONE_PROCESS,
+    external: object = None,
+) -> dict[str, Marker]:
+    """Writes folder/texts/NAME.parquet (`text_schema`) for each input file, and their markers beside it
+    (data_prep.engine); returns these. Files that are done are kept. `external` is what else decides the texts: hashes
+    of lists and models.
 
-    out/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped": {why:
-    those that have no row in the Parquet files}}.
+    folder/texts/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped":
+    {why: those that have no row in the Parquet files}}.
 
-    Raises InputError when a file cannot be read or written, and when there is nothing at all in the files.
+    Raises as `run_step`, and InputError when there is nothing at all in the files.
     """
-    targets = lay_out(files, out, scratch)
-    with writing(out):
-        for folder in (out, scratch):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in [*scratch.glob("*.partial"), *scratch.glob("*.pages")]:
-            leftover.unlink()
-    with ProgressReporter(FileProgress(targets), on_progress):
-        run_over_files(functools.partial(write_texts, config=config), targets, config)
-    write_records(targets, out / RECORDS)
-    if not any(rows_in(target.part) for target in targets):
+    step = Step(TEXTS, units_of(files, config, external), functools.partial(write_texts, config=config), rows="pages")
+    markers = run_step(step, engine, folder, on_progress)
+    write_records(markers, folder / TEXTS / RECORDS)
+    if not any(marker.counts["rows"] for marker in markers.values()):
         named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
         raise InputError(
             f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
             "are WAT or metadata files, or damaged. Bring files with pages (pages.*)."
         )
-    return out
+    return markers
 
 
-def write_texts(file: TextShard, config: DocumentsConfig) -> None:
-    """Writes the file's texts, then its records, unless they are there."""
-    if file.records.is_file() and rows_in(file.part) is not None:
-        return
+def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
+    """A unit for each input file. What a file is called decides, and not where it lies."""
+    settings = identity_of(config.of_texts(), external)
+    identity = lambda file: identity_of(
+        settings, file.name, file.kind, file.bytes, file.rows, file.split, file.text_field
+    )
+    return tuple(
+        Unit(name, identity(file), file.bytes, file) for name, file in zip(unit_names(files), files, strict=True)
+    )
+
+
+def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
+    """Writes the file's texts; how many, and what was passed over."""
     skipped: Counter[str] = Counter()
-    rows = noted(rows_of_input(file.input, config, skipped), file.note)
+    path = space.output(f"{TEXTS}/{unit.name}.parquet")
+    rows = counted(rows_of_input(unit.input, config, skipped), space)
     with rare_collections():
-        write_rows(((file.part, row) for row in rows), {file.part: text_schema(config)}, scratch=file.scratch)
-    records = {"seen": (rows_in(file.part) or 0) + skipped.total(), "skipped": dict(skipped)}
-    with writing(file.records):
-        write_atomically(file.records, json.dumps(records).encode(), file.scratch)
-        file.note.unlink(missing_ok=True)
+        write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
+    return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
 
 
-def write_records(files: list[TextShard], path: Path) -> None:
-    """Writes the sum of the files' records."""
-    seen, skipped = 0, Counter()
-    for file in files:
-        records = json.loads(file.records.read_text(encoding="utf-8"))
-        seen += records["seen"]
-        skipped.update(records["skipped"])
+def write_records(markers: dict[str, Marker], path: Place) -> None:
+    """Writes the sum of what was seen."""
+    skipped: Counter[str] = Counter()
+    for marker in markers.values():
+        skipped.update(marker.counts["skipped"])
+    records = {
+        "seen": sum(marker.counts["seen"] for marker in markers.values()),
+        "skipped": dict(sorted(skipped.items())),
+    }
     with writing(path):
-        write_atomically(
-            path, json.dumps({"seen": seen, "skipped": dict(sorted(skipped.items()))}).encode(), path.parent
-        )
+        write_atomically(path, json.dumps(records).encode())
 
 
 @contextlib.contextmanager
@@ -129,24 +106,21 @@ def rare_collections() -> Generator[None]:
         gc.unfreeze()
 
 
-def noted(rows: Iterable[dict], note: Path) -> Iterator[dict]:
-    """`rows`, with their number noted as they pass."""
-    for number, row in enumerate(rows):
-        if number % ROWS_BETWEEN_NOTES == 0:
-            note.write_text(str(number))
+def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
+    """`rows`, counted as they pass, with the bytes that were kept of each."""
+    for row in rows:
+        space.count(1, row["text_bytes"])
         yield row
 
 
-def lay_out(files: list[InputFile], out: Path, scratch: Path) -> list[TextShard]:
-    """Where everything goes, by file names that are the inputs' own, made unique where two share one."""
+def unit_names(files: list[InputFile]) -> list[str]:
+    """A name for each, that of the input without its folders and endings; where two share one, each has a hash of its
+    whole name besides, so that no name depends on how many files there are."""
     stems = [stem_of(file.name) for file in files]
     bearers = Counter(stem.lower() for stem in stems)
-    names = [f"{stem}-{index:05d}" if bearers[stem.lower()] > 1 else stem for index, stem in enumerate(stems)]
-    if len({name.lower() for name in names}) < len(names):  # "a-00001" beside two files "a"
-        names = [f"{stem}-{index:05d}" for index, stem in enumerate(stems)]
+    digest = lambda file: hashlib.sha256(json.dumps([file.name, file.rows, file.split]).encode()).hexdigest()[:12]
     return [
-        TextShard(index, file, out / f"{name}.parquet", scratch)
-        for index, (file, name) in enumerate(zip(files, names, strict=True))
+        f"{stem}-{digest(file)}" if bearers[stem.lower()] > 1 else stem for stem, file in zip(stems, files, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """The funnel under other thresholds, from what was measured: no page is read again, and of the texts nothing at all.
 
-What needs other documents, deduplication, is not repeated: what passes here still has its duplicates among it.
+What needs other documents, deduplication and the steps after it, is not repeated: what passes here still has its
+duplicates among it.
 """
 
 import functools
@@ -10,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
-from data_prep.config.documents import AFTER_DEDUP
+from data_prep.config import DocumentsConfig, EngineConfig
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
@@ -22,8 +23,8 @@ from data_prep.select.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
-DUPLICATES = ("exact_dedup", "minhash_dedup", *AFTER_DEDUP)
-"""Stages that are not repeated."""
+NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
+"""Stages that need other documents."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class Recounted:
 
 
 def count_again(
-    texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
+    texts: list[Path],
+    config: DocumentsConfig,
+    scratch: Path,
+    on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> Recounted:
     """The counts of all files under the thresholds of `config`.
 
@@ -46,11 +51,11 @@ def count_again(
     """
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "counts").mkdir(parents=True)
-    min_quality = lowest_score(texts, config, scratch / "scores", on_progress)
+    min_quality = lowest_score(texts, config, scratch / "scores", on_progress, engine)
     files = unfinished_shards(texts, scratch / "counts")
     with ProgressReporter(texts_progress(files, "counting"), on_progress):
-        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, config)
-    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", config, on_progress)
+        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, engine)
+    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", engine, on_progress)
     counts = merge(json.loads(file.part.read_text(encoding="utf-8")) for file in files)
     shutil.rmtree(scratch)
     return Recounted(counts, domains, min_quality)
@@ -132,7 +137,7 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
         lines += ["Changed:", *changed, ""] if changed else ["The thresholds are the run's own.", ""]
     lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
-        duplicates = sum(dropped_as(DUPLICATES, before.counts).values())
+        duplicates = sum(dropped_as(DEDUP, before.counts).values())
         lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
     return "\n".join(lines)
 
@@ -147,7 +152,7 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
     """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
     ("pass all rules", ""), duplicates among it."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
-    dropped = dropped_as(tuple(stages - {*DUPLICATES}), counts)
+    dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 

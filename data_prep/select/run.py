@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import find_duplicates
-from data_prep.engine.over_files import run_over_files, run_with
-from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
+from data_prep.engine.over_files import run_over_files
+from data_prep.engine.progress import Progress
 from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
-from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_keys
+from data_prep.select.apply_filters import apply_filters
+from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching
 from data_prep.select.edits import find_edits
+from data_prep.select.keys import DocumentShard
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
@@ -58,6 +59,7 @@ def prepare_documents(
     dropped_dir: Path,
     funnel: Path,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
 
@@ -66,30 +68,21 @@ def prepare_documents(
     """
     files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
     with writing(documents_dir.parent):
-        for folder in ("keys", "near-keys", "hosts", "counts", "notes"):
+        for folder in ("url-keys", "keys", "near-keys", "hosts", "counts", "notes"):
             (partial / folder).mkdir(parents=True, exist_ok=True)
         for folder in (documents_dir, dropped_dir):
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
             leftover.unlink()
-        run = functools.partial(run_with, config=config)
-        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress)
-        clusters = {}
-        if {"exact_dedup", "minhash_dedup"} & set(config.steps):
-            with watching(files, "keys", lambda file: file.exact_keys, on_progress):
-                run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, config)
-        if "exact_dedup" in config.steps:
-            with ProgressReporter(JoinProgress(partial / "exact", "exact copies"), on_progress):
-                clusters["exact_dedup"] = find_duplicates([file.exact_keys for file in files], partial / "exact", run)
-        if "minhash_dedup" in config.steps:
-            with ProgressReporter(JoinProgress(partial / "near", "near copies"), on_progress):
-                clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
-        found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
-        over = functools.partial(run_over_files, config=config)
-        found = dataclasses.replace(found, edits=find_edits(files, config, found, partial / "edits", dropped_dir, over))
+        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
+        clusters = find_clusters(files, config, min_quality, partial, on_progress, engine)
+        sizes = find_sizes(clusters, config, partial, on_progress, engine)
+        found = Found(tuple(file.texts.name for file in files), clusters, min_quality, sizes)
+        edits = find_edits(files, config, found, partial / "edits", dropped_dir, on_progress, engine)
+        found = dataclasses.replace(found, edits=edits)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(apply_filters, config=config, found=found), files, config)
-        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", config, on_progress)
+            run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
+        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
     counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
     write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
     outcome = outcome_of(counts, config)
@@ -101,25 +94,13 @@ def prepare_documents(
     return outcome
 
 
-def watching(
-    files: list[DocumentShard],
-    step: str,
-    part: Callable[[DocumentShard], Path],
-    on_progress: Callable[[Progress], None],
-) -> ProgressReporter:
-    """Tells how far a pass over the files is, by the part that it leaves of each."""
-    return ProgressReporter(
-        texts_progress([UnfinishedShard(file.index, file.texts, part(file), file.note) for file in files], step),
-        on_progress,
-    )
-
-
 def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[DocumentShard]:
     """Where the results of each file of `texts` go, under the file's own name."""
     return [
         DocumentShard(
             index=index,
             texts=path,
+            url_keys=partial / "url-keys" / f"{path.stem}.pairs",
             exact_keys=partial / "keys" / f"{path.stem}.pairs",
             near_keys=partial / "near-keys" / f"{path.stem}.pairs",
             documents=documents_dir / path.name,

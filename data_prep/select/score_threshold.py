@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config import DocumentsConfig
+from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.measure.row import QUALITY_SCORE
@@ -20,7 +20,11 @@ from lm.storage import write_atomically
 
 
 def lowest_score(
-    texts: list[Path], config: DocumentsConfig, scratch: Path, on_progress: Callable[[Progress], None]
+    texts: list[Path],
+    config: DocumentsConfig,
+    scratch: Path,
+    on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
 ) -> float | None:
     """The lowest score that is kept, of the documents that pass the rules; None where the step is not used."""
     if "quality_classifier" not in config.steps:
@@ -28,7 +32,7 @@ def lowest_score(
     scratch.mkdir(parents=True, exist_ok=True)
     files = unfinished_shards(texts, scratch)
     with ProgressReporter(texts_progress(files, "scores"), on_progress):
-        run_over_files(functools.partial(count_scores, config=config), files, config)
+        run_over_files(functools.partial(count_scores, config=config), files, engine)
     counted = [np.array(json.loads(file.part.read_text(encoding="utf-8")), np.int64) for file in files]
     return threshold(merge(counted), config.quality_classifier.keep_share)
 

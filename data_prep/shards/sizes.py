@@ -1,6 +1,7 @@
 """How many training shards there are, what belongs into one, and how much is held out: decided before all is tokenized,
 by the sizes in the documents' indices and a sample, and so the same whatever the number of workers."""
 
+import math
 from collections.abc import Sequence
 
 from data_prep.config import ShardsConfig
@@ -33,18 +34,20 @@ def estimated_tokens(files: Sequence[DocumentFile], encode: Encode) -> int:
 
 
 def held_out_fraction(tokens: int, config: ShardsConfig) -> float:
-    """config.validation_fraction, or less where that would be more of `tokens` in all than config.validation_tokens.
+    """config.validation_fraction, or less where that would be more of `tokens` in all than config.validation_tokens:
+    divided by 2^(1/4) as often as need be. So a corpus that grows by a little holds out the same documents.
 
     A document that is held out at one fraction is at every larger one.
     """
-    return min(config.validation_fraction, config.validation_tokens / max(tokens, 1))
+    asked, most = config.validation_fraction, config.validation_tokens / max(tokens, 1)
+    return asked if asked <= most else asked * 2 ** (-math.ceil(4 * math.log2(asked / most)) / 4)
 
 
-def shard_count(files: int, tokens: int, config: ShardsConfig) -> int:
-    """Groups of so many document files, each of which makes a training shard, or several where one would be too
-    large."""
+def shard_count(files: int, tokens: int, config: ShardsConfig, least: int) -> int:
+    """Groups of so many document files, each of which makes a shard of a split of so many tokens, or several where one
+    would be too large; `least` of them if there are so many files."""
     size = tokens * DTYPES[config.token_dtype]
-    return min(max(config.train_shards, -(-size // config.shard_bytes)), files)
+    return min(max(least, -(-size // config.shard_bytes)), files)
 
 
 def most_bytes(tokens: int, documents: int, config: ShardsConfig) -> int:

@@ -1,6 +1,5 @@
 """Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep.parquet import read_batches, remedy
+from data_prep.shards.held_out import SplitName, splits_of
 from lm.data.records import SequenceRecord
 from lm.errors import InputError
 
@@ -29,6 +29,18 @@ class DocumentFile:
     rows: int
     text_bytes: int
     """Bytes of its texts, uncompressed, by the file's index: of texts that are alike, fewer."""
+    bytes: int
+    """Its size."""
+
+    @property
+    def name(self) -> str:
+        """Without its suffix; of no other file of its folder."""
+        return self.path.stem
+
+    @property
+    def identity(self) -> list:
+        """What tells it from another file of that name."""
+        return [self.path.name, self.bytes, self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +48,16 @@ class TokenizedDocument:
     """One document as it enters the stream."""
 
     number: int
-    """Its row in tokens/documents.parquet."""
+    """Its place in its file; by "ends", twice that, and one more."""
     id: str
     url: str
     file: str
     """Name of the Parquet file that it is from."""
-    held_out: bool
-    """Whether it is of the validation split."""
+    split: SplitName
+    """Which split it is of; "withheld": of none (held_out.py)."""
     text_bytes: int
     tokens: np.ndarray
-    """(1 + tokens of the text,) uint32; the first is the document's head."""
+    """(1 + tokens of the text,) uint32; the first is the document's head. None of what is withheld."""
 
 
 def document_files(folder: Path) -> list[DocumentFile]:
@@ -56,7 +68,7 @@ def document_files(folder: Path) -> list[DocumentFile]:
             index = pq.read_metadata(path)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise InputError(f"{path} is not a readable Parquet file: {error}. {remedy(path)}") from error
-        files.append(DocumentFile(path, first, index.num_rows, text_bytes_in(index)))
+        files.append(DocumentFile(path, first, index.num_rows, text_bytes_in(index), path.stat().st_size))
         first += index.num_rows
     if not first:
         raise InputError(
@@ -82,62 +94,36 @@ def read_texts(files: Iterable[DocumentFile]) -> Iterator[str]:
             yield from rows.column("text").to_pylist()
 
 
-def sample_texts(files: list[DocumentFile], characters: int) -> Iterator[str]:
-    """About `characters` characters of text, or all where there are no more: whole documents, drawn by the hash of
-    their ids, so that every part of the corpus has its share and the order of the files none.
-
-    How large a share is asked of the files' indices, which count bytes: text in other scripts than Latin gives fewer
-    characters. Raises InputError as `read_batches`.
-    """
-    text_bytes = sum(file.text_bytes for file in files)
-    share = characters / text_bytes if text_bytes else 1
-    if share >= 1:
-        yield from read_texts(files)
-        return
-    none = True
-    for file in files:
-        for rows in read_batches(file.path, ["id", "text"], DOCUMENTS_AT_ONCE):
-            for id, text in zip(rows.column("id"), rows.column("text"), strict=True):
-                if position(id.as_py(), b"tokenizer") < share:
-                    none = False
-                    yield text.as_py()
-    if none:  # a few large documents: who reads takes as much of the first as it wants
-        yield from read_texts(files)
-
-
-def position(id: str, purpose: bytes) -> float:
-    """Where in [0, 1) the hash of a document's id lies, another place for each purpose."""
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8, key=purpose).digest(), "big") / 2**64
-
-
-def is_held_out(id: str, fraction: float) -> bool:
-    """Whether the document is held out for validation: its id's SHA-256, as a share of all values, is below `fraction`.
-
-    So a document stays on its side when others come or go, and copies that share an id stay together.
-    """
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") < fraction * 2**64
-
-
 def tokenize_file(
-    file: DocumentFile, encode: Encode, head: int, fraction: float, held_out: Literal["documents", "ends"] = "documents"
+    file: DocumentFile,
+    encode: Encode,
+    head: int,
+    fraction: float,
+    index: np.ndarray,
+    held_out: Literal["documents", "ends"] = "documents",
 ) -> Iterator[TokenizedDocument]:
-    """The documents in order, each headed by the token `head`, and on which side of the split it is.
+    """The documents in order, each headed by the token `head`, and which split it is of: by `index`, the keys of all
+    that is held out (held_out.py). Of those that are withheld there are no tokens.
 
     By "ends", each document is two: what comes before its last `fraction` of characters, and these, held out. Their
     numbers are twice the document's, and one more.
     """
-    heading = np.array([head], np.uint32)
-    rows = (row for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE) for row in batch.to_pylist())
-    for number, row in enumerate(rows, file.first):
-        id, text = row["id"], row["text"]
+    heading, number = np.array([head], np.uint32), 0
+    for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE):
+        rows = batch.to_pylist()
+        parts: list[tuple[dict, str, SplitName]] = []
         if held_out == "documents":
-            parts = [(number, text, is_held_out(id, fraction))]
+            splits = splits_of([(row["url"], row["text"]) for row in rows], fraction, index)
+            parts = [(row, row["text"], split) for row, split in zip(rows, splits, strict=True)]
         else:
-            end = int(len(text) * (1 - fraction))
-            parts = [(2 * number, text[:end], False), (2 * number + 1, text[end:], True)]
-        for part, content, aside in parts:
-            tokens = np.concatenate((heading, encode(content)))
-            yield TokenizedDocument(part, id, row["url"], file.path.name, aside, len(content.encode()), tokens)
+            for row in rows:
+                end = int(len(row["text"]) * (1 - fraction))
+                parts += [(row, row["text"][:end], "train"), (row, row["text"][end:], "val")]
+        for row, text, split in parts:
+            tokens = heading[:0] if split == "withheld" else np.concatenate((heading, encode(text)))
+            size = len(text.encode())
+            yield TokenizedDocument(number, row["id"], row["url"], file.path.name, split, size, tokens)
+            number += 1
 
 
 def cut_records(documents: Iterable[tuple[int, np.ndarray]], length: int, dtype: str) -> Iterator[SequenceRecord]:

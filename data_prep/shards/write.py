@@ -1,106 +1,68 @@
-"""Documents -> ArrayRecord shards of sequence records, with a manifest and a table of documents.
+"""Documents -> ArrayRecord shards of sequence records, with tables of documents and a manifest.
 
-A group of document files is the unit of work: a worker writes its training shard alone (several, where one would be
-larger than shards.shard_bytes), so that neither the number of workers nor an interruption can change a byte. The tokens
-of held-out documents are set aside on the way, unit by unit, and make the validation shard at the end. A finished unit
-leaves `units/<shard>.json`; without it the unit is written again.
+Steps of units, each of which writes its files alone, so that neither the number of workers nor an interruption can
+change a byte (data_prep.engine): the files of documents are encoded one by one (encode.py), then each unit here makes
+the shard of a split from a group of them, several where one would be larger than shards.shard_bytes. So a file that
+comes or goes has itself encoded, and the shards of its group made.
 """
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import json
+import itertools
 import shutil
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.config import ShardsConfig
-from data_prep.engine.over_files import run_over_files
-from data_prep.parquet import read_batches, rows_in
+from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
+from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
+from data_prep.parquet import read_batches
+from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, OnProgress, encoded, held_out_index, whole
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
-from data_prep.shards.tokenize import (
-    DocumentFile,
-    Encode,
-    TokenizedDocument,
-    cut_records,
-    document_files,
-    tokenize_file,
+from data_prep.shards.tokenize import cut_records, document_files
+from lm.data.records import (
+    DTYPES,
+    HELD_OUT_KEYS,
+    MANIFEST,
+    DocumentTable,
+    Manifest,
+    SequenceRecord,
+    Shard,
+    Split,
+    to_bytes,
 )
-from lm.data.records import DTYPES, MANIFEST, Manifest, SequenceRecord, Shard, Split, to_bytes
 from lm.errors import InputError, UsageError
-from lm.storage import appearing, file_sha256, write_atomically, writing
+from lm.storage import Place, appearing, digest, file_sha256, place_of, write_atomically, writing
 from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
-DOCUMENTS = "documents.parquet"
-VALIDATION = "val-00000-of-00001.array_record"
-UNITS = "units"
 WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
-ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
-TOKENS_AT_ONCE = 1 << 20  # of held-out documents held in memory, and a document
-TABLE_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("url", pa.string()),
-        ("file", pa.string()),
-        ("split", pa.string()),
-        ("tokens", pa.int64()),
-        ("text_bytes", pa.int64()),
-    ]
-)
-HELD_OUT_SCHEMA = pa.schema([("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
 
 
 @dataclass(frozen=True)
-class Unit:
-    """The work of making the training shards of some document files."""
+class Group:
+    """Encoded files of which the shards of one split are made; of the training split, also the table of documents."""
 
-    shard: str
-    """Name of the first shard's file."""
-    files: tuple[DocumentFile, ...]
-    out: Path
-    key: str
-    """Hash of all that decides the bytes: a finished unit with another key is not ours."""
-    fraction: float
-    """Share that is held out."""
+    split: Literal["train", "val"]
+    index: int
+    count: int
+    """Groups of its split."""
+    files: tuple[tuple[str, int], ...]
+    """(name, number of the first document) of each file's unit."""
 
     @property
-    def bytes(self) -> int:
-        """About how much work it is."""
-        return sum(file.path.stat().st_size for file in self.files)
+    def name(self) -> str:
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}"
 
     @property
-    def scratch(self) -> Path:
-        return self.out / UNITS
-
-    @property
-    def done(self) -> Path:
-        return self.scratch / f"{self.shard}.json"
-
-    @property
-    def table(self) -> Path:
-        """All documents of its files."""
-        return self.scratch / f"{self.shard}.parquet"
-
-    @property
-    def held_out(self) -> Path:
-        """The tokens of those that are held out."""
-        return self.scratch / f"{self.shard}.held-out.parquet"
-
-
-class Entry(NamedTuple):
-    """A document as it goes into a shard."""
-
-    number: int
-    text_bytes: int
-    tokens: np.ndarray
+    def table(self) -> str:
+        """In tokens/, the table of the documents of its files."""
+        return f"documents/{self.index:05d}-of-{self.count:05d}.parquet"
 
 
 @dataclass
@@ -117,11 +79,19 @@ class Tally:
         self.text_bytes += text_bytes
 
 
-def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> Manifest:
-    """Makes `out`: shards of both splits, documents.parquet, manifest.json (last). Goes on where it was interrupted.
+def write_shards(
+    documents: Path,
+    tokenizer: Tokenizer,
+    out: Path,
+    config: ShardsConfig,
+    engine: EngineConfig = ONE_PROCESS,
+    on_progress: OnProgress = lambda progress: None,
+) -> Manifest:
+    """Makes `out`: shards of both splits, documents/, the held-out index, manifest.json (last). Goes on where it was
+    interrupted.
 
     Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
-    InputError when there are no documents, a split gets nothing to predict, or the disk does not take the files.
+    InputError as `run_step`, when there are no documents, or a split gets nothing to predict.
     """
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
@@ -131,98 +101,89 @@ def write_shards(documents: Path, tokenizer: Tokenizer, out: Path, config: Shard
         )
     check_record_fits(config)
     files = document_files(documents)
-    units = plan_units(files, tokenizer, out, config)
-    with writing(out):
-        (out / UNITS).mkdir(parents=True, exist_ok=True)
-    left = [unit for unit in units if not is_done(unit)]
-    if left:
-        encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
-        write = functools.partial(write_unit, encode=encode, head=tokenizer.bos_id, config=config)
-        run_over_files(write, left, config)
-    done = [json.loads(unit.done.read_text()) for unit in units]
-    with writing(out):
-        validation = write_stream(held_out_of(units), out / VALIDATION, out / UNITS, config)
-    trained = [Shard(**shard) for one in done for shard in one["shards"]]
-    splits = {"train": sum_up(trained), "val": sum_up(validation)}
+    fraction = held_out_fraction(estimated_tokens(files, tokenizer.encode_array), config)
+    index, index_sha256 = None, ""
+    if config.held_out == "documents":
+        earlier: list[Place] = [place_of(name) for name in config.held_out_index]
+        index, index_sha256 = held_out_index(files, fraction, earlier, out, engine, on_progress)
+    encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
+    settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
+    units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
+    work = EncodeFile(encode, tokenizer.bos_id, fraction, index, config)
+    made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
+    groups = plan_shards(made, config)
+    step = Step("shards", tuple(groups), WriteShards(config), inputs="shards")
+    done = run_step(step, whole(engine, len(groups)), out, on_progress)
+    shards: dict[str, list[Shard]] = {"train": [], "val": []}
+    for unit in groups:
+        shards[unit.input.split] += [Shard(**shard) for shard in done[unit.name].counts["shards"]]
+    splits = {name: sum_up(of_split) for name, of_split in shards.items()}
     check_splits(splits, config)
-    manifest = Manifest(tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits)
+    tables = tuple(DocumentTable(**one.counts["table"]) for one in done.values() if "table" in one.counts)
+    withheld = sum(one.counts["withheld"] for one in made.values())
+    manifest = Manifest(
+        tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld
+    )
     with writing(out):
-        join_tables(units, out / DOCUMENTS)
-        write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch=out / UNITS)
-        shutil.rmtree(out / UNITS)
+        if index:
+            (out / index).rename(out / HELD_OUT_KEYS)
+        write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch=out / PARTS)
+        for folder in (PARTS, UNITS, QUARANTINE, SCRATCH):
+            shutil.rmtree(out / folder, ignore_errors=True)
     return manifest
 
 
-def plan_units(files: list[DocumentFile], tokenizer: Tokenizer, out: Path, config: ShardsConfig) -> list[Unit]:
-    """One unit for each contiguous group of files."""
-    tokens = estimated_tokens(files, tokenizer.encode_array)
-    fraction = held_out_fraction(tokens, config)
-    identity = [
-        [
-            tokenizer.fingerprint,
-            config.record_length,
-            config.token_dtype,
-            fraction,
-            config.held_out,
-            config.shard_bytes,
-        ],
-        [[file.path.name, file.path.stat().st_size, file.rows] for file in files],
-    ]
-
-    def unit(index: int, count: int, part: list[DocumentFile]) -> Unit:
-        shard = f"train-{index:05d}-of-{count:05d}.array_record"
-        key = hashlib.sha256(json.dumps([identity, shard]).encode()).hexdigest()
-        return Unit(shard, tuple(part), out, key, fraction)
-
-    count = shard_count(len(files), tokens, config)
-    bounds = [len(files) * i // count for i in range(count + 1)]
-    return [unit(i, count, files[bounds[i] : bounds[i + 1]]) for i in range(count)]
+def plan_shards(made: dict[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
+    """One unit for each contiguous group of encoded files, of each split as many groups as its tokens ask for."""
+    files, planned = list(made.items()), []
+    firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)
+    named = list(zip(made, firsts, strict=False))
+    for split in ("train", "val"):
+        tokens = sum(one.counts[f"{split}_tokens"] for one in made.values())
+        count = shard_count(len(files), tokens, config, least=config.train_shards if split == "train" else 1)
+        bounds = [len(files) * i // count for i in range(count + 1)]
+        for i, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            group = Group(split, i, count, tuple(named[begin:end]))
+            hashes = [one.outputs for _, one in files[begin:end]]
+            settings = [config.record_length, config.token_dtype, config.shard_bytes]
+            size = sum(one.counts[f"{split}_tokens"] for _, one in files[begin:end])
+            planned.append(Unit(group.name, identity_of("shards", group, hashes, settings), size, group))
+    return planned
 
 
-def is_done(unit: Unit) -> bool:
-    """Whether the unit was finished, by a run with the same inputs, and its files are as they were."""
-    try:
-        found = json.loads(unit.done.read_text())
-        if found["key"] != unit.key:
-            return False
-        shards = [Shard(**shard) for shard in found["shards"]]
-        return (
-            all((unit.out / shard.file).stat().st_size == shard.bytes for shard in shards)
-            and rows_in(unit.table) == sum(shard.documents for shard in shards) + found["held_out"]
-            and rows_in(unit.held_out) == found["held_out"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+@dataclass(frozen=True)
+class WriteShards:
+    """Writes the shards of a unit, and the table of its documents."""
+
+    config: ShardsConfig
+
+    def __call__(self, unit: Unit[Group], space: Workspace) -> dict[str, Any]:
+        group = unit.input
+        path = space.root / f"{group.name}.array_record"
+        with writing(path):
+            entries = (encoded(space, name, group.split, first) for name, first in group.files)
+            shards = write_stream(itertools.chain.from_iterable(entries), path, space.scratch, self.config)
+            for shard in shards:
+                space.output(shard.file)
+            counts = {"rows": sum(shard.documents for shard in shards)}
+            counts["shards"] = [dataclasses.asdict(shard) for shard in shards]
+            if group.split == "train":
+                tables = (space.input(f"{PARTS}/encoded/{name}.table") for name, _ in group.files)
+                table = space.output(group.table)
+                rows = join_tables(tables, table, space.scratch)
+                counts["table"] = dataclasses.asdict(DocumentTable(group.table, rows, *digest(table)))
+        return counts
 
 
-def write_unit(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> None:
-    """Writes its shards, the table of its documents and those held out, then marks the unit as done.
-
-    Raises InputError when the disk does not take them.
-    """
-    path = unit.out / unit.shard
-    with writing(path):
-        with (
-            appearing(unit.table, unit.scratch) as table_file,
-            appearing(unit.held_out, unit.scratch) as held_out_file,
-            Notes(table_file, held_out_file) as notes,
-        ):
-            documents = notes.training(documents_of(unit, encode, head, config))
-            shards = write_stream(documents, path, unit.scratch, config)
-        done = {
-            "key": unit.key,
-            "shards": [dataclasses.asdict(shard) for shard in shards],
-            "held_out": notes.held_out_documents,
-        }
-        write_atomically(unit.done, json.dumps(done).encode(), unit.scratch)
-
-
-def held_out_of(units: list[Unit]) -> Iterator[Entry]:
-    """What the units set aside, in the order of their numbers."""
-    for unit in units:
-        for batch in read_batches(unit.held_out, HELD_OUT_SCHEMA.names):
-            for number, text_bytes, tokens in zip(*batch.columns, strict=True):
-                yield Entry(number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())
+def join_tables(tables: Iterable[Path], path: Path, scratch: Path) -> int:
+    """Writes the rows of some tables of documents to one; how many."""
+    rows = 0
+    with appearing(path, scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
+        for table in tables:
+            for batch in read_batches(table):
+                writer.write_batch(batch)
+                rows += len(batch)
+    return rows
 
 
 def write_stream(documents: Iterator[Entry], path: Path, scratch: Path, config: ShardsConfig) -> list[Shard]:
@@ -281,68 +242,6 @@ def os_errors() -> Generator[None]:
         yield
     except RuntimeError as error:
         raise OSError(str(error)) from error
-
-
-def documents_of(unit: Unit, encode: Encode, head: int, config: ShardsConfig) -> Iterator[TokenizedDocument]:
-    for file in unit.files:
-        yield from tokenize_file(file, encode, head, unit.fraction, config.held_out)
-
-
-class Notes:
-    """What is noted of a unit's documents as they pass by: rows of the table, and the tokens of those held out."""
-
-    def __init__(self, table: Path, held_out: Path):
-        self.table, self.held_out = pq.ParquetWriter(table, TABLE_SCHEMA), pq.ParquetWriter(held_out, HELD_OUT_SCHEMA)
-        self.rows: list[dict] = []
-        self.aside: list[TokenizedDocument] = []
-        self.tokens_aside = 0
-        self.held_out_documents = 0
-
-    def __enter__(self) -> "Notes":
-        return self
-
-    def __exit__(self, *_) -> None:
-        with contextlib.closing(self.held_out), contextlib.closing(self.table):
-            self.flush_rows()
-            self.flush_aside()
-
-    def training(self, documents: Iterator[TokenizedDocument]) -> Iterator[Entry]:
-        """The documents that are not held out."""
-        for d in documents:
-            split = "val" if d.held_out else "train"
-            row = {"id": d.id, "url": d.url, "file": d.file, "split": split}
-            self.rows.append(row | {"tokens": len(d.tokens), "text_bytes": d.text_bytes})
-            if len(self.rows) == ROWS_AT_ONCE:
-                self.flush_rows()
-            if not d.held_out:
-                yield Entry(d.number, d.text_bytes, d.tokens)
-                continue
-            self.held_out_documents += 1
-            self.aside.append(d)
-            self.tokens_aside += len(d.tokens)
-            if self.tokens_aside >= TOKENS_AT_ONCE:
-                self.flush_aside()
-
-    def flush_rows(self) -> None:
-        self.table.write_table(pa.Table.from_pylist(self.rows, TABLE_SCHEMA))
-        self.rows = []
-
-    def flush_aside(self) -> None:
-        ends = np.cumsum([0, *(len(d.tokens) for d in self.aside)], dtype=np.int32)
-        tokens = np.concatenate([np.empty(0, np.uint32), *(d.tokens for d in self.aside)])
-        numbers = pa.array([d.number for d in self.aside], pa.int64())
-        text_bytes = pa.array([d.text_bytes for d in self.aside], pa.int64())
-        lists = pa.ListArray.from_arrays(ends, tokens)
-        self.held_out.write_table(pa.table([numbers, text_bytes, lists], HELD_OUT_SCHEMA))
-        self.aside, self.tokens_aside = [], 0
-
-
-def join_tables(units: list[Unit], path: Path) -> None:
-    """Writes the table of all documents, row = number."""
-    with appearing(path, units[0].scratch) as partial, pq.ParquetWriter(partial, TABLE_SCHEMA) as writer:
-        for unit in units:
-            for batch in read_batches(unit.table):
-                writer.write_batch(batch)
 
 
 def sum_up(shards: list[Shard]) -> Split:

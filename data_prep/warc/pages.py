@@ -1,5 +1,6 @@
 """WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ from data_prep.warc.record import MAX_BLOCK_BYTES, MAX_HEAD_BYTES, MAX_PAGE_BYTE
 from data_prep.warc.records import RecordReader
 from lm.errors import InputError
 
-HTML_TYPES = ("text/html", "application/xhtml+xml")
+XHTML = "application/xhtml+xml"
+HTML_TYPES = ("text/html", XHTML)
 KEPT = "kept"
 NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML = "not_a_response", "not_http", "not_a_success", "not_html"
 NOT_A_TEXT = "not_a_text"
@@ -158,14 +160,19 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
     except BodyTooLargeError as error:
         raise DamagedError(TOO_LARGE, str(error)) from error
     raise_unless_digests_hold(record, headers, coded, unchunked, body)
-    return web_page(headers, html_content_type(response), body, file_path)
+    page = web_page(headers, html_content_type(response), body, file_path)
+    return dataclasses.replace(page, xhtml=media_type_of(record, response) == XHTML)
+
+
+def media_type_of(record: Record, response: Response) -> str:
+    """As the crawler identified it, else as the server called it; "" where neither did."""
+    identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
+    return identified or response.media_type
 
 
 def is_html(record: Record, response: Response) -> bool:
     """Whether a response is a page: as the crawler identified it, else as the server called it, else as it begins."""
-    identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
-    media_type = identified or response.media_type
-    if media_type:
+    if media_type := media_type_of(record, response):
         return media_type in HTML_TYPES
     begin = record.first(response.size + LOOKED_AT)[response.size :]
     try:

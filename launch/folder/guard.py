@@ -20,7 +20,7 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
     RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval, RunPaths.report,
-    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, MARKERS, UNFINISHED,
+    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, RunPaths.units, RunPaths.quarantine, MARKERS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
 
@@ -87,6 +87,9 @@ def inputs_of(experiment: Experiment) -> Iterator[tuple[str, str, tuple[str, ...
         for pattern in getattr(model.training, name):
             yield f"documents.quality_classifier.training.{name}", pattern, (RunPaths.quality_classifier, UNFINISHED)
     yield "tokenizer.load", experiment.tokenizer.load, OUTPUTS
+    yield from (
+        ("shards.held_out_index", name, (RunPaths.tokens, UNFINISHED)) for name in experiment.shards.held_out_index
+    )
     yield from (("train.mixture", source.tokens, (RunPaths.tokens, UNFINISHED)) for source in train.mixture)
     tasks = {"train.tasks.data": train.tasks.data, "evaluate.tasks.data": experiment.evaluate.tasks.data}
     yield from ((option, data, OUTPUTS) for option, data in tasks.items() if data and data != HUB)

@@ -55,7 +55,7 @@ class Origin(NamedTuple):
     folder: Place
     """The folder of shards."""
     documents: set[int]
-    """Rows of the folder's documents.parquet."""
+    """Rows of the folder's documents/ (lm.data.records.document_tables)."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class SequenceRecord:
     segment_starts: np.ndarray
     """(segments,) uint32, rising: where in `tokens` each document begins; the first is 0 (maybe midway in it)."""
     document_ids: np.ndarray
-    """(segments,) uint64: the document of each segment, a row of tokens/documents.parquet."""
+    """(segments,) uint64: the document of each segment, a row of tokens/documents/ (`document_tables`)."""
 
     @property
     def length(self) -> int:
@@ -129,6 +129,17 @@ class Split:
 
 
 @dataclass(frozen=True)
+class DocumentTable:
+    """A Parquet file with a row for each document of some files: id, url, file, split, tokens, text_bytes."""
+
+    file: str
+    """Name in the folder of the manifest."""
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """tokens/manifest.json: what is in a folder of shards, and what made it."""
 
@@ -139,12 +150,25 @@ class Manifest:
     token_dtype: str
     splits: dict[str, Split]
     """By name: "train" and "val"."""
+    documents: tuple[DocumentTable, ...] = ()
+    """In the order of the documents' numbers. Folders from before December 2026 have one, documents.parquet, that is
+    not named."""
+    withheld_documents: int = 0
+    """In neither split, since they share a key with one that is held out."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
 
 MANIFEST = "manifest.json"
+HELD_OUT_KEYS = "held_out_keys.parquet"
+"""The held-out index: keys of what is held out (data_prep/shards/held_out.py)."""
+
+
+def document_tables(folder: Place) -> list[Place]:
+    """The tables of documents in a folder of shards; row after row they are the documents by number. Raises InputError
+    as `read_manifest`."""
+    return [folder / table.file for table in read_manifest(folder).documents] or [folder / "documents.parquet"]
 
 
 def read_manifest(folder: Place) -> Manifest:
@@ -159,6 +183,7 @@ def read_manifest(folder: Place) -> Manifest:
         for name, split in fields["splits"].items():
             shards = tuple(Shard(**shard) for shard in split["shards"])
             fields["splits"][name] = Split(**(split | {"shards": shards}))
+        fields["documents"] = tuple(DocumentTable(**table) for table in fields.get("documents", ()))
         return Manifest(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error

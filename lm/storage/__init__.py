@@ -1,4 +1,5 @@
-"""Files on a disk and objects of a bucket (s3://, gs://): whole or absent, read and written by one set of functions.
+"""Files on a disk, objects of a bucket (s3://, gs://), files of the hub (hf://) and of web servers (https://): whole or
+absent, read and written by one set of functions.
 
 A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
 """
@@ -14,7 +15,7 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
-from lm.storage.mirror import Mirror, copy_of, fetched, mirror_of
+from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
 from lm.storage.places import (
     Place,
     appearing,
@@ -36,6 +37,7 @@ __all__ = [
     "Wanted",
     "appearing",
     "as_files",
+    "as_local_file",
     "cache_folder",
     "copy_of",
     "digest",

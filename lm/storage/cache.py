@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from lm.errors import InputError, UsageError
-from lm.storage import objects
+from lm.storage import stores
 from lm.storage.files import appearing_file, digest, user_cache
 from lm.storage.places import Place
 from lm.storage.url import StorageError, Url
@@ -118,7 +118,7 @@ def bring_one(one: Wanted, folder: Path) -> None:
             return
         with appearing_file(folder / one.sha256, scratch=folder, durable=False) as partial:
             try:
-                objects.download(one.place.address, partial)
+                stores.download(one.place.address, partial)
             except FileNotFoundError:
                 raise StorageError(f"{one.place} is not there. Write it again, or bring it back.") from None
             found = digest(partial)

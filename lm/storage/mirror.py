@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm.errors import InputError
-from lm.storage import objects
+from lm.storage import objects, stores
 from lm.storage.cache import cache_folder
 from lm.storage.files import appearing_file, unused
 from lm.storage.lease import Lease
@@ -79,6 +79,8 @@ class Mirror:
         self.known = self.recorded()
         self.lease: Lease | None = None
         self.listed: dict[str, Object] | None = None
+        self.only: str | None = None
+        """Of all below the address, the one name at the top that is looked at; None: all."""
         self.lock = threading.RLock()
 
     def recorded(self) -> dict[str, Known]:
@@ -118,8 +120,12 @@ class Mirror:
         """All below the address, as it was when first asked for, or pushed by this process since."""
         with self.lock:
             if self.listed is None:
-                self.listed = {name: one for name, one in self.url.files().items() if name != LEASE}
+                found = self.url.files() if self.only is None else below(self.url / self.only, self.only)
+                self.listed = {name: one for name, one in found.items() if name != LEASE}
             return self.listed
+
+    def looked_at(self, name: str) -> bool:
+        return self.only is None or name.split("/")[0] == self.only
 
     def size(self, name: str) -> int | None:
         """Bytes of a file that is here or there."""
@@ -165,7 +171,7 @@ class Mirror:
             found = there[name]
             try:
                 with appearing_file(self.folder / name, durable=False) as partial:
-                    objects.download(f"{self.url}/{name}", partial, found)
+                    stores.download(f"{self.url}/{name}", partial, found)
             except FileNotFoundError as error:
                 raise StorageError(f"{self.url}/{name} was taken away while it was read. Run it again.") from error
             size, time = self.stat(name) or (0, 0)
@@ -198,9 +204,9 @@ class Mirror:
             address = f"{self.url}/{name}"
             if name.endswith(".jsonl"):  # it may be growing: whole lines alone
                 lines = (self.folder / name).read_bytes()
-                found = objects.write(address, lines[: lines.rfind(b"\n") + 1])
+                found = stores.write(address, lines[: lines.rfind(b"\n") + 1])
             else:
-                found = objects.upload(self.folder / name, address)
+                found = stores.upload(self.folder / name, address)
             self.known[name], there[name] = Known(size, time, found.etag), found
 
         with self.lock:
@@ -223,7 +229,7 @@ class Mirror:
             if not going:
                 return
             self.may_write()
-            objects.delete(f"{self.url}/{name}" for name in going)
+            stores.delete(f"{self.url}/{name}" for name in going)
             for name in going:
                 self.there.pop(name, None)
                 self.known.pop(name, None)
@@ -240,7 +246,7 @@ class Mirror:
         lines come behind those that are there."""
         with self.alone():
             self.listed = None
-            for name, known in list(self.known.items()):
+            for name, known in [(name, known) for name, known in self.known.items() if self.looked_at(name)]:
                 found = self.there.get(name)
                 if known.etag and found is not None and found.etag == known.etag:
                     continue
@@ -252,7 +258,8 @@ class Mirror:
                 logs = self.here(joined)
                 for name in logs:
                     self.join(name)
-                self.move_aside([name for name in self.here(["*"]) if name not in logs and not self.unchanged(name)])
+                here = [name for name in self.here(["*"]) if self.looked_at(name)]
+                self.move_aside([name for name in here if name not in logs and not self.unchanged(name)])
             self.save()
 
     def join(self, name: str) -> None:
@@ -314,9 +321,23 @@ def fetched(url: Url) -> Path:
     folder = copy_of(url.parent, "reading")
     mirror = mirror_of(folder)
     assert mirror is not None
-    mirror.agree(sole=False)
-    mirror.fetch(mirror.matching([glob.escape(url.name)]))
+    with mirror.lock:  # threads may ask for several names of one folder
+        mirror.only = url.name
+        mirror.agree(sole=False)
+        mirror.fetch(mirror.matching([glob.escape(url.name)]))
     return folder / url.name
+
+
+def as_local_file(place: Path | Url) -> Path:
+    """The file itself, or what `fetched` brings of an object. Raises as that."""
+    return fetched(place) if isinstance(place, Url) else place.expanduser()
+
+
+def below(url: Url, name: str) -> dict[str, Object]:
+    """The object at the address and all that lies below, as `name` and name/…: what lies beside it is not listed."""
+    one = url.found()
+    inside = {} if url.scheme in stores.WEB else url.files()
+    return ({} if one is None else {name: one}) | {f"{name}/{rest}": found for rest, found in inside.items()}
 
 
 SAID_FROM = 100_000_000

@@ -206,8 +206,10 @@ def head(address: str) -> Object | None:
 
 
 def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -> bytes:
-    """Bytes `start` to `end` of the object, by default all; only of the version that has this `etag`, if given."""
+    """Bytes `start` to `end` of the object, by default all; only of the version that has this `etag`, if given: else
+    raises StorageError."""
     import obstore
+    from obstore.exceptions import PreconditionError
 
     if end is not None and end <= start:
         return b""
@@ -216,14 +218,15 @@ def read(address: str, start: int = 0, end: int | None = None, etag: str = "") -
     )
     if etag:
         options["if_match"] = etag
-    return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
+    try:
+        return asked(address, "read", lambda client, key: bytes(obstore.get(client, key, options=options).bytes()))
+    except PreconditionError as error:
+        raise StorageError(f"{address} was replaced while it was read. Run it again.") from error
 
 
 def download(address: str, path: Path, wanted: Object | None = None) -> Object:
     """Writes the object into the file `path`, a part at a time, so that no more than a few parts are in memory. Returns
     what the store says of it. Raises as `asked`; where the object is replaced meanwhile, StorageError."""
-    from obstore.exceptions import PreconditionError
-
     found = wanted or head(address)
     if found is None:
         raise FileNotFoundError(2, "No such object", address)
@@ -234,10 +237,7 @@ def download(address: str, path: Path, wanted: Object | None = None) -> Object:
             data = read(address, start, min(start + CHUNK, found.size), found.etag)
             os.pwrite(file.fileno(), data, start)
 
-        try:
-            list(pool.map(bring, range(0, found.size, CHUNK)))
-        except PreconditionError as error:
-            raise StorageError(f"{address} was replaced while it was read. Run it again.") from error
+        list(pool.map(bring, range(0, found.size, CHUNK)))
     return found
 
 

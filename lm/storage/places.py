@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from lm.errors import UsageError
-from lm.storage import objects
+from lm.storage import stores
 from lm.storage.files import appearing_file
 from lm.storage.url import Url, is_url
 
@@ -57,14 +57,14 @@ def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -
     with tempfile.TemporaryDirectory(prefix="gristmill-", dir=scratch) as folder:
         partial = Path(folder) / (place.name or "object")
         yield partial
-        objects.upload(partial, place.address)
+        stores.upload(partial, place.address)
 
 
 def write_atomically(place: Place, data: str | bytes, scratch: Path | None = None, durable: bool = True) -> None:
     """Writes `data`, text as UTF-8, to `place`, or leaves what was there: never half of it. Raises as `appearing`."""
     content = data.encode() if isinstance(data, str) else data
     if isinstance(place, Url):
-        objects.write(place.address, content)
+        stores.write(place.address, content)
         return
     with appearing(place, scratch, durable) as partial:
         partial.write_bytes(content)

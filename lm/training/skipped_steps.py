@@ -11,6 +11,7 @@ import numpy as np
 
 from lm.config import TrainConfig
 from lm.data.batches import BatchSource
+from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.metrics.writers import JsonLines
 from lm.run_paths import RunPaths
@@ -99,18 +100,19 @@ def diverged(found: str, config: TrainConfig, more: str = "") -> InputError:
 
 
 def name_documents(folder: Place, rows: set[int]) -> list[str]:
-    """The ids of some rows of `folder`/documents.parquet, in their order; "row 7" where there is no such table."""
+    """The ids of some rows of the tables of documents in `folder`, in order; "row 7" where there is no such table."""
     named: dict[int, str] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, InputError):
         import pyarrow.parquet as pq
 
-        with (folder / "documents.parquet").open("rb") as table, pq.ParquetFile(table) as file:
-            begin = 0
-            for group in range(file.num_row_groups):
-                end = begin + file.metadata.row_group(group).num_rows
-                inside = [row for row in rows if begin <= row < end]
-                if inside:
-                    ids: list[Any] = file.read_row_group(group, columns=["id"])["id"].to_pylist()
-                    named |= {row: ids[row - begin] for row in inside}
-                begin = end
+        begin = 0
+        for place in document_tables(folder):
+            with place.open("rb") as table, pq.ParquetFile(table) as file:
+                for group in range(file.num_row_groups):
+                    end = begin + file.metadata.row_group(group).num_rows
+                    inside = [row for row in rows if begin <= row < end]
+                    if inside:
+                        ids: list[Any] = file.read_row_group(group, columns=["id"])["id"].to_pylist()
+                        named |= {row: ids[row - begin] for row in inside}
+                    begin = end
     return [named.get(row, f"row {row}") for row in sorted(rows)]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from launch.stages.packing import load_packer
 from lm.compression.codec import Packer, compress, decompress
+from lm.data.records import document_tables
 from lm.evaluation.bits_per_byte import compressed_bits_per_byte
 from lm.run_paths import RunPaths
 from tests.run_files import has_model
@@ -25,7 +26,8 @@ from tests.run_files import has_model
 def held_out_text(run: Path, size: int) -> bytes:
     """The first `size` bytes, cut at a whole character, of the held-out documents in an order drawn once."""
     paths = RunPaths(run)
-    rows = pq.read_table(paths.tokens / "documents.parquet", columns=["id", "split"]).to_pylist()
+    tables = [Path(str(table)) for table in document_tables(paths.tokens)]
+    rows = [row for table in tables for row in pq.read_table(table, columns=["id", "split"]).to_pylist()]
     held_out = {row["id"] for row in rows if row["split"] == "val"}
     texts = [
         row["text"]

@@ -36,15 +36,17 @@ def main() -> None:
 
     config = get_config().documents
     steps = tuple(step for step in config.steps if step not in ("exact_dedup", "minhash_dedup"))
-    config = dataclasses.replace(config, steps=steps, workers=1)
+    config = dataclasses.replace(config, steps=steps)
     out = arguments.out
     shutil.rmtree(out, ignore_errors=True)
     prepare_lists(config.url_filter)
     warm_up(config)
     start_up = time.perf_counter() - begun
     warc = InputFile(arguments.warc.resolve(), arguments.warc.name, "warc", arguments.warc.stat().st_size)
-    texts = extract_texts([warc], config, out / "texts", out / "scratch", lambda progress: None)
-    outcome = prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
+    extract_texts([warc], config, out)
+    outcome = prepare_documents(
+        out / "texts", config, out / "parts", out / "documents", out / "dropped", out / "funnel.json"
+    )
     wall = time.perf_counter() - begun
     with (out / "decisions.jsonl").open("w", encoding="utf-8") as file:
         for folder in ("documents", "dropped"):

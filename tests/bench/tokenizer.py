@@ -96,16 +96,15 @@ def write_documents(texts: list[str], folder: Path) -> None:
 
 
 def pipeline_seconds(folder: Path, tokenizer, workers: int, encoder: Literal["tiktoken", "gigatoken"]) -> float:
-    from data_prep.config import ShardsConfig
+    from data_prep.config import EngineConfig, ShardsConfig
     from data_prep.shards.write import write_shards
 
     config = ShardsConfig(
-        record_length=1024, token_dtype="uint32", train_shards=FILES, validation_fraction=0.01, workers=workers,
-        encoder=encoder,
+        record_length=1024, token_dtype="uint32", train_shards=FILES, validation_fraction=0.01, encoder=encoder,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        write_shards(folder, tokenizer, Path(out) / "tokens", config)
+        write_shards(folder, tokenizer, Path(out) / "tokens", config, EngineConfig(workers=workers))
         return time.perf_counter() - start
 
 

@@ -9,7 +9,6 @@ that out.
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -28,17 +27,19 @@ print(seconds([Path(sys.argv[1])], Path(sys.argv[2]), 1), resource.getrusage(res
 
 def seconds(warcs: list[Path], out: Path, workers: int) -> float:
     from configs.fineweb import get_config
+    from data_prep.config import EngineConfig
     from data_prep.measure.run import extract_texts
     from data_prep.select.run import prepare_documents
     from data_prep.sources import InputFile
     from data_prep.url_filter.filter import prepare_lists
 
     start = time.perf_counter()
-    config = dataclasses.replace(get_config().documents, workers=workers)
+    config, engine = get_config().documents, EngineConfig(workers=workers)
     prepare_lists(config.url_filter)
     inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in warcs]
-    texts = extract_texts(inputs, config, out / "texts", out / "scratch", lambda progress: None)
-    prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
+    extract_texts(inputs, config, out, engine=engine)
+    documents, dropped, funnel = (out / name for name in ("documents", "dropped", "funnel.json"))
+    prepare_documents(out / "texts", config, out / "parts", documents, dropped, funnel, engine=engine)
     return time.perf_counter() - start
 
 

@@ -53,7 +53,7 @@ def killed_run(workdir: Path, warc: Path, kills: int, generator: random.Random) 
     for script in SCRIPTS:
         while True:
             workers = generator.choice((1, 2))
-            process = start(workdir, warc, "--documents.workers", str(workers), *DEDUPLICATE, script=script)
+            process = start(workdir, warc, "--engine.workers", str(workers), *DEDUPLICATE, script=script)
             try:
                 if hits >= kills or script == "launch.fetch_pages":
                     finish(process)

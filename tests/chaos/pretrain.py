@@ -35,7 +35,7 @@ def killed_run(workdir: Path, warc: Path, kills: int, generator: random.Random, 
     """Kills and restarts until `kills` have hit or the job is done, then lets it finish. Returns the kills that hit."""
     hits = 0
     for _ in range(10 * kills):
-        process = start(workdir, warc, "--documents.workers", str(workers))
+        process = start(workdir, warc, "--engine.workers", str(workers))
         try:
             process.communicate(timeout=generator.uniform(0.5, 0.6 * whole))
             break  # it ended before the kill

@@ -89,7 +89,8 @@ class LoopbackCrawl:
         with self.lock:
             self.requests.append((path, dict(request.headers)))
             self.times.append(time.monotonic())
-            fault = self.faults[path].pop(0) if self.faults[path] else self.always.get(path, Fault())
+            spoilt = self.faults[path] and request.command == "GET"
+            fault = self.faults[path].pop(0) if spoilt else self.always.get(path, Fault())
             if fault.replace is not None:
                 self.files[path] = fault.replace
         data = self.files.get(path)
@@ -97,26 +98,29 @@ class LoopbackCrawl:
         if status != 200 or data is None:
             body = b"<html>no</html>"
             start(request, status, {"Content-Length": str(len(body)), **fault.headers})
-            request.wfile.write(body)
+            request.wfile.write(b"" if request.command == "HEAD" else body)
             return
         self.send_file(request, data if fault.body is None else fault.body, fault)
 
     def send_file(self, request: BaseHTTPRequestHandler, data: bytes, fault: Fault) -> None:
         headers = {"ETag": self.etag(data), "Last-Modified": "Thu, 22 Feb 2024 10:00:00 GMT"}
-        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
         condition = request.headers.get("If-Range")
         fresh = fault.ignore_condition or condition in (None, *headers.values())
-        begin, status = 0, 200
+        begin, end, status = 0, len(data), 200
         if asked and fresh and not fault.ignore_range:
             begin, status = int(asked[1]) - fault.shift, 206
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+            end = min(int(asked[2]) + 1, len(data)) if asked[2] else len(data)
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
             if begin >= len(data):
                 start(request, 416, {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"})
                 return
-        body = data[begin:]
+        body = data[begin:end]
         told = len(body) if fault.told_length is None else fault.told_length
         headers |= {"Transfer-Encoding": "chunked"} if fault.chunked else {"Content-Length": str(told)}
         start(request, status, {k: v for k, v in {**headers, **fault.headers}.items() if v})
+        if request.command == "HEAD":
+            return
         body = body[: len(body) // 2 if fault.stall else fault.cut] + fault.extra
         with self.lock:
             self.sent += len(body)
@@ -144,6 +148,8 @@ def serving(crawl: LoopbackCrawl) -> Generator[LoopbackCrawl]:
             self.close_connection = True
             with contextlib.suppress(ConnectionError):
                 crawl.answer(self)
+
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, format, *args):
             pass

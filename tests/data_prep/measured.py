@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.documents import Document
 from data_prep.funnel.counts import bins_kind
@@ -20,7 +20,6 @@ from tests.data_prep.pages import PROSE, demo_config
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 CONFIG = demo_config(
     steps=RULES,
-    workers=1,
     quality_classifier=dataclasses.replace(recipe.QUALITY_CLASSIFIER, model="not asked for"),
     personal_data=dataclasses.replace(recipe.PERSONAL_DATA, kinds=("email", "ip")),
 )

@@ -22,8 +22,8 @@ GERMAN = (
 
 
 def demo_config(**changes) -> DocumentsConfig:
-    """The demo's, in this process: tests that want worker processes ask for them."""
-    return dataclasses.replace(get_config().documents, **{"workers": 1} | changes)
+    """The demo's."""
+    return dataclasses.replace(get_config().documents, **changes)
 
 
 def document(text: str, url: str = "", language: str = "en", language_score: float = 1.0) -> Document:

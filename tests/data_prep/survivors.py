@@ -20,10 +20,10 @@ def in_turn(work: Callable[[Any], None], units: Iterable[Any]) -> None:
         work(unit)
 
 
-def survivor(file: int, row: int, text: str, day: int = 1, dump: str = "d") -> Survivor:
+def survivor(file: int, row: int, text: str, day: int = 1, scope: str = "d") -> Survivor:
     name = f"<urn:{file}-{row}>"
     when, _ = make_node(f"2026-01-{day:02d}T00:00:00Z", name, file, row)
-    return Survivor(row, when, name, dump, text)
+    return Survivor(row, when, name, scope, text)
 
 
 def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:

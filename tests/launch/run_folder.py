@@ -18,7 +18,6 @@ from data_prep.funnel.counts import count_rows, empty_counts, merge
 from data_prep.funnel.domains import HostCounter, largest_domains, read_host_counts
 from data_prep.funnel.report import FUNNEL, write_funnel
 from data_prep.select.apply_filters import kept_schema
-from data_prep.shards.write import DOCUMENTS
 from data_prep.verdict import thresholds_of, values_of
 from data_prep.warc import write_pages
 from lm.config import TokenizerConfig
@@ -140,7 +139,7 @@ def write_run(
     counts = [len(tokenizer.encode(document.text)) + 1 for document in documents]
     sides = [{"split": "val" if n == 0 else "train", "tokens": tokens} for n, tokens in enumerate(counts)]
     (workdir / "tokens").mkdir()
-    pq.write_table(pa.Table.from_pylist(sides), workdir / "tokens" / DOCUMENTS)
+    pq.write_table(pa.Table.from_pylist(sides), workdir / "tokens/documents.parquet")
     for name, part in (("train", documents[1:] or documents), ("val", documents[:1])):
         tokens = sum(len(tokenizer.encode(document.text)) + 1 for document in part)
         text_bytes = sum(len(document.text.encode()) for document in part)

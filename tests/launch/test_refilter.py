@@ -74,10 +74,10 @@ def test_it_tells_what_changes_and_draws_the_page(run: Path, capsys):
 
 def test_as_a_command(tmp_path: Path):
     """With the demo's own settings, but for a threshold."""
-    documents = dataclasses.replace(load_config(REPOSITORY / "configs/demo.py").documents, workers=1)
+    documents = load_config(REPOSITORY / "configs/demo.py").documents
     run = write_run(tmp_path / "run", documents)
     command = [sys.executable, "-m", "launch.refilter", "configs/demo.py", "--workdir", str(run)]
-    options = ["--documents.workers", "1", "--documents.gopher-quality.min-words", "20"]
+    options = ["--documents.gopher-quality.min-words", "20"]
     done = subprocess.run([*command, *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "now 20  (gopher_short_document)" in done.stdout

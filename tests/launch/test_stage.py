@@ -48,7 +48,7 @@ def test_done_work_is_skipped_and_config_json_tells_the_experiment(tmp_path):
 def test_a_field_that_changes_speed_alone_changes_no_result(tmp_path):
     calls = []
     run_stage(make_stage(calls), EXPERIMENT, tmp_path)
-    faster = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, workers=7))
+    faster = dataclasses.replace(EXPERIMENT, shards=dataclasses.replace(EXPERIMENT.shards, encoder="gigatoken"))
     assert run_stage(make_stage(calls), faster, tmp_path) is False
 
 

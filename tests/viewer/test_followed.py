@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import load_config
-from data_prep.shards.write import DOCUMENTS
 from lm.errors import InputError
 from tests.data_prep.measured import prose
 from tests.launch.run_folder import REPOSITORY, make_document, uniform_view, write_json, write_run
@@ -40,9 +39,9 @@ def sections(workdir: Path) -> tuple[lxml.html.HtmlElement, FollowedPage]:
 
 
 def set_splits(workdir: Path, *splits: str) -> None:
-    table = pq.read_table(workdir / "tokens" / DOCUMENTS)
+    table = pq.read_table(workdir / "tokens/documents.parquet")
     rows = [row | {"split": split} for row, split in zip(table.to_pylist(), splits, strict=True)]
-    pq.write_table(pa.Table.from_pylist(rows), workdir / "tokens" / DOCUMENTS)
+    pq.write_table(pa.Table.from_pylist(rows), workdir / "tokens/documents.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_the_held_out_end_of_a_document(tmp_path: Path):
     end = KEPT[0].text[int(len(KEPT[0].text) * 0.75) :]
     tokenizer = read_run(tmp_path, EXPERIMENT.documents).tokenizer
     rows = [{"split": "train", "tokens": 9}, {"split": "val", "tokens": 1 + len(tokenizer.encode(end))}]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tokens" / DOCUMENTS)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tokens/documents.parquet")
     shards = dataclasses.replace(EXPERIMENT.shards, held_out="ends", validation_fraction=0.25)
     page = follow(tmp_path, dataclasses.replace(EXPERIMENT, shards=shards))
     assert page.held_out and page.is_end and end.startswith(page.text)

@@ -22,10 +22,10 @@ from data_prep.parquet import read_batches, rows_in
 from data_prep.pii import replace_personal_data
 from data_prep.shards.sizes import estimated_tokens, held_out_fraction
 from data_prep.shards.tokenize import document_files
-from data_prep.shards.write import DOCUMENTS
 from data_prep.sources import InputFile
 from data_prep.sources.manifest import manifest_files
 from data_prep.verdict import Threshold
+from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer
@@ -120,7 +120,7 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
     archives = {file.name: file for file in manifest_files(workdir) if file.kind == "warc" and file.path.is_file()}
     paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
     firsts = list(itertools.accumulate((rows_in(path) or 0 for path in paths), initial=0))
-    splits = split_of(RunPaths(workdir).tokens / DOCUMENTS, firsts[-1] * (2 if ends else 1))
+    splits = split_of(RunPaths(workdir).tokens, firsts[-1] * (2 if ends else 1))
     for path, first in zip(paths, firsts, strict=False):
         wanted = ["id", "file_path", "terminal_punctuation_lines"]
         columns = [name for name in wanted if name in pq.read_schema(path).names]
@@ -131,13 +131,14 @@ def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
                 yield Candidate(path, row, archives.get(values["file_path"]), split == "val", tokens - 1, values)
 
 
-def split_of(path: Path, rows: int) -> list[tuple[str, int]]:
+def split_of(tokens: Path, rows: int) -> list[tuple[str, int]]:
     """(split, tokens) of the first `rows` documents, by number."""
     found: list[tuple[str, int]] = []
-    for batch in read_batches(path, ["split", "tokens"]):
-        if len(found) >= rows:
-            break
-        found += zip(batch["split"].to_pylist(), batch["tokens"].to_pylist(), strict=True)
+    for path in document_tables(tokens):
+        for batch in read_batches(Path(str(path)), ["split", "tokens"]):
+            if len(found) >= rows:
+                return found
+            found += zip(batch["split"].to_pylist(), batch["tokens"].to_pylist(), strict=True)
     return found
 
 

@@ -26,7 +26,7 @@ DRAWN = st.lists(
 
 def corpus_of(drawn) -> list[list[Survivor]]:
     return [
-        [survivor(file, row, "\n".join(text).strip(), day, dump) for row, (text, day, dump) in enumerate(rows)]
+        [survivor(file, row, "\n".join(text).strip(), day, scope) for row, (text, day, scope) in enumerate(rows)]
         for file, rows in enumerate(drawn)
     ]  # fmt: skip
 
@@ -51,12 +51,12 @@ def left_by_plain_count(corpus: list[list[Survivor]], config: LineDedupConfig) -
     holders: dict[tuple, list[str]] = {}
     for *_, one in everything:
         for span in dict.fromkeys(span for span, _ in spans(one.text, config)):
-            holders.setdefault((one.dump, span), []).append(one.id)
+            holders.setdefault((one.scope, span), []).append(one.id)
     left = {}
     for *_, one in everything:
         goes = set()
         for span, places in spans(one.text, config):
-            ids = holders[one.dump, span]
+            ids = holders[one.scope, span]
             if len(ids) > config.max_documents and ids[0] != one.id:
                 goes |= {*places}
         left[one.id] = [unit for n, unit in enumerate(units_of(one.text, config.unit)) if n not in goes]

@@ -93,13 +93,13 @@ def test_a_killed_worker_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "runner", [["local"], ["beam", "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]]
+    "runner", [["fn_api"], ["beam", "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]]
 )
 def test_a_runner_is_chosen_by_name_or_by_beams_options(runner, tmp_path):
     assert run("none", 1, tmp_path, runner=runner[0], options=runner[1:]) == ALL
 
 
-UNSUITABLE = (["local", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"], ["beam", "--runner=Nobody"])
+UNSUITABLE = (["fn_api", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"], ["beam", "--runner=Nobody"])
 
 
 @pytest.mark.parametrize("runner", UNSUITABLE)

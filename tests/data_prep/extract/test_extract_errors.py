@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep import language
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
@@ -18,7 +18,7 @@ from lm.errors import InputError
 from tests.bench.extraction import config_for
 from tests.data_prep.pages import PROSE, demo_config, document, html, page
 
-CONFIG = demo_config(steps=(), workers=1)
+CONFIG = demo_config(steps=())
 CACHES = (load_engine, trafilatura.load, resiliparse.load, trees.load_model, language.model)
 
 
@@ -38,8 +38,8 @@ def run(tmp_path, pages: list[WebPage]) -> list[dict]:
     if not warc.exists():
         write_pages(warc, pages)
     files = [InputFile(warc, warc.name, "warc", warc.stat().st_size)]
-    texts = extract_texts(files, CONFIG, tmp_path / "texts", tmp_path / "scratch", lambda progress: None)
-    return list(read_rows(texts / "pages.parquet"))
+    extract_texts(files, CONFIG, tmp_path)
+    return list(read_rows(tmp_path / "texts/pages.parquet"))
 
 
 @pytest.mark.parametrize("content", [None, "", '{"features": ["size"], "bias": 0, "trees": [[[0]', '{"bias": 0}', "[]"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.config import ONE_PROCESS
 from data_prep.funnel import domains
 from data_prep.funnel.domains import (
     TOP_DOMAINS,
@@ -20,9 +21,8 @@ from data_prep.funnel.domains import (
     read_host_counts,
     write_host_counts,
 )
-from tests.data_prep.pages import demo_config
 
-CONFIG = demo_config(workers=1)
+CONFIG = ONE_PROCESS
 NAMES = st.sampled_from(["", *(f"host-{n}.example" for n in range(40)), "ü.example"])
 HOSTS = st.lists(st.tuples(NAMES, st.integers(0, 9)))
 

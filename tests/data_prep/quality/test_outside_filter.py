@@ -11,12 +11,12 @@ import lxml.html
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import Filter, Rule, Signal
-from data_prep.config.documents import AFTER_DEDUP
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import measure, text_schema
-from data_prep.select.apply_filters import dropped_schema
+from data_prep.select.apply_filters import dropped_schema, kept_schema
 from lm.errors import UsageError
 from tests.data_prep.measured import prose
 
@@ -53,7 +53,7 @@ CONFIG = """
 import dataclasses
 
 import configs.demo
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from shouting import UpperCaseFilter
 
 
@@ -121,8 +121,8 @@ def outside_run(tmp_path_factory) -> Outside:
     (folder / "pages.jsonl").write_text("\n".join(lines), encoding="utf-8")
     outside = Outside(folder)
     outside.call("fetch_pages")
-    outside.call("extract_texts", "--documents.workers", "2")  # two processes, to which the filter has to come
-    (folder / "told").write_text(outside.call("prepare_documents", "--documents.workers", "1"), encoding="utf-8")
+    outside.call("extract_texts", "--engine.workers", "2")  # two processes, to which the filter has to come
+    (folder / "told").write_text(outside.call("prepare_documents", "--engine.workers", "1"), encoding="utf-8")
     return outside
 
 
@@ -143,7 +143,7 @@ def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_
 
 def test_it_comes_after_the_recipes_filters_and_before_deduplication():
     stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
-    assert stages[-8:] == ("fineweb", "outside", "quality_classifier", "exact_dedup", "minhash_dedup", *AFTER_DEDUP)
+    assert stages[-9:] == ("fineweb", "outside", "quality_classifier", *DEDUP, *AFTER_DEDUP)
 
 
 def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
@@ -158,7 +158,7 @@ def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
 
 
 def test_another_threshold_is_tried_without_measuring_and_the_page_explains_it(outside_run: Outside):
-    told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--documents.workers", "1")
+    told = outside_run.call("refilter", "--documents.upper-case.max-share", "0.1", "--engine.workers", "1")
     assert "documents.upper_case.max_share: 0.3 in the run, now 0.1  (too_many_upper_case_words)" in told
     page = lxml.html.parse(outside_run.run / "refilter/index.html").getroot()
     text = " ".join(page.text_content().split())
@@ -208,5 +208,7 @@ def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes,
 
 
 def test_no_signal_may_have_the_name_of_another_column():
-    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names}
+    minhash = dataclasses.replace(DOCUMENTS.minhash, cluster_sizes=True, upsampling_weights=((1, 1),))
+    counted = dataclasses.replace(DOCUMENTS, minhash=minhash)
+    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
     assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.config import DecontaminationConfig, DocumentsConfig, LineDedupConfig, SubstringDedupConfig
+from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
 from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
@@ -49,9 +49,14 @@ def config_of(texts: Path, *steps: str) -> DocumentsConfig:
     )  # fmt: skip
 
 
-def made(texts: Path, config: DocumentsConfig, out: Path) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+def made(
+    texts: Path, config: DocumentsConfig, out: Path, workers: int = 1
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """{id: text} of what is kept, {id: (stage, reason)} of the rest."""
-    prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
+    engine = dataclasses.replace(ONE_PROCESS, workers=workers)
+    prepare_documents(
+        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
+    )
     kept, dropped = (pq.read_table(out / folder).to_pylist() for folder in ("documents", "dropped"))
     return {row["id"]: row["text"] for row in kept}, {row["id"]: (row["stage"], row["reason"]) for row in dropped}
 
@@ -82,7 +87,7 @@ def test_a_step_alone_is_named_by_its_reason(texts, tmp_path, step):
 @pytest.mark.slow
 def test_same_bytes_with_two_workers(texts, tmp_path):
     for workers, name in ((1, "one"), (2, "two")):
-        made(texts, dataclasses.replace(config_of(texts, *STEPS), workers=workers), tmp_path / name)
+        made(texts, config_of(texts, *STEPS), tmp_path / name, workers)
     for path in sorted((tmp_path / "one").rglob("*")):
         if path.is_file() and "parts" not in path.parts:
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
@@ -90,5 +95,5 @@ def test_same_bytes_with_two_workers(texts, tmp_path):
 
 def test_an_order_that_cannot_be_is_refused(texts):
     for steps in (("line_dedup", "exact_dedup"), ("substring_dedup", "line_dedup"), ("line_dedup", "c4")):
-        with pytest.raises(UsageError, match=f"has {steps[0]} before {steps[1]}, but {steps[0]} works on what"):
+        with pytest.raises(UsageError, match=f"their order is the recipe's: {steps[1]} {steps[0]}"):
             config_of(texts, *steps)

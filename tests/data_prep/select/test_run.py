@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from configs.recipes import fineweb_recipe as recipe
-from data_prep.config import DocumentsConfig, UrlFilterConfig
+from configs.recipes import gristmill as recipe
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, UrlFilterConfig
 from data_prep.config.documents import AFTER_DEDUP
 from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
@@ -108,17 +108,23 @@ def dated(one: WebPage, year: int) -> WebPage:
     return dataclasses.replace(one, date=f"{year}-01-01T00:00:00Z", id=f"{one.id}-{year}")
 
 
-def extract(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> Path:
+def extract(files: list[Path], out: Path, config: DocumentsConfig = CONFIG, engine: EngineConfig = ONE_PROCESS) -> Path:
     inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in files]
-    return extract_texts(inputs, config, out / "texts", out / "scratch", lambda progress: None)
+    extract_texts(inputs, config, out, engine=engine)
+    return out / "texts"
 
 
-def prepare(files: list[Path], out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
-    return filter_texts(extract(files, out, config), out, config)
+def prepare(
+    files: list[Path], out: Path, config: DocumentsConfig = CONFIG, engine: EngineConfig = ONE_PROCESS
+) -> Outcome:
+    return filter_texts(extract(files, out, config, engine), out, config, engine)
 
 
-def filter_texts(texts: Path, out: Path, config: DocumentsConfig = CONFIG) -> Outcome:
-    return prepare_documents(texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json")
+def filter_texts(
+    texts: Path, out: Path, config: DocumentsConfig = CONFIG, engine: EngineConfig = ONE_PROCESS
+) -> Outcome:
+    documents, dropped, funnel = (out / name for name in ("documents", "dropped", "funnel.json"))
+    return prepare_documents(texts, config, out / "parts", documents, dropped, funnel, engine=engine)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -127,10 +133,6 @@ def digests(out: Path) -> dict[str, str]:
         for folder in ("texts", "documents", "dropped")
         for path in sorted((out / folder).iterdir())
     } | {"funnel.json": hashlib.sha256((out / "funnel.json").read_bytes()).hexdigest()}
-
-
-def with_workers(number: int) -> DocumentsConfig:
-    return dataclasses.replace(CONFIG, workers=number)
 
 
 def test_every_page_has_its_reason(files, tmp_path):
@@ -193,10 +195,8 @@ def test_documents_of_different_dumps_do_not_meet(tmp_path):
     rows = [{"text": tale(1), "dump": dump, "url": f"http://{dump}.example/", "id": dump} for dump in "aab"]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = extract_texts(
-        [InputFile(path, path.name, "table", path.stat().st_size)], CONFIG, tmp_path / "texts", tmp_path / "s", print
-    )
-    assert filter_texts(texts, tmp_path).kept == 2
+    extract_texts([InputFile(path, path.name, "table", path.stat().st_size)], CONFIG, tmp_path)
+    assert filter_texts(tmp_path / "texts", tmp_path).kept == 2
 
 
 def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report(tmp_path):
@@ -215,7 +215,7 @@ def test_personal_data_reaches_neither_kept_nor_dropped_documents_nor_the_report
 
 def test_same_bytes_with_two_workers(files, tmp_path):
     prepare(files, tmp_path / "one")
-    prepare(files, tmp_path / "two", with_workers(2))
+    prepare(files, tmp_path / "two", engine=EngineConfig(workers=2))
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -224,12 +224,13 @@ def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_pa
     prepare(files, out)
     expected = digests(out)
     done, half = out / "texts/z.parquet", out / "texts/a.parquet"
-    (out / "scratch/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # what a killed worker leaves
+    (out / "scratch/texts").mkdir(parents=True)
+    (out / "scratch/texts/texts-z.parquet.1.partial").write_bytes(b"PAR1")  # what a killed worker leaves
     half.write_bytes(half.read_bytes()[:-1])
     filtered = out / "documents/z.parquet"
     (out / "dropped/a.parquet").unlink()
     before = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, filtered)]
-    files[0].write_bytes(b"not read again")
+    files[0].write_bytes(bytes(files[0].stat().st_size))  # not read again
     prepare(files, out)
     assert digests(out) == expected
     assert [(path.stat().st_mtime_ns, path.stat().st_ino) for path in (done, filtered)] == before
@@ -239,8 +240,10 @@ def test_a_file_that_is_done_is_kept_and_a_half_written_one_is_not(files, tmp_pa
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
     files[1].write_bytes(b"<html>" * 100)
-    with pytest.raises(InputError, match=r"^.*a\.warc\.gz holds no WARC record\. Give WARC files[^\[]*$"):
-        extract(files, tmp_path / "out", with_workers(workers))
+    with pytest.raises(
+        InputError, match=r"1 of 3 units failed:\n  a: .*a\.warc\.gz holds no WARC record\. Give WARC files"
+    ):
+        extract(files, tmp_path / "out", engine=EngineConfig(workers=workers))
 
 
 def test_nothing_survives(files, tmp_path):
@@ -274,7 +277,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "quality_classifier", *AFTER_DEDUP} == set(CONFIG.stages)
+    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
 
 
 def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
@@ -291,10 +294,10 @@ def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
 
 
 def test_progress_names_each_step_and_counts_documents(files, tmp_path):
-    seen, texts = [], extract(files, tmp_path)
-    out, config = tmp_path, dataclasses.replace(CONFIG, workers=2)
+    seen, texts, out = [], extract(files, tmp_path), tmp_path
+    engine = EngineConfig(workers=2)
     names = ("parts", "documents", "dropped", "funnel.json")
-    outcome = prepare_documents(texts, config, *(out / name for name in names), on_progress=seen.append)
+    outcome = prepare_documents(texts, CONFIG, *(out / name for name in names), on_progress=seen.append, engine=engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
     joins = [step for step in steps if "join" in step or "sorting" in step]
     assert [step for step in steps if step not in joins] == ["keys", "filtering"]
@@ -345,7 +348,7 @@ def test_every_record_seen_is_a_page_a_quarantined_record_or_skipped(files, tmp_
     assert records["seen"] == outcome.pages + sum(records["skipped"].values())
     before = digests(out)
     (out / "texts/records.json").unlink()
-    (out / "scratch/a.records.json").unlink()
+    (out / "units/texts/a.json").unlink()
     prepare(files, out)
     assert digests(out) == before
 
@@ -359,7 +362,7 @@ def test_a_table_keeps_its_own_columns(tmp_path):
     rows = (told, {"lang": "en"}, told | {"language": "eng_Latn"})
     path.write_text("".join(json.dumps({"text": tale(1)} | row) + "\n" for row in rows))
     file = InputFile(path, path.name, "table", path.stat().st_size)
-    extract_texts([file], CONFIG, tmp_path / "texts", tmp_path / "scratch", lambda progress: None)
+    extract_texts([file], CONFIG, tmp_path)
     whole, bare, other = pq.read_table(tmp_path / "texts/rows.parquet").to_pylist()
     assert {name: whole[name] for name in told} == told
     assert (bare["file_path"], bare["token_count"], bare["dump"]) == ("rows.jsonl", None, CONFIG.dump)
@@ -371,7 +374,7 @@ def test_trouble_of_a_worker_is_not_told_as_a_disk_that_is_full(files, tmp_path,
     def refuse(*_) -> None:
         raise ConnectionResetError("the runner's socket")
 
-    monkeypatch.setattr(extraction, "run_over_files", refuse)
+    monkeypatch.setattr(extraction, "run_step", refuse)
     with pytest.raises(ConnectionResetError):
         extract(files, tmp_path / "out")
 
@@ -382,17 +385,18 @@ def test_many_files_are_laid_out_in_linear_time(tmp_path):
     def files(count: int) -> list[InputFile]:
         return [InputFile(Path(f"{i}.warc.gz"), f"{i}.warc.gz", "warc", 1) for i in range(count)]
 
-    assert len(extraction.lay_out(files(100), tmp_path, tmp_path)) == 100
-    assert not superlinear(lambda inputs: extraction.lay_out(inputs, tmp_path, tmp_path), files, 2_000)
+    assert len(extraction.unit_names(files(100))) == 100
+    assert not superlinear(lambda inputs: extraction.units_of(inputs, CONFIG), files, 2_000)
 
 
 def test_files_that_share_a_name_do_not_meet(tmp_path):
     def stems(*names: str) -> list[str]:
         files = [InputFile(Path(name), name, "warc", 1) for name in names]
-        return [file.part.stem for file in extraction.lay_out(files, tmp_path, tmp_path)]
+        return extraction.unit_names(files)
 
-    assert stems("x/a.warc.gz", "y/A.warc", "b.warc.gz", "z/c.gz") == ["a-00000", "A-00001", "b", "c"]
-    assert len(set(stems("x/a.warc", "y/a.warc", "a-00001.warc"))) == 3
+    first, second, *others = stems("x/a.warc.gz", "y/A.warc", "b.warc.gz", "z/c.gz")
+    assert first.startswith("a-") and second.startswith("A-") and first[2:] != second[2:] and others == ["b", "c"]
+    assert stems("y/A.warc", "z/a.warc", "x/a.warc.gz")[::2] == [second, first]  # whatever else there is
     assert stem_of("data/CC-MAIN-2024-10/000_00000.parquet") == "000_00000"
     assert stem_of("x.warc.wet.gz") == "x" and stem_of(".gz") == ".gz"
 
@@ -400,6 +404,6 @@ def test_files_that_share_a_name_do_not_meet(tmp_path):
 def test_progress_counts_pages_and_files(files, tmp_path):
     seen = []
     inputs = [InputFile(path, path.name, "warc", path.stat().st_size) for path in files]
-    extract_texts(inputs, CONFIG, tmp_path / "texts", tmp_path / "scratch", seen.append)
+    extract_texts(inputs, CONFIG, tmp_path, seen.append)
     assert (seen[0].pages, seen[0].files_done, seen[0].files) == (0, 0, 3)
     assert (seen[-1].pages, seen[-1].files_done) == (len(PAGES) + 12, 3)

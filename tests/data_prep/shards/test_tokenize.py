@@ -1,4 +1,4 @@
-"""Cutting the stream: every token in order, once, with its document; the held-out side depends on the id alone."""
+"""Cutting the stream: every token in order, once, with its document; the sample is drawn by ids."""
 
 from pathlib import Path
 
@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.documents import DOCUMENT_SCHEMA
-from data_prep.shards.tokenize import cut_records, document_files, is_held_out, read_texts, sample_texts, tokenize_file
+from data_prep.shards.held_out import is_drawn
+from data_prep.shards.sample import sample_texts
+from data_prep.shards.tokenize import cut_records, document_files, read_texts, tokenize_file
 from lm.config import TokenizerConfig
 from lm.data.records import to_bytes
 from lm.errors import InputError
 from lm.tokenizer import train_bpe
 
+NO_KEYS = np.empty(0, np.uint64)
 TOKENIZER = train_bpe(["the theme of the thesis"], TokenizerConfig(260, "cl100k", 1000))
 
 
@@ -67,16 +70,6 @@ def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tm
     assert everything == [text for _, text in rows]
 
 
-def test_held_out_is_a_share_and_never_changes_side():
-    ids = [f"<urn:uuid:{i}>" for i in range(4000)]
-    few = {id for id in ids if is_held_out(id, 0.05)}
-    many = {id for id in ids if is_held_out(id, 0.3)}
-    assert few < many
-    assert 150 < len(few) < 250
-    assert 1080 < len(many) < 1320
-    assert [is_held_out(id, 0.5) for id in ("a", "b", "c", "é")] == [False, True, True, True]  # sha256: ca, 3e, 2e, 4a
-
-
 def test_files_are_numbered_by_name_then_row(tmp_path):
     write_documents(tmp_path / "b.parquet", [("2", "two"), ("3", "three")])
     write_documents(tmp_path / "a.parquet", [("0", "zero"), ("1", "one")])
@@ -92,14 +85,14 @@ def test_each_document_is_headed_and_on_one_side(tmp_path):
     texts = [(f"id-{i}", f"the theme {i}" * (i % 3)) for i in range(700)]
     write_documents(tmp_path / "a.parquet", texts, row_group_size=37)
     (file,) = document_files(tmp_path)
-    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.4))
+    found = list(tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.4, NO_KEYS))
     assert [d.number for d in found] == list(range(700))
-    assert 200 < sum(d.held_out for d in found) < 500
+    assert 200 < sum(d.split == "val" for d in found) < 500
     for d in found:
         id, text = texts[d.number]
         assert (d.id, d.url, d.file, d.text_bytes) == (id, f"http://example.com/{id}", "a.parquet", len(text))
         assert d.tokens.tolist() == [TOKENIZER.bos_id, *TOKENIZER.encode(text)]
-        assert d.held_out == is_held_out(id, 0.4)
+        assert d.split == ("val" if is_drawn(d.url, text, 0.4) else "train")
 
 
 def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_path):
@@ -109,10 +102,10 @@ def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_p
     found = [
         document
         for file in document_files(tmp_path)
-        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.1, "ends")
+        for document in tokenize_file(file, TOKENIZER.encode_array, TOKENIZER.bos_id, 0.1, NO_KEYS, "ends")
     ]
-    assert [d.number for d in found] == list(range(6))
-    assert [d.held_out for d in found] == [False, True] * 3
+    assert [d.number for d in found] == [0, 1, 0, 1, 2, 3]
+    assert [d.split for d in found] == ["train", "val"] * 3
     parts = [TOKENIZER.decode(d.tokens[1:].tolist()) for d in found]
     assert ["".join(parts[i : i + 2]) for i in (0, 2, 4)] == [text for _, text in texts]
     assert [len(part) for part in parts] == [90, 10, 0, 1, 18, 2]

@@ -260,7 +260,8 @@ def test_without_credentials_it_is_said_which_are_needed(store: Store, bucket):
     ("text", "message"),
     [
         ("ftp://host/a", "begins with none of s3://, gs://"),
-        ("https://host/a", "begins with none of s3://, gs://"),
+        ("hf://datasets/owner", "names no repository of the hub"),
+        ("https://name:password@host/a", "names no object"),
         ("s3://", "names no object"),
         ("s3:///key", "names no object"),
         ("s3://bucket/../a", r"has no \. and \.\. in it"),

@@ -126,7 +126,7 @@ def test_a_run_with_skipped_steps_equals_one_that_skipped_their_batches(poisoned
     lines = [json.loads(line) for line in (run / "skipped_steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(POISON)
     assert [line["in_row"] for line in lines] == [1, 1, 2, 3, 1, 1, 1]
-    ids = pq.read_table(run / "tokens/documents.parquet")["id"].to_pylist()
+    ids = pq.read_table(run / "tokens/documents")["id"].to_pylist()
     for line in lines:
         origins = source.documents(line["step"] - 1)
         named = [[ids[row] for row in sorted(origin.documents)] for origin in origins]

@@ -1,0 +1,55 @@
+"""Who does the work of the data stages, and what becomes of a unit of work that fails. Nothing here decides a byte."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lm.errors import UsageError
+from lm.fields import Config, added, within
+
+
+@dataclass(frozen=True)
+class EngineConfig(Config):
+    """How units of work are run: an input file or a range of hashes each (docs/engines.md)."""
+
+    workers: int = added(default=1, hashed=False)
+    """Worker processes of this machine. One works in this process: a unit that kills its process then ends the run,
+    where with more it is tried again, and set aside."""
+    runner: Literal["processes", "array", "fn_api", "dask", "beam"] = added(default="processes", hashed=False)
+    """Who runs the units: processes of this machine; array: this process is one of many that share a run folder, each
+    with a rank; Beam's FnApiRunner on this machine (fn_api), a Dask cluster, or the Beam runner that beam_options
+    name."""
+    beam_options: str = added(default="", hashed=False)
+    """Options of Beam's own as a shell takes them, as "--runner=FlinkRunner --flink_master=HOST:8081", where runner
+    is beam or dask."""
+    rank: int | None = added(default=None, hashed=False)
+    """Of runner array: which of the processes this is, from 0. By default SLURM_ARRAY_TASK_ID or, of a Kubernetes
+    indexed Job, JOB_COMPLETION_INDEX."""
+    world: int | None = added(default=None, hashed=False)
+    """Of runner array: how many processes there are. By default SLURM_ARRAY_TASK_COUNT or JOB_COMPLETIONS."""
+    attempts: int = added(default=3, hashed=False)
+    """Times that a unit is tried before it is set aside (quarantine/)."""
+    max_failed: float = added(default=0.001, hashed=False)
+    """Share of a step's units that may be set aside; with more the stage ends with an error, when all others are
+    done."""
+    retry_failed: bool = added(default=False, hashed=False)
+    """Whether units that were set aside earlier are tried again."""
+    max_unit_bytes: int = added(default=2**40, hashed=False)
+    """Bytes of contents, uncompressed, after which a unit is set aside: one that never ends is ended by this, and not
+    by a clock."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, "engine", 1, 10_000, "workers")
+        within(self, "engine", 1, 100, "attempts")
+        within(self, "engine", 0, 1, "max_failed")
+        within(self, "engine", 1, 2**62, "max_unit_bytes")
+        if self.world is not None:
+            within(self, "engine", 1, 1_000_000, "world")
+        if self.rank is not None and not 0 <= self.rank < (self.world or 1_000_000):
+            raise UsageError(
+                f"engine.rank is {self.rank}, but engine.world is {self.world}: ranks count from 0 to world - 1."
+            )
+
+
+ONE_PROCESS = EngineConfig()
+"""This process alone."""

@@ -1,0 +1,195 @@
+"""What became of a step's units so far, and which is tried next: three attempts each, largest first, and an end at once
+where nothing works."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.progress import Progress
+from data_prep.engine.units import (
+    QUARANTINE,
+    UNITS,
+    Failure,
+    Marker,
+    Step,
+    Unit,
+    marker_of,
+    quarantine_of,
+    read_marker,
+    read_quarantine,
+    set_aside,
+)
+from lm.errors import InputError
+from lm.storage import Place, Url
+
+HOPELESS = 5
+"""So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
+NAMED = 20
+"""Units that a message names."""
+SECONDS_BETWEEN_REPORTS = 0.5
+READERS = 16
+"""Threads that read markers."""
+
+
+class Attempts:
+    """The books of one step, kept by one process."""
+
+    def __init__(self, step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]):
+        self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
+        self.done: dict[str, Marker] = {}
+        self.failed: dict[str, str] = {}
+        """{name of a unit set aside: error}."""
+        self.tried: dict[str, int] = {}
+        """{name of a unit that failed here: attempts}."""
+        self.working: dict[str, int] = {}
+        """{name of a unit in the making: rows made}."""
+        self.queue: deque[Unit] = deque()
+        self.last: dict[str, tuple[Unit, Failure]] = {}
+        """{name of a unit that is given up: its last failure}: of those that have no record yet."""
+        self.first: Failure | None = None
+        self.reported = 0.0
+        self.find_what_is_there()
+        self.rows_found = self.rows
+        self.bytes_found = self.bytes_done
+
+    def find_what_is_there(self) -> None:
+        """Reads the markers and quarantine records of an earlier run."""
+        self.done = finished(self.step, self.folder)
+        left = [unit for unit in self.step.units if unit.name not in self.done]
+        there = names_in(self.folder / QUARANTINE / self.step.name)
+        for unit in left:
+            if unit.name in there and not self.engine.retry_failed:
+                record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
+                if record and record["identity"] == unit.identity:
+                    self.failed[unit.name] = str(record["error"])
+        left = [unit for unit in left if unit.name not in self.failed]
+        self.queue = deque(sorted(left, key=lambda unit: -unit.bytes))
+
+    def next(self) -> Unit | None:
+        """The unit that is to be tried, the largest first; those that failed come after all others."""
+        unit = self.queue.popleft() if self.queue else None
+        if unit:
+            self.working[unit.name] = 0
+        return unit
+
+    def ended(self, unit: Unit, result: Marker | Failure) -> None:
+        """Takes note of an attempt. Raises what it ended with where no other unit can do better."""
+        self.working.pop(unit.name, None)
+        if isinstance(result, Marker):
+            self.done[unit.name] = result
+            self.write_records()
+            return
+        if result.ends_run:
+            raise result.raised()
+        self.first = self.first or result
+        self.tried[unit.name] = self.tried.get(unit.name, 0) + 1
+        if self.tried[unit.name] < self.engine.attempts and not result.for_good:
+            self.queue.append(unit)
+        else:
+            self.failed[unit.name] = result.error
+            self.last[unit.name] = unit, result
+        if self.done:
+            self.write_records()
+        elif len(self.tried) >= min(HOPELESS, len(self.step.units)) and (len(self.tried) >= HOPELESS or not self.queue):
+            raise self.first.raised()
+
+    def write_records(self) -> None:
+        """Writes the records of units that are given up, as soon as one is done: where none is, nothing is known of
+        any."""
+        for name, (unit, failure) in self.last.items():
+            set_aside(self.step.name, unit, failure, self.tried[name], self.folder)
+        self.last.clear()
+
+    @property
+    def rows(self) -> int:
+        return sum(marker.counts.get("rows", 0) for marker in self.done.values())
+
+    @property
+    def bytes_done(self) -> int:
+        return sum(unit.bytes for unit in self.step.units if unit.name in self.done)
+
+    def report_now_and_then(self) -> None:
+        """`report`, at most twice a second."""
+        if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
+            self.report()
+
+    def report(self) -> None:
+        """Tells how far the step is."""
+        self.reported = time.monotonic()
+        rows, bytes_done = self.rows, self.bytes_done
+        making = sum(self.working.values())
+        sizes = {unit.name: unit.bytes for unit in self.step.units if unit.name in self.working}
+        begun = sum(min(sizes[name], made * bytes_done // rows) for name, made in self.working.items()) if rows else 0
+        self.on_progress(
+            Progress(
+                pages=rows + making,
+                files_done=len(self.done),
+                files=len(self.step.units),
+                bytes_done=bytes_done + begun,
+                bytes=sum(unit.bytes for unit in self.step.units),
+                pages_found=self.rows_found,
+                bytes_found=self.bytes_found,
+                step=self.step.name,
+                unit=self.step.rows,
+                inputs=self.step.inputs,
+            )
+        )
+
+    def result(self) -> dict[str, Marker]:
+        """The markers, in the order of the units. Raises InputError where more were set aside than may be."""
+        told = told_failed(self.step, self.failed)
+        if len(self.failed) > self.engine.max_failed * len(self.step.units):
+            raise InputError(
+                f"{told}\nThat is more than engine.max_failed = {self.engine.max_failed:g} of them. All others are "
+                f"done. {self.folder / QUARANTINE / self.step.name} tells more of each. Mend the cause and give "
+                "--engine.retry-failed True; take these inputs away; or go on without them by a higher "
+                "--engine.max-failed."
+            )
+        if self.failed:
+            print(f"{told}\nThe others are done; {self.folder / QUARANTINE / self.step.name} tells more.", flush=True)
+        return {unit.name: self.done[unit.name] for unit in self.step.units if unit.name in self.done}
+
+
+def told_failed(step: Step, failed: dict[str, str]) -> str:
+    """Names the units that were set aside."""
+    named = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
+    more = [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []
+    return "\n".join([f"{step.name}: {len(failed):,} of {len(step.units):,} units failed:", *named, *more])
+
+
+def names_in(folder: Place) -> set[str]:
+    """The names of the units that have a JSON there."""
+    if isinstance(folder, Url):
+        found: Iterable[str] = folder.files()
+    else:
+        found = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    return {name.removesuffix(".json") for name in found if name.endswith(".json") and "/" not in name}
+
+
+def finished(step: Step, folder: Place) -> dict[str, Marker]:
+    """{name: marker} of the units that are done."""
+    there = names_in(folder / UNITS / step.name)
+    units = [unit for unit in step.units if unit.name in there]
+    if not units:
+        return {}
+    with ThreadPoolExecutor(READERS) as pool:
+        markers = list(pool.map(lambda unit: read_marker(marker_of(step.name, unit.name, folder)), units))
+    pairs = zip(units, markers, strict=True)
+    agreeing = {unit.name: marker for unit, marker in pairs if marker and marker.identity == unit.identity}
+    sizes = sizes_in(folder, {output for marker in agreeing.values() for output in marker.outputs})
+    whole = lambda marker: all(sizes.get(output) == size for output, (size, _) in marker.outputs.items())
+    return {name: marker for name, marker in agreeing.items() if whole(marker)}
+
+
+def sizes_in(folder: Place, names: set[str]) -> dict[str, int]:
+    """{name: bytes} of the files that are there; of a bucket by a listing of each folder."""
+    if isinstance(folder, Path):
+        return {name: path.stat().st_size for name in names if (path := folder / name).is_file()}
+    found = {}
+    for top in {name.rpartition("/")[0] for name in names}:
+        place = folder / top if top else folder
+        found |= {f"{top}/{name}" if top else name: one.size for name, one in place.files().items()}
+    return {name: found[name] for name in names & found.keys()}

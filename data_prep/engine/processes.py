@@ -1,0 +1,175 @@
+"""Units on worker processes of this machine: one at a time each, over a pipe.
+
+A worker that is killed (by a crash of a library, or for want of memory) costs one attempt of its unit, and another
+takes its place. The workers stay for the next step, since a start costs a second of a core; they end with this process.
+Each is a process of its own, and no fork: a process with threads, as libraries start them, must not fork.
+"""
+
+import atexit
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from data_prep.engine.attempts import SECONDS_BETWEEN_REPORTS, Attempts
+from data_prep.engine.units import Failure, Unit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOG_BYTES = 4000
+"""Of what a worker printed, kept of a unit that failed."""
+
+
+class Worker:
+    """A worker process, from outside."""
+
+    def __init__(self, log: Path):
+        self.log = log
+        self.connection, theirs = Pipe()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "data_prep.engine.worker", str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # its end is how the worker learns of ours
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])},
+            )
+        theirs.close()
+        self.unit: Unit | None = None
+        self.step = 0
+        """Of the last step that it was told."""
+
+    def begin(self, unit: Unit, number: int, step: bytes) -> None:
+        """Gives it a unit of the step that has this number. Raises OSError where it has ended."""
+        self.unit = unit
+        os.truncate(self.log, 0)
+        if self.step != number:
+            self.connection.send(("step", step))
+            self.step = number
+        self.connection.send(("unit", pickle.dumps(unit)))
+
+    def printed(self) -> str:
+        return self.log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
+
+    def killed(self) -> Failure:
+        """What is said where it has ended before its unit."""
+        code = self.process.wait()
+        how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
+        memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        return Failure(f"the worker process {how}{memory}", log=self.printed())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.connection.close()
+
+
+class Pool:
+    """The workers of this process."""
+
+    def __init__(self, key: object):
+        self.key = key
+        self.folder = Path(tempfile.mkdtemp(prefix="gristmill-workers-"))
+        self.workers: list[Worker] = []
+        self.started = self.steps = 0
+
+    def start(self, count: int) -> list[Worker]:
+        """So many workers."""
+        while len(self.workers) < count:
+            self.started += 1
+            self.workers.append(Worker(self.folder / f"{self.started}.log"))
+        return self.workers[:count]
+
+    def replace(self, worker: Worker) -> Worker:
+        """Another in the place of one that has ended."""
+        worker.end()
+        self.workers.remove(worker)
+        self.started += 1
+        self.workers.append(Worker(self.folder / f"{self.started}.log"))
+        return self.workers[-1]
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.workers.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+POOL: list[Pool] = []
+"""The pool of this process, where it has one."""
+
+
+@contextlib.contextmanager
+def pool() -> Generator[Pool]:
+    """The pool, whose workers have this process's environment. All of it ends where the block ends badly."""
+    key = (dict(os.environ), list(sys.path), Path.cwd())
+    if POOL and POOL[0].key != key:
+        end_pool()
+    if not POOL:
+        POOL.append(Pool(key))
+    try:
+        yield POOL[0]
+    except BaseException:
+        end_pool()
+        raise
+
+
+@atexit.register
+def end_pool() -> None:
+    while POOL:
+        POOL.pop().end()
+
+
+def start_workers(count: int) -> None:
+    """Starts workers that will soon be needed, so that they import their libraries meanwhile."""
+    with pool() as found:
+        found.start(count)
+
+
+def run_in_processes(attempts: Attempts, workers: int) -> None:
+    """Runs all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the workers end."""
+    with pool() as found:
+        found.steps += 1
+        number = found.steps
+        step = pickle.dumps((replace(attempts.step, units=()), attempts.folder, attempts.engine))
+        idle = list(found.start(min(workers, len(attempts.queue))))
+        busy: dict[Any, Worker] = {}
+        while attempts.queue or busy:
+            while idle and (unit := attempts.next()):
+                worker = idle.pop()
+                with contextlib.suppress(OSError):  # it ended meanwhile: its pipe tells
+                    worker.begin(unit, number, step)
+                busy[worker.connection] = worker
+            for connection in wait(list(busy), SECONDS_BETWEEN_REPORTS):
+                worker = busy[connection]
+                if take_message(worker, attempts):
+                    del busy[connection]
+                    idle.append(worker if worker.process.poll() is None else found.replace(worker))
+            attempts.report_now_and_then()
+
+
+def take_message(worker: Worker, attempts: Attempts) -> bool:
+    """Reads what a worker says; True where its unit has ended."""
+    assert worker.unit is not None
+    try:
+        kind, value = worker.connection.recv()
+    except (EOFError, OSError):
+        attempts.ended(worker.unit, worker.killed())
+        return True
+    if kind == "rows":
+        attempts.working[worker.unit.name] = value
+        return False
+    if isinstance(value, Failure):
+        value = replace(value, log=worker.printed())
+    attempts.ended(worker.unit, value)
+    return True

@@ -1,0 +1,321 @@
+"""A unit of work, an input file or a range of hashes, run once: whatever engine runs it, it runs `run_unit`.
+
+    units/<step>/<name>.json       the unit is done: {identity, counts, outputs: {name: [bytes, sha256]}, seconds, host}
+    quarantine/<step>/<name>.json  it failed each time it was tried: {identity, error, traceback, host, attempts, log}
+
+Both lie in the step's folder, beside the outputs. The marker is written last, so a unit is done where there is a marker
+of its identity, and the outputs that it lists are there with their sizes. In a bucket no rename is needed for that.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.config.engine import EngineConfig
+from lm.errors import InputError, UsageError, shown
+from lm.fields import identifying
+from lm.storage import Place, Url, digest, objects, size_of, write_atomically, writing
+
+UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
+"""Folders in a step's folder."""
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Of no unit: whatever is tried next fails too."""
+SECONDS_BETWEEN_COUNTS = 0.5
+Counts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unit[Input]:
+    """One input file, or one range of hashes; picklable."""
+
+    name: str
+    """Unique in its step, the same whatever the other units; a file name, from which its outputs' names come."""
+    identity: str
+    """SHA-256 of all that decides its outputs (`identity_of`): what its input is and the settings that count, never the
+    other units, nor versions of libraries."""
+    bytes: int
+    """About how much work it is."""
+    input: Input
+    """What `Step.work` needs, picklable and light."""
+
+
+@dataclass(frozen=True)
+class Step[Input]:
+    """The same work on many units."""
+
+    name: str
+    """A file name: of the folders of markers."""
+    units: tuple[Unit[Input], ...]
+    """The frozen list."""
+    work: Callable[[Unit[Input], "Workspace"], Counts | None]
+    """Makes the unit's outputs, and returns what is counted, as JSON: "rows" are what progress tells. Picklable: a
+    function of a module, or a functools.partial of one. A pure function of the unit, and called again where it was
+    interrupted."""
+    rows: str = "documents"
+    """What progress calls them."""
+    inputs: str = "files"
+    """What progress calls the units."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a finished unit leaves."""
+
+    identity: str
+    counts: Counts
+    outputs: dict[str, tuple[int, str]]
+    """{name in the step's folder: (bytes, SHA-256)}."""
+    seconds: float
+    host: str
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+    @classmethod
+    def of(cls, text: str | bytes) -> "Marker | None":
+        """The marker that was written; None for what is none."""
+        try:
+            found = json.loads(text)
+            outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
+            return cls(found["identity"], found["counts"], outputs, found["seconds"], found["host"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One attempt that failed."""
+
+    error: str
+    """The exception, on one line, or what became of the process."""
+    traceback: str = ""
+    log: str = ""
+    """What the worker process printed, its end."""
+    host: str = dataclasses.field(default_factory=lambda: os.uname().nodename)
+    ends_run: bool = False
+    """Whether every other unit would fail of it too: impossible settings, a full disk, a package that is missing."""
+    for_good: bool = False
+    """Whether another attempt would end the same way."""
+    exception: Exception | None = None
+    """What was raised; None where a process was killed, or it cannot travel."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """Of what an attempt raised."""
+        return cls(
+            error=line_of(error),
+            traceback="".join(traceback.format_exception(error)),
+            ends_run=ends_run(error),
+            for_good=isinstance(error, TooManyBytesError),
+            exception=error,
+        )
+
+    def raised(self) -> Exception:
+        """The exception, as it was where that is possible."""
+        if self.exception:
+            return self.exception
+        return RuntimeError(f"{self.error}\n{self.traceback}") if self.traceback else InputError(self.error)
+
+    def to_travel(self) -> "Failure":
+        """The same for another process: a bug of ours tells where it was, which tracebacks do not."""
+        error = self.exception
+        if error is not None and not isinstance(error, InputError):
+            error.add_note(self.traceback)
+        try:  # an exception with arguments of its own may not come back
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            error = None
+        return dataclasses.replace(self, exception=error)
+
+
+class TooManyBytesError(InputError):
+    """A unit reads on and on."""
+
+
+def line_of(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return shown(text if isinstance(error, InputError) else f"{type(error).__name__}: {text}", quotes=False)
+
+
+def ends_run(error: BaseException) -> bool:
+    """Whether the cause is none of the unit's."""
+    chain, causes = error, []
+    while chain is not None and chain not in causes:
+        causes.append(chain)
+        chain = chain.__cause__ or chain.__context__
+    disk = any(isinstance(one, OSError) and one.errno in DISK_ERRORS for one in causes)
+    return disk or isinstance(error, UsageError | ImportError)
+
+
+def identity_of(*parts: object) -> str:
+    """SHA-256 of the parts as JSON; of configs without what decides no byte (lm.fields.identifying)."""
+    return hashlib.sha256(json.dumps(identifying(parts), sort_keys=True).encode()).hexdigest()
+
+
+class Workspace:
+    """Where the work on one unit reads and writes: the step's folder itself on a disk; of a bucket, a folder of this
+    machine, from which what was written is uploaded at the end."""
+
+    def __init__(
+        self, folder: Place, root: Path, scratch: Path, max_bytes: int, on_rows: Callable[[int], None] = lambda _: None
+    ):
+        self.folder, self.root, self.scratch = folder, root, scratch
+        self.outputs: dict[str, Path] = {}
+        self.rows = self.bytes = 0
+        self.max_bytes, self.on_rows = max_bytes, on_rows
+        self.told_at = 0.0
+
+    def input(self, name: str) -> Path:
+        """A file of the step's folder, to read: brought here, whole, from a bucket. Raises FileNotFoundError."""
+        path = self.root / name
+        if isinstance(self.folder, Url) and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            objects.download(str(self.folder / name), path)
+        return path
+
+    def place(self, name: str) -> Place:
+        """A file of the step's folder, to read by ranges where it lies."""
+        return self.folder / name
+
+    def output(self, name: str) -> Path:
+        """Where to write an output. Write it whole or not at all (lm.storage.appearing, with `scratch`): on a disk it
+        is at its place when the work ends."""
+        path = self.outputs[name] = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def count(self, rows: int = 0, bytes: int = 0) -> None:
+        """Notes that so many more rows were made and bytes read. Raises TooManyBytesError."""
+        self.rows += rows
+        self.bytes += bytes
+        if self.bytes > self.max_bytes:
+            raise TooManyBytesError(
+                f"{self.bytes:,} bytes were read, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
+                "more. Look whether the input has an end; if it is only large, raise --engine.max-unit-bytes."
+            )
+        now = time.monotonic()
+        if rows and now - self.told_at >= SECONDS_BETWEEN_COUNTS:
+            self.told_at = now
+            self.on_rows(self.rows)
+
+    def publish(self) -> dict[str, tuple[int, str]]:
+        """Uploads the outputs to a bucket; what they are. Raises FileNotFoundError for one that was not written."""
+        found = {name: digest(path) for name, path in sorted(self.outputs.items())}
+        if isinstance(self.folder, Url):
+            for name, path in self.outputs.items():
+                objects.upload(path, str(self.folder / name))
+        return found
+
+
+@contextlib.contextmanager
+def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int], None]) -> Generator[Workspace]:
+    """The place of one unit's work; what a bucket's needed here is deleted afterwards."""
+    if isinstance(folder, Path):
+        scratch = folder / SCRATCH / step.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        yield Workspace(folder, folder, scratch, max_bytes, on_rows)
+        return
+    root = Path(tempfile.mkdtemp(prefix=f"gristmill-{step.name}-"))
+    try:
+        (root / SCRATCH).mkdir()
+        yield Workspace(folder, root, root / SCRATCH, max_bytes, on_rows)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def run_unit(
+    step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
+) -> Marker:
+    """Does the work, writes the marker, and then deletes what an earlier making of the unit left under other names.
+
+    Raises what the work raises.
+    """
+    start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
+    before = read_marker(path)
+    with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
+        counts = step.work(unit, space) or {}
+        with writing(folder):
+            outputs = space.publish()
+            marker = Marker(unit.identity, counts, outputs, round(time.perf_counter() - start, 3), os.uname().nodename)
+            if isinstance(path, Path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, marker.to_json(), space.scratch if isinstance(folder, Path) else None)
+    delete_files(folder, before.outputs.keys() - outputs.keys() if before else ())
+    return marker
+
+
+def try_unit(
+    step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
+) -> Marker | Failure:
+    """One attempt."""
+    try:
+        return run_unit(step, unit, folder, engine, on_rows)
+    except Exception as error:
+        return Failure.of(error)
+
+
+def marker_of(step: str, unit: str, folder: Place) -> Place:
+    return folder / UNITS / step / f"{unit}.json"
+
+
+def quarantine_of(step: str, unit: str, folder: Place) -> Place:
+    return folder / QUARANTINE / step / f"{unit}.json"
+
+
+def read_marker(path: Place) -> Marker | None:
+    """None where there is none, or a damaged one."""
+    try:
+        return Marker.of(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
+    """Whether the marker is of the unit as it is now, and its outputs are there."""
+    if marker is None or marker.identity != unit.identity:
+        return False
+    return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
+
+
+def set_aside(step: str, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
+    """Writes the unit's quarantine record."""
+    record = {
+        "identity": unit.identity,
+        "error": failure.error,
+        "traceback": failure.traceback,
+        "host": failure.host,
+        "attempts": attempts,
+        "log": failure.log,
+    }
+    path = quarantine_of(step, unit.name, folder)
+    with writing(path):
+        write_atomically(path, json.dumps(record, indent=1) + "\n")
+
+
+def read_quarantine(path: Place) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"identity", "error"} <= found.keys() else None
+
+
+def delete_files(folder: Place, names: "Any") -> None:
+    """Deletes outputs; those that are not there are passed over."""
+    if isinstance(folder, Url):
+        objects.delete([str(folder / name) for name in names])
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)

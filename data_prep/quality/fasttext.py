@@ -1,0 +1,87 @@
+"""A published fastText classifier as a filter (Joulin et al. 2017, arXiv:1607.01759): DCLM's, FineWeb-2's precision
+models, or whichever .bin or .ftz you trained.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.passage import Passage
+from lm.errors import InputError, UsageError
+from lm.fields import measured, within
+from lm.storage import as_local_file, digest, place_of
+
+PREFIX = "__label__"
+DIGITS = 6
+"""Decimals of a score: they hide differences in the last bits between machines."""
+
+
+@dataclass(frozen=True)
+class FastTextFilter(Filter):
+    """Texts by the probability that a fastText model gives to a label."""
+
+    min_score: float
+    """Texts with a lower score are dropped."""
+    model: str = measured()
+    """The model, a .bin or .ftz: a path, or an address (s3://, gs://, hf://, https://), read once into the cache."""
+    label: str = measured()
+    """The label whose probability is the score, without "__label__"."""
+    max_score: float = 1.0
+    """Texts with a higher score are dropped: for a label of what is not wanted, with min_score 0."""
+    newlines: str = measured(default=" ")
+    """What line breaks become, since fastText reads one line. datatrove's default is "", which joins words."""
+
+    name = "fasttext"
+    title = "fastText classifier"
+    summary = "A published classifier scores each text (Joulin et al. 2017, arXiv:1607.01759)."
+    signals = (Signal("fasttext_score", "Score", "The probability that the model gives to the label, from 0 to 1."),)
+    rules = (
+        Rule("fasttext_low_score", "fasttext_score", "below", "min_score"),
+        Rule("fasttext_high_score", "fasttext_score", "above", "max_score"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(self, self.path(), 0, 1, "min_score", "max_score")
+        if self.min_score > self.max_score:
+            raise UsageError(
+                f"{self.path()}.min_score = {self.min_score} is above max_score = {self.max_score}: nothing could "
+                "pass. Lower the first or raise the second."
+            )
+        if not self.model or not self.label or self.label.startswith(PREFIX):
+            raise UsageError(
+                f"{self.path()}: model = {self.model!r}, label = {self.label!r}. Name the model's file, and the label "
+                f"without {PREFIX}."
+            )
+
+    def external_inputs(self) -> dict[str, object]:
+        load_model(self.model, self.label)  # a label that the model lacks is told before any work
+        return {self.model: digest(as_local_file(place_of(self.model)))[1]}
+
+    def measure(self, passage: Passage) -> list[float]:
+        line = passage.text.strip().replace("\n", self.newlines)
+        labels, scores = load_model(self.model, self.label).predict(line, k=-1)
+        found = dict(zip(labels, scores, strict=True)).get(f"{PREFIX}{self.label}", 0.0)
+        return [min(round(float(found), DIGITS), 1.0)]
+
+
+@functools.lru_cache(maxsize=4)
+def load_model(model: str, label: str):
+    """The model, loaded once a process. Raises InputError when it cannot be read, UsageError when it lacks the
+    label."""
+    import fasttext
+
+    path = as_local_file(place_of(model))
+    try:
+        if not path.is_file():
+            raise ValueError("there is no such file")
+        loaded = fasttext.load_model(str(path))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"The fastText model {model} cannot be read: {error}. Give a .bin or .ftz that fastText has written."
+        ) from error
+    labels = [one.removeprefix(PREFIX) for one in loaded.predict("a", k=-1, threshold=-1.0)[0]]
+    if label not in labels:
+        some = ", ".join(labels[:20]) + (", …" if len(labels) > 20 else "")
+        raise UsageError(f"documents.fasttext.label is {label!r}, but {model} has {some}. Choose one of these.")
+    return loaded

@@ -1,0 +1,134 @@
+"""A function of your own as a filter: one file with the function, one line in the config.
+
+    # shouting.py
+    def share_of_capitals(text: str) -> float:
+        words = text.split()
+        return sum(word.isupper() for word in words) / max(len(words), 1)
+
+    # config.py: the line
+    documents=recipe.documents(DUMP, URLS, keep_if(share_of_capitals, at_most=0.3))
+
+The source text of the function's file travels with the config, so that workers on other machines and a later command on
+the run folder need no file of yours, and another version of the file is another filter.
+"""
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.text.passage import Passage
+from lm.errors import UsageError, shown
+from lm.fields import measured
+
+Side = Literal["below", "above"]
+
+
+@dataclass(frozen=True)
+class FunctionFilter(Filter):
+    """Texts by the value that a function of yours gives."""
+
+    limit: float
+    """Texts whose value lies beyond it are dropped."""
+    function: str = measured()
+    """Name of the function in `source`: it takes a text and returns a number, or True to keep it."""
+    source: str = measured()
+    """The whole file that the function is from; it is run by the workers when the first text is measured."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not math.isfinite(self.limit):
+            raise UsageError(f"{self.path()}.limit is {self.limit}; give a finite number.")
+
+    def measure(self, passage: Passage) -> list[float]:
+        value = loaded(self.source, self.function)(passage.text)
+        if not isinstance(value, int | float) or math.isnan(value):
+            raise UsageError(
+                f"The function {self.function} of the filter {self.name} returned {shown(value)} for a text of "
+                f"{len(passage.text)} characters. Let it return a number, or True or False."
+            )
+        return [float(value)]
+
+
+def keep_if(
+    function: Callable[[str], float | bool],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    name: str | None = None,
+) -> Filter:
+    """The filter that drops the texts for which `function` returns False; or, with a limit, those whose value is beyond
+    it. Its step, section and signal are called `name` (default: the function's), its reason NAME_is_false, NAME_below
+    or NAME_above; the limit is the option --documents.NAME.limit.
+
+    The function must be a plain one, defined at the top of a file. It sees one text at a time, never an empty one, and
+    must return the same for the same text. Raises UsageError where it cannot travel to workers.
+    """
+    if at_least is not None and at_most is not None:
+        raise UsageError(
+            f"keep_if: at_least = {at_least} and at_most = {at_most} are both given. Give one; two filters do both."
+        )
+    where = getattr(function, "__qualname__", "")
+    if not isinstance(function, types.FunctionType) or "<" in where or "." in where:
+        raise UsageError(
+            f"keep_if: {shown(function)} is no plain function at the top of a file, and could not be sent to workers. "
+            "Write it as def NAME(text): ... in a file of its own."
+        )
+    try:
+        source = Path(inspect.getsourcefile(function) or "").read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"keep_if: the file of {where} cannot be read: {error}. Put it into a file.") from error
+    loaded(source, where)  # fails here, and not in a worker
+    called = name or where
+    if at_most is not None:
+        return filter_class(called, "above")(float(at_most), where, source)
+    return filter_class(called, "below")(1.0 if at_least is None else float(at_least), where, source)
+
+
+@functools.lru_cache(maxsize=64)
+def loaded(source: str, function: str) -> Callable[[str], Any]:
+    """The function of that name in the source of a file. Raises UsageError where the source does not define it."""
+    module = types.ModuleType("own_filter")
+    try:
+        exec(compile(source, f"<file of the filter function {function}>", "exec"), module.__dict__)
+    except Exception as error:
+        raise UsageError(
+            f"The file of the filter function {function} cannot be run by itself: {error!r}. Import only what workers "
+            "have installed, and nothing from files beside it."
+        ) from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise UsageError(f"The file of the filter function {function} does not define it. Define it at the top.")
+    return found
+
+
+@functools.cache
+def filter_class(name: str, drops: Side) -> Any:
+    """The class of filters called `name` that drop what lies on that side. Raises UsageError for what is no name."""
+    if not name.isidentifier():
+        raise UsageError(f"keep_if: name is {name!r}; give one as Python's are.")
+    body = {
+        "name": name,
+        "title": name.replace("_", " ").capitalize(),
+        "summary": f"A filter of the user's own: the function {name}.",
+        "signals": (Signal(f"{name}_value", name.replace("_", " ").capitalize(), f"What {name} gives for the text."),),
+        "rules": (Rule(f"{name}_{drops}", f"{name}_value", drops, "limit"),),
+        "__doc__": FunctionFilter.__doc__,
+    }
+    made = make_dataclass(f"{drops}_{name}", [], bases=(FunctionFilter,), namespace=body, frozen=True)
+    made.__module__ = __name__  # where `__getattr__` finds it: for pickles, and for config.json
+    made.__qualname__ = f"{drops}_{name}"
+    return made
+
+
+def __getattr__(attribute: str) -> Any:
+    """The class called below_NAME or above_NAME, made when it is asked for."""
+    drops, _, name = attribute.partition("_")
+    if drops in ("below", "above") and name.isidentifier():
+        return filter_class(name, drops)
+    raise AttributeError(f"module {__name__} has no attribute {attribute}")

@@ -1,0 +1,233 @@
+"""The units of the stage "shards" that are one file of documents each: keys of what is held out, then tokens.
+
+documents ─ keys ─► held-out index ─ encode ─► tokens by split ─► shards (write.py)
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config import EngineConfig, ShardsConfig
+from data_prep.engine import Marker, Progress, Step, Unit, Workspace, identity_of, run_step
+from data_prep.parquet import check_columns, naming_damage, read_batches
+from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
+from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file
+from lm.storage import Place, appearing, writing
+
+PARTS = "parts"
+"""Folder in tokens/ of what units hand on; gone when all is done."""
+ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
+TOKENS_AT_ONCE = 1 << 20  # held in memory, and a document
+INDICES_AT_ONCE = 256  # tables of keys that one unit joins
+TABLE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("file", pa.string()),
+        ("split", pa.string()),
+        ("tokens", pa.int64()),
+        ("text_bytes", pa.int64()),
+    ]
+)
+TOKENS_SCHEMA = pa.schema([("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
+SPLITS = ("train", "val")
+
+
+class Entry(NamedTuple):
+    """A document as it goes into a shard."""
+
+    number: int
+    text_bytes: int
+    tokens: np.ndarray
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def held_out_index(
+    files: Sequence[DocumentFile],
+    fraction: float,
+    earlier: Sequence[Place],
+    folder: Place,
+    engine: EngineConfig,
+    on_progress: OnProgress,
+) -> tuple[str, str]:
+    """(file in `folder`, SHA-256) of the index of all that is drawn at `fraction`, and of what `earlier` indices have.
+
+    Raises InputError as `read_index`, `read_batches` and `run_step`.
+    """
+    units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
+    tables = outputs(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress))
+    for level in itertools.count(1):
+        last = len(tables) <= INDICES_AT_ONCE
+        added = [identity_of_index(place) for place in earlier] if last else []
+        joins = [
+            Unit(
+                f"{level}-{number:05d}",
+                identity_of("join", [sha256 for _, sha256 in group], added),
+                len(group),
+                tuple(name for name, _ in group),
+            )
+            for number, group in enumerate(itertools.batched(tables, INDICES_AT_ONCE))
+        ]
+        step = Step(f"join-keys-{level}", tuple(joins), Join(tuple(earlier) if last else ()), "keys", "tables")
+        tables = outputs(run_step(step, whole(engine, len(joins)), folder, on_progress))
+        if last:
+            return tables[0]
+    raise AssertionError("a count ended")
+
+
+def whole(engine: EngineConfig, units: int) -> EngineConfig:
+    """The engine for a step that may lack no unit; one unit needs no other process."""
+    alone = units == 1 and engine.runner == "processes"
+    return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
+
+
+def identity_of_index(place: Place) -> str:
+    """SHA-256 of the keys. Raises InputError as `read_index`."""
+    return hashlib.sha256(read_index(place).tobytes()).hexdigest()
+
+
+def outputs(made: dict[str, Marker]) -> list[tuple[str, str]]:
+    """(name, SHA-256) of the only file of each."""
+    return [(name, sha256) for one in made.values() for name, (_, sha256) in one.outputs.items()]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Writes the keys of what is drawn in a file: reads its URLs, and texts of the row groups that are hit alone."""
+
+    fraction: float
+
+    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
+        keys = union(drawn_keys(unit.input, self.fraction))
+        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space)
+        return {"rows": unit.input.rows}
+
+
+@dataclass(frozen=True)
+class Join:
+    """Joins tables of keys, and earlier indices."""
+
+    earlier: tuple[Place, ...]
+
+    def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
+        keys = union(map(read_index, [*map(space.input, unit.input), *self.earlier]))
+        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.joined"), space)
+        return {"rows": len(keys)}
+
+
+def write_keys_table(keys: np.ndarray, path: Path, space: Workspace) -> None:
+    with writing(path), appearing(path, scratch=space.scratch) as partial:
+        write_index(partial, keys)
+
+
+def drawn_keys(file: DocumentFile, fraction: float) -> Iterator[np.ndarray]:
+    """The keys of each document that is drawn. Raises InputError as `read_batches`."""
+    with naming_damage(file.path), pq.ParquetFile(file.path) as table:
+        check_columns(table, file.path, ["url", "text"])
+        for group in range(table.num_row_groups):
+            urls = table.read_row_group(group, ["url"])["url"].to_pylist()
+            may_be = np.array([may_be_drawn(url, fraction) for url in urls], bool)
+            first = 0
+            if not may_be.any():
+                continue
+            for batch in table.iter_batches(DOCUMENTS_AT_ONCE, row_groups=[group], columns=["text"]):
+                for row in np.flatnonzero(may_be[first : first + len(batch)]).tolist():
+                    url, text = urls[first + row], batch["text"][row].as_py()
+                    if is_drawn(url, text, fraction):
+                        yield article_keys(url, text)
+                first += len(batch)
+
+
+@dataclass(frozen=True)
+class EncodeFile:
+    """Writes the tokens of a file's documents, by split, and a row of the table of documents for each."""
+
+    encode: Encode
+    head: int
+    fraction: float
+    index: str | None
+    """The held-out index, a file in the folder of the steps; None where ends are held out."""
+    config: ShardsConfig
+
+    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
+        index = read_index(space.input(self.index)) if self.index else np.empty(0, np.uint64)
+        paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
+        documents = tokenize_file(unit.input, self.encode, self.head, self.fraction, index, self.config.held_out)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writing(paths["table"].parent))
+            partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}
+            notes = stack.enter_context(Notes(partials))
+            for document in documents:
+                notes.add(document)
+                space.count(1, document.text_bytes)
+        return notes.counts
+
+
+class Notes:
+    """What is noted of a file's documents as they pass by: rows of the table, and the tokens of each split."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.table = pq.ParquetWriter(paths["table"], TABLE_SCHEMA)
+        self.writers = {split: pq.ParquetWriter(paths[split], TOKENS_SCHEMA) for split in SPLITS}
+        self.rows: list[dict] = []
+        self.waiting: dict[str, list[TokenizedDocument]] = {split: [] for split in SPLITS}
+        self.tokens_waiting = dict.fromkeys(SPLITS, 0)
+        self.counts = {"rows": 0, "withheld": 0, "train": 0, "val": 0, "train_tokens": 0, "val_tokens": 0}
+
+    def __enter__(self) -> "Notes":
+        return self
+
+    def __exit__(self, *_) -> None:
+        with contextlib.ExitStack() as stack:
+            for writer in (self.table, *self.writers.values()):
+                stack.enter_context(contextlib.closing(writer))
+            self.flush_rows()
+            for split in SPLITS:
+                self.flush_tokens(split)
+
+    def add(self, one: TokenizedDocument) -> None:
+        row = {"id": one.id, "url": one.url, "file": one.file, "split": one.split}
+        self.rows.append(row | {"tokens": len(one.tokens), "text_bytes": one.text_bytes})
+        if len(self.rows) == ROWS_AT_ONCE:
+            self.flush_rows()
+        self.counts["rows"] += 1
+        self.counts[one.split] += 1
+        if one.split == "withheld":
+            return
+        self.counts[f"{one.split}_tokens"] += len(one.tokens)
+        self.waiting[one.split].append(one)
+        self.tokens_waiting[one.split] += len(one.tokens)
+        if self.tokens_waiting[one.split] >= TOKENS_AT_ONCE:
+            self.flush_tokens(one.split)
+
+    def flush_rows(self) -> None:
+        self.table.write_table(pa.Table.from_pylist(self.rows, TABLE_SCHEMA))
+        self.rows = []
+
+    def flush_tokens(self, split: str) -> None:
+        documents = self.waiting[split]
+        ends = np.cumsum([0, *(len(one.tokens) for one in documents)], dtype=np.int32)
+        tokens = np.concatenate([np.empty(0, np.uint32), *(one.tokens for one in documents)])
+        numbers = pa.array([one.number for one in documents], pa.int64())
+        text_bytes = pa.array([one.text_bytes for one in documents], pa.int64())
+        lists = pa.ListArray.from_arrays(ends, tokens)
+        self.writers[split].write_table(pa.table([numbers, text_bytes, lists], TOKENS_SCHEMA))
+        self.waiting[split], self.tokens_waiting[split] = [], 0
+
+
+def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Entry]:
+    """The documents of a split of the unit called `name`, numbered from `first`, in order."""
+    for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), TOKENS_SCHEMA.names):
+        for number, text_bytes, tokens in zip(*batch.columns, strict=True):
+            yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())

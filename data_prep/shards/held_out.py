@@ -1,0 +1,121 @@
+"""Which documents are held out for validation, so that no article is on both sides: not crawled twice, not under two
+URLs, not as a near-duplicate, not in another dump.
+
+A document is *drawn* for validation by the hash of its URL, in one spelling. The keys of all drawn documents (URL,
+text, bands of MinHash) make a small table, the held-out index: validation is bounded, and so is the table. A document
+that is not drawn but shares a key with one that is, is *withheld*: it is in neither split. So no document that is
+trained on shares a key with a held-out one, and that takes one pass, not the components of a graph.
+
+The index lies beside the shards. A run that is given those of earlier runs withholds what these hold out.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config import MinHashConfig
+from data_prep.dedup.exact import text_key
+from data_prep.dedup.minhash import band_keys
+from data_prep.urls import split_address
+from lm.errors import InputError
+from lm.storage import Place
+
+SplitName = Literal["train", "val", "withheld"]
+NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
+"""What a near-duplicate is here: FineWeb's choice. Fixed, since indices of different runs are compared."""
+RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 1"
+"""Names how keys are made. To be changed with them, here or in data_prep.dedup: keys of another rule never meet."""
+INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
+
+
+def canonical_url(url: str) -> str:
+    """`url` as its re-crawls are written too: without scheme, "www.", port, fragment, case and final slashes, the
+    parts of its query sorted. "" where there is none."""
+    host, rest = split_address(url)
+    path, _, query = unquote(rest.partition("#")[0]).replace("\\", "/").lower().partition("?")
+    parts = sorted(part for part in query.split("&") if part)
+    name = f"{host.removeprefix('www.')}/{path.strip('/')}".rstrip("/")
+    return f"{name}?{'&'.join(parts)}" if parts else name
+
+
+def as_number(key: bytes) -> int:
+    return int.from_bytes(key[:8], "little")
+
+
+def draw_key(url: str | None, text: str | None) -> int | None:
+    """What decides whether a document is drawn: a hash of its URL, of its text where it has no URL, 64 bits.
+
+    None where the text is needed and not given.
+    """
+    if name := canonical_url(url or ""):
+        return as_number(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, person=b"url").digest())
+    return None if text is None else as_number(text_key(text, ""))
+
+
+def is_drawn(url: str | None, text: str, fraction: float) -> bool:
+    """Whether the document is drawn for validation: its key, as a share of all values, is below `fraction`.
+
+    So a document stays on its side when others come or go, and a re-crawl of the URL is drawn with it. What is drawn
+    at one fraction is at every larger one.
+    """
+    key = draw_key(url, text)
+    return key is not None and key < fraction * 2**64
+
+
+def may_be_drawn(url: str | None, fraction: float) -> bool:
+    """Whether a document of that URL is drawn, or its text decides."""
+    key = draw_key(url, None)
+    return key is None or key < fraction * 2**64
+
+
+def article_keys(url: str | None, text: str) -> np.ndarray:
+    """All keys by which the document meets another one that says the same, uint64 (1 to 16,)."""
+    keys = {as_number(text_key(text, "")), draw_key(url, text), *map(as_number, band_keys(text, "", NEAR) or ())}
+    return np.array(sorted(key for key in keys if key is not None), np.uint64)
+
+
+def union(tables: Iterable[np.ndarray]) -> np.ndarray:
+    """The sorted different keys of all tables, uint64 (keys,)."""
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *tables]))
+
+
+def splits_of(documents: Sequence[tuple[str | None, str]], fraction: float, index: np.ndarray) -> list[SplitName]:
+    """The side of each (URL, text), where `index` holds, sorted, the keys of all that is held out."""
+    drawn = [is_drawn(url, text, fraction) for url, text in documents]
+    keys = [
+        np.empty(0, np.uint64) if aside else article_keys(*one) for one, aside in zip(documents, drawn, strict=True)
+    ]
+    flat = np.concatenate([np.empty(0, np.uint64), *keys])
+    place = np.searchsorted(index, flat)
+    met = np.zeros(len(flat), bool)
+    inside = place < len(index)
+    met[inside] = index[place[inside]] == flat[inside]
+    owner = np.repeat(np.arange(len(documents)), [len(some) for some in keys])
+    withheld = set(owner[met].tolist())
+    return ["val" if aside else "withheld" if i in withheld else "train" for i, aside in enumerate(drawn)]
+
+
+def write_index(path: Path, keys: np.ndarray) -> None:
+    """Writes sorted keys to a file of this machine."""
+    pq.write_table(pa.table([pa.array(keys, pa.uint64())], INDEX_SCHEMA), path, compression="zstd")
+
+
+def read_index(place: Place) -> np.ndarray:
+    """The keys of a held-out index, sorted. Raises InputError where it is missing, damaged or of another rule."""
+    remedy = (
+        "Name the held_out_keys.parquet in the tokens/ of a run (shards.held_out_index), or write that run's again."
+    )
+    try:
+        with place.open("rb") as file, pq.ParquetFile(file) as table:
+            rule = (table.schema_arrow.metadata or {}).get(b"rule", b"none").decode()
+            if rule != RULE:
+                raise InputError(f'{place} holds keys by the rule "{rule}", but this version has "{RULE}". {remedy}')
+            return table.read(["key"])["key"].to_numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{place} is no held-out index: {error}. {remedy}") from error

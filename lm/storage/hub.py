@@ -1,0 +1,166 @@
+"""Files of Hugging Face's hub: hf://datasets/OWNER/NAME[@REVISION]/PATH, as huggingface_hub spells them; of a model
+without `datasets/`.
+
+Files are read by ranges, listed by the tree of the repository, and written by commits: each appears whole. The token is
+HF_TOKEN, or that of `hf auth login`; HF_ENDPOINT names another hub.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from lm.errors import UsageError, network_reason, shown
+from lm.storage import http
+from lm.storage.objects import ROUNDS, Object, StorageError
+
+SERVER = "https://huggingface.co"
+KINDS = {"datasets": "dataset", "spaces": "space"}
+LATER = http.LATER - {403}
+"""On the hub, 403 is for good: a repository whose terms were not agreed to."""
+REMEDY = (
+    "Check the name; for a private or gated repository set HF_TOKEN to a token that may do so, and agree to its terms."
+)
+
+
+class Named(NamedTuple):
+    """What an address names."""
+
+    kind: str
+    repository: str
+    revision: str
+    path: str
+
+
+def named(address: str) -> Named:
+    """Raises UsageError where no repository is named."""
+    parts = address.removeprefix("hf://").split("/")
+    kind = KINDS.get(parts[0], "model")
+    owner, _, rest = "/".join(parts[kind != "model" :]).partition("/")
+    name, _, path = rest.partition("/")
+    name, _, revision = name.partition("@")
+    if not owner or not name or "@" in owner:
+        raise UsageError(
+            f"{shown(address)} names no repository of the hub: give hf://datasets/OWNER/NAME/PATH, or with a revision "
+            "hf://datasets/OWNER/NAME@REVISION/PATH."
+        )
+    if revision == "refs" and path.split("/")[0] in ("convert", "pr"):  # refs/convert/parquet
+        first, second, *others = [*path.split("/"), ""]
+        revision, path = f"refs/{first}/{second}", "/".join(others).rstrip("/")
+    return Named(kind, f"{owner}/{name}", unquote(revision) or "main", path)
+
+
+def endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or SERVER).rstrip("/")
+
+
+def address_of(address: str) -> str:
+    """Where the file is had by HTTP."""
+    one = named(address)
+    room = next((f"{folder}/" for folder, kind in KINDS.items() if kind == one.kind), "")
+    return f"{endpoint()}/{room}{one.repository}/resolve/{quote(one.revision, safe='')}/{quote(one.path)}"
+
+
+def how() -> http.How:
+    from huggingface_hub import get_token
+
+    token = get_token()
+
+    def sign(request: Any) -> Any:
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return http.How(sign, LATER, linked=True, remedy=REMEDY)
+
+
+def head(address: str) -> Object | None:
+    """What the hub says of a file; the ETag is its SHA-256, or git's hash of a small one. None where there is none."""
+    if not named(address).path:
+        return None
+    return http.head(address_of(address), how())
+
+
+def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:
+    """As lm.storage.http.read."""
+    return http.read(address_of(address), start, end, version, how())
+
+
+def asked[T](address: str, verb: str, request: Callable[[Any, Named], T]) -> T:
+    """What `request(api, named)` returns, tried again where the cause may pass. Raises FileNotFoundError where there is
+    no such file or folder, StorageError for all else."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    api, one = HfApi(endpoint=endpoint(), library_name="gristmill"), named(address)
+    for left in reversed(range(ROUNDS)):
+        try:
+            return request(api, one)
+        except EntryNotFoundError as error:
+            raise FileNotFoundError(2, "No such file or folder on the hub", address) from error
+        except Exception as error:
+            network = type(error).__module__.startswith("httpx")  # or httpx2: the library's own, of whichever version
+            if not network and not isinstance(error, HfHubHTTPError | OSError | ValueError):
+                raise
+            response = getattr(error, "response", None)
+            status = getattr(response, "status_code", None)
+            # 409 and 412: another has committed meanwhile
+            passes = status in LATER | {409, 412} or (network and response is None)
+            if left and passes:
+                wait = http.seconds_asked(response.headers.get("Retry-After"), None) if response is not None else None
+                time.sleep(min(wait or http.FIRST_PAUSE * 2 ** (ROUNDS - left), http.LONGEST_WAIT))
+                continue
+            told = f"{status} {str(error).strip().splitlines()[0]}" if status else network_reason(error)
+            raise StorageError(f"{address} cannot be {verb}: {told[:400]}. {REMEDY}") from error
+    raise AssertionError
+
+
+def listing(address: str) -> dict[str, Object]:
+    """{path relative to the address: object} of all files below."""
+
+    def tree(api: Any, one: Named) -> dict[str, Object]:
+        entries = api.list_repo_tree(
+            one.repository, one.path or None, recursive=True, revision=one.revision, repo_type=one.kind
+        )
+        begin = len(one.path) + 1 if one.path else 0
+        files = (entry for entry in entries if hasattr(entry, "blob_id"))
+        return {
+            entry.path[begin:]: Object(entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+            for entry in files
+            if entry.path[begin:]
+        }
+
+    try:
+        return dict(sorted(asked(address, "listed", tree).items()))
+    except FileNotFoundError:
+        return {}
+
+
+def upload(source: Path | bytes, address: str) -> Object:
+    """Makes the file's contents, or the bytes, the file of that name, by one commit: it appears whole. The repository
+    must be there."""
+
+    def commit(api: Any, one: Named) -> None:
+        api.upload_file(
+            path_or_fileobj=source, path_in_repo=one.path, repo_id=one.repository, repo_type=one.kind,
+            revision=one.revision, commit_message=f"Write {one.path}",
+        )  # fmt: skip
+
+    asked(address, "written", commit)
+    found = head(address)
+    if found is None:
+        raise StorageError(f"{address} was written, but the hub does not have it. Write it again.")
+    return found
+
+
+def delete(address: str) -> None:
+    """Deletes the file by a commit; one that is not there is passed over."""
+
+    def commit(api: Any, one: Named) -> None:
+        api.delete_file(one.path, one.repository, repo_type=one.kind, revision=one.revision)
+
+    with contextlib.suppress(FileNotFoundError):
+        asked(address, "deleted", commit)

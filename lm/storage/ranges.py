@@ -1,0 +1,94 @@
+"""An object as a file: read from anywhere in it, or from its beginning on with the next range on its way."""
+
+import io
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import cast
+
+from lm.storage import stores
+from lm.storage.objects import Object
+
+READ_AHEAD = 2**20
+"""Bytes that are read at least, of a file that is read from anywhere."""
+BLOCK = 8 * 2**20
+"""Bytes of a request of a stream."""
+KEPT = 2
+"""Blocks that a stream holds besides the one that is on its way: the one being read, and the one before it."""
+
+Read = Callable[[str, int, int, Object], bytes]
+
+
+class Ranges(io.RawIOBase):
+    """Each read is a request. Raises StorageError where the object is no longer the one that it was."""
+
+    def __init__(self, address: str, found: Object, read: Read = stores.read):
+        self.address, self.object, self.position, self.ask = address, found, 0, read
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.object.size}[whence]
+        self.position = max(origin + offset, 0)
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def bytes_at(self, start: int, end: int) -> bytes:
+        """At least one of the bytes from `start` to `end`."""
+        return self.ask(self.address, start, end, self.object)
+
+    def readinto(self, buffer) -> int:  # type: ignore[override]
+        end, into = min(self.position + len(buffer), self.object.size), 0
+        while self.position < end:
+            data = self.bytes_at(self.position, end)
+            buffer[into : into + len(data)] = data
+            into += len(data)
+            self.position += len(data)
+        return into
+
+
+class Stream(Ranges):
+    """Read from its beginning on, by large ranges, the next of which is on its way while one is read. What was read
+    just before is still held; a step further back, or a leap, is one more request."""
+
+    def __init__(self, address: str, found: Object, read: Read = stores.read, block: int = BLOCK):
+        super().__init__(address, found, read)
+        self.size, self.blocks = block, dict[int, "Future[bytes]"]()
+
+    def bytes_at(self, start: int, end: int) -> bytes:
+        number = start // self.size
+        self.begin(number)
+        held = self.blocks[number]
+        for other in [one for one in self.blocks if not number - KEPT < one <= number + 1]:
+            del self.blocks[other]
+        if (number + 1) * self.size < self.object.size:
+            self.begin(number + 1)
+        data = memoryview(held.result())
+        return cast(bytes, data[start - number * self.size : end - number * self.size])
+
+    def begin(self, number: int) -> None:
+        """Asks for a block, unless it is here or on its way."""
+        if number in self.blocks:
+            return
+        future: Future[bytes] = Future()
+        self.blocks[number] = future
+        start = number * self.size
+
+        def bring() -> None:
+            try:
+                future.set_result(self.ask(self.address, start, min(start + self.size, self.object.size), self.object))
+            except BaseException as error:
+                future.set_exception(error)
+
+        # A daemon: a server that does not answer must not keep the process from ending.
+        threading.Thread(target=bring, name="stream", daemon=True).start()
+
+    def close(self) -> None:
+        self.blocks.clear()
+        super().close()

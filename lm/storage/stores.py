@@ -1,0 +1,92 @@
+"""One set of functions for what lies at an address, whatever its scheme: s3://, gs:// (objects.py), hf:// (hub.py), and
+https:// and http:// (http.py), which are only read, file by file: a plain server lists nothing."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lm.errors import UsageError
+from lm.storage import http, hub, objects
+from lm.storage.objects import CHUNK, Object, StorageError
+
+WEB = ("https", "http")
+SCHEMES = (*objects.SCHEMES, "hf", *WEB)
+
+
+def scheme_of(address: str) -> str:
+    return address.partition("://")[0]
+
+
+def refuse_web(address: str, verb: str) -> None:
+    if scheme_of(address) in WEB:
+        raise UsageError(
+            f"{address} cannot be {verb}: over {scheme_of(address)}:// files are only read, each by its own address. "
+            + (
+                "Give a text file with one address a line, as @FILE."
+                if verb == "listed"
+                else "Give s3://, gs:// or hf://."
+            )
+        )
+
+
+def head(address: str) -> Object | None:
+    """What is said of the object; None where there is none. Raises StorageError, as all functions here."""
+    if scheme_of(address) == "hf":
+        return hub.head(address)
+    return http.head(address) if scheme_of(address) in WEB else objects.head(address)
+
+
+def read(address: str, start: int = 0, end: int | None = None, version: Object | None = None) -> bytes:
+    """Bytes `start` to `end`, by default all. Raises FileNotFoundError where there is no such object, StorageError
+    where it is no longer the `version` that is given."""
+    if scheme_of(address) == "hf":
+        return hub.read(address, start, end, version)
+    if scheme_of(address) in WEB:
+        return http.read(address, start, end, version)
+    return objects.read(address, start, end, version.etag if version else "")
+
+
+def download(address: str, path: Path, wanted: Object | None = None) -> Object:
+    """Writes the object into the file `path`, a part at a time; what is said of it. Raises as `read`."""
+    if scheme_of(address) in objects.SCHEMES:
+        return objects.download(address, path, wanted)
+    found = wanted or head(address)
+    if found is None:
+        raise FileNotFoundError(2, "No such object", address)
+    with path.open("wb") as file:
+        for start in range(0, found.size, CHUNK):
+            file.write(read(address, start, min(start + CHUNK, found.size), found))
+    return found
+
+
+def upload(path: Path, address: str) -> Object:
+    """Makes the file's contents the object, which appears whole; what is said of it. Raises UsageError where nothing
+    can be written."""
+    refuse_web(address, "written")
+    return hub.upload(path, address) if scheme_of(address) == "hf" else objects.upload(path, address)
+
+
+def write(address: str, data: bytes) -> Object:
+    """As `upload`."""
+    refuse_web(address, "written")
+    return hub.upload(data, address) if scheme_of(address) == "hf" else objects.write(address, data)
+
+
+def listing(address: str) -> dict[str, Object]:
+    """{name relative to the address: object} of all that lies below, sorted. Raises UsageError where nothing can be
+    listed."""
+    refuse_web(address, "listed")
+    return hub.listing(address) if scheme_of(address) == "hf" else objects.listing(address)
+
+
+def delete(addresses: Iterable[str]) -> None:
+    """Deletes the objects; one that is not there is passed over. Raises UsageError where nothing can be written."""
+    named = list(addresses)
+    for address in named:
+        refuse_web(address, "deleted")
+    objects.delete(address for address in named if scheme_of(address) in objects.SCHEMES)
+    for address in named:
+        if scheme_of(address) == "hf":
+            hub.delete(address)
+
+
+__all__ = ["SCHEMES", "StorageError", "delete", "download", "head", "listing", "read", "upload", "write"]

@@ -1,0 +1,190 @@
+"""Laws of units: done once, the same bytes on every engine and whatever failed, and what failed is named."""
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import ONE_PROCESS, EngineConfig
+from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.attempts import HOPELESS
+from lm.errors import InputError, UsageError
+from lm.storage import write_atomically
+
+TWO = EngineConfig(workers=2, max_failed=1.0)
+CRASH, HANG, DAMAGED = "crash", "hang", "damaged"
+
+
+def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
+    """Writes what the unit says, or fails as it says."""
+    if log:
+        (log / f"{unit.name}.{len(list(log.glob(f'{unit.name}.*')))}").touch()
+    path = space.output(f"out/{unit.name}.txt")
+    kind, _, text = unit.input.partition(" ")
+    if kind == CRASH:
+        print("about to crash", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == HANG:
+        while True:
+            space.count(bytes=1000)
+    if kind == DAMAGED:
+        raise InputError(f"{unit.name} is damaged.")
+    if kind == "once" and log and len(list(log.glob(f"{unit.name}.*"))) == 1:
+        raise ConnectionError("the first time only")
+    if kind == "settings":
+        raise UsageError("this cannot be")
+    if kind == "full":
+        raise InputError("cannot be written") from OSError(errno.ENOSPC, "No space left on device")
+    if kind == "bug":
+        raise KeyError(unit.name)
+    space.count(rows=3, bytes=len(text))
+    write_atomically(path, text.encode(), scratch=space.scratch)
+    return {"rows": space.rows}
+
+
+def step_of(inputs: dict[str, str], log: Path | None = None) -> Step[str]:
+    units = tuple(Unit(name, identity_of(text), len(text), text) for name, text in inputs.items())
+    return Step("step", units, functools.partial(work, log=log))
+
+
+def texts(count: int) -> dict[str, str]:
+    return {f"{number:04d}": f"text {'x' * (number % 7)}{number}" for number in range(count)}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "out").iterdir())}
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "quarantine/step").iterdir())}
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
+def test_units_leave_outputs_and_markers_in_the_order_of_the_list(engine, tmp_path):
+    step = step_of(texts(10))
+    markers = run_step(step, engine, tmp_path)
+    assert list(markers) == [unit.name for unit in step.units]
+    for unit in step.units:
+        data = unit.input.partition(" ")[2].encode()
+        marker = markers[unit.name]
+        assert (marker.identity, marker.counts) == (unit.identity, {"rows": 3})
+        assert marker.outputs == {f"out/{unit.name}.txt": (len(data), hashlib.sha256(data).hexdigest())}
+        assert Marker.of((tmp_path / f"units/step/{unit.name}.json").read_bytes()) == marker
+    assert len(contents(tmp_path)) == 10 and not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
+def test_only_what_is_not_done_is_made(engine, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    log.mkdir()
+    inputs = texts(6)
+    run_step(step_of(inputs, log), engine, folder)
+    before = contents(folder)
+    (folder / "out/0001.txt").write_text("of another size")
+    (folder / "units/step/0002.json").write_text('{"identity"')
+    changed = inputs | {"0003": "text other", "0009": "text added"}
+    del changed["0004"]
+    run_step(step_of(changed, log), engine, folder)
+    assert {name: len(list(log.glob(f"{name}.*"))) for name in [*inputs, "0009"]} == {
+        "0000": 1, "0001": 2, "0002": 2, "0003": 2, "0004": 1, "0005": 1, "0009": 1,
+    }  # fmt: skip
+    expected = before | {"0003.txt": b"other", "0009.txt": b"added"}
+    del expected["0004.txt"]
+    assert contents(folder) == expected
+    assert not (folder / "units/step/0004.json").exists()
+
+
+def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
+    def parts(unit: Unit[int], space: Workspace) -> None:
+        for number in range(unit.input):
+            write_atomically(space.output(f"out/{unit.name}-{number}"), b"", scratch=space.scratch)
+
+    for count in (3, 1):
+        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts), ONE_PROCESS, tmp_path)
+        assert sorted(contents(tmp_path)) == [f"a-{number}" for number in range(count)]
+
+
+def test_what_fails_is_named_and_all_else_is_as_without_it(tmp_path, capsys):
+    """Two that kill their process, two that read without end, two that are damaged, among 200."""
+    good = texts(200)
+    run_step(step_of(good), ONE_PROCESS, tmp_path / "alone")
+    bad = {f"{kind}-{n}": f"{kind} " for kind in (CRASH, HANG, DAMAGED) for n in range(2)}
+    mixed = dict(sorted((good | bad).items(), key=lambda item: hashlib.md5(item[0].encode()).digest()))
+    engine = dataclasses.replace(TWO, max_unit_bytes=100_000)
+    markers = run_step(step_of(mixed), engine, tmp_path / "mixed")
+    assert contents(tmp_path / "mixed") == contents(tmp_path / "alone")
+    assert set(markers) == set(good)
+    found = records(tmp_path / "mixed")
+    assert set(found) == set(bad)
+    assert found["crash-0"]["error"].startswith("the worker process was killed (SIGKILL)")
+    assert (found["crash-0"]["log"], found["crash-0"]["attempts"]) == ("about to crash\n", 3)
+    assert "more than engine.max_unit_bytes = 100,000" in found["hang-1"]["error"] and found["hang-1"]["attempts"] == 1
+    assert found["damaged-0"]["error"] == "damaged-0 is damaged." and "InputError" in found["damaged-0"]["traceback"]
+    told = capsys.readouterr().out
+    assert "step: 6 of 206 units failed:" in told and all(name in told for name in bad)
+
+
+def test_more_failures_than_are_allowed_end_with_an_error_when_all_others_are_done(tmp_path):
+    inputs, log = texts(9) | {"bad": f"{DAMAGED} "}, tmp_path / "log"
+    log.mkdir()
+    with pytest.raises(InputError, match=r"1 of 10 units failed:\n  bad: bad is damaged\.\n.*max_failed = 0\.05"):
+        run_step(step_of(inputs, log), EngineConfig(max_failed=0.05), tmp_path)
+    assert len(contents(tmp_path)) == 9
+    assert len(run_step(step_of(inputs, log), EngineConfig(max_failed=0.1), tmp_path)) == 9
+    assert len(list(log.glob("bad.*"))) == 3  # not tried again until that is asked for
+    with pytest.raises(InputError, match="1 of 10 units failed"):
+        run_step(step_of(inputs, log), EngineConfig(retry_failed=True), tmp_path)
+    assert len(list(log.glob("bad.*"))) == 6
+    mended = inputs | {"bad": "text mended"}
+    assert len(run_step(step_of(mended, log), ONE_PROCESS, tmp_path)) == 10
+    assert records(tmp_path) == {}
+
+
+def test_what_fails_but_once_is_no_failure(tmp_path):
+    (tmp_path / "log").mkdir()
+    inputs = texts(3) | {"bad": "once text"}
+    assert len(run_step(step_of(inputs, tmp_path / "log"), ONE_PROCESS, tmp_path)) == 4
+    assert records(tmp_path) == {}
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, TWO], ids=["here", "processes"])
+@pytest.mark.parametrize(("kind", "error"), [("settings", UsageError), ("full", InputError)])
+def test_what_every_unit_would_fail_of_ends_the_step_at_once(engine, kind, error, tmp_path):
+    log = tmp_path / "log"
+    log.mkdir()
+    inputs = {f"{number:03d}": f"{kind} {number}" for number in range(50)}
+    with pytest.raises(error, match="this cannot be" if kind == "settings" else "cannot be written"):
+        run_step(step_of(inputs, log), engine, tmp_path)
+    assert len(list(log.iterdir())) <= 2 * engine.workers and records(tmp_path) == {}
+
+
+def test_a_bug_of_ours_ends_the_step_with_where_it_was(tmp_path):
+    log = tmp_path / "log"
+    log.mkdir()
+    inputs = {f"{number:03d}": f"bug {number}" for number in range(50)}
+    with pytest.raises(KeyError) as caught:
+        run_step(step_of(inputs, log), TWO, tmp_path)
+    assert "raise KeyError(unit.name)" in "".join(caught.value.__notes__)
+    assert len(list(log.iterdir())) <= HOPELESS + 2 and records(tmp_path) == {}
+
+
+def test_where_nothing_works_the_first_error_is_raised_and_nothing_is_set_aside(tmp_path):
+    with pytest.raises(InputError, match=r"^a is damaged\.$"):
+        run_step(step_of({"a": "damaged xx", "b": "damaged x"}), ONE_PROCESS, tmp_path)
+    assert records(tmp_path) == {}
+
+
+def test_progress_counts_units_rows_and_bytes(tmp_path):
+    seen = []
+    run_step(step_of(texts(4)), ONE_PROCESS, tmp_path, seen.append)
+    run_step(step_of(texts(6)), ONE_PROCESS, tmp_path, seen.append)
+    first, last = seen[0], seen[-1]
+    assert (first.pages, first.files_done, first.files) == (0, 0, 4)
+    assert (last.pages, last.pages_found, last.files_done, last.files) == (18, 12, 6, 6)
+    assert last.bytes_done == last.bytes > last.bytes_found > 0

@@ -1,0 +1,108 @@
+"""A BERT with a linear head as a filter: the scores that transformers gives, for a small random one."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from data_prep.quality.embedding import EmbeddingFilter, load
+from data_prep.text.passage import Passage
+from lm.errors import InputError, UsageError
+
+WIDTH, LAYERS, INNER, VOCABULARY, POSITIONS = 16, 2, 24, 40, 12
+SCORES = {
+    (2, 5, 6, 7, 3): {"pooler": -0.98038, "first": -0.3413, "mean": -0.32939},
+    (2, 3): {"pooler": -0.99284, "first": -0.35097, "mean": -0.34362},
+    (2, *range(4, 14), 3): {"pooler": -0.98862, "first": -0.32609, "mean": -0.32165},
+}
+"""{tokens: score by pooling}, by transformers 5.24.0's BertForSequenceClassification in float32 (torch 2.13, CPU) with
+the tensors of `tensors`."""
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Of all tensors, by transformers' names."""
+    linear = lambda name, outputs, inputs: {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    norm = lambda name: {f"{name}.LayerNorm.weight": (WIDTH,), f"{name}.LayerNorm.bias": (WIDTH,)}
+    rows = {"word": VOCABULARY, "position": POSITIONS, "token_type": 2}
+    found: dict[str, tuple[int, ...]] = {}
+    found |= {f"bert.embeddings.{name}_embeddings.weight": (number, WIDTH) for name, number in rows.items()}
+    found |= norm("bert.embeddings")
+    for layer in range(LAYERS):
+        at = f"bert.encoder.layer.{layer}"
+        for name in ("query", "key", "value"):
+            found |= linear(f"{at}.attention.self.{name}", WIDTH, WIDTH)
+        found |= linear(f"{at}.attention.output.dense", WIDTH, WIDTH) | norm(f"{at}.attention.output")
+        found |= linear(f"{at}.intermediate.dense", INNER, WIDTH)
+        found |= linear(f"{at}.output.dense", WIDTH, INNER) | norm(f"{at}.output")
+    return found | linear("bert.pooler.dense", WIDTH, WIDTH) | linear("classifier", 1, WIDTH)
+
+
+def tensors() -> dict[str, np.ndarray]:
+    random = np.random.RandomState(0)
+    return {
+        name: random.standard_normal(shape).astype(np.float32) * np.float32(0.3)
+        for name, shape in sorted(shapes().items())
+    }
+
+
+def write_model(folder, **about):
+    folder.mkdir(exist_ok=True)
+    config: dict[str, object] = {
+        "architectures": ["BertForSequenceClassification"],
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+    }
+    config |= {"num_attention_heads": 4, "max_position_embeddings": POSITIONS, "hidden_act": "gelu"} | about
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(tensors(), folder / "model.safetensors")
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3} | {f"w{n}": n for n in range(4, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    setattr(tokenizer, "pre_tokenizer", pre_tokenizers.WhitespaceSplit())  # noqa: B010 - no type of ty's
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    setattr(tokenizer, "post_processor", processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends))  # noqa: B010
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return write_model(tmp_path_factory.mktemp("bert") / "model")
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "first", "mean"])
+def test_the_scores_are_those_of_transformers(model, pooling):
+    one = EmbeddingFilter(min_score=0, model=model, pooling=pooling)
+    for ids, scores in SCORES.items():
+        assert load(one).score_of(list(ids)) == pytest.approx(scores[pooling], abs=2e-5)
+        text = " ".join(f"w{token}" for token in ids[1:-1])
+        assert one.measure(Passage(text)) == [round(scores[pooling], 3)]
+
+
+def test_a_longer_text_is_scored_by_its_first_tokens(model):
+    one = EmbeddingFilter(min_score=0, model=model, max_tokens=5)
+    assert one.measure(Passage("w5 w6 w7")) == one.measure(Passage("w5 w6 w7 w8 w9 w10" * 50))
+    beyond = EmbeddingFilter(min_score=0, model=model)  # as many as the model has positions, without an error
+    assert beyond.measure(Passage("w5 " * 100)) == beyond.measure(Passage("w5 " * 10))
+
+
+def test_a_head_of_its_own_takes_the_place_of_the_models(model, tmp_path):
+    given = tensors()
+    head = tmp_path / "head.safetensors"
+    save_file({"weight": 2 * given["classifier.weight"], "bias": 2 * given["classifier.bias"]}, head)
+    one = EmbeddingFilter(min_score=0, model=model, head=str(head), pooling="first")
+    assert load(one).score_of([2, 5, 6, 7, 3]) == pytest.approx(2 * SCORES[2, 5, 6, 7, 3]["first"], abs=4e-5)
+    assert len(one.external_inputs()) == 4
+
+
+def test_other_models_and_heads_are_refused_by_name(model, tmp_path):
+    roberta = write_model(tmp_path / "roberta", architectures=["RobertaModel"])
+    with pytest.raises(UsageError, match="is a RobertaModel"):
+        EmbeddingFilter(min_score=0, model=roberta).measure(Passage("w5"))
+    head = tmp_path / "head.safetensors"
+    save_file({"weight": np.zeros((2, WIDTH), np.float32), "bias": np.zeros(2, np.float32)}, head)
+    with pytest.raises(UsageError, match=r"of shape \(2, 16\).*needs \(1, 16\)"):
+        EmbeddingFilter(min_score=0, model=model, head=str(head)).measure(Passage("w5"))
+    with pytest.raises(InputError, match="nowhere"):
+        EmbeddingFilter(min_score=0, model=str(tmp_path / "nowhere")).measure(Passage("w5"))

@@ -1,0 +1,264 @@
+"""Files of buckets, of the hub and of web servers are read to the byte over connections that fail, or not at all."""
+
+import hashlib
+import random
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+import pytest
+
+from lm.errors import UsageError
+from lm.storage import StorageError, Url, appearing, fetched, http, stores, write_atomically
+from lm.storage.ranges import Ranges, Stream
+from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl
+from tests.data_prep.loopback_crawl import serving as serving_files
+from tests.loopback_hub import REPOSITORY, LoopbackHub
+from tests.loopback_hub import serving as serving_hub
+from tests.object_store import Store, variables
+
+BLOCK = 10_000
+DATA = random.Random(1).randbytes(7 * BLOCK + 123)
+
+
+class Served(NamedTuple):
+    """A file, and how to spoil the next answers to requests for its bytes."""
+
+    url: Url
+    spoil: Callable[[list[Fault]], None]
+    replace: Callable[[bytes], None]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "1.0")
+    monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "3")
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(http, "LONGEST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def web() -> Generator[LoopbackCrawl]:
+    with serving_files(LoopbackCrawl({"folder/file": DATA})) as server:
+        yield server
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Generator[LoopbackHub]:
+    with serving_hub(LoopbackHub({"folder/file": DATA, "folder/small": b"few", "other": b"1"}, "secret")) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        yield server
+
+
+def of_web(server: LoopbackCrawl) -> Served:
+    def replace(data: bytes) -> None:
+        server.files["folder/file"] = data
+
+    return Served(Url(f"{server.url}folder/file"), server.faults["folder/file"].extend, replace)
+
+
+def of_hub(server: LoopbackHub) -> Served:
+    def replace(data: bytes) -> None:
+        server.files["folder/file"] = data
+
+    spoil = server.storage.faults[hashlib.sha256(DATA).hexdigest()].extend
+    return Served(Url(f"hf://datasets/{REPOSITORY}/folder/file"), spoil, replace)
+
+
+@pytest.fixture(params=["web", "hub"])
+def served(request: pytest.FixtureRequest) -> Served:
+    server = request.getfixturevalue(request.param)
+    return of_web(server) if request.param == "web" else of_hub(server)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [Fault(status=500), Fault(status=503)],
+        [Fault(status=429, headers={"Retry-After": "0"})],
+        [Fault(cut=0), Fault(cut=1), Fault(cut=BLOCK - 1)],
+        [Fault(cut=BLOCK // 2), Fault(status=502)],
+        [Fault(stall=True)],
+        [Fault(ignore_range=True), Fault(ignore_range=True)],
+        [Fault(shift=-1)],
+        [Fault(headers={"Content-Range": "bytes of some sort"})],
+        [Fault(told_length=BLOCK + 9, cut=5)],
+    ],
+    ids=lambda faults: f"{len(faults)}-{'-'.join(str(f.status or f.cut or f.shift) for f in faults)}"[:40],
+)
+def test_a_stream_gives_every_byte_once_whatever_fails(served: Served, faults):
+    served.spoil(faults)
+    with Stream(served.url.address, served.url.surely(), block=BLOCK) as stream:
+        pieces = []
+        while piece := stream.read(3_333):
+            assert len(piece) == 3_333 or stream.tell() == len(DATA)  # as a file: short only at its end
+            pieces.append(piece)
+    assert b"".join(pieces) == DATA
+
+
+def test_a_stream_holds_few_blocks_and_asks_for_each_once(web: LoopbackCrawl):
+    with Stream(of_web(web).url.address, of_web(web).url.surely(), block=BLOCK) as stream:
+        while stream.read(2_000):
+            assert len(stream.blocks) <= 3
+            if stream.tell() >= 4_000:  # a step back is into what is held
+                stream.seek(-2_000, 1)
+                assert stream.read(2_000) == DATA[stream.tell() - 2_000 : stream.tell()]
+    ranges = [headers["Range"] for _, headers in web.requests if "Range" in headers]
+    assert sorted(ranges, key=lambda one: int(one[6:].split("-")[0])) == [
+        f"bytes={start}-{min(start + BLOCK, len(DATA)) - 1}" for start in range(0, len(DATA), BLOCK)
+    ]
+
+
+def test_a_step_far_back_and_a_leap_are_read_again(served: Served):
+    with Stream(served.url.address, served.url.surely(), block=BLOCK) as stream:
+        for offset in (65_000, 0, 30_000, len(DATA) - 3, len(DATA) + 5, 9_999):
+            stream.seek(offset)
+            assert stream.read(4) == DATA[offset : offset + 4]
+
+
+@pytest.mark.parametrize("other", [DATA[::-1], DATA[:-1], DATA[: BLOCK + 5]], ids=["same size", "shorter", "short"])
+def test_a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new_one(served: Served, other):
+    stream = Stream(served.url.address, served.url.surely(), block=BLOCK)
+    random_access = served.url.open()
+    assert stream.read(10) == DATA[:10]
+    served.replace(other)
+    for file in (stream, random_access):
+        with pytest.raises(StorageError, match=r"was replaced while it was read\. Run it again\."):
+            file.seek(0 if file is random_access else BLOCK * 3)
+            file.read(BLOCK)
+
+
+def test_a_version_that_was_listed_before_is_asked_for_without_a_look(web: LoopbackCrawl):
+    served = of_web(web)
+    version = served.url.surely()
+    web.requests.clear()
+    assert served.url.stream(version).read() == DATA
+    assert [headers.get("If-Range") for _, headers in web.requests] == [version.etag]
+    served.replace(DATA + b"more")
+    with pytest.raises(StorageError, match="was replaced"):
+        served.url.stream(version).read(5)
+
+
+def test_without_an_etag_the_date_and_the_size_tell_versions_apart(web: LoopbackCrawl):
+    web.etag = lambda data: ""
+    served = of_web(web)
+    assert served.url.stream().read() == DATA
+    stream = Stream(served.url.address, served.url.surely(), block=BLOCK)
+    served.replace(DATA[:-1])
+    with pytest.raises(StorageError, match="was replaced"):
+        stream.read(5)
+
+
+@pytest.mark.parametrize("kind", ["500", "503", "cut", "cut reply", "lost reply"])
+def test_a_stream_of_a_bucket_gives_every_byte_whatever_fails(store: Store, bucket, kind):
+    write_atomically(bucket / "a", DATA)
+    found = (bucket / "a").surely()
+    left = [kind] * 3
+    store.fail(lambda request: left.pop() if left and request.method == "GET" else None)
+    with Stream((bucket / "a").address, found, block=BLOCK) as stream:
+        assert stream.read() == DATA
+    assert not left
+    write_atomically(bucket / "a", DATA[::-1])
+    with pytest.raises(StorageError, match="was replaced while it was read"):
+        (bucket / "a").stream(found).read(10)
+
+
+def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(served: Served):
+    served.spoil([Fault(status=500)] * 9)
+    with pytest.raises(StorageError, match=r"folder/file cannot be read: 500 .*Tried 4 times in a row.*HTTPS_PROXY"):
+        served.url.read_bytes()
+
+
+def test_a_file_that_is_not_there(served: Served):
+    gone = served.url.with_name("gone")
+    assert gone.found() is None and not gone.exists()
+    with pytest.raises(FileNotFoundError):
+        gone.stream()
+    with pytest.raises(FileNotFoundError):
+        gone.read_bytes()
+
+
+def test_a_wait_of_hours_ends_it_and_a_short_one_is_kept_by_all_threads(web: LoopbackCrawl):
+    served = of_web(web)
+    served.spoil([Fault(status=503, headers={"Retry-After": "7200"})])
+    with pytest.raises(StorageError, match=r"come back in 2\.0 hours"):
+        served.url.read_bytes()
+    served.spoil([Fault(status=503, headers={"Retry-After": "1"})])
+    web.times.clear()
+    assert served.url.read_bytes() == DATA
+    assert web.times[1] - web.times[0] >= 0.95
+
+
+def test_a_web_server_is_only_read_and_not_listed(web: LoopbackCrawl, tmp_path):
+    url = of_web(web).url
+    for action in (url.parent.files, url.unlink, lambda: write_atomically(url, b"x")):
+        with pytest.raises(UsageError, match="over http:// files are only read, each by its own address"):
+            action()
+    assert url.name == "file" and (url.parent / "file") == url and not url.parent.is_dir()
+    assert Url("https://host/a/b.gz?key=a/b").name == "b.gz"
+    stores.download(url.address, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == DATA
+
+
+def test_a_server_without_ranges_is_not_asked_for_the_end_of_a_long_file(web: LoopbackCrawl, monkeypatch):
+    monkeypatch.setattr(http, "SKIPPED_BYTES", 20_000)
+    web.always["folder/file"] = Fault(ignore_range=True)
+    assert Ranges(of_web(web).url.address, of_web(web).url.surely()).read(5) == DATA[:5]
+    with pytest.raises(StorageError, match=r"sends no ranges.*Bring it to a disk first"):
+        of_web(web).url.read_range(30_000, 30_005)
+
+
+def test_the_hub_is_listed_and_written_whole(hub: LoopbackHub):
+    root = Url(f"hf://datasets/{REPOSITORY}")
+    assert list(root.files()) == ["folder/file", "folder/small", "other"]  # over several pages
+    assert {name: one == (root / name).found() for name, one in root.files().items()} == dict.fromkeys(
+        root.files(), True
+    )
+    assert (root / "folder").is_dir() and not (root / "none").exists()
+    hub.spoilt = [("/commit/", 503), ("/tree/", 500)]
+    write_atomically(root / "folder/new.json", b"{}")
+    with appearing(root / "folder/newer.json") as partial:
+        partial.write_bytes(b"[]")
+    assert hub.files["folder/new.json"] == b"{}" and (root / "folder/newer.json").read_text() == "[]"
+    assert sorted(one.name for one in (root / "folder").iterdir()) == ["file", "new.json", "newer.json", "small"]
+    (root / "folder/new.json").unlink()
+    (root / "folder/new.json").unlink()
+    assert "folder/new.json" not in hub.files
+    assert root.parent == root and (root / "a").parent == root
+
+
+def test_the_hub_without_a_token_is_told_with_the_remedy(hub: LoopbackHub):
+    with variables({"HF_TOKEN": "another"}):
+        for action in (lambda url: url.read_bytes(), lambda url: url.parent.files(), lambda url: url.found()):
+            with pytest.raises(StorageError, match=r"401.*HF_TOKEN"):
+                action(of_hub(hub).url)
+    assert len(hub.requests) == 3  # for good: not asked for again
+
+
+def test_revisions_are_spelt_as_the_hubs_library_does():
+    from lm.storage.hub import named
+
+    assert named("hf://datasets/a/b@v1.0/c/d") == ("dataset", "a/b", "v1.0", "c/d")
+    assert named("hf://datasets/a/b@refs/convert/parquet/c/d") == ("dataset", "a/b", "refs/convert/parquet", "c/d")
+    assert named("hf://datasets/a/b@refs%2Fpr%2F3/c") == ("dataset", "a/b", "refs/pr/3", "c")
+    assert named("hf://a/b/c.safetensors") == ("model", "a/b", "main", "c.safetensors")
+
+
+def test_what_is_fetched_is_all_that_is_listed(store: Store, bucket, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
+    for name in ("run/8/a", "run/8/b/c", "run/9/a", "run/80"):
+        write_atomically(bucket / name, name.encode())
+    store.requests.clear()
+    folder = fetched(bucket / "run/8")
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == ["a", "b", "b/c"]
+    assert fetched(bucket / "run/80").read_bytes() == b"run/80"
+    assert (folder / "a").read_bytes() == b"run/8/a"  # what was fetched before stays
+    listed = [request.path for request in store.requests if "prefix=" in request.path]
+    assert listed and all("prefix=run%2F8" in path or "prefix=run/8" in path for path in listed)
+
+
+def test_the_hubs_and_a_web_servers_files_are_fetched_too(served: Served, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
+    assert fetched(served.url).read_bytes() == DATA
