@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.by_language import thresholds_identity, with_thresholds
+from data_prep.decontamination.examples import set_digests
 from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
 from data_prep.funnel.report import by_language_told
@@ -32,13 +33,16 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What the indices of earlier runs hold, and the thresholds of the languages."""
-    names = identities(experiment.documents)
-    return thresholds_identity(experiment.documents) | ({"dedup_index": names} if names else {})
+    """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
+    documents = experiment.documents
+    found = thresholds_identity(documents) | {"dedup_index": identities(documents)}
+    if "decontamination" in documents.steps:
+        found["evaluation sets"] = set_digests(documents.decontamination.sets)
+    return {name: value for name, value in found.items() if value}
 
 
-NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share
-url_dedup minhash dedup_index across_dumps personal_data"""
+NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
+dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",

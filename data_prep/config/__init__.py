@@ -12,6 +12,7 @@ from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.config.language import LanguageConfig
 from data_prep.config.pages import CommonCrawlPages, PackagePages, PagesConfig, TfdsPages
+from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig, QualityTrainingConfig
 from data_prep.config.shards import ShardsConfig
@@ -21,6 +22,7 @@ __all__ = [
     "ONE_PROCESS",
     "ByLanguageConfig",
     "CommonCrawlPages",
+    "DecontaminationConfig",
     "DedupIndexConfig",
     "DocumentsConfig",
     "EngineConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "Filter",
     "LanguageConfig",
     "LanguageThresholds",
+    "LineDedupConfig",
     "MinHashConfig",
     "PackageLists",
     "PackagePages",
@@ -38,6 +41,7 @@ __all__ = [
     "Rule",
     "ShardsConfig",
     "Signal",
+    "SubstringDedupConfig",
     "TfdsPages",
     "UrlDedupConfig",
     "UrlFilterConfig",

@@ -1,5 +1,6 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
 from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching, write_index_of
+from data_prep.select.edits import find_edits
 from data_prep.select.keys import DocumentShard
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
@@ -84,6 +86,8 @@ def prepare_documents(
         if config.dedup_index.write:
             index_dir = documents_dir.parent / FOLDER
             write_index_of(files, config, found, index_dir, partial / "index", on_progress, engine)
+        edits = find_edits(files, config, found, partial / "edits", dropped_dir, on_progress, engine)
+        found = dataclasses.replace(found, edits=edits)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
             run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
