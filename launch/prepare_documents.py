@@ -30,7 +30,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
 url_dedup minhash across_dumps personal_data"""
-READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
+READS = [*(f"documents.{name}" for name in NAMES.split()), "engine.workers", "engine.runner"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
