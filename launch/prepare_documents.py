@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
@@ -28,16 +29,24 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """What the indices of earlier runs hold."""
+    names = identities(experiment.documents)
+    return {"dedup_index": names} if names else {}
+
+
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-url_dedup minhash across_dumps personal_data"""
-READS = [*(f"documents.{name}" for name in NAMES.split()), "engine.workers", "engine.runner"]
+url_dedup minhash dedup_index across_dumps personal_data"""
+READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
-    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
+    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
+    optional=(RunPaths.dedup_index,),
+    external_inputs=external_inputs,
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from data_prep import extract, language
 from data_prep.config import DocumentsConfig
-from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
+from data_prep.documents import REJECTION_SCHEMA, Damage, Document, PlacedDamage, WebPage
 from data_prep.sources import InputFile
+from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
@@ -81,11 +82,11 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
     """
     if isinstance(found, Damage):
-        place = f"{file.name}#{found.offset}"
-        document = Document("", place, config.dump, "", "", file.name, "", 0.0)
+        name = found.path if isinstance(found, PlacedDamage) else file.name
+        document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
         return rejected(document, "read", found.reason, config)
     if isinstance(found, WebPage):
-        document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
+        document = Document("", found.id, config.dump, found.url, found.date, found.file_path, "", 0.0)
     else:
         document = dataclasses.replace(found, dump=found.dump or config.dump)
     if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):
@@ -106,6 +107,8 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
     """(text, None), or ("", the reason why there is none); text that comes as text is only normalised."""
     if isinstance(found, WebPage) and found.content_type != "text/plain":
         return extract.extract_text(found, config.extract)
+    if isinstance(found, WebPage) and len(found.body) > MAX_TEXT_BYTES:
+        return "", "text_too_large"
     text = found.body.decode("utf-8", "replace") if isinstance(found, WebPage) else found.text
     text = extract.normalise(text)
     return (text, None) if text else ("", "no_text")

@@ -61,11 +61,9 @@ def extract_texts(
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
-    """A unit for each input file. What a file is called decides, and not where it lies."""
+    """A unit for each input file. What it is called and holds decides, and not where it lies."""
     settings = identity_of(config.of_texts(), external)
-    identity = lambda file: identity_of(
-        settings, file.name, file.kind, file.bytes, file.rows, file.split, file.text_field
-    )
+    identity = lambda file: identity_of(settings, file.identity)
     return tuple(
         Unit(name, identity(file), file.bytes, file) for name, file in zip(unit_names(files), files, strict=True)
     )

@@ -7,10 +7,12 @@ import secrets
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from lm.errors import UsageError
 from lm.storage import objects, stores
 from lm.storage.files import appearing_file, sync
+from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
 
 Place = Path | Url
@@ -42,6 +44,14 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
         return {name: size_of(folder / name) for name in names}
     found = folder.files()
     return {name: found[name].size if name in found else None for name in names}
+
+
+def streamed(place: Place, version: Object | None = None) -> BinaryIO:
+    """A file to read from its beginning on, though a step back costs at most a request more; of an object as
+    `Url.stream`. Raises OSError, StorageError."""
+    if isinstance(place, Url):
+        return cast(BinaryIO, place.stream(version))
+    return cast(BinaryIO, place.open("rb", buffering=0))
 
 
 @contextlib.contextmanager
