@@ -1,5 +1,6 @@
 """Trees: fitted, stored, evaluated; and what of a page counts as its main text when they are fitted."""
 
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.extract.fit import __main__ as fit
 from data_prep.extract.fit import checkouts
+from data_prep.extract.fit import command as fit
 from data_prep.extract.fit.boosting import Boosting, fit_trees, trees_of
 from data_prep.extract.fit.checkouts import Source, pages_at
 from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage, read_readability, read_wcxb, site_of
@@ -25,6 +26,7 @@ CATBOOST = importlib.util.find_spec("catboost")
 needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: uv pip install --group fit")
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/catboost.json").read_text())
 SETTINGS = Boosting(count=40, depth=3, rate=0.3, ridge=1.0, sample=1.0, seed=0)
+FIVE = "The list of the mills. The list of the carts. The list of the horses, and of what they ate."
 ALL_SETTINGS = dict.fromkeys(("kind", "article", "other"), SETTINGS)
 
 
@@ -163,10 +165,11 @@ def test_what_counts_as_main_text():
 @pytest.fixture
 def corpora(tmp_path):
     files = {}
-    for split, number, text in (("dev", "1", PROSE), ("dev", "2", GERMAN), ("test", "3", GERMAN), ("dev", "4", None)):
+    pages = (("dev", "1", PROSE), ("dev", "2", GERMAN), ("test", "3", GERMAN), ("dev", "4", None), ("dev", "5", FIVE))
+    for split, number, text in pages:
         for part in ("html", "ground-truth"):
             (tmp_path / "wcxb" / split / part).mkdir(parents=True, exist_ok=True)
-        files[number] = {"page_type": "article", "domain": f"{number}.example"}
+        files[number] = {"page_type": "listing" if number == "5" else "article", "domain": f"{number}.example"}
         (tmp_path / "wcxb" / split / "html" / f"{number}.html.gz").write_bytes(gzip.compress(html(text or "")))
         truth = {"ground_truth": {"main_content": text}}
         (tmp_path / "wcxb" / split / "ground-truth" / f"{number}.json").write_text(json.dumps(truth))
@@ -181,7 +184,8 @@ def corpora(tmp_path):
 
 
 def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpora):
-    assert [(one.url, one.text) for one in read_wcxb(corpora / "wcxb")] == [("http://1.example/", PROSE)]
+    found = [(one.url, one.text, one.kind) for one in read_wcxb(corpora / "wcxb")]
+    assert found == [("http://1.example/", PROSE, "article"), ("http://5.example/", FIVE, "listing")]
     assert [one.text for one in read_wcxb(corpora / "wcxb", "test")] == [GERMAN, GERMAN]
     (one,) = read_readability(corpora / "readability")
     assert (site_of(one.url), one.text, one.kind) == ("b.example", PROSE, "readability")
@@ -190,9 +194,9 @@ def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpo
 def test_pages_of_an_excluded_site_are_left_out(corpora):
     folders = {name: corpora / name for name in ("wcxb", "readability")}
     urls = [page.url for page in fit.pages_of(folders, [])]
-    assert urls == ["http://1.example/", "http://www.b.example/x"]
+    assert urls == ["http://1.example/", "http://5.example/", "http://www.b.example/x"]
     assert [page.url for page in fit.pages_of(folders, ["https://www.1.example/other"])] == urls[1:]
-    assert [page.url for page in fit.pages_of(folders, ["http://b.example/"])] == urls[:1]
+    assert [page.url for page in fit.pages_of(folders, ["http://b.example/"])] == urls[:2]
 
 
 @pytest.fixture
@@ -234,7 +238,7 @@ def test_fitting_from_the_command_line_leaves_out_the_excluded_sites(sources, tm
         ["fit", str(tmp_path / "clones"), "--exclude", str(tmp_path / "urls"), "--out", str(tmp_path / "model.json")],
     )  # fmt: skip
     fit.main()
-    assert capsys.readouterr().out.startswith("2 blocks")
+    assert capsys.readouterr().out.startswith("3 blocks")
     assert Model.from_json((tmp_path / "model.json").read_text()).other.leaves.shape[0] == 40
 
 
@@ -253,12 +257,16 @@ def test_the_pages_of_a_site_are_in_one_fold():
 def test_cross_validation_tells_kind_by_kind_what_trees_fitted_to_other_sites_find():
     """Every page is told of once, by trees that its site had no part in: a class that is main text on one site only
     is not found there."""
-    pages = []
+    pages, kinds = [], ([], [])
     for n in range(12):
         name = "odd" if n == 0 else "story"
-        main, rest = (f'<div class="{one}"><p>{PROSE} {n} <a href="x">more</a></p></div>' for one in (name, "footer"))
-        pages.append(MarkedPage(f"http://{n}.example/", f"<body>{main}{rest}", f"{PROSE} {n} more", "forum"))
+        main = f'<div class="{name}"><p>{PROSE} {n} <a href="x">more</a></p></div>'
+        rest = "<div class=footer><p>Imprint, privacy, contact and the rights of the mill</p></div>"
+        page = MarkedPage(f"http://{n}.example/", f"<body>{main}{rest}", f"{PROSE} {n} more", "forum")
+        of_fold = kinds[fold_of(page, 2)]
+        of_fold.append(("forum", "article")[len(of_fold) % 2])  # each fold needs both
+        pages.append(dataclasses.replace(page, kind=of_fold[-1]))
     scores = list(held_out_f1(pages, 2, ALL_SETTINGS, UNLIMITED))
-    assert len(scores) == 12 and {kind for kind, _ in scores} == {"forum"}
+    assert sorted(kind for kind, _ in scores) == sorted(page.kind for page in pages)
     lines = [line.split() for line in table([("forum", 0.5), ("article", 1.0)]).splitlines()]
     assert [(line[0], line[-1]) for line in lines] == [("article", "1.000"), ("forum", "0.500"), ("all", "0.750")]
