@@ -9,6 +9,7 @@ libxml2 reads HTML without recursion and, as no tree is built, at any depth; wha
 """
 
 import itertools
+from array import array
 from dataclasses import dataclass, field
 
 from data_prep.config import ExtractConfig
@@ -93,27 +94,27 @@ def parse(html: str, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """Blocks (lists of one length N) and elements (lists of one length M; element 0 stands above all)."""
+    """Blocks (columns of one length N) and elements (columns of one length M; element 0 stands above all)."""
 
     texts: list[str] = field(default_factory=list)
-    owner: list[int] = field(default_factory=list)
+    owner: array[int] = field(default_factory=lambda: array("q"))
     """The element that holds the block's text."""
-    link: list[int] = field(default_factory=list)
+    link: array[int] = field(default_factory=lambda: array("q"))
     """Characters of the block inside links."""
-    parent: list[int] = field(default_factory=lambda: [-1])
-    kind: list[int] = field(default_factory=lambda: [0])
+    parent: array[int] = field(default_factory=lambda: array("q", [-1]))
+    kind: array[int] = field(default_factory=lambda: array("q", [0]))
     """Index into KINDS."""
-    name: list[int] = field(default_factory=lambda: [0])
+    name: array[int] = field(default_factory=lambda: array("q", [0]))
     """Equal for elements of the same tag and class, digits aside: the number of the first of them."""
-    own: list[int] = field(default_factory=lambda: [0])
+    own: array[int] = field(default_factory=lambda: array("q", [0]))
     """Bits of the element's own hints (hints.py)."""
-    mask: list[int] = field(default_factory=lambda: [0])
+    mask: array[int] = field(default_factory=lambda: array("q", [0]))
     """The same of the element and all above it."""
-    first: list[int] = field(default_factory=lambda: [0])
+    first: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element."""
-    last: list[int] = field(default_factory=lambda: [0])
+    last: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element's end: those below it are first <= i < last."""
-    images: list[int] = field(default_factory=list)
+    images: array[int] = field(default_factory=lambda: array("q"))
     """Pictures before the block's end."""
     forms: int = 0
     """Fields to fill in."""
