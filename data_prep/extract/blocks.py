@@ -159,6 +159,8 @@ class BlockReader(Limits):
         self.title: list[str] = []
         self.linked_data: list[str] = []
         self.blocks = Blocks()
+        self.add_element = self.blocks.add_element
+        self.texts, self.last = self.blocks.texts, self.blocks.last
         self.open = [0]
         self.buffer: list[str] = []
 
@@ -227,7 +229,7 @@ class BlockReader(Limits):
             hints |= hints_of_attributes(attributes)
         else:
             number, hints = self.names.get(tag) or self.add_name(tag, tag)
-        self.open.append(self.blocks.add_element(self.open[-1], tag, number, hints))
+        self.open.append(self.add_element(self.open[-1], tag, number, hints))
 
     def add_name(self, name: str, tag: str) -> tuple[int, int]:
         """The number and the hints of a tag with its class that the page had not before; of one that only differs in
@@ -244,7 +246,7 @@ class BlockReader(Limits):
                 self.flush()
             if tag == "pre":
                 self.preformatted -= 1
-            self.blocks.last[self.open.pop()] = len(self.blocks.texts)
+            self.last[self.open.pop()] = len(self.texts)
         elif role == LINK:
             self.links -= 1
         elif role == SKIP:
