@@ -4,10 +4,9 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.measure.run import TEXTS, extract_texts
+from data_prep.measure.run import MERGE, TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
-from data_prep.sources.inputs import read_records
 from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
 from launch.stages.command import run_stage_command
@@ -18,11 +17,10 @@ from lm.run_paths import RunPaths
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
         config, external = experiment.documents, external_inputs(experiment)
-        markers = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
-    rows, records = [marker.counts["rows"] for marker in markers.values()], read_records(RunPaths(out).texts)
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
+        counts = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
+    skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
     print(
-        f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
+        f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
         + (f"; skipped: {skipped}" if skipped else ""),
         flush=True,
     )
@@ -52,7 +50,7 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
-    units=(TEXTS,),
+    units=(TEXTS, MERGE),
     inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.decontamination.examples import set_digests
+from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
@@ -30,23 +31,26 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the evaluation sets."""
+    """What stands in files outside of the run folder: the indices of earlier runs, the evaluation sets."""
     documents = experiment.documents
-    in_use = "decontamination" in documents.steps
-    return {"evaluation sets": set_digests(documents.decontamination.sets)} if in_use else {}
+    found: dict[str, object] = {"dedup_index": names} if (names := identities(documents)) else {}
+    if "decontamination" in documents.steps:
+        found["evaluation sets"] = set_digests(documents.decontamination.sets)
+    return found
 
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-url_dedup minhash across_dumps personal_data line_dedup substring_dedup decontamination"""
+url_dedup minhash dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
-    external_inputs=external_inputs,
     make=make,
-    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
+    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
+    optional=(RunPaths.dedup_index,),
+    external_inputs=external_inputs,
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

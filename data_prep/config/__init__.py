@@ -4,7 +4,7 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
-from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
@@ -21,6 +21,7 @@ __all__ = [
     "ONE_PROCESS",
     "CommonCrawlPages",
     "DecontaminationConfig",
+    "DedupIndexConfig",
     "DocumentsConfig",
     "EngineConfig",
     "ExtractConfig",

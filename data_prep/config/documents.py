@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -49,6 +49,7 @@ class DocumentsConfig(Config):
     sample_seed: int = added(default=0)
     """Another one draws other pages."""
     url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
+    dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
     line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
     substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
     decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
@@ -86,10 +87,21 @@ class DocumentsConfig(Config):
                 "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
                 "the evaluation sets (.jsonl), or leave the step out."
             )
-        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+
+        self.check_duplicates_are_looked_for()
+
+    def check_duplicates_are_looked_for(self) -> None:
+        """Raises UsageError for what only a step of deduplication gives, where none is used."""
+        asked = {
+            "minhash.cluster_sizes": self.minhash.cluster_sizes,
+            "minhash.upsampling_weights": self.minhash.upsampling_weights,
+            "dedup_index.against": self.dedup_index.against,
+            "dedup_index.write": self.dedup_index.write,
+        }
+        if given := [name for name, value in asked.items() if value and not set(DEDUP) & set(self.steps)]:
             raise UsageError(
-                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
-                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+                f"documents.{given[0]} is given, but documents.steps has no step of deduplication "
+                f"({', '.join(DEDUP)}), whose work it would be. Name one, or leave it out."
             )
 
     @property

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data_prep import extract, language
 from data_prep.config import DocumentsConfig
-from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
+from data_prep.documents import REJECTION_SCHEMA, Damage, Document, PlacedDamage, WebPage
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
@@ -81,11 +81,11 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
     """
     if isinstance(found, Damage):
-        place = f"{file.name}#{found.offset}"
-        document = Document("", place, config.dump, "", "", file.name, "", 0.0)
+        name = found.path if isinstance(found, PlacedDamage) else file.name
+        document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
         return rejected(document, "read", found.reason, config)
     if isinstance(found, WebPage):
-        document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
+        document = Document("", found.id, config.dump, found.url, found.date, found.file_path, "", 0.0)
     else:
         document = dataclasses.replace(found, dump=found.dump or config.dump)
     if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):

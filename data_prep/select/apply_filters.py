@@ -42,8 +42,8 @@ def kept_schema(config: DocumentsConfig) -> pa.Schema:
 
 
 def dropped_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not the
-    reason."""
+    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was
+    there before ("INDEX#ID"); null where that is not the reason."""
     return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
 
 
@@ -78,13 +78,15 @@ def kept_and_dropped(
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
     duplicates, edits, columns = duplicates_of(file, found), edits_of(file, found), kept_schema(config).names
     sizes = sizes_in(found.sizes, file.index) if found.sizes else {}
+    names = found.names_of(duplicates.values())
     reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
     for filtered in filtered_rows(file.texts, config, found.min_quality, file.note, reasons):
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
             if duplicate := duplicates.get(filtered.first + number):
                 place = file.index, filtered.first + number
-                shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+                if duplicate.file < len(found.names):  # the text of an earlier run's is not at hand
+                    shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
             for step, edit in edits.get(filtered.first + number, ()):
                 row["text"] = edit.applied(row["text"])
                 filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
@@ -93,7 +95,7 @@ def kept_and_dropped(
             row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
-                stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
+                stays = names[duplicate.file, duplicate.row] if duplicate else None
                 yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
             else:
                 replaced.update(kinds)

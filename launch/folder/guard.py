@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.sources.local import WILDCARD
+from data_prep.sources.listing import WILDCARD
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths

@@ -32,18 +32,18 @@ REASONS = {"exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 FILES = ("a.parquet", "b.parquet", "c.parquet")
 
 
-def random_corpus(seed: int, languages: tuple[str, ...] = ("en",)) -> list[list[dict]]:
+def random_corpus(seed: int, languages: tuple[str, ...] = ("en",), documents: int = 0) -> list[list[dict]]:
     """The rows of each file: some texts, copies with other white space, texts with one word changed, and copies of
     these. Dates are few, so that some are equal and the copy of a copy is often older than its original."""
     draw = random.Random(seed)
     texts: list[str] = []
-    for number in range(draw.randint(10, 30)):
+    for number in range(documents or draw.randint(10, 30)):
         kind = draw.choice(("new", "copy", "changed", "changed", "short")) if texts else "new"
         words = draw.choice(texts).split() if texts else []
         if kind == "new":
             words = ["".join(draw.choices("abcdefgh", k=6)) for _ in range(40)]  # digits would all become 0
         elif kind == "changed":
-            words[draw.choice((0, len(words) - 1))] = f"changed{chr(97 + number)}"
+            words[draw.choice((0, len(words) - 1))] = f"changed{chr(97 + number // 26)}{chr(97 + number % 26)}"
         elif kind == "short":  # no shingle: only its exact copies are found
             words = [draw.choice(("one", "two")), "word"]
         texts.append(draw.choice((" ", "  ", "\n")).join(words))
