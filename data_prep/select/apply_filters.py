@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import repeats, sizes_in
-from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.dedup.survivors import Edit, read_edits
+from data_prep.documents import document_schema
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
@@ -32,7 +34,7 @@ REPEAT = "repeat"
 
 def kept_schema(config: DocumentsConfig) -> pa.Schema:
     """Of documents/."""
-    columns = [*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))]
+    columns = [*document_schema(config.language.labelled), *map(text_schema(config).field, value_columns(config))]
     if config.minhash.cluster_sizes:
         columns.append(pa.field(CLUSTER_SIZE, pa.int64()))
     if config.minhash.upsampling_weights:
@@ -44,6 +46,15 @@ def dropped_schema(config: DocumentsConfig) -> pa.Schema:
     """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was
     there before ("INDEX#ID"); null where that is not the reason."""
     return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
+
+
+def edits_of(file: DocumentShard, found: Found) -> dict[int, list[tuple[str, Edit]]]:
+    """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
+    edits: dict[int, list[tuple[str, Edit]]] = {}
+    for step, paths in found.edits.items():
+        for row, edit in read_edits(paths[file.index]).items():
+            edits.setdefault(row, []).append((step, edit))
+    return edits
 
 
 def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) -> None:
@@ -66,7 +77,7 @@ def kept_and_dropped(
     file: DocumentShard, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates, columns = duplicates_of(file, found), kept_schema(config).names
+    duplicates, edits, columns = duplicates_of(file, found), edits_of(file, found), kept_schema(config).names
     sizes = sizes_in(found.sizes, file.index) if found.sizes else {}
     names = found.names_of(duplicates.values())
     reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
@@ -77,9 +88,14 @@ def kept_and_dropped(
                 place = file.index, filtered.first + number
                 if duplicate.file < len(found.names):  # the text of an earlier run's is not at hand
                     shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            for step, edit in edits.get(filtered.first + number, ()):
+                row["text"] = edit.applied(row["text"])
+                filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             if filtered.verdicts[number] and not config.write_dropped:
                 continue
-            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            text = fix_encoding(row["text"], config.by_language)
+            text, kinds = replace_personal_data(text, config.personal_data)
+            row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
                 stays = names[duplicate.file, duplicate.row] if duplicate else None

@@ -3,7 +3,7 @@
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
@@ -47,6 +47,8 @@ class Found:
     """The folder of the clusters' sizes, where they are asked for (cluster_sizes.py)."""
     indices: tuple[Index, ...] = ()
     """Of earlier runs."""
+    edits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """{step after these: its edits of each file, by the file's index}, in the order of the steps (edits.py)."""
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
         """{(file, row): what `duplicate_of` says of that document}: NAME.parquet:ROW of texts/, or INDEX#ID. Reads the

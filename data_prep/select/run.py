@@ -1,11 +1,13 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine.over_files import run_over_files
@@ -15,6 +17,7 @@ from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
 from data_prep.select.apply_filters import apply_filters
 from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching, write_index_of
+from data_prep.select.edits import find_edits
 from data_prep.select.keys import DocumentShard
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
@@ -67,6 +70,7 @@ def prepare_documents(
     when a file cannot be read or written, and when no document survives.
     """
     indices = open_indices(config)
+    check_fixes(config.by_language)
     files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
     with writing(documents_dir.parent):
         for folder in ("url-keys", "keys", "near-keys", "hosts", "counts", "notes"):
@@ -82,6 +86,8 @@ def prepare_documents(
         if config.dedup_index.write:
             index_dir = documents_dir.parent / FOLDER
             write_index_of(files, config, found, index_dir, partial / "index", on_progress, engine)
+        edits = find_edits(files, config, found, partial / "edits", dropped_dir, on_progress, engine)
+        found = dataclasses.replace(found, edits=edits)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
             run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
