@@ -21,7 +21,7 @@ from data_prep.measure.row import row_of
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import InputFile
-from data_prep.warc import write_pages
+from data_prep.warc import byte_sources, write_pages
 from lm.errors import UsageError
 from lm.storage import StorageError, Url, http, ranges, write_atomically
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
@@ -39,6 +39,7 @@ def quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "30")
     monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(byte_sources, "CHUNK", 1000)
     monkeypatch.setattr(ranges, "BLOCK", 3000)
 
 

@@ -19,7 +19,7 @@ from data_prep.sources import fetch_pages, input_files, input_sizes
 from data_prep.sources.inputs import read_input
 from data_prep.sources.listing import matches, named_files
 from data_prep.sources.manifest import InputFile
-from data_prep.warc import write_pages
+from data_prep.warc import byte_sources, write_pages
 from launch.fetch_pages import STAGE
 from lm.errors import InputError, UsageError
 from lm.storage import StorageError, Url, http, ranges, write_atomically
@@ -58,6 +58,7 @@ def quick(monkeypatch):
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "30")
     monkeypatch.setenv("GRISTMILL_STORAGE_RETRIES", "8")
     monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(byte_sources, "CHUNK", 1000)
     monkeypatch.setattr(ranges, "BLOCK", 1500)
 
 
@@ -168,8 +169,9 @@ def test_a_file_that_was_replaced_since_it_was_listed_is_refused(served: Served,
         (tables[1], "texts/u.jsonl"),
     ]:
         served.replace(name, bytes(one.bytes))
-        with pytest.raises(InputError, match=r"was replaced|is no whole Parquet|holds no WARC record"):
-            list(read_input(one))
+        if one.etag:  # of a web server, nothing was told
+            with pytest.raises(InputError, match=r"was replaced|is no whole Parquet"):
+                list(read_input(one))
     pages = read_input(archives[1])
     next(iter(pages))
     served.replace("crawl/sub/b.warc.gz", bytes(archives[1].bytes))
@@ -204,7 +206,7 @@ def test_of_many_files_of_a_web_server_a_few_are_asked_for_their_size(tmp_path):
         assert len(set(identities.values())) == 200
         (alone,) = listed(tmp_path / "alone", warc=(f"{web.url}7.warc.gz",))
         assert (alone.bytes, alone.identity) == (1007, identities["7.warc.gz"])  # the same among few and among many
-        with pytest.raises(UsageError, match="none.warc.gz is not there"):
+        with pytest.raises(UsageError, match=r"none\.warc\.gz is not there"):
             listed(tmp_path / "none", warc=(f"{web.url}none.warc.gz",))
 
 
