@@ -1,8 +1,7 @@
 """Rows of texts/ with the verdict on each and the text as it is by then: what every pass over a file begins with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from data_prep.funnel.counts import Counts, count_rows
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
 from data_prep.verdict import Verdict, thresholds_of, values_of, verdicts
+from lm.storage import Place
 
 
 @dataclass(slots=True)
@@ -35,19 +35,19 @@ class FilteredRows:
 
 
 def filtered_rows(
-    texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path
+    texts: Place, config: DocumentsConfig, min_quality: float | None, note: Callable[[int], None]
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `note` gets the number of those that went before (progress.py); who
-    calls deletes it at the end of the work. Raises InputError as `read_batches`."""
+    """All rows of one file of texts/, in order. `note` takes the number of those that were read. Raises InputError as
+    `read_batches`."""
     first, thresholds = 0, thresholds_of(config, min_quality)
     for batch in read_batches(texts):
-        note.write_text(str(first))
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
         filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality)
         for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered
         first += batch.num_rows
+        note(first)
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:

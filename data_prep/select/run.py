@@ -1,23 +1,24 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup.clusters import find_duplicates
-from data_prep.engine.over_files import run_over_files, run_with
-from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
-from data_prep.funnel.counts import Counts, merge
+from data_prep.engine import Progress, identity_of
+from data_prep.engine.tasks import FileRunner, TaskRunner
+from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
-from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_keys
+from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_duplicates, write_keys
+from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
+from data_prep.select.texts_files import TextsFile, texts_files
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
-from lm.storage import writing
+from lm.storage import Place, writing
 
 
 @dataclass(frozen=True)
@@ -49,46 +50,43 @@ class Outcome:
 
 
 def prepare_documents(
-    texts: Path,
+    texts: Place,
     config: DocumentsConfig,
-    partial: Path,
-    documents_dir: Path,
-    dropped_dir: Path,
-    funnel: Path,
+    partial: Place,
+    documents_dir: Place,
+    dropped_dir: Place,
+    funnel: Place,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
 
-    `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
-    when a file cannot be read or written, and when no document survives.
+    `partial`, beside documents_dir and dropped_dir, keeps what units hand on, and units/ there their markers: what
+    agrees with these is kept, so that files that come or go cost their own work, and that of the joins. Raises
+    InputError as `run_step`, and when no document survives.
     """
-    files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
-    with writing(documents_dir.parent):
-        for folder in ("keys", "near-keys", "hosts", "counts", "notes"):
-            (partial / folder).mkdir(parents=True, exist_ok=True)
-        for folder in (documents_dir, dropped_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
-            leftover.unlink()
-        run = functools.partial(run_with, engine=engine)
-        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
-        clusters = {}
-        if {"exact_dedup", "minhash_dedup"} & set(config.steps):
-            with watching(files, "keys", lambda file: file.exact_keys, on_progress):
-                run_over_files(functools.partial(write_keys, config=config, min_quality=min_quality), files, engine)
-        if "exact_dedup" in config.steps:
-            with ProgressReporter(JoinProgress(partial / "exact", "exact copies"), on_progress):
-                clusters["exact_dedup"] = find_duplicates([file.exact_keys for file in files], partial / "exact", run)
-        if "minhash_dedup" in config.steps:
-            with ProgressReporter(JoinProgress(partial / "near", "near copies"), on_progress):
-                clusters["minhash_dedup"] = find_duplicates([file.near_keys for file in files], partial / "near", run)
-        found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
-        with watching(files, "filtering", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
-        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
-    counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
-    write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
+    out, every, records = documents_dir.parent, texts_files(texts), read_records(texts)
+    run = FileRunner(out, engine, on_progress)
+    min_quality = lowest_score(every, config, run, partial / "scores")
+    files = lay_out(every, partial, documents_dir, dropped_dir)
+    settings = identity_of(config, min_quality)
+    files, clusters = find_clusters(files, config, min_quality, partial, run)
+    joined = {step: result.parent.name for step, result in clusters.items()}
+    found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
+    files, written = run("duplicates", files, functools.partial(write_duplicates, found=found), ["duplicates"], joined)
+    told = {file.name: one["duplicates"][1] for file, one in zip(files, written, strict=True)}
+    files, written = run(
+        "filtering",
+        files,
+        functools.partial(apply_filters, config=config, min_quality=min_quality),
+        ["documents", "dropped", "hosts", "counts"],
+        lambda file: [settings, told[file.name]],
+    )
+    hosts, parts = ([one[name] for one in written] for name in ("hosts", "counts"))
+    domains = count_domains(hosts, out, engine, on_progress)
+    counts = merge_counts(parts, out, engine, on_progress)
+    with writing(funnel):
+        write_funnel(funnel, counts, domains, [file.texts for file in every], records, config, min_quality)
     outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
@@ -98,34 +96,44 @@ def prepare_documents(
     return outcome
 
 
-def watching(
-    files: list[DocumentShard],
-    step: str,
-    part: Callable[[DocumentShard], Path],
-    on_progress: Callable[[Progress], None],
-) -> ProgressReporter:
-    """Tells how far a pass over the files is, by the part that it leaves of each."""
-    return ProgressReporter(
-        texts_progress([UnfinishedShard(file.index, file.texts, part(file), file.note) for file in files], step),
-        on_progress,
-    )
+TOLD = {"exact_dedup": "exact copies", "minhash_dedup": "near copies"}
 
 
-def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[DocumentShard]:
-    """Where the results of each file of `texts` go, under the file's own name."""
+def find_clusters(
+    files: list[DocumentShard], config: DocumentsConfig, min_quality: float | None, partial: Place, run: FileRunner
+) -> tuple[list[DocumentShard], dict[str, Place]]:
+    """The files whose keys could be written, and the clusters of each step of deduplication in use, in a folder of
+    `partial`: its name tells of which keys."""
+    clusters: dict[str, Place] = {}
+    used = [step for step in TOLD if step in config.steps]
+    if used:
+        work = functools.partial(write_keys, config=config, min_quality=min_quality)
+        files, written = run("keys", files, work, ["exact_keys", "near_keys"], [config, min_quality])
+        for step in used:
+            field = {"exact_dedup": "exact_keys", "minhash_dedup": "near_keys"}[step]
+            folder: Any = partial / f"{step}-{identity_of([one[field] for one in written])[:12]}"
+            tasks = TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step])
+            clusters[step] = find_duplicates([getattr(file, field) for file in files], folder, tasks)
+    return files, clusters
+
+
+def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, dropped_dir: Place) -> list[DocumentShard]:
+    """Where the results of each file of texts/ go, under the file's own name."""
     return [
         DocumentShard(
-            index=index,
-            texts=path,
-            exact_keys=partial / "keys" / f"{path.stem}.pairs",
-            near_keys=partial / "near-keys" / f"{path.stem}.pairs",
-            documents=documents_dir / path.name,
-            dropped=dropped_dir / path.name,
-            hosts=partial / "hosts" / path.name,
-            counts=partial / "counts" / f"{path.stem}.json",
-            note=partial / "notes" / f"{path.stem}.rows",
+            index=file.index,
+            texts=file.texts,
+            bytes=file.bytes,
+            end=file.end,
+            exact_keys=partial / "keys" / f"{file.name}.pairs",
+            near_keys=partial / "near-keys" / f"{file.name}.pairs",
+            duplicates=partial / "duplicates" / f"{file.name}.json",
+            documents=documents_dir / file.texts.name,
+            dropped=dropped_dir / file.texts.name,
+            hosts=partial / "hosts" / file.texts.name,
+            counts=partial / "counts" / f"{file.name}.json",
         )
-        for index, path in enumerate(sorted(texts.glob("*.parquet")))
+        for file in files
     ]
 
 
