@@ -9,7 +9,7 @@ cost memory and no arithmetic (docs/modern_recipe.md has what was tried).
 """
 
 from configs.experiment import Experiment
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from configs.recipes.demo_pages import PACKAGES
 from data_prep.config import PagesConfig, ShardsConfig
 from lm.config import (
@@ -85,7 +85,7 @@ TRAIN = TrainConfig(
 def get_config() -> Experiment:
     return Experiment(
         pages=PagesConfig(warc=(), packages=PACKAGES, pages_per_file=50, unpacked_limit=500_000_000),
-        documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS),
+        documents=recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, measure_other_languages=True),
         tokenizer=TokenizerConfig(vocab_size=VOCABULARY, split_pattern="cl100k", train_characters=50_000_000),
         shards=ShardsConfig(record_length=4096, token_dtype="uint16", train_shards=2, validation_fraction=0.025),
         model=MODEL,

@@ -1,10 +1,10 @@
-"""Documents from Common Crawl by a recipe after FineWeb's (Penedo et al. 2024), and GPT-2 small on them.
+"""Documents from Common Crawl by our recipe, after FineWeb's (Penedo et al. 2024), and GPT-2 small on them.
 
     python -m launch.pretrain configs/fineweb.py --pages.common-crawl.files 100
 
-One file of a crawl is about 1 GB. The thresholds are in configs/recipes/fineweb_recipe.py; docs/data.md says
-where the rules differ from those that made FineWeb. To begin from the published FineWeb, give its files and
-leave the filters out:
+One file of a crawl is about 1 GB. The thresholds are in configs/recipes/gristmill.py; docs/recipes.md says where it
+differs from the rules that made FineWeb, which configs/fineweb_2024.py has, and from datatrove's of today, which
+configs/datatrove_0_10.py has. To begin from the published FineWeb, give its files and leave the filters out:
 
     python -m launch.pretrain configs/fineweb.py --pages.tables 'sample/*.parquet' --documents.steps
 
@@ -15,7 +15,7 @@ import dataclasses
 
 from configs.experiment import Experiment
 from configs.layouts import Layout
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from configs.recipes.families import GPT2_VOCABULARY, gpt2
 from data_prep.config import CommonCrawlPages, PagesConfig, ShardsConfig
 from lm.config import (

@@ -21,7 +21,9 @@ class WebPage:
     body: bytes
     """The payload, transfer and content encodings removed."""
     file_path: str
-    """The WARC file that holds it, as the reader was given it; of a package's page, archive and member."""
+    """The WARC file that holds it, by its name in pages/manifest.json; of a package's page, archive and member."""
+    xhtml: bool = False
+    """Whether the crawler, or else the server, calls it XHTML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,14 @@ class Damage:
     """A stable name, for example "wrong_block_digest"."""
     detail: str
     """What was found there, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedDamage(Damage):
+    """One in an archive from which records were chosen: several may lie in one input file."""
+
+    path: str
+    """What documents call the archive."""
 
 
 DOCUMENT_SCHEMA = pa.schema(

@@ -81,9 +81,9 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     of OTHER_SCRIPTS is taken, with its probability: a low one, where the model does not know the language.
     """
     text = NO_LETTERS.sub(" ", document.text) if config.letters_only else document.text
-    line = text.replace("\n", " ")  # fastText reads one line
+    line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line
     found = likeliest(line, 1)
-    if found and found[0][0] not in OTHER_SCRIPTS and is_mostly_not_latin(line):
+    if config.check_script and found and found[0][0] not in OTHER_SCRIPTS and is_mostly_not_latin(line):
         found = [(language, score) for language, score in likeliest(line, len(LANGUAGES)) if language in OTHER_SCRIPTS]
     language, score = found[0] if found else ("", 0.0)
     return dataclasses.replace(document, language=language, language_score=score)

@@ -1,6 +1,7 @@
 """URLs in one spelling, so that a page's and a list's can be compared: hosts, and host with path."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 MAX_HOST = 253  # characters of a host name (RFC 1035)
@@ -8,6 +9,9 @@ MAX_HOST = 253  # characters of a host name (RFC 1035)
 BEFORE_HOST = re.compile(r"[\x00-\x20]*(?:https?:|[a-z][a-z0-9+.-]*:(?=[/\\]{2}))?[/\\]*", re.IGNORECASE)
 HOST = re.compile(r"[^/\\?#]*")
 PORT = re.compile(r":[0-9]*$")
+DEFAULT_PORTS = ("", ":", ":80", ":443")
+ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def split_address(url: str) -> tuple[str, str]:
@@ -61,3 +65,38 @@ def page_key(host: str, rest: str) -> str:
     """
     path = unquote(rest.partition("#")[0]).replace("\\", "/").lower().rstrip("/")
     return f"{host.removeprefix('www.')}/{path.removeprefix('/')}"
+
+
+def same_page_key(url: str, ignored_parameters: Sequence[str] = ()) -> str | None:
+    """A spelling that two addresses share which most likely lead to the same page; None without a host.
+
+    The scheme, user, "www.", a default port, a slash at the path's end and what follows "#" do not count, unless that
+    begins with "!", as addresses of pages made by scripts do; nor do the order of the query's parameters and those
+    whose names are in `ignored_parameters`, in whatever case ("utm_*" is all that begin so). The case of the path
+    counts, as it does to servers. Escapes are compared as RFC 3986, 6.2.2 says.
+    """
+    host, rest = split_address(url)
+    if not host:
+        return None
+    authority = HOST.match(url, match.end() if (match := BEFORE_HOST.match(url)) else 0)
+    port = PORT.search(authority[0]) if authority else None
+    rest, _, fragment = rest.partition("#")
+    path, _, query = rest.partition("?")
+    path = ESCAPE.sub(one_escape, path.replace("\\", "/")).rstrip("/")
+    names = frozenset(one.lower() for one in ignored_parameters if not one.endswith("*"))
+    beginnings = tuple(one[:-1].lower() for one in ignored_parameters if one.endswith("*"))
+    parameters = []
+    for parameter in filter(None, query.split("&")):
+        name = parameter.partition("=")[0].lower()
+        if name not in names and not name.startswith(beginnings):
+            parameters.append(ESCAPE.sub(one_escape, parameter))
+    parameters.sort(key=lambda parameter: parameter.partition("=")[0])  # of one name, in the order they came in
+    spelled = host.removeprefix("www.") + (port[0] if port and port[0] not in DEFAULT_PORTS else "") + path
+    spelled += "?" + "&".join(parameters) if parameters else ""
+    return spelled + ("#" + fragment if fragment.startswith("!") else "")
+
+
+def one_escape(escape: re.Match[str]) -> str:
+    """A %-escape as it is compared: of what needs none, the character; else with capitals."""
+    character = chr(int(escape[1], 16))
+    return character if character in UNRESERVED else escape[0].upper()

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
-from data_prep.config.filters import breaks
+from data_prep.config.filters import Side, breaks
 from data_prep.parquet import read_batches
 from lm.storage import Place
 
@@ -29,7 +28,7 @@ class Threshold:
     reason: str
     signal: str
     """The column of texts/ that holds the value."""
-    drops: Literal["below", "at most", "above"]
+    drops: Side
     """What is dropped: what is there."""
     value: float
     option: str
@@ -50,7 +49,7 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
             value = min_quality if one is config.quality_classifier else rule.limit(one)
             if rule.option and value is not None:
                 option = f"{one.path()}.{rule.option}{place}"
-                found.append(Threshold(one.name, rule.reason, rule.signal, rule.drops, value, option))
+                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), value, option))
     return tuple(found)
 
 
@@ -90,7 +89,7 @@ def checks(
         for rule in one.rules:
             limit = min_quality if one is config.quality_classifier else rule.limit(one)
             if limit is not None:
-                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.drops, limit)
+                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limit)
         for reason, broken in one.other_checks(rows):
             yield (one.name, reason), broken
 

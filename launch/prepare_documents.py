@@ -29,7 +29,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 
 NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-minhash personal_data"""
+url_dedup minhash across_dumps personal_data"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",

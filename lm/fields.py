@@ -12,11 +12,11 @@ not_hashed = functools.partial(dataclasses.field, metadata={"not_hashed": True})
 middle of a run. (Another mesh adds in another order: the same parameters, but for rounding.)"""
 
 
-def added(*, default: typing.Any, hashed: bool = True) -> typing.Any:
+def added(*, default: typing.Any, hashed: bool = True, measured: bool = False) -> typing.Any:
     """A field that earlier versions did not have, and whose default is what they did: a config.json without it is read
     as if it had the default, and the default is left out of what identifies a result, so that folders of earlier runs
-    stay theirs. Unless `hashed`, every value is left out, as of not_hashed."""
-    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed})
+    stay theirs. Unless `hashed`, every value is left out, as of not_hashed; `measured` is as of `measured` below."""
+    return dataclasses.field(default=default, metadata={"added": True, "not_hashed": not hashed, "measured": measured})
 
 
 measured = functools.partial(dataclasses.field, metadata={"measured": True})

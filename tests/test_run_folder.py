@@ -10,7 +10,7 @@ import pytest
 from configs.experiment import load_config, parse_run
 from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import OWN_FILTERS, RunFolder, experiment_json
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import EngineConfig
 from launch import evaluate, train
 from launch.stages.stage import identifying

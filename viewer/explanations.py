@@ -9,6 +9,7 @@ STAGES = {
     "read": ("Reading", "Records of the input that could not be read, or did not match their own checksums."),
     "url_filter": ("URL", "Pages on a list of banned sites, or with banned words in their URL."),
     "extract": ("Text", "Pages out of whose HTML no main text could be taken."),
+    "url_dedup": ("Refetched pages", "Documents from the same address as one that stays."),
     "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
     "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
 }
@@ -62,6 +63,7 @@ REASONS = {
     "html_too_deep": "The page's elements are nested deeper than is parsed.",
     "unreadable_html": "What claims to be HTML cannot be parsed.",
     "no_text": "Nothing was left but navigation.",
+    "url_duplicate": "From the same address as another document, which stays.",
     "exact_duplicate": "The same text as another document, which stays.",
     "near_duplicate": "Much the same text as another document, which stays.",
 }

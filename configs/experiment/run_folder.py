@@ -12,7 +12,7 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
-from configs.recipes.fineweb_recipe import FILTERS
+from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN

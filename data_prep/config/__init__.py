@@ -4,7 +4,7 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
@@ -35,6 +35,7 @@ __all__ = [
     "ShardsConfig",
     "Signal",
     "TfdsPages",
+    "UrlDedupConfig",
     "UrlFilterConfig",
     "documents_config",
 ]

@@ -1,8 +1,26 @@
 """Knobs of deduplication."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from lm.fields import Config, within
+from lm.errors import UsageError, shown
+from lm.fields import Config, added, within
+
+TRACKING = (
+    "utm_*", "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid",
+    "mc_cid", "mc_eid", "_ga", "_gl", "_hsenc", "_hsmi", "mkt_tok", "phpsessid", "jsessionid", "aspsessionid*",
+)  # fmt: skip
+"""Parameters of a query that say where a visitor came from, or which visit it is, and not which page is asked for."""
+
+
+@dataclass(frozen=True)
+class UrlDedupConfig(Config):
+    """Documents of the same page, by its address (data_prep/urls.py says what is the same)."""
+
+    keep: Literal["first", "latest"] = "latest"
+    """Which of them stays, by when they were fetched."""
+    ignored_parameters: tuple[str, ...] = TRACKING
+    """Names of parameters of a query that do not count; one that ends in * stands for all that begin so."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +38,33 @@ class MinHashConfig(Config):
     """Hash values in a band."""
     seed: int
     """Chooses the hash functions."""
+    normalisation: Literal["datatrove_0_10", "fineweb_2024"] = added(default="datatrove_0_10")
+    """What becomes of a text before it is cut into words: "datatrove_0_10" replaces numbers, then punctuation by
+    spaces; "fineweb_2024", that of the published release, deletes punctuation, then replaces numbers."""
+    before_filters: bool = added(default=False)
+    """Duplicates are looked for among all documents that passed the language, before the filters, as FineWeb-2 does;
+    else, as FineWeb, among those that passed all. It holds for url_dedup and exact_dedup too."""
+    by_language: bool = added(default=False)
+    """Only documents of the same language meet, as in FineWeb-2. It holds for exact_dedup too."""
+
+    cluster_sizes: bool = added(default=False)
+    """documents/ has the column cluster_size: how many documents of the run the cluster holds that this one stayed of,
+    by the last step of deduplication in use; 1 of one that is alone."""
+    upsampling_weights: tuple[tuple[int, int], ...] = added(default=())
+    """(size, weight): documents/ has the column repeat, the weight of the largest of these sizes that its cluster
+    reaches, by which a corpus may be "rehydrated"; () for no such column. FineWeb-2 names 1 1 2 2 3 3 5 5 100 8 1000 1:
+    of clusters of 1,000 and more each document once."""
 
     def __post_init__(self):
         super().__post_init__()
         within(self, "documents.minhash", 1, 10_000, "shingle_words", "bands", "rows")
+        limits = [limit for limit, _ in self.upsampling_weights]
+        if limits and (limits[0] != 1 or limits != sorted(set(limits))):
+            raise UsageError(
+                f"documents.minhash.upsampling_weights has the sizes {shown(limits)}; they must begin with 1 and grow."
+            )
+        if bad := [weight for _, weight in self.upsampling_weights if weight < 1]:
+            raise UsageError(
+                f"documents.minhash.upsampling_weights has the weight {bad[0]}; it must be at least 1. What is not "
+                "wanted at all is left out by a filter."
+            )

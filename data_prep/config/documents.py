@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import MinHashConfig
+from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -17,7 +17,9 @@ from lm.errors import UsageError
 from lm.fields import Config, added, within
 
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
-AFTER_FILTERS = ("quality_classifier", "exact_dedup", "minhash_dedup")
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
+"""The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -32,7 +34,7 @@ class DocumentsConfig(Config):
     dump: str
     """Name of the crawl, a column of every document; documents that come with a name of their own keep it."""
     steps: tuple[str, ...]
-    """Which of the filters that may be left out are used; their order is the recipe's."""
+    """Which of the filters that may be left out are used, in the recipe's order."""
     url_filter: UrlFilterConfig
     extract: ExtractConfig
     language: LanguageConfig
@@ -43,6 +45,14 @@ class DocumentsConfig(Config):
     """Share of the pages that are read at all, drawn by the hash of their ids: before anything costly is done."""
     sample_seed: int = added(default=0)
     """Another one draws other pages."""
+    url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
+    across_dumps: bool = added(default=False)
+    """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
+    measure_other_languages: bool = added(default=True)
+    """Whether a text of a language that is not wanted is measured too. Without it their values are null, they are
+    dropped all the same, and launch.refilter cannot let other languages pass."""
+    write_dropped: bool = added(default=True)
+    """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -55,11 +65,27 @@ class DocumentsConfig(Config):
         known = (*self.sections, *AFTER_FILTERS)
         if unknown := [step for step in self.steps if step not in known]:
             raise UsageError(f"documents.steps has {unknown[0]!r}; this recipe has {', '.join(known)}.")
+        if self.steps != (wanted := tuple(step for step in known if step in self.steps)):
+            raise UsageError(
+                f"documents.steps is {' '.join(self.steps)}, but the filters see what those before them leave, and "
+                f"their order is the recipe's: {' '.join(wanted)}. Give them in this order, each once."
+            )
         if "quality_classifier" in self.steps and not self.quality_classifier.model:
             raise UsageError(
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+            raise UsageError(
+                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
+                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+            )
+
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether the sizes of clusters are asked for."""
+        return self.minhash.cluster_sizes or bool(self.minhash.upsampling_weights)
 
     @property
     def filters(self) -> tuple[Filter, ...]:
@@ -78,6 +104,8 @@ class DocumentsConfig(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
+        if self.minhash.before_filters:
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
@@ -90,10 +118,6 @@ class DocumentsConfig(Config):
             if isinstance(one, kind):
                 return one
         raise UsageError(f"The recipe has no filter {kind.name}. It has {', '.join(self.sections) or 'none'}.")
-
-    def files_of_filters(self) -> dict[str, object]:
-        """{filter and file: SHA-256} of what the filters read. Raises as Filter.external_inputs."""
-        return {f"{one.name}: {name}": found for one in self.filters for name, found in one.external_inputs().items()}
 
     def of_texts(self) -> dict[str, object]:
         """What decides texts/, as {name: value}: all that comes before the thresholds."""
@@ -109,7 +133,9 @@ class DocumentsConfig(Config):
                 for one in (self.language, *self.filters)
                 for field in dataclasses.fields(one)
                 if field.metadata.get("measured")
+                and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),
         }

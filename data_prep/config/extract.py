@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import Config, added
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class ExtractConfig(Config):
     may take 2 s to read)."""
     max_attributes: int
     """Attributes of one element."""
+    deduplicate: bool = added(default=False)
+    """Leave out what stood three times before, on the page or on pages before it in the same file, as trafilatura's
+    own option does (trafilatura only)."""
+    xhtml: bool = added(default=True)
+    """Whether XHTML is read; else it is dropped under the reason "xhtml"."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,6 +65,11 @@ class ExtractConfig(Config):
                     f"documents.extract.{name} is {getattr(self, name)}; with the engine {self.engine} choose "
                     f"1 to {most}."
                 )
+        if self.deduplicate and self.engine != "trafilatura":
+            raise UsageError(
+                f"documents.extract.deduplicate is an option of trafilatura, but the engine is {self.engine}. Leave it "
+                "out, or choose documents.extract.engine trafilatura."
+            )
         if not 0 < self.min_probability < 1:
             raise UsageError(
                 f"documents.extract.min_probability is {self.min_probability}; choose between 0 and 1, both excluded."

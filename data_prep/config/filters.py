@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from data_prep.text.passage import Passage
 
 COLUMNS_TAKEN = frozenset(
-    "text id dump url date file_path language token_count stage reason text_bytes duplicate_of".split()  # noqa: SIM905
-)
-"""Of texts/ and dropped/, beside the signals."""
+    (
+        "text", "id", "dump", "url", "date", "file_path", "language", "token_count", "stage", "reason", "text_bytes",
+        "duplicate_of", "cluster_size", "repeat",
+    )
+)  # fmt: skip
+"""Of texts/, documents/ and dropped/, beside the signals."""
 SHARE_STEP = 0.005
 """Width of the bins in which shares are counted."""
+Side = Literal["below", "at most", "above", "at least"]
+WITH_LIMIT: dict[Side, Side] = {"below": "at most", "at most": "at most", "above": "at least", "at least": "at least"}
+"""The side with the limit itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,14 @@ class Rule:
     """The stable name under which what it drops is counted."""
     signal: str
     """The number that it looks at."""
-    drops: Literal["below", "at most", "above"]
+    drops: "Side"
     """Of what is dropped, where it lies."""
     option: str = ""
     """The field of the filter that holds the limit; "" where the limit is fixed, and no threshold to be moved."""
     place: int | None = None
     """The limit's place in the field, where that is a tuple."""
+    limit_falls: str = ""
+    """A field of the filter that says whether a value at the limit is dropped too; "" where `drops` alone says it."""
     fixed: float = 0.0
     """The limit, where it is no field."""
     sentence: str = ""
@@ -67,6 +75,10 @@ class Rule:
         value = getattr(config, self.option)
         return value if self.place is None else value[self.place]
 
+    def side(self, config: "Filter") -> "Side":
+        """Of what is dropped, where it lies, as `config` has it."""
+        return WITH_LIMIT[self.drops] if self.limit_falls and getattr(config, self.limit_falls) else self.drops
+
 
 def breaks(values: "np.ndarray", drops: str, limit: float) -> "np.ndarray":
     """(rows,) bool: which of `values`, (rows,) float64, lie on the side that is dropped; NaN never does."""
@@ -77,6 +89,8 @@ def breaks(values: "np.ndarray", drops: str, limit: float) -> "np.ndarray":
             return values <= limit
         case "above":
             return values > limit
+        case "at least":
+            return values >= limit
     raise ValueError(drops)
 
 
@@ -166,6 +180,11 @@ def check_filters(kinds: tuple[type[Filter], ...], names_taken: set[str]) -> Non
                 raise UsageError(
                     f"{kind.__name__}: the rule {rule.reason} looks at {rule.signal!r}, which is no signal of this "
                     f"filter. It has {', '.join(columns) or 'none'}."
+                )
+            if rule.limit_falls and rule.limit_falls not in fields:
+                raise UsageError(
+                    f"{kind.__name__}: the rule {rule.reason} asks the field {rule.limit_falls!r}, which is not there. "
+                    f"It has {', '.join(sorted(fields)) or 'none'}."
                 )
             if rule.option and rule.option not in fields:
                 raise UsageError(

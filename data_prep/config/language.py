@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
 from lm.errors import UsageError
-from lm.fields import measured, within
+from lm.fields import added, measured, within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,11 @@ class LanguageConfig(Filter):
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
     """Score the letters alone, without digits and punctuation, which draw probability away from every language."""
+    line_breaks: Literal["blank", "nothing"] = added(default="blank", measured=True)
+    """What stands for a line break, since the model reads one line: a blank, or nothing, which joins two words."""
+    check_script: bool = added(default=True, measured=True)
+    """Whether a text with more letters of other scripts than Latin ones is one of those languages that use them,
+    whatever the model says."""
 
     name = "language"
     title = "Language"

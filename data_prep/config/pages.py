@@ -8,7 +8,9 @@ from typing import Literal
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config, not_hashed, within
+from lm.fields import Config, added, not_hashed, within
+
+DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,52 @@ class PackagePages(Config):
 
 
 @dataclass(frozen=True)
+class CrawlIndex(Config):
+    """Pages chosen by Common Crawl's columnar index; asked for by languages, domains or max_pages. Only their records
+    are read from the crawl's WARC files, by ranges."""
+
+    languages: tuple[str, ...] = ()
+    """Main languages of pages, as the crawl detected them: ISO 639-3 codes, for example eng and deu; empty: any."""
+    domains: tuple[str, ...] = ()
+    """Registered domains, for example example.com, whose hosts are all meant; empty: any."""
+    mime: tuple[str, ...] = ("text/html", "application/xhtml+xml")
+    """Types of pages, as the crawl detected them; empty: any."""
+    status: tuple[int, ...] = (200,)
+    """HTTP status of the answer; empty: any."""
+    max_pages: int = 0
+    """The first so many pages in the order of the index, which is by address; 0: all."""
+    parts: int = 0
+    """How many of the index's some 300 files are read, spread evenly; 0: all."""
+    pages_per_unit: int = 1000
+    """Pages that are one unit of work later; those of one WARC file stay together as far as that goes."""
+
+    @property
+    def asked(self) -> bool:
+        return bool(self.languages or self.domains or self.max_pages)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("max_pages", 0), ("parts", 0), ("pages_per_unit", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"pages.common_crawl.index.{name} is {getattr(self, name)}; it must be at least {least}."
+                )
+        if wrong := [code for code in self.languages if not re.fullmatch("[a-z]{3}", code)]:
+            raise UsageError(
+                f"pages.common_crawl.index.languages has {wrong[0]!r}; give codes of three letters (ISO 639-3), for "
+                "example eng."
+            )
+        if wrong := [name for name in self.domains if not DOMAIN.fullmatch(name)]:
+            raise UsageError(
+                f"pages.common_crawl.index.domains has {wrong[0]!r}; give registered domains in lower case, for "
+                "example example.com, without https:// and path."
+            )
+
+
+@dataclass(frozen=True)
 class CommonCrawlPages(Config):
-    """Files of one crawl of Common Crawl (commoncrawl.org), about 1 GB each as WARC and 0.1 GB as WET."""
+    """Files of one crawl of Common Crawl (commoncrawl.org), about 1 GB each as WARC and 0.1 GB as WET; or pages chosen
+    from all of them by its index."""
 
     crawl: str
     """Which crawl, for example CC-MAIN-2024-10; empty: none."""
@@ -70,7 +116,7 @@ class CommonCrawlPages(Config):
     seed: int
     """Chooses the files when `choice` is random."""
     address: str = not_hashed(default="https://data.commoncrawl.org/")
-    """Server or mirror under which crawl-data/ lies."""
+    """Server or mirror under which crawl-data/ lies: https://, http://, or s3://commoncrawl with keys of an account."""
     crawls_address: str = not_hashed(default="https://index.commoncrawl.org/collinfo.json")
     """The list of all crawls, asked only when there is no such crawl."""
     downloads: int = not_hashed(default=4)
@@ -83,12 +129,21 @@ class CommonCrawlPages(Config):
     """Seconds at which the pauses stop to grow."""
     stall: float = not_hashed(default=60.0)
     """Seconds without a byte after which a connection is given up."""
+    download: bool = added(default=False, hashed=False)
+    """Bring the files to the run folder before they are read; else they are streamed by whoever reads them. The fields
+    above tell how they are brought; how they are streamed, the variables GRISTMILL_STORAGE_* do."""
+    index: CrawlIndex = added(default=CrawlIndex())  # noqa: RUF009
 
     def __post_init__(self):
         super().__post_init__()
         if self.crawl and not CRAWL.fullmatch(self.crawl):
             raise UsageError(f"pages.common_crawl.crawl is {self.crawl!r}; crawls are named as CC-MAIN-2024-10 is.")
-        if self.crawl and self.files < 1:
+        if self.crawl and self.index.asked and (self.download or self.kind != "warc"):
+            raise UsageError(
+                f"pages.common_crawl.index chooses records of WARC files, which are read where they lie, but kind is "
+                f"{self.kind} and download is {self.download}. Leave those out, or the index."
+            )
+        if self.crawl and self.files < 1 and not self.index.asked:
             raise UsageError(
                 f"pages.common_crawl.files is {self.files}, but crawl is {self.crawl}: say how many files to fetch, "
                 "each about 1 GB (warc) or 0.1 GB (wet)."
@@ -103,9 +158,11 @@ class CommonCrawlPages(Config):
                 f"pages.common_crawl.longest_pause = {self.longest_pause} is shorter than first_pause = "
                 f"{self.first_pause}. Lengthen it."
             )
-        if not self.address.startswith(("https://", "http://")):
+        web = self.address.startswith(("https://", "http://"))
+        if not web and (self.download or not self.address.startswith("s3://")):
             raise UsageError(
-                f"pages.common_crawl.address is {self.address!r}; give an address that begins with https:// or http://."
+                f"pages.common_crawl.address is {self.address!r}; give an address that begins with https:// or "
+                "http://, or, where files are not brought first (download), with s3://."
             )
 
 
@@ -159,7 +216,7 @@ class Source:
 SOURCES = {
     "warc": Source("data_prep.sources.local", "pages.warc", ("warc",), own=True),
     "tables": Source("data_prep.sources.local", "pages.tables", ("tables", "text_field"), own=True),
-    "common_crawl": Source("data_prep.sources.common_crawl", "pages.common_crawl.crawl", ("common_crawl",)),
+    "common_crawl": Source("data_prep.common_crawl.files", "pages.common_crawl.crawl", ("common_crawl",)),
     "tfds": Source("data_prep.sources.tfds", "pages.tfds.dataset", ("tfds", "text_field")),
     "packages": Source(
         "data_prep.sources.packages", "pages.packages", ("packages", "pages_per_file", "unpacked_limit")
@@ -174,8 +231,8 @@ class PagesConfig(Config):
     """Where the web pages come from: files of your own, Common Crawl, a dataset, or pages inside pinned packages."""
 
     warc: tuple[str, ...]
-    """Your own WARC and WET files, as shell patterns or folders; they, or tables, take the place of every other
-    source."""
+    """Your own WARC and WET files, as shell patterns, folders or addresses (s3://, gs://, hf://, https://), or as @FILE
+    that lists some, one a line; they, or tables, take the place of every other source."""
     packages: tyro.conf.Suppress[tuple[PackagePages, ...]]
     """Pages inside pinned packages, in this order; used when no other source is given."""
     pages_per_file: int
@@ -183,8 +240,8 @@ class PagesConfig(Config):
     unpacked_limit: int
     """Bytes an archive may unpack to, in all; one that holds more is refused."""
     tables: tuple[str, ...] = ()
-    """Your own texts, already extracted, as shell patterns or folders of Parquet or JSONL files (.gz, .zst), such as a
-    published FineWeb, or of .txt files, each of them one document."""
+    """Your own texts, already extracted, as shell patterns, folders, addresses or @FILE of Parquet or JSONL files (.gz,
+    .zst), such as a published FineWeb, or of .txt files, each of them one document."""
     text_field: str = "text"
     """Which column, key or feature of tables and datasets holds the text; a dot goes into a nested one."""
     common_crawl: CommonCrawlPages = NO_CRAWL

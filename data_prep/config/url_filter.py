@@ -1,11 +1,12 @@
 """Knobs of the URL filter."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import tyro
 
 from lm.errors import UsageError
-from lm.fields import Config
+from lm.fields import Config, added
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class UrlFilterConfig(Config):
     """
     packages: tyro.conf.Suppress[tuple[PackageLists, ...]] = ()
     """Lists inside pinned packages."""
+    matching: Literal["browser", "datatrove"] = added(default="browser")
+    """How a URL is read. "browser": as a browser does, and a domain bans all below it. "datatrove": as it is written,
+    words in their case and letters of ASCII alone; the host or the registered domain must be listed, and no single page
+    is looked up, for datatrove looks for it with its scheme, and the lists have none."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -5,6 +5,10 @@ utils/text.py): lower case, every number a 0, punctuation a space, no diacritics
 punctuation has gaps: all that is neither letter, mark nor digit parts words; and in scripts written without spaces
 each character is a word.
 
+That is the normalisation "datatrove_0_10". The one of the published release of 2024, "fineweb_2024" (the same file at
+commit 05194d39), deletes the punctuation of its list ("don't" is one word) and replaces numbers after that ("3.14" is
+one 0); then NLTK parts a few joined words ("cannot"). There nothing else parts words, in no script.
+
 It is done word by word, and what it made of a word is remembered, since words come again and again. All arithmetic is
 on integers of stated width and byte order: a text has the same keys on every machine.
 """
@@ -41,21 +45,38 @@ WITHOUT_SPACES = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
+DELETED_2024 = {
+    ord(character): None
+    for character in "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
+    + "".join(map(chr, [*range(9), *range(11, 13), *range(13, 32), *range(127, 160)]))
+}
+"""What "fineweb_2024" deletes: datatrove's PUNCTUATION at commit 05194d39, control characters among it."""
+PARTED_2024 = {"cannot": 3, "gimme": 3, "gonna": 3, "gotta": 3, "lemme": 3, "wanna": 3}
+"""Words that NLTK's Treebank tokenizer parts, and after how many letters, of those that hold no punctuation."""
 WORDS_REMEMBERED = 1 << 18
 LONGEST_REMEMBERED = 64
 
 
-def band_keys(text: str, dump: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
-    """One key of 16 bytes a band. Texts of the same dump whose keys of a band are equal are near-duplicates.
+def band_keys(text: str, scope: str, config: MinHashConfig) -> tuple[bytes, ...] | None:
+    """One key of 16 bytes a band. Texts of the same scope (scope.py) whose keys of a band are equal are
+    near-duplicates.
 
     None for a text with fewer words than a shingle: it can only be an exact duplicate.
     """
-    shingles = hashed_shingles(text, config.shingle_words)
-    if len(shingles) == 0:
-        return None
-    rows = least_hashes(shingles, config).astype("<u4").tobytes()
+    found = signature(text, config)
+    return None if found is None else keys_of_signature(found, scope, config)
+
+
+def signature(text: str, config: MinHashConfig) -> bytes | None:
+    """`least_hashes` of the text as little-endian bytes; None for a text with fewer words than a shingle."""
+    shingles = hashed_shingles(text, config.shingle_words, config.normalisation)
+    return least_hashes(shingles, config).astype("<u4").tobytes() if len(shingles) else None
+
+
+def keys_of_signature(rows: bytes, scope: str, config: MinHashConfig) -> tuple[bytes, ...]:
+    """The keys of the bands, as `band_keys`."""
     size = 4 * config.rows
-    salt = hashlib.blake2b(dump.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    salt = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return tuple(
         hashlib.blake2b(rows[band * size : (band + 1) * size] + band.to_bytes(4, "little"), digest_size=16, key=salt)
         .digest()
@@ -91,9 +112,9 @@ def hash_functions(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return factor | np.uint32(1), offset
 
 
-def hashed_shingles(text: str, words: int) -> np.ndarray:
+def hashed_shingles(text: str, words: int, normalisation: str = "datatrove_0_10") -> np.ndarray:
     """Hashes of all runs of `words` normalised words in the text's order, uint32; empty if the text has fewer."""
-    hashes = hashed_words(text)
+    hashes = hashed_words(text, normalisation)
     count = len(hashes) - words + 1
     if count <= 0:
         return np.empty(0, np.uint32)
@@ -107,8 +128,11 @@ def hashed_shingles(text: str, words: int) -> np.ndarray:
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def hashed_words(text: str) -> np.ndarray:
+def hashed_words(text: str, normalisation: str = "datatrove_0_10") -> np.ndarray:
     """A hash of each normalised word of the text, in order, uint64."""
+    if normalisation == "fineweb_2024":
+        words_2024 = [word.encode("utf-8", "surrogatepass") for word in text.lower().split()]
+        return np.frombuffer(b"".join(map(_remembered_2024.__getitem__, words_2024)), "<u8").astype(np.uint64)
     data = text.encode("utf-8", "surrogatepass").translate(DIGITS_TO_ZERO)
     words = NUMBER.sub(b"0", data).translate(LOWER_WORDS).split()
     return np.frombuffer(b"".join(map(_remembered.__getitem__, words)), "<u8").astype(np.uint64, copy=False)
@@ -118,18 +142,30 @@ class _WordHashes(dict[bytes, bytes]):
     """From a word of ASCII-normalised UTF-8 to the hashes, 8 bytes each, of the words that it comes to."""
 
     def __missing__(self, word: bytes) -> bytes:
-        if word.isascii():
-            hashes = word_hash(word)
-        else:
-            hashes = b"".join(map(word_hash, normalised_words(word.decode("utf-8", "surrogatepass"))))
+        hashes = self.hashes(word)
         if len(word) <= LONGEST_REMEMBERED:
             if len(self) >= WORDS_REMEMBERED:
                 self.clear()
             self[word] = hashes
         return hashes
 
+    def hashes(self, word: bytes) -> bytes:
+        if word.isascii():
+            return word_hash(word)
+        return b"".join(map(word_hash, normalised_words(word.decode("utf-8", "surrogatepass"))))
+
 
 _remembered = _WordHashes()
+
+
+class _WordHashes2024(_WordHashes):
+    """The same by "fineweb_2024", from a word in lower case."""
+
+    def hashes(self, word: bytes) -> bytes:
+        return b"".join(map(word_hash, words_2024(word.decode("utf-8", "surrogatepass"))))
+
+
+_remembered_2024 = _WordHashes2024()
 
 
 @functools.lru_cache(maxsize=1 << 14)  # of scripts without spaces: their characters, which are words, come again
@@ -141,6 +177,17 @@ def normalised_words(text: str) -> list[bytes]:
     """The words of a text without white space in UTF-8, normalised beyond what `hashed_words` did to ASCII."""
     spaced = unicodedata.normalize("NFD", text.lower()).translate(_replacements)
     return re.sub("00+", "0", spaced).encode("utf-8").split()
+
+
+def words_2024(word: str) -> list[bytes]:
+    """What "fineweb_2024" makes of text in lower case without white space: mostly one word, in UTF-8."""
+    decomposed = unicodedata.normalize("NFD", word.translate(DELETED_2024))
+    kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+    words = []
+    for one in re.sub(r"\d+", "0", kept).replace("‘", " ‘ ").split():  # NLTK parts that quotation mark
+        cut = PARTED_2024.get(one, len(one))
+        words += [part.encode("utf-8", "surrogatepass") for part in (one[:cut], one[cut:]) if part]
+    return words
 
 
 class _Replacements(dict[int, str]):

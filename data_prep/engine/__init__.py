@@ -10,8 +10,21 @@ docs/engines.md tells more.
 May import: data_prep.config, data_prep.parquet.
 """
 
+from data_prep.engine.attempts import read_markers
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
-from data_prep.engine.units import Failure, Marker, Step, Unit, Workspace, identity_of, run_unit
+from data_prep.engine.units import Counts, Failure, Marker, Step, Unit, Workspace, identity_of, run_unit
 
-__all__ = ["Failure", "Marker", "Progress", "Step", "Unit", "Workspace", "identity_of", "run_step", "run_unit"]
+__all__ = [
+    "Counts",
+    "Failure",
+    "Marker",
+    "Progress",
+    "Step",
+    "Unit",
+    "Workspace",
+    "identity_of",
+    "read_markers",
+    "run_step",
+    "run_unit",
+]

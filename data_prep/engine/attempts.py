@@ -1,9 +1,13 @@
 """What became of a step's units so far, and which is tried next: three attempts each, largest first, and an end at once
 where nothing works."""
 
+import contextlib
+import functools
+import secrets
+import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,19 +15,23 @@ from data_prep.config.engine import EngineConfig
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import (
     QUARANTINE,
+    SCRATCH,
     UNITS,
     Failure,
     Marker,
     Step,
     Unit,
+    delete_files,
+    is_done,
     marker_of,
     quarantine_of,
     read_marker,
     read_quarantine,
     set_aside,
+    try_unit,
 )
 from lm.errors import InputError
-from lm.storage import Place, Url
+from lm.storage import Place, Url, writing
 
 HOPELESS = 5
 """So many different units that failed, and none that was done: a bug of ours, or a setting, and no unit's fault."""
@@ -37,8 +45,16 @@ READERS = 16
 class Attempts:
     """The books of one step, kept by one process."""
 
-    def __init__(self, step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]):
-        self.step, self.engine, self.folder, self.on_progress = step, engine, folder, on_progress
+    def __init__(
+        self,
+        step: Step,
+        engine: EngineConfig,
+        folder: Place,
+        on_progress: Callable[[Progress], None],
+        alone: bool = True,
+    ):
+        """`alone` where no other process works on the step."""
+        self.step, self.engine, self.folder, self.on_progress, self.alone = step, engine, folder, on_progress, alone
         self.done: dict[str, Marker] = {}
         self.failed: dict[str, str] = {}
         """{name of a unit set aside: error}."""
@@ -51,17 +67,17 @@ class Attempts:
         """{name of a unit that is given up: its last failure}: of those that have no record yet."""
         self.first: Failure | None = None
         self.reported = 0.0
-        self.find_what_is_there()
+        self.find_what_is_there(engine.retry_failed)
         self.rows_found = self.rows
         self.bytes_found = self.bytes_done
 
-    def find_what_is_there(self) -> None:
+    def find_what_is_there(self, retry: bool) -> None:
         """Reads the markers and quarantine records of an earlier run."""
         self.done = finished(self.step, self.folder)
         left = [unit for unit in self.step.units if unit.name not in self.done]
         there = names_in(self.folder / QUARANTINE / self.step.name)
         for unit in left:
-            if unit.name in there and not self.engine.retry_failed:
+            if unit.name in there and not retry:
                 record = read_quarantine(quarantine_of(self.step.name, unit.name, self.folder))
                 if record and record["identity"] == unit.identity:
                     self.failed[unit.name] = str(record["error"])
@@ -70,10 +86,19 @@ class Attempts:
 
     def next(self) -> Unit | None:
         """The unit that is to be tried, the largest first; those that failed come after all others."""
-        unit = self.queue.popleft() if self.queue else None
-        if unit:
+        while self.queue:
+            unit = self.queue.popleft()
+            if not self.alone and (marker := self.made_elsewhere(unit)):
+                self.done[unit.name] = marker
+                continue
             self.working[unit.name] = 0
-        return unit
+            return unit
+        return None
+
+    def made_elsewhere(self, unit: Unit) -> Marker | None:
+        """The marker that another process has written meanwhile."""
+        marker = read_marker(marker_of(self.step.name, unit.name, self.folder))
+        return marker if is_done(unit, marker, self.folder) else None
 
     def ended(self, unit: Unit, result: Marker | Failure) -> None:
         """Takes note of an attempt. Raises what it ended with where no other unit can do better."""
@@ -91,10 +116,12 @@ class Attempts:
         else:
             self.failed[unit.name] = result.error
             self.last[unit.name] = unit, result
-        if self.done:
-            self.write_records()
-        elif len(self.tried) >= min(HOPELESS, len(self.step.units)) and (len(self.tried) >= HOPELESS or not self.queue):
+        last = self.alone and not self.queue and not self.working
+        hopeless = not self.done and (last or len(self.tried) >= HOPELESS)
+        if hopeless and not names_in(self.folder / UNITS / self.step.name):
             raise self.first.raised()
+        if self.done or hopeless or not self.alone:
+            self.write_records()
 
     def write_records(self) -> None:
         """Writes the records of units that are given up, as soon as one is done: where none is, nothing is known of
@@ -138,22 +165,97 @@ class Attempts:
             )
         )
 
-    def result(self) -> dict[str, Marker]:
-        """The markers, in the order of the units. Raises InputError where more were set aside than may be."""
-        told = told_failed(self.step, self.failed)
-        if len(self.failed) > self.engine.max_failed * len(self.step.units):
-            raise InputError(
-                f"{told}\nThat is more than engine.max_failed = {self.engine.max_failed:g} of them. All others are "
-                f"done. {self.folder / QUARANTINE / self.step.name} tells more of each. Mend the cause and give "
-                "--engine.retry-failed True; take these inputs away; or go on without them by a higher "
-                "--engine.max-failed."
+    def version(self) -> str:
+        """Tells this run of the step from others."""
+        return secrets.token_hex(8)
+
+
+def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place, told: bool = True) -> None:
+    """Names the units that were set aside. Raises InputError where they are more than may be."""
+    where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
+    if len(failed) > engine.max_failed * len(step.units):
+        raise InputError(
+            f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
+            f"{where} tells more of each. Mend the cause and give --engine.retry-failed True; take these inputs "
+            "away; or go on without them by a higher --engine.max-failed."
+        )
+    if failed and told:
+        print(f"{said}\nThe others are done; {where} tells more.", flush=True)
+
+
+class Markers(Mapping[str, Marker]):
+    """The markers of the units that are done, in the order of the list; read when they are asked for."""
+
+    def __init__(self, step: Step, folder: Place, names: Sequence[str], known: Mapping[str, Marker] | None = None):
+        self.step, self.folder, self.names = step.name, folder, dict.fromkeys(names)
+        self.known = dict(known or {})
+
+    def __getitem__(self, name: str) -> Marker:
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self.known:
+            self.known.update(
+                read_markers(self.step, [one for one in self.names if one not in self.known], self.folder)
             )
-        if self.failed:
-            print(f"{told}\nThe others are done; {self.folder / QUARANTINE / self.step.name} tells more.", flush=True)
-        return {unit.name: self.done[unit.name] for unit in self.step.units if unit.name in self.done}
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
-def told_failed(step: Step, failed: dict[str, str]) -> str:
+def read_markers(step: str, names: Sequence[str], folder: Place) -> dict[str, Marker]:
+    """{name: marker} of units that are done. Raises InputError where one has gone."""
+    with ThreadPoolExecutor(READERS) as pool:
+        found = dict(zip(names, pool.map(lambda name: read_marker(marker_of(step, name, folder)), names), strict=True))
+    if gone := [name for name, marker in found.items() if marker is None]:
+        raise InputError(f"{marker_of(step, gone[0], folder)} is gone, or damaged. Run the same command again.")
+    return {name: marker for name, marker in found.items() if marker}
+
+
+def make_folders(step: Step, folder: Place) -> None:
+    """Of a step on a disk. Raises InputError."""
+    if isinstance(folder, Path):
+        with writing(folder):
+            for part in (UNITS, QUARANTINE, SCRATCH):
+                (folder / part / step.name).mkdir(parents=True, exist_ok=True)
+
+
+def run_here(attempts: "Attempts") -> None:
+    """Runs all units that are left in this process, one after another."""
+
+    def on_rows(unit: Unit, rows: int) -> None:
+        attempts.working[unit.name] = rows
+        attempts.report_now_and_then()
+
+    while unit := attempts.next():
+        told = functools.partial(on_rows, unit)
+        attempts.ended(unit, try_unit(attempts.step, unit, attempts.folder, attempts.engine, told))
+        attempts.report_now_and_then()
+
+
+def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str]) -> None:
+    """Deletes what belongs to no unit of the step any more: outputs and markers of units that are gone, records of
+    units that are done after all."""
+    for name in names_in(folder / QUARANTINE / step.name) - failed:
+        quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+    stale = sorted(names_in(folder / UNITS / step.name) - done)
+    before = {name: read_marker(marker_of(step.name, name, folder)) for name in stale}
+    outputs = {output for marker in before.values() if marker for output in marker.outputs}
+    if outputs:
+        kept = read_markers(step.name, sorted(done), folder).values()
+        delete_files(folder, outputs - {output for marker in kept for output in marker.outputs})
+    for name in stale:
+        marker_of(step.name, name, folder).unlink(missing_ok=True)
+    if isinstance(folder, Path):
+        shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (folder / SCRATCH).rmdir()
+
+
+def told_failed(step: Step, failed: Mapping[str, str]) -> str:
     """Names the units that were set aside."""
     named = [f"  {name}: {failed[name]}" for name in sorted(failed)[:NAMED]]
     more = [f"  and {len(failed) - NAMED:,} more"] if len(failed) > NAMED else []

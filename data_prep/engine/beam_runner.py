@@ -60,7 +60,8 @@ def run_pipeline(
             "--runner=FlinkRunner."
         )
     run = {"fn_api": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
-    with quiet(), importable_by_workers(), errors_as_they_were():
+    # On a cluster, its logs are how one sees what it does.
+    with contextlib.nullcontext() if runner == "beam" else quiet(), importable_by_workers(), errors_as_they_were():
         run(build, workers, options)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
@@ -24,7 +24,7 @@ def whole(engine: EngineConfig, units: int) -> EngineConfig:
     return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
 
 
-def files_of(markers: dict[str, Marker], suffix: str = "") -> list[File]:
+def files_of(markers: Mapping[str, Marker], suffix: str = "") -> list[File]:
     """The outputs whose names end so, in the order of the units."""
     return [(name, sha) for one in markers.values() for name, (_, sha) in one.outputs.items() if name.endswith(suffix)]
 

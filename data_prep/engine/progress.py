@@ -7,6 +7,7 @@ is reckoned in bytes.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -276,7 +277,8 @@ class ProgressLine:
         now = self.clock()
         if self.start is None or progress.step != self.step:
             self.step, self.start, self.files_done = progress.step, now, 0
-        line = f"{self.label}: {told(progress, now - self.start)}"
+        named = dataclasses.replace(progress, step="" if progress.step == self.label else progress.step)
+        line = f"{self.label}: {told(named, now - self.start)}"
         if self.status:
             self.status.update(line)
             return

@@ -15,7 +15,7 @@ from lm.storage import Place
 
 
 class Task(Protocol):
-    """A dataclass; it may have `outputs`, of which run_file is one."""
+    """A dataclass; it may have `outputs`, of which run_file is one, and which are there when its work is done."""
 
     @property
     def run_file(self) -> Place:
@@ -63,9 +63,10 @@ def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], None]) -> 
     task = unit.input
     place = space.output(relative(space.folder, task.run_file))
     local = dataclasses.replace(task, run_file=place)
-    for output in getattr(local, "outputs", ()):
-        space.output(str(Path(output).relative_to(space.root)))
     work(local)
+    for output in getattr(local, "outputs", ()):
+        if output.is_file():
+            space.output(str(output.relative_to(space.root)))
     return {}
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from data_prep.config.engine import EngineConfig
 from lm.errors import InputError, UsageError, shown
 from lm.fields import identifying
-from lm.storage import Place, Url, digest, objects, size_of, write_atomically, writing
+from lm.storage import Place, Url, digest, size_of, stores, write_atomically, writing
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
@@ -67,6 +67,9 @@ class Step[Input]:
     """What progress calls them."""
     inputs: str = "files"
     """What progress calls the units."""
+    light: bool = False
+    """Whether it is so little work that the process which asks for it does it, whatever the engine: a merge of
+    counts."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ class Workspace:
         path = self.root / name
         if isinstance(self.folder, Url) and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            objects.download(str(self.folder / name), path)
+            stores.download(str(self.folder / name), path)
         return path
 
     def place(self, name: str) -> Place:
@@ -215,7 +218,7 @@ class Workspace:
         found = {name: digest(path) for name, path in sorted(self.outputs.items())}
         if isinstance(self.folder, Url):
             for name, path in self.outputs.items():
-                objects.upload(path, str(self.folder / name))
+                stores.upload(path, str(self.folder / name))
         return found
 
 
@@ -315,7 +318,7 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
 def delete_files(folder: Place, names: "Any") -> None:
     """Deletes outputs; those that are not there are passed over."""
     if isinstance(folder, Url):
-        objects.delete([str(folder / name) for name in names])
+        stores.delete([str(folder / name) for name in names])
         return
     for name in names:
         (folder / name).unlink(missing_ok=True)

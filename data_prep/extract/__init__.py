@@ -1,7 +1,7 @@
 """HTML -> the main text of the page, without menus, footers and comments, by the engine that the config names.
 
-The result for a page depends on the page alone, whatever pages came before, and limits are counts of bytes, levels and
-elements, not seconds, whose outcome would depend on the load of the machine.
+The result for a page depends on the page alone, whatever pages came before (but for ExtractConfig.deduplicate), and
+limits are counts of bytes, levels and elements, not seconds, whose outcome would depend on the load of the machine.
 """
 
 import functools
@@ -48,12 +48,18 @@ def load_engine(engine: str) -> ModuleType:
     return module
 
 
+def begin_file(config: ExtractConfig) -> None:
+    """To be called before the first page of a file is extracted: the engine forgets the pages of others."""
+    if config.deduplicate:
+        load_engine(config.engine).begin_file()
+
+
 def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]:
     """(text, None), or ("", the reason why there is none).
 
     "html_too_large", "html_too_deep", "html_too_many_elements": beyond the limits of `config`, or of what is read of a
     page. "unreadable_html": the parser fails on the page, or the engine, or nobody reads its character set. "no_text":
-    nothing but navigation.
+    nothing but navigation. "xhtml": it is that, and `config` leaves it out.
 
     Raises InputError as `load_engine`, MemoryError, and whatever a bug of ours raises: those are no fault of the page.
     """
@@ -62,6 +68,8 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
         return "", "html_too_large"
     if not page.body.strip():
         return "", "no_text"
+    if page.xhtml and not config.xhtml:
+        return "", "xhtml"
     try:
         html = decode(page.body, page.content_type)
     except UnicodeError:

@@ -1,17 +1,40 @@
-"""Main text by trafilatura (Barbaresi 2021, ACL demos), called so that its result depends on the page alone."""
+"""Main text by trafilatura (Barbaresi 2021, ACL demos), called so that its result depends on the page alone.
+
+With `deduplicate`, as FineWeb was made, it depends on the pages before it too: a paragraph of over 100 characters that
+was met three times is left out, and met counts across pages. Trafilatura remembers the last 4,096 of the process; here
+they are those of the file, so that a file gives the same texts in whatever process, and after whatever other file.
+"""
 
 import functools
 import logging
+from typing import Any
 
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import UnreadablePageError
 from data_prep.extract.libraries import TextOf, checked, library_text
 
 
+class Memory:
+    """What `deduplicate` remembers of the pages of one file."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self.seen: Any = None
+
+    def forget(self) -> None:
+        from trafilatura.deduplication import LRUCache
+        from trafilatura.settings import LRU_SIZE
+
+        self.seen = LRUCache(maxsize=LRU_SIZE)
+
+
+MEMORY = Memory()
+
+
 @functools.cache
 def load() -> TextOf:
-    """trafilatura, silenced: what it cannot read is counted as a reason, not logged. Its duplicate filter, which
-    remembers earlier pages, stays off. Raises ImportError and as `checked`."""
+    """trafilatura, silenced: what it cannot read is counted as a reason, not logged. Raises ImportError and as
+    `checked`."""
     from trafilatura import extract, load_html
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
@@ -25,7 +48,7 @@ def load() -> TextOf:
             favor_precision=favor_precision,
             include_comments=False,
             include_tables=include_tables,
-            deduplicate=False,
+            deduplicate=MEMORY.seen if MEMORY.used else False,
         )
         return text or ""
 
@@ -33,4 +56,12 @@ def load() -> TextOf:
 
 
 def main_text(html: str, config: ExtractConfig) -> str:
+    MEMORY.used = config.deduplicate
+    if config.deduplicate and MEMORY.seen is None:
+        MEMORY.forget()
     return library_text("trafilatura", load(), html, config)
+
+
+def begin_file() -> None:
+    """To be called before the first page of a file."""
+    MEMORY.forget()

@@ -20,6 +20,8 @@ EXAMPLES = 10
 """Examples of each reason, and as many of kept documents near its threshold."""
 BINS_PER_OCTAVE = 8
 """Of a signal whose bins are "doubling" (data_prep/config/filters.py)."""
+CLUSTER_BINS = (1, 2, 3, 4, 5, 10, 30, 100, 300, 1000)
+"""Where the bins of the sizes of clusters begin; the last has no end."""
 GROUPS = ("kept", "dropped", "elsewhere")
 
 Counts = dict[str, Any]
@@ -35,7 +37,8 @@ def empty_counts() -> Counts:
     "dropped" | "elsewhere": {bin: documents}}}, where "dropped" is by a threshold on that signal, "elsewhere" by
     anything else; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept"; near {"stage/reason":
     [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file, row, file of the one
-    that stayed, its row], …].
+    that stayed, its row], …]. Only where sizes of clusters are asked for: cluster_sizes {begin of a bin of
+    CLUSTER_BINS: [kept documents, documents of their clusters]}.
     """
     return {
         "rows": 0,
@@ -163,6 +166,16 @@ def tally(bins: np.ndarray) -> dict[str, int]:
     return {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
 
 
+def cluster_bins(sizes: Mapping[int, int]) -> dict[str, list[int]]:
+    """`cluster_sizes` of counts, from {size of a cluster: kept documents}."""
+    bins: dict[str, list[int]] = {}
+    for size, documents in sizes.items():
+        pair = bins.setdefault(str(max(begin for begin in CLUSTER_BINS if begin <= size)), [0, 0])
+        pair[0] += documents
+        pair[1] += documents * size
+    return bins
+
+
 def add_pair(pairs: dict[str, list[int]], name: str | None, size: int) -> None:
     pair = pairs.setdefault(name or "", [0, 0])
     pair[0] += 1
@@ -182,9 +195,9 @@ def merge(parts: Iterable[Counts]) -> Counts:
         total["kept"] = [a + b for a, b in zip(total["kept"], part["kept"], strict=True)]
         for key in ("replaced", "lengths"):
             total[key] = add_counts(total[key], part[key])
-        for key in ("reasons", "languages"):
+        for key in ("reasons", "languages", *({"cluster_sizes"} & {*part})):
             for name, (documents, size) in part[key].items():
-                pair = total[key].setdefault(name, [0, 0])
+                pair = total.setdefault(key, {}).setdefault(name, [0, 0])
                 pair[0] += documents
                 pair[1] += size
         for signal, groups in part["values"].items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig
-from data_prep.funnel.counts import GROUPS, Counts, bin_edges
+from data_prep.funnel.counts import CLUSTER_BINS, GROUPS, Counts, bin_edges
 from data_prep.funnel.domains import TOP_DOMAINS, Domains
 from data_prep.funnel.excerpts import Example, Excerpts
 from data_prep.sources.inputs import Records
@@ -59,6 +59,18 @@ class LengthBin:
     low: int
     high: int
     documents: int
+
+
+@dataclass(frozen=True)
+class ClusterBin:
+    """Kept documents of clusters of `low` <= documents < `high`."""
+
+    low: int
+    high: int | None
+    """None of the last bin."""
+    kept: int
+    documents: int
+    """Of their clusters: what they stand for."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,8 @@ class Funnel:
     domains_in_all: int
     lengths: tuple[LengthBin, ...]
     """Bins that double; from the shortest kept document's to the longest's, without gaps."""
+    clusters: tuple[ClusterBin, ...] = ()
+    """By the size of the cluster, where the sizes were asked for; bins with documents in them."""
 
 
 def write_funnel(
@@ -213,6 +227,7 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
         domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
         domains_in_all=written.domains_in_all,
         lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
+        clusters=cluster_bins(counts.get("cluster_sizes", {})),
     )
 
 
@@ -255,6 +270,12 @@ def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:
     """From {exponent of 2: documents}."""
     exponents = range(min(lengths), max(lengths) + 1) if lengths else ()
     return tuple(LengthBin(2**e, 2 ** (e + 1), lengths.get(e, 0)) for e in exponents)
+
+
+def cluster_bins(pairs: dict[str, list[int]]) -> tuple[ClusterBin, ...]:
+    """From {begin of a bin: [kept documents, documents of their clusters]}."""
+    ends = dict(zip(CLUSTER_BINS, [*CLUSTER_BINS[1:], None], strict=True))
+    return tuple(ClusterBin(low, ends[low], *pairs[str(low)]) for low in sorted(map(int, pairs)))
 
 
 def tallies(pairs: dict[str, list[int]], by: Callable[[list[int]], int], limit: int) -> tuple[Tally, ...]:

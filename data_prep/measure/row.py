@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data_prep import extract, language
 from data_prep.config import DocumentsConfig
-from data_prep.documents import REJECTION_SCHEMA, Damage, Document, WebPage
+from data_prep.documents import REJECTION_SCHEMA, Damage, Document, PlacedDamage, WebPage
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
@@ -32,8 +32,8 @@ def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
 
 
 def text_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of texts/: stage and reason are null for what has a text, the values for what has none; text_bytes counts
-    UTF-8."""
+    """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
+    (documents.measure_other_languages); text_bytes counts UTF-8."""
     values = ((name, pa.float64()) for name in value_columns(config))
     return pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *values])
 
@@ -45,6 +45,7 @@ def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str
     which page it was.
     """
     not_sampled = 0
+    extract.begin_file(config.extract)
     for found in read_input(file, skipped):
         if not is_sampled(found, config):
             not_sampled += 1
@@ -80,11 +81,11 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     A document of a table keeps its own columns; its language is detected where the table does not tell it with a score.
     """
     if isinstance(found, Damage):
-        place = f"{file.name}#{found.offset}"
-        document = Document("", place, config.dump, "", "", file.name, "", 0.0)
+        name = found.path if isinstance(found, PlacedDamage) else file.name
+        document = Document("", f"{name}#{found.offset}", config.dump, "", "", name, "", 0.0)
         return rejected(document, "read", found.reason, config)
     if isinstance(found, WebPage):
-        document = Document("", found.id, config.dump, found.url, found.date, file.name, "", 0.0)
+        document = Document("", found.id, config.dump, found.url, found.date, found.file_path, "", 0.0)
     else:
         document = dataclasses.replace(found, dump=found.dump or config.dump)
     if document.url and (reason := url_filter.reject_reason(document.url, config.url_filter)):
@@ -96,7 +97,9 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
     if not document.language:
         document = language.detect_language(document, config.language)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    return dataclasses.asdict(document) | passed | values_of(text, config)
+    wanted = config.measure_other_languages or document.language in (config.language.languages or (document.language,))
+    values = values_of(text, config) if wanted else dict.fromkeys(value_columns(config))
+    return dataclasses.asdict(document) | passed | values
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:

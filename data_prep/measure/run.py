@@ -14,16 +14,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
-from data_prep.engine import Marker, Progress, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, read_markers, run_step
 from data_prep.measure.row import rows_of_input, text_schema
 from data_prep.parquet import write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError
-from lm.storage import Place, write_atomically, writing
+from lm.storage import Place, write_atomically
 
 TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
+MERGE = "texts-records"
+"""The step that adds up what was seen."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
@@ -34,10 +36,10 @@ def extract_texts(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
     external: object = None,
-) -> dict[str, Marker]:
+) -> Counts:
     """Writes folder/texts/NAME.parquet (`text_schema`) for each input file, and their markers beside it
-    (data_prep.engine); returns these. Files that are done are kept. `external` is what else decides the texts: hashes
-    of lists and models.
+    (data_prep.engine). Files that are done are kept. `external` is what else decides the texts: hashes of lists and
+    models. Returns {"files", "rows", "seen", "skipped"}.
 
     folder/texts/records.json counts everything that was seen in the input files: {"seen": records and rows, "skipped":
     {why: those that have no row in the Parquet files}}.
@@ -46,22 +48,22 @@ def extract_texts(
     """
     step = Step(TEXTS, units_of(files, config, external), functools.partial(write_texts, config=config), rows="pages")
     markers = run_step(step, engine, folder, on_progress)
-    write_records(markers, folder / TEXTS / RECORDS)
-    if not any(marker.counts["rows"] for marker in markers.values()):
+    whole = {unit.name: unit.identity for unit in step.units if unit.name in markers}
+    merge = Unit("records", identity_of(whole), 0, tuple(whole))
+    counts = run_step(Step(MERGE, (merge,), write_records, light=True), engine, folder)[merge.name].counts
+    if not counts["rows"]:
         named = ", ".join(str(file.path) for file in files[:3]) + (", …" if len(files) > 3 else "")
         raise InputError(
             f"There is no page in {len(files)} files ({named}): they hold no HTML response and no text. Perhaps they "
             "are WAT or metadata files, or damaged. Bring files with pages (pages.*)."
         )
-    return markers
+    return counts
 
 
 def units_of(files: list[InputFile], config: DocumentsConfig, external: object = None) -> tuple[Unit[InputFile], ...]:
-    """A unit for each input file. What a file is called decides, and not where it lies."""
+    """A unit for each input file. What it is called and holds decides, and not where it lies."""
     settings = identity_of(config.of_texts(), external)
-    identity = lambda file: identity_of(
-        settings, file.name, file.kind, file.bytes, file.rows, file.split, file.text_field
-    )
+    identity = lambda file: identity_of(settings, file.identity)
     return tuple(
         Unit(name, identity(file), file.bytes, file) for name, file in zip(unit_names(files), files, strict=True)
     )
@@ -77,17 +79,16 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
     return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
 
 
-def write_records(markers: dict[str, Marker], path: Place) -> None:
-    """Writes the sum of what was seen."""
+def write_records(unit: Unit[tuple[str, ...]], space: Workspace) -> Counts:
+    """Writes the sum of what was seen in all files."""
+    counts = [marker.counts for marker in read_markers(TEXTS, unit.input, space.folder).values()]
     skipped: Counter[str] = Counter()
-    for marker in markers.values():
-        skipped.update(marker.counts["skipped"])
-    records = {
-        "seen": sum(marker.counts["seen"] for marker in markers.values()),
-        "skipped": dict(sorted(skipped.items())),
-    }
-    with writing(path):
-        write_atomically(path, json.dumps(records).encode())
+    for one in counts:
+        skipped.update(one["skipped"])
+    total = lambda name: sum(one[name] for one in counts)
+    records = {"seen": total("seen"), "skipped": dict(sorted(skipped.items()))}
+    write_atomically(space.output(f"{TEXTS}/{RECORDS}"), json.dumps(records), space.scratch)
+    return {"files": len(counts), "rows": total("rows"), **records}
 
 
 @contextlib.contextmanager

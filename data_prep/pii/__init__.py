@@ -7,16 +7,18 @@ pattern takes time in proportion to the text, whatever the text.
 from collections.abc import Callable, Iterator
 
 from data_prep.config import PersonalDataConfig
-from data_prep.pii import address, email, iban, ip, payment_card, phone
+from data_prep.pii import address, ascii_email, email, iban, ip, payment_card, phone
 from data_prep.pii.places import Mask, Span
 
 Finder = Callable[[str, PersonalDataConfig], Iterator[Span]]
 
 FINDERS: dict[str, Finder] = {
-    "email": lambda text, config: email.find(text),
+    "email": lambda text, config: (
+        email.find(text) if config.emails == "international" else ascii_email.find(text, config)
+    ),
     "iban": lambda text, config: iban.find(text),
     "payment_card": lambda text, config: payment_card.find(text),
-    "ip": lambda text, config: ip.find(text),
+    "ip": lambda text, config: ip.find(text) if config.ips == "by_context" else ip.find_every_ipv4(text),
     "address": lambda text, config: address.find(text),
     "phone": phone.find,
 }

@@ -3,6 +3,7 @@
 Four numbers with dots may be a version or a section too ("libfoo 4.3.2.1", "section 1.1.2.3"): the words before decide.
 """
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ IPV4 = re.compile(
     rf"[1-9](?<![\w{COVERED}][0-9])(?<![\w{COVERED}][.,-][0-9])[0-9]{{0,2}}+(?:\.(?:0|[1-9][0-9]{{0,2}}+)){{3}}"
     rf"(?![\w{COVERED}]|[.,-][\w{COVERED}])"
 )
+OCTET = "(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
+ANY_IPV4 = re.compile(rf"{OCTET}(?:\.{OCTET}){{3}}")
 IPV6 = re.compile(
     rf"(?:(?<![\w{COVERED}:.])|(?<=[g-zG-Z]:)|(?<=[vV]6:))"
     rf"(?:[0-9A-Fa-f]{{1,4}}+:|::)[0-9A-Fa-f:]{{1,40}}+(?![\w{COVERED}]|\.[\w{COVERED}])"
@@ -70,6 +73,14 @@ def find(text: str) -> Iterator[Span]:
             if is_ipv6(number):
                 spans.append((match.start(), match.start() + len(number)))
     yield from sorted(spans)
+
+
+def find_every_ipv4(text: str) -> Iterator[Span]:
+    """The places of four numbers with points that are a public IPv4 address, whatever stands beside them."""
+    for match in ANY_IPV4.finditer(text):
+        with contextlib.suppress(ValueError):  # a zero in front
+            if ipaddress.IPv4Address(match[0]).is_global:
+                yield match.span()
 
 
 def is_ipv4(octets: list[int]) -> bool:

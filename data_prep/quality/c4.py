@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
+from data_prep.quality.nltk_data import fetch_for
 from data_prep.text.passage import Passage
-from data_prep.text.words import count_sentences
 from lm.errors import UsageError
-from lm.fields import measured, within
+from lm.fields import added, measured, within
 
 LOREM_IPSUM = "lorem ipsum"
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
@@ -51,6 +52,9 @@ class C4Filter(Filter):
     """A line that holds one of these, written in lower case here, in any case there, is left out, with its "{"."""
     policy_phrases: tuple[str, ...] = measured()
     """A line that holds one of these, written in lower case here, in any case there, is left out; its "{" counts."""
+    sentences: Literal["spacy", "punkt"] = added(default="spacy", measured=True)
+    """Whose sentences are counted: those of spaCy's sentencizer, which ends one at each mark, or those of Punkt, which
+    knows abbreviations."""
 
     name = "c4"
     title = "C4"
@@ -92,10 +96,14 @@ class C4Filter(Filter):
                         f"{'leave it out' if not phrase else f'write {phrase.lower()!r}'}."
                     )
 
+    def external_inputs(self) -> dict[str, object]:
+        return fetch_for(self.sentences)
+
     def measure(self, passage: Passage) -> list[float]:
+        fetch_for(self.sentences)
         cleaned = self.left_of(passage)
         assert isinstance(cleaned, Cleaned)
-        sentences = count_sentences(cleaned.line_kinds) if cleaned.lines else 0
+        sentences = cleaned.sentence_count(self.sentences) if cleaned.lines else 0
         return [cleaned.lorem_ipsum, cleaned.curly_brackets, sentences, len(cleaned.text)]
 
     def rewrite(self, passage: Passage) -> Cleaned:

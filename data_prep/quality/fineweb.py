@@ -1,6 +1,7 @@
-"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6), on lines that are not blank.
+"""FineWeb's own rules (Penedo et al. 2024, arXiv:2406.17557, section 3.6): is it a list rather than prose?
 
-They look for texts that are lists rather than prose, as DataTrove 0.10 has them, on what C4's line rules leave.
+They look at what C4's line rules leave. As they stand they are those of DataTrove 0.10; the fields at the end make them
+those by which FineWeb was published.
 """
 
 import math
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 
 from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.quality.gopher import share
+from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality.repetition import duplicate_characters
 from data_prep.text.marks import TERMINAL
-from data_prep.text.passage import Passage
-from lm.fields import measured, within
+from data_prep.text.passage import Passage, Splitter
+from lm.fields import added, measured, within
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class FineWebFilter(Filter):
     """Line breaks per token."""
     short_line_length: int = measured()
     """Characters; a line of at most so many is short."""
+    limit_falls: bool = added(default=False)
+    """Whether a value at the limit is dropped too, but for that of line breaks."""
+    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    """Whose tokens they are: spaCy's, or NLTK's."""
+    count_blank_lines: bool = added(default=False, measured=True)
+    """Whether blank lines are lines: short ones that end no sentence. C4's rules leave none."""
+    line_ends: tuple[str, ...] = added(default=(), measured=True)
+    """Characters of which one must end a line that ends a sentence; () for all that Unicode calls Sentence_Terminal."""
 
     name = "fineweb"
     title = "FineWeb"
@@ -51,10 +61,11 @@ class FineWebFilter(Filter):
     )
     rules = (
         Rule("fineweb_too_few_terminal_punctuation_lines", "terminal_punctuation_lines", "below",
-             "min_terminal_punctuation_lines", datatrove="line_punct_ratio"),
-        Rule("fineweb_too_many_short_lines", "short_lines", "above", "max_short_lines", datatrove="short_line_ratio"),
+             "min_terminal_punctuation_lines", limit_falls="limit_falls", datatrove="line_punct_ratio"),
+        Rule("fineweb_too_many_short_lines", "short_lines", "above", "max_short_lines", limit_falls="limit_falls",
+             datatrove="short_line_ratio"),
         Rule("fineweb_duplicate_line_characters", "fineweb_duplicate_line_characters", "above",
-             "max_duplicate_line_characters", datatrove="char_dup_ratio"),
+             "max_duplicate_line_characters", limit_falls="limit_falls", datatrove="char_dup_ratio"),
         Rule("fineweb_too_many_newlines", "newlines_per_word", "above", "max_newlines_per_word",
              datatrove="list_ratio"),
     )  # fmt: skip
@@ -67,12 +78,19 @@ class FineWebFilter(Filter):
         )  # fmt: skip
         within(self, self.path(), 0, math.inf, "max_newlines_per_word", "short_line_length")
 
+    def external_inputs(self) -> dict[str, object]:
+        return fetch_for(self.words)
+
     def measure(self, passage: Passage) -> list[float]:
+        fetch_for(self.words)
         text, newlines = passage.text, passage.text.count("\n")
-        lines = [line for line in text.split("\n") if line and not line.isspace()]
+        filled = [line for line in text.split("\n") if line and not line.isspace()]
+        ends = frozenset(self.line_ends) if self.line_ends else TERMINAL
+        lines = newlines + 1 if self.count_blank_lines else len(filled)
+        short = sum(len(line) <= self.short_line_length for line in filled) + lines - len(filled)
         return [
-            share(sum(line[-1] in TERMINAL for line in lines), len(lines)),
-            share(sum(len(line) <= self.short_line_length for line in lines), len(lines)),
-            share(duplicate_characters(lines), len(text) - newlines),
-            share(newlines, passage.word_count),
+            share(sum(line[-1] in ends for line in filled), lines),
+            share(short, lines),
+            share(duplicate_characters(filled), len(text) - newlines),
+            share(newlines, passage.word_count_by(self.words)),
         ]

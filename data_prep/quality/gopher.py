@@ -1,20 +1,24 @@
-"""Quality in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove 0.10 reads it: counts
-and mean lengths leave punctuation out, shares are of all words and marks, stop words are looked up as written.
+"""Quality in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), as DataTrove reads it: counts and
+mean lengths leave punctuation out, shares are of all words and marks, stop words are looked up as written.
 """
 
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from data_prep.config.filters import Filter, Rule, Signal
-from data_prep.text.marks import END, LETTER, PUNCTUATION, SYMBOL
-from data_prep.text.passage import Passage
+from data_prep.quality.nltk_data import fetch_for
+from data_prep.text.marks import END, LETTER, PUNCTUATION, SIGNS_2024, SYMBOL
+from data_prep.text.passage import Passage, Splitter
+from data_prep.text.words import Memo
 from lm.errors import UsageError
-from lm.fields import measured, within
+from lm.fields import added, measured, within
 
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
 IS_MARK = bytes(chr(kind) in (SYMBOL, PUNCTUATION, END) for kind in range(256))
+ARE_SIGNS_2024 = Memo(SIGNS_2024.issuperset)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,15 @@ class GopherQualityFilter(Filter):
     min_words_with_letter: float
     """Share of tokens with at least one letter."""
     min_stop_words: int
-    """How many different stop words must occur."""
+    """How many stop words must occur, as count_stop_words counts them."""
     stop_words: tuple[str, ...] = measured()
     """Words that prose can hardly do without; the case counts."""
+    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    """Whose tokens are counted: spaCy's, or NLTK's."""
+    count_stop_words: Literal["different", "occurrences"] = added(default="different", measured=True)
+    """What min_stop_words counts: a word that occurs twice counts once, or twice."""
+    terminal_marks: bool = added(default=True, measured=True)
+    """Whether every mark that ends a sentence in some script is punctuation, or only those of ASCII and full width."""
 
     name = "gopher_quality"
     title = "Gopher: quality"
@@ -105,15 +115,22 @@ class GopherQualityFilter(Filter):
                     f"{self.path()}.{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}: "
                     "nothing could pass. Lower the first or raise the second."
                 )
-        if self.min_stop_words > len(set(self.stop_words)):
+        if self.count_stop_words == "different" and self.min_stop_words > len(set(self.stop_words)):
             raise UsageError(
                 f"{self.path()}.min_stop_words = {self.min_stop_words}, but there are only "
                 f"{len(set(self.stop_words))} stop words: nothing could pass. Lower it or add to stop_words."
             )
 
+    def external_inputs(self) -> dict[str, object]:
+        return fetch_for(self.words)
+
     def measure(self, passage: Passage) -> list[float]:
-        words, lines = passage.words, passage.text.splitlines()
-        marks = list(itertools.compress(words, passage.kinds.encode("ascii").translate(IS_MARK)))
+        fetch_for(self.words)
+        words, kinds, lines = passage.words_by(self.words), passage.kinds_by(self.words), passage.text.splitlines()
+        if self.terminal_marks:
+            marks = list(itertools.compress(words, kinds.encode("ascii").translate(IS_MARK)))
+        else:
+            marks = [word for word in words if ARE_SIGNS_2024[word]]
         count = len(words) - len(marks)
         letters = sum(map(len, words)) - sum(map(len, marks))
         return [
@@ -123,9 +140,15 @@ class GopherQualityFilter(Filter):
             share(sum(passage.text.count(ellipsis) for ellipsis in ELLIPSES), len(words)),
             share(sum(line.lstrip().startswith(BULLETS) for line in lines), len(lines)),
             share(sum(line.rstrip().endswith(ELLIPSES) for line in lines), len(lines)),
-            share(passage.kinds.count(LETTER), len(words)),
-            len(frozenset(self.stop_words).intersection(words)),
+            share(kinds.count(LETTER), len(words)),
+            self.stop_word_count(words),
         ]
+
+    def stop_word_count(self, words: list[str]) -> int:
+        wanted = frozenset(self.stop_words)
+        if self.count_stop_words == "different":
+            return len(wanted.intersection(words))
+        return sum(map(wanted.__contains__, words))
 
 
 def share(part: int, whole: int) -> float:

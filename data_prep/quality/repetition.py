@@ -1,6 +1,7 @@
 """Repetition in Gopher's sense (Rae et al. 2021, arXiv:2112.11446, table A1), as FineWeb's DataTrove reads it.
 
-Lines part at runs of line breaks, paragraphs at blank lines; each that stood before counts. The most frequent n-gram
+Lines part at runs of line breaks (or at each, `count_blank_lines`), paragraphs at blank lines; each that stood before
+counts. The most frequent n-gram
 counts with all its occurrences, the words joined by blanks; of n-grams equally frequent, the one that is met first.
 Longer n-grams that stood before count without overlap: after one, reading goes on behind it.
 
@@ -17,8 +18,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data_prep.config.filters import Filter, Rule, Signal
-from data_prep.text.passage import Passage
-from lm.fields import within
+from data_prep.quality.nltk_data import fetch_for
+from data_prep.text.passage import Passage, Splitter
+from lm.fields import added, within
 
 LINE_BREAKS = re.compile(r"\n+")
 BLANK_LINES = re.compile(r"\n{2,}")
@@ -44,6 +46,10 @@ class GopherRepetitionFilter(Filter):
     """Characters of the most frequent 2-, 3- and 4-gram of tokens, all occurrences, as a share of the text's."""
     max_duplicate_ngram_characters: tuple[float, float, float, float, float, float]
     """Characters of 5-, 6-, 7-, 8-, 9- and 10-grams of tokens that stood before, as a share of the text's."""
+    words: Splitter = added(default="spacy", measured=True)  # noqa: RUF009
+    """Whose tokens they are: spaCy's, or NLTK's."""
+    count_blank_lines: bool = added(default=False, measured=True)
+    """Whether blank lines are lines, and so copies of one another."""
 
     name = "gopher_repetition"
     title = "Gopher: repetition"
@@ -110,15 +116,20 @@ class GopherRepetitionFilter(Filter):
 
     def __post_init__(self):
         super().__post_init__()
-        within(self, self.path(), 0, 1, *(field.name for field in fields(self)))
+        within(self, self.path(), 0, 1, *(field.name for field in fields(self) if field.name.startswith("max_")))
+
+    def external_inputs(self) -> dict[str, object]:
+        return fetch_for(self.words)
 
     def measure(self, passage: Passage) -> list[float]:
-        return measure(passage.text, passage.words)
+        fetch_for(self.words)
+        return measure(passage.text, passage.words_by(self.words), self.count_blank_lines)
 
 
-def measure(text: str, words: list[str]) -> list[float]:
+def measure(text: str, words: list[str], count_blank_lines: bool = False) -> list[float]:
     """The signals of a text that is not empty, split into `words`: shares of the count, or of characters."""
-    paragraphs, lines = BLANK_LINES.split(text.strip()), LINE_BREAKS.split(text)
+    lines = text.split("\n") if count_blank_lines else LINE_BREAKS.split(text)
+    paragraphs = BLANK_LINES.split(text.strip())
     return [
         count_duplicates(paragraphs) / len(paragraphs),
         duplicate_characters(paragraphs) / len(text),

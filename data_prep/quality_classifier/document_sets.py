@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.sources.columns import QuarantinedRow
-from data_prep.sources.local import named_files
+from data_prep.sources.listing import named_files
 from data_prep.sources.tables import read_table
 from lm.errors import UsageError
-from lm.storage import file_sha256
+from lm.storage import Url, fetched, file_sha256
 
 OPTION = "documents.quality_classifier.training"
 
@@ -31,7 +31,8 @@ def document_sets(good: Iterable[str], other: Iterable[str]) -> dict[str, list[D
     for name, patterns in (("good", tuple(good)), ("other", tuple(other))):
         if not patterns:
             raise UsageError(f"{OPTION}.{name} is empty: a model is trained on two sets of documents. Give files.")
-        found = named_files(f"{OPTION}.{name}", patterns)
+        named = named_files(f"{OPTION}.{name}", patterns)
+        found = {fetched(place) if isinstance(place, Url) else place: called for place, called in named.items()}
         sets[name] = [DocumentFile(path, called, file_sha256(path)) for path, called in found.items()]
     by_contents = {file.sha256: file.path for file in sets["good"]}
     for file in sets["other"]:

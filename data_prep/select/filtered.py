@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from data_prep.config import DocumentsConfig
-from data_prep.config.documents import AFTER_FILTERS
+from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.funnel.counts import Counts, count_rows
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
@@ -35,13 +36,18 @@ class FilteredRows:
 
 
 def filtered_rows(
-    texts: Place, config: DocumentsConfig, min_quality: float | None, note: Callable[[int], None]
+    texts: Place,
+    config: DocumentsConfig,
+    min_quality: float | None,
+    note: Callable[[int], None],
+    duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `note` takes the number of those that were read. Raises InputError as
-    `read_batches`."""
+    """All rows of one file of texts/, in order. `note` takes the number of those that were read. `duplicates` has the
+    verdict on rows, by number, that other documents are the reason of. Raises InputError as `read_batches`."""
     first, thresholds = 0, thresholds_of(config, min_quality)
     for batch in read_batches(texts):
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
+        found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
         filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality)
         for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
@@ -50,10 +56,45 @@ def filtered_rows(
         note(first)
 
 
+def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
+    """Whether a document with that verdict has come to the filters."""
+    return verdict is None or verdict[0] in (*config.sections, *AFTER_FILTERS)
+
+
+def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
+    """Whether duplicates are looked for among documents with that verdict."""
+    return passed_language(verdict, config) if config.minhash.before_filters else verdict is None
+
+
+def candidates(
+    texts: Place, config: DocumentsConfig, min_quality: float | None, note: Callable[[int], None]
+) -> Iterator[tuple[int, dict]]:
+    """(number, row) of the documents of one file of texts/ among which duplicates are looked for, in order: those that
+    passed all rules, with the text that is left; before the filters, those that passed the language, with their whole
+    text. `note` and errors as of `filtered_rows`."""
+    if not config.minhash.before_filters:
+        for filtered in filtered_rows(texts, config, min_quality, note):
+            for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True)):
+                if verdict is None:
+                    yield filtered.first + number, row
+        return
+    first = 0
+    for batch in read_batches(texts):
+        for number, (row, verdict) in enumerate(
+            zip(batch.to_pylist(), verdicts(batch, config, min_quality), strict=True)
+        ):
+            if looked_at(verdict, config):
+                yield first + number, row
+        first += batch.num_rows
+        note(first)
+
+
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:
     """`text` without what the filters in use take out, as far as it came: a filter that drops a text leaves it as it
     was, and so do those behind it. Something is left, else the filter would have dropped it."""
-    if verdict and verdict[0] not in (*config.sections, *AFTER_FILTERS):
+    if verdict and not passed_language(verdict, config):
+        return text
+    if verdict and config.minhash.before_filters and verdict[0] in DEDUP:
         return text
     passage = Passage(text)
     for one in config.filters:

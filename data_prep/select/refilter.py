@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
+from data_prep.config.documents import DEDUP
 from data_prep.engine import Progress
 from data_prep.engine.merging import whole
 from data_prep.engine.tasks import FileRunner, here
@@ -24,9 +25,6 @@ from data_prep.select.score_threshold import lowest_score
 from data_prep.select.texts_files import CountedFile, counted_files, texts_files
 from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
-
-DUPLICATES = ("exact_dedup", "minhash_dedup")
-"""Stages that are not repeated."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
         lines += ["Changed:", *changed, ""] if changed else ["The thresholds are the run's own.", ""]
     lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
-        duplicates = sum(dropped_as(DUPLICATES, before.counts).values())
+        duplicates = sum(dropped_as(DEDUP, before.counts).values())
         lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
     return "\n".join(lines)
 
@@ -150,7 +148,7 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
     """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
     ("pass all rules", ""), duplicates among it."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
-    dropped = dropped_as(tuple(stages - {*DUPLICATES}), counts)
+    dropped = dropped_as(tuple(stages - {*DEDUP}), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 

@@ -3,16 +3,16 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
-from data_prep.dedup.clusters import find_duplicates
 from data_prep.engine import Progress, identity_of
-from data_prep.engine.tasks import FileRunner, TaskRunner
+from data_prep.engine.tasks import FileRunner
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
-from data_prep.select.apply_filters import DocumentShard, Found, apply_filters, write_duplicates, write_keys
+from data_prep.select.apply_filters import apply_filters
+from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates
+from data_prep.select.keys import DocumentShard
 from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
 from data_prep.select.texts_files import TextsFile, texts_files
@@ -71,9 +71,10 @@ def prepare_documents(
     files = lay_out(every, partial, documents_dir, dropped_dir)
     settings = identity_of(config, min_quality)
     files, clusters = find_clusters(files, config, min_quality, partial, run)
-    joined = {step: result.parent.name for step, result in clusters.items()}
-    found = Found(tuple(file.texts.name for file in files), clusters, min_quality)
-    files, written = run("duplicates", files, functools.partial(write_duplicates, found=found), ["duplicates"], joined)
+    sizes = find_sizes(clusters, config, partial, run)
+    found = Found(tuple(file.texts.name for file in every), clusters, sizes)
+    work = functools.partial(write_duplicates, found=found)
+    files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
     told = {file.name: one["duplicates"][1] for file, one in zip(files, written, strict=True)}
     files, written = run(
         "filtering",
@@ -96,27 +97,6 @@ def prepare_documents(
     return outcome
 
 
-TOLD = {"exact_dedup": "exact copies", "minhash_dedup": "near copies"}
-
-
-def find_clusters(
-    files: list[DocumentShard], config: DocumentsConfig, min_quality: float | None, partial: Place, run: FileRunner
-) -> tuple[list[DocumentShard], dict[str, Place]]:
-    """The files whose keys could be written, and the clusters of each step of deduplication in use, in a folder of
-    `partial`: its name tells of which keys."""
-    clusters: dict[str, Place] = {}
-    used = [step for step in TOLD if step in config.steps]
-    if used:
-        work = functools.partial(write_keys, config=config, min_quality=min_quality)
-        files, written = run("keys", files, work, ["exact_keys", "near_keys"], [config, min_quality])
-        for step in used:
-            field = {"exact_dedup": "exact_keys", "minhash_dedup": "near_keys"}[step]
-            folder: Any = partial / f"{step}-{identity_of([one[field] for one in written])[:12]}"
-            tasks = TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step])
-            clusters[step] = find_duplicates([getattr(file, field) for file in files], folder, tasks)
-    return files, clusters
-
-
 def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, dropped_dir: Place) -> list[DocumentShard]:
     """Where the results of each file of texts/ go, under the file's own name."""
     return [
@@ -125,6 +105,7 @@ def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, droppe
             texts=file.texts,
             bytes=file.bytes,
             end=file.end,
+            url_keys=partial / "url-keys" / f"{file.name}.pairs",
             exact_keys=partial / "keys" / f"{file.name}.pairs",
             near_keys=partial / "near-keys" / f"{file.name}.pairs",
             duplicates=partial / "duplicates" / f"{file.name}.json",

@@ -10,6 +10,7 @@ from data_prep.config import PagesConfig
 from data_prep.config.pages import SOURCES
 from data_prep.sources.manifest import MANIFEST, InputFile, manifest_files, module_of, write_manifest
 from lm.errors import InputError
+from lm.storage import Place, Url
 
 __all__ = ["MANIFEST", "InputFile", "fetch_pages", "input_files", "input_sizes"]
 
@@ -35,11 +36,14 @@ def fetch_pages(
 def input_files(workdir: Path) -> list[InputFile]:
     """The input files of a run, in the manifest's order.
 
-    Raises InputError when the manifest or a file is missing, or a file has another size than when it was listed.
+    Raises InputError when the manifest or a file of a disk is missing, or has another size than when it was listed. Of
+    files that lie elsewhere that is seen by whoever reads them: it would be a request for each.
     """
     files = manifest_files(workdir)
-    sizes: dict[tuple[Path, str], int] = {}  # a dataset has many entries, but is measured once
+    sizes: dict[tuple[Place, str], int] = {}  # a dataset has many entries, but is measured once
     for file in files:
+        if isinstance(file.path, Url):
+            continue
         key = file.path, file.split
         if key not in sizes:
             sizes[key] = size_of(file, workdir)
@@ -61,9 +65,11 @@ def size_of(file: InputFile, workdir: Path) -> int:
     return size
 
 
-def input_sizes(config: PagesConfig) -> dict[str, int]:
-    """{path: bytes} of the files of your own that the config names: what it reads beside its fields.
+def input_sizes(config: PagesConfig) -> dict[str, object]:
+    """{path: bytes} of the files of your own that the config names: what it reads beside its fields. Of one in a store
+    [bytes, ETag], by a listing; null of one among many on a web server, which would be a request for each.
 
     Raises UsageError when a pattern matches nothing.
     """
-    return {str(path): path.stat().st_size for path in module_of_source(config).inputs(config)}
+    found = module_of_source(config).inputs(config)
+    return {str(one.place): [one.bytes, one.etag] if one.etag else one.bytes for one in found}

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 
 from data_prep.documents import Damage, WebPage
 from data_prep.sources.manifest import InputFile
+from lm.storage import size_of
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterable[WebPage]:
-    """Its pages or texts; what was seen besides is counted in `counts`."""
+    """Its pages or texts, streamed where it lies elsewhere; what was seen besides is counted in `counts`."""
     from data_prep.warc import read_pages, read_texts
 
-    return (read_pages if file.kind == "warc" else read_texts)(file.path, on_damage, counts)
+    reader = read_pages if file.kind == "warc" else read_texts
+    return reader(file.path, on_damage, counts, name=file.name, version=file.version)
 
 
 def size(file: InputFile) -> int | None:
-    """Bytes on disk, None where it is gone."""
-    return file.path.stat().st_size if file.path.is_file() else None
+    """Bytes of the file, None where it is gone."""
+    return size_of(file.path)

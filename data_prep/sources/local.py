@@ -1,26 +1,18 @@
 """Files of your own, found by shell patterns, and told apart by how they begin: WARC, WET, or a table of texts."""
 
-import glob
+import dataclasses
 import re
 import zlib
 from collections.abc import Callable, Iterable
-from itertools import takewhile
 from pathlib import Path
 
 from data_prep.config import PagesConfig
+from data_prep.sources.listing import ENDINGS, Listed, guessed, listed_files
 from data_prep.sources.manifest import InputFile
-from lm.errors import InputError, UsageError
+from lm.errors import InputError
+from lm.storage import Place, Url
 
-WILDCARD = re.compile(r"[*?[]")
 GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
-ENDINGS = {
-    "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
-    "pages.tables": (
-        ".parquet", ".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json",
-        ".json.gz", ".json.zst",
-    ),
-}  # fmt: skip
-"""{option: endings of the files that are read of a folder}; other options take tables."""
 RECORD_TYPE = re.compile(rb"^WARC-Type:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTILINE)
 LOOKED_AT = 1 << 16  # bytes of a file's begin, as it lies on the disk: several records, since their first are small
 
@@ -30,9 +22,9 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
     return own_files(config.warc, config.tables, config.text_field), []
 
 
-def inputs(config: PagesConfig) -> list[Path]:
+def inputs(config: PagesConfig) -> list[Listed]:
     """The files that the patterns match. Raises UsageError when one matches nothing."""
-    return [*named_files("pages.warc", config.warc), *named_files("pages.tables", config.tables)]
+    return [*listed_files("pages.warc", config.warc), *listed_files("pages.tables", config.tables)]
 
 
 def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> list[InputFile]:
@@ -40,72 +32,29 @@ def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> li
 
     Raises UsageError when a pattern matches nothing, InputError when a file is of no kind that is asked for.
     """
-    warcs = [
-        InputFile(path, name, warc_kind(path), path.stat().st_size)
-        for path, name in named_files("pages.warc", warc).items()
-    ]
-    texts = []
-    for path, name in named_files("pages.tables", tables).items():
-        refuse_no_table(path)
-        texts.append(InputFile(path, name, "table", path.stat().st_size, rows_of(path), text_field=text_field))
-    return warcs + texts
+    files = []
+    for one in guessed(listed_files("pages.warc", warc)):
+        kind = warc_kind(one.place)
+        files.append(InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated))
+    for one in guessed(listed_files("pages.tables", tables)):
+        refuse_no_table(one.place)
+        rows = rows_of(one.place)
+        file = InputFile(one.place, one.name, "table", one.bytes, rows, text_field=text_field)
+        files.append(dataclasses.replace(file, etag=one.etag, estimated=one.estimated))
+    return files
 
 
-def named_files(option: str, patterns: Iterable[str]) -> dict[Path, str]:
-    """{absolute path: name} of the files that the shell patterns match (`**` goes into folders), each once. A folder
-    stands for all files in it and in its folders whose names end as such files do (ENDINGS), but for hidden ones.
-
-    The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
-    order are the same wherever that folder lies; the number of the pattern comes first where names alone would tell two
-    files apart no more. Raises UsageError, which names the `option`, when a pattern or folder gives no file.
-    """
-    found: dict[Path, tuple[str, str]] = {}  # path: (number of the pattern, name)
-    for number, pattern in enumerate(patterns):
-        if not pattern.strip():
-            raise UsageError(
-                f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
-            )
-        try:
-            expanded = Path(pattern).expanduser()
-        except RuntimeError as error:
-            raise UsageError(f"{option}: {pattern!r} names the home of a user that is not here. Mend it.") from error
-        if expanded.is_dir():
-            for path in files_in(expanded, option, pattern):
-                found.setdefault(path.absolute(), (str(number), path.relative_to(expanded).as_posix()))
-            continue
-        folder = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
-        matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
-        if not matched:
-            raise UsageError(
-                f"{option}: {pattern!r} matches no file (seen from {Path.cwd()}). Mend the pattern, and quote it so "
-                "that the shell passes it on whole."
-            )
-        for path in matched:
-            found.setdefault(path.absolute(), (str(number), path.relative_to(folder).as_posix()))
-    unique = len({name for _, name in found.values()}) == len(found)
-    names = {path: name if unique else f"{number}/{name}" for path, (number, name) in found.items()}
-    return dict(sorted(names.items(), key=lambda item: item[1].split("/")))
+def told_by_name(place: Place, option: str) -> bool:
+    """Whether the name of a file that lies elsewhere tells what it is: then no request is made for it."""
+    return isinstance(place, Url) and place.name.lower().endswith(ENDINGS[option])
 
 
-def files_in(folder: Path, option: str, pattern: str) -> list[Path]:
-    """The files of the option's kind in a folder and its folders. Raises UsageError when there is none."""
-    endings = ENDINGS.get(option, ENDINGS["pages.tables"])
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    seen = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if found := [path for path in seen if path.name.lower().endswith(endings)]:
-        return found
-    others = [name for name, known in ENDINGS.items() if any(path.name.lower().endswith(known) for path in seen)]
-    holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files, so none"
-    remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
-    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}. {remedy}")
-
-
-def warc_kind(path: Path) -> str:
+def warc_kind(path: Place) -> str:
     """Whether a file holds pages (warc) or a crawl's plain text (wet), by its name, else by its first records.
 
     Raises InputError when it cannot be read, does not begin as a WARC file does, or holds metadata alone (WAT).
     """
-    begin = beginning(path)
+    begin = GZIP if told_by_name(path, "pages.warc") else beginning(path)
     if begin.startswith(ZSTD) and path.name.lower().endswith(".warc.zst"):
         return "warc"
     if not begin.startswith((GZIP, WARC)):
@@ -127,9 +76,11 @@ def warc_kind(path: Path) -> str:
     return "wet" if told[:1] == [b"conversion"] else "warc"
 
 
-def beginning(path: Path) -> bytes:
+def beginning(path: Place) -> bytes:
     """Its first bytes. Raises InputError when it cannot be read."""
     try:
+        if isinstance(path, Url):
+            return path.read_range(0, LOOKED_AT)
         with path.open("rb") as file:
             return file.read(LOOKED_AT)
     except OSError as error:
@@ -153,14 +104,16 @@ def unzipped(begin: bytes, limit: int = LOOKED_AT) -> bytes:
     return unpacked
 
 
-def is_plain_text(path: Path) -> bool:
+def is_plain_text(path: Place) -> bool:
     """Whether the file is one text and no table. Nothing in it could tell: a text may begin as a table does."""
-    return path.suffix.lower() == ".txt"
+    return Path(path.name).suffix.lower() == ".txt"
 
 
-def refuse_no_table(path: Path) -> None:
+def refuse_no_table(path: Place) -> None:
     """Raises InputError when a file is neither plain text by its name, nor Parquet or lines of JSON, as they lie or
     compressed."""
+    if told_by_name(path, "pages.tables"):
+        return
     begin = beginning(path)
     if not begin:
         raise InputError(f"{path} is empty, 0 bytes: a download that broke off? Bring it anew, or leave it out.")
@@ -176,12 +129,13 @@ def refuse_no_table(path: Path) -> None:
         )
 
 
-def rows_of(path: Path) -> int | None:
-    """How many rows a Parquet file tells that it has, 1 of a plain text, None of a JSONL. Raises InputError when a
+def rows_of(path: Place) -> int | None:
+    """How many rows a Parquet file tells that it has, 1 of a plain text, None of a JSONL and of what lies elsewhere,
+    where the answer would be a request for each file. Raises InputError when a
     Parquet file's end is missing."""
     if is_plain_text(path):
         return 1
-    if not beginning(path).startswith(PARQUET):
+    if isinstance(path, Url) or not beginning(path).startswith(PARQUET):
         return None
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -2,11 +2,14 @@
 
     {"files": [{"path", "name", "kind", "bytes", "pages"}, …], …}
 
-"path" is relative to the run folder where the file lies in there. Documents call their file by "name", wherever it
-lies, unless a table's row tells where it is from. "pages" is null where counting would mean reading. A file of a
-dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field".
+"path" is relative to the run folder where the file lies in there; it may be an address (s3://, gs://, hf://,
+https://). Documents call their file by "name", wherever it lies, unless a table's row tells where it is from. "pages"
+is null where counting would mean reading. "etag" is there where a store told it, "estimated" where "bytes" is a guess.
+A file of a dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field";
+records chosen from archives have "ranges": {archive: [[offset, length], …]}, each below "path".
 """
 
+import hashlib
 import importlib
 import json
 import shlex
@@ -16,11 +19,15 @@ from pathlib import Path
 from types import ModuleType
 
 from lm.errors import InputError
-from lm.storage import writing
+from lm.storage import Place, is_url, place_of, writing
+from lm.storage.objects import Object
 
 MANIFEST = "pages/manifest.json"
 ARCHIVE = "data_prep.sources.archives"
-KINDS = {"warc": ARCHIVE, "wet": ARCHIVE, "table": "data_prep.sources.tables", "tfds": "data_prep.sources.tfds"}
+KINDS = {
+    "warc": ARCHIVE, "wet": ARCHIVE, "table": "data_prep.sources.tables", "tfds": "data_prep.sources.tfds",
+    "ranges": "data_prep.common_crawl.ranges",
+}  # fmt: skip
 """{kind of input file: the module that has read(file, damage, counts), and size(file)}."""
 NEEDED = {"path": str, "name": str, "kind": str, "bytes": int}
 
@@ -34,14 +41,14 @@ def module_of(kind: str) -> ModuleType:
 class InputFile:
     """One unit of work: a file, or a range of rows of a dataset. Light, so that it may travel to workers."""
 
-    path: Path
-    """Where it lies; of a dataset, the folder with its dataset_info.json."""
+    path: Place
+    """Where it lies; of a dataset, the folder with its dataset_info.json; of ranges, what the archives lie below."""
     name: str
     """What documents call it: the same wherever it lies."""
     kind: str
     """How it is read, one of KINDS."""
     bytes: int
-    """Its size; of a dataset, that of all files of the split, whatever the range."""
+    """Its size; of a dataset, that of all files of the split, whatever the range; of ranges, their sum."""
     pages: int | None = None
     """How many pages or texts it holds, None where that is not known."""
     rows: tuple[int, int] | None = None
@@ -50,10 +57,30 @@ class InputFile:
     """Of a dataset: its split."""
     text_field: str = "text"
     """Of a table or dataset: what holds the text; a dot goes into a nested field."""
+    etag: str = ""
+    """What a store tells it by; "" of a file of a disk, and where it was not asked."""
+    estimated: bool = False
+    """Whether `bytes` is a guess, made where each file would have been a request."""
+    ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
+    """Of records chosen from archives: (archive, (offset, length) of each record, in order)."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides what is read from it: never where it lies, or when it was written."""
+        told = [
+            self.name, self.kind, None if self.estimated else self.bytes, self.etag, self.rows, self.split,
+            self.text_field, self.ranges,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    @property
+    def version(self) -> Object | None:
+        """Of one that lies elsewhere, as it was listed: what reading holds it against. None where that is not known."""
+        return None if self.estimated or isinstance(self.path, Path) else Object(self.bytes, self.etag)
 
     def entry(self, run: Path) -> dict:
         """Its entry in the manifest of the run folder `run`."""
-        inside = self.path.is_relative_to(run)
+        inside = isinstance(self.path, Path) and self.path.is_relative_to(run)
         entry: dict[str, object] = {
             "path": self.path.relative_to(run).as_posix() if inside else str(self.path),
             "name": self.name,
@@ -63,7 +90,11 @@ class InputFile:
         }
         if self.rows:
             entry |= {"rows": list(self.rows), "split": self.split}
-        return entry | ({} if KINDS[self.kind] == ARCHIVE else {"text_field": self.text_field})
+        if self.kind in ("table", "tfds"):
+            entry |= {"text_field": self.text_field}
+        entry |= {"etag": self.etag} if self.etag else {}
+        entry |= {"estimated": True} if self.estimated else {}
+        return entry | ({"ranges": dict(self.ranges)} if self.ranges else {})
 
 
 def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict[str, list]:
@@ -93,16 +124,23 @@ def manifest_files(workdir: Path) -> list[InputFile]:
             f"A file in {manifest} has no {wrong[0]}, or one of another version of this program. Fetch the pages "
             f"again: {shlex.join(['rm', str(workdir / 'stages/pages.json')])}"
         )
-    return [
-        InputFile(
-            path=workdir / entry["path"],  # an absolute path stays as it is
-            name=entry["name"],
-            kind=entry["kind"],
-            bytes=entry["bytes"],
-            pages=entry.get("pages"),
-            rows=(entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
-            split=entry.get("split", ""),
-            text_field=entry.get("text_field", "text"),
-        )
-        for entry in entries
-    ]
+    return [input_file(entry, workdir) for entry in entries]
+
+
+def input_file(entry: dict, workdir: Path) -> InputFile:
+    """What an entry of the manifest in `workdir` names."""
+    path = entry["path"]
+    ranges = entry.get("ranges", {})
+    return InputFile(
+        path=place_of(path) if is_url(path) else workdir / path,  # an absolute path stays as it is
+        name=entry["name"],
+        kind=entry["kind"],
+        bytes=entry["bytes"],
+        pages=entry.get("pages"),
+        rows=(entry["rows"][0], entry["rows"][1]) if entry.get("rows") else None,
+        split=entry.get("split", ""),
+        text_field=entry.get("text_field", "text"),
+        etag=entry.get("etag", ""),
+        estimated=entry.get("estimated", False),
+        ranges=tuple((name, tuple((start, length) for start, length in some)) for name, some in ranges.items()),
+    )

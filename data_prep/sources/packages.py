@@ -12,12 +12,13 @@ from data_prep.packages.archives import read_members
 from data_prep.packages.fetch import fetch_package, package_cache
 from data_prep.packages.page_formats import pages_of_member
 from data_prep.packages.pip_settings import PipSettings
+from data_prep.sources.listing import Listed
 from data_prep.sources.manifest import InputFile
 from data_prep.warc import write_pages
 from lm.errors import InputError, UsageError
 
 
-def inputs(config: PagesConfig) -> list[Path]:
+def inputs(config: PagesConfig) -> list[Listed]:
     """None of yours."""
     return []
 

@@ -8,7 +8,6 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -26,10 +25,13 @@ from data_prep.sources.columns import (
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
+from lm.storage import Place, Url, place_of, size_of, streamed
+from lm.storage.objects import Object
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
 MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
 PIECE = 1 << 20
+PARQUET_BUFFER = 4 << 20  # bytes of one column that are read at a time: a request, where the file lies elsewhere
 BOM = b"\xef\xbb\xbf"
 ABSENT = object()
 __all__ = ["read", "read_table", "size"]
@@ -38,25 +40,30 @@ REMEDY = "Name the one with the text by pages.text_field (in the sets of a quali
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
     """Its documents, as `read_table`; nothing is seen besides."""
-    return read_table(file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage)
+    return read_table(
+        file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version
+    )
 
 
 def read_table(
-    path: Path,
+    path: Place,
     *,
     name: str | None = None,
     dump: str = "",
     text_field: str = "text",
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
+    version: Object | None = None,
 ) -> Iterator[Document]:
     """The documents of a table, in its order; how columns are found and filled is told in columns.py.
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
     object and damaged places are handed to `on_quarantine` and passed over. The format is told by the first bytes, not
-    by the name, but that a .txt file is one document, its byte order mark aside. Raises InputError when the file cannot
-    be read, no row has a text in `text_field`, or it holds nothing but damage.
+    by the name, but that a .txt file is one document, its byte order mark aside. Lines are streamed; Parquet is read by
+    ranges of the columns that are used. A file that lies elsewhere must be the `version` that was listed, if given.
+    Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing but damage.
     """
-    path, called = Path(path), name or Path(path).name
+    path = place_of(path)
+    called = name or path.name
     begin = beginning(path)
 
     def quarantine(number: int, place: str, reason: str, detail: str = "") -> None:
@@ -64,12 +71,12 @@ def read_table(
             on_quarantine(QuarantinedRow(number, reason, detail, called, place))
 
     if is_plain_text(path):
-        rows = iter([(0, "the whole file", {text_field: whole_text(path)})])
+        rows = iter([(0, "the whole file", {text_field: whole_text(path, version)})])
     else:
         rows = (
-            parquet_rows(path, text_field, quarantine)
+            parquet_rows(path, text_field, quarantine, version)
             if begin.startswith(PARQUET)
-            else json_rows(path, begin, quarantine)
+            else json_rows(path, begin, quarantine, version)
         )
     seen = lacking = 0
     last = ""
@@ -86,16 +93,16 @@ def read_table(
         raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
 
 
-def whole_text(path: Path) -> str:
+def whole_text(path: Place, version: Object | None = None) -> str:
     """A file's text. Raises InputError when it cannot be read, is too long for one document, or is not UTF-8."""
     try:
-        with path.open("rb") as file:
+        with streamed(path, version) as file:
             content = file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
     if len(content) > MAX_TEXT_BYTES:
         raise InputError(
-            f"{path} is one document of {path.stat().st_size:,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
+            f"{path} is one document of {size_of(path):,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
             "Split it into files below that."
         )
     try:
@@ -105,16 +112,18 @@ def whole_text(path: Path) -> str:
 
 
 def parquet_rows(
-    path: Path, text_field: str, quarantine: Callable[..., None]
+    path: Place, text_field: str, quarantine: Callable[..., None], version: Object | None = None
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(row, its place in words, {column: value}) of the columns that a document is made of, a row group in memory."""
+    """(row, its place in words, {column: value}) of the columns that a document is made of. In memory are a buffer of
+    each such column and the pages that a batch lies in, however large a row group is."""
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        raw = path.open("rb", buffering=0, version=version) if isinstance(path, Url) else path.open("rb", buffering=0)
+        file = pq.ParquetFile(raw, buffer_size=PARQUET_BUFFER, pre_buffer=False)  # else a column's chunk comes whole
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
-    with file:
+    with raw, file:
         columns = [column.path for column in file.schema]  # of leaves: "metadata.url"
         usable = {text_field, *(key for keys in NAMES.values() for key in keys)}
         wanted = [column for column in columns if column in usable or column.split(".")[0] in usable]
@@ -137,11 +146,13 @@ def parquet_rows(
             raise InputError(f"{path}: every row group is damaged. Bring it anew, or leave it out.")
 
 
-def json_rows(path: Path, begin: bytes, quarantine: Callable[..., None]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def json_rows(
+    path: Place, begin: bytes, quarantine: Callable[..., None], version: Object | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(line from 0, its place in words, {key: value}) of every line with a JSON object; empty ones are passed over."""
     number, found = -1, False
     try:
-        for number, line in enumerate(lines_of(path, begin)):
+        for number, line in enumerate(lines_of(path, begin, version)):
             place = f"line {number + 1}"
             if line is None:
                 quarantine(number, place, "too_long", f"more than {MAX_LINE_BYTES:,} bytes")
@@ -166,9 +177,9 @@ def json_rows(path: Path, begin: bytes, quarantine: Callable[..., None]) -> Iter
         quarantine(number + 1, f"after line {number + 1}", "damaged", f"{error}; what follows is lost")
 
 
-def lines_of(path: Path, begin: bytes) -> Iterator[bytes | None]:
+def lines_of(path: Place, begin: bytes, version: Object | None = None) -> Iterator[bytes | None]:
     """The lines of a file, without their ends; None for one of more than MAX_LINE_BYTES."""
-    with unpacked(path, begin) as file:
+    with unpacked(path, begin, version) as file:
         waiting: list[bytes] = []
         length = 0
         while piece := file.read(PIECE):
@@ -187,13 +198,13 @@ def lines_of(path: Path, begin: bytes) -> Iterator[bytes | None]:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path, begin: bytes) -> Generator[IO[bytes] | pa.NativeFile]:
-    if begin.startswith(GZIP):
-        with gzip.open(path) as file:
-            yield file
-    elif begin.startswith(ZSTD):  # Arrow's reader, unlike zstandard's, notices a file that ends too early
-        with pa.input_stream(str(path), compression="zstd") as file:
-            yield file
-    else:
-        with path.open("rb") as file:
-            yield file
+def unpacked(path: Place, begin: bytes, version: Object | None = None) -> Generator[IO[bytes] | pa.NativeFile]:
+    with streamed(path, version) as raw:
+        if begin.startswith(GZIP):
+            with gzip.open(raw) as file:
+                yield file
+        elif begin.startswith(ZSTD):  # Arrow's reader, unlike zstandard's, notices a file that ends too early
+            with pa.input_stream(raw, compression="zstd") as file:
+                yield file
+        else:
+            yield raw

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.config.pages import PagesConfig, TfdsPages
 from data_prep.documents import Damage, Document
 from data_prep.sources.columns import NoDocumentError, QuarantinedRow, document_of, lookup
+from data_prep.sources.listing import Listed
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError, network_reason, shown
 
@@ -28,24 +29,25 @@ def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tu
     return dataset_files(config.tfds, config.text_field, progress), []
 
 
-def inputs(config: PagesConfig) -> list[Path]:
+def inputs(config: PagesConfig) -> list[Listed]:
     """The files of a dataset that is given by its folder."""
     dataset = Path(config.tfds.dataset).expanduser()
-    return (
-        [path.absolute() for path in sorted(dataset.iterdir()) if path.is_file()] if (dataset / INFO).is_file() else []
-    )
+    if not (dataset / INFO).is_file():
+        return []
+    paths = [path.absolute() for path in sorted(dataset.iterdir()) if path.is_file()]
+    return [Listed(path, path.name, path.stat().st_size) for path in paths]
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
     """The documents in its rows, as `read_tfds`; nothing is seen besides."""
     return read_tfds(
-        file.path, file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
+        str(file.path), file.split, file.rows, name=file.name, text_field=file.text_field, on_quarantine=on_damage
     )
 
 
 def size(file: InputFile) -> int:
     """Bytes of all files of its split."""
-    return split_bytes(file.path, file.split)
+    return split_bytes(Path(str(file.path)), file.split)
 
 
 def dataset_files(config: TfdsPages, text_field: str, progress: Callable[[str], None]) -> list[InputFile]:

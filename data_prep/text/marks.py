@@ -44,6 +44,12 @@ FULL_WIDTH = frozenset(chr(ord(mark) - 0x21 + 0xFF01) for mark in "!%(),.:;?~")
 UNCOUNTED = frozenset(string.punctuation + "´«»–—’“”„…∶━►、。〈〉《》「」【】") | FULL_WIDTH | TERMINAL
 """Characters that do not make a word; control characters are others."""
 
+SIGNS_2024 = UNCOUNTED - (TERMINAL - FULL_WIDTH - frozenset(string.punctuation + "。")) | frozenset(
+    map(chr, [ord("１"), *range(9), *range(11, 32), *range(127, 160)])
+)
+"""datatrove's list of April 2024, control characters among it: UNCOUNTED without what ends sentences in other
+scripts."""
+
 QUOTES = frozenset("'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧")
 """spaCy's, the comma among them."""
 BASIC_ICONS = """

@@ -1,8 +1,15 @@
 """A text as filters see it: split into words once, however many ask."""
 
 import functools
+from typing import Literal
 
-from data_prep.text.words import count_words, line_kinds, split
+from data_prep.text.punkt import sentence_count
+from data_prep.text.treebank import nltk_words
+from data_prep.text.words import KINDS, count_sentences, count_words, line_kinds, split
+
+Splitter = Literal["spacy", "nltk"]
+"""Whose words a filter counts: those of spaCy's blank English tokenizer (words.py), as datatrove since May 2024, or
+those of NLTK (treebank.py), as for the published FineWeb."""
 
 
 class Passage:
@@ -22,16 +29,27 @@ class Passage:
     def words(self) -> list[str]:
         return self.split[0]
 
-    @property
-    def kinds(self) -> str:
-        return self.split[1]
+    def words_by(self, splitter: Splitter) -> list[str]:
+        """Words and marks, in order."""
+        return self.split[0] if splitter == "spacy" else list(nltk_words(self.text))
+
+    def kinds_by(self, splitter: Splitter) -> str:
+        """The kind of each of `words_by`, a character each (marks.py)."""
+        return self.split[1] if splitter == "spacy" else "".join(map(KINDS.__getitem__, nltk_words(self.text)))
 
     @functools.cached_property
     def line_kinds(self) -> str:
         """The kinds of the words of its lines, with the breaks between."""
         return line_kinds(self.text.split("\n") if self.lines is None else self.lines)
 
-    @functools.cached_property
-    def word_count(self) -> int:
+    def word_count_by(self, splitter: Splitter) -> int:
         """Words and marks."""
-        return len(self.words) if self.lines is None else count_words(self.line_kinds)
+        if splitter == "nltk":
+            return len(nltk_words(self.text))
+        return len(self.split[0]) if self.lines is None else count_words(self.line_kinds)
+
+    def sentence_count(self, splitter: Literal["spacy", "punkt"]) -> int:
+        """Sentences, each line by itself."""
+        if splitter == "spacy":
+            return count_sentences(self.line_kinds)
+        return sum(map(sentence_count, self.text.split("\n") if self.lines is None else self.lines))

@@ -2,7 +2,7 @@
 
 The rules are those of FineWeb (arXiv:2406.17557, section 3.3; huggingface/datatrove, URLFilter), with URLs read
 as a browser reads them: any case, %-escapes and international names in all their spellings. A listed domain bans all
-below it, as its makers mean it.
+below it, as its makers mean it. `matching` = "datatrove" reads them as datatrove does.
 """
 
 import functools
@@ -21,6 +21,9 @@ from lm.errors import InputError
 
 LATIN = "0-9a-zß-öø-ɏḀ-ỿ"  # digits and lower-case Latin letters with their marks
 TOKEN = re.compile(rf"[{LATIN}]+|[^\W_{LATIN}]+")
+NOT_ASCII_WORD = re.compile("[^a-zA-Z0-9]+")
+HOST_END = re.compile(r"[/?#]")
+IP_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}")
 NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 MAX_SUBSTRINGS = 10_000
 PATTERN_BYTES = 1 << 28  # what the automaton of the substrings may take up
@@ -32,7 +35,7 @@ class UrlFilter:
     def __init__(self, config: UrlFilterConfig, lists: Blocklist | None):
         listed = lists.words if lists is not None else BannedWords()
         self.domains = frozenset(canonical_host(domain.removeprefix("*")) for domain in config.banned_domains)
-        self.lists = lists
+        self.lists, self.matching = lists, config.matching
         self.words = squeezed((*config.banned_words, *listed.words))
         self.soft_words = squeezed((*config.soft_banned_words, *listed.soft_words))
         self.soft_word_threshold = config.soft_word_threshold
@@ -40,6 +43,23 @@ class UrlFilter:
 
     def reject_reason(self, url: str) -> str | None:
         """As `reject_reason` below."""
+        return self.as_datatrove(url) if self.matching == "datatrove" else self.as_browser(url)
+
+    def as_datatrove(self, url: str) -> str | None:
+        host = written_host(url)
+        domains = {host, registered_domain(host)} - {""}
+        if not self.domains.isdisjoint(domains) or (self.lists and any(one in self.lists for one in domains)):
+            return "banned_domain"
+        tokens = set(NOT_ASCII_WORD.split(url))
+        if not tokens.isdisjoint(self.words):
+            return "banned_word"
+        if self.soft_word_threshold is not None and len(tokens & self.soft_words) >= self.soft_word_threshold:
+            return "soft_banned_words"
+        if self.find_substring is not None and self.find_substring(NOT_ASCII_WORD.sub("", url).lower()):
+            return "banned_substring"
+        return None
+
+    def as_browser(self, url: str) -> str | None:
         if not url.isascii():
             url = url.encode(errors="replace").decode()  # half a surrogate pair is no text
         host, rest = split_address(url)
@@ -60,6 +80,23 @@ class UrlFilter:
         if self.find_substring is not None and self.find_substring(squeeze(text)):
             return "banned_substring"
         return None
+
+
+def written_host(url: str) -> str:
+    """The host of `url` in its own letters, as datatrove's library reads it; "" for an IP address."""
+    after = url.partition("//")[2] if "//" in url else url
+    host = HOST_END.split(after, maxsplit=1)[0].rpartition("@")[2]
+    host = host.partition(":")[0].strip().rstrip(".\u3002\uff0e\uff61")
+    return "" if IP_ADDRESS.fullmatch(host) or host.startswith("[") else host
+
+
+def registered_domain(host: str) -> str:
+    """The part of `host` that someone registered: the public suffix (publicsuffix.org, without the suffixes that
+    companies give) and one name more; "" where there is none."""
+    from tld import get_tld
+
+    found = get_tld(host, fail_silently=True, as_object=True, fix_protocol=True, search_private=False) if host else None
+    return host[-len(found.fld) :] if found and not isinstance(found, str) else ""
 
 
 def plain(url: str) -> str:

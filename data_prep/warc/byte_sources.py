@@ -35,10 +35,11 @@ class Source(Protocol):
 
 
 class FileBytes:
-    """A file of any size, through a window. Raises OSError where the file does."""
+    """A file of any size, through a window. Whoever reads goes forward, but for what is damaged; so a stream that can
+    step back serves as well as a file of a disk. Raises OSError where the file does."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.size = file, os.fstat(file.fileno()).st_size
+        self.file, self.size = file, file.seek(0, os.SEEK_END)
         self.start, self.window = 0, b""
 
     def at(self, start: int, size: int) -> bytes:

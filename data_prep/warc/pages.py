@@ -1,10 +1,12 @@
 """WARC files to web pages, WET files to their texts. What is damaged is told of, place by place."""
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from data_prep.documents import Damage, WebPage
 from data_prep.warc.byte_sources import FileBytes
@@ -30,8 +32,11 @@ from data_prep.warc.http_response import (
 from data_prep.warc.record import MAX_BLOCK_BYTES, MAX_HEAD_BYTES, MAX_PAGE_BYTES, Record
 from data_prep.warc.records import RecordReader
 from lm.errors import InputError
+from lm.storage import Place, is_url, place_of, streamed
+from lm.storage.objects import Object
 
-HTML_TYPES = ("text/html", "application/xhtml+xml")
+XHTML = "application/xhtml+xml"
+HTML_TYPES = ("text/html", XHTML)
 KEPT = "kept"
 NOT_A_RESPONSE, NOT_HTTP, NOT_A_SUCCESS, NOT_HTML = "not_a_response", "not_http", "not_a_success", "not_html"
 NOT_A_TEXT = "not_a_text"
@@ -59,7 +64,11 @@ class DamagedError(Exception):
 
 
 def read_pages(
-    path: Path | str, on_damage: OnDamage | None = None, counts: Counter[str] | None = None
+    path: Place | str,
+    on_damage: OnDamage | None = None,
+    counts: Counter[str] | None = None,
+    name: str | None = None,
+    version: Object | None = None,
 ) -> Iterator[WebPage]:
     """The HTML pages of one WARC file, in its order: successful responses, content and transfer codings removed.
 
@@ -68,56 +77,77 @@ def read_pages(
 
     What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
     at the end how many records were seen, by outcome: KEPT, one of SKIPPED, or the damage's reason; nothing is left
-    out without one.
+    out without one. Pages call the file by `name`, its path if it is not given. A file that lies elsewhere is streamed;
+    it must be the `version` that was listed, if one is given.
 
     Raises InputError when the file cannot be read, or nothing in it looks like a WARC record.
     """
-    return read(path, page_of_response, on_damage, counts)
+    return read(path, page_of_response, on_damage, counts, name, version)
 
 
 def read_texts(
-    path: Path | str, on_damage: OnDamage | None = None, counts: Counter[str] | None = None
+    path: Place | str,
+    on_damage: OnDamage | None = None,
+    counts: Counter[str] | None = None,
+    name: str | None = None,
+    version: Object | None = None,
 ) -> Iterator[WebPage]:
     """The texts of one WET file: its conversion records, the body UTF-8 and the type text/plain.
 
     As `read_pages` otherwise.
     """
-    return read(path, page_of_text, on_damage, counts)
+    return read(path, page_of_text, on_damage, counts, name, version)
 
 
 def read(
-    path: Path | str,
+    path: Place | str,
     page_of: Callable[[Record, str], WebPage | str],
     on_damage: OnDamage | None,
     counts: Counter[str] | None,
+    name: str | None,
+    version: Object | None,
 ) -> Iterator[WebPage]:
-    path, seen = Path(path), Counter() if counts is None else counts
+    place = Path(path) if isinstance(path, str) and not is_url(path) else place_of(path)
+    try:
+        with streamed(place, version) as file:
+            lead = yield from pages_in(file, name or str(path), page_of, on_damage, counts)
+    except OSError as error:
+        raise InputError(
+            f"The WARC file {path} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+    if lead is not None:
+        raise InputError(f"{path} holds no WARC record{REMEDIES.get(lead[:4], REMEDY)}")
+
+
+def pages_in(
+    file: BinaryIO,
+    name: str,
+    page_of: Callable[[Record, str], WebPage | str],
+    on_damage: OnDamage | None,
+    counts: Counter[str] | None,
+) -> Generator[WebPage, None, bytes | None]:
+    """The pages of what lies in `file`, as `read_pages`. Where nothing looks like a WARC record, what it begins with
+    instead."""
+    seen = Counter() if counts is None else counts
 
     def tell(damage: Damage) -> None:
         seen[damage.reason] += 1
         if on_damage:
             on_damage(damage)
 
-    try:
-        with path.open("rb", buffering=0) as file:
-            reader = RecordReader(FileBytes(file), tell)
-            for record in reader.records():
-                try:
-                    outcome = page_of(record, str(path))
-                except DamagedError as error:
-                    tell(Damage(record.offset, error.reason, error.detail))
-                    continue
-                if isinstance(outcome, str):
-                    seen[outcome] += 1
-                else:
-                    seen[KEPT] += 1
-                    yield outcome
-    except OSError as error:
-        raise InputError(
-            f"The WARC file {path} cannot be read: {error.strerror or error}. Check the path and its permissions."
-        ) from error
-    if not reader.is_warc:
-        raise InputError(f"{path} holds no WARC record{REMEDIES.get(reader.lead[:4], REMEDY)}")
+    reader = RecordReader(FileBytes(file), tell)
+    for record in reader.records():
+        try:
+            outcome = page_of(record, name)
+        except DamagedError as error:
+            tell(Damage(record.offset, error.reason, error.detail))
+            continue
+        if isinstance(outcome, str):
+            seen[outcome] += 1
+        else:
+            seen[KEPT] += 1
+            yield outcome
+    return None if reader.is_warc else reader.lead
 
 
 REMEDY = ". Give WARC files (.warc, .warc.gz, .warc.zst); is it a web archive at all?"
@@ -158,14 +188,19 @@ def page_of_response(record: Record, file_path: str) -> WebPage | str:
     except BodyTooLargeError as error:
         raise DamagedError(TOO_LARGE, str(error)) from error
     raise_unless_digests_hold(record, headers, coded, unchunked, body)
-    return web_page(headers, html_content_type(response), body, file_path)
+    page = web_page(headers, html_content_type(response), body, file_path)
+    return dataclasses.replace(page, xhtml=media_type_of(record, response) == XHTML)
+
+
+def media_type_of(record: Record, response: Response) -> str:
+    """As the crawler identified it, else as the server called it; "" where neither did."""
+    identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
+    return identified or response.media_type
 
 
 def is_html(record: Record, response: Response) -> bool:
     """Whether a response is a page: as the crawler identified it, else as the server called it, else as it begins."""
-    identified = record.headers.get(b"warc-identified-payload-type").partition(";")[0].strip().lower()
-    media_type = identified or response.media_type
-    if media_type:
+    if media_type := media_type_of(record, response):
         return media_type in HTML_TYPES
     begin = record.first(response.size + LOOKED_AT)[response.size :]
     try:

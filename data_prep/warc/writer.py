@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from data_prep.documents import WebPage
 from data_prep.warc.digests import sha1_digest
+from data_prep.warc.pages import XHTML
 from lm.storage import appearing, writing
 
 EPOCH = "1970-01-01T00:00:00Z"
@@ -62,8 +63,11 @@ def records_of_page(page: WebPage, info_id: str) -> Iterator[bytes]:
         {**of("request"), "WARC-Concurrent-To": response_id}, "application/http; msgtype=request", request, b""
     )
     status = ["HTTP/1.1 200 OK", f"Content-Type: {page.content_type}", f"Content-Length: {len(page.body)}"]
+    identified = {}
+    if page.xhtml != (page.content_type.partition(";")[0].strip().lower() == XHTML):
+        identified = {"WARC-Identified-Payload-Type": XHTML if page.xhtml else "text/html"}
     yield record_bytes(
-        {**of("response"), "WARC-Record-ID": response_id},
+        {**of("response"), "WARC-Record-ID": response_id, **identified},
         "application/http; msgtype=response",
         http_headers(status),
         page.body,

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.sources.local import WILDCARD
+from data_prep.sources.listing import WILDCARD
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
@@ -20,7 +20,7 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
     RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval, RunPaths.report,
-    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, MARKERS, UNFINISHED,
+    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, RunPaths.units, RunPaths.quarantine, MARKERS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
 

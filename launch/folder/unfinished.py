@@ -11,11 +11,12 @@ import importlib.metadata
 import itertools
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from launch.folder.markers import differences, read_note
-from launch.folder.written import can_go_on, remove, remove_command
+from launch.folder.written import MADE, MOVING, can_go_on, remove, remove_command
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -23,15 +24,27 @@ from lm.storage import write_atomically
 BEGUN = "begun.json"
 
 
-def begin(name: str, workdir: Path, note: dict[str, Any], libraries: tuple[str, ...] | None) -> bool:
+def begin(
+    name: str,
+    workdir: Path,
+    note: dict[str, Any],
+    libraries: tuple[str, ...] | None,
+    inputs_alone: Callable[[dict, dict], bool] | None = None,
+) -> bool:
     """Makes `.partial/<name>/` ready for the work that `note` describes. True when everything was made before, so that
     only the moving into place is left.
 
     `note` gets the "replaces" of an attempt before. `libraries` are those that decide the bytes of the parts; None for
-    a stage that cannot go on from parts. Raises UsageError when parts are there that other versions of them made.
+    a stage that cannot go on from parts. `inputs_alone` is as of a Stage that is made by units, of which each is judged
+    by itself: other inputs leave the parts in place, and other versions of libraries are only told. Raises UsageError
+    when other parts are there that other versions made.
     """
     partial = RunPaths(workdir).partial(name)
     found = read_begun(partial)
+    if found and found["key"] != note["key"] and inputs_alone and inputs_alone(all_of(found), all_of(note)):
+        found |= {"key": note["key"]}
+        for made_list in (MADE, MOVING):
+            (partial / made_list).unlink(missing_ok=True)
     if found and found["key"] != note["key"]:
         put_by(name, workdir, found, note, libraries is not None)
         found = None
@@ -44,7 +57,7 @@ def begin(name: str, workdir: Path, note: dict[str, Any], libraries: tuple[str, 
     made = found is not None and can_go_on(workdir, partial)
     versions = {library: installed(library) for library in libraries or ()}
     if found and libraries and not made and has_parts(partial):
-        refuse_other_versions(partial, found.get("versions"), versions)
+        refuse_other_versions(partial, found.get("versions"), versions, told=inputs_alone is not None)
     if not found:
         remove(partial)  # what a finished stage left
     elif libraries is None and not made:
@@ -53,6 +66,11 @@ def begin(name: str, workdir: Path, note: dict[str, Any], libraries: tuple[str, 
         note["replaces"] = list(dict.fromkeys([*found["replaces"], *note["replaces"]]))
     write_atomically(partial / BEGUN, json.dumps(note | {"versions": versions}))
     return made
+
+
+def all_of(note: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the external inputs."""
+    return note["settings"] | note["external_inputs"]
 
 
 def read_begun(partial: Path) -> dict[str, Any] | None:
@@ -77,7 +95,7 @@ def put_by(name: str, workdir: Path, found: dict, note: dict, keep: bool) -> Non
     target = parked(name, workdir, found["key"])
     aside = next(path for n in itertools.count() if not (path := target.with_name(f"{target.name}{'.' * n}")).exists())
     partial.rename(aside)
-    changed = differences(found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"])
+    changed = differences(all_of(found), all_of(note))
     print(
         f"{name}: parts of an interrupted run were made with other settings:\n"
         + "\n".join(changed)
@@ -98,13 +116,22 @@ def installed(library: str) -> str:
         return ""
 
 
-def refuse_other_versions(partial: Path, old: dict | None, new: dict[str, str]) -> None:
-    """Raises UsageError when the parts were made by other versions of the libraries."""
+def refuse_other_versions(partial: Path, old: dict | None, new: dict[str, str], told: bool) -> None:
+    """Raises UsageError when the parts were made by other versions of the libraries; where that may only be `told`,
+    prints it."""
     if old is None:
         changed = ["  an older version of this program made them, and did not note its libraries"]
     else:
         changed = differences(old, new, "when they were made", "now")
     if old is not None and not changed:
+        return
+    if told:
+        print(
+            f"{partial} is gone on with by other versions of libraries that decide its bytes:\n"
+            + "\n".join(changed)
+            + f"\nTo make it anew by these alone: {remove_command(partial, folders=True)}",
+            flush=True,
+        )
         return
     wanted = [f"{name}=={version}" for name, version in (old or {}).items() if version and version != new.get(name)]
     again = f"install those again ({' '.join(wanted)}); or, " if wanted else ""

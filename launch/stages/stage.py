@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder import in_bucket, taking, unfinished, written
+from launch.folder import in_bucket, taking, unfinished, units, written
 from launch.folder.markers import differences, key_of, read_note
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
@@ -60,6 +60,14 @@ class Stage:
     None where it makes its outputs in one go."""
     external_inputs: Callable[[Experiment], dict[str, object]] = lambda experiment: {}
     """What else decides the outputs: files outside of the run folder, which only this stage has to find."""
+    units: tuple[str, ...] = ()
+    """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
+    agrees is taken over when the stage is made again."""
+    inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
+    """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
+    Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
+    remade_with: tuple[str, ...] = ()
+    """Names of the stages that may have been made from it nevertheless: they follow unit by unit."""
     holds_work: Callable[[Path], bool] = lambda workdir: True
     """Of a stage in place: whether an unfinished attempt has left work that other settings must not go on from."""
     goes_on: Callable[[dict, dict, Path], bool] = lambda old, new, workdir: False
@@ -67,6 +75,11 @@ class Stage:
     under the new ones. Raises UsageError where it could be, but for what is there."""
     continued_from: Callable[[Path, dict], list] = lambda workdir, settings: []
     """continued_from(workdir, settings): what the outputs were gone on with from, for the marker and its key."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What is pushed to a bucket besides the outputs, as shell patterns."""
+        return (*self.by_products, *units.folders(self.units))
 
 
 def read_marker(stage: Stage, workdir: Path) -> dict | None:
@@ -185,9 +198,11 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external_inputs = json.loads(json.dumps(stage.external_inputs(experiment)))
     marker = read_marker(stage, workdir)
-    if marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"]):
+    same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
+    retried = experiment.engine.retry_failed and units.failed(stage.units, workdir)
+    if marker and same and not retried:
         clean_up(stage, workdir, marker["key"])  # a kill may have come before
-        in_bucket.publish(stage.name, workdir, stage.in_place, stage.by_products)
+        in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
         return False
     if stage.in_place:
         fetch_to_go_on(workdir)
@@ -198,9 +213,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         "replaces": [],
     }
     if marker:
-        if not may_replace(stage, marker, note, before, workdir):
+        if may_replace(stage, marker, note, before, workdir):
+            note["replaces"] = [*marker["replaces"], marker["key"]]
+        elif not (retried if same else inputs_changed(stage, marker, note, workdir)):
             refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
-        note["replaces"] = [*marker["replaces"], marker["key"]]
     index, processes = place()
     if processes > 1 and not stage.multi_process:
         raise UsageError(
@@ -230,6 +246,14 @@ def may_replace(stage: Stage, marker: dict, note: dict, before: dict[str, dict],
     return stage.goes_on(old, new, workdir)
 
 
+def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> bool:
+    """Whether the finished stage is made again since its list of inputs has changed, and that alone. What was made from
+    it is another's then, for its key is not among those that it replaces."""
+    old, new = (one["settings"] | one["external_inputs"] for one in (marker, note))
+    followers = {path.stem for path in what_follows(stage, workdir) if path.suffix == ".json"}
+    return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
+
+
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
     """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
     which they replace."""
@@ -239,8 +263,10 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
         made = False
         begin_in_place(stage, workdir, note, marker)
     else:
-        made = unfinished.begin(stage.name, workdir, note, stage.libraries)
+        made = unfinished.begin(stage.name, workdir, note, stage.libraries, stage.inputs_alone if stage.units else None)
         keep_record(stage, workdir)
+        if stage.units and not made:
+            units.take_over(stage.units, stage.outputs, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
 
@@ -252,15 +278,17 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
     if not stage.in_place:
-        written.put_in_place(stage.name, workdir, stage.outputs, partial)
+        written.put_in_place(stage.name, workdir, (*stage.outputs, *units.folders(stage.units)), partial)
     continued = stage.continued_from(workdir, note["settings"])
+    if without := units.failed(stage.units, workdir):
+        continued = [*continued, {"without": without}]
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
     done["files"] = written.files_in(workdir, required_outputs)
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
-    in_bucket.publish(stage.name, workdir, stage.in_place, stage.by_products)
+    in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
 
 
 def clean_up(stage: Stage, workdir: Path, key: str) -> None:
@@ -322,7 +350,8 @@ def take(
     if stage.in_place and RunPaths(workdir).begun(stage.name).exists() and stage.holds_work(workdir):
         return False
     keep_record(stage, workdir)
-    taking.take(stage.name, stage.outputs, by_products_in(stage, source), source, workdir, marker)
+    besides = (*by_products_in(stage, source), *(one for one in units.folders(stage.units) if (source / one).is_dir()))
+    taking.take(stage.name, stage.outputs, besides, source, workdir, marker)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     clean_up(stage, workdir, marker["key"])
     return True

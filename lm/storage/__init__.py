@@ -22,8 +22,10 @@ from lm.storage.places import (
     place_of,
     size_of,
     sizes_of,
+    streamed,
     write_atomically,
     write_json,
+    write_once,
 )
 from lm.storage.url import StorageError, Url, is_url
 
@@ -48,10 +50,12 @@ __all__ = [
     "place_of",
     "size_of",
     "sizes_of",
+    "streamed",
     "sync",
     "unused",
     "user_cache",
     "write_atomically",
     "write_json",
+    "write_once",
     "writing",
 ]

@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.storage import objects, stores
 from lm.storage.cache import cache_folder
 from lm.storage.files import appearing_file, unused
@@ -49,7 +49,10 @@ class Known(NamedTuple):
 
 def copy_of(url: Url, purpose: str = "runs") -> Path:
     """The folder that stands for the address here, made when it is first used: one to work in, and another, with the
-    purpose "reading", for processes that only read."""
+    purpose "reading", for processes that only read. Raises UsageError for one to work in where no store refuses a
+    second writer."""
+    if purpose == "runs" and url.scheme not in objects.SCHEMES:
+        raise UsageError(f"{url} cannot be a run folder: give one on a disk, or in s3:// or gs://.")
     name = hashlib.sha256(url.address.encode()).hexdigest()[:12]
     folder = cache_folder() / purpose / f"{url.name or 'bucket'}-{name}"
     if mirror_of(folder) is None:

@@ -2,13 +2,17 @@
 
 import contextlib
 import json
+import os
+import secrets
 import tempfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from lm.errors import UsageError
-from lm.storage import stores
-from lm.storage.files import appearing_file
+from lm.storage import objects, stores
+from lm.storage.files import appearing_file, sync
+from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
 
 Place = Path | Url
@@ -42,6 +46,14 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
     return {name: found[name].size if name in found else None for name in names}
 
 
+def streamed(place: Place, version: Object | None = None) -> BinaryIO:
+    """A file to read from its beginning on, though a step back costs at most a request more; of an object as
+    `Url.stream`. Raises OSError, StorageError."""
+    if isinstance(place, Url):
+        return cast(BinaryIO, place.stream(version))
+    return cast(BinaryIO, place.open("rb", buffering=0))
+
+
 @contextlib.contextmanager
 def appearing(place: Place, scratch: Path | None = None, durable: bool = True) -> Generator[Path]:
     """The name of a file to write, whose contents are at `place` when the block ends well, whole; when it does not,
@@ -68,6 +80,31 @@ def write_atomically(place: Place, data: str | bytes, scratch: Path | None = Non
         return
     with appearing(place, scratch, durable) as partial:
         partial.write_bytes(content)
+
+
+def write_once(place: Place, data: bytes) -> bool:
+    """Writes `data` where nothing is, whole or not at all; False where something is there. Of several that try at once,
+    one does. Raises as `appearing`, and UsageError where a store cannot promise that."""
+    if isinstance(place, Path):
+        partial = place.with_name(f"{place.name}.{secrets.token_hex(8)}.partial")
+        try:
+            partial.write_bytes(data)
+            sync(partial)
+            os.link(partial, place)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+    if stores.scheme_of(place.address) not in objects.SCHEMES:
+        raise UsageError(f"{place} cannot be written once: give a place in s3:// or gs://, or on a disk.")
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    try:
+        objects.write(place.address, data, objects.ABSENT)
+    except (AlreadyExistsError, PreconditionError):
+        return False
+    return True
 
 
 def write_json(place: Place, value: object) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import cast
 
@@ -17,6 +17,21 @@ KEPT = 2
 """Blocks that a stream holds besides the one that is on its way: the one being read, and the one before it."""
 
 Read = Callable[[str, int, int, Object], bytes]
+
+
+def begun(bring: Callable[[], bytes]) -> Future[bytes]:
+    """What `bring` gives, or raises, once it has; in a thread of its own."""
+    future: Future[bytes] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(bring())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A daemon: a server that does not answer must not keep the process from ending.
+    threading.Thread(target=run, name="storage", daemon=True).start()
+    return future
 
 
 class Ranges(io.RawIOBase):
@@ -57,9 +72,9 @@ class Stream(Ranges):
     """Read from its beginning on, by large ranges, the next of which is on its way while one is read. What was read
     just before is still held; a step further back, or a leap, is one more request."""
 
-    def __init__(self, address: str, found: Object, read: Read = stores.read, block: int = BLOCK):
+    def __init__(self, address: str, found: Object, read: Read = stores.read, block: int = 0):
         super().__init__(address, found, read)
-        self.size, self.blocks = block, dict[int, "Future[bytes]"]()
+        self.size, self.blocks = block or BLOCK, dict[int, Future[bytes]]()
 
     def bytes_at(self, start: int, end: int) -> bytes:
         number = start // self.size
@@ -76,19 +91,22 @@ class Stream(Ranges):
         """Asks for a block, unless it is here or on its way."""
         if number in self.blocks:
             return
-        future: Future[bytes] = Future()
-        self.blocks[number] = future
         start = number * self.size
-
-        def bring() -> None:
-            try:
-                future.set_result(self.ask(self.address, start, min(start + self.size, self.object.size), self.object))
-            except BaseException as error:
-                future.set_exception(error)
-
-        # A daemon: a server that does not answer must not keep the process from ending.
-        threading.Thread(target=bring, name="stream", daemon=True).start()
+        end = min(start + self.size, self.object.size)
+        self.blocks[number] = begun(lambda: self.ask(self.address, start, end, self.object))
 
     def close(self) -> None:
         self.blocks.clear()
         super().close()
+
+
+def ahead[T](bring: Callable[[T], bytes], wanted: Iterable[T]) -> Iterator[tuple[T, bytes]]:
+    """(what was wanted, what `bring` gave for it), in order, the next on its way while one is used."""
+    waiting: list[tuple[T, Future[bytes]]] = []
+    for one in wanted:
+        waiting.append((one, begun(lambda one=one: bring(one))))
+        if len(waiting) == 2:
+            first, future = waiting.pop(0)
+            yield first, future.result()
+    for last, future in waiting:
+        yield last, future.result()

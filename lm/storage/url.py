@@ -118,23 +118,40 @@ class Url:
         """Bytes `start` to `end`, as far as there are so many."""
         return stores.read(self.address, start, end)
 
-    def open(self, mode: str = "rb", version: Object | None = None) -> io.BufferedReader:
+    def open(
+        self, mode: str = "rb", buffering: int = READ_AHEAD, version: Object | None = None
+    ) -> io.BufferedReader | Ranges:
         """A file to read from anywhere in it; only "rb". It is of one version of the object, by default the one that is
-        there now: a read that finds it replaced raises StorageError."""
+        there now: a read that finds it replaced raises StorageError. At least `buffering` bytes are read at a time; 0:
+        as many as are asked for."""
         if mode != "rb":
             raise ValueError(f"mode = {mode!r}: an object is only read so; lm.storage.appearing writes one")
-        return io.BufferedReader(Ranges(self.address, version or self.surely()), READ_AHEAD)
+        raw = Ranges(self.address, self.held_to(version))
+        return io.BufferedReader(raw, buffering) if buffering else raw
 
     def stream(self, version: Object | None = None) -> Stream:
         """A file to read from its beginning on, of one version, as `open`: the next range comes while one is read, and
         what breaks off is gone on with. It holds some megabytes, whatever the object's size."""
-        return Stream(self.address, version or self.surely())
+        return Stream(self.address, self.held_to(version))
 
     def surely(self) -> Object:
         """What the store says of it. Raises FileNotFoundError where there is no such object."""
         found = self.found()
         if found is None:
             raise FileNotFoundError(2, "No such object", self.address)
+        return found
+
+    def held_to(self, version: Object | None) -> Object:
+        """The version to read: that which is given, if it has an ETag, else the one that is there. Raises StorageError
+        where that is of another size."""
+        if version is not None and version.etag:
+            return version
+        found = self.surely()
+        if version is not None and version.size != found.size:
+            raise StorageError(
+                f"{self.address} has {found.size} bytes, but had {version.size} when it was listed. Bring it back as "
+                "it was, or fetch the pages again."
+            )
         return found
 
     def unlink(self, missing_ok: bool = True) -> None:

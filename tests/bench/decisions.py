@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.demo import get_config
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig
 from data_prep.measure.row import text_schema, values_of
 from data_prep.verdict import verdicts

@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep.config import ExtractConfig
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.demo import get_config
-from configs.recipes.fineweb_recipe import LANGUAGE
+from configs.recipes.gristmill import LANGUAGE
 from data_prep.documents import Document
 from data_prep.language import LABEL_PREFIX, detect_language, model
 from data_prep.measure.row import text_schema

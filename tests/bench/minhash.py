@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from configs.recipes.fineweb_recipe import MINHASH
+from configs.recipes.gristmill import MINHASH
 from data_prep.config import MinHashConfig
 from data_prep.dedup.minhash import band_keys
 

@@ -24,7 +24,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from configs.recipes.fineweb_recipe import PERSONAL_DATA
+from configs.recipes.gristmill import PERSONAL_DATA
 from data_prep.config import PersonalDataConfig
 from data_prep.pii import FINDERS, replace_personal_data
 from tests.bench.pii_texts import labelled_texts

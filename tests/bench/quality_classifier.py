@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.recipes.fineweb_recipe import QUALITY_CLASSIFIER
+from configs.recipes.gristmill import QUALITY_CLASSIFIER
 from data_prep.quality_classifier import QualityClassifier, histogram, load_model
 from data_prep.quality_classifier.histogram import area_under_curve
 from data_prep.quality_classifier.train import train_quality_classifier

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from configs.recipes.fineweb_recipe import URL_FILTER
+from configs.recipes.gristmill import URL_FILTER
 from data_prep.packages.fetch import fetch_package, package_cache
 from data_prep.url_filter.filter import UrlFilter
 from data_prep.url_filter.lists import load_lists

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_prep.common_crawl.files import crawl_files
 from data_prep.config.pages import CommonCrawlPages
-from data_prep.sources.common_crawl import crawl_files
 from lm.errors import InputError
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.run_files import REPOSITORY

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig, Rule
 from data_prep.documents import Document
 from data_prep.funnel.counts import bins_kind

@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_prep.urls import canonical_host, page_key, parents, split_address
+from data_prep.urls import canonical_host, page_key, parents, same_page_key, split_address
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,46 @@ def test_another_page_has_another_key(url):
 
 def test_a_host_is_never_a_page():
     assert page_key("a.example", "") == page_key("a.example", "/") == "a.example/"
+
+
+IGNORED = ("utm_*", "fbclid")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        (
+            "http://a.example/x",
+            "https://www.A.example./x/",
+            "//a.example/x",
+            "https://me@a.example:443/x?",
+            "a.example/x",
+        ),
+        ("http://a.example", "http://a.example/", "http://a.example/#part", "http://a.example?utm_source=mail"),
+        ("http://a.example/?b=2&a=1", "http://a.example/?a=1&b=2&UTM_Medium=x&fbclid=1", "http://a.example?a=1&&b=2"),
+        ("http://a.example/%7ex%c3%a9", "http://a.example/~x%C3%A9"),
+        ("http://a.example\\x\\y", "http://a.example/x/y"),
+        ("http://xn--bcher-kva.example/", "http://bücher.example/"),
+    ],
+    ids=["scheme", "root", "query", "escapes", "backslashes", "names"],
+)
+def test_spellings_of_one_page(same):
+    assert len({same_page_key(url, IGNORED) for url in same}) == 1
+
+
+def test_pages_that_differ():
+    different = (
+        "http://a.example/x", "http://a.example/X", "http://a.example:8080/x", "http://b.a.example/x",
+        "http://a.example/x?a=1", "http://a.example/x?a=2", "http://a.example/x?a=1&a=2", "http://a.example/x?a=2&a=1",
+        "http://a.example/x%2Fy", "http://a.example/x/y", "http://a.example/#!x", "http://a.example/#!y",
+        "http://a.example/x?utm", "http://a.example/x?fbclids=1",
+    )  # fmt: skip
+    assert len({same_page_key(url, IGNORED) for url in different}) == len(different)
+    assert same_page_key("http://a.example/?utm_source=x") == "a.example?utm_source=x"  # nothing is ignored unasked
+    assert [same_page_key(url, IGNORED) for url in ("", "#x", "http://", "http://[::1]/")] == [None] * 4
+
+
+@given(st.text(max_size=60))
+def test_a_spelling_is_its_own(url):
+    key = same_page_key(f"http://a.example/{url}", IGNORED)
+    assert key is not None and same_page_key(f"http://{key}", IGNORED) == key

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.dedup.minhash import band_keys
 from data_prep.documents import Document
 from data_prep.extract import normalise
@@ -134,6 +134,8 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "extract.charset.MARKUP": Bounded(1024, "PRESCAN_BYTES"),
     "extract.charset.XML_ENCODING": Bounded(1024, "PRESCAN_BYTES"),
     "extract.charset.header_codec": Within("header_codec"),
+    "config.pages.CrawlIndex": Trusted("an option"),
+    "config.pages.DOMAIN": Trusted("an option"),
     "config.pages.CRAWL": Trusted("an option"),
     "dedup.minhash.NUMBER": Anywhere("100,00.00"),
     "dedup.minhash.normalised_words": Within("band_keys"),
@@ -206,11 +208,11 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "quality.repetition.LINE_BREAKS": Anywhere("a\nb"),
     "sources.columns.LANGUAGE_CODE": AtPlace("en-us-x"),
     "sources.columns.LONE_SURROGATE": Anywhere("\ud800"),
-    "sources.common_crawl.PATH": AtPlace("crawl-data/CC-MAIN-2024-10/a.b/c.warc.gz"),
-    "sources.download.CONTENT_RANGE": AtPlace("bytes 0-99/100"),
-    "sources.download.MD5": AtPlace('"5d41402abc4b2a76b9719d911017c592"'),
+    "common_crawl.index.PATH": AtPlace("cc-index/table/cc-main/a.b/c.parquet"),
+    "common_crawl.paths.PATH": AtPlace("crawl-data/CC-MAIN-2024-10/a.b/c.warc.gz"),
+    "common_crawl.download.MD5": AtPlace('"5d41402abc4b2a76b9719d911017c592"'),
     "sources.local.RECORD_TYPE": Anywhere("WARC-Type: response\n"),
-    "sources.local.WILDCARD": Trusted("an option"),
+    "sources.listing.WILDCARD": Trusted("an option"),
     "sources.tfds.NAME": Trusted("an option"),
     "sources.tfds.source_of": Trusted("an option"),
     "url_filter.filter.NEITHER_LETTER_NOR_DIGIT": Anywhere("a-_b"),

@@ -10,7 +10,7 @@ from typing import Any
 import lxml.html
 import pytest
 
-from data_prep.funnel.report import FUNNEL, Distribution, Funnel, ValueBin, read_funnel
+from data_prep.funnel.report import FUNNEL, ClusterBin, Distribution, Funnel, ValueBin, read_funnel
 from data_prep.pii import FINDERS
 from data_prep.verdict import LANGUAGE_SCORE, Threshold, thresholds_of
 from tests.data_prep.measured import CONFIG, VALUES, prose
@@ -239,3 +239,11 @@ def test_numbers_on_the_axis_are_round_and_apart():
     assert round_numbers(1) == [0, 1]
     assert round_numbers(1300) == [0, 200, 1000]
     assert all(len(round_numbers(10**power)) <= 5 for power in range(9))
+
+
+def test_the_sizes_of_clusters_are_told_where_they_were_asked_for(funnel: Funnel, page):
+    heads = lambda page: [row.text_content() for row in page.xpath("//table[contains(caption, 'cluster')]//tbody/tr")]
+    assert heads(page) == []
+    bins = (ClusterBin(1, 2, 7, 7), ClusterBin(5, 10, 2, 13), ClusterBin(1000, None, 1, 4321))
+    drawn = render(dataclasses.replace(funnel, clusters=bins), "mill", "A note.")
+    assert heads(lxml.html.document_fromstring(drawn)) == ["177", "5 to 9213", "1,000 or more14,321"]

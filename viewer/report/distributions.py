@@ -17,6 +17,8 @@ OUTLIERS, FAR_OUTLIERS = 0.02, 0.002
 """Shares of the documents at either end that need not be in sight; the first only beyond twice the highest line."""
 LEAST_HEIGHT = 0.03
 """Of the plot, so that a single document among millions is seen."""
+UPPER = ("above", "at least")
+"""Sides on which what is dropped is larger than the line."""
 GROUPS = (("elsewhere", "var(--dropped)"), ("dropped", "var(--accent)"), ("kept", "var(--bar)"))
 """From the back to the front: each stands on the next."""
 
@@ -68,7 +70,8 @@ def quantile(bins: tuple[ValueBin, ...], totals: list[int], share: float) -> tup
 def line_at(distribution: Distribution, index: int) -> float:
     """Where the line of a threshold is drawn: between the whole numbers where those are counted."""
     threshold = distribution.thresholds[index]
-    return threshold.value + (bins_kind(distribution.signal) == "whole" and threshold.drops != "below")
+    beyond = threshold.drops in ("at most", "above")  # the side on which the line's own number lies with those below it
+    return threshold.value + (bins_kind(distribution.signal) == "whole" and beyond)
 
 
 def edges_between(distribution: Distribution, low: float, high: float, line: float) -> list[float]:
@@ -131,7 +134,7 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
     layers: list[dict] = []
     lines = [(line_at(distribution, index), one) for index, one in enumerate(distribution.thresholds)]
     for at, one in lines:
-        side = {"x": at, "end": last if one.drops == "above" else first}
+        side = {"x": at, "end": last if one.drops in UPPER else first}
         shade = {"x": x, "x2": {"field": "end"}, "y": {"value": 0}, "y2": {"value": HEIGHT}}
         layers.append({"data": {"values": [side]}, "mark": {"type": "rect", "color": "var(--tint)"}, "encoding": shade})
     for group, (name, color) in zip((2, 1, 0), GROUPS, strict=True):
@@ -140,11 +143,11 @@ def distribution_chart(distribution: Distribution, columns: Columns, label: str)
         layers.append({"data": {"values": values}, "mark": area, "encoding": {"x": x, "y": y, "y2": {"datum": 0}}})
     for at, one in lines:
         data = {
-            "values": [{"x": at, "name": f"{value(one.value)} →" if one.drops == "above" else f"← {value(one.value)}"}]
+            "values": [{"x": at, "name": f"{value(one.value)} →" if one.drops in UPPER else f"← {value(one.value)}"}]
         }
         scale = math.log1p if bins_kind(distribution.signal) == "doubling" else float
         place = (scale(at) - scale(first)) / (scale(last) - scale(first))
-        left = place > (0.8 if one.drops == "above" else 0.2)
+        left = place > (0.8 if one.drops in UPPER else 0.2)
         text = {
             "type": "text", "align": "right" if left else "left", "dx": 3 if left else -3, "y": -9, "fontSize": 12,
             "fontWeight": 600, "color": "var(--accent)",

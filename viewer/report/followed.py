@@ -117,7 +117,8 @@ def read_followed(
 
 def candidates(workdir: Path, ends: bool) -> Iterator[Candidate]:
     """Documents of the first row groups of the first FILES files, as far as they have a token to predict."""
-    archives = {file.name: file for file in manifest_files(workdir) if file.kind == "warc" and file.path.is_file()}
+    here = lambda file: file.kind == "warc" and isinstance(file.path, Path) and file.path.is_file()
+    archives = {file.name: file for file in manifest_files(workdir) if here(file)}
     paths = sorted(RunPaths(workdir).documents.glob("*.parquet"))[:FILES]
     firsts = list(itertools.accumulate((rows_in(path) or 0 for path in paths), initial=0))
     splits = split_of(RunPaths(workdir).tokens, firsts[-1] * (2 if ends else 1))

@@ -113,7 +113,7 @@ for (const box of document.querySelectorAll("[data-thresholds]")) {
   search();
 
   // [signal, "below" | "at most" | "above", threshold as shown, whether this rule is the one that dropped it]
-  const side = (value, drops, line) => (drops === "above" ? value > line : drops === "below" ? value < line : value <= line);
+  const side = (value, drops, line) => ({ above: value > line, "at least": value >= line, below: value < line })[drops] ?? value <= line;
   for (const item of items) {
     item.addEventListener("toggle", () => {
       const place = item.querySelector(".measured");

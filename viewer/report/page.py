@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # it comes with jax, for which a page has no use
 HERE = Path(__file__).parent
 LONGEST_SHOWN = 16
 """Bytes of the longest tokens in the histogram."""
-PASSES = {"above": "at most", "below": "at least", "at most": "more than"}
+PASSES = {"above": "at most", "below": "at least", "at most": "more than", "at least": "less than"}
 """{what a threshold drops: what passes}."""
 CLOSEST = 5
 """Thresholds named beside the followed page's text, those that its values came closest to."""
@@ -176,7 +176,7 @@ def closeness(threshold: Threshold, number: float | None) -> float:
     """How much of the way to the threshold it is, from 0 to 1; 0 where nothing was measured, or 0 is the threshold."""
     if not number or not threshold.value:
         return 0.0
-    return min(1.0, number / threshold.value if threshold.drops == "above" else threshold.value / number)
+    return min(1.0, number / threshold.value if threshold.drops in ("above", "at least") else threshold.value / number)
 
 
 def paragraph(run: FinishedRun) -> tuple[Token, ...]:

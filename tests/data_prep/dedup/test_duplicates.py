@@ -1,11 +1,31 @@
 """Laws of deduplication over random corpora of exact and near copies, from texts/ to documents/ and dropped/."""
 
+import dataclasses
+import hashlib
 import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from configs.recipes import gristmill as recipe
+from data_prep.config import DocumentsConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import TRACKING
+from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
+from data_prep.dedup.clusters import duplicates_in, find_duplicates
+from data_prep.dedup.exact import text_key
+from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.nodes import make_node, writing_pairs
+from data_prep.dedup.scope import scope_of
+from data_prep.funnel.report import read_counts
 from data_prep.select.run import prepare_documents
+from data_prep.urls import same_page_key
+from lm.errors import UsageError
+from tests.data_prep.dedup.test_clusters import run_here
 from tests.data_prep.measured import VALUES, write_records, write_texts
 from tests.data_prep.pages import demo_config
 
@@ -13,7 +33,7 @@ REASONS = {"exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 FILES = ("a.parquet", "b.parquet", "c.parquet")
 
 
-def random_corpus(seed: int) -> list[list[dict]]:
+def random_corpus(seed: int, languages: tuple[str, ...] = ("en",)) -> list[list[dict]]:
     """The rows of each file: some texts, copies with other white space, texts with one word changed, and copies of
     these. Dates are few, so that some are equal and the copy of a copy is often older than its original."""
     draw = random.Random(seed)
@@ -22,9 +42,9 @@ def random_corpus(seed: int) -> list[list[dict]]:
         kind = draw.choice(("new", "copy", "changed", "changed", "short")) if texts else "new"
         words = draw.choice(texts).split() if texts else []
         if kind == "new":
-            words = [f"w{draw.randrange(10**6)}" for _ in range(40)]
+            words = ["".join(draw.choices("abcdefgh", k=6)) for _ in range(40)]  # digits would all become 0
         elif kind == "changed":
-            words[draw.choice((0, len(words) - 1))] = f"changed{number}"
+            words[draw.choice((0, len(words) - 1))] = f"changed{chr(97 + number)}"
         elif kind == "short":  # no shingle: only its exact copies are found
             words = [draw.choice(("one", "two")), "word"]
         texts.append(draw.choice((" ", "  ", "\n")).join(words))
@@ -33,7 +53,8 @@ def random_corpus(seed: int) -> list[list[dict]]:
         row = {
             "text": text, "id": f"<urn:{number}>", "dump": draw.choice(("x", "x", "x", "y")),
             "url": f"http://a.example/{number}", "date": f"202{draw.randrange(5)}-01-01T00:00:00Z", "file_path": "x",
-            "language": "en", "language_score": 1.0, "token_count": None, "stage": None, "reason": None,
+            "language": draw.choice(languages), "language_score": 1.0, "token_count": None, "stage": None,
+            "reason": None,
             "text_bytes": len(text), **dict.fromkeys(VALUES),
         }  # fmt: skip
         draw.choice(files).append(row)
@@ -61,3 +82,183 @@ def test_what_a_duplicate_is_of_has_stayed(tmp_path, steps):
                 assert original["id"] in kept, (seed, row["id"], row["duplicate_of"])
                 assert (original["dump"], original["date"] <= row["date"]) == (row["dump"], True)
     assert reasons == {REASONS[step] for step in steps}
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What became of a corpus: its rows, and of each id where it went."""
+
+    rows: dict[str, dict]
+    kept: dict[str, dict]
+    dropped: dict[str, dict]
+    """With duplicate_of as an id, where it is of this corpus."""
+
+
+def deduplicate(folder: Path, files: list[list[dict]], config: DocumentsConfig) -> Deduplicated:
+    names = [f"{number}.parquet" for number in range(len(files))]
+    for name, rows in zip(names, files, strict=True):
+        write_texts(folder / "texts" / name, rows)
+    write_records(folder / "texts", sum(map(len, files)))
+    documents, dropped = folder / "documents", folder / "dropped"
+    prepare_documents(folder / "texts", config, folder / "parts", documents, dropped, folder / "funnel.json")
+    kept, gone = (
+        {row["id"]: row for name in names for row in pq.read_table(where / name).to_pylist()}
+        for where in (documents, dropped)
+    )
+    for row in gone.values():
+        if row["duplicate_of"] and ".parquet:" in row["duplicate_of"]:
+            file, _, place = row["duplicate_of"].partition(".parquet:")
+            row["duplicate_of"] = files[int(file)][int(place)]["id"]
+    assert len(kept) + len(gone) == sum(map(len, files))
+    return Deduplicated({row["id"]: row for rows in files for row in rows}, kept, gone)
+
+
+def clusters_of(rows: Iterable[dict], config: DocumentsConfig) -> dict[str, str]:
+    """{id: the id that stays} of each row, by the textbook: every pair that shares a key is joined."""
+    parent = {row["id"]: row["id"] for row in rows}
+    by_key: dict[bytes, str] = {}
+    order = {row["id"]: make_node(row["date"], row["id"], 0, 0) for row in rows}
+
+    def root(one: str) -> str:
+        return one if parent[one] == one else root(parent[one])
+
+    for row in rows:
+        scope = scope_of(row, config)
+        for key in (text_key(row["text"], scope), *(band_keys(row["text"], scope, config.minhash) or ())):
+            ends = sorted((root(row["id"]), root(by_key.setdefault(key, row["id"]))), key=order.__getitem__)
+            parent[ends[1]] = ends[0]
+    return {one: root(one) for one in parent}
+
+
+def minhash_config(**changes: Any) -> MinHashConfig:
+    return dataclasses.replace(recipe.MINHASH, **changes)
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("by_language", [False, True])
+def test_documents_meet_inside_their_scope_alone(tmp_path, across, by_language):
+    config = demo_config(
+        steps=("exact_dedup", "minhash_dedup"), across_dumps=across, minhash=minhash_config(by_language=by_language),
+        language=dataclasses.replace(recipe.LANGUAGE, languages=("en", "de")),
+    )  # fmt: skip
+    for seed in range(2):
+        found = deduplicate(tmp_path / str(seed), random_corpus(seed, ("en", "en", "de")), config)
+        stays = clusters_of(found.rows.values(), config)
+        assert {one: row["duplicate_of"] for one, row in found.dropped.items()} == {
+            one: other for one, other in stays.items() if one != other
+        }
+        pairs = [(found.rows[one], found.rows[row["duplicate_of"]]) for one, row in found.dropped.items()]
+        assert any(one["dump"] != other["dump"] for one, other in pairs) == across
+        assert any(one["language"] != other["language"] for one, other in pairs) == (not by_language)
+
+
+def test_before_the_filters_a_bad_document_may_be_the_one_that_stays(tmp_path):
+    """And falls then by the filter, so that of its cluster nothing is left."""
+    good = {row["id"]: row for rows in random_corpus(0) for row in rows}.popitem()[1]
+    text = " ".join(one + other for one in "abcdefgh" for other in "vwxyz")
+    bad = good | {"id": "bad", "text": text + " { lorem", "date": "2020-01-01T00:00:00Z", "c4_curly_brackets": 1.0}
+    wrong = good | {"id": "wrong", "text": text, "date": "2019-01-01T00:00:00Z", "language": "fr"}
+    rows = [good | {"id": "good", "text": text, "date": "2021-01-01T00:00:00Z", "c4_curly_brackets": 0.0}, bad, wrong]
+    rows = [row | {"dump": "x", "c4_sentences": 9.0, "c4_characters": 99.0, "c4_lorem_ipsum": 0.0} for row in rows]
+    other = [good | {"id": "other", "text": "one two", "c4_curly_brackets": 0.0, "c4_sentences": 9.0}]
+    steps = ("c4", "exact_dedup", "minhash_dedup")
+    after = demo_config(steps=steps)
+    before = demo_config(steps=steps, minhash=minhash_config(before_filters=True))
+    first = deduplicate(tmp_path / "after", [rows, other], after)
+    assert {one: row["stage"] for one, row in first.dropped.items()} == {"bad": "c4", "wrong": "language"}
+    second = deduplicate(tmp_path / "before", [rows, other], before)
+    assert {one: row["stage"] for one, row in second.dropped.items()} == {
+        "good": "minhash_dedup", "bad": "c4", "wrong": "language",
+    }  # fmt: skip
+    assert second.dropped["good"]["duplicate_of"] == "bad"
+    stages = before.stages
+    assert stages.index("language") < stages.index("minhash_dedup") < stages.index("c4") < len(stages) - 1
+
+
+WEIGHTS = ((1, 1), (2, 2), (3, 3), (5, 5), (100, 8), (1000, 1))
+"""FineWeb-2's (huggingface/fineweb-2, README.md)."""
+
+
+def fetched_again(seed: int) -> list[list[dict]]:
+    """A random corpus whose pages have few addresses, each in several spellings."""
+    draw = random.Random(seed)
+    files = random_corpus(seed)
+    for rows in files:
+        for row in rows:
+            page = draw.randrange(9)
+            row["url"] = draw.choice(
+                (f"http://a.ex/{page}", f"https://www.a.ex/{page}/?utm_source=x", f"HTTP://A.ex/{page}#top")
+            )
+    return files
+
+
+@pytest.mark.parametrize("keep", ["first", "latest"])
+@pytest.mark.parametrize("more", [(), ("exact_dedup", "minhash_dedup")])
+def test_of_a_page_fetched_again_one_document_stays(tmp_path, keep, more):
+    config = demo_config(steps=("url_dedup", *more), url_dedup=UrlDedupConfig(keep=keep))
+    for seed in range(2):
+        found = deduplicate(tmp_path / str(seed), fetched_again(seed), config)
+        by_page: dict[tuple, list[dict]] = {}
+        for row in found.rows.values():
+            by_page.setdefault((row["dump"], same_page_key(row["url"], TRACKING)), []).append(row)
+        assert len(by_page) < len(found.rows)
+        for rows in by_page.values():
+            dates = {row["id"]: row["date"] for row in rows}
+            (stays,) = {one for one in dates if found.dropped.get(one, {}).get("reason") != "url_duplicate"}
+            assert dates[stays] == (min if keep == "first" else max)(dates.values())
+        for row in found.dropped.values():
+            assert row["duplicate_of"] in found.kept, (row["id"], row["reason"])
+        if more:
+            refetched = {one for one, row in found.dropped.items() if row["reason"] == "url_duplicate"}
+            near = clusters_of([row for one, row in found.rows.items() if one not in refetched], config)
+            assert {*found.kept} == {*near.values()}
+
+
+@pytest.mark.parametrize(
+    "steps", [("url_dedup", "exact_dedup", "minhash_dedup"), ("exact_dedup",), ("url_dedup",), ("minhash_dedup",)]
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_sizes_of_clusters_sum_to_the_documents(tmp_path, steps, before):
+    minhash = minhash_config(cluster_sizes=True, upsampling_weights=WEIGHTS, before_filters=before)
+    corpus = fetched_again(5)
+    found = deduplicate(tmp_path, corpus, demo_config(steps=steps, minhash=minhash))
+    expected = Counter(row["duplicate_of"] for row in found.dropped.values())
+    assert len(found.kept) < len(found.rows)
+    assert {one: row["cluster_size"] - 1 for one, row in found.kept.items()} == {
+        one: expected[one] for one in found.kept
+    }
+    assert sum(row["cluster_size"] for row in found.kept.values()) == len(found.rows)
+    assert {row["repeat"] for row in found.kept.values()} <= {1, 2, 3, 5}
+    counts = read_counts(tmp_path / "funnel.json").counts
+    kept, documents = (sum(pair[place] for pair in counts["cluster_sizes"].values()) for place in (0, 1))
+    assert (kept, documents) == (len(found.kept), len(found.rows))
+
+
+def test_sizes_are_the_same_however_few_rows_are_held(tmp_path):
+    draw = random.Random(0)
+    nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(500)]
+    with writing_pairs(tmp_path / "pairs") as add:
+        for node in nodes:
+            add([hashlib.blake2b(bytes([draw.choice((0, 0, 0, *range(60)))]), digest_size=16).digest()], node)
+    found = []
+    for rows in (5, 64, 1 << 20):
+        result = find_duplicates([tmp_path / "pairs"], tmp_path / f"{rows}", run_here, rows)
+        folder = count_clusters(result, tmp_path / f"{rows}-sizes", run_here, rows)
+        found.append([sizes_in(folder, file) for file in range(3)])
+        gone = [duplicates_in(result, file) for file in range(3)]
+        expected = Counter(place for one in gone for place in one.values())
+        assert {(file, row): size for file, rows in enumerate(found[-1]) for row, size in rows.items()} == {
+            place: 1 + number for place, number in expected.items()
+        }
+    assert found[0] == found[1] == found[2] and max(found[0][0].values(), default=0) + len(found[0][1]) > 5
+
+
+def test_a_document_is_repeated_by_the_largest_size_that_its_cluster_reaches():
+    assert [repeats(size, WEIGHTS) for size in (1, 2, 3, 4, 5, 99, 100, 999, 1000, 10**6)] == [
+        1, 2, 3, 3, 5, 5, 8, 8, 1, 1,
+    ]  # fmt: skip
+    for weights in (((2, 1),), ((1, 1), (1, 2)), ((1, 1), (5, 2), (3, 1)), ((1, 0),)):
+        with pytest.raises(UsageError, match="upsampling_weights"):
+            minhash_config(upsampling_weights=weights)
+    with pytest.raises(UsageError, match="no step of deduplication"):
+        demo_config(steps=("c4",), minhash=minhash_config(cluster_sizes=True))

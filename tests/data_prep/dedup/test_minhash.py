@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import random
+import re
 import unicodedata
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nltk.tokenize import NLTKWordTokenizer
 
-from configs.recipes.fineweb_recipe import MINHASH
+from configs.recipes.gristmill import MINHASH
 from data_prep.dedup import minhash
 from data_prep.dedup.minhash import band_keys, hashed_shingles, hashed_words, least_hashes
 from tests.bench.minhash import collision_probability, similar_pair
@@ -115,3 +117,35 @@ def test_keys_are_those_of_every_other_machine():
     """Keys of two dumps must be comparable after years: if this fails, existing keys are worthless. Mend the code."""
     keys = band_keys("It was the best of times, it was the worst of times – naïve, 1859.", "d", MINHASH) or ()
     assert [key.hex() for key in keys[:2]] == ["f7d0959db7307a076d4cc6a96ae88dd2", "e41840fb78f0ec457ed12c3bd055efcf"]
+
+
+FINEWEB_2024 = dataclasses.replace(MINHASH, normalisation="fineweb_2024")
+PUNCTUATION_2024 = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
+
+
+def words_of_2024(text: str) -> list[str]:
+    """By simplify_text of datatrove at 05194d39, and NLTK's tokenizer as word_tokenize calls it on one sentence."""
+    controls = "".join(map(chr, [*range(9), 11, 12, *range(13, 32), *range(127, 160)]))
+    text = re.sub(r"\s+", " ", text.lower().strip()).translate(str.maketrans("", "", PUNCTUATION_2024 + controls))
+    text = "".join(one for one in unicodedata.normalize("NFD", text) if unicodedata.category(one) != "Mn")
+    return NLTKWordTokenizer().tokenize(re.sub(r"\d+", "0", text).strip())
+
+
+PIECES = (
+    "Don't", "cannot", "3.14", "naïve", "“quoted”", "‘so’", "a-b", "日本語。", "$5", "1,000", "x1y22", "Gonna", "e.g.",
+    "ΑΣ", "…", "—", "\u00a0", "\n", "\x85", "it's", "(see)", "٣٤", "wanna-be",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join))
+def test_the_release_of_2024_has_its_own_words(text):
+    expected = [int.from_bytes(minhash.word_hash(word.encode()), "little") for word in words_of_2024(text)]
+    assert hashed_words(text, "fineweb_2024").tolist() == expected
+
+
+def test_the_two_normalisations_differ_where_they_say():
+    other = lambda text: hashed_words(text, "fineweb_2024").tolist()
+    assert other("don't 3.14") == other("dont 314") == other("dont 7")
+    assert hashed_words("don't 3.14").tolist() == hashed_words("don t 7").tolist() != other("don't 3.14")
+    text = "it isn't so, that 3.14 of the 2.5 don't say"
+    assert set(band_keys(text, "", MINHASH) or ()).isdisjoint(band_keys(text, "", FINEWEB_2024) or ())

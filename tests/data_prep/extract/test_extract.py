@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep.config.extract import ENGINES
 from data_prep.extract import extract_text, normalise
 from lm.errors import UsageError

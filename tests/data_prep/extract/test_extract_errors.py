@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep import language
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.recipes.fineweb_recipe import EXTRACT
+from configs.recipes.gristmill import EXTRACT
 from data_prep.extract import extract_text
 from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
 from data_prep.extract.features import measure

@@ -6,7 +6,7 @@ import pytest
 from stdnum import iban as stdnum_iban
 from stdnum import luhn
 
-from configs.recipes.fineweb_recipe import PERSONAL_DATA as CONFIG
+from configs.recipes.gristmill import PERSONAL_DATA as CONFIG
 from data_prep.pii import FINDERS, iban, numbering, payment_card
 
 AROUND = ["{}", "<{}>", "{}.", "'{}',", "({})", "…{}…", "\n{}\n", "über {} é", "“{}”;", "\u00a0{}\u00a0"]

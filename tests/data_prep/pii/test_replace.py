@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from configs.recipes.fineweb_recipe import PERSONAL_DATA as CONFIG
+from configs.recipes.gristmill import PERSONAL_DATA as CONFIG
 from data_prep.pii import FINDERS, replace_personal_data
 from lm.errors import UsageError
 from tests.bench.pii import LABELLED, score, units_of

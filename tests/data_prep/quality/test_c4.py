@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.recipes.fineweb_recipe import C4
+from configs.recipes.gristmill import C4
 from data_prep.quality.c4 import C4Filter, Cleaned, clean
 from data_prep.text.passage import Passage
 from lm.errors import UsageError

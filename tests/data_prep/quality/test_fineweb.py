@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.recipes.fineweb_recipe import FINEWEB
+from configs.recipes.gristmill import FINEWEB
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.text.passage import Passage
 

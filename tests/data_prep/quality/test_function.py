@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from configs.experiment.run_folder import RunFolder, experiment_json
-from configs.recipes import fineweb_recipe as recipe
+from configs.recipes import gristmill as recipe
 from data_prep.config import DocumentsConfig
 from data_prep.measure.row import measure, rows_of_input, text_schema
 from data_prep.quality.function import filter_class, keep_if

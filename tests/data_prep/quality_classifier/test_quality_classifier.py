@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.recipes.fineweb_recipe import QUALITY_CLASSIFIER
+from configs.recipes.gristmill import QUALITY_CLASSIFIER
 from data_prep.config import QualityTrainingConfig
 from data_prep.parquet import write_rows
 from data_prep.quality_classifier import QualityClassifier, histogram, load_model, merge, threshold

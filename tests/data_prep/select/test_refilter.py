@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import ONE_PROCESS, DocumentsConfig
+from data_prep.config.documents import DEDUP as STEPS_OF_DEDUP
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.report import FUNNEL, Written, read_counts
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality.gopher import GopherQualityFilter
-from data_prep.select.refilter import DUPLICATES, Recounted, changed_thresholds, changes, comparison, count_again
+from data_prep.select.refilter import Recounted, changed_thresholds, changes, comparison, count_again
 from data_prep.select.run import prepare_documents
 from data_prep.sources.inputs import Records
 from data_prep.verdict import thresholds_of
@@ -77,7 +78,7 @@ def comparable(counts: Counts) -> Counts:
 
 def test_the_same_thresholds_give_the_run_s_counts_but_for_duplicates(texts: Path, tmp_path: Path):
     run, counts = a_run(texts, DEDUP, tmp_path).counts, again(texts, DEDUP, tmp_path)
-    duplicates = {name: pair for name, pair in run["reasons"].items() if name.split("/")[0] in DUPLICATES}
+    duplicates = {name: pair for name, pair in run["reasons"].items() if name.split("/")[0] in STEPS_OF_DEDUP}
     assert duplicates
     assert counts["reasons"] == {name: pair for name, pair in run["reasons"].items() if name not in duplicates}
     for place in (0, 1):

@@ -1,9 +1,9 @@
-"""The recipe after FineWeb (Penedo et al. 2024, arXiv:2406.17557), every threshold on one page.
+"""Our recipe, after FineWeb (Penedo et al. 2024, arXiv:2406.17557), every threshold on one page.
 
-The numbers are those of the paper and of datatrove's examples/fineweb.py; where the two differ, datatrove's. The rules
-are those of datatrove 0.10 and not in all points those that made the published corpus: docs/data.md, "What differs",
-lists where. The extraction engine, `letters_only` and four of the six kinds of personal data are ours. Config files
-take from here what they use.
+The numbers are those of the paper and of datatrove's examples/fineweb.py; where the two differ, datatrove's. The
+quality rules are those of datatrove 0.10. The extraction engine, how URLs are read, `letters_only`, four of the six
+kinds of personal data and exact deduplication are ours. datatrove_0_10.py has datatrove's own choices, fineweb_2024.py
+the rules of the published corpus; docs/recipes.md compares the three. Config files take from here what they use.
 """
 
 from data_prep.config import (
@@ -194,7 +194,9 @@ PERSONAL_DATA = PersonalDataConfig(
 )
 
 
-def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> DocumentsConfig:
+def documents(
+    dump: str, url_filter: UrlFilterConfig, *more: Filter, measure_other_languages: bool = False
+) -> DocumentsConfig:
     """All steps of the recipe but the quality classifier, on the pages of one crawl. `more` are filters of your own,
     which come after the recipe's."""
     filters = (*FILTERS, *more)
@@ -208,4 +210,5 @@ def documents(dump: str, url_filter: UrlFilterConfig, *more: Filter) -> Document
         quality_classifier=QUALITY_CLASSIFIER,
         minhash=MINHASH,
         personal_data=PERSONAL_DATA,
+        measure_other_languages=measure_other_languages,
     )

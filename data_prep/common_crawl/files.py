@@ -1,37 +1,40 @@
-"""Files of one crawl of Common Crawl, chosen by number and fetched over HTTPS, several at once.
+"""Files of one crawl of Common Crawl, chosen by number: listed by their addresses, for whoever reads them streams
+them; or, if asked, fetched over HTTPS first, several at once.
 
 A crawl lists its files in crawl-data/<crawl>/warc.paths.gz (wet.paths.gz), one path a line; each path is an address
 below the same server. Whole files are kept when a run is interrupted, and half ones are gone on with (download.py).
 """
 
-import difflib
-import gzip
 import hashlib
 import queue
-import re
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from data_prep.common_crawl.download import Client, StoppedError, fetch_file
+from data_prep.common_crawl.index import chosen_records
+from data_prep.common_crawl.paths import address_of, listed, policy_of
 from data_prep.config.pages import CommonCrawlPages, PagesConfig
-from data_prep.sources.download import Client, NotThereError, RetryPolicy, StoppedError, fetch_file
+from data_prep.sources.listing import Listed, asked, guessed
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError, UsageError
+from lm.storage import Url
+from lm.storage.http import NotThereError, RetryPolicy
 
-PATH = re.compile(r"crawl-data/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.gz")
-MAX_LIST_BYTES = 100_000_000  # unpacked; the longest lists have 100,000 paths of 140 bytes
 SECONDS_BETWEEN_NEWS = 15.0
 SECONDS_TO_STOP = 1.0
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """The crawl's files. Raises as `crawl_files`."""
-    return crawl_files(config.common_crawl, out, progress), []
+    """The crawl's files, or those of its records that the index chooses. Raises as `crawl_files`."""
+    crawl = config.common_crawl
+    if crawl.index.asked:
+        return chosen_records(crawl, out, progress), []
+    return (crawl_files if crawl.download else streamed_files)(crawl, out, progress), []
 
 
-def inputs(config: PagesConfig) -> list[Path]:
+def inputs(config: PagesConfig) -> list[Listed]:
     """None of yours."""
     return []
 
@@ -42,8 +45,8 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
     Documents call each by its path on the server. Raises UsageError when there is no such crawl or too few files,
     InputError when files cannot be fetched: then what has come is kept for the next try.
     """
-    policy = RetryPolicy(config.tries, config.first_pause, config.longest_pause, config.stall)
-    paths = chosen(listed(config, out, Client(policy, progress)), config)
+    policy = policy_of(config)
+    paths = chosen(listed(config, out, progress), config)
     wanted = {path: out / "pages" / path.rpartition("/")[2] for path in paths}
     if len(set(wanted.values())) < len(paths):
         raise InputError(f"Two of the files of {config.crawl} have the same name. Choose others (first_file, seed).")
@@ -53,50 +56,18 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
     return [InputFile(place, path, config.kind, place.stat().st_size) for path, place in wanted.items()]
 
 
-def address_of(config: CommonCrawlPages, path: str) -> str:
-    return f"{config.address.rstrip('/')}/{path}"
-
-
-def listed(config: CommonCrawlPages, out: Path, client: Client) -> list[str]:
-    """The paths of all files of the crawl. Raises UsageError, which names crawls that there are, when it is unknown."""
-    path = out / f"{config.crawl}-{config.kind}.paths.gz"  # not among the outputs, but kept while they are incomplete
-    url = address_of(config, f"crawl-data/{config.crawl}/{config.kind}.paths.gz")
-    try:
-        fetch_file(url, path, client)
-    except NotThereError as error:
-        raise UsageError(
-            f"There is no crawl {config.crawl} with {config.kind.upper()} files: {error}{known_crawls(config)} "
-            "Mend pages.common_crawl.crawl."
-        ) from error
-    try:
-        with gzip.open(path) as file:
-            lines = file.read(MAX_LIST_BYTES).decode("ascii").split()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        path.unlink(missing_ok=True)
-        raise InputError(f"{url} is damaged: {error}. Try again, or mend pages.common_crawl.address.") from error
-    strange = [line for line in lines if not PATH.fullmatch(line) or ".." in line.split("/")]
-    if strange or not lines:
-        path.unlink(missing_ok=True)
-        raise InputError(
-            f"{url} is no list of a crawl's files: it has {strange[0][:200]!r} in it."
-            if strange
-            else f"{url} lists no file."
-        )
-    return lines
-
-
-def known_crawls(config: CommonCrawlPages) -> str:
-    """A sentence that names the crawls most like the one asked for, "" when the list of crawls cannot be had."""
-    import requests
-
-    try:
-        answer = requests.get(config.crawls_address, timeout=min(config.stall, 30.0))
-        answer.raise_for_status()
-        ids = [entry["id"] for entry in answer.json()]
-        near = difflib.get_close_matches(config.crawl, ids, n=4, cutoff=0.0)
-    except (requests.RequestException, ValueError, KeyError, TypeError):
-        return ""
-    return f" Most like it are: {', '.join(near)}." if near else ""
+def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
+    """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. Their sizes
+    are a guess where there are many. Raises as `crawl_files`."""
+    paths = chosen(listed(config, out, progress), config)
+    places = [Listed(Url(address_of(config, path)), path, None) for path in paths]
+    files = [
+        InputFile(one.place, one.name, config.kind, one.bytes, etag=one.etag, estimated=one.estimated)
+        for one in guessed(asked("pages.common_crawl", places))
+    ]
+    size = sum(file.bytes for file in files)
+    progress(f"{len(files)} {config.kind.upper()} files of {config.crawl}, about {size / 1e9:,.2f} GB, are streamed")
+    return files
 
 
 def chosen(paths: list[str], config: CommonCrawlPages) -> list[str]:

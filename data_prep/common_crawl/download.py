@@ -1,70 +1,44 @@
 """One file over HTTP, whole or not at all: resumed where a cut connection left it, verified, tried again politely.
 
 A part that is there is gone on with only where the server confirms that its file is still the same (RFC 9110, sections
-13 and 14).
+13 and 14). The manners towards servers are those of lm.storage.http.
 """
 
-import contextlib
 import hashlib
 import re
 import shutil
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.client import IncompleteRead
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.sources.part import Part, Version
-from lm.errors import InputError, network_reason
+from data_prep.common_crawl.part import Part
+from lm.errors import InputError
 from lm.storage import writing
+from lm.storage.http import (
+    CONTENT_RANGE,
+    PIECE,
+    OutOfRangeError,
+    RetryPolicy,
+    Tries,
+    TryAgainError,
+    Version,
+    answer,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from requests import Response
 
-PIECE = 1 << 18
-"""Bytes read at once at most; what has come is written even when less has."""
-PROGRESS_BYTES = 1 << 20
-"""Bytes that a try must bring to count as one that brought the file further."""
-CONNECT_SECONDS = 30.0
-LONGEST_WAIT = 3600.0
-"""Seconds that a server may ask for (Retry-After) before the run ends instead of sleeping."""
 GZIP = b"\x1f\x8b"
 SMALLEST_GZIP = 18  # bytes of a member's head and foot
 MD5 = re.compile(r'"([0-9a-f]{32})"')
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-LATER = {403, 408, 425, 429, 500, 502, 503, 504}
-"""Answers that may be others later. 403 is among them since content networks answer so to too many requests."""
-
-
-class NotThereError(InputError):
-    """The server knows no such file."""
 
 
 class StoppedError(Exception):
     """Another download, or the user, has ended this one."""
-
-
-class TryAgainError(Exception):
-    """This try failed, the next may not. `pause` is what the server asks for, in seconds."""
-
-    def __init__(self, reason: str, pause: float | None = None):
-        super().__init__(reason)
-        self.pause = pause
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long a download goes on; times in seconds (data_prep.config.CommonCrawlPages explains each)."""
-
-    tries: int
-    first_pause: float
-    longest_pause: float
-    stall: float
 
 
 class Client:
@@ -125,9 +99,9 @@ def fetch_file(url: str, path: Path, client: Client) -> None:
     """
     if path.is_file():
         return
-    part, failures = Part(path), 0
+    part = Part(path)
     refused: str | None = None  # the digest of a whole file with wrong checksums
-    furthest = part.size if part.version() else 0
+    tries = Tries(client.policy, part.size if part.version() else 0)
     while True:
         client.pause(0)
         try:
@@ -138,12 +112,9 @@ def fetch_file(url: str, path: Path, client: Client) -> None:
                     return
                 raise TryAgainError("it came whole, but its checksums say otherwise")
         except TryAgainError as error:
-            failures = 0 if part.size >= furthest + PROGRESS_BYTES else failures + 1
-            furthest = max(furthest, part.size)
-            if failures >= client.policy.tries:
+            pause = tries.pause_after(error, part.size)
+            if pause is None:
                 raise InputError(given_up(url, part, client, error)) from error
-            own = min(client.policy.first_pause * 2 ** max(failures - 1, 0), client.policy.longest_pause)
-            pause = max(own, error.pause or 0)
             client.report(f"{path.name}: {error}; trying again in {pause:g} s")
             client.pause(pause, everybody=error.pause is not None)
 
@@ -162,106 +133,36 @@ def attempt(url: str, part: Part, client: Client, refused: str | None) -> str | 
 
     Raises TryAgainError, NotThereError, InputError.
     """
+    import requests
+
     version = part.version()
     if version is None or part.size != version.length:
-        with answer_to(url, part, version, client) as response:
-            told = version_of(response)
-            if response.status_code == 206:
-                version = continued(response, part, version, told)
-            else:  # the first try, a changed file, or a server that knows no ranges
-                part.begin(version := told)
-            if version.length is not None:
-                client.reserve_disk_space(part, version.length)
-            receive(response, part, version.length, client)
+        headers = {"Range": f"bytes={part.size}-"} if version else {}
+        if version and version.condition:
+            headers["If-Range"] = version.condition
+        try:
+            with (
+                requests.Session() as session,
+                answer(session, url, headers, client.policy.stall) as response,
+            ):
+                version = taken(response, part, version, client)
+        except OutOfRangeError:  # the part is longer than the file: it has changed
+            part.discard()
+            raise
     return finish(part, version, client, refused)
 
 
-@contextlib.contextmanager
-def answer_to(url: str, part: Part, version: Version | None, client: Client) -> Generator["Response"]:
-    """The answer to a request for the rest of the file. Every way in which it can fail becomes one of our errors."""
-    import requests
-    import urllib3
-
-    headers = {"User-Agent": f"gristmill (python-requests/{requests.__version__})", "Accept-Encoding": "identity"}
-    if version:
-        headers["Range"] = f"bytes={part.size}-"
-        if version.condition:
-            headers["If-Range"] = version.condition
-    stall = client.policy.stall
-    try:
-        with (
-            requests.Session() as session,
-            session.get(url, headers=headers, stream=True, timeout=(min(stall, CONNECT_SECONDS), stall)) as response,
-        ):
-            refuse_status(url, response, part)
-            yield response
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.TooManyRedirects) as error:
-        raise InputError(
-            f"{url} cannot be asked for: {network_reason(error)}. Correct pages.common_crawl.address."
-        ) from error
-    except requests.RequestException as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            raise InputError(
-                f"{url}: the server's certificate is not trusted. Name the authorities to trust in REQUESTS_CA_BUNDLE."
-            ) from error
-        raise TryAgainError(said(error)) from error
-    except urllib3.exceptions.HTTPError as error:
-        raise TryAgainError(said(error)) from error
-
-
-def said(error: Exception) -> str:
-    """What the innermost error says, without the wrapping."""
-    innermost = error
-    while isinstance(inner := innermost.__cause__ or innermost.__context__, Exception):
-        innermost = inner
-    if isinstance(innermost, IncompleteRead):
-        missing = f"{innermost.expected:,} bytes" if isinstance(innermost.expected, int) else "some bytes"
-        return f"the connection ended {missing} too early"
-    return network_reason(error)
-
-
-def refuse_status(url: str, response: "Response", part: Part) -> None:
-    status = f"{response.status_code} {response.reason}"
-    if response.status_code in (200, 206):
-        return
-    if response.status_code in (404, 410):
-        raise NotThereError(f"The server has no file {url} ({status}).")
-    if response.status_code == 416:  # the part is longer than the file: it has changed
-        part.discard()
-        raise TryAgainError(f"the server has no bytes from where the part ends ({status})")
-    if response.status_code not in LATER:
-        raise InputError(f"{url} is refused: {status}. Check pages.common_crawl.address, and the proxy's login.")
-    pause = seconds_asked(response.headers.get("Retry-After"), response.headers.get("Date"))
-    if pause is not None and pause > LONGEST_WAIT:
-        raise InputError(
-            f"{url}: {status}, and the server asks to come back in {pause / 3600:.1f} hours. What has come is kept: "
-            "give the same command then."
-        )
-    raise TryAgainError(status, pause)
-
-
-def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
-    """Of a Retry-After header: a number of seconds, or a date, counted from the server's own clock."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isascii() and retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
-        return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def version_of(response: "Response") -> Version:
-    """Of an answer with the whole file or a range of it."""
+def taken(response: "Response", part: Part, version: Version | None, client: Client) -> Version:
+    """Appends what an answer brings to the part; of which version it is then."""
+    told = version_of(response)
     if response.status_code == 206:
-        found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-        total = found[3] if found else "*"
-    else:
-        total = response.headers.get("Content-Length", "*").strip()
-    length = int(total) if total.isascii() and total.isdigit() else None
-    return Version(length, response.headers.get("ETag"), response.headers.get("Last-Modified"))
+        version = continued(response, part, version, told)
+    else:  # the first try, a changed file, or a server that knows no ranges
+        part.begin(version := told)
+    if version.length is not None:
+        client.reserve_disk_space(part, version.length)
+    receive(response, part, version.length, client)
+    return version
 
 
 def continued(response: "Response", part: Part, version: Version | None, told: Version) -> Version:

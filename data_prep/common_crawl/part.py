@@ -4,27 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Version:
-    """What a server tells of a file to know it again; None where it does not tell."""
-
-    length: int | None
-    etag: str | None
-    modified: str | None
-
-    def like(self, other: "Version") -> bool:
-        """Whether nothing that both tell differs."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return all(a is None or b is None or a == b for a, b in pairs)
-
-    @property
-    def condition(self) -> str | None:
-        """What If-Range takes: a strong ETag, else a date."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+from lm.storage.http import Version
 
 
 class Part:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.common_crawl.files import chosen, crawl_files
 from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, PagesConfig
 from data_prep.sources import fetch_pages, input_files
-from data_prep.sources.common_crawl import chosen, crawl_files
-from data_prep.sources.download import PROGRESS_BYTES, seconds_asked
 from lm.errors import InputError, UsageError
+from lm.storage.http import PROGRESS_BYTES, seconds_asked
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.data_prep.loopback_index import closed_port
 
@@ -45,7 +45,7 @@ def crawl():
 
 
 def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
-    quick = {"first_pause": 0.01, "longest_pause": 0.02, "stall": 0.3, "tries": 3, "downloads": 2}
+    quick = {"first_pause": 0.01, "longest_pause": 0.02, "stall": 0.3, "tries": 3, "downloads": 2, "download": True}
     addresses = {"address": server.url, "crawls_address": f"{server.url}collinfo.json"}
     return dataclasses.replace(NO_CRAWL, **{"crawl": CRAWL, "files": 1, **quick, **addresses, **changes})
 
@@ -375,7 +375,7 @@ def test_ctrl_c_ends_a_stalled_download_at_once_and_the_same_command_goes_on(cra
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(tmp_path / "run")),
         *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", "2", "--documents.dump", CRAWL),
         *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.downloads", "2"),
-        *("--pages.common-crawl.stall", "3600"),
+        *("--pages.common-crawl.stall", "3600", "--pages.common-crawl.download", "True"),
     ]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     pages = tmp_path / "run/.partial/pages/out/pages"

@@ -1,0 +1,18 @@
+"""Documents from Common Crawl by the rules of the published FineWeb (April 2024), and GPT-2 small on them.
+
+    python -m launch.pretrain configs/fineweb_2024.py --pages.common-crawl.files 100
+
+As configs/fineweb.py, but for the recipe: configs/recipes/fineweb_2024.py, and docs/recipes.md on what it is. Words and
+extraction by libraries' rules take several times as long (docs/benchmarks.md).
+"""
+
+import dataclasses
+
+from configs import fineweb
+from configs.experiment import Experiment
+from configs.recipes import fineweb_2024 as recipe
+
+
+def get_config() -> Experiment:
+    base = fineweb.get_config()
+    return dataclasses.replace(base, documents=recipe.documents(base.documents.dump))

@@ -1,0 +1,47 @@
+"""The recipe of datatrove 0.10: examples/fineweb.py of huggingface/datatrove at commit a649de79 (August 2026), with
+languages=["en"], without which that example keeps every language.
+
+Each line below is a difference from ours (gristmill.py). docs/recipes.md has the rules one by one, with their sources,
+and what still differs from datatrove itself.
+"""
+
+import dataclasses
+
+from configs.recipes import gristmill
+from data_prep.config import DocumentsConfig, Filter, UrlFilterConfig
+
+URL_FILTER = dataclasses.replace(gristmill.URL_FILTER, matching="datatrove")
+
+EXTRACT = dataclasses.replace(
+    gristmill.EXTRACT,
+    engine="trafilatura",
+    deduplicate=True,
+    max_depth=255,
+    max_elements=10_000,
+)
+
+LANGUAGE = dataclasses.replace(gristmill.LANGUAGE, letters_only=False, check_script=False)
+
+GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB = FILTERS = gristmill.FILTERS
+
+MINHASH = gristmill.MINHASH
+
+PERSONAL_DATA = dataclasses.replace(
+    gristmill.PERSONAL_DATA,
+    kinds=("email", "ip"),
+    emails="ascii",
+    ips="every_ipv4",
+    ip_placeholder="22.214.171.124",  # the first of six that datatrove takes in turn
+)
+
+
+def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
+    """As gristmill.documents."""
+    return dataclasses.replace(
+        gristmill.documents(dump, url_filter, *more),
+        steps=(*(one.name for one in (*FILTERS, *more)), "minhash_dedup"),
+        extract=EXTRACT,
+        language=LANGUAGE,
+        minhash=MINHASH,
+        personal_data=PERSONAL_DATA,
+    )

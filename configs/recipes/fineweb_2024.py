@@ -1,0 +1,82 @@
+"""The rules by which FineWeb was published (April 2024): examples/fineweb.py of huggingface/datatrove at 05194d39.
+
+Rules, not bytes: then each page was extracted under a clock of 0.1 s, by a process that remembered the pages before.
+Each line below is a difference from datatrove_0_10.py. docs/recipes.md has the rules one by one, with their sources.
+"""
+
+import dataclasses
+
+from configs.recipes import datatrove_0_10
+from data_prep.config import DocumentsConfig, Filter, PackageLists, UrlFilterConfig
+
+URL_FILTER = dataclasses.replace(
+    datatrove_0_10.URL_FILTER,
+    packages=(
+        PackageLists(
+            name="datatrove",
+            version="0.2.0",  # of 22 April 2024, with the lists of the commit
+            file_name="datatrove-0.2.0-py3-none-any.whl",
+            sha256="93c7054ee52fa6b21355d9708ab1d6d380b9c1f8379dc242cd29e80e40f68ff0",
+            folder="datatrove/assets",
+            licence="CC BY-SA (domains and pages), Apache-2.0 (words)",
+            credit="FineWeb's lists: the adult sites of Université Toulouse Capitole, and the words of datatrove",
+        ),
+    ),
+)
+
+EXTRACT = dataclasses.replace(datatrove_0_10.EXTRACT, xhtml=False)
+
+LANGUAGE = dataclasses.replace(
+    datatrove_0_10.LANGUAGE,
+    line_breaks="nothing",
+)
+
+GOPHER_REPETITION = dataclasses.replace(
+    datatrove_0_10.GOPHER_REPETITION,
+    words="nltk",
+    count_blank_lines=True,
+)
+
+GOPHER_QUALITY = dataclasses.replace(
+    datatrove_0_10.GOPHER_QUALITY,
+    words="nltk",
+    count_stop_words="occurrences",
+    terminal_marks=False,
+)
+
+C4 = dataclasses.replace(
+    datatrove_0_10.C4,
+    sentences="punkt",
+)
+
+FINEWEB = dataclasses.replace(
+    datatrove_0_10.FINEWEB,
+    words="nltk",
+    line_ends=(".", "'", '"', "!", "?"),
+    count_blank_lines=True,
+    limit_falls=True,
+)
+
+FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
+
+MINHASH = datatrove_0_10.MINHASH
+
+PERSONAL_DATA = dataclasses.replace(
+    datatrove_0_10.PERSONAL_DATA,
+    emails="lower_case",
+)
+
+
+def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
+    """As gristmill.documents."""
+    return dataclasses.replace(
+        datatrove_0_10.documents(dump, url_filter, *more),
+        extract=EXTRACT,
+        language=LANGUAGE,
+        gopher_repetition=GOPHER_REPETITION,
+        gopher_quality=GOPHER_QUALITY,
+        c4=C4,
+        fineweb=FINEWEB,
+        minhash=MINHASH,
+        personal_data=PERSONAL_DATA,
+    )

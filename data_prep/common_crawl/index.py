@@ -1,0 +1,173 @@
+"""Pages chosen by Common Crawl's columnar index (cc-index/table/cc-main/warc/, Parquet, sorted by address): by
+language, domain, type and status. Of each the index has its WARC file, and where in it its record lies.
+
+A crawl lists the index's files in crawl-data/<crawl>/cc-index-table.paths.gz. Of each are read: the footer; of row
+groups that may hold a wanted page, by their statistics, the columns that are asked after; of those that do, three more.
+"""
+
+import functools
+import itertools
+import operator
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_prep.common_crawl.paths import address_of, listed
+from data_prep.config.pages import CommonCrawlPages, CrawlIndex
+from data_prep.sources.manifest import InputFile
+from lm.errors import InputError, UsageError
+from lm.storage import Url
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+PATH = re.compile(r"cc-index/table/(?:[\w.=-]+/)+[\w=-][\w.=-]*\.parquet")
+SUBSET = "/subset=warc/"
+"""Of the index: answers that are pages; the others are redirects, errors and robots.txt."""
+LANGUAGE, DOMAIN, MIME, STATUS = (
+    "content_languages", "url_host_registered_domain", "content_mime_detected", "fetch_status",
+)  # fmt: skip
+ADDRESS = "url_surtkey"
+WHERE = ("warc_filename", "warc_record_offset", "warc_record_length")
+MOST_PAGES = 5_000_000
+"""That a run may choose: their places stand in its manifest."""
+
+Ranges = dict[str, list[tuple[int, int]]]
+"""{WARC file: (offset, length) of its chosen records}."""
+
+
+def chosen_records(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
+    """The chosen records in units of about `pages_per_unit`, in the order of the WARC files' names and of offsets.
+
+    Raises UsageError when there is no such crawl, the index has no such page or too many, InputError when it cannot be
+    read.
+    """
+    index = config.index
+    tables = [path for path in listed(config, out, progress, "cc-index-table", PATH) if SUBSET in path]
+    if index.parts:
+        tables = [tables[number] for number in sorted({n * len(tables) // index.parts for n in range(index.parts)})]
+    found: Ranges = {}
+    count = read = 0
+    with ThreadPoolExecutor(config.downloads) as pool:
+        for some in itertools.batched(tables, config.downloads):
+            parts = list(pool.map(lambda path: records_in(Url(address_of(config, path)), index), some))
+            read += len(some)
+            for name, start, length in itertools.chain.from_iterable(parts):
+                if index.max_pages and count == index.max_pages:
+                    break
+                found.setdefault(name, []).append((start, length))
+                count += 1
+            progress(f"{read} of {len(tables)} files of the index of {config.crawl}: {count:,} pages chosen")
+            if count > MOST_PAGES:
+                raise UsageError(
+                    f"pages.common_crawl.index chooses more than {MOST_PAGES:,} pages. Ask for fewer (max_pages, "
+                    "domains, parts), or for whole WARC files (files)."
+                )
+            if index.max_pages and count == index.max_pages:
+                break
+    if not count:
+        raise UsageError(
+            f"The index of {config.crawl} has no page of languages = {index.languages}, domains = {index.domains}, "
+            f"mime = {index.mime}, status = {index.status} in the {len(tables)} files that were read. Ask for others."
+        )
+    base = Url(config.address.rstrip("/"))
+    return [
+        InputFile(
+            base, f"{config.crawl}/index-{number:06d}", "ranges",
+            sum(length for _, some in unit for _, length in some), sum(len(some) for _, some in unit), ranges=unit,
+        )
+        for number, unit in enumerate(units(found, index.pages_per_unit))
+    ]  # fmt: skip
+
+
+def units(found: Ranges, size: int) -> Iterator[tuple[tuple[str, tuple[tuple[int, int], ...]], ...]]:
+    """The records cut into units of at most `size`; a file's records are only cut where they alone are more."""
+    unit: list[tuple[str, tuple[tuple[int, int], ...]]] = []
+    held = 0
+    for name in sorted(found):
+        for some in itertools.batched(sorted(set(found[name])), size):
+            if held and held + len(some) > size:
+                yield tuple(unit)
+                unit, held = [], 0
+            unit.append((name, some))
+            held += len(some)
+    if unit:
+        yield tuple(unit)
+
+
+def records_in(url: Url, index: CrawlIndex) -> list[tuple[str, int, int]]:
+    """(WARC file, offset, length) of the chosen pages of one file of the index, in its order; `max_pages` at most.
+
+    Raises InputError when it cannot be read or is no such file.
+    """
+    import pyarrow.parquet as pq
+
+    found: list[tuple[str, int, int]] = []
+    try:
+        with url.open("rb", buffering=0) as raw, pq.ParquetFile(raw, pre_buffer=True) as file:
+            wanted = [column for column, values in conditions(index) if values]
+            missing = {*wanted, *WHERE} - {*file.schema_arrow.names}
+            if missing:
+                raise InputError(f"{url} is no file of the columnar index: it has no column {sorted(missing)[0]!r}.")
+            for group in range(file.num_row_groups):
+                if may_hold(file.metadata.row_group(group), index):
+                    found += records_of(file, group, wanted, index)
+                if index.max_pages and len(found) >= index.max_pages:
+                    break
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{url} of the columnar index cannot be read: {error}. Run it again.") from error
+    return found[: index.max_pages or None]
+
+
+def conditions(index: CrawlIndex) -> list[tuple[str, tuple[Any, ...]]]:
+    """(column, the values that are wanted; none: any)."""
+    return [(LANGUAGE, index.languages), (DOMAIN, index.domains), (MIME, index.mime), (STATUS, index.status)]
+
+
+def may_hold(group: "pq.RowGroupMetaData", index: CrawlIndex) -> bool:
+    """Whether the row group's statistics allow for a wanted page. A domain is also looked for among the addresses,
+    which the index is sorted by: com,example)/path, and com,example,www)/path of a host below it."""
+    bounds: dict[str, tuple[Any, Any]] = {}
+    for number in range(group.num_columns):
+        column = group.column(number)
+        told = column.statistics if column.path_in_schema in (DOMAIN, MIME, STATUS, ADDRESS) else None
+        if told is not None and told.has_min_max:
+            bounds[column.path_in_schema] = told.min, told.max
+    for name, values in conditions(index):
+        if name in bounds and values and not any(bounds[name][0] <= value <= bounds[name][1] for value in values):
+            return False
+    if index.domains and ADDRESS in bounds:
+        low, high = bounds[ADDRESS]
+        begins = [",".join(reversed(domain.split("."))) for domain in index.domains]
+        return any(low <= begin + "-" and begin <= high for begin in begins)  # "-" comes after "," and ")"
+    return True
+
+
+def records_of(
+    file: "pq.ParquetFile", group: int, wanted: list[str], index: CrawlIndex
+) -> Iterator[tuple[str, int, int]]:
+    """As `records_in`, of a row group."""
+    rows: Any = None
+    if wanted:
+        asked = file.read_row_group(group, columns=wanted)
+        holds = [pc.field(name).isin(values_of(asked[name], values)) for name, values in conditions(index) if values]
+        numbered = asked.append_column("row", pa.array(range(len(asked))))
+        rows = numbered.filter(functools.reduce(operator.and_, holds))["row"]
+        if not len(rows):
+            return
+    where = file.read_row_group(group, columns=list(WHERE))
+    where = where if rows is None else where.take(rows)
+    for name, start, length in zip(*(where[column].to_pylist() for column in WHERE), strict=True):
+        yield str(name), int(start), int(length)
+
+
+def values_of(column: pa.ChunkedArray, wanted: tuple[Any, ...]) -> list[Any]:
+    """The values in the column that are meant by the wanted ones: of languages, "eng,deu" with the main one first."""
+    if isinstance(wanted[0], int):
+        return list(wanted)
+    return [value for value in column.unique().to_pylist() if value and value.split(",")[0] in wanted]

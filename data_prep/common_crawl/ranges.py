@@ -1,0 +1,77 @@
+"""Input files that are records chosen from archives: read by ranges, neighbours together, the next range while one is
+read."""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from data_prep.documents import Damage, PlacedDamage, WebPage
+from data_prep.sources.manifest import InputFile
+from lm.errors import InputError
+from lm.storage import Place, Url
+from lm.storage.ranges import ahead
+
+GAP = 64 << 10
+"""Bytes between two records that are read with them rather than by another request."""
+SPAN = 8 << 20
+"""Bytes that are read at a time, unless one record is longer."""
+
+
+class Span(NamedTuple):
+    """Neighbouring records of one archive."""
+
+    archive: str
+    start: int
+    end: int
+    records: tuple[tuple[int, int], ...]
+    """(offset in the archive, length)."""
+
+
+def spans(file: InputFile) -> Iterator[Span]:
+    """What is read at a time, in order."""
+    for archive, records in file.ranges:
+        held: list[tuple[int, int]] = []
+        for start, length in records:
+            end = held[-1][0] + held[-1][1] if held else start
+            if held and (start - end > GAP or start + length - held[0][0] > SPAN):
+                yield Span(archive, held[0][0], end, tuple(held))
+                held = []
+            held.append((start, length))
+        if held:
+            yield Span(archive, held[0][0], sum(held[-1]), tuple(held))
+
+
+def bytes_of(base: Place, span: Span) -> bytes:
+    """Raises InputError when the archive cannot be read."""
+    place = base / span.archive
+    try:
+        if isinstance(place, Url):
+            return place.read_range(span.start, span.end)
+        with place.open("rb") as file:
+            file.seek(span.start)
+            return file.read(span.end - span.start)
+    except OSError as error:
+        raise InputError(
+            f"The WARC file {place} cannot be read: {error.strerror or error}. Check its address."
+        ) from error
+
+
+def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[WebPage]:
+    """Its pages, as they come from reading the archives whole; what was seen besides is counted in `counts`."""
+    from data_prep.warc.pages import page_of_response, pages_in
+
+    for span, content in ahead(lambda span: bytes_of(file.path, span), spans(file)):
+        for offset, length in span.records:
+            begin = offset - span.start
+
+            def tell(damage: Damage, offset: int = offset, archive: str = span.archive) -> None:
+                on_damage(PlacedDamage(offset + damage.offset, damage.reason, damage.detail, archive))
+
+            record = io.BytesIO(content[begin : begin + length])
+            yield from pages_in(record, span.archive, page_of_response, tell, counts)
+
+
+def size(file: InputFile) -> int:
+    """Bytes of its records."""
+    return sum(length for _, records in file.ranges for _, length in records)

@@ -1,0 +1,233 @@
+"""Array jobs: many processes that each run the same command on one run folder, on a shared disk or in a bucket.
+
+The first to come freezes the list of units; each process then does those that are dealt to its rank, and waits at the
+end of the step until all are settled, by looking at the names of markers. Each renews a note, `workers/<rank>.json`, at
+most every 30 s: how far it is, and that it lives. What belongs to a rank whose note has not changed for
+GRISTMILL_LEASE_SECONDS, or that has none, is done by those who wait. So a killed process delays the others and stops
+nothing, and one that is started again goes on. Two that do the same unit write the same bytes. No clock is compared
+with another's.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.attempts import Attempts, Markers, clean_up, judge, make_folders, names_in, run_here
+from data_prep.engine.processes import run_in_processes
+from data_prep.engine.progress import Progress
+from data_prep.engine.units import (
+    QUARANTINE,
+    UNITS,
+    Marker,
+    Step,
+    Unit,
+    marker_of,
+    quarantine_of,
+    read_marker,
+    read_quarantine,
+)
+from lm.errors import InputError, UsageError
+from lm.storage import Place, Url, write_atomically, write_once
+from lm.storage.lease import lease_seconds
+
+WORKERS = "workers"
+"""Folder of the notes."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two notes of a process, and between two looks at the markers of others."""
+FIRST_PAUSE = 0.5
+VARIABLES = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS", ""),
+)
+"""Of Slurm and of Kubernetes: rank, how many there are, and the first rank, which is 0 where none is named."""
+
+
+def rank_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(rank, world) of this process: as the config says, else as Slurm or Kubernetes do. Raises UsageError."""
+    for rank_name, world_name, first_name in VARIABLES:
+        if engine.rank is None and environment.get(rank_name):
+            rank = int(environment[rank_name]) - int(environment.get(first_name) or 0)
+            world = engine.world or int(environment.get(world_name) or 0)
+            if 0 <= rank < world:
+                return rank, world
+            raise UsageError(
+                f"{rank_name} is {environment[rank_name]}, but {world_name} is {environment.get(world_name) or 'unset'}"
+                f" and engine.world {engine.world}: give --engine.world, with ranks from 0 to world - 1."
+            )
+    if engine.rank is None or engine.world is None:
+        raise UsageError(
+            f"engine.runner is array, but engine.rank is {engine.rank} and engine.world {engine.world}, and neither "
+            "Slurm nor Kubernetes says them. Give both: --engine.rank 0 --engine.world 8."
+        )
+    return engine.rank, engine.world
+
+
+def run_in_array(
+    step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]
+) -> Mapping[str, Marker]:
+    """Runs this rank's units, and returns when those of all ranks are settled. Raises as `run_step`."""
+    rank, world = rank_of(engine)
+    if engine.retry_failed:
+        raise UsageError(
+            f"engine.retry_failed is for one process, and this is rank {rank} of {world}. Delete "
+            f"{folder / QUARANTINE / step.name} before the job is started; then its units are tried again."
+        )
+    make_folders(step, folder)
+    freeze(step, folder)
+    dealt = sorted(step.units, key=lambda unit: (-unit.bytes, unit.name))
+    owner = {unit.name: number % world for number, unit in enumerate(dealt)}
+
+    def run(units: list[Unit], note: Note) -> None:
+        attempts = note.attempts = Attempts(replace(step, units=tuple(units)), engine, folder, on_progress, alone=False)
+        attempts.report()
+        if step.light:
+            run_here(attempts)
+        elif attempts.queue:
+            run_in_processes(attempts, engine.workers)
+        attempts.report()
+
+    with renewing(Note(folder / WORKERS / f"{rank}.json", rank, world, step.name)) as note:
+        run(dealt[rank::world], note)
+        settle(step, folder, rank, world, owner, lambda units: run(units[: 1 if step.light else engine.workers], note))
+    done = names_in(folder / UNITS / step.name)
+    failed = {}
+    for name in sorted(names_in(folder / QUARANTINE / step.name) & {unit.name for unit in step.units} - done):
+        record = read_quarantine(quarantine_of(step.name, name, folder))
+        failed[name] = str(record["error"]) if record else ""
+    if rank == 0:
+        clean_up(step, folder, done & {unit.name for unit in step.units}, failed.keys())
+    judge(step, failed, engine, folder, told=rank == 0)
+    return Markers(step, folder, [unit.name for unit in step.units if unit.name in done])
+
+
+def settle(
+    step: Step, folder: Place, rank: int, world: int, owner: dict[str, int], run: Callable[[list[Unit]], None]
+) -> None:
+    """Returns when every unit is done or set aside; meanwhile runs those of ranks that do not live."""
+    seen: dict[int, tuple[object, float]] = {}
+    pause = FIRST_PAUSE
+    while True:
+        settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+        left = [unit for unit in step.units if unit.name not in settled]
+        if not left:
+            return
+        now, versions = time.monotonic(), versions_in(folder / WORKERS)
+        for number in {owner[unit.name] for unit in left}:
+            version = versions.get(f"{number}.json")
+            if number not in seen or seen[number][0] != version:
+                seen[number] = version, now
+        living = {number for number in seen if number != rank and now - seen[number][1] < lease_seconds()}
+        orphans = [unit for unit in left if owner[unit.name] not in living]
+        if orphans:
+            first = rank * len(orphans) // world  # those who wait begin at different ones
+            run(orphans[first:] + orphans[:first])
+            pause = FIRST_PAUSE
+        else:
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST_PAUSE)
+
+
+def versions_in(folder: Place) -> dict[str, object]:
+    """{name: what changes whenever the file does}."""
+    if isinstance(folder, Url):
+        return {name: found.etag for name, found in folder.files().items()}
+    found = {}
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found[path.name] = stat.st_mtime_ns, stat.st_ino
+    return found
+
+
+def freeze(step: Step, folder: Place) -> None:
+    """Writes the list of units, unless it stands: all processes must have the same. Raises UsageError where another
+    list stands, and is not done."""
+    place = folder / UNITS / f"{step.name}.list.json"
+    listed = sorted([unit.name, unit.identity, unit.bytes] for unit in step.units)
+    data = json.dumps({"units": listed}).encode()
+    while (there := bytes_of(place)) != data:
+        if there is None:
+            forget_others(step, folder)
+            write_once(place, data)
+            continue
+        other = json.loads(there)["units"]
+        settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+        undone = [name for name, *_ in other if name not in settled]
+        if undone:
+            raise UsageError(
+                f"{place} lists {len(other):,} units, of which {len(undone):,} are not done, but this process has "
+                f"{len(listed):,}, which differ{told_difference(other, listed)}. All processes of a job must read the "
+                "same inputs with the same config. If that job has ended, delete the list; what is done is kept."
+            )
+        place.unlink(missing_ok=True)
+
+
+def told_difference(other: list, listed: list) -> str:
+    """The first unit in which two lists differ."""
+    names = sorted({name for name, *_ in other} ^ {name for name, *_ in listed})
+    changed = sorted({one[0] for one in other if one not in listed} | {one[0] for one in listed if one not in other})
+    return f" (first in {names[0] if names else changed[0]})"
+
+
+def bytes_of(place: Place) -> bytes | None:
+    try:
+        return place.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def forget_others(step: Step, folder: Place) -> None:
+    """Deletes markers and records of other identities, so that from now on their names tell what is settled."""
+    identities = {unit.name: unit.identity for unit in step.units}
+    for name in names_in(folder / UNITS / step.name) & identities.keys():
+        marker = read_marker(marker_of(step.name, name, folder))
+        if marker is None or marker.identity != identities[name]:
+            marker_of(step.name, name, folder).unlink(missing_ok=True)
+    for name in names_in(folder / QUARANTINE / step.name) & identities.keys():
+        record = read_quarantine(quarantine_of(step.name, name, folder))
+        if record is None or record["identity"] != identities[name]:
+            quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+
+
+class Note:
+    """What a process says of itself, so that others see that it lives, and people how far it is."""
+
+    def __init__(self, place: Place, rank: int, world: int, step: str):
+        self.place, self.rank, self.world, self.step = place, rank, world, step
+        self.attempts: Attempts | None = None
+        self.beats = 0
+
+    def write(self) -> None:
+        self.beats += 1
+        done, rows = (len(self.attempts.done), self.attempts.rows) if self.attempts else (0, 0)
+        said = {"rank": self.rank, "world": self.world, "host": os.uname().nodename, "process": os.getpid()}
+        said |= {"step": self.step, "units": done, "rows": rows, "beat": self.beats}
+        if isinstance(self.place, Path):
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.place, json.dumps(said), durable=False)
+
+
+@contextlib.contextmanager
+def renewing(note: Note) -> Generator[Note]:
+    """Writes the note now, and again and again until the block ends."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(min(LONGEST_PAUSE, lease_seconds() / 3)):
+            with contextlib.suppress(InputError, OSError):  # the next is tried all the same
+                note.write()
+
+    note.write()
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield note
+    finally:
+        ended.set()
+        thread.join()

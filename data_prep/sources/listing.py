@@ -1,0 +1,255 @@
+"""Which files are named: shell patterns, folders, addresses (s3://, gs://, hf://, https://), and lists of them (@FILE).
+
+What lies in a store is listed a folder at a time, never a file at a time. A web server lists nothing: its files are
+named one by one, as lists do, and of many of them a few are asked for their size.
+"""
+
+import glob
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+from lm.errors import InputError, UsageError
+from lm.storage import Place, Url, is_url, place_of
+from lm.storage.objects import Object
+from lm.storage.stores import WEB
+
+WILDCARD = re.compile(r"[*?[]")
+ENDINGS = {
+    "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
+    "pages.tables": (
+        ".parquet", ".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json",
+        ".json.gz", ".json.zst",
+    ),
+}  # fmt: skip
+"""{option: endings of the files that are read of a folder}; other options take tables."""
+COMMON_CRAWL = "https://data.commoncrawl.org"
+CRAWL_DATA = "crawl-data/"
+"""What the paths in Common Crawl's own lists begin with; they are meant from the top of its server."""
+ASKED = 16
+"""Files of web servers that are asked for their size, at most."""
+MAX_LIST_BYTES = 200_000_000
+
+
+class Listed(NamedTuple):
+    """A file that is named."""
+
+    place: Place
+    name: str
+    """What documents call it."""
+    bytes: int | None
+    """None where it was not asked for."""
+    etag: str = ""
+    """Of a file in a store."""
+
+
+class Guessed(NamedTuple):
+    """As Listed, with a size that may be a guess."""
+
+    place: Place
+    name: str
+    bytes: int
+    etag: str
+    estimated: bool
+
+
+Named = tuple[Place, str, Object | None]
+"""(place, its name, what a store says of it)."""
+
+
+def named_files(option: str, patterns: Iterable[str]) -> dict[Place, str]:
+    """{place: name} of the files as `listed_files` finds them."""
+    return {one.place: one.name for one in listed_files(option, patterns)}
+
+
+def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
+    """The files that the shell patterns match (`**` goes into folders), each once. A folder stands for all files in it
+    and in its folders whose names end as such files do (ENDINGS), but for hidden ones; @FILE for those that it lists.
+
+    The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
+    order are the same wherever that folder lies; of a file that a list names, its path as listed, of an address without
+    server and bucket. The number of the pattern comes first where names alone would tell two files apart no more.
+    Raises UsageError, which names the `option`, when a pattern, a folder or a list gives no file.
+    """
+    found: dict[Place, tuple[str, str, Object | None]] = {}  # place: (number of the pattern, name, what is said of it)
+    for number, pattern in enumerate(patterns):
+        if not pattern.strip():
+            raise UsageError(
+                f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
+            )
+        if pattern.startswith("@"):
+            some = of_list(option, pattern)
+        else:
+            some = of_address(option, pattern) if is_url(pattern) else of_disk(option, pattern)
+        for place, name, told in some:
+            found.setdefault(place, (str(number), name, told))
+    unique = len({name for _, name, _ in found.values()}) == len(found)
+    listed = [
+        Listed(place, name if unique else f"{number}/{name}", *size_and_etag(place, told))
+        for place, (number, name, told) in found.items()
+    ]
+    return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
+
+
+def size_and_etag(place: Place, told: Object | None) -> tuple[int | None, str]:
+    if isinstance(place, Path):
+        return place.stat().st_size, ""
+    return (None, "") if told is None else (told.size, told.etag)
+
+
+def of_disk(option: str, pattern: str) -> list[Named]:
+    """The files of this machine that the pattern or folder names."""
+    try:
+        expanded = Path(pattern).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option}: {pattern!r} names the home of a user that is not here. Mend it.") from error
+    if expanded.is_dir():
+        inside = [path for path in sorted(expanded.rglob("*")) if path.is_file()]
+        names = of_kind(option, pattern, [path.relative_to(expanded).as_posix() for path in inside])
+        return [((expanded / name).absolute(), name, None) for name in names]
+    folder = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
+    matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
+    if not matched:
+        raise UsageError(
+            f"{option}: {pattern!r} matches no file (seen from {Path.cwd()}). Mend the pattern, and quote it so "
+            "that the shell passes it on whole."
+        )
+    return [(path.absolute(), path.relative_to(folder).as_posix(), None) for path in matched]
+
+
+def of_kind(option: str, pattern: str, names: Iterable[str]) -> list[str]:
+    """Of the names in a folder those of the option's kind. Raises UsageError when there is none."""
+    endings = ENDINGS.get(option, ENDINGS["pages.tables"])
+    seen = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    if found := [name for name in seen if name.lower().endswith(endings)]:
+        return found
+    others = [other for other, known in ENDINGS.items() if any(name.lower().endswith(known) for name in seen)]
+    holds = f"holds {len(seen):,} files, but none" if seen else "is a folder without files, so none"
+    remedy = f"It has files for {others[0]}: give it there." if others else "Name another folder, or a pattern."
+    raise UsageError(f"{option}: {pattern!r} {holds} whose name ends in {', '.join(endings)}. {remedy}")
+
+
+def of_address(option: str, pattern: str) -> list[Named]:
+    """The files of a store that the pattern or folder names; of a web server, the one file."""
+    if pattern.partition("://")[0] in WEB:
+        if "*" in pattern:
+            raise UsageError(
+                f"{option}: {pattern!r} is a pattern, but a web server does not list its files. Write their addresses "
+                "into a text file, one a line, and give it as @FILE."
+            )
+        url = Url(pattern)
+        return [(url, url.name, None)]
+    parts = pattern.split("/")
+    fixed = list(takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
+    if not WILDCARD.search(pattern):
+        url = Url(pattern)
+        if (one := url.found()) is not None:
+            return [(url, url.name, one)]
+        inside = url.files()
+        if not inside:
+            raise UsageError(f"{option}: {pattern!r} names no file: there is none, and none below it. Mend it.")
+        return [(url / name, name, inside[name]) for name in of_kind(option, pattern, inside)]
+    folder, wanted = Url("/".join(fixed)), [part for part in parts[len(fixed) :] if part]
+    matched: list[Named] = [
+        (folder / name, name, one) for name, one in folder.files().items() if matches(name.split("/"), wanted)
+    ]
+    if not matched:
+        raise UsageError(
+            f"{option}: {pattern!r} matches no file below {folder}. Mend the pattern, and quote it so that the shell "
+            "passes it on whole."
+        )
+    return matched
+
+
+def matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path is one of a shell pattern, as glob has it: `**` stands for folders, however many."""
+    if not patterns:
+        return not parts
+    hidden = bool(parts) and parts[0].startswith(".") and not patterns[0].startswith(".")
+    if patterns[0] == "**":
+        return matches(parts, patterns[1:]) or (bool(parts) and not hidden and matches(parts[1:], patterns))
+    return bool(parts) and not hidden and fnmatchcase(parts[0], patterns[0]) and matches(parts[1:], patterns[1:])
+
+
+def of_list(option: str, pattern: str) -> list[Named]:
+    """The files that a text file lists, a path or an address a line: gzip or not, on a disk or elsewhere. A path is
+    meant from where the list lies; one of Common Crawl's own lists, from the top of its server."""
+    source = place_of(pattern[1:])
+    try:
+        content = source.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            inflate = zlib.decompressobj(wbits=31)
+            content = inflate.decompress(content, MAX_LIST_BYTES)
+            if inflate.unconsumed_tail:
+                raise ValueError(f"more than {MAX_LIST_BYTES:,} bytes")
+        lines = [line.strip() for line in content.decode().splitlines()]
+    except (OSError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{option}: the list {source} cannot be read: {error}. Mend it, or name another.") from error
+    named: list[Named] = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            place = place_of(line) if is_url(line) else top(source, line) / line
+            name = place.key if is_url(line) and isinstance(place, Url) else line
+            named.append((place if isinstance(place, Url) else place.absolute(), name.lstrip("/"), None))
+    if not named:
+        raise UsageError(f"{option}: the list {source} names no file. Write one path or address a line.")
+    gone = [place for place, _, _ in named if isinstance(place, Path) and not place.is_file()]
+    if gone:
+        raise UsageError(f"{option}: {gone[0]}, which {source} lists, is not there. Mend the list.")
+    return told_of(option, named)
+
+
+def top(source: Place, line: str) -> Place:
+    """What a path in a list is relative to."""
+    if not line.startswith(CRAWL_DATA):
+        return source.parent
+    before, found, _ = str(source).partition(f"/{CRAWL_DATA}")
+    return place_of(before) if found else Url(COMMON_CRAWL)
+
+
+def told_of(option: str, named: list[Named]) -> list[Named]:
+    """The same, with what stores say of them, by a listing of each folder. Raises UsageError for one that is gone."""
+    stored = {place for place, _, _ in named if isinstance(place, Url) and place.scheme not in WEB}
+    folders = {place.parent for place in stored}
+    said = {folder / name: one for folder in sorted(folders) for name, one in folder.files().items()}
+    for place in sorted(stored):
+        if place not in said:
+            raise UsageError(f"{option}: {place} is not there. Mend the list.")
+    return [(place, name, said.get(place) if isinstance(place, Url) else None) for place, name, _ in named]
+
+
+def asked(option: str, listed: list[Listed]) -> list[Listed]:
+    """The same; where few are on web servers, with what these say of them. Raises UsageError for one that is gone."""
+    web = [one for one in listed if isinstance(one.place, Url) and one.bytes is None]
+    if not 0 < len(web) <= ASKED:
+        return listed
+    said = dict(zip(web, heads([one.place for one in web if isinstance(one.place, Url)]), strict=True))
+    for one, told in said.items():
+        if told is None:
+            raise UsageError(f"{option}: {one.place} is not there. Mend the address.")
+    return [one if (told := said.get(one)) is None else one._replace(bytes=told.size, etag=told.etag) for one in listed]
+
+
+def heads(urls: list[Url]) -> list[Object | None]:
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(Url.found, urls))
+
+
+def guessed(listed: list[Listed]) -> list[Guessed]:
+    """The same; where sizes are not known, all are taken for the mean of some that are spread over them."""
+    unknown = [one.place for one in listed if one.bytes is None and isinstance(one.place, Url)]
+    mean = 0
+    if unknown:
+        spread = [unknown[number * len(unknown) // ASKED] for number in range(ASKED)]
+        sizes = [one.size for one in heads(list(dict.fromkeys(spread))) if one is not None]
+        mean = sum(sizes) // max(len(sizes), 1)
+    return [
+        Guessed(one.place, one.name, mean if one.bytes is None else one.bytes, one.etag, one.bytes is None)
+        for one in listed
+    ]

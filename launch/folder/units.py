@@ -1,0 +1,33 @@
+"""What a finished stage's units left (data_prep.engine), in a run folder: taken over when the stage is made again, so
+that only units that changed are made."""
+
+from pathlib import Path
+
+from data_prep.engine.attempts import names_in
+from data_prep.engine.units import Marker
+from launch.folder import in_bucket
+from launch.folder.taking import bring
+from lm.run_paths import RunPaths
+
+
+def folders(steps: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders of the steps' markers and quarantine records, relative to the run folder."""
+    return tuple(f"{top}/{step}" for top in (RunPaths.units, RunPaths.quarantine) for step in steps)
+
+
+def take_over(steps: tuple[str, ...], outputs: tuple[str, ...], workdir: Path, out: Path) -> None:
+    """Links the units' outputs and markers into `out`, where they are judged; what is there already stays, and the run
+    folder is left as it is until everything is made."""
+    in_bucket.fetch(workdir, (), (*folders(steps), *outputs))
+    for step in steps:
+        for path in sorted((workdir / RunPaths.units / step).glob("*.json")):
+            marker = Marker.of(path.read_bytes())
+            files = [workdir / name for name in marker.outputs] if marker else []
+            if files and not (out / path.relative_to(workdir)).exists():
+                missing = [file for file in files if not (out / file.relative_to(workdir)).exists()]
+                bring([*missing, path], workdir, out, link=True)
+
+
+def failed(steps: tuple[str, ...], workdir: Path) -> list[str]:
+    """The units that were set aside, as step/name: without them the stage was finished."""
+    return [f"{step}/{name}" for step in steps for name in sorted(names_in(workdir / RunPaths.quarantine / step))]

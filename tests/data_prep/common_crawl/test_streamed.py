@@ -1,0 +1,263 @@
+"""Files of a crawl, and records that its index chooses, are read where they lie as if they had been brought."""
+
+import dataclasses
+import gzip
+import io
+import random
+import zlib
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.common_crawl import index as crawl_index
+from data_prep.common_crawl.ranges import spans
+from data_prep.config.pages import NO_CRAWL, CommonCrawlPages, CrawlIndex, PagesConfig
+from data_prep.documents import PlacedDamage, WebPage
+from data_prep.measure.row import row_of
+from data_prep.sources import fetch_pages, input_files
+from data_prep.sources.inputs import read_input
+from data_prep.sources.manifest import InputFile
+from data_prep.warc import write_pages
+from lm.errors import UsageError
+from lm.storage import StorageError, Url, http, ranges, write_atomically
+from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
+from tests.data_prep.pages import PROSE, demo_config, html, page
+from tests.object_store import QUICK, variables
+from tests.object_store import serving as serving_store
+
+LANGUAGES = ("eng", "deu", "fra,eng", "eng,fra", None)
+DOMAINS = ("alpha.example", "beta.example", "gamma.co.uk")
+TABLE = f"cc-index/table/cc-main/warc/crawl={CRAWL}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "30")
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(ranges, "BLOCK", 3000)
+
+
+@pytest.fixture(scope="module")
+def warcs(tmp_path_factory) -> list[bytes]:
+    """Three files of 40 pages."""
+    folder, files = tmp_path_factory.mktemp("warcs"), []
+    for number in range(3):
+        pages = [
+            page(html(PROSE, f"Page {n} of {number}."), url=f"http://www.{DOMAINS[n % 3]}/{number}/{n:02d}")
+            for n in range(40)
+        ]
+        write_pages(folder / "a.warc.gz", pages)
+        files.append((folder / "a.warc.gz").read_bytes())
+    return files
+
+
+def members(data: bytes) -> list[tuple[int, int, bytes]]:
+    """(offset, length, contents) of the gzip members of a file."""
+    found, offset = [], 0
+    while offset < len(data):
+        inflater = zlib.decompressobj(wbits=31)
+        contents = inflater.decompress(data[offset:])
+        length = len(data) - offset - len(inflater.unused_data)
+        found.append((offset, length, contents))
+        offset += length
+    return found
+
+
+def index_rows(files: dict[str, bytes]) -> list[dict]:
+    """What the columnar index says of every response in the files."""
+    rows = []
+    for name, data in files.items():
+        for offset, length, contents in members(data):
+            head = contents.partition(b"\r\n\r\n")[0].decode()
+            if "WARC-Type: response" not in head:
+                continue
+            url = head.partition("WARC-Target-URI: ")[2].split("\r\n")[0]
+            host, _, path = url.removeprefix("http://").partition("/")
+            number = int(path.rpartition("/")[2])
+            rows.append(
+                {
+                    "url_surtkey": f"{','.join(reversed(host.split('.')))})/{path}", "url": url,
+                    "url_host_registered_domain": host.removeprefix("www."),
+                    "content_languages": LANGUAGES[number % len(LANGUAGES)],
+                    "content_mime_detected": "application/pdf" if number == 7 else "text/html",
+                    "fetch_status": 200, "warc_filename": name, "warc_record_offset": offset,
+                    "warc_record_length": length,
+                }
+            )  # fmt: skip
+    return sorted(rows, key=lambda row: row["url_surtkey"])
+
+
+@pytest.fixture
+def crawl(warcs) -> Generator[LoopbackCrawl]:
+    """With an index of two files, of several row groups each, and one of another subset."""
+    served = LoopbackCrawl.of(warcs)
+    rows = index_rows({path: served.files[path] for path in served.paths})
+    paths = [f"{TABLE}/subset=warc/part-{n:05d}.c000.gz.parquet" for n in range(2)]
+    for number, path in enumerate(paths):
+        written = io.BytesIO()
+        half = rows[number * len(rows) // 2 : (number + 1) * len(rows) // 2]
+        pq.write_table(pa.Table.from_pylist(half, schema=pa.Table.from_pylist(rows).schema), written, row_group_size=15)
+        served.files[path] = written.getvalue()
+    other = f"{TABLE}/subset=robotstxt/part-00000.c000.gz.parquet"
+    served.files[f"crawl-data/{CRAWL}/cc-index-table.paths.gz"] = gzip.compress("\n".join([other, *paths]).encode())
+    with serving(served):
+        yield served
+
+
+def config(server: LoopbackCrawl, **changes) -> CommonCrawlPages:
+    addresses = {"address": server.url, "crawls_address": f"{server.url}collinfo.json"}
+    return dataclasses.replace(NO_CRAWL, **{"crawl": CRAWL, "files": 3, "first_pause": 0.01, **addresses, **changes})
+
+
+def fetched(server: LoopbackCrawl, run: Path, **changes) -> list[InputFile]:
+    fetch_pages(PagesConfig((), (), 1, 1, common_crawl=config(server, **changes)), run, lambda line: None)
+    return input_files(run)
+
+
+def pages_in(files: list[InputFile]) -> tuple[list, Counter]:
+    skipped: Counter[str] = Counter()
+    return [one for file in files for one in read_input(file, skipped)], skipped
+
+
+def test_streamed_files_give_what_downloaded_ones_give_and_nothing_is_on_the_disk(crawl, tmp_path):
+    there, here = fetched(crawl, tmp_path / "there"), fetched(crawl, tmp_path / "here", download=True)
+    assert [(one.name, one.kind, one.bytes) for one in there] == [(one.name, one.kind, one.bytes) for one in here]
+    assert [path.name for path in (tmp_path / "there/pages").iterdir()] == ["manifest.json"]
+    faults = [Fault(cut=900), Fault(status=500), Fault(status=503), Fault(status=429, headers={"Retry-After": "0"})]
+    for path in crawl.paths:
+        crawl.faults[path] = [*faults, Fault(headers={"Content-Range": ""}), Fault(shift=-1)]
+    assert pages_in(there) == pages_in(here)
+    assert len(pages_in(here)[0]) == 120
+    crawl.files[crawl.paths[1]] = crawl.files[crawl.paths[0]]
+    with pytest.raises(StorageError, match="was replaced while it was read"):
+        list(read_input(there[1]))
+
+
+def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
+    warcs = [gzip.compress(random.Random(n).randbytes(100)) for n in range(300)]
+    with serving(LoopbackCrawl.of(warcs)) as crawl:
+        files = fetched(crawl, tmp_path, files=300)
+        assert len(crawl.requests) <= 17  # the list, and some sizes
+    assert len(files) == 300 and all(one.estimated and 110 < one.bytes < 140 for one in files)
+
+
+def test_an_s3_address_serves_as_well(warcs, tmp_path):
+    with serving_store() as store, variables(store.environment() | QUICK):
+        store.bucket("commoncrawl")
+        served = LoopbackCrawl.of(warcs)
+        for path, data in served.files.items():
+            write_atomically(Url("s3://commoncrawl") / path, data)
+        served.url = "s3://commoncrawl/"
+        files = fetched(served, tmp_path)
+        store.fail(lambda request: "503" if request.number % 3 == 0 else None)
+        assert len(pages_in(files)[0]) == 120
+        store.fail(lambda request: None)
+        with pytest.raises(UsageError, match="There is no crawl CC-MAIN-2024-11"):
+            fetched(served, tmp_path / "b", crawl="CC-MAIN-2024-11", crawls_address="http://127.0.0.1:9/")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "keep"),
+    [
+        ({"languages": ("eng",)}, lambda domain, number: number % 5 in (0, 3)),
+        ({"languages": ("fra", "deu")}, lambda domain, number: number % 5 in (1, 2)),
+        ({"domains": ("beta.example",)}, lambda domain, number: domain == "beta.example"),
+        ({"domains": ("gamma.co.uk", "none.example")}, lambda domain, number: domain == "gamma.co.uk"),
+        ({"domains": ("alpha.example",), "languages": ("eng",)},
+         lambda domain, number: domain == "alpha.example" and number % 5 in (0, 3)),
+        ({"max_pages": 10**6, "mime": ()}, lambda domain, number: True),
+        ({"languages": ("eng", "deu", "fra"), "mime": ("application/pdf",)}, lambda domain, number: number == 7),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_chosen_records_are_the_pages_that_reading_whole_files_gives(crawl, tmp_path, wanted, keep):
+    index = dataclasses.replace(CrawlIndex(pages_per_unit=17), **wanted)
+    units = fetched(crawl, tmp_path / "index", index=index, files=0)
+    whole, _ = pages_in(fetched(crawl, tmp_path / "whole"))
+    place = lambda one: (one.url.split("/")[2].removeprefix("www."), int(one.url.rpartition("/")[2]))
+    any_type = "mime" in wanted
+    expected = [one for one in whole if keep(*place(one)) and (any_type or place(one)[1] != 7)]
+    assert expected and pages_in(units) == (expected, Counter())
+    assert max(one.pages or 0 for one in units) <= 17 and len({one.identity for one in units}) == len(units)
+    assert [one.name for one in units] == [f"{CRAWL}/index-{n:06d}" for n in range(len(units))]
+    documents = demo_config()
+    rows = [row_of(one, units[0], documents) for one in expected[:3]]
+    archive = next(one for one in fetched(crawl, tmp_path / "whole") if one.name == expected[0].file_path)
+    assert rows == [row_of(one, archive, documents) for one in expected[:3]]
+    assert rows[0]["file_path"] in crawl.paths
+
+
+def test_row_groups_that_hold_no_wanted_page_are_not_read(crawl, monkeypatch, tmp_path):
+    asked = []
+    records_of = crawl_index.records_of
+    monkeypatch.setattr(
+        crawl_index, "records_of", lambda file, group, *rest: asked.append(group) or records_of(file, group, *rest)
+    )
+    fetched(crawl, tmp_path / "a", index=CrawlIndex(domains=("alpha.example",)))
+    assert len(asked) == 3  # 40 pages of 120 sorted by address, in groups of 15
+    with pytest.raises(UsageError, match=r"has no page of .*domains = \('zeta\.example',\)"):
+        fetched(crawl, tmp_path / "b", index=CrawlIndex(domains=("zeta.example",)))
+    assert len(asked) == 3
+
+
+def test_the_first_pages_and_some_parts_of_the_index(crawl, tmp_path):
+    some = fetched(crawl, tmp_path / "a", index=CrawlIndex(max_pages=25))
+    assert sum(one.pages or 0 for one in some) == 25 == len(pages_in(some)[0])
+    half = fetched(crawl, tmp_path / "b", index=CrawlIndex(max_pages=10**6, parts=1))
+    assert 0 < sum(one.pages or 0 for one in half) <= 60
+
+
+def test_neighbouring_records_come_by_one_request(crawl, tmp_path):
+    units = fetched(crawl, tmp_path, index=CrawlIndex(max_pages=10**6, mime=()))
+    crawl.requests.clear()
+    crawl.faults[crawl.paths[0]] = [Fault(cut=100), Fault(status=503)]
+    assert len(pages_in(units)[0]) == 120
+    assert len(crawl.requests) == 5  # a file each, and two that failed
+    far = dataclasses.replace(units[0], ranges=(("a", ((0, 10), (20, 5), (10**6, 7), (10**6 + 7, 9 * 2**20))),))
+    assert [(span.start, span.end) for span in spans(far)] == [
+        (0, 25),
+        (10**6, 10**6 + 7),
+        (10**6 + 7, 10**6 + 7 + 9 * 2**20),
+    ]
+
+
+def test_a_damaged_record_is_named_by_its_archive_and_the_others_stay(crawl, tmp_path):
+    (unit,) = fetched(crawl, tmp_path, index=CrawlIndex(max_pages=10**6, mime=()))
+    name, records = unit.ranges[1]
+    offset, length = records[5]
+    data = bytearray(crawl.files[name])
+    data[offset + length // 2] ^= 0xFF
+    crawl.files[name] = bytes(data)
+    found, _ = pages_in([unit])
+    (damage,) = [one for one in found if not isinstance(one, WebPage)]
+    assert isinstance(damage, PlacedDamage) and (damage.path, damage.offset) == (name, offset)
+    assert len(found) == 120
+    assert row_of(damage, unit, demo_config())["id"] == f"{name}#{offset}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"index": CrawlIndex(max_pages=1), "download": True}, "download is True"),
+        ({"index": CrawlIndex(max_pages=1), "kind": "wet"}, "kind is wet"),
+        ({"address": "gs://x"}, "gs://x"),
+        ({"address": "s3://commoncrawl", "download": True}, "s3://commoncrawl"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_impossible_combinations_are_refused(crawl, changes, told):
+    with pytest.raises(UsageError, match=told):
+        config(crawl, **changes)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"languages": ("en",)}, {"domains": ("https://a.example",)}, {"max_pages": -1}], ids=str
+)
+def test_impossible_choices_are_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        CrawlIndex(**wrong)

@@ -1,0 +1,231 @@
+"""The three recipes: what each says, and that what one says is done: each field of theirs changes what it names."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import datatrove_0_10 as config_0_10
+from configs import fineweb, fineweb_2024
+from configs.recipes import datatrove_0_10, gristmill
+from configs.recipes import fineweb_2024 as recipe_2024
+from data_prep import extract, language
+from data_prep.config import DocumentsConfig, UrlFilterConfig
+from data_prep.measure import row
+from data_prep.measure.row import rows_of_input
+from data_prep.pii import replace_personal_data
+from data_prep.quality.fineweb import FineWebFilter
+from data_prep.quality.gopher import GopherQualityFilter
+from data_prep.quality.repetition import measure
+from data_prep.sources import InputFile
+from data_prep.text.passage import Passage
+from data_prep.url_filter.filter import reject_reason
+from data_prep.verdict import thresholds_of
+from data_prep.warc import write_pages
+from lm.errors import UsageError
+from lm.fields import flatten
+from tests.data_prep.pages import GERMAN, PROSE, demo_config, document, html, page
+
+RECIPES = {"gristmill": fineweb, "datatrove_0_10": config_0_10, "fineweb_2024": fineweb_2024}
+DOCUMENTS = {name: config.get_config().documents for name, config in RECIPES.items()}
+
+
+def differing(one: DocumentsConfig, other: DocumentsConfig) -> set[str]:
+    fields = [flatten(dataclasses.asdict(config)) for config in (one, other)]
+    return {name for name in fields[0] if fields[0][name] != fields[1][name]}
+
+
+def test_the_recipes_differ_in_what_their_files_say():
+    assert differing(DOCUMENTS["gristmill"], DOCUMENTS["datatrove_0_10"]) == {
+        "steps", "url_filter.matching", "extract.engine", "extract.deduplicate", "extract.max_depth",
+        "extract.max_elements", "language.letters_only", "language.check_script", "personal_data.kinds",
+        "personal_data.emails", "personal_data.ips", "personal_data.ip_placeholder",
+    }  # fmt: skip
+    assert differing(DOCUMENTS["datatrove_0_10"], DOCUMENTS["fineweb_2024"]) == {
+        "url_filter.packages", "extract.xhtml", "language.line_breaks", "gopher_repetition.words",
+        "gopher_repetition.count_blank_lines", "gopher_quality.words", "gopher_quality.count_stop_words",
+        "gopher_quality.terminal_marks", "c4.sentences", "fineweb.words", "fineweb.line_ends",
+        "fineweb.count_blank_lines", "fineweb.limit_falls", "personal_data.emails",
+    }  # fmt: skip
+
+
+def test_a_filter_of_ones_own_comes_after_those_of_each_recipe():
+    class Own(GopherQualityFilter):
+        name = "own"
+        signals, rules = (), ()
+
+    own = Own(**{field.name: getattr(gristmill.GOPHER_QUALITY, field.name) for field in dataclasses.fields(Own)})
+    for recipe in (gristmill, datatrove_0_10, recipe_2024):
+        config = recipe.documents("dump", recipe.URL_FILTER, own)
+        assert config.sections == ("gopher_repetition", "gopher_quality", "c4", "fineweb", "own")
+        assert set(config.sections) < set(config.steps)
+
+
+def test_steps_in_another_order_are_refused_with_both_orders():
+    with pytest.raises(UsageError, match=r"is c4 gopher_quality, .* recipe's: gopher_quality c4\."):
+        demo_config(steps=("c4", "gopher_quality"))
+    with pytest.raises(UsageError, match="each once"):
+        demo_config(steps=("c4", "c4"))
+
+
+def test_a_limit_falls_where_the_recipe_says_so():
+    sides = {name: {one.reason: one.drops for one in thresholds_of(config, None)} for name, config in DOCUMENTS.items()}
+    changed = {reason for reason, side in sides["fineweb_2024"].items() if side != sides["gristmill"][reason]}
+    assert changed == {
+        "fineweb_too_few_terminal_punctuation_lines", "fineweb_too_many_short_lines",
+        "fineweb_duplicate_line_characters",
+    }  # fmt: skip
+    assert {sides["fineweb_2024"][reason] for reason in changed} == {"at most", "at least"}
+
+
+def test_blank_lines_count_as_copies_of_one_another():
+    text = "one\n\ntwo\n\nthree"
+    assert measure(text, [], count_blank_lines=False)[2] == 0
+    assert measure(text, [], count_blank_lines=True)[2] == 1 / 5
+
+
+def signals(one: FineWebFilter | GopherQualityFilter, text: str) -> dict[str, float]:
+    return dict(zip((signal.name for signal in one.signals), one.measure(Passage(text)), strict=True))
+
+
+def test_lines_end_by_the_marks_that_the_recipe_names():
+    ours = gristmill.FINEWEB
+    theirs = dataclasses.replace(ours, line_ends=recipe_2024.FINEWEB.line_ends, count_blank_lines=True)
+    text = "He said 'yes'\n\nक।\nNo."
+    assert signals(ours, text)["terminal_punctuation_lines"] == 2 / 3
+    assert signals(theirs, text)["terminal_punctuation_lines"] == 2 / 4
+    assert (signals(ours, text)["short_lines"], signals(theirs, text)["short_lines"]) == (1, 1)
+
+
+def test_stop_words_count_once_or_each_time():
+    ours = gristmill.GOPHER_QUALITY
+    assert signals(ours, "the the cat")["stop_words"] == 1
+    assert signals(dataclasses.replace(ours, count_stop_words="occurrences"), "the the cat")["stop_words"] == 2
+
+
+def test_marks_of_other_scripts_are_words_to_the_list_of_2024():
+    ours = gristmill.GOPHER_QUALITY
+    theirs = dataclasses.replace(ours, terminal_marks=False)
+    for mark, marks_here, marks_there in (("।", 0, 1), ("。", 0, 0), (".", 0, 0), ("１", 1, 0), ("•", 1, 1)):
+        text = f"a cat {mark} b"
+        assert signals(ours, text)["words"] == 3 + marks_here, mark
+        assert signals(theirs, text)["words"] == 3 + marks_there, mark
+
+
+def test_line_breaks_may_be_deleted_before_the_language_is_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(language, "likeliest", lambda line, number: asked.append(line) or [("en", 1.0)])
+    for config in (datatrove_0_10.LANGUAGE, recipe_2024.LANGUAGE):
+        language.detect_language(document("one 1\ntwo"), config)
+    assert asked == ["one 1 two", "one 1two"]
+
+
+def test_the_check_of_scripts_can_be_left_out():
+    cherokee = document("ᎣᏏᏲ ᏙᎯᏧ " * 20 + "the cat and the dog")
+    assert language.detect_language(cherokee, gristmill.LANGUAGE).language != "en"
+    unchecked = dataclasses.replace(gristmill.LANGUAGE, check_script=False)
+    assert (
+        language.detect_language(cherokee, unchecked).language
+        == language.likeliest(re.sub("\\s+", " ", cherokee.text), 1)[0][0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "browser", "datatrove"),
+    [
+        ("http://deep.sub.listed.co.uk/", "banned_domain", "banned_domain"),  # the registered domain
+        ("http://x.host.example/", "banned_domain", None),  # only the host itself is listed
+        ("http://host.example/", "banned_domain", "banned_domain"),
+        ("http://LISTED.co.uk/", "banned_domain", None),
+        ("http://user@listed.co.uk:80/", "banned_domain", "banned_domain"),
+        ("http://a.example/xxx", "banned_word", "banned_word"),
+        ("http://a.example/XXX", "banned_word", None),
+        ("http://a.example/%78xx", "banned_word", None),
+        ("http://a.example/éxxx", None, "banned_word"),
+        ("http://a.example/free/bets", "soft_banned_words", "soft_banned_words"),
+        ("http://a.example/Free/bets", "soft_banned_words", None),
+        ("http://a.example/Lucky-Strikes", "banned_substring", "banned_substring"),
+        ("http://1.2.3.4/", None, None),
+    ],
+)
+def test_urls_as_a_browser_reads_them_or_as_datatrove_does(url, browser, datatrove):
+    config = UrlFilterConfig(
+        banned_domains=("listed.co.uk", "host.example"), banned_words=("xxx",), soft_banned_words=("free", "bets"),
+        soft_word_threshold=2, banned_substrings=("luckystrike",),
+    )  # fmt: skip
+    assert reject_reason(url, config) == browser
+    assert reject_reason(url, dataclasses.replace(config, matching="datatrove")) == datatrove
+
+
+@pytest.mark.parametrize(
+    ("text", "ascii_", "lower_case"),
+    [
+        ("to ann@mill.org.", "to E.", "to E."),
+        ("to Ann.Lee@Mill.org!", "to E!", "to Ann.Lee@Mill.org!"),
+        ("to Ann.lee@mill.org", "to E", "to Ann.E"),
+        ("a!b#c@x.y,é@z.de", "E,é@z.de", "E,é@z.de"),
+        ("müller@mill.org", "müller@mill.org", "müller@mill.org"),
+        ("mü-ller@mill.org", "müE", "müE"),
+        ("a@b@c.de a..b@c.de", "a@E a..E", "a@E a..E"),
+        ("x@[1.2.3.4] x@y", "E x@y", "E x@y"),
+    ],
+)
+def test_emails_in_ascii_and_in_small_letters(text, ascii_, lower_case):
+    for emails, expected in (("ascii", ascii_), ("lower_case", lower_case)):
+        config = dataclasses.replace(
+            datatrove_0_10.PERSONAL_DATA, emails=emails, kinds=("email",), email_placeholder="E"
+        )
+        assert replace_personal_data(text, config)[0] == expected
+
+
+def test_every_public_ipv4_address_is_one_where_the_recipe_says_so():
+    config = dataclasses.replace(datatrove_0_10.PERSONAL_DATA, ip_placeholder="IP")
+    assert replace_personal_data("version 8.8.4.4, 10.0.0.1, 01.2.3.4, 18.8.8.8.8, ::1", config) == (
+        "version IP, 10.0.0.1, 01.2.3.4, IP.8, ::1", {"email": 0, "ip": 2},
+    )  # fmt: skip
+
+
+def a_file(path: Path, pages: list) -> InputFile:
+    write_pages(path, pages)
+    return InputFile(path, path.name, "warc", path.stat().st_size)
+
+
+def test_xhtml_is_left_out_where_the_recipe_says_so(tmp_path):
+    file = a_file(tmp_path / "a.warc.gz", [dataclasses.replace(page(html(PROSE)), xhtml=True), page(html(PROSE))])
+    reasons = {
+        xhtml: [found["reason"] for found in rows_of_input(file, demo_config(extract=dataclasses.replace(
+            gristmill.EXTRACT, xhtml=xhtml)))]
+        for xhtml in (True, False)
+    }  # fmt: skip
+    assert reasons == {True: [None, None], False: ["xhtml", None]}
+
+
+def test_trafilatura_forgets_what_it_met_in_other_files(tmp_path):
+    """With `deduplicate` the fourth page loses what three had; a file gives the same, whatever came before."""
+    pages = [page(html(PROSE, f"{PROSE[:-1]}, said number {n}."), url=f"http://a.example/{n}") for n in range(5)]
+    file = a_file(tmp_path / "a.warc.gz", pages)
+    config = demo_config(extract=datatrove_0_10.EXTRACT, steps=())
+    first = [found["text"] for found in rows_of_input(file, config)]
+    assert first == [found["text"] for found in rows_of_input(file, config)]
+    assert PROSE in first[0].split("\n") and PROSE not in first[4].split("\n")
+    alone = demo_config(extract=dataclasses.replace(datatrove_0_10.EXTRACT, deduplicate=False), steps=())
+    assert all(PROSE in found["text"].split("\n") for found in rows_of_input(file, alone))
+
+
+def test_to_deduplicate_is_an_option_of_trafilatura():
+    with pytest.raises(UsageError, match="gristmill"):
+        dataclasses.replace(gristmill.EXTRACT, deduplicate=True)
+
+
+def test_other_languages_are_not_measured_where_that_is_not_asked_for():
+    german, english = document(GERMAN, language="de"), document(PROSE)
+    file = InputFile(Path("x"), "x", "table", 0)
+    for asked in (True, False):
+        config = demo_config(measure_other_languages=asked, steps=())
+        rows = [row.row_of(one, file, config) for one in (german, english)]
+        assert [found["words"] is None for found in rows] == [not asked, False]
+        assert [found["text"] for found in rows] == [GERMAN, PROSE]
+    wider = dataclasses.replace(config, language=dataclasses.replace(config.language, languages=("de", "en")))
+    assert wider.of_texts() != config.of_texts()
+    assert extract.normalise(GERMAN) == GERMAN

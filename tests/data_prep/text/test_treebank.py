@@ -1,0 +1,76 @@
+"""NLTK's words and Punkt's sentences, on cases whose outcome NLTK 3.8.1 gave; test_datatrove_2024.py has many more."""
+
+import itertools
+
+import pytest
+
+from data_prep.quality.nltk_data import fetch_for
+from data_prep.text.passage import Passage
+from data_prep.text.punkt import sentence_spans
+from data_prep.text.treebank import nltk_words
+from lm.errors import InputError
+from tests.growth import superlinear
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fetched():
+    try:
+        fetch_for("nltk")
+    except InputError as error:
+        pytest.skip(f"Punkt's parameters are not here: {error}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("She can't, he cannot, they're gonna.", "She ca n't , he can not , they 're gon na ."),
+        ("Mr. Fox of the U.S. went home. The end.", "Mr. Fox of the U.S. went home . The end ."),
+        ('He said: "Go!" (twice).', "He said : `` Go ! '' ( twice ) ."),
+        ('The last word. " )', "The last word. `` )"),
+        ("$3.88, 3,36 and 1,000.", "$ 3.88 , 3,36 and 1,000 ."),
+        ("wait... what--no", "wait ... what -- no"),
+        ("the dogs' and the dog's\nbone's", "the dogs ' and the dog's bone 's"),
+        ("“Yes,” she said. ‘No’ – he", "“ Yes , ” she said . ‘ No ’ – he"),
+        ("'tis more'n d'ye think", "'t is more 'n d 'ye think"),
+        ("", ""),
+    ],
+)
+def test_words(text, words):
+    assert " ".join(nltk_words(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Smith met J. Bach. They sang!", ["Dr. Smith met J. Bach.", "They sang!"]),
+        ("It was 1990. In May it rained.", ["It was 1990.", "In May it rained."]),
+        ("(One.) Two? Three... four", ["(One.)", "Two?", "Three... four"]),
+        ("Really?! Yes.", ["Really?!", "Yes."]),
+        ("a sentence e.g. this one, etc. and so on", ["a sentence e.g.", "this one, etc.", "and so on"]),
+        ("", []),
+    ],
+)
+def test_sentences(text, sentences):
+    assert [text[start:stop] for start, stop in sentence_spans(text)] == sentences
+
+
+def test_sentences_lie_in_order_and_hold_all_that_is_no_blank():
+    text = 'A. B? (C.) "D!" -- e.g. F... G.H. I?)" 3. J.\nK'
+    spans = sentence_spans(text)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    assert "".join("".join(text[start:stop].split()) for start, stop in spans) == "".join(text.split())
+
+
+PIECES = ("a", ".", "? ", ". . ", "''", '" ', "``", "(", "a.b", "e.g. ", "\n", "'", "a,", ')"', "-", "can", "?)")
+
+
+def test_time_grows_with_the_text():
+    for piece in PIECES:
+        found = superlinear(nltk_words, lambda size, piece=piece: f"x {piece * size} y.", 8_000, nltk_words.cache_clear)
+        assert not found, (piece, found)
+
+
+def test_a_passage_counts_by_either():
+    passage = Passage("It is ok. then we can't go.\nYes.")
+    assert (passage.sentence_count("spacy"), passage.sentence_count("punkt")) == (3, 2)
+    assert passage.word_count_by("nltk") == len(passage.words_by("nltk")) == len(passage.kinds_by("nltk"))

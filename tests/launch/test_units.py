@@ -1,0 +1,132 @@
+"""A stage that is made by units: other inputs touch those units alone, and nothing that a run has made is lost."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import Experiment
+from data_prep.config import EngineConfig
+from data_prep.warc import write_pages
+from launch import extract_texts, fetch_pages
+from launch.folder import unfinished
+from launch.stages.stage import Stage, run_stage
+from lm.errors import InputError, UsageError
+from tests.corpus import tiny_experiment, web_pages
+
+STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
+
+
+@pytest.fixture
+def warcs(tmp_path) -> list[Path]:
+    pages, paths = web_pages(12), []
+    for number in range(4):
+        paths.append(tmp_path / f"warc/{number}.warc.gz")
+        write_pages(paths[-1], pages[3 * number : 3 * number + 3])
+    return paths
+
+
+def experiment_of(warcs: list[Path], **engine) -> Experiment:
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=tuple(map(str, warcs)))
+    return dataclasses.replace(tiny, pages=pages, engine=EngineConfig(**engine))
+
+
+def make(warcs: list[Path], workdir: Path, **engine) -> None:
+    for stage in STAGES:
+        run_stage(stage, experiment_of(warcs, **engine), workdir)
+
+
+def texts(workdir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((workdir / "texts").iterdir())}
+
+
+def markers(workdir: Path) -> dict[str, str]:
+    """What stands in them: with the seconds and so of one making alone."""
+    return {path.stem: path.read_text() for path in sorted((workdir / "units/texts").iterdir())}
+
+
+def damage(warcs: list[Path]) -> bytes:
+    """Makes the third file one that cannot be read, in its old size; what it was."""
+    whole = warcs[2].read_bytes()
+    warcs[2].write_bytes(b"<html>".ljust(len(whole)))
+    return whole
+
+
+def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
+    make(warcs[:3], tmp_path / "run")
+    before = markers(tmp_path / "run")
+    assert set(before) == {"0", "1", "2"}
+    make(warcs[1:], tmp_path / "run")
+    after = markers(tmp_path / "run")
+    assert set(after) == {"1", "2", "3"} and {name: after[name] for name in "12"} == {n: before[n] for n in "12"}
+    make(warcs[1:], tmp_path / "fresh")
+    assert texts(tmp_path / "run") == texts(tmp_path / "fresh")
+    write_pages(warcs[2], web_pages(15)[12:])  # another file under the same name
+    make(warcs[1:], tmp_path / "run")
+    assert markers(tmp_path / "run")["1"] == before["1"] and markers(tmp_path / "run")["2"] != before["2"]
+    assert not list((tmp_path / "run").glob("replaced-*")) and not (tmp_path / "run/.partial/texts").exists()
+
+
+def test_what_other_stages_were_made_from_is_refused_as_ever(warcs, tmp_path):
+    make(warcs[:3], tmp_path)
+    marker = json.loads((tmp_path / "stages/texts.json").read_text())
+    follower = {"key": "k", "settings": {"<texts>": marker["key"]}, "files": {}}
+    (tmp_path / "stages/documents.json").write_text(json.dumps(follower))
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    with pytest.raises(UsageError, match=r"(?s)pages is of another experiment.*3\.warc\.gz.*documents\.json"):
+        make(warcs, tmp_path)
+    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+
+
+def test_other_settings_are_refused_and_their_units_stay(warcs, tmp_path):
+    make(warcs[:2], tmp_path)
+    experiment = experiment_of(warcs[:2])
+    other = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, dump="other"))
+    with pytest.raises(UsageError, match="dump"):
+        run_stage(extract_texts.STAGE, other, tmp_path)
+    assert set(markers(tmp_path)) == {"0", "1"}
+
+
+def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
+    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
+        extract_texts.make(experiment, workdir, out)
+        raise KeyboardInterrupt
+
+    stage: Stage = dataclasses.replace(extract_texts.STAGE, make=interrupted)
+    run_stage(fetch_pages.STAGE, experiment_of(warcs[:3]), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, experiment_of(warcs[:3]), tmp_path)
+    before = markers(tmp_path / ".partial/texts/out")
+    make(warcs[1:], tmp_path)
+    assert {name: markers(tmp_path)[name] for name in "12"} == {name: before[name] for name in "12"}
+    assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+
+
+def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeypatch, capsys):
+    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    whole = damage(warcs)
+    with pytest.raises(InputError, match="1 of 4 units failed"):
+        make(warcs, tmp_path)
+    before = markers(tmp_path / ".partial/texts/out")
+    monkeypatch.setattr(unfinished, "installed", lambda library: f"{library} of tomorrow")
+    warcs[2].write_bytes(whole)
+    make(warcs, tmp_path, retry_failed=True)
+    assert {name: markers(tmp_path)[name] for name in before} == before and set(before) == {"0", "1", "3"}
+    assert "regex of tomorrow" in capsys.readouterr().out
+
+
+def test_a_stage_may_be_finished_without_a_unit_and_with_it_later(warcs, tmp_path):
+    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    whole = damage(warcs)
+    make(warcs, tmp_path, max_failed=0.3)
+    assert set(markers(tmp_path)) == {"0", "1", "3"} and (tmp_path / "quarantine/texts/2.json").is_file()
+    before, key = markers(tmp_path), json.loads((tmp_path / "stages/texts.json").read_text())["key"]
+    make(warcs, tmp_path)  # up to date
+    assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] == key
+    warcs[2].write_bytes(whole)
+    make(warcs, tmp_path, retry_failed=True)
+    assert {name: markers(tmp_path)[name] for name in before} == before and "2" in markers(tmp_path)
+    assert not list((tmp_path / "quarantine/texts").iterdir())
+    assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] != key
