@@ -50,15 +50,16 @@ def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema]
 
 
 def read_batches(
-    place: Place, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP
+    place: Place, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The columns (None: all) of a file, at most `rows` rows of one row group at a time.
+    """The columns (None: all) of a file, or of some of its row groups, at most `rows` rows of one group at a time.
 
     Raises InputError when the file is damaged or lacks a column.
     """
     with opened(place) as file:
         check_columns(file, place, columns or ())
-        for group in range(file.num_row_groups):  # a batch that spanned groups would not be bounded by them
+        groups = range(file.num_row_groups) if row_groups is None else row_groups
+        for group in groups:  # a batch that spanned groups would not be bounded by them
             yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 

@@ -10,6 +10,7 @@ options: it says what has to be deleted first.
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import with_thresholds
 from data_prep.engine.progress import ProgressLine
 from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funnel
 from data_prep.select.refilter import changes, comparison, count_again
@@ -33,7 +34,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
-    paths, config = RunPaths(workdir), experiment.documents
+    paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
     folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.dedup.clusters import (
     BLOCKS_IN_RANGE,
+    LOW_WORD,
     PLAN,
     ROWS_AT_ONCE,
     Merge,
@@ -21,7 +22,6 @@ from data_prep.dedup.clusters import (
     planned,
     write,
 )
-from data_prep.dedup.nodes import LOW_WORD
 from data_prep.dedup.sorted_runs import key_ranges, read_blocks, runs_of, write_run_file
 from data_prep.engine.tasks import Run, here
 from lm.storage import Place

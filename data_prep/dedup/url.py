@@ -6,7 +6,7 @@ The join is in clusters.py.
 import hashlib
 
 from data_prep.config import UrlDedupConfig
-from data_prep.dedup.nodes import UNKNOWN_DATE, Node, make_node
+from data_prep.dedup.clusters import UNKNOWN_DATE, Node, make_node
 from data_prep.urls import same_page_key
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.merging import File, OnProgress, merge_in_groups, whole
+from data_prep.engine.tasks import File, OnProgress, merge_in_groups, whole
 from data_prep.parquet import opened, read_batches, rows_in, write_rows
 from lm.storage import Place
 

@@ -8,13 +8,15 @@ again is not filtered again. Whoever calls has put paths of this machine in the 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
+from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import repeats
-from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.dedup.survivors import Edit, read_edits
+from data_prep.documents import document_schema
 from data_prep.engine.tasks import here
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
@@ -24,7 +26,7 @@ from data_prep.pii import replace_personal_data
 from data_prep.select.duplicates import FoundOfFile
 from data_prep.select.filtered import filtered_rows
 from data_prep.select.keys import DocumentShard
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 
 CLUSTER_SIZE = "cluster_size"
 """Column of documents/: documents of the cluster that this one stayed of, where the config asks for it."""
@@ -34,7 +36,7 @@ REPEAT = "repeat"
 
 def kept_schema(config: DocumentsConfig) -> pa.Schema:
     """Of documents/."""
-    columns = [*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))]
+    columns = [*document_schema(config.language.labelled), *map(text_schema(config).field, value_columns(config))]
     if config.minhash.cluster_sizes:
         columns.append(pa.field(CLUSTER_SIZE, pa.int64()))
     if config.minhash.upsampling_weights:
@@ -43,12 +45,25 @@ def kept_schema(config: DocumentsConfig) -> pa.Schema:
 
 
 def dropped_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not the
-    reason."""
+    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was
+    there before ("INDEX#ID"); null where that is not the reason."""
     return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
 
 
-def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
+Edits = Mapping[str, Mapping[int, Place]]
+"""{step after the deduplication: {index of a file: its edits}}, in the order of the steps (edits.py)."""
+
+
+def edits_of(file: DocumentShard, edits: Edits) -> dict[int, list[tuple[str, Edit]]]:
+    """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
+    found: dict[int, list[tuple[str, Edit]]] = {}
+    for step, places in edits.items():
+        for row, edit in read_edits(places[file.index]).items():
+            found.setdefault(row, []).append((step, edit))
+    return found
+
+
+def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: float | None, edits: Edits) -> None:
     """Writes the file's kept and dropped documents, in reading order, and the counts.
 
     Personal data is replaced in both, now that which texts are alike was asked of what was read.
@@ -56,7 +71,7 @@ def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: flo
     counts: list[Counts] = [empty_counts()]
     kept, dropped = here(file.documents), here(file.dropped)
     hosts = HostCounter(here(file.hosts))
-    rows = kept_and_dropped(file, config, min_quality, counts, hosts)
+    rows = kept_and_dropped(file, config, min_quality, edits, counts, hosts)
     schemas = {kept: kept_schema(config), dropped: dropped_schema(config)}
     write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, hosts.counts_file.parent)
     hosts.write()
@@ -64,24 +79,33 @@ def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: flo
 
 
 def kept_and_dropped(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, counts: list[Counts], hosts: HostCounter
+    file: DocumentShard,
+    config: DocumentsConfig,
+    min_quality: float | None,
+    edits: Edits,
+    counts: list[Counts],
+    hosts: HostCounter,
 ) -> Iterator[tuple[bool, dict]]:
     """(whether it is kept, row) of each; appends to `counts`, and adds what is kept to `hosts`."""
-    found, columns = FoundOfFile.at(file.duplicates), kept_schema(config).names
-    duplicates = found.duplicates
-    reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
-    for filtered in filtered_rows(file.texts, config, min_quality, file.note, reasons):
+    found, edited, columns = FoundOfFile.at(file.duplicates), edits_of(file, edits), kept_schema(config).names
+    for filtered in filtered_rows(file.texts, config, min_quality, file.note, found.reasons):
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
-            if duplicate := duplicates.get(filtered.first + number):
+            if told := found.duplicates.get(filtered.first + number):
                 place = file.index, filtered.first + number
-                shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+                if told.of_this_run:
+                    shown.append([order_of(row["id"]), *place, told.duplicate.file, told.duplicate.row])
+            for step, edit in edited.get(filtered.first + number, ()):
+                row["text"] = edit.applied(row["text"])
+                filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             if filtered.verdicts[number] and not config.write_dropped:
                 continue
-            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            text = fix_encoding(row["text"], config.by_language)
+            text, kinds = replace_personal_data(text, config.personal_data)
+            row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
-                stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
+                stays = told.stays if told else None
                 yield False, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
             else:
                 replaced.update(kinds)

@@ -1,21 +1,29 @@
 """Which documents are duplicates, of which: the joins in their order, and what they found of one file."""
 
+import dataclasses
 import functools
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
 from data_prep.dedup.clusters import duplicates_in, find_duplicates
+from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
+from data_prep.dedup_index.join import pairs_met
+from data_prep.dedup_index.write import Kept, map_keys, write_index
 from data_prep.engine import identity_of
-from data_prep.engine.merging import File
-from data_prep.engine.tasks import FileRunner, TaskRunner
-from data_prep.select.keys import DocumentShard, write_keys, write_url_keys
+from data_prep.engine.tasks import File, FileRunner, TaskRunner, whole
+from data_prep.select.keys import DocumentShard, has_index, write_keys, write_url_keys
+from data_prep.select.texts_files import TextsFile
 from lm.storage import Place, write_atomically
 
 TOLD = {"url_dedup": "pages fetched again", "exact_dedup": "exact copies", "minhash_dedup": "near copies"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
+SEEN_BEFORE = {"url_dedup": "url_seen_before", "exact_dedup": "exact_seen_before", "minhash_dedup": "near_seen_before"}
+"""Reasons of what is a duplicate of a document of an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,7 @@ class Duplicate:
     stage: str
     reason: str
     file: int
+    """Index of the file of texts/; from their number on, of the files of the indices, one index after the other."""
     row: int
 
 
@@ -38,32 +47,67 @@ class Found:
     """{step of deduplication: folder of its result}; the steps that are not used are missing."""
     sizes: Place | None = None
     """The folder of the clusters' sizes, where they are asked for (cluster_sizes.py)."""
+    indices: tuple[Index, ...] = ()
+    """Of earlier runs."""
+
+    def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
+        """{(file, row): what `duplicate_of` says of that document}: NAME.parquet:ROW of texts/, or INDEX#ID. Reads the
+        ids of the indices' documents; raises InputError where these are missing or damaged."""
+        places = {(one.file, one.row) for one in duplicates}
+        names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < len(self.names)}
+        first = len(self.names)
+        for index in self.indices:
+            by_file: dict[int, list[int]] = defaultdict(list)
+            for file, row in places:
+                if first <= file < first + len(index.texts):
+                    by_file[file - first].append(row)
+            for file, rows in sorted(by_file.items()):
+                names |= {(first + file, row): f"{index.name}#{id}" for row, id in index.ids_of(file, rows).items()}
+            first += len(index.texts)
+        return names
 
 
 def find_clusters(
-    files: list[DocumentShard], config: DocumentsConfig, min_quality: float | None, partial: Place, run: FileRunner
+    files: list[DocumentShard],
+    every: int,
+    config: DocumentsConfig,
+    min_quality: float | None,
+    partial: Place,
+    indices: tuple[Index, ...],
+    run: FileRunner,
 ) -> tuple[list[DocumentShard], dict[str, Place]]:
     """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: folder}, in
-    folders of `partial` whose names tell of which keys.
+    folders of `partial` whose names tell of which keys. `every` is the number of files of texts/.
 
     Addresses first, without a text being read: of a page that was fetched more than once only the document that stays
     takes part in the other steps.
     """
     clusters: dict[str, Place] = {}
+    decided = [config, min_quality, [index.name for index in indices]]
+    for_index = lambda *kinds: [f"index_{kind}" for kind in kinds] if has_index(config) else []
 
     def join(step: str, field: str, written: list[dict[str, File]]) -> None:
-        folder: Any = partial / f"{step}-{identity_of([one[field] for one in written])[:12]}"
-        tasks = TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step])
-        clusters[step] = find_duplicates([getattr(file, field) for file in files], folder, tasks)
+        fields = [field, *(f"index_{kind}" for kind in KINDS_OF[step] if indices)]
+        keys = [one[name] for name in fields for one in written if name in one]
+        digest = identity_of(keys, [index.name for index in indices])[:12]
+        pairs: list[Place] = [getattr(file, field) for file in files]
+        if indices:
+            tasks = TaskRunner(run.folder, run.engine, run.on_progress, f"{TOLD[step]} of earlier runs")
+            own = [file.keys_of(kind) for file in files for kind in KINDS_OF[step]]
+            pairs += pairs_met(own, indices, KINDS_OF[step], every, partial / f"{step}-seen-{digest}" / "join", tasks)
+        folder: Any = partial / f"{step}-{digest}"
+        clusters[step] = find_duplicates(pairs, folder, TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step]))
 
     if "url_dedup" in config.steps:
         work = functools.partial(write_url_keys, config=config, min_quality=min_quality)
-        files, written = run("addresses", files, work, ["url_keys"], [config, min_quality])
+        files, written = run("addresses", files, work, ["url_keys", *for_index("url")], decided)
         join("url_dedup", "url_keys", written)
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
-        work = functools.partial(write_keys, config=config, min_quality=min_quality, same_url=clusters.get("url_dedup"))
-        decided = [config, min_quality, names_of(clusters)]
-        files, written = run("keys", files, work, ["exact_keys", "near_keys"], decided)
+        same_url = clusters.get("url_dedup")
+        work = functools.partial(write_keys, config=config, min_quality=min_quality, files=every, same_url=same_url)
+        decided = [*decided, names_of(clusters), every if same_url else 0]
+        fields = ["exact_keys", "near_keys", *for_index("exact", "near")]
+        files, written = run("keys", files, work, fields, decided)
         for step, field in (("exact_dedup", "exact_keys"), ("minhash_dedup", "near_keys")):
             if step in config.steps:
                 join(step, field, written)
@@ -93,38 +137,107 @@ def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     """
     places: dict[int, tuple[int, int]] = {}
     steps: dict[int, str] = {}
+    seen: dict[int, str] = {}
     for step in found.clusters:
         for row, place in duplicates_in(found.clusters[step], file.index).items():
             places[row] = place
             steps.setdefault(row, step)
-    return {row: Duplicate(step, REASONS[step], *places[row]) for row, step in steps.items()}
+            if place[0] >= len(found.names):
+                seen.setdefault(row, step)
+    reasons = {row: (step, REASONS[step]) for row, step in steps.items()}
+    reasons |= {row: (step, SEEN_BEFORE[step]) for row, step in seen.items()}
+    return {row: Duplicate(*reason, *places[row]) for row, reason in reasons.items()}
 
 
 def write_duplicates(file: DocumentShard, found: Found) -> None:
-    """Writes what the joins found of the file: of its duplicates [row, stage, reason, file, row, name of that file],
-    and of what stays the sizes of the clusters, [row, size]."""
+    """Writes what the joins found of the file: of its duplicates [row, stage, reason, file, row, what to call that
+    document, whether it is of this run], and of what stays the sizes of the clusters, [row, size]."""
+    duplicates = duplicates_of(file, found)
+    names = found.names_of(duplicates.values())
     rows = [
-        [row, one.stage, one.reason, one.file, one.row, found.names[one.file]]
-        for row, one in sorted(duplicates_of(file, found).items())
+        [row, one.stage, one.reason, one.file, one.row, names[one.file, one.row], one.file < len(found.names)]
+        for row, one in sorted(duplicates.items())
     ]
     sizes = list(sizes_in(found.sizes, file.index).items()) if found.sizes else []
     write_atomically(file.duplicates, json.dumps({"duplicates": rows, "sizes": sizes}).encode())
+
+
+class Told(NamedTuple):
+    """A duplicate, as it is told."""
+
+    duplicate: Duplicate
+    stays: str
+    """What to call the document that stays (`Found.names_of`)."""
+    of_this_run: bool
+    """Whether that one is of this run: else its text is not at hand."""
 
 
 @dataclass(frozen=True)
 class FoundOfFile:
     """What `write_duplicates` wrote of a file."""
 
-    duplicates: dict[int, Duplicate]
+    duplicates: dict[int, Told]
     """By row."""
-    names: dict[int, str]
-    """Of the files that hold what stays, by index."""
     sizes: dict[int, int]
     """{row: documents of its cluster}, where that is asked for and more than one."""
 
     @classmethod
     def at(cls, place: Place) -> "FoundOfFile":
         found = json.loads(place.read_bytes())
-        rows = found["duplicates"]
-        duplicates = {row: Duplicate(stage, reason, file, other) for row, stage, reason, file, other, _ in rows}
-        return cls(duplicates, {file: name for *_, file, _, name in rows}, dict(found["sizes"]))
+        told = {row: Told(Duplicate(*rest[:4]), *rest[4:]) for row, *rest in found["duplicates"]}
+        return cls(told, dict(found["sizes"]))
+
+    @property
+    def reasons(self) -> dict[int, tuple[str, str]]:
+        """{row: (stage, reason)}"""
+        return {row: (one.duplicate.stage, one.duplicate.reason) for row, one in self.duplicates.items()}
+
+
+@dataclass(frozen=True)
+class IndexedFile(TextsFile):
+    """A file of texts/ and what of it goes into an index."""
+
+    source: DocumentShard
+    mapped_url: Place
+    """Its keys, each with the document that stayed, and likewise those of other kinds."""
+    mapped_exact: Place
+    mapped_near: Place
+    ids: Place
+
+    def kept(self, kinds: Sequence[str]) -> Kept:
+        pairs, mapped = {kind: self.source.keys_of(kind) for kind in kinds}, {}
+        mapped = {kind: getattr(self, f"mapped_{kind}") for kind in kinds}
+        return Kept(self.texts, pairs, mapped, self.ids)
+
+
+def write_index_of(
+    files: list[DocumentShard], config: DocumentsConfig, found: Found, folder: Place, partial: Place, run: FileRunner
+) -> None:
+    """Writes the run's own index in `folder`; `partial` keeps what units hand on."""
+    kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
+    digest = identity_of(names_of(found.clusters), config)[:12]
+    mapped = {f"mapped_{kind}": partial / "mapped" / kind for kind in KINDS}
+    indexed = [
+        IndexedFile(
+            index=file.index,
+            texts=file.texts,
+            bytes=file.bytes,
+            end=file.end,
+            source=file,
+            ids=folder / "ids" / file.texts.name,
+            **{name: place / f"{file.name}.runs" for name, place in mapped.items()},
+        )
+        for file in files
+    ]
+    work = functools.partial(map_file, found=found, kinds=kinds)
+    whole_run = dataclasses.replace(run, engine=whole(run.engine, len(files)))
+    whole_run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
+    tasks = TaskRunner(run.folder, run.engine, run.on_progress, "index", digest)
+    write_index([file.kept(kinds) for file in indexed], kinds, config, folder, partial / digest, tasks)
+
+
+def map_file(file: IndexedFile, found: Found, kinds: Sequence[str]) -> None:
+    """Maps the keys of one file to the documents that stayed."""
+    duplicates = duplicates_of(file.source, found)
+    places = {row: (one.file, one.row) for row, one in duplicates.items() if one.file < len(found.names)}
+    map_keys(file.kept(kinds), places)

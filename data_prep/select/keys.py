@@ -1,14 +1,15 @@
 """The first pass over a file of texts/: the keys by which documents meet that are duplicates (dedup/clusters.py)."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import duplicates_in
+from data_prep.dedup.clusters import Node, duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
-from data_prep.dedup.minhash import band_keys
-from data_prep.dedup.nodes import make_node, writing_pairs
-from data_prep.dedup.scope import dump_of, scope_of
+from data_prep.dedup.minhash import keys_of_signature, signature
+from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
 from data_prep.dedup.url import url_key, url_node
 from data_prep.engine.tasks import here, no_note
 from data_prep.select.filtered import candidates, looked_at
@@ -27,6 +28,10 @@ class DocumentShard(TextsFile):
     url_keys: Place
     exact_keys: Place
     near_keys: Place
+    index_url: Place
+    """Its keys for an index (dedup_index), likewise."""
+    index_exact: Place
+    index_near: Place
     duplicates: Place
     """What the joins found of it (JSON)."""
     documents: Place
@@ -38,16 +43,45 @@ class DocumentShard(TextsFile):
     note: Callable[[int], None] = no_note
     """Takes the number of rows that were read, now and then."""
 
+    def keys_of(self, kind: str) -> Place:
+        """For an index."""
+        return getattr(self, f"index_{kind}")
+
+
+def has_index(config: DocumentsConfig) -> bool:
+    """Whether keys for an index are needed."""
+    return bool(config.dedup_index.write or config.dedup_index.against)
+
 
 def write_url_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
     """Writes the keys of the addresses of the documents among which duplicates are looked for.
 
     Reads no text.
     """
-    with writing_pairs(here(file.url_keys)) as add:
+    with writing_pairs(here(file.url_keys)) as add, writing_index_keys(file, ("url",), config) as index:
         for number, row in rows_looked_at(file, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
-                add([key], url_node(row["date"], row["id"], file.index, number, config.url_dedup))
+                node = document_node(*url_node(row["date"], row["id"], file.index, number, config.url_dedup))
+                add([key], node)
+                if index:
+                    index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
+
+
+def document_node(order: int, place: int) -> Node:
+    """The node of a document of the run: after those of an index, and before what never stays."""
+    return min(max(order, 1), NEVER_STAYS - 1), place
+
+
+@contextlib.contextmanager
+def writing_index_keys(
+    file: DocumentShard, kinds: Sequence[str], config: DocumentsConfig
+) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
+    """Gives, by kind, what adds keys for an index; nothing where the config has to do with none."""
+    with contextlib.ExitStack() as stack:
+        if has_index(config):
+            yield {kind: stack.enter_context(writing_pairs(here(file.keys_of(kind)))) for kind in kinds}
+        else:
+            yield {}
 
 
 def rows_looked_at(
@@ -65,26 +99,51 @@ def rows_looked_at(
 
 
 def write_keys(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, same_url: Place | None = None
+    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, files: int, same_url: Place | None = None
 ) -> None:
     """Writes the keys of the documents among which duplicates are looked for.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
-    cluster however short they are. `same_url` has the clusters of documents of one address: those of them that go have
-    no other key than that, by which they are told which document stays in the end.
+    cluster however short they are. `files` is the number of files of texts/. `same_url` has the clusters of documents
+    of one address: those of them that go have no other key than that, by which they are told which document stays in
+    the end; and none at all where that is an index's.
     """
     refetched = duplicates_in(same_url, file.index) if same_url else {}
-    with writing_pairs(here(file.exact_keys)) as add_exact, writing_pairs(here(file.near_keys)) as add_near:
+    with (
+        writing_pairs(here(file.exact_keys)) as add_exact,
+        writing_pairs(here(file.near_keys)) as add_near,
+        writing_index_keys(file, ("exact", "near"), config) as index,
+    ):
         for number, row in candidates(file.texts, config, min_quality, file.note):
-            order, place = make_node(row["date"], row["id"], file.index, number)
-            node, keys = (min(order, NEVER_STAYS - 1), place), []
-            if same_url and (key := url_key(row["url"], dump_of(row, config), config.url_dedup)):
-                keys.append(key)
+            node = document_node(*make_node(row["date"], row["id"], file.index, number))
+            by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if same_url else None
+            keys = [by_url] if by_url else []
             if number in refetched:
-                node = NEVER_STAYS, place
-            else:
-                keys.append(text_key(row["text"], scope_of(row, config)))
+                if refetched[number][0] < files:
+                    add_exact(keys, (NEVER_STAYS, node[1]))
+                    add_near(keys, (NEVER_STAYS, node[1]))
+                continue
+            found = keys_of_text(row, config)
+            keys += [found.exact]
             add_exact(keys, node)
-            if "minhash_dedup" in config.steps and number not in refetched:
-                keys += band_keys(row["text"], scope_of(row, config), config.minhash) or ()
-            add_near(keys, node)
+            add_near([*keys, *found.bands], node)
+            if index:
+                index["exact"]([found.index_exact], node)
+                index["near"](found.index_bands, node)
+
+
+class TextKeys(NamedTuple):
+    """The keys of one text, for the run and for an index."""
+
+    exact: bytes
+    bands: Sequence[bytes]
+    index_exact: bytes
+    index_bands: Sequence[bytes]
+
+
+def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> TextKeys:
+    """The keys of the text of one row; of bands none where the step is not used or the text is too short."""
+    text, scope, index_scope = row["text"], scope_of(row, config), index_scope_of(row, config)
+    rows = signature(text, config.minhash) if "minhash_dedup" in config.steps else None
+    bands = [keys_of_signature(rows, one, config.minhash) if rows is not None else () for one in (scope, index_scope)]
+    return TextKeys(text_key(text, scope), bands[0], text_key(text, index_scope), bands[1])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.config import EngineConfig
-from data_prep.engine.merging import File, OnProgress, merge_in_groups
+from data_prep.engine.tasks import File, OnProgress, merge_in_groups
 from data_prep.funnel.counts import Counts, merge
 from lm.storage import Place, write_atomically
 

@@ -1,6 +1,7 @@
 """The funnel under other thresholds, from what was measured: no page is read again, and of the texts nothing at all.
 
-What needs other documents, deduplication, is not repeated: what passes here still has its duplicates among it.
+What needs other documents, deduplication and the steps after it, is not repeated: what passes here still has its
+duplicates among it.
 """
 
 import functools
@@ -11,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
-from data_prep.config.documents import DEDUP
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine import Progress
-from data_prep.engine.merging import whole
-from data_prep.engine.tasks import FileRunner, here
+from data_prep.engine.tasks import FileRunner, here, whole
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
@@ -23,8 +23,11 @@ from data_prep.parquet import parquet_files
 from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
 from data_prep.select.texts_files import CountedFile, counted_files, texts_files
-from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
+from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
+
+NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
+"""Stages that need other documents."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | 
     for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
-        parts.append(count_rows(columns, values, found, (file.index, first), thresholds))
+        labels = languages_of(rows, config)
+        parts.append(count_rows(columns, values, found, (file.index, first), thresholds, labels))
         for url, size, verdict in zip(columns["url"], columns["text_bytes"], found, strict=True):
             if verdict is None:
                 hosts.add(url, size)
@@ -96,9 +100,13 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
     lines = []
     for name in sorted({*olds, *news}, key=place_in(config)):
         old, new = olds.get(name), news.get(name)
+        option = next(one.option for one in (new, old) if one)
+        own = [one.by_language if one else {} for one in (old, new)]
+        for label in sorted({*own[0], *own[1]}):
+            was, now = (f"{one[label]:.6g}" if label in one else "not used" for one in own)
+            lines += [f"  {option}: {was} for {label} in the run, now {now}  ({name[1]})"] if was != now else []
         if old and new and old.value == new.value:
             continue
-        option = next(one.option for one in (new, old) if one)
         was, now = (f"{one.value:.6g}" if one else "not used" for one in (old, new))
         lines.append(f"  {option}: {was} in the run, now {now}  ({name[1]})")
     return lines
@@ -148,7 +156,7 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
     """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
     ("pass all rules", ""), duplicates among it."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
-    dropped = dropped_as(tuple(stages - {*DEDUP}), counts)
+    dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 

@@ -4,14 +4,18 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
+from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine import Progress, identity_of
 from data_prep.engine.tasks import FileRunner
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
+from data_prep.parquet import identity_of_file
 from data_prep.select.apply_filters import apply_filters
-from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates
+from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
+from data_prep.select.edits import find_edits
 from data_prep.select.keys import DocumentShard
 from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
@@ -60,26 +64,35 @@ def prepare_documents(
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
+    Where the config asks for an index of the documents, it is written beside documents_dir.
 
     `partial`, beside documents_dir and dropped_dir, keeps what units hand on, and units/ there their markers: what
     agrees with these is kept, so that files that come or go cost their own work, and that of the joins. Raises
     InputError as `run_step`, and when no document survives.
     """
+    indices = open_indices(config)
+    check_fixes(config.by_language)
     out, every, records = documents_dir.parent, texts_files(texts), read_records(texts)
     run = FileRunner(out, engine, on_progress)
     min_quality = lowest_score(every, config, run, partial / "scores")
     files = lay_out(every, partial, documents_dir, dropped_dir)
-    settings = identity_of(config, min_quality)
-    files, clusters = find_clusters(files, config, min_quality, partial, run)
+    files, clusters = find_clusters(files, len(every), config, min_quality, partial, indices, run)
     sizes = find_sizes(clusters, config, partial, run)
-    found = Found(tuple(file.texts.name for file in every), clusters, sizes)
+    found = Found(tuple(file.texts.name for file in every), clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
     files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
-    told = {file.name: one["duplicates"][1] for file, one in zip(files, written, strict=True)}
+    if config.dedup_index.write:
+        write_index_of(files, config, found, out / FOLDER, partial / "index", run)
+    settings, duplicates = identity_of(config, min_quality), [one["duplicates"][1] for one in written]
+    edits = find_edits(files, config, min_quality, identity_of(settings, duplicates), partial, dropped_dir, run)
+    told = {
+        file.name: [sha256, [identity_of_file(places[file.index]) for places in edits.values()]]
+        for file, sha256 in zip(files, duplicates, strict=True)
+    }
     files, written = run(
         "filtering",
         files,
-        functools.partial(apply_filters, config=config, min_quality=min_quality),
+        functools.partial(apply_filters, config=config, min_quality=min_quality, edits=edits),
         ["documents", "dropped", "hosts", "counts"],
         lambda file: [settings, told[file.name]],
     )
@@ -108,6 +121,9 @@ def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, droppe
             url_keys=partial / "url-keys" / f"{file.name}.pairs",
             exact_keys=partial / "keys" / f"{file.name}.pairs",
             near_keys=partial / "near-keys" / f"{file.name}.pairs",
+            index_url=partial / "index-keys/url" / f"{file.name}.pairs",
+            index_exact=partial / "index-keys/exact" / f"{file.name}.pairs",
+            index_near=partial / "index-keys/near" / f"{file.name}.pairs",
             duplicates=partial / "duplicates" / f"{file.name}.json",
             documents=documents_dir / file.texts.name,
             dropped=dropped_dir / file.texts.name,

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.config import DocumentsConfig
-from data_prep.engine.merging import merge_in_groups
-from data_prep.engine.tasks import FileRunner
+from data_prep.engine.tasks import FileRunner, merge_in_groups
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
 from data_prep.select.texts_files import CountedFile, TextsFile, counted_files

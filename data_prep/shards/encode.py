@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import EngineConfig, ShardsConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.merging import OnProgress, files_of, merge_in_groups, whole
+from data_prep.engine.tasks import OnProgress, files_of, merge_in_groups, whole
 from data_prep.parquet import check_columns, opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file

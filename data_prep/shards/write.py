@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.merging import OnProgress, whole
+from data_prep.engine.tasks import OnProgress, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.parquet import read_batches
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from data_prep.config import EngineConfig
 from data_prep.dedup import clusters, sorted_runs
-from data_prep.dedup.clusters import duplicates_in, find_duplicates
-from data_prep.dedup.nodes import Node, make_node, writing_pairs
+from data_prep.dedup.clusters import Node, duplicates_in, find_duplicates, make_node, writing_pairs
 from data_prep.engine.tasks import TaskRunner
 from lm.errors import InputError
 from lm.storage import Url, write_atomically
@@ -307,7 +306,7 @@ def test_a_key_of_many_rows_is_read_in_parts_of_bounded_size(tmp_path, monkeypat
         sorted_runs.Run, "read", lambda run, begin, end: read.append(end - begin) or real_read(run, begin, end)
     )
     monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: written.append(rows.shape[1]) or real_add(rows))
-    monkeypatch.setattr("data_prep.dedup.nodes.PAIRS_AT_ONCE", 500)
+    monkeypatch.setattr("data_prep.dedup.clusters.PAIRS_AT_ONCE", 500)
     pairs = star(2500, random.Random(4))
     paths = write_files(pairs, tmp_path)
 
