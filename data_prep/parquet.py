@@ -1,6 +1,6 @@
 """Rows in and out of Parquet files: row group by row group, and a file appears whole or not at all."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -46,14 +46,17 @@ def write_rows(rows: Iterable[tuple[Path, dict]], schemas: dict[Path, pa.Schema]
                 flush(path)
 
 
-def read_batches(path: Path, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP) -> Iterator[pa.RecordBatch]:
-    """The columns (None: all) of a file, at most `rows` rows of one row group at a time.
+def read_batches(
+    path: Path, columns: list[str] | None = None, rows: int = ROWS_PER_GROUP, row_groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The columns (None: all) of a file, or of some of its row groups, at most `rows` rows of one group at a time.
 
     Raises InputError when the file is damaged or lacks a column.
     """
     with naming_damage(path), pq.ParquetFile(path) as file:
         check_columns(file, path, columns or ())
-        for group in range(file.num_row_groups):  # a batch that spanned groups would not be bounded by them
+        groups = range(file.num_row_groups) if row_groups is None else row_groups
+        for group in groups:  # a batch that spanned groups would not be bounded by them
             yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 

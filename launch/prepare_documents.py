@@ -4,6 +4,8 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.by_language import thresholds_identity, with_thresholds
+from data_prep.decontamination.examples import set_digests
+from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
 from data_prep.funnel.report import by_language_told
 from data_prep.select.run import prepare_documents
@@ -30,17 +32,27 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
-NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share
-url_dedup minhash across_dumps personal_data"""
+def external_inputs(experiment: Experiment) -> dict[str, object]:
+    """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
+    documents = experiment.documents
+    found = thresholds_identity(documents) | {"dedup_index": identities(documents)}
+    if "decontamination" in documents.steps:
+        found["evaluation sets"] = set_digests(documents.decontamination.sets)
+    return {name: value for name, value in found.items() if value}
+
+
+NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
+dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
-    external_inputs=lambda experiment: thresholds_identity(experiment.documents),
     make=make,
-    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel),
+    outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
+    optional=(RunPaths.dedup_index,),
+    external_inputs=external_inputs,
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

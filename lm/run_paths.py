@@ -36,6 +36,7 @@ class RunPaths:
     documents = Part("documents")
     dropped = Part("dropped")
     funnel = Part("funnel.json")
+    dedup_index = Part("dedup_index")
     tokenizer = Part("tokenizer")
     tokens = Part("tokens")
     evaluation = Part("evaluation.json")

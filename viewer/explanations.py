@@ -12,6 +12,9 @@ STAGES = {
     "url_dedup": ("Refetched pages", "Documents from the same address as one that stays."),
     "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
     "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
+    "line_dedup": ("Repeated lines", "Documents most of which are lines that an earlier document has too."),
+    "substring_dedup": ("Repeated passages", "Documents most of which are passages that an earlier document has too."),
+    "decontamination": ("Evaluation sets", "Documents that hold text of an evaluation set."),
 }
 """{stage: (name, what it is)}, of stages that are no filters."""
 
@@ -60,11 +63,20 @@ REASONS = {
     "soft_banned_words": "Several words stand in the URL that are suspicious together.",
     "banned_substring": "A banned string is part of the URL.",
     "html_too_large": "The page has more bytes than are parsed.",
+    "text_too_large": "The text of the crawl has more bytes than are measured.",
     "html_too_deep": "The page's elements are nested deeper than is parsed.",
     "unreadable_html": "What claims to be HTML cannot be parsed.",
     "no_text": "Nothing was left but navigation.",
+    "url_seen_before": "From an address that is in the index of an earlier run.",
+    "exact_seen_before": "The same text as a document in the index of an earlier run.",
+    "near_seen_before": "Much the same text as a document in the index of an earlier run, or as one that met such.",
     "url_duplicate": "From the same address as another document, which stays.",
     "exact_duplicate": "The same text as another document, which stays.",
     "near_duplicate": "Much the same text as another document, which stays.",
+    "repeated_lines": "More of it than may be are lines that an earlier document has too.",
+    "short_after_line_dedup": "Too few words are left without the lines that an earlier document has too.",
+    "repeated_substrings": "More of it than may be are passages that an earlier document has too.",
+    "short_after_substring_dedup": "Too few words are left without the passages that an earlier document has too.",
+    "contaminated": "Holds a run of words of an evaluation set; _decontamination.jsonl in dropped/ says which.",
 }
 """{reason: what it means}, of stages that are no filters."""

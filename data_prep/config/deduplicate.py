@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm.errors import UsageError, shown
-from lm.fields import Config, added, within
+from lm.fields import Config, added, not_hashed, within
 
 TRACKING = (
     "utm_*", "fbclid", "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "msclkid", "yclid", "twclid", "ttclid", "igshid",
@@ -21,6 +21,20 @@ class UrlDedupConfig(Config):
     """Which of them stays, by when they were fetched."""
     ignored_parameters: tuple[str, ...] = TRACKING
     """Names of parameters of a query that do not count; one that ends in * stands for all that begin so."""
+
+
+@dataclass(frozen=True)
+class DedupIndexConfig(Config):
+    """Deduplication against the documents of earlier runs, by the keys that they wrote down (data_prep/dedup_index)."""
+
+    against: tuple[str, ...] = not_hashed(default=())
+    """Folders or URLs of indices, or of runs that wrote one: documents that are duplicates of theirs are dropped, by
+    the steps of deduplication in use. Of which dump a document is does not count. What the indices hold decides, not
+    where they lie."""
+    write: bool = False
+    """Whether the run writes an index of its own documents, in dedup_index/."""
+    key_bytes: Literal[8, 16] = 8
+    """Of a key in the index that is written. With 8, one document in a million is dropped in vain by 10^12 keys."""
 
 
 @dataclass(frozen=True)

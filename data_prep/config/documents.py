@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
-from data_prep.config.deduplicate import MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
+from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
@@ -20,7 +21,9 @@ from lm.fields import Config, added, within
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 """The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
-AFTER_FILTERS = ("quality_classifier", *DEDUP)
+AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
+"""Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -47,6 +50,10 @@ class DocumentsConfig(Config):
     sample_seed: int = added(default=0)
     """Another one draws other pages."""
     url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
+    dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
+    line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
+    substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
+    decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
     across_dumps: bool = added(default=False)
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
     measure_other_languages: bool = added(default=True)
@@ -82,10 +89,25 @@ class DocumentsConfig(Config):
 
         if self.by_language is not None:
             self.by_language.check_languages(self.language.languages)
-        if self.counts_clusters and not set(DEDUP) & set(self.steps):
+        self.check_duplicates_are_looked_for()
+        if "decontamination" in self.steps and not self.decontamination.sets:
             raise UsageError(
-                "documents.minhash.cluster_sizes or upsampling_weights is given, but documents.steps has no step of "
-                f"deduplication that could find clusters ({', '.join(DEDUP)}). Name one, or leave these out."
+                "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
+                "the evaluation sets (.jsonl), or leave the step out."
+            )
+
+    def check_duplicates_are_looked_for(self) -> None:
+        """Raises UsageError for what only a step of deduplication gives, where none is used."""
+        asked = {
+            "minhash.cluster_sizes": self.minhash.cluster_sizes,
+            "minhash.upsampling_weights": self.minhash.upsampling_weights,
+            "dedup_index.against": self.dedup_index.against,
+            "dedup_index.write": self.dedup_index.write,
+        }
+        if given := [name for name, value in asked.items() if value and not set(DEDUP) & set(self.steps)]:
+            raise UsageError(
+                f"documents.{given[0]} is given, but documents.steps has no step of deduplication "
+                f"({', '.join(DEDUP)}), whose work it would be. Name one, or leave it out."
             )
 
     @property
@@ -111,7 +133,7 @@ class DocumentsConfig(Config):
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
         if self.minhash.before_filters:
-            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:

@@ -16,3 +16,8 @@ def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
 def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
     """The scope of addresses: a page has one, whatever its language."""
     return "" if config.across_dumps else row["dump"]
+
+
+def index_scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
+    """The scope of keys of an index (data_prep/dedup_index), where dumps meet."""
+    return f"\0{row['language']}" if config.minhash.by_language else ""

@@ -16,6 +16,7 @@ from data_prep.by_language.splitters import splitter_of
 from data_prep.config import DocumentsConfig
 from data_prep.documents import Damage, Document, PlacedDamage, WebPage, document_schema
 from data_prep.sources import InputFile
+from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.inputs import read_input
 from data_prep.text.passage import Passage
 from data_prep.url_filter import filter as url_filter
@@ -120,6 +121,8 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
     """(text, None), or ("", the reason why there is none); text that comes as text is only normalised."""
     if isinstance(found, WebPage) and found.content_type != "text/plain":
         return extract.extract_text(found, config.extract)
+    if isinstance(found, WebPage) and len(found.body) > MAX_TEXT_BYTES:
+        return "", "text_too_large"
     text = found.body.decode("utf-8", "replace") if isinstance(found, WebPage) else found.text
     text = extract.normalise(text)
     return (text, None) if text else ("", "no_text")

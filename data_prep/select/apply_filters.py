@@ -14,6 +14,7 @@ import pyarrow as pa
 from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import repeats, sizes_in
+from data_prep.dedup.survivors import Edit, read_edits
 from data_prep.documents import document_schema
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
@@ -42,9 +43,18 @@ def kept_schema(config: DocumentsConfig) -> pa.Schema:
 
 
 def dropped_schema(config: DocumentsConfig) -> pa.Schema:
-    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), null where that is not the
-    reason."""
+    """Of dropped/; duplicate_of says which row of texts/ stayed ("NAME.parquet:ROW"), or which document of an index was
+    there before ("INDEX#ID"); null where that is not the reason."""
     return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
+
+
+def edits_of(file: DocumentShard, found: Found) -> dict[int, list[tuple[str, Edit]]]:
+    """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
+    edits: dict[int, list[tuple[str, Edit]]] = {}
+    for step, paths in found.edits.items():
+        for row, edit in read_edits(paths[file.index]).items():
+            edits.setdefault(row, []).append((step, edit))
+    return edits
 
 
 def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) -> None:
@@ -67,15 +77,20 @@ def kept_and_dropped(
     file: DocumentShard, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
 ) -> Iterator[tuple[Path, dict]]:
     """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates, columns = duplicates_of(file, found), kept_schema(config).names
+    duplicates, edits, columns = duplicates_of(file, found), edits_of(file, found), kept_schema(config).names
     sizes = sizes_in(found.sizes, file.index) if found.sizes else {}
+    names = found.names_of(duplicates.values())
     reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
     for filtered in filtered_rows(file.texts, config, found.min_quality, file.note, reasons):
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
             if duplicate := duplicates.get(filtered.first + number):
                 place = file.index, filtered.first + number
-                shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+                if duplicate.file < len(found.names):  # the text of an earlier run's is not at hand
+                    shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
+            for step, edit in edits.get(filtered.first + number, ()):
+                row["text"] = edit.applied(row["text"])
+                filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             if filtered.verdicts[number] and not config.write_dropped:
                 continue
             text = fix_encoding(row["text"], config.by_language)
@@ -83,7 +98,7 @@ def kept_and_dropped(
             row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
-                stays = f"{found.names[duplicate.file]}:{duplicate.row}" if duplicate else None
+                stays = names[duplicate.file, duplicate.row] if duplicate else None
                 yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
             else:
                 replaced.update(kinds)

@@ -1,19 +1,25 @@
 """Which documents are duplicates, of which: the joins in their order, and what they found of one file."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.dedup.cluster_sizes import count_clusters
 from data_prep.dedup.clusters import duplicates_in, find_duplicates
+from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
+from data_prep.dedup_index.join import pairs_met
+from data_prep.dedup_index.write import Kept, map_keys, write_index
 from data_prep.engine.over_files import run_over_files, run_with
 from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
 from data_prep.select.keys import DocumentShard, write_keys, write_url_keys
 
 TOLD = {"url_dedup": "pages fetched again", "exact_dedup": "exact copies", "minhash_dedup": "near copies"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
+SEEN_BEFORE = {"url_dedup": "url_seen_before", "exact_dedup": "exact_seen_before", "minhash_dedup": "near_seen_before"}
+"""Reasons of what is a duplicate of a document of an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Duplicate:
     stage: str
     reason: str
     file: int
+    """Index of the file of texts/; from their number on, of the files of the indices, one index after the other."""
     row: int
 
 
@@ -38,6 +45,26 @@ class Found:
     """Lowest score that the quality classifier may give."""
     sizes: Path | None = None
     """The folder of the clusters' sizes, where they are asked for (cluster_sizes.py)."""
+    indices: tuple[Index, ...] = ()
+    """Of earlier runs."""
+    edits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    """{step after these: its edits of each file, by the file's index}, in the order of the steps (edits.py)."""
+
+    def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
+        """{(file, row): what `duplicate_of` says of that document}: NAME.parquet:ROW of texts/, or INDEX#ID. Reads the
+        ids of the indices' documents; raises InputError where these are missing or damaged."""
+        places = {(one.file, one.row) for one in duplicates}
+        names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < len(self.names)}
+        first = len(self.names)
+        for index in self.indices:
+            by_file: dict[int, list[int]] = defaultdict(list)
+            for file, row in places:
+                if first <= file < first + len(index.texts):
+                    by_file[file - first].append(row)
+            for file, rows in sorted(by_file.items()):
+                names |= {(first + file, row): f"{index.name}#{id}" for row, id in index.ids_of(file, rows).items()}
+            first += len(index.texts)
+        return names
 
 
 def find_clusters(
@@ -45,6 +72,7 @@ def find_clusters(
     config: DocumentsConfig,
     min_quality: float | None,
     partial: Path,
+    indices: tuple[Index, ...],
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> dict[str, Path]:
@@ -56,15 +84,24 @@ def find_clusters(
     clusters: dict[str, Path] = {}
 
     def join(step: str, pairs: list[Path], folder: Path) -> None:
+        run = functools.partial(run_with, engine=engine)
+        if indices:
+            seen, kinds = partial / f"{folder.name}-seen", KINDS_OF[step]
+            keys = [file.keys_of(kind) for file in files for kind in kinds]
+            with ProgressReporter(JoinProgress(seen, f"{TOLD[step]} of earlier runs"), on_progress):
+                pairs += pairs_met(keys, indices, kinds, len(files), seen / "join", run)
         with ProgressReporter(JoinProgress(folder, TOLD[step]), on_progress):
-            clusters[step] = find_duplicates(pairs, folder, functools.partial(run_with, engine=engine))
+            clusters[step] = find_duplicates(pairs, folder, run)
 
     if "url_dedup" in config.steps:
         with watching(files, "addresses", lambda file: file.url_keys, on_progress):
             run_over_files(functools.partial(write_url_keys, config=config, min_quality=min_quality), files, engine)
         join("url_dedup", [file.url_keys for file in files], partial / "url")
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
-        work = functools.partial(write_keys, config=config, min_quality=min_quality, same_url=clusters.get("url_dedup"))
+        same_url = clusters.get("url_dedup")
+        work = functools.partial(
+            write_keys, config=config, min_quality=min_quality, files=len(files), same_url=same_url
+        )
         with watching(files, "keys", lambda file: file.exact_keys, on_progress):
             run_over_files(work, files, engine)
     if "exact_dedup" in config.steps:
@@ -111,8 +148,51 @@ def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     """
     places: dict[int, tuple[int, int]] = {}
     steps: dict[int, str] = {}
+    seen: dict[int, str] = {}
     for step in found.clusters:
         for row, place in duplicates_in(found.clusters[step], file.index).items():
             places[row] = place
             steps.setdefault(row, step)
-    return {row: Duplicate(step, REASONS[step], *places[row]) for row, step in steps.items()}
+            if place[0] >= len(found.names):
+                seen.setdefault(row, step)
+    reasons = {row: (step, REASONS[step]) for row, step in steps.items()}
+    reasons |= {row: (step, SEEN_BEFORE[step]) for row, step in seen.items()}
+    return {row: Duplicate(*reason, *places[row]) for row, reason in reasons.items()}
+
+
+def write_index_of(
+    files: list[DocumentShard],
+    config: DocumentsConfig,
+    found: Found,
+    folder: Path,
+    partial: Path,
+    on_progress: Callable[[Progress], None],
+    engine: EngineConfig,
+) -> None:
+    """Writes the run's own index in `folder`; `partial` keeps what is done."""
+    kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
+    for kind in kinds:
+        (partial / "mapped" / kind).mkdir(parents=True, exist_ok=True)
+    (folder / "ids").mkdir(parents=True, exist_ok=True)
+    kept = functools.partial(kept_keys, kinds=kinds, folder=folder, partial=partial)
+    with watching(files, "keys of what stayed", lambda file: kept(file).ids, on_progress):
+        run_over_files(functools.partial(map_file, found=found, kept=kept, scratch=partial), files, engine)
+    with ProgressReporter(JoinProgress(partial, "index"), on_progress):
+        run = functools.partial(run_with, engine=engine)
+        write_index([kept(file) for file in files], kinds, config, folder, partial, run)
+
+
+def kept_keys(file: DocumentShard, kinds: list[str], folder: Path, partial: Path) -> Kept:
+    """Where the file's keys for the index are, and what becomes of them."""
+    stem = file.texts.stem
+    mapped = {kind: partial / "mapped" / kind / f"{stem}.arrow" for kind in kinds}
+    pairs = {kind: file.keys_of(kind) for kind in kinds}
+    return Kept(file.texts, pairs, mapped, folder / "ids" / file.texts.name)
+
+
+def map_file(file: DocumentShard, found: Found, kept: Callable[[DocumentShard], Kept], scratch: Path) -> None:
+    """Maps the keys of one file to the documents that stayed."""
+    places = {
+        row: (one.file, one.row) for row, one in duplicates_of(file, found).items() if one.file < len(found.names)
+    }
+    map_keys(kept(file), places, scratch)

@@ -1,14 +1,16 @@
 """The first pass over a file of texts/: the keys by which documents meet that are duplicates (dedup/clusters.py)."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import duplicates_in, make_node, writing_pairs
+from data_prep.dedup.clusters import Node, duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
-from data_prep.dedup.minhash import band_keys
-from data_prep.dedup.scope import dump_of, scope_of
+from data_prep.dedup.minhash import keys_of_signature, signature
+from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
 from data_prep.dedup.url import url_key, url_node
 from data_prep.select.filtered import candidates, looked_at
 from data_prep.verdict import columns_needed, read_measured, verdicts
@@ -27,6 +29,8 @@ class DocumentShard:
     url_keys: Path
     exact_keys: Path
     near_keys: Path
+    index_keys: Path
+    """Folder of its keys for an index (dedup_index), a file a kind."""
     documents: Path
     dropped: Path
     hosts: Path
@@ -35,6 +39,10 @@ class DocumentShard:
     """What became of the rows, in numbers (JSON); written last, and so the sign that the file is done."""
     note: Path
     """Holds the number of rows read so far while one of the passes is at the file."""
+
+    def keys_of(self, kind: str) -> Path:
+        """For an index."""
+        return self.index_keys / f"{kind}.pairs"
 
     @property
     def bytes(self) -> int:
@@ -48,11 +56,32 @@ def write_url_keys(file: DocumentShard, config: DocumentsConfig, min_quality: fl
     """
     if file.url_keys.is_file():
         return
-    with writing_pairs(file.url_keys) as add:
+    with writing_pairs(file.url_keys) as add, writing_index_keys(file, ("url",), config) as index:
         for number, row in rows_looked_at(file, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
-                add([key], url_node(row["date"], row["id"], file.index, number, config.url_dedup))
+                node = document_node(*url_node(row["date"], row["id"], file.index, number, config.url_dedup))
+                add([key], node)
+                if index:
+                    index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
     file.note.unlink(missing_ok=True)
+
+
+def document_node(order: int, place: int) -> Node:
+    """The node of a document of the run: after those of an index, and before what never stays."""
+    return min(max(order, 1), NEVER_STAYS - 1), place
+
+
+@contextlib.contextmanager
+def writing_index_keys(
+    file: DocumentShard, kinds: Sequence[str], config: DocumentsConfig
+) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
+    """Gives, by kind, what adds keys for an index; nothing where the config has to do with none."""
+    with contextlib.ExitStack() as stack:
+        if config.dedup_index.write or config.dedup_index.against:
+            file.index_keys.mkdir(parents=True, exist_ok=True)
+            yield {kind: stack.enter_context(writing_pairs(file.keys_of(kind))) for kind in kinds}
+        else:
+            yield {}
 
 
 def rows_looked_at(
@@ -70,29 +99,54 @@ def rows_looked_at(
 
 
 def write_keys(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, same_url: Path | None = None
+    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, files: int, same_url: Path | None = None
 ) -> None:
     """Writes the keys of the documents among which duplicates are looked for, unless they are there.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
-    cluster however short they are. `same_url` has the clusters of documents of one address: those of them that go have
-    no other key than that, by which they are told which document stays in the end.
+    cluster however short they are. `files` is the number of files of texts/. `same_url` has the clusters of documents
+    of one address: those of them that go have no other key than that, by which they are told which document stays in
+    the end; and none at all where that is an index's.
     """
     if file.exact_keys.is_file():  # the outer one, and so the last to appear
         return
     refetched = duplicates_in(same_url, file.index) if same_url else {}
-    with writing_pairs(file.exact_keys) as add_exact, writing_pairs(file.near_keys) as add_near:
+    with (
+        writing_pairs(file.exact_keys) as add_exact,
+        writing_pairs(file.near_keys) as add_near,
+        writing_index_keys(file, ("exact", "near"), config) as index,
+    ):
         for number, row in candidates(file.texts, config, min_quality, file.note):
-            order, place = make_node(row["date"], row["id"], file.index, number)
-            node, keys = (min(order, NEVER_STAYS - 1), place), []
-            if same_url and (key := url_key(row["url"], dump_of(row, config), config.url_dedup)):
-                keys.append(key)
+            node = document_node(*make_node(row["date"], row["id"], file.index, number))
+            by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if same_url else None
+            keys = [by_url] if by_url else []
             if number in refetched:
-                node = NEVER_STAYS, place
-            else:
-                keys.append(text_key(row["text"], scope_of(row, config)))
+                if refetched[number][0] < files:
+                    add_exact(keys, (NEVER_STAYS, node[1]))
+                    add_near(keys, (NEVER_STAYS, node[1]))
+                continue
+            found = keys_of_text(row, config)
+            keys += [found.exact]
             add_exact(keys, node)
-            if "minhash_dedup" in config.steps and number not in refetched:
-                keys += band_keys(row["text"], scope_of(row, config), config.minhash) or ()
-            add_near(keys, node)
+            add_near([*keys, *found.bands], node)
+            if index:
+                index["exact"]([found.index_exact], node)
+                index["near"](found.index_bands, node)
     file.note.unlink(missing_ok=True)
+
+
+class TextKeys(NamedTuple):
+    """The keys of one text, for the run and for an index."""
+
+    exact: bytes
+    bands: Sequence[bytes]
+    index_exact: bytes
+    index_bands: Sequence[bytes]
+
+
+def keys_of_text(row: Mapping[str, str], config: DocumentsConfig) -> TextKeys:
+    """The keys of the text of one row; of bands none where the step is not used or the text is too short."""
+    text, scope, index_scope = row["text"], scope_of(row, config), index_scope_of(row, config)
+    rows = signature(text, config.minhash) if "minhash_dedup" in config.steps else None
+    bands = [keys_of_signature(rows, one, config.minhash) if rows is not None else () for one in (scope, index_scope)]
+    return TextKeys(text_key(text, scope), bands[0], text_key(text, index_scope), bands[1])

@@ -1,6 +1,7 @@
 """The funnel under other thresholds, from what was measured: no page is read again, and of the texts nothing at all.
 
-What needs other documents, deduplication, is not repeated: what passes here still has its duplicates among it.
+What needs other documents, deduplication and the steps after it, is not repeated: what passes here still has its
+duplicates among it.
 """
 
 import functools
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
-from data_prep.config.documents import DEDUP
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
@@ -21,6 +22,9 @@ from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.score_threshold import lowest_score
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
+
+NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
+"""Stages that need other documents."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def passing(counts: Counts) -> dict[tuple[str, str], int]:
     """{(stage, reason): documents dropped}, with the pages under ("pages", "") and what passes all rules under
     ("pass all rules", ""), duplicates among it."""
     stages = {name.split("/", 1)[0] for name in counts["reasons"]}
-    dropped = dropped_as(tuple(stages - {*DEDUP}), counts)
+    dropped = dropped_as(tuple(stages - NOT_REPEATED), counts)
     return {("pages", ""): counts["rows"], **dropped, ("pass all rules", ""): counts["rows"] - sum(dropped.values())}
 
 

@@ -1,5 +1,6 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
+from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine.over_files import run_over_files
 from data_prep.engine.progress import Progress
 from data_prep.funnel.counts import Counts, merge
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
 from data_prep.select.apply_filters import apply_filters
-from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching
+from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching, write_index_of
+from data_prep.select.edits import find_edits
 from data_prep.select.keys import DocumentShard
 from data_prep.select.score_threshold import lowest_score
 from data_prep.sources.inputs import read_records
@@ -61,10 +64,12 @@ def prepare_documents(
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
+    Where the config asks for an index of the documents, it is written beside documents_dir.
 
     `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
     when a file cannot be read or written, and when no document survives.
     """
+    indices = open_indices(config)
     check_fixes(config.by_language)
     files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
     with writing(documents_dir.parent):
@@ -75,9 +80,14 @@ def prepare_documents(
         for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
             leftover.unlink()
         min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
-        clusters = find_clusters(files, config, min_quality, partial, on_progress, engine)
+        clusters = find_clusters(files, config, min_quality, partial, indices, on_progress, engine)
         sizes = find_sizes(clusters, config, partial, on_progress, engine)
-        found = Found(tuple(file.texts.name for file in files), clusters, min_quality, sizes)
+        found = Found(tuple(file.texts.name for file in files), clusters, min_quality, sizes, indices)
+        if config.dedup_index.write:
+            index_dir = documents_dir.parent / FOLDER
+            write_index_of(files, config, found, index_dir, partial / "index", on_progress, engine)
+        edits = find_edits(files, config, found, partial / "edits", dropped_dir, on_progress, engine)
+        found = dataclasses.replace(found, edits=edits)
         with watching(files, "filtering", lambda file: file.counts, on_progress):
             run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
         domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
@@ -101,6 +111,7 @@ def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) 
             url_keys=partial / "url-keys" / f"{path.stem}.pairs",
             exact_keys=partial / "keys" / f"{path.stem}.pairs",
             near_keys=partial / "near-keys" / f"{path.stem}.pairs",
+            index_keys=partial / "index-keys" / path.stem,
             documents=documents_dir / path.name,
             dropped=dropped_dir / path.name,
             hosts=partial / "hosts" / path.name,

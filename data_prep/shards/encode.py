@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +97,7 @@ def identity_of_index(place: Place) -> str:
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
 
 
-def outputs(made: dict[str, Marker]) -> list[tuple[str, str]]:
+def outputs(made: Mapping[str, Marker]) -> list[tuple[str, str]]:
     """(name, SHA-256) of the only file of each."""
     return [(name, sha256) for one in made.values() for name, (_, sha256) in one.outputs.items()]
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import shutil
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +133,7 @@ def write_shards(
     return manifest
 
 
-def plan_shards(made: dict[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
+def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:
     """One unit for each contiguous group of encoded files, of each split as many groups as its tokens ask for."""
     files, planned = list(made.items()), []
     firsts = itertools.accumulate((one.counts["rows"] for one in made.values()), initial=0)

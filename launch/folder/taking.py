@@ -70,6 +70,11 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
             )
 
 
+def below(file: str, output: str) -> bool:
+    """Whether a file of a run folder is the output, or in it."""
+    return file == output or file.startswith(f"{output}/")
+
+
 def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
     """Takes over the finished outputs of the stage of that name, and its logs where there are any; then its marker.
 
@@ -92,7 +97,8 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
                 files = [path for path in entries(source / log) if str(path.relative_to(source)) not in others]
                 bring(files, source, partial / "out", link=False)
         there = tuple(one for one in (*outputs, *logs) if (partial / "out" / one).exists() or one in outputs)
-        put_in_place(name, workdir, there, partial)
+        not_made = tuple(one for one in outputs if not any(below(file, one) for file in marker["files"]))
+        put_in_place(name, workdir, there, partial, optional=not_made)
     write_atomically(RunPaths(workdir).marker(name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
     remove(partial)
     print(f"{name}: taken from {source}", flush=True)

@@ -72,16 +72,18 @@ def refuse_broken_links(workdir: Path, outputs: tuple[str, ...]) -> None:
             )
 
 
-def put_in_place(name: str, workdir: Path, outputs: tuple[str, ...], partial: Path) -> None:
+def put_in_place(
+    name: str, workdir: Path, outputs: tuple[str, ...], partial: Path, optional: tuple[str, ...] = ()
+) -> None:
     """Moves the outputs in `partial`/out to their places in the run folder; what a run wrote there before is deleted,
-    what it did not write is moved to `replaced-<n>/`.
+    what it did not write is moved to `replaced-<n>/`. Those that are `optional` may lack.
 
     Wherever it is interrupted, it is done when it is called again (`can_go_on`).
     """
     out, moving = partial / "out", partial / MOVING
     if not moving.is_file():
         for output in outputs:
-            if not (out / output).exists():
+            if output not in optional and not (out / output).exists():
                 raise FileNotFoundError(errno.ENOENT, f"the stage {name} did not make it", str(out / output))
         files = files_in(out, outputs)
         write_atomically(partial / MADE, json.dumps(files))

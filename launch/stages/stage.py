@@ -45,6 +45,8 @@ class Stage:
     """make(experiment, workdir, out): reads finished outputs in workdir, writes its own into out."""
     outputs: tuple[str, ...]
     """Files and folders, relative to the run folder, that `make` leaves in `out`."""
+    optional: tuple[str, ...] = ()
+    """Those of the outputs that some configs do not ask for."""
     in_place: bool = False
     """`out` is the run folder itself, and `make` resumes from what it finds there (training)."""
     required_outputs: Callable[[Path], tuple[str, ...]] | None = None
@@ -278,7 +280,8 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
     if not stage.in_place:
-        written.put_in_place(stage.name, workdir, (*stage.outputs, *units.folders(stage.units)), partial)
+        outputs = (*stage.outputs, *units.folders(stage.units))
+        written.put_in_place(stage.name, workdir, outputs, partial, stage.optional)
     continued = stage.continued_from(workdir, note["settings"])
     if without := units.failed(stage.units, workdir):
         continued = [*continued, {"without": without}]

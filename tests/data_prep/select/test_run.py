@@ -11,6 +11,7 @@ import pytest
 
 from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, UrlFilterConfig
+from data_prep.config.documents import AFTER_DEDUP
 from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
 from data_prep.measure import run as extraction
@@ -276,7 +277,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup"} == set(CONFIG.stages)
+    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
 
 
 def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):

@@ -1,0 +1,191 @@
+"""What an index holds, and reading parts of it: any range of keys alone, and single ids."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config import DocumentsConfig
+from lm.errors import InputError, UsageError, shown
+from lm.storage import Place, place_of
+
+FOLDER = "dedup_index"
+"""Of a run folder, where its index is."""
+HEADER = "index.json"
+FORMAT = "gristmill deduplication index, version 1"
+KINDS = ("url", "exact", "near")
+"""Of keys: of addresses, of whole texts, of bands of MinHash signatures."""
+KINDS_OF = {"url_dedup": ("url",), "exact_dedup": ("exact",), "minhash_dedup": ("exact", "near")}
+"""What each step of deduplication asks for: copies too short for a signature are near-duplicates as well."""
+ID_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string())])
+
+
+class KeyFile(NamedTuple):
+    """A file of keys: a range of their first words, both ends included."""
+
+    name: str
+    low: int
+    last: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Keys(NamedTuple):
+    """Some sorted keys of an index."""
+
+    first: np.ndarray
+    """(keys,) uint64: their first 8 bytes, big-endian."""
+    second: np.ndarray | None
+    """(keys,) uint64: the next 8; None of an index that has no more than 8."""
+    place: np.ndarray
+    """(keys,) uint64: the document that stayed, its file's index, then its row (32 bits each)."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that lies in `where`."""
+
+    where: Place
+    name: str
+    """The dump, and digits of the hash of all that it holds."""
+    key_bytes: int
+    settings: dict[str, Any]
+    """What decides the keys: those of another index can be compared only where these are the same."""
+    keys: dict[str, tuple[KeyFile, ...]]
+    """By kind, in the order of the ranges."""
+    texts: tuple[str, ...]
+    """The files of the run's texts/, by index."""
+
+    def read_keys(self, kind: str, low: int, last: int) -> Iterator[Keys]:
+        """The keys whose first word is from `low` to `last`, sorted, one row group at a time. Raises InputError when a
+        file is missing or damaged."""
+        columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
+        for file in self.keys[kind]:
+            if file.low > last or file.last < low or not file.rows:
+                continue
+            for rows in groups_between(self.where / "keys" / kind / file.name, "key_0", low, last, columns):
+                first, files, row, *second = (rows[name].to_numpy() for name in columns)
+                begin = int(np.searchsorted(first, np.uint64(low), side="left"))
+                end = int(np.searchsorted(first, np.uint64(last), side="right"))
+                place = files.astype(np.uint64) << np.uint64(32) | row.astype(np.uint64)
+                yield Keys(first[begin:end], second[0][begin:end] if second else None, place[begin:end])
+
+    def ids_of(self, file: int, rows: Sequence[int]) -> dict[int, str]:
+        """{row: id} of documents of the file of index `file`. Raises InputError when the file is missing or damaged, or
+        has none of a row."""
+        found, path = {}, self.where / "ids" / self.texts[file]
+        wanted = np.array(sorted(rows), np.int64)
+        for group in groups_between(path, "row", int(wanted[0]), int(wanted[-1]), ID_SCHEMA.names, wanted):
+            here = np.isin(group["row"].to_numpy(), wanted)
+            found |= dict(zip(group["row"].filter(here).to_pylist(), group["id"].filter(here).to_pylist(), strict=True))
+        if len(found) < len(rows):
+            raise InputError(
+                f"{path} has no id of row {min({*rows} - {*found})}: it is of another index than its folder."
+            )
+        return found
+
+
+def groups_between(
+    path: Place, column: str, low: int, last: int, columns: Sequence[str], wanted: np.ndarray | None = None
+) -> Iterator[pa.Table]:
+    """The row groups of a Parquet file with a value of `column` from `low` to `last` (of `wanted`, sorted, where
+    that is given), by their statistics. Raises InputError when the file is missing or damaged."""
+    try:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+            index = file.schema_arrow.get_field_index(column)
+            for group in range(file.num_row_groups):
+                statistics = file.metadata.row_group(group).column(index).statistics
+                least, most = statistics.min, statistics.max
+                if least > last or most < low:
+                    continue
+                if wanted is None or np.searchsorted(wanted, least) < np.searchsorted(wanted, most, side="right"):
+                    yield file.read_row_group(group, columns=list(columns)).combine_chunks()
+    except (OSError, ValueError, AttributeError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(
+            f"{path} cannot be read: {error}. Bring it back, or write the index of its run again "
+            "(--documents.dedup-index.write True)."
+        ) from error
+
+
+def settings_of(config: DocumentsConfig) -> dict[str, Any]:
+    """What decides the keys of an index, by its name in the config."""
+    minhash = {
+        f"minhash.{name}": getattr(config.minhash, name)
+        for name in ("shingle_words", "bands", "rows", "seed", "normalisation", "before_filters", "by_language")
+    }
+    return minhash | {"url_dedup.ignored_parameters": list(config.url_dedup.ignored_parameters)}
+
+
+def header_of(
+    dump: str, config: DocumentsConfig, keys: dict[str, list[KeyFile]], texts: Iterable[str]
+) -> dict[str, Any]:
+    """The content of index.json."""
+    header = {
+        "format": FORMAT,
+        "key_bytes": config.dedup_index.key_bytes,
+        "settings": settings_of(config),
+        "keys": {kind: [list(file) for file in files] for kind, files in keys.items()},
+        "key_file": KeyFile._fields,
+        "texts": list(texts),
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    return {"name": f"{dump}-{digest[:8]}", **header}
+
+
+def open_index(where: str) -> Index:
+    """The index in the folder or at the URL `where`, or the one of a run folder. Raises InputError when there is none,
+    or it is damaged."""
+    place = place_of(where)
+    place = place.resolve()  # workers may stand elsewhere
+    for folder in (place, place / FOLDER):
+        try:
+            header = json.loads((folder / HEADER).read_text())
+            if header["format"] != FORMAT:
+                raise InputError(
+                    f"{folder} is of the format {shown(header['format'])}, but this version reads {FORMAT!r}. Write it "
+                    "again from its run."
+                )
+            keys = {kind: tuple(KeyFile(*file) for file in files) for kind, files in header["keys"].items()}
+            return Index(folder, header["name"], header["key_bytes"], header["settings"], keys, tuple(header["texts"]))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / HEADER} cannot be read ({type(error).__name__}: {error}).") from error
+    raise InputError(
+        f"There is no index in {place}: neither {HEADER} nor {FOLDER}/{HEADER}. A run writes one with "
+        "--documents.dedup-index.write True."
+    )
+
+
+def open_indices(config: DocumentsConfig) -> tuple[Index, ...]:
+    """Those of documents.dedup_index.against. Raises InputError as `open_index`, UsageError where one was made with
+    other settings, or lacks keys that a step asks for."""
+    indices = tuple(map(open_index, config.dedup_index.against))
+    wanted = settings_of(config)
+    for index in indices:
+        for step, kinds in KINDS_OF.items():
+            if step in config.steps and (lacking := [kind for kind in kinds if kind not in index.keys]):
+                raise UsageError(
+                    f"documents.steps has {step}, but the index {index.where} has no keys of the kind "
+                    f"{', '.join(lacking)}, only {', '.join(index.keys)}: its run did not have that step. Write it "
+                    "with the step, or leave the step or the index out."
+                )
+        for name, value in wanted.items():
+            asked_for = "url_dedup" if name.startswith("url_dedup") else "minhash_dedup"
+            if index.settings.get(name) != value and (asked_for in config.steps or name.endswith("before_filters")):
+                raise UsageError(
+                    f"The index {index.where} was made with documents.{name} = {shown(index.settings.get(name))}, but "
+                    f"here it is {shown(value)}, so that their keys cannot meet. Give the same value, or another index."
+                )
+    return indices
+
+
+def identities(config: DocumentsConfig) -> list[str]:
+    """The names of the indices of documents.dedup_index.against, which tell what they hold, wherever they lie."""
+    return [index.name for index in open_indices(config)]

@@ -1,0 +1,144 @@
+"""Writes the index of a run: its keys, sorted, each with the document that stayed of those that have it.
+
+The keys of all documents are in it among which duplicates were looked for, and not only of those that stayed: what is
+near one that went belongs to its cluster, and goes, as it would have in the same run.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config import DocumentsConfig
+from data_prep.dedup.clusters import BLOCKS_IN_RANGE, LOW_WORD, PLAN, ROWS_AT_ONCE, Range, make, merge_many
+from data_prep.dedup.sorted_runs import (
+    LAST_KEY,
+    begins,
+    key_ranges,
+    mapped_runs,
+    read_blocks,
+    sorted_rows,
+    write_run_file,
+)
+from data_prep.dedup_index.format import HEADER, ID_SCHEMA, KeyFile, header_of
+from data_prep.parquet import read_batches, write_rows
+from lm.storage import appearing, digest, write_atomically, write_json, writing
+
+KEYS_IN_GROUP = 1 << 16
+"""Of a row group, the least that can be read of an index: about 0.7 MB."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One file's keys for the index, and what became of its documents."""
+
+    texts: Path
+    pairs: Mapping[str, Path]
+    """{kind: the keys of its documents}."""
+    mapped: Mapping[str, Path]
+    """{kind: the same keys, each with the document that stayed}, to be made."""
+    ids: Path
+    """To be made, last."""
+
+
+def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]], scratch: Path) -> None:
+    """Makes the file's `mapped` and `ids`; `places` are those of the documents of the run that its duplicates are
+    duplicates of, by row. What is a duplicate of a document of an earlier index has no entry: it is named itself."""
+    if kept.ids.is_file():
+        return
+    gone = np.array(sorted(places), np.uint64)
+    stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
+    rows_looked_at = [np.empty(0, np.uint64)]
+
+    def mapped(pairs: Path) -> Iterator[np.ndarray]:
+        for rows in read_blocks(mapped_runs([pairs]), 0, LAST_KEY, ROWS_AT_ONCE):
+            row = rows[3] & np.uint64(LOW_WORD)
+            at = np.searchsorted(gone, row)
+            is_gone = np.zeros(len(row), bool)
+            if len(gone):
+                is_gone = gone[np.minimum(at, len(gone) - 1)] == row
+            rows_looked_at.append(np.unique(row[~is_gone]))
+            rows[2:, is_gone] = np.stack([np.zeros(is_gone.sum(), np.uint64), stays[at[is_gone]]])
+            yield rows
+
+    for kind, pairs in kept.pairs.items():
+        write_run_file(kept.mapped[kind], mapped(pairs))
+    named = np.unique(np.concatenate(rows_looked_at)).tolist()
+    write_rows(ids_of(kept.texts, iter(named), kept.ids), {kept.ids: ID_SCHEMA}, scratch)
+
+
+def ids_of(texts: Path, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
+    """The rows of the file of ids, of those rows of texts/."""
+    first, row = 0, next(named, None)
+    for batch in read_batches(texts, ["id"]):
+        while row is not None and row < first + batch.num_rows:
+            yield path, {"row": row, "id": batch["id"][row - first].as_py()}
+            row = next(named, None)
+        first += batch.num_rows
+
+
+def write_index(
+    kept: Sequence[Kept],
+    kinds: Sequence[str],
+    config: DocumentsConfig,
+    folder: Path,
+    partial: Path,
+    run: Callable,
+    rows_at_once: int = ROWS_AT_ONCE,
+) -> None:
+    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped; `partial` keeps what
+    is done. `run` and `rows_at_once` are as of `find_duplicates`. Raises InputError when the disk does not take it."""
+    keys: dict[str, list[KeyFile]] = {}
+    with writing(folder):
+        for kind in kinds:
+            (partial / kind).mkdir(parents=True, exist_ok=True)
+            (folder / "keys" / kind).mkdir(parents=True, exist_ok=True)
+            few = merge_many([file.mapped[kind] for file in kept], partial / kind, run, rows_at_once)
+            plan = partial / kind / PLAN
+            if not plan.exists():
+                ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
+                write_atomically(plan, json.dumps(ranges).encode(), scratch=partial / kind)
+            ranges = json.loads(plan.read_text())
+            names = [f"{number:06d}.parquet" for number in range(len(ranges))]
+            tasks = [Range(*one, folder / "keys" / kind / name) for one, name in zip(ranges, names, strict=True)]
+            work = functools.partial(
+                write_range, run_files=few, key_bytes=config.dedup_index.key_bytes, rows_at_once=rows_at_once
+            )
+            make(tasks, work, run)
+            keys[kind] = [key_file(task) for task in tasks]
+        write_json(folder / HEADER, header_of(config.dump, config, keys, [file.texts.name for file in kept]))
+
+
+def key_file(task: Range) -> KeyFile:
+    """What the header says of a file of keys."""
+    size, sha256 = digest(task.run_file)
+    return KeyFile(task.run_file.name, task.low, task.last, pq.read_metadata(task.run_file).num_rows, size, sha256)
+
+
+def write_range(task: Range, run_files: Sequence[Path], key_bytes: int, rows_at_once: int) -> None:
+    """Writes the keys of one range, each once, with the smallest of its nodes."""
+    found = [np.empty((4, 0), np.uint64)]
+    for block in read_blocks(mapped_runs(run_files), task.low, task.last, rows_at_once):
+        if key_bytes == 8:
+            block[1] = 0
+            block = sorted_rows(block)
+        found.append(block[:, begins(block[:2])])  # so a key of many documents takes no more than its block
+    rows = sorted_rows(np.concatenate(found, axis=1))
+    rows = rows[:, begins(rows[:2])]
+    columns = {"key_0": rows[0]} | ({"key_1": rows[1]} if key_bytes > 8 else {})
+    columns |= {"file": (rows[3] >> np.uint64(32)).astype(np.uint32), "row": rows[3].astype(np.uint32)}
+    encodings = {"key_0": "DELTA_BINARY_PACKED", "file": "BYTE_STREAM_SPLIT", "row": "BYTE_STREAM_SPLIT"}
+    with appearing(task.run_file, scratch=task.run_file.parent) as partial:
+        pq.write_table(
+            pa.table(columns),
+            partial,
+            row_group_size=KEYS_IN_GROUP,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding={name: encodings[name] for name in columns if name in encodings},
+        )
