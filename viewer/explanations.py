@@ -63,6 +63,7 @@ REASONS = {
     "soft_banned_words": "Several words stand in the URL that are suspicious together.",
     "banned_substring": "A banned string is part of the URL.",
     "html_too_large": "The page has more bytes than are parsed.",
+    "text_too_large": "The text of the crawl has more bytes than are measured.",
     "html_too_deep": "The page's elements are nested deeper than is parsed.",
     "unreadable_html": "What claims to be HTML cannot be parsed.",
     "no_text": "Nothing was left but navigation.",

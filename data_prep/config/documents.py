@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
+from data_prep.config.deduplicate import (
+    DecontaminationConfig,
+    DedupIndexConfig,
+    LineDedupConfig,
+    MinHashConfig,
+    SubstringDedupConfig,
+    UrlDedupConfig,
+)
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
-from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig
@@ -61,6 +68,9 @@ class DocumentsConfig(Config):
     write_dropped: bool = added(default=True)
     """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
 
+    by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
+    """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
+
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
 
@@ -82,13 +92,15 @@ class DocumentsConfig(Config):
                 "documents.steps has quality_classifier, but documents.quality_classifier.model is empty. Give the "
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
+
+        if self.by_language is not None:
+            self.by_language.check_languages(self.language.languages)
+        self.check_duplicates_are_looked_for()
         if "decontamination" in self.steps and not self.decontamination.sets:
             raise UsageError(
                 "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
                 "the evaluation sets (.jsonl), or leave the step out."
             )
-
-        self.check_duplicates_are_looked_for()
 
     def check_duplicates_are_looked_for(self) -> None:
         """Raises UsageError for what only a step of deduplication gives, where none is used."""
@@ -134,6 +146,25 @@ class DocumentsConfig(Config):
         """A key that sorts stages in their order; one that is not among them comes last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
 
+    @functools.cached_property
+    def thresholds_by_language(self) -> dict[str, LanguageThresholds]:
+        """{"deu_Latn": its thresholds}; {} where all languages have the same ones. Raises UsageError where they have
+        not been read yet (data_prep.by_language.with_thresholds)."""
+        if self.by_language is None:
+            return {}
+        return self.by_language.read(self.language.languages)
+
+    @functools.cached_property
+    def filters_by_language(self) -> dict[str, tuple[Filter, ...]]:
+        """{"deu_Latn": the recipe's filters with its stop words}, as far as they differ from `filters`."""
+        return {
+            label: tuple(
+                dataclasses.replace(one, **{STOP_WORDS[1]: found.stopwords}) if one.name == STOP_WORDS[0] else one
+                for one in self.filters
+            )
+            for label, found in self.thresholds_by_language.items()
+        }
+
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
         """The recipe's filter of that class. Raises UsageError where it has none."""
         for one in self.all_filters:
@@ -157,6 +188,7 @@ class DocumentsConfig(Config):
                 if field.metadata.get("measured")
                 and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),

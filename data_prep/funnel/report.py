@@ -53,6 +53,21 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class LanguageFunnel:
+    """What became of the texts of one language."""
+
+    language: str
+    """As "deu_Latn"."""
+    documents: int
+    """Texts, dropped ones included."""
+    kept: int
+    kept_bytes: int
+    """UTF-8 bytes of their texts as extracted."""
+    dropped: tuple[Tally, ...]
+    """By "stage/reason", the most frequent first."""
+
+
+@dataclass(frozen=True)
 class LengthBin:
     """Kept documents of `low` <= bytes < `high`."""
 
@@ -130,6 +145,8 @@ class Funnel:
     """In the order of the rules."""
     languages: tuple[Tally, ...]
     """Of all documents whose language was detected, dropped ones included; the most frequent first."""
+    by_language: tuple["LanguageFunnel", ...]
+    """Of the languages that have thresholds of their own, the most frequent first."""
     domains: tuple[Tally, ...]
     """Hosts of kept documents, the largest by bytes first; at most TOP_DOMAINS."""
     domains_in_all: int
@@ -155,7 +172,10 @@ def write_funnel(
     """
     funnel = {
         "files": [file.name for file in texts],
-        "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
+        "thresholds": [
+            {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # of one language alone
+            for one in thresholds_of(config, min_quality)
+        ],
         "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
         "keep_share": config.quality_classifier.keep_share if "quality_classifier" in config.steps else None,
@@ -225,6 +245,7 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
         ),
         distributions=distributions_of(counts, thresholds, excerpts),
         languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
+        by_language=language_funnels(counts.get("by_language", {}), config),
         domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
         domains_in_all=written.domains_in_all,
         lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
@@ -265,6 +286,30 @@ def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Exce
         near = tuple(excerpts.at(counts["near"].get(f"{one.stage}/{one.reason}", [])) for one in mine)
         found.append(Distribution(signal, mine, bins, near))
     return tuple(found)
+
+
+def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
+    """A line for each language that has thresholds of its own, for the terminal. Raises InputError as `read_counts`."""
+    if config.by_language is None:
+        return []
+    found = language_funnels(read_counts(funnel).counts.get("by_language", {}), config)
+    return [
+        f"  {one.language}: {one.kept:,} of {one.documents:,} texts"
+        + "".join(f", {tally.name.partition('/')[2]} {tally.documents:,}" for tally in one.dropped[:3])
+        for one in found
+    ]
+
+
+def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
+    """Of `Counts` by language, those that the config keeps."""
+    found = []
+    for label, reasons in counts.items():
+        if label in config.language.languages:
+            dropped = {name: pair for name, pair in reasons.items() if name != "kept"}
+            documents = sum(pair[0] for pair in reasons.values())
+            tallied = tallies(dropped, lambda pair: pair[0], len(dropped))
+            found.append(LanguageFunnel(label, documents, *reasons.get("kept", [0, 0]), tallied))
+    return tuple(sorted(found, key=lambda one: (-one.documents, one.language)))
 
 
 def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:

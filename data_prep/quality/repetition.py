@@ -128,7 +128,7 @@ class GopherRepetitionFilter(Filter):
 
 def measure(text: str, words: list[str], count_blank_lines: bool = False) -> list[float]:
     """The signals of a text that is not empty, split into `words`: shares of the count, or of characters."""
-    lines = text.split("\n") if count_blank_lines else LINE_BREAKS.split(text)
+    lines = text.splitlines() if count_blank_lines else LINE_BREAKS.split(text)
     paragraphs = BLANK_LINES.split(text.strip())
     return [
         count_duplicates(paragraphs) / len(paragraphs),

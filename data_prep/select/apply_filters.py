@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import repeats, sizes_in
 from data_prep.dedup.survivors import Edit, read_edits
-from data_prep.documents import DOCUMENT_SCHEMA
+from data_prep.documents import document_schema
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
@@ -33,7 +34,7 @@ REPEAT = "repeat"
 
 def kept_schema(config: DocumentsConfig) -> pa.Schema:
     """Of documents/."""
-    columns = [*DOCUMENT_SCHEMA, *map(text_schema(config).field, value_columns(config))]
+    columns = [*document_schema(config.language.labelled), *map(text_schema(config).field, value_columns(config))]
     if config.minhash.cluster_sizes:
         columns.append(pa.field(CLUSTER_SIZE, pa.int64()))
     if config.minhash.upsampling_weights:
@@ -92,7 +93,9 @@ def kept_and_dropped(
                 filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             if filtered.verdicts[number] and not config.write_dropped:
                 continue
-            row["text"], kinds = replace_personal_data(row["text"], config.personal_data)
+            text = fix_encoding(row["text"], config.by_language)
+            text, kinds = replace_personal_data(text, config.personal_data)
+            row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
                 stays = names[duplicate.file, duplicate.row] if duplicate else None

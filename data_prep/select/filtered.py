@@ -12,7 +12,7 @@ from data_prep.config.documents import AFTER_FILTERS, DEDUP
 from data_prep.funnel.counts import Counts, count_rows
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
-from data_prep.verdict import Verdict, thresholds_of, values_of, verdicts
+from data_prep.verdict import Verdict, languages_of, thresholds_of, values_of, verdicts
 
 
 @dataclass(slots=True)
@@ -27,12 +27,14 @@ class FilteredRows:
     values: Mapping[str, np.ndarray]
     """{signal: (rows,) float64} of what a line is drawn through."""
     min_quality: float | None
+    languages: np.ndarray | None
+    """(rows,) str, as of `languages_of`."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
         """The funnel of these rows, of the file with that index."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
-        return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds)
+        return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)
 
 
 def filtered_rows(
@@ -50,7 +52,8 @@ def filtered_rows(
         note.write_text(str(first))
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
         found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
-        filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality)
+        languages = languages_of(batch, config)
+        filtered = FilteredRows(first, batch.to_pylist(), found, values, min_quality, languages)
         for row, verdict in zip(filtered.rows, filtered.verdicts, strict=True):
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered

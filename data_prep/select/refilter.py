@@ -20,7 +20,7 @@ from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.select.score_threshold import lowest_score
-from data_prep.verdict import Threshold, columns_needed, read_measured, thresholds_of, values_of, verdicts
+from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
 NOT_REPEATED = {*DEDUP, *AFTER_DEDUP}
@@ -74,7 +74,8 @@ def count_file(file: UnfinishedShard, config: DocumentsConfig, min_quality: floa
     for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
-        parts.append(count_rows(columns, values, found, (file.index, first), thresholds))
+        labels = languages_of(rows, config)
+        parts.append(count_rows(columns, values, found, (file.index, first), thresholds, labels))
         for url, size, verdict in zip(columns["url"], columns["text_bytes"], found, strict=True):
             if verdict is None:
                 hosts.add(url, size)
@@ -100,9 +101,13 @@ def changed_thresholds(before: list[Threshold], after: tuple[Threshold, ...], co
     lines = []
     for name in sorted({*olds, *news}, key=place_in(config)):
         old, new = olds.get(name), news.get(name)
+        option = next(one.option for one in (new, old) if one)
+        own = [one.by_language if one else {} for one in (old, new)]
+        for label in sorted({*own[0], *own[1]}):
+            was, now = (f"{one[label]:.6g}" if label in one else "not used" for one in own)
+            lines += [f"  {option}: {was} for {label} in the run, now {now}  ({name[1]})"] if was != now else []
         if old and new and old.value == new.value:
             continue
-        option = next(one.option for one in (new, old) if one)
         was, now = (f"{one.value:.6g}" if one else "not used" for one in (old, new))
         lines.append(f"  {option}: {was} in the run, now {now}  ({name[1]})")
     return lines

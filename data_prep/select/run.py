@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine.over_files import run_over_files
@@ -69,6 +70,7 @@ def prepare_documents(
     when a file cannot be read or written, and when no document survives.
     """
     indices = open_indices(config)
+    check_fixes(config.by_language)
     files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
     with writing(documents_dir.parent):
         for folder in ("url-keys", "keys", "near-keys", "hosts", "counts", "notes"):

@@ -4,13 +4,14 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from configs import datatrove_0_10 as config_0_10
 from configs import fineweb, fineweb_2024
 from configs.recipes import datatrove_0_10, gristmill
 from configs.recipes import fineweb_2024 as recipe_2024
-from data_prep import extract, language
+from data_prep import language
 from data_prep.config import DocumentsConfig, UrlFilterConfig
 from data_prep.measure import row
 from data_prep.measure.row import rows_of_input
@@ -18,6 +19,7 @@ from data_prep.pii import replace_personal_data
 from data_prep.quality.fineweb import FineWebFilter
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.quality.repetition import measure
+from data_prep.select.run import prepare_documents
 from data_prep.sources import InputFile
 from data_prep.text.passage import Passage
 from data_prep.url_filter.filter import reject_reason
@@ -25,6 +27,7 @@ from data_prep.verdict import thresholds_of
 from data_prep.warc import write_pages
 from lm.errors import UsageError
 from lm.fields import flatten
+from tests.data_prep.measured import CONFIG, real_rows, write_records, write_texts
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, document, html, page
 
 RECIPES = {"gristmill": fineweb, "datatrove_0_10": config_0_10, "fineweb_2024": fineweb_2024}
@@ -228,4 +231,19 @@ def test_other_languages_are_not_measured_where_that_is_not_asked_for():
         assert [found["text"] for found in rows] == [GERMAN, PROSE]
     wider = dataclasses.replace(config, language=dataclasses.replace(config.language, languages=("de", "en")))
     assert wider.of_texts() != config.of_texts()
-    assert extract.normalise(GERMAN) == GERMAN
+
+
+def test_what_is_dropped_need_not_be_written_and_is_counted_all_the_same(tmp_path):
+    written = []
+    for write in (True, False):
+        config = dataclasses.replace(CONFIG, write_dropped=write)
+        out, texts = tmp_path / str(write), tmp_path / str(write) / "texts"
+        write_texts(texts / "a.parquet", real_rows(CONFIG))
+        write_records(texts, 61)
+        outcome = prepare_documents(
+            texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json"
+        )
+        rows = pq.read_table(out / "dropped/a.parquet").num_rows
+        written.append((outcome, (out / "funnel.json").read_bytes(), (out / "documents/a.parquet").read_bytes(), rows))
+    assert written[0][:3] == written[1][:3]
+    assert (written[0][3], written[1][3]) == (sum(written[0][0].dropped.values()), 0)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.recipes import gristmill as recipe
-from data_prep.config import DocumentsConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, MinHashConfig, UrlDedupConfig
 from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.cluster_sizes import count_clusters, repeats, sizes_in
 from data_prep.dedup.clusters import duplicates_in, find_duplicates, make_node, writing_pairs
@@ -93,13 +93,16 @@ class Deduplicated:
     """With duplicate_of as an id, where it is of this corpus."""
 
 
-def deduplicate(folder: Path, files: list[list[dict]], config: DocumentsConfig) -> Deduplicated:
+def deduplicate(
+    folder: Path, files: list[list[dict]], config: DocumentsConfig, engine: EngineConfig = ONE_PROCESS
+) -> Deduplicated:
     names = [f"{number}.parquet" for number in range(len(files))]
     for name, rows in zip(names, files, strict=True):
         write_texts(folder / "texts" / name, rows)
     write_records(folder / "texts", sum(map(len, files)))
     documents, dropped = folder / "documents", folder / "dropped"
-    prepare_documents(folder / "texts", config, folder / "parts", documents, dropped, folder / "funnel.json")
+    parts, funnel = folder / "parts", folder / "funnel.json"
+    prepare_documents(folder / "texts", config, parts, documents, dropped, funnel, engine=engine)
     kept, gone = (
         {row["id"]: row for name in names for row in pq.read_table(where / name).to_pylist()}
         for where in (documents, dropped)
@@ -235,12 +238,12 @@ def test_sizes_of_clusters_sum_to_the_documents(tmp_path, steps, before):
 
 def test_sizes_are_the_same_however_few_rows_are_held(tmp_path):
     draw = random.Random(0)
-    nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(500)]
+    nodes = [(draw.getrandbits(60), number % 3 << 32 | number) for number in range(150)]
     with writing_pairs(tmp_path / "pairs") as add:
         for node in nodes:
             add([hashlib.blake2b(bytes([draw.choice((0, 0, 0, *range(60)))]), digest_size=16).digest()], node)
     found = []
-    for rows in (5, 64, 1 << 20):
+    for rows in (5, 1 << 20):
         result = find_duplicates([tmp_path / "pairs"], tmp_path / f"{rows}", run_here, rows)
         folder = count_clusters(result, tmp_path / f"{rows}-sizes", run_here, rows)
         found.append([sizes_in(folder, file) for file in range(3)])
@@ -249,7 +252,7 @@ def test_sizes_are_the_same_however_few_rows_are_held(tmp_path):
         assert {(file, row): size for file, rows in enumerate(found[-1]) for row, size in rows.items()} == {
             place: 1 + number for place, number in expected.items()
         }
-    assert found[0] == found[1] == found[2] and max(found[0][0].values(), default=0) + len(found[0][1]) > 5
+    assert found[0] == found[1] and max(found[0][0].values(), default=0) + len(found[0][1]) > 5
 
 
 def test_a_document_is_repeated_by_the_largest_size_that_its_cluster_reaches():

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.config import DedupIndexConfig, DocumentsConfig
+from data_prep.config import DedupIndexConfig, DocumentsConfig, EngineConfig
 from data_prep.dedup.clusters import Range, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
@@ -54,13 +54,21 @@ def config_of(steps: tuple[str, ...] = STEPS, against: tuple[Path, ...] = (), **
     return demo_config(steps=steps, dedup_index=index, **{"url_dedup": url} | changes)
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("steps", "key_bytes"), [(STEPS, 8), (STEPS[:1], 8), (STEPS[1:2], 16), (STEPS[2:], 16), (STEPS[1:], 8)],
+    ("steps", "key_bytes", "corpora"),
+    [
+        (STEPS, 8, 2), (STEPS[2:], 16, 1),
+        pytest.param(STEPS, 16, 20, marks=slow), pytest.param(STEPS[:1], 8, 10, marks=slow),
+        pytest.param(STEPS[1:2], 16, 10, marks=slow), pytest.param(STEPS[1:], 8, 20, marks=slow),
+    ],
 )  # fmt: skip
-def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, steps, key_bytes):
+def test_two_runs_with_an_index_keep_what_one_run_of_both_dumps_keeps(tmp_path, steps, key_bytes, corpora):
     """The later dump loses just what it would lose in the same run, and not only what meets a document that stayed."""
     reasons: set[str] = set()
-    for seed in range(2):
+    for seed in range(corpora):
         earlier, later = two_dumps(seed)
         at = lambda name, seed=seed: tmp_path / f"{seed}-{name}"
         both = deduplicate(at("both"), [*earlier, *later], config_of(steps, write=False, across_dumps=True))
@@ -121,16 +129,18 @@ def test_the_same_bytes_wherever_the_index_lies(tmp_path):
     assert any(row["reason"] in REASONS for row in one.dropped.values())
 
 
-@pytest.mark.slow
+@slow
 def test_two_workers_make_the_same_index_and_the_same_documents(tmp_path):
     earlier, later = two_dumps(3)
     for workers in (1, 2):
-        deduplicate(tmp_path / f"{workers}/a", earlier, config_of(workers=workers))
-        deduplicate(tmp_path / f"{workers}/b", later, config_of(against=(tmp_path / f"{workers}/a",), workers=workers))
+        engine, a, b = EngineConfig(workers=workers), tmp_path / f"{workers}/a", tmp_path / f"{workers}/b"
+        deduplicate(a, earlier, config_of(), engine)
+        deduplicate(b, later, config_of(against=(a,)), engine)
     for name in "ab":
         assert content(tmp_path / "1" / name) == content(tmp_path / "2" / name)
 
 
+@slow
 def test_the_order_of_the_files_decides_nothing(tmp_path):
     earlier, later = two_dumps(4)
     outcome: list[dict[str, str]] = []
@@ -207,7 +217,7 @@ WORDS = [b"\0" * 8, b"\0" * 7 + b"\1", b"\x40" + b"\0" * 7, b"\x7f" + b"\xff" * 
 KEYS = st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS)).map(b"".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.dictionaries(KEYS, st.integers(0, 99)), st.lists(st.tuples(KEYS, st.integers(1, 9))), st.integers(2, 40))
 def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, rows_at_once):
     for key_bytes in (8, 16):

@@ -210,5 +210,6 @@ def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes,
 def test_no_signal_may_have_the_name_of_another_column():
     minhash = dataclasses.replace(DOCUMENTS.minhash, cluster_sizes=True, upsampling_weights=((1, 1),))
     counted = dataclasses.replace(DOCUMENTS, minhash=minhash)
-    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
+    labelled = dataclasses.replace(counted, language=dataclasses.replace(counted.language, languages=("deu_Latn",)))
+    columns = {*text_schema(labelled).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
     assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN

@@ -14,6 +14,7 @@ import zstandard
 
 from data_prep.config import PagesConfig
 from data_prep.documents import DOCUMENT_SCHEMA, Document
+from data_prep.measure import row as row_module
 from data_prep.sources import columns as columns_module
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources import tables as tables_module
@@ -21,7 +22,7 @@ from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import own_files
 from data_prep.sources.tables import read_table
 from lm.errors import InputError, UsageError
-from tests.data_prep.pages import documents_in
+from tests.data_prep.pages import demo_config, documents_in, page
 
 WHOLE = Document(
     text="A text.\nOf two lines.",
@@ -376,3 +377,9 @@ def test_a_pattern_without_a_match_is_refused_by_its_option(tmp_path):
 def test_an_impossible_field_is_refused(name):
     with pytest.raises(UsageError, match=r"pages\.text_field is "):
         config("x", text_field=name)
+
+
+def test_a_text_of_a_crawl_above_the_limit_is_dropped_by_name(monkeypatch):
+    monkeypatch.setattr(row_module, "MAX_TEXT_BYTES", 100)
+    texts = [page(b"x" * size, content_type="text/plain") for size in (100, 101)]
+    assert [row_module.text_of(one, demo_config())[1] for one in texts] == [None, "text_too_large"]
