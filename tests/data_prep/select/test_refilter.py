@@ -65,7 +65,7 @@ def again(texts: Path, config: DocumentsConfig, out: Path) -> Counts:
 
 
 def recounted(texts: Path, config: DocumentsConfig, out: Path) -> Recounted:
-    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch", lambda progress: None, ONE_PROCESS)
+    return count_again(texts, config, out / "scratch", lambda progress: None, ONE_PROCESS)
 
 
 def with_domains(now: Recounted) -> Counts:
