@@ -3,6 +3,6 @@
 May import: data_prep.config, data_prep.text, data_prep.sources.
 """
 
-from data_prep.by_language.thresholds import thresholds_identity, with_thresholds
+from data_prep.by_language.thresholds import refuse_other_stop_words, thresholds_identity, with_thresholds
 
-__all__ = ["thresholds_identity", "with_thresholds"]
+__all__ = ["refuse_other_stop_words", "thresholds_identity", "with_thresholds"]

@@ -24,7 +24,7 @@ Splitter = Callable[[str], list[str]]
 """From a text to its words and marks, in order, without white space at their ends."""
 
 HYPHENS_WHOLE = frozenset(
-    "cat dan deu ell fin hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
+    "cat dan deu ell fin fra hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
 )
 """Languages in which a word with a hyphen stays one, as in spaCy."""
 ELIDED = frozenset(["cat", "fra", "ita", "lij"])
@@ -36,6 +36,8 @@ INDIC_MARK = re.compile(rf"([{INDIC_MARKS}])")
 INDIC_NUMBER = re.compile(r"[0-9]+(?: +[,.:/] +[0-9]+)+")
 """Digits with signs between, once every sign stands alone."""
 ELISION = re.compile(r"^([^\W\d_]{1,8}['’])(?=[^\W\d_])")
+ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")
+"""What jieba takes for a word of ASCII ("mod", "2.4", "5%"), where its twin in Rust joins more ("mod_ssl")."""
 JAPANESE_PARTS = re.compile(r"(?s:.{0,10000}[\n。]|.{1,10000})")
 """What goes to Sudachi at once, whole sentences where it can be: it refuses more than 49,149 bytes, and a character may
 have four."""
@@ -122,15 +124,23 @@ def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def indic_words(text: str) -> list[str]:
-    """Words and marks of a text in a script of India: marks part everywhere, but for those inside of numbers."""
-    spaced = INDIC_MARK.sub(r" \1 ", text)
-    return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split()
+    """Words and marks of a text in a script of India: marks part everywhere, but for those inside of numbers.
+
+    Words part at spaces alone, and so a line break between two words joins them: FineWeb-2's thresholds for the share
+    of words with a letter were drawn with words like these.
+    """
+    spaced = INDIC_MARK.sub(r" \1 ", text.replace("\t", " "))
+    return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split(" ")
 
 
 def jieba() -> Splitter:
     import rjieba  # ty: ignore[import-not-found]
 
-    return lambda text: rjieba.cut(text, True)
+    return lambda text: [
+        part
+        for word in rjieba.cut(text, True)
+        for part in (ASCII_WORD.split(word) if len(word) > 1 and word.isascii() else (word,))
+    ]
 
 
 def sudachi() -> Splitter:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
@@ -48,6 +49,16 @@ def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, objec
         for label, one in found.items()
     }
     return {"thresholds by language": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+
+
+def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
+    """Raises UsageError where the stop words are not those that texts/, whose marker is given, were measured with."""
+    measured = (marker or {}).get("external_inputs", {})
+    if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
+        raise UsageError(
+            "texts/ were measured with other stop words of these languages (documents.by_language). Give the files "
+            "that the run had; or measure anew in another folder: --workdir"
+        )
 
 
 def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[[str], None]) -> LanguageThresholds:

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
-from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.deduplicate import (
+    DecontaminationConfig,
+    DedupIndexConfig,
+    LineDedupConfig,
+    MinHashConfig,
+    SubstringDedupConfig,
+    UrlDedupConfig,
+)
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
-from data_prep.config.parts_of_texts import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.config.personal_data import PersonalDataConfig
 from data_prep.config.quality_classifier import QualityClassifierConfig
 from data_prep.config.url_filter import UrlFilterConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config.parts_of_texts import DecontaminationConfig
+from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import Example
 from data_prep.dedup.words import hashed_ngrams, hashed_words, words_of
 from lm.storage import appearing, write_atomically

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.config.parts_of_texts import DecontaminationConfig
+from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import example_files, read_examples, set_digests
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
 from data_prep.dedup.survivors import Edit, Over, SurvivorFile, read_survivors, write_edits

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.config.parts_of_texts import LineDedupConfig
+from data_prep.config.deduplicate import LineDedupConfig
 from data_prep.dedup.clusters import LOW_WORD, RUN_FILES_AT_ONCE
 from data_prep.dedup.sorted_runs import (
     begins,

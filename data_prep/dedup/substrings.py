@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.config.parts_of_texts import SubstringDedupConfig
+from data_prep.config.deduplicate import SubstringDedupConfig
 from data_prep.dedup.minhash import WITHOUT_SPACES
 from data_prep.dedup.ranks import in_later_runs
 from data_prep.dedup.survivors import (

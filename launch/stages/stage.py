@@ -196,6 +196,11 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
 
     Raises UsageError when the outputs, or those that it reads, are another experiment's; then nothing is changed.
     """
+    if experiment.engine.runner == "array":
+        raise UsageError(
+            f"engine.runner is array, but {stage.script} works alone in its run folder. Many processes make the data "
+            "together by: python -m launch.data CONFIG.py --workdir DIR"
+        )
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
     external_inputs = json.loads(json.dumps(stage.external_inputs(experiment)))

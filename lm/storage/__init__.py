@@ -4,6 +4,7 @@ absent, read and written by one set of functions.
 A run in a bucket is worked on in a copy (mirror.py). May import: lm.errors alone.
 """
 
+from lm.storage import stores
 from lm.storage.cache import Wanted, as_files, cache_folder
 from lm.storage.files import (
     HASHING_THREADS,
@@ -50,6 +51,7 @@ __all__ = [
     "place_of",
     "size_of",
     "sizes_of",
+    "stores",
     "streamed",
     "sync",
     "unused",

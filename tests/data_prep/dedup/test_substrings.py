@@ -163,7 +163,7 @@ def test_a_group_of_copies_takes_no_more_memory_than_is_said():
     """The most that ranks take, where every run stands twice; the tokens themselves come on top."""
     import tracemalloc
 
-    from data_prep.config.parts_of_texts import BYTES_PER_TOKEN
+    from data_prep.config.deduplicate import BYTES_PER_TOKEN
 
     some = np.random.default_rng(1).integers(1, 50_000, 200_000, dtype=np.uint32)
     for tokens in (np.concatenate([some, some]), np.ones(400_000, np.uint32)):

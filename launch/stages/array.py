@@ -1,0 +1,193 @@
+"""The data stages as an array job: every process runs the same stages on one run folder, on a shared disk or in a
+bucket (data_prep/engine/array.py).
+
+A stage that is made by units is made by all processes, its files straight at their places. Any other is one unit: one
+process makes it, with its workers, and the others wait. Its marker is a unit too, written when all is there, so that
+other scripts find the stage as if one process had made it.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import fnmatch
+import json
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import experiment_json
+from data_prep.config import EngineConfig
+from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, run_step
+from data_prep.engine.array import rank_of
+from data_prep.engine.attempts import names_in
+from data_prep.engine.units import SCRATCH
+from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
+from launch.folder.markers import ABSENT, differences, key_of
+from launch.stages.stage import Stage, settings_of
+from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
+from lm.storage import Place, Url, stores, write_atomically, write_once
+
+BEGUN = f"{RunPaths.stages}/data.begun"
+"""Says that the folder is a run's, before there is a marker."""
+
+
+def run_stages(stages: Sequence[Stage], experiment: Experiment, place: Place) -> None:
+    """Makes the stages that are not done, together with the other processes of the job. Raises as `run_step`, and
+    UsageError where the folder is no run's, or holds what other settings made."""
+    begin(place)
+    markers: dict[str, dict[str, Any]] = {}
+    with home_of(place) as home:
+        for stage in stages:
+            markers[stage.name] = make(stage, experiment, place, home, markers)
+    if isinstance(place, Path) and rank_of(experiment.engine)[0] == 0:
+        shutil.rmtree(place / SCRATCH, ignore_errors=True)
+
+
+def begin(place: Place) -> None:
+    """Marks the folder as a run's."""
+    if isinstance(place, Path):
+        refuse_no_run(place)
+        (place / RunPaths.stages).mkdir(parents=True, exist_ok=True)
+    elif not (place / RunPaths.stages).files():
+        tops = {name.split("/")[0] for name in place.files() if not any(fnmatch.fnmatch(name, mark) for mark in MARKS)}
+        others = sorted(top for top in tops - PASSED_OVER if not any(fnmatch.fnmatch(top, log) for log in LOGS))
+        if others and not (place / BEGUN).is_file():
+            raise UsageError(
+                f"--workdir {place} is not empty ({', '.join(others[:3])}), and is not the folder of a run. Nothing "
+                "was changed. Give an address below which nothing is."
+            )
+    write_once(place / BEGUN, b"{}")
+
+
+@contextlib.contextmanager
+def home_of(place: Place) -> Generator[Path]:
+    """The run folder on this machine: itself, held against other commands; or a copy of what is read of a bucket's."""
+    if isinstance(place, Url):
+        with tempfile.TemporaryDirectory(prefix="gristmill-run-") as home:
+            yield Path(home)
+        return
+    with RunPaths(place).lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"A process that is no part of an array job is at work in {place}. Let it end.") from error
+        yield place
+
+
+def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers: dict[str, dict]) -> dict[str, Any]:
+    """Makes the stage, unless it is done; its marker."""
+    settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
+    external = json.loads(json.dumps(stage.external_inputs(experiment)))
+    found = read_marker(stage, place)
+    if found and found["key"] == key_of(stage.name, settings, external, found["continued_from"]):
+        print(f"{stage.name}: up to date", flush=True)
+        return found
+    if found:
+        refuse_other(stage, found, settings | external, place)
+    for one in stage.after:
+        bring(markers[one.name]["files"], place, home)
+    note = {"settings": settings, "external_inputs": external, "replaces": []}
+    engine = experiment.engine
+    start = time.perf_counter()
+    if stage.units:
+        stage.make(experiment, home, place)  # ty: ignore[invalid-argument-type] - such a stage writes to any place
+        without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / "quarantine" / step))]
+        note["continued_from"] = [{"without": without}] if without else []
+        files = lambda space: files_of_units(stage, place)
+    else:
+        alone = dataclasses.replace(
+            experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
+        )
+        note["continued_from"] = []
+        files = lambda space: files_of_make(stage, alone, home, space)
+    note["key"] = key_of(stage.name, settings, external, note["continued_from"])
+    finish(stage, note, place, engine, files, start, experiment_json(experiment))
+    marker = read_marker(stage, place)
+    if marker is None:
+        raise InputError(f"{place / RunPaths.stages / stage.name}.json is gone. Run the same command again.")
+    return marker
+
+
+def finish(
+    stage: Stage,
+    note: dict[str, Any],
+    place: Place,
+    engine: EngineConfig,
+    files: Callable[[Workspace], dict[str, int]],
+    start: float,
+    config_json: str,
+) -> None:
+    """Writes the marker, as a unit: by one process, which makes the `files` first, while the others wait."""
+
+    def work(unit: Unit[None], space: Workspace) -> dict[str, Any]:
+        made = files(space)
+        done = note | {"seconds": round(time.perf_counter() - start, 3), "files": made}
+        space.output(f"{RunPaths.stages}/{stage.name}.files").write_text(json.dumps(made))
+        write_atomically(place / RunPaths.config_json, config_json, durable=False)
+        write_atomically(space.output(f"{RunPaths.stages}/{stage.name}.json"), json.dumps(done, indent=1))
+        return {"files": len(made)}
+
+    unit = Unit(stage.name, identity_of(note), 0, None)
+    run_step(Step(f"stage-{stage.name}", (unit,), work, light=True), engine, place)
+
+
+def files_of_units(stage: Stage, place: Place) -> dict[str, int]:
+    """{name: bytes} of all that the stage's units have made."""
+    found: dict[str, int] = {}
+    for step in stage.units:
+        for marker in read_markers(step, sorted(names_in(place / RunPaths.units / step)), place).values():
+            found |= {name: size for name, (size, _) in marker.outputs.items()}
+    return dict(sorted(found.items()))
+
+
+def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:
+    """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}."""
+    out = space.scratch / f"{stage.name}-{secrets.token_hex(4)}"
+    out.mkdir(parents=True)
+    stage.make(experiment, home, out)
+    found = {}
+    for name in stage.outputs:
+        for path in sorted((out / name).rglob("*")) if (out / name).is_dir() else [out / name]:
+            if path.is_file():
+                relative = str(path.relative_to(out))
+                found[relative] = path.stat().st_size
+                path.rename(space.output(relative))
+    return found
+
+
+def read_marker(stage: Stage, place: Place) -> dict[str, Any] | None:
+    try:
+        return ABSENT | json.loads((place / RunPaths.stages / f"{stage.name}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def refuse_other(stage: Stage, found: dict[str, Any], new: dict[str, Any], place: Place) -> None:
+    """Raises UsageError unless only the inputs of the finished stage have changed, and nothing was made from it that
+    does not follow unit by unit."""
+    old = found["settings"] | found["external_inputs"]
+    made = names_in(place / RunPaths.stages)
+    before = {name.strip("<>") for name in found["settings"] if name.startswith("<")}
+    if stage.inputs_alone(old, new) and made <= {stage.name, *stage.remade_with, *before}:
+        return
+    raise UsageError(
+        f"What {place} holds as {', '.join(stage.outputs)} is of another experiment:\n"
+        + "\n".join(differences(old, new))
+        + f"\nNothing was changed. Choose another --workdir; or, to make it and all that follows from it again, delete "
+        f"{place / RunPaths.stages / stage.name}.json and the markers of the stages after it."
+    )
+
+
+def bring(files: dict[str, int], place: Place, home: Path) -> None:
+    """Copies files of a run in a bucket to this machine, unless they are here."""
+    for name, size in files.items():
+        path = home / name
+        if isinstance(place, Url) and not (path.is_file() and path.stat().st_size == size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stores.download(str(place / name), path)

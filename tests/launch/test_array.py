@@ -1,0 +1,122 @@
+"""Array jobs of the data stages: what they leave is what one process leaves, on a disk and in a bucket, with a rank
+killed on the way."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.experiment import Experiment
+from data_prep.config import EngineConfig
+from data_prep.warc import write_pages
+from launch import data, extract_texts, fetch_pages
+from launch.stages.array import run_stages
+from launch.stages.stage import run_stage
+from lm.errors import UsageError
+from lm.storage import Url
+from tests.corpus import tiny_experiment, web_pages
+from tests.object_store import QUICK, serving, variables
+from tests.run_files import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
+SMALL = (
+    "--documents.steps", "gopher_quality", "exact_dedup", "--tokenizer.vocab-size", "400",
+    "--shards.validation-fraction", "0.2",
+)  # fmt: skip
+
+
+def write_warcs(folder: Path, files: int, pages: int) -> list[Path]:
+    every = web_pages(files * pages)
+    paths = [folder / f"{number}.warc.gz" for number in range(files)]
+    for number, path in enumerate(paths):
+        write_pages(path, every[number * pages : (number + 1) * pages])
+    return paths
+
+
+def experiment_of(warcs: list[Path], **engine) -> Experiment:
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=tuple(map(str, warcs)))
+    return dataclasses.replace(tiny, pages=pages, engine=EngineConfig(**engine))
+
+
+def test_stages_that_an_array_job_made_are_up_to_date_for_any_script(tmp_path, capsys):
+    warcs = write_warcs(tmp_path / "warc", 4, 3)
+    run, array = tmp_path / "run", {"runner": "array", "rank": 0, "world": 1}
+    run_stages(STAGES, experiment_of(warcs[:3], **array), run)
+    assert [run_stage(stage, experiment_of(warcs[:3]), run) for stage in STAGES] == [False, False]
+    for stage in STAGES:
+        run_stage(stage, experiment_of(warcs[:3]), tmp_path / "alone")
+    assert digests(run, "texts") == digests(tmp_path / "alone", "texts")
+    before = {path.stem: path.read_text() for path in (run / "units/texts").iterdir()}
+    run_stages(STAGES, experiment_of(warcs[1:], **array), run)  # one comes, one goes
+    after = {path.stem: path.read_text() for path in (run / "units/texts").iterdir()}
+    assert {name: after[name] for name in "12"} == {name: before[name] for name in "12"} and set(after) == {*"123"}
+    assert [run_stage(stage, experiment_of(warcs[1:]), run) for stage in STAGES] == [False, False]
+    assert set(digests(run, "texts")) == {"texts/1.parquet", "texts/2.parquet", "texts/3.parquet", "texts/records.json"}
+    (run / "stages/documents.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"(?s)pages is of another experiment.*0\.warc\.gz"):
+        run_stages(STAGES, experiment_of(warcs, **array), run)
+    with pytest.raises(UsageError, match=r"python -m launch\.data"):
+        run_stage(STAGES[0], experiment_of(warcs, **array), run)
+
+
+def digests(run: Path | Url, *folders: str) -> dict[str, str]:
+    names = (
+        list(run.files())
+        if isinstance(run, Url)
+        else [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
+    )
+    wanted = sorted(name for name in names if name.split("/")[0] in folders)
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
+
+
+def start(rank: int, home: Path, workdir: object, warcs: Path, *more: str) -> subprocess.Popen:
+    """A rank with a working folder and caches of its own."""
+    home.mkdir(parents=True)
+    names = {"XDG_CACHE_HOME": "cache", "TMPDIR": ".", "HOME": "."}
+    environment = os.environ | {name: str(home / path) for name, path in names.items()}
+    environment |= {"GRISTMILL_LEASE_SECONDS": "3", "PYTHONPATH": str(REPOSITORY)}
+    options = ["--workdir", str(workdir), "--pages.warc", str(warcs), "--engine.rank", str(rank), *SMALL, *more]
+    command = [sys.executable, "-m", "launch.data", str(REPOSITORY / "configs/demo.py"), *options]
+    return subprocess.Popen(
+        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+def test_three_ranks_over_a_bucket_make_what_one_process_makes_on_a_disk(tmp_path):
+    write_warcs(tmp_path / "warc", 9, 20)
+    made = ("texts", "documents", "dropped", "tokenizer", "tokens", "funnel.json")
+    alone = start(0, tmp_path / "alone", tmp_path / "run", tmp_path / "warc", "--engine.world", "1")
+    said, _ = alone.communicate(timeout=HANG_SECONDS)
+    assert alone.returncode == 0, said
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("bucket")
+        run, ranks = Url("s3://bucket/run"), []
+        try:
+            for rank in range(3):
+                ranks.append(start(rank, tmp_path / str(rank), run, tmp_path / "warc", "--engine.world", "3"))
+            deadline = time.monotonic() + HANG_SECONDS
+            while not (run / "units/texts").files() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            ranks[1].send_signal(signal.SIGKILL)
+            ended = [rank.communicate(timeout=HANG_SECONDS)[0] for rank in ranks]
+            assert (ranks[0].returncode, ranks[2].returncode) == (0, 0), ended
+        finally:
+            for rank in ranks:
+                rank.kill()
+        assert digests(run, *made) == digests(tmp_path / "run", *made)
+        for name in data.STAGES:
+            there = json.loads((run / f"stages/{name}.json").read_text())
+            assert there["key"] == json.loads((tmp_path / f"run/stages/{name}.json").read_text())["key"]
+            assert (
+                there["files"].keys() == json.loads((tmp_path / f"run/stages/{name}.json").read_text())["files"].keys()
+            )
