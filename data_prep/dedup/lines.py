@@ -22,9 +22,9 @@ from data_prep.dedup.clusters import LOW_WORD, RUN_FILES_AT_ONCE
 from data_prep.dedup.sorted_runs import (
     begins,
     key_ranges,
-    mapped_runs,
     merged_blocks,
     read_blocks,
+    runs_of,
     write_run_file,
     writing_run_file,
 )
@@ -153,14 +153,14 @@ def merge_many(run_files: Sequence[Path], folder: Path, over: Over) -> list[Path
 
 def merge(task: Merge) -> None:
     if not task.run_file.is_file():
-        write_run_file(task.run_file, merged_blocks(task.run_files, ROWS_AT_ONCE))
+        write_run_file(task.run_file, merged_blocks(runs_of(task.run_files), ROWS_AT_ONCE))
 
 
 def planned(run_files: Sequence[Path], folder: Path) -> list[KeyRange]:
     """Ranges of about ROWS_IN_RANGE rows that cover all keys."""
     plan = folder / "ranges.json"
     if not plan.is_file():
-        write_atomically(plan, json.dumps(key_ranges(mapped_runs(run_files), ROWS_IN_RANGE)), folder)
+        write_atomically(plan, json.dumps(key_ranges(runs_of(run_files), ROWS_IN_RANGE)), folder)
     ranges = json.loads(plan.read_text())
     return [
         KeyRange(low, last, tuple(run_files), folder / f"{number:06d}.arrow")
@@ -173,7 +173,7 @@ def join_range(task: KeyRange, max_documents: int) -> None:
     there."""
 
     def read() -> Iterator[np.ndarray]:
-        return read_blocks(mapped_runs(task.run_files), task.low, task.last, ROWS_AT_ONCE)
+        return read_blocks(runs_of(task.run_files), task.low, task.last, ROWS_AT_ONCE)
 
     if not task.run_file.is_file():
         write_run_file(task.run_file, removed_rows(read, max_documents))
@@ -214,7 +214,7 @@ def removed_keys(file: int, removed: Sequence[Path]) -> dict[int, set[bytes]]:
     """{row of the file: keys of the spans that it loses}."""
     found: dict[int, set[bytes]] = {}
     low = file << 32
-    for block in read_blocks(mapped_runs(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
+    for block in read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
         keys = np.ascontiguousarray(block[1:3].T).astype(">u8").tobytes()
         for number, place in enumerate(block[0].tolist()):
             found.setdefault(place & LOW_WORD, set()).add(keys[16 * number : 16 * number + 16])

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data_prep.dedup.words import hashed_words
 from data_prep.parquet import read_batches, read_rows, write_rows
-from lm.storage import write_json
+from lm.storage import Place, write_json
 
 Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
 """over(work, units): calls work on each unit, on whatever workers."""
@@ -109,7 +109,7 @@ def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
     write_rows(rows, {path: EDIT_SCHEMA}, scratch=path.parent)
 
 
-def read_edits(path: Path) -> dict[int, Edit]:
+def read_edits(path: Place) -> dict[int, Edit]:
     """{row: edit}. Raises InputError when the file is damaged."""
     return dict(edits_from(read_rows(path)))
 

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.tasks import OnProgress, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from data_prep.parquet import read_batches
-from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, OnProgress, encoded, held_out_index, whole
+from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import cut_records, document_files
 from lm.data.records import (
@@ -80,7 +81,7 @@ class Tally:
 
 
 def write_shards(
-    documents: Path,
+    documents: Place,
     tokenizer: Tokenizer,
     out: Path,
     config: ShardsConfig,

@@ -13,6 +13,7 @@ shares of equal verdicts and equal reasons, and each disagreement.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import tarfile
@@ -102,14 +103,9 @@ def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list
 def peer_decisions(texts: list[str], label: str, python: str, thresholds: str) -> list[dict]:
     """What datatrove says."""
     lines = "".join(json.dumps({"label": label, "text": text}) + "\n" for text in texts)
-    done = subprocess.run(
-        [python, "-P", str(PEER), thresholds],
-        input=lines,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is another Python
+    command = [python, "-P", str(PEER), thresholds]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
         raise InputError(f"datatrove failed on {label}: {done.stderr[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -165,12 +161,15 @@ def main() -> None:
     parser.add_argument("--thresholds", default="")
     parser.add_argument("--peer", default="")
     parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--languages", nargs="+", default=recipe.TEN_LANGUAGES)
     asked = parser.parse_args()
     if not asked.sentences.is_file() or not asked.thresholds:
         print("languages: give the folder of FineWeb-2's thresholds, and an archive of sentences")
         return
     config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, thresholds=asked.thresholds))
     for label, sentences in sentences_of(asked.sentences).items():
+        if label not in asked.languages:
+            continue
         told, texts, ours = row_of(label, sentences, asked.documents, config)
         if asked.peer:
             told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)

@@ -278,7 +278,7 @@ def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypat
     "name",
     [
         "train-00001-of-00002.array_record", "documents/00001-of-00002.parquet", "parts/encoded/00001.val",
-        "parts/encoded/00001.table", "parts/keys/1-00000.joined",
+        "parts/encoded/00001.table", "parts/held_out_keys.parquet",
     ],
 )  # fmt: skip
 def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, monkeypatch, name):
