@@ -78,7 +78,7 @@ def digests(run: Path | Url, *folders: str) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
 
 
-def start(rank: int, home: Path, workdir: object, warcs: Path, *more: str) -> subprocess.Popen:
+def start(rank: int, home: Path, workdir: object, warcs: object, *more: str) -> subprocess.Popen:
     """A rank with a working folder and caches of its own."""
     home.mkdir(parents=True)
     names = {"XDG_CACHE_HOME": "cache", "TMPDIR": ".", "HOME": "."}
