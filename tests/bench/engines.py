@@ -9,6 +9,7 @@ beside it.
 
 import argparse
 import json
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ def measured(run: Place, warcs: str, home: Path, ranks: int) -> dict[str, float]
     """Of a job of so many ranks: seconds in all, and pages a second that its workers did."""
     begin = time.perf_counter()
     options = ("--engine.world", str(ranks), "--until", "texts")
-    processes = [start(rank, home / str(rank), run, warcs, *options) for rank in range(ranks)]
+    processes = [start(rank, home / str(rank), run, warcs, *options, lease="90") for rank in range(ranks)]
     said = [process.communicate(timeout=HANG_SECONDS)[0] for process in processes]
     assert not any(process.returncode for process in processes), said
     seconds = time.perf_counter() - begin
@@ -45,6 +46,7 @@ def main() -> None:
     if not arguments.warc.is_file():
         print(json.dumps({"benchmark": "engines", "skipped": f"there is no {arguments.warc}"}))
         return
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     data = arguments.warc.read_bytes()
     with tempfile.TemporaryDirectory() as folder, serving() as store:
         root = Path(folder)
