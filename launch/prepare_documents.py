@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import thresholds_identity, with_thresholds
+from data_prep.decontamination.examples import set_digests
 from data_prep.dedup_index.format import identities
 from data_prep.engine.progress import ProgressLine
+from data_prep.funnel.report import by_language_told
 from data_prep.select.run import prepare_documents
 from launch import extract_texts
 from launch.stages.command import run_stage_command
@@ -16,7 +19,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
             RunPaths(workdir).texts,
-            experiment.documents,
+            with_thresholds(experiment.documents),
             partial=out / "parts",
             documents_dir=RunPaths(out).documents,
             dropped_dir=RunPaths(out).dropped,
@@ -24,19 +27,22 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
             on_progress=progress,
             engine=experiment.engine,
         )
-    print(outcome.table())
+    print("\n".join([outcome.table(), *by_language_told(RunPaths(out).funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """What the indices of earlier runs hold."""
-    names = identities(experiment.documents)
-    return {"dedup_index": names} if names else {}
+    """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
+    documents = experiment.documents
+    found = thresholds_identity(documents) | {"dedup_index": identities(documents)}
+    if "decontamination" in documents.steps:
+        found["evaluation sets"] = set_digests(documents.decontamination.sets)
+    return {name: value for name, value in found.items() if value}
 
 
-NAMES = """steps language filters quality_classifier.model quality_classifier.keep_share
-url_dedup minhash dedup_index across_dumps personal_data"""
+NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
+dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
 READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",

@@ -10,6 +10,7 @@ options: it says what has to be deleted first.
 from pathlib import Path
 
 from configs.experiment import Experiment
+from data_prep.by_language import refuse_other_stop_words, with_thresholds
 from data_prep.engine.progress import ProgressLine
 from data_prep.funnel.report import FUNNEL, read_counts, read_funnel, write_funnel
 from data_prep.select.refilter import changes, comparison, count_again
@@ -18,7 +19,7 @@ from launch import extract_texts, prepare_documents
 from launch.folder import in_bucket
 from launch.folder.written import put_in_place, remove
 from launch.stages.command import run_command
-from launch.stages.stage import check_outputs
+from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -32,16 +33,17 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     if source is not None:
         raise UsageError(f"--from {source}: launch.refilter makes no stage. Name the run to look at by --workdir.")
     check_outputs(extract_texts.STAGE, experiment, workdir)  # the pages that they came from may be gone
+    refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
-    paths, config = RunPaths(workdir), experiment.documents
+    paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
     folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:
-        now = count_again(texts, config, partial, progress, experiment.engine)
+        now = count_again(folder, config, partial, progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)
-    write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, out, now.min_quality)
+    write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None

@@ -12,6 +12,9 @@ STAGES = {
     "url_dedup": ("Refetched pages", "Documents from the same address as one that stays."),
     "exact_dedup": ("Copies", "Documents with the same text as one that stays."),
     "minhash_dedup": ("Near-duplicates", "Documents that share most of their wording with one that stays."),
+    "line_dedup": ("Repeated lines", "Documents most of which are lines that an earlier document has too."),
+    "substring_dedup": ("Repeated passages", "Documents most of which are passages that an earlier document has too."),
+    "decontamination": ("Evaluation sets", "Documents that hold text of an evaluation set."),
 }
 """{stage: (name, what it is)}, of stages that are no filters."""
 
@@ -70,5 +73,10 @@ REASONS = {
     "url_duplicate": "From the same address as another document, which stays.",
     "exact_duplicate": "The same text as another document, which stays.",
     "near_duplicate": "Much the same text as another document, which stays.",
+    "repeated_lines": "More of it than may be are lines that an earlier document has too.",
+    "short_after_line_dedup": "Too few words are left without the lines that an earlier document has too.",
+    "repeated_substrings": "More of it than may be are passages that an earlier document has too.",
+    "short_after_substring_dedup": "Too few words are left without the passages that an earlier document has too.",
+    "contaminated": "Holds a run of words of an evaluation set; _decontamination.jsonl in dropped/ says which.",
 }
 """{reason: what it means}, of stages that are no filters."""

@@ -4,7 +4,15 @@ Fields marked `not_hashed` change how fast a result is made, never the result; f
 measured of a text (lm/fields.py).
 """
 
-from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.by_language import ByLanguageConfig, LanguageThresholds
+from data_prep.config.deduplicate import (
+    DecontaminationConfig,
+    DedupIndexConfig,
+    LineDedupConfig,
+    MinHashConfig,
+    SubstringDedupConfig,
+    UrlDedupConfig,
+)
 from data_prep.config.documents import DocumentsConfig, documents_config
 from data_prep.config.engine import ONE_PROCESS, EngineConfig
 from data_prep.config.extract import ExtractConfig
@@ -18,13 +26,17 @@ from data_prep.config.url_filter import PackageLists, UrlFilterConfig
 
 __all__ = [
     "ONE_PROCESS",
+    "ByLanguageConfig",
     "CommonCrawlPages",
+    "DecontaminationConfig",
     "DedupIndexConfig",
     "DocumentsConfig",
     "EngineConfig",
     "ExtractConfig",
     "Filter",
     "LanguageConfig",
+    "LanguageThresholds",
+    "LineDedupConfig",
     "MinHashConfig",
     "PackageLists",
     "PackagePages",
@@ -35,6 +47,7 @@ __all__ = [
     "Rule",
     "ShardsConfig",
     "Signal",
+    "SubstringDedupConfig",
     "TfdsPages",
     "UrlDedupConfig",
     "UrlFilterConfig",

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from data_prep.config.deduplicate import DedupIndexConfig, MinHashConfig, UrlDedupConfig
+from data_prep.config.by_language import STOP_WORDS, ByLanguageConfig, LanguageThresholds
+from data_prep.config.deduplicate import (
+    DecontaminationConfig,
+    DedupIndexConfig,
+    LineDedupConfig,
+    MinHashConfig,
+    SubstringDedupConfig,
+    UrlDedupConfig,
+)
 from data_prep.config.extract import ExtractConfig
 from data_prep.config.filters import KNOWN, Filter, check_filters
 from data_prep.config.language import LanguageConfig
@@ -19,7 +27,9 @@ from lm.fields import Config, added, within
 BEFORE_FILTERS = ("read", "url_filter", "extract", "language")
 DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
 """The steps of deduplication, in their order; after the filters, or before them (minhash.before_filters)."""
-AFTER_FILTERS = ("quality_classifier", *DEDUP)
+AFTER_DEDUP = ("line_dedup", "substring_dedup", "decontamination")
+"""Steps that look at parts of texts, after the deduplication of whole ones (data_prep/select/edits.py)."""
+AFTER_FILTERS = ("quality_classifier", *DEDUP, *AFTER_DEDUP)
 ALWAYS_MEASURED = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 """The filters of runs that were made before a recipe could have others: where it has just these, texts/ of such a run
 still fits, and so they are not named in `of_texts`."""
@@ -47,6 +57,9 @@ class DocumentsConfig(Config):
     """Another one draws other pages."""
     url_dedup: UrlDedupConfig = added(default=UrlDedupConfig())  # noqa: RUF009
     dedup_index: DedupIndexConfig = added(default=DedupIndexConfig())  # noqa: RUF009
+    line_dedup: LineDedupConfig = added(default=LineDedupConfig())  # noqa: RUF009
+    substring_dedup: SubstringDedupConfig = added(default=SubstringDedupConfig())  # noqa: RUF009
+    decontamination: DecontaminationConfig = added(default=DecontaminationConfig())  # noqa: RUF009
     across_dumps: bool = added(default=False)
     """Duplicates are looked for among the documents of all dumps at once; else, as FineWeb does, inside each."""
     measure_other_languages: bool = added(default=True)
@@ -54,6 +67,9 @@ class DocumentsConfig(Config):
     dropped all the same, and launch.refilter cannot let other languages pass."""
     write_dropped: bool = added(default=True)
     """Whether dropped/ holds what was dropped; without it its files have no row. The counts are told all the same."""
+
+    by_language: ByLanguageConfig | None = added(default=None)  # noqa: RUF009 - a field
+    """Thresholds, stop words and word splitters of each language, after FineWeb-2; None: the same for all."""
 
     sections: ClassVar[tuple[str, ...]] = ()
     """Names of the recipe's filters, in their order: each is a field."""
@@ -77,7 +93,14 @@ class DocumentsConfig(Config):
                 "folder of a model (python -m launch.train_quality_classifier makes one), or leave the step out."
             )
 
+        if self.by_language is not None:
+            self.by_language.check_languages(self.language.languages)
         self.check_duplicates_are_looked_for()
+        if "decontamination" in self.steps and not self.decontamination.sets:
+            raise UsageError(
+                "documents.steps has decontamination, but documents.decontamination.sets is empty. Give the files of "
+                "the evaluation sets (.jsonl), or leave the step out."
+            )
 
     def check_duplicates_are_looked_for(self) -> None:
         """Raises UsageError for what only a step of deduplication gives, where none is used."""
@@ -116,12 +139,31 @@ class DocumentsConfig(Config):
     def stages(self) -> tuple[str, ...]:
         """What may drop a document, in the order in which it does; so the funnel is told."""
         if self.minhash.before_filters:
-            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier")
+            return (*BEFORE_FILTERS, *DEDUP, *self.sections, "quality_classifier", *AFTER_DEDUP)
         return (*BEFORE_FILTERS, *self.sections, *AFTER_FILTERS)
 
     def stage_order(self, stage: str) -> tuple[int, str]:
         """A key that sorts stages in their order; one that is not among them comes last."""
         return (self.stages.index(stage), "") if stage in self.stages else (len(self.stages), stage)
+
+    @functools.cached_property
+    def thresholds_by_language(self) -> dict[str, LanguageThresholds]:
+        """{"deu_Latn": its thresholds}; {} where all languages have the same ones. Raises UsageError where they have
+        not been read yet (data_prep.by_language.with_thresholds)."""
+        if self.by_language is None:
+            return {}
+        return self.by_language.read(self.language.languages)
+
+    @functools.cached_property
+    def filters_by_language(self) -> dict[str, tuple[Filter, ...]]:
+        """{"deu_Latn": the recipe's filters with its stop words}, as far as they differ from `filters`."""
+        return {
+            label: tuple(
+                dataclasses.replace(one, **{STOP_WORDS[1]: found.stopwords}) if one.name == STOP_WORDS[0] else one
+                for one in self.filters
+            )
+            for label, found in self.thresholds_by_language.items()
+        }
 
     def get[Kind: Filter](self, kind: type[Kind]) -> Kind:
         """The recipe's filter of that class. Raises UsageError where it has none."""
@@ -146,6 +188,7 @@ class DocumentsConfig(Config):
                 if field.metadata.get("measured")
                 and not (field.metadata.get("added") and getattr(one, field.name) == field.default)
             },
+            **({} if self.by_language is None else self.by_language.of_texts(self.language.languages)),
             **({} if self.measure_other_languages else {"languages measured": sorted(set(self.language.languages))}),
             **({} if self.sections == ALWAYS_MEASURED else {"filters": filters}),
             **({} if self.sample_rate == 1 else {"sample": [self.sample_rate, self.sample_seed]}),

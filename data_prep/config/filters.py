@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 COLUMNS_TAKEN = frozenset(
     (
-        "text", "id", "dump", "url", "date", "file_path", "language", "token_count", "stage", "reason", "text_bytes",
-        "duplicate_of", "cluster_size", "repeat",
+        "text", "id", "dump", "url", "date", "file_path", "language", "language_script", "token_count", "stage",
+        "reason", "text_bytes", "duplicate_of", "cluster_size", "repeat",
     )
 )  # fmt: skip
 """Of texts/, documents/ and dropped/, beside the signals."""
@@ -80,8 +80,9 @@ class Rule:
         return WITH_LIMIT[self.drops] if self.limit_falls and getattr(config, self.limit_falls) else self.drops
 
 
-def breaks(values: "np.ndarray", drops: str, limit: float) -> "np.ndarray":
-    """(rows,) bool: which of `values`, (rows,) float64, lie on the side that is dropped; NaN never does."""
+def breaks(values: "np.ndarray", drops: str, limit: "float | np.ndarray") -> "np.ndarray":
+    """(rows,) bool: which of `values`, (rows,) float64, lie on the side of `limit`, one of all or one a row, that is
+    dropped; NaN never does."""
     match drops:
         case "below":
             return values < limit
@@ -138,6 +139,7 @@ class Filter(Config):
         """What `rewrite` leaves of it, worked out once."""
         if self not in passage.rewritten:
             passage.rewritten[self] = self.rewrite(passage)
+            passage.rewritten[self].words_of = passage.words_of
         return passage.rewritten[self]
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:

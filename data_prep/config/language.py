@@ -1,6 +1,7 @@
 """Knobs of language detection."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,24 +14,39 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-LANGUAGES = frozenset(
-    """
-    af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de diq
-    dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo io is
-    it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl
-    my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh
-    si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh
-    """.split()  # noqa: SIM905 - as in data_prep/text/words.py
-)
-"""Of lid.176: ISO 639-1 codes, or 639-3 where there is none, and a few older ones ("als" is Alemannic)."""
+NAMES = """
+af:afr als:gsw am:amh_Ethi an:arg ar:arb_Arab arz:arz_Arab as:asm_Beng ast:ast av:ava_Cyrl az:azj azb:azb_Arab
+ba:bak_Cyrl bar:bar bcl:bcl be:bel_Cyrl bg:bul_Cyrl bh:bho_Deva bn:ben_Beng bo:bod_Tibt bpy:bpy_Beng br:bre bs:bos
+bxr:bxr_Cyrl ca:cat cbk:cbk ce:che_Cyrl ceb:ceb ckb:ckb_Arab co:cos cs:ces cv:chv_Cyrl cy:cym da:dan de:deu diq:diq
+dsb:dsb dty:dty_Deva dv:div_Thaa el:ell_Grek eml:eml en:eng eo:epo es:spa et:ekk eu:eus fa:fas_Arab fi:fin fr:fra
+frr:frr fy:fry ga:gle gd:gla gl:glg gn:gug gom:gom_Deva gu:guj_Gujr gv:glv he:heb_Hebr hi:hin_Deva hif:hif hr:hrv
+hsb:hsb ht:hat hu:hun hy:hye_Armn ia:ina id:ind ie:ile ilo:ilo io:ido is:isl it:ita ja:jpn_Jpan jbo:jbo jv:jav
+ka:kat_Geor kk:kaz_Cyrl km:khm_Khmr kn:kan_Knda ko:kor_Hang krc:krc_Cyrl ku:kmr kv:kpv_Cyrl kw:cor ky:kir_Cyrl la:lat
+lb:ltz lez:lez_Cyrl li:lim lmo:lmo lo:lao_Laoo lrc:lrc_Arab lt:lit lv:lvs mai:mai_Deva mg:plt mhr:mhr_Cyrl min:min
+mk:mkd_Cyrl ml:mal_Mlym mn:khk_Cyrl mr:mar_Deva mrj:mrj_Cyrl ms:zsm mt:mlt mwl:mwl my:mya_Mymr myv:myv_Cyrl
+mzn:mzn_Arab nah:nah nap:nap nds:nds ne:npi_Deva new:new_Deva nl:nld nn:nno no:nob oc:oci or:ory_Orya os:oss_Cyrl
+pa:pan_Guru pam:pam pfl:pfl pl:pol pms:pms pnb:pnb_Arab ps:pbt_Arab pt:por qu:quy rm:roh ro:ron ru:rus_Cyrl
+rue:rue_Cyrl sa:san_Deva sah:sah_Cyrl sc:srd scn:scn sco:sco sd:snd_Arab sh:hbs si:sin_Sinh sk:slk sl:slv so:som
+sq:als sr:srp_Cyrl su:sun sv:swe sw:swh ta:tam_Taml te:tel_Telu tg:tgk_Cyrl th:tha_Thai tk:tuk tl:fil tr:tur
+tt:tat_Cyrl tyv:tyv_Cyrl ug:uig_Arab uk:ukr_Cyrl ur:urd_Arab uz:uzn vec:vec vep:vep vi:vie vls:vls vo:vol wa:wln
+war:war wuu:wuu_Hani xal:xal_Cyrl xmf:xmf_Geor yi:ydd_Hebr yo:yor yue:yue_Hani zh:cmn_Hani
+"""
+LABELS = {code: (name[:3], name[4:] or "Latn") for code, _, name in (one.partition(":") for one in NAMES.split())}
+"""{code of lid.176: (ISO 639-3 code, ISO 15924 code of the script it is mostly written in)}, as GlotLID and FineWeb-2
+call them: of a macrolanguage its most spoken member, as arb for ar. lid.176's codes are of ISO 639-1, or 639-3 where
+there is none, and a few older ones ("als" is Alemannic)."""
+LANGUAGES = frozenset(LABELS)
+"""The codes of lid.176."""
+LABEL = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+"""A language and its script, as "deu_Latn"."""
 
 
 @dataclass(frozen=True)
 class LanguageConfig(Filter):
-    """Language by fastText's lid.176 (arXiv:1607.01759)."""
+    """Language by fastText's lid.176 (arXiv:1607.01759) or by GlotLID (Kargaran et al. 2023, arXiv:2310.16248)."""
 
     languages: tuple[str, ...]
-    """ISO 639 codes that are kept; () for all."""
+    """Those that are kept; () for all. Codes of lid.176 ("de"), or language and script ("deu_Latn")."""
     min_score: float
     """The best language's probability must be above this (0 to 1)."""
     letters_only: bool = measured()
@@ -41,9 +57,16 @@ class LanguageConfig(Filter):
     """Whether a text with more letters of other scripts than Latin ones is one of those languages that use them,
     whatever the model says."""
 
+    detector: Literal["lid.176", "glotlid"] = added(default="lid.176", measured=True)
+    """The model: lid.176 knows 176 languages and comes with the installation; GlotLID knows some 2,000, each with its
+    script."""
+    model: str = added(default="", hashed=False)
+    """Of GlotLID: the fastText .bin on a disk, or an address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://,
+    https://) from which it is brought into the user's cache, once. Its SHA-256 is part of what identifies texts/."""
+
     name = "language"
     title = "Language"
-    summary = "A classifier of 176 languages (fastText's lid.176, arXiv:1607.01759) names the likeliest."
+    summary = "A classifier (fastText's lid.176, arXiv:1607.01759, or GlotLID, arXiv:2310.16248) names the likeliest."
     signals = (Signal("language_score", "Certainty of the language", "The probability of the likeliest language."),)
     rules = (Rule("low_language_score", "language_score", "at most", "min_score"),)
     other_reasons = (("other_language", "The likeliest language is not among those wanted."),)
@@ -51,17 +74,57 @@ class LanguageConfig(Filter):
     def __post_init__(self):
         super().__post_init__()
         within(self, "documents.language", 0, 1, "min_score")
-        if unknown := [code for code in self.languages if code not in LANGUAGES]:
-            near = difflib.get_close_matches(unknown[0].lower(), sorted(LANGUAGES), 1)
+        if self.detector == "glotlid" and not self.model:
             raise UsageError(
-                f"documents.language.languages has {unknown[0]!r}, which is none of lid.176's {len(LANGUAGES)} codes "
+                "documents.language.detector is glotlid, but documents.language.model is empty. Give the fastText .bin "
+                "or its address: --documents.language.model hf://cis-lmu/glotlid/model_v3.bin (1.69 GB)"
+            )
+        for code in self.languages:
+            self.check_language(code)
+
+    def check_language(self, code: str) -> None:
+        """Raises UsageError for a language that the detector cannot name, or not in this way."""
+        if self.labelled:
+            known = {one for one, _ in LABELS.values()}
+            if not LABEL.fullmatch(code):
+                meant = "_".join(LABELS.get(code, ("deu", "Latn")))
+                why = f"is no language with its script, as the others are. Write it as {meant!r}."
+            elif self.detector == "lid.176" and code[:3] not in known:
+                near = difflib.get_close_matches(code[:3], sorted(known), 1)
+                why = (
+                    "is none that lid.176 can tell (data_prep/config/language.py). "
+                    f"{f'Did you mean {near[0]}{code[3:]}? ' if near else ''}GlotLID knows more: "
+                    "--documents.language.detector glotlid"
+                )
+            else:
+                return
+        elif code in LANGUAGES:
+            return
+        else:
+            near = difflib.get_close_matches(code.lower(), sorted(LANGUAGES), 1)
+            why = (
+                f"is none of lid.176's {len(LANGUAGES)} codes "
                 f"(data_prep/config/language.py). {f'Did you mean {near[0]!r}?' if near else 'English is en.'}"
             )
+        raise UsageError(f"documents.language.languages has {code!r}, which {why}")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether languages are told with their scripts: by GlotLID, and where any is asked for in this way."""
+        return self.detector == "glotlid" or any("_" in code for code in self.languages)
 
     def other_checks(self, rows: "pa.RecordBatch | pa.Table") -> Iterator[tuple[str, "np.ndarray"]]:
         import numpy as np
 
         if self.languages:
             wanted = frozenset(self.languages)
-            others = (language not in wanted for language in rows["language"].to_pylist())
+            others = (language not in wanted for language in self.named(rows))
             yield "other_language", np.fromiter(others, bool, rows.num_rows)
+
+    def named(self, rows: "pa.RecordBatch | pa.Table") -> list[str]:
+        """Each row's language, as `languages` writes them; "" where none was detected."""
+        languages = rows["language"].to_pylist()
+        if not self.labelled:
+            return languages
+        scripts = rows["language_script"].to_pylist()
+        return [f"{language}_{script}" if language else "" for language, script in zip(languages, scripts, strict=True)]

@@ -9,7 +9,8 @@ def scope_of(row: Mapping[str, str], config: DocumentsConfig) -> str:
     """The dump of a document, or "" where duplicates are looked for across dumps; then its language, where they are
     looked for by language."""
     dump = dump_of(row, config)
-    return f"{dump}\0{row['language']}" if config.minhash.by_language else dump
+    script = f"_{row['language_script']}" if config.language.labelled else ""
+    return f"{dump}\0{row['language']}{script}" if config.minhash.by_language else dump
 
 
 def dump_of(row: Mapping[str, str], config: DocumentsConfig) -> str:

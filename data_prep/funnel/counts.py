@@ -35,10 +35,11 @@ def empty_counts() -> Counts:
     written, where `bytes` are those of the texts as extracted; replaced {kind: n}; languages {name: [documents,
     bytes]}; lengths {exponent of 2: kept documents}; values {signal: {"kept" |
     "dropped" | "elsewhere": {bin: documents}}}, where "dropped" is by a threshold on that signal, "elsewhere" by
-    anything else; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept"; near {"stage/reason":
-    [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file, row, file of the one
-    that stayed, its row], …]. Only where sizes of clusters are asked for: cluster_sizes {begin of a bin of
-    CLUSTER_BINS: [kept documents, documents of their clusters]}.
+    anything else; by_language {"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, where languages have
+    thresholds of their own, else missing; examples {"stage/reason": [[order, file, row], …]}, those kept under "kept";
+    near {"stage/reason": [[distance, file, row], …]}, kept ones near the threshold; pairs of duplicates [[order, file,
+    row, file of the one that stayed, its row], …]. Only where sizes of clusters are asked for: cluster_sizes {begin of
+    a bin of CLUSTER_BINS: [kept documents, documents of their clusters]}.
     """
     return {
         "rows": 0,
@@ -61,11 +62,12 @@ def count_rows(
     verdicts: list[Verdict],
     place: tuple[int, int],
     thresholds: tuple[Threshold, ...],
+    labels: np.ndarray | None = None,
 ) -> Counts:
     """Counts of some rows of one file.
 
-    `columns` has id, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where
-    there is none; `place` is (index of the file, number of the first row).
+    `columns` has id, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where there is
+    none; `place` is (index of the file, number of the first row); `labels`, (rows,) str, as of `languages_of`.
     """
     counts = empty_counts()
     counts["rows"] = len(verdicts)
@@ -88,8 +90,19 @@ def count_rows(
             add_pair(counts["languages"], language, size)
     exponents = np.frexp(np.maximum(sizes[kept], 1).astype(np.float64))[1] - 1
     counts["lengths"] = tally(exponents)
-    count_values(counts, values, groups, numbers, thresholds, place)
+    count_values(counts, values, groups, numbers, thresholds, place, labels)
+    if labels is not None:
+        counts["by_language"] = count_by_language(labels, verdicts, sizes)
     return ordered(counts)
+
+
+def count_by_language(labels: np.ndarray, verdicts: list[Verdict], sizes: np.ndarray) -> dict[str, dict]:
+    """{"deu_Latn": {"stage/reason" or "kept": [documents, bytes]}}, without what has no language."""
+    found: dict[str, dict] = {}
+    for label, verdict, size in zip(labels.tolist(), verdicts, sizes.tolist(), strict=True):
+        if label:
+            add_pair(found.setdefault(label, {}), "/".join(verdict or ("kept",)), size)
+    return found
 
 
 def count_values(
@@ -99,6 +112,7 @@ def count_values(
     numbers: Mapping[Verdict, int],
     thresholds: tuple[Threshold, ...],
     place: tuple[int, int],
+    labels: np.ndarray | None,
 ) -> None:
     """Adds to `counts` the bins of each signal and the kept rows near each threshold.
 
@@ -113,7 +127,7 @@ def count_values(
             "kept": tally(bins[kept]), "dropped": tally(bins[by_it]), "elsewhere": tally(bins[~kept & ~by_it]),
         }  # fmt: skip
         for one in mine:
-            distances = np.abs(values[signal] - one.value)
+            distances = np.abs(values[signal] - one.lines(labels))
             rows = np.flatnonzero(kept & ~np.isnan(distances))
             counts["near"][f"{one.stage}/{one.reason}"] = smallest(distances, rows, place)
 
@@ -198,6 +212,12 @@ def merge(parts: Iterable[Counts]) -> Counts:
         for key in ("reasons", "languages", *({"cluster_sizes"} & {*part})):
             for name, (documents, size) in part[key].items():
                 pair = total.setdefault(key, {}).setdefault(name, [0, 0])
+                pair[0] += documents
+                pair[1] += size
+        for label, reasons in part.get("by_language", {}).items():
+            mine = total.setdefault("by_language", {}).setdefault(label, {})
+            for name, (documents, size) in reasons.items():
+                pair = mine.setdefault(name, [0, 0])
                 pair[0] += documents
                 pair[1] += size
         for signal, groups in part["values"].items():

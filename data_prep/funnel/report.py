@@ -13,7 +13,7 @@ from data_prep.funnel.excerpts import Example, Excerpts
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 
 FUNNEL = "funnel.json"
 TOP_LANGUAGES = 12
@@ -50,6 +50,21 @@ class Tally:
     name: str
     documents: int
     text_bytes: int
+
+
+@dataclass(frozen=True)
+class LanguageFunnel:
+    """What became of the texts of one language."""
+
+    language: str
+    """As "deu_Latn"."""
+    documents: int
+    """Texts, dropped ones included."""
+    kept: int
+    kept_bytes: int
+    """UTF-8 bytes of their texts as extracted."""
+    dropped: tuple[Tally, ...]
+    """By "stage/reason", the most frequent first."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,8 @@ class Funnel:
     """In the order of the rules."""
     languages: tuple[Tally, ...]
     """Of all documents whose language was detected, dropped ones included; the most frequent first."""
+    by_language: tuple["LanguageFunnel", ...]
+    """Of the languages that have thresholds of their own, the most frequent first."""
     domains: tuple[Tally, ...]
     """Hosts of kept documents, the largest by bytes first; at most TOP_DOMAINS."""
     domains_in_all: int
@@ -140,13 +157,12 @@ class Funnel:
 
 
 def write_funnel(
-    path: Path,
+    path: Place,
     counts: Counts,
     domains: Domains,
-    texts: Iterable[Path],
+    texts: Iterable[Place],
     records: Records,
     config: DocumentsConfig,
-    scratch: Path,
     min_quality: float | None = None,
 ) -> None:
     """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
@@ -155,14 +171,17 @@ def write_funnel(
     """
     funnel = {
         "files": [file.name for file in texts],
-        "thresholds": [dataclasses.asdict(one) for one in thresholds_of(config, min_quality)],
+        "thresholds": [
+            {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # of one language alone
+            for one in thresholds_of(config, min_quality)
+        ],
         "languages_kept": config.language.languages,
         "records": dataclasses.asdict(records),
         "keep_share": config.quality_classifier.keep_share if "quality_classifier" in config.steps else None,
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
         "domains_in_all": domains.in_all,
     }
-    write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
+    write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)
@@ -225,6 +244,7 @@ def read_funnel(path: Path, texts: Path, config: DocumentsConfig) -> Funnel:
         ),
         distributions=distributions_of(counts, thresholds, excerpts),
         languages=tallies(counts["languages"], lambda pair: pair[0], TOP_LANGUAGES),
+        by_language=language_funnels(counts.get("by_language", {}), config),
         domains=tallies(counts["domains"], lambda pair: pair[1], TOP_DOMAINS),
         domains_in_all=written.domains_in_all,
         lengths=length_bins({int(exponent): documents for exponent, documents in counts["lengths"].items()}),
@@ -265,6 +285,30 @@ def distributions_of(counts: Counts, thresholds: list[Threshold], excerpts: Exce
         near = tuple(excerpts.at(counts["near"].get(f"{one.stage}/{one.reason}", [])) for one in mine)
         found.append(Distribution(signal, mine, bins, near))
     return tuple(found)
+
+
+def by_language_told(funnel: Path, config: DocumentsConfig) -> list[str]:
+    """A line for each language that has thresholds of its own, for the terminal. Raises InputError as `read_counts`."""
+    if config.by_language is None:
+        return []
+    found = language_funnels(read_counts(funnel).counts.get("by_language", {}), config)
+    return [
+        f"  {one.language}: {one.kept:,} of {one.documents:,} texts"
+        + "".join(f", {tally.name.partition('/')[2]} {tally.documents:,}" for tally in one.dropped[:3])
+        for one in found
+    ]
+
+
+def language_funnels(counts: dict[str, dict[str, list[int]]], config: DocumentsConfig) -> tuple[LanguageFunnel, ...]:
+    """Of `Counts` by language, those that the config keeps."""
+    found = []
+    for label, reasons in counts.items():
+        if label in config.language.languages:
+            dropped = {name: pair for name, pair in reasons.items() if name != "kept"}
+            documents = sum(pair[0] for pair in reasons.values())
+            tallied = tallies(dropped, lambda pair: pair[0], len(dropped))
+            found.append(LanguageFunnel(label, documents, *reasons.get("kept", [0, 0]), tallied))
+    return tuple(sorted(found, key=lambda one: (-one.documents, one.language)))
 
 
 def length_bins(lengths: dict[int, int]) -> tuple[LengthBin, ...]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from data_prep import extract, language
+from data_prep.by_language.splitters import splitter_of
 from data_prep.config import DocumentsConfig
-from data_prep.documents import REJECTION_SCHEMA, Damage, Document, PlacedDamage, WebPage
+from data_prep.documents import Damage, Document, PlacedDamage, WebPage, document_schema
 from data_prep.sources import InputFile
 from data_prep.sources.columns import MAX_TEXT_BYTES
 from data_prep.sources.inputs import read_input
@@ -38,7 +39,8 @@ def text_schema(config: DocumentsConfig) -> pa.Schema:
     """Of texts/: stage and reason are null for what has a text, the values for what has none, or was not measured
     (documents.measure_other_languages); text_bytes counts UTF-8."""
     values = ((name, pa.float64()) for name in value_columns(config))
-    return pa.schema([*REJECTION_SCHEMA, ("text_bytes", pa.int64()), *values])
+    own = (("stage", pa.string()), ("reason", pa.string()), ("text_bytes", pa.int64()))
+    return pa.schema([*document_schema(config.language.labelled), *own, *values])
 
 
 def rows_of_input(
@@ -110,10 +112,22 @@ def row_of(found: WebPage | Document | Damage, file: InputFile, config: Document
         return rejected(document, "extract", reason, config)
     if not document.language:
         document = language.detect_language(document, config.language)
+    elif config.language.labelled:
+        document = language.with_script(document)
     passed = {"stage": None, "reason": None, "text_bytes": len(text.encode())}
-    wanted = config.measure_other_languages or document.language in (config.language.languages or (document.language,))
-    values = values_of(text, config) if wanted else dict.fromkeys(value_columns(config))
+    values = values_of(text, config, document.label) if is_measured(document, config) else unmeasured(config)
     return dataclasses.asdict(document) | passed | values
+
+
+def is_measured(document: Document, config: DocumentsConfig) -> bool:
+    """Whether it is of a language that is wanted, or others are measured too."""
+    name = document.label if config.language.labelled else document.language
+    return config.measure_other_languages or name in (config.language.languages or (name,))
+
+
+def unmeasured(config: DocumentsConfig) -> dict[str, float | None]:
+    """Null for every value."""
+    return dict.fromkeys(value_columns(config))
 
 
 def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, str | None]:
@@ -127,9 +141,10 @@ def text_of(found: WebPage | Document, config: DocumentsConfig) -> tuple[str, st
     return (text, None) if text else ("", "no_text")
 
 
-def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
-    """{column: value} of a text that is not empty, by `value_columns` and in their order."""
-    values: dict[str, float | None] = dict(measure(text, config))
+def values_of(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float | None]:
+    """{column: value} of a text that is not empty, by `value_columns` and in their order; `label` is as of
+    `measure`."""
+    values: dict[str, float | None] = dict(measure(text, config, label))
     values[QUALITY_SCORE] = None
     if "quality_classifier" in config.steps:
         from data_prep.quality_classifier import load_model
@@ -138,15 +153,18 @@ def values_of(text: str, config: DocumentsConfig) -> dict[str, float | None]:
     return values
 
 
-def measure(text: str, config: DocumentsConfig) -> dict[str, float]:
+def measure(text: str, config: DocumentsConfig, label: str = "") -> dict[str, float]:
     """{signal: value} of every filter of the recipe, used or not, on a text that is not empty.
 
     A filter sees what those before it leave of the text, as far as they are used. Of an emptied text all is 0. Of the
     config count only the fields that are marked `measured`, and the use of filters that take something out.
+    Where these are by language, a text of the language `label` ("deu_Latn") is split into words as that is, and its
+    stop words are looked for; one of a language that has no thresholds, and so is not kept, is taken for English.
     """
     values: dict[str, float] = {}
-    passage = Passage(text)
-    for one in config.filters:
+    filters = config.filters_by_language.get(label)
+    passage = Passage(text, words_of=splitter_of(label) if filters else None)
+    for one in filters or config.filters:
         found = one.measure(passage) if passage.text and one.signals else [0.0] * len(one.signals)
         if len(found) != len(one.signals):
             raise UsageError(
@@ -168,6 +186,8 @@ def rejected(document: Document, stage: str, reason: str, config: DocumentsConfi
 
 def warm_up(config: DocumentsConfig) -> None:
     """Loads all that a worker needs once: libraries, the language model, the lists, the fitted trees."""
+    for label in config.thresholds_by_language:
+        splitter_of(label)
     words = "<p>The quick brown fox jumps over the lazy dog, and so on and so forth.</p>" * 3
     page = WebPage("http://a.example/", "", "", "text/html", f"<html><body>{words}</body></html>".encode(), "")
     text, _ = text_of(page, config)

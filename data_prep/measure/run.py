@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
+from data_prep.by_language.splitters import check_splitters
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.engine import Counts, Progress, Step, Unit, Workspace, identity_of, read_markers, run_step
 from data_prep.measure.row import rows_of_input, text_schema
@@ -46,6 +47,7 @@ def extract_texts(
 
     Raises as `run_step`, and InputError when there is nothing at all in the files.
     """
+    check_splitters(config.thresholds_by_language)
     step = Step(TEXTS, units_of(files, config, external), functools.partial(write_texts, config=config), rows="pages")
     markers = run_step(step, engine, folder, on_progress)
     whole = {unit.name: unit.identity for unit in step.units if unit.name in markers}

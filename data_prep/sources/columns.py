@@ -16,8 +16,8 @@ from typing import Any
 from data_prep.documents import Damage, Document
 
 MAX_TEXT_BYTES = 32_000_000
-"""Bytes of one text in UTF-8; a longer one is left out, as a page of that size is: to measure one takes some 30 times its
-size in memory. The King James Bible has 4.3 MB."""
+"""Bytes of one text in UTF-8; a longer one is left out, as a page of that size is: to measure one takes some 30 times
+its size in memory. The King James Bible has 4.3 MB."""
 NAMES = {
     "id": ("id", "metadata.id", "metadata.WARC-Record-ID", "doc_id"),
     "dump": ("dump", "metadata.dump", "metadata.cc_dump"),

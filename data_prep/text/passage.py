@@ -1,6 +1,7 @@
 """A text as filters see it: split into words once, however many ask."""
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 from data_prep.text.punkt import sentence_count
@@ -13,17 +14,21 @@ those of NLTK (treebank.py), as for the published FineWeb."""
 
 
 class Passage:
-    """A text with its words. `lines` are given where it is what a filter has left of another text."""
+    """A text with its words. `lines` are given where it is what a filter has left of another text, `words_of` where it
+    is of a language whose words and marks are found in another way than English ones (data_prep/by_language)."""
 
-    def __init__(self, text: str, lines: list[str] | None = None):
-        self.text, self.lines = text, lines
+    def __init__(self, text: str, lines: list[str] | None = None, words_of: Callable[[str], list[str]] | None = None):
+        self.text, self.lines, self.words_of = text, lines, words_of
         self.rewritten: dict[object, Passage] = {}
         """{filter: what it leaves of this text}, as far as one has been asked (Filter.left_of)."""
 
     @functools.cached_property
     def split(self) -> tuple[list[str], str]:
         """Its words and marks, and their kinds, a character each (data_prep/text/words.py)."""
-        return split(self.text)
+        if self.words_of is None:
+            return split(self.text)
+        words = self.words_of(self.text)
+        return words, "".join(map(KINDS.__getitem__, words))
 
     @property
     def words(self) -> list[str]:
@@ -46,7 +51,7 @@ class Passage:
         """Words and marks."""
         if splitter == "nltk":
             return len(nltk_words(self.text))
-        return len(self.split[0]) if self.lines is None else count_words(self.line_kinds)
+        return len(self.split[0]) if self.lines is None or self.words_of else count_words(self.line_kinds)
 
     def sentence_count(self, splitter: Literal["spacy", "punkt"]) -> int:
         """Sentences, each line by itself."""

@@ -301,14 +301,32 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
         with answer(session_of(os.getpid()), url, headers, limits.stall, how.later, **options) as response:
             found = object_of(response, how)
             if version is not None and differs(version, found):
+                if still_there(url, version, how):  # an error page of a proxy or a login, called a success
+                    raise TryAgainError("an answer was of something else, though the file is still the same")
                 raise StorageError(f"{url} was replaced while it was read. Run it again.")
+            length = version_of(response).length
+            if not looks and None is not length != found.size:  # of the hub, whose storage is another server
+                raise TryAgainError(f"an answer was of a file of {length:,} bytes, not of {found.size:,}")
             if not looks:
                 receive(response, begin, end, found, got, limits.stall)
             return found
     except OutOfRangeError:
-        if version is not None and begin < version.size:
+        if version is not None and begin < version.size and not still_there(url, version, how):
             raise StorageError(f"{url} was replaced while it was read. Run it again.") from None
+        if version is not None and begin < version.size:
+            raise
         return version or Object(begin, "")
+
+
+def still_there(url: str, version: Object, how: How) -> bool:
+    """Whether the server, asked again, tells of the same version; or does not tell."""
+    try:
+        # Of the hub by its first byte: the address that it leads to may be signed for GET only.
+        return not differs(version, attempt(url, 0, int(how.linked), None, how, bytearray()))
+    except TryAgainError:
+        return True
+    except NotThereError:
+        return False
 
 
 def object_of(response: "Response", how: How) -> Object:

@@ -4,9 +4,9 @@ WARC, a record of 64 MB, the longest lines of JSON; from a disk and over HTTP, e
     python -m tests.bench.memory [--scale 0.1] [--rows 2000] [--only parquet warc ...]
 
 At scale 1 the Parquet file has 10 GB in one row group, the WARC 5 GB. All of each file is read; the first --rows go
-through everything that the stage texts does (rows_of_input). Prints one JSON line a file and place: {"file",
-"place", "bytes", "rows", "peak_mb", "before_mb", "seconds"}; exit code 1 where a peak is above 1,500 MB. Files are written
-to a temporary folder as they are needed, and deleted.
+through everything that the stage texts does (rows_of_input). Prints one JSON line a file and place: {"file", "place",
+"bytes", "rows", "peak_mb", "before_mb", "seconds"}; exit code 1 where a peak is above 1,500 MB. Files are written to a
+temporary folder as they are needed, and deleted.
 """
 
 import argparse

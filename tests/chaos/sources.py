@@ -2,6 +2,8 @@
 
     python -m tests.chaos.sources [--seed N] [--trials N] [--kills N]
 
+Files are streamed, too: whatever answers come, a stream gives one version of the file to the byte, or StorageError.
+
 One JSON line a row; exit code 1 when a file was wrong, half there, or fetched again although it was whole.
 """
 
@@ -20,6 +22,8 @@ from pathlib import Path
 from data_prep.common_crawl.files import crawl_files
 from data_prep.config.pages import CommonCrawlPages
 from lm.errors import InputError
+from lm.storage import StorageError, Url, http
+from lm.storage.ranges import Stream
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
 from tests.run_files import REPOSITORY
 
@@ -86,6 +90,30 @@ def random_network(seed: int) -> dict:
         return {"seed": seed, "ok": ok, "faults": asked, "attempts": attempts, "wrong": wrong, "left": len(left)}
 
 
+def random_stream(seed: int) -> dict:
+    """Streams a file over such a network, by small ranges, with steps back."""
+    rng = random.Random(seed)
+    crawl = LoopbackCrawl.of([new_file(rng)])
+    (path,) = crawl.paths
+    before, told = crawl.files[path], ""
+    with serving(crawl):
+        crawl.faults[path] = [random_fault(rng, len(before)) for _ in range(rng.randrange(12))]
+        asked = len(crawl.faults[path])
+        url = Url(f"{crawl.url}{path}")
+        came = bytearray()
+        try:
+            with Stream(url.address, url.surely(), block=rng.choice([500, 5_000, 50_000])) as stream:
+                while len(came) < len(before):
+                    stream.seek(len(came))
+                    came += stream.read(rng.randrange(1, 9_000))
+                    if came and rng.random() < 0.1:
+                        del came[rng.randrange(len(came)) :]
+        except StorageError as error:
+            told = str(error)
+    ok = before.startswith(came) and (bool(told) or came == before)
+    return {"seed": seed, "ok": ok, "faults": asked, "bytes": len(came), "of": len(before), "told": told[-120:]}
+
+
 def killed_process(seed: int) -> dict:
     """Kills the launch script at random moments of slow downloads, until a run is left to end."""
     rng = random.Random(seed)
@@ -94,6 +122,7 @@ def killed_process(seed: int) -> dict:
     command = [
         *(sys.executable, "-m", "launch.fetch_pages", "configs/demo.py", "--workdir", str(folder / "run")),
         *("--pages.common-crawl.crawl", CRAWL, "--pages.common-crawl.files", str(FILES), "--documents.dump", CRAWL),
+        *("--pages.common-crawl.download", "True"),
         *("--pages.common-crawl.address", crawl.url, "--pages.common-crawl.first-pause", "0"),
     ]
     with serving(crawl):
@@ -142,9 +171,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--kills", type=int, default=3)
     arguments = parser.parse_args()
-    os.environ["NO_PROXY"] = "127.0.0.1"
+    os.environ |= {"NO_PROXY": "127.0.0.1", "GRISTMILL_STORAGE_TIMEOUT": "2", "GRISTMILL_STORAGE_RETRIES": "4"}
+    http.FIRST_PAUSE = 0.0
     failed = 0
-    for trial, number in ((random_network, arguments.trials), (killed_process, arguments.kills)):
+    trials = ((random_network, arguments.trials), (random_stream, arguments.trials), (killed_process, arguments.kills))
+    for trial, number in trials:
         for seed in range(arguments.seed, arguments.seed + number):
             row = {"trial": trial.__name__, **trial(seed)}
             failed += not row["ok"]

@@ -170,6 +170,7 @@ def follow(
     kept = "\n".join([*(line for line, _ in lines[:-1]), text.split("\n")[passage.count("\n")]])
     page = page_of(one)
     html = decode(page.body, page.content_type) if page else ""
+    label = f"{row['language']}_{row.get('language_script')}"
     return FollowedPage(
         url=row["url"] or "",
         date=row["date"] or "",
@@ -185,7 +186,7 @@ def follow(
         ids=(tokenizer.bos_id, *ids),
         language=row["language"] or "",
         language_score=row["language_score"] or 0.0,
-        values=tuple((threshold, row.get(threshold.signal)) for threshold in thresholds),
+        values=tuple((threshold.of_language(label), row.get(threshold.signal)) for threshold in thresholds),
     )
 
 

@@ -69,7 +69,7 @@ def signal_name(signal: str) -> str:
 
 def listing_of(funnel: Funnel) -> Listing:
     """The list of a run's funnel; the same funnel gives the same list."""
-    thresholds = thresholds_in_order(funnel)
+    thresholds = [one for one in thresholds_in_order(funnel) if not one.by_language]  # what has one line for all
 
     def listed(example: Example, stage: str = "", reason: str = "", line: Threshold | None = None) -> ListedDocument:
         measured = example.values.get(line.signal) if line else None

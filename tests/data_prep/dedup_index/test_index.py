@@ -227,9 +227,7 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
             for key, order in own:
                 add([key], (order, order))
         met = join.pairs_met([folder / "own"], [index, index], ["exact"], 7, folder / "met", run_here, rows_at_once)
-        found = {
-            tuple(int(n) for n in row) for path in met for run in join.mapped_runs([path]) for row in np.stack(run).T
-        }
+        found = {tuple(int(n) for n in row) for run in join.runs_of(met) for row in run.read(0, run.rows).T}
         expected = set()
         for key, order in own:
             places = [place for other, place in theirs.items() if other[:key_bytes] == key[:key_bytes]]

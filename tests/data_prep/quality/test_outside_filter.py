@@ -13,6 +13,7 @@ import pytest
 
 from configs.recipes import gristmill as recipe
 from data_prep.config import Filter, Rule, Signal
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
 from data_prep.config.filters import COLUMNS_TAKEN
 from data_prep.measure.row import measure, text_schema
 from data_prep.select.apply_filters import dropped_schema, kept_schema
@@ -142,7 +143,7 @@ def test_what_it_drops_is_measured_dropped_and_counted_under_its_reason(outside_
 
 def test_it_comes_after_the_recipes_filters_and_before_deduplication():
     stages = recipe.documents("x", recipe.URL_FILTER_WITHOUT_LISTS, *outside()).stages
-    assert stages[-6:] == ("fineweb", "outside", "quality_classifier", "url_dedup", "exact_dedup", "minhash_dedup")
+    assert stages[-9:] == ("fineweb", "outside", "quality_classifier", *DEDUP, *AFTER_DEDUP)
 
 
 def test_its_threshold_is_an_option_that_help_explains(outside_run: Outside):
@@ -209,5 +210,6 @@ def test_a_filter_that_is_not_whole_or_takes_another_s_names_is_refused(changes,
 def test_no_signal_may_have_the_name_of_another_column():
     minhash = dataclasses.replace(DOCUMENTS.minhash, cluster_sizes=True, upsampling_weights=((1, 1),))
     counted = dataclasses.replace(DOCUMENTS, minhash=minhash)
-    columns = {*text_schema(DOCUMENTS).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
+    labelled = dataclasses.replace(counted, language=dataclasses.replace(counted.language, languages=("deu_Latn",)))
+    columns = {*text_schema(labelled).names, *dropped_schema(DOCUMENTS).names, *kept_schema(counted).names}
     assert columns - {signal.name for one in DOCUMENTS.all_filters for signal in one.signals} == COLUMNS_TAKEN

@@ -11,6 +11,7 @@ import pytest
 
 from configs.recipes import gristmill as recipe
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig, UrlFilterConfig
+from data_prep.config.documents import AFTER_DEDUP
 from data_prep.documents import WebPage
 from data_prep.funnel.report import read_funnel
 from data_prep.measure import run as extraction
@@ -286,7 +287,7 @@ def test_every_stage_has_its_place(files, tmp_path):
     repeated = dataclasses.replace(CONFIG, steps=("gopher_repetition", *FILTERS))
     outcome = prepare(files, tmp_path / "all", repeated)
     assert outcome.dropped["gopher_repetition", "gopher_duplicate_5_grams"] >= 1
-    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup"} == set(CONFIG.stages)
+    assert {*found, "gopher_repetition", "quality_classifier", "url_dedup", *AFTER_DEDUP} == set(CONFIG.stages)
 
 
 def test_the_table_tells_documents_and_bytes_that_add_up(files, tmp_path):
@@ -308,13 +309,12 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     names = ("parts", "documents", "dropped", "funnel.json")
     outcome = prepare_documents(texts, CONFIG, *(out / name for name in names), on_progress=seen.append, engine=engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
-    joins = [step for step in steps if "join" in step or "sorting" in step]
-    assert [step for step in steps if step not in joins] == ["keys", "filtering"]
-    assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
+    joins = [step for step in steps if "copies" in step]
+    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest-domains"]
+    assert {step.split(".")[0] for step in joins} == {"exact-copies", "near-copies"}
     for step in ("keys", "filtering"):
         last = [progress for progress in seen if progress.step == step][-1]
         assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
-    assert not list((out / "parts/notes").iterdir())
 
 
 def test_outcome_in_the_order_of_the_stages():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from lm.errors import UsageError
-from lm.storage import StorageError, Url, appearing, fetched, http, stores, write_atomically
+from lm.storage import StorageError, Url, appearing, fetched, http, objects, stores, write_atomically
 from lm.storage.ranges import Ranges, Stream
 from tests.data_prep.loopback_crawl import Fault, LoopbackCrawl
 from tests.data_prep.loopback_crawl import serving as serving_files
@@ -85,6 +85,7 @@ def served(request: pytest.FixtureRequest) -> Served:
         [Fault(shift=-1)],
         [Fault(headers={"Content-Range": "bytes of some sort"})],
         [Fault(told_length=BLOCK + 9, cut=5)],
+        [Fault(body=b"<html>Please log in to this hotel's network</html>")],
     ],
     ids=lambda faults: f"{len(faults)}-{'-'.join(str(f.status or f.cut or f.shift) for f in faults)}"[:40],
 )
@@ -151,11 +152,15 @@ def test_without_an_etag_the_date_and_the_size_tell_versions_apart(web: Loopback
         stream.read(5)
 
 
-@pytest.mark.parametrize("kind", ["500", "503", "cut", "cut reply", "lost reply"])
-def test_a_stream_of_a_bucket_gives_every_byte_whatever_fails(store: Store, bucket, kind):
+@pytest.mark.parametrize(
+    "kind", ["500", "503", "cut", "cut reply", "lost reply", pytest.param("stall", marks=pytest.mark.slow)]
+)
+def test_a_stream_of_a_bucket_gives_every_byte_whatever_fails(store: Store, bucket, kind, monkeypatch):
     write_atomically(bucket / "a", DATA)
     found = (bucket / "a").surely()
-    left = [kind] * 3
+    monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "3" if kind == "stall" else "30")
+    objects.store.cache_clear()
+    left = [kind] * (1 if kind == "stall" else 3)
     store.fail(lambda request: left.pop() if left and request.method == "GET" else None)
     with Stream((bucket / "a").address, found, block=BLOCK) as stream:
         assert stream.read() == DATA

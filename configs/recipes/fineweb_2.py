@@ -1,0 +1,70 @@
+"""The recipe after FineWeb-2 (Penedo et al. 2025, arXiv:2506.20920): every language by thresholds of its own.
+
+What languages share is here, from fineweb-2-pipeline.py of huggingface/fineweb-2; what differs is in its files, one a
+language, which are fetched from the commit below or given as a folder: docs/languages.md. FineWeb-2 takes what
+FineWeb's English filter leaves; here every page is asked.
+"""
+
+import dataclasses
+
+from configs.recipes import gristmill as base
+from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig, documents_config
+
+THRESHOLDS = "https://raw.githubusercontent.com/huggingface/fineweb-2/d0defb24f193bb9a5a11b8b14524a03c4858e1b6/configs"
+GLOTLID = "hf://cis-lmu/glotlid/model_v3.bin"
+
+TEN_LANGUAGES = (
+    "cmn_Hani", "jpn_Jpan", "arb_Arab", "hin_Deva", "tha_Thai", "rus_Cyrl", "deu_Latn", "spa_Latn", "vie_Latn",
+    "swh_Latn",
+)  # fmt: skip
+"""Ten languages, seven scripts."""
+
+# Paragraphs are mostly lost in extraction, and FineWeb's filter looks at the characters of repeated lines.
+GOPHER_REPETITION = dataclasses.replace(
+    base.GOPHER_REPETITION,
+    max_duplicate_paragraphs=1,
+    max_duplicate_paragraph_characters=1,
+    max_duplicate_line_characters=1,
+)
+FINEWEB = dataclasses.replace(base.FINEWEB, max_short_lines=1, max_duplicate_line_characters=0.1)
+FILTERS = (GOPHER_REPETITION, FINEWEB, base.GOPHER_QUALITY)
+"""In the order in which they are applied; C4's rules are not used."""
+
+# Cluster sizes are kept, so that what is repeated can be repeated in training ("rehydrated").
+MINHASH = dataclasses.replace(base.MINHASH, before_filters=True, by_language=True, cluster_sizes=True)
+
+PERSONAL_DATA = dataclasses.replace(base.PERSONAL_DATA, kinds=("email", "ip"))
+
+
+def documents(
+    dump: str,
+    url_filter: UrlFilterConfig,
+    languages: tuple[str, ...] = TEN_LANGUAGES,
+    thresholds: str = "",
+    glotlid: str = "",
+) -> DocumentsConfig:
+    """All steps of the recipe, on the pages of one crawl, of which `languages` are kept.
+
+    `thresholds` is a folder with the files of these languages; "" to fetch FineWeb-2's. `glotlid` is GlotLID's file or
+    its address, by whose probabilities FineWeb-2's thresholds were drawn; "" for lid.176.
+    """
+    return documents_config(
+        FILTERS,
+        dump=dump,
+        steps=(*(one.name for one in FILTERS), "exact_dedup", "minhash_dedup"),
+        url_filter=url_filter,
+        extract=base.EXTRACT,
+        language=LanguageConfig(
+            languages=languages,
+            min_score=0.65,  # of no language here: each has its own
+            letters_only=not glotlid,
+            detector="glotlid" if glotlid else "lid.176",
+            model=glotlid,
+        ),
+        by_language=ByLanguageConfig(address=THRESHOLDS, folder=thresholds, fix_encoding=True, symbol_lines=("|",)),
+        quality_classifier=base.QUALITY_CLASSIFIER,
+        minhash=MINHASH,
+        across_dumps=True,
+        measure_other_languages=False,
+        personal_data=PERSONAL_DATA,
+    )

@@ -1,0 +1,62 @@
+"""What FineWeb-2 does to the texts that it keeps: encodings are mended, and lines of table rules are taken out.
+
+It fixes before personal data is replaced, and takes lines out behind that.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from data_prep.config import ByLanguageConfig
+from lm.errors import InputError
+
+if TYPE_CHECKING:
+    from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
+
+
+@functools.cache
+def encoding_fixes() -> "TextFixerConfig":
+    """ftfy's, as datatrove's FTFYFormatter has them: what mends a text that was decoded wrongly; ligatures, widths,
+    quotes and line breaks stay. Raises InputError without ftfy."""
+    try:
+        from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
+    except ImportError as error:
+        raise InputError(
+            f"documents.by_language.fix_encoding needs ftfy: {error}. Install it: make languages (or pip install -r "
+            "requirements-languages.lock); or leave it out: --documents.by-language.fix-encoding False"
+        ) from error
+    return TextFixerConfig(
+        fix_latin_ligatures=False, fix_character_width=False, uncurl_quotes=False, fix_line_breaks=False,
+        normalization=None,
+    )  # fmt: skip
+
+
+def check_fixes(config: ByLanguageConfig | None) -> None:
+    """Raises InputError where ftfy is asked for and not installed."""
+    if config is not None and config.fix_encoding:
+        encoding_fixes()
+
+
+def fix_encoding(text: str, config: ByLanguageConfig | None) -> str:
+    """`text`, mended where it was decoded wrongly ("schÃ¶n"), where that is asked for."""
+    if config is None or not config.fix_encoding:
+        return text
+    from ftfy import fix_text  # ty: ignore[import-not-found]
+
+    return fix_text(text, config=encoding_fixes())
+
+
+def without_symbol_lines(text: str, config: ByLanguageConfig | None) -> str:
+    """`text` without lines of nothing but `symbol_lines` and blanks: of each run of them two line breaks are left."""
+    symbols = frozenset(config.symbol_lines) if config is not None else frozenset()
+    if not any(symbol in text for symbol in symbols):
+        return text
+    lines: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        of_symbols = not line.isspace() and line != "" and symbols.issuperset(line.replace(" ", ""))
+        if not of_symbols:
+            lines.append(line)
+        elif not inside:
+            lines.append("\n")
+        inside = of_symbols
+    return "\n".join(lines)

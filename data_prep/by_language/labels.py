@@ -1,0 +1,55 @@
+"""A language with its script: ISO 639-3 and ISO 15924 codes, as "deu_Latn" (what GlotLID and FineWeb-2 use).
+
+lid.176 tells the language alone; the script is then that of most of the text's letters.
+"""
+
+import functools
+from collections import Counter
+
+import regex
+
+from data_prep.config.language import LABELS
+
+SCRIPTS = """
+Latn Cyrl Arab Deva Hani Hira Kana Hang Thai Grek Hebr Beng Armn Geor Taml Telu Knda Mlym Gujr Guru Orya Sinh Mymr Khmr
+Laoo Tibt Ethi Cans Cher Tfng Syrc Thaa Mong Olck Nkoo Mtei Lisu Limb Kali Wara Goth Copt Bopo Yiii Vaii Java Bali Sund
+""".split()  # noqa: SIM905 - as in data_prep/text/words.py
+PATTERNS = {script: regex.compile(rf"\p{{Script={script}}}") for script in SCRIPTS}
+UNKNOWN = "Zyyy"
+"""ISO 15924's code for an undetermined script."""
+KANA = frozenset(("Hira", "Kana"))
+WITH_HAN = {"jpn": "Jpan", "kor": "Hang"}
+"""{language that Han characters are written in beside its own: the code of the mixture, as GlotLID calls it}."""
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def script_of_letter(letter: str) -> str:
+    """The script of one character, UNKNOWN for what is no letter or is of none in SCRIPTS."""
+    if not letter.isalpha():
+        return UNKNOWN
+    return next((script for script, pattern in PATTERNS.items() if pattern.match(letter)), UNKNOWN)
+
+
+def script_of(text: str) -> str:
+    """The script of most of its letters, "Jpan" for kana; of equally many the first in SCRIPTS; UNKNOWN without any."""
+    counts: Counter[str] = Counter()
+    for letter, number in Counter(text).items():
+        counts[script_of_letter(letter)] += number
+    del counts[UNKNOWN]
+    if not counts:
+        return UNKNOWN
+    found = max(SCRIPTS, key=lambda script: counts[script])
+    return "Jpan" if found in KANA else found
+
+
+def labelled(language: str, text: str) -> tuple[str, str]:
+    """(ISO 639-3 code, script) of a language as lid.176, GlotLID or a table names it, the script by `text` where the
+    name does not tell it."""
+    code, _, script = language.partition("_")
+    code, usual = LABELS.get(code, (code, UNKNOWN))
+    if script:
+        return code, script
+    found = script_of(text)
+    if found in ("Hani", "Jpan") and code in WITH_HAN:
+        return code, WITH_HAN[code]
+    return code, usual if found == UNKNOWN else found

@@ -1,0 +1,190 @@
+"""How a text of each language parts into words and marks, as datatrove's tokenizers do it (utils/word_tokenizers.py).
+
+FineWeb-2's thresholds were drawn from words as datatrove counts them, and so a language is split by the same library,
+or by one that gives the same words: jieba's dictionary in Rust for Chinese, Sudachi in its mode A for Japanese, newmm
+for Thai, pyvi for Vietnamese, Kiwi for Korean. Scripts of India part at spaces and at every mark. All others part as
+English does (data_prep/text/words.py), without its contractions; and where the language's hyphens are no joints, or its
+articles are elided, so. Khmer, Lao, Burmese and Tibetan are ICU's here, and not datatrove's libraries.
+tests/bench/languages.py measures how far the words agree.
+
+The libraries are in requirements-languages.lock, and each is loaded when the first text of its language comes.
+"""
+
+import functools
+import importlib.util
+import re
+import string
+import warnings
+from collections.abc import Callable, Iterable
+
+from data_prep.text.words import EXCEPTIONS, Memo, split_marks
+from lm.errors import InputError
+
+Splitter = Callable[[str], list[str]]
+"""From a text to its words and marks, in order, without white space at their ends."""
+
+HYPHENS_WHOLE = frozenset(
+    "cat dan deu ell fin hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
+)
+"""Languages in which a word with a hyphen stays one, as in spaCy."""
+ELIDED = frozenset(["cat", "fra", "ita", "lij"])
+"""Languages in which an apostrophe ends a word: "l'" "homme"."""
+INDIC_SCRIPTS = frozenset(["Deva", "Beng", "Gujr", "Guru", "Knda", "Mlym", "Orya", "Sinh", "Taml", "Telu"])
+INDIC_MARKS = re.escape(string.punctuation) + "\u0964\u0965\uaaf0\uaaf1\uabeb-\uabef\u1c7e\u1c7f"
+"""ASCII's punctuation, and what ends sentences in scripts of India."""
+INDIC_MARK = re.compile(rf"([{INDIC_MARKS}])")
+INDIC_NUMBER = re.compile(r"[0-9]+(?: +[,.:/] +[0-9]+)+")
+"""Digits with signs between, once every sign stands alone."""
+ELISION = re.compile(r"^([^\W\d_]{1,8}['’])(?=[^\W\d_])")
+ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")
+"""What jieba takes for a word of ASCII ("mod", "2.4", "5%"), where its twin in Rust joins more ("mod_ssl")."""
+JAPANESE_PARTS = re.compile(r"(?s:.{0,10000}[\n。]|.{1,10000})")
+"""What goes to Sudachi at once, whole sentences where it can be: it refuses more than 49,149 bytes, and a character may
+have four."""
+BY_LANGUAGE = {"vie_Latn": "pyvi"}
+BY_SCRIPT = {
+    "Hani": "jieba", "Jpan": "sudachi", "Hang": "kiwi", "Thai": "newmm", "Khmr": "icu", "Laoo": "icu", "Mymr": "icu",
+    "Tibt": "icu", **dict.fromkeys(INDIC_SCRIPTS, "indic"),
+}  # fmt: skip
+PACKAGES = {
+    "jieba": ("rjieba",), "sudachi": ("sudachipy", "sudachidict_core"), "kiwi": ("kiwipiepy",), "icu": ("icu4py",),
+    "newmm": ("pythainlp",), "pyvi": ("pyvi", "sklearn_crfsuite"),
+}  # fmt: skip
+
+
+def splitter_name(label: str) -> str:
+    """Which splitter a language ("tha_Thai") has: one of SPLITTERS."""
+    return BY_LANGUAGE.get(label) or BY_SCRIPT.get(label[4:], "spaces")
+
+
+def check_splitters(labels: Iterable[str]) -> None:
+    """Raises InputError where a library is not installed that one of these languages needs."""
+    missing = {
+        package: label
+        for label in labels
+        for package in PACKAGES.get(splitter_name(label), ())
+        if importlib.util.find_spec(package) is None
+    }
+    if missing:
+        told = ", ".join(f"{package} ({label})" for package, label in sorted(missing.items()))
+        raise InputError(
+            f"The words of some languages are found by libraries that are not installed: {told}. Install them: "
+            "make languages (or pip install -r requirements-languages.lock); or leave these languages out of "
+            "documents.language.languages."
+        )
+
+
+@functools.cache
+def splitter_of(label: str) -> Splitter:
+    """The splitter of a language, its library loaded. Raises InputError where that is not installed."""
+    check_splitters((label,))
+    name = splitter_name(label)
+    if name == "spaces":
+        return SpaceSplitter(label[:3] in HYPHENS_WHOLE, label[:3] in ELIDED)
+    words = SPLITTERS[name]()
+    return lambda text: [word for word in map(str.strip, words(text)) if word]
+
+
+class SpaceSplitter:
+    """Parts a text at white space, and marks from words as for English, but for its contractions ("don't")."""
+
+    def __init__(self, hyphens_whole: bool, elided: bool):
+        self.hyphens_whole, self.elided = hyphens_whole, elided
+        self.chunks = Memo(self.split_chunk)
+
+    def __call__(self, text: str) -> list[str]:
+        return [word for chunk in text.split() for word in self.chunks[chunk]]
+
+    def split_chunk(self, chunk: str) -> tuple[str, ...]:
+        """The words of a text without white space."""
+        words = (chunk,) if chunk.isalpha() else split_marks(chunk, SIGNS)
+        if self.hyphens_whole and "-" in words:
+            words = join_hyphens(words)
+        if self.elided:
+            words = tuple(part for word in words for part in ELISION.sub("\\1 ", word).split(" "))
+        return words
+
+
+SIGNS = {sign: words for sign, words in EXCEPTIONS.items() if not any(map(str.isalpha, sign))} | {
+    f"{letter}.": (f"{letter}.",) for letter in f"{string.ascii_lowercase}äöü"
+}
+"""What stays whole in any language: faces and the like, and single letters with their stop."""
+
+
+def join_hyphens(words: tuple[str, ...]) -> tuple[str, ...]:
+    """`words` of one chunk, those that a hyphen parts put together again."""
+    joined = [words[0]]
+    for place, word in enumerate(words[1:], 1):
+        inside = place + 1 < len(words) and words[place + 1][0].isalnum() and joined[-1][-1].isalnum()
+        if (word == "-" and inside) or (joined[-1][-1] == "-" and len(joined[-1]) > 1 and word[0].isalnum()):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return tuple(joined)
+
+
+def indic_words(text: str) -> list[str]:
+    """Words and marks of a text in a script of India: marks part everywhere, but for those inside of numbers.
+
+    Words part at spaces alone, and so a line break between two words joins them: FineWeb-2's thresholds for the share
+    of words with a letter were drawn with words like these.
+    """
+    spaced = INDIC_MARK.sub(r" \1 ", text.replace("\t", " "))
+    return INDIC_NUMBER.sub(lambda found: found[0].replace(" ", ""), spaced).split(" ")
+
+
+def jieba() -> Splitter:
+    import rjieba  # ty: ignore[import-not-found]
+
+    return lambda text: [
+        part
+        for word in rjieba.cut(text, True)
+        for part in (ASCII_WORD.split(word) if len(word) > 1 and word.isascii() else (word,))
+    ]
+
+
+def sudachi() -> Splitter:
+    import sudachipy  # ty: ignore[import-not-found]
+
+    tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
+
+    def words(text: str) -> list[str]:
+        return [found.surface() for part in JAPANESE_PARTS.findall(text) for found in tokenizer.tokenize(part)]
+
+    return words
+
+
+def newmm() -> Splitter:
+    from pythainlp.tokenize import word_tokenize  # ty: ignore[import-not-found]
+
+    return lambda text: word_tokenize(text, keep_whitespace=False, engine="newmm-safe")
+
+
+def pyvi() -> Splitter:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of its escapes in strings
+        from pyvi import ViTokenizer  # ty: ignore[import-not-found]
+
+    def words(text: str) -> list[str]:
+        return [word.replace("_", " ") for word in ViTokenizer.spacy_tokenize(text)[0]]
+
+    return words
+
+
+def kiwi() -> Splitter:
+    from kiwipiepy import Kiwi  # ty: ignore[import-not-found]
+
+    model = Kiwi()
+    return lambda text: [text[found.start : found.end] for found in model.tokenize(text)]
+
+
+def icu() -> Splitter:
+    from icu4py.breakers import WordBreaker  # ty: ignore[import-not-found]
+
+    return lambda text: list(WordBreaker(text, "und"))
+
+
+SPLITTERS: dict[str, Callable[[], Splitter]] = {
+    "indic": lambda: indic_words, "jieba": jieba, "sudachi": sudachi, "newmm": newmm, "pyvi": pyvi,
+    "kiwi": kiwi, "icu": icu,
+}  # fmt: skip

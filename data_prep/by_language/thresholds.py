@@ -1,0 +1,181 @@
+"""The thresholds of each language from FineWeb-2's files: read from a folder, or fetched once and verified.
+
+A file is configs/{ISO 639-3}_{ISO 15924}.yml of huggingface/fineweb-2 (Apache-2.0), some 500 bytes. They are read where
+a stage begins, and travel to the workers inside the config.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageThresholds
+from data_prep.config.by_language import YAML_KEYS
+from lm.errors import InputError, UsageError, network_reason, shown
+from lm.storage import user_cache, write_atomically, writing
+
+SHA256S = Path(__file__).with_name("fineweb_2.sha256")
+"""Of all files at the commit d0defb24 of 27 October 2025, as sha256sum writes them."""
+TIMEOUT_SECONDS = (10.0, 30.0)  # to connect, and between two pieces of an answer
+PAUSES_SECONDS = (1.0, 3.0)  # before the second and the third try
+MOST_BYTES = 100_000
+N_GRAMS = {"top_n_grams": [2, 3, 4], "dup_n_grams": [5, 6, 7, 8, 9, 10]}
+
+
+def with_thresholds(config: DocumentsConfig, progress: Callable[[str], None] = print) -> DocumentsConfig:
+    """`config` with the thresholds of its languages inside, so that nothing more needs to be read.
+
+    Raises InputError where a file cannot be read or fetched, UsageError for a language without one.
+    """
+    by_language = config.by_language
+    if by_language is None or by_language.thresholds:
+        return config
+    found = tuple(read_thresholds(name, by_language, progress) for name in sorted(set(config.language.languages)))
+    return dataclasses.replace(config, by_language=dataclasses.replace(by_language, thresholds=found))
+
+
+def thresholds_identity(config: DocumentsConfig, *names: str) -> dict[str, object]:
+    """{what: SHA-256} of the thresholds under these names, or of all, where they are by language; else {}."""
+    if config.by_language is None:
+        return {}
+    found = with_thresholds(config, lambda line: None).thresholds_by_language
+    told = {
+        label: {name: value for name, value in dataclasses.asdict(one).items() if not names or name in names}
+        for label, one in found.items()
+    }
+    return {"thresholds by language": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+
+
+def refuse_other_stop_words(config: DocumentsConfig, marker: Mapping[str, Any] | None) -> None:
+    """Raises UsageError where the stop words are not those that texts/, whose marker is given, were measured with."""
+    measured = (marker or {}).get("external_inputs", {})
+    if any(measured.get(name) != value for name, value in thresholds_identity(config, "stopwords").items()):
+        raise UsageError(
+            "texts/ were measured with other stop words of these languages (documents.by_language). Give the files "
+            "that the run had; or measure anew in another folder: --workdir"
+        )
+
+
+def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[[str], None]) -> LanguageThresholds:
+    """Those of one language. Raises as `with_thresholds`."""
+    name = f"{language}.yml"
+    if not config.folder:
+        return parsed(language, fetched(name, config.address, progress), f"{config.address}/{name}")
+    folder = Path(config.folder).expanduser()
+    try:
+        return parsed(language, (folder / name).read_bytes(), str(folder / name))
+    except FileNotFoundError:
+        there = {path.stem for path in folder.glob("*_*.yml")} if folder.is_dir() else set()
+        if not there:
+            raise InputError(
+                f"documents.by_language.folder: {folder} has no file such as {name}. Give the folder of FineWeb-2's "
+                "files (configs/ of huggingface/fineweb-2)."
+            ) from None
+        refuse_unknown(language, there, str(folder))
+        raise
+    except OSError as error:
+        raise InputError(f"{folder / name} cannot be read: {error.strerror or error}. Mend the file.") from error
+
+
+def refuse_unknown(language: str, known: set[str] | Mapping[str, str], place: str) -> None:
+    """Raises UsageError where there are no thresholds of that language."""
+    if language in known:
+        return
+    same = sorted(one for one in known if one[:3] == language[:3])
+    near = same or difflib.get_close_matches(language, sorted(known), 3)
+    raise UsageError(
+        f"documents.language.languages has {language!r}, but there are no thresholds for it in {place}, which has "
+        f"{len(known):,} languages. {f'Did you mean {", ".join(near)}? ' if near else ''}Or give a folder with a file "
+        f"{language}.yml of your own (documents.by_language.folder)."
+    )
+
+
+@functools.cache
+def known_sha256s() -> dict[str, str]:
+    """{"deu_Latn": SHA-256 of its file}."""
+    lines = (line.split() for line in SHA256S.read_text(encoding="ascii").splitlines())
+    return {name.removesuffix(".yml"): sha256 for sha256, name in lines}
+
+
+def fetched(name: str, address: str, progress: Callable[[str], None]) -> bytes:
+    """The file from the user's cache, or from the server; either way with its SHA-256. Raises as `with_thresholds`."""
+    refuse_unknown(name.removesuffix(".yml"), known_sha256s(), address)
+    sha256 = known_sha256s()[name.removesuffix(".yml")]
+    path = user_cache() / "fineweb-2" / f"{name}-{sha256[:16]}"
+    if path.is_file():
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+    url = f"{address.rstrip('/')}/{name}"
+    data = downloaded(url)
+    if (received := hashlib.sha256(data).hexdigest()) != sha256:
+        raise InputError(
+            f"{url} is not the file that is expected.\n  SHA-256 expected: {sha256}\n  SHA-256 received: {received}\n"
+            "The server, or something on the way, gave another. To use thresholds of your own, give their folder: "
+            "--documents.by-language.folder"
+        )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data, path.parent)
+    progress(f"fetched the thresholds {name}")
+    return data
+
+
+def downloaded(url: str) -> bytes:
+    """What a server answers. Raises InputError when it does not, after three tries."""
+    import requests
+
+    for pause in (*PAUSES_SECONDS, None):
+        try:
+            with requests.get(url, timeout=TIMEOUT_SECONDS, stream=True) as response:
+                response.raise_for_status()
+                return response.raw.read(MOST_BYTES, decode_content=True)
+        except (requests.RequestException, OSError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if pause is None or (status is not None and status < 500 and status != 429):
+                raise InputError(
+                    f"{url} cannot be fetched: {network_reason(error)}. Check the network; or bring the folder "
+                    "configs/ of huggingface/fineweb-2 and give it: --documents.by-language.folder fineweb-2/configs"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError
+
+
+def parsed(language: str, data: bytes, place: str) -> LanguageThresholds:
+    """The thresholds that a file tells; `place` is its name for messages. Raises InputError unless it is whole."""
+    import yaml
+
+    def refused(why: str) -> InputError:
+        return InputError(
+            f"{place} has no thresholds as FineWeb-2's files have them: {why}. Mend the file, or bring it anew."
+        )
+
+    try:
+        told = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise refused(f"it is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(told, dict):
+        raise refused(f"it holds {shown(told)}")
+    if wrong := sorted(YAML_KEYS.symmetric_difference(told), key=str):
+        raise refused(f"{', '.join(map(str, wrong))} {'is' if len(wrong) == 1 else 'are'} missing or unknown")
+    values = dict(told)
+    for name, sizes in N_GRAMS.items():
+        try:
+            pairs = [(int(size), float(value)) for size, value in told[name]]
+        except (TypeError, ValueError):
+            raise refused(f"{name} is {shown(told[name])}") from None
+        if [size for size, _ in pairs] != sizes:
+            raise refused(f"{name} has the sizes {[size for size, _ in pairs]}, not {sizes}")
+        values[name] = tuple(value for _, value in pairs)
+    if not isinstance(told["stopwords"], list):
+        raise refused(f"stopwords is {shown(told['stopwords'])}")
+    values["stopwords"] = tuple(told["stopwords"])
+    try:
+        return LanguageThresholds(language=language, **values)
+    except UsageError as error:
+        raise refused(str(error)) from None

@@ -1,0 +1,174 @@
+"""Examples of evaluation sets out of their files, in the rows of the usual tasks or with fields that one names."""
+
+import bz2
+import glob
+import gzip
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm.errors import InputError, UsageError, shown
+from lm.storage import Url, fetched, file_sha256, is_url
+
+OPTION = "documents.decontamination.sets"
+PROMPTS = (
+    "question", "query", "prompt", "problem", "goal", "instruction", "ctx", "input", "sentence", "text", "content",
+)  # fmt: skip
+"""Names of fields, the first that is there is the prompt."""
+ANSWERS = (
+    "answer", "answers", "choices", "options", "endings", "target", "targets", "completion", "solution",
+    "canonical_solution", "output", "response", "best_answer", "correct_answers",
+)  # fmt: skip
+"""Names of fields, each that is there has answers."""
+IDS = ("id", "ind", "idx", "uid", "question_id", "task_id")
+TEXT_LINES = 6
+"""Lines of an example in HellaSwag's .txt form: query, number of the right ending, four endings."""
+
+
+@dataclass(frozen=True)
+class ExampleFile:
+    """A file of an evaluation set."""
+
+    set: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of an evaluation set."""
+
+    set: str
+    number: int
+    """Which row of its set, from 0."""
+    id: str
+    """What the row calls itself; "" where it has no id."""
+    texts: tuple[str, ...]
+    """The prompt with each answer after it; the prompt alone where there is none."""
+
+
+def example_files(sets: Sequence[str]) -> list[ExampleFile]:
+    """The files that `sets` names, in order. Raises UsageError where a pattern matches nothing, InputError where a URL
+    cannot be fetched."""
+    found: list[ExampleFile] = []
+    for one in sets:
+        name, named, pattern = one.partition("=")
+        if not named or "/" in name:
+            name, pattern = "", one
+        if is_url(pattern):
+            matched = [fetched(Url(pattern))]
+        else:
+            matched = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]  # noqa: PTH207
+        paths = [path for path in matched if path.is_file()]
+        if not paths:
+            raise UsageError(
+                f"{OPTION}: {one!r} matches no file (seen from {Path.cwd()}). Mend the path, or leave the set out."
+            )
+        found += [ExampleFile(name or path.name.split(".")[0], path) for path in paths]
+    return found
+
+
+def set_digests(sets: Sequence[str]) -> list[list[str]]:
+    """[[name of the set, SHA-256 of a file], …]: what decides the n-grams, for the marker of the stage."""
+    return [[one.set, file_sha256(one.path)] for one in example_files(sets)]
+
+
+def read_examples(files: Sequence[ExampleFile], fields: Sequence[str]) -> Iterator[Example]:
+    """All examples, set by set in the order of the files. `fields` are of DecontaminationConfig. Raises InputError for
+    a file or row that cannot be read."""
+    numbers: dict[str, int] = {}
+    for file in files:
+        for row in rows_of(file.path):
+            number = numbers[file.set] = numbers.get(file.set, -1) + 1
+            texts = texts_of(row, fields)
+            if not texts:
+                raise InputError(
+                    f"{file.path}, example {number}, has no text of an example: its fields are "
+                    f"{shown(', '.join(map(str, row)))}. Name them: documents.decontamination.fields = prompt=FIELD "
+                    "answer=FIELD."
+                )
+            own = next((row[name] for name in IDS if isinstance(row.get(name), str | int)), "")
+            yield Example(file.set, number, str(own), texts)
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file. Raises InputError for what is damaged or of no known kind."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import zstandard
+
+    name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".bz2", ".zst") else path.name
+    try:
+        if name.endswith(".parquet"):
+            with pq.ParquetFile(path) as table:
+                for batch in table.iter_batches(1000):
+                    yield from batch.to_pylist()
+            return
+        openers = {".bz2": bz2.open, ".gz": gzip.open, ".zst": zstandard.open}
+        with openers.get(path.suffix, open)(path, "rb") as binary:
+            lines = io.TextIOWrapper(binary, encoding="utf-8-sig")
+            yield from text_rows(path, lines) if name.endswith(".txt") else json_rows(path, lines)
+    except (OSError, EOFError, UnicodeDecodeError, zstandard.ZstdError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out of {OPTION}.") from error
+
+
+def json_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}, line {number}, is no JSON: {error}. Bring the file anew.") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {number}, is {shown(row)}, and not an object. Bring the file anew.")
+            yield row
+
+
+def text_rows(path: Path, lines: io.TextIOWrapper) -> Iterator[dict[str, Any]]:
+    for part in itertools.batched((line.rstrip("\n") for line in lines), TEXT_LINES):
+        if len(part) < TEXT_LINES:
+            raise InputError(f"{path} ends within an example: {part[0][:80]!r}. Bring it anew.")
+        yield {"query": part[0], "choices": list(part[2:])}
+
+
+def texts_of(row: dict[str, Any], fields: Sequence[str]) -> tuple[str, ...]:
+    """The texts of an example (Example.texts); () where none of the fields is there."""
+    if fields:
+        named = {
+            role: [f.partition("=")[2] for f in fields if f.startswith(f"{role}=")] for role in ("prompt", "answer")
+        }
+        prompts = [text for name in named["prompt"] for text in strings_in(row.get(name))]
+        return joined(" ".join(prompts), [text for name in named["answer"] for text in strings_in(row.get(name))])
+    match row:
+        case {"context_options": contexts, "continuation": rest}:  # WinoGrande, as lm-eval scores it
+            return joined("", [f"{context} {rest}" for context in strings_in(contexts)])
+        case {"sentence": str(sentence), "option1": str(one), "option2": str(other)}:  # WinoGrande
+            return joined("", [sentence.replace("_", one), sentence.replace("_", other)])
+        case {"goal": str(goal), "sol1": str(one), "sol2": str(other)}:  # PIQA
+            return joined(goal, [one, other])
+        case {"sentence_good": str(good), "sentence_bad": str(bad)}:  # BLiMP
+            return joined("", [good, bad])
+        case {"ctx_a": str(begin), "ctx_b": str(end), "endings": endings}:  # HellaSwag
+            return joined(f"{begin} {end}", strings_in(endings))
+    prompt = next((row[name] for name in PROMPTS if isinstance(row.get(name), str) and row[name].strip()), "")
+    return joined(prompt, [text for name in ANSWERS for text in strings_in(row.get(name))])
+
+
+def joined(prompt: str, answers: Sequence[str]) -> tuple[str, ...]:
+    """The prompt, without the words "Question:" and "Answer:" that a task put around it, before each answer."""
+    prompt = prompt.strip().removeprefix("Question:").removesuffix("Answer:").strip()
+    return tuple(dict.fromkeys(text for one in answers or [""] if (text := f"{prompt} {one}".strip())))
+
+
+def strings_in(value: Any) -> list[str]:
+    """All texts in a field that may be a text, a list or an object; the letters that only name a choice are none."""
+    if isinstance(value, str):
+        return [value] if len(value.strip()) > 1 else []
+    if isinstance(value, dict):
+        return [text for part in value.values() for text in strings_in(part)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in strings_in(part)]
+    return []

@@ -1,0 +1,148 @@
+"""The n-grams of evaluation examples as sorted hashes, and where documents have one of them.
+
+A hash only points: whether the words are the same is looked up in the example, so no document is dropped for a
+collision. An n-gram is missed where another of the index has its hash: among m n-grams some pair does with a
+probability of about m² / 2^65, 3e-6 for ten million. Before the sorted hashes are searched, a small table is asked that
+one in 16 to 32 windows passes by chance.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.config.deduplicate import DecontaminationConfig
+from data_prep.decontamination.examples import Example
+from data_prep.dedup.words import hashed_ngrams, hashed_words, words_of
+from lm.storage import appearing, write_atomically
+
+
+@dataclass(frozen=True)
+class Index:
+    """n-grams by number, in the order of their hashes."""
+
+    hashes: np.ndarray
+    """uint64 (ngrams,), each once, sorted."""
+    text: np.ndarray
+    """int64 (ngrams,): in which of `texts` it stands."""
+    start: np.ndarray
+    """int64 (ngrams,): at which word of it."""
+    words: np.ndarray
+    """int64 (ngrams,): of how many words it is."""
+    offsets: np.ndarray
+    """int64 (ngrams + 1,): where in `examples` those begin that hold it."""
+    examples: np.ndarray
+    """int64: numbers of `names`."""
+    texts: tuple[str, ...]
+    names: tuple[tuple[str, int, str], ...]
+    """Of each example (set, number in the set, id)."""
+    skipped: tuple[int, ...]
+    """Numbers of `names` that are too short to be looked for."""
+
+    @functools.cached_property
+    def tables(self) -> dict[int, tuple[np.uint64, np.ndarray]]:
+        """{words of an n-gram: (shift, table)}: table[hash >> shift] is whether there may be such an n-gram."""
+        tables = {}
+        for length in np.unique(self.words).tolist():
+            hashes = self.hashes[self.words == length]
+            bits = min(30, len(hashes).bit_length() + 4)
+            table = np.zeros(1 << bits, bool)
+            table[hashes >> np.uint64(64 - bits)] = True
+            tables[length] = np.uint64(64 - bits), table
+        return tables
+
+    @functools.lru_cache(maxsize=10_000)  # noqa: B019 - an index lives as long as its process
+    def words_of_text(self, text: int) -> list[str]:
+        return words_of(self.texts[text])
+
+    def ngram(self, number: int) -> list[str]:
+        """Its words."""
+        start = int(self.start[number])
+        return self.words_of_text(int(self.text[number]))[start : start + int(self.words[number])]
+
+    def examples_of(self, number: int) -> list[int]:
+        return self.examples[self.offsets[number] : self.offsets[number + 1]].tolist()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def build_index(examples: Iterable[Example], config: DecontaminationConfig) -> Index:
+    """The index of all examples. An example all of whose texts are shorter than min_words is skipped."""
+    texts: list[str] = []
+    names: list[tuple[str, int, str]] = []
+    skipped: list[int] = []
+    parts: list[tuple[np.ndarray, int, int, int]] = []  # (hashes, text, words, example)
+    for example in examples:
+        names.append((example.set, example.number, example.id))
+        count = len(parts)
+        for text in example.texts:
+            words = hashed_words(text)
+            length = min(len(words), config.ngram_words)
+            if length >= config.min_words:
+                parts += [(hashes, len(texts), n, len(names) - 1) for n, hashes in hashed_ngrams(words, (length,))]
+                texts.append(text)
+        if len(parts) == count:
+            skipped.append(len(names) - 1)
+    sizes = np.array([len(part[0]) for part in parts], np.int64)
+    column = lambda place: np.repeat(np.array([part[place] for part in parts], np.int64), sizes)
+    hashes = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in parts)])
+    text, words, example = column(1), column(2), column(3)
+    start = np.arange(len(hashes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    unique, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    pairs = np.unique(which.astype(np.int64) * len(names) + example)
+    offsets = np.searchsorted(pairs, np.arange(len(unique) + 1) * len(names))
+    places, holders = (text[first], start[first], words[first]), pairs % max(1, len(names))
+    return Index(unique, *places, offsets, holders, tuple(texts), tuple(names), tuple(skipped))
+
+
+ARRAYS = ("hashes", "text", "start", "words", "offsets", "examples")
+
+
+def write_index(index: Index, folder: Path) -> None:
+    """Writes it for `read_index`; index.json comes last."""
+    with appearing(folder / "index.npz", folder) as partial, partial.open("wb") as file:
+        np.savez(file, **{name: getattr(index, name) for name in ARRAYS})
+    rest = {"texts": index.texts, "names": index.names, "skipped": index.skipped}
+    write_atomically(folder / "index.json", json.dumps(rest), folder)
+
+
+@functools.lru_cache(maxsize=1)
+def read_index(folder: Path) -> Index:
+    """The index that lies in `folder`; a process reads it once."""
+    rest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    with np.load(folder / "index.npz") as arrays:
+        columns = [arrays[name] for name in ARRAYS]
+    return Index(
+        *columns, tuple(rest["texts"]), tuple((one[0], one[1], one[2]) for one in rest["names"]), tuple(rest["skipped"])
+    )
+
+
+def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:
+    """{number of a text: its n-grams that are in the index, each once, in order}, of texts with any."""
+    hashed = [hashed_words(text) for text in texts]
+    ends = np.cumsum([len(words) for words in hashed])
+    words = np.concatenate([np.empty(0, np.uint64), *hashed])
+    found: dict[int, set[int]] = {}
+    own_words: dict[int, list[str]] = {}
+    for length, hashes in hashed_ngrams(words, [*index.tables]):
+        shift, table = index.tables[length]
+        starts = np.flatnonzero(table[hashes >> shift])
+        numbers = np.searchsorted(index.hashes, hashes[starts])
+        numbers[numbers == len(index.hashes)] = 0
+        starts, numbers = (one[index.hashes[numbers] == hashes[starts]] for one in (starts, numbers))
+        owners = np.searchsorted(ends, starts, side="right")
+        inside = starts + length <= ends[owners]  # not partly of the next text
+        for start, number, owner in zip(*(one[inside].tolist() for one in (starts, numbers, owners)), strict=True):
+            if owner not in own_words:
+                own_words[owner] = words_of(texts[owner])
+            begin = start - int(ends[owner]) + len(hashed[owner])
+            if own_words[owner][begin : begin + length] == index.ngram(number):
+                found.setdefault(owner, set()).add(number)
+    return {owner: sorted(numbers) for owner, numbers in sorted(found.items())}

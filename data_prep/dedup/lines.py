@@ -1,0 +1,236 @@
+"""Lines or paragraphs that stand in several documents of a dump are removed from all but the first of them.
+
+Each file writes the keys of its lines, 32 bytes each, as a run file (sorted_runs.py). Ranges of keys are joined on
+their own: a key in more documents than allowed gives a row for each document but its first. These rows are sorted by
+place, so that each file finds its own. No process holds more than a range of keys; where run files are many, they are
+merged before, as an external sort does.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.config.deduplicate import LineDedupConfig
+from data_prep.dedup.clusters import LOW_WORD, RUN_FILES_AT_ONCE
+from data_prep.dedup.sorted_runs import (
+    begins,
+    key_ranges,
+    merged_blocks,
+    read_blocks,
+    runs_of,
+    write_run_file,
+    writing_run_file,
+)
+from data_prep.dedup.survivors import (
+    Edit,
+    Over,
+    SurvivorFile,
+    edit_of,
+    read_survivors,
+    with_gaps,
+    write_edits,
+    write_totals,
+)
+from data_prep.dedup.words import hashed_words
+from data_prep.parquet import rows_in
+from lm.storage import write_atomically
+
+REASONS = ("repeated_lines", "short_after_line_dedup")
+UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
+ROWS_AT_ONCE = 1 << 20
+"""Rows of a block in memory, 32 bytes each."""
+ROWS_IN_RANGE = 4 * ROWS_AT_ONCE
+
+
+@dataclass(frozen=True)
+class LineFile:
+    """A unit: the survivors of a file, the keys of its lines, and its edits."""
+
+    survivors: SurvivorFile
+    keys: Path
+    edits: Path
+
+    @property
+    def bytes(self) -> int:
+        return self.survivors.bytes
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A unit: some run files, and the one that their merge makes."""
+
+    run_files: tuple[Path, ...]
+    run_file: Path
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.run_files)
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """A unit: a range of keys, both ends included, of some run files, and the run file of what goes."""
+
+    low: int
+    last: int
+    run_files: tuple[Path, ...]
+    run_file: Path
+    bytes: int = ROWS_IN_RANGE
+
+
+def remove_lines(
+    files: Sequence[SurvivorFile], config: LineDedupConfig, folder: Path, report: Path, over: Over
+) -> list[Path]:
+    """The edits of each file. `folder` keeps what is done for a later call; `report` gets the totals. Raises InputError
+    when a file is damaged or the disk does not take one."""
+    for name in ("keys", "edits", "removed"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    units = [
+        LineFile(file, folder / "keys" / f"{file.path.stem}.arrow", folder / "edits" / file.path.name) for file in files
+    ]
+    over(functools.partial(write_line_keys, config=config), units)
+    few = merge_many([unit.keys for unit in units], folder / "keys", over)
+    ranges = planned(few, folder / "removed")
+    over(functools.partial(join_range, max_documents=config.max_documents), ranges)
+    removed = merge_many([task.run_file for task in ranges], folder / "removed", over)
+    over(functools.partial(write_line_edits, config=config, removed=removed), units)
+    edits = [unit.edits for unit in units]
+    write_totals(report / "_line_dedup.json", edits)
+    return edits
+
+
+def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
+    """Writes the keys of the spans of each document, each once, unless they are there."""
+    if unit.keys.is_file():
+        return
+    waiting: list[np.ndarray] = []
+    rows = 0
+    with writing_run_file(unit.keys) as add:
+        for one in read_survivors(unit.survivors):
+            keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
+            block = np.empty((4, len(keys) // 2), np.uint64)
+            block[:2] = keys.reshape(-1, 2).T
+            block[2:] = np.array([[one.when], [unit.survivors.index << 32 | one.row]], np.uint64)
+            waiting.append(block)
+            rows += block.shape[1]
+            if rows >= ROWS_AT_ONCE:
+                add(np.concatenate(waiting, axis=1))
+                waiting, rows = [], 0
+        if waiting:
+            add(np.concatenate(waiting, axis=1))
+
+
+def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tuple[bytes, int, int]]:
+    """(key, start, end) of each span of the text that has words enough, in order: equal keys are equal words."""
+    salt = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    units = [(hashed_words(found[0]), *found.span()) for found in UNITS[config.unit].finditer(text)]
+    units = [unit for unit in units if len(unit[0])]
+    for first in range(len(units) - config.span + 1):
+        some = units[first : first + config.span]
+        if sum(len(words) for words, *_ in some) >= config.min_words:
+            words = b"".join(len(words).to_bytes(8, "little") + words.astype("<u8").tobytes() for words, *_ in some)
+            yield hashlib.blake2b(words, digest_size=16, key=salt).digest(), some[0][1], some[-1][2]
+
+
+def merge_many(run_files: Sequence[Path], folder: Path, over: Over) -> list[Path]:
+    """The run files, or at most RUN_FILES_AT_ONCE in `folder` that hold the same rows."""
+    for level in itertools.count(1):
+        if len(run_files) <= RUN_FILES_AT_ONCE:
+            return list(run_files)
+        groups = itertools.batched(run_files, RUN_FILES_AT_ONCE)
+        tasks = [Merge(group, folder / f"{level}-{number:06d}.merged") for number, group in enumerate(groups)]
+        over(merge, tasks)
+        run_files = [task.run_file for task in tasks]
+    raise AssertionError("a count ended")
+
+
+def merge(task: Merge) -> None:
+    if not task.run_file.is_file():
+        write_run_file(task.run_file, merged_blocks(runs_of(task.run_files), ROWS_AT_ONCE))
+
+
+def planned(run_files: Sequence[Path], folder: Path) -> list[KeyRange]:
+    """Ranges of about ROWS_IN_RANGE rows that cover all keys."""
+    plan = folder / "ranges.json"
+    if not plan.is_file():
+        write_atomically(plan, json.dumps(key_ranges(runs_of(run_files), ROWS_IN_RANGE)), folder)
+    ranges = json.loads(plan.read_text())
+    return [
+        KeyRange(low, last, tuple(run_files), folder / f"{number:06d}.arrow")
+        for number, (low, last) in enumerate(ranges)
+    ]
+
+
+def join_range(task: KeyRange, max_documents: int) -> None:
+    """Writes a row (place of the document, key, 0) for each document that a span is removed from, unless they are
+    there."""
+
+    def read() -> Iterator[np.ndarray]:
+        return read_blocks(runs_of(task.run_files), task.low, task.last, ROWS_AT_ONCE)
+
+    if not task.run_file.is_file():
+        write_run_file(task.run_file, removed_rows(read, max_documents))
+
+
+def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -> Iterator[np.ndarray]:
+    """Of blocks that are read twice, uint64 (4, rows) each; a key's rows may lie in several."""
+    firsts, counts = [np.empty((4, 0), np.uint64)], [np.empty(0, np.int64)]
+    for block in read():
+        starts = np.flatnonzero(begins(block[:2]))
+        firsts.append(block[:, starts])
+        counts.append(np.diff(np.append(starts, block.shape[1])))
+    rows, count = np.concatenate(firsts, axis=1), np.concatenate(counts)
+    del firsts, counts
+    order = np.lexsort(rows[::-1])
+    rows, count = rows[:, order], count[order]
+    new = begins(rows[:2])
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1  # of each beginning in a block, the number of its key
+    first, total = rows[2:, new], np.add.reduceat(count, np.flatnonzero(new)) if len(count) else count
+    begin = 0
+    for block in read():
+        starts = begins(block[:2])
+        groups = group[begin : begin + int(starts.sum())]
+        begin += len(groups)
+        key = groups[np.cumsum(starts) - 1]
+        goes = (total[key] > max_documents) & (block[2:] != first[:, key]).any(axis=0)
+        yield np.stack([block[3], block[0], block[1], np.zeros_like(block[0])])[:, goes]
+
+
+def write_line_edits(unit: LineFile, config: LineDedupConfig, removed: Sequence[Path]) -> None:
+    """Writes the file's edits, unless they are there."""
+    if rows_in(unit.edits) is None:
+        write_edits(unit.edits, line_edits(unit.survivors, config, removed_keys(unit.survivors.index, removed)))
+
+
+def removed_keys(file: int, removed: Sequence[Path]) -> dict[int, set[bytes]]:
+    """{row of the file: keys of the spans that it loses}."""
+    found: dict[int, set[bytes]] = {}
+    low = file << 32
+    for block in read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
+        keys = np.ascontiguousarray(block[1:3].T).astype(">u8").tobytes()
+        for number, place in enumerate(block[0].tolist()):
+            found.setdefault(place & LOW_WORD, set()).add(keys[16 * number : 16 * number + 16])
+    return found
+
+
+def line_edits(
+    file: SurvivorFile, config: LineDedupConfig, removed: dict[int, set[bytes]]
+) -> Iterator[tuple[int, Edit]]:
+    for one in read_survivors(file):
+        if keys := removed.get(one.row):
+            spans: list[tuple[int, int]] = []
+            for key, start, end in keyed_spans(one.text, one.scope, config):
+                if key in keys:
+                    if spans and not one.text[spans[-1][1] : start].strip():  # the next line, or the same again
+                        start = spans.pop()[0]
+                    spans.append((start, end))
+            spans = with_gaps(one.text, spans)
+            yield one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)

@@ -1,0 +1,214 @@
+"""Runs of tokens that stand in documents twice are removed but for the first (Lee et al. 2022, arXiv:2107.06499).
+
+A unit is a group of documents of bounded bytes: its tokens follow one another in one array, the documents in the order
+of their nodes (clusters.py: fetched first, then a hash of the id), so that what stays does not depend on the order of
+the files. Two runs are compared token by token (ranks.py), never by a hash.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.config.deduplicate import SubstringDedupConfig
+from data_prep.dedup.minhash import WITHOUT_SPACES
+from data_prep.dedup.ranks import in_later_runs
+from data_prep.dedup.survivors import (
+    EDIT_SCHEMA,
+    Edit,
+    Over,
+    SurvivorFile,
+    edit_of,
+    edits_from,
+    read_survivors,
+    with_gaps,
+    write_edits,
+    write_totals,
+)
+from data_prep.parquet import read_rows, rows_in, write_rows
+
+REASONS = ("repeated_substrings", "short_after_substring_dedup")
+GROUP_SCHEMA = pa.schema([("file", pa.int64()), *EDIT_SCHEMA])
+ONE_CHARACTER = "".join(f"{chr(first)}-{chr(last)}" for first, last in WITHOUT_SPACES)
+PIECE = re.compile(f"[{ONE_CHARACTER}]|[^{ONE_CHARACTER}]+")
+WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A unit: some row groups of some files, in the order of the files, and where its edits go."""
+
+    parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
+    """(file, numbers of its row groups)."""
+    bytes: int
+    """Of their texts."""
+    edits: Path
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A unit: a file, the groups that have documents of it, and where its own edits go."""
+
+    file: SurvivorFile
+    groups: tuple[Path, ...]
+    edits: Path
+
+    @property
+    def bytes(self) -> int:
+        return self.file.bytes
+
+
+def remove_substrings(
+    files: Sequence[SurvivorFile], config: SubstringDedupConfig, folder: Path, report: Path, over: Over
+) -> list[Path]:
+    """The edits of each file. `folder` keeps what is done for a later call; `report` gets the totals. Raises InputError
+    when a file is damaged or the disk does not take one."""
+    for name in ("groups", "edits"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    groups = groups_of(files, config.group_bytes, folder / "groups")
+    over(functools.partial(judge_group, config=config), groups)
+    collected = [
+        Collected(
+            file,
+            tuple(group.edits for group in groups if any(one.index == file.index for one, _ in group.parts)),
+            folder / "edits" / file.path.name,
+        )
+        for file in files
+    ]
+    over(collect, collected)
+    edits = [one.edits for one in collected]
+    write_totals(report / "_substring_dedup.json", edits)
+    return edits
+
+
+def groups_of(files: Sequence[SurvivorFile], most: int, folder: Path) -> list[Group]:
+    """All row groups, put together in order as long as their texts have at most `most` bytes."""
+    groups: list[Group] = []
+    parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
+    size = 0
+
+    def close() -> None:
+        made = tuple((file, tuple(numbers)) for file, numbers in parts.values())
+        groups.append(Group(made, size, folder / f"{len(groups):06d}.parquet"))
+
+    for file in files:
+        metadata = pq.read_metadata(file.path)
+        column = metadata.schema.to_arrow_schema().names.index("text")
+        for number in range(metadata.num_row_groups):
+            own = metadata.row_group(number).column(column).total_uncompressed_size
+            if parts and size + own > most:
+                close()
+                parts, size = {}, 0
+            parts.setdefault(file.index, (file, []))[1].append(number)
+            size += own
+    if parts:
+        close()
+    return groups
+
+
+def judge_group(group: Group, config: SubstringDedupConfig) -> None:
+    """Writes the edits of a group, unless they are there. The texts are read twice, and never held together."""
+    if rows_in(group.edits) is not None:
+        return
+    covered = covered_tokens(group, config)
+    rows = (
+        (group.edits, {"file": file.index, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config)
+    )
+    write_rows(rows, {group.edits: GROUP_SCHEMA}, scratch=group.edits.parent)
+
+
+def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
+    """{(file, row): which tokens of the document go, bool (tokens,)}, of documents that lose any."""
+    numbers: dict[str, int] = {}
+    documents: list[tuple[int, int, int, np.ndarray]] = []
+    for file, row_groups in group.parts:
+        for one in read_survivors(file, row_groups):
+            documents.append((one.when, file.index, one.row, numbered(one.text, config.tokens, numbers)))
+    del numbers
+    documents.sort(key=lambda one: one[:3])
+    ends = np.cumsum([len(tokens) + 1 for *_, tokens in documents])
+    tokens = np.zeros(int(ends[-1]) if documents else 0, np.uint32)
+    for (*_, own), end in zip(documents, ends.tolist(), strict=True):
+        tokens[end - 1 - len(own) : end - 1] = own
+    places = [(file, row, len(own)) for _, file, row, own in documents]
+    del documents
+    covered = in_later_runs(only_repeated(tokens), config.length)
+    found = {}
+    for (file, row, length), end in zip(places, ends.tolist(), strict=True):
+        own = covered[end - 1 - length : end - 1]
+        if own.any():
+            found[file, row] = own
+    return found
+
+
+def only_repeated(tokens: np.ndarray) -> np.ndarray:
+    """The tokens, with 0 in place of those that stand but once."""
+    counts = np.bincount(tokens, minlength=1)
+    counts[0] = 0
+    return np.where(counts[tokens] > 1, tokens, np.uint32(0))
+
+
+def edits_in(
+    group: Group, covered: dict[tuple[int, int], np.ndarray], config: SubstringDedupConfig
+) -> Iterator[tuple[SurvivorFile, int, Edit]]:
+    for file, row_groups in group.parts:
+        for one in read_survivors(file, row_groups):
+            own = covered.get((file.index, one.row))
+            if own is not None:
+                spans = with_gaps(one.text, spans_of(one.text, config.tokens, own))
+                if spans:
+                    yield file, one.row, edit_of(one.text, spans, config.max_removed, config.min_words_left, REASONS)
+
+
+def collect(unit: Collected) -> None:
+    """Writes the edits of a file out of those of its groups, unless they are there."""
+    if rows_in(unit.edits) is None:
+        rows = (row for path in unit.groups for row in read_rows(path) if row["file"] == unit.file.index)
+        write_edits(unit.edits, edits_from(rows))
+
+
+def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:
+    """The text's tokens as numbers from 1, uint32 (tokens,); `numbers` is added to."""
+    if kind == "bytes":
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32) + np.uint32(1)
+    words = words_of(text)
+    return np.fromiter((numbers.setdefault(word, len(numbers) + 1) for word in words), np.uint32, len(words))
+
+
+def words_of(text: str) -> list[str]:
+    words = text.split()
+    if text.isascii():
+        return words
+    return [piece for word in words for piece in ((word,) if word.isascii() else PIECE.findall(word))]
+
+
+def spans_of(text: str, kind: str, chosen: np.ndarray) -> list[tuple[int, int]]:
+    """(start, end) in characters of each stretch of chosen tokens; by bytes, of the characters that lie in it wholly.
+
+    chosen: bool (tokens,).
+    """
+    edges = np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]]))
+    stretches = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
+    if kind == "bytes":
+        begins = (np.frombuffer(text.encode(), np.uint8) & 0xC0) != 0x80
+        before = np.concatenate([[0], np.cumsum(begins)])  # characters that begin before each byte
+        begins = np.append(begins, True)
+        spans = [(int(before[start]), int(before[end]) - (not begins[end])) for start, end in stretches]
+        return [(start, end) for start, end in spans if start < end]
+    places = list(word_places(text))
+    return [(places[start][0], places[end - 1][1]) for start, end in stretches]
+
+
+def word_places(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of each of `words_of`."""
+    for word in WORD.finditer(text):
+        if word[0].isascii():
+            yield word.span()
+        else:
+            for piece in PIECE.finditer(text, *word.span()):
+                yield piece.span()

@@ -1,0 +1,164 @@
+"""Documents that the rules and the deduplication of whole documents left, and what later steps take out of them.
+
+Steps that look at parts of texts (lines, substrings, n-grams of evaluations) come one after another: each reads the
+survivors of a file as the steps before it left them, and writes edits, a small file, so that no text is written again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.dedup.words import hashed_words
+from data_prep.parquet import read_batches, read_rows, write_rows
+from lm.storage import Place, write_json
+
+Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
+"""over(work, units): calls work on each unit, on whatever workers."""
+
+SURVIVOR_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("scope", pa.string()), ("text", pa.string())]
+)
+EDIT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("starts", pa.list_(pa.int64())),
+        ("ends", pa.list_(pa.int64())),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A document that is left so far."""
+
+    row: int
+    """Of its file of texts/."""
+    when: int
+    """The first word of its node (clusters.py): when it was fetched, then a hash of its id."""
+    id: str
+    scope: str
+    """Lines meet only inside one (scope.py): the dump, and the language where that parts duplicates too."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What a step does to one document."""
+
+    spans: tuple[tuple[int, int], ...] = ()
+    """(start, end) of what it takes out, in characters of the text that came to the step; in order, none overlaps."""
+    reason: str = ""
+    """Why the whole document goes; "" where it stays."""
+
+    def applied(self, text: str) -> str:
+        """The text without the spans."""
+        ends = [0, *(end for _, end in self.spans)]
+        starts = [*(start for start, _ in self.spans), len(text)]
+        return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+    def row(self, number: int) -> dict:
+        """As EDIT_SCHEMA has it."""
+        starts, ends = ([span[place] for span in self.spans] for place in (0, 1))
+        return {"row": number, "starts": starts, "ends": ends, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class SurvivorFile:
+    """The survivors of one file of texts/ (its stem is the file's name), and the edits that were made of them."""
+
+    index: int
+    """Of the file of texts/ among all, sorted by name."""
+    path: Path
+    edits: tuple[Path, ...] = ()
+    """Of the steps before, in their order."""
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+
+def write_survivors(path: Path, survivors: Iterable[Survivor]) -> None:
+    """Raises InputError when the disk does not take it."""
+    rows = ({name: getattr(one, name) for name in SURVIVOR_SCHEMA.names} for one in survivors)
+    write_rows(((path, row) for row in rows), {path: SURVIVOR_SCHEMA}, scratch=path.parent)
+
+
+def read_survivors(file: SurvivorFile, row_groups: Sequence[int] | None = None) -> Iterator[Survivor]:
+    """What is left after the edits, in the order of the rows; of some row groups of the file, or all. Raises InputError
+    when a file is damaged."""
+    edits = [read_edits(path) for path in file.edits]
+    for batch in read_batches(file.path, row_groups=row_groups):
+        for row in batch.to_pylist():
+            text = row["text"]
+            for made in edits:
+                if edit := made.get(row["row"]):
+                    if edit.reason:
+                        break
+                    text = edit.applied(text)
+            else:
+                yield Survivor(row["row"], row["when"], row["id"], row["scope"], text)
+
+
+def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
+    """Writes (row, edit) in the order of the rows. Raises InputError when the disk does not take it."""
+    rows = ((path, edit.row(number)) for number, edit in edits)
+    write_rows(rows, {path: EDIT_SCHEMA}, scratch=path.parent)
+
+
+def read_edits(path: Place) -> dict[int, Edit]:
+    """{row: edit}. Raises InputError when the file is damaged."""
+    return dict(edits_from(read_rows(path)))
+
+
+def edits_from(rows: Iterable[dict]) -> Iterator[tuple[int, Edit]]:
+    """(row, edit) of rows as EDIT_SCHEMA has them."""
+    for row in rows:
+        yield row["row"], Edit(tuple(zip(row["starts"], row["ends"], strict=True)), row["reason"])
+
+
+def edit_of(
+    text: str, spans: Sequence[tuple[int, int]], max_removed: float, min_words_left: int, reasons: tuple[str, str]
+) -> Edit:
+    """The edit that takes the spans out; or, where they are more than the share `max_removed` of the characters, or
+    fewer than `min_words_left` words are left, drops the document for the first or the second of the reasons."""
+    edit = Edit(tuple(spans))
+    if sum(end - start for start, end in spans) > max_removed * len(text):
+        return Edit(reason=reasons[0])
+    return Edit(reason=reasons[1]) if len(hashed_words(edit.applied(text))) < min_words_left else edit
+
+
+def with_gaps(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans with as much of the white space around them as leaves the rest in its lines, and no line empty."""
+    return [with_gap(text, start, end) for start, end in spans]
+
+
+def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
+    stop = end
+    while stop < len(text) and text[stop].isspace():
+        stop += 1
+    if stop == len(text):  # nothing comes after
+        while start and text[start - 1].isspace():
+            start -= 1
+        return start, stop
+    if not start or text[start - 1] == "\n":
+        return start, stop
+    if (line_end := text.find("\n", end, stop)) < 0:
+        return start, stop
+    while start and text[start - 1].isspace():  # something stands before in its line
+        start -= 1
+    return start, line_end
+
+
+def write_totals(path: Path, edits: Iterable[Path]) -> None:
+    """Writes what a step did to all files, in numbers."""
+    totals = {"documents_changed": 0, "documents_dropped": 0, "spans_removed": 0, "characters_removed": 0}
+    for one in edits:
+        for edit in read_edits(one).values():
+            totals["documents_dropped" if edit.reason else "documents_changed"] += 1
+            totals["spans_removed"] += len(edit.spans)
+            totals["characters_removed"] += sum(end - start for start, end in edit.spans)
+    write_json(path, totals)

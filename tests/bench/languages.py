@@ -1,0 +1,210 @@
+"""Do ten languages get the verdicts of FineWeb-2? Detection, words, stop words and filters, beside datatrove's.
+
+    python -m tests.bench.languages --thresholds CONFIGS [--peer PYTHON] [--documents 200] [--pages PAGES.tar.xz]
+
+CONFIGS is the folder of FineWeb-2's files (configs/ of huggingface/fineweb-2); `make languages` brings the libraries.
+PYTHON is one with datatrove 0.10.1, spacy, jieba, pyvi, sudachipy, sudachidict-core, pythainlp and indic-nlp-library.
+Documents are made of real sentences (../shared), some of them repeated, shortened, cut into lists or mixed with
+numbers, so that every rule finds some; with --pages they are web pages, in folders de, fr and so on.
+
+Prints one JSON line a language: the share of documents told as it (lid.176), sentences likewise, the share of documents
+kept, of the undisturbed ones too, the mean number of its stop words, characters a word, documents a CPU second through
+splitter and filters; and beside the peer the ratio of words, the shares of equal verdicts and equal reasons, and
+disagreements. Of pages it prints how many are kept, and the peer's part.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from configs.recipes import fineweb_2 as recipe
+from configs.recipes.gristmill import URL_FILTER_WITHOUT_LISTS
+from data_prep.by_language import with_thresholds
+from data_prep.by_language.splitters import splitter_of
+from data_prep.config import DocumentsConfig
+from data_prep.documents import Document, WebPage
+from data_prep.extract import extract_text
+from data_prep.language import detect_language
+from data_prep.measure.row import text_schema, values_of
+from data_prep.verdict import verdicts
+from lm.errors import InputError
+from tests.bench.language import SENTENCES
+
+CODES = dict(zip(recipe.TEN_LANGUAGES, ("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), strict=True))
+PAGES = {"de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ja": "jpn_Jpan", "pt-br": "por_Latn", "ru": "rus_Cyrl",
+         "tr": "tur_Latn", "zh-cn": "cmn_Hani"}  # fmt: skip
+"""{folder of pages: the language}."""
+PEER = Path(__file__).with_name("languages_peer.py")
+SHOWN = 5
+"""Disagreements of a language that are printed whole."""
+
+
+def sentences_of(archive: Path) -> dict[str, list[str]]:
+    """{"deu_Latn": its sentences}."""
+    with tarfile.open(archive) as opened:
+        texts = {
+            Path(member.name).stem: file.read().decode()
+            for member in opened
+            if (file := opened.extractfile(member)) is not None and Path(member.name).stem in CODES.values()
+        }
+    return {label: [line.strip() for line in texts[code].splitlines() if line.strip()] for label, code in CODES.items()}
+
+
+def pages_of(archive: Path, config: DocumentsConfig) -> dict[str, list[str]]:
+    """{"deu_Latn": the main texts of its pages}."""
+    texts: dict[str, list[str]] = {}
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            label, file = PAGES.get(member.name.split("/")[0]), opened.extractfile(member)
+            if label and file is not None:
+                page = WebPage("http://a.example/", "", "", "text/html; charset=utf-8", file.read(), "")
+                text, _ = extract_text(page, config.extract)
+                texts.setdefault(label, []).extend([text] if text else [])
+    return texts
+
+
+def made_documents(sentences: list[str], count: int, seed: int = 0) -> list[str]:
+    """Texts of `sentences`, every other one undisturbed."""
+    draw = random.Random(seed)
+    return [
+        disturbed(draw.choices(sentences, k=draw.randint(6, 40)), number // 2 if number % 2 else 0, draw)
+        for number in range(count)
+    ]
+
+
+def disturbed(chosen: list[str], kind: int, draw: random.Random) -> str:
+    """One text; `kind`, any number, says how it differs from paragraphs of sentences."""
+    lines = [" ".join(chosen[start : start + 4]) for start in range(0, len(chosen), 4)]
+    part = draw.randint(1, len(lines))
+    match kind % 10:
+        case 1:
+            lines += lines[:part]
+        case 2:
+            lines = chosen
+        case 3:
+            lines = [line[: draw.randint(3, 20)] for line in chosen]
+        case 4:
+            lines = chosen[: draw.randint(1, 6)]
+        case 5:
+            lines += [f"{draw.randint(0, 99_999)}" for _ in range(draw.randint(1, 60))]
+        case 6:
+            lines = [f"• {line}" if draw.random() < 0.9 else line for line in chosen]
+        case 7:
+            lines = [f"{line[:40]}..." if draw.random() < 0.35 else line for line in chosen]
+        case 8:
+            lines = lines[:2] + [chosen[0][:15]] * draw.randint(1, 40)
+        case 9:
+            lines = [line.rstrip(".。।؟?!") if draw.random() < 0.9 else line for line in lines]
+    return "\n".join(lines)
+
+
+def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list[tuple[str, str]], list[dict], float]:
+    """((stage, reason of datatrove's name) of each text, ("", "") of what is kept; the values; seconds of CPU)."""
+    start = time.process_time()
+    language, script = label.split("_")
+    rows = [
+        {"language": language, "language_script": script, "language_score": 1.0, **values_of(text, config, label)}
+        for text in texts
+    ]
+    found = verdicts(pa.Table.from_pylist(rows, text_schema(config)), config, None)
+    seconds = time.process_time() - start
+    names = {(one.name, rule.reason): rule.datatrove for one in config.filters for rule in one.rules}
+    return [(verdict[0], names.get(verdict, verdict[1])) if verdict else ("", "") for verdict in found], rows, seconds
+
+
+def peer_decisions(texts: list[str], label: str, python: str, thresholds: str) -> list[dict]:
+    """What datatrove says."""
+    lines = "".join(json.dumps({"label": label, "text": text}) + "\n" for text in texts)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is another Python
+    command = [python, "-P", str(PEER), thresholds]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
+    if done.returncode:
+        raise InputError(f"datatrove failed on {label}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compared(texts: list[str], ours: list[tuple[str, str]], theirs: list[dict], label: str) -> dict[str, object]:
+    """Shares of 1, rounded to 4 digits, and the disagreements."""
+    splitter = splitter_of(label)
+    first = [next(((stage, why) for stage, why in one["reasons"].items() if why), ("", "")) for one in theirs]
+    same = [bool(a[0]) == bool(b[0]) for a, b in zip(ours, first, strict=True)]
+    equal = [a == b for a, b in zip(ours, first, strict=True)]
+    apart = [
+        {"text": text[:60], "ours": a[1] or "kept", "datatrove": b[1] or "kept"}
+        for text, a, b, one in zip(texts, ours, first, same, strict=True)
+        if not one
+    ]
+    words = sum(len(splitter(text)) for text in texts) / sum(one["words"] for one in theirs)
+    return {
+        "words_ratio": round(words, 4), "same_verdict": round(sum(same) / len(same), 4),
+        "same_reason": round(sum(equal) / len(equal), 4), "disagreements": len(apart), "shown": apart[:SHOWN],
+    }  # fmt: skip
+
+
+def told_as(texts: list[str], label: str, config: DocumentsConfig) -> float:
+    """The share of texts whose language is told as `label`."""
+    unscored = (Document(text, "", "", "", "", "", "", 0.0) for text in texts)
+    found = [detect_language(one, config.language).label == label for one in unscored]
+    return round(sum(found) / len(found), 4)
+
+
+def row_of(
+    label: str, sentences: list[str], texts: list[str], config: DocumentsConfig
+) -> tuple[dict[str, object], list[tuple[str, str]]]:
+    """What is printed of one language, by its sentences and the documents made of them, and the verdicts on these."""
+    ours, rows, seconds = decided(texts, label, config)
+    kept = [stage == "" for stage, _ in ours]
+    splitter, whole = splitter_of(label), "\n".join(texts)
+    told = {
+        "benchmark": "languages", "language": label, "documents": len(texts),
+        "documents_told": told_as(texts[::2], label, config), "sentences_told": told_as(sentences, label, config),
+        "kept": round(sum(kept) / len(kept), 4), "undisturbed_kept": round(sum(kept[::2]) / len(kept[::2]), 4),
+        "stop_words": round(sum(row["stop_words"] for row in rows[::2]) / len(rows[::2]), 2),
+        "characters_per_word": round(len(whole) / len(splitter(whole)), 3),
+        "documents_per_cpu_second": round(len(texts) / seconds, 1),
+    }  # fmt: skip
+    return told, ours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sentences", type=Path, default=SENTENCES)
+    parser.add_argument("--thresholds", default="")
+    parser.add_argument("--peer", default="")
+    parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--pages", type=Path)
+    parser.add_argument("--languages", nargs="+", default=recipe.TEN_LANGUAGES)
+    asked = parser.parse_args()
+    if not asked.sentences.is_file() or not asked.thresholds:
+        print("languages: give the folder of FineWeb-2's thresholds, and an archive of sentences")
+        return
+    wanted = (*dict.fromkeys((*recipe.TEN_LANGUAGES, *PAGES.values())),)
+    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, wanted, asked.thresholds))
+    if asked.pages:
+        for label, texts in pages_of(asked.pages, config).items():
+            ours, _, _ = decided(texts, label, config)
+            kept = round(sum(stage == "" for stage, _ in ours) / len(ours), 4)
+            told: dict[str, object] = {"benchmark": "languages", "language": label, "pages": len(texts), "kept": kept}
+            if asked.peer:
+                told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
+            print(json.dumps(told, ensure_ascii=False), flush=True)
+        return
+    for label, sentences in sentences_of(asked.sentences).items():
+        if label not in asked.languages:
+            continue
+        texts = made_documents(sentences, asked.documents)
+        told, ours = row_of(label, sentences, texts, config)
+        if asked.peer:
+            told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
+        print(json.dumps(told, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

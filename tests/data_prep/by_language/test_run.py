@@ -1,0 +1,221 @@
+"""Pages of several languages through the recipe: detected with their scripts, judged by their own thresholds, fixed."""
+
+import dataclasses
+import functools
+import http.server
+import importlib.util
+import json
+import threading
+from pathlib import Path
+
+import lxml.html
+import pyarrow.parquet as pq
+import pytest
+
+from configs import fineweb_2
+from data_prep import language
+from data_prep.by_language import with_thresholds
+from data_prep.by_language.fixes import check_fixes, fix_encoding, without_symbol_lines
+from data_prep.by_language.labels import labelled, script_of
+from data_prep.config import ByLanguageConfig, LanguageConfig
+from data_prep.config.language import LABELS, LANGUAGES
+from data_prep.funnel.report import by_language_told, read_funnel
+from data_prep.measure.run import extract_texts
+from data_prep.select.run import prepare_documents
+from data_prep.sources import InputFile
+from data_prep.warc import write_pages
+from lm.errors import InputError, UsageError
+from tests.data_prep.by_language.files import SPANISH, write_fasttext, write_thresholds
+from tests.data_prep.by_language.test_thresholds import config
+from tests.data_prep.pages import GERMAN, PROSE, document, html, page
+from viewer.report.funnel_page import render
+
+SPANISH_TEXT = (
+    "El molinero salió antes del amanecer con dos sacos de grano en su carro, y el camino que lleva a la aldea estaba "
+    "blanco de escarcha. Había prometido al panadero que la harina estaría allí cuando los hornos estuvieran "
+    "calientes, y era un hombre que cumplía su palabra. En el puente encontró a un niño que le habló del río."
+)
+RUSSIAN = "Мельник выехал до рассвета с двумя мешками зерна, и дорога в деревню была белой от инея."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """texts/, documents/, dropped/ and funnel.json of five pages in four languages."""
+    root = tmp_path_factory.mktemp("by_language")
+    write_thresholds(root / "thresholds", "deu_Latn", stopwords=["der", "und", "im", "die", "auf"])
+    write_thresholds(root / "thresholds", "spa_Latn", stopwords=list(SPANISH), max_avg_word_length=3)
+    texts = {"deutsch": GERMAN, "kurz": GERMAN[:150], "espanol": SPANISH_TEXT, "russian": RUSSIAN * 5, "english": PROSE}
+    pages = [page(html(text), f"http://a.example/{name}") for name, text in texts.items()]
+    write_pages(root / "a.warc.gz", pages)
+    chosen = with_thresholds(config(folder=root / "thresholds"))
+    found = InputFile(root / "a.warc.gz", "a.warc.gz", "warc", (root / "a.warc.gz").stat().st_size)
+    extract_texts([found], chosen, root)
+    prepare_documents(
+        root / "texts", chosen, root / "parts", root / "documents", root / "dropped", root / "funnel.json"
+    )
+    return root
+
+
+def by_name(folder: Path) -> dict[str, dict]:
+    return {
+        row["url"].rpartition("/")[2]: row
+        for path in folder.glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+
+
+def test_documents_tell_their_language_and_its_script(made):
+    ((name, row),) = by_name(made / "documents").items()
+    assert (name, row["language"], row["language_script"]) == ("deutsch", "deu", "Latn")
+    names = pq.read_schema(made / "documents" / "a.parquet").names
+    assert names.index("language_script") == names.index("language") + 1
+
+
+def test_each_is_dropped_by_the_thresholds_of_its_language_and_others_unmeasured(made):
+    dropped = {
+        name: (row["language"], row["language_script"], row["reason"])
+        for name, row in by_name(made / "dropped").items()
+    }
+    assert dropped == {
+        "kurz": ("deu", "Latn", "fineweb_too_few_terminal_punctuation_lines"),
+        "espanol": ("spa", "Latn", "gopher_above_mean_word_length"),
+        "russian": ("rus", "Cyrl", "other_language"),
+        "english": ("eng", "Latn", "other_language"),
+    }
+
+
+def test_the_funnel_tells_each_language(made):
+    chosen = with_thresholds(config(folder=made / "thresholds"))
+    funnel = read_funnel(made / "funnel.json", made / "texts", chosen)
+    told = {
+        one.language: (one.documents, one.kept, [tally.name for tally in one.dropped]) for one in funnel.by_language
+    }
+    assert told == {
+        "deu_Latn": (2, 1, ["fineweb/fineweb_too_few_terminal_punctuation_lines"]),
+        "spa_Latn": (1, 0, ["gopher_quality/gopher_above_mean_word_length"]),
+    }
+    written = json.loads((made / "funnel.json").read_text())
+    limits = {one["reason"]: one.get("by_language") for one in written["thresholds"]}
+    assert limits["gopher_above_mean_word_length"] == {"deu_Latn": 12, "spa_Latn": 3}
+    assert limits["gopher_short_document"] is None
+    assert by_language_told(made / "funnel.json", chosen) == [
+        "  deu_Latn: 1 of 2 texts, fineweb_too_few_terminal_punctuation_lines 1",
+        "  spa_Latn: 0 of 1 texts, gopher_above_mean_word_length 1",
+    ]
+    text = " ".join(lxml.html.fromstring(render(funnel, "run", "note")).text_content().split())
+    assert "Above the line of its language: 1 dropped" in text
+    assert "max_mean_word_length of the config, and by language deu_Latn 12, spa_Latn 3." in text
+    assert "deu_Latn 2 1 (50" in text.replace("deu_Latn2", "deu_Latn 2 ")
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "label"),
+    [
+        ("de", GERMAN, "deu_Latn"), ("sr", "Млин је на реци", "srp_Cyrl"), ("sr", "Mlin je na reci", "srp_Latn"),
+        ("ja", "漢字", "jpn_Jpan"), ("ja", "ひらがな", "jpn_Jpan"), ("zh", "磨坊主", "cmn_Hani"),
+        ("ko", "漢字", "kor_Hang"),
+        ("uz", "дарё", "uzn_Cyrl"), ("ar", "12", "arb_Arab"), ("deu", "x", "deu_Latn"), ("tha_Thai", "x", "tha_Thai"),
+        ("xyz", "12", "xyz_Zyyy"),
+    ],
+)  # fmt: skip
+def test_a_language_gets_its_script(code, text, label):
+    assert "_".join(labelled(code, text)) == label
+
+
+def test_the_script_is_that_of_most_letters():
+    assert script_of("Müller 12, река") == "Latn"
+    assert script_of("река, a") == "Cyrl"
+    assert script_of("12 — !") == "Zyyy"
+    assert len(LABELS) == len(LANGUAGES) == 176
+    assert len(set(LABELS.values())) == 176
+
+
+def test_a_table_s_language_is_told_as_the_others():
+    found = language.with_script(document("Млин", language="sr"))
+    assert (found.language, found.language_script) == ("srp", "Cyrl")
+
+
+GLOTLID_WORDS = {
+    "deu_Latn": ("der", "die", "und", "mühle"), "srp_Latn": ("je", "bio", "mlin"), "srp_Cyrl": ("је", "био", "млин"),
+}  # fmt: skip
+
+
+def test_glotlid_tells_language_and_script(tmp_path):
+    """By a model of three languages in the same format."""
+    model = write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
+    chosen = LanguageConfig(
+        languages=("srp_Cyrl",), min_score=0.5, letters_only=False, detector="glotlid", model=str(model)
+    )
+    for label, words in GLOTLID_WORDS.items():
+        found = language.detect_language(document("\n".join(words), language=""), chosen)
+        assert found.label == label
+        assert 0.9 < found.language_score <= 1
+    assert language.detect_language(document("der je", language=""), chosen).language_score < 0.6
+    assert language.model_identity(chosen)["language model"]
+    assert language.model_identity(config().language) == {}
+
+
+def test_glotlid_is_brought_from_an_address_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        address = f"http://127.0.0.1:{served.server_address[1]}/model.bin"
+        chosen = LanguageConfig(("srp_Cyrl",), 0.5, letters_only=False, detector="glotlid", model=address)
+        found = language.detect_language(document("млин је", language=""), chosen)
+        identity = language.model_identity(chosen)
+        served.shutdown()
+        thread.join()
+    assert found.label == "srp_Cyrl"
+    assert identity == language.model_identity(dataclasses.replace(chosen, model=str(tmp_path / "model.bin")))
+    assert language.detect_language(document("der", language=""), chosen).label == "deu_Latn"  # the server is gone
+
+
+def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
+    chosen = LanguageConfig(languages=(), min_score=0.5, letters_only=False, detector="glotlid", model="x.bin")
+    with pytest.raises(InputError, match=r"no file x.bin.*hf://cis-lmu/glotlid"):
+        language.detect_language(document(PROSE), chosen)
+    (tmp_path / "damaged.bin").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"damaged.bin cannot be read"):
+        language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(tmp_path / "damaged.bin")))
+    other = write_fasttext(tmp_path / "other.bin", {"de": ("der",), "en": ("the",)})
+    with pytest.raises(InputError, match="__label__deu_Latn"):
+        language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(other)))
+    with pytest.raises(UsageError, match="model is empty"):
+        dataclasses.replace(chosen, model="")
+
+
+def test_lines_of_symbols_are_taken_out():
+    asked = ByLanguageConfig("x", symbol_lines=("|",))
+    assert without_symbol_lines("a\n| |\n|||\nb | c\n|\n\nd", asked) == "a\n\n\nb | c\n\n\n\nd"
+    assert without_symbol_lines("a\n|", ByLanguageConfig("x")) == "a\n|"
+    assert without_symbol_lines("a\n|", None) == "a\n|"
+    with pytest.raises(UsageError, match="'--'"):
+        ByLanguageConfig("x", symbol_lines=("--",))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ftfy") is None, reason="not installed: ftfy (make languages)")
+def test_encodings_are_mended_and_nothing_else():
+    asked = ByLanguageConfig("x", fix_encoding=True)
+    assert fix_encoding("Die schÃ¶ne MÃ¼hle", asked) == "Die schöne Mühle"
+    kept = "“Mühle” ﬁ ＡＢ　「粉屋」\r\nx"
+    assert fix_encoding(kept, asked) == kept
+    assert fix_encoding("schÃ¶n", ByLanguageConfig("x")) == "schÃ¶n"
+
+
+def test_ftfy_is_asked_for_before_the_work_begins(monkeypatch):
+    if importlib.util.find_spec("ftfy") is None:
+        with pytest.raises(InputError, match=r"make languages"):
+            check_fixes(ByLanguageConfig("x", fix_encoding=True))
+    check_fixes(ByLanguageConfig("x"))
+    check_fixes(None)
+
+
+def test_the_shipped_config_asks_for_ten_languages_of_different_scripts():
+    made = fineweb_2.get_config().documents
+    assert len(made.language.languages) == 10
+    assert len({one[4:] for one in made.language.languages}) == 7
+    assert "c4" not in made.steps

@@ -1,0 +1,274 @@
+"""Thresholds by language: read and verified, refused by name, and each deciding the texts of its own language alone."""
+
+import dataclasses
+import hashlib
+import http.server
+import math
+import random
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from configs.recipes import fineweb_2 as recipe
+from configs.recipes.gristmill import URL_FILTER_WITHOUT_LISTS
+from data_prep.by_language import thresholds as module
+from data_prep.by_language import thresholds_identity, with_thresholds
+from data_prep.config import ByLanguageConfig, DocumentsConfig
+from data_prep.config.by_language import LIMITED
+from data_prep.measure.row import measure, text_schema
+from data_prep.verdict import thresholds_of, verdicts
+from lm.errors import InputError, UsageError
+from tests.data_prep.by_language.files import SPANISH, thresholds, write_thresholds
+from tests.data_prep.pages import demo_config
+
+LANGUAGES = ("deu_Latn", "spa_Latn")
+
+
+def config(*found, folder: Path | None = None, languages: tuple[str, ...] = LANGUAGES) -> DocumentsConfig:
+    """The recipe, with these thresholds or those of a folder."""
+    made = recipe.documents("x", URL_FILTER_WITHOUT_LISTS, languages, str(folder or "nowhere"))
+    by_language = dataclasses.replace(made.by_language or ByLanguageConfig("x"), thresholds=found, fix_encoding=False)
+    return dataclasses.replace(made, by_language=by_language)
+
+
+def rows(count: int, seed: int = 0) -> pa.Table:
+    """Rows of three languages whose values lie on both sides of anybody's thresholds."""
+    draw, schema = random.Random(seed), text_schema(config(thresholds("deu_Latn"), thresholds("spa_Latn")))
+    made = []
+    for number in range(count):
+        language = ("deu", "spa", "fra")[number % 3]
+        row: dict[str, float | str] = dict.fromkeys(schema.names[schema.get_field_index("text_bytes") + 1 :], 0.0)
+        row.update(words=500.0, stop_words=5.0, mean_word_length=5.0, words_with_letter=0.95)
+        row["terminal_punctuation_lines"], row["language"], row["language_script"] = 0.9, language, "Latn"
+        row["language_score"] = draw.choice([0.9, 0.9, 0.5])
+        changed = draw.choice([*row.keys() - {"language", "language_script", "quality_score"}])
+        made.append(row | {changed: draw.choice([0.0, 0.05, 0.16, 0.25, 0.5, 0.75, 1.0, 5.0, 11.0, 14.0])})
+    return pa.Table.from_pylist(made, schema)
+
+
+CHANGES = (
+    {"dup_line_frac": 0.1}, {"top_n_grams": [[2, 0.02], [3, 0.02], [4, 0.02]]}, {"line_punct_thr": 0.95},
+    {"dup_n_grams": [[size, 0.01] for size in range(5, 11)]}, {"language_score": 0.95}, {"new_line_ratio": 0.01},
+    {"min_avg_word_length": 6}, {"max_avg_word_length": 4}, {"max_non_alpha_words_ratio": 0.99},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_thresholds_decide_the_rows_of_their_language_and_no_others(change):
+    table = rows(1500)
+    german, spanish = thresholds("deu_Latn"), thresholds("spa_Latn")
+    before = verdicts(table, config(german, spanish), None)
+    after = verdicts(table, config(thresholds("deu_Latn", **change), spanish), None)
+    languages = table["language"].to_pylist()
+    differing = {language for language, a, b in zip(languages, before, after, strict=True) if a != b}
+    assert differing == {"deu"}
+    kept = {language for language, verdict in zip(languages, after, strict=True) if verdict is None}
+    assert "spa" in kept
+    french = {verdict for verdict, language in zip(before, languages, strict=True) if language == "fra"}
+    assert french == {("language", "low_language_score"), ("language", "other_language")}
+
+
+def test_every_row_is_judged_as_a_config_of_its_language_alone_would():
+    """Which is the recipe with the limits written into the filters, as for one language."""
+    table = rows(400, seed=1)
+    both = {"deu": thresholds("deu_Latn", min_avg_word_length=6), "spa": thresholds("spa_Latn", dup_line_frac=0.05)}
+    found = verdicts(table, config(*both.values()), None)
+    for language, own in both.items():
+        changes: dict[str, dict] = {}
+        for (name, field), limit in own.limits().items():
+            changes.setdefault(name, {})[field] = limit if len(limit) > 1 else limit[0]
+        plain = config(*both.values())
+        parts = {name: dataclasses.replace(getattr(plain, name), **fields) for name, fields in changes.items()}
+        alone = dataclasses.replace(plain, **parts, by_language=None)
+        mine = [row for row, name in enumerate(table["language"].to_pylist()) if name == language]
+        assert verdicts(table.take(mine), alone, None) == [found[row] for row in mine]
+
+
+def test_a_score_at_the_threshold_is_enough():
+    """FineWeb-2 keeps what is at least the threshold, FineWeb what is above."""
+    table = rows(3)
+    at = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([0.5] * 3))
+    assert (
+        verdicts(at, config(thresholds("deu_Latn"), thresholds("spa_Latn")), None)[:2]
+        != [("language", "low_language_score")] * 2
+    )
+    below = math.nextafter(0.5, 0)
+    low = table.set_column(table.schema.get_field_index("language_score"), "language_score", pa.array([below] * 3))
+    found = verdicts(low, config(thresholds("deu_Latn"), thresholds("spa_Latn")), None)
+    assert found[:2] == [("language", "low_language_score")] * 2
+
+
+def test_stop_words_are_those_of_the_text_s_language():
+    german = "Der Müller fuhr im Winter und im Sommer durch die Stadt, und der Weg war weit."
+    made = config(thresholds("deu_Latn"), thresholds("spa_Latn", stopwords=list(SPANISH)))
+    assert measure(german, made, "deu_Latn")["stop_words"] == len({"und", "die", "im", "der"})
+    assert measure(german, made, "spa_Latn")["stop_words"] == 0
+    assert measure("the mill of the miller that is to be", made, "eng_Latn")["stop_words"] == 5  # the recipe's own
+
+
+def test_the_limits_that_the_funnel_tells_are_those_that_decide():
+    made = config(thresholds("deu_Latn", dup_line_frac=0.25), thresholds("spa_Latn", dup_line_frac=0))
+    told = {one.reason: one for one in thresholds_of(made, None)}
+    assert told["gopher_duplicate_lines"].by_language == {"deu_Latn": 0.25, "spa_Latn": 1.0}
+    assert told["gopher_short_document"].by_language == {}
+    by_language = {
+        (one.stage, one.option.rsplit(".")[-1].partition("[")[0]) for one in told.values() if one.by_language
+    }
+    assert by_language == set(LIMITED)
+
+
+def test_a_config_without_them_is_as_it_was():
+    """The columns of texts/ and what identifies it: folders of earlier runs stay theirs."""
+    plain = demo_config()
+    assert "language_script" not in text_schema(plain).names
+    assert not {"by_language", "stop words", "language.detector", "language.model"} & plain.of_texts().keys()
+    assert thresholds_identity(plain) == {}
+    assert all(one.by_language == {} for one in thresholds_of(plain, None))
+
+
+def test_a_folder_is_read_and_only_what_is_wanted(tmp_path):
+    write_thresholds(tmp_path, "deu_Latn", line_punct_thr=-1)
+    write_thresholds(tmp_path, "spa_Latn", stopwords=list(SPANISH))
+    (tmp_path / "tha_Thai.yml").write_text("not asked for")
+    made = with_thresholds(config(folder=tmp_path))
+    assert made.thresholds_by_language == {
+        "deu_Latn": thresholds("deu_Latn", line_punct_thr=-1),
+        "spa_Latn": thresholds("spa_Latn", stopwords=list(SPANISH)),
+    }
+
+
+def test_what_the_files_say_identifies_a_result_and_not_where_they_lie(tmp_path):
+    for folder in ("one", "other"):
+        for language in LANGUAGES:
+            write_thresholds(tmp_path / folder, language)
+    one, other = (config(folder=tmp_path / name) for name in ("one", "other"))
+    assert thresholds_identity(one) == thresholds_identity(other)
+    texts = thresholds_identity(one, "stopwords")
+    write_thresholds(tmp_path / "other", "spa_Latn", new_line_ratio=0.31)
+    assert thresholds_identity(one) != thresholds_identity(other)
+    assert thresholds_identity(other, "stopwords") == texts  # what was measured stays
+    write_thresholds(tmp_path / "other", "spa_Latn", stopwords=list(SPANISH))
+    assert thresholds_identity(other, "stopwords") != texts
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"stopwords": None}, "stopwords"), ({"dup_line_frac": "much"}, "dup_line_frac"),
+        ({"top_n_grams": [[2, 0.1], [3, 0.1]]}, r"top_n_grams has the sizes \[2, 3\]"), ({"extra": 1}, "extra is"),
+        ({"new_line_ratio": float("nan")}, "new_line_ratio is nan"), ({"language_score": 1.5}, "language_score is 1.5"),
+        ({"stopwords": [False]}, "stopwords"), ({"min_avg_word_length": 13}, "min_avg_word_length = 13"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_none_is_refused_by_name(tmp_path, changes, told):
+    write_thresholds(tmp_path, "deu_Latn")
+    write_thresholds(tmp_path, "spa_Latn", **changes)
+    with pytest.raises(InputError, match=told) as refused:
+        with_thresholds(config(folder=tmp_path))
+    assert "spa_Latn.yml" in str(refused.value)
+
+
+def test_a_language_without_thresholds_is_refused_with_what_is_near(tmp_path):
+    write_thresholds(tmp_path, "deu_Latn")
+    write_thresholds(tmp_path, "azj_Cyrl")
+    with pytest.raises(UsageError, match=r"'azj_Latn'.*Did you mean azj_Cyrl"):
+        with_thresholds(config(folder=tmp_path, languages=("deu_Latn", "azj_Latn")))
+    with pytest.raises(InputError, match="has no file such as deu_Latn"):
+        with_thresholds(config(folder=tmp_path / "empty"))
+    with pytest.raises(UsageError, match=r"'deu_Cyrl'.*deu_Latn"):
+        with_thresholds(dataclasses.replace(config(languages=("deu_Cyrl",)), by_language=ByLanguageConfig("http://x")))
+
+
+@pytest.mark.parametrize(
+    ("languages", "told"),
+    [((), "is empty"), (("de",), "Write it as deu_Latn"), (("deu_Latn", "es"), "Write it as 'spa_Latn'"),
+     (("deu_Latn", "nev_Latn"), "Did you mean new_Latn.*glotlid")],
+)  # fmt: skip
+def test_languages_are_named_with_their_scripts(languages, told):
+    with pytest.raises(UsageError, match=told):
+        config(languages=languages)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A server of files, by name; counts what was asked."""
+
+    def __init__(self, files: dict[str, bytes]):
+        self.files, self.asked = files, 0
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        assert isinstance(self.server, Server)
+        self.server.asked += 1
+        data = self.server.files.get(self.path.rpartition("/")[2])
+        self.send_response(200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        self.wfile.write(data or b"")
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Generator[Server]:
+    """Serves the files of LANGUAGES, which are taken for those that are pinned."""
+    files = {f"{language}.yml": write_thresholds(tmp_path / "served", language).read_bytes() for language in LANGUAGES}
+    pins = tmp_path / "pins"
+    pins.write_text("".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()))
+    monkeypatch.setattr(module, "SHA256S", pins)
+    monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    module.known_sha256s.cache_clear()
+    with Server(files) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        yield served
+        served.shutdown()
+        thread.join()
+    module.known_sha256s.cache_clear()
+
+
+def fetching(server: Server) -> DocumentsConfig:
+    address = f"http://127.0.0.1:{server.server_address[1]}/configs"
+    return dataclasses.replace(config(), by_language=ByLanguageConfig(address))
+
+
+def test_files_are_fetched_once_and_verified(server, tmp_path):
+    first = with_thresholds(fetching(server))
+    assert first.thresholds_by_language["deu_Latn"] == thresholds("deu_Latn")
+    assert server.asked == len(LANGUAGES)
+    assert with_thresholds(fetching(server)) == first
+    assert server.asked == len(LANGUAGES)
+    kept = next((tmp_path / "cache").rglob("deu_Latn.yml*"))
+    kept.write_bytes(b"damaged")
+    assert with_thresholds(fetching(server)) == first
+    assert server.asked == len(LANGUAGES) + 1
+
+
+def test_a_file_of_another_content_is_refused(server):
+    server.files["spa_Latn.yml"] = server.files["spa_Latn.yml"].replace(b"0.3", b"0.4")
+    with pytest.raises(InputError, match=r"spa_Latn.yml is not the file.*\n.*SHA-256 expected"):
+        with_thresholds(fetching(server))
+
+
+def test_a_server_without_the_file_and_one_that_is_gone(server):
+    del server.files["spa_Latn.yml"]
+    with pytest.raises(InputError, match=r"spa_Latn.yml cannot be fetched"):
+        with_thresholds(fetching(server))
+    closed = dataclasses.replace(config(), by_language=ByLanguageConfig("http://127.0.0.1:9/configs"))
+    with pytest.raises(InputError, match=r"cannot be fetched.*--documents.by-language.folder"):
+        with_thresholds(closed)
+
+
+def test_the_pins_name_all_of_fineweb_2_s_languages():
+    module.known_sha256s.cache_clear()
+    known = module.known_sha256s()
+    assert len(known) == 1929
+    assert set(recipe.TEN_LANGUAGES) < known.keys()
+    assert all(len(sha256) == 64 for sha256 in known.values())

@@ -1,0 +1,159 @@
+"""Decontamination from texts/ to documents/: what goes and stays, the reports, the same bytes however it is run."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig
+from data_prep.select.run import prepare_documents
+from lm.errors import UsageError
+from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
+
+BOILERPLATE = "All rights reserved by the owner of this site and nobody may copy any part of it."
+EXAMPLES = [
+    {
+        "ctx_a": f"Scene {n}: {prose(500 + n).split('.')[0]}",
+        "ctx_b": "then",
+        "endings": [f"{prose(600 + n)[:150]} {word}" for word in "abcd"],
+    }
+    for n in range(6)
+]
+SHORT = {"ctx_a": "Nine words make a very short example", "ctx_b": "of", "endings": ["it", "it"]}
+TOO_SHORT = {"ctx_a": "Three words", "ctx_b": "here", "endings": ["", ""]}
+COMMON = {"ctx_a": BOILERPLATE, "ctx_b": "", "endings": ["So it is said."]}
+
+
+def planted(number: int) -> str:
+    """A document with the prompt of an example in its midst, in other case and with other marks."""
+    passage = f"{EXAMPLES[number]['ctx_a']} then {EXAMPLES[number]['endings'][1]}".upper().replace(" ", ",  ")
+    return f"{prose(number)}\n“{passage}”\n{prose(number + 50)}"
+
+
+TEXTS = {
+    **{f"clean {n}": prose(100 + n) for n in range(8)},
+    **{f"planted {n}": planted(n) for n in (0, 2)},
+    "copy of planted 0": planted(0),  # goes as a copy, and does not make the n-gram more frequent
+    **{f"boilerplate {n}": f"{prose(200 + n)}\n{BOILERPLATE}" for n in range(4)},
+    "short": f"{prose(300)} NINE words make a very short example of it!",
+    "one word short": f"{prose(301)} words make a very short example of it",
+    "twelve words": prose(302) + "\n" + " ".join(prose(504).split()[:12]),
+}
+
+
+@pytest.fixture
+def sets(tmp_path) -> Path:
+    path = tmp_path / "hellaswag.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*EXAMPLES, SHORT, TOO_SHORT, COMMON]))
+    return path
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    rows = [
+        {"text": text, "id": name, "dump": "d", "url": "http://a.example/", "date": "2026-01-01T00:00:00Z"}
+        | {"file_path": "x", "language": "en", "language_score": 1.0, "token_count": None, "stage": None}
+        | {"reason": None, "text_bytes": len(text), **dict.fromkeys(VALUES)}
+        for name, text in TEXTS.items()
+    ]
+    for name, mine in (("a", rows[:9]), ("b", rows[9:12]), ("c", rows[12:]), ("d", [])):
+        write_texts(tmp_path / "texts" / f"{name}.parquet", mine)
+    write_records(tmp_path / "texts", len(rows))
+    return tmp_path / "texts"
+
+
+def config_of(sets: Path, steps: Sequence[str] = ("exact_dedup", "decontamination"), **changed) -> DocumentsConfig:
+    decontamination = DecontaminationConfig(sets=(str(sets),), max_corpus_documents=3)
+    return dataclasses.replace(
+        CONFIG, steps=tuple(steps), decontamination=dataclasses.replace(decontamination, **changed)
+    )
+
+
+def made(texts: Path, config: DocumentsConfig, out: Path, workers: int = 1) -> dict[str, str]:
+    """{id: reason, "" of what is kept}, in order."""
+    engine = dataclasses.replace(ONE_PROCESS, workers=workers)
+    prepare_documents(
+        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
+    )
+    rows = [row for folder in ("documents", "dropped") for row in pq.read_table(out / folder).to_pylist()]
+    return {row["id"]: row.get("reason") or "" for row in rows}
+
+
+def test_documents_with_text_of_an_example_go_and_no_others(texts, sets, tmp_path):
+    reasons = made(texts, config_of(sets), tmp_path / "out")
+    dropped = {name: reason for name, reason in reasons.items() if reason}
+    assert sorted(dropped.values()) == ["contaminated"] * 3 + ["exact_duplicate"]
+    assert {name.removeprefix("copy of ") for name in dropped} == {"planted 0", "planted 2", "short"}
+    counts = json.loads((tmp_path / "out/funnel.json").read_text())["counts"]
+    assert counts["reasons"]["decontamination/contaminated"][0] == 3
+    assert reasons["boilerplate 0"] == "" == reasons["twelve words"]
+
+
+def test_the_reports_tell_of_each_set_and_each_document(texts, sets, tmp_path):
+    made(texts, config_of(sets), tmp_path / "out")
+    report = json.loads((tmp_path / "out/dropped/_decontamination.json").read_text())
+    told = report["sets"]["hellaswag"]
+    most = told.pop("most_frequent")
+    assert told == {
+        "examples": 9, "examples_too_short": 1, "examples_hit": 3, "documents": 3, "ngrams_too_frequent": 6 - 1,
+    }  # fmt: skip
+    assert {one["documents"] for one in most} == {4}
+    assert all(one["ngram"] in BOILERPLATE.lower().replace(".", "") for one in most)
+    lines = [json.loads(line) for line in (tmp_path / "out/dropped/_decontamination.jsonl").read_text().splitlines()]
+    assert {line["document"].removeprefix("copy of "): line["examples"][0]["example"] for line in lines} == {
+        "planted 0": 0, "planted 2": 2, "short": 6,
+    }  # fmt: skip
+    short = next(line for line in lines if line["document"] == "short")
+    assert short["examples"][0]["ngram"] == "nine words make a very short example of it"
+    assert (short["sets"], short["dropped"]) == (["hellaswag"], True)
+    file, row = short["texts"].split(":")
+    assert pq.read_table(texts / file)["id"][int(row)].as_py() == "short"
+
+
+def test_without_a_bound_boilerplate_drops_and_a_report_drops_nothing(texts, sets, tmp_path):
+    reasons = made(texts, config_of(sets, max_corpus_documents=4), tmp_path / "strict")
+    assert {name for name, reason in reasons.items() if reason} >= {f"boilerplate {n}" for n in range(4)}
+    reasons = made(texts, config_of(sets, action="report"), tmp_path / "report")
+    assert set(reasons.values()) == {"", "exact_duplicate"}
+    assert len((tmp_path / "report/dropped/_decontamination.jsonl").read_text().splitlines()) == 3
+
+
+def test_copies_make_an_n_gram_frequent_only_where_they_stay(texts, sets, tmp_path):
+    one = config_of(sets, max_corpus_documents=1)
+    assert made(texts, one, tmp_path / "deduplicated")["planted 2"] == "contaminated"
+    without = made(texts, dataclasses.replace(one, steps=("decontamination",)), tmp_path / "with copies")
+    assert without["planted 0"] == without["copy of planted 0"] == "" and without["planted 2"] == "contaminated"
+
+
+@pytest.mark.slow
+def test_same_bytes_with_two_workers(texts, sets, tmp_path):
+    for workers, name in ((1, "one"), (2, "two")):
+        made(texts, config_of(sets), tmp_path / name, workers)
+    for path in sorted((tmp_path / "one").rglob("*")):
+        if path.is_file() and "parts" not in path.parts:
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
+
+
+def test_what_is_done_is_kept_and_other_sets_are_looked_for_anew(texts, sets, tmp_path):
+    out, config = tmp_path / "out", config_of(sets)
+    before = made(texts, config, out)
+    hits = sorted((out / "parts").rglob("hits/*.parquet"))
+    times = [path.stat().st_mtime_ns for path in hits]
+    for path in (out / "parts/counts").iterdir():
+        path.unlink()
+    (out / "documents/a.parquet").unlink()
+    assert made(texts, config, out) == before
+    assert [path.stat().st_mtime_ns for path in hits] == times
+    sets.write_text(json.dumps({"text": prose(101)}))
+    (out / "documents/a.parquet").unlink()
+    assert made(texts, config, out)["clean 1"] == "contaminated"
+
+
+def test_a_step_without_sets_and_an_impossible_order_are_refused(sets):
+    with pytest.raises(UsageError, match=r"decontamination\.sets is empty"):
+        dataclasses.replace(config_of(sets), decontamination=DecontaminationConfig())
+    with pytest.raises(UsageError, match="their order is the recipe's: exact_dedup decontamination"):
+        config_of(sets, steps=("decontamination", "exact_dedup"))

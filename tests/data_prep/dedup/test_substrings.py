@@ -1,0 +1,183 @@
+"""Runs of tokens that stand twice go but for the first: as a plain search finds them, whatever the files."""
+
+import dataclasses
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.config import SubstringDedupConfig
+from data_prep.dedup.ranks import in_later_runs, ranks_of_runs
+from data_prep.dedup.substrings import groups_of, remove_substrings, spans_of, words_of
+from data_prep.dedup.survivors import Edit, Survivor, with_gaps
+from lm.errors import UsageError
+from tests.data_prep.survivors import after, survivor, written
+from tests.growth import superlinear
+
+CONFIG = SubstringDedupConfig(length=5, max_removed=1.0, min_words_left=0)
+TOKENS = st.lists(st.integers(0, 3), max_size=60).map(lambda numbers: np.array(numbers, np.uint32))
+
+
+def plain_ranks(tokens: list[int], length: int) -> list[tuple[int, ...]]:
+    """Of each position its run, () where it is cut off, holds a 0 or stands nowhere else."""
+    runs = [tuple(tokens[start : start + length]) for start in range(len(tokens))]
+    whole = [run if len(run) == length and 0 not in run else () for run in runs]
+    return [run if whole.count(run) > 1 else () for run in whole]
+
+
+def plain_search(tokens: list[int], length: int) -> list[bool]:
+    """Which tokens lie in a run whose like begins at least `length` tokens before."""
+    covered, first = [False] * len(tokens), {}
+    for start, run in enumerate(plain_ranks(tokens, length)):
+        if run and start >= first.setdefault(run, start) + length:
+            covered[start : start + length] = [True] * length
+    return covered
+
+
+@given(tokens=TOKENS, length=st.integers(1, 9))
+@settings(max_examples=300, deadline=None)
+def test_runs_that_stand_twice_are_those_of_a_plain_search(tokens, length):
+    if length > 1:
+        ranks, plain = ranks_of_runs(tokens, length).tolist(), plain_ranks(tokens.tolist(), length)
+        assert [rank > 0 for rank in ranks] == [bool(run) for run in plain]
+        assert len(set(ranks)) == len(set(plain)) == len(set(zip(ranks, plain, strict=True)))
+        assert in_later_runs(tokens, length).tolist() == plain_search(tokens.tolist(), length)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b,", "C", "dé", "漢字", "\n", "e\n\nf"]), max_size=25).map(" ".join)
+CORPORA = st.lists(st.lists(st.tuples(WORDS, st.integers(1, 3)), max_size=3), min_size=1, max_size=3)
+
+
+def corpus_of(drawn) -> list[list[Survivor]]:
+    return [[survivor(file, row, text, day) for row, (text, day) in enumerate(rows)] for file, rows in enumerate(drawn)]
+
+
+def left_by_plain_search(corpus: list[list[Survivor]], length: int) -> dict[str, list[str]]:
+    """{id: words that stay}, of documents in the order of their nodes."""
+    places = sorted((one.when, file, one.row, one) for file, rows in enumerate(corpus) for one in rows)
+    numbers: dict[str, int] = {}
+    tokens: list[int] = []
+    for *_, one in places:
+        tokens += [numbers.setdefault(word, len(numbers) + 1) for word in words_of(one.text)] + [0]
+    goes = iter(plain_search(tokens, length))
+    left = {}
+    for *_, one in places:
+        left[one.id] = [word for word in words_of(one.text) if not next(goes)]
+        next(goes)
+    return left
+
+
+@given(drawn=CORPORA)
+@settings(max_examples=20, deadline=None)
+def test_a_corpus_loses_what_a_plain_search_finds(tmp_path_factory, drawn):
+    corpus = corpus_of(drawn)
+    left = after(remove_substrings, corpus, CONFIG, tmp_path_factory.mktemp("corpus"))
+    expected = left_by_plain_search(corpus, CONFIG.length)
+    assert {name: words_of(text) for name, text in left.items()} == expected
+    texts = {one.id: one.text for rows in corpus for one in rows}
+    assert all(text == texts[name] for name, text in left.items() if words_of(text) == words_of(texts[name]))
+
+
+def passage(number: int, words: int = 60) -> str:
+    return " ".join(f"w{number}x{place}" for place in range(words))
+
+
+def test_the_first_by_date_stays_and_lines_stay_lines(tmp_path):
+    long, config = passage(0), SubstringDedupConfig(min_words_left=3)
+    late = survivor(0, 0, f"{passage(1)} tail\n{long}\nThe end of it.", day=9)
+    early = survivor(1, 0, f"{passage(2)}\nBegin {long} and on.", day=2)
+    nearly = survivor(1, 1, f"{passage(3)} {' '.join(long.split()[:49])}", day=9)
+    left = after(remove_substrings, [[late], [early, nearly]], config, tmp_path)
+    assert left == {late.id: f"{passage(1)} tail\nThe end of it.", early.id: early.text, nearly.id: nearly.text}
+    totals = json.loads((tmp_path / "_substring_dedup.json").read_text())
+    assert totals == {
+        "documents_changed": 1, "documents_dropped": 0, "spans_removed": 1, "characters_removed": len(long) + 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"), [(80, ""), (40, "repeated_substrings"), (55, "short_after_substring_dedup")]
+)
+def test_what_loses_too_much_or_keeps_too_little_goes(tmp_path, own, reason):
+    config = SubstringDedupConfig(length=50, max_removed=0.5, min_words_left=60)
+    corpus = [[survivor(0, 0, passage(0, 50)), survivor(0, 1, f"{passage(1, own)} {passage(0, 50)}", day=2)]]
+    left = after(remove_substrings, corpus, config, tmp_path)
+    assert (corpus[0][1].id in left) == (not reason)
+    from data_prep.parquet import read_rows
+
+    (edit,) = read_rows(tmp_path / "step/edits/0.parquet")
+    assert edit["reason"] == reason
+
+
+def test_by_bytes_no_character_is_cut(tmp_path):
+    config = dataclasses.replace(CONFIG, tokens="bytes", length=4, group_bytes=1_000_000)
+    assert spans_of("aé漢b", "bytes", np.array([0, 0, 1, 1, 1, 1, 0], bool)) == [(2, 3)]
+    assert spans_of("aé漢b", "bytes", np.array([1, 1, 0, 0, 1, 1, 1], bool)) == [(0, 1), (3, 4)]
+    texts = ["x漢字仮名y", "0漢字仮名1", "yy字仮zz"]
+    corpus = [[survivor(0, row, text, day=row + 1) for row, text in enumerate(texts)]]
+    assert list(after(remove_substrings, corpus, config, tmp_path).values()) == ["x漢字仮名y", "01", "yyzz"]
+
+
+def test_the_gap_around_a_span_leaves_lines_as_they_were():
+    def left(text: str) -> str:
+        """Without what stands between brackets."""
+        spans, plain = [], ""
+        for part in text.replace("]", "[").split("["):
+            spans.append((len(plain), len(plain) + len(part)))
+            plain += part
+        return Edit(tuple(with_gaps(plain, spans[1::2]))).applied(plain)
+
+    assert left("a\n[b c]\nd") == "a\nd" and left("[b c]\nd") == "d" and left("a\n[b c]") == "a"
+    assert left("a [b] c") == "a c" and left("a [b\nc] d") == "a d" and left("a [b]\n\nc") == "a\n\nc"
+    assert left("a\n  [b]\nc") == "a\nc" and left("[a b]") == "" and left("a\n\n[b]\n\n[c] d") == "a\n\nd"
+
+
+def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
+    corpus = [[survivor(file, row, passage(row, 30)) for row in range(2500)] for file in range(2)]
+    files = written(corpus, tmp_path)
+    size = sum(len(one.text) for one in corpus[0][:1000])
+    groups = groups_of(files, size * 3 // 2, tmp_path)
+    covered = [(file.index, number) for group in groups for file, numbers in group.parts for number in numbers]
+    assert covered == list(itertools.product(range(2), range(3)))
+    assert len(groups) > 2 and all(group.bytes <= size * 3 // 2 for group in groups)
+    with pytest.raises(
+        UsageError, match=r"group_bytes is 10,000,000,000; by words a worker would take more than 1\.2 GB"
+    ):
+        SubstringDedupConfig(group_bytes=10**10)
+
+
+def test_time_grows_with_the_text(tmp_path):
+    def texts(size: int) -> np.ndarray:
+        draw = np.random.default_rng(0)
+        some = draw.integers(1, 2000, size // 2, dtype=np.uint32)
+        return np.concatenate([some, [np.uint32(0)], some])
+
+    assert not superlinear(lambda tokens: in_later_runs(tokens, 50), texts, 40_000)
+
+
+def test_a_group_of_copies_takes_no_more_memory_than_is_said():
+    """The most that ranks take, where every run stands twice; the tokens themselves come on top."""
+    import tracemalloc
+
+    from data_prep.config.deduplicate import BYTES_PER_TOKEN
+
+    some = np.random.default_rng(1).integers(1, 50_000, 200_000, dtype=np.uint32)
+    for tokens in (np.concatenate([some, some]), np.ones(400_000, np.uint32)):
+        tracemalloc.start()
+        in_later_runs(tokens, 50)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak / len(tokens) < BYTES_PER_TOKEN - 3, peak / len(tokens)
+
+
+def test_the_order_of_the_files_decides_nothing(tmp_path):
+    draw = random.Random(3)
+    texts = [" ".join(draw.choices(["a", "b", "c"], k=30)) for _ in range(6)]
+    rows = [survivor(0, number, text, day=draw.randint(1, 3)) for number, text in enumerate(texts)]
+    one = after(remove_substrings, [rows[:3], rows[3:]], CONFIG, tmp_path / "one")
+    other = after(remove_substrings, [rows[3:], [], rows[:3]], CONFIG, tmp_path / "other")
+    assert one == other and any(text != words for text, words in zip(one.values(), texts, strict=True))

@@ -1,0 +1,99 @@
+"""Steps on parts of texts, in the whole stage: what they change and drop, one after another, and who counts it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig, LineDedupConfig, SubstringDedupConfig
+from data_prep.select.run import prepare_documents
+from lm.errors import UsageError
+from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
+
+MENU = "Read more about the mill on our pages."
+PASSAGE = prose(77).replace("\n", " ")
+EXAMPLE = prose(88).split("\n")[0]
+TEXTS = {
+    "first": f"{prose(1)}\n{MENU}\n{PASSAGE}",
+    "line": f"{prose(2)}\n{MENU}",
+    "passage": f"{prose(3)}\n{MENU}\n{prose(4)} {PASSAGE}",
+    "mostly passage": f"{MENU}\nA few words of its own stand here. {PASSAGE}",
+    "example": f"{prose(5)}\n{MENU}\n{EXAMPLE}",
+    "clean": prose(6),
+}
+STEPS = ("exact_dedup", "line_dedup", "substring_dedup", "decontamination")
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    (tmp_path / "set.jsonl").write_text(json.dumps({"text": EXAMPLE}))
+    rows = [
+        {"text": text, "id": name, "dump": "d", "url": "http://a.example/", "date": f"2026-01-0{number + 1}T00:00:00Z"}
+        | {"file_path": "x", "language": "en", "language_score": 1.0, "token_count": None, "stage": None}
+        | {"reason": None, "text_bytes": len(text), **dict.fromkeys(VALUES)}
+        for number, (name, text) in enumerate(TEXTS.items())
+    ]
+    for name, mine in (("a", rows[3:]), ("b", rows[:3])):
+        write_texts(tmp_path / "texts" / f"{name}.parquet", mine)
+    write_records(tmp_path / "texts", len(rows))
+    return tmp_path / "texts"
+
+
+def config_of(texts: Path, *steps: str) -> DocumentsConfig:
+    sets = (str(texts.parent / "set.jsonl"),)
+    return dataclasses.replace(
+        CONFIG, steps=steps, line_dedup=LineDedupConfig(), substring_dedup=SubstringDedupConfig(),
+        decontamination=DecontaminationConfig(sets=sets),
+    )  # fmt: skip
+
+
+def made(
+    texts: Path, config: DocumentsConfig, out: Path, workers: int = 1
+) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """{id: text} of what is kept, {id: (stage, reason)} of the rest."""
+    engine = dataclasses.replace(ONE_PROCESS, workers=workers)
+    prepare_documents(
+        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
+    )
+    kept, dropped = (pq.read_table(out / folder).to_pylist() for folder in ("documents", "dropped"))
+    return {row["id"]: row["text"] for row in kept}, {row["id"]: (row["stage"], row["reason"]) for row in dropped}
+
+
+def test_each_step_works_on_what_the_one_before_it_left(texts, tmp_path):
+    kept, dropped = made(texts, config_of(texts, *STEPS), tmp_path / "out")
+    assert kept == {
+        "first": TEXTS["first"], "line": prose(2), "passage": f"{prose(3)}\n{prose(4)}", "clean": prose(6),
+    }  # fmt: skip
+    assert dropped == {
+        "mostly passage": ("substring_dedup", "repeated_substrings"), "example": ("decontamination", "contaminated"),
+    }  # fmt: skip
+    counts = json.loads((tmp_path / "out/funnel.json").read_text())["counts"]
+    assert counts["clean_text_bytes"] == sum(len(text.encode()) for text in kept.values())
+    assert counts["kept"] == [4, sum(len(TEXTS[name]) for name in kept)]
+    rows = {row["id"]: row for row in pq.read_table(tmp_path / "out/dropped").to_pylist()}
+    assert rows["example"]["text"] == f"{prose(5)}\n{EXAMPLE}"  # what the step saw
+    assert rows["mostly passage"]["text"] == TEXTS["mostly passage"].removeprefix(f"{MENU}\n")
+
+
+@pytest.mark.parametrize("step", ["line_dedup", "substring_dedup"])
+def test_a_step_alone_is_named_by_its_reason(texts, tmp_path, step):
+    kept, _ = made(texts, config_of(texts, step), tmp_path / "out")
+    assert (MENU in kept["line"]) == (step != "line_dedup")
+    assert (PASSAGE in kept.get("passage", "")) == (step != "substring_dedup")
+
+
+@pytest.mark.slow
+def test_same_bytes_with_two_workers(texts, tmp_path):
+    for workers, name in ((1, "one"), (2, "two")):
+        made(texts, config_of(texts, *STEPS), tmp_path / name, workers)
+    for path in sorted((tmp_path / "one").rglob("*")):
+        if path.is_file() and "parts" not in path.parts:
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
+
+
+def test_an_order_that_cannot_be_is_refused(texts):
+    for steps in (("line_dedup", "exact_dedup"), ("substring_dedup", "line_dedup"), ("line_dedup", "c4")):
+        with pytest.raises(UsageError, match=f"their order is the recipe's: {steps[1]} {steps[0]}"):
+            config_of(texts, *steps)

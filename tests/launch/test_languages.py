@@ -1,0 +1,125 @@
+"""Ten languages through the scripts, as a user has them: each kept by its own thresholds, whatever the workers."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from configs.recipes.fineweb_2 import TEN_LANGUAGES
+from data_prep.by_language.splitters import PACKAGES, splitter_of
+from tests.bench.language import SENTENCES
+from tests.bench.languages import sentences_of
+from tests.data_prep.by_language.files import write_thresholds
+from tests.data_prep.pages import PROSE
+from tests.launch.run_folder import REPOSITORY
+
+MISSING = [one for many in PACKAGES.values() for one in many if importlib.util.find_spec(one) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make languages)"),
+    pytest.mark.skipif(not SENTENCES.is_file(), reason="needs the sentences in ../shared"),
+]
+DOCUMENTS, LINES = 8, 12
+"""Of each language, and sentences of each document."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """Tables of ten languages and of English, thresholds with two common words of each, and an empty list of URLs."""
+    root = tmp_path_factory.mktemp("ten")
+    rows = [{"id": f"en-{number}", "text": f"{PROSE} It was number {number}."} for number in range(DOCUMENTS)]
+    for label, sentences in sentences_of(SENTENCES).items():
+        texts = [
+            "\n".join(" ".join(sentences[start + line : start + line + 4]) for line in range(0, LINES, 4))
+            for start in range(0, DOCUMENTS * LINES, LINES)
+        ]
+        rows += [{"id": f"{label}-{number}", "text": text} for number, text in enumerate([*texts, texts[0]])]
+        words = Counter(word for text in texts for word in set(splitter_of(label)(text)) if word.isalpha())
+        common = [word for word, _ in words.most_common(6)]
+        loose = {"line_punct_thr": 0, "new_line_ratio": 1, "min_avg_word_length": 1, "max_non_alpha_words_ratio": 0.5}
+        write_thresholds(root / "thresholds", label, stopwords=common, language_score=0.3, **loose)
+    for part in range(3):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part::3]]
+        (root / f"part-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (root / "urls").mkdir()
+    (root / "urls/domains").write_text("bad.example\n")
+    return root
+
+
+def run(inputs: Path, workdir: Path, script: str, *options: str, workers: int = 1) -> str:
+    command = [
+        sys.executable, "-m", f"launch.{script}", "configs/fineweb_2.py", "--workdir", str(workdir),
+        "--pages.tables", f"{inputs}/part-*.jsonl", "--documents.url-filter.folders", str(inputs / "urls"),
+        "--documents.by-language.folder", str(inputs / "thresholds"), "--engine.workers", str(workers), *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(inputs, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "one"
+    for script in ("fetch_pages", "extract_texts", "prepare_documents"):
+        told = run(inputs, workdir, script)
+    assert f"deu_Latn: {DOCUMENTS} of {DOCUMENTS + 1} texts, near_duplicate 1" in told.replace("exact", "near")
+    return workdir
+
+
+def table(folder: Path) -> list[dict]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_every_language_is_kept_but_for_its_copy(made):
+    kept = Counter(f"{row['language']}_{row['language_script']}" for row in table(made / "documents"))
+    assert kept == dict.fromkeys(TEN_LANGUAGES, DOCUMENTS)
+    assert all(row["id"].rpartition("-")[0][:3] == row["language"] for row in table(made / "documents"))
+    sizes = {row["id"]: row["cluster_size"] for row in table(made / "documents")}
+    assert sorted(sizes.values()) == [1] * 10 * (DOCUMENTS - 1) + [2] * 10
+    dropped = Counter(row["reason"] for row in table(made / "dropped"))
+    assert dropped == {"other_language": DOCUMENTS, "exact_duplicate": len(TEN_LANGUAGES)}
+
+
+def test_english_is_not_measured(made):
+    values = {row["id"]: row["words"] for row in table(made / "texts")}
+    assert {name.partition("-")[0] for name, words in values.items() if words is None} == {"en"}
+
+
+def test_two_workers_make_the_same_bytes(inputs, made, tmp_path):
+    for script in ("fetch_pages", "extract_texts", "prepare_documents"):
+        run(inputs, tmp_path / "two", script, workers=2)
+    for folder in ("texts", "documents", "dropped"):
+        for path in sorted((made / folder).glob("*.parquet")):
+            assert (tmp_path / "two" / folder / path.name).read_bytes() == path.read_bytes(), path
+    assert (tmp_path / "two/funnel.json").read_bytes() == (made / "funnel.json").read_bytes()
+
+
+def test_other_thresholds_are_tried_on_their_language_alone(inputs, made, tmp_path):
+    other = tmp_path / "thresholds"
+    other.mkdir()
+    for path in (inputs / "thresholds").iterdir():
+        text = path.read_text(encoding="utf-8")
+        strict = text.replace("max_avg_word_length: 12", "max_avg_word_length: 4")
+        (other / path.name).write_text(strict if path.stem == "rus_Cyrl" else text, encoding="utf-8")
+    told = run(inputs, made, "refilter", "--documents.by-language.folder", str(other))
+    option = "documents.gopher_quality.max_mean_word_length"
+    assert f"{option}: 12 for rus_Cyrl in the run, now 4  (gopher_above_mean_word_length)" in told
+    assert told.count("in the run, now") == 1
+    (line,) = [line for line in told.splitlines() if "gopher_above_mean_word_length" in line and ":" not in line]
+    assert line.split()[-2:] == [str(DOCUMENTS + 1), f"+{DOCUMENTS + 1}"]
+
+
+def test_what_is_measured_by_other_stop_words_is_another_run_s(inputs, made, tmp_path):
+    other = tmp_path / "thresholds"
+    other.mkdir()
+    for path in (inputs / "thresholds").iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    write_thresholds(other, "rus_Cyrl")
+    command = [sys.executable, "-m", "launch.refilter", str(made), "--documents.by-language.folder", str(other)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and "measured with other stop words" in done.stderr
