@@ -52,6 +52,7 @@ def count_again(
     The settings that decide what was measured must be those of the run: see DocumentsConfig.of_texts. `scratch` is
     emptied before and deleted after. Raises InputError when a file cannot be read.
     """
+    texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files, run = texts_files(texts), FileRunner(scratch, whole(engine, len(parquet_files(texts))), on_progress)
     min_quality = lowest_score(files, config, run, scratch / "scores")
