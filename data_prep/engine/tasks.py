@@ -112,6 +112,11 @@ class TaskRunner:
         run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
 
 
+def absolute(place: Place) -> Place:
+    """The same place whatever the working folder is: units may be made elsewhere."""
+    return place.absolute() if isinstance(place, Path) else place
+
+
 def relative(folder: Place, place: Place) -> str:
     """The name of a file in the folder. Raises ValueError where it is not below it."""
     above, below = f"{folder}/", str(place)

@@ -52,6 +52,7 @@ def count_again(
     The settings that decide what was measured must be those of the run: see DocumentsConfig.of_texts. `scratch` is
     emptied before and deleted after. Raises InputError when a file cannot be read.
     """
+    texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files, run = texts_files(texts), FileRunner(scratch, whole(engine, len(parquet_files(texts))), on_progress)
     min_quality = lowest_score(files, config, run, scratch / "scores")
@@ -142,7 +143,11 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
     lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
         duplicates = sum(dropped_as(DEDUP, before.counts).values())
-        lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
+        passed = "passed the language and" if config.minhash.before_filters else "passed"
+        counted = ", and are counted under the rules" if config.minhash.before_filters else ""
+        lines.append(
+            f"{duplicates:,} of those that {passed} were duplicates in the run. They are not looked for again{counted}."
+        )
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup_index.format import FOLDER, open_indices
 from data_prep.engine import Progress, identity_of
-from data_prep.engine.tasks import FileRunner
+from data_prep.engine.tasks import FileRunner, absolute
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
@@ -70,6 +70,7 @@ def prepare_documents(
     agrees with these is kept, so that files that come or go cost their own work, and that of the joins. Raises
     InputError as `run_step`, and when no document survives.
     """
+    texts, partial, documents_dir, dropped_dir = map(absolute, (texts, partial, documents_dir, dropped_dir))
     indices = open_indices(config)
     check_fixes(config.by_language)
     out, every, records = documents_dir.parent, texts_files(texts), read_records(texts)
