@@ -50,6 +50,7 @@ STAGE = Stage(
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
+    anywhere=True,
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,
