@@ -4,7 +4,6 @@ small files become few by units too, so that what grows with the corpus passes t
 import dataclasses
 import functools
 import itertools
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +108,8 @@ class TaskRunner:
         )
         first = tasks[0].run_file  # tells this step from all others of the same work
         named = f"{self.told.replace(' ', '-')}.{first.parent.name}.{first.name}"
-        step = Step(named, units, functools.partial(run_task, work=work), inputs="ranges")
+        told = f"{self.told}, {first.parent.name}"
+        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
         run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
 
 
@@ -210,30 +210,3 @@ def here(place: Place) -> Path:
     """A file that a task writes, which is one of this machine."""
     assert isinstance(place, Path)
     return place
-
-
-@dataclass(frozen=True)
-class PathRunner:
-    """Calls work on units that know their own files and pass over those that are there: on a disk that all workers
-    share. `identity` is what decides their results."""
-
-    runner: FileRunner
-    identity: str
-
-    def __call__(self, work: Callable[[Any], None], units: Sequence[Any]) -> None:
-        """Raises as `run_step`."""
-        engine = self.runner.engine
-        called: str = getattr(getattr(work, "func", work), "__name__", "work")
-        # Processes that do a step together must know a unit by the same identity. Else it is called each time.
-        token = "" if engine.runner == "array" else secrets.token_hex(8)
-        todo = tuple(
-            Unit(f"{number:06d}", identity_of(self.identity, called, repr(unit), token), unit.bytes, unit)
-            for number, unit in enumerate(units)
-        )
-        step = Step(called.replace("_", "-"), todo, functools.partial(call, work=work))
-        run_step(step, whole(engine, len(todo)), self.runner.folder, self.runner.on_progress)
-
-
-def call(unit: Unit[Any], space: Workspace, work: Callable[[Any], None]) -> None:
-    """Does the work of a unit that knows its own files."""
-    work(unit.input)

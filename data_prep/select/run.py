@@ -84,18 +84,16 @@ def prepare_documents(
     files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
     if config.dedup_index.write:
         write_index_of(files, config, found, out / FOLDER, partial / "index", run)
-    settings, duplicates = identity_of(config, min_quality), [one["duplicates"][1] for one in written]
-    edits = find_edits(files, config, min_quality, identity_of(settings, duplicates), partial, dropped_dir, run)
-    told = {
-        file.name: [sha256, [identity_of_file(places[file.index]) for places in edits.values()]]
-        for file, sha256 in zip(files, duplicates, strict=True)
-    }
+    settings = identity_of(config, min_quality)
+    told = {file.name: [settings, one["duplicates"][1]] for file, one in zip(files, written, strict=True)}
+    edits = find_edits(files, config, min_quality, lambda file: told[file.name], partial, dropped_dir, run)
+    files = [file for file in files if all(file.index in places for places in edits.values())]
     files, written = run(
         "filtering",
         files,
         functools.partial(apply_filters, config=config, min_quality=min_quality, edits=edits),
         ["documents", "dropped", "hosts", "counts"],
-        lambda file: [settings, told[file.name]],
+        lambda file: [*told[file.name], [identity_of_file(places[file.index]) for places in edits.values()]],
     )
     hosts, parts = ([one[name] for one in written] for name in ("hosts", "counts"))
     domains = count_domains(hosts, out, engine, on_progress)

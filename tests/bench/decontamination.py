@@ -18,12 +18,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from data_prep.config import DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
+from data_prep.config import ONE_PROCESS, DecontaminationConfig, LineDedupConfig, SubstringDedupConfig
 from data_prep.decontamination.examples import Example, example_files, read_examples
 from data_prep.decontamination.index import Index, build_index, overlaps
 from data_prep.decontamination.run import DOCUMENTS_AT_ONCE
@@ -31,6 +29,7 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
 from data_prep.dedup.words import words_of
+from data_prep.engine.tasks import FileRunner
 from data_prep.parquet import read_rows
 
 SHARED = Path(__file__).parents[2] / "../shared/data/eval"
@@ -98,21 +97,17 @@ def looked_through(texts: list[str], index: Index, seconds: float) -> tuple[set[
 
 def rates_of_steps(texts: list[str]) -> dict[str, float]:
     """Documents a CPU second of the two other steps, all their passes together, on one group of all texts."""
-
-    def each(work: Callable[[Any], None], units: Iterable[Any]) -> None:
-        for unit in units:
-            work(unit)
-
     found = {}
     for name, step in (
         ("line_dedup", partial(remove_lines, config=LineDedupConfig())),
         ("substring_dedup", partial(remove_substrings, config=SubstringDedupConfig())),
     ):
         with tempfile.TemporaryDirectory() as folder:
-            file = SurvivorFile(0, Path(folder) / "0.parquet")
-            write_survivors(file.path, (Survivor(n, n, str(n), "", text) for n, text in enumerate(texts)))
+            path = Path(folder) / "0.parquet"
+            write_survivors(path, (Survivor(n, n, str(n), "", text) for n, text in enumerate(texts)))
             begun = time.process_time()
-            step([file], folder=Path(folder) / "step", report=Path(folder), over=each)
+            run = FileRunner(Path(folder), ONE_PROCESS, lambda progress: None)
+            step([SurvivorFile(0, path, 0, "")], folder=Path(folder) / "step", report=Path(folder), run=run)
             found[f"{name}_documents_per_second"] = round(len(texts) / (time.process_time() - begun), 1)
     return found
 
