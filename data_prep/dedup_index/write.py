@@ -5,8 +5,6 @@ near one that went belongs to its cluster, and goes, as it would have in the sam
 """
 
 import functools
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +85,15 @@ def write_index(
     kept: Sequence[Kept],
     kinds: Sequence[str],
     config: DocumentsConfig,
+    identity: str,
     folder: Place,
     partial: Place,
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped; `partial` keeps what
-    is done. `run` and `rows_at_once` are as of `find_duplicates`. Raises InputError when the disk does not take it."""
+    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped: `identity` tells
+    these and the ids from all others. `partial` keeps what is done; `run` and `rows_at_once` are as of
+    `find_duplicates`. Raises InputError when the disk does not take it."""
     keys: dict[str, list[KeyFile]] = {}
     for kind in kinds:
         few, _ = merge_many([file.mapped[kind] for file in kept], partial / kind, run, rows_at_once)
@@ -104,16 +104,9 @@ def write_index(
             write_range, run_files=few, key_bytes=config.dedup_index.key_bytes, rows_at_once=rows_at_once
         )
         make(tasks, work, run)
-        keys[kind] = [key_file(task) for task in tasks]
+        keys[kind] = [KeyFile(name, *one) for name, one in zip(names, ranges, strict=True)]
     with writing(folder):
-        write_json(folder / HEADER, header_of(config.dump, config, keys, [file.texts.name for file in kept]))
-
-
-def key_file(task: Range) -> KeyFile:
-    """What the header says of a file of keys."""
-    data = task.run_file.read_bytes()
-    rows = pq.read_metadata(io.BytesIO(data)).num_rows
-    return KeyFile(task.run_file.name, task.low, task.last, rows, len(data), hashlib.sha256(data).hexdigest())
+        write_json(folder / HEADER, header_of(config, keys, [file.texts.name for file in kept], identity))
 
 
 def write_range(task: Range, run_files: Sequence[Place], key_bytes: int, rows_at_once: int) -> None:

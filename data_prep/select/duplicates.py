@@ -231,9 +231,10 @@ def write_index_of(
     ]
     work = functools.partial(map_file, found=found, kinds=kinds)
     whole_run = dataclasses.replace(run, engine=whole(run.engine, len(files)))
-    whole_run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
+    _, written = whole_run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "index", digest)
-    write_index([file.kept(kinds) for file in indexed], kinds, config, folder, partial / digest, tasks)
+    identity = identity_of([sha256 for one in written for _, (_, sha256) in sorted(one.items())])
+    write_index([file.kept(kinds) for file in indexed], kinds, config, identity, folder, partial / digest, tasks)
 
 
 def map_file(file: IndexedFile, found: Found, kinds: Sequence[str]) -> None:

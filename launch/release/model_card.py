@@ -81,7 +81,8 @@ def pages(run: StoredRun) -> Iterator[str]:
         yield from ("", *table(("package", "what", "licence"), rows), "")
     if config.source == "common_crawl":
         crawl = config.common_crawl
-        yield f"They are {crawl.files:,} files ({crawl.kind}) of the crawl {crawl.crawl} of Common Crawl."
+        what = "pages chosen by the index" if crawl.index.asked else f"{crawl.files:,} files ({crawl.kind})"
+        yield f"They are {what} of the crawl {crawl.crawl} of Common Crawl."
 
 
 def funnel_lines(run: StoredRun) -> Iterator[str]:

@@ -78,12 +78,12 @@ def digests(run: Path | Url, *folders: str) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
 
 
-def start(rank: int, home: Path, workdir: object, warcs: Path, *more: str) -> subprocess.Popen:
+def start(rank: int, home: Path, workdir: object, warcs: object, *more: str, lease: str = "3") -> subprocess.Popen:
     """A rank with a working folder and caches of its own."""
     home.mkdir(parents=True)
     names = {"XDG_CACHE_HOME": "cache", "TMPDIR": ".", "HOME": "."}
     environment = os.environ | {name: str(home / path) for name, path in names.items()}
-    environment |= {"GRISTMILL_LEASE_SECONDS": "3", "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"GRISTMILL_LEASE_SECONDS": lease, "PYTHONPATH": str(REPOSITORY)}
     options = ["--workdir", str(workdir), "--pages.warc", str(warcs), "--engine.rank", str(rank), *SMALL, *more]
     command = [sys.executable, "-m", "launch.data", str(REPOSITORY / "configs/demo.py"), *options]
     return subprocess.Popen(

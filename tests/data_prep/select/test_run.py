@@ -246,6 +246,16 @@ def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
         extract(files, tmp_path / "out", engine=EngineConfig(workers=workers))
 
 
+def test_a_file_that_has_no_end_is_set_aside_by_its_bytes(files, tmp_path):
+    """Nothing but a count of bytes, of pages that have no text too, ends it."""
+    write_pages(files[1], [page(b" " * 500_000, f"http://a.example/{n}") for n in range(30)])
+    engine = EngineConfig(max_unit_bytes=10_000_000, max_failed=0.4)
+    texts = extract(files, tmp_path / "out", engine=engine)
+    assert {path.stem for path in texts.glob("*.parquet")} == {"z", "empty"}
+    record = json.loads((tmp_path / "out/quarantine/texts/a.json").read_text())
+    assert "more than engine.max_unit_bytes = 10,000,000" in record["error"] and record["attempts"] == 1
+
+
 def test_nothing_survives(files, tmp_path):
     with pytest.raises(InputError) as caught:
         prepare(
