@@ -1,6 +1,6 @@
 """How far a long step is, told while it runs: a live line with the time left on a terminal, else a line now and then.
 
-How many pages a file holds is not known before it is read, but its size is, so the time left is reckoned in bytes.
+How many rows a unit holds is not known before it is read, but its size is, so the time left is reckoned in bytes.
 """
 
 import dataclasses
