@@ -12,7 +12,9 @@ import pytest
 
 from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
+from data_prep.by_language.splitters import indic_words
 from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.substrings import word_places
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
@@ -20,6 +22,7 @@ from data_prep.extract.charset import decode, header_codec
 from data_prep.language import detect_language
 from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
+from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
 from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
@@ -63,6 +66,8 @@ def blocks_of(text: str) -> None:
         read_blocks(f"<p>{text}", recipe.EXTRACT)
 
 
+MINHASH_2024 = dataclasses.replace(recipe.MINHASH, normalisation="fineweb_2024")
+BAD_WORDS = WordList(frozenset({"spam", "ham and eggs", "a$$"}), whole_words=True)
 AS_DATATROVE = dataclasses.replace(CONFIG.url_filter, matching="datatrove")
 
 
@@ -97,6 +102,10 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "replace_as_datatrove": lambda text: replace_personal_data(text, datatrove_0_10.PERSONAL_DATA),
     "reject_as_datatrove": lambda text: reject_reason(f"http://{text}", AS_DATATROVE),
     "nltk_words": words_by_nltk,
+    "band_keys_2024": lambda text: band_keys(text, "dump", MINHASH_2024),
+    "indic_words": indic_words,
+    "word_places": lambda text: list(word_places(text)),
+    "bad_words": BAD_WORDS.count,
     "storable": storable,
     "as_language": as_language,
 }
@@ -140,6 +149,20 @@ class Trusted:
 
 
 PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
+    "by_language.labels.PATTERNS": Bounded(1, "a letter"),
+    "by_language.splitters.ASCII_WORD": Anywhere("a1.5%"),
+    "by_language.splitters.ELISION": Anywhere("l'a"),
+    "by_language.splitters.INDIC_MARK": Within("indic_words"),
+    "by_language.splitters.INDIC_NUMBER": Within("indic_words"),
+    "by_language.splitters.JAPANESE_PARTS": Anywhere("一。二"),
+    "config.language.LABEL": Trusted("an option"),
+    "dedup.lines.UNITS": Anywhere("a line"),
+    "dedup.minhash.words_2024": Within("band_keys_2024"),
+    "dedup.substrings.PIECE": Within("word_places"),
+    "dedup.substrings.WORD": Within("word_places"),
+    "quality.bad_words.WORD": Within("bad_words"),
+    "quality.bad_words.WordList": Within("bad_words"),
+    "urls.ESCAPE": Anywhere("%41"),
     "pii.ascii_email.patterns": Within("replace_as_datatrove"),
     "pii.ip.ANY_IPV4": Anywhere("8.8.4.4"),
     "text.punkt.ELLIPSIS": Within("nltk_words"),
