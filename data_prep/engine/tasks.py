@@ -108,7 +108,8 @@ class TaskRunner:
         )
         first = tasks[0].run_file  # tells this step from all others of the same work
         named = f"{self.told.replace(' ', '-')}.{first.parent.name}.{first.name}"
-        step = Step(named, units, functools.partial(run_task, work=work), inputs="ranges")
+        told = f"{self.told}, {first.parent.name}"
+        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
         run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
 
 

@@ -27,7 +27,8 @@ def model_card(run: StoredRun) -> str:
 
 
 def head(run: StoredRun) -> str:
-    languages = [one for one in run.experiment.documents.language.languages if re.fullmatch("[a-z]{2,3}", one)]
+    codes = [one.partition("_")[0] for one in run.experiment.documents.language.languages]  # "deu" of "deu_Latn"
+    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
     lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill", "- base-model"]
     lines += ["language:", *(f"- {one}" for one in languages)] if languages and not kept_of(run).origin else []
     return "\n".join(["---", *lines, "---"])
