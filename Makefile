@@ -76,7 +76,7 @@ checkers: $(READY)  ## fetch what checks the files of launch/cloud in tests: Sky
 	@$(UV) pip sync --quiet --python .tools/checkers/bin/python --require-hashes requirements-checkers.lock
 	@echo "checkers: ready in .tools/checkers"
 
-languages: $(READY)  ## install what splits Chinese, Japanese, Thai and others into words (docs/languages.md; 330 MB)
+languages: $(READY)  ## install what splits Chinese, Japanese, Thai and others into words (docs/languages.md; 490 MB)
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --require-hashes -r requirements-languages.lock
 	@echo "languages: ready"
 

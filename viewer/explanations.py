@@ -66,6 +66,7 @@ REASONS = {
     "text_too_large": "The text of the crawl has more bytes than are measured.",
     "html_too_deep": "The page's elements are nested deeper than is parsed.",
     "unreadable_html": "What claims to be HTML cannot be parsed.",
+    "xhtml": "The page is XHTML, which the recipe leaves out.",
     "no_text": "Nothing was left but navigation.",
     "url_seen_before": "From an address that is in the index of an earlier run.",
     "exact_seen_before": "The same text as a document in the index of an earlier run.",

@@ -59,7 +59,10 @@ FINEWEB = dataclasses.replace(
 
 FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
 
-MINHASH = datatrove_0_10.MINHASH
+MINHASH = dataclasses.replace(
+    datatrove_0_10.MINHASH,
+    normalisation="fineweb_2024",
+)
 
 PERSONAL_DATA = dataclasses.replace(
     datatrove_0_10.PERSONAL_DATA,

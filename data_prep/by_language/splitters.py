@@ -24,7 +24,7 @@ Splitter = Callable[[str], list[str]]
 """From a text to its words and marks, in order, without white space at their ends."""
 
 HYPHENS_WHOLE = frozenset(
-    "cat dan deu ell fin fra hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
+    "cat dan deu ell fin hun kir ltz nld nno nob por ron spa srp swe tat".split()  # noqa: SIM905 - read more easily
 )
 """Languages in which a word with a hyphen stays one, as in spaCy."""
 ELIDED = frozenset(["cat", "fra", "ita", "lij"])
@@ -33,7 +33,7 @@ INDIC_SCRIPTS = frozenset(["Deva", "Beng", "Gujr", "Guru", "Knda", "Mlym", "Orya
 INDIC_MARKS = re.escape(string.punctuation) + "\u0964\u0965\uaaf0\uaaf1\uabeb-\uabef\u1c7e\u1c7f"
 """ASCII's punctuation, and what ends sentences in scripts of India."""
 INDIC_MARK = re.compile(rf"([{INDIC_MARKS}])")
-INDIC_NUMBER = re.compile(r"[0-9]+(?: +[,.:/] +[0-9]+)+")
+INDIC_NUMBER = re.compile(r"(?<![0-9])[0-9]++(?: ++[,.:/] ++[0-9]++)+")
 """Digits with signs between, once every sign stands alone."""
 ELISION = re.compile(r"^([^\W\d_]{1,8}['’])(?=[^\W\d_])")
 ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")

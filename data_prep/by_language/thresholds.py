@@ -17,7 +17,7 @@ from typing import Any
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageThresholds
 from data_prep.config.by_language import YAML_KEYS
 from lm.errors import InputError, UsageError, network_reason, shown
-from lm.storage import user_cache, write_atomically, writing
+from lm.storage import place_of, user_cache, write_atomically, writing
 
 SHA256S = Path(__file__).with_name("fineweb_2.sha256")
 """Of all files at the commit d0defb24 of 27 October 2025, as sha256sum writes them."""
@@ -66,11 +66,13 @@ def read_thresholds(language: str, config: ByLanguageConfig, progress: Callable[
     name = f"{language}.yml"
     if not config.folder:
         return parsed(language, fetched(name, config.address, progress), f"{config.address}/{name}")
-    folder = Path(config.folder).expanduser()
+    folder = place_of(config.folder)
     try:
         return parsed(language, (folder / name).read_bytes(), str(folder / name))
     except FileNotFoundError:
-        there = {path.stem for path in folder.glob("*_*.yml")} if folder.is_dir() else set()
+        there = (
+            {path.name[:-4] for path in folder.iterdir() if path.name.endswith(".yml")} if folder.is_dir() else set()
+        )
         if not there:
             raise InputError(
                 f"documents.by_language.folder: {folder} has no file such as {name}. Give the folder of FineWeb-2's "

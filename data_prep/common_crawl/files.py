@@ -57,12 +57,12 @@ def crawl_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], N
 
 
 def streamed_files(config: CommonCrawlPages, out: Path, progress: Callable[[str], None]) -> list[InputFile]:
-    """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. Their sizes
-    are a guess where there are many. Raises as `crawl_files`."""
+    """The chosen files by their addresses, in the order of the crawl's list: whoever reads one streams it. A crawl's
+    files stay as they are, so size and ETag are no part of what identifies one. Raises as `crawl_files`."""
     paths = chosen(listed(config, out, progress), config)
     places = [Listed(Url(address_of(config, path)), path, None) for path in paths]
     files = [
-        InputFile(one.place, one.name, config.kind, one.bytes, etag=one.etag, estimated=one.estimated)
+        InputFile(one.place, one.name, config.kind, one.bytes, estimated=True)
         for one in guessed(asked("pages.common_crawl", places))
     ]
     size = sum(file.bytes for file in files)

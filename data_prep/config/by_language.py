@@ -92,7 +92,8 @@ class ByLanguageConfig(Config):
     """Folder on a server that holds NAME_Scrp.yml of each language; a file must have the SHA-256 of
     data_prep/by_language/fineweb_2.sha256, and is kept in the user's cache."""
     folder: str = added(default="", hashed=False)
-    """Folder with such files of your own; when it is given, the address is not asked."""
+    """Folder with such files of your own, on a disk or at an address (s3://, gs://, hf://, https://); when it is given,
+    the other address is not asked."""
     thresholds: Annotated[tuple[LanguageThresholds, ...], tyro.conf.Suppress] = ()
     """The thresholds themselves; when they are given, neither is read."""
     fix_encoding: bool = False

@@ -61,8 +61,8 @@ class LanguageConfig(Filter):
     """The model: lid.176 knows 176 languages and comes with the installation; GlotLID knows some 2,000, each with its
     script."""
     model: str = added(default="", hashed=False)
-    """Of GlotLID: the fastText .bin on a disk, or its address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB), which is
-    fetched once into the user's cache. Its SHA-256 is part of what identifies texts/."""
+    """Of GlotLID: the fastText .bin on a disk, or an address (hf://cis-lmu/glotlid/model_v3.bin, 1.69 GB; s3://, gs://,
+    https://) from which it is brought into the user's cache, once. Its SHA-256 is part of what identifies texts/."""
 
     name = "language"
     title = "Language"

@@ -59,10 +59,10 @@ def example_files(sets: Sequence[str]) -> list[ExampleFile]:
         if not named or "/" in name:
             name, pattern = "", one
         if is_url(pattern):
-            paths = [fetched(Url(pattern))]
+            matched = [fetched(Url(pattern))]
         else:
-            paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]  # noqa: PTH207
-            paths = [path for path in paths if path.is_file()]
+            matched = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]  # noqa: PTH207
+        paths = [path for path in matched if path.is_file()]
         if not paths:
             raise UsageError(
                 f"{OPTION}: {one!r} matches no file (seen from {Path.cwd()}). Mend the path, or leave the set out."

@@ -7,17 +7,17 @@ one in 16 to 32 windows passes by chance.
 """
 
 import functools
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import Example
 from data_prep.dedup.words import hashed_ngrams, hashed_words, words_of
-from lm.storage import appearing, write_atomically
+from lm.storage import Place, write_atomically
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,23 @@ def build_index(examples: Iterable[Example], config: DecontaminationConfig) -> I
 ARRAYS = ("hashes", "text", "start", "words", "offsets", "examples")
 
 
-def write_index(index: Index, folder: Path) -> None:
+def write_index(index: Index, folder: Place) -> None:
     """Writes it for `read_index`; index.json comes last."""
-    with appearing(folder / "index.npz", folder) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: getattr(index, name) for name in ARRAYS})
+    arrays = io.BytesIO()
+    np.savez(arrays, **{name: getattr(index, name) for name in ARRAYS})
+    write_atomically(folder / "index.npz", arrays.getvalue())
     rest = {"texts": index.texts, "names": index.names, "skipped": index.skipped}
-    write_atomically(folder / "index.json", json.dumps(rest), folder)
+    write_atomically(folder / "index.json", json.dumps(rest))
 
 
 @functools.lru_cache(maxsize=1)
-def read_index(folder: Path) -> Index:
+def read_index(folder: Place) -> Index:
     """The index that lies in `folder`; a process reads it once."""
-    rest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    with np.load(folder / "index.npz") as arrays:
+    rest = json.loads((folder / "index.json").read_bytes())
+    with np.load(io.BytesIO((folder / "index.npz").read_bytes())) as arrays:
         columns = [arrays[name] for name in ARRAYS]
-    return Index(
-        *columns, tuple(rest["texts"]), tuple((one[0], one[1], one[2]) for one in rest["names"]), tuple(rest["skipped"])
-    )
+    names = tuple((one[0], one[1], one[2]) for one in rest["names"])
+    return Index(*columns, tuple(rest["texts"]), names, tuple(rest["skipped"]))
 
 
 def overlaps(texts: Sequence[str], index: Index) -> dict[int, list[int]]:

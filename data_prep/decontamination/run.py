@@ -5,12 +5,10 @@ the counts are added, 4 bytes for each n-gram of the sets, whatever the corpus; 
 """
 
 import functools
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,11 @@ import pyarrow as pa
 from data_prep.config.deduplicate import DecontaminationConfig
 from data_prep.decontamination.examples import example_files, read_examples, set_digests
 from data_prep.decontamination.index import Index, build_index, overlaps, read_index, write_index
-from data_prep.dedup.survivors import Edit, Over, SurvivorFile, read_survivors, write_edits
-from data_prep.parquet import read_rows, rows_in, write_rows
-from lm.storage import appearing, write_json
+from data_prep.dedup.survivors import Edit, OfSurvivors, SurvivorFile, read_survivors, write_edits
+from data_prep.engine import identity_of
+from data_prep.engine.tasks import FileRunner, here
+from data_prep.parquet import read_rows, write_rows
+from lm.storage import Place, appearing, size_of, write_json
 
 REASON = "contaminated"
 DOCUMENTS_AT_ONCE = 200
@@ -33,56 +33,44 @@ HIT_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("ngrams", pa.
 
 
 @dataclass(frozen=True)
-class HitFile:
+class HitFile(OfSurvivors):
     """A unit: the survivors of a file, and where its documents with an n-gram are noted, and the edits."""
 
-    survivors: SurvivorFile
-    hits: Path
-    edits: Path
-
-    @property
-    def bytes(self) -> int:
-        return self.survivors.bytes
+    hits: Place
+    edits: Place
 
 
 def decontaminate(
-    files: Sequence[SurvivorFile], config: DecontaminationConfig, folder: Path, report: Path, over: Over
-) -> list[Path]:
-    """The edits of each file: documents that hold an n-gram of an evaluation set go.
+    files: Sequence[SurvivorFile], config: DecontaminationConfig, folder: Place, report: Place, run: FileRunner
+) -> list[SurvivorFile]:
+    """The files with their edits, by which documents that hold an n-gram of an evaluation set go; those that failed are
+    missing.
 
-    `folder` keeps what is done for a later call; `report` is where _decontamination.json and .jsonl go, names
-    that readers of a folder of Parquet pass over. Raises UsageError where a set is not there, InputError where one
-    cannot be read.
+    `folder` is of what units hand on; `report` is where _decontamination.json and .jsonl go, names that readers of a
+    folder of Parquet pass over. Raises UsageError where a set is not there, InputError where one cannot be read, and as
+    `run_step`.
     """
-    here = folder / identity_of(config)
-    for name in ("hits", "edits"):
-        (here / name).mkdir(parents=True, exist_ok=True)
-    if not (here / "index.json").is_file():
-        write_index(build_index(read_examples(example_files(config.sets), config.fields), config), here)
-    names = [file.path.name for file in files]
-    units = [
-        HitFile(file, here / "hits" / name, here / "edits" / name) for file, name in zip(files, names, strict=True)
-    ]
-    over(functools.partial(find_hits, index=here), units)
-    index = read_index(here)
+    settings = [config.fields, config.ngram_words, config.min_words, set_digests(config.sets)]
+    identity = identity_of(settings)
+    own = folder / identity[:12]
+    if size_of(own / "index.json") is None:
+        write_index(build_index(read_examples(example_files(config.sets), config.fields), config), own)
+    units = [HitFile(file, folder / "hits" / file.path.name, folder / "edits" / file.path.name) for file in files]
+    units, _ = run("overlaps", units, functools.partial(find_hits, index=own), ["hits"], [identity])
+    index = read_index(own)
     documents = count_documents([unit.hits for unit in units], index)
-    np.save(here / "documents.npy", documents)
-    over(functools.partial(judge, counts=here / "documents.npy", config=config), units)
+    frequent = np.flatnonzero(documents > config.max_corpus_documents).tolist()
+    work = functools.partial(judge, frequent=frozenset(frequent), drops=config.action == "drop")
+    units, written = run("contaminated", units, work, ["edits"], [identity, frequent, config.action])
     write_reports(units, index, documents, config, report)
-    return [unit.edits for unit in units]
+    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
-def identity_of(config: DecontaminationConfig) -> str:
-    """Of all that decides the n-grams and the verdicts."""
-    settings = [config.fields, config.ngram_words, config.min_words, config.max_corpus_documents, config.action]
-    return hashlib.sha256(json.dumps([settings, set_digests(config.sets)]).encode()).hexdigest()[:16]
-
-
-def find_hits(unit: HitFile, index: Path) -> None:
-    """Writes the file's documents that hold an n-gram of the index, with which, unless they are there."""
-    if rows_in(unit.hits) is None:
-        rows = ((unit.hits, row) for row in hits_in(unit.survivors, read_index(index)))
-        write_rows(rows, {unit.hits: HIT_SCHEMA}, scratch=unit.hits.parent)
+def find_hits(unit: HitFile, index: Place) -> None:
+    """Writes the file's documents that hold an n-gram of the index, with which."""
+    path = here(unit.hits)
+    rows = ((path, row) for row in hits_in(unit.survivors, read_index(index)))
+    write_rows(rows, {path: HIT_SCHEMA}, scratch=path.parent)
 
 
 def hits_in(file: SurvivorFile, index: Index) -> Iterator[dict]:
@@ -91,7 +79,7 @@ def hits_in(file: SurvivorFile, index: Index) -> Iterator[dict]:
             yield {"row": batch[number].row, "id": batch[number].id, "ngrams": ngrams}
 
 
-def count_documents(hits: Sequence[Path], index: Index) -> np.ndarray:
+def count_documents(hits: Sequence[Place], index: Index) -> np.ndarray:
     """In how many documents of the corpus each n-gram stands, int64 (ngrams,)."""
     documents = np.zeros(len(index.hashes), np.int64)
     for path in hits:
@@ -100,23 +88,21 @@ def count_documents(hits: Sequence[Path], index: Index) -> np.ndarray:
     return documents
 
 
-def judge(unit: HitFile, counts: Path, config: DecontaminationConfig) -> None:
+def judge(unit: HitFile, frequent: frozenset[int], drops: bool) -> None:
     """Writes the file's edits: what holds an n-gram that is not frequent goes, unless only a report is asked for."""
-    if rows_in(unit.edits) is not None:
-        return
-    rare = np.load(counts) <= config.max_corpus_documents
-    found = [row["row"] for row in read_rows(unit.hits) if rare[row["ngrams"]].any() and config.action == "drop"]
-    write_edits(unit.edits, ((row, Edit(reason=REASON)) for row in found))
+    rows = read_rows(unit.hits) if drops else ()
+    found = (row["row"] for row in rows if not frequent.issuperset(row["ngrams"]))
+    write_edits(here(unit.edits), ((row, Edit(reason=REASON)) for row in found))
 
 
 def write_reports(
-    units: Sequence[HitFile], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Path
+    units: Sequence[HitFile], index: Index, documents: np.ndarray, config: DecontaminationConfig, report: Place
 ) -> None:
     """Writes _decontamination.jsonl, a line for each document with an overlap, and _decontamination.json, an entry for
     each set."""
     rare = documents <= config.max_corpus_documents
     touched = dict.fromkeys((name for name, *_ in index.names), 0)
-    with appearing(report / "_decontamination.jsonl", report) as partial, partial.open("w", encoding="utf-8") as file:
+    with appearing(report / "_decontamination.jsonl") as partial, partial.open("w", encoding="utf-8") as file:
         for unit in units:
             for row in read_rows(unit.hits):
                 if not rare[row["ngrams"]].any():

@@ -6,9 +6,7 @@ clusters.py, and these counts are added up by ranges of what stays, in files as 
 
 import bisect
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,24 +20,24 @@ from data_prep.dedup.clusters import (
     make,
     merge_many,
     planned,
+    write,
 )
-from data_prep.dedup.sorted_runs import key_ranges, mapped_runs, read_blocks, write_run_file
-from lm.storage import write_atomically
+from data_prep.dedup.sorted_runs import key_ranges, read_blocks, runs_of, write_run_file
+from data_prep.engine.tasks import Run, here
+from lm.storage import Place
 
 LAST_PLACE = 2**64 - 1
 
 
-def count_clusters(result: Path, folder: Path, run: Callable, rows_at_once: int = ROWS_AT_ONCE) -> Path:
+def count_clusters(result: Place, folder: Place, run: Run, rows_at_once: int = ROWS_AT_ONCE) -> Place:
     """From the folder of `find_duplicates` to one for `sizes_in`; `run` and the others are as there."""
-    folder.mkdir(parents=True, exist_ok=True)
     tasks = planned(result)
     counts = [Merge((task.run_file,), folder / f"{number:06d}.counts") for number, task in enumerate(tasks)]
-    if not (folder / PLAN).exists():
+    if not (folder / PLAN).is_file():
         make(counts, functools.partial(count_kept, rows_at_once=rows_at_once), run)
-    few = merge_many([task.run_file for task in counts], folder, run, rows_at_once)
-    if not (folder / PLAN).exists():
-        ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
-        write_atomically(folder / PLAN, json.dumps(ranges).encode(), scratch=folder)
+    few, _ = merge_many([task.run_file for task in counts], folder, run, rows_at_once)
+    if not (folder / PLAN).is_file():
+        write(folder / PLAN, key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once))
     make(planned(folder), functools.partial(add_up, run_files=few, rows_at_once=rows_at_once), run)
     return folder
 
@@ -49,35 +47,35 @@ def count_kept(task: Merge, rows_at_once: int) -> None:
     place; the run file's and the block's number, which tell equal counts apart; the count; 0."""
 
     def counted() -> Iterator[np.ndarray]:
-        for block, rows in enumerate(read_blocks(mapped_runs(task.run_files), 0, LAST_PLACE, rows_at_once)):
+        for block, rows in enumerate(read_blocks(runs_of(task.run_files), 0, LAST_PLACE, rows_at_once)):
             places, counts = np.unique(rows[3], return_counts=True)
-            name = np.full(len(places), int(task.run_file.stem) << 32 | block, np.uint64)
+            name = np.full(len(places), int(task.run_file.name.partition(".")[0]) << 32 | block, np.uint64)
             yield np.stack([places, name, counts.astype(np.uint64), np.zeros_like(name)])
 
-    write_run_file(task.run_file, counted())
+    write_run_file(here(task.run_file), counted())
 
 
-def add_up(task: Range, run_files: Sequence[Path], rows_at_once: int) -> None:
+def add_up(task: Range, run_files: Sequence[Place], rows_at_once: int) -> None:
     """Writes the sums of a range of places: rows of place, 0, the count, 0."""
     places, counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
-    for rows in read_blocks(mapped_runs(run_files), task.low, task.last, rows_at_once):
+    for rows in read_blocks(runs_of(run_files), task.low, task.last, rows_at_once):
         every = np.concatenate([places, rows[0]])
         places, where = np.unique(every, return_inverse=True)
         sums = np.zeros(len(places), np.uint64)
         np.add.at(sums, where, np.concatenate([counts, rows[2]]))
         counts = sums
     zeros = np.zeros_like(places)
-    write_run_file(task.run_file, [np.stack([places, zeros, counts, zeros])])
+    write_run_file(here(task.run_file), [np.stack([places, zeros, counts, zeros])])
 
 
-def sizes_in(folder: Path, file: int) -> dict[int, int]:
+def sizes_in(folder: Place, file: int) -> dict[int, int]:
     """{row of the file of index `file`: documents of its cluster, itself among them}, of what stays not alone."""
     low = file << 32
     last = low | LOW_WORD
     run_files = [task.run_file for task in planned(folder) if task.low <= last and low <= task.last]
     return {
         place & LOW_WORD: count + 1
-        for places, _, counts, _ in read_blocks(mapped_runs(run_files), low, last, ROWS_AT_ONCE)
+        for places, _, counts, _ in read_blocks(runs_of(run_files), low, last, ROWS_AT_ONCE)
         for place, count in zip(places.tolist(), counts.tolist(), strict=True)
     }
 

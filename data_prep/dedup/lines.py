@@ -8,29 +8,18 @@ merged before, as an external sort does.
 
 import functools
 import hashlib
-import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from data_prep.config.deduplicate import LineDedupConfig
-from data_prep.dedup.clusters import LOW_WORD, RUN_FILES_AT_ONCE
-from data_prep.dedup.sorted_runs import (
-    begins,
-    key_ranges,
-    mapped_runs,
-    merged_blocks,
-    read_blocks,
-    write_run_file,
-    writing_run_file,
-)
+from data_prep.dedup.clusters import LOW_WORD, merge_many
+from data_prep.dedup.sorted_runs import begins, key_ranges, read_blocks, runs_of, write_run_file, writing_run_file
 from data_prep.dedup.survivors import (
     Edit,
-    Over,
+    OfSurvivors,
     SurvivorFile,
     edit_of,
     read_survivors,
@@ -39,8 +28,9 @@ from data_prep.dedup.survivors import (
     write_totals,
 )
 from data_prep.dedup.words import hashed_words
-from data_prep.parquet import rows_in
-from lm.storage import write_atomically
+from data_prep.engine import identity_of
+from data_prep.engine.tasks import FileRunner, TaskRunner, here
+from lm.storage import Place
 
 REASONS = ("repeated_lines", "short_after_line_dedup")
 UNITS = {"line": re.compile(r"[^\n]+"), "paragraph": re.compile(r"[^\n](?:[^\n]|\n(?![^\S\n]*\n))*")}
@@ -50,69 +40,50 @@ ROWS_IN_RANGE = 4 * ROWS_AT_ONCE
 
 
 @dataclass(frozen=True)
-class LineFile:
+class LineFile(OfSurvivors):
     """A unit: the survivors of a file, the keys of its lines, and its edits."""
 
-    survivors: SurvivorFile
-    keys: Path
-    edits: Path
-
-    @property
-    def bytes(self) -> int:
-        return self.survivors.bytes
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A unit: some run files, and the one that their merge makes."""
-
-    run_files: tuple[Path, ...]
-    run_file: Path
-
-    @property
-    def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.run_files)
+    keys: Place
+    edits: Place
 
 
 @dataclass(frozen=True)
 class KeyRange:
-    """A unit: a range of keys, both ends included, of some run files, and the run file of what goes."""
+    """A task: a range of keys, both ends included, of some run files, and the run file of what goes."""
 
     low: int
     last: int
-    run_files: tuple[Path, ...]
-    run_file: Path
-    bytes: int = ROWS_IN_RANGE
+    run_files: tuple[Place, ...]
+    run_file: Place
 
 
 def remove_lines(
-    files: Sequence[SurvivorFile], config: LineDedupConfig, folder: Path, report: Path, over: Over
-) -> list[Path]:
-    """The edits of each file. `folder` keeps what is done for a later call; `report` gets the totals. Raises InputError
-    when a file is damaged or the disk does not take one."""
-    for name in ("keys", "edits", "removed"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    units = [
-        LineFile(file, folder / "keys" / f"{file.path.stem}.arrow", folder / "edits" / file.path.name) for file in files
+    files: Sequence[SurvivorFile], config: LineDedupConfig, folder: Place, report: Place, run: FileRunner
+) -> list[SurvivorFile]:
+    """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
+    totals. Raises InputError as `run_step`."""
+    units = [LineFile(file, folder / "keys" / f"{file.name}.runs", folder / "edits" / file.path.name) for file in files]
+    units, written = run("line-keys", units, functools.partial(write_line_keys, config=config), ["keys"], [config])
+    identity = identity_of([one["keys"][1] for one in written], config)
+    own, tasks = folder / identity[:12], TaskRunner(run.folder, run.engine, run.on_progress, "repeated lines")
+    few, _ = merge_many([unit.keys for unit in units], own / "keys", tasks, ROWS_AT_ONCE)
+    ranges = [
+        KeyRange(low, last, tuple(few), own / "removed" / f"{number:06d}.runs")
+        for number, (low, last) in enumerate(key_ranges(runs_of(few), ROWS_IN_RANGE))
     ]
-    over(functools.partial(write_line_keys, config=config), units)
-    few = merge_many([unit.keys for unit in units], folder / "keys", over)
-    ranges = planned(few, folder / "removed")
-    over(functools.partial(join_range, max_documents=config.max_documents), ranges)
-    removed = merge_many([task.run_file for task in ranges], folder / "removed", over)
-    over(functools.partial(write_line_edits, config=config, removed=removed), units)
-    edits = [unit.edits for unit in units]
-    write_totals(report / "_line_dedup.json", edits)
-    return edits
+    tasks(ranges, functools.partial(join_range, max_documents=config.max_documents))
+    removed, _ = merge_many([task.run_file for task in ranges], own / "removed", tasks, ROWS_AT_ONCE)
+    work = functools.partial(write_line_edits, config=config, removed=tuple(removed))
+    units, written = run("line-edits", units, work, ["edits"], [identity])
+    write_totals(report / "_line_dedup.json", [unit.edits for unit in units])
+    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
 def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
-    """Writes the keys of the spans of each document, each once, unless they are there."""
-    if unit.keys.is_file():
-        return
+    """Writes the keys of the spans of each document, each once."""
     waiting: list[np.ndarray] = []
     rows = 0
-    with writing_run_file(unit.keys) as add:
+    with writing_run_file(here(unit.keys)) as add:
         for one in read_survivors(unit.survivors):
             keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
             block = np.empty((4, len(keys) // 2), np.uint64)
@@ -139,44 +110,13 @@ def keyed_spans(text: str, scope: str, config: LineDedupConfig) -> Iterator[tupl
             yield hashlib.blake2b(words, digest_size=16, key=salt).digest(), some[0][1], some[-1][2]
 
 
-def merge_many(run_files: Sequence[Path], folder: Path, over: Over) -> list[Path]:
-    """The run files, or at most RUN_FILES_AT_ONCE in `folder` that hold the same rows."""
-    for level in itertools.count(1):
-        if len(run_files) <= RUN_FILES_AT_ONCE:
-            return list(run_files)
-        groups = itertools.batched(run_files, RUN_FILES_AT_ONCE)
-        tasks = [Merge(group, folder / f"{level}-{number:06d}.merged") for number, group in enumerate(groups)]
-        over(merge, tasks)
-        run_files = [task.run_file for task in tasks]
-    raise AssertionError("a count ended")
-
-
-def merge(task: Merge) -> None:
-    if not task.run_file.is_file():
-        write_run_file(task.run_file, merged_blocks(task.run_files, ROWS_AT_ONCE))
-
-
-def planned(run_files: Sequence[Path], folder: Path) -> list[KeyRange]:
-    """Ranges of about ROWS_IN_RANGE rows that cover all keys."""
-    plan = folder / "ranges.json"
-    if not plan.is_file():
-        write_atomically(plan, json.dumps(key_ranges(mapped_runs(run_files), ROWS_IN_RANGE)), folder)
-    ranges = json.loads(plan.read_text())
-    return [
-        KeyRange(low, last, tuple(run_files), folder / f"{number:06d}.arrow")
-        for number, (low, last) in enumerate(ranges)
-    ]
-
-
 def join_range(task: KeyRange, max_documents: int) -> None:
-    """Writes a row (place of the document, key, 0) for each document that a span is removed from, unless they are
-    there."""
+    """Writes a row (place of the document, key, 0) for each document that a span is removed from."""
 
     def read() -> Iterator[np.ndarray]:
-        return read_blocks(mapped_runs(task.run_files), task.low, task.last, ROWS_AT_ONCE)
+        return read_blocks(runs_of(task.run_files), task.low, task.last, ROWS_AT_ONCE)
 
-    if not task.run_file.is_file():
-        write_run_file(task.run_file, removed_rows(read, max_documents))
+    write_run_file(here(task.run_file), removed_rows(read, max_documents))
 
 
 def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -> Iterator[np.ndarray]:
@@ -204,17 +144,15 @@ def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -
         yield np.stack([block[3], block[0], block[1], np.zeros_like(block[0])])[:, goes]
 
 
-def write_line_edits(unit: LineFile, config: LineDedupConfig, removed: Sequence[Path]) -> None:
-    """Writes the file's edits, unless they are there."""
-    if rows_in(unit.edits) is None:
-        write_edits(unit.edits, line_edits(unit.survivors, config, removed_keys(unit.survivors.index, removed)))
+def write_line_edits(unit: LineFile, config: LineDedupConfig, removed: Sequence[Place]) -> None:
+    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.survivors.index, removed)))
 
 
-def removed_keys(file: int, removed: Sequence[Path]) -> dict[int, set[bytes]]:
+def removed_keys(file: int, removed: Sequence[Place]) -> dict[int, set[bytes]]:
     """{row of the file: keys of the spans that it loses}."""
     found: dict[int, set[bytes]] = {}
     low = file << 32
-    for block in read_blocks(mapped_runs(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
+    for block in read_blocks(runs_of(removed), low, low | LOW_WORD, ROWS_AT_ONCE):
         keys = np.ascontiguousarray(block[1:3].T).astype(">u8").tobytes()
         for number, place in enumerate(block[0].tolist()):
             found.setdefault(place & LOW_WORD, set()).add(keys[16 * number : 16 * number + 16])

@@ -2,56 +2,68 @@
 
 They are what the steps of clusters.py hand to one another. Between two steps rows must meet by their key. Beam's own
 GroupByKey would do that, but on one machine it holds all that is grouped in the memory of one process. Here the writer
-of a run file sorts its rows, and the reader of a range of keys finds its part of each by bisection: the same bytes on
-every runner, nothing in memory but the part that is being worked on, and a restart finds what is done.
+of a run file sorts its rows, and the reader of a range of keys finds its part of each: the same bytes on every engine,
+nothing in memory but the part that is being worked on, and a restart finds what is done.
+
+    run 0: rows x 4 words | run 1 | ... | index: of each run rows, samples, and every SAMPLE_ROWS-th key_0 and the last
+    | trailer: magic, runs, bytes and CRC-32 of the index; all little-endian, 64 bits a word
+
+A row's four words stand together, so that a range of a run is one contiguous read: one request to a bucket. The index,
+an eighth of a thousandth of the file, tells which.
 """
 
 import contextlib
-import itertools
+import os
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from lm.errors import InputError
-from lm.storage import appearing, writing
+from lm.storage import Place, StorageError, Url, appearing, size_of, writing
 
-SCHEMA = pa.schema([(name, pa.uint64()) for name in ("key_0", "key_1", "when", "place")])
-"""A key of two words, and a node (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
-ROW_BYTES = 32
+COLUMNS = 4
+"""A key of two words, and a node of two (clusters.py). Rows are arrays of shape (4, rows), one line a column."""
+ROW_BYTES = 8 * COLUMNS
+SAMPLE_ROWS = 4096
+"""Rows of a sample: 128 KiB."""
+MAGIC = int.from_bytes(b"GMRUNS1\n", "little")
+TRAILER = np.dtype([("magic", "<u8"), ("runs", "<u8"), ("index_bytes", "<u8"), ("crc32", "<u8")])
 LAST_KEY = 2**64 - 1
-RANGES_MAPPED = 8
-"""Ranges that a merge reads before it maps its run files anew: pages that were read count as the process's own until
-then, 32 bytes a row, though the system may take them back."""
-Run = list[np.ndarray]
-"""The four columns of some sorted rows, each uint64 (rows,)."""
+SAMPLES_A_RANGE = 64
 
 
 @contextlib.contextmanager
-def writing_run_file(path: Path) -> Generator[Callable[[np.ndarray], None]]:
+def writing_run_file(path: Path, scratch: Path | None = None) -> Generator[Callable[[np.ndarray], None]]:
     """Gives what adds a run, uint64 (4, rows), to a run file: it is sorted by itself. The file appears whole at
-    the end.
+    the end, written in `scratch`, by default beside it.
 
     Raises InputError when the disk does not take it.
     """
-    with (
-        writing(path),
-        appearing(path, scratch=path.parent) as partial,
-        pa.OSFile(str(partial), "wb") as file,
-        pa.ipc.new_file(file, SCHEMA) as run_file,
-    ):
+    table: list[tuple[int, int]] = []
+    samples: list[np.ndarray] = []
+    with writing(path), appearing(path, scratch=scratch or path.parent) as partial, partial.open("wb") as file:
 
         def add(run: np.ndarray) -> None:
             if run.shape[1]:
-                run_file.write_batch(pa.record_batch(list(sorted_rows(run)), schema=SCHEMA))
+                rows = sorted_rows(run)
+                file.write(np.ascontiguousarray(rows.T, "<u8").data)
+                samples.append(np.append(rows[0, ::SAMPLE_ROWS], rows[0, -1:]))
+                table.append((rows.shape[1], len(samples[-1])))
 
         yield add
+        parts = [np.array(table, "<u8").reshape(-1), *samples]
+        index = np.concatenate([part.astype("<u8") for part in parts]).tobytes()
+        file.write(index)
+        file.write(np.array([(MAGIC, len(table), len(index), zlib.crc32(index))], TRAILER).tobytes())
 
 
-def write_run_file(path: Path, runs: Iterable[np.ndarray]) -> None:
+def write_run_file(path: Path, runs: Iterable[np.ndarray], scratch: Path | None = None) -> None:
     """Writes a run file of these runs, as `writing_run_file` does."""
-    with writing_run_file(path) as add:
+    with writing_run_file(path, scratch) as add:
         for run in runs:
             add(run)
 
@@ -76,61 +88,281 @@ def begins(rows: np.ndarray) -> np.ndarray:
     return new
 
 
-def mapped_runs(run_files: Sequence[Path]) -> Iterator[Run]:
-    """Each run of each run file, a view of the file: it is mapped as long as one of its runs is held.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Some sorted rows of a run file."""
 
-    Raises InputError when a run file is not there or damaged.
-    """
-    for path in run_files:
-        try:
-            with pa.memory_map(str(path)) as mapped:
-                run_file = pa.ipc.open_file(mapped)
-                for number in range(run_file.num_record_batches):
-                    yield [column.to_numpy() for column in run_file.get_batch(number).columns]
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(
-                f"{path} cannot be read: {error}. Delete the folder {path.parent} and give the command again."
-            ) from error
+    place: Place
+    offset: int
+    """Bytes of the file before it."""
+    rows: int
+    samples: np.ndarray
+    """key_0 of every SAMPLE_ROWS-th row, and of the last, uint64."""
+
+    def around(self, low: int, last: int) -> tuple[int, int]:
+        """(begin, end) of rows among which are all that have a key_0 from `low` to `last`, and few others."""
+        if not low <= last or self.samples[-1] < low or self.samples[0] > last:
+            return 0, 0
+        before = int(np.searchsorted(self.samples[:-1], np.uint64(low), side="left"))
+        after = int(np.searchsorted(self.samples[:-1], np.uint64(last), side="right"))
+        return max(before - 1, 0) * SAMPLE_ROWS, min(after * SAMPLE_ROWS, self.rows)
+
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Rows `begin` to `end`, uint64 (4, rows)."""
+        data = read_range(self.place, self.offset + begin * ROW_BYTES, self.offset + end * ROW_BYTES)
+        return np.frombuffer(data, "<u8").reshape(-1, COLUMNS).T
+
+    def sampled_keys(self, first: int, stride: int) -> np.ndarray:
+        """key_0 of about every `stride`-th row from `first` on."""
+        wanted = np.arange(first, self.rows, stride)
+        if stride >= SAMPLE_ROWS:
+            return self.samples[wanted // SAMPLE_ROWS]
+        return self.read(0, self.rows)[0, wanted]
 
 
-def read_blocks(runs: Iterable[Run], low: int, last: int, rows: int) -> Iterator[np.ndarray]:
-    """The rows with a key_0 from `low` to `last`, in sorted blocks of at most `rows` rows."""
+def read_range(place: Place, start: int, end: int) -> bytes:
+    """Bytes `start` to `end` of a file or object. Raises InputError where they are not there."""
+    try:
+        if isinstance(place, Url):
+            data = place.read_range(start, end)
+        else:
+            with place.open("rb") as file:
+                data = os.pread(file.fileno(), end - start, start)
+    except StorageError:
+        raise
+    except OSError as error:
+        raise damaged(place, str(error)) from error
+    if len(data) != end - start:
+        raise damaged(place, f"it ends at byte {start + len(data):,}, but {end:,} are needed")
+    return data
+
+
+def damaged(place: Place, how: str) -> InputError:
+    return InputError(f"{place} cannot be read: {how}. Delete the folder {place.parent} and give the command again.")
+
+
+def runs_in(place: Place) -> list[Run]:
+    """The runs of a run file, of which the index alone is read. Raises InputError when it is not there or damaged."""
+    size = size_of(place)
+    if size is None:
+        raise damaged(place, "it is not there")
+    if size < TRAILER.itemsize:
+        raise damaged(place, f"it has {size} bytes")
+    guess = max(size - 2**16, 0)  # of most files, index and trailer
+    end = read_range(place, guess, size)
+    (trailer,) = np.frombuffer(end[-TRAILER.itemsize :], TRAILER)
+    magic, count, index_bytes, crc32 = (int(value) for value in trailer)
+    start = size - TRAILER.itemsize - index_bytes
+    if magic != MAGIC or start < 0 or index_bytes < 16 * count:
+        raise damaged(place, "it does not end as a run file does")
+    index = end[start - guess : -TRAILER.itemsize] if start >= guess else read_range(place, start, start + index_bytes)
+    words = np.frombuffer(index, "<u8").astype(np.uint64, copy=False)
+    table = words[: 2 * count].reshape(-1, 2).astype(np.int64)
+    if zlib.crc32(index) != crc32 or ROW_BYTES * table[:, 0].sum() != start:
+        raise damaged(place, "its index is not the one that was written")
+    runs, offset, at = [], 0, 2 * count
+    for rows, samples in table.tolist():
+        runs.append(Run(place, offset, rows, words[at : at + samples]))
+        offset, at = offset + rows * ROW_BYTES, at + samples
+    return runs
+
+
+def runs_of(places: Iterable[Place]) -> list[Run]:
+    """The runs of some run files, in their order."""
+    return [run for place in places for run in runs_in(place)]
+
+
+def read_blocks(
+    runs: Sequence[Run], low: int, last: int, rows: int, part: int = 0, parts: int = 1
+) -> Iterator[np.ndarray]:
+    """The rows with a key_0 from `low` to `last`, or part `part` of `parts` of them, in blocks of at most `rows` rows,
+    each sorted."""
+    bounds = [run.around(low, last) for run in runs]
+    total = sum(end - begin for begin, end in bounds)
+    first, end_of_part = total * part // parts, total * (part + 1) // parts
     waiting: list[np.ndarray] = []
-    count = 0
-    for run in runs:
-        if run[0][0] > last or run[0][-1] < low:  # two pages of the file instead of a bisection's ten
-            continue
-        begin = int(np.searchsorted(run[0], np.uint64(low), side="left"))
-        end = int(np.searchsorted(run[0], np.uint64(last), side="right"))
-        for cut in range(begin, end, rows):
-            piece = np.stack([column[cut : min(cut + rows, end)] for column in run])
+    count = passed = 0
+    for run, (begin, end) in zip(runs, bounds, strict=True):
+        mine = max(begin, begin + first - passed), min(end, begin + end_of_part - passed)
+        passed += end - begin
+        for cut in range(*mine, rows):
+            piece = run.read(cut, min(cut + rows, mine[1]))
+            sides = (
+                np.searchsorted(piece[0], np.uint64(low), "left"),
+                np.searchsorted(piece[0], np.uint64(last), "right"),
+            )
+            piece = piece[:, slice(*sides)]
             if count + piece.shape[1] > rows:
                 yield sorted_rows(np.concatenate(waiting, axis=1))
                 waiting, count = [], 0
-            waiting.append(piece)
-            count += piece.shape[1]
+            if piece.shape[1]:
+                waiting.append(piece)
+                count += piece.shape[1]
     if waiting:
         yield sorted_rows(np.concatenate(waiting, axis=1))
 
 
-def merged_blocks(run_files: Sequence[Path], rows: int) -> Iterator[np.ndarray]:
-    """All rows of some run files, in sorted blocks of at most `rows` rows that follow one another."""
-    ranges = key_ranges(mapped_runs(run_files), max(1, rows * 3 // 4))  # about so many: hardly one comes in two blocks
-    for some in itertools.batched(ranges, RANGES_MAPPED):
-        runs = list(mapped_runs(run_files))
-        for low, last in some:
-            yield from read_blocks(runs, low, last, rows)
+def merged_blocks(runs: Sequence[Run], rows: int) -> Iterator[np.ndarray]:
+    """All rows of some runs, in sorted blocks of at most `rows` rows that follow one another."""
+    for low, last in key_ranges(runs, max(1, rows * 3 // 4)):  # about so many: hardly one comes in two blocks
+        yield from read_blocks(runs, low, last, rows)
 
 
-def key_ranges(runs: Iterable[Run], rows: int) -> list[tuple[int, int]]:
-    """Ranges of key_0 (first and last, both included) that cover all keys, with about `rows` rows in each.
+def key_ranges(runs: Sequence[Run], rows: int) -> list[tuple[int, int]]:
+    """Ranges of key_0 (first and last, both included) that cover all keys, with about `rows` rows in each. A key with
+    more rows is a range of its own, which may be read in parts (`parts_of`).
 
-    Judged by a sample of one row in `rows` / 64, as TeraSort does. A key with more rows gets a longer range.
+    Judged by a sample of one row in `rows` / 64, as TeraSort does.
     """
-    stride = max(1, rows // 64)
+    stride = max(1, rows // SAMPLES_A_RANGE)
     samples, offset = [np.empty(0, np.uint64)], stride // 2
-    for keys, *_ in runs:
-        samples.append(keys[offset::stride].copy())
-        offset += stride * len(samples[-1]) - len(keys)
-    lows = sorted({0, *np.sort(np.concatenate(samples))[64::64].tolist()})
+    for run in runs:
+        samples.append(run.sampled_keys(offset, stride))
+        offset += stride * len(samples[-1]) - run.rows
+    bounds, times = np.unique(np.sort(np.concatenate(samples))[SAMPLES_A_RANGE::SAMPLES_A_RANGE], return_counts=True)
+    hot = bounds[(times > 1) & (bounds < LAST_KEY)]
+    lows = sorted({0, *bounds.tolist(), *(int(key) + 1 for key in hot)})
     return list(zip(lows, [*(low - 1 for low in lows[1:]), LAST_KEY], strict=True))
+
+
+def parts_of(runs: Sequence[Run], low: int, last: int, rows: int) -> int:
+    """In how many parts of about `rows` rows a range is to be read: one, unless it is a single key of many rows."""
+    if low != last:
+        return 1
+    return max(1, sum(end - begin for begin, end in (run.around(low, last) for run in runs)) // rows)
+
+
+# What a step of clusters.py does to the rows of a range: arrays in, arrays out. Edges are uint64 (4, edges): the larger
+# node, then the smaller one.
+
+Kind = Literal["link", "large", "small", "result"]
+"""Of a step."""
+
+
+class Join:
+    """The join of the rows of a range; `known` are the smallest nodes of its keys, uint64 (4, keys), sorted, where they
+    cannot be found in these rows alone."""
+
+    def __init__(
+        self, kind: Kind, read: Callable[[], Iterator[np.ndarray]], rows_at_once: int, known: np.ndarray | None = None
+    ):
+        self.kind, self.read, self.rows_at_once, self.known = kind, read, rows_at_once, known
+        self.changes = self.rows = 0
+
+    def runs(self) -> Iterator[np.ndarray]:
+        """The runs of a run file of the step from the blocks, which are read twice. Counts rows and changes."""
+        least_of = self.least_by_order() if self.known is None else self.least_by_key
+        waiting: list[np.ndarray] = []
+        count = 0
+        for block in self.read():
+            starts = begins(block[:2])
+            edges, changed = tied(self.kind, block, starts, least_of(block[:, starts])[:, np.cumsum(starts) - 1])
+            self.rows += block.shape[1]
+            self.changes += changed
+            waiting.append(edges)
+            count += edges.shape[1]
+            if count >= self.rows_at_once:
+                yield self.contract(waiting)
+                waiting, count = [], 0
+        if waiting:
+            yield self.contract(waiting)
+
+    def contract(self, waiting: list[np.ndarray]) -> np.ndarray:
+        forest, changed = contracted(np.concatenate(waiting, axis=1))
+        self.changes += changed
+        return keyed(forest, both_ways=self.kind in ("link", "small"))
+
+    def least_by_order(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Gives what gives the smallest nodes of the keys that begin in each block, when blocks come in their order."""
+        group, least = least_nodes(self.read())
+        at = 0
+
+        def take(firsts: np.ndarray) -> np.ndarray:
+            nonlocal at
+            at += firsts.shape[1]
+            return least[:, group[at - firsts.shape[1] : at]]
+
+        return take
+
+    def least_by_key(self, firsts: np.ndarray) -> np.ndarray:
+        """The smallest nodes of the keys of some rows, looked up: keys of a range that is read in parts are few."""
+        assert self.known is not None
+        number = {key: i for i, key in enumerate(zip(*self.known[:2].tolist(), strict=True))}
+        return self.known[2:, [number[key] for key in zip(*firsts[:2].tolist(), strict=True)]]
+
+
+def smallest(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """The different keys of the rows in order, each with its smallest node: uint64 (4, keys)."""
+    rows = np.empty((4, 0), np.uint64)
+    for block in blocks:
+        rows = sorted_rows(np.concatenate([rows, block[:, begins(block[:2])]], axis=1))
+        rows = rows[:, begins(rows[:2])]
+    return rows
+
+
+def least_nodes(blocks: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each key the smallest node: which key each begin of a key in a block is, and the nodes, uint64 (2, keys)."""
+    firsts = [np.empty((4, 0), np.uint64), *(block[:, begins(block[:2])] for block in blocks)]
+    rows = np.concatenate(firsts, axis=1)
+    order = np.lexsort(rows[::-1])
+    rows = rows[:, order]
+    new = begins(rows[:2])
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return group, rows[2:, new]
+
+
+def tied(step: Kind, block: np.ndarray, starts: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, int]:
+    """The edges that a step makes of rows and the smallest nodes of their keys; and how many were not there before.
+
+    Edges are uint64 (4, edges): the larger node, then the smaller one. `starts` tells where a key begins.
+    """
+    node = block[2:]
+    centre = block[1::-1]  # of all steps but the link the key is a node too, its place first
+    if step == "result":
+        return np.concatenate([centre, node])[:, less(node, centre)], 0
+    if step == "large":
+        smallest = np.where(less(least, centre), least, centre)
+        larger = less(centre, node)
+        edges = np.concatenate([node, smallest])[:, larger]
+        return edges, int((edges[3] != centre[1, larger]).sum())
+    other = node[1] != least[1]
+    edges = np.concatenate([node, least])[:, other]
+    if step == "link":
+        return edges, 0
+    centres = np.concatenate([block[1::-1], least])[:, starts]
+    return np.concatenate([centres, edges], axis=1), int(other.sum())
+
+
+def contracted(edges: np.ndarray) -> tuple[np.ndarray, int]:
+    """Edges that tie each node to the smallest of its component among these edges; and whether any is new (0 or 1)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = edges.shape[1]
+    ends = np.concatenate([edges[:2], edges[2:]], axis=1)
+    order = np.lexsort(ends[::-1])
+    new = begins(ends[:, order])
+    nodes = ends[:, order][:, new]
+    number = np.empty(2 * count, np.int64)
+    number[order] = np.cumsum(new) - 1
+    larger, smaller, total = number[:count], number[count:], nodes.shape[1]
+    graph = coo_array((np.ones(count, np.int8), (larger, smaller)), shape=(total, total))
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component, return_index=True)  # nodes are numbered in their order
+    root = smallest[component]
+    tied_nodes = np.flatnonzero(root != np.arange(total))
+    root = root[tied_nodes]
+    same = np.array_equal(np.unique(larger * total + smaller), tied_nodes * total + root)
+    return np.concatenate([nodes[:, tied_nodes], nodes[:, root]]), int(not same)
+
+
+def keyed(edges: np.ndarray, both_ways: bool) -> np.ndarray:
+    """The edges as rows of a run file: the larger node is the key of the smaller one, and the other way round too."""
+    one_way = edges[[1, 0, 2, 3]]
+    return np.concatenate([one_way, edges[[3, 2, 0, 1]]], axis=1) if both_ways else one_way
+
+
+def less(nodes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where a node is smaller than the other, each uint64 (2, n)."""
+    return (nodes[0] < others[0]) | ((nodes[0] == others[0]) & (nodes[1] < others[1]))

@@ -9,11 +9,9 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.config.deduplicate import SubstringDedupConfig
 from data_prep.dedup.minhash import WITHOUT_SPACES
@@ -21,7 +19,7 @@ from data_prep.dedup.ranks import in_later_runs
 from data_prep.dedup.survivors import (
     EDIT_SCHEMA,
     Edit,
-    Over,
+    OfSurvivors,
     SurvivorFile,
     edit_of,
     edits_from,
@@ -30,7 +28,10 @@ from data_prep.dedup.survivors import (
     write_edits,
     write_totals,
 )
-from data_prep.parquet import read_rows, rows_in, write_rows
+from data_prep.engine import identity_of
+from data_prep.engine.tasks import FileRunner, TaskRunner, here
+from data_prep.parquet import opened, read_rows, write_rows
+from lm.storage import Place
 
 REASONS = ("repeated_substrings", "short_after_substring_dedup")
 GROUP_SCHEMA = pa.schema([("file", pa.int64()), *EDIT_SCHEMA])
@@ -41,52 +42,47 @@ WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Group:
-    """A unit: some row groups of some files, in the order of the files, and where its edits go."""
+    """A task: some row groups of some files, in the order of the files, and where its edits go."""
 
     parts: tuple[tuple[SurvivorFile, tuple[int, ...]], ...]
     """(file, numbers of its row groups)."""
     bytes: int
     """Of their texts."""
-    edits: Path
+    run_file: Place
 
 
 @dataclass(frozen=True)
-class Collected:
+class Collected(OfSurvivors):
     """A unit: a file, the groups that have documents of it, and where its own edits go."""
 
-    file: SurvivorFile
-    groups: tuple[Path, ...]
-    edits: Path
-
-    @property
-    def bytes(self) -> int:
-        return self.file.bytes
+    groups: tuple[Place, ...]
+    edits: Place
 
 
 def remove_substrings(
-    files: Sequence[SurvivorFile], config: SubstringDedupConfig, folder: Path, report: Path, over: Over
-) -> list[Path]:
-    """The edits of each file. `folder` keeps what is done for a later call; `report` gets the totals. Raises InputError
-    when a file is damaged or the disk does not take one."""
-    for name in ("groups", "edits"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    groups = groups_of(files, config.group_bytes, folder / "groups")
-    over(functools.partial(judge_group, config=config), groups)
-    collected = [
+    files: Sequence[SurvivorFile], config: SubstringDedupConfig, folder: Place, report: Place, run: FileRunner
+) -> list[SurvivorFile]:
+    """The files with their edits; those that failed are missing. `folder` is of what units hand on; `report` gets the
+    totals. Raises InputError as `run_step`."""
+    identity = identity_of([file.sha256 for file in files], config)
+    groups = groups_of(files, config.group_bytes, folder / identity[:12])
+    tasks = TaskRunner(run.folder, run.engine, run.on_progress, "repeated passages")
+    if groups:
+        tasks(groups, functools.partial(judge_group, config=config))
+    units = [
         Collected(
             file,
-            tuple(group.edits for group in groups if any(one.index == file.index for one, _ in group.parts)),
+            tuple(group.run_file for group in groups if any(one.index == file.index for one, _ in group.parts)),
             folder / "edits" / file.path.name,
         )
         for file in files
     ]
-    over(collect, collected)
-    edits = [one.edits for one in collected]
-    write_totals(report / "_substring_dedup.json", edits)
-    return edits
+    units, written = run("substring-edits", units, collect, ["edits"], [identity])
+    write_totals(report / "_substring_dedup.json", [unit.edits for unit in units])
+    return [unit.survivors.edited(unit.edits, one["edits"][1]) for unit, one in zip(units, written, strict=True)]
 
 
-def groups_of(files: Sequence[SurvivorFile], most: int, folder: Path) -> list[Group]:
+def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[Group]:
     """All row groups, put together in order as long as their texts have at most `most` bytes."""
     groups: list[Group] = []
     parts: dict[int, tuple[SurvivorFile, list[int]]] = {}
@@ -97,8 +93,8 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Path) -> list[Gr
         groups.append(Group(made, size, folder / f"{len(groups):06d}.parquet"))
 
     for file in files:
-        metadata = pq.read_metadata(file.path)
-        column = metadata.schema.to_arrow_schema().names.index("text")
+        with opened(file.path) as parquet:
+            metadata, column = parquet.metadata, parquet.schema_arrow.names.index("text")
         for number in range(metadata.num_row_groups):
             own = metadata.row_group(number).column(column).total_uncompressed_size
             if parts and size + own > most:
@@ -112,14 +108,10 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Path) -> list[Gr
 
 
 def judge_group(group: Group, config: SubstringDedupConfig) -> None:
-    """Writes the edits of a group, unless they are there. The texts are read twice, and never held together."""
-    if rows_in(group.edits) is not None:
-        return
-    covered = covered_tokens(group, config)
-    rows = (
-        (group.edits, {"file": file.index, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config)
-    )
-    write_rows(rows, {group.edits: GROUP_SCHEMA}, scratch=group.edits.parent)
+    """Writes the edits of a group. The texts are read twice, and never held together."""
+    path, covered = here(group.run_file), covered_tokens(group, config)
+    rows = ((path, {"file": file.index, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config))
+    write_rows(rows, {path: GROUP_SCHEMA}, scratch=path.parent)
 
 
 def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int, int], np.ndarray]:
@@ -166,10 +158,9 @@ def edits_in(
 
 
 def collect(unit: Collected) -> None:
-    """Writes the edits of a file out of those of its groups, unless they are there."""
-    if rows_in(unit.edits) is None:
-        rows = (row for path in unit.groups for row in read_rows(path) if row["file"] == unit.file.index)
-        write_edits(unit.edits, edits_from(rows))
+    """Writes the edits of a file out of those of its groups."""
+    rows = (row for place in unit.groups for row in read_rows(place) if row["file"] == unit.survivors.index)
+    write_edits(here(unit.edits), edits_from(rows))
 
 
 def numbered(text: str, kind: str, numbers: dict[str, int]) -> np.ndarray:

@@ -4,19 +4,16 @@ Steps that look at parts of texts (lines, substrings, n-grams of evaluations) co
 survivors of a file as the steps before it left them, and writes edits, a small file, so that no text is written again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from data_prep.dedup.words import hashed_words
+from data_prep.engine import identity_of
 from data_prep.parquet import read_batches, read_rows, write_rows
-from lm.storage import write_json
-
-Over = Callable[[Callable[[Any], None], Sequence[Any]], None]
-"""over(work, units): calls work on each unit, on whatever workers."""
+from lm.storage import Place, write_json
 
 SURVIVOR_SCHEMA = pa.schema(
     [("row", pa.int64()), ("when", pa.uint64()), ("id", pa.string()), ("scope", pa.string()), ("text", pa.string())]
@@ -68,17 +65,49 @@ class Edit:
 
 @dataclass(frozen=True)
 class SurvivorFile:
-    """The survivors of one file of texts/ (its stem is the file's name), and the edits that were made of them."""
+    """The survivors of one file of texts/, whose name it has, and the edits that were made of them."""
 
     index: int
     """Of the file of texts/ among all, sorted by name."""
-    path: Path
-    edits: tuple[Path, ...] = ()
+    path: Place
+    bytes: int
+    sha256: str
+    """Of the survivors and the edits, which tells what is left."""
+    edits: tuple[Place, ...] = ()
     """Of the steps before, in their order."""
 
     @property
+    def name(self) -> str:
+        """Without its suffix; of no other file."""
+        return self.path.name.removesuffix(".parquet")
+
+    @property
+    def identity(self) -> list:
+        return [self.name, self.index, self.sha256]
+
+    def edited(self, edits: Place, sha256: str) -> "SurvivorFile":
+        """After another step, whose edits have this SHA-256."""
+        both = identity_of(self.sha256, sha256)
+        return SurvivorFile(self.index, self.path, self.bytes, both, (*self.edits, edits))
+
+
+@dataclass(frozen=True)
+class OfSurvivors:
+    """Base of the units of a step: the survivors of a file, and where its results go."""
+
+    survivors: SurvivorFile
+
+    @property
+    def name(self) -> str:
+        return self.survivors.name
+
+    @property
     def bytes(self) -> int:
-        return self.path.stat().st_size
+        return self.survivors.bytes
+
+    @property
+    def identity(self) -> list:
+        return self.survivors.identity
 
 
 def write_survivors(path: Path, survivors: Iterable[Survivor]) -> None:
@@ -109,7 +138,7 @@ def write_edits(path: Path, edits: Iterable[tuple[int, Edit]]) -> None:
     write_rows(rows, {path: EDIT_SCHEMA}, scratch=path.parent)
 
 
-def read_edits(path: Path) -> dict[int, Edit]:
+def read_edits(path: Place) -> dict[int, Edit]:
     """{row: edit}. Raises InputError when the file is damaged."""
     return dict(edits_from(read_rows(path)))
 
@@ -153,7 +182,7 @@ def with_gap(text: str, start: int, end: int) -> tuple[int, int]:
     return start, line_end
 
 
-def write_totals(path: Path, edits: Iterable[Path]) -> None:
+def write_totals(place: Place, edits: Iterable[Place]) -> None:
     """Writes what a step did to all files, in numbers."""
     totals = {"documents_changed": 0, "documents_dropped": 0, "spans_removed": 0, "characters_removed": 0}
     for one in edits:
@@ -161,4 +190,4 @@ def write_totals(path: Path, edits: Iterable[Path]) -> None:
             totals["documents_dropped" if edit.reason else "documents_changed"] += 1
             totals["spans_removed"] += len(edit.spans)
             totals["characters_removed"] += sum(end - start for start, end in edit.spans)
-    write_json(path, totals)
+    write_json(place, totals)

@@ -31,9 +31,6 @@ class KeyFile(NamedTuple):
     name: str
     low: int
     last: int
-    rows: int
-    bytes: int
-    sha256: str
 
 
 class Keys(NamedTuple):
@@ -67,7 +64,7 @@ class Index:
         file is missing or damaged."""
         columns = ["key_0", "file", "row"] + ["key_1"] * (self.key_bytes > 8)
         for file in self.keys[kind]:
-            if file.low > last or file.last < low or not file.rows:
+            if file.low > last or file.last < low:
                 continue
             for rows in groups_between(self.where / "keys" / kind / file.name, "key_0", low, last, columns):
                 first, files, row, *second = (rows[name].to_numpy() for name in columns)
@@ -100,6 +97,8 @@ def groups_between(
         with path.open("rb") as stream, pq.ParquetFile(stream) as file:
             index = file.schema_arrow.get_field_index(column)
             for group in range(file.num_row_groups):
+                if not file.metadata.row_group(group).num_rows:
+                    continue
                 statistics = file.metadata.row_group(group).column(index).statistics
                 least, most = statistics.min, statistics.max
                 if least > last or most < low:
@@ -123,9 +122,9 @@ def settings_of(config: DocumentsConfig) -> dict[str, Any]:
 
 
 def header_of(
-    dump: str, config: DocumentsConfig, keys: dict[str, list[KeyFile]], texts: Iterable[str]
+    config: DocumentsConfig, keys: dict[str, list[KeyFile]], texts: Iterable[str], identity: str
 ) -> dict[str, Any]:
-    """The content of index.json."""
+    """The content of index.json; `identity` tells the keys and ids from all others."""
     header = {
         "format": FORMAT,
         "key_bytes": config.dedup_index.key_bytes,
@@ -134,8 +133,8 @@ def header_of(
         "key_file": KeyFile._fields,
         "texts": list(texts),
     }
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-    return {"name": f"{dump}-{digest[:8]}", **header}
+    digest = hashlib.sha256(json.dumps([header, identity], sort_keys=True).encode()).hexdigest()
+    return {"name": f"{config.dump}-{digest[:8]}", **header}
 
 
 def open_index(where: str) -> Index:

@@ -6,37 +6,34 @@ meets it goes, as if both runs had been one.
 """
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.dedup.clusters import BLOCKS_IN_RANGE, PLAN, ROWS_AT_ONCE, Range, make, merge_many, planned
-from data_prep.dedup.sorted_runs import begins, key_ranges, mapped_runs, read_blocks, sorted_rows, write_run_file
+from data_prep.dedup.clusters import BLOCKS_IN_RANGE, PLAN, ROWS_AT_ONCE, Range, make, merge_many, planned, write
+from data_prep.dedup.sorted_runs import begins, key_ranges, read_blocks, runs_of, sorted_rows, write_run_file
 from data_prep.dedup_index.format import Index
-from lm.storage import write_atomically
+from data_prep.engine.tasks import Run, here
+from lm.storage import Place
 
 
 def pairs_met(
-    pairs: Sequence[Path],
+    pairs: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
     first_file: int,
-    folder: Path,
-    run: Callable,
+    folder: Place,
+    run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
-) -> list[Path]:
+) -> list[Place]:
     """Files of pairs for `find_duplicates` in `folder`, from files of the run's own keys for an index.
 
     The files of the indices' runs are numbered from `first_file` on, in the order of the indices. `run` and
     `rows_at_once` are as of `find_duplicates`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    few = merge_many(pairs, folder, run, rows_at_once)
-    if not (folder / PLAN).exists():
-        ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
-        write_atomically(folder / PLAN, json.dumps(ranges).encode(), scratch=folder)
+    few, _ = merge_many(pairs, folder, run, rows_at_once)
+    if not (folder / PLAN).is_file():
+        write(folder / PLAN, key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once))
     tasks = planned(folder)
     work = functools.partial(
         meet_range, run_files=few, indices=indices, kinds=kinds, first_file=first_file, rows_at_once=rows_at_once
@@ -47,26 +44,26 @@ def pairs_met(
 
 def meet_range(
     task: Range,
-    run_files: Sequence[Path],
+    run_files: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
     first_file: int,
     rows_at_once: int,
 ) -> None:
     """Makes the pairs of one range of keys."""
-    write_run_file(task.run_file, met_runs(task, run_files, indices, kinds, first_file, rows_at_once))
+    write_run_file(here(task.run_file), met_runs(task, run_files, indices, kinds, first_file, rows_at_once))
 
 
 def met_runs(
     task: Range,
-    run_files: Sequence[Path],
+    run_files: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
     first_file: int,
     rows_at_once: int,
 ) -> Iterator[np.ndarray]:
     """Runs of pairs, uint64 (4, pairs). Three readings: the run's distinct keys, the index, the run's nodes."""
-    read = lambda: read_blocks(mapped_runs(run_files), task.low, task.last, rows_at_once)
+    read = lambda: read_blocks(runs_of(run_files), task.low, task.last, rows_at_once)
     own = sorted_rows(np.concatenate([np.empty((2, 0), np.uint64), *(distinct(block) for block in read())], axis=1))
     met = np.zeros(own.shape[1], bool)
     for index in indices:

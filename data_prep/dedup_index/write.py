@@ -5,8 +5,7 @@ near one that went belongs to its cluster, and goes, as it would have in the sam
 """
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import BLOCKS_IN_RANGE, LOW_WORD, PLAN, ROWS_AT_ONCE, Range, make, merge_many
+from data_prep.dedup.clusters import BLOCKS_IN_RANGE, LOW_WORD, ROWS_AT_ONCE, Range, make, merge_many
 from data_prep.dedup.sorted_runs import (
     LAST_KEY,
     begins,
     key_ranges,
-    mapped_runs,
     read_blocks,
+    runs_of,
     sorted_rows,
     write_run_file,
 )
 from data_prep.dedup_index.format import HEADER, ID_SCHEMA, KeyFile, header_of
+from data_prep.engine.tasks import Run, here
 from data_prep.parquet import read_batches, write_rows
-from lm.storage import appearing, digest, write_atomically, write_json, writing
+from lm.storage import Place, appearing, write_json, writing
 
 KEYS_IN_GROUP = 1 << 16
 """Of a row group, the least that can be read of an index: about 0.7 MB."""
@@ -37,26 +37,24 @@ KEYS_IN_GROUP = 1 << 16
 class Kept:
     """One file's keys for the index, and what became of its documents."""
 
-    texts: Path
-    pairs: Mapping[str, Path]
+    texts: Place
+    pairs: Mapping[str, Place]
     """{kind: the keys of its documents}."""
-    mapped: Mapping[str, Path]
+    mapped: Mapping[str, Place]
     """{kind: the same keys, each with the document that stayed}, to be made."""
-    ids: Path
+    ids: Place
     """To be made, last."""
 
 
-def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]], scratch: Path) -> None:
+def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]]) -> None:
     """Makes the file's `mapped` and `ids`; `places` are those of the documents of the run that its duplicates are
     duplicates of, by row. What is a duplicate of a document of an earlier index has no entry: it is named itself."""
-    if kept.ids.is_file():
-        return
     gone = np.array(sorted(places), np.uint64)
     stays = np.array([places[row][0] << 32 | places[row][1] for row in sorted(places)], np.uint64)
     rows_looked_at = [np.empty(0, np.uint64)]
 
-    def mapped(pairs: Path) -> Iterator[np.ndarray]:
-        for rows in read_blocks(mapped_runs([pairs]), 0, LAST_KEY, ROWS_AT_ONCE):
+    def mapped(pairs: Place) -> Iterator[np.ndarray]:
+        for rows in read_blocks(runs_of([pairs]), 0, LAST_KEY, ROWS_AT_ONCE):
             row = rows[3] & np.uint64(LOW_WORD)
             at = np.searchsorted(gone, row)
             is_gone = np.zeros(len(row), bool)
@@ -67,12 +65,13 @@ def map_keys(kept: Kept, places: Mapping[int, tuple[int, int]], scratch: Path) -
             yield rows
 
     for kind, pairs in kept.pairs.items():
-        write_run_file(kept.mapped[kind], mapped(pairs))
+        write_run_file(here(kept.mapped[kind]), mapped(pairs))
     named = np.unique(np.concatenate(rows_looked_at)).tolist()
-    write_rows(ids_of(kept.texts, iter(named), kept.ids), {kept.ids: ID_SCHEMA}, scratch)
+    ids = here(kept.ids)
+    write_rows(ids_of(kept.texts, iter(named), ids), {ids: ID_SCHEMA}, ids.parent)
 
 
-def ids_of(texts: Path, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
+def ids_of(texts: Place, named: Iterator[int], path: Path) -> Iterator[tuple[Path, dict]]:
     """The rows of the file of ids, of those rows of texts/."""
     first, row = 0, next(named, None)
     for batch in read_batches(texts, ["id"]):
@@ -86,44 +85,34 @@ def write_index(
     kept: Sequence[Kept],
     kinds: Sequence[str],
     config: DocumentsConfig,
-    folder: Path,
-    partial: Path,
-    run: Callable,
+    identity: str,
+    folder: Place,
+    partial: Place,
+    run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> None:
-    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped; `partial` keeps what
-    is done. `run` and `rows_at_once` are as of `find_duplicates`. Raises InputError when the disk does not take it."""
+    """Writes the index in `folder`, which holds the ids already, of files whose keys are mapped: `identity` tells
+    these and the ids from all others. `partial` keeps what is done; `run` and `rows_at_once` are as of
+    `find_duplicates`. Raises InputError when the disk does not take it."""
     keys: dict[str, list[KeyFile]] = {}
+    for kind in kinds:
+        few, _ = merge_many([file.mapped[kind] for file in kept], partial / kind, run, rows_at_once)
+        ranges = key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once)
+        names = [f"{number:06d}.parquet" for number in range(len(ranges))]
+        tasks = [Range(*one, folder / "keys" / kind / name) for one, name in zip(ranges, names, strict=True)]
+        work = functools.partial(
+            write_range, run_files=few, key_bytes=config.dedup_index.key_bytes, rows_at_once=rows_at_once
+        )
+        make(tasks, work, run)
+        keys[kind] = [KeyFile(name, *one) for name, one in zip(names, ranges, strict=True)]
     with writing(folder):
-        for kind in kinds:
-            (partial / kind).mkdir(parents=True, exist_ok=True)
-            (folder / "keys" / kind).mkdir(parents=True, exist_ok=True)
-            few = merge_many([file.mapped[kind] for file in kept], partial / kind, run, rows_at_once)
-            plan = partial / kind / PLAN
-            if not plan.exists():
-                ranges = key_ranges(mapped_runs(few), BLOCKS_IN_RANGE * rows_at_once)
-                write_atomically(plan, json.dumps(ranges).encode(), scratch=partial / kind)
-            ranges = json.loads(plan.read_text())
-            names = [f"{number:06d}.parquet" for number in range(len(ranges))]
-            tasks = [Range(*one, folder / "keys" / kind / name) for one, name in zip(ranges, names, strict=True)]
-            work = functools.partial(
-                write_range, run_files=few, key_bytes=config.dedup_index.key_bytes, rows_at_once=rows_at_once
-            )
-            make(tasks, work, run)
-            keys[kind] = [key_file(task) for task in tasks]
-        write_json(folder / HEADER, header_of(config.dump, config, keys, [file.texts.name for file in kept]))
+        write_json(folder / HEADER, header_of(config, keys, [file.texts.name for file in kept], identity))
 
 
-def key_file(task: Range) -> KeyFile:
-    """What the header says of a file of keys."""
-    size, sha256 = digest(task.run_file)
-    return KeyFile(task.run_file.name, task.low, task.last, pq.read_metadata(task.run_file).num_rows, size, sha256)
-
-
-def write_range(task: Range, run_files: Sequence[Path], key_bytes: int, rows_at_once: int) -> None:
+def write_range(task: Range, run_files: Sequence[Place], key_bytes: int, rows_at_once: int) -> None:
     """Writes the keys of one range, each once, with the smallest of its nodes."""
     found = [np.empty((4, 0), np.uint64)]
-    for block in read_blocks(mapped_runs(run_files), task.low, task.last, rows_at_once):
+    for block in read_blocks(runs_of(run_files), task.low, task.last, rows_at_once):
         if key_bytes == 8:
             block[1] = 0
             block = sorted_rows(block)
@@ -133,7 +122,8 @@ def write_range(task: Range, run_files: Sequence[Path], key_bytes: int, rows_at_
     columns = {"key_0": rows[0]} | ({"key_1": rows[1]} if key_bytes > 8 else {})
     columns |= {"file": (rows[3] >> np.uint64(32)).astype(np.uint32), "row": rows[3].astype(np.uint32)}
     encodings = {"key_0": "DELTA_BINARY_PACKED", "file": "BYTE_STREAM_SPLIT", "row": "BYTE_STREAM_SPLIT"}
-    with appearing(task.run_file, scratch=task.run_file.parent) as partial:
+    path = here(task.run_file)
+    with appearing(path, scratch=path.parent) as partial:
         pq.write_table(
             pa.table(columns),
             partial,

@@ -159,7 +159,7 @@ class Attempts:
                 bytes=sum(unit.bytes for unit in self.step.units),
                 pages_found=self.rows_found,
                 bytes_found=self.bytes_found,
-                step=self.step.name,
+                step=self.step.told or self.step.name,
                 unit=self.step.rows,
                 inputs=self.step.inputs,
             )

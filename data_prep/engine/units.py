@@ -64,9 +64,11 @@ class Step[Input]:
     function of a module, or a functools.partial of one. A pure function of the unit, and called again where it was
     interrupted."""
     rows: str = "documents"
-    """What progress calls them."""
+    """What progress calls them; "" where none are counted."""
     inputs: str = "files"
     """What progress calls the units."""
+    told: str = ""
+    """What progress calls the step, where that is not its name."""
     light: bool = False
     """Whether it is so little work that the process which asks for it does it, whatever the engine: a merge of
     counts."""

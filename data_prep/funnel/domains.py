@@ -1,30 +1,35 @@
 """The hosts of kept documents, counted in the same memory however many there are.
 
 Each file of texts/ gets a file of host counts: Parquet, each host once, in the order of their code points. They are
-merged in groups, which are files too, until few are left; of these the largest hosts are picked as they pass by.
+merged in groups, which are files too, until few are left; of these the largest hosts are picked, range of hosts by
+range of hosts. Groups and ranges are units.
 """
 
 import heapq
 import itertools
 import operator
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from data_prep.config import EngineConfig
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import FileProgress, Progress, ProgressReporter
-from data_prep.parquet import read_batches, rows_in, write_rows
+from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.tasks import File, OnProgress, merge_in_groups, whole
+from data_prep.parquet import opened, read_batches, rows_in, write_rows
+from lm.storage import Place
 
 TOP_DOMAINS = 12
 HOSTS_AT_ONCE = 100_000
 """Different hosts that are counted in memory, 30 MB."""
 FILES_AT_ONCE = 64
 """Counts files that are open at a time: a thousand rows of each are in memory."""
+HOSTS_IN_RANGE = 2_000_000
+"""Rows of all counts files in a range of hosts, about."""
 SCHEMA = pa.schema([("host", pa.string()), ("documents", pa.int64()), ("text_bytes", pa.int64())])
 
 HostCount = tuple[str, int, int]
@@ -87,13 +92,13 @@ def host(url: str | None) -> str:
         return ""
 
 
-def write_host_counts(path: Path, counts: Iterable[HostCount]) -> None:
+def write_host_counts(path: Path, counts: Iterable[HostCount], scratch: Path | None = None) -> None:
     """Writes counts, whose hosts are in order and different, to a file that appears whole at the end."""
     rows = (dict(zip(SCHEMA.names, count, strict=True)) for count in counts)
-    write_rows(((path, row) for row in rows), {path: SCHEMA}, scratch=path.parent)
+    write_rows(((path, row) for row in rows), {path: SCHEMA}, scratch=scratch or path.parent)
 
 
-def read_host_counts(path: Path) -> Iterator[HostCount]:
+def read_host_counts(path: Place) -> Iterator[HostCount]:
     """The counts of a counts file, in order. Raises InputError as `read_batches`."""
     for batch in read_batches(path, SCHEMA.names):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
@@ -109,52 +114,84 @@ def merged(counts_files: Iterable[Iterable[HostCount]]) -> Iterator[HostCount]:
         yield name, documents, text_bytes
 
 
+def merge_files(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    """Writes the sums of some counts files; how many hosts."""
+    write_host_counts(path, merged(map(read_host_counts, paths)), scratch)
+    return rows_in(path) or 0
+
+
 @dataclass(frozen=True)
-class Group:
-    """Counts files that become one."""
+class Names:
+    """Hosts from `low`, to the one before `high` where there is one; and the counts files that have them."""
 
-    index: int
-    counts_files: tuple[Path, ...]
-    part: Path
-    """The counts file that they become."""
-
-    @property
-    def note(self) -> Path:
-        """Nothing is noted while the part is made."""
-        return self.part.with_suffix(".note")
-
-    @property
-    def bytes(self) -> int:
-        return sum(counts_file.stat().st_size for counts_file in self.counts_files)
-
-
-def merge_group(group: Group) -> None:
-    """Writes the group's part, unless it is there."""
-    if rows_in(group.part) is None:
-        write_host_counts(group.part, merged(map(read_host_counts, group.counts_files)))
+    low: str
+    high: str | None
+    counts_files: tuple[str, ...]
 
 
 def count_domains(
-    counts_files: Sequence[Path],
-    folder: Path,
+    counts_files: Sequence[File],
+    folder: Place,
     engine: EngineConfig,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
     files_at_once: int = FILES_AT_ONCE,
+    hosts_in_range: int = HOSTS_IN_RANGE,
 ) -> Domains:
-    """The domains of all counts files. Merged ones are written to `folder`; those that are there are taken as they are,
-    so it must be empty when the counts files are others. Raises InputError as `read_batches` and `write_rows`."""
-    for level in itertools.count(1):
-        if len(counts_files) <= files_at_once:
-            break
-        folder.mkdir(parents=True, exist_ok=True)
-        groups = [
-            Group(index, tuple(some), folder / f"{level}-{index:06d}.parquet")
-            for index, some in enumerate(itertools.batched(counts_files, files_at_once))
-        ]
-        with ProgressReporter(FileProgress(groups, step="counting domains", unit="domains"), on_progress):
-            run_over_files(merge_group, groups, engine)
-        counts_files = [group.part for group in groups]
-    return largest_domains(merged(map(read_host_counts, counts_files)))
+    """The domains of all counts files in `folder`, the folder of the steps. They are merged in groups until few are
+    left, and these are counted range of hosts by range of hosts. Raises as `run_step` and `read_batches`."""
+    few = merge_in_groups("domains", counts_files, merge_files, folder, engine, on_progress, files_at_once)
+    names, identity = tuple(name for name, _ in few), [sha256 for _, sha256 in few]
+    units = [
+        Unit(f"{number:06d}", identity_of("domains", identity, low, high), 1, Names(low, high, names))
+        for number, (low, high) in enumerate(host_ranges([folder / name for name in names], hosts_in_range))
+    ]
+    step = Step("largest-domains", tuple(units), largest_of_range, "domains", "ranges")
+    made = run_step(step, whole(engine, len(units)), folder, on_progress)
+    largest = [(name, documents, size) for one in made.values() for name, documents, size in one.counts["largest"]]
+    return Domains(tuple(sorted(largest, key=by_size)[:TOP_DOMAINS]), sum(one.counts["rows"] for one in made.values()))
+
+
+def host_ranges(counts_files: Sequence[Place], hosts: int) -> list[tuple[str, str | None]]:
+    """Ranges of about so many rows of the counts files each, (first host, first of the next range), by the row groups'
+    least hosts."""
+    groups = []
+    for place in counts_files:
+        with opened(place) as file:
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                groups.append((group.column(0).statistics.min if group.column(0).statistics else "", group.num_rows))
+    lows, rows = [""], 0
+    for least, count in sorted(groups):
+        if rows >= hosts and least > lows[-1]:
+            lows.append(least)
+            rows = 0
+        rows += count
+    return list(zip(lows, [*lows[1:], None], strict=True))
+
+
+def largest_of_range(unit: Unit[Names], space: Workspace) -> dict[str, Any]:
+    """The largest domains of a range of hosts, and how many there are."""
+    names = unit.input
+    counts = [read_range(space.place(name), names.low, names.high) for name in names.counts_files]
+    found = largest_domains(merged(counts))
+    return {"rows": found.in_all, "largest": found.largest}
+
+
+def read_range(place: Place, low: str, high: str | None) -> Iterator[HostCount]:
+    """The counts of hosts from `low` to before `high`: row groups without any are not read."""
+    with opened(place) as file:
+        for number in range(file.num_row_groups):
+            about = file.metadata.row_group(number).column(0).statistics
+            if about and about.has_min_max and (about.max < low or (high is not None and about.min >= high)):
+                continue
+            for batch in file.iter_batches(row_groups=[number]):
+                for count in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    if low <= count[0] and (high is None or count[0] < high):
+                        yield count
+
+
+def by_size(count: HostCount) -> tuple[int, str]:
+    return -count[2], count[0]
 
 
 def largest_domains(counts: Iterator[HostCount]) -> Domains:
@@ -162,5 +199,5 @@ def largest_domains(counts: Iterator[HostCount]) -> Domains:
     largest, in_all = [], 0
     for some in itertools.batched(counts, 1000):
         in_all += len(some)
-        largest = heapq.nsmallest(TOP_DOMAINS, [*largest, *some], key=lambda count: (-count[2], count[0]))
+        largest = heapq.nsmallest(TOP_DOMAINS, [*largest, *some], key=by_size)
     return Domains(tuple(largest), in_all)

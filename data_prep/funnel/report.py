@@ -13,7 +13,7 @@ from data_prep.funnel.excerpts import Example, Excerpts
 from data_prep.sources.inputs import Records
 from data_prep.verdict import Threshold, thresholds_of
 from lm.errors import InputError
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 
 FUNNEL = "funnel.json"
 TOP_LANGUAGES = 12
@@ -157,13 +157,12 @@ class Funnel:
 
 
 def write_funnel(
-    path: Path,
+    path: Place,
     counts: Counts,
     domains: Domains,
-    texts: Iterable[Path],
+    texts: Iterable[Place],
     records: Records,
     config: DocumentsConfig,
-    scratch: Path,
     min_quality: float | None = None,
 ) -> None:
     """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
@@ -182,6 +181,7 @@ def write_funnel(
         "counts": counts | {"domains": {name: pair for name, *pair in domains.largest}},
         "domains_in_all": domains.in_all,
     }
+    scratch = path.parent if isinstance(path, Path) else None  # all processes of an array job write it
     write_atomically(path, json.dumps(funnel, ensure_ascii=False).encode("utf-8", "surrogatepass"), scratch)
 
 

@@ -7,7 +7,7 @@ Nothing is judged here by a threshold, so that thresholds can be changed without
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
@@ -26,6 +26,8 @@ QUALITY_SCORE = "quality_score"
 """The quality classifier's score (0 to 1); null where the step quality_classifier is not used."""
 NOT_SAMPLED = "not_sampled"
 """Among what was skipped: pages that documents.sample_rate left out."""
+RECORD_BYTES = 500
+"""Of the headers and marks of a record, about."""
 
 
 def value_columns(config: DocumentsConfig) -> tuple[str, ...]:
@@ -41,15 +43,21 @@ def text_schema(config: DocumentsConfig) -> pa.Schema:
     return pa.schema([*document_schema(config.language.labelled), *own, *values])
 
 
-def rows_of_input(file: InputFile, config: DocumentsConfig, skipped: Counter[str] | None = None) -> Iterator[dict]:
+def rows_of_input(
+    file: InputFile,
+    config: DocumentsConfig,
+    skipped: Counter[str] | None = None,
+    on_read: Callable[[int], None] = lambda size: None,
+) -> Iterator[dict]:
     """One row of `text_schema` for everything in the file, in its order: pages, documents, and what could not be read.
 
-    `skipped` is as of `read_input`, and has what documents.sample_rate leaves out. Whatever is raised over a page says
-    which page it was.
+    `skipped` is as of `read_input`, and has what documents.sample_rate leaves out. `on_read` is told the bytes of each
+    page or text. Whatever is raised over a page says which page it was.
     """
     not_sampled = 0
     extract.begin_file(config.extract)
     for found in read_input(file, skipped):
+        on_read(size_of(found))
         if not is_sampled(found, config):
             not_sampled += 1
             continue
@@ -71,6 +79,11 @@ def is_sampled(found: WebPage | Document | Damage, config: DocumentsConfig) -> b
     seed = config.sample_seed.to_bytes(8, "little")
     drawn = hashlib.blake2b(found.id.encode("utf-8", "surrogatepass"), digest_size=8, key=b"sample" + seed).digest()
     return int.from_bytes(drawn, "big") < config.sample_rate * 2**64
+
+
+def size_of(found: WebPage | Document | Damage) -> int:
+    """Bytes of what it holds; of what holds nothing, those of its place."""
+    return len(found.body if isinstance(found, WebPage) else getattr(found, "text", "")) + RECORD_BYTES
 
 
 def name_of(found: WebPage | Document | Damage) -> str:

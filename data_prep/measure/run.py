@@ -75,7 +75,8 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
     """Writes the file's texts; how many, and what was passed over."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
-    rows = counted(rows_of_input(unit.input, config, skipped), space)
+    on_read = lambda size: space.count(bytes=size)
+    rows = counted(rows_of_input(unit.input, config, skipped, on_read), space)
     with rare_collections():
         write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
     return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
@@ -110,9 +111,9 @@ def rare_collections() -> Generator[None]:
 
 
 def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
-    """`rows`, counted as they pass, with the bytes that were kept of each."""
+    """`rows`, counted as they pass."""
     for row in rows:
-        space.count(1, row["text_bytes"])
+        space.count(rows=1)
         yield row
 
 

@@ -1,30 +1,32 @@
 """The stage "documents", file by file: rows of texts/ become documents/ and dropped/, by the rules and the duplicates.
 
-The last pass over each file, restartable: those before it write the keys by which duplicates meet (keys.py), and
-between them stand the joins (duplicates.py).
+The last pass over each file: those before it write the keys by which duplicates meet (keys.py), and between them stand
+the joins (duplicates.py). What these found is written down for each file, so that a file of which they found the same
+again is not filtered again. Whoever calls has put paths of this machine in the fields of what is written
+(data_prep.engine.tasks).
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
 from data_prep.by_language.fixes import fix_encoding, without_symbol_lines
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.cluster_sizes import repeats, sizes_in
+from data_prep.dedup.cluster_sizes import repeats
 from data_prep.dedup.survivors import Edit, read_edits
 from data_prep.documents import document_schema
+from data_prep.engine.tasks import here
 from data_prep.funnel.counts import Counts, cluster_bins, empty_counts, merge, order_of
 from data_prep.funnel.domains import HostCounter
 from data_prep.measure.row import text_schema, value_columns
-from data_prep.parquet import rows_in, write_rows
+from data_prep.parquet import write_rows
 from data_prep.pii import replace_personal_data
-from data_prep.select.duplicates import Found, duplicates_of
+from data_prep.select.duplicates import FoundOfFile
 from data_prep.select.filtered import filtered_rows
 from data_prep.select.keys import DocumentShard
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 
 CLUSTER_SIZE = "cluster_size"
 """Column of documents/: documents of the cluster that this one stayed of, where the config asks for it."""
@@ -48,47 +50,52 @@ def dropped_schema(config: DocumentsConfig) -> pa.Schema:
     return pa.schema([*text_schema(config), ("duplicate_of", pa.string())])
 
 
-def edits_of(file: DocumentShard, found: Found) -> dict[int, list[tuple[str, Edit]]]:
+Edits = Mapping[str, Mapping[int, Place]]
+"""{step after the deduplication: {index of a file: its edits}}, in the order of the steps (edits.py)."""
+
+
+def edits_of(file: DocumentShard, edits: Edits) -> dict[int, list[tuple[str, Edit]]]:
     """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
-    edits: dict[int, list[tuple[str, Edit]]] = {}
-    for step, paths in found.edits.items():
-        for row, edit in read_edits(paths[file.index]).items():
-            edits.setdefault(row, []).append((step, edit))
-    return edits
+    found: dict[int, list[tuple[str, Edit]]] = {}
+    for step, places in edits.items():
+        for row, edit in read_edits(places[file.index]).items():
+            found.setdefault(row, []).append((step, edit))
+    return found
 
 
-def apply_filters(file: DocumentShard, config: DocumentsConfig, found: Found) -> None:
-    """Writes the file's kept and dropped documents, in reading order, and the counts, unless they are there.
+def apply_filters(file: DocumentShard, config: DocumentsConfig, min_quality: float | None, edits: Edits) -> None:
+    """Writes the file's kept and dropped documents, in reading order, and the counts.
 
     Personal data is replaced in both, now that which texts are alike was asked of what was read.
     """
-    if file.counts.is_file() and None not in (rows_in(file.documents), rows_in(file.dropped)):
-        return
-    counts: list[Counts] = []
-    hosts = HostCounter(file.hosts)
-    schemas = {file.documents: kept_schema(config), file.dropped: dropped_schema(config)}
-    write_rows(kept_and_dropped(file, config, found, counts, hosts), schemas, scratch=file.counts.parent)
+    counts: list[Counts] = [empty_counts()]
+    kept, dropped = here(file.documents), here(file.dropped)
+    hosts = HostCounter(here(file.hosts))
+    rows = kept_and_dropped(file, config, min_quality, edits, counts, hosts)
+    schemas = {kept: kept_schema(config), dropped: dropped_schema(config)}
+    write_rows(((kept if of_kept else dropped, row) for of_kept, row in rows), schemas, hosts.counts_file.parent)
     hosts.write()
-    write_atomically(file.counts, json.dumps(merge(counts)).encode(), scratch=file.counts.parent)
-    file.note.unlink(missing_ok=True)
+    write_atomically(file.counts, json.dumps(merge(counts)).encode())
 
 
 def kept_and_dropped(
-    file: DocumentShard, config: DocumentsConfig, found: Found, counts: list[Counts], hosts: HostCounter
-) -> Iterator[tuple[Path, dict]]:
-    """Each row with the file that it belongs to; appends to `counts`, and adds what is kept to `hosts`."""
-    duplicates, edits, columns = duplicates_of(file, found), edits_of(file, found), kept_schema(config).names
-    sizes = sizes_in(found.sizes, file.index) if found.sizes else {}
-    names = found.names_of(duplicates.values())
-    reasons = {row: (duplicate.stage, duplicate.reason) for row, duplicate in duplicates.items()}
-    for filtered in filtered_rows(file.texts, config, found.min_quality, file.note, reasons):
+    file: DocumentShard,
+    config: DocumentsConfig,
+    min_quality: float | None,
+    edits: Edits,
+    counts: list[Counts],
+    hosts: HostCounter,
+) -> Iterator[tuple[bool, dict]]:
+    """(whether it is kept, row) of each; appends to `counts`, and adds what is kept to `hosts`."""
+    found, edited, columns = FoundOfFile.at(file.duplicates), edits_of(file, edits), kept_schema(config).names
+    for filtered in filtered_rows(file.texts, config, min_quality, file.note, found.reasons):
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
-            if duplicate := duplicates.get(filtered.first + number):
+            if told := found.duplicates.get(filtered.first + number):
                 place = file.index, filtered.first + number
-                if duplicate.file < len(found.names):  # the text of an earlier run's is not at hand
-                    shown.append([order_of(row["id"]), *place, duplicate.file, duplicate.row])
-            for step, edit in edits.get(filtered.first + number, ()):
+                if told.of_this_run:
+                    shown.append([order_of(row["id"]), *place, told.duplicate.file, told.duplicate.row])
+            for step, edit in edited.get(filtered.first + number, ()):
                 row["text"] = edit.applied(row["text"])
                 filtered.verdicts[number] = (step, edit.reason) if edit.reason else None
             if filtered.verdicts[number] and not config.write_dropped:
@@ -98,19 +105,19 @@ def kept_and_dropped(
             row["text"] = without_symbol_lines(text, config.by_language)
             if verdict := filtered.verdicts[number]:
                 stage, reason = verdict
-                stays = names[duplicate.file, duplicate.row] if duplicate else None
-                yield file.dropped, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
+                stays = told.stays if told else None
+                yield False, {**row, "stage": stage, "reason": reason, "duplicate_of": stays}
             else:
                 replaced.update(kinds)
                 clean_text_bytes += len(row["text"].encode())
                 hosts.add(row["url"], row["text_bytes"])
-                if found.sizes:
-                    size = sizes.get(filtered.first + number, 1)
+                if config.counts_clusters:
+                    size = found.sizes.get(filtered.first + number, 1)
                     clusters[size] += 1
                     row |= of_cluster(size, config)
-                yield file.documents, {name: row[name] for name in columns}
+                yield True, {name: row[name] for name in columns}
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
-        if found.sizes:
+        if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
         counts.append(merge([filtered.counts(file.index, config), empty_counts() | besides]))
 

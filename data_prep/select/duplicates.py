@@ -1,20 +1,24 @@
 """Which documents are duplicates, of which: the joins in their order, and what they found of one file."""
 
+import dataclasses
 import functools
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from data_prep.config import DocumentsConfig, EngineConfig
-from data_prep.dedup.cluster_sizes import count_clusters
+from data_prep.config import DocumentsConfig
+from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
 from data_prep.dedup.clusters import duplicates_in, find_duplicates
 from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
 from data_prep.dedup_index.join import pairs_met
 from data_prep.dedup_index.write import Kept, map_keys, write_index
-from data_prep.engine.over_files import run_over_files, run_with
-from data_prep.engine.progress import JoinProgress, Progress, ProgressReporter, UnfinishedShard, texts_progress
-from data_prep.select.keys import DocumentShard, write_keys, write_url_keys
+from data_prep.engine import identity_of
+from data_prep.engine.tasks import File, FileRunner, TaskRunner, whole
+from data_prep.select.keys import DocumentShard, has_index, write_keys, write_url_keys
+from data_prep.select.texts_files import TextsFile
+from lm.storage import Place, write_atomically
 
 TOLD = {"url_dedup": "pages fetched again", "exact_dedup": "exact copies", "minhash_dedup": "near copies"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
@@ -39,16 +43,12 @@ class Found:
 
     names: tuple[str, ...]
     """Of all files of texts/, by index."""
-    clusters: dict[str, Path]
+    clusters: dict[str, Place]
     """{step of deduplication: folder of its result}; the steps that are not used are missing."""
-    min_quality: float | None
-    """Lowest score that the quality classifier may give."""
-    sizes: Path | None = None
+    sizes: Place | None = None
     """The folder of the clusters' sizes, where they are asked for (cluster_sizes.py)."""
     indices: tuple[Index, ...] = ()
     """Of earlier runs."""
-    edits: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    """{step after these: its edits of each file, by the file's index}, in the order of the steps (edits.py)."""
 
     def names_of(self, duplicates: Iterable[Duplicate]) -> dict[tuple[int, int], str]:
         """{(file, row): what `duplicate_of` says of that document}: NAME.parquet:ROW of texts/, or INDEX#ID. Reads the
@@ -69,74 +69,63 @@ class Found:
 
 def find_clusters(
     files: list[DocumentShard],
+    every: int,
     config: DocumentsConfig,
     min_quality: float | None,
-    partial: Path,
+    partial: Place,
     indices: tuple[Index, ...],
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
-) -> dict[str, Path]:
-    """The clusters of each step of deduplication in use, in `partial`, one folder a step: {step: folder}.
+    run: FileRunner,
+) -> tuple[list[DocumentShard], dict[str, Place]]:
+    """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: folder}, in
+    folders of `partial` whose names tell of which keys. `every` is the number of files of texts/.
 
     Addresses first, without a text being read: of a page that was fetched more than once only the document that stays
     takes part in the other steps.
     """
-    clusters: dict[str, Path] = {}
+    clusters: dict[str, Place] = {}
+    decided = [config, min_quality, [index.name for index in indices]]
+    for_index = lambda *kinds: [f"index_{kind}" for kind in kinds] if has_index(config) else []
 
-    def join(step: str, pairs: list[Path], folder: Path) -> None:
-        run = functools.partial(run_with, engine=engine)
+    def join(step: str, field: str, written: list[dict[str, File]]) -> None:
+        fields = [field, *(f"index_{kind}" for kind in KINDS_OF[step] if indices)]
+        keys = [one[name] for name in fields for one in written if name in one]
+        digest = identity_of(keys, [index.name for index in indices])[:12]
+        pairs: list[Place] = [getattr(file, field) for file in files]
         if indices:
-            seen, kinds = partial / f"{folder.name}-seen", KINDS_OF[step]
-            keys = [file.keys_of(kind) for file in files for kind in kinds]
-            with ProgressReporter(JoinProgress(seen, f"{TOLD[step]} of earlier runs"), on_progress):
-                pairs += pairs_met(keys, indices, kinds, len(files), seen / "join", run)
-        with ProgressReporter(JoinProgress(folder, TOLD[step]), on_progress):
-            clusters[step] = find_duplicates(pairs, folder, run)
+            tasks = TaskRunner(run.folder, run.engine, run.on_progress, f"{TOLD[step]} of earlier runs")
+            own = [file.keys_of(kind) for file in files for kind in KINDS_OF[step]]
+            pairs += pairs_met(own, indices, KINDS_OF[step], every, partial / f"{step}-seen-{digest}" / "join", tasks)
+        folder: Any = partial / f"{step}-{digest}"
+        clusters[step] = find_duplicates(pairs, folder, TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step]))
 
     if "url_dedup" in config.steps:
-        with watching(files, "addresses", lambda file: file.url_keys, on_progress):
-            run_over_files(functools.partial(write_url_keys, config=config, min_quality=min_quality), files, engine)
-        join("url_dedup", [file.url_keys for file in files], partial / "url")
+        work = functools.partial(write_url_keys, config=config, min_quality=min_quality)
+        files, written = run("addresses", files, work, ["url_keys", *for_index("url")], decided)
+        join("url_dedup", "url_keys", written)
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
         same_url = clusters.get("url_dedup")
-        work = functools.partial(
-            write_keys, config=config, min_quality=min_quality, files=len(files), same_url=same_url
-        )
-        with watching(files, "keys", lambda file: file.exact_keys, on_progress):
-            run_over_files(work, files, engine)
-    if "exact_dedup" in config.steps:
-        join("exact_dedup", [file.exact_keys for file in files], partial / "exact")
-    if "minhash_dedup" in config.steps:
-        join("minhash_dedup", [file.near_keys for file in files], partial / "near")
-    return clusters
+        work = functools.partial(write_keys, config=config, min_quality=min_quality, files=every, same_url=same_url)
+        decided = [*decided, names_of(clusters), every if same_url else 0]
+        fields = ["exact_keys", "near_keys", *for_index("exact", "near")]
+        files, written = run("keys", files, work, fields, decided)
+        for step, field in (("exact_dedup", "exact_keys"), ("minhash_dedup", "near_keys")):
+            if step in config.steps:
+                join(step, field, written)
+    return files, clusters
 
 
-def find_sizes(
-    clusters: dict[str, Path],
-    config: DocumentsConfig,
-    partial: Path,
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
-) -> Path | None:
+def names_of(clusters: dict[str, Place]) -> dict[str, str]:
+    """What the clusters are of: {step: name}."""
+    return {step: result.parent.name for step, result in clusters.items()}
+
+
+def find_sizes(clusters: dict[str, Place], config: DocumentsConfig, partial: Place, run: FileRunner) -> Place | None:
     """The sizes of the clusters of the last step, which holds those of all steps; None where they are not asked for."""
     if not config.counts_clusters:
         return None
-    folder = partial / "sizes"
-    with ProgressReporter(JoinProgress(folder, "sizes of clusters"), on_progress):
-        return count_clusters(list(clusters.values())[-1], folder / "sums", functools.partial(run_with, engine=engine))
-
-
-def watching(
-    files: list[DocumentShard],
-    step: str,
-    part: Callable[[DocumentShard], Path],
-    on_progress: Callable[[Progress], None],
-) -> ProgressReporter:
-    """Tells how far a pass over the files is, by the part that it leaves of each."""
-    return ProgressReporter(
-        texts_progress([UnfinishedShard(file.index, file.texts, part(file), file.note) for file in files], step),
-        on_progress,
-    )
+    *_, last = clusters.values()
+    tasks = TaskRunner(run.folder, run.engine, run.on_progress, "sizes of clusters")
+    return count_clusters(last, partial / f"{last.parent.name}-sizes", tasks)
 
 
 def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
@@ -160,39 +149,96 @@ def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     return {row: Duplicate(*reason, *places[row]) for row, reason in reasons.items()}
 
 
+def write_duplicates(file: DocumentShard, found: Found) -> None:
+    """Writes what the joins found of the file: of its duplicates [row, stage, reason, file, row, what to call that
+    document, whether it is of this run], and of what stays the sizes of the clusters, [row, size]."""
+    duplicates = duplicates_of(file, found)
+    names = found.names_of(duplicates.values())
+    rows = [
+        [row, one.stage, one.reason, one.file, one.row, names[one.file, one.row], one.file < len(found.names)]
+        for row, one in sorted(duplicates.items())
+    ]
+    sizes = list(sizes_in(found.sizes, file.index).items()) if found.sizes else []
+    write_atomically(file.duplicates, json.dumps({"duplicates": rows, "sizes": sizes}).encode())
+
+
+class Told(NamedTuple):
+    """A duplicate, as it is told."""
+
+    duplicate: Duplicate
+    stays: str
+    """What to call the document that stays (`Found.names_of`)."""
+    of_this_run: bool
+    """Whether that one is of this run: else its text is not at hand."""
+
+
+@dataclass(frozen=True)
+class FoundOfFile:
+    """What `write_duplicates` wrote of a file."""
+
+    duplicates: dict[int, Told]
+    """By row."""
+    sizes: dict[int, int]
+    """{row: documents of its cluster}, where that is asked for and more than one."""
+
+    @classmethod
+    def at(cls, place: Place) -> "FoundOfFile":
+        found = json.loads(place.read_bytes())
+        told = {row: Told(Duplicate(*rest[:4]), *rest[4:]) for row, *rest in found["duplicates"]}
+        return cls(told, dict(found["sizes"]))
+
+    @property
+    def reasons(self) -> dict[int, tuple[str, str]]:
+        """{row: (stage, reason)}"""
+        return {row: (one.duplicate.stage, one.duplicate.reason) for row, one in self.duplicates.items()}
+
+
+@dataclass(frozen=True)
+class IndexedFile(TextsFile):
+    """A file of texts/ and what of it goes into an index."""
+
+    source: DocumentShard
+    mapped_url: Place
+    """Its keys, each with the document that stayed, and likewise those of other kinds."""
+    mapped_exact: Place
+    mapped_near: Place
+    ids: Place
+
+    def kept(self, kinds: Sequence[str]) -> Kept:
+        pairs, mapped = {kind: self.source.keys_of(kind) for kind in kinds}, {}
+        mapped = {kind: getattr(self, f"mapped_{kind}") for kind in kinds}
+        return Kept(self.texts, pairs, mapped, self.ids)
+
+
 def write_index_of(
-    files: list[DocumentShard],
-    config: DocumentsConfig,
-    found: Found,
-    folder: Path,
-    partial: Path,
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
+    files: list[DocumentShard], config: DocumentsConfig, found: Found, folder: Place, partial: Place, run: FileRunner
 ) -> None:
-    """Writes the run's own index in `folder`; `partial` keeps what is done."""
+    """Writes the run's own index in `folder`; `partial` keeps what units hand on."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
-    for kind in kinds:
-        (partial / "mapped" / kind).mkdir(parents=True, exist_ok=True)
-    (folder / "ids").mkdir(parents=True, exist_ok=True)
-    kept = functools.partial(kept_keys, kinds=kinds, folder=folder, partial=partial)
-    with watching(files, "keys of what stayed", lambda file: kept(file).ids, on_progress):
-        run_over_files(functools.partial(map_file, found=found, kept=kept, scratch=partial), files, engine)
-    with ProgressReporter(JoinProgress(partial, "index"), on_progress):
-        run = functools.partial(run_with, engine=engine)
-        write_index([kept(file) for file in files], kinds, config, folder, partial, run)
+    digest = identity_of(names_of(found.clusters), config)[:12]
+    mapped = {f"mapped_{kind}": partial / "mapped" / kind for kind in KINDS}
+    indexed = [
+        IndexedFile(
+            index=file.index,
+            texts=file.texts,
+            bytes=file.bytes,
+            end=file.end,
+            source=file,
+            ids=folder / "ids" / file.texts.name,
+            **{name: place / f"{file.name}.runs" for name, place in mapped.items()},
+        )
+        for file in files
+    ]
+    work = functools.partial(map_file, found=found, kinds=kinds)
+    whole_run = dataclasses.replace(run, engine=whole(run.engine, len(files)))
+    _, written = whole_run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
+    tasks = TaskRunner(run.folder, run.engine, run.on_progress, "index", digest)
+    identity = identity_of([sha256 for one in written for _, (_, sha256) in sorted(one.items())])
+    write_index([file.kept(kinds) for file in indexed], kinds, config, identity, folder, partial / digest, tasks)
 
 
-def kept_keys(file: DocumentShard, kinds: list[str], folder: Path, partial: Path) -> Kept:
-    """Where the file's keys for the index are, and what becomes of them."""
-    stem = file.texts.stem
-    mapped = {kind: partial / "mapped" / kind / f"{stem}.arrow" for kind in kinds}
-    pairs = {kind: file.keys_of(kind) for kind in kinds}
-    return Kept(file.texts, pairs, mapped, folder / "ids" / file.texts.name)
-
-
-def map_file(file: DocumentShard, found: Found, kept: Callable[[DocumentShard], Kept], scratch: Path) -> None:
+def map_file(file: IndexedFile, found: Found, kinds: Sequence[str]) -> None:
     """Maps the keys of one file to the documents that stayed."""
-    places = {
-        row: (one.file, one.row) for row, one in duplicates_of(file, found).items() if one.file < len(found.names)
-    }
-    map_keys(kept(file), places, scratch)
+    duplicates = duplicates_of(file.source, found)
+    places = {row: (one.file, one.row) for row, one in duplicates.items() if one.file < len(found.names)}
+    map_keys(file.kept(kinds), places)

@@ -5,9 +5,9 @@ Decontamination comes last: an n-gram is frequent by the documents that would be
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
-from data_prep.config import DocumentsConfig, EngineConfig
+from data_prep.config import DocumentsConfig
 from data_prep.config.documents import AFTER_DEDUP
 from data_prep.decontamination.run import decontaminate
 from data_prep.dedup.clusters import make_node
@@ -15,65 +15,80 @@ from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.scope import scope_of
 from data_prep.dedup.substrings import remove_substrings
 from data_prep.dedup.survivors import Survivor, SurvivorFile, write_survivors
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Progress
-from data_prep.parquet import rows_in
-from data_prep.select.duplicates import Found, duplicates_of, watching
+from data_prep.engine.tasks import FileRunner, here, no_note
+from data_prep.select.duplicates import FoundOfFile
 from data_prep.select.filtered import filtered_rows
 from data_prep.select.keys import DocumentShard
+from lm.storage import Place
+
+
+@dataclass(frozen=True)
+class ShardSurvivors:
+    """A unit: a file of texts/, and where its survivors go."""
+
+    shard: DocumentShard
+    survivors: Place
+    note: Callable[[int], None] = no_note
+
+    @property
+    def name(self) -> str:
+        return self.shard.name
+
+    @property
+    def bytes(self) -> int:
+        return self.shard.bytes
+
+    @property
+    def identity(self) -> list:
+        return self.shard.identity
 
 
 def find_edits(
     files: list[DocumentShard],
     config: DocumentsConfig,
-    found: Found,
-    folder: Path,
-    report: Path,
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
-) -> dict[str, tuple[Path, ...]]:
-    """{step in use: the edits of each file, by its index}, in the order of the steps.
+    min_quality: float | None,
+    identity: Callable[[DocumentShard], object],
+    partial: Place,
+    report: Place,
+    run: FileRunner,
+) -> dict[str, dict[int, Place]]:
+    """{step in use: {index of a file: its edits}}, in the order of the steps; of files that failed, none.
 
-    `folder` keeps what is done for a later call; `report` gets what the steps tell of themselves. Raises
-    InputError as the steps do.
+    `identity` tells what decides the survivors of a file; `partial` is of what units hand on; `report` gets what the
+    steps tell of themselves. Raises InputError as the steps do.
     """
     used = [step for step in AFTER_DEDUP if step in config.steps]
     if not used:
         return {}
-    survivors = folder / "survivors"
-    survivors.mkdir(parents=True, exist_ok=True)
-    over = functools.partial(run_over_files, engine=engine)
-    with watching(files, "documents left", lambda file: survivors / file.texts.name, on_progress):
-        over(functools.partial(find_survivors, folder=survivors, config=config, found=found), files)
-    left = [SurvivorFile(file.index, survivors / file.texts.name) for file in files]
-    edits: dict[str, tuple[Path, ...]] = {}
+    units = [ShardSurvivors(file, partial / "survivors" / file.texts.name) for file in files]
+    work = functools.partial(find_survivors, config=config, min_quality=min_quality)
+    units, written = run("survivors", units, work, ["survivors"], lambda unit: identity(unit.shard))
+    left = [
+        SurvivorFile(unit.shard.index, unit.survivors, unit.bytes, one["survivors"][1])
+        for unit, one in zip(units, written, strict=True)
+    ]
     for step in used:
-        made = STEPS[step](left, getattr(config, step), folder / step, report, over)
-        edits[step] = tuple(made)
-        left = [SurvivorFile(one.index, one.path, (*one.edits, path)) for one, path in zip(left, made, strict=True)]
-    return edits
+        left = STEPS[step](left, getattr(config, step), partial / step, report, run)
+    return {step: {file.index: file.edits[number] for file in left} for number, step in enumerate(used)}
 
 
-def find_survivors(file: DocumentShard, folder: Path, config: DocumentsConfig, found: Found) -> None:
-    """Writes the file's documents that pass the rules and are copies of no other, unless they are there."""
-    path = folder / file.texts.name
-    if rows_in(path) is None:
-        write_survivors(path, survivors_of(file, config, found))
+def find_survivors(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> None:
+    """Writes the file's documents that pass the rules and are copies of no other."""
+    write_survivors(here(unit.survivors), survivors_of(unit, config, min_quality))
 
 
-def survivors_of(file: DocumentShard, config: DocumentsConfig, found: Found) -> Iterator[Survivor]:
-    duplicates = {row: (one.stage, one.reason) for row, one in duplicates_of(file, found).items()}
-    for filtered in filtered_rows(file.texts, config, found.min_quality, file.note, duplicates):
+def survivors_of(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> Iterator[Survivor]:
+    file, duplicates = unit.shard, FoundOfFile.at(unit.shard.duplicates).reasons
+    for filtered in filtered_rows(file.texts, config, min_quality, unit.note, duplicates):
         for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
             if verdict is None:
                 when, _ = make_node(row["date"], row["id"], file.index, number)
                 yield Survivor(number, when, row["id"], scope_of(row, config), row["text"])
-    file.note.unlink(missing_ok=True)
 
 
-STEPS: dict[str, Callable[..., list[Path]]] = {
+STEPS: dict[str, Callable[..., list[SurvivorFile]]] = {
     "line_dedup": remove_lines,
     "substring_dedup": remove_substrings,
     "decontamination": decontaminate,
 }
-"""{step: step(files, its section of the config, folder, report, over) gives the edits of each file}."""
+"""{step: step(files, its section of the config, folder, report, run) gives the files with their edits}."""

@@ -1,8 +1,7 @@
 """Rows of texts/ with the verdict on each and the text as it is by then: what every pass over a file begins with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +12,7 @@ from data_prep.funnel.counts import Counts, count_rows
 from data_prep.parquet import read_batches
 from data_prep.text.passage import Passage
 from data_prep.verdict import Verdict, languages_of, thresholds_of, values_of, verdicts
+from lm.storage import Place
 
 
 @dataclass(slots=True)
@@ -38,18 +38,16 @@ class FilteredRows:
 
 
 def filtered_rows(
-    texts: Path,
+    texts: Place,
     config: DocumentsConfig,
     min_quality: float | None,
-    note: Path,
+    note: Callable[[int], None],
     duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[FilteredRows]:
-    """All rows of one file of texts/, in order. `note` gets the number of those that went before (progress.py); who
-    calls deletes it at the end of the work. `duplicates` has the verdict on rows, by number, that other documents are
-    the reason of. Raises InputError as `read_batches`."""
+    """All rows of one file of texts/, in order. `note` takes the number of those that were read. `duplicates` has the
+    verdict on rows, by number, that other documents are the reason of. Raises InputError as `read_batches`."""
     first, thresholds = 0, thresholds_of(config, min_quality)
     for batch in read_batches(texts):
-        note.write_text(str(first))
         found, values = verdicts(batch, config, min_quality), values_of(batch, thresholds)
         found = [duplicates.get(first + number, verdict) for number, verdict in enumerate(found)]
         languages = languages_of(batch, config)
@@ -58,6 +56,7 @@ def filtered_rows(
             row["text"] = text_left(row["text"], verdict, config)
         yield filtered
         first += batch.num_rows
+        note(first)
 
 
 def passed_language(verdict: Verdict, config: DocumentsConfig) -> bool:
@@ -71,7 +70,7 @@ def looked_at(verdict: Verdict, config: DocumentsConfig) -> bool:
 
 
 def candidates(
-    texts: Path, config: DocumentsConfig, min_quality: float | None, note: Path
+    texts: Place, config: DocumentsConfig, min_quality: float | None, note: Callable[[int], None]
 ) -> Iterator[tuple[int, dict]]:
     """(number, row) of the documents of one file of texts/ among which duplicates are looked for, in order: those that
     passed all rules, with the text that is left; before the filters, those that passed the language, with their whole
@@ -84,13 +83,13 @@ def candidates(
         return
     first = 0
     for batch in read_batches(texts):
-        note.write_text(str(first))
         for number, (row, verdict) in enumerate(
             zip(batch.to_pylist(), verdicts(batch, config, min_quality), strict=True)
         ):
             if looked_at(verdict, config):
                 yield first + number, row
         first += batch.num_rows
+        note(first)
 
 
 def text_left(text: str, verdict: Verdict, config: DocumentsConfig) -> str:

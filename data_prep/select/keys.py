@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
@@ -12,58 +11,60 @@ from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
 from data_prep.dedup.url import url_key, url_node
+from data_prep.engine.tasks import here, no_note
 from data_prep.select.filtered import candidates, looked_at
+from data_prep.select.texts_files import TextsFile
 from data_prep.verdict import columns_needed, read_measured, verdicts
+from lm.storage import Place
 
 NEVER_STAYS = 2**64 - 1
 """The first word of a node that is in a cluster only to be told which document of it stays."""
 
 
 @dataclass(frozen=True)
-class DocumentShard:
+class DocumentShard(TextsFile):
     """One file of texts/ and where its results go."""
 
-    index: int
-    """Place among all files, sorted by name."""
-    texts: Path
-    url_keys: Path
-    exact_keys: Path
-    near_keys: Path
-    index_keys: Path
-    """Folder of its keys for an index (dedup_index), a file a kind."""
-    documents: Path
-    dropped: Path
-    hosts: Path
+    url_keys: Place
+    exact_keys: Place
+    near_keys: Place
+    index_url: Place
+    """Its keys for an index (dedup_index), likewise."""
+    index_exact: Place
+    index_near: Place
+    duplicates: Place
+    """What the joins found of it (JSON)."""
+    documents: Place
+    dropped: Place
+    hosts: Place
     """Counts of the hosts of kept documents (domains.py)."""
-    counts: Path
-    """What became of the rows, in numbers (JSON); written last, and so the sign that the file is done."""
-    note: Path
-    """Holds the number of rows read so far while one of the passes is at the file."""
+    counts: Place
+    """What became of the rows, in numbers (JSON)."""
+    note: Callable[[int], None] = no_note
+    """Takes the number of rows that were read, now and then."""
 
-    def keys_of(self, kind: str) -> Path:
+    def keys_of(self, kind: str) -> Place:
         """For an index."""
-        return self.index_keys / f"{kind}.pairs"
+        return getattr(self, f"index_{kind}")
 
-    @property
-    def bytes(self) -> int:
-        return self.texts.stat().st_size
+
+def has_index(config: DocumentsConfig) -> bool:
+    """Whether keys for an index are needed."""
+    return bool(config.dedup_index.write or config.dedup_index.against)
 
 
 def write_url_keys(file: DocumentShard, config: DocumentsConfig, min_quality: float | None) -> None:
-    """Writes the keys of the addresses of the documents among which duplicates are looked for, unless they are there.
+    """Writes the keys of the addresses of the documents among which duplicates are looked for.
 
     Reads no text.
     """
-    if file.url_keys.is_file():
-        return
-    with writing_pairs(file.url_keys) as add, writing_index_keys(file, ("url",), config) as index:
+    with writing_pairs(here(file.url_keys)) as add, writing_index_keys(file, ("url",), config) as index:
         for number, row in rows_looked_at(file, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
                 node = document_node(*url_node(row["date"], row["id"], file.index, number, config.url_dedup))
                 add([key], node)
                 if index:
                     index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
-    file.note.unlink(missing_ok=True)
 
 
 def document_node(order: int, place: int) -> Node:
@@ -77,9 +78,8 @@ def writing_index_keys(
 ) -> Generator[dict[str, Callable[[Sequence[bytes], Node], None]]]:
     """Gives, by kind, what adds keys for an index; nothing where the config has to do with none."""
     with contextlib.ExitStack() as stack:
-        if config.dedup_index.write or config.dedup_index.against:
-            file.index_keys.mkdir(parents=True, exist_ok=True)
-            yield {kind: stack.enter_context(writing_pairs(file.keys_of(kind))) for kind in kinds}
+        if has_index(config):
+            yield {kind: stack.enter_context(writing_pairs(here(file.keys_of(kind)))) for kind in kinds}
         else:
             yield {}
 
@@ -90,30 +90,28 @@ def rows_looked_at(
     """(number, row) as `candidates`, without the texts."""
     names, first = ["id", "url", "date", "dump"], 0
     for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
-        file.note.write_text(str(first))
         found = verdicts(rows, config, min_quality)
         for number, (row, verdict) in enumerate(zip(rows.select(names).to_pylist(), found, strict=True)):
             if looked_at(verdict, config):
                 yield first + number, row
         first += rows.num_rows
+        file.note(first)
 
 
 def write_keys(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, files: int, same_url: Path | None = None
+    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, files: int, same_url: Place | None = None
 ) -> None:
-    """Writes the keys of the documents among which duplicates are looked for, unless they are there.
+    """Writes the keys of the documents among which duplicates are looked for.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
     cluster however short they are. `files` is the number of files of texts/. `same_url` has the clusters of documents
     of one address: those of them that go have no other key than that, by which they are told which document stays in
     the end; and none at all where that is an index's.
     """
-    if file.exact_keys.is_file():  # the outer one, and so the last to appear
-        return
     refetched = duplicates_in(same_url, file.index) if same_url else {}
     with (
-        writing_pairs(file.exact_keys) as add_exact,
-        writing_pairs(file.near_keys) as add_near,
+        writing_pairs(here(file.exact_keys)) as add_exact,
+        writing_pairs(here(file.near_keys)) as add_near,
         writing_index_keys(file, ("exact", "near"), config) as index,
     ):
         for number, row in candidates(file.texts, config, min_quality, file.note):
@@ -132,7 +130,6 @@ def write_keys(
             if index:
                 index["exact"]([found.index_exact], node)
                 index["near"](found.index_bands, node)
-    file.note.unlink(missing_ok=True)
 
 
 class TextKeys(NamedTuple):

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from data_prep.config import DocumentsConfig, EngineConfig
 from data_prep.config.documents import AFTER_DEDUP, DEDUP
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
+from data_prep.engine import Progress
+from data_prep.engine.tasks import FileRunner, here, whole
 from data_prep.funnel.counts import Counts, count_rows, empty_counts, merge
 from data_prep.funnel.domains import Domains, HostCounter, count_domains
 from data_prep.funnel.report import Written
 from data_prep.measure.row import QUALITY_SCORE
+from data_prep.parquet import parquet_files
+from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
+from data_prep.select.texts_files import CountedFile, counted_files, texts_files
 from data_prep.verdict import Threshold, columns_needed, languages_of, read_measured, thresholds_of, values_of, verdicts
 from lm.storage import write_atomically
 
@@ -38,38 +41,34 @@ class Recounted:
 
 
 def count_again(
-    texts: list[Path],
+    texts: Path,
     config: DocumentsConfig,
     scratch: Path,
     on_progress: Callable[[Progress], None],
     engine: EngineConfig,
 ) -> Recounted:
-    """The counts of all files under the thresholds of `config`.
+    """The counts of all files of the folder `texts` under the thresholds of `config`.
 
     The settings that decide what was measured must be those of the run: see DocumentsConfig.of_texts. `scratch` is
     emptied before and deleted after. Raises InputError when a file cannot be read.
     """
+    texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
-    (scratch / "counts").mkdir(parents=True)
-    min_quality = lowest_score(texts, config, scratch / "scores", on_progress, engine)
-    files = unfinished_shards(texts, scratch / "counts")
-    with ProgressReporter(texts_progress(files, "counting"), on_progress):
-        run_over_files(functools.partial(count_file, config=config, min_quality=min_quality), files, engine)
-    domains = count_domains([hosts_of(file) for file in files], scratch / "merged-hosts", engine, on_progress)
-    counts = merge(json.loads(file.part.read_text(encoding="utf-8")) for file in files)
+    files, run = texts_files(texts), FileRunner(scratch, whole(engine, len(parquet_files(texts))), on_progress)
+    min_quality = lowest_score(files, config, run, scratch / "scores")
+    counting = functools.partial(count_file, config=config, min_quality=min_quality)
+    _, written = run("counting", counted_files(files, scratch / "counts", ".json"), counting, ["part", "hosts"], config)
+    hosts, parts = ([one[name] for one in written] for name in ("hosts", "part"))
+    domains = count_domains(hosts, scratch, engine, on_progress)
+    counts = merge_counts(parts, scratch, engine, on_progress)
     shutil.rmtree(scratch)
     return Recounted(counts, domains, min_quality)
 
 
-def hosts_of(file: UnfinishedShard) -> Path:
-    """The counts of the file's hosts (domains.py)."""
-    return file.part.with_suffix(".parquet")
-
-
-def count_file(file: UnfinishedShard, config: DocumentsConfig, min_quality: float | None) -> None:
+def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | None) -> None:
     """Writes the hosts and the counts of one file."""
     parts, first, thresholds = [empty_counts()], 0, thresholds_of(config, min_quality)
-    hosts = HostCounter(hosts_of(file))
+    hosts = HostCounter(here(file.hosts))
     names = ("id", "url", "language", "text_bytes")
     for rows in read_measured(file.texts, list(dict.fromkeys([*columns_needed(config), *names]))):
         columns = {name: rows[name].to_pylist() for name in names}
@@ -80,8 +79,9 @@ def count_file(file: UnfinishedShard, config: DocumentsConfig, min_quality: floa
             if verdict is None:
                 hosts.add(url, size)
         first += rows.num_rows
+        file.note(first)
     hosts.write()
-    write_atomically(file.part, json.dumps(merge(parts)).encode(), scratch=file.part.parent)
+    write_atomically(file.part, json.dumps(merge(parts)).encode())
 
 
 def changes(before: Written, config: DocumentsConfig, now: Recounted) -> list[str]:
@@ -143,7 +143,11 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
     lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
         duplicates = sum(dropped_as(DEDUP, before.counts).values())
-        lines.append(f"{duplicates:,} of those that passed were duplicates in the run. They are not looked for again.")
+        passed = "passed the language and" if config.minhash.before_filters else "passed"
+        counted = ", and are counted under the rules" if config.minhash.before_filters else ""
+        lines.append(
+            f"{duplicates:,} of those that {passed} were duplicates in the run. They are not looked for again{counted}."
+        )
     return "\n".join(lines)
 
 

@@ -1,28 +1,28 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
-import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
 from data_prep.dedup_index.format import FOLDER, open_indices
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Progress
-from data_prep.funnel.counts import Counts, merge
+from data_prep.engine import Progress, identity_of
+from data_prep.engine.tasks import FileRunner, absolute
+from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
+from data_prep.parquet import identity_of_file
 from data_prep.select.apply_filters import apply_filters
-from data_prep.select.duplicates import Found, find_clusters, find_sizes, watching, write_index_of
+from data_prep.select.duplicates import Found, find_clusters, find_sizes, names_of, write_duplicates, write_index_of
 from data_prep.select.edits import find_edits
 from data_prep.select.keys import DocumentShard
+from data_prep.select.merge_counts import merge_counts
 from data_prep.select.score_threshold import lowest_score
+from data_prep.select.texts_files import TextsFile, texts_files
 from data_prep.sources.inputs import read_records
 from lm.errors import InputError
-from lm.storage import writing
+from lm.storage import Place, writing
 
 
 @dataclass(frozen=True)
@@ -54,45 +54,52 @@ class Outcome:
 
 
 def prepare_documents(
-    texts: Path,
+    texts: Place,
     config: DocumentsConfig,
-    partial: Path,
-    documents_dir: Path,
-    dropped_dir: Path,
-    funnel: Path,
+    partial: Place,
+    documents_dir: Place,
+    dropped_dir: Place,
+    funnel: Place,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     engine: EngineConfig = ONE_PROCESS,
 ) -> Outcome:
     """Filters the files of `texts` into documents_dir/NAME.parquet and dropped_dir/NAME.parquet; `funnel` tells how.
     Where the config asks for an index of the documents, it is written beside documents_dir.
 
-    `partial`, on the same disk, keeps what is done for a later call with the same files and config. Raises InputError
-    when a file cannot be read or written, and when no document survives.
+    `partial`, beside documents_dir and dropped_dir, keeps what units hand on, and units/ there their markers: what
+    agrees with these is kept, so that files that come or go cost their own work, and that of the joins. Raises
+    InputError as `run_step`, and when no document survives.
     """
+    texts, partial, documents_dir, dropped_dir = map(absolute, (texts, partial, documents_dir, dropped_dir))
     indices = open_indices(config)
     check_fixes(config.by_language)
-    files, records = lay_out(texts, partial, documents_dir, dropped_dir), read_records(texts)
-    with writing(documents_dir.parent):
-        for folder in ("url-keys", "keys", "near-keys", "hosts", "counts", "notes"):
-            (partial / folder).mkdir(parents=True, exist_ok=True)
-        for folder in (documents_dir, dropped_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in [*partial.rglob("*.partial"), *(partial / "notes").iterdir()]:
-            leftover.unlink()
-        min_quality = lowest_score([file.texts for file in files], config, partial / "scores", on_progress, engine)
-        clusters = find_clusters(files, config, min_quality, partial, indices, on_progress, engine)
-        sizes = find_sizes(clusters, config, partial, on_progress, engine)
-        found = Found(tuple(file.texts.name for file in files), clusters, min_quality, sizes, indices)
-        if config.dedup_index.write:
-            index_dir = documents_dir.parent / FOLDER
-            write_index_of(files, config, found, index_dir, partial / "index", on_progress, engine)
-        edits = find_edits(files, config, found, partial / "edits", dropped_dir, on_progress, engine)
-        found = dataclasses.replace(found, edits=edits)
-        with watching(files, "filtering", lambda file: file.counts, on_progress):
-            run_over_files(functools.partial(apply_filters, config=config, found=found), files, engine)
-        domains = count_domains([file.hosts for file in files], partial / "merged-hosts", engine, on_progress)
-    counts = merge(json.loads(file.counts.read_text(encoding="utf-8")) for file in files)
-    write_funnel(funnel, counts, domains, [file.texts for file in files], records, config, partial, min_quality)
+    out, every, records = documents_dir.parent, texts_files(texts), read_records(texts)
+    run = FileRunner(out, engine, on_progress)
+    min_quality = lowest_score(every, config, run, partial / "scores")
+    files = lay_out(every, partial, documents_dir, dropped_dir)
+    files, clusters = find_clusters(files, len(every), config, min_quality, partial, indices, run)
+    sizes = find_sizes(clusters, config, partial, run)
+    found = Found(tuple(file.texts.name for file in every), clusters, sizes, indices)
+    work = functools.partial(write_duplicates, found=found)
+    files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
+    if config.dedup_index.write:
+        write_index_of(files, config, found, out / FOLDER, partial / "index", run)
+    settings = identity_of(config, min_quality)
+    told = {file.name: [settings, one["duplicates"][1]] for file, one in zip(files, written, strict=True)}
+    edits = find_edits(files, config, min_quality, lambda file: told[file.name], partial, dropped_dir, run)
+    files = [file for file in files if all(file.index in places for places in edits.values())]
+    files, written = run(
+        "filtering",
+        files,
+        functools.partial(apply_filters, config=config, min_quality=min_quality, edits=edits),
+        ["documents", "dropped", "hosts", "counts"],
+        lambda file: [*told[file.name], [identity_of_file(places[file.index]) for places in edits.values()]],
+    )
+    hosts, parts = ([one[name] for one in written] for name in ("hosts", "counts"))
+    domains = count_domains(hosts, out, engine, on_progress)
+    counts = merge_counts(parts, out, engine, on_progress)
+    with writing(funnel):
+        write_funnel(funnel, counts, domains, [file.texts for file in every], records, config, min_quality)
     outcome = outcome_of(counts, config)
     if not outcome.kept:
         raise InputError(
@@ -102,23 +109,27 @@ def prepare_documents(
     return outcome
 
 
-def lay_out(texts: Path, partial: Path, documents_dir: Path, dropped_dir: Path) -> list[DocumentShard]:
-    """Where the results of each file of `texts` go, under the file's own name."""
+def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, dropped_dir: Place) -> list[DocumentShard]:
+    """Where the results of each file of texts/ go, under the file's own name."""
     return [
         DocumentShard(
-            index=index,
-            texts=path,
-            url_keys=partial / "url-keys" / f"{path.stem}.pairs",
-            exact_keys=partial / "keys" / f"{path.stem}.pairs",
-            near_keys=partial / "near-keys" / f"{path.stem}.pairs",
-            index_keys=partial / "index-keys" / path.stem,
-            documents=documents_dir / path.name,
-            dropped=dropped_dir / path.name,
-            hosts=partial / "hosts" / path.name,
-            counts=partial / "counts" / f"{path.stem}.json",
-            note=partial / "notes" / f"{path.stem}.rows",
+            index=file.index,
+            texts=file.texts,
+            bytes=file.bytes,
+            end=file.end,
+            url_keys=partial / "url-keys" / f"{file.name}.pairs",
+            exact_keys=partial / "keys" / f"{file.name}.pairs",
+            near_keys=partial / "near-keys" / f"{file.name}.pairs",
+            index_url=partial / "index-keys/url" / f"{file.name}.pairs",
+            index_exact=partial / "index-keys/exact" / f"{file.name}.pairs",
+            index_near=partial / "index-keys/near" / f"{file.name}.pairs",
+            duplicates=partial / "duplicates" / f"{file.name}.json",
+            documents=documents_dir / file.texts.name,
+            dropped=dropped_dir / file.texts.name,
+            hosts=partial / "hosts" / file.texts.name,
+            counts=partial / "counts" / f"{file.name}.json",
         )
-        for index, path in enumerate(sorted(texts.glob("*.parquet")))
+        for file in files
     ]
 
 

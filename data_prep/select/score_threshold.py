@@ -4,45 +4,57 @@ The scores of each file are counted in a histogram, and histograms add up, so th
 """
 
 import functools
-import json
-from collections.abc import Callable
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.config import DocumentsConfig, EngineConfig
-from data_prep.engine.over_files import run_over_files
-from data_prep.engine.progress import Progress, ProgressReporter, UnfinishedShard, texts_progress, unfinished_shards
+from data_prep.config import DocumentsConfig
+from data_prep.engine.tasks import FileRunner, merge_in_groups
 from data_prep.measure.row import QUALITY_SCORE
 from data_prep.quality_classifier import histogram, merge, threshold
+from data_prep.select.texts_files import CountedFile, TextsFile, counted_files
 from data_prep.verdict import column, columns_needed, read_measured, verdicts
-from lm.storage import write_atomically
+from lm.storage import Place, write_atomically
 
 
-def lowest_score(
-    texts: list[Path],
-    config: DocumentsConfig,
-    scratch: Path,
-    on_progress: Callable[[Progress], None],
-    engine: EngineConfig,
-) -> float | None:
-    """The lowest score that is kept, of the documents that pass the rules; None where the step is not used."""
+def lowest_score(files: list[TextsFile], config: DocumentsConfig, run: FileRunner, folder: Place) -> float | None:
+    """The lowest score that is kept, of the documents that pass the rules; None where the step is not used. `folder`,
+    below that of `run`, takes what is counted."""
     if "quality_classifier" not in config.steps:
         return None
-    scratch.mkdir(parents=True, exist_ok=True)
-    files = unfinished_shards(texts, scratch)
-    with ProgressReporter(texts_progress(files, "scores"), on_progress):
-        run_over_files(functools.partial(count_scores, config=config), files, engine)
-    counted = [np.array(json.loads(file.part.read_text(encoding="utf-8")), np.int64) for file in files]
-    return threshold(merge(counted), config.quality_classifier.keep_share)
+    counted = counted_files(files, folder, ".npy")
+    _, written = run("scores", counted, functools.partial(count_scores, config=config), ["part"], config)
+    parts = [one["part"] for one in written]
+    few = merge_in_groups("scores", parts, merge_scores, run.folder, run.engine, run.on_progress)
+    scores = merge(read_scores(run.folder / name) for name, _ in few)
+    return threshold(scores, config.quality_classifier.keep_share)
 
 
-def count_scores(file: UnfinishedShard, config: DocumentsConfig) -> None:
-    """Writes the histogram of the file's scores, unless it is there."""
-    if file.part.is_file():
-        return
-    scores = [np.empty(0)]
+def count_scores(file: CountedFile, config: DocumentsConfig) -> None:
+    """Writes the histogram of the file's scores."""
+    scores, rows_read = [np.empty(0)], 0
     for rows in read_measured(file.texts, columns_needed(config)):
         passed = [verdict is None for verdict in verdicts(rows, config, min_quality=None)]
         scores.append(column(rows, QUALITY_SCORE)[np.array(passed, bool)])
-    write_atomically(file.part, json.dumps(histogram(np.concatenate(scores)).tolist()).encode(), file.part.parent)
+        rows_read += rows.num_rows
+        file.note(rows_read)
+    write_scores(histogram(np.concatenate(scores)), file.part)
+
+
+def merge_scores(paths: Sequence[Path], path: Path, scratch: Path) -> int:
+    """Writes the sum of histograms."""
+    found = merge(map(read_scores, paths))
+    write_scores(found, path)
+    return len(found)
+
+
+def read_scores(place: Place) -> np.ndarray:
+    return np.load(io.BytesIO(place.read_bytes()))
+
+
+def write_scores(scores: np.ndarray, place: Place) -> None:
+    data = io.BytesIO()
+    np.save(data, scores)
+    write_atomically(place, data.getvalue())

@@ -4,10 +4,8 @@ documents ─ keys ─► held-out index ─ encode ─► tokens by split ─�
 """
 
 import contextlib
-import dataclasses
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,17 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import EngineConfig, ShardsConfig
-from data_prep.engine import Marker, Progress, Step, Unit, Workspace, identity_of, run_step
-from data_prep.parquet import check_columns, naming_damage, read_batches
+from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.tasks import OnProgress, files_of, merge_in_groups, whole
+from data_prep.parquet import check_columns, opened, read_batches
 from data_prep.shards.held_out import RULE, article_keys, is_drawn, may_be_drawn, read_index, union, write_index
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, Encode, TokenizedDocument, tokenize_file
+from lm.data.records import HELD_OUT_KEYS
 from lm.storage import Place, appearing, writing
 
 PARTS = "parts"
 """Folder in tokens/ of what units hand on; gone when all is done."""
 ROWS_AT_ONCE = 10_000  # rows of the table of documents held in memory
 TOKENS_AT_ONCE = 1 << 20  # held in memory, and a document
-INDICES_AT_ONCE = 256  # tables of keys that one unit joins
 TABLE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -50,9 +49,6 @@ class Entry(NamedTuple):
     tokens: np.ndarray
 
 
-OnProgress = Callable[[Progress], None]
-
-
 def held_out_index(
     files: Sequence[DocumentFile],
     fraction: float,
@@ -66,40 +62,17 @@ def held_out_index(
     Raises InputError as `read_index`, `read_batches` and `run_step`.
     """
     units = [Unit(file.name, identity_of("keys", RULE, file.identity, fraction), file.bytes, file) for file in files]
-    tables = outputs(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress))
-    for level in itertools.count(1):
-        last = len(tables) <= INDICES_AT_ONCE
-        added = [identity_of_index(place) for place in earlier] if last else []
-        joins = [
-            Unit(
-                f"{level}-{number:05d}",
-                identity_of("join", [sha256 for _, sha256 in group], added),
-                len(group),
-                tuple(name for name, _ in group),
-            )
-            for number, group in enumerate(itertools.batched(tables, INDICES_AT_ONCE))
-        ]
-        step = Step(f"join-keys-{level}", tuple(joins), Join(tuple(earlier) if last else ()), "keys", "tables")
-        tables = outputs(run_step(step, whole(engine, len(joins)), folder, on_progress))
-        if last:
-            return tables[0]
-    raise AssertionError("a count ended")
-
-
-def whole(engine: EngineConfig, units: int) -> EngineConfig:
-    """The engine for a step that may lack no unit; one unit needs no other process."""
-    alone = units == 1 and engine.runner == "processes"
-    return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
+    tables = files_of(run_step(Step("keys", tuple(units), Keys(fraction)), engine, folder, on_progress))
+    some = merge_in_groups("join-keys", tables, join_tables_of_keys, folder, engine, on_progress)
+    settings = [[sha256 for _, sha256 in some], [identity_of_index(place) for place in earlier]]
+    unit = Unit("index", identity_of("index", settings), len(some), tuple(name for name, _ in some))
+    step = Step("index", (unit,), Index(tuple(earlier)), "keys", "tables")
+    return files_of(run_step(step, whole(engine, 1), folder, on_progress))[0]
 
 
 def identity_of_index(place: Place) -> str:
     """SHA-256 of the keys. Raises InputError as `read_index`."""
     return hashlib.sha256(read_index(place).tobytes()).hexdigest()
-
-
-def outputs(made: Mapping[str, Marker]) -> list[tuple[str, str]]:
-    """(name, SHA-256) of the only file of each."""
-    return [(name, sha256) for one in made.values() for name, (_, sha256) in one.outputs.items()]
 
 
 @dataclass(frozen=True)
@@ -110,30 +83,36 @@ class Keys:
 
     def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
         keys = union(drawn_keys(unit.input, self.fraction))
-        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space)
+        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.parquet"), space.scratch)
         return {"rows": unit.input.rows}
 
 
 @dataclass(frozen=True)
-class Join:
+class Index:
     """Joins tables of keys, and earlier indices."""
 
     earlier: tuple[Place, ...]
 
     def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
         keys = union(map(read_index, [*map(space.input, unit.input), *self.earlier]))
-        write_keys_table(keys, space.output(f"{PARTS}/keys/{unit.name}.joined"), space)
+        write_keys_table(keys, space.output(f"{PARTS}/{HELD_OUT_KEYS}"), space.scratch)
         return {"rows": len(keys)}
 
 
-def write_keys_table(keys: np.ndarray, path: Path, space: Workspace) -> None:
-    with writing(path), appearing(path, scratch=space.scratch) as partial:
+def join_tables_of_keys(tables: Sequence[Path], path: Path, scratch: Path) -> int:
+    keys = union(map(read_index, tables))
+    write_keys_table(keys, path, scratch)
+    return len(keys)
+
+
+def write_keys_table(keys: np.ndarray, path: Path, scratch: Path) -> None:
+    with writing(path), appearing(path, scratch=scratch) as partial:
         write_index(partial, keys)
 
 
 def drawn_keys(file: DocumentFile, fraction: float) -> Iterator[np.ndarray]:
     """The keys of each document that is drawn. Raises InputError as `read_batches`."""
-    with naming_damage(file.path), pq.ParquetFile(file.path) as table:
+    with opened(file.path) as table:
         check_columns(table, file.path, ["url", "text"])
         for group in range(table.num_row_groups):
             urls = table.read_row_group(group, ["url"])["url"].to_pylist()

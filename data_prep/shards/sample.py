@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import Iterator
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from data_prep.parquet import check_columns, naming_damage
+from data_prep.parquet import check_columns, opened
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, read_texts
 
 
@@ -38,7 +37,7 @@ def position(id: str, purpose: bytes) -> float:
 
 def drawn_texts(file: DocumentFile, share: float) -> Iterator[str]:
     """The texts of a file whose ids lie below `share`, in order; of other row groups than theirs no text is read."""
-    with naming_damage(file.path), pq.ParquetFile(file.path) as table:
+    with opened(file.path) as table:
         check_columns(table, file.path, ["id", "text"])
         for group in range(table.num_row_groups):
             ids = table.read_row_group(group, ["id"])["id"].to_pylist()

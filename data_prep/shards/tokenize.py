@@ -1,6 +1,7 @@
 """Documents -> one stream of tokens -> fixed-length sequence records. Pure: no file is written here."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,10 +9,11 @@ from typing import Literal
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep.parquet import read_batches, remedy
+from data_prep.parquet import THREADS, identities_of, parquet_files, read_batches, remedy
 from data_prep.shards.held_out import SplitName, splits_of
 from lm.data.records import SequenceRecord
 from lm.errors import InputError
+from lm.storage import Place
 
 Encode = Callable[[str], np.ndarray]
 """A text to its token ids, uint32 (tokens,)."""
@@ -23,7 +25,7 @@ DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes not
 class DocumentFile:
     """One Parquet file of documents, and where its rows stand in the numbering of all documents."""
 
-    path: Path
+    path: Place
     first: int
     """Number of its first row; documents are numbered by sorted file name, then row."""
     rows: int
@@ -31,16 +33,18 @@ class DocumentFile:
     """Bytes of its texts, uncompressed, by the file's index: of texts that are alike, fewer."""
     bytes: int
     """Its size."""
+    end: str
+    """SHA-256 of its end, which tells what is in it (data_prep.parquet)."""
 
     @property
     def name(self) -> str:
         """Without its suffix; of no other file of its folder."""
-        return self.path.stem
+        return self.path.name.removesuffix(".parquet")
 
     @property
     def identity(self) -> list:
         """What tells it from another file of that name."""
-        return [self.path.name, self.bytes, self.rows]
+        return [self.path.name, self.bytes, self.end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,14 @@ class TokenizedDocument:
     """(1 + tokens of the text,) uint32; the first is the document's head. None of what is withheld."""
 
 
-def document_files(folder: Path) -> list[DocumentFile]:
+def document_files(folder: Place) -> list[DocumentFile]:
     """The files folder/*.parquet, sorted. Raises InputError when there is none, one is unreadable, or all are empty."""
+    places = parquet_files(folder)
+    with ThreadPoolExecutor(THREADS) as pool:
+        indices = list(pool.map(read_index, places))
     files, first = [], 0
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            index = pq.read_metadata(path)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(f"{path} is not a readable Parquet file: {error}. {remedy(path)}") from error
-        files.append(DocumentFile(path, first, index.num_rows, text_bytes_in(index), path.stat().st_size))
+    for place, (size, end), index in zip(places, identities_of(places), indices, strict=True):
+        files.append(DocumentFile(place, first, index.num_rows, text_bytes_in(index), size, end))
         first += index.num_rows
     if not first:
         raise InputError(
@@ -76,6 +79,17 @@ def document_files(folder: Path) -> list[DocumentFile]:
             "python -m launch.prepare_documents"
         )
     return files
+
+
+def read_index(place: Place) -> pq.FileMetaData:
+    """The index of a Parquet file. Raises InputError when it has none."""
+    try:
+        if isinstance(place, Path):
+            return pq.read_metadata(place)
+        with place.open("rb") as file:
+            return pq.read_metadata(file)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(f"{place} is not a readable Parquet file: {error}. {remedy(place)}") from error
 
 
 def text_bytes_in(index: pq.FileMetaData) -> int:

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
+from data_prep.engine.tasks import OnProgress, absolute, whole
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_files
 from data_prep.parquet import read_batches
-from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, OnProgress, encoded, held_out_index, whole
+from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
 from data_prep.shards.tokenize import cut_records, document_files
 from lm.data.records import (
@@ -80,9 +81,9 @@ class Tally:
 
 
 def write_shards(
-    documents: Path,
+    documents: Place,
     tokenizer: Tokenizer,
-    out: Path,
+    out: Place,
     config: ShardsConfig,
     engine: EngineConfig = ONE_PROCESS,
     on_progress: OnProgress = lambda progress: None,
@@ -93,6 +94,7 @@ def write_shards(
     Raises UsageError when token_dtype cannot hold the vocabulary or shard_bytes a record, or as `fast_encoder`;
     InputError as `run_step`, when there are no documents, or a split gets nothing to predict.
     """
+    documents, out = absolute(documents), absolute(out)
     limit = 2 ** (8 * DTYPES[config.token_dtype])
     if tokenizer.vocab_size > limit:
         raise UsageError(
@@ -124,13 +126,27 @@ def write_shards(
     manifest = Manifest(
         tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld
     )
+    finish(out, index, manifest, keep_parts=engine.runner == "array")
+    return manifest
+
+
+def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) -> None:
+    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it."""
+    scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
-            (out / index).rename(out / HELD_OUT_KEYS)
-        write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch=out / PARTS)
-        for folder in (PARTS, UNITS, QUARANTINE, SCRATCH):
-            shutil.rmtree(out / folder, ignore_errors=True)
-    return manifest
+            write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
+        write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
+        for folder in () if keep_parts else (PARTS, UNITS, QUARANTINE, SCRATCH):
+            delete_all(out / folder)
+
+
+def delete_all(folder: Place) -> None:
+    """Deletes all that lies in the folder."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        delete_files(folder, list(folder.files()))
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:

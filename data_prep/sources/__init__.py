@@ -8,6 +8,7 @@ from typing import Any
 
 from data_prep.config import PagesConfig
 from data_prep.config.pages import SOURCES
+from data_prep.sources.listing import is_on_the_web
 from data_prep.sources.manifest import MANIFEST, InputFile, manifest_files, module_of, write_manifest
 from lm.errors import InputError
 from lm.storage import Place, Url
@@ -67,9 +68,10 @@ def size_of(file: InputFile, workdir: Path) -> int:
 
 def input_sizes(config: PagesConfig) -> dict[str, object]:
     """{path: bytes} of the files of your own that the config names: what it reads beside its fields. Of one in a store
-    [bytes, ETag], by a listing; null of one among many on a web server, which would be a request for each.
+    [bytes, ETag], by a listing; null of one on a web server, which would be a request for each.
 
     Raises UsageError when a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)
-    return {str(one.place): [one.bytes, one.etag] if one.etag else one.bytes for one in found}
+    told = lambda one: None if is_on_the_web(one.place) else [one.bytes, one.etag] if one.etag else one.bytes
+    return {str(one.place): told(one) for one in found}

@@ -4,11 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_prep.documents import Damage, Document, WebPage
 from data_prep.sources.manifest import InputFile, module_of
 from lm.errors import InputError
+from lm.storage import Place
 
 RECORDS = "records.json"
 """In texts/: what was seen in all input files, and what has no row there (extraction.py)."""
@@ -24,7 +24,7 @@ class Records:
     """{why: how many}, by names of data_prep.warc.SKIPPED."""
 
 
-def read_records(texts: Path) -> Records:
+def read_records(texts: Place) -> Records:
     """The records of a folder texts/. Raises InputError when they cannot be read."""
     path = texts / RECORDS
     try:

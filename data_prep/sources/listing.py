@@ -50,7 +50,8 @@ class Listed(NamedTuple):
 
 
 class Guessed(NamedTuple):
-    """As Listed, with a size that may be a guess."""
+    """As Listed, with a size that may be a guess: of a file of a web server it counts as one, so that it is the same
+    input among few and among many."""
 
     place: Place
     name: str
@@ -225,7 +226,7 @@ def told_of(option: str, named: list[Named]) -> list[Named]:
 
 
 def asked(option: str, listed: list[Listed]) -> list[Listed]:
-    """The same; where few are on web servers, with what these say of them. Raises UsageError for one that is gone."""
+    """The same; where few are on web servers, with their sizes. Raises UsageError for one that is gone."""
     web = [one for one in listed if isinstance(one.place, Url) and one.bytes is None]
     if not 0 < len(web) <= ASKED:
         return listed
@@ -233,7 +234,7 @@ def asked(option: str, listed: list[Listed]) -> list[Listed]:
     for one, told in said.items():
         if told is None:
             raise UsageError(f"{option}: {one.place} is not there. Mend the address.")
-    return [one if (told := said.get(one)) is None else one._replace(bytes=told.size, etag=told.etag) for one in listed]
+    return [one if (told := said.get(one)) is None else one._replace(bytes=told.size) for one in listed]
 
 
 def heads(urls: list[Url]) -> list[Object | None]:
@@ -250,6 +251,10 @@ def guessed(listed: list[Listed]) -> list[Guessed]:
         sizes = [one.size for one in heads(list(dict.fromkeys(spread))) if one is not None]
         mean = sum(sizes) // max(len(sizes), 1)
     return [
-        Guessed(one.place, one.name, mean if one.bytes is None else one.bytes, one.etag, one.bytes is None)
+        Guessed(one.place, one.name, mean if one.bytes is None else one.bytes, one.etag, is_on_the_web(one.place))
         for one in listed
     ]
+
+
+def is_on_the_web(place: Place) -> bool:
+    return isinstance(place, Url) and place.scheme in WEB

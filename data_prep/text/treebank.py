@@ -16,8 +16,6 @@ from data_prep.text.words import Memo
 START, END = "\ufdd0", "\ufdd1"
 """Stand before the first chunk of a sentence, and behind its last: noncharacters."""
 CHUNK = re.compile(r"\S+")
-TAIL = re.compile(r"(?:[\])}>\"'»”’]|\s)*\Z")
-"""What may stand behind the last point of a sentence."""
 RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (

@@ -27,7 +27,8 @@ def model_card(run: StoredRun) -> str:
 
 
 def head(run: StoredRun) -> str:
-    languages = [one for one in run.experiment.documents.language.languages if re.fullmatch("[a-z]{2,3}", one)]
+    codes = [one.partition("_")[0] for one in run.experiment.documents.language.languages]  # "deu" of "deu_Latn"
+    languages = [one for one in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", one)]
     lines = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- gristmill", "- base-model"]
     lines += ["language:", *(f"- {one}" for one in languages)] if languages and not kept_of(run).origin else []
     return "\n".join(["---", *lines, "---"])
@@ -81,7 +82,8 @@ def pages(run: StoredRun) -> Iterator[str]:
         yield from ("", *table(("package", "what", "licence"), rows), "")
     if config.source == "common_crawl":
         crawl = config.common_crawl
-        yield f"They are {crawl.files:,} files ({crawl.kind}) of the crawl {crawl.crawl} of Common Crawl."
+        what = "pages chosen by the index" if crawl.index.asked else f"{crawl.files:,} files ({crawl.kind})"
+        yield f"They are {what} of the crawl {crawl.crawl} of Common Crawl."
 
 
 def funnel_lines(run: StoredRun) -> Iterator[str]:

@@ -23,16 +23,18 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, run_step
-from data_prep.engine.array import rank_of
+from data_prep.engine.array import WORKERS, rank_of
 from data_prep.engine.attempts import names_in
-from data_prep.engine.units import SCRATCH
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
 from launch.folder.markers import ABSENT, differences, key_of
 from launch.stages.stage import Stage, settings_of
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import Place, Url, stores, write_atomically, write_once
+from lm.storage import Place, Url, size_of, stores, write_atomically, write_once
 
+KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, "parts"}
+"""Folders in which steps keep what is no output."""
 BEGUN = f"{RunPaths.stages}/data.begun"
 """Says that the folder is a run's, before there is a marker."""
 
@@ -100,6 +102,10 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
         without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / "quarantine" / step))]
         note["continued_from"] = [{"without": without}] if without else []
         files = lambda space: files_of_units(stage, place)
+    elif stage.anywhere:
+        stage.make(experiment, place, place)  # ty: ignore[invalid-argument-type]
+        note["continued_from"] = []
+        files = lambda space: files_of_outputs(stage, place)
     else:
         alone = dataclasses.replace(
             experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
@@ -129,7 +135,7 @@ def finish(
         made = files(space)
         done = note | {"seconds": round(time.perf_counter() - start, 3), "files": made}
         space.output(f"{RunPaths.stages}/{stage.name}.files").write_text(json.dumps(made))
-        write_atomically(place / RunPaths.config_json, config_json, durable=False)
+        write_atomically(place / RunPaths.config_json, config_json, space.scratch)
         write_atomically(space.output(f"{RunPaths.stages}/{stage.name}.json"), json.dumps(done, indent=1))
         return {"files": len(made)}
 
@@ -144,6 +150,21 @@ def files_of_units(stage: Stage, place: Place) -> dict[str, int]:
         for marker in read_markers(step, sorted(names_in(place / RunPaths.units / step)), place).values():
             found |= {name: size for name, (size, _) in marker.outputs.items()}
     return dict(sorted(found.items()))
+
+
+def files_of_outputs(stage: Stage, place: Place) -> dict[str, int]:
+    """{name: bytes} of the stage's outputs, without what its steps keep beside them."""
+    found: dict[str, int] = {}
+    for output in stage.outputs:
+        where = place / output
+        if size_of(where) is not None:
+            found[output] = size_of(where) or 0
+        elif isinstance(where, Url):
+            found |= {f"{output}/{name}": one.size for name, one in where.files().items()}
+        else:
+            paths = [path for path in sorted(where.rglob("*")) if path.is_file()]
+            found |= {f"{output}/{path.relative_to(where)}": path.stat().st_size for path in paths}
+    return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
 
 
 def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:

@@ -65,6 +65,8 @@ class Stage:
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
     agrees is taken over when the stage is made again."""
+    anywhere: bool = False
+    """`make` reads and writes in a bucket too, and all processes of an array job may make it together."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
     """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
     Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""

@@ -321,7 +321,8 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
 def still_there(url: str, version: Object, how: How) -> bool:
     """Whether the server, asked again, tells of the same version; or does not tell."""
     try:
-        return not differs(version, attempt(url, 0, 0, None, how, bytearray()))
+        # Of the hub by its first byte: the address that it leads to may be signed for GET only.
+        return not differs(version, attempt(url, 0, int(how.linked), None, how, bytearray()))
     except TryAgainError:
         return True
     except NotThereError:

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from lm.errors import UsageError, network_reason, shown
 from lm.storage import http
-from lm.storage.objects import ROUNDS, Object, StorageError
+from lm.storage.objects import ROUNDS, Object, StorageError, settings
 
 SERVER = "https://huggingface.co"
 KINDS = {"datasets": "dataset", "spaces": "space"}
@@ -79,9 +79,22 @@ def how() -> http.How:
 
 def head(address: str) -> Object | None:
     """What the hub says of a file; the ETag is its SHA-256, or git's hash of a small one. None where there is none."""
+    from huggingface_hub import get_hf_file_metadata
+
     if not named(address).path:
         return None
-    return http.head(address_of(address), how())
+    limit = settings().timeout
+    try:  # of the hub alone: the address that it leads to may be signed for GET only
+        told = asked(
+            address,
+            "read",
+            lambda api, one: get_hf_file_metadata(address_of(address), timeout=limit, endpoint=endpoint()),
+        )
+    except FileNotFoundError:
+        return None
+    if told.size is None:
+        raise StorageError(f"{address}: the hub does not tell how long it is. Bring it to a disk first.")
+    return Object(told.size, told.etag or "")
 
 
 def read(address: str, start: int, end: int | None, version: Object | None = None) -> bytes:

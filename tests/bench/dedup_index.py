@@ -12,10 +12,11 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +39,10 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def run_here(build: Callable) -> None:
-    for task in build.keywords["tasks"]:  # ty: ignore[missing-attribute] - a functools.partial
-        build.keywords["work"](task)  # ty: ignore[missing-attribute]
+def run_here(tasks: Sequence[Any], work: Callable[[Any], None]) -> None:
+    for task in tasks:
+        task.run_file.parent.mkdir(parents=True, exist_ok=True)
+        work(task)
 
 
 def write_pairs(folder: Path, documents: int, seed: int, seen: int) -> dict[str, Path]:
@@ -75,14 +77,14 @@ def main() -> None:
             one.mkdir(parents=True)
         mapped = {kind: parts / f"{kind}.arrow" for kind in KINDS}
         kept = Kept(folder / "texts/a.parquet", pairs, mapped, index / "ids/a.parquet")
-        mapping = timed(lambda: map_keys(kept, {}, parts))
-        writing = timed(lambda: write_index([kept], [*KINDS], config, index, parts, run_here))
+        mapping = timed(lambda: map_keys(kept, {}))
+        writing = timed(lambda: write_index([kept], [*KINDS], config, "", index, parts, run_here))
         opened = open_index(str(index))
         later = [*write_pairs(folder / "b", documents, 1, int(documents * arguments.seen)).values()]
         meeting = timed(lambda: pairs_met(later, [opened], [*KINDS], 1, folder / "met", run_here))
-        sizes = {kind: sum(file.bytes for file in opened.keys[kind]) for kind in KINDS}
-        sizes["ids"] = kept.ids.stat().st_size
-        met = sum(path.stat().st_size for path in (folder / "met").glob("*.arrow")) / 32
+        sizes = {kind: sum(path.stat().st_size for path in (index / "keys" / kind).iterdir()) for kind in KINDS}
+        sizes["ids"] = (index / "ids/a.parquet").stat().st_size
+        met = sum(path.stat().st_size for path in (folder / "met").glob("*.runs")) / 32
     told = {
         "bench": "dedup_index",
         "documents": documents,

@@ -1,18 +1,21 @@
 """Do ten languages get the verdicts of FineWeb-2? Detection, words, stop words and filters, beside datatrove's.
 
-    python -m tests.bench.languages --thresholds CONFIGS [--peer PYTHON] [--documents 200]
+    python -m tests.bench.languages --thresholds CONFIGS [--peer PYTHON] [--documents 200] [--pages PAGES.tar.xz]
 
 CONFIGS is the folder of FineWeb-2's files (configs/ of huggingface/fineweb-2); `make languages` brings the libraries.
 PYTHON is one with datatrove 0.10.1, spacy, jieba, pyvi, sudachipy, sudachidict-core, pythainlp and indic-nlp-library.
 Documents are made of real sentences (../shared), some of them repeated, shortened, cut into lists or mixed with
-numbers, so that every rule finds some. Prints one JSON line a language: the share of documents told as it (lid.176),
-sentences likewise, the share of documents kept, of the undisturbed ones too, the mean number of its stop words,
-characters a word, documents a CPU second through splitter and filters; and beside the peer the ratio of words, the
-shares of equal verdicts and equal reasons, and each disagreement.
+numbers, so that every rule finds some; with --pages they are web pages, in folders de, fr and so on.
+
+Prints one JSON line a language: the share of documents told as it (lid.176), sentences likewise, the share of documents
+kept, of the undisturbed ones too, the mean number of its stop words, characters a word, documents a CPU second through
+splitter and filters; and beside the peer the ratio of words, the shares of equal verdicts and equal reasons, and
+disagreements. Of pages it prints how many are kept, and the peer's part.
 """
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import tarfile
@@ -26,7 +29,8 @@ from configs.recipes.gristmill import URL_FILTER_WITHOUT_LISTS
 from data_prep.by_language import with_thresholds
 from data_prep.by_language.splitters import splitter_of
 from data_prep.config import DocumentsConfig
-from data_prep.documents import Document
+from data_prep.documents import Document, WebPage
+from data_prep.extract import extract_text
 from data_prep.language import detect_language
 from data_prep.measure.row import text_schema, values_of
 from data_prep.verdict import verdicts
@@ -34,6 +38,9 @@ from lm.errors import InputError
 from tests.bench.language import SENTENCES
 
 CODES = dict(zip(recipe.TEN_LANGUAGES, ("zh", "ja", "ar", "hi", "th", "ru", "de", "es", "vi", "sw"), strict=True))
+PAGES = {"de": "deu_Latn", "es": "spa_Latn", "fr": "fra_Latn", "ja": "jpn_Jpan", "pt-br": "por_Latn", "ru": "rus_Cyrl",
+         "tr": "tur_Latn", "zh-cn": "cmn_Hani"}  # fmt: skip
+"""{folder of pages: the language}."""
 PEER = Path(__file__).with_name("languages_peer.py")
 SHOWN = 5
 """Disagreements of a language that are printed whole."""
@@ -48,6 +55,19 @@ def sentences_of(archive: Path) -> dict[str, list[str]]:
             if (file := opened.extractfile(member)) is not None and Path(member.name).stem in CODES.values()
         }
     return {label: [line.strip() for line in texts[code].splitlines() if line.strip()] for label, code in CODES.items()}
+
+
+def pages_of(archive: Path, config: DocumentsConfig) -> dict[str, list[str]]:
+    """{"deu_Latn": the main texts of its pages}."""
+    texts: dict[str, list[str]] = {}
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            label, file = PAGES.get(member.name.split("/")[0]), opened.extractfile(member)
+            if label and file is not None:
+                page = WebPage("http://a.example/", "", "", "text/html; charset=utf-8", file.read(), "")
+                text, _ = extract_text(page, config.extract)
+                texts.setdefault(label, []).extend([text] if text else [])
+    return texts
 
 
 def made_documents(sentences: list[str], count: int, seed: int = 0) -> list[str]:
@@ -102,14 +122,9 @@ def decided(texts: list[str], label: str, config: DocumentsConfig) -> tuple[list
 def peer_decisions(texts: list[str], label: str, python: str, thresholds: str) -> list[dict]:
     """What datatrove says."""
     lines = "".join(json.dumps({"label": label, "text": text}) + "\n" for text in texts)
-    done = subprocess.run(
-        [python, "-P", str(PEER), thresholds],
-        input=lines,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it is another Python
+    command = [python, "-P", str(PEER), thresholds]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", env=environment)
     if done.returncode:
         raise InputError(f"datatrove failed on {label}: {done.stderr[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -141,10 +156,9 @@ def told_as(texts: list[str], label: str, config: DocumentsConfig) -> float:
 
 
 def row_of(
-    label: str, sentences: list[str], count: int, config: DocumentsConfig
-) -> tuple[dict[str, object], list, list]:
-    """What is printed of one language, its documents, and the verdicts on them."""
-    texts = made_documents(sentences, count)
+    label: str, sentences: list[str], texts: list[str], config: DocumentsConfig
+) -> tuple[dict[str, object], list[tuple[str, str]]]:
+    """What is printed of one language, by its sentences and the documents made of them, and the verdicts on these."""
     ours, rows, seconds = decided(texts, label, config)
     kept = [stage == "" for stage, _ in ours]
     splitter, whole = splitter_of(label), "\n".join(texts)
@@ -156,7 +170,7 @@ def row_of(
         "characters_per_word": round(len(whole) / len(splitter(whole)), 3),
         "documents_per_cpu_second": round(len(texts) / seconds, 1),
     }  # fmt: skip
-    return told, texts, ours
+    return told, ours
 
 
 def main() -> None:
@@ -165,13 +179,28 @@ def main() -> None:
     parser.add_argument("--thresholds", default="")
     parser.add_argument("--peer", default="")
     parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--pages", type=Path)
+    parser.add_argument("--languages", nargs="+", default=recipe.TEN_LANGUAGES)
     asked = parser.parse_args()
     if not asked.sentences.is_file() or not asked.thresholds:
         print("languages: give the folder of FineWeb-2's thresholds, and an archive of sentences")
         return
-    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, thresholds=asked.thresholds))
+    wanted = (*dict.fromkeys((*recipe.TEN_LANGUAGES, *PAGES.values())),)
+    config = with_thresholds(recipe.documents("", URL_FILTER_WITHOUT_LISTS, wanted, asked.thresholds))
+    if asked.pages:
+        for label, texts in pages_of(asked.pages, config).items():
+            ours, _, _ = decided(texts, label, config)
+            kept = round(sum(stage == "" for stage, _ in ours) / len(ours), 4)
+            told: dict[str, object] = {"benchmark": "languages", "language": label, "pages": len(texts), "kept": kept}
+            if asked.peer:
+                told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
+            print(json.dumps(told, ensure_ascii=False), flush=True)
+        return
     for label, sentences in sentences_of(asked.sentences).items():
-        told, texts, ours = row_of(label, sentences, asked.documents, config)
+        if label not in asked.languages:
+            continue
+        texts = made_documents(sentences, asked.documents)
+        told, ours = row_of(label, sentences, texts, config)
         if asked.peer:
             told |= compared(texts, ours, peer_decisions(texts, label, asked.peer, asked.thresholds), label)
         print(json.dumps(told, ensure_ascii=False), flush=True)

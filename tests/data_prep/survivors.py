@@ -1,23 +1,17 @@
 """Survivors of small corpora, and a step that is run on them without the rest of the pipeline."""
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.config import ONE_PROCESS
 from data_prep.dedup.clusters import make_node
 from data_prep.dedup.survivors import Survivor, SurvivorFile, read_survivors, write_survivors
+from data_prep.engine.tasks import FileRunner
+from lm.storage import file_sha256
 
 Corpus = Sequence[Sequence[Survivor]]
 """The survivors of each file."""
-
-
-def in_turn(work: Callable[[Any], None], units: Iterable[Any]) -> None:
-    """In no particular order, as workers do it."""
-    units = list(units)
-    random.Random(len(units)).shuffle(units)
-    for unit in units:
-        work(unit)
 
 
 def survivor(file: int, row: int, text: str, day: int = 1, scope: str = "d") -> Survivor:
@@ -32,13 +26,12 @@ def written(corpus: Corpus, folder: Path) -> list[SurvivorFile]:
         path = folder / "survivors" / f"{index}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_survivors(path, rows)
-        files.append(SurvivorFile(index, path))
+        files.append(SurvivorFile(index, path, path.stat().st_size, file_sha256(path)))
     return files
 
 
-def after(step: Callable[..., list[Path]], corpus: Corpus, config: Any, folder: Path) -> dict[str, str]:
+def after(step: Callable[..., list[SurvivorFile]], corpus: Corpus, config: Any, folder: Path) -> dict[str, str]:
     """{id: text} of what a step leaves."""
-    files = written(corpus, folder)
-    edits = step(files, config, folder / "step", folder, in_turn)
-    left = [SurvivorFile(file.index, file.path, (path,)) for file, path in zip(files, edits, strict=True)]
+    run = FileRunner(folder, ONE_PROCESS, lambda progress: None)
+    left = step(written(corpus, folder), config, folder / "step", folder, run)
     return {one.id: one.text for file in left for one in read_survivors(file)}

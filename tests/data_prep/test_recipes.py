@@ -49,7 +49,7 @@ def test_the_recipes_differ_in_what_their_files_say():
         "url_filter.packages", "extract.xhtml", "language.line_breaks", "gopher_repetition.words",
         "gopher_repetition.count_blank_lines", "gopher_quality.words", "gopher_quality.count_stop_words",
         "gopher_quality.terminal_marks", "c4.sentences", "fineweb.words", "fineweb.line_ends",
-        "fineweb.count_blank_lines", "fineweb.limit_falls", "personal_data.emails",
+        "fineweb.count_blank_lines", "fineweb.limit_falls", "minhash.normalisation", "personal_data.emails",
     }  # fmt: skip
 
 

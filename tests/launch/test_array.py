@@ -17,7 +17,7 @@ from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
 from launch import data, extract_texts, fetch_pages
-from launch.stages.array import run_stages
+from launch.stages.array import KEPT_BESIDE, run_stages
 from launch.stages.stage import run_stage
 from lm.errors import UsageError
 from lm.storage import Url
@@ -74,16 +74,16 @@ def digests(run: Path | Url, *folders: str) -> dict[str, str]:
         if isinstance(run, Url)
         else [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
     )
-    wanted = sorted(name for name in names if name.split("/")[0] in folders)
+    wanted = sorted(name for name in names if name.split("/")[0] in folders and not KEPT_BESIDE & {*name.split("/")})
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in wanted}
 
 
-def start(rank: int, home: Path, workdir: object, warcs: Path, *more: str) -> subprocess.Popen:
+def start(rank: int, home: Path, workdir: object, warcs: object, *more: str, lease: str = "3") -> subprocess.Popen:
     """A rank with a working folder and caches of its own."""
     home.mkdir(parents=True)
     names = {"XDG_CACHE_HOME": "cache", "TMPDIR": ".", "HOME": "."}
     environment = os.environ | {name: str(home / path) for name, path in names.items()}
-    environment |= {"GRISTMILL_LEASE_SECONDS": "3", "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"GRISTMILL_LEASE_SECONDS": lease, "PYTHONPATH": str(REPOSITORY)}
     options = ["--workdir", str(workdir), "--pages.warc", str(warcs), "--engine.rank", str(rank), *SMALL, *more]
     command = [sys.executable, "-m", "launch.data", str(REPOSITORY / "configs/demo.py"), *options]
     return subprocess.Popen(

@@ -1,8 +1,11 @@
 """Pages of several languages through the recipe: detected with their scripts, judged by their own thresholds, fixed."""
 
 import dataclasses
+import functools
+import http.server
 import importlib.util
 import json
+import threading
 from pathlib import Path
 
 import lxml.html
@@ -152,6 +155,25 @@ def test_glotlid_tells_language_and_script(tmp_path):
     assert language.model_identity(config().language) == {}
 
 
+def test_glotlid_is_brought_from_an_address_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    write_fasttext(tmp_path / "model.bin", GLOTLID_WORDS)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        address = f"http://127.0.0.1:{served.server_address[1]}/model.bin"
+        chosen = LanguageConfig(("srp_Cyrl",), 0.5, letters_only=False, detector="glotlid", model=address)
+        found = language.detect_language(document("млин је", language=""), chosen)
+        identity = language.model_identity(chosen)
+        served.shutdown()
+        thread.join()
+    assert found.label == "srp_Cyrl"
+    assert identity == language.model_identity(dataclasses.replace(chosen, model=str(tmp_path / "model.bin")))
+    assert language.detect_language(document("der", language=""), chosen).label == "deu_Latn"  # the server is gone
+
+
 def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
     chosen = LanguageConfig(languages=(), min_score=0.5, letters_only=False, detector="glotlid", model="x.bin")
     with pytest.raises(InputError, match=r"no file x.bin.*hf://cis-lmu/glotlid"):
@@ -162,8 +184,6 @@ def test_a_model_that_is_none_or_of_other_labels_is_refused(tmp_path):
     other = write_fasttext(tmp_path / "other.bin", {"de": ("der",), "en": ("the",)})
     with pytest.raises(InputError, match="__label__deu_Latn"):
         language.detect_language(document(PROSE), dataclasses.replace(chosen, model=str(other)))
-    with pytest.raises(InputError, match="hf://OWNER/NAME/FILE"):
-        language.detect_language(document(PROSE), dataclasses.replace(chosen, model="hf://cis-lmu/glotlid"))
     with pytest.raises(UsageError, match="model is empty"):
         dataclasses.replace(chosen, model="")
 

@@ -251,6 +251,15 @@ def test_files_are_fetched_once_and_verified(server, tmp_path):
     assert server.asked == len(LANGUAGES) + 1
 
 
+def test_a_folder_may_be_an_address(server):
+    address = f"http://127.0.0.1:{server.server_address[1]}/configs"
+    made = dataclasses.replace(config(), by_language=ByLanguageConfig(folder=address))
+    assert with_thresholds(made).thresholds_by_language["spa_Latn"] == thresholds("spa_Latn")
+    del server.files["spa_Latn.yml"]
+    with pytest.raises(InputError, match="has no file such as spa_Latn"):
+        with_thresholds(made)
+
+
 def test_a_file_of_another_content_is_refused(server):
     server.files["spa_Latn.yml"] = server.files["spa_Latn.yml"].replace(b"0.3", b"0.4")
     with pytest.raises(InputError, match=r"spa_Latn.yml is not the file.*\n.*SHA-256 expected"):

@@ -21,7 +21,7 @@ from data_prep.measure.row import row_of
 from data_prep.sources import fetch_pages, input_files
 from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import InputFile
-from data_prep.warc import write_pages
+from data_prep.warc import byte_sources, write_pages
 from lm.errors import UsageError
 from lm.storage import StorageError, Url, http, ranges, write_atomically
 from tests.data_prep.loopback_crawl import CRAWL, Fault, LoopbackCrawl, serving
@@ -39,6 +39,7 @@ def quick(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("GRISTMILL_STORAGE_TIMEOUT", "30")
     monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(byte_sources, "CHUNK", 1000)
     monkeypatch.setattr(ranges, "BLOCK", 3000)
 
 
@@ -133,9 +134,11 @@ def test_streamed_files_give_what_downloaded_ones_give_and_nothing_is_on_the_dis
         crawl.faults[path] = [*faults, Fault(headers={"Content-Range": ""}), Fault(shift=-1)]
     assert pages_in(there) == pages_in(here)
     assert len(pages_in(here)[0]) == 120
+    pages = read_input(there[1])
+    next(iter(pages))
     crawl.files[crawl.paths[1]] = crawl.files[crawl.paths[0]]
     with pytest.raises(StorageError, match="was replaced while it was read"):
-        list(read_input(there[1]))
+        list(pages)
 
 
 def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
@@ -143,6 +146,10 @@ def test_the_sizes_of_a_whole_crawl_are_not_asked_for_one_by_one(tmp_path):
     with serving(LoopbackCrawl.of(warcs)) as crawl:
         files = fetched(crawl, tmp_path, files=300)
         assert len(crawl.requests) <= 17  # the list, and some sizes
+        few = fetched(crawl, tmp_path / "few", files=2)
+        assert [one.identity for one in few] == [
+            one.identity for one in files[:2]
+        ]  # more are the same ones, and others
     assert len(files) == 300 and all(one.estimated and 110 < one.bytes < 140 for one in files)
 
 

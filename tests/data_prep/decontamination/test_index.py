@@ -2,8 +2,11 @@
 
 import bz2
 import gzip
+import http.server
 import json
 import random
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +154,31 @@ def test_files_of_every_kind_and_sets_by_name(tmp_path):
     (tmp_path / "e.jsonl").write_text('{"text": "fine"}\n{"text"')
     with pytest.raises(InputError, match=r"e\.jsonl, line 2, is no JSON"):
         list(read_examples(example_files([str(tmp_path / "e.jsonl")]), ()))
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_set_of_a_web_server_is_brought(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www/far.jsonl").write_text('{"text": "Far away it stands"}')
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "www")))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        for sets, name in (([f"{address}/far.jsonl"], "far"), ([f"near={address}/far.jsonl"], "near")):
+            (example,) = read_examples(example_files(sets), ())
+            assert (example.set, example.texts) == (name, ("Far away it stands",))
+        with pytest.raises(InputError):
+            example_files([f"{address}/nothing.jsonl"])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_an_index_is_read_as_it_was_written_and_counts_what_is_too_short(tmp_path):

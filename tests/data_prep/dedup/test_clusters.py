@@ -4,25 +4,23 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.config import EngineConfig
 from data_prep.dedup import clusters, sorted_runs
-from data_prep.dedup.clusters import Node, add_work, duplicates_in, find_duplicates, make_node, writing_pairs
-from data_prep.engine.beam_runner import run_pipeline
+from data_prep.dedup.clusters import Node, duplicates_in, find_duplicates, make_node, writing_pairs
+from data_prep.engine.tasks import TaskRunner
 from lm.errors import InputError
+from lm.storage import Url, write_atomically
+from tests.object_store import QUICK, serving, variables
 
-REPOSITORY = Path(__file__).parents[3]
 FILES = 3
 Pairs = list[tuple[bytes, Node]]
 
@@ -31,13 +29,14 @@ def key(name: object) -> bytes:
     return hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
 
 
-def run_here(build, ran: list[int] | None = None) -> None:
-    """Runs the tasks one after the other, in this process."""
-    assert build.func is add_work
-    for task in build.keywords["tasks"]:
-        build.keywords["work"](task)
+def run_here(tasks, work, ran: list[int] | None = None) -> None:
+    """Runs the tasks whose files are not there, one after the other, in this process."""
+    missing = [task for task in tasks if not task.run_file.exists()]
+    for task in missing:
+        task.run_file.parent.mkdir(parents=True, exist_ok=True)
+        work(task)
     if ran is not None:
-        ran.append(len(build.keywords["tasks"]))
+        ran.append(len(missing))
 
 
 def write_files(pairs: Iterable[tuple[bytes, Node]], folder: Path, files: int = FILES) -> list[Path]:
@@ -180,41 +179,43 @@ def test_a_killed_run_goes_on_from_where_it_was(tmp_path, monkeypatch, run_files
     undisturbed, run_files_once = sum(ran), 0
     paths = write_files(pairs, tmp_path / "killed")
 
-    def killed_in_the_middle(build) -> None:
+    def killed_in_the_middle(tasks, work) -> None:
         nonlocal run_files_once
-        tasks = build.keywords["tasks"]
-        for task in tasks[: len(tasks) // 2 or 1]:
-            build.keywords["work"](task)
+        missing = [task for task in tasks if not task.run_file.exists()]
+        for task in missing[: len(missing) // 2 or 1]:
+            task.run_file.parent.mkdir(parents=True, exist_ok=True)
+            work(task)
             run_files_once += 1
-        raise KilledError
+        if missing:
+            raise KilledError
 
     for _ in range(100):
         try:
             result = find_duplicates(paths, tmp_path / "killed/steps", killed_in_the_middle, rows_at_once=64)
             break
         except KilledError:
-            (tmp_path / "killed/steps/link/000000.arrow.1.partial").write_bytes(b"half a run file")
+            (tmp_path / "killed/steps/link/000000.runs.1.partial").write_bytes(b"half a run file")
     assert content(result) == content(whole)
-    assert run_files_once <= undisturbed  # nothing twice; where one run file is left of a step, `run` is not asked
+    assert run_files_once <= undisturbed  # nothing twice
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("*.arrow")}
+    return {path.name: path.read_bytes() for path in folder.glob("*.runs")}
 
 
 def test_a_damaged_file_is_named(tmp_path):
     paths = write_files(graph_pairs([(0, 1)], random.Random(0)), tmp_path)
-    paths[1].write_bytes(paths[1].read_bytes()[:100])
+    paths[1].write_bytes(paths[1].read_bytes()[:50])
     with pytest.raises(InputError, match=r"1\.pairs cannot be read: .* Delete"):
         find_duplicates(paths, tmp_path / "steps", run_here)
 
 
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
-    """The names of the run files that were opened for reading."""
+    """The names of the run files whose indices were read."""
     names: list[str] = []
-    real = pa.memory_map
-    monkeypatch.setattr(pa, "memory_map", lambda path: names.append(path) or real(path))
+    real = sorted_runs.runs_in
+    monkeypatch.setattr(sorted_runs, "runs_in", lambda place: names.append(str(place)) or real(place))
     return names
 
 
@@ -233,7 +234,7 @@ def test_run_files_are_opened_in_proportion_to_the_files(tmp_path, monkeypatch, 
         opens.append(len(opened))
         opened.clear()
         assert stays(result, files) == union_find(pairs)
-        assert len(opened) <= files + len(list(result.glob("*.arrow")))  # a file's rows are next to one another
+        assert len(opened) <= files + len(list(result.glob("*.runs")))  # a file's rows are next to one another
     assert opens[1] < 5 * opens[0]  # four times the files; ranges times files would be 16
 
 
@@ -244,15 +245,18 @@ def test_a_merge_keeps_all_rows_in_order_and_leaves_no_run_file(tmp_path, monkey
     paths = [tmp_path / f"{number}.arrow" for number in range(20)]
     for path, some in zip(paths, np.split(rows, 20, axis=1), strict=True):
         sorted_runs.write_run_file(path, [some[:, :50], some[:, 50:]])
-    few = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
-    runs = list(sorted_runs.mapped_runs(few))
-    assert len(few) == 3 and max(len(run[0]) for run in runs) <= 100
+    few, made = clusters.merge_many(paths, tmp_path, run_here, rows_at_once=100)
+    runs = [run.read(0, run.rows) for run in sorted_runs.runs_of(few)]
+    assert len(few) == 3 and set(few) < set(made) and max(run.shape[1] for run in runs) <= 100
     for path in few:
-        lows, highs = zip(*((run[0][0], run[0][-1]) for run in sorted_runs.mapped_runs([path])), strict=True)
+        ends = ((run.samples[0], run.samples[-1]) for run in sorted_runs.runs_of([path]))
+        lows, highs = zip(*ends, strict=True)
         assert sum(low < high for high, low in zip(highs, lows[1:], strict=False)) <= len(lows) // 4  # two blocks
     assert np.array_equal(sorted_runs.sorted_rows(np.concatenate(runs, axis=1)), sorted_runs.sorted_rows(rows))
     clusters.take_step("link", paths, tmp_path / "link", run_here, rows_at_once=100)
-    assert not list((tmp_path / "link").glob("*.merged")) and all(path.exists() for path in paths)
+    clusters.delete_run_files(tmp_path / "link")
+    left = {path.suffix for path in (tmp_path / "link").iterdir()}
+    assert left == {".changes", ".json"} and all(path.exists() for path in paths)
 
 
 def test_ranges_cover_all_keys_in_like_shares(tmp_path):
@@ -261,7 +265,7 @@ def test_ranges_cover_all_keys_in_like_shares(tmp_path):
     keys = [rng.integers(0, 2**64, 500, np.uint64, endpoint=False) for _ in paths]
     for path, some in zip(paths, keys, strict=True):
         sorted_runs.write_run_file(path, [np.stack([some, some, some, some])])
-    ranges = sorted_runs.key_ranges(sorted_runs.mapped_runs(paths), rows=1000)
+    ranges = sorted_runs.key_ranges(sorted_runs.runs_of(paths), rows=1000)
     assert ranges[0][0] == 0 and ranges[-1][1] == sorted_runs.LAST_KEY
     assert all(last + 1 == low for (_, last), (low, _) in itertools.pairwise(ranges))
     shares = [sum(((low <= some) & (some <= last)).sum() for some in keys) for low, last in ranges]
@@ -275,32 +279,111 @@ def steps_of(folder: Path, run) -> dict[str, bytes]:
 
 
 def test_two_worker_processes_make_the_same_bytes(tmp_path):
-    there = steps_of(tmp_path / "there", functools.partial(run_pipeline, workers=2))
+    engine = EngineConfig(workers=2)
+    there = steps_of(tmp_path / "there", TaskRunner(tmp_path / "there", engine, lambda progress: None, "near copies"))
     assert len(there) > 1
     assert there == steps_of(tmp_path / "here", run_here)
 
 
-ON_DASK = """
-import functools, sys
-from pathlib import Path
-from dask.distributed import LocalCluster
-from data_prep.engine.beam_runner import run_pipeline
-from tests.data_prep.dedup.test_clusters import steps_of
-
-if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        address = f"--dask_client_address={cluster.scheduler_address}"
-        steps_of(Path(sys.argv[1]), functools.partial(run_pipeline, workers=2, runner="dask", options=[address]))
-"""
+# A key of many rows
 
 
-@pytest.mark.slow
-def test_dask_makes_the_same_bytes(tmp_path):
-    pytest.importorskip("distributed", reason="Dask is not installed")
-    (tmp_path / "main.py").write_text(ON_DASK)
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), str(tmp_path / "there")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    here = steps_of(tmp_path / "here", run_here)
-    assert content(tmp_path / "there/steps/result") == here
+def star(key_rows: int, rng: random.Random) -> Pairs:
+    """One key that `key_rows` documents have, and as many of two documents each, some of them among the many."""
+    nodes = [(rng.getrandbits(20), rng.randrange(FILES) << 32 | number) for number in range(2 * key_rows)]
+    pairs = [(key("boilerplate"), node) for node in nodes[:key_rows]]
+    pairs += [(key(number), nodes[rng.randrange(2 * key_rows)]) for number in range(key_rows) for _ in range(2)]
+    rng.shuffle(pairs)
+    return pairs
+
+
+def test_a_key_of_many_rows_is_read_in_parts_of_bounded_size(tmp_path, monkeypatch):
+    """2,500 documents of one key and ranges of 400 rows: no task reads or writes much more than a range."""
+    read, written, kinds = [], [], []
+    real_read, real_add = sorted_runs.Run.read, sorted_runs.sorted_rows
+    monkeypatch.setattr(sorted_runs, "SAMPLE_ROWS", 16)
+    monkeypatch.setattr(
+        sorted_runs.Run, "read", lambda run, begin, end: read.append(end - begin) or real_read(run, begin, end)
+    )
+    monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: written.append(rows.shape[1]) or real_add(rows))
+    monkeypatch.setattr("data_prep.dedup.clusters.PAIRS_AT_ONCE", 500)
+    pairs = star(2500, random.Random(4))
+    paths = write_files(pairs, tmp_path)
+
+    def run(tasks, work) -> None:
+        for task in tasks:
+            read.clear()
+            run_here([task], work)
+            kinds.append((type(task).__name__, getattr(task, "parts", 1), sum(read)))
+
+    result = find_duplicates(paths, tmp_path / "steps", run, rows_at_once=100)
+    assert max(written) <= 6 * 100
+    assert stays(result) == union_find(pairs)
+    hot = [rows for kind, parts, rows in kinds if kind == "Minima"]
+    parts = [rows for kind, parts, rows in kinds if kind == "Range" and parts > 1]
+    assert len(hot) > 15 and max(hot) < 1000  # of 400 rows, and what 16 rows to a sample let in at both ends
+    assert len(parts) > 15 and max(parts) < 2000  # twice its rows, and the smallest nodes of all parts
+
+
+def test_a_hot_key_gives_the_same_clusters_as_one_that_is_not(tmp_path):
+    pairs = star(300, random.Random(5))
+    for name, rows in (("split", 20), ("whole", 1 << 20)):
+        (tmp_path / name).mkdir()
+        result = find_duplicates(write_files(pairs, tmp_path / name), tmp_path / name / "steps", run_here, rows)
+        assert stays(result) == union_find(pairs)
+        split = [task for task in clusters.planned(tmp_path / name / "steps/link") if task.parts > 1]
+        assert bool(split) == (name == "split")
+
+
+# Run files
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4), st.integers(0, 40), st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_a_range_is_its_rows_however_it_is_read(tmp_path_factory, runs, low, last):
+    path = tmp_path_factory.mktemp("runs") / "a.runs"
+    rows = [np.array([[k, k % 3, i, i % 5] for i, k in enumerate(keys)], np.uint64).reshape(-1, 4).T for keys in runs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sorted_runs, "SAMPLE_ROWS", 4)
+        sorted_runs.write_run_file(path, rows)
+        found = sorted_runs.runs_of([path])
+        assert sum(run.rows for run in found) == sum(map(len, runs))
+        everything = np.concatenate([np.empty((4, 0), np.uint64), *rows], axis=1)
+        inside = everything[:, (everything[0] >= low) & (everything[0] <= last)]
+        for parts in (1, 3):
+            blocks = [
+                block for part in range(parts)
+                for block in sorted_runs.read_blocks(found, low, last, 7, part, parts)
+            ]  # fmt: skip
+            assert all(block.shape[1] <= 7 for block in blocks)
+            read = np.concatenate([np.empty((4, 0), np.uint64), *blocks], axis=1)
+            np.testing.assert_array_equal(sorted_runs.sorted_rows(read), sorted_runs.sorted_rows(inside))
+
+
+def test_a_range_of_a_bucket_is_one_request_a_run(tmp_path):
+    """And one for the index."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.runs"
+    sorted_runs.write_run_file(path, [rng.integers(0, 2**64, (4, 20_000), np.uint64) for _ in range(3)])
+    asked, place = [], Url("s3://runs/a.runs")
+    with serving() as store, variables(store.environment() | QUICK), pytest.MonkeyPatch.context() as patch:
+        store.bucket("runs")
+        write_atomically(place, path.read_bytes())
+        real = Url.read_range
+        patch.setattr(Url, "read_range", lambda url, start, end: asked.append(end - start) or real(url, start, end))
+        runs = sorted_runs.runs_of([place])
+        assert asked == [2**16]
+        low, last = 2**62, 2**62 + 2**58
+        there = list(sorted_runs.read_blocks(runs, low, last, 10_000))
+    here = list(sorted_runs.read_blocks(sorted_runs.runs_of([path]), low, last, 10_000))
+    assert len(asked) == 1 + 3 and max(asked[1:]) <= 3 * 32 * sorted_runs.SAMPLE_ROWS
+    np.testing.assert_array_equal(np.concatenate(there, axis=1), np.concatenate(here, axis=1))
+
+
+@pytest.mark.parametrize("cut", [0, 20, 100, 5000])
+def test_a_run_file_that_was_cut_is_named(tmp_path, cut):
+    path = tmp_path / "a.runs"
+    sorted_runs.write_run_file(path, [np.arange(4000, dtype=np.uint64).reshape(4, -1)])
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"a\.runs cannot be read: .* Delete the folder"):
+        sorted_runs.runs_of([path])

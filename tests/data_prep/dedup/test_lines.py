@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import LineDedupConfig
-from data_prep.dedup import lines
+from data_prep.dedup import clusters, lines, sorted_runs
 from data_prep.dedup.lines import remove_lines
 from data_prep.dedup.survivors import Survivor
 from data_prep.dedup.words import words_of
@@ -87,11 +87,16 @@ def test_many_small_runs_blocks_and_ranges_give_the_same(tmp_path, monkeypatch):
     ]  # fmt: skip
     config = LineDedupConfig(max_removed=1.0, min_words_left=0)
     plain = after(remove_lines, corpus, config, tmp_path / "plain")
-    for name, value in (("ROWS_AT_ONCE", 3), ("ROWS_IN_RANGE", 5), ("RUN_FILES_AT_ONCE", 2)):
-        monkeypatch.setattr(lines, name, value)
+    monkeypatch.setattr(lines, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(lines, "ROWS_IN_RANGE", 5)
+    monkeypatch.setattr(clusters, "RUN_FILES_AT_ONCE", 2)
+    monkeypatch.setattr(clusters, "ROW_BYTES", 0)  # so that even few are merged
+    monkeypatch.setattr(sorted_runs, "SAMPLE_ROWS", 2)
+    monkeypatch.setattr(sorted_runs, "SAMPLES_A_RANGE", 2)
     assert after(remove_lines, corpus, config, tmp_path / "small") == plain
     assert {name: units_of(text, "line") for name, text in plain.items()} == left_by_plain_count(corpus, config)
-    assert len(json.loads((tmp_path / "small/step/removed/ranges.json").read_text())) >= 3
+    assert len([*(tmp_path / "small/step").glob("*/removed/*.runs")]) >= 3
+    assert [*(tmp_path / "small/step").glob("*/keys/2-*.merged")]
 
 
 @pytest.mark.parametrize(("own", "reason"), [(40, ""), (8, "repeated_lines"), (20, "short_after_line_dedup")])

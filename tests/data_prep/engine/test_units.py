@@ -1,12 +1,17 @@
 """Laws of units: done once, the same bytes on every engine and whatever failed, and what failed is named."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
 import hashlib
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,9 @@ from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_ste
 from data_prep.engine.attempts import HOPELESS
 from lm.errors import InputError, UsageError
 from lm.storage import write_atomically
+from tests.run_files import HANG_SECONDS
+
+REPOSITORY = Path(__file__).parents[3]
 
 TWO = EngineConfig(workers=2, max_failed=1.0)
 CRASH, HANG, DAMAGED = "crash", "hang", "damaged"
@@ -37,6 +45,8 @@ def work(unit: Unit[str], space: Workspace, log: Path | None = None) -> dict:
         raise InputError(f"{unit.name} is damaged.")
     if kind == "once" and log and len(list(log.glob(f"{unit.name}.*"))) == 1:
         raise ConnectionError("the first time only")
+    if kind == "wait":
+        time.sleep(HANG_SECONDS)
     if kind == "settings":
         raise UsageError("this cannot be")
     if kind == "full":
@@ -188,3 +198,71 @@ def test_progress_counts_units_rows_and_bytes(tmp_path):
     assert (first.pages, first.files_done, first.files) == (0, 0, 4)
     assert (last.pages, last.pages_found, last.files_done, last.files) == (18, 12, 6, 6)
     assert last.bytes_done == last.bytes > last.bytes_found > 0
+
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from data_prep.config import EngineConfig
+from data_prep.engine import run_step
+from tests.data_prep.engine.test_units import step_of, texts
+
+if __name__ == "__main__":
+    inputs = texts(int(sys.argv[2]))
+    if sys.argv[3] == "wait":
+        inputs |= {"wait-0": "wait", "wait-1": "wait"}  # the smallest come last
+    try:
+        print(len(run_step(step_of(inputs), EngineConfig(workers=2), Path(sys.argv[1]))))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def start(folder: Path, units: int, wait: str = "") -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), str(units), wait], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, cwd=REPOSITORY, start_new_session=True,
+    )  # fmt: skip
+
+
+def members(session: int) -> list[str]:
+    """The process ids of a session."""
+    return subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_is_kept(number, tmp_path):
+    process = start(tmp_path, 20, "wait")
+    try:
+        deadline = time.monotonic() + HANG_SECONDS
+        done = lambda: list((tmp_path / "units/step").glob("*.json"))
+        while len(done()) < 20 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=HANG_SECONDS)
+        assert said == ("interrupted\n" if number == signal.SIGINT else "")
+        while members(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert members(process.pid) == [] and len(done()) == 20
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_no_byte(tmp_path):
+    run_step(step_of(texts(300)), ONE_PROCESS, tmp_path / "whole")
+    draw, killed, run = random.Random(0), 0, tmp_path / "killed"
+    while True:
+        process = start(run, 300)
+        try:
+            said, _ = process.communicate(timeout=draw.uniform(0.5, 4.0))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += 1
+    assert killed and said == "300\n"
+    assert contents(run) == contents(tmp_path / "whole")
+    assert len(list((run / "units/step").iterdir())) == 300 and records(run) == {}

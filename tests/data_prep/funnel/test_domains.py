@@ -1,6 +1,7 @@
 """The largest hosts of many counts files are those of one table of all hosts, and no step holds that table."""
 
 import collections
+import itertools
 import random
 import tracemalloc
 from pathlib import Path
@@ -17,12 +18,14 @@ from data_prep.funnel.domains import (
     HostCounter,
     count_domains,
     host,
+    host_ranges,
     merged,
     read_host_counts,
+    read_range,
     write_host_counts,
 )
+from lm.storage import file_sha256
 
-CONFIG = ONE_PROCESS
 NAMES = st.sampled_from(["", *(f"host-{n}.example" for n in range(40)), "ü.example"])
 HOSTS = st.lists(st.tuples(NAMES, st.integers(0, 9)))
 
@@ -35,6 +38,10 @@ def counted(counts_file: Path, documents: list[tuple[str, int]], hosts_at_once: 
     return counts_file
 
 
+def named(counts_files: list[Path]) -> list[tuple[str, str]]:
+    return [(path.name, file_sha256(path)) for path in counts_files]
+
+
 def plainly(files: list[list[tuple[str, int]]]) -> Domains:
     """All hosts in one dict."""
     documents, sizes = collections.Counter(), collections.Counter()
@@ -45,14 +52,25 @@ def plainly(files: list[list[tuple[str, int]]]) -> Domains:
     return Domains(tuple((name, documents[name], sizes[name]) for name in largest), len(documents))
 
 
-@given(files=st.lists(HOSTS, min_size=1, max_size=9), at_once=st.integers(1, 50), files_at_once=st.integers(2, 10))
+@given(
+    files=st.lists(HOSTS, min_size=1, max_size=9),
+    at_once=st.integers(1, 50),
+    files_at_once=st.integers(2, 10),
+    hosts_in_range=st.integers(1, 100),
+)
 @settings(max_examples=30, deadline=None)
-def test_the_domains_of_many_files_are_those_of_one_table(tmp_path_factory, files, at_once, files_at_once):
+def test_the_domains_of_many_files_are_those_of_one_table(
+    tmp_path_factory, files, at_once, files_at_once, hosts_in_range
+):
     folder, seen = tmp_path_factory.mktemp("hosts"), []
     counts_files = [counted(folder / f"{n}.parquet", file, at_once) for n, file in enumerate(files)]
-    assert count_domains(counts_files, folder / "merged", CONFIG, seen.append, files_at_once) == plainly(files)
+    assert count_domains(
+        named(counts_files), folder, ONE_PROCESS, seen.append, files_at_once, hosts_in_range
+    ) == plainly(files)
     assert not list(folder.rglob("*.partial"))
-    assert bool(seen) == (len(files) > files_at_once)
+    assert {one.step for one in seen} >= ({"domains-1"} if len(files) > files_at_once else set())
+    ranges = len(list((folder / "units/largest-domains").iterdir()))
+    assert ranges == 1 or hosts_in_range < sum(len({name for name, _ in file}) for file in files)
 
 
 def test_how_often_a_counter_spills_does_not_change_its_counts_file(tmp_path, monkeypatch):
@@ -67,14 +85,26 @@ def test_how_often_a_counter_spills_does_not_change_its_counts_file(tmp_path, mo
     assert [path.name for path in (tmp_path / "spilled").iterdir()] == ["a.parquet"]
 
 
+def test_ranges_of_hosts_are_of_like_size_and_leave_no_host_out(tmp_path, monkeypatch):
+    """Of files of 200 hosts each, in row groups of 10."""
+    monkeypatch.setattr("data_prep.parquet.ROWS_PER_GROUP", 10)
+    files = [[(f"{n:03d}.{file % 2}.example", 1) for n in range(200)] for file in range(4)]
+    counts_files = [counted(tmp_path / f"{n}.parquet", file) for n, file in enumerate(files)]
+    ranges = host_ranges(counts_files, 100)
+    assert ranges[0][0] == "" and ranges[-1][1] is None
+    assert all(high == low for (_, high), (low, _) in itertools.pairwise(ranges))
+    rows = [sum(len(list(read_range(path, *one))) for path in counts_files) for one in ranges]
+    assert sum(rows) == 800 and len(rows) >= 6 and max(rows) < 200
+
+
 def test_merged_counts_files_that_are_there_are_not_made_again(tmp_path):
     counts_files = [counted(tmp_path / f"{n}.parquet", [(f"host-{n}.example", n)]) for n in range(5)]
-    first = count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None, files_at_once=2)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "merged").iterdir()}
+    first = count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None, files_at_once=2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/domains").iterdir()}
     lost = min(before)
     lost.unlink()
-    assert count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None, files_at_once=2) == first
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "merged").iterdir()}
+    assert count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None, files_at_once=2) == first
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts/domains").iterdir()}
     assert {path for path in before if before[path] != after[path]} == {lost}
 
 
@@ -87,7 +117,7 @@ def test_the_memory_does_not_grow_with_the_hosts(tmp_path):
             write_host_counts(counts_file, ((f"{number:07d}.host-{n}.example", 1, number) for number in range(hosts)))
         tracemalloc.start()
         try:
-            assert count_domains(counts_files, tmp_path / "merged", CONFIG, lambda progress: None).in_all == 4 * hosts
+            assert count_domains(named(counts_files), tmp_path, ONE_PROCESS, lambda progress: None).in_all == 4 * hosts
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

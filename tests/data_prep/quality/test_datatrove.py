@@ -1,7 +1,7 @@
 """Our words, rules and verdicts against those of datatrove 0.10.1, which are stored with the texts they are of.
 
 tests/fixtures/make_datatrove.py writes the file, and says what is in it. KNOWN has every difference by the name of its
-text; docs/data.md ("What differs from datatrove") has the grounds. Any other difference is a bug of ours.
+text; docs/recipes.md has the grounds. Any other difference is a bug of ours.
 """
 
 import dataclasses
@@ -176,6 +176,6 @@ def test_the_bench_of_decisions_tells_what_differs():
 
 def test_the_names_of_reasons_are_those_of_the_docs():
     assert set(DATATROVE_REASONS) == {rule.reason for _, rule in TABLE} - {"c4_no_lines"}
-    text = (ROOT / "docs/data.md").read_text("utf-8")
+    text = (ROOT / "docs/recipes.md").read_text("utf-8")
     table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", text, re.MULTILINE))
     assert table == DATATROVE_REASONS

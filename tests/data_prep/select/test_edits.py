@@ -8,9 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.config import ONE_PROCESS, DecontaminationConfig, DocumentsConfig, LineDedupConfig, SubstringDedupConfig
+from data_prep.decontamination import run as decontamination
+from data_prep.dedup import lines, substrings
 from data_prep.select.run import prepare_documents
 from lm.errors import UsageError
+from lm.storage import Url, write_atomically
 from tests.data_prep.measured import CONFIG, VALUES, prose, write_records, write_texts
+from tests.object_store import QUICK, serving, variables
 
 MENU = "Read more about the mill on our pages."
 PASSAGE = prose(77).replace("\n", " ")
@@ -89,7 +93,7 @@ def test_same_bytes_with_two_workers(texts, tmp_path):
     for workers, name in ((1, "one"), (2, "two")):
         made(texts, config_of(texts, *STEPS), tmp_path / name, workers)
     for path in sorted((tmp_path / "one").rglob("*")):
-        if path.is_file() and "parts" not in path.parts:
+        if path.is_file() and not {"parts", "units"} & set(path.parts):  # markers tell seconds
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path
 
 
@@ -97,3 +101,51 @@ def test_an_order_that_cannot_be_is_refused(texts):
     for steps in (("line_dedup", "exact_dedup"), ("substring_dedup", "line_dedup"), ("line_dedup", "c4")):
         with pytest.raises(UsageError, match=f"their order is the recipe's: {steps[1]} {steps[0]}"):
             config_of(texts, *steps)
+
+
+def outputs(folder: Path | Url, names: tuple[str, ...] = ("documents", "dropped")) -> dict[str, bytes]:
+    if isinstance(folder, Url):
+        return {name: (folder / name).read_bytes() for name in folder.files() if name.startswith((*names, "funnel"))}
+    paths = [path for name in names for path in (folder / name).iterdir()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, folder / "funnel.json"]}
+
+
+@pytest.mark.slow
+def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path):
+    config = config_of(texts, *STEPS)
+    made(texts, config, tmp_path / "disk")
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("corpus")
+        there = Url("s3://corpus/run")
+        for path in texts.iterdir():
+            write_atomically(there / "texts" / path.name, path.read_bytes())
+        prepare_documents(
+            there / "texts", config, there / "parts", there / "documents", there / "dropped", there / "funnel.json"
+        )
+        assert outputs(there) == outputs(tmp_path / "disk")
+
+
+@pytest.mark.parametrize(
+    ("module", "work"), [(lines, "write_line_keys"), (substrings, "collect"), (decontamination, "judge")]
+)
+def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch, module, work):
+    config, real = config_of(texts, *STEPS), getattr(module, work)
+    made(texts, config, tmp_path / "without")
+
+    def failing(unit, **rest) -> None:
+        if unit.name == "z":
+            raise ValueError("a bug")
+        real(unit, **rest)
+
+    monkeypatch.setattr(module, work, failing)
+    row = pq.read_table(texts / "a.parquet").to_pylist()[0] | {"id": "of z", "text": prose(9)}
+    write_texts(texts / "z.parquet", [row])
+    engine = dataclasses.replace(ONE_PROCESS, max_failed=0.9)
+    out = tmp_path / "out"
+    prepare_documents(
+        texts, config, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
+    )
+    found, expected = outputs(out), outputs(tmp_path / "without")
+    assert found.pop("funnel.json") and expected.pop("funnel.json")
+    assert found == expected
+    assert "a bug" in next((out / "quarantine").rglob("z.json")).read_text()

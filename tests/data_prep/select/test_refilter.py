@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -65,7 +66,7 @@ def again(texts: Path, config: DocumentsConfig, out: Path) -> Counts:
 
 
 def recounted(texts: Path, config: DocumentsConfig, out: Path) -> Recounted:
-    return count_again(sorted(texts.glob("*.parquet")), config, out / "scratch", lambda progress: None, ONE_PROCESS)
+    return count_again(texts, config, out / "scratch", lambda progress: None, ONE_PROCESS)
 
 
 def with_domains(now: Recounted) -> Counts:
@@ -237,3 +238,11 @@ def test_of_odd_lines_too_the_same_thresholds_give_the_run_s_counts(tmp_path_fac
         a_run(folder / "texts", config, folder)
     assert comparable(again(folder / "texts", config, folder)) == comparable(read_counts(folder / FUNNEL).counts)
     assert all(pq.read_table(folder / "documents/a.parquet")["text"].to_pylist())
+
+
+def test_duplicates_that_fell_before_the_filters_are_told_to_be_counted_under_the_rules(texts: Path, tmp_path: Path):
+    config = dataclasses.replace(DEDUP, minhash=dataclasses.replace(DEDUP.minhash, before_filters=True))
+    run, now = a_run(texts, config, tmp_path), recounted(texts, config, tmp_path)
+    *table, last = comparison(run, changes(run, config, now), now.counts, config).splitlines()
+    assert re.match(r"\d+ of those that passed the language and were duplicates .* counted under the rules\.", last)
+    assert any(line.startswith(RULES) and "+" in line for line in table)  # by no threshold, but by duplicates

@@ -246,6 +246,16 @@ def test_a_file_that_is_no_warc_is_named(files, tmp_path, workers):
         extract(files, tmp_path / "out", engine=EngineConfig(workers=workers))
 
 
+def test_a_file_that_has_no_end_is_set_aside_by_its_bytes(files, tmp_path):
+    """Nothing but a count of bytes, of pages that have no text too, ends it."""
+    write_pages(files[1], [page(b" " * 500_000, f"http://a.example/{n}") for n in range(30)])
+    engine = EngineConfig(max_unit_bytes=10_000_000, max_failed=0.4)
+    texts = extract(files, tmp_path / "out", engine=engine)
+    assert {path.stem for path in texts.glob("*.parquet")} == {"z", "empty"}
+    record = json.loads((tmp_path / "out/quarantine/texts/a.json").read_text())
+    assert "more than engine.max_unit_bytes = 10,000,000" in record["error"] and record["attempts"] == 1
+
+
 def test_nothing_survives(files, tmp_path):
     with pytest.raises(InputError) as caught:
         prepare(
@@ -299,13 +309,13 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     names = ("parts", "documents", "dropped", "funnel.json")
     outcome = prepare_documents(texts, CONFIG, *(out / name for name in names), on_progress=seen.append, engine=engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
-    joins = [step for step in steps if "join" in step or "sorting" in step]
-    assert [step for step in steps if step not in joins] == ["keys", "filtering"]
+    joins = [step for step in steps if "copies" in step]
+    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest-domains"]
     assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
+    assert all(progress.unit == "" for progress in seen if progress.step in joins)
     for step in ("keys", "filtering"):
         last = [progress for progress in seen if progress.step == step][-1]
         assert (last.files_done, last.files, last.pages, last.unit) == (3, 3, outcome.pages, "documents")
-    assert not list((out / "parts/notes").iterdir())
 
 
 def test_outcome_in_the_order_of_the_stages():

@@ -26,8 +26,10 @@ from data_prep.shards.write import write_shards, write_stream
 from lm.config import TokenizerConfig
 from lm.data.records import from_bytes, read_manifest
 from lm.errors import InputError, UsageError
+from lm.storage import Url, write_atomically
 from lm.tokenizer import load, save, train_bpe
 from tests.data_prep.shards.test_tokenize import write_documents
+from tests.object_store import QUICK, serving, variables
 
 REPOSITORY = Path(__file__).parents[3]
 PARAGRAPHS = (REPOSITORY / "LICENSE").read_text(encoding="utf-8").split("\n\n")
@@ -278,7 +280,7 @@ def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypat
     "name",
     [
         "train-00001-of-00002.array_record", "documents/00001-of-00002.parquet", "parts/encoded/00001.val",
-        "parts/encoded/00001.table", "parts/keys/1-00000.joined",
+        "parts/encoded/00001.table", "parts/held_out_keys.parquet",
     ],
 )  # fmt: skip
 def test_a_file_that_was_cut_since_is_made_again(tokens, documents, tmp_path, monkeypatch, name):
@@ -480,3 +482,14 @@ def test_a_large_corpus_holds_out_no_more_than_validation_tokens(large, tmp_path
         for folder in (tmp_path, large / "tokens")
     ]
     assert aside[0] < aside[1]
+
+
+def test_a_bucket_gives_the_same_bytes_as_a_disk(documents, tokens):
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("shards")
+        there = Url("s3://shards/run")
+        for path in documents.iterdir():
+            write_atomically(there / "documents" / path.name, path.read_bytes())
+        write_shards(there / "documents", TOKENIZER, there / "tokens", CONFIG)
+        found = {name: (there / "tokens" / name).read_bytes() for name in (there / "tokens").files()}
+    assert found == contents(tokens)

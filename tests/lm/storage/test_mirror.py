@@ -342,3 +342,9 @@ def test_processes_that_read_by_the_same_copy_leave_one_another_what_they_have_b
 
 def test_a_folder_like_any_other_stands_for_nothing(tmp_path):
     assert mirror_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("address", ["hf://datasets/a/b/run", "https://host/run"])
+def test_a_run_folder_needs_a_store_that_refuses_a_second_writer(address):
+    with pytest.raises(UsageError, match=r"cannot be a run folder: give one on a disk, or in s3:// or gs://"):
+        copy_of(Url(address))

@@ -1,0 +1,212 @@
+"""Work on many tasks or files, each with places for its results, as units of a step, whatever engine runs it. Many
+small files become few by units too, so that what grows with the corpus passes through no one process."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from data_prep.config.engine import EngineConfig
+from data_prep.engine.progress import Progress
+from data_prep.engine.run import run_step
+from data_prep.engine.units import Marker, Step, Unit, Workspace, identity_of
+from lm.storage import Place
+
+FILES_AT_ONCE = 64
+"""Files that one unit merges."""
+File = tuple[str, str]
+"""Name in the step's folder, SHA-256."""
+OnProgress = Callable[[Progress], None]
+
+
+def whole(engine: EngineConfig, units: int) -> EngineConfig:
+    """The engine for a step that may lack no unit; a single unit needs no other process, nor the second it takes."""
+    alone = units == 1 and engine.runner == "processes"
+    return dataclasses.replace(engine, max_failed=0.0, workers=1 if alone else engine.workers)
+
+
+def files_of(markers: Mapping[str, Marker], suffix: str = "") -> list[File]:
+    """The outputs whose names end so, in the order of the units."""
+    return [(name, sha) for one in markers.values() for name, (_, sha) in one.outputs.items() if name.endswith(suffix)]
+
+
+@dataclass(frozen=True)
+class MergeFiles:
+    """Merges some files, the unit's input, to folder/<name of the unit>.merged."""
+
+    folder: str
+    merge: Callable[[Sequence[Path], Path, Path], int]
+    """(files, the file to write, folder for scratch) -> rows"""
+
+    def __call__(self, unit: Unit[tuple[str, ...]], space: Workspace) -> dict[str, int]:
+        target = space.output(f"{self.folder}/{unit.name}.merged")
+        return {"rows": self.merge([space.input(name) for name in unit.input], target, space.scratch)}
+
+
+def merge_in_groups(
+    name: str,
+    files: Sequence[File],
+    merge: Callable[[Sequence[Path], Path, Path], int],
+    folder: Place,
+    engine: EngineConfig,
+    on_progress: OnProgress,
+    at_once: int = FILES_AT_ONCE,
+) -> Sequence[File]:
+    """The files, or at most `at_once` that are merged of them, `at_once` to one and again, in parts/<name>. Raises as
+    `run_step`."""
+    for level in itertools.count(1):
+        if len(files) <= at_once:
+            return files
+        units = [
+            Unit(
+                f"{level}-{number:06d}",
+                identity_of(name, [sha256 for _, sha256 in group]),
+                len(group),
+                tuple(file for file, _ in group),
+            )
+            for number, group in enumerate(itertools.batched(files, at_once))
+        ]
+        step = Step(f"{name}-{level}", tuple(units), MergeFiles(f"parts/{name}", merge), "rows", "groups")
+        files = files_of(run_step(step, whole(engine, len(units)), folder, on_progress))
+    raise AssertionError("a count ended")
+
+
+class Task(Protocol):
+    """A dataclass; it may have `outputs`, of which run_file is one, and which are there when its work is done."""
+
+    @property
+    def run_file(self) -> Place:
+        """What it makes. Tells it from all other tasks."""
+        ...
+
+
+Run = Callable[[Sequence[Any], Callable[[Any], None]], None]
+"""Does some work on each task, unless its file is there."""
+
+
+@dataclass(frozen=True)
+class TaskRunner:
+    """A Run by the units of an engine. All files lie in `folder`, the folder of the step."""
+
+    folder: Place
+    engine: EngineConfig
+    on_progress: OnProgress
+    told: str
+    """What progress calls the work."""
+    identity: str = ""
+    """What decides the files besides their names."""
+
+    def __call__(self, tasks: Sequence[Task], work: Callable[[Any], None]) -> None:
+        """Raises as `run_step`; no task may be missing."""
+        names = [relative(self.folder, task.run_file) for task in tasks]
+        units = tuple(
+            Unit(name.replace("/", "."), identity_of("task", self.identity, name), 1, task)
+            for name, task in zip(names, tasks, strict=True)
+        )
+        first = tasks[0].run_file  # tells this step from all others of the same work
+        named = f"{self.told.replace(' ', '-')}.{first.parent.name}.{first.name}"
+        told = f"{self.told}, {first.parent.name}"
+        step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
+        run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
+
+
+def absolute(place: Place) -> Place:
+    """The same place whatever the working folder is: units may be made elsewhere."""
+    return place.absolute() if isinstance(place, Path) else place
+
+
+def relative(folder: Place, place: Place) -> str:
+    """The name of a file in the folder. Raises ValueError where it is not below it."""
+    above, below = f"{folder}/", str(place)
+    if not below.startswith(above):
+        raise ValueError(f"{place} is not in {folder}")
+    return below.removeprefix(above)
+
+
+def run_task(unit: Unit[Any], space: Workspace, work: Callable[[Any], None]) -> dict[str, int]:
+    """Does the work of a task on files of this machine that are at their places when it ends."""
+    task = unit.input
+    place = space.output(relative(space.folder, task.run_file))
+    local = dataclasses.replace(task, run_file=place)
+    work(local)
+    for output in getattr(local, "outputs", ()):
+        if output.is_file():
+            space.output(str(output.relative_to(space.root)))
+    return {}
+
+
+class InputFile(Protocol):
+    """A file of an earlier stage and where its results go: a dataclass."""
+
+    @property
+    def name(self) -> str:
+        """Without its suffix; of no other file."""
+        ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def identity(self) -> object:
+        """What tells it from another file of that name."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileRunner:
+    """Does some work on each of many files by the units of an engine. All results lie in `folder`."""
+
+    folder: Place
+    engine: EngineConfig
+    on_progress: OnProgress
+
+    def __call__[F: InputFile](
+        self, step: str, files: Sequence[F], work: Callable[[F], None], outputs: Sequence[str], identity: object
+    ) -> tuple[list[F], list[dict[str, File]]]:
+        """The files that are done, and of each {output: (name in the folder, SHA-256)}; others have failed and are
+        named, or end the step (`run_step`). `outputs` are the fields of the file that hold the places of what is
+        written; in `work` they are paths of this machine, and the field `note`, where there is one, takes the number of
+        rows that were read. `identity` is what decides the outputs besides the file, or a function that tells it.
+        """
+        of = identity if callable(identity) else lambda file: identity
+        units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
+        made = run_step(
+            Step(step, units, functools.partial(run_file, work=work, outputs=tuple(outputs))),
+            self.engine, self.folder, self.on_progress,
+        )  # fmt: skip
+        done = [one for one in files if one.name in made]
+        written = [
+            {field: (name, made[one.name].outputs[name][1])
+             for field in outputs for name in [relative(self.folder, getattr(one, field))]}
+            for one in done
+        ]  # fmt: skip
+        return done, written
+
+
+def run_file(
+    unit: Unit[Any], space: Workspace, work: Callable[[Any], None], outputs: tuple[str, ...]
+) -> dict[str, int]:
+    """Does the work on one file."""
+    file = unit.input
+    places = {name: space.output(relative(space.folder, getattr(file, name))) for name in outputs}
+    notes = {"note": functools.partial(note_rows, space)} if hasattr(file, "note") else {}
+    work(dataclasses.replace(file, **places, **notes))
+    return {"rows": space.rows}
+
+
+def note_rows(space: Workspace, rows: int) -> None:
+    """Notes that so many rows were read."""
+    space.count(rows - space.rows)
+
+
+def no_note(rows: int) -> None:
+    """Takes a note and drops it."""
+
+
+def here(place: Place) -> Path:
+    """A file that a task writes, which is one of this machine."""
+    assert isinstance(place, Path)
+    return place

@@ -1,0 +1,140 @@
+"""What a crawl's dump costs from WARC to tokens, in core-hours and dollars: arithmetic on measured rates.
+
+    python -m tests.bench.dump_cost [--dumps 1 100] [--texts-rate 109] [--keys-rate 5111] [--shards-rate 4.5] ...
+
+Every rate is an option, since it is your machine's: `--help` says what measures each. Prints a Markdown table; the
+prices stand in configs/recipes/data_prices.py. Nothing here was run on a whole dump.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+from configs.recipes.data_prices import (
+    DOLLARS_PER_CORE_HOUR,
+    DOLLARS_PER_GB_MONTH,
+    DOLLARS_PER_GB_OUT,
+    DOLLARS_PER_MILLION_READS,
+    DOLLARS_PER_MILLION_WRITES,
+)
+
+FILES, PAGES = 90_000, 3.0e9
+"""WARC files of a dump, and pages in them, in round figures: that of December 2024 has 2.64 billion pages
+(commoncrawl.org/blog/december-2024-crawl-archive-now-available), that of February 2024 90,000 files."""
+KEPT = 0.06
+"""Documents that FineWeb keeps of the pages of a dump, about: 15 T tokens of 96 dumps (arXiv:2406.17557) are some
+0.2 billion documents a dump."""
+COMPARED = 0.15
+"""Documents of which keys are made, those that pass the rules: an assumption, 2.5 times what is kept, as FineWeb had
+36 T tokens before deduplication and its last rules, and 15 T at the end."""
+BYTES_A_DOCUMENT, BYTES_A_TOKEN, BYTES_A_STORED_TOKEN = 3_300, 4.4, 2
+BYTES_A_PAGE_OF_TEXTS = 900
+"""Of texts/ and dropped/, compressed, of each page that has a row."""
+KEYS_A_DOCUMENT, BYTES_A_KEY = 15, 32
+MONTHS = 1.0
+"""That texts, documents and tokens are kept."""
+UNIT_REQUESTS = 12
+"""Writes to the store of a unit, its marker and parts of uploads counted; reads are four times as many."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of one core."""
+
+    texts: float
+    """Pages a second from WARC to documents/, without keys."""
+    keys: float
+    """MinHash keys, documents a second."""
+    join: float
+    """Rows of keys a second, through all steps of the join."""
+    shards: float
+    """MB of text a second into shards."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage of one dump."""
+
+    stage: str
+    amount: str
+    formula: str
+    core_hours: float
+
+
+def stages(rates: Rates) -> list[Row]:
+    """The core-hours of each stage of one dump."""
+    kept, compared = PAGES * KEPT, PAGES * COMPARED
+    rows, megabytes = compared * KEYS_A_DOCUMENT, kept * BYTES_A_DOCUMENT / 1e6
+    hours = lambda amount, rate: amount / rate / 3600
+    return [
+        Row("texts, rules", f"{PAGES / 1e9:.1f} G pages", f"pages / {rates.texts:g}", hours(PAGES, rates.texts)),
+        Row("keys", f"{compared / 1e9:.2f} G documents", f"documents / {rates.keys:g}", hours(compared, rates.keys)),
+        Row("joins", f"{rows / 1e9:.1f} G rows", f"rows / {rates.join:,.0f}", hours(rows, rates.join)),
+        Row("shards", f"{megabytes / 1e6:.2f} TB of text", f"MB / {rates.shards:g}", hours(megabytes, rates.shards)),
+    ]  # fmt: skip
+
+
+def stored_gigabytes() -> float:
+    """What lies in the store at the most, of one dump: texts/ and dropped/, documents/, keys (three times while these
+    are merged) and tokens."""
+    kept, compared = PAGES * KEPT, PAGES * COMPARED
+    tokens = kept * BYTES_A_DOCUMENT / BYTES_A_TOKEN * BYTES_A_STORED_TOKEN
+    keys = 3 * compared * KEYS_A_DOCUMENT * BYTES_A_KEY
+    return (2 * PAGES * BYTES_A_PAGE_OF_TEXTS + kept * BYTES_A_DOCUMENT * 0.4 + keys + 2 * tokens) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dumps", type=int, nargs="+", default=[1, 100], help="columns of the table")
+    measured = {
+        "texts": (109.0, "pages/s of a core, WARC to documents/ without keys (tests.bench.documents, less its start)"),
+        "keys": (5111.0, "documents/s of a core (tests.bench.minhash)"),
+        "join": (700_000.0, "rows/s of a core through all steps of a join (tests.bench.join)"),
+        "shards": (4.5, "MB/s of a core, with the keys that say what is held out (write_shards)"),
+    }
+    for name, (default, told) in measured.items():
+        parser.add_argument(f"--{name}-rate", type=float, default=default, help=f"{told} (default: {default:g})")
+    arguments = parser.parse_args()
+    rates = Rates(**{name: getattr(arguments, f"{name}_rate") for name in measured})
+    print_table(stages(rates), arguments.dumps)
+
+
+def print_table(rows: list[Row], dumps: list[int]) -> None:
+    """The stages, then what is paid for besides cores; then the sums."""
+    print(
+        "| stage | of one dump | core-seconds | "
+        + " | ".join(f"{n:,} dumps" if n > 1 else "1 dump" for n in dumps)
+        + " |"
+    )
+    print("|---|---|---|" + "---|" * len(dumps))
+    total = sum(row.core_hours for row in rows)
+    for row in rows:
+        print(f"| {row.stage} | {row.amount} | {row.formula} | {columns(row.core_hours, dumps, ' core-hours')} |")
+    print(f"| **all cores** | | | {columns(total, dumps, ' core-hours')} |")
+    units = 8 * FILES
+    requests = units * UNIT_REQUESTS * (DOLLARS_PER_MILLION_WRITES + 4 * DOLLARS_PER_MILLION_READS) / 1e6
+    corpus = PAGES * KEPT * BYTES_A_DOCUMENT / BYTES_A_TOKEN * BYTES_A_STORED_TOKEN / 1e9
+    dollars = {
+        f"cores, ${DOLLARS_PER_CORE_HOUR} an hour": total * DOLLARS_PER_CORE_HOUR,
+        f"{stored_gigabytes() / 1e3:.1f} TB stored, ${DOLLARS_PER_GB_MONTH} a GB and month, {MONTHS:g} month":
+            stored_gigabytes() * DOLLARS_PER_GB_MONTH * MONTHS,
+        f"requests of {units / 1e6:.2f} M units": requests,
+        f"{corpus / 1e3:.2f} TB of tokens out, ${DOLLARS_PER_GB_OUT} a GB": corpus * DOLLARS_PER_GB_OUT,
+    }  # fmt: skip
+    for name, amount in dollars.items():
+        print(f"| {name} | | | {columns(amount, dumps, before='$')} |")
+    print(f"| **all** | | | {columns(sum(dollars.values()), dumps, before='$')} |")
+    cores = 1000
+    print(f"\nOn {cores:,} cores: {columns(total / cores / 24, dumps, ' days')}.")
+
+
+def columns(amount: float, dumps: list[int], unit: str = "", before: str = "") -> str:
+    """`amount` of one dump, times each number of dumps, in three figures."""
+    return " | ".join(f"{before}{three_figures(amount * n)}{unit}" for n in dumps)
+
+
+def three_figures(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""How many rows of keys one core joins in a second, from files of keys to who stays.
+
+    python -m tests.bench.join [--documents 300000] [--files 100]
+
+Documents of 15 random keys each, a third of them copies of others, in so many files. Prints one JSON line: rows per CPU
+second through the merges and all steps, the number of rounds, and the largest resident memory.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from data_prep.config import ONE_PROCESS
+from data_prep.dedup.clusters import find_duplicates, writing_pairs
+from data_prep.engine.tasks import TaskRunner
+
+KEYS = 15
+
+
+def write_files(folder: Path, documents: int, files: int) -> list[Path]:
+    """Files of keys; every third document has one key in common with an earlier one."""
+    paths = []
+    for file in range(files):
+        paths.append(folder / f"{file:05d}.pairs")
+        draw = np.random.default_rng(file)
+        with writing_pairs(paths[-1]) as add:
+            for row in range(documents // files):
+                data = draw.bytes(16 * KEYS)
+                keys = [data[start : start + 16] for start in range(0, len(data), 16)]
+                if row % 3 == 0:
+                    keys[0] = np.random.default_rng(int(draw.integers(documents // 6))).bytes(16)
+                add(keys, (file, file << 32 | row))
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=300_000)
+    parser.add_argument("--files", type=int, default=100)
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = write_files(folder, arguments.documents, arguments.files)
+        begun = time.process_time()
+        run = TaskRunner(folder, ONE_PROCESS, lambda progress: None, "join")
+        result = find_duplicates(paths, folder / "steps", run)
+        seconds = time.process_time() - begun
+        rounds = len(list(result.parent.glob("*-small")))
+    rows = arguments.documents // arguments.files * arguments.files * KEYS
+    print(
+        json.dumps(
+            {
+                "bench": "join",
+                "rows": rows,
+                "rows_per_cpu_second": round(rows / seconds),
+                "rounds": rounds,
+                "largest_resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

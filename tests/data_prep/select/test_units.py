@@ -1,0 +1,182 @@
+"""The stage "documents" by units: files that come and go cost their own work; an object store gives the same bytes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
+from data_prep.engine import Workspace
+from data_prep.select import apply_filters, duplicates, run
+from data_prep.select.run import prepare_documents
+from data_prep.shards.write import write_shards
+from lm.config import TokenizerConfig
+from lm.storage import Url, write_atomically
+from lm.tokenizer import train_bpe
+from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
+from tests.data_prep.measured import write_records, write_texts
+from tests.data_prep.pages import demo_config
+from tests.object_store import QUICK, serving, variables
+
+REPOSITORY = Path(__file__).parents[3]
+CONFIG = demo_config(steps=("exact_dedup", "minhash_dedup"))
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    folder = tmp_path / "texts"
+    corpus = dict(zip(FILES, random_corpus(1), strict=True))
+    for name, rows in corpus.items():
+        write_texts(folder / name, rows)
+    write_records(folder, sum(map(len, corpus.values())))
+    return folder
+
+
+def prepare(texts, out, engine: EngineConfig = ONE_PROCESS) -> None:
+    prepare_documents(
+        texts, CONFIG, out / "parts", out / "documents", out / "dropped", out / "funnel.json", engine=engine
+    )
+
+
+def outputs(out: Path) -> dict[str, bytes]:
+    found = {name: path for folder in ("documents", "dropped") for path in (out / folder).iterdir()
+             for name in [f"{folder}/{path.name}"]}  # fmt: skip
+    return {name: path.read_bytes() for name, path in (found | {"funnel.json": out / "funnel.json"}).items()}
+
+
+def test_a_file_that_comes_has_its_keys_made_and_no_other(texts, tmp_path, monkeypatch):
+    made = []
+    real = duplicates.write_keys
+    monkeypatch.setattr(duplicates, "write_keys", lambda file, **rest: made.append(file.name) or real(file, **rest))
+    shutil.copytree(texts, tmp_path / "two")
+    (tmp_path / "two" / FILES[2]).unlink()
+    prepare(tmp_path / "two", tmp_path / "out")
+    assert sorted(made) == ["a", "b"]
+    made.clear()
+    prepare(texts, tmp_path / "out")
+    assert made == ["c"]
+    prepare(texts, tmp_path / "whole")
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+    made.clear()
+    (tmp_path / "two" / FILES[1]).unlink()
+    prepare(tmp_path / "two", tmp_path / "out")
+    assert made == []
+    prepare(tmp_path / "two", tmp_path / "one")
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "one")
+
+
+def test_folders_may_be_named_from_where_one_is(texts, tmp_path, monkeypatch):
+    prepare(texts, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("texts"), Path("again"))
+    assert outputs(tmp_path / "again") == outputs(tmp_path / "out")
+
+
+def test_a_file_of_which_nothing_else_was_found_is_not_filtered_again(texts, tmp_path, monkeypatch):
+    filtered = []
+    real = apply_filters.apply_filters
+    monkeypatch.setattr(run, "apply_filters", lambda file, **rest: filtered.append(file.name) or real(file, **rest))
+    prepare(texts, tmp_path / "out")
+    assert sorted(filtered) == ["a", "b", "c"]
+    filtered.clear()
+    rows = [{**row, "text": f"{number} nothing like it", "id": f"other-{number}"}
+            for number, row in enumerate(random_corpus(2)[0])]  # fmt: skip
+    write_texts(texts / "d.parquet", rows)
+    prepare(texts, tmp_path / "out")
+    assert filtered == ["d"]
+
+
+def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, tmp_path, monkeypatch):
+    real = duplicates.write_keys
+
+    def failing(file, **rest) -> None:
+        if file.name == "d":
+            raise ValueError("a bug")
+        real(file, **rest)
+
+    monkeypatch.setattr(duplicates, "write_keys", failing)
+    prepare(texts, tmp_path / "without")
+    write_texts(texts / "d.parquet", random_corpus(2)[0])
+    prepare(texts, tmp_path / "out", EngineConfig(max_failed=0.5))
+    found, expected = outputs(tmp_path / "out"), outputs(tmp_path / "without")
+    assert json.loads(found.pop("funnel.json"))["counts"] == json.loads(expected.pop("funnel.json"))["counts"]
+    assert found == expected
+    assert "a bug" in (tmp_path / "out/quarantine/keys/d.json").read_text()
+
+
+def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
+    """Inputs, all that units hand on, and outputs in the bucket; each unit works in a folder of its own."""
+    prepare(texts, tmp_path / "disk")
+    roots = set()
+    real = Workspace.__init__
+    monkeypatch.setattr(
+        Workspace, "__init__", lambda space, folder, root, *rest: roots.add(root) or real(space, folder, root, *rest)
+    )
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("corpus")
+        there = Url("s3://corpus/run")
+        for path in texts.iterdir():
+            write_atomically(there / "texts" / path.name, path.read_bytes())
+        prepare(there / "texts", there)
+        found = {name: (there / name).read_bytes() for name in there.files()}
+    assert {name: data for name, data in found.items() if not name.startswith(("texts", "parts", "units"))} == outputs(
+        tmp_path / "disk"
+    )
+    assert len(roots) > 10 and not any(root.exists() for root in roots)
+
+
+WORKER = """
+import os, signal, sys
+from data_prep.config import EngineConfig, ShardsConfig
+from data_prep.engine import array
+from data_prep.shards.write import write_shards
+from lm.storage import Url
+from tests.data_prep.select.test_units import SHARDS, TOKENIZER, prepare
+
+rank, killed_at = int(sys.argv[1]), int(sys.argv[2])
+real, calls = array.run_in_processes, []
+def killing(*arguments, **rest):
+    calls.append(1)
+    if len(calls) == killed_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **rest)
+array.run_in_processes = killing
+engine = EngineConfig(runner="array", rank=rank, world=3)
+there = Url("s3://corpus/run")
+prepare(there / "texts", there, engine)
+write_shards(there / "documents", TOKENIZER, there / "tokens", SHARDS, engine)
+"""
+TOKENIZER = train_bpe(["a theme of the themes"], TokenizerConfig(260, "cl100k", 1000))
+SHARDS = ShardsConfig(record_length=64, token_dtype="uint16", train_shards=2, validation_fraction=0.3)
+
+
+@pytest.mark.slow
+def test_three_array_workers_over_a_bucket_of_which_one_is_killed_give_the_same_bytes(texts, tmp_path):
+    """Each in a working folder of its own; one dies as it begins its third step, and its units fall to the others."""
+    prepare(texts, tmp_path / "disk")
+    write_shards(tmp_path / "disk/documents", TOKENIZER, tmp_path / "disk/tokens", SHARDS)
+    tokens = {path.name: path.read_bytes() for path in (tmp_path / "disk/tokens").glob("*.*")}
+    (tmp_path / "worker.py").write_text(WORKER)
+    with serving() as store, variables(store.environment() | QUICK):
+        store.bucket("corpus")
+        there = Url("s3://corpus/run")
+        for path in texts.iterdir():
+            write_atomically(there / "texts" / path.name, path.read_bytes())
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "GRISTMILL_LEASE_SECONDS": "5"}
+        workers = []
+        for rank in range(3):
+            (tmp_path / str(rank)).mkdir()
+            command = [sys.executable, str(tmp_path / "worker.py"), str(rank), "3" if rank == 2 else "0"]
+            workers.append(subprocess.Popen(command, cwd=tmp_path / str(rank), env=environment))
+        codes = [worker.wait(timeout=500) for worker in workers]
+        assert codes == [0, 0, -signal.SIGKILL]
+        found = {name: (there / name).read_bytes() for name in there.files()}
+    made = {name: data for name, data in found.items() if name.startswith(("documents", "dropped", "funnel"))}
+    assert made == outputs(tmp_path / "disk")
+    assert {name: found[f"tokens/{name}"] for name in tokens} == tokens
+    assert not any(list((tmp_path / str(rank)).iterdir()) for rank in range(3))
