@@ -138,7 +138,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
         folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …), "
+            "with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
