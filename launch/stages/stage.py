@@ -109,6 +109,13 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     return marker
 
 
+def made_by(stage: Stage, workdir: Path) -> list[str]:
+    """The outputs of the finished stage: all, but for those optional ones that the config did not ask for."""
+    files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
+    asked = {file.split("/", 1)[0] for file in files}
+    return [name for name in stage.outputs if name not in stage.optional or name in asked]
+
+
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
     """Names of the stage's by-products that are in the folder, links to what is not there among them."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -131,7 +138,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
         folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …), "
+            "with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
