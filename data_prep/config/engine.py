@@ -34,8 +34,8 @@ class EngineConfig(Config):
     retry_failed: bool = added(default=False, hashed=False)
     """Whether units that were set aside earlier are tried again."""
     max_unit_bytes: int = added(default=2**40, hashed=False)
-    """Bytes of contents, uncompressed, after which a unit is set aside: one that never ends is ended by this, and not
-    by a clock."""
+    """Bytes after which a unit is set aside: of its input as they are read, as they are unpacked, or of contents,
+    whichever are more. One that never ends is ended by this, and not by a clock."""
 
     def __post_init__(self):
         super().__post_init__()
