@@ -107,10 +107,13 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
     settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     found = read_marker(stage, place)
-    if found and found["key"] == key_of(stage.name, settings, external, found["continued_from"]):
+    same = found and found["key"] == key_of(stage.name, settings, external, found["continued_from"])
+    failed = any(names_in(place / QUARANTINE / step) for step in stage.units)
+    retried = same and failed and experiment.engine.retry_failed
+    if found and same and not retried:
         print(f"{stage.name}: up to date", flush=True)
         return found
-    if found:
+    if found and not same:
         refuse_other(stage, found, settings | external, place)
     for one in stage.after:
         bring(markers[one.name]["files"], place, home)

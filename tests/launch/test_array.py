@@ -79,6 +79,24 @@ def test_sigterm_ends_the_process_as_an_error_does_so_that_nothing_stays_on_its_
     assert unwound and signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
+def test_a_stage_without_a_unit_is_made_with_it_where_that_is_asked_for(tmp_path):
+    warcs = write_warcs(tmp_path / "warc", 3, 2)
+    whole = warcs[1].read_bytes()
+    array = {"runner": "array", "rank": 0, "world": 1, "max_failed": 0.4}
+    run_stages(STAGES, experiment_of(warcs, **array), tmp_path / "run")
+    expected = digests(tmp_path / "run", "texts")
+    run_stages(STAGES[:1], experiment_of(warcs, **array), tmp_path / "again")
+    warcs[1].write_bytes(b"<html>".ljust(len(whole)))
+    run_stages(STAGES, experiment_of(warcs, **array), tmp_path / "again")
+    assert set(digests(tmp_path / "again", "texts")) == set(expected) - {"texts/1.parquet"}
+    warcs[1].write_bytes(whole)
+    for _ in range(2):
+        run_stages(STAGES, experiment_of(warcs, **array, retry_failed=True, job="1"), tmp_path / "again")
+        assert digests(tmp_path / "again", "texts") == expected
+    assert run_stage(STAGES[1], experiment_of(warcs), tmp_path / "again") is False
+
+
 def digests(run: Path | Url, *folders: str) -> dict[str, str]:
     names = (
         list(run.files())
