@@ -70,7 +70,7 @@ def column_of(values: Sequence, kind: pa.DataType) -> pa.Array:
         plain = [PLAIN[kind]() if value is None else value for value in values] if nulls else values
         if kind != pa.string():
             return pa.Array.from_buffers(kind, len(values), [nulls, pa.py_buffer(np.array(plain, PLAIN[kind]))])
-        parts = list(map(str.encode, plain))
+        parts = [one.encode() for one in plain if isinstance(one, str)]  # as all of them are
         ends = np.cumsum([0, *map(len, parts)])
         if ends[-1] < 2**31:
             offsets = pa.py_buffer(ends.astype(np.int32))
