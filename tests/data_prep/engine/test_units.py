@@ -218,10 +218,10 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, units: int, wait: str = "") -> subprocess.Popen:
+def start(folder: Path, units: int, wait: str = "", **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), str(units), wait], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, cwd=REPOSITORY, start_new_session=True,
+        text=True, cwd=REPOSITORY, start_new_session=True, env=os.environ | environment,
     )  # fmt: skip
 
 
@@ -232,7 +232,8 @@ def members(session: int) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
 def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_is_kept(number, tmp_path):
-    process = start(tmp_path, 20, "wait")
+    (tmp_path / "tmp").mkdir()
+    process = start(tmp_path, 20, "wait", TMPDIR=str(tmp_path / "tmp"))
     try:
         deadline = time.monotonic() + HANG_SECONDS
         done = lambda: list((tmp_path / "units/step").glob("*.json"))
@@ -244,6 +245,7 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
         while members(process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert members(process.pid) == [] and len(done()) == 20
+        assert list((tmp_path / "tmp").iterdir()) == []  # what they brought to this machine
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
