@@ -37,7 +37,10 @@ class Worker:
         (folder / "tmp").mkdir(parents=True)
         self.folder, self.log = folder, folder / "log"
         self.connection, theirs = Pipe()
-        paths = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]), "TMPDIR": str(folder / "tmp")}
+        paths = {
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]),
+            "TMPDIR": str(folder / "tmp"),
+        }
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "data_prep.engine.worker", str(theirs.fileno()), str(folder.parent)],
