@@ -28,6 +28,7 @@ from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, r
 from data_prep.engine.array import rank_of
 from data_prep.engine.attempts import names_in
 from data_prep.engine.units import SCRATCH
+from launch.folder import units
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
 from launch.folder.markers import ABSENT, differences, key_of
 from launch.stages.stage import Stage, settings_of
@@ -125,7 +126,7 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
             experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
         )
         note["continued_from"] = []
-        files = lambda space: files_of_make(stage, alone, home, space)
+        files = lambda space: files_of_make(stage, alone, home, space, note)
     note["key"] = key_of(stage.name, settings, external, note["continued_from"])
     finish(stage, note, place, engine, files, start, experiment_json(experiment))
     marker = read_marker(stage, place)
@@ -166,18 +167,24 @@ def files_of_units(stage: Stage, place: Place) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:
-    """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}."""
+def files_of_make(
+    stage: Stage, experiment: Experiment, home: Path, space: Workspace, note: dict[str, Any]
+) -> dict[str, int]:
+    """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}. The note gets what was
+    set aside."""
     out = space.scratch / f"{stage.name}-{secrets.token_hex(4)}"
     out.mkdir(parents=True)
     stage.make(experiment, home, out)
     found = {}
-    for name in stage.outputs:
+    for name in (*stage.outputs, RunPaths.quarantine):
         for path in sorted((out / name).rglob("*")) if (out / name).is_dir() else [out / name]:
             if path.is_file():
                 relative = str(path.relative_to(out))
                 found[relative] = path.stat().st_size
                 path.rename(space.output(relative))
+    if without := units.set_aside(found):
+        note["continued_from"] = [{"without": without}]
+        note["key"] = key_of(stage.name, note["settings"], note["external_inputs"], note["continued_from"])
     return found
 
 
