@@ -34,8 +34,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
-    documents = experiment.documents
-    found = thresholds_identity(documents) | {"dedup_index": identities(documents)}
+    found = thresholds_identity(documents := experiment.documents) | {"dedup_index": identities(documents)}
     if "decontamination" in documents.steps:
         found["evaluation sets"] = set_digests(documents.decontamination.sets)
     return {name: value for name, value in found.items() if value}
@@ -50,6 +49,7 @@ STAGE = Stage(
     after=(extract_texts.STAGE,),
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
+    anywhere=True,
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,

@@ -42,6 +42,7 @@ STAGE = Stage(
     settings=lambda experiment: {"shards": experiment.shards},
     external_inputs=external_inputs,
     make=make,
+    anywhere=True,
     outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )

@@ -45,7 +45,7 @@ URL_FILTER_WITHOUT_LISTS = UrlFilterConfig(banned_domains=(), banned_words=("por
 
 EXTRACT = ExtractConfig(
     engine="gristmill",
-    min_probability=0.65,
+    min_probability=0.7,
     favor_precision=True,
     include_tables=True,
     max_bytes=5_000_000,

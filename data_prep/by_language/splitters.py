@@ -33,7 +33,7 @@ INDIC_SCRIPTS = frozenset(["Deva", "Beng", "Gujr", "Guru", "Knda", "Mlym", "Orya
 INDIC_MARKS = re.escape(string.punctuation) + "\u0964\u0965\uaaf0\uaaf1\uabeb-\uabef\u1c7e\u1c7f"
 """ASCII's punctuation, and what ends sentences in scripts of India."""
 INDIC_MARK = re.compile(rf"([{INDIC_MARKS}])")
-INDIC_NUMBER = re.compile(r"[0-9]+(?: +[,.:/] +[0-9]+)+")
+INDIC_NUMBER = re.compile(r"(?<![0-9])[0-9]++(?: ++[,.:/] ++[0-9]++)+")
 """Digits with signs between, once every sign stands alone."""
 ELISION = re.compile(r"^([^\W\d_]{1,8}['’])(?=[^\W\d_])")
 ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")

@@ -81,18 +81,25 @@ def number_in(environment: Mapping[str, str], name: str) -> int:
         ) from error
 
 
+def job_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -> str:
+    """The name that tells this job from those before it. Raises UsageError where nobody says it."""
+    if job := engine.job or environment.get("SLURM_ARRAY_JOB_ID", ""):
+        return job
+    raise UsageError(
+        "engine.retry_failed is given, but no name of the job: its processes must know which failures are of a job "
+        "before. Give all of them the same new one, as --engine.job retry-1."
+    )
+
+
 def run_in_array(
     step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]
 ) -> Mapping[str, Marker]:
     """Runs this rank's units, and returns when those of all ranks are settled. Raises as `run_step`."""
     rank, world = rank_of(engine)
-    if engine.retry_failed:
-        raise UsageError(
-            f"engine.retry_failed is for one process, and this is rank {rank} of {world}. Before the job is started, "
-            f"delete {folder / QUARANTINE}, and stages/texts.json where that stage was finished without some units; "
-            "then they are tried again."
-        )
     make_folders(step, folder)
+    if engine.retry_failed:
+        forget_failed(step, folder, job_of(engine))
+        engine = replace(engine, retry_failed=False)  # what fails from now on is of this job
     freeze(step, folder)
     dealt = sorted(step.units, key=lambda unit: (-unit.bytes, unit.name))
     owner = {unit.name: number % world for number, unit in enumerate(dealt)}
@@ -214,6 +221,20 @@ def freeze(step: Step, folder: Place) -> None:
                 "same inputs with the same config. If that job has ended, delete the list; what is done is kept."
             )
         place.unlink(missing_ok=True)
+
+
+def forget_failed(step: Step, folder: Place, job: str) -> None:
+    """Deletes the records of units that jobs before this one set aside: the first process of the job does it, and the
+    others wait for that. Who comes later, or is started again, deletes nothing more."""
+    begun, ended = (folder / UNITS / f"{step.name}.retry-{job}.{word}" for word in ("begun", "ended"))
+    first, start = write_once(begun, b"{}"), time.monotonic()
+    while bytes_of(ended) is None:
+        if first or time.monotonic() - start > lease_seconds():  # the first may have been killed
+            for name in names_in(folder / QUARANTINE / step.name):
+                quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+            write_once(ended, b"{}")
+            return
+        time.sleep(FIRST_PAUSE)
 
 
 def told_difference(other: list, listed: list) -> str:

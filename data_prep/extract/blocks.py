@@ -9,10 +9,11 @@ libxml2 reads HTML without recursion and, as no tree is built, at any depth; wha
 """
 
 import itertools
+from array import array
 from dataclasses import dataclass, field
 
 from data_prep.config import ExtractConfig
-from data_prep.extract.hints import hints_of_element
+from data_prep.extract.hints import TAG_BITS, hints_of_attributes, hints_of_name
 
 # Their content is not text, or no text of the page.
 SKIPPED = """
@@ -27,7 +28,8 @@ INLINE = """
 # What a tag does to the text around it; all others begin a block.
 WITHIN_LINE, LINK, LINE_BREAK, META, SKIP, TITLE = range(6)
 ROLE = dict.fromkeys(INLINE.split(), WITHIN_LINE) | dict.fromkeys(SKIPPED.split(), SKIP)
-ROLE |= {"a": LINK, "br": LINE_BREAK, "meta": META, "title": TITLE}
+ROLE |= {"a": LINK, "br": LINE_BREAK, "title": TITLE}
+ROLE |= dict.fromkeys(("meta", "link", "img", "input"), META)
 KINDS = (
     "other", "p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "dt", "dd", "td", "th", "pre", "blockquote", "div",
     "figcaption", "tr", "article", "main", "section", "body", "summary", "caption",
@@ -36,6 +38,7 @@ KIND = {tag: number for number, tag in enumerate(KINDS)}
 HEADINGS = frozenset(KIND[tag] for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"))
 BREAK, CELL = "\x02", "\x03"  # a line break and the start of a cell inside a block; pages cannot contain them
 MAX_TITLE = 300
+NO_DIGITS = str.maketrans("0123456789", " " * 10)
 NOT_TEXT = str.maketrans("", "", BREAK + CELL + "\xad\u200b\ufeff")
 
 
@@ -59,12 +62,16 @@ class Limits:
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self.depth += 1
         self.elements += 1
+        if self.depth > self.max_depth or self.elements > self.max_elements or len(attributes) > self.max_attributes:
+            self.refuse(attributes)
+
+    def refuse(self, attributes: dict[str, str]) -> None:
+        """Raises the PageLimitError of the first limit that is passed."""
         if self.depth > self.max_depth:
             raise PageLimitError("html_too_deep")
         if self.elements > self.max_elements:
             raise PageLimitError("html_too_many_elements")
-        if len(attributes) > self.max_attributes:
-            raise PageLimitError("html_too_many_attributes")
+        raise PageLimitError("html_too_many_attributes")
 
     def end(self, tag: str) -> None:
         self.depth -= 1
@@ -87,57 +94,81 @@ def parse(html: str, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """Blocks (lists of one length N) and elements (lists of one length M; element 0 stands above all)."""
+    """Blocks (columns of one length N) and elements (columns of one length M; element 0 stands above all)."""
 
     texts: list[str] = field(default_factory=list)
-    owner: list[int] = field(default_factory=list)
+    owner: array[int] = field(default_factory=lambda: array("q"))
     """The element that holds the block's text."""
-    link: list[int] = field(default_factory=list)
+    link: array[int] = field(default_factory=lambda: array("q"))
     """Characters of the block inside links."""
-    parent: list[int] = field(default_factory=lambda: [-1])
-    kind: list[int] = field(default_factory=lambda: [0])
+    parent: array[int] = field(default_factory=lambda: array("q", [-1]))
+    kind: array[int] = field(default_factory=lambda: array("q", [0]))
     """Index into KINDS."""
-    own: list[int] = field(default_factory=lambda: [0])
+    name: array[int] = field(default_factory=lambda: array("q", [0]))
+    """Equal for elements of the same tag and class, digits aside: the number of the first of them."""
+    own: array[int] = field(default_factory=lambda: array("q", [0]))
     """Bits of the element's own hints (hints.py)."""
-    mask: list[int] = field(default_factory=lambda: [0])
+    mask: array[int] = field(default_factory=lambda: array("q", [0]))
     """The same of the element and all above it."""
-    first: list[int] = field(default_factory=lambda: [0])
+    first: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element."""
-    last: list[int] = field(default_factory=lambda: [0])
+    last: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element's end: those below it are first <= i < last."""
+    images: array[int] = field(default_factory=lambda: array("q"))
+    """Pictures before the block's end."""
+    forms: int = 0
+    """Fields to fill in."""
     title: str = ""
+    address: str = ""
+    """The page's own, as it tells it (canonical, or og:url)."""
+    description: str = ""
+    """What the page says of itself to search engines."""
     linked_data: str = ""
     """The page's JSON-LD scripts."""
     types: list[str] = field(default_factory=list)
     """og:type and the itemtypes."""
 
-    def add_element(self, above: int, tag: str, hints: int) -> int:
+    def add_element(self, above: int, tag: str, name: int, hints: int) -> int:
         """The number of a new element below `above`."""
+        number = len(self.parent)
         self.parent.append(above)
         self.kind.append(KIND.get(tag, 0))
+        self.name.append(name)
         self.own.append(hints)
         self.mask.append(self.mask[above] | hints)
         self.first.append(len(self.texts))
         self.last.append(0)
-        return len(self.parent) - 1
+        return number
 
 
 class BlockReader(Limits):
     """Target of lxml's parser: events in, Blocks out."""
 
-    def __init__(self, config: ExtractConfig):
+    def __init__(self, config: ExtractConfig, without_scripts: bool = False):
         super().__init__(config)
-        self.skipped = self.kept_buttons = 0
+        self.without_scripts = without_scripts
+        """Whether <noscript> is text like any other."""
+        self.skipped = self.noscripts = self.noscript_characters = 0
+        self.pictures = 0
+        self.names: dict[str, tuple[int, int]] = {}
+        self.numbers: dict[str, int] = {}
+        self.buttons: list[bool] = []
+        """Of each open button, whether its text is skipped."""
         self.links = self.link_characters = self.preformatted = 0
         self.in_title = self.in_linked_data = False
         self.title: list[str] = []
         self.linked_data: list[str] = []
         self.blocks = Blocks()
+        self.add_element = self.blocks.add_element
+        self.texts, self.last = self.blocks.texts, self.blocks.last
         self.open = [0]
         self.buffer: list[str] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        super().start(tag, attributes)
+        self.depth += 1
+        self.elements += 1
+        if self.depth > self.max_depth or self.elements > self.max_elements or len(attributes) > self.max_attributes:
+            self.refuse(attributes)
         role = ROLE.get(tag)
         if role is None:
             self.start_block(tag, attributes)
@@ -146,15 +177,41 @@ class BlockReader(Limits):
         elif role == LINE_BREAK:
             self.buffer.append(BREAK)
         elif role == SKIP:
-            if tag == "button" and self.blocks.kind[self.open[-1]] in HEADINGS:  # it unfolds the text below
-                self.kept_buttons += 1
+            if tag == "button":
+                self.start_button()
+            elif tag == "noscript":
+                self.noscripts += 1
+                self.skipped += not self.without_scripts
             else:
                 self.skipped += 1
                 self.in_linked_data = tag == "script" and attributes.get("type") == "application/ld+json"
         elif role == TITLE:
             self.in_title = not self.skipped
-        elif role == META and attributes.get("property") == "og:type":
+        elif role == META:
+            self.read_meta(tag, attributes)
+
+    def read_meta(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "img":
+            self.pictures += 1
+        elif tag == "input":
+            self.blocks.forms += 1
+        elif tag == "link":
+            if attributes.get("rel") == "canonical":
+                self.blocks.address = attributes.get("href", "")
+        elif attributes.get("property") == "og:type":
             self.blocks.types.append(attributes.get("content", ""))
+        elif attributes.get("name") == "description" or attributes.get("property") == "og:description":
+            self.blocks.description = max(self.blocks.description, attributes.get("content", ""), key=len)
+        elif attributes.get("property") == "og:url":
+            self.blocks.address = self.blocks.address or attributes.get("content", "")
+
+    def start_button(self) -> None:
+        """A button within a button says that the outer one was left open: what follows is no longer its text."""
+        if self.buttons and self.buttons[-1]:
+            self.skipped -= 1
+            self.buttons[-1] = False
+        self.buttons.append(self.blocks.kind[self.open[-1]] not in HEADINGS)  # there it unfolds the text below
+        self.skipped += self.buttons[-1]
 
     def start_block(self, tag: str, attributes: dict[str, str]) -> None:
         if self.buffer:
@@ -166,7 +223,20 @@ class BlockReader(Limits):
             self.preformatted += 1
         if "itemtype" in attributes:
             self.blocks.types.append(attributes["itemtype"])
-        self.open.append(self.blocks.add_element(self.open[-1], tag, hints_of_element(tag, attributes)))
+        if attributes:
+            name = f"{tag} {attributes['class']}" if "class" in attributes else tag
+            number, hints = self.names.get(name) or self.add_name(name, tag)
+            hints |= hints_of_attributes(attributes)
+        else:
+            number, hints = self.names.get(tag) or self.add_name(tag, tag)
+        self.open.append(self.add_element(self.open[-1], tag, number, hints))
+
+    def add_name(self, name: str, tag: str) -> tuple[int, int]:
+        """The number and the hints of a tag with its class that the page had not before; of one that only differs in
+        digits from another the other's number."""
+        hints = TAG_BITS.get(tag, 0) | hints_of_name(name.removeprefix(tag))
+        number = self.numbers.setdefault(name.translate(NO_DIGITS), len(self.numbers) + 1)
+        return self.names.setdefault(name, (number, hints))
 
     def end(self, tag: str) -> None:
         self.depth -= 1
@@ -176,12 +246,15 @@ class BlockReader(Limits):
                 self.flush()
             if tag == "pre":
                 self.preformatted -= 1
-            self.blocks.last[self.open.pop()] = len(self.blocks.texts)
+            self.last[self.open.pop()] = len(self.texts)
         elif role == LINK:
             self.links -= 1
         elif role == SKIP:
-            if tag == "button" and self.kept_buttons:
-                self.kept_buttons -= 1
+            if tag == "button":
+                self.skipped -= self.buttons.pop()
+            elif tag == "noscript":
+                self.noscripts -= 1
+                self.skipped -= not self.without_scripts
             else:
                 self.skipped -= 1
                 self.in_linked_data = False
@@ -199,6 +272,8 @@ class BlockReader(Limits):
                 self.link_characters += len(text)
         elif self.in_linked_data:
             self.linked_data.append(text)
+        elif self.skipped == self.noscripts:
+            self.noscript_characters += len(text) - text.count(" ")
 
     def flush(self) -> None:
         """Makes the buffered text a block: several, where two line breaks or more part it."""
@@ -208,6 +283,7 @@ class BlockReader(Limits):
         for part in filter(None, self.parts(text)):
             self.blocks.texts.append(part)
             self.blocks.owner.append(self.open[-1])
+            self.blocks.images.append(self.pictures)
             self.blocks.link.append(min(link * len(part) // len(text), len(part)))
 
     def parts(self, text: str) -> list[str]:
@@ -222,15 +298,23 @@ class BlockReader(Limits):
             texts = [" | ".join(filter(None, (cell.strip() for cell in part.split(CELL)))) for part in texts]
         return texts if text.isascii() else [part.translate(NOT_TEXT).strip() for part in texts]
 
-    def close(self) -> Blocks:
+    def close(self) -> None:
         if self.buffer:
             self.flush()
         self.blocks.last[0] = len(self.blocks.texts)
         self.blocks.title = " ".join("".join(self.title).split())[:MAX_TITLE]
         self.blocks.linked_data = "".join(self.linked_data)
-        return self.blocks
 
 
 def read_blocks(html: str, config: ExtractConfig) -> Blocks:
-    """The blocks of a page. Raises what `parse` raises."""
-    return parse(html, BlockReader(config))  # ty: ignore[invalid-explicit-return]
+    """The blocks of a page. Raises what `parse` raises.
+
+    Where most of its text stands in <noscript>, as a forum's posts that scripts would draw, the page is read as without
+    scripts.
+    """
+    reader = BlockReader(config)
+    parse(html, reader)
+    if reader.noscript_characters > sum(map(len, reader.blocks.texts)):
+        reader = BlockReader(config, without_scripts=True)
+        parse(html, reader)
+    return reader.blocks

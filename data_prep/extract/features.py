@@ -2,29 +2,33 @@
 
 The measures are those of thirty years of the craft: length, link density and neighbours (boilerpipe, Kohlschütter et
 al. 2010), the container that holds the most prose (Readability), names of classes and tags, position after the
-headline. All sums are of integers, so that they are exact, the same on every machine and in every order.
+headline.
 
-Array axes: N blocks, M elements. Every feature is one row of length N.
+Array axes: N blocks, M elements. Every feature is one row of length N, or 1 where it is of the page.
 """
-
-import functools
-import re
 
 import numpy as np
 
-from data_prep.extract.blocks import KIND, Blocks
+from data_prep.extract.blocks import KIND
 from data_prep.extract.hints import BIT, HINTS, hints_of_name
+from data_prep.extract.page import (
+    CURRENCY,
+    DIGIT,
+    FAR,
+    SPACE,
+    TERMINAL,
+    UPPER,
+    Page,
+    bits_of,
+    nearest,
+    outside,
+    ratio,
+    running,
+    shifted,
+)  # fmt: skip
+from data_prep.extract.page_features import of_page, of_told
+from data_prep.extract.structure import of_alike, of_records
 
-# Character classes, by code points of the Basic Multilingual Plane; what is above counts as OTHER.
-OTHER, UPPER, WIDE, TERMINAL, SPACE = range(5)
-CLASS_RANGES = {
-    UPPER: ((0x41, 0x5A), (0xC0, 0xDE), (0x391, 0x3A9), (0x410, 0x42F)),
-    WIDE: ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7AF)),  # one of these says as much as three letters
-    TERMINAL: tuple((ord(mark), ord(mark)) for mark in ".!?…。！？؟।"),
-    SPACE: ((0x0A, 0x0A), (0x20, 0x20)),
-}
-PROSE_SIZE, PROSE_LINKS = 80, 0.4  # from this size on, and below this link density, a block with a sentence is prose
-FAR = 999
 HEADING_TEXT = 60  # longer headings are not read for hints
 
 NEAR = ("comment", "related", "foot", "meta", "popup", "article_name", "body_name", "<li>", "<figure>", "article_body")
@@ -36,77 +40,6 @@ UNDER = (
     "comment", "related", "side", "popup", "foot", "hidden", "list", "meta", "article_name", "body_name", "forum",
     "product", "<article>", "<main>", "<nav>", "caption",
 )  # fmt: skip
-# "\s*+" gives no blank back: two "\s*" that may meet would try every way to share a run of blanks between them.
-TYPES = {
-    "article": re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"\w*(Article|BlogPosting)"'),
-    "forum": re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"(QAPage|DiscussionForumPosting|Question)"'),
-}
-ITEM_TYPES = {"article": ("article",), "forum": ("QAPage", "DiscussionForumPosting", "Question")}
-
-
-@functools.cache
-def class_table() -> np.ndarray:
-    table = np.zeros(0x10000, np.uint8)
-    for name, ranges in CLASS_RANGES.items():
-        for low, high in ranges:
-            table[low : high + 1] = name
-    return table
-
-
-def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
-    """(hints, len(masks)) of 0 and 1."""
-    return masks >> np.array([[HINTS.index(hint)] for hint in hints]) & 1
-
-
-def running(values: np.ndarray) -> np.ndarray:
-    """Sums before each block, and after the last: N + 1 values; [end] - [start] is the sum of a range."""
-    return np.concatenate([[0], np.cumsum(values)])
-
-
-def ratio(part, whole):
-    return part / np.maximum(whole, 1)
-
-
-def shifted(values: np.ndarray, fill: float) -> np.ndarray:
-    """Each block's predecessor's value."""
-    return np.concatenate([[fill], values[:-1]])
-
-
-def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Blocks from each block to the range: negative before it, 0 within."""
-    return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
-
-
-class Page:
-    """The arrays that several groups of features share."""
-
-    def __init__(self, blocks: Blocks):
-        self.blocks = blocks
-        self.N = len(blocks.texts)
-        self.index = np.arange(self.N)
-        self.owner = np.array(blocks.owner)
-        self.parent = np.maximum(blocks.parent, 0)  # whoever has none is its own
-        self.own, self.mask = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
-        self.first, self.last = np.array(blocks.first), np.array(blocks.last)
-        self.kind = np.array(blocks.kind)[self.owner]
-        self.length = np.array([len(text) for text in blocks.texts])
-        codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = class_table()[np.minimum(codes, 0xFFFF)]
-        self.starts = running(self.length)[:-1]
-        self.size = self.length + 2 * self.count(WIDE)
-        self.link = np.array(blocks.link) * self.size // self.length
-        self.link_density = self.link / self.size
-        prose = (self.size >= PROSE_SIZE) & (self.link_density < PROSE_LINKS) & (self.count(TERMINAL) > 0)
-        self.prose = np.where(prose, self.size - self.link, 0)
-        self.sums = {"size": running(self.size), "link": running(self.link), "prose": running(self.prose)}
-        self.heading_level = np.select([self.kind == KIND[f"h{level}"] for level in range(1, 7)], range(1, 7), 9)
-        self.all_prose = max(int(self.sums["prose"][-1]), 1)
-
-    def count(self, character_class: int) -> np.ndarray:
-        return np.add.reduceat((self.classes == character_class).astype(np.int64), self.starts)
-
-    def between(self, what: str, first, last):
-        return self.sums[what][last] - self.sums[what][first]
 
 
 def of_block(page: Page) -> dict[str, np.ndarray]:
@@ -118,12 +51,16 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
         "size": page.size,
         "words": words,
         "upper": page.count(UPPER) / page.length,
+        "digits": page.count(DIGIT) / page.length,
+        "price": page.count(CURRENCY) > 0,
         "terminal": page.count(TERMINAL) / words,
         "ends_sentence": page.classes[page.starts + page.length - 1] == TERMINAL,
         "link_density": page.link_density,
         "is_p": page.kind == KIND["p"],
         "is_div": page.kind == KIND["div"],
         "is_pre": page.kind == KIND["pre"],
+        "is_li": page.kind == KIND["li"],
+        "is_cell": np.isin(page.kind, (KIND["td"], KIND["th"], KIND["tr"])),
         "heading_level": page.heading_level,
         "repeated": np.array([seen[text] for text in page.blocks.texts]),
     }
@@ -137,7 +74,7 @@ def of_names(page: Page) -> dict[str, np.ndarray]:
     mask = page.mask[page.owner]
     rows |= {f"above_{hint}": row for hint, row in zip(ABOVE, bits_of(mask, ABOVE), strict=True)}
     shares = bits_of(mask, UNDER) @ page.prose / page.all_prose
-    rows |= {f"under_{hint}": np.full(page.N, share) for hint, share in zip(UNDER, shares, strict=True)}
+    rows |= {f"under_{hint}": shares[n : n + 1] for n, hint in enumerate(UNDER)}
     comments = np.flatnonzero(mask & BIT["comment"])
     before = page.sums["prose"][comments[0]] / page.all_prose if len(comments) else 1.0
     return rows | {"prose_before_comments": np.full(page.N, before)}
@@ -145,12 +82,9 @@ def of_names(page: Page) -> dict[str, np.ndarray]:
 
 def of_containers(page: Page) -> dict[str, np.ndarray]:
     """Sums over the element that holds the block, and over the next four around it that hold more."""
-    parent, count = page.blocks.parent, (page.last - page.first).tolist()
-    wider = [0] * len(parent)
-    for element in range(1, len(parent)):
-        above = parent[element]
-        wider[element] = above if count[above] > count[element] else wider[above]
-    wider_M, container_N = np.array(wider), page.owner
+    count_M = page.last - page.first
+    ends_M = count_M[page.parent] > count_M
+    wider_M, container_N = page.parent[nearest(ends_M, page.parent)], page.owner
     rows = {}
     for level in range(5):
         if level:
@@ -182,7 +116,11 @@ def of_main_container(page: Page) -> dict[str, np.ndarray]:
 
 
 def of_neighbours(page: Page) -> dict[str, np.ndarray]:
-    rows = {"size_before": shifted(page.size, 0)}
+    rows = {"size_before": shifted(page.size, 0), "size_after": np.append(page.size[1:], 0)}
+    rows["links_after"] = np.append(page.link_density[1:], 0)
+    prices, images = running(page.count(CURRENCY) > 0), np.append(0, page.blocks.images)
+    first, last = np.maximum(page.index - 10, 0), np.minimum(page.index + 11, page.N)
+    rows["around10_prices"], rows["around10_images"] = prices[last] - prices[first], images[last] - images[first]
     for reach in (3, 20):
         first, last = np.maximum(page.index - reach, 0), np.minimum(page.index + reach + 1, page.N)
         rows[f"around{reach}_links"] = ratio(page.between("link", first, last), page.between("size", first, last))
@@ -197,6 +135,7 @@ def of_neighbours(page: Page) -> dict[str, np.ndarray]:
         hints[n] = hints_of_name(page.blocks.texts[n])
     rows["section_size"], rows["section_links"] = size, ratio(page.between("link", heading, until), size)
     rows["since_heading"] = np.where(np.cumsum(is_heading) > 0, page.index - heading, FAR)
+    rows["section_level"], rows["section_heading_links"] = page.heading_level[heading], page.link_density[heading]
     rows["heading_comment"], rows["heading_related"] = bits_of(hints[heading], ("comment", "related"))
     return rows
 
@@ -208,8 +147,13 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
     alike_N, counts = np.unique(
         page.kind << len(HINTS) | page.own[page.owner], return_inverse=True, return_counts=True
     )[1:]
+    since = np.maximum.accumulate(np.where(page.heading_level == 1, page.index, -1))
+    size_since = page.between("size", np.maximum(since, 0), page.index)
     return {
         "position": page.index / page.N,
+        "to_end": page.N - page.index,
+        "since_headline": np.where(since >= 0, page.index - since, -1),
+        "since_headline_share": np.where(since >= 0, size_since / page.all_size, -1),
         "prose_before": page.sums["prose"][:-1] / page.all_prose,
         "from_headline": page.index - headline[0] if len(headline) else np.full(page.N, -FAR),
         "from_title": page.index - named[-1] if len(named) else np.full(page.N, -FAR),
@@ -218,32 +162,14 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
     }
 
 
-def of_page(page: Page) -> dict[str, np.ndarray]:
-    size, prose = int(page.sums["size"][-1]), int(page.sums["prose"][-1])
-    values = {
-        "page_size": size,
-        "page_prose": prose,
-        "page_prose_share": ratio(prose, size),
-        "page_links": ratio(page.sums["link"][-1], size),
-        "page_blocks": page.N,
-        "page_longest": page.size.max(),
-        "page_articles": page.blocks.kind.count(KIND["article"]),
-    }
-    types = {value.rpartition("/")[2] for value in page.blocks.types}
-    for name, pattern in TYPES.items():
-        values[f"page_is_{name}"] = bool(pattern.search(page.blocks.linked_data)) or not types.isdisjoint(
-            ITEM_TYPES[name]
-        )
-    return {name: np.full(page.N, value) for name, value in values.items()}
+COMMON = (of_block, of_names, of_containers, of_main_container, of_neighbours, of_position, of_page)
+OF_OTHERS = (of_alike, of_records, of_told)
+"""What the trees of articles do not ask."""
 
 
-GROUPS = (of_block, of_names, of_containers, of_main_container, of_neighbours, of_position, of_page)
-
-
-def measure(blocks: Blocks) -> dict[str, np.ndarray]:
-    """Every feature of every block, by name; of a page with at least one block."""
-    page = Page(blocks)
+def measure(page: Page, groups: tuple = COMMON + OF_OTHERS) -> dict[str, np.ndarray]:
+    """Every feature of these groups of every block, by name; of a page with at least one block."""
     rows: dict[str, np.ndarray] = {}
-    for group in GROUPS:
+    for group in groups:
         rows |= group(page)
     return rows

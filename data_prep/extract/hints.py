@@ -90,15 +90,9 @@ def hints_of_name(name: str) -> int:
 OTHER_ATTRIBUTES = frozenset(("role", "itemprop", "itemtype", "style", "hidden", "aria-hidden"))
 
 
-def hints_of_element(tag: str, attributes: dict[str, str]) -> int:
-    """Bits of the hints that an element gives by itself."""
-    bits = TAG_BITS.get(tag, 0)
-    if not attributes:
-        return bits
-    if name := attributes.get("class"):
-        bits |= hints_of_name(name)
-    if name := attributes.get("id"):
-        bits |= hints_of_name(name)
+def hints_of_attributes(attributes: dict[str, str]) -> int:
+    """Bits of the hints that an element's attributes give, but for the class."""
+    bits = hints_of_name(name) if (name := attributes.get("id")) else 0
     if OTHER_ATTRIBUTES.isdisjoint(attributes):
         return bits
     bits |= ROLES.get(attributes.get("role", ""), 0)

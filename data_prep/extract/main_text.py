@@ -6,6 +6,7 @@ docs/benchmarks.md reports. Each paragraph comes out as one line, a list item be
 parted by " | ", <pre> keeps its lines.
 """
 
+import functools
 import math
 import re
 
@@ -13,12 +14,16 @@ import numpy as np
 
 from data_prep.config import ExtractConfig
 from data_prep.extract.blocks import HEADINGS, KIND, KINDS, Blocks, read_blocks
-from data_prep.extract.features import FAR, PROSE_SIZE, measure
+from data_prep.extract.features import COMMON, OF_OTHERS, measure
 from data_prep.extract.hints import BIT
-from data_prep.extract.trees import SCALE, load_model
+from data_prep.extract.page import FAR, PROSE_SIZE, Page
+from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")
 LEAST = -3 * SCALE  # log-odds; one in twenty
+LIMIT, WHOLE = 8 * SCALE, 1 << 20  # the probabilities of scores that are told apart, and in how many parts
+OTHERS = 5 / 7
+"""Of min_probability, on pages that are no articles: at .7 a block is kept from half of the expected F1 on."""
 GAP = 4
 MUCH = 2000
 """Characters of paragraphs without a link that one container may lose."""
@@ -29,7 +34,14 @@ FURNITURE = BIT["<nav>"] | BIT["<footer>"]
 """Hints of the elements that hold no main text: the tags, and the roles and item types of the same meaning."""
 
 
-def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> list[int]:
+@functools.cache
+def probabilities() -> np.ndarray:
+    """Of each score from -LIMIT to LIMIT, in parts of WHOLE."""
+    odds = [math.exp(score / SCALE) for score in range(-LIMIT, LIMIT + 1)]
+    return np.array([round(WHOLE * one / (1 + one)) for one in odds])
+
+
+def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_article: bool = True) -> list[int]:
     """Indices of the blocks that are main text.
 
     Those above the bar are; so is a block between two of them, not far from either, that is more likely main text than
@@ -38,64 +50,77 @@ def main_blocks(blocks: Blocks, score_N: np.ndarray, min_probability: float) -> 
     and not a site's page: all of it is main, though its lines may be verse, a play or a speech, which the fitted trees
     have hardly seen. Navigation and footers are main text nowhere.
     """
-    furniture_N = furniture(blocks)
-    if sum(blocks.link) < PLAIN * sum(map(len, blocks.texts)):
+    furniture_N = furniture(page)
+    if np.sum(page.blocks.link) < PLAIN * page.length.sum():
         return np.flatnonzero(~furniture_N).tolist()
-    bar = SCALE * math.log(min_probability / (1 - min_probability))
-    length_N = np.array([len(text) for text in blocks.texts])
     score_N = np.where(furniture_N, LEAST, score_N)
+    bar = log_odds(min_probability) if is_article else expected_bar(score_N, page.length, OTHERS * min_probability)
     sure_N = score_N > bar
-    if length_N[sure_N].sum() < PROSE_SIZE:
-        long_N = length_N >= PROSE_SIZE
-        best = score_N[long_N].max(initial=LEAST)
+    if page.length[sure_N].sum() < PROSE_SIZE:
+        best = score_N[page.length >= PROSE_SIZE].max(initial=LEAST)
         if best > LEAST:
             sure_N = score_N >= min(bar, best - SCALE / 2)
-    keep_N = spread(blocks, sure_N, score_N, bar) if sure_N.any() else sure_N
-    keep_siblings(blocks, keep_N, length_N)
+    keep_N = spread(page, sure_N, score_N, bar) if sure_N.any() else sure_N
+    keep_siblings(page, keep_N)
     return np.flatnonzero(keep_N & ~furniture_N).tolist()
 
 
-def furniture(blocks: Blocks) -> np.ndarray:
+def log_odds(probability: float) -> float:
+    return SCALE * math.log(probability / (1 - probability))
+
+
+def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> float:
+    """The score from which on a block is main text, on a page that is no article: at the probability `share` of the
+    best F1 that can be expected.
+
+    Of the choices of the likeliest blocks one has the highest expected F1, and its blocks are those with a probability
+    above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to maximize F1
+    measure): the less can be told of a page, the lower.
+    """
+    part_N = probabilities()[np.clip(score_N, -LIMIT, LIMIT) + LIMIT]
+    order_N = np.argsort(-part_N, kind="stable")
+    length_N, part_N = length_N[order_N], part_N[order_N]
+    found_N = np.cumsum(length_N * part_N)
+    best = float((2 * found_N / (WHOLE * np.cumsum(length_N) + found_N[-1])).max())
+    return max(log_odds(share * best), LEAST)
+
+
+def furniture(page: Page) -> np.ndarray:
     """Which blocks are below a <nav> or <footer>, bool.
 
     The footer of a quotation names its author and is none. Where such elements hold most of the page's text, one was
     left open or is used for something else, and the hint means nothing.
     """
-    own_M, mask_M = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
-    quoted_M = mask_M[np.maximum(blocks.parent, 0)] & BIT["<blockquote>"] > 0
-    element = np.flatnonzero((own_M & FURNITURE > 0) & ~quoted_M)
-    blocks_N = np.zeros(len(blocks.texts) + 1, np.int64)  # +1 where such an element begins, -1 after its end
-    np.add.at(blocks_N, np.array(blocks.first)[element], 1)
-    np.add.at(blocks_N, np.array(blocks.last)[element], -1)
+    quoted_M = page.mask[page.parent] & BIT["<blockquote>"] > 0
+    element = np.flatnonzero((page.own & FURNITURE > 0) & ~quoted_M)
+    blocks_N = np.zeros(page.N + 1, np.int64)  # +1 where such an element begins, -1 after its end
+    np.add.at(blocks_N, page.first[element], 1)
+    np.add.at(blocks_N, page.last[element], -1)
     inside_N = np.cumsum(blocks_N)[:-1] > 0
-    length_N = np.array([len(text) for text in blocks.texts])
-    return inside_N & (2 * length_N[inside_N].sum() <= length_N.sum())
+    return inside_N & (2 * page.length[inside_N].sum() <= page.length.sum())
 
 
-def spread(blocks: Blocks, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
+def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> np.ndarray:
     """`sure_N` with what lies between two such blocks, and with the headings of what is kept."""
-    index_N = np.arange(len(blocks.texts))
+    index_N = page.index
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
     keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= GAP) & (after_N - index_N <= GAP))
-    kind_N = np.array(blocks.kind)[blocks.owner]
-    heading_N = np.isin(kind_N, list(HEADINGS)) & (score_N > -SCALE) & (before_N >= 0)
+    heading_N = np.isin(page.kind, list(HEADINGS)) & (score_N > -SCALE) & (before_N >= 0)
     for n in np.flatnonzero(heading_N[:-1])[::-1]:
         keep_N[n] |= keep_N[n + 1]
     return keep_N
 
 
-def keep_siblings(blocks: Blocks, keep_N: np.ndarray, length_N: np.ndarray) -> None:
+def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
     """Sets `keep_N` for paragraphs of the container that holds half of the page's text, if some of them are main, or
     three quarters of it.
 
     Only where very much would be lost, more than boilerplate ever is: speeches, plays, novels, whose paragraphs are
     unlike those of articles. Paragraphs with links are left to the trees.
     """
-    owner_N = np.array(blocks.owner)
-    group_N = np.array(blocks.parent)[owner_N] * len(KINDS) + np.array(blocks.kind)[owner_N]
-    groups, group_N = np.unique(group_N, return_inverse=True)
-    free_N = np.array(blocks.link) == 0
+    groups, group_N = np.unique(page.parent[page.owner] * len(KINDS) + page.kind, return_inverse=True)
+    length_N, free_N = page.length, page.link == 0
     total_G, kept_G, lost_G = (
         np.bincount(group_N, length_N * chosen_N, len(groups)) for chosen_N in (True, keep_N, free_N & ~keep_N)
     )
@@ -122,11 +147,16 @@ def load() -> None:
 def main_text(html: str, config: ExtractConfig) -> str:
     """The main text of a page, "" where there is none. Raises PageLimitError and UnreadablePageError."""
     blocks = read_blocks(html, config)
-    if not blocks.texts:
-        return ""
-    score_N = load_model().score(measure(blocks))
+    return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
+
+
+def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
+    """The text of the blocks that are main by these trees; of a page with at least one block."""
+    rows, blocks = measure(page, COMMON), page.blocks
+    is_article = model.kind.score(rows)[0] > 0
+    score_N = model.article.score(rows) if is_article else model.other.score(rows | measure(page, OF_OTHERS))
     lines, seen = [], set()
-    for n in main_blocks(blocks, score_N, config.min_probability):
+    for n in main_blocks(page, score_N, config.min_probability, is_article):
         text = blocks.texts[n]
         if not config.include_tables and blocks.kind[blocks.owner[n]] in CELLS:
             continue

@@ -6,7 +6,7 @@ thousandths of log-odds, so that a score is a sum of integers: exact, and the sa
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,10 @@ class Trees:
     bias: int
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
-        """Log-odds of each block, times SCALE, int64; `rows` has (at least) the features, each of the same length."""
-        values_FN = np.stack([rows[name] for name in self.features]).astype(np.float32)
+        """Log-odds of each block, times SCALE, int64; `rows` has (at least) the features, all of one length or of 1."""
+        values_FN = np.empty((len(self.features), max(len(rows[name]) for name in self.features)), np.float32)
+        for feature, name in enumerate(self.features):
+            values_FN[feature] = rows[name]
         parts = range(0, values_FN.shape[1], CHUNK)
         return np.concatenate([self.score_part(values_FN[:, start : start + CHUNK]) for start in parts])
 
@@ -67,11 +69,11 @@ class Trees:
             for feature, threshold, leaves in zip(self.feature, self.threshold, self.leaves, strict=True)
         ]
         head = f'{{"features": {json.dumps(self.features)},\n"bias": {self.bias},\n"trees": [\n'
-        return head + ",\n".join(lines) + "\n]}\n"
+        return head + ",\n".join(lines) + "\n]}"
 
     @classmethod
-    def from_json(cls, text: str) -> "Trees":
-        content = json.loads(text)
+    def from_content(cls, content: dict) -> "Trees":
+        """The trees in what json reads of `to_json`."""
         feature, threshold, leaves = zip(*content["trees"], strict=True)
         return cls(
             tuple(content["features"]), np.array(feature), np.array(threshold, np.float64),
@@ -79,11 +81,32 @@ class Trees:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Model:
+    """The trees of model.json."""
+
+    kind: Trees
+    """Log-odds that a page is an article, by what is alike in all of its blocks."""
+    article: Trees
+    """Log-odds that a block of an article is main text."""
+    other: Trees
+    """The same of pages of other kinds."""
+
+    def to_json(self) -> str:
+        parts = ",\n".join(f'"{one.name}": {getattr(self, one.name).to_json()}' for one in fields(self))
+        return f"{{{parts}}}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Model":
+        content = json.loads(text)
+        return cls(*(Trees.from_content(content[one.name]) for one in fields(cls)))
+
+
 @functools.cache
-def load_model() -> Trees:
+def load_model() -> Model:
     """The trees that tell main text, as fit.py made them. Raises InputError where the file is missing or damaged."""
     try:
-        return Trees.from_json(MODEL.read_text(encoding="utf-8"))
+        return Model.from_json(MODEL.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The model of the extraction engine, {MODEL}, cannot be read: {error!r}. It is part of the repository: "

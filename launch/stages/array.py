@@ -25,17 +25,18 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, run_step
-from data_prep.engine.array import rank_of
+from data_prep.engine.array import WORKERS, rank_of
 from data_prep.engine.attempts import names_in
-from data_prep.engine.units import SCRATCH
-from launch.folder import units
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
 from launch.folder.markers import ABSENT, differences, key_of
 from launch.stages.stage import Stage, settings_of
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import Place, Url, stores, write_atomically, write_once
+from lm.storage import Place, Url, size_of, stores, write_atomically, write_once
 
+KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, "parts"}
+"""Folders in which steps keep what is no output."""
 BEGUN = f"{RunPaths.stages}/data.begun"
 """Says that the folder is a run's, before there is a marker."""
 
@@ -106,10 +107,13 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
     settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     found = read_marker(stage, place)
-    if found and found["key"] == key_of(stage.name, settings, external, found["continued_from"]):
+    same = found and found["key"] == key_of(stage.name, settings, external, found["continued_from"])
+    failed = any(names_in(place / QUARANTINE / step) for step in stage.units)
+    retried = same and failed and experiment.engine.retry_failed
+    if found and same and not retried:
         print(f"{stage.name}: up to date", flush=True)
         return found
-    if found:
+    if found and not same:
         refuse_other(stage, found, settings | external, place)
     for one in stage.after:
         bring(markers[one.name]["files"], place, home)
@@ -121,12 +125,16 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
         without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / "quarantine" / step))]
         note["continued_from"] = [{"without": without}] if without else []
         files = lambda space: files_of_units(stage, place)
+    elif stage.anywhere:
+        stage.make(experiment, place, place)  # ty: ignore[invalid-argument-type]
+        note["continued_from"] = []
+        files = lambda space: files_of_outputs(stage, place)
     else:
         alone = dataclasses.replace(
             experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
         )
         note["continued_from"] = []
-        files = lambda space: files_of_make(stage, alone, home, space, note)
+        files = lambda space: files_of_make(stage, alone, home, space)
     note["key"] = key_of(stage.name, settings, external, note["continued_from"])
     finish(stage, note, place, engine, files, start, experiment_json(experiment))
     marker = read_marker(stage, place)
@@ -150,7 +158,7 @@ def finish(
         made = files(space)
         done = note | {"seconds": round(time.perf_counter() - start, 3), "files": made}
         space.output(f"{RunPaths.stages}/{stage.name}.files").write_text(json.dumps(made))
-        write_atomically(place / RunPaths.config_json, config_json, durable=False)
+        write_atomically(place / RunPaths.config_json, config_json, space.scratch)
         write_atomically(space.output(f"{RunPaths.stages}/{stage.name}.json"), json.dumps(done, indent=1))
         return {"files": len(made)}
 
@@ -167,24 +175,33 @@ def files_of_units(stage: Stage, place: Place) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def files_of_make(
-    stage: Stage, experiment: Experiment, home: Path, space: Workspace, note: dict[str, Any]
-) -> dict[str, int]:
-    """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}. The note gets what was
-    set aside."""
+def files_of_outputs(stage: Stage, place: Place) -> dict[str, int]:
+    """{name: bytes} of the stage's outputs, without what its steps keep beside them."""
+    found: dict[str, int] = {}
+    for output in stage.outputs:
+        where = place / output
+        if size_of(where) is not None:
+            found[output] = size_of(where) or 0
+        elif isinstance(where, Url):
+            found |= {f"{output}/{name}": one.size for name, one in where.files().items()}
+        else:
+            paths = [path for path in sorted(where.rglob("*")) if path.is_file()]
+            found |= {f"{output}/{path.relative_to(where)}": path.stat().st_size for path in paths}
+    return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
+
+
+def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:
+    """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}."""
     out = space.scratch / f"{stage.name}-{secrets.token_hex(4)}"
     out.mkdir(parents=True)
     stage.make(experiment, home, out)
     found = {}
-    for name in (*stage.outputs, RunPaths.quarantine):
+    for name in stage.outputs:
         for path in sorted((out / name).rglob("*")) if (out / name).is_dir() else [out / name]:
             if path.is_file():
                 relative = str(path.relative_to(out))
                 found[relative] = path.stat().st_size
                 path.rename(space.output(relative))
-    if without := units.set_aside(found):
-        note["continued_from"] = [{"without": without}]
-        note["key"] = key_of(stage.name, note["settings"], note["external_inputs"], note["continued_from"])
     return found
 
 

@@ -65,6 +65,8 @@ class Stage:
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
     agrees is taken over when the stage is made again."""
+    anywhere: bool = False
+    """`make` reads and writes in a bucket too, and all processes of an array job may make it together."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
     """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
     Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
@@ -107,6 +109,13 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     return marker
 
 
+def made_by(stage: Stage, workdir: Path) -> list[str]:
+    """The outputs of the finished stage: all, but for those optional ones that the config did not ask for."""
+    files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
+    asked = {file.split("/", 1)[0] for file in files}
+    return [name for name in stage.outputs if name not in stage.optional or name in asked]
+
+
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
     """Names of the stage's by-products that are in the folder, links to what is not there among them."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -129,7 +138,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
         folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …), "
+            "with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:

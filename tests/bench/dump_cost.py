@@ -1,6 +1,6 @@
 """What a crawl's dump costs from WARC to tokens, in core-hours and dollars: arithmetic on measured rates.
 
-    python -m tests.bench.dump_cost [--dumps 1 100] [--texts-rate 109] [--keys-rate 5111] [--shards-rate 11] ...
+    python -m tests.bench.dump_cost [--dumps 1 100] [--texts-rate 109] [--keys-rate 5111] [--shards-rate 4.5] ...
 
 Every rate is an option, since it is your machine's: `--help` says what measures each. Prints a Markdown table; the
 prices stand in configs/recipes/data_prices.py. Nothing here was run on a whole dump.
@@ -88,8 +88,8 @@ def main() -> None:
     measured = {
         "texts": (109.0, "pages/s of a core, WARC to documents/ without keys (tests.bench.documents, less its start)"),
         "keys": (5111.0, "documents/s of a core (tests.bench.minhash)"),
-        "join": (400_000.0, "rows/s of a core through all steps of a join (tests.bench.join)"),
-        "shards": (7.5, "MB/s of a core (tests.bench.tokenizer, with the keys that say what is held out)"),
+        "join": (700_000.0, "rows/s of a core through all steps of a join (tests.bench.join)"),
+        "shards": (4.5, "MB/s of a core, with the keys that say what is held out (write_shards)"),
     }
     for name, (default, told) in measured.items():
         parser.add_argument(f"--{name}-rate", type=float, default=default, help=f"{told} (default: {default:g})")

@@ -4,11 +4,17 @@ tests/test_linear_time.py walks these lists, and looks for regular expressions t
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
+
+from configs.recipes import datatrove_0_10
 from configs.recipes import gristmill as recipe
+from data_prep.by_language.splitters import indic_words
 from data_prep.dedup.minhash import band_keys
+from data_prep.dedup.substrings import word_places
 from data_prep.documents import Document
 from data_prep.extract import normalise
 from data_prep.extract.blocks import PageLimitError, read_blocks
@@ -16,15 +22,19 @@ from data_prep.extract.charset import decode, header_codec
 from data_prep.language import detect_language
 from data_prep.measure.row import measure
 from data_prep.pii import replace_personal_data
+from data_prep.quality.bad_words import WordList
 from data_prep.quality.c4 import clean
+from data_prep.quality.nltk_data import fetch_for
 from data_prep.quality_classifier.features import HASHES, ngram_buckets, word_hashes
 from data_prep.sources.columns import as_language, storable
-from data_prep.text import words
+from data_prep.text import punkt, treebank, words
+from data_prep.text.treebank import nltk_words
 from data_prep.url_filter.filter import reject_reason
 from data_prep.urls import page_key, split_address
 from data_prep.warc.headers import Headers
 from data_prep.warc.http_response import parse_response
 from data_prep.warc.record import HeaderError, raise_unless_plausible
+from lm.errors import InputError
 from tests.data_prep.pages import demo_config
 
 CONFIG = demo_config()
@@ -32,10 +42,12 @@ CONFIG = demo_config()
 
 def forget() -> None:
     """Empties the memory that functions have of words they have seen."""
-    for memo in (words.CHUNKS, words.KINDS, words.CUTS, HASHES):
+    for memo in (words.CHUNKS, words.KINDS, words.CUTS, treebank.CHUNKS, HASHES):
         memo.clear()
         memo.room = words.MEMO_CHARACTERS
     header_codec.cache_clear()
+    nltk_words.cache_clear()
+    punkt.CONTEXTS.clear()
 
 
 def headers_of_a_record(text: str) -> None:
@@ -52,6 +64,19 @@ def response(text: str) -> None:
 def blocks_of(text: str) -> None:
     with contextlib.suppress(PageLimitError):
         read_blocks(f"<p>{text}", recipe.EXTRACT)
+
+
+MINHASH_2024 = dataclasses.replace(recipe.MINHASH, normalisation="fineweb_2024")
+BAD_WORDS = WordList(frozenset({"spam", "ham and eggs", "a$$"}), whole_words=True)
+AS_DATATROVE = dataclasses.replace(CONFIG.url_filter, matching="datatrove")
+
+
+def words_by_nltk(text: str) -> tuple[str, ...]:
+    try:
+        fetch_for("nltk")
+    except InputError as error:
+        pytest.skip(f"Punkt's parameters are not here: {error}")
+    return nltk_words(text)
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
@@ -74,6 +99,13 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "band_keys": lambda text: band_keys(text, "dump", recipe.MINHASH),
     "ngram_buckets": lambda text: ngram_buckets(word_hashes(text.split()), 20),
     "replace_personal_data": lambda text: replace_personal_data(text, recipe.PERSONAL_DATA),
+    "replace_as_datatrove": lambda text: replace_personal_data(text, datatrove_0_10.PERSONAL_DATA),
+    "reject_as_datatrove": lambda text: reject_reason(f"http://{text}", AS_DATATROVE),
+    "nltk_words": words_by_nltk,
+    "band_keys_2024": lambda text: band_keys(text, "dump", MINHASH_2024),
+    "indic_words": indic_words,
+    "word_places": lambda text: list(word_places(text)),
+    "bad_words": BAD_WORDS.count,
     "storable": storable,
     "as_language": as_language,
 }
@@ -117,6 +149,33 @@ class Trusted:
 
 
 PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
+    "by_language.labels.PATTERNS": Bounded(1, "a letter"),
+    "by_language.splitters.ASCII_WORD": Anywhere("a1.5%"),
+    "by_language.splitters.ELISION": Anywhere("l'a"),
+    "by_language.splitters.INDIC_MARK": Within("indic_words"),
+    "by_language.splitters.INDIC_NUMBER": Within("indic_words"),
+    "by_language.splitters.JAPANESE_PARTS": Anywhere("一。二"),
+    "config.language.LABEL": Trusted("an option"),
+    "dedup.lines.UNITS": Anywhere("a line"),
+    "dedup.minhash.words_2024": Within("band_keys_2024"),
+    "dedup.substrings.PIECE": Within("word_places"),
+    "dedup.substrings.WORD": Within("word_places"),
+    "quality.bad_words.WORD": Within("bad_words"),
+    "quality.bad_words.WordList": Within("bad_words"),
+    "urls.ESCAPE": Anywhere("%41"),
+    "pii.ascii_email.patterns": Within("replace_as_datatrove"),
+    "pii.ip.ANY_IPV4": Anywhere("8.8.4.4"),
+    "text.punkt.ELLIPSIS": Within("nltk_words"),
+    "text.punkt.INITIAL": Within("nltk_words"),
+    "text.punkt.MARK": Within("nltk_words"),
+    "text.punkt.NUMBER": Within("nltk_words"),
+    "text.punkt.REALIGNED": Within("nltk_words"),
+    "text.punkt.TOKEN": Within("nltk_words"),
+    "text.treebank.CHUNK": Within("nltk_words"),
+    "text.treebank.RULES": Within("nltk_words"),
+    "url_filter.filter.HOST_END": Within("reject_as_datatrove"),
+    "url_filter.filter.IP_ADDRESS": Within("reject_as_datatrove"),
+    "url_filter.filter.NOT_ASCII_WORD": Within("reject_as_datatrove"),
     "urls.BEFORE_HOST": AtPlace(" https://", "a+.-://"),
     "urls.HOST": AtPlace("a.example"),
     "urls.PORT": Anywhere(":8080"),
@@ -140,12 +199,13 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "dedup.minhash.NUMBER": Anywhere("100,00.00"),
     "dedup.minhash.normalised_words": Within("band_keys"),
     "extract.UNPRINTABLE": Anywhere("\x07"),
-    "extract.corpora.CANONICAL": Trusted("the corpora that the extraction model is fitted on, by us"),
-    "extract.features.TYPES": Anywhere('"@type" : [ "NewsArticle"', '"@type": "QAPage"'),
-    "extract.fit.WORDS": Trusted("the corpora that the extraction model is fitted on, by us"),
+    "extract.fit.corpora.CANONICAL": Trusted("the corpora that the extraction model is fitted on, by us"),
+    "extract.fit.rows.WORDS": Trusted("the corpora that the extraction model is fitted on, by us"),
     "extract.hints.UNSEEN_STYLE": Anywhere("display : none", "visibility : hidden"),
     "extract.hints.WORD": Anywhere("nav-bar"),
     "extract.main_text.LETTER": Anywhere("_a"),
+    "extract.page_features.TOLD": Anywhere('"name" : "a\\\\nb"'),
+    "extract.page_features.TYPE": Anywhere('"@type" : [ "NewsArticle"'),
     "language.LATIN_LETTERS": Anywhere("Words"),
     "language.NOT_ASCII": Anywhere("Жуки"),
     "language.OTHER_LETTERS": Anywhere("жуки"),

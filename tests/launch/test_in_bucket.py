@@ -144,7 +144,8 @@ def test_where_another_run_lies_below_no_run_begins(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workdir", "https://host/run"], "begins with none of s3://, gs://"),
+        (["--workdir", "ftp://host/run"], "begins with none of s3://, gs://"),
+        (["--workdir", "https://host/run"], "https://host/run cannot be a run folder"),
         (
             ["--workdir", "s3://corpus"],
             r"s3://corpus is a whole bucket\. Give an address in it, such as s3://corpus/runs",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import run_step
+from data_prep.engine import array, run_step
 from data_prep.engine.array import Note, rank_of, renewing
 from lm.errors import InputError, UsageError
 from lm.storage import Url
@@ -147,8 +147,44 @@ def test_processes_that_read_other_inputs_are_refused_until_the_list_is_done(tmp
     assert len(run_step(step_of(texts(5)), engine, tmp_path)) == 5
     assert len(run_step(step_of(texts(6) | {"0000": "text changed"}), engine, tmp_path)) == 6
     assert contents(tmp_path)["0000.txt"] == b"changed"
-    with pytest.raises(UsageError, match=r"engine\.retry_failed is for one process.*delete .*quarantine"):
-        run_step(step_of(texts(6)), EngineConfig(runner="array", rank=0, world=1, retry_failed=True), tmp_path)
+
+
+def test_what_jobs_before_set_aside_is_tried_again_once_a_job(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.mkdir()
+    monkeypatch.setattr(array, "FIRST_PAUSE", 0.01)
+    step = dataclasses.replace(step_of(texts(3) | {"bad": "damaged text"}, log), light=True)  # needs no other process
+
+    def attempts(**options) -> int:
+        for path in log.glob("bad.*"):
+            path.unlink()
+        run_step(step, EngineConfig(runner="array", rank=0, world=1, max_failed=0.5, **options), tmp_path)
+        return len(list(log.glob("bad.*")))
+
+    assert attempts() == 3 and attempts() == 0
+    with pytest.raises(UsageError, match=r"no name of the job.*--engine\.job"):
+        attempts(retry_failed=True)
+    assert [attempts(retry_failed=True, job=job) for job in ("1", "1", "2")] == [3, 0, 3]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    assert [attempts(retry_failed=True), attempts(retry_failed=True, job="1")] == [3, 0]
+    (tmp_path / "units/step.retry-3.begun").touch()  # whoever wrote it was killed
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.1")
+    assert attempts(retry_failed=True, job="3") == 3 and set(records(tmp_path)) == {"bad"}
+    with pytest.raises(UsageError, match=r"engine\.job is 'a/b'"):
+        EngineConfig(job="a/b")
+
+
+@pytest.mark.slow
+def test_of_many_ranks_each_retries_nothing_that_failed_in_this_job(tmp_path):
+    inputs = texts(10) | {f"bad-{number}": "damaged text" for number in range(4)}
+    folder = tmp_path / "run"
+    run_step(step_of(inputs), EngineConfig(max_failed=0.5), folder)
+    ranks = [Rank(folder, rank, 3, inputs, tmp_path, retry_failed=True, job="1", max_failed=0.5) for rank in range(3)]
+    with job(*ranks):
+        said = [json.loads(rank.ended().splitlines()[-1]) for rank in ranks]
+    assert all(set(one) == set(texts(10)) for one in said)
+    tried = [path.name for rank in ranks for path in (rank.home / "log").iterdir()]
+    assert sorted(tried) == sorted(f"bad-{number}.{attempt}" for number in range(4) for attempt in range(3))
 
 
 def test_more_failures_than_are_allowed_end_every_rank(tmp_path):

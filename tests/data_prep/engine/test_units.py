@@ -258,17 +258,25 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
 
 @pytest.mark.slow
 def test_kills_at_any_moment_change_no_byte(tmp_path):
+    """Each kill comes when so many units are done, and a little later. The last units wait meanwhile, so that none
+    comes too late, however fast the machine is."""
     run_step(step_of(texts(300)), ONE_PROCESS, tmp_path / "whole")
-    draw, killed, run = random.Random(0), 0, tmp_path / "killed"
-    while True:
-        process = start(run, 300)
+    draw, run = random.Random(0), tmp_path / "killed"
+    done = lambda: len(list((run / "units/step").glob("*.json")))
+    for least in [0, *sorted(draw.sample(range(1, 300), 3)), 300]:
+        process = start(run, 300, "wait")
         try:
-            said, _ = process.communicate(timeout=draw.uniform(0.5, 4.0))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            deadline = time.monotonic() + HANG_SECONDS
+            while done() < least and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.05))
+            assert process.poll() is None
+        finally:
+            process.kill()
             process.communicate()
-            killed += 1
-    assert killed and said == "300\n"
+        assert least <= done() <= 300
+    process = start(run, 300)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
+    assert said == "300\n"
     assert contents(run) == contents(tmp_path / "whole")
     assert len(list((run / "units/step").iterdir())) == 300 and records(run) == {}

@@ -1,18 +1,24 @@
 """Trees: fitted, stored, evaluated; and what of a page counts as its main text when they are fitted."""
 
+import dataclasses
 import gzip
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_prep.extract.boosting import Boosting, fit_trees, trees_of
-from data_prep.extract.corpora import MarkedPage, read_readability, read_wcxb, site_of
-from data_prep.extract.fit import pages_of, targets
-from data_prep.extract.trees import CHUNK, SCALE, Trees, load_model
+from data_prep.extract.fit import checkouts
+from data_prep.extract.fit import command as fit
+from data_prep.extract.fit.boosting import Boosting, fit_trees, trees_of
+from data_prep.extract.fit.checkouts import Source, pages_at
+from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage, read_readability, read_wcxb, site_of
+from data_prep.extract.fit.cross_validation import fold_of, held_out_f1, table, word_f1
+from data_prep.extract.fit.rows import targets
+from data_prep.extract.trees import CHUNK, MODEL, SCALE, Model, Trees, load_model
 from lm.errors import InputError
 from tests.data_prep.pages import GERMAN, PROSE, html
 
@@ -20,6 +26,8 @@ CATBOOST = importlib.util.find_spec("catboost")
 needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: uv pip install --group fit")
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/catboost.json").read_text())
 SETTINGS = Boosting(count=40, depth=3, rate=0.3, ridge=1.0, sample=1.0, seed=0)
+FIVE = "The list of the mills. The list of the carts. The list of the horses, and of what they ate."
+ALL_SETTINGS = dict.fromkeys(("kind", "article", "other"), SETTINGS)
 
 
 def rows(count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -107,8 +115,8 @@ def test_scores_are_those_of_a_walk_through_each_tree_and_survive_the_file():
             score += int(leaves[leaf])
         walked.append(score)
     assert trees.score(seen).tolist() == walked
-    assert Trees.from_json(trees.to_json()).score(seen).tolist() == walked
-    assert Trees.from_json(trees.to_json()).to_json() == trees.to_json()
+    assert Trees.from_content(json.loads(trees.to_json())).score(seen).tolist() == walked
+    assert Trees.from_content(json.loads(trees.to_json())).to_json() == trees.to_json()
 
 
 @needs_catboost
@@ -126,10 +134,11 @@ def test_the_order_of_blocks_does_not_matter_to_scores():
 
 
 def test_the_shipped_trees_are_in_bounds():
-    trees = load_model()
-    assert trees.feature.max() < len(trees.features) and trees.leaves.shape == (len(trees.feature), 32)
-    assert abs(trees.leaves).max() < 5 * SCALE
-    assert Trees.from_json(trees.to_json()).to_json() == trees.to_json()
+    model = load_model()
+    for trees in (model.kind, model.article, model.other):
+        assert trees.feature.max() < len(trees.features) and trees.leaves.shape[0] == len(trees.feature)
+        assert trees.leaves.shape[1] == 2 ** trees.feature.shape[1] and abs(trees.leaves).max() < 5 * SCALE
+    assert Model.from_json(model.to_json()).to_json() == model.to_json() == MODEL.read_text(encoding="utf-8")
 
 
 def test_what_counts_as_main_text():
@@ -156,10 +165,11 @@ def test_what_counts_as_main_text():
 @pytest.fixture
 def corpora(tmp_path):
     files = {}
-    for split, number, text in (("dev", "1", PROSE), ("dev", "2", GERMAN), ("test", "3", GERMAN), ("dev", "4", None)):
+    pages = (("dev", "1", PROSE), ("dev", "2", GERMAN), ("test", "3", GERMAN), ("dev", "4", None), ("dev", "5", FIVE))
+    for split, number, text in pages:
         for part in ("html", "ground-truth"):
             (tmp_path / "wcxb" / split / part).mkdir(parents=True, exist_ok=True)
-        files[number] = {"page_type": "article", "domain": f"{number}.example"}
+        files[number] = {"page_type": "listing" if number == "5" else "article", "domain": f"{number}.example"}
         (tmp_path / "wcxb" / split / "html" / f"{number}.html.gz").write_bytes(gzip.compress(html(text or "")))
         truth = {"ground_truth": {"main_content": text}}
         (tmp_path / "wcxb" / split / "ground-truth" / f"{number}.json").write_text(json.dumps(truth))
@@ -174,7 +184,8 @@ def corpora(tmp_path):
 
 
 def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpora):
-    assert [(one.url, one.text) for one in read_wcxb(corpora / "wcxb")] == [("http://1.example/", PROSE)]
+    found = [(one.url, one.text, one.kind) for one in read_wcxb(corpora / "wcxb")]
+    assert found == [("http://1.example/", PROSE, "article"), ("http://5.example/", FIVE, "listing")]
     assert [one.text for one in read_wcxb(corpora / "wcxb", "test")] == [GERMAN, GERMAN]
     (one,) = read_readability(corpora / "readability")
     assert (site_of(one.url), one.text, one.kind) == ("b.example", PROSE, "readability")
@@ -182,23 +193,80 @@ def test_collections_are_read_and_a_text_of_both_splits_counts_to_the_test(corpo
 
 def test_pages_of_an_excluded_site_are_left_out(corpora):
     folders = {name: corpora / name for name in ("wcxb", "readability")}
-    urls = [page.url for page in pages_of(folders, [])]
-    assert urls == ["http://1.example/", "http://www.b.example/x"]
-    assert [page.url for page in pages_of(folders, ["https://www.1.example/other"])] == urls[1:]
-    assert [page.url for page in pages_of(folders, ["http://b.example/"])] == urls[:1]
+    urls = [page.url for page in fit.pages_of(folders, [])]
+    assert urls == ["http://1.example/", "http://5.example/", "http://www.b.example/x"]
+    assert [page.url for page in fit.pages_of(folders, ["https://www.1.example/other"])] == urls[1:]
+    assert [page.url for page in fit.pages_of(folders, ["http://b.example/"])] == urls[:2]
+
+
+@pytest.fixture
+def sources(corpora, monkeypatch):
+    """The collections as repositories with one commit each, in place of the pinned ones."""
+    found = {}
+    for name in ("wcxb", "readability"):
+        git = ["git", "-C", str(corpora / name), "-c", "user.name=a", "-c", "user.email=a@a.example"]
+        for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "pages"]):
+            subprocess.run([*git, *command], check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        found[name] = Source(str(corpora / name), commit, ".")
+    monkeypatch.setattr(checkouts, "SOURCES", found)
+    monkeypatch.setattr(fit, "SOURCES", found)
+    return found
+
+
+def test_pages_are_those_of_the_pinned_commit_or_refused(sources, tmp_path):
+    (page,) = read_readability(pages_at(tmp_path / "clones", "readability"))
+    assert page.text == PROSE
+    source = tmp_path / "clones/readability/one/source.html"
+    kept = source.read_bytes()
+    source.write_bytes(b"other")
+    with pytest.raises(InputError, match=r"differs from its commit: M one/source.html"):
+        pages_at(tmp_path / "clones", "readability")
+    source.write_bytes(kept)
+    pages_at(tmp_path / "clones", "readability")
+    sources["readability"] = Source(sources["readability"].url, "0" * 40, ".")
+    with pytest.raises(InputError, match=f"is at commit .*, the trees are fitted to {'0' * 40}"):
+        pages_at(tmp_path / "clones", "readability")
 
 
 @needs_catboost
-def test_fitting_from_the_command_line_leaves_out_the_excluded_sites(corpora, monkeypatch, capsys):
-    import data_prep.extract.fit as fit
-
-    (corpora / "urls").write_text("http://1.example/other\n")
-    monkeypatch.setattr(fit, "SETTINGS", SETTINGS)
+def test_fitting_from_the_command_line_leaves_out_the_excluded_sites(sources, tmp_path, monkeypatch, capsys):
+    (tmp_path / "urls").write_text("http://1.example/other\n")
+    monkeypatch.setattr(fit, "SETTINGS", ALL_SETTINGS)
     monkeypatch.setattr(
         sys, "argv",
-        ["fit", "--wcxb", str(corpora / "wcxb"), "--readability", str(corpora / "readability"),
-         "--exclude", str(corpora / "urls"), "--out", str(corpora / "model.json")],
+        ["fit", str(tmp_path / "clones"), "--exclude", str(tmp_path / "urls"), "--out", str(tmp_path / "model.json")],
     )  # fmt: skip
     fit.main()
-    assert capsys.readouterr().out.startswith("2 blocks")
-    assert Trees.from_json((corpora / "model.json").read_text()).leaves.shape[0] == 40
+    assert capsys.readouterr().out.startswith("3 blocks")
+    assert Model.from_json((tmp_path / "model.json").read_text()).other.leaves.shape[0] == 40
+
+
+def test_the_f1_of_words_counts_each_as_often_as_it_is_there():
+    assert word_f1("a b b c", "B b d") == pytest.approx(2 * 2 / (4 + 3))
+    assert (word_f1("", ""), word_f1("...", ""), word_f1("a", ""), word_f1("", "a")) == (1, 1, 0, 0)
+
+
+def test_the_pages_of_a_site_are_in_one_fold():
+    pages = [MarkedPage(f"http://{site}.example/{n}", "", "", "article") for site in range(40) for n in range(3)]
+    folds = [fold_of(page, 4) for page in pages]
+    assert folds[::3] == folds[1::3] == folds[2::3] and set(folds) == {0, 1, 2, 3}
+
+
+@needs_catboost
+def test_cross_validation_tells_kind_by_kind_what_trees_fitted_to_other_sites_find():
+    """Every page is told of once, by trees that its site had no part in: a class that is main text on one site only
+    is not found there."""
+    pages, kinds = [], ([], [])
+    for n in range(12):
+        name = "odd" if n == 0 else "story"
+        main = f'<div class="{name}"><p>{PROSE} {n} <a href="x">more</a></p></div>'
+        rest = "<div class=footer><p>Imprint, privacy, contact and the rights of the mill</p></div>"
+        page = MarkedPage(f"http://{n}.example/", f"<body>{main}{rest}", f"{PROSE} {n} more", "forum")
+        of_fold = kinds[fold_of(page, 2)]
+        of_fold.append(("forum", "article")[len(of_fold) % 2])  # each fold needs both
+        pages.append(dataclasses.replace(page, kind=of_fold[-1]))
+    scores = list(held_out_f1(pages, 2, ALL_SETTINGS, UNLIMITED))
+    assert sorted(kind for kind, _ in scores) == sorted(page.kind for page in pages)
+    lines = [line.split() for line in table([("forum", 0.5), ("article", 1.0)]).splitlines()]
+    assert [(line[0], line[-1]) for line in lines] == [("article", "1.000"), ("forum", "0.500"), ("all", "0.750")]

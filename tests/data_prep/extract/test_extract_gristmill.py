@@ -13,8 +13,9 @@ from configs.recipes.gristmill import EXTRACT
 from data_prep.extract import extract_text
 from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
 from data_prep.extract.features import measure
-from data_prep.extract.hints import BIT, hints_of_element, hints_of_name
-from data_prep.extract.main_text import bullet, main_blocks
+from data_prep.extract.hints import BIT, TAG_BITS, hints_of_attributes, hints_of_name
+from data_prep.extract.main_text import bullet, expected_bar, main_blocks
+from data_prep.extract.page import Page
 from data_prep.extract.trees import SCALE, load_model
 from data_prep.warc import read_pages
 from tests.bench.extraction import config_for
@@ -26,6 +27,10 @@ JAPANESE = (
     "粉屋は夜明け前に二袋の穀物を荷車に積んで出発し、村への道は霜で白くなっていた。"
     "彼はパン屋に、窯が熱くなる頃には粉が届いていると約束していた。"
 )
+
+
+def page_of(body: str) -> Page:
+    return Page(read_blocks(body, CONFIG))
 
 
 def texts(body: str) -> list[str]:
@@ -49,6 +54,9 @@ def texts(body: str) -> list[str]:
         ("<p>a</p><button>Share</button><select><option>b</select><h3><button>Why?</button></h3>", ["a", "Why?"]),
         ("<svg><title>t</title><text>x</text></svg><p>1 &lt; 2 &amp; 3", ["1 < 2 & 3"]),
         ("x<h1>y</h1>z", ["x", "y", "z"]),
+        ("<p>a</p><button><div>b</button><p>c</p><button>d</button><p>e</p>", ["a", "e"]),
+        ("<noscript><p>abc</p></noscript><p>def ghi</p>", ["def ghi"]),
+        ("<p>def</p><noscript><p>abc <b>ghi</b></p>jkl</noscript>", ["def", "abc ghi", "jkl"]),
     ],
 )
 def test_blocks_are_what_a_browser_sets_apart(body, blocks):
@@ -61,7 +69,7 @@ def test_blocks_know_their_elements_and_elements_their_blocks():
         "<nav><p><a href=z>three</a></nav></div>"
     )
     blocks = read_blocks(body, CONFIG)
-    assert (blocks.title, blocks.texts, blocks.link) == ("The title", ["one two", "three"], [3, 5])
+    assert (blocks.title, blocks.texts, blocks.link.tolist()) == ("The title", ["one two", "three"], [3, 5])
     div = blocks.kind.index(KIND["div"])
     assert (blocks.first[div], blocks.last[div], blocks.last[0]) == (0, 2, 2)
     assert [bool(blocks.mask[owner] & BIT["body_name"]) for owner in blocks.owner] == [True, True]
@@ -73,9 +81,15 @@ def test_blocks_know_their_elements_and_elements_their_blocks():
 def test_hints_are_of_whole_words_where_they_must_be():
     assert hints_of_name("Ads top") & BIT["advert"] and not hints_of_name("loads shadow") & BIT["advert"]
     assert hints_of_name("commentList") & BIT["comment"]
-    assert hints_of_element("div", {"style": "color:red; display : none"}) == BIT["hidden"]
-    assert hints_of_element("div", {"role": "navigation"}) == hints_of_element("nav", {})
-    assert hints_of_element("div", {"itemtype": "http://schema.org/Comment"}) == BIT["comment"]
+    assert hints_of_attributes({"style": "color:red; display : none"}) == BIT["hidden"]
+    assert hints_of_attributes({"role": "navigation"}) == TAG_BITS["nav"]
+    assert hints_of_attributes({"itemtype": "http://schema.org/Comment"}) == BIT["comment"]
+    body = "<div class='comment 1'>a</div><div class='Comment 22'>b</div><div class=comments>c</div>"
+    blocks = read_blocks(f"{body}<nav id=sidebar>d", CONFIG)
+    first, second, third, last = blocks.owner
+    assert blocks.name[first] != blocks.name[second] and blocks.own[first] == blocks.own[second] == BIT["comment"]
+    assert blocks.name[third] not in (blocks.name[first], blocks.name[last]) and blocks.own[third] == BIT["comment"]
+    assert blocks.own[last] == BIT["<nav>"] | BIT["side"]
 
 
 def test_limits_are_told_by_name_while_reading():
@@ -144,20 +158,67 @@ def test_more_probability_is_less_text():
 def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
     blocks = Blocks(texts=["x" * length for length in lengths])
     for kind in kinds:
-        blocks.owner.append(blocks.add_element(0, kind, 0))
+        blocks.owner.append(blocks.add_element(0, kind, 1, 0))
         blocks.link.append(5)
     return blocks
 
 
 def test_gaps_are_filled_and_a_page_of_one_paragraph_is_kept():
     kinds = ["p", "p", "h2", "p", "p", "h2", "p"]
-    blocks = blocks_of([100] * 7, kinds)
+    blocks = Page(blocks_of([100] * 7, kinds))
     score = np.array([0.1, 2, -0.5, 2, 0.1, -0.5, -0.1]) * SCALE
     assert main_blocks(blocks, score, 0.65) == [1, 2, 3]  # after the last sure block nothing is filled
     assert main_blocks(blocks, np.array([-2, -2, -2, -1, -9, -9, -9]) * SCALE, 0.65) == [3]
-    assert main_blocks(blocks, np.full(7, -4 * SCALE), 0.65) == []
-    far = blocks_of([100] * 12, ["p"] * 12)
+    for is_article in (True, False):
+        assert main_blocks(blocks, np.full(7, -4 * SCALE), 0.65, is_article) == []
+    far = Page(blocks_of([100] * 12, ["p"] * 12))
     assert main_blocks(far, np.array([2, *[0.1] * 10, 2]) * SCALE, 0.65) == [0, 11]
+
+
+def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
+    """Beside every choice of the k likeliest blocks, by its definition."""
+    random_ = np.random.default_rng(0)
+    for _ in range(50):
+        score, length = random_.integers(-6000, 6000, 12), random_.integers(1, 300, 12)
+        p = 1 / (1 + np.exp(-score / SCALE))
+        order = np.argsort(-p)
+        f1 = [2 * (p * length)[order[:k]].sum() / (length[order[:k]].sum() + (p * length).sum()) for k in range(1, 13)]
+        kept = set(np.flatnonzero(score > expected_bar(score, length, 0.5)))
+        assert kept == set(order[: 1 + int(np.argmax(f1))])
+        assert expected_bar(score, length, 0.6) > expected_bar(score, length, 0.5)
+    certain = np.array([9, 9, -9]) * SCALE
+    assert expected_bar(certain, np.full(3, 100), 0.5) == pytest.approx(0, abs=10)
+
+
+def test_a_page_that_is_no_article_gives_what_is_likely_for_it():
+    """A list whose entries are each less likely main text than not, but for one, and its furniture less still."""
+    page = Page(blocks_of([100] * 10, ["p"] * 10))
+    score = np.array([2000, *[-600] * 6, *[-2500] * 3])
+    assert main_blocks(page, score, 0.65, is_article=False) == list(range(7))
+    assert main_blocks(page, score, 0.65, is_article=True) == [0]
+
+
+def test_what_is_alike_is_counted_by_place_and_by_record():
+    cards = "".join(f'<div class="card c{n}"><h3>Name {n}</h3><p>${n}<img src=x></p></div>' for n in range(4))
+    rows = measure(page_of(f"<body><h1>Cards</h1><section>{cards}</section><p>End"))
+    assert rows["record_count"].tolist() == [-1, *[4] * 8, -1]
+    assert rows["record_place"].tolist() == [-1, *[0, 1] * 4, -1]
+    assert rows["record_images"].tolist() == [-1, *[1] * 8, -1]
+    assert rows["alike_deep_blocks"].tolist() == [1, *[4] * 8, 1]
+    assert rows["price"].tolist() == [0, *[0, 1] * 4, 0] and rows["page_prices"].tolist() == [4]
+    inner = "".join(f"<li>{n}<ul><li>a</ul></li>" for n in range(3))
+    rows = measure(page_of(f"<body><ul>{inner}</ul>"))
+    assert rows["record_count"].tolist() == [3] * 6  # one <li> alone in a list is no record; that around it is
+
+
+def test_what_the_page_tells_machines_is_looked_up():
+    told = json.dumps({"@type": "Product", "name": "A cart", "description": "Two sacks of grain and a horse."})
+    head = f'<link rel=canonical href="http://a.example/shop/cart"><script type="application/ld+json">{told}</script>'
+    rows = measure(page_of(f"{head}<p>A cart<p>Two sacks of grain<p>Nothing of that kind"))
+    assert rows["told"].tolist() == [0, 1, 0] and rows["told_name"].tolist() == [1, 0, 0]
+    assert rows["page_is_product"][0] and rows["page_at_shop"][0] and not rows["page_at_forum"][0]
+    rows = measure(page_of("<link rel=canonical href='http://['><p>text"))
+    assert rows["page_at_shop"][0] == 0 and rows["page_depth"][0] == 1
 
 
 def test_only_what_begins_a_list_item_has_a_bullet():
@@ -174,9 +235,10 @@ def test_measures_are_finite_and_do_not_depend_on_other_pages():
         body = "".join(random_.choices(pieces, k=random_.randrange(1, 60)))
         blocks = read_blocks(f"<body>{body}", CONFIG)
         if blocks.texts:
-            rows = measure(blocks)
-            assert all(row.shape == (len(blocks.texts),) and np.isfinite(row).all() for row in rows.values())
-            assert load_model().score(rows).dtype == np.int64
+            rows = measure(Page(blocks))
+            assert all(row.shape in ((len(blocks.texts),), (1,)) for row in rows.values())
+            assert all(np.isfinite(row).all() for row in rows.values())
+            assert load_model().other.score(rows).dtype == load_model().article.score(rows).dtype == np.int64
         words = body.replace("<", " <").replace("&#3;", " ")
         assert "".join(blocks.texts).count("字") == words.count("字")
 

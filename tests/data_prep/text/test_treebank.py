@@ -9,7 +9,6 @@ from data_prep.text.passage import Passage
 from data_prep.text.punkt import sentence_spans
 from data_prep.text.treebank import nltk_words
 from lm.errors import InputError
-from tests.growth import superlinear
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,15 +58,6 @@ def test_sentences_lie_in_order_and_hold_all_that_is_no_blank():
     spans = sentence_spans(text)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert "".join("".join(text[start:stop].split()) for start, stop in spans) == "".join(text.split())
-
-
-PIECES = ("a", ".", "? ", ". . ", "''", '" ', "``", "(", "a.b", "e.g. ", "\n", "'", "a,", ')"', "-", "can", "?)")
-
-
-def test_time_grows_with_the_text():
-    for piece in PIECES:
-        found = superlinear(nltk_words, lambda size, piece=piece: f"x {piece * size} y.", 4_000, nltk_words.cache_clear)
-        assert not found, (piece, found)
 
 
 def test_a_passage_counts_by_either():

@@ -1,0 +1,91 @@
+"""What the trees are fitted to: of each block the share that is main text, and how much the block matters.
+
+Pages count alike, whatever their kind and length (model.py weighs the kinds).
+"""
+
+import multiprocessing
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from data_prep.extract.blocks import read_blocks
+from data_prep.extract.features import measure
+from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage
+from data_prep.extract.page import Page
+
+WORDS = re.compile(r"\w+")
+SURE_WORDS = 8  # a shorter block is told by its neighbours, as its words may be anywhere
+SMALL_SHARE = 0.35
+"""Of blocks that hardly matter so many are fitted to, with as much more weight."""
+
+
+def words_of(text: str) -> list[str]:
+    return WORDS.findall(text.lower())
+
+
+def targets(texts: list[str], page: MarkedPage) -> tuple[np.ndarray, np.ndarray]:
+    """(share of each block that is main text, its weight): by runs of four words, as the benchmark counts them."""
+    truth = words_of(page.text)
+    runs = {n: set(zip(*[truth[i:] for i in range(n)], strict=False)) for n in (1, 2, 3, 4)}
+    lines = {" ".join(words_of(line)) for line in page.text.split("\n")}
+    share, sure, length = np.zeros(len(texts)), np.zeros(len(texts), bool), np.zeros(len(texts), np.int64)
+    phrases = []
+    for n, text in enumerate(texts):
+        words = words_of(text)
+        phrases.append(f" {' '.join(words)} ")
+        length[n] = len(words)
+        if not words:
+            continue
+        size = min(4, len(words))
+        found = [run in runs[size] for run in zip(*[words[i:] for i in range(size)], strict=False)]
+        share[n] = np.mean(found)
+        if len(words) >= SURE_WORDS:
+            sure[n] = share[n] > 0.5
+        elif " ".join(words) in lines:
+            sure[n] = len(words) >= 4
+        elif len(words) < 3:
+            share[n] = 0
+    before = np.concatenate([[0], np.cumsum(sure)])
+    index = np.arange(len(texts))
+    near = before[np.minimum(index + 4, len(texts))] > before[np.maximum(index - 3, 0)]
+    share[(length < SURE_WORDS) & ~near & ~sure] = 0
+    for value, marked in ((0, page.unwanted), (1, page.wanted)):
+        for words in filter(None, (" ".join(words_of(phrase)) for phrase in marked)):
+            for n, phrase in enumerate(phrases):
+                if f" {words} " in phrase and (value or len(words) > 0.3 * len(phrase)):
+                    share[n] = value
+    weight = np.minimum(length / max(len(truth), 150), 0.25) * 100 + 0.03
+    return share, weight * (length > 0)
+
+
+def rows_of_page(page: MarkedPage) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray] | None:
+    """(features, targets, weights) of the page's blocks, of those that hardly matter only a share; None without a
+    block."""
+    blocks = read_blocks(page.html, UNLIMITED)
+    if not blocks.texts:
+        return None
+    share, weight = targets(blocks.texts, page)
+    drawn, matters = np.random.default_rng(len(weight)).random(len(weight)) < SMALL_SHARE, weight > 1
+    keep = (weight > 0) & (matters | drawn)
+    rows = {
+        name: np.broadcast_to(row, len(keep))[keep].astype(np.float32) for name, row in measure(Page(blocks)).items()
+    }
+    return rows, share[keep], np.where(matters, weight, weight / SMALL_SHARE)[keep]
+
+
+def training_rows(
+    pages: Iterable[MarkedPage], workers: int = 1
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """(features, targets, weights, number of the page) of the blocks of all pages, the same by any number of
+    workers."""
+    with multiprocessing.Pool(workers) as pool:
+        found = enumerate(pool.imap(rows_of_page, pages, chunksize=8))
+        numbers, parts = zip(*((number, part) for number, part in found if part), strict=True)
+    rows, targets_, weights = zip(*parts, strict=True)
+    return (
+        {name: np.concatenate([one[name] for one in rows]) for name in rows[0]},
+        np.concatenate(targets_),
+        np.concatenate(weights),
+        np.repeat(numbers, [len(one) for one in weights]),
+    )

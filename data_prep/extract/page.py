@@ -1,0 +1,114 @@
+"""A page's blocks as arrays, which the groups of features share.
+
+All sums are of integers, so that they are exact, the same on every machine and in every order.
+
+Array axes: N blocks, M elements.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from data_prep.extract.blocks import KIND, Blocks
+from data_prep.extract.hints import HINTS
+
+# Character classes, by code points of the Basic Multilingual Plane; what is above counts as OTHER.
+OTHER, UPPER, WIDE, TERMINAL, SPACE, DIGIT, CURRENCY = range(7)
+CLASS_RANGES = {
+    UPPER: ((0x41, 0x5A), (0xC0, 0xDE), (0x391, 0x3A9), (0x410, 0x42F)),
+    WIDE: ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7AF)),  # one of these says as much as three letters
+    TERMINAL: tuple((ord(mark), ord(mark)) for mark in ".!?…。！？؟।"),
+    SPACE: ((0x0A, 0x0A), (0x20, 0x20)),
+    DIGIT: ((0x30, 0x39),),
+    CURRENCY: ((0x24, 0x24), (0xA3, 0xA3), (0xA5, 0xA5), (0x20A0, 0x20BF)),
+}
+PROSE_SIZE, PROSE_LINKS = 80, 0.4  # from this size on, and below this link density, a block with a sentence is prose
+FAR = 999
+
+
+@functools.cache
+def class_table() -> np.ndarray:
+    table = np.zeros(0x10000, np.uint8)
+    for name, ranges in CLASS_RANGES.items():
+        for low, high in ranges:
+            table[low : high + 1] = name
+    return table
+
+
+def bits_of(masks: np.ndarray, hints: tuple[str, ...]) -> np.ndarray:
+    """(hints, len(masks)) of 0 and 1."""
+    return masks >> np.array([[HINTS.index(hint)] for hint in hints]) & 1
+
+
+def running(values: np.ndarray) -> np.ndarray:
+    """Sums before each block, and after the last: N + 1 values; [end] - [start] is the sum of a range."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def ratio(part, whole):
+    return part / np.maximum(whole, 1)
+
+
+def shifted(values: np.ndarray, fill: float) -> np.ndarray:
+    """Each block's predecessor's value."""
+    return np.concatenate([[fill], values[:-1]])
+
+
+def outside(index_N: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Blocks from each block to the range: negative before it, 0 within."""
+    return np.minimum(index_N - first, 0) + np.maximum(index_N - last + 1, 0)
+
+
+def ancestors(parent_M: np.ndarray) -> Iterator[np.ndarray]:
+    """The element 1, 2, 4, 8, ... levels above each, until that is the root for all: what a value gathers over these
+    jumps it gathers over all that is above, in as many steps as the depth has binary digits."""
+    jump_M = parent_M
+    while jump_M.any():
+        yield jump_M
+        jump_M = jump_M[jump_M]
+
+
+def nearest(chosen_M: np.ndarray, parent_M: np.ndarray) -> np.ndarray:
+    """The innermost chosen element of each and those above it, or the root."""
+    found_M = np.where(chosen_M, np.arange(len(parent_M)), parent_M)
+    found_M[0] = 0
+    while True:
+        wider_M = found_M[found_M]
+        if (wider_M == found_M).all():
+            return found_M
+        found_M = wider_M
+
+
+class Page:
+    """The arrays that several groups of features share."""
+
+    def __init__(self, blocks: Blocks):
+        self.blocks = blocks
+        self.N = len(blocks.texts)
+        self.index = np.arange(self.N)
+        self.owner = np.array(blocks.owner)
+        self.parent = np.maximum(blocks.parent, 0)  # whoever has none is its own
+        self.own, self.mask = np.array(blocks.own, np.int64), np.array(blocks.mask, np.int64)
+        self.first, self.last = np.array(blocks.first), np.array(blocks.last)
+        self.kind_M, self.name_M = np.array(blocks.kind), np.array(blocks.name)
+        self.kind = self.kind_M[self.owner]
+        self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
+        codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
+        self.classes = class_table()[np.minimum(codes, 0xFFFF)]
+        self.starts = running(self.length)[:-1]
+        self.size = self.length + 2 * self.count(WIDE)
+        self.link = np.array(blocks.link) * self.size // self.length
+        self.link_density = self.link / self.size
+        prose = (self.size >= PROSE_SIZE) & (self.link_density < PROSE_LINKS) & (self.count(TERMINAL) > 0)
+        self.prose = np.where(prose, self.size - self.link, 0)
+        self.sums = {"size": running(self.size), "link": running(self.link), "prose": running(self.prose)}
+        self.heading_level = np.select([self.kind == KIND[f"h{level}"] for level in range(1, 7)], range(1, 7), 9)
+        self.all_size = int(self.sums["size"][-1])
+        self.all_prose = max(int(self.sums["prose"][-1]), 1)
+
+    def count(self, character_class: int) -> np.ndarray:
+        return np.add.reduceat((self.classes == character_class).astype(np.int64), self.starts)
+
+    def between(self, what: str, first, last):
+        return self.sums[what][last] - self.sums[what][first]

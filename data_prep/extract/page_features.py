@@ -1,0 +1,129 @@
+"""What the page says of itself, and what kind of page it looks like: a shop's, a forum's, a list's.
+
+Every feature of `of_page` has one value for all blocks, a row of length 1, and so does not tell blocks apart, but how
+to read what does.
+"""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from data_prep.extract.blocks import KIND
+from data_prep.extract.hints import BIT, hints_of_name
+from data_prep.extract.page import CURRENCY, Page, bits_of, ratio
+
+# "\\s*+" gives no blank back: two "\\s*" that may meet would try every way to share a run of blanks between them.
+TYPE = re.compile(r'"@type"\s*+:\s*+(?:\[\s*+)?"(\w++)"')
+TOLD = re.compile(r'"(description|articleBody|text|name|headline)"\s*+:\s*+"((?:[^"\\]|\\.)*+)"')
+TYPES = {
+    "article": ("Article", "NewsArticle", "BlogPosting", "ReportageNewsArticle", "article"),
+    "forum": ("QAPage", "DiscussionForumPosting", "Question"),
+    "product": ("Product", "ProductGroup", "Offer", "product", "og:product"),
+    "list": ("ItemList", "CollectionPage", "OfferCatalog", "SearchResultsPage"),
+    "business": ("LocalBusiness", "Service", "Organization", "ProfessionalService", "Corporation"),
+    "faq": ("FAQPage",),
+    "website": ("WebSite", "website"),
+    "crumbs": ("BreadcrumbList",),
+    "manual": ("TechArticle", "APIReference", "HowTo"),
+    "review": ("Review", "AggregateRating"),
+}
+ADDRESS = {
+    "shop": ("product", "shop", "item", "/dp/", "store"),
+    "list": ("collection", "categor", "/c/", "browse", "tag", "list", "search", "topic"),
+    "manual": ("doc", "manual", "guide", "reference", "api", "wiki", "help", "learn", "developer"),
+    "forum": ("forum", "thread", "/t/", "discuss", "question", "communit", "comments", "board", "answers"),
+    "blog": ("blog", "news", "article", "post", "story"),
+    "service": ("service", "solution", "about", "contact", "location"),
+}
+BODY = ("article_name", "list", "product", "forum", "meta", "body_name", "navigation")
+UNDER = ("comment", "product", "forum", "list", "article_name", "meta")
+TOP = 4  # the first elements: <html>, <body> and what holds the page
+MOST_TOLD = 400_000  # characters of JSON-LD that are read
+MOST_WORDS = 100  # characters of a block that are looked up
+
+
+def of_page(page: Page) -> dict[str, np.ndarray]:
+    blocks, prose = page.blocks, int(page.sums["prose"][-1])
+    types = {value.rpartition("/")[2] for value in blocks.types} | set(TYPE.findall(blocks.linked_data))
+    parts = urlsplit_safely(blocks.address)
+    top = 0
+    for hints in blocks.own[:TOP]:
+        top |= hints
+    ordered = np.sort(page.size)
+    size_of = np.bincount(page.kind, page.size, len(KIND))
+    under = ratio(bits_of(page.mask[page.owner], UNDER) @ page.size, page.all_size)
+    prices = page.count(CURRENCY) > 0
+    values = {
+        "page_size": page.all_size,
+        "page_prose": prose,
+        "page_prose_share": ratio(prose, page.all_size),
+        "page_links": ratio(page.sums["link"][-1], page.all_size),
+        "page_linked_blocks": (page.link_density > 0.5).mean(),
+        "page_blocks": page.N,
+        "page_longest": page.size.max(),
+        "page_longest_prose": page.prose.max(),
+        "page_prose_blocks": (page.prose > 0).sum(),
+        "page_median": (ordered[(page.N - 1) // 2] + ordered[page.N // 2]) / 2,
+        "page_articles": blocks.kind.count(KIND["article"]),
+        "page_images": blocks.images[-1],
+        "page_forms": blocks.forms,
+        "page_prices": prices.sum(),
+        "page_price_share": prices.mean(),
+        "page_depth": len(parts.split("/")),
+    }
+    values |= {f"page_h{level}": (page.heading_level == level).sum() for level in (1, 2, 3)}
+    values |= {f"page_in_{tag}": size_of[KIND[tag]] / page.all_size for tag in ("p", "li")}
+    values["page_in_td"] = (size_of[KIND["td"]] + size_of[KIND["tr"]]) / page.all_size
+    values |= {f"page_is_{name}": not types.isdisjoint(known) for name, known in TYPES.items()}
+    values |= {f"page_at_{name}": any(word in parts for word in words) for name, words in ADDRESS.items()}
+    values |= {f"page_body_{hint}": top & BIT[hint] > 0 for hint in BODY}
+    values |= {f"page_under_{hint}": share for hint, share in zip(UNDER, under, strict=True)}
+    title = hints_of_name(blocks.title)
+    values |= {f"page_title_{hint}": title & BIT[hint] > 0 for hint in ("product", "forum", "list")}
+    return {name: np.array([value]) for name, value in values.items()}
+
+
+def urlsplit_safely(address: str) -> str:
+    """Host and path in lower case, "" of what is no address."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # "http://[": a bracket left open
+        return ""
+    return f"{parts.netloc}{parts.path}".rstrip("/").lower()
+
+
+def runs_of(text: str) -> Iterator[tuple[str, str, str]]:
+    words = text.split()
+    return zip(words, words[1:], words[2:], strict=False)
+
+
+def of_told(page: Page) -> dict[str, np.ndarray]:
+    """How much of each block the page also says in its description, or to machines as JSON-LD: by runs of three
+    words, of the block's first."""
+    description, body, names = set(runs_of(page.blocks.description.lower())), set(), set()
+    for key, value in TOLD.findall(page.blocks.linked_data[:MOST_TOLD]):
+        if key in ("name", "headline"):
+            names.add(value[:MOST_WORDS].lower())
+        else:
+            body.update(runs_of(value.lower().replace("\\n", " ").replace(">", "> ").replace("<", " <")))
+    told_N, described_N, named_N = np.zeros((3, page.N))
+    if description or body or names:
+        for n, text in enumerate(page.blocks.texts):
+            start = text[:MOST_WORDS].lower()
+            if runs := list(runs_of(start)):
+                told_N[n] = sum(map(body.__contains__, runs)) / len(runs)
+                described_N[n] = sum(map(description.__contains__, runs)) / len(runs)
+            named_N[n] = start in names
+    told = np.cumsum(np.round(told_N * page.size))
+    named = np.flatnonzero(named_N)
+    return {
+        "told": told_N,
+        "told_described": described_N,
+        "told_name": named_N,
+        "told_seen": np.maximum.accumulate(np.maximum(described_N, told_N)),
+        "told_before": ratio(told, told[-1]),
+        "told_share": np.full(page.N, told[-1] / page.all_size),
+        "told_since_name": page.index - named[0] if len(named) else np.full(page.N, -1),
+    }

@@ -1,0 +1,49 @@
+"""How well main text is found on pages of seven kinds: mean F1 of words, kind by kind, as WCXB's evaluate.py counts.
+
+    python -m tests.bench.extraction_kinds WCXB [--split test|dev] [--engine gristmill|trafilatura|resiliparse]
+
+WCXB is a checkout of the repository at the commit of data_prep/extract/fit/checkouts.py. The shipped trees are fitted
+to dev, so that only test says something of them. All pages of the split count; one without main text by its truth
+counts 1 where nothing is found, else 0. Prints one JSON line. Without arguments it does nothing.
+"""
+
+import argparse
+import collections
+import gzip
+import json
+import statistics
+from pathlib import Path
+
+from configs.recipes.gristmill import EXTRACT
+from data_prep.config.extract import ENGINES
+from data_prep.documents import WebPage
+from data_prep.extract import extract_text
+from data_prep.extract.fit.cross_validation import word_f1
+from tests.bench.extraction import config_for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wcxb", type=Path, nargs="?", help="the checkout")
+    parser.add_argument("--split", choices=("test", "dev"), default="test")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default=EXTRACT.engine)
+    arguments = parser.parse_args()
+    if not arguments.wcxb:
+        print("extraction_kinds: give a checkout of WCXB")
+        return
+    config = config_for(arguments.engine, EXTRACT.min_probability)
+    scores = collections.defaultdict(list)
+    for path in sorted((arguments.wcxb / arguments.split / "ground-truth").glob("*.json")):
+        truth = json.loads(path.read_text(encoding="utf-8"))
+        html = gzip.decompress((path.parents[1] / "html" / f"{path.stem}.html.gz").read_bytes())
+        text, _ = extract_text(WebPage("", "", "", "", html, ""), config)
+        kind = truth["_internal"]["page_type"]["primary"].replace("category", "collection")
+        scores[kind].append(word_f1(text, truth["ground_truth"].get("main_content") or ""))
+    pages = [f1 for some in scores.values() for f1 in some]
+    row = {"bench": "extraction_kinds", "engine": arguments.engine, "split": arguments.split, "pages": len(pages)}
+    kinds = {kind: [len(some), round(statistics.mean(some), 4)] for kind, some in sorted(scores.items())}
+    print(json.dumps(row | {"f1": round(statistics.mean(pages), 4), "kinds": kinds}))
+
+
+if __name__ == "__main__":
+    main()
