@@ -27,6 +27,7 @@ from data_prep.engine.units import (
     Marker,
     Step,
     Unit,
+    delete_files,
     marker_of,
     quarantine_of,
     read_marker,
@@ -251,12 +252,17 @@ def bytes_of(place: Place) -> bytes | None:
 
 
 def forget_others(step: Step, folder: Place) -> None:
-    """Deletes markers and records of other identities, so that from now on their names tell what is settled."""
+    """Deletes markers and records of other identities, so that from now on their names tell what is settled; and the
+    outputs, of which nobody would know any more."""
     identities = {unit.name: unit.identity for unit in step.units}
-    for name in names_in(folder / UNITS / step.name) & identities.keys():
-        marker = read_marker(marker_of(step.name, name, folder))
-        if marker is None or marker.identity != identities[name]:
-            marker_of(step.name, name, folder).unlink(missing_ok=True)
+    there = names_in(folder / UNITS / step.name) & identities.keys()
+    markers = {name: read_marker(marker_of(step.name, name, folder)) for name in there}
+    agreeing = {name: marker for name, marker in markers.items() if marker and marker.identity == identities[name]}
+    kept = {output for marker in agreeing.values() for output in marker.outputs}
+    for name in there - agreeing.keys():
+        marker = markers[name]
+        delete_files(folder, marker.outputs.keys() - kept if marker else ())
+        marker_of(step.name, name, folder).unlink(missing_ok=True)
     for name in names_in(folder / QUARANTINE / step.name) & identities.keys():
         record = read_quarantine(quarantine_of(step.name, name, folder))
         if record is None or record["identity"] != identities[name]:

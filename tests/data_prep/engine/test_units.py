@@ -110,13 +110,17 @@ def test_only_what_is_not_done_is_made(engine, tmp_path):
     assert not (folder / "units/step/0004.json").exists()
 
 
-def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
+ARRAY = EngineConfig(runner="array", rank=0, world=1)
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, ARRAY], ids=["one process", "array"])
+def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(engine, tmp_path):
     def parts(unit: Unit[int], space: Workspace) -> None:
         for number in range(unit.input):
             write_atomically(space.output(f"out/{unit.name}-{number}"), b"", scratch=space.scratch)
 
     for count in (3, 1):
-        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts), ONE_PROCESS, tmp_path)
+        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts, light=True), engine, tmp_path)
         assert sorted(contents(tmp_path)) == [f"a-{number}" for number in range(count)]
 
 
