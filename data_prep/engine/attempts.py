@@ -173,7 +173,7 @@ class Attempts:
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place, told: bool = True) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
     where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
-    again = f"delete {where}" if engine.runner == "array" else "give --engine.retry-failed True"
+    again = "give --engine.retry-failed True" + (" and a new --engine.job" if engine.runner == "array" else "")
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "

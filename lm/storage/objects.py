@@ -182,7 +182,7 @@ def cause(error: Exception, scheme: str, bucket: str) -> str:
     if isinstance(error, OSError) and error.strerror:  # of a file that is read or written here
         return f"{error.strerror} ({error.filename}). Make room on the disk, or mend the permissions."
     return (
-        f"{first_line(error)}. Tried {ROUNDS} times {settings().retries + 1} times. See whether the "
+        f"{first_line(error)}. Tried {ROUNDS * (settings().retries + 1)} times. See whether the "
         "store and the network work, then run it again: what is done is kept."
     )
 

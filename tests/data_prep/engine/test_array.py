@@ -189,7 +189,9 @@ def test_of_many_ranks_each_retries_nothing_that_failed_in_this_job(tmp_path):
 
 def test_more_failures_than_are_allowed_end_every_rank(tmp_path):
     engine = EngineConfig(runner="array", rank=0, world=1)
-    with pytest.raises(InputError, match=r"(?s)1 of 4 units failed.*delete .*quarantine/step; take"):
+    with pytest.raises(
+        InputError, match=r"(?s)1 of 4 units failed.*give --engine.retry-failed True and a new --engine.job; take"
+    ):
         run_step(step_of(texts(3) | {"bad": "damaged text"}), engine, tmp_path)
     assert len(contents(tmp_path)) == 3
 

@@ -177,7 +177,7 @@ def test_what_fails_for_good_is_told_with_the_address_the_cause_and_a_remedy(sto
         tries.append(("written", lambda: write_atomically(bucket / "a", b"after")))
     with variables({"GRISTMILL_STORAGE_RETRIES": "0"}):
         for verb, request in tries:
-            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times 1 times\. See whether"
+            message = rf"^{re.escape(str(bucket))}(/a)? cannot be {verb}: .*[^.]\. Tried 3 times\. See whether"
             with pytest.raises(StorageError, match=message) as raised:
                 request()
             assert {"500": "500 Internal", "503": "SlowDown"}.get(fault, "") in str(raised.value)
