@@ -13,7 +13,9 @@ import fnmatch
 import json
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -44,7 +46,7 @@ def run_stages(stages: Sequence[Stage], experiment: Experiment, place: Place) ->
     UsageError where the folder is no run's, or holds what other settings made."""
     begin(place)
     markers: dict[str, dict[str, Any]] = {}
-    with home_of(place) as home:
+    with ended_by_sigterm(), home_of(place) as home:
         for stage in stages:
             markers[stage.name] = make(stage, experiment, place, home, markers)
     if isinstance(place, Path) and rank_of(experiment.engine)[0] == 0:
@@ -65,6 +67,24 @@ def begin(place: Place) -> None:
                 "was changed. Give an address below which nothing is."
             )
     write_once(place / BEGUN, b"{}")
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """SIGTERM, by which schedulers end a process, ends this one as an error does: what it brought to this machine is
+    deleted."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

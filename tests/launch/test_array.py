@@ -17,7 +17,7 @@ from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
 from launch import data, extract_texts, fetch_pages
-from launch.stages.array import KEPT_BESIDE, run_stages
+from launch.stages.array import KEPT_BESIDE, ended_by_sigterm, run_stages
 from launch.stages.stage import run_stage
 from lm.errors import UsageError
 from lm.storage import Url
@@ -66,6 +66,17 @@ def test_stages_that_an_array_job_made_are_up_to_date_for_any_script(tmp_path, c
         run_stages(STAGES, experiment_of(warcs, **array), run)
     with pytest.raises(UsageError, match=r"python -m launch\.data"):
         run_stage(STAGES[0], experiment_of(warcs, **array), run)
+
+
+def test_sigterm_ends_the_process_as_an_error_does_so_that_nothing_stays_on_its_disk():
+    before, unwound = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit, match="143"), ended_by_sigterm():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(HANG_SECONDS)
+        finally:
+            unwound.append(True)
+    assert unwound and signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.slow

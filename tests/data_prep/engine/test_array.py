@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import array, run_step
-from data_prep.engine.array import rank_of
+from data_prep.engine.array import Note, rank_of, renewing
 from lm.errors import InputError, UsageError
 from lm.storage import Url
 from tests.data_prep.engine.test_units import contents, records, step_of, texts
@@ -109,6 +109,32 @@ def test_a_rank_that_never_comes_is_done_by_those_who_wait(tmp_path):
     assert rank.begun() == set(inputs)
 
 
+def light(inputs: dict[str, str]):
+    return dataclasses.replace(step_of(inputs), light=True)
+
+
+def test_what_is_taken_away_is_deleted_also_where_rank_0_never_comes(tmp_path, monkeypatch, capsys):
+    """Else later steps would read it."""
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.3")
+    monkeypatch.setattr("data_prep.engine.array.SILENT", 0.0)
+    run_step(light(texts(4)), EngineConfig(runner="array", rank=0, world=1), tmp_path)
+    fewer = light(texts(3) | {"0001": "text changed"})
+    markers = run_step(fewer, EngineConfig(runner="array", rank=1, world=2), tmp_path)
+    assert list(markers) == ["0000", "0001", "0002"]
+    assert contents(tmp_path).keys() == {"0000.txt", "0001.txt", "0002.txt"}
+    run_step(light(texts(5)), EngineConfig(runner="array", rank=0, world=2), tmp_path)
+    assert "step: waiting for 2 of 5 units, of rank 1." in capsys.readouterr().out
+
+
+def test_a_living_rank_of_another_world_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    """It deals the units otherwise: each would wait for what the other takes for its."""
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.6")
+    (tmp_path / "workers").mkdir()
+    with renewing(Note(tmp_path, 1, 3, "step")):
+        assert len(run_step(light(texts(4)), EngineConfig(runner="array", rank=0, world=2), tmp_path)) == 4
+    assert "workers/1-of-3.json is renewed, but this process has engine.world 2" in capsys.readouterr().out
+
+
 def test_processes_that_read_other_inputs_are_refused_until_the_list_is_done(tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.1")
     engine = EngineConfig(runner="array", rank=0, world=1)
@@ -163,7 +189,7 @@ def test_of_many_ranks_each_retries_nothing_that_failed_in_this_job(tmp_path):
 
 def test_more_failures_than_are_allowed_end_every_rank(tmp_path):
     engine = EngineConfig(runner="array", rank=0, world=1)
-    with pytest.raises(InputError, match="1 of 4 units failed"):
+    with pytest.raises(InputError, match=r"(?s)1 of 4 units failed.*delete .*quarantine/step; take"):
         run_step(step_of(texts(3) | {"bad": "damaged text"}), engine, tmp_path)
     assert len(contents(tmp_path)) == 3
 
@@ -181,6 +207,7 @@ SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY
         (EngineConfig(rank=2), {}, "engine.world None"),
         (EngineConfig(), {"JOB_COMPLETION_INDEX": "9"}, "JOB_COMPLETIONS is unset"),
         (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_ID": "9"}, "SLURM_ARRAY_TASK_ID is 9"),
+        (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_COUNT": "four"}, "SLURM_ARRAY_TASK_COUNT is 'four', and no number"),
     ],
 )
 def test_the_rank_is_as_the_config_or_the_scheduler_says(engine, environment, expected):
