@@ -1,6 +1,7 @@
 """Trains the tokenizer on the run's documents, or loads a published one."""
 
 import itertools
+import shutil
 import time
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
     start = time.perf_counter()
     files = document_files(RunPaths(workdir).documents)
-    texts = sample_texts(files, experiment.tokenizer.train_characters)
+    sampling = out / "sampling"
+    texts = sample_texts(files, experiment.tokenizer.train_characters, sampling, experiment.engine)
     tokenizer = train_tokenizer(texts, experiment.tokenizer)
+    shutil.rmtree(sampling, ignore_errors=True)
     save(tokenizer, RunPaths(out).tokenizer)
     sample = list(itertools.islice(read_texts(files), SAMPLE_DOCUMENTS))
     tokens = sum(map(len, tokenizer.encode_batch(sample)))

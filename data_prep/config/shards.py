@@ -32,6 +32,10 @@ class ShardsConfig(Config):
     out a smaller share of its documents."""
     held_out_index: tuple[str, ...] = added(default=())
     """held_out_keys.parquet of other runs, paths or addresses: what these hold out is not trained on here either."""
+    repeat_documents: bool = added(default=False)
+    """Whether a document that is trained on stands in the stream as often as the column repeat of documents/ says
+    (documents.minhash.upsampling_weights), its copies spread over the shards that its file goes into. What is held out
+    is never repeated."""
     encoder: Literal["tiktoken", "gigatoken"] = not_hashed(default="tiktoken")
     """What encodes with byte-level BPE. gigatoken, to be installed besides, is several times as fast; the ids are the
     same, and a tokenizer that it cannot encode with is refused."""

@@ -37,7 +37,10 @@ TABLE_SCHEMA = pa.schema(
         ("text_bytes", pa.int64()),
     ]
 )
-TOKENS_SCHEMA = pa.schema([("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32()))])
+TOKENS_SCHEMA = pa.schema(
+    [("number", pa.int64()), ("text_bytes", pa.int64()), ("tokens", pa.list_(pa.uint32())), ("repeat", pa.int64())]
+)
+ENTRY = ["number", "text_bytes", "tokens"]
 SPLITS = ("train", "val")
 
 
@@ -142,7 +145,9 @@ class EncodeFile:
     def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
         index = read_index(space.input(self.index)) if self.index else np.empty(0, np.uint64)
         paths = {kind: space.output(f"{PARTS}/encoded/{unit.name}.{kind}") for kind in (*SPLITS, "table")}
-        documents = tokenize_file(unit.input, self.encode, self.head, self.fraction, index, self.config.held_out)
+        documents = tokenize_file(
+            unit.input, self.encode, self.head, self.fraction, index, self.config.held_out, self.config.repeat_documents
+        )
         with contextlib.ExitStack() as stack:
             stack.enter_context(writing(paths["table"].parent))
             partials = {kind: stack.enter_context(appearing(path, space.scratch)) for kind, path in paths.items()}
@@ -163,6 +168,7 @@ class Notes:
         self.waiting: dict[str, list[TokenizedDocument]] = {split: [] for split in SPLITS}
         self.tokens_waiting = dict.fromkeys(SPLITS, 0)
         self.counts = {"rows": 0, "withheld": 0, "train": 0, "val": 0, "train_tokens": 0, "val_tokens": 0}
+        self.counts["repeats"] = 0
 
     def __enter__(self) -> "Notes":
         return self
@@ -184,7 +190,8 @@ class Notes:
         self.counts[one.split] += 1
         if one.split == "withheld":
             return
-        self.counts[f"{one.split}_tokens"] += len(one.tokens)
+        self.counts[f"{one.split}_tokens"] += one.repeat * len(one.tokens)
+        self.counts["repeats"] += one.repeat - 1
         self.waiting[one.split].append(one)
         self.tokens_waiting[one.split] += len(one.tokens)
         if self.tokens_waiting[one.split] >= TOKENS_AT_ONCE:
@@ -201,12 +208,13 @@ class Notes:
         numbers = pa.array([one.number for one in documents], pa.int64())
         text_bytes = pa.array([one.text_bytes for one in documents], pa.int64())
         lists = pa.ListArray.from_arrays(ends, tokens)
-        self.writers[split].write_table(pa.table([numbers, text_bytes, lists], TOKENS_SCHEMA))
+        repeats = pa.array([one.repeat for one in documents], pa.int64())
+        self.writers[split].write_table(pa.table([numbers, text_bytes, lists, repeats], TOKENS_SCHEMA))
         self.waiting[split], self.tokens_waiting[split] = [], 0
 
 
 def encoded(space: Workspace, name: str, split: str, first: int) -> Iterator[Entry]:
     """The documents of a split of the unit called `name`, numbered from `first`, in order."""
-    for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), TOKENS_SCHEMA.names):
+    for batch in read_batches(space.input(f"{PARTS}/encoded/{name}.{split}"), ENTRY):
         for number, text_bytes, tokens in zip(*batch.columns, strict=True):
             yield Entry(first + number.as_py(), text_bytes.as_py(), tokens.values.to_numpy())

@@ -2,32 +2,68 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from data_prep.parquet import check_columns, opened
+from data_prep.config import ONE_PROCESS, EngineConfig
+from data_prep.engine import Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.tasks import OnProgress, files_of, whole
+from data_prep.parquet import check_columns, opened, read_rows, write_rows
 from data_prep.shards.tokenize import DOCUMENTS_AT_ONCE, DocumentFile, read_texts
+from lm.storage import Place
+
+SAMPLE = "sample"
+"""The step, and the folder of the texts of each file, in the step's folder."""
 
 
-def sample_texts(files: list[DocumentFile], characters: int) -> Iterator[str]:
+def sample_texts(
+    files: list[DocumentFile],
+    characters: int,
+    folder: Place,
+    engine: EngineConfig = ONE_PROCESS,
+    on_progress: OnProgress = lambda progress: None,
+) -> Iterator[str]:
     """About `characters` characters of text, or all where there are no more: whole documents, drawn by the hash of
     their ids, so that every part of the corpus has its share and the order of the files none.
 
     How large a share is asked of the files' indices, which count bytes: text in other scripts than Latin gives fewer
-    characters. Raises InputError as `read_batches`.
+    characters. Each file is a unit, of which the chosen texts are written to folder/sample/. Raises InputError as
+    `run_step` and `read_batches`.
     """
     text_bytes = sum(file.text_bytes for file in files)
     share = characters / text_bytes if text_bytes else 1
     if share >= 1:
         yield from read_texts(files)
         return
-    none = True
-    for file in files:
-        for text in drawn_texts(file, share):
-            none = False
-            yield text
-    if none:  # a few large documents: who reads takes as much of the first as it wants
+    units = [Unit(one.name, identity_of(SAMPLE, one.identity, share), one.bytes, one) for one in files]
+    step = Step(SAMPLE, tuple(units), WriteSample(share))
+    made = run_step(step, whole(engine, len(units)), folder, on_progress)
+    for name, _ in files_of(made):
+        yield from (row["text"] for row in read_rows(folder / name))
+    if not sum(
+        one.counts["rows"] for one in made.values()
+    ):  # a few large documents: who reads takes as much of the first as it wants
         yield from read_texts(files)
+
+
+@dataclass(frozen=True)
+class WriteSample:
+    """Writes the texts of a file whose ids lie below `share`, in order."""
+
+    share: float
+
+    def __call__(self, unit: Unit[DocumentFile], space: Workspace) -> dict[str, int]:
+        path = space.output(f"{SAMPLE}/{unit.name}.parquet")
+
+        def rows() -> Iterator[tuple]:
+            for text in drawn_texts(unit.input, self.share):
+                space.count(1, len(text))
+                yield path, {"text": text}
+
+        write_rows(rows(), {path: pa.schema([("text", pa.string())])}, space.scratch)
+        return {"rows": space.rows}
 
 
 def position(id: str, purpose: bytes) -> float:

@@ -18,6 +18,8 @@ from lm.storage import Place
 Encode = Callable[[str], np.ndarray]
 """A text to its token ids, uint32 (tokens,)."""
 COLUMNS = ["id", "url", "text"]
+REPEAT = "repeat"
+"""Column of documents/: how often to repeat the document (documents.minhash.upsampling_weights)."""
 DOCUMENTS_AT_ONCE = 256  # at most, of one row group: read together; changes nothing but the memory
 
 
@@ -62,6 +64,8 @@ class TokenizedDocument:
     text_bytes: int
     tokens: np.ndarray
     """(1 + tokens of the text,) uint32; the first is the document's head. None of what is withheld."""
+    repeat: int = 1
+    """How often it is to stand in the stream."""
 
 
 def document_files(folder: Place) -> list[DocumentFile]:
@@ -115,15 +119,16 @@ def tokenize_file(
     fraction: float,
     index: np.ndarray,
     held_out: Literal["documents", "ends"] = "documents",
+    repeats: bool = False,
 ) -> Iterator[TokenizedDocument]:
     """The documents in order, each headed by the token `head`, and which split it is of: by `index`, the keys of all
     that is held out (held_out.py). Of those that are withheld there are no tokens.
 
     By "ends", each document is two: what comes before its last `fraction` of characters, and these, held out. Their
-    numbers are twice the document's, and one more.
+    numbers are twice the document's, and one more. With `repeats`, what is trained on has the column repeat's number.
     """
     heading, number = np.array([head], np.uint32), 0
-    for batch in read_batches(file.path, COLUMNS, DOCUMENTS_AT_ONCE):
+    for batch in read_batches(file.path, [*COLUMNS, REPEAT] if repeats else COLUMNS, DOCUMENTS_AT_ONCE):
         rows = batch.to_pylist()
         parts: list[tuple[dict, str, SplitName]] = []
         if held_out == "documents":
@@ -136,7 +141,8 @@ def tokenize_file(
         for row, text, split in parts:
             tokens = heading[:0] if split == "withheld" else np.concatenate((heading, encode(text)))
             size = len(text.encode())
-            yield TokenizedDocument(number, row["id"], row["url"], file.path.name, split, size, tokens)
+            times = row[REPEAT] if repeats and split == "train" else 1
+            yield TokenizedDocument(number, row["id"], row["url"], file.path.name, split, size, tokens, times)
             number += 1
 
 

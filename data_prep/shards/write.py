@@ -24,8 +24,9 @@ from data_prep.engine.tasks import OnProgress, absolute, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_files
 from data_prep.parquet import read_batches
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
+from data_prep.shards.repeat import repeated
 from data_prep.shards.sizes import check_record_fits, estimated_tokens, held_out_fraction, most_bytes, shard_count
-from data_prep.shards.tokenize import cut_records, document_files
+from data_prep.shards.tokenize import REPEAT, DocumentFile, cut_records, document_files, read_index
 from lm.data.records import (
     DTYPES,
     HELD_OUT_KEYS,
@@ -103,6 +104,7 @@ def write_shards(
         )
     check_record_fits(config)
     files = document_files(documents)
+    check_repeats(files, config)
     fraction = held_out_fraction(estimated_tokens(files, tokenizer.encode_array), config)
     index, index_sha256 = None, ""
     if config.held_out == "documents":
@@ -110,6 +112,7 @@ def write_shards(
         index, index_sha256 = held_out_index(files, fraction, earlier, out, engine, on_progress)
     encode = tokenizer.encode_array if config.encoder == "tiktoken" else fast_encoder(tokenizer)
     settings = [tokenizer.fingerprint, fraction, config.held_out, index_sha256]
+    settings += ["repeated"] if config.repeat_documents else []
     units = [Unit(file.name, identity_of("encode", file.identity, settings), file.bytes, file) for file in files]
     work = EncodeFile(encode, tokenizer.bos_id, fraction, index, config)
     made = run_step(Step("encode", tuple(units), work), engine, out, on_progress)
@@ -123,11 +126,22 @@ def write_shards(
     check_splits(splits, config)
     tables = tuple(DocumentTable(**one.counts["table"]) for one in done.values() if "table" in one.counts)
     withheld = sum(one.counts["withheld"] for one in made.values())
+    repeats = sum(one.counts["repeats"] for one in made.values()) if config.repeat_documents else 0
     manifest = Manifest(
-        tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld
-    )
+        tokenizer.fingerprint, tokenizer.vocab_size, config.record_length, config.token_dtype, splits, tables, withheld,
+        repeats,
+    )  # fmt: skip
     finish(out, index, manifest, keep_parts=engine.runner == "array")
     return manifest
+
+
+def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
+    """Raises UsageError when documents are to be repeated, and do not say how often."""
+    if config.repeat_documents and REPEAT not in read_index(files[0].path).schema.names:
+        raise UsageError(
+            f"shards.repeat_documents is {config.repeat_documents}, but {files[0].path} has no column {REPEAT}. "
+            "Prepare the documents with documents.minhash.upsampling_weights, or leave shards.repeat_documents out."
+        )
 
 
 def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) -> None:
@@ -177,8 +191,12 @@ class WriteShards:
         group = unit.input
         path = space.root / f"{group.name}.array_record"
         with writing(path):
-            entries = (encoded(space, name, group.split, first) for name, first in group.files)
-            shards = write_stream(itertools.chain.from_iterable(entries), path, space.scratch, self.config)
+            if self.config.repeat_documents and group.split == "train":
+                entries = repeated(space, group.files, group.split)
+            else:
+                parts = (encoded(space, name, group.split, first) for name, first in group.files)
+                entries = itertools.chain.from_iterable(parts)
+            shards = write_stream(entries, path, space.scratch, self.config)
             for shard in shards:
                 space.output(shard.file)
             counts = {"rows": sum(shard.documents for shard in shards)}

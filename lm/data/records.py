@@ -155,9 +155,15 @@ class Manifest:
     not named."""
     withheld_documents: int = 0
     """In neither split, since they share a key with one that is held out."""
+    repeats: int = 0
+    """Copies of documents that stand in the training split before; its documents and tokens are counted with them. Not
+    written where there are none."""
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        fields = dataclasses.asdict(self)
+        if not self.repeats:
+            del fields["repeats"]
+        return json.dumps(fields, indent=1) + "\n"
 
 
 MANIFEST = "manifest.json"

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.config import EngineConfig
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.shards.held_out import is_drawn
-from data_prep.shards.sample import sample_texts
+from data_prep.shards.sample import drawn_texts, sample_texts
 from data_prep.shards.tokenize import cut_records, document_files, read_texts, tokenize_file
 from lm.config import TokenizerConfig
 from lm.data.records import to_bytes
@@ -61,13 +62,32 @@ def test_a_sample_has_documents_of_every_part_and_whatever_the_order_of_files(tm
         for file, part in enumerate(order):
             write_documents(tmp_path / name / f"{file}.parquet", rows[part * 1000 : (part + 1) * 1000])
     total = sum(len(text) for _, text in rows)
-    drawn = [list(sample_texts(document_files(tmp_path / name), total // 10)) for name in ("a", "b")]
+    drawn = [
+        list(sample_texts(document_files(tmp_path / name), total // 10, tmp_path / f"s{name}")) for name in ("a", "b")
+    ]
     assert sorted(drawn[0]) == sorted(drawn[1])
     assert set(drawn[0]) < {text for _, text in rows}
     assert 0.8 * total / 10 < sum(map(len, drawn[0])) < 1.2 * total / 10
     assert {int(text.split()[1]) // 1000 for text in drawn[0]} == {0, 1, 2}
-    everything = list(sample_texts(document_files(tmp_path / "a"), 2 * total))
+    everything = list(sample_texts(document_files(tmp_path / "a"), 2 * total, tmp_path))
     assert everything == [text for _, text in rows]
+
+
+@pytest.mark.slow
+def test_a_sample_is_the_same_by_two_workers_and_of_the_files_in_their_order(tmp_path):
+    for file in range(5):
+        rows = [(f"<{file}-{i}>", f"document {file} {i}") for i in range(200)]
+        write_documents(tmp_path / f"documents/{file}.parquet", rows, row_group_size=50)
+    files = document_files(tmp_path / "documents")
+    share = 3000 / sum(file.text_bytes for file in files)
+    expected = [text for file in files for text in drawn_texts(file, share)]
+    two = EngineConfig(workers=2)
+    assert list(sample_texts(files, 3000, tmp_path / "one")) == expected
+    assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected and len(expected) > 20
+    (tmp_path / "two/units/sample/3.json").unlink()  # the others are not made again
+    before = (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns
+    assert list(sample_texts(files, 3000, tmp_path / "two", two)) == expected
+    assert (tmp_path / "two/sample/1.parquet").stat().st_mtime_ns == before
 
 
 def test_files_are_numbered_by_name_then_row(tmp_path):
@@ -115,7 +135,7 @@ def test_by_ends_each_document_is_two_and_the_last_characters_are_held_out(tmp_p
 
 def test_a_sample_of_few_large_documents_is_not_empty(tmp_path):
     write_documents(tmp_path / "a.parquet", [("one", "a large document " * 1000)])
-    assert next(sample_texts(document_files(tmp_path), 10)).startswith("a large")
+    assert next(sample_texts(document_files(tmp_path), 10, tmp_path / "sample")).startswith("a large")
 
 
 def test_no_documents_is_an_input_error(tmp_path):

@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +381,64 @@ def test_a_shard_that_cannot_hold_a_record_is_refused_with_both_sizes(documents,
     with pytest.raises(UsageError, match=r"shard_bytes = 2,097,152 cannot .* 1,048,576 tokens takes 2,361,\d+ bytes"):
         write_shards(documents, TOKENIZER, tmp_path, config)
     assert not list(tmp_path.iterdir())
+
+
+# Documents that are repeated
+
+
+def with_repeats(documents: Path, folder: Path, times: Callable[[int], int]) -> Path:
+    """The same documents, with the column repeat: `times` of the number in the id."""
+    folder.mkdir(parents=True)
+    for path in documents.iterdir():
+        table = pq.read_table(path)
+        wanted = [times(int(one[1:-1])) for one in table["id"].to_pylist()]
+        pq.write_table(table.append_column("repeat", [wanted]), folder / path.name)
+    return folder
+
+
+def in_order(numbers: list[int], heads: list[bool]) -> list[int]:
+    return [number for number, head in zip(numbers, heads, strict=True) if head]
+
+
+@pytest.mark.parametrize("train_shards", [1, 2])
+def test_documents_are_repeated_as_often_as_they_say_far_apart_and_never_held_out(
+    documents, tmp_path, monkeypatch, train_shards
+):
+    monkeypatch.setattr(encode_module, "TOKENS_AT_ONCE", 500)  # many row groups
+    times = lambda number: (1, 2, 1, 5, 3)[number % 5]
+    folder = with_repeats(documents, tmp_path / "documents", times)
+    config = dataclasses.replace(CONFIG, train_shards=train_shards, repeat_documents=True)
+    manifest = write_shards(folder, TOKENIZER, tmp_path / "tokens", config)
+    trained = [number for number in range(len(TEXTS)) if not held_out(number)]
+    found = []
+    for shard in manifest.splits["train"].shards:
+        tokens, owners = stream(tmp_path / "tokens" / shard.file)
+        own = in_order(owners, [token == TOKENIZER.bos_id for token in tokens])
+        expected = [part for number in own for part in (TOKENIZER.bos_id, *TOKENIZER.encode(TEXTS[number]))]
+        assert tokens == expected and shard.documents == len(own)
+        for number in set(own):
+            places = [place for place, one in enumerate(own) if one == number]
+            gaps = np.diff(places)
+            assert not len(gaps) or gaps.min() > len(own) // (3 * times(number))
+        found += own
+    assert Counter(found) == {number: times(number) for number in trained}
+    assert manifest.repeats == sum(times(number) - 1 for number in trained)
+    assert manifest.splits["train"].documents == len(found) and read_manifest(tmp_path / "tokens") == manifest
+    (held,) = manifest.splits["val"].shards
+    assert held.documents == len(TEXTS) - len(trained)
+    write_shards(folder, TOKENIZER, tmp_path / "again", dataclasses.replace(config))
+    assert contents(tmp_path / "again") == contents(tmp_path / "tokens")
+
+
+def test_without_being_asked_nothing_is_repeated(documents, tokens, tmp_path):
+    folder = with_repeats(documents, tmp_path / "documents", lambda number: 2)
+    write_shards(folder, TOKENIZER, tmp_path / "tokens", CONFIG)
+    assert contents(tmp_path / "tokens") == contents(tokens)
+    with pytest.raises(UsageError, match=r"repeat_documents is True, but .* has no column repeat.*upsampling_weights"):
+        write_shards(documents, TOKENIZER, tmp_path / "none", dataclasses.replace(CONFIG, repeat_documents=True))
+    many = with_repeats(documents, tmp_path / "many", lambda number: 101)
+    with pytest.raises(InputError, match="are to stand there 101 to 101 times; 1 to 100 can be"):
+        write_shards(many, TOKENIZER, tmp_path / "none", dataclasses.replace(CONFIG, repeat_documents=True))
 
 
 # Shards by their size
