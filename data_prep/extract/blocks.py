@@ -10,6 +10,7 @@ libxml2 reads HTML without recursion and, as no tree is built, at any depth; wha
 
 import itertools
 import re
+from array import array
 from dataclasses import dataclass, field
 
 from data_prep.config import ExtractConfig
@@ -94,27 +95,27 @@ def parse(html: str, target: Limits) -> object:
 
 @dataclass
 class Blocks:
-    """Blocks (lists of one length N) and elements (lists of one length M; element 0 stands above all)."""
+    """Blocks (columns of one length N) and elements (columns of one length M; element 0 stands above all)."""
 
     texts: list[str] = field(default_factory=list)
-    owner: list[int] = field(default_factory=list)
+    owner: array[int] = field(default_factory=lambda: array("q"))
     """The element that holds the block's text."""
-    link: list[int] = field(default_factory=list)
+    link: array[int] = field(default_factory=lambda: array("q"))
     """Characters of the block inside links."""
-    parent: list[int] = field(default_factory=lambda: [-1])
-    kind: list[int] = field(default_factory=lambda: [0])
+    parent: array[int] = field(default_factory=lambda: array("q", [-1]))
+    kind: array[int] = field(default_factory=lambda: array("q", [0]))
     """Index into KINDS."""
-    name: list[int] = field(default_factory=lambda: [0])
+    name: array[int] = field(default_factory=lambda: array("q", [0]))
     """Equal for elements of the same tag and class, digits aside: the number of the first of them."""
-    own: list[int] = field(default_factory=lambda: [0])
+    own: array[int] = field(default_factory=lambda: array("q", [0]))
     """Bits of the element's own hints (hints.py)."""
-    mask: list[int] = field(default_factory=lambda: [0])
+    mask: array[int] = field(default_factory=lambda: array("q", [0]))
     """The same of the element and all above it."""
-    first: list[int] = field(default_factory=lambda: [0])
+    first: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element."""
-    last: list[int] = field(default_factory=lambda: [0])
+    last: array[int] = field(default_factory=lambda: array("q", [0]))
     """Blocks before the element's end: those below it are first <= i < last."""
-    images: list[int] = field(default_factory=list)
+    images: array[int] = field(default_factory=lambda: array("q"))
     """Pictures before the block's end."""
     forms: int = 0
     """Fields to fill in."""
@@ -159,6 +160,8 @@ class BlockReader(Limits):
         self.title: list[str] = []
         self.linked_data: list[str] = []
         self.blocks = Blocks()
+        self.add_element = self.blocks.add_element
+        self.texts, self.last = self.blocks.texts, self.blocks.last
         self.open = [0]
         self.buffer: list[str] = []
 
@@ -228,7 +231,7 @@ class BlockReader(Limits):
                 hints |= hints_of_attributes(attributes)
         else:
             number, hints = self.names.get(tag) or self.add_name(tag, tag)
-        self.open.append(self.blocks.add_element(self.open[-1], tag, number, hints))
+        self.open.append(self.add_element(self.open[-1], tag, number, hints))
 
     def add_name(self, name: str, tag: str) -> tuple[int, int]:
         """The number and the hints of a tag with its class that the page had not before; of one that only differs in
@@ -246,7 +249,7 @@ class BlockReader(Limits):
                 self.flush()
             if tag == "pre":
                 self.preformatted -= 1
-            self.blocks.last[self.open.pop()] = len(self.blocks.texts)
+            self.last[self.open.pop()] = len(self.texts)
         elif role == LINK:
             self.links -= 1
         elif role == SKIP:

@@ -118,7 +118,7 @@ def of_main_container(page: Page) -> dict[str, np.ndarray]:
 def of_neighbours(page: Page) -> dict[str, np.ndarray]:
     rows = {"size_before": shifted(page.size, 0), "size_after": np.append(page.size[1:], 0)}
     rows["links_after"] = np.append(page.link_density[1:], 0)
-    prices, images = running(page.count(CURRENCY) > 0), np.array([0, *page.blocks.images])
+    prices, images = running(page.count(CURRENCY) > 0), np.append(0, page.blocks.images)
     first, last = np.maximum(page.index - 10, 0), np.minimum(page.index + 11, page.N)
     rows["around10_prices"], rows["around10_images"] = prices[last] - prices[first], images[last] - images[first]
     for reach in (3, 20):

@@ -51,7 +51,7 @@ def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_arti
     have hardly seen. Navigation and footers are main text nowhere.
     """
     furniture_N = furniture(page)
-    if sum(page.blocks.link) < PLAIN * page.length.sum():
+    if np.sum(page.blocks.link) < PLAIN * page.length.sum():
         return np.flatnonzero(~furniture_N).tolist()
     score_N = np.where(furniture_N, LEAST, score_N)
     bar = log_odds(min_probability) if is_article else expected_bar(score_N, page.length, OTHERS * min_probability)

@@ -93,7 +93,7 @@ class Page:
         self.first, self.last = np.array(blocks.first), np.array(blocks.last)
         self.kind_M, self.name_M = np.array(blocks.kind), np.array(blocks.name)
         self.kind = self.kind_M[self.owner]
-        self.length = np.array([len(text) for text in blocks.texts])
+        self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
         codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
         self.classes = class_table()[np.minimum(codes, 0xFFFF)]
         self.ends = running(self.length)

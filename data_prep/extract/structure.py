@@ -67,7 +67,7 @@ def of_records(page: Page) -> dict[str, np.ndarray]:
         above_M = largest_M[jump_M]
         largest_M = np.where(text_M[above_M] >= text_M[largest_M], above_M, largest_M)
     largest_M = np.where(text_M[largest_M] > 0, largest_M, 0)
-    images, rows = np.array([0, *page.blocks.images]), {}
+    images, rows = np.append(0, page.blocks.images), {}
     for label, found_M in (("record", nearest(record_M, page.parent)), ("largest", largest_M)):
         record_N = found_M[page.owner]
         group_N, within_N = group_M[record_N], record_N > 0

@@ -69,7 +69,7 @@ def test_blocks_know_their_elements_and_elements_their_blocks():
         "<nav><p><a href=z>three</a></nav></div>"
     )
     blocks = read_blocks(body, CONFIG)
-    assert (blocks.title, blocks.texts, blocks.link) == ("The title", ["one two", "three"], [3, 5])
+    assert (blocks.title, blocks.texts, blocks.link.tolist()) == ("The title", ["one two", "three"], [3, 5])
     div = blocks.kind.index(KIND["div"])
     assert (blocks.first[div], blocks.last[div], blocks.last[0]) == (0, 2, 2)
     assert [bool(blocks.mask[owner] & BIT["body_name"]) for owner in blocks.owner] == [True, True]
