@@ -15,8 +15,6 @@ import time
 from collections.abc import Generator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm.errors import InputError, network_reason
@@ -136,6 +134,8 @@ def answer(
 
 def said(error: Exception) -> str:
     """What the innermost error says, without the wrapping."""
+    from http.client import IncompleteRead  # with TLS, .02 s of the start of all who never ask a server
+
     innermost = error
     while isinstance(inner := innermost.__cause__ or innermost.__context__, Exception):
         innermost = inner
@@ -168,6 +168,8 @@ def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
     """Of a Retry-After header: a number of seconds, or a date, counted from the server's own clock."""
     if retry_after is None:
         return None
+    from email.utils import parsedate_to_datetime
+
     if retry_after.strip().isascii() and retry_after.strip().isdigit():
         return float(retry_after)
     try:
