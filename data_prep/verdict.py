@@ -9,7 +9,7 @@ import pyarrow as pa
 from data_prep.config import DocumentsConfig
 from data_prep.config.by_language import LIMITED
 from data_prep.config.filters import Filter, Rule, Side, breaks
-from data_prep.parquet import read_batches
+from data_prep.parquet import floats_of, nulls_of, read_batches
 from lm.storage import Place
 
 LANGUAGE_SCORE = "language_score"
@@ -131,11 +131,11 @@ def checks(
 
 def column(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     """(rows,) float64; NaN, with which every comparison fails, for null."""
-    return rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    return floats_of(rows[name])
 
 
 def column_is_null(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    return rows[name].is_null().to_numpy(zero_copy_only=False)
+    return nulls_of(rows[name])
 
 
 def read_measured(texts: Place, columns: list[str]) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 import typing
 
 from lm.errors import UsageError, shown
@@ -24,17 +25,37 @@ measured = functools.partial(dataclasses.field, metadata={"measured": True})
 measure anew, while a threshold beside it may be changed on what was measured."""
 
 
+def is_plainly(value: object, hint: typing.Any) -> bool:
+    """Whether `value` is of a type that is told without beartype, whose import is a tenth of a command's start; where
+    not, beartype has the word."""
+    if isinstance(hint, type):
+        return isinstance(value, (int, float) if hint is float else hint)
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return any(type(value) is type(one) and value == one for one in parts)
+    if origin in (typing.Union, types.UnionType):
+        return any(is_plainly(value, one) for one in parts)
+    if origin is not tuple or not isinstance(value, tuple):
+        return False
+    each = parts[:1] * len(value) if parts[1:] == (...,) else parts
+    return len(each) == len(value) and all(map(is_plainly, value, each))
+
+
+def is_of_type(value: object, hint: typing.Any) -> bool:
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+
+    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))  # an int is a fine float
+
+
 class Config:
     """Base of the frozen dataclasses that tell an experiment; a value of a wrong type is refused where it is given."""
 
     def __post_init__(self):
-        from beartype import BeartypeConf
-        from beartype.door import is_bearable
-
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # ty: ignore[invalid-argument-type]
             value, hint = getattr(self, field.name), hints[field.name]
-            if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)):  # an int is a fine float
+            if not is_plainly(value, hint) and not is_of_type(value, hint):
                 wanted = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("typing.", "")
                 kind = type(value).__name__
                 raise UsageError(

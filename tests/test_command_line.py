@@ -221,6 +221,17 @@ def test_a_file_that_is_no_config_gets_a_message_with_its_place(tmp_path, name, 
     assert expected in message and str(tmp_path) in message
 
 
+def test_a_config_may_import_a_file_beside_it(tmp_path):
+    (tmp_path / "steps_beside_it.py").write_text("STEPS = 777\n")
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "import dataclasses\nfrom configs.demo import get_config as demo\nfrom steps_beside_it import STEPS\n"
+        "def get_config():\n    base = demo()\n"
+        "    return dataclasses.replace(base, train=dataclasses.replace(base.train, steps=STEPS))\n"
+    )
+    assert load_config(config).train.steps == 777
+
+
 def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     (tmp_path / "folder.py").mkdir()
     assert "is a folder" in refusal(config=str(tmp_path / "folder.py"))

@@ -12,6 +12,7 @@ from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import OWN_FILTERS, RunFolder, experiment_json
 from configs.recipes import gristmill as recipe
 from data_prep.config import EngineConfig
+from data_prep.config.filters import KNOWN
 from launch import evaluate, train
 from launch.stages.stage import identifying
 from lm.config import MixtureSource, MuonConfig, TasksConfig
@@ -85,6 +86,14 @@ def test_the_engines_of_older_runs_are_read_as_one(tmp_path):
     config["documents"] |= {"runner": "dask", "beam_options": "--dask_client_address=tcp://a:1"}
     engine = EngineConfig(workers=3, runner="dask", beam_options="--dask_client_address=tcp://a:1")
     assert write(tmp_path, config).experiment().engine == engine
+
+
+def test_filters_that_a_folder_alone_names_are_known_to_counts_and_pages(tmp_path, monkeypatch):
+    folder = write(tmp_path, saved(tiny_experiment()))
+    for filter_ in recipe.FILTERS:
+        monkeypatch.delitem(KNOWN, filter_.name)
+    folder.experiment()
+    assert all(KNOWN[filter_.name] is type(filter_) for filter_ in recipe.FILTERS)
 
 
 def test_fields_within_lists_are_named_too(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib.util
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def load_config(path: Path) -> Experiment:
-    """The Experiment that `get_config()` in the Python file at `path` returns.
+    """The Experiment that `get_config()` in the Python file at `path` returns. The file may import others beside it.
 
     Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
     """
@@ -38,6 +39,9 @@ def load_config(path: Path) -> Experiment:
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # a config may import files beside it; at the end, so that they hide nothing
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

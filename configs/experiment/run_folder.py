@@ -184,7 +184,9 @@ def class_of(kind: Any, saved: dict) -> Any:
         return kind
     fixed = {field.name for field in dataclasses.fields(DocumentsConfig)}
     filters = KNOWN | {one.name: type(one) for one in FILTERS}
-    return class_with(tuple(filters[name] for name in saved if name in filters and name not in fixed))
+    kinds = {name: filters[name] for name in saved if name in filters and name not in fixed}
+    KNOWN.update(kinds)  # counts find their bins there, and pages their words
+    return class_with(tuple(kinds.values()))
 
 
 def differing_fields(hint: Any, saved: object, name: str = "") -> tuple[list[str], list[str]]:

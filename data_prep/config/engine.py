@@ -1,9 +1,10 @@
 """Who does the work of the data stages, and what becomes of a unit of work that fails. Nothing here decides a byte."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.fields import Config, added, within
 
 
@@ -26,16 +27,19 @@ class EngineConfig(Config):
     indexed Job, JOB_COMPLETION_INDEX."""
     world: int | None = added(default=None, hashed=False)
     """Of runner array: how many processes there are. By default SLURM_ARRAY_TASK_COUNT or JOB_COMPLETIONS."""
+    job: str = added(default="", hashed=False)
+    """Of runner array with retry_failed: a name that all processes of this job give, and no job before it did. By
+    default SLURM_ARRAY_JOB_ID."""
     attempts: int = added(default=3, hashed=False)
     """Times that a unit is tried before it is set aside (quarantine/)."""
     max_failed: float = added(default=0.001, hashed=False)
     """Share of a step's units that may be set aside; with more the stage ends with an error, when all others are
     done."""
     retry_failed: bool = added(default=False, hashed=False)
-    """Whether units that were set aside earlier are tried again."""
+    """Whether units that were set aside earlier are tried again; by an array job once, whenever its processes begin."""
     max_unit_bytes: int = added(default=2**40, hashed=False)
-    """Bytes of contents, uncompressed, after which a unit is set aside: one that never ends is ended by this, and not
-    by a clock."""
+    """Bytes after which a unit is set aside: of its input as they are read, as they are unpacked, or of contents,
+    whichever are more. One that never ends is ended by this, and not by a clock."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -43,6 +47,8 @@ class EngineConfig(Config):
         within(self, "engine", 1, 100, "attempts")
         within(self, "engine", 0, 1, "max_failed")
         within(self, "engine", 1, 2**62, "max_unit_bytes")
+        if not re.fullmatch(r"[\w.-]{0,100}", self.job):
+            raise UsageError(f"engine.job is {shown(self.job)}; give a name of letters, digits, dots, - and _.")
         if self.world is not None:
             within(self, "engine", 1, 1_000_000, "world")
         if self.rank is not None and not 0 <= self.rank < (self.world or 1_000_000):

@@ -133,7 +133,7 @@ def find_duplicates[Folder: (Path, Url)](
     for number in itertools.count(1):
         changes = 0
         for kind in ("large", "small"):
-            steps.append(folder / f"{number}-{kind}")
+            steps.append(folder / f"round-{number}-{kind}-star")
             run_files, more_changes = take_step(kind, run_files, steps[-1], run, rows_at_once)
             changes += more_changes
             if len(steps) > 2:  # the one before is left: another process may be at reading it still

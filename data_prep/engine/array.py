@@ -1,11 +1,11 @@
 """Array jobs: many processes that each run the same command on one run folder, on a shared disk or in a bucket.
 
 The first to come freezes the list of units; each process then does those that are dealt to its rank, and waits at the
-end of the step until all are settled, by looking at the names of markers. Each renews a note, `workers/<rank>.json`, at
-most every 30 s: how far it is, and that it lives. What belongs to a rank whose note has not changed for
-GRISTMILL_LEASE_SECONDS, or that has none, is done by those who wait. So a killed process delays the others and stops
-nothing, and one that is started again goes on. Two that do the same unit write the same bytes. No clock is compared
-with another's.
+end of the step until all are settled, by looking at the names of markers. Each renews a note,
+`workers/<rank>-of-<world>.json`, at most every 30 s: how far it is, and that it lives. What belongs to a rank whose
+note has not changed for GRISTMILL_LEASE_SECONDS, or that has none, is done by those who wait. So a killed process
+delays the others and stops nothing, and one that is started again goes on; one of another world deals otherwise, and
+is not waited for. Two that do the same unit write the same bytes. No clock is compared with another's.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from data_prep.engine.units import (
     Marker,
     Step,
     Unit,
+    delete_files,
     marker_of,
     quarantine_of,
     read_marker,
@@ -41,6 +42,8 @@ WORKERS = "workers"
 LONGEST_PAUSE = 30.0
 """Seconds between two notes of a process, and between two looks at the markers of others."""
 FIRST_PAUSE = 0.5
+SILENT = 3.0
+"""Seconds of waiting of which nothing is said."""
 VARIABLES = (
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
     ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS", ""),
@@ -52,8 +55,8 @@ def rank_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -
     """(rank, world) of this process: as the config says, else as Slurm or Kubernetes do. Raises UsageError."""
     for rank_name, world_name, first_name in VARIABLES:
         if engine.rank is None and environment.get(rank_name):
-            rank = int(environment[rank_name]) - int(environment.get(first_name) or 0)
-            world = engine.world or int(environment.get(world_name) or 0)
+            rank = number_in(environment, rank_name) - number_in(environment, first_name)
+            world = engine.world or number_in(environment, world_name)
             if 0 <= rank < world:
                 return rank, world
             raise UsageError(
@@ -68,17 +71,35 @@ def rank_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -
     return engine.rank, engine.world
 
 
+def number_in(environment: Mapping[str, str], name: str) -> int:
+    """The variable's value, 0 where it is not set. Raises UsageError."""
+    try:
+        return int(environment.get(name) or 0)
+    except ValueError as error:
+        raise UsageError(
+            f"{name} is {environment[name]!r}, and no number. Give --engine.rank and --engine.world."
+        ) from error
+
+
+def job_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -> str:
+    """The name that tells this job from those before it. Raises UsageError where nobody says it."""
+    if job := engine.job or environment.get("SLURM_ARRAY_JOB_ID", ""):
+        return job
+    raise UsageError(
+        "engine.retry_failed is given, but no name of the job: its processes must know which failures are of a job "
+        "before. Give all of them the same new one, as --engine.job retry-1."
+    )
+
+
 def run_in_array(
     step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]
 ) -> Mapping[str, Marker]:
     """Runs this rank's units, and returns when those of all ranks are settled. Raises as `run_step`."""
     rank, world = rank_of(engine)
-    if engine.retry_failed:
-        raise UsageError(
-            f"engine.retry_failed is for one process, and this is rank {rank} of {world}. Delete "
-            f"{folder / QUARANTINE / step.name} before the job is started; then its units are tried again."
-        )
     make_folders(step, folder)
+    if engine.retry_failed:
+        forget_failed(step, folder, job_of(engine))
+        engine = replace(engine, retry_failed=False)  # what fails from now on is of this job
     freeze(step, folder)
     dealt = sorted(step.units, key=lambda unit: (-unit.bytes, unit.name))
     owner = {unit.name: number % world for number, unit in enumerate(dealt)}
@@ -92,7 +113,7 @@ def run_in_array(
             run_in_processes(attempts, engine.workers)
         attempts.report()
 
-    with renewing(Note(folder / WORKERS / f"{rank}.json", rank, world, step.name)) as note:
+    with renewing(Note(folder, rank, world, step.name)) as note:
         run(dealt[rank::world], note)
         settle(step, folder, rank, world, owner, lambda units: run(units[: 1 if step.light else engine.workers], note))
     done = names_in(folder / UNITS / step.name)
@@ -100,8 +121,8 @@ def run_in_array(
     for name in sorted(names_in(folder / QUARANTINE / step.name) & {unit.name for unit in step.units} - done):
         record = read_quarantine(quarantine_of(step.name, name, folder))
         failed[name] = str(record["error"]) if record else ""
-    if rank == 0:
-        clean_up(step, folder, done & {unit.name for unit in step.units}, failed.keys())
+    # By each: later steps read what is there, and no rank is sure to come.
+    clean_up(step, folder, done & {unit.name for unit in step.units}, failed.keys(), scratch=rank == 0)
     judge(step, failed, engine, folder, told=rank == 0)
     return Markers(step, folder, [unit.name for unit in step.units if unit.name in done])
 
@@ -111,7 +132,7 @@ def settle(
 ) -> None:
     """Returns when every unit is done or set aside; meanwhile runs those of ranks that do not live."""
     seen: dict[int, tuple[object, float]] = {}
-    pause = FIRST_PAUSE
+    pause, waiting = FIRST_PAUSE, Waiting(step, world)
     while True:
         settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
         left = [unit for unit in step.units if unit.name not in settled]
@@ -119,7 +140,7 @@ def settle(
             return
         now, versions = time.monotonic(), versions_in(folder / WORKERS)
         for number in {owner[unit.name] for unit in left}:
-            version = versions.get(f"{number}.json")
+            version = versions.get(note_of(number, world))
             if number not in seen or seen[number][0] != version:
                 seen[number] = version, now
         living = {number for number in seen if number != rank and now - seen[number][1] < lease_seconds()}
@@ -129,8 +150,42 @@ def settle(
             run(orphans[first:] + orphans[:first])
             pause = FIRST_PAUSE
         else:
+            waiting.tell(sorted(living & {owner[unit.name] for unit in left}), len(left), versions)
             time.sleep(pause)
             pause = min(1.5 * pause, LONGEST_PAUSE)
+
+
+def note_of(rank: int, world: int) -> str:
+    return f"{rank}-of-{world}.json"
+
+
+class Waiting:
+    """What is said of it while a process has nothing to do: once that it waits, and for whom."""
+
+    def __init__(self, step: Step, world: int):
+        self.step, self.world, self.since = step, world, time.monotonic()
+        self.told = False
+        self.others: dict[str, object] | None = None
+        """{note of a rank of another world: version} when this began."""
+
+    def tell(self, ranks: list[int], units: int, versions: Mapping[str, object]) -> None:
+        others = {name: one for name, one in versions.items() if not name.endswith(f"-of-{self.world}.json")}
+        self.others = others if self.others is None else self.others
+        if alive := sorted(name for name in others if self.others.get(name) not in (None, others[name])):
+            print(
+                f"{self.step.told or self.step.name}: {WORKERS}/{alive[0]} is renewed, but this process has "
+                f"engine.world {self.world}: some units are done twice. Give all processes of a job the same world.",
+                flush=True,
+            )
+            self.others = others | dict.fromkeys(alive)
+        if not self.told and time.monotonic() - self.since >= SILENT:
+            self.told = True
+            named = ", ".join(map(str, ranks[:5])) + (", …" if len(ranks) > 5 else "")
+            print(
+                f"{self.step.told or self.step.name}: waiting for {units:,} of {len(self.step.units):,} units, of rank "
+                f"{named}. What gives no sign of life for {lease_seconds():g} s is done here.",
+                flush=True,
+            )
 
 
 def versions_in(folder: Place) -> dict[str, object]:
@@ -168,6 +223,20 @@ def freeze(step: Step, folder: Place) -> None:
         place.unlink(missing_ok=True)
 
 
+def forget_failed(step: Step, folder: Place, job: str) -> None:
+    """Deletes the records of units that jobs before this one set aside: the first process of the job does it, and the
+    others wait for that. Who comes later, or is started again, deletes nothing more."""
+    begun, ended = (folder / UNITS / f"{step.name}.retry-{job}.{word}" for word in ("begun", "ended"))
+    first, start = write_once(begun, b"{}"), time.monotonic()
+    while bytes_of(ended) is None:
+        if first or time.monotonic() - start > lease_seconds():  # the first may have been killed
+            for name in names_in(folder / QUARANTINE / step.name):
+                quarantine_of(step.name, name, folder).unlink(missing_ok=True)
+            write_once(ended, b"{}")
+            return
+        time.sleep(FIRST_PAUSE)
+
+
 def told_difference(other: list, listed: list) -> str:
     """The first unit in which two lists differ."""
     names = sorted({name for name, *_ in other} ^ {name for name, *_ in listed})
@@ -183,12 +252,17 @@ def bytes_of(place: Place) -> bytes | None:
 
 
 def forget_others(step: Step, folder: Place) -> None:
-    """Deletes markers and records of other identities, so that from now on their names tell what is settled."""
+    """Deletes markers and records of other identities, so that from now on their names tell what is settled; and the
+    outputs, of which nobody would know any more."""
     identities = {unit.name: unit.identity for unit in step.units}
-    for name in names_in(folder / UNITS / step.name) & identities.keys():
-        marker = read_marker(marker_of(step.name, name, folder))
-        if marker is None or marker.identity != identities[name]:
-            marker_of(step.name, name, folder).unlink(missing_ok=True)
+    there = names_in(folder / UNITS / step.name) & identities.keys()
+    markers = {name: read_marker(marker_of(step.name, name, folder)) for name in there}
+    agreeing = {name: marker for name, marker in markers.items() if marker and marker.identity == identities[name]}
+    kept = {output for marker in agreeing.values() for output in marker.outputs}
+    for name in there - agreeing.keys():
+        marker = markers[name]
+        delete_files(folder, marker.outputs.keys() - kept if marker else ())
+        marker_of(step.name, name, folder).unlink(missing_ok=True)
     for name in names_in(folder / QUARANTINE / step.name) & identities.keys():
         record = read_quarantine(quarantine_of(step.name, name, folder))
         if record is None or record["identity"] != identities[name]:
@@ -198,8 +272,8 @@ def forget_others(step: Step, folder: Place) -> None:
 class Note:
     """What a process says of itself, so that others see that it lives, and people how far it is."""
 
-    def __init__(self, place: Place, rank: int, world: int, step: str):
-        self.place, self.rank, self.world, self.step = place, rank, world, step
+    def __init__(self, folder: Place, rank: int, world: int, step: str):
+        self.place, self.rank, self.world, self.step = folder / WORKERS / note_of(rank, world), rank, world, step
         self.attempts: Attempts | None = None
         self.beats = 0
 

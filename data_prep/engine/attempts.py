@@ -173,14 +173,16 @@ class Attempts:
 def judge(step: Step, failed: Mapping[str, str], engine: EngineConfig, folder: Place, told: bool = True) -> None:
     """Names the units that were set aside. Raises InputError where they are more than may be."""
     where, said = folder / QUARANTINE / step.name, told_failed(step, failed)
+    again = f"delete {where}" if engine.runner == "array" else "give --engine.retry-failed True"
     if len(failed) > engine.max_failed * len(step.units):
         raise InputError(
             f"{said}\nThat is more than engine.max_failed = {engine.max_failed:g} of them. All others are done. "
-            f"{where} tells more of each. Mend the cause and give --engine.retry-failed True; take these inputs "
-            "away; or go on without them by a higher --engine.max-failed."
+            f"{where} tells more of each. Mend the cause and {again}; take these inputs away; or go on without them "
+            "by a higher --engine.max-failed."
         )
     if failed and told:
-        print(f"{said}\nThe others are done; {where} tells more.", flush=True)
+        # The folder may be one in the making, whose files go to the run folder in the end.
+        print(f"{said}\nThe others are done; {QUARANTINE}/{step.name}/ in the run folder tells more.", flush=True)
 
 
 class Markers(Mapping[str, Marker]):
@@ -236,9 +238,9 @@ def run_here(attempts: "Attempts") -> None:
         attempts.report_now_and_then()
 
 
-def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str]) -> None:
+def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str], scratch: bool = True) -> None:
     """Deletes what belongs to no unit of the step any more: outputs and markers of units that are gone, records of
-    units that are done after all."""
+    units that are done after all; with `scratch`, what killed processes left half written."""
     for name in names_in(folder / QUARANTINE / step.name) - failed:
         quarantine_of(step.name, name, folder).unlink(missing_ok=True)
     stale = sorted(names_in(folder / UNITS / step.name) - done)
@@ -249,7 +251,7 @@ def clean_up(step: Step, folder: Place, done: Set[str], failed: Set[str]) -> Non
         delete_files(folder, outputs - {output for marker in kept for output in marker.outputs})
     for name in stale:
         marker_of(step.name, name, folder).unlink(missing_ok=True)
-    if isinstance(folder, Path):
+    if scratch and isinstance(folder, Path):
         shutil.rmtree(folder / SCRATCH / step.name, ignore_errors=True)
         with contextlib.suppress(OSError):
             (folder / SCRATCH).rmdir()

@@ -32,17 +32,23 @@ LOG_BYTES = 4000
 class Worker:
     """A worker process, from outside."""
 
-    def __init__(self, log: Path):
-        self.log = log
+    def __init__(self, folder: Path):
+        """Its log, and what it brings to this machine, are in `folder`, and deleted with it however it ends."""
+        (folder / "tmp").mkdir(parents=True)
+        self.folder, self.log = folder, folder / "log"
         self.connection, theirs = Pipe()
-        with log.open("ab") as output:
+        paths = {
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]),
+            "TMPDIR": str(folder / "tmp"),
+        }
+        with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "data_prep.engine.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "data_prep.engine.worker", str(theirs.fileno()), str(folder.parent)],
                 stdin=subprocess.PIPE,  # its end is how the worker learns of ours
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])},
+                env=os.environ | paths,
             )
         theirs.close()
         self.unit: Unit | None = None
@@ -72,6 +78,7 @@ class Worker:
         self.process.kill()
         self.process.communicate()
         self.connection.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Pool:
@@ -87,7 +94,7 @@ class Pool:
         """So many workers."""
         while len(self.workers) < count:
             self.started += 1
-            self.workers.append(Worker(self.folder / f"{self.started}.log"))
+            self.workers.append(Worker(self.folder / str(self.started)))
         return self.workers[:count]
 
     def replace(self, worker: Worker) -> Worker:
@@ -95,7 +102,7 @@ class Pool:
         worker.end()
         self.workers.remove(worker)
         self.started += 1
-        self.workers.append(Worker(self.folder / f"{self.started}.log"))
+        self.workers.append(Worker(self.folder / str(self.started)))
         return self.workers[-1]
 
     def end(self) -> None:

@@ -75,11 +75,12 @@ class ProgressLine:
 def told(progress: Progress, seconds: float) -> str:
     """One line about the progress made in `seconds`."""
     parts = [progress.step] if progress.step else []
-    if progress.unit:
+    counted = progress.unit and (progress.pages or not progress.files_done)  # not every step tells what it reads
+    if counted:
         parts.append(f"{progress.pages:,} {progress.unit}")
     if progress.files:
         parts.append(f"{progress.files_done:,} of {progress.files:,} {progress.inputs}")
-    if progress.unit and seconds > 0:
+    if counted and seconds > 0:
         parts.append(f"{(progress.pages - progress.pages_found) / seconds:,.0f} {progress.unit}/s")
     read = progress.bytes_done - progress.bytes_found
     if read > 0 and progress.files_done < progress.files:

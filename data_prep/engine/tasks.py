@@ -4,6 +4,7 @@ small files become few by units too, so that what grows with the corpus passes t
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,13 @@ class TaskRunner:
         )
         first = tasks[0].run_file  # tells this step from all others of the same work
         named = f"{self.told.replace(' ', '-')}.{first.parent.name}.{first.name}"
-        told = f"{self.told}, {first.parent.name}"
+        told = f"{self.told}{self.detail(first.parent.name)}"
         step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
         run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
+
+    def detail(self, folder: str) -> str:
+        """Which part of the work the tasks of that folder are; nothing where its name has a digest."""
+        return "" if re.search("[0-9a-f]{12}", folder) else f", {folder.replace('-', ' ')}"
 
 
 def absolute(place: Place) -> Place:
@@ -174,7 +179,10 @@ class FileRunner:
         of = identity if callable(identity) else lambda file: identity
         units = tuple(Unit(one.name, identity_of(step, one.identity, of(one)), one.bytes, one) for one in files)
         made = run_step(
-            Step(step, units, functools.partial(run_file, work=work, outputs=tuple(outputs))),
+            Step(
+                step, units, functools.partial(run_file, work=work, outputs=tuple(outputs)),
+                told=step.replace("-", " "),
+            ),
             self.engine, self.folder, self.on_progress,
         )  # fmt: skip
         done = [one for one in files if one.name in made]

@@ -26,7 +26,7 @@ from typing import Any
 from data_prep.config.engine import EngineConfig
 from lm.errors import InputError, UsageError, shown
 from lm.fields import identifying
-from lm.storage import Place, Url, digest, size_of, stores, write_atomically, writing
+from lm.storage import Place, Url, digest, metered, size_of, stores, write_atomically, writing
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
@@ -178,7 +178,7 @@ class Workspace:
     ):
         self.folder, self.root, self.scratch = folder, root, scratch
         self.outputs: dict[str, Path] = {}
-        self.rows = self.bytes = 0
+        self.rows = self.bytes = self.read = self.unpacked = 0
         self.max_bytes, self.on_rows = max_bytes, on_rows
         self.told_at = 0.0
 
@@ -202,18 +202,29 @@ class Workspace:
         return path
 
     def count(self, rows: int = 0, bytes: int = 0) -> None:
-        """Notes that so many more rows were made and bytes read. Raises TooManyBytesError."""
+        """Notes that so many more rows were made of so many bytes of contents. Raises TooManyBytesError."""
         self.rows += rows
         self.bytes += bytes
-        if self.bytes > self.max_bytes:
-            raise TooManyBytesError(
-                f"{self.bytes:,} bytes were read, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
-                "more. Look whether the input has an end; if it is only large, raise --engine.max-unit-bytes."
-            )
+        self.refuse_more_than_may_be(self.bytes, "of contents were read")
         now = time.monotonic()
         if rows and now - self.told_at >= SECONDS_BETWEEN_COUNTS:
             self.told_at = now
             self.on_rows(self.rows)
+
+    def meter(self, read: int, unpacked: int) -> None:
+        """Notes bytes of the input as they lie, and such as came out of compressed ones (lm.storage.metered), whether
+        or not any row comes of them. Raises TooManyBytesError."""
+        self.read += read
+        self.unpacked += unpacked
+        self.refuse_more_than_may_be(self.read, "were read")
+        self.refuse_more_than_may_be(self.unpacked, f"were unpacked from {self.read:,}")
+
+    def refuse_more_than_may_be(self, bytes: int, told: str) -> None:
+        if bytes > self.max_bytes:
+            raise TooManyBytesError(
+                f"{bytes:,} bytes {told}, more than engine.max_unit_bytes = {self.max_bytes:,}, and there are "
+                "more. Look whether the input has an end; if it is only large, raise --engine.max-unit-bytes."
+            )
 
     def publish(self) -> dict[str, tuple[int, str]]:
         """Uploads the outputs to a bucket; what they are. Raises FileNotFoundError for one that was not written."""
@@ -250,7 +261,8 @@ def run_unit(
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
-        counts = step.work(unit, space) or {}
+        with metered(space.meter):
+            counts = step.work(unit, space) or {}
         with writing(folder):
             outputs = space.publish()
             marker = Marker(unit.identity, counts, outputs, round(time.perf_counter() - start, 3), os.uname().nodename)

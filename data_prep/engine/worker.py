@@ -1,12 +1,14 @@
 """A worker process: runs the units that come over its pipe, one at a time, and ends when its parent does.
 
-Its standard output and error go to a file, whose end the parent keeps where a unit fails.
+Its standard output and error go to a file, whose end the parent keeps where a unit fails. That and what it brings to
+this machine are deleted by the parent, and where that was killed, by its workers.
 """
 
 import dataclasses
 import faulthandler
 import os
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -17,7 +19,7 @@ from data_prep.engine.units import Failure, Marker, try_unit
 
 
 def main() -> None:
-    """The process, whose only argument is the number of the pipe's file descriptor."""
+    """The process: its arguments are the number of the pipe's file descriptor, and the folder of all workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all of a group; the parent ends its workers
     faulthandler.enable()
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -53,6 +55,7 @@ def end_with_parent() -> None:
     """Ends this process when standard input ends: the parent holds its other end."""
     while os.read(0, 1):
         pass
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     os._exit(1)
 
 

@@ -9,6 +9,7 @@ libxml2 reads HTML without recursion and, as no tree is built, at any depth; wha
 """
 
 import itertools
+import re
 from array import array
 from dataclasses import dataclass, field
 
@@ -38,8 +39,8 @@ KIND = {tag: number for number, tag in enumerate(KINDS)}
 HEADINGS = frozenset(KIND[tag] for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"))
 BREAK, CELL = "\x02", "\x03"  # a line break and the start of a cell inside a block; pages cannot contain them
 MAX_TITLE = 300
-NO_DIGITS = str.maketrans("0123456789", " " * 10)
-NOT_TEXT = str.maketrans("", "", BREAK + CELL + "\xad\u200b\ufeff")
+NO_DIGITS = bytes.maketrans(b"0123456789", b" " * 10)
+NOT_TEXT = re.compile(f"[{BREAK}{CELL}\xad\u200b\ufeff]+")
 
 
 class PageLimitError(Exception):
@@ -151,7 +152,7 @@ class BlockReader(Limits):
         self.skipped = self.noscripts = self.noscript_characters = 0
         self.pictures = 0
         self.names: dict[str, tuple[int, int]] = {}
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[bytes, int] = {}
         self.buttons: list[bool] = []
         """Of each open button, whether its text is skipped."""
         self.links = self.link_characters = self.preformatted = 0
@@ -226,7 +227,8 @@ class BlockReader(Limits):
         if attributes:
             name = f"{tag} {attributes['class']}" if "class" in attributes else tag
             number, hints = self.names.get(name) or self.add_name(name, tag)
-            hints |= hints_of_attributes(attributes)
+            if name is tag or len(attributes) > 1:
+                hints |= hints_of_attributes(attributes)
         else:
             number, hints = self.names.get(tag) or self.add_name(tag, tag)
         self.open.append(self.add_element(self.open[-1], tag, number, hints))
@@ -235,7 +237,8 @@ class BlockReader(Limits):
         """The number and the hints of a tag with its class that the page had not before; of one that only differs in
         digits from another the other's number."""
         hints = TAG_BITS.get(tag, 0) | hints_of_name(name.removeprefix(tag))
-        number = self.numbers.setdefault(name.translate(NO_DIGITS), len(self.numbers) + 1)
+        bare = name.encode("utf-8", "surrogatepass").translate(NO_DIGITS)  # of bytes that is three times as fast
+        number = self.numbers.setdefault(bare, len(self.numbers) + 1)
         return self.names.setdefault(name, (number, hints))
 
     def end(self, tag: str) -> None:
@@ -288,7 +291,7 @@ class BlockReader(Limits):
 
     def parts(self, text: str) -> list[str]:
         if self.preformatted:
-            return [text.replace(BREAK, "\n").replace(CELL, "\t").translate(NOT_TEXT).strip("\n")]
+            return [NOT_TEXT.sub("", text.replace(BREAK, "\n").replace(CELL, "\t")).strip("\n")]
         if BREAK in text:
             lines = [" ".join(line.split()) for line in text.split(BREAK)]
             texts = ["\n".join(group) for filled, group in itertools.groupby(lines, bool) if filled]
@@ -296,7 +299,7 @@ class BlockReader(Limits):
             texts = [" ".join(text.split())]
         if CELL in text:
             texts = [" | ".join(filter(None, (cell.strip() for cell in part.split(CELL)))) for part in texts]
-        return texts if text.isascii() else [part.translate(NOT_TEXT).strip() for part in texts]
+        return texts if text.isascii() else [NOT_TEXT.sub("", part).strip() for part in texts]
 
     def close(self) -> None:
         if self.buffer:

@@ -96,7 +96,9 @@ class Page:
         self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
         codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
         self.classes = class_table()[np.minimum(codes, 0xFFFF)]
-        self.starts = running(self.length)[:-1]
+        self.ends = running(self.length)
+        self.starts = self.ends[:-1]
+        self.counts: dict[int, np.ndarray] = {}
         self.size = self.length + 2 * self.count(WIDE)
         self.link = np.array(blocks.link) * self.size // self.length
         self.link_density = self.link / self.size
@@ -108,7 +110,12 @@ class Page:
         self.all_prose = max(int(self.sums["prose"][-1]), 1)
 
     def count(self, character_class: int) -> np.ndarray:
-        return np.add.reduceat((self.classes == character_class).astype(np.int64), self.starts)
+        """Characters of the class in each block."""
+        found_N = self.counts.get(character_class)
+        if found_N is None:
+            before = np.searchsorted(np.flatnonzero(self.classes == character_class), self.ends)
+            found_N = self.counts[character_class] = before[1:] - before[:-1]
+        return found_N
 
     def between(self, what: str, first, last):
         return self.sums[what][last] - self.sums[what][first]

@@ -82,7 +82,8 @@ def of_page(page: Page) -> dict[str, np.ndarray]:
     values |= {f"page_under_{hint}": share for hint, share in zip(UNDER, under, strict=True)}
     title = hints_of_name(blocks.title)
     values |= {f"page_title_{hint}": title & BIT[hint] > 0 for hint in ("product", "forum", "list")}
-    return {name: np.array([value]) for name, value in values.items()}
+    row = np.array(list(values.values()), np.float64)
+    return {name: row[n : n + 1] for n, name in enumerate(values)}
 
 
 def urlsplit_safely(address: str) -> str:

@@ -145,7 +145,7 @@ def count_domains(
         Unit(f"{number:06d}", identity_of("domains", identity, low, high), 1, Names(low, high, names))
         for number, (low, high) in enumerate(host_ranges([folder / name for name in names], hosts_in_range))
     ]
-    step = Step("largest-domains", tuple(units), largest_of_range, "domains", "ranges")
+    step = Step("largest-domains", tuple(units), largest_of_range, "domains", "ranges", "largest domains")
     made = run_step(step, whole(engine, len(units)), folder, on_progress)
     largest = [(name, documents, size) for one in made.values() for name, documents, size in one.counts["largest"]]
     return Domains(tuple(sorted(largest, key=by_size)[:TOP_DOMAINS]), sum(one.counts["rows"] for one in made.values()))

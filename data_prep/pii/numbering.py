@@ -29,27 +29,24 @@ def is_international(digits: str, leniency: str) -> bool:
 
 
 @functools.cache
-def national_plan(regions: tuple[str, ...], leniency: str) -> re.Pattern[str]:
-    """Matches the numbers as they are dialled inside one of the regions.
+def national_plan(region: str, leniency: str) -> re.Pattern[str]:
+    """Matches the numbers as they are dialled inside the region.
 
     A trunk prefix "0" must be there, as it is where people write such numbers; the library does without. "1" may lack.
     """
     from phonenumbers import PhoneMetadata
 
-    alternatives = []
-    for region in regions:
-        metadata = PhoneMetadata.metadata_for_region(region, None)
-        if metadata is None:
-            raise UsageError(
-                f"personal_data.phone_regions names {region!r}, of which libphonenumber knows no numbers: give the "
-                f'country\'s two letters of ISO 3166, for example "GB".'
-            )
-        trunk = metadata.national_prefix or ""
-        trunk = trunk if trunk in ("", "0") else f"(?:{trunk})?"
-        # the plan of all who share the calling code, for they dial one another so: Canada's numbers are the USA's
-        plan = international_plan(metadata.country_code, leniency)
-        alternatives.append(f"{trunk}(?:{plan.pattern})" if plan else r"(?!)")
-    return re.compile("|".join(alternatives) or r"(?!)", re.ASCII)
+    metadata = PhoneMetadata.metadata_for_region(region, None)
+    if metadata is None:
+        raise UsageError(
+            f"personal_data.phone_regions names {region!r}, of which libphonenumber knows no numbers: give the "
+            f'country\'s two letters of ISO 3166, for example "GB".'
+        )
+    trunk = metadata.national_prefix or ""
+    trunk = trunk if trunk in ("", "0") else f"(?:{trunk})?"
+    # the plan of all who share the calling code, for they dial one another so: Canada's numbers are the USA's
+    plan = pattern_of(metadata.country_code or 0, leniency)
+    return re.compile(rf"{trunk}(?:{plan})" if plan else r"(?!)", re.ASCII)
 
 
 def is_national(groups: Sequence[str], regions: tuple[str, ...], leniency: str) -> bool:
@@ -59,12 +56,10 @@ def is_national(groups: Sequence[str], regions: tuple[str, ...], leniency: str) 
     as one ("212-7365000"), but not "2127 36 5000". This is the library's strict grouping.
     """
     digits = "".join(groups)
-    if national_plan(regions, leniency).fullmatch(digits) is None:
-        return False
-    return leniency == "possible" or any(
-        is_grouped(groups, digits, region)
+    return any(
+        leniency == "possible" or is_grouped(groups, digits, region)
         for region in regions
-        if national_plan((region,), leniency).fullmatch(digits) is not None
+        if national_plan(region, leniency).fullmatch(digits) is not None
     )
 
 
@@ -103,6 +98,12 @@ def written_formats(region: str) -> tuple[str, list[tuple[re.Pattern[str], re.Pa
 @functools.cache
 def international_plan(code: int, leniency: str) -> re.Pattern[str] | None:
     """Matches what may follow a calling code; None for a code that is nobody's."""
+    pattern = pattern_of(code, leniency)
+    return None if pattern is None else re.compile(pattern, re.ASCII)
+
+
+def pattern_of(code: int, leniency: str) -> str | None:
+    """Of `international_plan`. It is compiled only where it is asked for by itself: one costs up to 15 ms."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
     regions = COUNTRY_CODE_TO_REGION_CODE.get(code)
@@ -114,7 +115,7 @@ def international_plan(code: int, leniency: str) -> re.Pattern[str] | None:
         else PhoneMetadata.metadata_for_region(region, None)
         for region in regions
     ]
-    return re.compile("|".join(subscribers(table, leniency) for table in tables if table), re.ASCII)
+    return "|".join(subscribers(table, leniency) for table in tables if table)
 
 
 def subscribers(metadata, leniency: str) -> str:

@@ -63,8 +63,8 @@ def keep_if(
     name: str | None = None,
 ) -> Filter:
     """The filter that drops the texts for which `function` returns False; or, with a limit, those whose value is beyond
-    it. Its step, section and signal are called `name` (default: the function's), its reason NAME_is_false, NAME_below
-    or NAME_above; the limit is the option --documents.NAME.limit.
+    it. Its step, section and signal are called `name` (default: the function's), its reason NAME_below (of
+    False, too) or NAME_above; the limit is the option --documents.NAME.limit.
 
     The function must be a plain one, defined at the top of a file. It sees one text at a time, never an empty one, and
     must return the same for the same text. Raises UsageError where it cannot travel to workers.

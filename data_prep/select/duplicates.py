@@ -20,7 +20,7 @@ from data_prep.select.keys import DocumentShard, has_index, write_keys, write_ur
 from data_prep.select.texts_files import TextsFile
 from lm.storage import Place, write_atomically
 
-TOLD = {"url_dedup": "pages fetched again", "exact_dedup": "exact copies", "minhash_dedup": "near copies"}
+TOLD = {"url_dedup": "refetched pages", "exact_dedup": "exact duplicates", "minhash_dedup": "near-duplicates"}
 REASONS = {"url_dedup": "url_duplicate", "exact_dedup": "exact_duplicate", "minhash_dedup": "near_duplicate"}
 SEEN_BEFORE = {"url_dedup": "url_seen_before", "exact_dedup": "exact_seen_before", "minhash_dedup": "near_seen_before"}
 """Reasons of what is a duplicate of a document of an index."""

@@ -143,7 +143,7 @@ def comparison(before: Written | None, changed: list[str], counts: Counts, confi
     lines += [*table(columns, config), "A document is counted under the first rule that it breaks."]
     if before:
         duplicates = sum(dropped_as(DEDUP, before.counts).values())
-        passed = "passed the language and" if config.minhash.before_filters else "passed"
+        passed = "passed the stage language" if config.minhash.before_filters else "passed"
         counted = ", and are counted under the rules" if config.minhash.before_filters else ""
         lines.append(
             f"{duplicates:,} of those that {passed} were duplicates in the run. They are not looked for again{counted}."

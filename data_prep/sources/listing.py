@@ -150,7 +150,7 @@ def of_address(option: str, pattern: str) -> list[Named]:
     fixed = list(takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
     if not WILDCARD.search(pattern):
         url = Url(pattern)
-        if (one := url.found()) is not None:
+        if url.key and (one := url.found()) is not None:
             return [(url, url.name, one)]
         inside = url.files()
         if not inside:
@@ -195,7 +195,10 @@ def of_list(option: str, pattern: str) -> list[Named]:
     named: list[Named] = []
     for line in lines:
         if line and not line.startswith("#"):
-            place = place_of(line) if is_url(line) else top(source, line) / line
+            try:
+                place = place_of(line) if is_url(line) else top(source, line) / line
+            except UsageError as error:
+                raise UsageError(f"{option}: the list {source}: {error}") from error
             name = place.key if is_url(line) and isinstance(place, Url) else line
             named.append((place if isinstance(place, Url) else place.absolute(), name.lstrip("/"), None))
     if not named:

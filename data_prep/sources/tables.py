@@ -25,7 +25,7 @@ from data_prep.sources.columns import (
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
-from lm.storage import Place, Url, place_of, size_of, streamed
+from lm.storage import MeteredFile, Place, Url, count_bytes, place_of, size_of, streamed
 from lm.storage.objects import Object
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
@@ -120,7 +120,8 @@ def parquet_rows(
 
     try:
         raw = path.open("rb", buffering=0, version=version) if isinstance(path, Url) else path.open("rb", buffering=0)
-        file = pq.ParquetFile(raw, buffer_size=PARQUET_BUFFER, pre_buffer=False)  # else a column's chunk comes whole
+        # Without pre_buffer, since with it a column's chunk comes whole.
+        file = pq.ParquetFile(MeteredFile(raw), buffer_size=PARQUET_BUFFER, pre_buffer=False)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
     with raw, file:
@@ -135,6 +136,7 @@ def parquet_rows(
             number = start
             try:
                 for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=wanted):
+                    count_bytes(unpacked=batch.nbytes)
                     for row in batch.to_pylist():
                         yield number, f"row {number}", row
                         number += 1
@@ -183,6 +185,7 @@ def lines_of(path: Place, begin: bytes, version: Object | None = None) -> Iterat
         waiting: list[bytes] = []
         length = 0
         while piece := file.read(PIECE):
+            count_bytes(unpacked=len(piece))
             *ended, rest = piece.split(b"\n")
             for end in ended:
                 length += len(end)

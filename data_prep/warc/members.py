@@ -9,6 +9,7 @@ from isal import isal_zlib
 
 from data_prep.warc.byte_sources import STEP, BrokenError, FileBytes
 from data_prep.warc.damage import CUT_OFF, DAMAGED_MEMBER, TOO_LARGE
+from lm.storage import count_bytes
 
 ZSTD = b"\x28\xb5\x2f\xfd"  # a zstd frame's first bytes (RFC 8878)
 ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"  # the skippable frame in front of a .warc.zst file that holds its dictionary
@@ -70,6 +71,7 @@ class GzipMember:
             except IsalError as error:
                 raise BrokenError(DAMAGED_MEMBER, str(error)) from error
             self.done = inflater.eof
+            count_bytes(unpacked=len(inflated))
             if inflated:
                 return inflated
         return b""
@@ -104,6 +106,7 @@ class RescuedMember:
                 self.error = error
                 inflated = until_it_breaks(before, piece)
             self.position += len(piece)
+            count_bytes(unpacked=len(inflated))
             if inflated:
                 return inflated
         self.done = self.error is None
@@ -148,6 +151,7 @@ class ZstdFrame:
             except self.error as error:
                 raise BrokenError(DAMAGED_MEMBER, str(error)) from error
             self.done = self.inflater.eof
+            count_bytes(unpacked=len(inflated))
             if inflated:
                 return inflated
         return b""
@@ -223,6 +227,7 @@ def usual_member(file: FileBytes, start: int) -> tuple[bytes, int] | None:
         inflated = inflater.decompress(piece, STEP)
     except IsalError:
         return None
+    count_bytes(unpacked=len(inflated))
     return (inflated, start + len(piece) - len(inflater.unused_data)) if inflater.eof else None
 
 

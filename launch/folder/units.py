@@ -1,12 +1,14 @@
 """What a finished stage's units left (data_prep.engine), in a run folder: taken over when the stage is made again, so
 that only units that changed are made."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.engine.attempts import names_in
 from data_prep.engine.units import Marker
 from launch.folder import in_bucket
 from launch.folder.taking import bring
+from launch.folder.written import read_record
 from lm.run_paths import RunPaths
 
 
@@ -31,3 +33,17 @@ def take_over(steps: tuple[str, ...], outputs: tuple[str, ...], workdir: Path, o
 def failed(steps: tuple[str, ...], workdir: Path) -> list[str]:
     """The units that were set aside, as step/name: without them the stage was finished."""
     return [f"{step}/{name}" for step in steps for name in sorted(names_in(workdir / RunPaths.quarantine / step))]
+
+
+def set_aside(files: Iterable[str]) -> list[str]:
+    """As `failed`, of the names of a stage's files: its quarantine records among them."""
+    top = f"{RunPaths.quarantine}/"
+    return sorted(name.removeprefix(top).removesuffix(".json") for name in files if name.startswith(top))
+
+
+def records(stage: str, workdir: Path, out: Path) -> tuple[str, ...]:
+    """The folders of quarantine records that the stage leaves in `out`, or left in the run folder when it was made
+    before, relative to these: of whatever steps it ran."""
+    found = [path.relative_to(out).as_posix() for path in (out / RunPaths.quarantine).glob("*/*.json")]
+    named = set_aside([*found, *read_record(stage, workdir)])
+    return tuple(dict.fromkeys(f"{RunPaths.quarantine}/{name.partition('/')[0]}" for name in named))

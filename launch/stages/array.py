@@ -13,7 +13,9 @@ import fnmatch
 import json
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -44,7 +46,7 @@ def run_stages(stages: Sequence[Stage], experiment: Experiment, place: Place) ->
     UsageError where the folder is no run's, or holds what other settings made."""
     begin(place)
     markers: dict[str, dict[str, Any]] = {}
-    with home_of(place) as home:
+    with ended_by_sigterm(), home_of(place) as home:
         for stage in stages:
             markers[stage.name] = make(stage, experiment, place, home, markers)
     if isinstance(place, Path) and rank_of(experiment.engine)[0] == 0:
@@ -68,6 +70,24 @@ def begin(place: Place) -> None:
 
 
 @contextlib.contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """SIGTERM, by which schedulers end a process, ends this one as an error does: what it brought to this machine is
+    deleted."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def home_of(place: Place) -> Generator[Path]:
     """The run folder on this machine: itself, held against other commands; or a copy of what is read of a bucket's."""
     if isinstance(place, Url):
@@ -87,10 +107,13 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
     settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
     external = json.loads(json.dumps(stage.external_inputs(experiment)))
     found = read_marker(stage, place)
-    if found and found["key"] == key_of(stage.name, settings, external, found["continued_from"]):
+    same = found and found["key"] == key_of(stage.name, settings, external, found["continued_from"])
+    failed = any(names_in(place / QUARANTINE / step) for step in stage.units)
+    retried = same and failed and experiment.engine.retry_failed
+    if found and same and not retried:
         print(f"{stage.name}: up to date", flush=True)
         return found
-    if found:
+    if found and not same:
         refuse_other(stage, found, settings | external, place)
     for one in stage.after:
         bring(markers[one.name]["files"], place, home)

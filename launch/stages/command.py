@@ -14,7 +14,7 @@ from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
 from launch.folder.taking import check_source
 from launch.stages.processes import place
-from launch.stages.stage import Stage, run_stage, take_before
+from launch.stages.stage import Stage, made_by, run_stage, take_before
 from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import mirror_of
@@ -153,6 +153,7 @@ def run_stage_command(stage: Stage, *reads: str, **on_the_side: Any) -> None:
             take_before(stage, experiment, workdir, source)
         made = run_stage(stage, experiment, workdir, source)
         if place()[0] == 0:
-            print(f"{stage.name}: {'done' if made else 'up to date'} ({', '.join(stage.outputs)} in {workdir})")
+            names = ", ".join(made_by(stage, workdir))
+            print(f"{stage.name}: {'done' if made else 'up to date'} ({names} in {workdir})")
 
     run_command(stage.script, (sys.modules["__main__"].__doc__ or "").strip(), run, reads, **on_the_side)

@@ -109,6 +109,13 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     return marker
 
 
+def made_by(stage: Stage, workdir: Path) -> list[str]:
+    """The outputs of the finished stage: all, but for those optional ones that the config did not ask for."""
+    files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
+    asked = {file.split("/", 1)[0] for file in files}
+    return [name for name in stage.outputs if name not in stage.optional or name in asked]
+
+
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
     """Names of the stage's by-products that are in the folder, links to what is not there among them."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -131,7 +138,8 @@ def finished(before: Stage, stage: Stage, experiment: Experiment, workdir: Path)
         folder = shlex.quote(str(workdir))
         raise InputError(
             f"{stage.name} needs {', '.join(before.outputs)} in {workdir}, and that is missing or unfinished. "
-            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …)"
+            f"First run: python -m {before.script} CONFIG.py --workdir {folder}  (or python -m launch.pretrain …), "
+            "with the same options."
         )
     wanted = settings_of(before, experiment)
     for earlier in before.after:
@@ -208,7 +216,7 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     external_inputs = json.loads(json.dumps(stage.external_inputs(experiment)))
     marker = read_marker(stage, workdir)
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
-    retried = experiment.engine.retry_failed and units.failed(stage.units, workdir)
+    retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:
         clean_up(stage, workdir, marker["key"])  # a kill may have come before
         in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
@@ -287,10 +295,11 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
     if not stage.in_place:
-        outputs = (*stage.outputs, *units.folders(stage.units))
-        written.put_in_place(stage.name, workdir, outputs, partial, stage.optional)
+        records = tuple(one for one in units.records(stage.name, workdir, out) if one not in units.folders(stage.units))
+        outputs = (*stage.outputs, *units.folders(stage.units), *records)
+        written.put_in_place(stage.name, workdir, outputs, partial, (*stage.optional, *records))
     continued = stage.continued_from(workdir, note["settings"])
-    if without := units.failed(stage.units, workdir):
+    if without := units.set_aside(written.read_record(stage.name, workdir)):
         continued = [*continued, {"without": without}]
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt

@@ -16,6 +16,7 @@ from lm.storage.files import (
     user_cache,
     writing,
 )
+from lm.storage.meter import MeteredFile, count_bytes, metered
 from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
 from lm.storage.places import (
     Place,
@@ -33,6 +34,7 @@ from lm.storage.url import StorageError, Url, is_url
 __all__ = [
     "HASHING_THREADS",
     "Appended",
+    "MeteredFile",
     "Mirror",
     "Place",
     "StorageError",
@@ -43,10 +45,12 @@ __all__ = [
     "as_local_file",
     "cache_folder",
     "copy_of",
+    "count_bytes",
     "digest",
     "fetched",
     "file_sha256",
     "is_url",
+    "metered",
     "mirror_of",
     "place_of",
     "size_of",

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from lm.errors import UsageError
 from lm.storage import objects, stores
 from lm.storage.files import appearing_file, sync
+from lm.storage.meter import MeteredFile
 from lm.storage.objects import Object
 from lm.storage.url import Url, is_url
 
@@ -48,10 +49,9 @@ def sizes_of(folder: Place, names: Iterable[str]) -> dict[str, int | None]:
 
 def streamed(place: Place, version: Object | None = None) -> BinaryIO:
     """A file to read from its beginning on, though a step back costs at most a request more; of an object as
-    `Url.stream`. Raises OSError, StorageError."""
-    if isinstance(place, Url):
-        return cast(BinaryIO, place.stream(version))
-    return cast(BinaryIO, place.open("rb", buffering=0))
+    `Url.stream`. Its bytes are counted (meter.py). Raises OSError, StorageError."""
+    raw = place.stream(version) if isinstance(place, Url) else place.open("rb", buffering=0)
+    return cast(BinaryIO, MeteredFile(raw))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,23 @@
+import itertools
+import subprocess
+import sys
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.parquet import CHARACTERS_PER_GROUP, ROWS_PER_GROUP, read_batches, read_rows, rows_in, write_rows
+from data_prep.parquet import (
+    CHARACTERS_PER_GROUP,
+    ROWS_PER_GROUP,
+    column_of,
+    floats_of,
+    nulls_of,
+    read_batches,
+    read_rows,
+    rows_in,
+    write_rows,
+)
 from lm.errors import InputError
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string())])
@@ -28,6 +43,63 @@ def test_same_rows_same_bytes(tmp_path):
     for path in paths:
         write_rows(((path, row) for row in rows(1500)), {path: SCHEMA}, tmp_path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+VALUES = {
+    pa.string(): ("", "a", "é\U0001f600", " x" * 9),
+    pa.float64(): (0.0, -1.5, float("inf"), 1e-300),
+    pa.int64(): (0, -(2**63), 2**63 - 1, 7),
+    pa.list_(pa.int64()): ([], [1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES, ids=str)
+def test_columns_are_those_of_pyarrow(kind):
+    for number in (0, 1, 7, 8, 9, 33):
+        for several in ((None,), VALUES[kind], (*VALUES[kind], None)):
+            values = list(itertools.islice(itertools.cycle(several), number))
+            column, wanted = column_of(values, kind), pa.array(values, kind)
+            column.validate(full=True)
+            assert column.equals(wanted)
+            for start, length in ((0, number), (number // 2, number), (min(number, 9), 3)):
+                part = column.slice(start, length)
+                nulls = wanted.slice(start, length).is_null().to_pylist()
+                assert nulls_of(part).tolist() == nulls == nulls_of(pa.chunked_array([part], kind)).tolist()
+                if kind in (pa.float64(), pa.int64()):
+                    floats = np.array([np.nan if one is None else one for one in part.to_pylist()], np.float64)
+                    assert floats_of(part).tobytes() == floats.tobytes()
+                    assert floats_of(pa.chunked_array([part, part])).tobytes() == 2 * floats.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(3, pa.string()), ("3", pa.float64()), ("3", pa.int64()), (2**63, pa.int64())], ids=str
+)
+def test_a_value_of_another_type_is_refused_as_by_pyarrow(value, kind):
+    refusals = []
+    for build in (column_of, pa.array):
+        with pytest.raises((pa.ArrowException, OverflowError)) as refusal:
+            build([None, value], kind)
+        refusals.append(refusal.type)
+    assert refusals[0] is refusals[1]
+
+
+def test_rows_are_written_and_read_without_pandas(tmp_path):
+    """Its import is a quarter of a second of each worker's start."""
+    program = f"""
+import sys
+from pathlib import Path
+import pyarrow as pa
+from data_prep.parquet import floats_of, nulls_of, read_batches, write_rows
+path = Path({str(tmp_path / "a.parquet")!r})
+schema = pa.schema([("t", pa.string()), ("x", pa.float64()), ("n", pa.int64())])
+rows = {{"t": None, "x": 1.0, "n": 2}}, {{"t": "a", "x": None, "n": None}}
+write_rows([(path, row) for row in rows], {{path: schema}}, path.parent)
+for batch in read_batches(path):
+    print(batch.to_pylist(), floats_of(batch["x"]), nulls_of(batch["t"]))
+print("pandas" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == "False", ran.stdout
 
 
 def test_long_texts_make_smaller_groups_and_no_batch_spans_two(tmp_path):

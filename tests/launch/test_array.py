@@ -17,7 +17,7 @@ from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
 from launch import data, extract_texts, fetch_pages
-from launch.stages.array import KEPT_BESIDE, run_stages
+from launch.stages.array import KEPT_BESIDE, ended_by_sigterm, run_stages
 from launch.stages.stage import run_stage
 from lm.errors import UsageError
 from lm.storage import Url
@@ -66,6 +66,35 @@ def test_stages_that_an_array_job_made_are_up_to_date_for_any_script(tmp_path, c
         run_stages(STAGES, experiment_of(warcs, **array), run)
     with pytest.raises(UsageError, match=r"python -m launch\.data"):
         run_stage(STAGES[0], experiment_of(warcs, **array), run)
+
+
+def test_sigterm_ends_the_process_as_an_error_does_so_that_nothing_stays_on_its_disk():
+    before, unwound = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit, match="143"), ended_by_sigterm():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(HANG_SECONDS)
+        finally:
+            unwound.append(True)
+    assert unwound and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.slow
+def test_a_stage_without_a_unit_is_made_with_it_where_that_is_asked_for(tmp_path):
+    warcs = write_warcs(tmp_path / "warc", 3, 2)
+    whole = warcs[1].read_bytes()
+    array = {"runner": "array", "rank": 0, "world": 1, "max_failed": 0.4}
+    run_stages(STAGES, experiment_of(warcs, **array), tmp_path / "run")
+    expected = digests(tmp_path / "run", "texts")
+    run_stages(STAGES[:1], experiment_of(warcs, **array), tmp_path / "again")
+    warcs[1].write_bytes(b"<html>".ljust(len(whole)))
+    run_stages(STAGES, experiment_of(warcs, **array), tmp_path / "again")
+    assert set(digests(tmp_path / "again", "texts")) == set(expected) - {"texts/1.parquet"}
+    warcs[1].write_bytes(whole)
+    for _ in range(2):
+        run_stages(STAGES, experiment_of(warcs, **array, retry_failed=True, job="1"), tmp_path / "again")
+        assert digests(tmp_path / "again", "texts") == expected
+    assert run_stage(STAGES[1], experiment_of(warcs), tmp_path / "again") is False
 
 
 def digests(run: Path | Url, *folders: str) -> dict[str, str]:

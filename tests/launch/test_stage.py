@@ -52,6 +52,32 @@ def test_a_field_that_changes_speed_alone_changes_no_result(tmp_path):
     assert run_stage(make_stage(calls), faster, tmp_path) is False
 
 
+def test_what_a_stage_was_finished_without_is_kept_in_mind_and_tried_again(tmp_path):
+    """Of whatever steps the stage runs, also where it is no stage of units."""
+    failing = [True]
+
+    def make(experiment, workdir, out):
+        (out / "first").mkdir()
+        (out / "quarantine/filtering").mkdir(parents=True)
+        if failing:
+            write_atomically(out / "quarantine/filtering/a.json", "{}")
+        else:
+            write_atomically(out / "first/a.txt", "a")
+
+    stage = dataclasses.replace(make_stage([]), make=make)
+    retrying = dataclasses.replace(EXPERIMENT, engine=dataclasses.replace(EXPERIMENT.engine, retry_failed=True))
+    run_stage(stage, EXPERIMENT, tmp_path)
+    marker = json.loads(RunPaths(tmp_path).marker("first").read_text())
+    assert marker["continued_from"] == [{"without": ["filtering/a"]}]
+    assert (tmp_path / "quarantine/filtering/a.json").is_file()
+    assert run_stage(stage, EXPERIMENT, tmp_path) is False
+    failing.clear()
+    assert run_stage(stage, retrying, tmp_path) is True
+    assert (tmp_path / "first/a.txt").is_file() and not list(tmp_path.glob("quarantine/*/*"))
+    assert json.loads(RunPaths(tmp_path).marker("first").read_text())["continued_from"] == []
+    assert run_stage(stage, retrying, tmp_path) is False
+
+
 def test_half_done_work_is_invisible(tmp_path):
     with pytest.raises(InputError):
         run_stage(make_stage([], fail=True), EXPERIMENT, tmp_path)

@@ -1,6 +1,6 @@
 """The documents that can be searched in the report: examples of what was kept and of every reason, with their values.
 
-They are the places that funnel.json names: of each reason, and of what was kept, some drawn by lot, and the kept ones
+They are the places that funnel.json names: of each reason, and of what was kept, some at random, and the kept ones
 nearest to each threshold. So they are few, whatever the size of the run, and no reason is left out.
 """
 

@@ -1,6 +1,7 @@
 """Laws of array jobs: all ranks together make what one process makes, whoever is killed, on a disk and in a bucket."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
-from data_prep.engine import run_step
-from data_prep.engine.array import rank_of
+from data_prep.engine import array, run_step
+from data_prep.engine.array import Note, rank_of, renewing
 from lm.errors import InputError, UsageError
 from lm.storage import Url
 from tests.data_prep.engine.test_units import contents, records, step_of, texts
@@ -108,6 +109,32 @@ def test_a_rank_that_never_comes_is_done_by_those_who_wait(tmp_path):
     assert rank.begun() == set(inputs)
 
 
+def light(inputs: dict[str, str]):
+    return dataclasses.replace(step_of(inputs), light=True)
+
+
+def test_what_is_taken_away_is_deleted_also_where_rank_0_never_comes(tmp_path, monkeypatch, capsys):
+    """Else later steps would read it."""
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.3")
+    monkeypatch.setattr("data_prep.engine.array.SILENT", 0.0)
+    run_step(light(texts(4)), EngineConfig(runner="array", rank=0, world=1), tmp_path)
+    fewer = light(texts(3) | {"0001": "text changed"})
+    markers = run_step(fewer, EngineConfig(runner="array", rank=1, world=2), tmp_path)
+    assert list(markers) == ["0000", "0001", "0002"]
+    assert contents(tmp_path).keys() == {"0000.txt", "0001.txt", "0002.txt"}
+    run_step(light(texts(5)), EngineConfig(runner="array", rank=0, world=2), tmp_path)
+    assert "step: waiting for 2 of 5 units, of rank 1." in capsys.readouterr().out
+
+
+def test_a_living_rank_of_another_world_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    """It deals the units otherwise: each would wait for what the other takes for its."""
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.6")
+    (tmp_path / "workers").mkdir()
+    with renewing(Note(tmp_path, 1, 3, "step")):
+        assert len(run_step(light(texts(4)), EngineConfig(runner="array", rank=0, world=2), tmp_path)) == 4
+    assert "workers/1-of-3.json is renewed, but this process has engine.world 2" in capsys.readouterr().out
+
+
 def test_processes_that_read_other_inputs_are_refused_until_the_list_is_done(tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.1")
     engine = EngineConfig(runner="array", rank=0, world=1)
@@ -120,13 +147,49 @@ def test_processes_that_read_other_inputs_are_refused_until_the_list_is_done(tmp
     assert len(run_step(step_of(texts(5)), engine, tmp_path)) == 5
     assert len(run_step(step_of(texts(6) | {"0000": "text changed"}), engine, tmp_path)) == 6
     assert contents(tmp_path)["0000.txt"] == b"changed"
-    with pytest.raises(UsageError, match=r"engine\.retry_failed is for one process.*quarantine/step"):
-        run_step(step_of(texts(6)), EngineConfig(runner="array", rank=0, world=1, retry_failed=True), tmp_path)
+
+
+def test_what_jobs_before_set_aside_is_tried_again_once_a_job(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.mkdir()
+    monkeypatch.setattr(array, "FIRST_PAUSE", 0.01)
+    step = dataclasses.replace(step_of(texts(3) | {"bad": "damaged text"}, log), light=True)  # needs no other process
+
+    def attempts(**options) -> int:
+        for path in log.glob("bad.*"):
+            path.unlink()
+        run_step(step, EngineConfig(runner="array", rank=0, world=1, max_failed=0.5, **options), tmp_path)
+        return len(list(log.glob("bad.*")))
+
+    assert attempts() == 3 and attempts() == 0
+    with pytest.raises(UsageError, match=r"no name of the job.*--engine\.job"):
+        attempts(retry_failed=True)
+    assert [attempts(retry_failed=True, job=job) for job in ("1", "1", "2")] == [3, 0, 3]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    assert [attempts(retry_failed=True), attempts(retry_failed=True, job="1")] == [3, 0]
+    (tmp_path / "units/step.retry-3.begun").touch()  # whoever wrote it was killed
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.1")
+    assert attempts(retry_failed=True, job="3") == 3 and set(records(tmp_path)) == {"bad"}
+    with pytest.raises(UsageError, match=r"engine\.job is 'a/b'"):
+        EngineConfig(job="a/b")
+
+
+@pytest.mark.slow
+def test_of_many_ranks_each_retries_nothing_that_failed_in_this_job(tmp_path):
+    inputs = texts(10) | {f"bad-{number}": "damaged text" for number in range(4)}
+    folder = tmp_path / "run"
+    run_step(step_of(inputs), EngineConfig(max_failed=0.5), folder)
+    ranks = [Rank(folder, rank, 3, inputs, tmp_path, retry_failed=True, job="1", max_failed=0.5) for rank in range(3)]
+    with job(*ranks):
+        said = [json.loads(rank.ended().splitlines()[-1]) for rank in ranks]
+    assert all(set(one) == set(texts(10)) for one in said)
+    tried = [path.name for rank in ranks for path in (rank.home / "log").iterdir()]
+    assert sorted(tried) == sorted(f"bad-{number}.{attempt}" for number in range(4) for attempt in range(3))
 
 
 def test_more_failures_than_are_allowed_end_every_rank(tmp_path):
     engine = EngineConfig(runner="array", rank=0, world=1)
-    with pytest.raises(InputError, match="1 of 4 units failed"):
+    with pytest.raises(InputError, match=r"(?s)1 of 4 units failed.*delete .*quarantine/step; take"):
         run_step(step_of(texts(3) | {"bad": "damaged text"}), engine, tmp_path)
     assert len(contents(tmp_path)) == 3
 
@@ -144,6 +207,7 @@ SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY
         (EngineConfig(rank=2), {}, "engine.world None"),
         (EngineConfig(), {"JOB_COMPLETION_INDEX": "9"}, "JOB_COMPLETIONS is unset"),
         (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_ID": "9"}, "SLURM_ARRAY_TASK_ID is 9"),
+        (EngineConfig(), SLURM | {"SLURM_ARRAY_TASK_COUNT": "four"}, "SLURM_ARRAY_TASK_COUNT is 'four', and no number"),
     ],
 )
 def test_the_rank_is_as_the_config_or_the_scheduler_says(engine, environment, expected):

@@ -110,13 +110,17 @@ def test_only_what_is_not_done_is_made(engine, tmp_path):
     assert not (folder / "units/step/0004.json").exists()
 
 
-def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(tmp_path):
+ARRAY = EngineConfig(runner="array", rank=0, world=1)
+
+
+@pytest.mark.parametrize("engine", [ONE_PROCESS, ARRAY], ids=["one process", "array"])
+def test_a_unit_that_writes_less_than_before_leaves_nothing_of_before(engine, tmp_path):
     def parts(unit: Unit[int], space: Workspace) -> None:
         for number in range(unit.input):
             write_atomically(space.output(f"out/{unit.name}-{number}"), b"", scratch=space.scratch)
 
     for count in (3, 1):
-        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts), ONE_PROCESS, tmp_path)
+        run_step(Step("step", (Unit("a", identity_of(count), 1, count),), parts, light=True), engine, tmp_path)
         assert sorted(contents(tmp_path)) == [f"a-{number}" for number in range(count)]
 
 
@@ -218,10 +222,10 @@ if __name__ == "__main__":
 """
 
 
-def start(folder: Path, units: int, wait: str = "") -> subprocess.Popen:
+def start(folder: Path, units: int, wait: str = "", **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), str(units), wait], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, cwd=REPOSITORY, start_new_session=True,
+        text=True, cwd=REPOSITORY, start_new_session=True, env=os.environ | environment,
     )  # fmt: skip
 
 
@@ -232,7 +236,8 @@ def members(session: int) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
 def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_is_kept(number, tmp_path):
-    process = start(tmp_path, 20, "wait")
+    (tmp_path / "tmp").mkdir()
+    process = start(tmp_path, 20, "wait", TMPDIR=str(tmp_path / "tmp"))
     try:
         deadline = time.monotonic() + HANG_SECONDS
         done = lambda: list((tmp_path / "units/step").glob("*.json"))
@@ -244,6 +249,7 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
         while members(process.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert members(process.pid) == [] and len(done()) == 20
+        assert list((tmp_path / "tmp").iterdir()) == []  # what they brought to this machine
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
@@ -252,17 +258,25 @@ def test_an_interrupt_or_kill_of_the_process_ends_its_workers_and_what_is_done_i
 
 @pytest.mark.slow
 def test_kills_at_any_moment_change_no_byte(tmp_path):
+    """Each kill comes when so many units are done, and a little later. The last units wait meanwhile, so that none
+    comes too late, however fast the machine is."""
     run_step(step_of(texts(300)), ONE_PROCESS, tmp_path / "whole")
-    draw, killed, run = random.Random(0), 0, tmp_path / "killed"
-    while True:
-        process = start(run, 300)
+    draw, run = random.Random(0), tmp_path / "killed"
+    done = lambda: len(list((run / "units/step").glob("*.json")))
+    for least in [0, *sorted(draw.sample(range(1, 300), 3)), 300]:
+        process = start(run, 300, "wait")
         try:
-            said, _ = process.communicate(timeout=draw.uniform(0.5, 4.0))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            deadline = time.monotonic() + HANG_SECONDS
+            while done() < least and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.05))
+            assert process.poll() is None
+        finally:
+            process.kill()
             process.communicate()
-            killed += 1
-    assert killed and said == "300\n"
+        assert least <= done() <= 300
+    process = start(run, 300)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
+    assert said == "300\n"
     assert contents(run) == contents(tmp_path / "whole")
     assert len(list((run / "units/step").iterdir())) == 300 and records(run) == {}

@@ -255,7 +255,7 @@ def test_numbering_plans_are_libphonenumbers(region):
     trunk = phonenumbers.ndd_prefix_for_region(region, True) or ""
     for _ in range(200):
         number = source.choice(["", start]) + "".join(source.choices("0123456789", k=source.choice([4, 7, 8, 9, 10])))
-        national = numbering.national_plan((region,), "valid").fullmatch(trunk + number) is not None
+        national = numbering.national_plan(region, "valid").fullmatch(trunk + number) is not None
         international = numbering.is_international(f"{code}{number}", "valid")
         wanted = library(trunk + number, region), library(f"+{code}{number}", None)
         assert national <= wanted[0] and international <= wanted[1], number

@@ -244,5 +244,5 @@ def test_duplicates_that_fell_before_the_filters_are_told_to_be_counted_under_th
     config = dataclasses.replace(DEDUP, minhash=dataclasses.replace(DEDUP.minhash, before_filters=True))
     run, now = a_run(texts, config, tmp_path), recounted(texts, config, tmp_path)
     *table, last = comparison(run, changes(run, config, now), now.counts, config).splitlines()
-    assert re.match(r"\d+ of those that passed the language and were duplicates .* counted under the rules\.", last)
+    assert re.match(r"\d+ of those that passed the stage language were duplicates .* counted under the rules\.", last)
     assert any(line.startswith(RULES) and "+" in line for line in table)  # by no threshold, but by duplicates

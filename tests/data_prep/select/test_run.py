@@ -309,9 +309,9 @@ def test_progress_names_each_step_and_counts_documents(files, tmp_path):
     names = ("parts", "documents", "dropped", "funnel.json")
     outcome = prepare_documents(texts, CONFIG, *(out / name for name in names), on_progress=seen.append, engine=engine)
     steps = list(dict.fromkeys(progress.step for progress in seen))
-    joins = [step for step in steps if "copies" in step]
-    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest-domains"]
-    assert {step.split(",")[0] for step in joins} == {"exact copies", "near copies"}
+    joins = [step for step in steps if "duplicates" in step and step != "duplicates"]
+    assert [step for step in steps if step not in joins] == ["keys", "duplicates", "filtering", "largest domains"]
+    assert {step.split(",")[0] for step in joins} == {"exact duplicates", "near-duplicates"}
     assert all(progress.unit == "" for progress in seen if progress.step in joins)
     for step in ("keys", "filtering"):
         last = [progress for progress in seen if progress.step == step][-1]

@@ -236,11 +236,21 @@ def test_what_names_nothing_is_refused_by_name(store: Store, pattern, told):
         named_files("pages.warc", [pattern])
 
 
+def test_a_whole_bucket_is_a_folder(store: Store):
+    """On Amazon's server, too, what has no name answers with a listing, and not as an object."""
+    store.bucket("whole")
+    write_atomically(Url("s3://whole/a/b.jsonl"), "{}")
+    assert named_files("pages.tables", ["s3://whole/"]) == {Url("s3://whole/a/b.jsonl"): "a/b.jsonl"}
+
+
 def test_a_list_of_what_is_not_there_is_refused(store: Store, tmp_path):
     for line in ("s3://other/gone.warc.gz", "gone.warc.gz", "# nothing"):
         (tmp_path / "list").write_text(f"{line}\n")
         with pytest.raises(UsageError, match=r"is not there\. Mend the list|names no file"):
             named_files("pages.warc", [f"@{tmp_path / 'list'}"])
+    (tmp_path / "list").write_text("ftp://host/a\n")
+    with pytest.raises(UsageError, match=rf"the list {tmp_path}/list: 'ftp://host/a' is not the address"):
+        named_files("pages.warc", [f"@{tmp_path / 'list'}"])
     with pytest.raises(InputError, match=r"the list .*none cannot be read"):
         named_files("pages.warc", [f"@{tmp_path / 'none'}"])
 

@@ -1,0 +1,62 @@
+"""Counts the bytes that are read and unpacked of an input, so that one that has no end can be ended by them: whoever
+reads counts, and whoever wants to know says so once, around all that reads in this thread."""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+
+OnBytes = Callable[[int, int], None]
+"""(bytes read as they lie, bytes that came out of compressed ones) since the call before. What it raises ends the
+reading."""
+METER: ContextVar[OnBytes | None] = ContextVar("METER", default=None)
+
+
+@contextlib.contextmanager
+def metered(on_bytes: OnBytes) -> Generator[None]:
+    """Within the block `on_bytes` hears of all bytes that this thread counts."""
+    token = METER.set(on_bytes)
+    try:
+        yield
+    finally:
+        METER.reset(token)
+
+
+def count_bytes(read: int = 0, unpacked: int = 0) -> None:
+    """Tells of bytes; where nobody wants to know, nothing."""
+    if on_bytes := METER.get():
+        on_bytes(read, unpacked)
+
+
+class MeteredFile(io.RawIOBase):
+    """A file whose bytes are counted as they are read. Closing it closes the file."""
+
+    def __init__(self, file: io.RawIOBase | io.BufferedReader):
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self.file.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size) or b""
+        count_bytes(read=len(data))
+        return data
+
+    def readinto(self, buffer) -> int:  # type: ignore[override]
+        size = self.file.readinto(buffer)
+        count_bytes(read=size or 0)
+        return size or 0
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()

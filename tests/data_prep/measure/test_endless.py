@@ -1,0 +1,132 @@
+"""What never ends is ended by the bytes that are read and unpacked of it, where no page ever comes of them too."""
+
+import contextlib
+import gzip
+import json
+import threading
+from collections.abc import Generator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from data_prep.config import EngineConfig
+from data_prep.measure.run import extract_texts
+from data_prep.sources import InputFile
+from data_prep.warc import write_pages
+from lm.storage import MeteredFile, Place, Url, metered
+from tests.data_prep.measured import CONFIG
+from tests.data_prep.pages import PROSE, html, page
+
+LIMIT = 300_000
+CLAIMED = 1 << 40
+RECORD = b"WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Record-ID: <urn:x:1>\r\nContent-Length: %d\r\n\r\n"
+
+
+def skipped_records() -> bytes:
+    """Sound records, 2 MB of them in a few kB, of which none is a page."""
+    one = gzip.compress(RECORD % 100_000 + bytes(100_000) + b"\r\n\r\n", mtime=0)
+    return one * 20
+
+
+def uncompressed_records() -> bytes:
+    return (RECORD % 10_000 + bytes(10_000) + b"\r\n\r\n") * 100
+
+
+def bomb() -> bytes:
+    """One record of 10 MB, more than a piece is unpacked to at a time."""
+    return gzip.compress(RECORD % 10_000_000 + bytes(10_000_000) + b"\r\n\r\n", mtime=0)
+
+
+def empty_lines() -> bytes:
+    return b"\n" * 2_000_000
+
+
+def empty_members() -> bytes:
+    """gzip members that hold nothing: what is unpacked never grows."""
+    return gzip.compress(b"", mtime=0) * 20_000
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Sends empty lines as long as anybody asks."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        begin, end = (int(part) for part in self.headers["Range"].removeprefix("bytes=").split("-"))
+        self.answer(206, end + 1 - begin, {"Content-Range": f"bytes {begin}-{end}/{CLAIMED}"})
+        self.wfile.write(b"\n" * (end + 1 - begin))
+
+    def do_HEAD(self) -> None:
+        self.answer(200, CLAIMED, {})
+
+    def answer(self, status: int, size: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(size), "ETag": '"1"'}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving_without_end() -> Generator[Url]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Url(f"http://127.0.0.1:{server.server_port}/endless.jsonl")
+        server.shutdown()
+
+
+def set_aside(place: Place, kind: str, size: int, folder: Path) -> str:
+    """The error of a file that is extracted beside a good one."""
+    write_pages(folder / "good.warc.gz", [page(html(PROSE))])
+    good = InputFile(folder / "good.warc.gz", "good.warc.gz", "warc", 1)
+    extract_texts(
+        [good, InputFile(place, place.name, kind, size)], CONFIG, folder / "out",
+        engine=EngineConfig(max_unit_bytes=LIMIT, max_failed=0.5),
+    )  # fmt: skip
+    (record,) = (folder / "out/quarantine/texts").iterdir()
+    found = json.loads(record.read_text())
+    assert found["attempts"] == 1 and "TooManyBytesError" in found["traceback"]
+    return found["error"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "name", "said"),
+    [
+        (skipped_records, "x.warc.gz", "bytes were unpacked from"),
+        (uncompressed_records, "x.warc", "bytes were read, more than engine.max_unit_bytes = 300,000"),
+        (bomb, "x.warc.gz", "bytes were unpacked from"),
+        (empty_lines, "x.jsonl", "bytes were read, more than engine.max_unit_bytes = 300,000"),
+        (lambda: gzip.compress(empty_lines(), mtime=0), "x.jsonl.gz", "bytes were unpacked from"),
+        (empty_members, "x.jsonl.gz", "bytes were read, more than engine.max_unit_bytes = 300,000"),
+    ],
+    ids=["skipped records", "uncompressed", "bomb", "empty lines", "empty lines, gzip", "empty members"],
+)
+def test_a_file_of_which_no_page_comes_is_ended_by_its_bytes(contents, name, said, tmp_path):
+    path, data = tmp_path / name, contents()
+    path.write_bytes(data)
+    assert said in set_aside(path, "warc" if "warc" in name else "table", len(data), tmp_path)
+
+
+def test_a_web_answer_without_end_is_ended_by_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("lm.storage.ranges.BLOCK", 1 << 18)
+    with serving_without_end() as url:
+        assert "bytes were read" in set_aside(url, "table", CLAIMED, tmp_path)
+
+
+def test_only_who_asks_hears_of_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    heard: list[tuple[int, int]] = []
+
+    def pieces() -> Iterator[bytes]:
+        with MeteredFile((tmp_path / "file").open("rb", buffering=0)) as file:
+            yield file.read(4)
+            yield file.read(100)
+
+    reader = pieces()
+    with metered(lambda read, unpacked: heard.append((read, unpacked))):
+        assert next(reader) == b"0123"
+    assert next(reader) == b"456789" and heard == [(4, 0)]

@@ -1,0 +1,31 @@
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+
+from lm.fields import is_of_type, is_plainly
+
+HINTS = (
+    int, float, bool, str, int | None, tuple[str, ...], tuple[int, float], tuple[str | None, ...], tuple[()],
+    Literal["a", 1], Literal["a"] | None, dict[str, int], tuple[tuple[int, ...], ...],
+)  # fmt: skip
+VALUES = (
+    0, 1, True, 1.5, float("nan"), "a", "b", None, (), ("a",), ("a", 1), ("a", None), (1, 2), (1, 2.5), ((1,), ()),
+    ((1,), "a"), {"a": 1}, ["a"], b"a",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("hint", HINTS, ids=str)
+def test_what_is_plainly_of_a_type_is_so_for_beartype(hint):
+    for value in VALUES:
+        assert is_plainly(value, hint) <= is_of_type(value, hint), value
+
+
+def test_the_types_of_most_fields_are_told_without_beartype():
+    assert all(
+        is_plainly(value, hint) for value, hint in [(1, float), (("a", "b"), tuple[str, ...]), (None, int | None)]
+    )
+    program = "import sys, configs.demo; configs.demo.get_config(); print('beartype' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == "False"
