@@ -46,8 +46,8 @@ class Trees:
         answers_QN = (values_FN[feature] > threshold[:, None]).view(np.uint8)
         leaf_TN = answers_QN.take(question_DT[-1], 0)
         for depth in reversed(range(len(question_DT) - 1)):
-            leaf_TN <<= 1
-            leaf_TN |= answers_QN.take(question_DT[depth], 0)
+            leaf_TN += leaf_TN  # as a shift by a bit, and NumPy adds several bytes at once
+            leaf_TN += answers_QN.take(question_DT[depth], 0)
         trees, leaves = self.leaves.shape
         offset = np.arange(0, trees * leaves, leaves, dtype=np.int32)[:, None]
         return self.leaves.ravel().take(leaf_TN + offset).sum(0, dtype=np.int32).astype(np.int64) + self.bias
