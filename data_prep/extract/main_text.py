@@ -9,6 +9,7 @@ parted by " | ", <pre> keeps its lines.
 import functools
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -21,7 +22,13 @@ from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")
 LEAST = -3 * SCALE  # log-odds; one in twenty
+QUARTERS = 3
+"""Of their log-odds that blocks have in truth on pages that are no articles: trees are too sure of sites that they were
+not fitted to."""
 LIMIT, WHOLE = 8 * SCALE, 1 << 20  # the probabilities of scores that are told apart, and in how many parts
+ARTICLE = -0.8 * SCALE
+"""Log-odds of being an article above which a page is read as one: a page that may be one, odds of 1 to 2 or better,
+loses more as another page than the other way round."""
 OTHERS = 5 / 7
 """Of min_probability, on pages that are no articles: at .7 a block is kept from half of the expected F1 on."""
 GAP = 4
@@ -75,14 +82,37 @@ def expected_bar(score_N: np.ndarray, length_N: np.ndarray, share: float) -> flo
 
     Of the choices of the likeliest blocks one has the highest expected F1, and its blocks are those with a probability
     above half of that F1 (Lipton, Elkan and Narayanaswamy 2014, Optimal thresholding of classifiers to maximize F1
-    measure): the less can be told of a page, the lower.
+    measure): the less can be told of a page, the lower. Scores count QUARTERS.
     """
-    part_N = probabilities()[np.clip(score_N, -LIMIT, LIMIT) + LIMIT]
+    part_N = probabilities()[np.clip(score_N * QUARTERS // 4, -LIMIT, LIMIT) + LIMIT]
     order_N = np.argsort(-part_N, kind="stable")
     length_N, part_N = length_N[order_N], part_N[order_N]
     found_N = np.cumsum(length_N * part_N)
     best = float((2 * found_N / (WHOLE * np.cumsum(length_N) + found_N[-1])).max())
-    return max(log_odds(share * best), LEAST)
+    return max(4 / QUARTERS * log_odds(share * best), LEAST)
+
+
+def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """What the trees that tell articles ask of all blocks at once: those of `names` that are "HOW:FEATURE", rows of
+    length 1.
+
+    HOW: the feature's mean over the page's text or over its prose, or its value at the first headline (-1 where there
+    is none). In whole thousandths, rounded before they are summed: sums of integers are the same on every machine.
+    """
+    asked = sorted({name.partition(":")[2] for name in names if ":" in name})
+    values_FN = np.empty((len(asked), page.N), np.float32)
+    for n, name in enumerate(asked):
+        values_FN[n] = rows[name]
+    whole_FN = np.round(values_FN * 1000).astype(np.int64)
+    headline = np.flatnonzero(page.heading_level == 1)[:1]
+    of_F = {
+        "mean": whole_FN @ page.size // page.all_size,
+        "prose": whole_FN @ page.prose // page.all_prose,
+        "headline": whole_FN[:, headline[0]] if len(headline) else np.full(len(asked), -1),
+    }
+    place = {name: n for n, name in enumerate(asked)}
+    parted = (name.partition(":") for name in names if ":" in name)
+    return {f"{how}:{name}": of_F[how][place[name], None] for how, _, name in parted}
 
 
 def furniture(page: Page) -> np.ndarray:
@@ -153,7 +183,7 @@ def main_text(html: str, config: ExtractConfig) -> str:
 def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
     """The text of the blocks that are main by these trees; of a page with at least one block."""
     rows, blocks = measure(page, COMMON), page.blocks
-    is_article = model.kind.score(rows)[0] > 0
+    is_article = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0] > ARTICLE
     score_N = model.article.score(rows) if is_article else model.other.score(rows | measure(page, OF_OTHERS))
     lines, seen = [], set()
     for n in main_blocks(page, score_N, config.min_probability, is_article):

@@ -44,12 +44,13 @@ class Trees:
     def score_part(self, values_FN: np.ndarray) -> np.ndarray:
         feature, threshold, question_DT = self.questions
         answers_QN = (values_FN[feature] > threshold[:, None]).view(np.uint8)
-        leaf_TN = answers_QN[question_DT[0]]
-        for depth in range(1, len(question_DT)):
-            leaf_TN |= answers_QN[question_DT[depth]] << depth
+        leaf_TN = answers_QN.take(question_DT[-1], 0)
+        for depth in reversed(range(len(question_DT) - 1)):
+            leaf_TN += leaf_TN  # as a shift by a bit, and NumPy adds several bytes at once
+            leaf_TN += answers_QN.take(question_DT[depth], 0)
         trees, leaves = self.leaves.shape
         offset = np.arange(0, trees * leaves, leaves, dtype=np.int32)[:, None]
-        return self.leaves.ravel().take(leaf_TN + offset).sum(0, dtype=np.int64) + self.bias
+        return self.leaves.ravel().take(leaf_TN + offset).sum(0, dtype=np.int32).astype(np.int64) + self.bias
 
     @functools.cached_property
     def questions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from data_prep.extract.fit.rows import training_rows
 from data_prep.extract.trees import MODEL
 
 SETTINGS = {
-    "kind": Boosting(count=100, depth=4, rate=0.1, ridge=10.0, sample=0.3, seed=0),
+    "kind": Boosting(count=300, depth=4, rate=0.07, ridge=10.0, sample=0.2, seed=0),
     "article": Boosting(count=300, depth=5, rate=0.1, ridge=10.0, sample=0.5, seed=0),
     "other": Boosting(count=200, depth=6, rate=0.15, ridge=10.0, sample=0.3, seed=0),
 }
@@ -55,7 +55,7 @@ def main() -> None:
         config = dataclasses.replace(UNLIMITED, min_probability=arguments.min_probability)
         print(table(list(held_out_f1(pages, arguments.cross_validate, SETTINGS, config, arguments.workers))))
         return
-    rows, target, weight, number = training_rows(pages, arguments.workers)
-    print(f"{len(target)} blocks, {len(rows)} features", flush=True)
-    model = fit_model(rows, target, weight, number, [page.kind for page in pages], SETTINGS)
+    rows = training_rows(pages, arguments.workers)
+    print(f"{len(rows.target)} blocks, {len(rows.features)} features", flush=True)
+    model = fit_model(rows, [page.kind for page in pages], SETTINGS)
     arguments.out.write_text(model.to_json(), encoding="utf-8")

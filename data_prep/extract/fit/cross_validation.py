@@ -45,13 +45,10 @@ def held_out_f1(
     pages: list[MarkedPage], folds: int, settings: dict[str, Boosting], config: ExtractConfig, workers: int = 1
 ) -> Iterator[tuple[str, float]]:
     """(kind, F1) of each page of a kind in KINDS, by trees fitted to the other folds."""
-    rows, target_N, weight_N, number_N = training_rows(pages, workers)
+    rows, kinds = training_rows(pages, workers), [page.kind for page in pages]
     fold = np.array([fold_of(page, folds) for page in pages])
     for held_out in range(folds):
-        fit_N = fold[number_N] != held_out
-        kept = {name: row[fit_N] for name, row in rows.items()}
-        kinds = [page.kind for page in pages]
-        model = fit_model(kept, target_N[fit_N], weight_N[fit_N], number_N[fit_N], kinds, settings)
+        model = fit_model(rows.without(fold == held_out), kinds, settings)
         for n in np.flatnonzero(fold == held_out):
             if pages[n].kind in KINDS:
                 yield pages[n].kind, word_f1(held_out_text(model, pages[n].html, config), pages[n].text)

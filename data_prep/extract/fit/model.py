@@ -10,39 +10,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.extract.fit.boosting import Boosting, fit_trees
-from data_prep.extract.trees import Model
+from data_prep.extract.fit.rows import Rows, TrainingRows
+from data_prep.extract.trees import Model, Trees
 
 ARTICLES = frozenset(("article", "readability", "trafilatura"))
 KIND_WEIGHT = {"trafilatura": 0.3}
 ARTICLE_WEIGHT = {"service": 0.7, "product": 0.5, "listing": 0.3, "collection": 0.3, "trafilatura": 0.6}
 OTHER_WEIGHT = {"article": 0.5, "readability": 0.5, "trafilatura": 0.2}
 """What a page counts by its kind, where it is not 1, to each of the trees."""
-OF_PAGES = ("page_", "under_")
-"""How the features begin that have one value for a page."""
 OF_OTHERS = (
     "page_at_", "page_body_", "page_title_", "page_under_", "told", "alike_own", "alike_deep", "record_", "largest_",
 )  # fmt: skip
 """How those begin that the trees of articles do not see: they are about pages of other kinds."""
 
-Rows = dict[str, np.ndarray]
+KIND_FEATURES = 60
+"""So many of the features of a page tell what kind it is: those that trees which see all ask most often."""
 
 
-def fit_model(
-    rows: Rows, target_N: np.ndarray, weight_N: np.ndarray, number_N: np.ndarray, kinds: Sequence[str],
-    settings: dict[str, Boosting],
-) -> Model:  # fmt: skip
-    """`number_N` is the number of each block's page, whose kind is kinds[number]; `settings` has "kind", "article" and
-    "other". Raises InputError without catboost."""
-    pages, first = np.unique(number_N, return_index=True)
-    kinds_P, kinds_N = np.array(kinds)[pages], np.array(kinds)[number_N]
-    page_rows = {name: row[first] for name, row in rows.items() if name.startswith(OF_PAGES)}
-    article_rows = {name: row for name, row in rows.items() if not name.startswith(OF_OTHERS)}
-    is_article_P = np.isin(kinds_P, list(ARTICLES)).astype(float)
+def fit_model(rows: TrainingRows, kinds: Sequence[str], settings: dict[str, Boosting]) -> Model:
+    """The kind of a page is kinds[its number]; `settings` has "kind", "article" and "other". Raises InputError without
+    catboost."""
+    kinds_B = np.array(kinds)[rows.number]
+    of_articles = {name: row for name, row in rows.features.items() if not name.startswith(OF_OTHERS)}
     return Model(
-        fit_trees(page_rows, is_article_P, weights(kinds_P, KIND_WEIGHT), settings["kind"]),
-        fit_trees(article_rows, target_N, weight_N * weights(kinds_N, ARTICLE_WEIGHT), settings["article"]),
-        fit_trees(rows, target_N, weight_N * weights(kinds_N, OTHER_WEIGHT), settings["other"]),
+        fit_kind(rows.of_pages, np.array(kinds)[rows.page_number], settings["kind"]),
+        fit_trees(of_articles, rows.target, rows.weight * weights(kinds_B, ARTICLE_WEIGHT), settings["article"]),
+        fit_trees(rows.features, rows.target, rows.weight * weights(kinds_B, OTHER_WEIGHT), settings["other"]),
     )
+
+
+def fit_kind(rows: Rows, kinds_P: np.ndarray, settings: Boosting) -> Trees:
+    """Trees that tell articles, by KIND_FEATURES features: to measure more of each page would take longer."""
+    is_article_P, weight_P = np.isin(kinds_P, list(ARTICLES)).astype(float), weights(kinds_P, KIND_WEIGHT)
+    trees = fit_trees(rows, is_article_P, weight_P, settings)
+    asked = np.bincount(trees.feature.ravel(), minlength=len(trees.features))
+    chosen = {trees.features[n] for n in np.argsort(-asked, kind="stable")[:KIND_FEATURES]}
+    return fit_trees({name: row for name, row in rows.items() if name in chosen}, is_article_P, weight_P, settings)
 
 
 def weights(kinds: np.ndarray, of_kinds: dict[str, float]) -> np.ndarray:

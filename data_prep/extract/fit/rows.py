@@ -6,18 +6,51 @@ Pages count alike, whatever their kind and length (model.py weighs the kinds).
 import multiprocessing
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from data_prep.extract.blocks import read_blocks
-from data_prep.extract.features import measure
+from data_prep.extract.features import COMMON, measure
 from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage
+from data_prep.extract.main_text import whole_page
 from data_prep.extract.page import Page
 
 WORDS = re.compile(r"\w+")
 SURE_WORDS = 8  # a shorter block is told by its neighbours, as its words may be anywhere
 SMALL_SHARE = 0.35
 """Of blocks that hardly matter so many are fitted to, with as much more weight."""
+OF_PAGES = ("page_", "under_")
+"""How the features begin that have one value for a page."""
+
+Rows = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """B blocks of P pages."""
+
+    features: Rows
+    """Of each block."""
+    target: np.ndarray
+    weight: np.ndarray
+    number: np.ndarray
+    """Of each block's page."""
+    of_pages: Rows
+    """Of each page."""
+    page_number: np.ndarray
+
+    def without(self, left_out: np.ndarray) -> "TrainingRows":
+        """Without the pages whose number has True in `left_out`."""
+        kept_B, kept_P = ~left_out[self.number], ~left_out[self.page_number]
+        return TrainingRows(
+            {name: row[kept_B] for name, row in self.features.items()},
+            self.target[kept_B],
+            self.weight[kept_B],
+            self.number[kept_B],
+            {name: row[kept_P] for name, row in self.of_pages.items()},
+            self.page_number[kept_P],
+        )
 
 
 def words_of(text: str) -> list[str]:
@@ -59,33 +92,46 @@ def targets(texts: list[str], page: MarkedPage) -> tuple[np.ndarray, np.ndarray]
     return share, weight * (length > 0)
 
 
-def rows_of_page(page: MarkedPage) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray] | None:
-    """(features, targets, weights) of the page's blocks, of those that hardly matter only a share; None without a
-    block."""
+def rows_of_page(page: MarkedPage) -> tuple[Rows, np.ndarray, np.ndarray, Rows] | None:
+    """(features, targets, weights) of the page's blocks, of those that hardly matter only a share, and the features of
+    the page, of length 1; None without a block."""
     blocks = read_blocks(page.html, UNLIMITED)
     if not blocks.texts:
         return None
     share, weight = targets(blocks.texts, page)
     drawn, matters = np.random.default_rng(len(weight)).random(len(weight)) < SMALL_SHARE, weight > 1
     keep = (weight > 0) & (matters | drawn)
-    rows = {
-        name: np.broadcast_to(row, len(keep))[keep].astype(np.float32) for name, row in measure(Page(blocks)).items()
-    }
-    return rows, share[keep], np.where(matters, weight, weight / SMALL_SHARE)[keep]
+    measured_page = Page(blocks)
+    measured = measure(measured_page)
+    rows = {name: np.broadcast_to(row, len(keep))[keep].astype(np.float32) for name, row in measured.items()}
+    return rows, share[keep], np.where(matters, weight, weight / SMALL_SHARE)[keep], page_rows(measured_page)
 
 
-def training_rows(
-    pages: Iterable[MarkedPage], workers: int = 1
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """(features, targets, weights, number of the page) of the blocks of all pages, the same by any number of
-    workers."""
+def page_rows(page: Page) -> Rows:
+    """All that can tell what kind of page it is: the features that have one value for a page, and what main_text.py
+    makes of the others that it measures of every page."""
+    common = measure(page, COMMON)
+    of_page = {name: row for name, row in common.items() if name.startswith(OF_PAGES)}
+    names = [f"{how}:{name}" for how in ("mean", "prose", "headline") for name in common if name not in of_page]
+    return {name: row.astype(np.float32) for name, row in (of_page | whole_page(page, common, names)).items()}
+
+
+def joined(parts: Iterable[Rows]) -> Rows:
+    parts = list(parts)
+    return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+
+
+def training_rows(pages: Iterable[MarkedPage], workers: int = 1) -> TrainingRows:
+    """Of the blocks of all pages, the same by any number of workers."""
     with multiprocessing.Pool(workers) as pool:
         found = enumerate(pool.imap(rows_of_page, pages, chunksize=8))
         numbers, parts = zip(*((number, part) for number, part in found if part), strict=True)
-    rows, targets_, weights = zip(*parts, strict=True)
-    return (
-        {name: np.concatenate([one[name] for one in rows]) for name in rows[0]},
+    rows, targets_, weights, of_pages = zip(*parts, strict=True)
+    return TrainingRows(
+        joined(rows),
         np.concatenate(targets_),
         np.concatenate(weights),
         np.repeat(numbers, [len(one) for one in weights]),
+        joined(of_pages),
+        np.array(numbers),
     )

@@ -17,7 +17,8 @@ from data_prep.extract.fit.boosting import Boosting, fit_trees, trees_of
 from data_prep.extract.fit.checkouts import Source, pages_at
 from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage, read_readability, read_wcxb, site_of
 from data_prep.extract.fit.cross_validation import fold_of, held_out_f1, table, word_f1
-from data_prep.extract.fit.rows import targets
+from data_prep.extract.fit.model import KIND_FEATURES, fit_kind
+from data_prep.extract.fit.rows import targets, training_rows
 from data_prep.extract.trees import CHUNK, MODEL, SCALE, Model, Trees, load_model
 from lm.errors import InputError
 from tests.data_prep.pages import GERMAN, PROSE, html
@@ -251,6 +252,30 @@ def test_the_pages_of_a_site_are_in_one_fold():
     pages = [MarkedPage(f"http://{site}.example/{n}", "", "", "article") for site in range(40) for n in range(3)]
     folds = [fold_of(page, 4) for page in pages]
     assert folds[::3] == folds[1::3] == folds[2::3] and set(folds) == {0, 1, 2, 3}
+
+
+def test_without_a_page_neither_its_blocks_nor_its_measures_are_fitted_to():
+    """What is left is what the other pages alone give."""
+    pages = [MarkedPage(f"http://{n}.example/", html(PROSE, GERMAN).decode(), PROSE, "article") for n in range(2)]
+    pages.insert(1, MarkedPage("http://empty.example/", "", PROSE, "forum"))
+    both = training_rows(pages)
+    assert (both.page_number.tolist(), set(both.number.tolist())) == ([0, 2], {0, 2})
+    kept, alone = both.without(np.array([True, False, False])), training_rows(pages[2:])
+    assert set(kept.number.tolist()) == {2} == set(kept.page_number.tolist())
+    assert (kept.target == alone.target).all() and (kept.weight == alone.weight).all()
+    for of_kept, of_alone in ((kept.features, alone.features), (kept.of_pages, alone.of_pages)):
+        assert list(of_kept) == list(of_alone) and all((of_kept[name] == of_alone[name]).all() for name in of_kept)
+    assert {len(row) for row in kept.of_pages.values()} == {1}
+
+
+@needs_catboost
+def test_few_of_many_features_tell_the_kind_of_a_page():
+    noise = np.random.default_rng(0).normal(size=(3 * KIND_FEATURES, 2000)).astype(np.float32)
+    seen = {f"noise{n}": row for n, row in enumerate(noise)} | rows(2000)
+    kinds = np.where(truth(seen) > 0, "article", "forum")
+    trees = fit_kind(seen, kinds, SETTINGS)
+    assert len(trees.features) <= KIND_FEATURES and {"a", "flag"} <= set(trees.features)
+    assert np.mean((trees.score(seen) > 0) == (kinds == "article")) > 0.9
 
 
 @needs_catboost

@@ -14,7 +14,7 @@ from data_prep.extract import extract_text
 from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
 from data_prep.extract.features import measure
 from data_prep.extract.hints import BIT, TAG_BITS, hints_of_attributes, hints_of_name
-from data_prep.extract.main_text import bullet, expected_bar, main_blocks
+from data_prep.extract.main_text import QUARTERS, bullet, expected_bar, main_blocks, whole_page
 from data_prep.extract.page import Page
 from data_prep.extract.trees import SCALE, load_model
 from data_prep.warc import read_pages
@@ -180,8 +180,9 @@ def test_the_bar_of_other_pages_gives_the_best_f1_that_can_be_expected():
     random_ = np.random.default_rng(0)
     for _ in range(50):
         score, length = random_.integers(-6000, 6000, 12), random_.integers(1, 300, 12)
-        p = 1 / (1 + np.exp(-score / SCALE))
-        order = np.argsort(-p)
+        score -= score % 4  # so that three quarters are whole too
+        p = 1 / (1 + np.exp(-score * QUARTERS / 4 / SCALE))
+        order = np.argsort(-p, kind="stable")
         f1 = [2 * (p * length)[order[:k]].sum() / (length[order[:k]].sum() + (p * length).sum()) for k in range(1, 13)]
         kept = set(np.flatnonzero(score > expected_bar(score, length, 0.5)))
         assert kept == set(order[: 1 + int(np.argmax(f1))])
@@ -209,6 +210,22 @@ def test_what_is_alike_is_counted_by_place_and_by_record():
     inner = "".join(f"<li>{n}<ul><li>a</ul></li>" for n in range(3))
     rows = measure(page_of(f"<body><ul>{inner}</ul>"))
     assert rows["record_count"].tolist() == [3] * 6  # one <li> alone in a list is no record; that around it is
+
+
+def test_what_is_measured_of_a_whole_page_is_a_mean_over_its_text_or_prose_or_of_its_headline():
+    """Whole numbers by their definition, in thousandths; without a headline or prose there is -1 and 0."""
+    some = page_of(f"<body><p>Home</p><h1>A cart</h1><p>{PROSE}</p><p>{GERMAN}</p>")
+    rows = measure(some)
+    asked = ("mean:upper", "prose:upper", "headline:words", "mean:words")
+    found = whole_page(some, rows, (*asked, "page_size"))
+    assert set(asked) <= set(found) and "page_size" not in found
+    thousandths = [int(one) for one in np.round(rows["upper"].astype(np.float32) * 1000)]
+    sizes = some.size.tolist()
+    assert found["mean:upper"].tolist() == [sum(map(int.__mul__, thousandths, sizes)) // sum(sizes)]
+    assert found["prose:upper"].tolist() == [sum(map(int.__mul__, thousandths[2:], sizes[2:])) // sum(sizes[2:])]
+    assert found["headline:words"].tolist() == [2000] and {row.dtype.kind for row in found.values()} == {"i"}
+    found = whole_page(page_of("<body><p>Home"), measure(page_of("<body><p>Home")), asked)
+    assert [found[name].tolist() for name in asked] == [[250], [0], [-1], [1000]]
 
 
 def test_what_the_page_tells_machines_is_looked_up():
