@@ -27,8 +27,8 @@ QUARTERS = 3
 not fitted to."""
 LIMIT, WHOLE = 8 * SCALE, 1 << 20  # the probabilities of scores that are told apart, and in how many parts
 ARTICLE = -0.8 * SCALE
-"""Log-odds of being an article above which a page is read as one: a page that may be one, odds of 1 to 2 or better,
-loses more as another page than the other way round."""
+"""Log-odds of being an article above which a page is read as one, 1 to 2.2: in doubt for what is most of the web's
+prose, though pages of other kinds lose by it (docs/extraction.md)."""
 OTHERS = 5 / 7
 """Of min_probability, on pages that are no articles: at .7 a block is kept from half of the expected F1 on."""
 GAP = 4
