@@ -165,9 +165,12 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
 COMMON = (of_block, of_names, of_containers, of_main_container, of_neighbours, of_position, of_page)
 OF_OTHERS = (of_alike, of_records, of_told)
 """What the trees of articles do not ask."""
+ALL = (*COMMON[:-1], *OF_OTHERS, of_page)
+"""In the order in which the trees were fitted to them: in another one, other features would be drawn for each question.
+"""
 
 
-def measure(page: Page, groups: tuple = COMMON + OF_OTHERS) -> dict[str, np.ndarray]:
+def measure(page: Page, groups: tuple = ALL) -> dict[str, np.ndarray]:
     """Every feature of these groups of every block, by name; of a page with at least one block."""
     rows: dict[str, np.ndarray] = {}
     for group in groups:

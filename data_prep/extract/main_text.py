@@ -26,9 +26,9 @@ QUARTERS = 3
 """Of their log-odds that blocks have in truth on pages that are no articles: trees are too sure of sites that they were
 not fitted to."""
 LIMIT, WHOLE = 8 * SCALE, 1 << 20  # the probabilities of scores that are told apart, and in how many parts
-ARTICLE = -0.8 * SCALE
-"""Log-odds of being an article above which a page is read as one, 1 to 2.2: in doubt for what is most of the web's
-prose, though pages of other kinds lose by it (docs/extraction.md)."""
+ARTICLE, PERHAPS = SCALE // 2, -SCALE
+"""Log-odds of being an article above which a page is read as one, and above which as what it may be too: 1.6 to 1, 1 to
+2.7."""
 OTHERS = 5 / 7
 """Of min_probability, on pages that are no articles: at .7 a block is kept from half of the expected F1 on."""
 GAP = 4
@@ -180,11 +180,23 @@ def main_text(html: str, config: ExtractConfig) -> str:
     return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
 
 
+def scores(model: Model, page: Page) -> tuple[np.ndarray, bool]:
+    """(log-odds that each block is main text, whether the page is read as an article).
+
+    By the trees of articles or those of other pages; where the kind is in doubt the mean of both, read as another page.
+    """
+    rows = measure(page, COMMON)
+    kind = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0]
+    if kind > ARTICLE:
+        return model.article.score(rows), True
+    score_N = model.other.score(rows | measure(page, OF_OTHERS))
+    return ((score_N + model.article.score(rows)) // 2 if kind > PERHAPS else score_N), False
+
+
 def text_by(model: Model, page: Page, config: ExtractConfig) -> str:
     """The text of the blocks that are main by these trees; of a page with at least one block."""
-    rows, blocks = measure(page, COMMON), page.blocks
-    is_article = model.kind.score(rows | whole_page(page, rows, model.kind.features))[0] > ARTICLE
-    score_N = model.article.score(rows) if is_article else model.other.score(rows | measure(page, OF_OTHERS))
+    blocks = page.blocks
+    score_N, is_article = scores(model, page)
     lines, seen = [], set()
     for n in main_blocks(page, score_N, config.min_probability, is_article):
         text = blocks.texts[n]

@@ -27,6 +27,7 @@ from data_prep.extract.trees import MODEL
 SETTINGS = {
     "kind": Boosting(count=300, depth=4, rate=0.07, ridge=10.0, sample=0.2, seed=0),
     "article": Boosting(count=300, depth=5, rate=0.1, ridge=10.0, sample=0.5, seed=0),
+    "article_again": Boosting(count=300, depth=5, rate=0.09, ridge=10.0, sample=0.3, seed=0),
     "other": Boosting(count=200, depth=6, rate=0.15, ridge=10.0, sample=0.3, seed=0),
 }
 

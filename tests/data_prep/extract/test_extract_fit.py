@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.extract.fit import checkouts
 from data_prep.extract.fit import command as fit
-from data_prep.extract.fit.boosting import Boosting, fit_trees, trees_of
+from data_prep.extract.fit.boosting import Boosting, fit_trees, mean_of, trees_of
 from data_prep.extract.fit.checkouts import Source, pages_at
 from data_prep.extract.fit.corpora import UNLIMITED, MarkedPage, read_readability, read_wcxb, site_of
 from data_prep.extract.fit.cross_validation import fold_of, held_out_f1, table, word_f1
@@ -28,7 +28,7 @@ needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: uv
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/catboost.json").read_text())
 SETTINGS = Boosting(count=40, depth=3, rate=0.3, ridge=1.0, sample=1.0, seed=0)
 FIVE = "The list of the mills. The list of the carts. The list of the horses, and of what they ate."
-ALL_SETTINGS = dict.fromkeys(("kind", "article", "other"), SETTINGS)
+ALL_SETTINGS = dict.fromkeys(("kind", "article", "article_again", "other"), SETTINGS)
 
 
 def rows(count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -48,9 +48,9 @@ def truth(features: dict[str, np.ndarray]) -> np.ndarray:
 
 def trees_at_random(count: int = 20, depth: int = 3) -> Trees:
     """Trees that nobody has fitted."""
-    random = np.random.default_rng(2)
+    random = np.random.default_rng(count + depth)
     return Trees(
-        tuple(rows(1)),
+        tuple(random.permutation(list(rows(1))).tolist()),
         random.integers(0, 4, (count, depth)),
         random.normal(size=(count, depth)),
         random.integers(-SCALE, SCALE, (count, 2**depth)),
@@ -79,6 +79,16 @@ def test_a_tree_of_fewer_questions_is_widened():
     feature = model["features_info"]["float_features"][split["float_feature_index"]]["flat_feature_index"]
     yes = seen[names[feature]] > split["border"]
     assert (trees_of(both, tuple(seen)).score(seen) - alone == np.where(yes, 1500, -500) + 200).all()
+
+
+def test_the_mean_of_two_sets_of_trees_scores_what_they_score_in_the_mean():
+    """Whatever features they name in which order, and however deep they are; a leaf is rounded to a thousandth."""
+    seen, one, other = rows(500), trees_at_random(20, 3), trees_at_random(30, 2)
+    mean = mean_of([one, other])
+    assert len(mean.leaves) == 50 and sorted(mean.features) == sorted({*one.features, *other.features})
+    difference = mean.score(seen) - (one.score(seen) + other.score(seen)) / 2
+    assert abs(difference).max() <= 0.5 * (50 + 1)
+    assert (mean_of([one]).score(seen) == one.score(seen)).all()
 
 
 @pytest.mark.skipif(CATBOOST is not None, reason="catboost is installed")

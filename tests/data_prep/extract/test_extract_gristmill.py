@@ -14,9 +14,18 @@ from data_prep.extract import extract_text
 from data_prep.extract.blocks import KIND, Blocks, PageLimitError, read_blocks
 from data_prep.extract.features import measure
 from data_prep.extract.hints import BIT, TAG_BITS, hints_of_attributes, hints_of_name
-from data_prep.extract.main_text import QUARTERS, bullet, expected_bar, main_blocks, whole_page
+from data_prep.extract.main_text import (
+    ARTICLE,
+    PERHAPS,
+    QUARTERS,
+    bullet,
+    expected_bar,
+    main_blocks,
+    scores,
+    whole_page,
+)
 from data_prep.extract.page import Page
-from data_prep.extract.trees import SCALE, load_model
+from data_prep.extract.trees import SCALE, Model, Trees, load_model
 from data_prep.warc import read_pages
 from tests.bench.extraction import config_for
 from tests.data_prep.pages import GERMAN, PROSE, html, page
@@ -197,6 +206,26 @@ def test_a_page_that_is_no_article_gives_what_is_likely_for_it():
     score = np.array([2000, *[-600] * 6, *[-2500] * 3])
     assert main_blocks(page, score, 0.65, is_article=False) == list(range(7))
     assert main_blocks(page, score, 0.65, is_article=True) == [0]
+
+
+def trees_of_value(value: int) -> Trees:
+    """Trees that say the same of all."""
+    return Trees(("words",), np.zeros((1, 1), int), np.zeros((1, 1)), np.zeros((1, 2), int), value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "is_article"),
+    [
+        (ARTICLE + 1, 300, True),
+        (ARTICLE, 200, False),
+        (PERHAPS + 1, 200, False),
+        (PERHAPS, 100, False),
+    ],
+)
+def test_a_page_that_may_be_an_article_is_told_by_the_mean_of_both_trees(kind, score, is_article):
+    model = Model(trees_of_value(kind), trees_of_value(300), trees_of_value(100))
+    found, read_as = scores(model, page_of("<body><p>Home<p>End"))
+    assert (found.tolist(), read_as) == ([score] * 2, is_article)
 
 
 def test_what_is_alike_is_counted_by_place_and_by_record():
