@@ -122,7 +122,7 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
     start = time.perf_counter()
     if stage.units:
         stage.make(experiment, home, place)  # ty: ignore[invalid-argument-type] - such a stage writes to any place
-        without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / "quarantine" / step))]
+        without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / QUARANTINE / step))]
         note["continued_from"] = [{"without": without}] if without else []
         files = lambda space: files_of_units(stage, place)
     elif stage.anywhere:
