@@ -3,6 +3,7 @@
 Pages count alike, whatever their kind and length (model.py weighs the kinds).
 """
 
+import contextlib
 import multiprocessing
 import re
 from collections.abc import Iterable
@@ -122,10 +123,14 @@ def joined(parts: Iterable[Rows]) -> Rows:
 
 
 def training_rows(pages: Iterable[MarkedPage], workers: int = 1) -> TrainingRows:
-    """Of the blocks of all pages, the same by any number of workers."""
-    with multiprocessing.Pool(workers) as pool:
-        found = enumerate(pool.imap(rows_of_page, pages, chunksize=8))
-        numbers, parts = zip(*((number, part) for number, part in found if part), strict=True)
+    """Of the blocks of all pages, the same by any number of workers; one works in this process."""
+    with contextlib.ExitStack() as stack:
+        if workers > 1:  # never by a fork, which a process with threads must not make
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+            measured: Iterable = pool.imap(rows_of_page, pages, chunksize=8)
+        else:
+            measured = map(rows_of_page, pages)
+        numbers, parts = zip(*((number, part) for number, part in enumerate(measured) if part), strict=True)
     rows, targets_, weights, of_pages = zip(*parts, strict=True)
     return TrainingRows(
         joined(rows),
