@@ -121,7 +121,7 @@ def test_ninety_thousand_equal_documents_are_never_held_at_once(tmp_path, monkey
     held = []
     real = sorted_runs.sorted_rows
     monkeypatch.setattr(sorted_runs, "sorted_rows", lambda rows: held.append(rows.shape[1]) or real(rows))
-    monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 20_000)
+    monkeypatch.setattr(clusters, "PAIRS_AT_ONCE", 20_000)
     nodes = [(5, file << 32 | row) for file in range(FILES) for row in range(30_000)]
     keys = [key(band) for band in range(14)]
     paths = write_files(((name, node) for node in nodes for name in keys), tmp_path)

@@ -118,8 +118,8 @@ def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
         Workspace, "__init__", lambda space, folder, root, *rest: roots.add(root) or real(space, folder, root, *rest)
     )
     with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("corpus")
-        there = Url("s3://corpus/run")
+        store.bucket("units")
+        there = Url("s3://units/run")
         for path in texts.iterdir():
             write_atomically(there / "texts" / path.name, path.read_bytes())
         prepare(there / "texts", there)
@@ -147,7 +147,7 @@ def killing(*arguments, **rest):
     return real(*arguments, **rest)
 array.run_in_processes = killing
 engine = EngineConfig(runner="array", rank=rank, world=3)
-there = Url("s3://corpus/run")
+there = Url("s3://units/three")
 prepare(there / "texts", there, engine)
 write_shards(there / "documents", TOKENIZER, there / "tokens", SHARDS, engine)
 """
@@ -163,8 +163,8 @@ def test_three_array_workers_over_a_bucket_of_which_one_is_killed_give_the_same_
     tokens = {path.name: path.read_bytes() for path in (tmp_path / "disk/tokens").glob("*.*")}
     (tmp_path / "worker.py").write_text(WORKER)
     with serving() as store, variables(store.environment() | QUICK):
-        store.bucket("corpus")
-        there = Url("s3://corpus/run")
+        store.bucket("units")
+        there = Url("s3://units/three")
         for path in texts.iterdir():
             write_atomically(there / "texts" / path.name, path.read_bytes())
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "GRISTMILL_LEASE_SECONDS": "5"}
