@@ -88,7 +88,6 @@ DOCUMENT_SCHEMA = pa.schema(
         ("token_count", pa.int64()),
     ]
 )
-REJECTION_SCHEMA = pa.schema([*DOCUMENT_SCHEMA, ("stage", pa.string()), ("reason", pa.string())])
 
 
 def document_schema(labelled: bool) -> pa.Schema:

@@ -8,12 +8,12 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Generator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.data_prep.loopback_crawl import LoopbackCrawl, start
+from tests.loopback_server import listening
 
 REPOSITORY = "owner/name"
 
@@ -44,7 +44,8 @@ class LoopbackHub:
             if request.command == "HEAD":  # the address is signed for GET
                 return send(request, 403, {}, b"")
             request.path = path.removeprefix("/stored/")
-            self.storage.files = {hashlib.sha256(data).hexdigest(): data for data in self.files.values()}
+            # by contents, as on the hub: what a redirect led to is there after the file was replaced
+            self.storage.files |= {hashlib.sha256(data).hexdigest(): data for data in self.files.values()}
             return self.storage.answer(request)
         for number, (pattern, status) in enumerate(self.spoilt):
             if re.search(pattern, path):
@@ -114,26 +115,5 @@ def send(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], 
 
 @contextlib.contextmanager
 def serving(hub: LoopbackHub) -> Generator[LoopbackHub]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            self.close_connection = True
-            with contextlib.suppress(ConnectionError):
-                hub.answer(self)
-
-        do_HEAD = do_POST = do_GET  # noqa: N815
-
-        def log_message(self, format, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        hub.url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield hub
-        finally:
-            hub.storage.ended.set()
-            server.shutdown()
-            thread.join()
+    with listening(hub.answer, hub.storage.ended.set) as hub.url:
+        yield hub

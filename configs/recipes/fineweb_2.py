@@ -11,7 +11,6 @@ from configs.recipes import gristmill as base
 from data_prep.config import ByLanguageConfig, DocumentsConfig, LanguageConfig, UrlFilterConfig, documents_config
 
 THRESHOLDS = "https://raw.githubusercontent.com/huggingface/fineweb-2/d0defb24f193bb9a5a11b8b14524a03c4858e1b6/configs"
-GLOTLID = "hf://cis-lmu/glotlid/model_v3.bin"
 
 TEN_LANGUAGES = (
     "cmn_Hani", "jpn_Jpan", "arb_Arab", "hin_Deva", "tha_Thai", "rus_Cyrl", "deu_Latn", "spa_Latn", "vie_Latn",

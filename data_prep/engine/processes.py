@@ -137,12 +137,6 @@ def end_pool() -> None:
         POOL.pop().end()
 
 
-def start_workers(count: int) -> None:
-    """Starts workers that will soon be needed, so that they import their libraries meanwhile."""
-    with pool() as found:
-        found.start(count)
-
-
 def run_in_processes(attempts: Attempts, workers: int) -> None:
     """Runs all units that are left. Raises as `Attempts.ended`; then, and when it is interrupted, the workers end."""
     with pool() as found:

@@ -10,7 +10,9 @@ import time
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback_server import listening
 
 CRAWL = "CC-MAIN-2024-10"
 SEGMENT = f"crawl-data/{CRAWL}/segments/1707947473347.0"
@@ -141,26 +143,6 @@ def start(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str])
 
 @contextlib.contextmanager
 def serving(crawl: LoopbackCrawl) -> Generator[LoopbackCrawl]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            self.close_connection = True
-            with contextlib.suppress(ConnectionError):
-                crawl.answer(self)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        crawl.url = f"http://127.0.0.1:{server.server_port}/"
-        try:
-            yield crawl
-        finally:
-            crawl.ended.set()
-            server.shutdown()
-            thread.join()
+    with listening(crawl.answer, crawl.ended.set) as address:
+        crawl.url = f"{address}/"
+        yield crawl

@@ -1,0 +1,37 @@
+"""A web server on this machine for the tests, whose answers a function gives."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@contextlib.contextmanager
+def listening(
+    answer: Callable[[BaseHTTPRequestHandler], None], end: Callable[[], object] = lambda: None
+) -> Generator[str]:
+    """The server's address, as http://127.0.0.1:PORT. Each connection is for one request; one that the client cuts is
+    passed over. `end` is called before the server ends, to let go of answers that wait."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                answer(self)
+
+        do_HEAD = do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            end()
+            server.shutdown()
+            thread.join()
