@@ -12,7 +12,6 @@ temporary folder as they are needed, and deleted.
 import argparse
 import contextlib
 import http.server
-import itertools
 import json
 import os
 import random
@@ -46,19 +45,16 @@ def texts() -> list[str]:
 
 
 def write_parquet(path: Path, size: int) -> None:
-    """One row group of `size` bytes, neither compressed nor by a dictionary. The writer holds it in memory."""
+    """One row group of `size` bytes, neither compressed nor by a dictionary. Its columns are the same few chunks many
+    times over, and are written one after the other: neither needs the memory of the file."""
     some = texts()
-    schema = pa.schema([("text", pa.string()), ("id", pa.string()), ("url", pa.string())])
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-        written = 0
-        for number in itertools.count():
-            batch = pa.record_batch(
-                [some, [f"{number}/{n}" for n in range(DISTINCT)], ["http://a.example/"] * DISTINCT], schema=schema
-            )
-            writer.write_batch(batch, row_group_size=2**40)
-            written += sum(map(len, some))
-            if written >= size:
-                return
+    times = max(1, size // sum(map(len, some)))
+    columns = {"text": some, "url": ["http://a.example/"] * DISTINCT}
+    chunked = {name: pa.chunked_array([pa.array(values)] * times) for name, values in columns.items()}
+    ids = [pa.array([f"{number}/{n}" for n in range(DISTINCT)]) for number in range(times)]
+    table = pa.table({"text": chunked["text"], "id": pa.chunked_array(ids), "url": chunked["url"]})
+    pq.write_table(table, path, row_group_size=len(table), compression="none", use_dictionary=False)
+    assert pq.ParquetFile(path).num_row_groups == 1
 
 
 def write_warc(path: Path, size: int) -> None:
