@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from configs.experiment import Experiment
+from configs.experiment.run_folder import RunFolder
 from launch import evaluate, extract_texts, fetch_pages, prepare_documents, sample, train, train_tokenizer, write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
@@ -24,14 +25,20 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from viewer.report.page import render
     from viewer.run_folder import read_run, summarize
     from viewer.tokenizer.page import render_run
+    from viewer.window.inspections import record
+    from viewer.window.page import window_html
+    from viewer.window.window_run import WindowRun
 
     paths, made = RunPaths(workdir), RunPaths(out)
     run = read_run(workdir, experiment.documents)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
-    view = view_page(experiment, workdir, followed.ids, run.tokenizer.vocab_size)
+    loaded = RunFolder(workdir).load(experiment=experiment)
+    view = view_page(loaded, followed.ids)
+    window = WindowRun(experiment, workdir, loaded, run.name)
     write_atomically(made.report_page, render(run, followed, view))
     write_atomically(made.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
     write_atomically(made.report_tokenizer, render_run(run, paths.documents, back="index.html"))
+    write_atomically(made.report_window, window_html(record(window), run.name, back="index.html"))
     write_atomically(made.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 

@@ -45,6 +45,7 @@ class RunPaths:
     report_page = Part("report/index.html")
     report_funnel = Part("report/funnel.html")
     report_tokenizer = Part("report/tokenizer.html")
+    report_window = Part("report/window.html")
     summary = Part("summary.json")
     refilter = Part("refilter")
     quality_classifier = Part("quality_classifier")

@@ -39,6 +39,9 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
     """Serves on a socket that is bound."""
     from lm.inference.engine import Engine
     from lm.serving.server import serve, warm_up
+    from viewer.window.inspections import inspections_of
+    from viewer.window.page import served_pages
+    from viewer.window.window_run import WindowRun
 
     context = experiment.model.context_length
     run = load_trained(experiment, workdir, options.slots, context, "--slots", options.step, options.weights)
@@ -50,15 +53,17 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
         decode_steps=options.decode_steps,
     )  # fmt: skip
     warm_up(engine, options.warm_up)
+    window = WindowRun(experiment, workdir, run, name)
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def listening() -> None:
-        say(f"serve: {name} at step {run.step:,}, on {url}/v1")
+        say(f"serve: {name} at step {run.step:,}, on {url}/v1; look inside: {url}/window")
         if not key and not host.startswith("127.") and host != "::1":
             say("serve: whoever reaches this address may use it; --api-key-file asks for a key")
 
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
         cors_origins=options.cors_origins, grace_seconds=options.grace_seconds, on_start=listening,
+        inspections=inspections_of(window), pages=served_pages(),
     )  # fmt: skip

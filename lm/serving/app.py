@@ -5,7 +5,7 @@ import concurrent.futures
 import hmac
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
 from lm.serving.errors import ApiError
 from lm.serving.http import EventStream, error_answer, json_answer, read_body, unless_gone
+from lm.serving.inspections import Inspection, InspectRoutes
 from lm.serving.limits import Limits
 from lm.serving.metrics import ServerMetrics, outcome_of
 from lm.serving.protocol import CompletionCall, parse_completion
@@ -67,10 +68,18 @@ class CompletionServer:
     """Answers calls by an Engine."""
 
     def __init__(
-        self, worker: EngineWorker, tokenizer: Tokenizer, model: str, step: int, limits: Limits, api_key: str = ""
+        self,
+        worker: EngineWorker,
+        tokenizer: Tokenizer,
+        model: str,
+        step: int,
+        limits: Limits,
+        api_key: str = "",
+        inspections: Sequence[Inspection] = (),
+        pages: Mapping[str, Callable[[], Response]] | None = None,
     ):
         """`model` is the name that it is served under, `step` its checkpoint's; with an `api_key`, a client must send
-        it for all but /health."""
+        it for all but /health and `pages`, {path: what makes its answer}, which hold nothing of the run."""
         self.worker, self.tokenizer, self.model = worker, tokenizer, model
         self.limits = limits.for_tokenizer(tokenizer)
         self.key = api_key.encode()
@@ -78,6 +87,8 @@ class CompletionServer:
         self.parsing = concurrent.futures.ThreadPoolExecutor(1, "parse")
         """Reads large bodies, one at a time: the event loop goes on, and their memory is needed once."""
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
+        self.inspect = InspectRoutes(inspections, self.limits)
+        self.pages = pages or {}
 
     def app(self, cors_origins: Sequence[str] = ()) -> Starlette:
         """The ASGI application."""
@@ -91,6 +102,9 @@ class CompletionServer:
             Route("/tokenize", self.guarded(tokens.tokenize), methods=["POST"]),
             Route("/detokenize", self.guarded(tokens.detokenize), methods=["POST"]),
             Route("/tokenizer_info", self.guarded(tokens.info)),
+            Route("/v1/inspect", self.guarded(self.inspect.list)),
+            Route("/v1/inspect/{name}", self.guarded(self.inspect.ask), methods=["POST"]),
+            *(Route(path, shown(answer)) for path, answer in self.pages.items()),
         ]
         cors = Middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
         return Starlette(
@@ -215,6 +229,15 @@ class CompletionServer:
             record.end(outcome_of(error.status))
             yield to_json(error.as_json())
         yield b"[DONE]"
+
+
+def shown(answer: Callable[[], Response]) -> Endpoint:
+    """A page: the same for everybody."""
+
+    async def page(request: Request) -> Response:
+        return answer()
+
+    return page
 
 
 async def told(request: Request, error: Exception) -> Response:

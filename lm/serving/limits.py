@@ -28,6 +28,8 @@ class Limits:
     """Of one text in UTF-8."""
     max_queue: int = 256
     """Texts that may wait for a slot; beyond, a call is answered 429."""
+    max_inspections: int = 32
+    """Calls of /v1/inspect that may wait; beyond, one is answered 429."""
     read_seconds: float = 30.0
     """That a client may take to send its request: so long for the headers, and again for the body."""
     write_seconds: float = 60.0

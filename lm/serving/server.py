@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from starlette.responses import Response
 
 from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
@@ -16,6 +17,7 @@ from lm.inference.requests import GenerationRequest, SamplingParams
 from lm.serving.app import CompletionServer
 from lm.serving.errors import ApiError
 from lm.serving.http import protocol_class
+from lm.serving.inspections import Inspection
 from lm.serving.limits import Limits
 from lm.serving.worker import EngineWorker
 from lm.tokenizer import Tokenizer
@@ -103,6 +105,8 @@ def serve(
     cors_origins: Sequence[str] = (),
     grace_seconds: float = 10.0,
     on_start: Callable[[], None] = lambda: None,
+    inspections: Sequence[Inspection] = (),
+    pages: Mapping[str, Callable[[], Response]] | None = None,
 ) -> None:
     """Answers on the socket `bound` until SIGTERM or Ctrl-C; then it takes no more calls, and ends those that run after
     `grace_seconds`. `on_start` is called when it listens. Returns after SIGTERM; raises KeyboardInterrupt after
@@ -110,7 +114,8 @@ def serve(
 
     async def run() -> None:
         worker = EngineWorker(engine, slots, limits.max_queue)
-        app = CompletionServer(worker, tokenizer, model, step, limits, api_key).app(cors_origins)
+        completions = CompletionServer(worker, tokenizer, model, step, limits, api_key, inspections, pages)
+        app = completions.app(cors_origins)
         config = uvicorn.Config(
             app, http=protocol_class(limits.read_seconds, limits.write_seconds), ws="none", lifespan="off",
             log_level="error", access_log=False, server_header=False, limit_concurrency=limits.max_connections,
@@ -120,6 +125,7 @@ def serve(
         try:
             await server.serve(sockets=[bound])
         finally:
+            completions.inspect.close()
             await worker.stop()
 
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again at its end

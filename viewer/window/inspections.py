@@ -1,0 +1,36 @@
+"""All that the window can ask of a run, and what of it is recorded when the page is exported."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from lm.serving.answers import to_json
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.window import model
+from viewer.window.window_run import WindowRun
+
+ROOMS = (model,)
+"""Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of what an exported page holds."""
+
+
+def inspections_of(run: WindowRun) -> list[Inspection]:
+    return [one for room in ROOMS for one in room.inspections(run)]
+
+
+def key_of(name: str, fields: Mapping[str, object]) -> str:
+    """The name of a recorded answer, as source.js makes it."""
+    given = {field: value for field, value in fields.items() if value is not None}
+    return name + json.dumps(given, sort_keys=True, separators=(",", ":"))
+
+
+def record(run: WindowRun) -> dict[str, object]:
+    """{key: answer} of all that an exported page shows."""
+    known = {one.name: one for one in inspections_of(run)}
+    return dict(recorded(run, known))
+
+
+def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[str, object]]:
+    for room in ROOMS:
+        for name, fields in room.to_record(run):
+            answer = known[name].answer(Fields(fields, known[name].known))
+            yield key_of(name, fields), json.loads(to_json(answer))

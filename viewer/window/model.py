@@ -1,0 +1,33 @@
+"""The model as the window's frame wants it: its name, its steps, its size."""
+
+from collections.abc import Iterator
+
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.window.window_run import WindowRun
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    def model(fields: Fields) -> dict[str, object]:
+        config = run.experiment.model
+        return {
+            "name": run.name,
+            "step": run.step,
+            "steps": run.steps(),
+            "parameters": run.at(fields).parameters,
+            "context_length": config.context_length,
+            "vocab_size": run.tokenizer.vocab_size,
+            "bos_id": run.tokenizer.bos_id,
+            "prompt": prompt_of(run),
+        }
+
+    return [Inspection("model", ("step",), model, "the model's name, its checkpoints' steps, its size")]
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    yield "model", {}
+
+
+def prompt_of(run: WindowRun) -> str:
+    """What a page begins with: the run's first prompt."""
+    return next(iter(run.experiment.sample.prompts), "")

@@ -1,0 +1,111 @@
+// The frame around the pages: which one is shown, the text and the step that they share, the address, errors.
+
+const pages = [];
+/* Each page adds {id, title, about, mount(root, context)}; mount may return {update(changed), unmount()}. */
+
+const shared = { text: "", step: null, run: null };
+const MOST_IN_ADDRESS = 2000; // characters of the text
+
+const context = {
+  shared,
+  model: null, // the answer of "model"
+
+  // Changes what the pages share; the page in sight is told the names of what has changed.
+  set(values) {
+    const changed = Object.keys(values).filter((name) => shared[name] !== values[name]);
+    if (!changed.length) return;
+    Object.assign(shared, values);
+    remember();
+    if (current && current.update) current.update(changed);
+  },
+
+  show(id, parameters = {}) {
+    location.hash = address(id, parameters);
+  },
+
+  // Runs `work(signal)`; what it throws is shown in `place`. A later run for the same place ends an earlier one.
+  async run(place, work) {
+    running.get(place)?.abort();
+    const control = new AbortController();
+    running.set(place, control);
+    place.setAttribute("aria-busy", "true");
+    try {
+      return await work(control.signal);
+    } catch (error) {
+      if (control.signal.aborted || error.name === "AbortError") return undefined;
+      place.replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
+      if (!(error instanceof NotRecorded)) console.warn(error.message);
+      return undefined;
+    } finally {
+      if (running.get(place) === control) {
+        running.delete(place);
+        place.removeAttribute("aria-busy");
+      }
+    }
+  },
+
+  cancel(place) {
+    running.get(place)?.abort();
+  },
+};
+
+const running = new Map();
+let current = null;
+let currentId = "";
+
+const address = (id, parameters = {}) => {
+  const all = { ...parameters };
+  if (shared.text && shared.text.length <= MOST_IN_ADDRESS) all.text = shared.text;
+  if (shared.step !== null) all.step = shared.step;
+  const query = new URLSearchParams(all).toString();
+  return "#" + id + (query ? "?" + query : "");
+};
+
+const remember = () => history.replaceState(null, "", address(currentId, pageParameters()));
+
+const readAddress = () => {
+  const [id, query] = location.hash.slice(1).split(/\?(.*)/s);
+  return { id, parameters: Object.fromEntries(new URLSearchParams(query || "")) };
+};
+
+// What the address says beside the text and the step: the page's own.
+const pageParameters = () => {
+  const { text, step, ...own } = readAddress().parameters;
+  return own;
+};
+
+const route = () => {
+  const { id, parameters } = readAddress();
+  const page = pages.find((one) => one.id === id) || pages[0];
+  if (parameters.text !== undefined) shared.text = parameters.text;
+  if (/^\d+$/.test(parameters.step ?? "")) shared.step = Number(parameters.step);
+  const main = document.querySelector("main");
+  if (page.id !== currentId) {
+    for (const control of running.values()) control.abort();
+    running.clear();
+    if (current && current.unmount) current.unmount();
+    currentId = page.id;
+    const root = h("div", { class: "page page-" + page.id });
+    main.replaceChildren(h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, page.about), root);
+    document.title = page.title + " · " + (context.model ? context.model.name : "Gristmill");
+    for (const link of document.querySelectorAll("nav a")) {
+      if (link.dataset.page === page.id) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    current = page.mount(root, context, pageParameters()) || {};
+  } else if (current && current.update) {
+    current.update(["text", "step", "address"]);
+  }
+};
+
+// The box for the text that all pages look at. `act` is told 150 ms after the last key.
+const promptBox = (label, act) => {
+  const field = h("textarea", {
+    id: "prompt", rows: 3, maxlength: 20000, spellcheck: false, dir: "auto",
+    on: { input: settled(() => { context.set({ text: field.value }); act(field.value); }, 150) },
+  });
+  field.value = shared.text;
+  const node = h("div", { class: "prompt-box" }, h("label", { for: "prompt" }, label), field);
+  node.field = field;
+  return node;
+};

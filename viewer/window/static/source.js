@@ -1,0 +1,73 @@
+// Where answers come from: the server, or what was recorded when the page was exported.
+
+class NotRecorded extends Error {}
+
+const recordedNode = document.getElementById("recorded");
+const recorded = recordedNode ? JSON.parse(recordedNode.textContent) : null;
+
+// The same text for the same parameters, in JavaScript and Python: keys in order, no blanks, ASCII.
+const canonical = (value) => {
+  if (Array.isArray(value)) return "[" + value.map(canonical).join(",") + "]";
+  if (value !== null && typeof value === "object") {
+    const keys = Object.keys(value).filter((key) => value[key] !== undefined && value[key] !== null).sort();
+    return "{" + keys.map((key) => canonical(key) + ":" + canonical(value[key])).join(",") + "}";
+  }
+  if (typeof value === "string") {
+    return '"' + [...JSON.stringify(value).slice(1, -1)].join("").replace(/[\u007f-\uffff]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0")) + '"';
+  }
+  return JSON.stringify(value);
+};
+
+const KEY = "gristmill-api-key";
+
+const source = {
+  live: recorded === null,
+  has: (name, parameters = {}) => recorded === null || name + canonical(parameters) in recorded,
+
+  // The answer to POST /v1/inspect/NAME. Throws NotRecorded, or an Error with the server's message.
+  async ask(name, parameters = {}, signal = undefined) {
+    if (recorded) {
+      const key = name + canonical(parameters);
+      if (!(key in recorded)) throw new NotRecorded("This was not recorded; the served page has it.");
+      return recorded[key];
+    }
+    return (await source.post("/v1/inspect/" + name, parameters, signal)).json();
+  },
+
+  async post(path, body, signal) {
+    const headers = { "Content-Type": "application/json" };
+    const key = sessionStorage.getItem(KEY);
+    if (key) headers.Authorization = "Bearer " + key;
+    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+    if (answer.ok) return answer;
+    if (answer.status === 401) document.dispatchEvent(new Event("key-wanted"));
+    let message = "The server answers " + answer.status + ".";
+    try {
+      message = (await answer.json()).error.message;
+    } catch {
+      // no JSON: the status says it
+    }
+    throw new Error(message);
+  },
+
+  // Pieces of text as the model makes them: an async iterator over the choices of /v1/completions.
+  async *complete(parameters, signal) {
+    if (recorded) throw new NotRecorded("Texts are made by the served page.");
+    const answer = await source.post("/v1/completions", { ...parameters, stream: true }, signal);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        const data = event.replace(/^data: /, "");
+        if (data === "[DONE]") return;
+        const piece = JSON.parse(data);
+        if (piece.error) throw new Error(piece.error.message);
+        for (const choice of piece.choices) yield choice;
+      }
+    }
+  },
+};

@@ -1,0 +1,37 @@
+// A text as a row of tokens: pointer, arrow keys and screen readers go from token to token.
+
+// tokens: [{text, ...}]; `decorate(span, token, index)` paints one, `choose(index)` is told which one is looked at (-1:
+// none), `take(index)` which one is clicked or chosen by Enter.
+const tokenStrip = (label, tokens, { decorate, choose, take } = {}) => {
+  const spans = tokens.map((token, index) => {
+    const span = h("span", { class: "token k" + (index % 4), "data-index": index }, token.text);
+    if (decorate) decorate(span, token, index);
+    return span;
+  });
+  let at = -1;
+  const show = (next, scroll) => {
+    if (next === at) return;
+    if (spans[at]) spans[at].classList.remove("here");
+    at = next;
+    if (spans[at]) spans[at].classList.add("here");
+    if (spans[at] && scroll) spans[at].scrollIntoView({ block: "nearest" });
+    if (choose) choose(at);
+  };
+  const jumps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity };
+  const node = h("div", {
+    class: "strip", dir: "auto", tabindex: "0", role: "group", "aria-label": label + " Arrow keys go from token to token.",
+    on: {
+      pointerover: (event) => { const span = event.target.closest(".token"); if (span) show(Number(span.dataset.index), false); },
+      click: (event) => { const span = event.target.closest(".token"); if (span && take) take(Number(span.dataset.index)); },
+      keydown: (event) => {
+        if (event.key === "Enter" && at >= 0 && take) { event.preventDefault(); take(at); }
+        const jump = jumps[event.key];
+        if (jump === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+        event.preventDefault();
+        show(Math.min(spans.length - 1, Math.max(0, at + jump)), true);
+      },
+    },
+  }, spans);
+  node.show = show;
+  return node;
+};
