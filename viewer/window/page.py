@@ -12,9 +12,12 @@ from starlette.responses import RedirectResponse, Response
 from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom", "source", "colours", "frame", "strip", "start")
+SCRIPTS = (
+    "dom", "source", "colours", "frame", "strip", "inside_tree", "inside_drawing", "inside_attention", "inside_lens",
+    "inside", "start",
+)
 """Files of static/, in the order in which they are run; they share one scope."""
-STYLES = ("window",)
+STYLES = ("window", "inside")
 
 
 def joined(names: tuple[str, ...], suffix: str) -> str:
