@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom", "source", "colours", "frame", "strip", "start")
+SCRIPTS = ("dom", "source", "colours", "frame", "strip", "data", "data_documents", "data_batches", "start")
 """Files of static/, in the order in which they are run; they share one scope."""
-STYLES = ("window",)
+STYLES = ("window", "data")
 
 
 def joined(names: tuple[str, ...], suffix: str) -> str:
