@@ -57,6 +57,7 @@ class RunPaths:
     # Training
     checkpoints = Part("checkpoints")
     damaged_checkpoints = Part("checkpoints.damaged")
+    snapshots = Part("snapshots")
     metrics = Part("metrics.jsonl")
     tensorboard = Part("tensorboard")
     wandb = Part("wandb")
@@ -96,6 +97,10 @@ class RunPaths:
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / str(step)
+
+    def snapshot(self, step: int) -> Path:
+        """The parameters alone of that step."""
+        return self.snapshots / str(step)
 
     def sample(self, step: int) -> Path:
         """A sample taken during training."""

@@ -54,6 +54,8 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
     )  # fmt: skip
     warm_up(engine, options.warm_up)
     window = WindowRun(experiment, workdir, run, name)
+    if options.warm_up:
+        window.served.warm()
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

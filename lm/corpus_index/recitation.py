@@ -1,56 +1,45 @@
 """Whether a model goes on with a document word for word, from its first tokens alone: what it has learnt by heart
-(Carlini et al. 2023, arXiv:2202.07646), beside documents that it never saw."""
+(Carlini et al. 2023, arXiv:2202.07646), beside documents that it never saw.
+
+One reading of the document is enough. A model that takes the likeliest token each time writes the document's tokens as
+long as each of them is the likeliest behind those before it; where one is not, it departs.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lm.inference.engine import Engine
-from lm.inference.requests import GenerationRequest, SamplingParams
-from lm.tokenizer import Tokenizer
+import numpy as np
 
-TOKENS = 32
-"""That the model goes on with."""
+NEXT = 32
+"""Tokens behind a prefix of which the share is told that is right."""
+SHORTEST = 8
 
 
 class Recitation(NamedTuple):
-    """What a model made of the first tokens of a document."""
+    """What a model makes of a document behind its first tokens."""
 
     prefix: int
     """Tokens of the document that it was given, after the head."""
-    asked: int
-    """Tokens that it was to go on with."""
+    next: int
+    """Tokens that `right` is of: the next ones."""
     right: int
-    """How many of those are the document's, each in its place."""
+    """How many of those are the likeliest, each behind the document's own tokens before it."""
     verbatim: int
-    """How many are, before the first that is not."""
-    tokens: tuple[int, ...]
-    """What it went on with, from the likeliest token to the likeliest; less than was asked where it ended the text."""
+    """How many tokens it writes as the document has them before it departs; to the end of what was read, if never."""
 
 
-def prefixes_for(length: int, context: int, tokens: int = TOKENS) -> list[int]:
-    """8, 16, 32, ... as long as document and context have `tokens` more."""
-    powers = (2**power for power in range(3, 31))
-    most = min(length, context - 1) - tokens
+def prefixes_for(length: int) -> list[int]:
+    """8, 16, 32, ... tokens, as long as `length` has NEXT more."""
+    return [2**power for power in range(3, 31) if 2**power + NEXT <= length]
+
+
+def recitations(likeliest_T: Sequence[bool] | np.ndarray, prefixes: Sequence[int]) -> list[Recitation]:
+    """likeliest_T: of each token of a document, whether it is the likeliest behind those before it."""
+    right = np.asarray(likeliest_T, bool)
     found = []
-    for prefix in powers:
-        if prefix > most:
-            break
-        found.append(prefix)
-    return found
-
-
-def recite(
-    engine: Engine, tokenizer: Tokenizer, document: Sequence[int], prefixes: Sequence[int], tokens: int = TOKENS
-) -> list[Recitation]:
-    """What the engine's model goes on with behind each of `prefixes` tokens of the document, which has at least
-    `tokens` more."""
-    settings = SamplingParams(tokens, temperature=0.0)
-    rows = [(tokenizer.bos_id, *(int(one) for one in document[:prefix])) for prefix in prefixes]
-    completions = engine.complete([GenerationRequest(row, settings) for row in rows])
-    found = []
-    for prefix, completion in zip(prefixes, completions, strict=True):
-        truth = [int(one) for one in document[prefix : prefix + tokens]]
-        same = [a == b for a, b in zip(completion.tokens, truth, strict=False)]
-        verbatim = same.index(False) if False in same else len(same)
-        found.append(Recitation(prefix, len(truth), sum(same), verbatim, completion.tokens))
+    for prefix in prefixes:
+        behind = right[prefix:]
+        wrong = np.flatnonzero(~behind)
+        verbatim = int(wrong[0]) if len(wrong) else len(behind)
+        found.append(Recitation(prefix, len(behind[:NEXT]), int(behind[:NEXT].sum()), verbatim))
     return found

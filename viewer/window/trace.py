@@ -1,5 +1,7 @@
 """Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model."""
 
+import itertools
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -9,11 +11,9 @@ from lm.corpus_index.contamination import TOKENS as NGRAM
 from lm.corpus_index.contamination import overlap
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
-from lm.corpus_index.recitation import TOKENS as CONTINUATION
-from lm.corpus_index.recitation import prefixes_for, recite
+from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
 from lm.errors import InputError, UsageError
-from lm.inference.engine import Engine
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
@@ -29,8 +29,8 @@ SHOWN = 10
 """Documents, where nothing else is asked for."""
 CONTEXT = 60
 """Tokens before and behind a passage, where nothing else is asked for."""
-LEAST_RECITED = 64 + CONTINUATION
-"""Tokens that a document must have to be recited."""
+MOST_RECITED = 2048
+"""Tokens of a document that are read."""
 MOST_SAMPLED = 64
 RECORDED_SAMPLES, RECORDED_DOCUMENTS = 4, 3
 
@@ -42,7 +42,6 @@ class Corpus:
         self.run = run
         self._lock = threading.Lock()
         self._opened: tuple[int, CorpusIndex] | None = None
-        self._engine: tuple[int, Engine] | None = None
 
     def index(self) -> CorpusIndex:
         """Raises InputError, which names the command, where none was made or it cannot be used."""
@@ -59,24 +58,6 @@ class Corpus:
                     )
                 self._opened = made, index
             return self._opened[1]
-
-    def engine(self, fields: Fields) -> Engine:
-        """That goes on with a document from all its prefixes at once; the last one is kept."""
-        step = fields.get("step", self.run.step)
-        inspector = self.run.at(fields)
-        if self._engine is None or self._engine[0] != step:
-            slots = max(1, len(self.prefixes(self.run.experiment.model.context_length)))
-            engine = Engine(
-                inspector.model, inspector.config, inspector.tokenizer, slots=slots, mesh=inspector.mesh,
-                decode_steps=CONTINUATION,
-            )  # fmt: skip
-            assert type(step) is int
-            self._engine = step, engine
-        return self._engine[1]
-
-    def prefixes(self, length: int) -> list[int]:
-        """Of a document of `length` tokens."""
-        return prefixes_for(length, self.run.experiment.model.context_length)
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
@@ -110,11 +91,12 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
         index = corpus.index()
     except (InputError, UsageError) as error:
         return {"made": False, "message": str(error)}
-    context = corpus.run.experiment.model.context_length
-    return {
-        "made": True, "splits": index.splits(), "prefixes": corpus.prefixes(context + MOST_CHARACTERS),
-        "continuation": CONTINUATION,
-    }  # fmt: skip
+    return {"made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT}
+
+
+def room(corpus: Corpus) -> int:
+    """Tokens of a document that are read, behind its head."""
+    return min(MOST_RECITED, corpus.run.experiment.model.context_length - 1)
 
 
 def tokens_of(corpus: Corpus, fields: Fields) -> list[int]:
@@ -225,14 +207,15 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     shown = [
         {
             "start": span.start, "end": span.end, "count": span.count,
-            "bits": round(-span.log_probability / 0.6931471805599453, 3),
+            "bits": round(-span.log_probability / math.log(2), 3),
             "text": tokenizer.decode(tokens[span.start : span.end]),
             "documents": documents_of(corpus, span.matches, span.end - span.start, most, context),
         }
         for span in spans
     ]  # fmt: skip
     return {
-        "tokens": len(tokens), "prompt_tokens": len(prompt), "parts": parts_of(pieces, [(s.start, s.end) for s in spans]),
+        "tokens": len(tokens), "prompt_tokens": len(prompt),
+        "parts": parts_of(pieces, [(span.start, span.end) for span in spans]),
         "spans": shown, "most_count": rule.most_count,
     }  # fmt: skip
 
@@ -241,7 +224,7 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
     """The text in stretches, each with the spans (by number) that cover it. Spans may overlap."""
     edges = sorted({0, len(pieces), *(edge for span in spans for edge in span)})
     found = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         covering = [number for number, (start, end) in enumerate(spans) if start <= low and high <= end]
         found.append({"text": b"".join(pieces[low:high]).decode("utf-8", "replace"), "spans": covering})
     return found
@@ -274,25 +257,23 @@ def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     index = corpus.index()
     split = split_of(fields, index) or "train"
     of = fields.integer("of", MOST_SAMPLED // 4, 1, MOST_SAMPLED)
-    document = index.sampled(split, fields.integer("document", 0, 0, of - 1), of, LEAST_RECITED)
+    longest = max(prefixes_for(room(corpus)), default=SHORTEST)
+    document = index.sampled(split, fields.integer("document", 0, 0, of - 1), of, longest + NEXT)
+    inspector = corpus.run.at(fields)
     if document is None:
-        return {"split": split, "document": None, "prefixes": []}
-    prefixes = corpus.prefixes(document.end - document.begin)
-    tokens = document.part.tokens[document.begin : document.begin + max(prefixes, default=0) + CONTINUATION].tolist()
-    engine, tokenizer = corpus.engine(fields), corpus.run.tokenizer
-    found = recite(engine, tokenizer, tokens, prefixes)
+        return {"split": split, "document": None, "prefixes": [], "tokens": []}
+    end = min(document.end, document.begin + room(corpus))
+    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1)
+    likeliest_T = scored.ranks_N == 1
+    text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
     return {
         "split": split,
         "document": {"number": document.number, "id": document.id[:1000], "url": document.url[:1000]},
-        "asked": CONTINUATION,
-        "prefixes": [
-            {
-                "prefix": one.prefix, "asked": one.asked, "right": one.right, "verbatim": one.verbatim,
-                "given": tokenizer.decode(tokens[max(0, one.prefix - CONTEXT) : one.prefix]),
-                "truth": tokenizer.decode(tokens[one.prefix : one.prefix + one.asked]),
-                "said": tokenizer.decode(one.tokens),
-            }
-            for one in found
+        "next": NEXT,
+        "prefixes": [one._asdict() for one in recitations(likeliest_T, prefixes_for(len(likeliest_T)))],
+        "tokens": [
+            {"text": text(id), "right": bool(right)} | ({} if right else {"said": text(said[0])})
+            for id, right, said in zip(scored.ids_N, likeliest_T, scored.top_ids_NK, strict=True)
         ],
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ class WindowRun:
     def __init__(self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str):
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
-        self._served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
+        self.served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
         self._mesh = loaded.mesh
         self._others: dict[int, Inspector] = {}
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class WindowRun:
         if type(step) is not int or step not in (known := self.steps()):
             raise wrong("step", step, f"a step with a checkpoint: {', '.join(map(str, known))}")
         if step == self.step:
-            return self._served
+            return self.served
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:
