@@ -40,6 +40,7 @@ KINDS = (
 )  # fmt: skip
 KIND = {tag: number for number, tag in enumerate(KINDS)}
 HEADINGS = frozenset(KIND[tag] for tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "summary"))
+CELLS = frozenset(KIND[tag] for tag in ("td", "th", "tr"))
 BREAK, CELL = "\x02", "\x03"  # a line break and the start of a cell inside a block; pages cannot contain them
 MAX_TITLE = 300
 NO_DIGITS = bytes.maketrans(b"0123456789", b" " * 10)
