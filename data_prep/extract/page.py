@@ -56,7 +56,7 @@ def among(kinds: frozenset[int]) -> np.ndarray:
 @functools.cache
 def levels() -> np.ndarray:
     """Of each kind of element which heading it is, 1 to 6, or 9 for none."""
-    return np.array([int(tag[1]) if re.fullmatch("h[1-6]", tag) else 9 for tag in KINDS])
+    return np.array([int(tag[1:]) if re.fullmatch("h[1-6]", tag) else 9 for tag in KINDS])
 
 
 def running(values: np.ndarray) -> np.ndarray:
