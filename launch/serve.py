@@ -19,7 +19,7 @@ from launch.stages.served import serve_run
 @dataclass(frozen=True)
 class Options:
     step: int | None = None
-    """Serve the model at this step, of which there must be a checkpoint; by default the newest."""
+    """Serve the model at this step, of which there must be a checkpoint or a snapshot; by default the newest."""
     weights: Literal["float32", "bfloat16", "int8"] | None = None
     """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
     host: str = "127.0.0.1"
