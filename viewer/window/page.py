@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PAGES = (
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("data", "data_documents", "data_batches"),
+    ("trace_parts", "trace"),
 )
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
@@ -23,6 +24,7 @@ STYLES = (
     "window",
     "inside",
     "data",
+    "trace",
 )
 
 
