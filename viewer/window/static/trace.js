@@ -2,7 +2,7 @@
 
 const traceNamesOf = (name) => (recorded ? Object.keys(recorded).filter((key) => key.startsWith(name + "{")) : []);
 const traceFieldsOf = (name) => traceNamesOf(name).map((key) => JSON.parse(key.slice(name.length)));
-const traceSection = (id, title, ...children) => h("section", { class: "trace-section", "aria-labelledby": id }, h("h2", { id }, title), children);
+const traceSection = (id, title, ...children) => h("div", { class: "trace-section", role: "region", "aria-labelledby": id }, h("h2", { id }, title), children);
 const traceMost = { characters: 20000 };
 
 // Search: a text, how often it stands where, and its documents.
