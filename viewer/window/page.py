@@ -13,6 +13,7 @@ from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
 PAGES = (
+    ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("data", "data_documents", "data_batches"),
     ("trace_parts", "trace"),
@@ -22,6 +23,7 @@ SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGE
 """Files of static/, in the order in which they are run; they share one scope."""
 STYLES = (
     "window",
+    "tokens",
     "inside",
     "data",
     "trace",
