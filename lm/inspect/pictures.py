@@ -96,7 +96,8 @@ def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
     tokens = token_labels(inspector, layers)
     return treescope.render_array(
         layers.attention_LHTS[layer], rows=[1], columns=[2, 0], vmin=0.0, vmax=1.0, around_zero=False,
-        axis_labels={0: f"head: {len(layers.attention_LHTS[layer])}", 1: "query", 2: "key"}, axis_item_labels={1: tokens, 2: tokens},
+        axis_labels={0: f"head: {len(layers.attention_LHTS[layer])}", 1: "query", 2: "key"},
+        axis_item_labels={1: tokens, 2: tokens},
     )  # fmt: skip
 
 
