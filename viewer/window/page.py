@@ -12,9 +12,13 @@ from starlette.responses import RedirectResponse, Response
 from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom", "source", "colours", "frame", "strip", "start")
+SCRIPTS = (
+    "dom", "source", "colours", "frame", "strip",
+    "training_chart", "training_watch", "training_compare", "training",
+    "start",
+)  # fmt: skip
 """Files of static/, in the order in which they are run; they share one scope."""
-STYLES = ("window",)
+STYLES = ("window", "training")
 
 
 def joined(names: tuple[str, ...], suffix: str) -> str:
