@@ -47,6 +47,7 @@ class RunPaths:
     report_tokenizer = Part("report/tokenizer.html")
     report_window = Part("report/window.html")
     summary = Part("summary.json")
+    corpus_index = Part("corpus_index")
     refilter = Part("refilter")
     quality_classifier = Part("quality_classifier")
     scaling = Part("scaling")

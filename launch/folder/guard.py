@@ -20,8 +20,8 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
     RunPaths.tokens, RunPaths.checkpoints, RunPaths.snapshots, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval,
-    RunPaths.report, RunPaths.summary, RunPaths.refilter, RunPaths.scaling, RunPaths.units, RunPaths.quarantine,
-    MARKERS, UNFINISHED,
+    RunPaths.report, RunPaths.summary, RunPaths.corpus_index, RunPaths.refilter, RunPaths.scaling, RunPaths.units,
+    RunPaths.quarantine, MARKERS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
 

@@ -138,6 +138,18 @@ class BatchSource:
         found = [self._find(number) for number in self._order[step].tolist()]
         return [Origin(source.folder, source.windows.documents(number)) for source, number in found]
 
+    def places(self, step: int) -> list[tuple[int, int]]:
+        """(index in `sources`, number of the window there) of each sequence of batch(step)."""
+        return [self._place(number) for number in self.numbers(step).tolist()]
+
+    def numbers(self, step: int) -> np.ndarray:
+        """(B,) int64: which windows batch(step) is made of, numbered through all sources."""
+        return self._order[step]
+
+    def numbered(self, source: int, windows: np.ndarray) -> np.ndarray:
+        """Windows of one source as `numbers` calls them."""
+        return windows + self._first_window[source]
+
     def heads(self, step: int) -> np.ndarray:
         """(B, T) bool: which targets of batch(step) are the heads of documents."""
         found = [self._find(number) for number in self._order[step].tolist()]
@@ -157,8 +169,12 @@ class BatchSource:
 
     def _find(self, number: int) -> tuple[Source, int]:
         """(the source of a window, the window's number in it)."""
+        index, number = self._place(number)
+        return self.sources[index], number
+
+    def _place(self, number: int) -> tuple[int, int]:
         index = bisect.bisect_right(self._first_window, number) - 1
-        return self.sources[index], number - self._first_window[index]
+        return index, number - self._first_window[index]
 
 
 def document_stream(
@@ -252,10 +268,22 @@ class Windows:
 
     def documents(self, number: int) -> set[int]:
         """The documents of the window's inputs."""
+        return set(self.segments(number))
+
+    def segments(self, number: int) -> list[int]:
+        """The document of each segment of the window's inputs, in their order: of segment id 1, 2, ..."""
         record, start = self._locate(number)
         end = min(start + self.context_length, record.valid)
         first, last = np.searchsorted(record.segment_starts, [start, end - 1], side="right")
-        return set(record.document_ids[first - 1 : last].tolist())
+        return record.document_ids[first - 1 : last].tolist()
+
+    def windows_of(self, record: int, begin: int, end: int) -> range:
+        """The windows of whose inputs some lie from `begin` to `end` in `record`, numbered over all shards."""
+        shard = bisect.bisect_right(self.first_records, record) - 1
+        before = (record - self.first_records[shard]) * self.record_length
+        first, last = (before + begin) // self.context_length, (before + end - 1) // self.context_length
+        start, stop = self._first_window[shard : shard + 2]
+        return range(start + first, min(start + last + 1, stop))
 
     def heads(self, number: int) -> np.ndarray:
         """(context_length,) bool: which targets of the window are the heads of documents."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.experiment import Experiment
@@ -11,18 +11,24 @@ from lm.checkpoints.in_bucket import fetch_to_ask, steps_to_ask
 from lm.inspect.inspector import Inspector
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
+from lm.tokenizer import Tokenizer
 
 MOST_MODELS = 3
 """That are held at once, beside the served one."""
+NONE: Mapping[str, Tokenizer] = {}
 
 
 class WindowRun:
     """What the inspections ask."""
 
-    def __init__(self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str):
+    def __init__(
+        self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE
+    ):
+        """`beside`: other tokenizers by name, which the run's own is compared with."""
+        self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
-        self._served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
+        self.served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
         self._mesh = loaded.mesh
         self._others: dict[int, Inspector] = {}
         self._lock = threading.Lock()
@@ -33,9 +39,16 @@ class WindowRun:
         """Of the checkpoints and snapshots that are there now."""
         return sorted({self.step, *steps_to_ask(self.paths)})
 
-    def put_beside(self, runs: Sequence["WindowRun"]) -> None:
-        """Sets other runs beside this one, by their names; of two of one name the later gets a number."""
-        for run in runs:
+    def put_beside(self, given: Sequence[str]) -> None:
+        """Sets those of `given` that are folders of runs with a model beside this one, by their names; of two of one
+        name the later gets a number. Raises as RunFolder.load."""
+        folders = [Path(one).expanduser() for one in given]
+        for folder in folders:
+            paths = RunFolder(folder)
+            if not (paths.config_json.is_file() and steps_to_ask(paths)):
+                continue  # a tokenizer, or a run that is not trained yet
+            loaded = paths.load()
+            run = WindowRun(loaded.experiment, folder, loaded, folder.resolve().name)
             taken = [one.name for one in self.all_runs()]
             name = run.name
             run.name = next(one for one in (name, *(f"{name} ({n})" for n in range(2, 99))) if one not in taken)
@@ -58,7 +71,7 @@ class WindowRun:
             "name": self.name,
             "step": self.step,
             "steps": self.steps(),
-            "parameters": self._served.parameters,
+            "parameters": self.served.parameters,
             "tokenizer": self.tokenizer.fingerprint,
             "vocab_size": self.tokenizer.vocab_size,
             "context_length": self.experiment.model.context_length,
@@ -75,7 +88,7 @@ class WindowRun:
         if type(step) is not int or step not in (known := self.steps()):
             raise wrong("step", step, f"a step with a checkpoint or snapshot: {', '.join(map(str, known))}")
         if step == self.step:
-            return self._served
+            return self.served
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:

@@ -37,7 +37,7 @@ const context = {
       if (!(error instanceof NotRecorded)) console.warn(error.message);
       return undefined;
     } finally {
-      if (running.get(place) === control) {
+      if (!running.has(place) || running.get(place) === control) {
         running.delete(place);
         place.removeAttribute("aria-busy");
       }

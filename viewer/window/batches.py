@@ -1,0 +1,236 @@
+"""What the model was trained on at a step, and at which steps it was trained on a document."""
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from lm.data.batches import BatchSource
+from lm.data.mixture import mixture_of
+from lm.data.records import MANIFEST, document_tables
+from lm.data.seen import StepOrder, numbers_rise, windows_with
+from lm.errors import InputError, UsageError
+from lm.serving.errors import wrong
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.training_data import short, visible
+from viewer.window.corpus.run_data import data_of
+from viewer.window.window_run import WindowRun
+
+MOST_SEQUENCES, MOST_SEGMENTS, MOST_TOKENS = 64, 24, 1024
+"""Of an answer: sequences, documents told of each, tokens of one."""
+MOST_PLACES = 1000
+SECONDS = 0.5
+ADDRESS_SECONDS = 0.1
+"""For the addresses of a batch's documents; those that are not read by then are told by their numbers alone."""
+GROUPS_HELD = 16
+
+
+class Tables:
+    """The tables of documents of a folder of shards: what is known of a document by its number."""
+
+    def __init__(self, folder: Path):
+        self.files = [Path(str(table)) for table in document_tables(folder)]
+        self._firsts = [0]
+        self._groups: dict[tuple[int, int], tuple[int, list[dict]]] = {}
+
+    def at(self, number: int) -> dict[str, Any] | None:
+        """id, url, file, split, tokens and text_bytes of a document; None where there is none."""
+        for first, rows in self._groups.values():
+            if first <= number < first + len(rows):
+                return rows[number - first]
+        while self._firsts[-1] <= number and len(self._firsts) <= len(self.files):
+            self._firsts.append(self._firsts[-1] + pq.read_metadata(self.files[len(self._firsts) - 1]).num_rows)
+        if number >= self._firsts[-1]:
+            return None
+        place = bisect_right(self._firsts, number) - 1
+        first = self._firsts[place]
+        with pq.ParquetFile(self.files[place]) as file:
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if number < first + rows:
+                    self._groups[place, group] = first, file.read_row_group(group).to_pylist()
+                    break
+                first += rows
+        while len(self._groups) > GROUPS_HELD:
+            self._groups.pop(next(iter(self._groups)))
+        return self.at(number)
+
+
+class Batches:
+    """The batches of a run. Opened when first asked for."""
+
+    def __init__(self, run: WindowRun):
+        self.run, self.config = run, run.experiment.train
+        self._stamp: int | None = None
+
+    def open(self) -> BatchSource:
+        """Raises InputError or UsageError where there are no shards, or not those of this run."""
+        manifest = self.run.paths.tokens / MANIFEST
+        if not manifest.is_file() and self.config.own_weight:
+            raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
+        stamp = manifest.stat().st_mtime_ns if manifest.is_file() else 0
+        if stamp != self._stamp:
+            weights = mixture_of(self.config, self.run.paths.tokens)
+            for folder in weights:
+                if not isinstance(folder, Path):
+                    raise InputError(f"The run reads {folder}, which is not on this machine; nothing is fetched here.")
+            self.source = BatchSource(
+                weights, "train", self.run.experiment.model.context_length, self.config.batch_size, self.config.seed, 1,
+                self.run.tokenizer.fingerprint,
+            )  # fmt: skip
+            self.order = StepOrder(self.source, self.config.steps)
+            self.tables = [Tables(Path(str(one.folder))) for one in self.source.sources]
+            self._stamp = stamp
+        return self.source
+
+    def about(self) -> dict[str, Any]:
+        """What is the same for all steps."""
+        own = self.run.paths.tokens.resolve()
+        return {
+            "steps": self.config.steps, "trained": self.run.steps()[-1], "batch_size": self.config.batch_size,
+            "context_length": self.run.experiment.model.context_length, "windows": self.source.windows,
+            "folders": [
+                {"name": str(one.folder)[:2000], "own": one.folder.resolve() == own, "share": one.share,
+                 "windows": len(one.windows)}
+                for one in self.source.sources
+            ],
+        }  # fmt: skip
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    batches = Batches(run)
+    return [
+        Inspection(
+            "batch", ("step", "sequence", "offset", "token"), lambda fields: batch(batches, fields),
+            "which documents were in the batch of a step of training, and the tokens of one of its sequences",
+        ),
+        Inspection(
+            "seen", ("document", "folder", "step"), lambda fields: seen(batches, fields),
+            "at which steps of training a document was in the batch",
+        ),
+    ]  # fmt: skip
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    yield "batch", {}
+    try:
+        Batches(run).open()
+    except (InputError, UsageError):
+        return
+    for step in sorted({1, run.experiment.train.steps}):
+        yield "batch", {"step": step, "sequence": 0}
+
+
+def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
+    """The batch of a step, counted from 1 as metrics.jsonl counts them. Without a step, what there is to ask for."""
+    try:
+        source = batches.open()
+    except (InputError, UsageError) as error:
+        return {"missing": str(error)}
+    if fields.get("step") is None:
+        return batches.about()
+    step = fields.integer("step", 1, 1, batches.config.steps)
+    sequence = fields.integer("sequence", 0, 0, source.batch_size - 1)
+    offset = fields.integer("offset", 0, 0, source.batch_size - 1)
+    token = fields.integer("token", 0, 0, source.context_length - 1)
+    places = source.places(step - 1)
+    until = time.monotonic() + ADDRESS_SECONDS
+    sequences = [
+        sequence_told(batches, index, *places[index], until)
+        for index in range(offset, min(offset + MOST_SEQUENCES, len(places)))
+    ]
+    first = (step - 1) * source.batch_size
+    return batches.about() | {
+        "step": step, "offset": offset, "sequences": sequences,
+        "epochs": [1 + first // source.windows, 1 + (first + source.batch_size - 1) // source.windows],
+        "sequence": tokens_told(batches, sequence, *places[sequence], token),
+    }  # fmt: skip
+
+
+def sequence_told(batches: Batches, index: int, source: int, number: int, until: float) -> dict[str, Any]:
+    """The documents of one sequence."""
+    windows = batches.source.sources[source].windows
+    _, _, segments, weights = windows[number]
+    starts = np.flatnonzero(np.diff(segments, prepend=0) > 0)
+    used = int(np.count_nonzero(segments))
+    ends = [*starts[1:].tolist(), used]
+    documents = [
+        {"document": document, "begin": begin, "tokens": end - begin} | address(batches, source, document, until)
+        for document, begin, end in zip(
+            windows.segments(number)[:MOST_SEGMENTS], starts.tolist()[:MOST_SEGMENTS], ends[:MOST_SEGMENTS], strict=True
+        )
+    ]
+    return {
+        "sequence": index, "folder": source, "window": number, "documents": documents, "count": len(starts),
+        "padding": len(segments) - used, "targets": int(weights.sum()),
+    }  # fmt: skip
+
+
+def address(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
+    """The address of a document, if there is time for it."""
+    found = batches.tables[source].at(document) if time.monotonic() < until else None
+    return {"url": found["url"][:2000]} if found and found["url"] else {}
+
+
+def tokens_told(batches: Batches, index: int, source: int, number: int, first: int) -> dict[str, Any]:
+    """The tokens of one sequence as the model reads them, and what it is asked to say after each."""
+    windows = batches.source.sources[source].windows
+    arrays = windows[number]
+    inputs, targets, segments, weights = (array[first : first + MOST_TOKENS].tolist() for array in arrays)
+    names = {id: token_name(batches.run, id) for id in {*inputs, *targets}}
+    return {
+        "sequence": index, "folder": source, "window": number, "first": first, "tokens": len(arrays[0]),
+        "ids": inputs, "targets": targets, "segments": segments, "weights": [int(one) for one in weights],
+        "texts": {str(id): name for id, name in names.items()}, "documents": windows.segments(number),
+    }  # fmt: skip
+
+
+def token_name(run: WindowRun, id: int) -> str:
+    """A token's text, with all in it visible."""
+    special = {number: name for name, number in run.tokenizer.special_tokens.items()}
+    return special.get(id) or short(visible(run.tokenizer.token_bytes(id)))
+
+
+def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
+    """The steps at which a document was in the batch; `next` says where to go on where there was no time for all."""
+    try:
+        source = batches.open()
+    except (InputError, UsageError) as error:
+        return {"missing": str(error)}
+    folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
+        "folder", 0, 0, len(source.sources) - 1
+    )  # fmt: skip
+    if folder is None:
+        return {"missing": "The run was not trained on its own documents: train.own_weight is 0."}
+    document, first = fields.integer("document", 0, 0, 2**53), fields.integer("step", 1, 1, batches.config.steps)
+    known = batches.tables[folder].at(document)
+    if known is None:
+        raise wrong("document", document, "the number of a document of that folder")
+    until = time.monotonic() + SECONDS
+    stop = lambda: time.monotonic() > until
+    windows = source.sources[folder].windows
+    numbers, whole = (
+        windows_with(windows, document, numbers_rise(windows), lambda: time.monotonic() > until + 10 * SECONDS)
+        if known["split"] == "train"
+        else (np.zeros(0, np.int64), True)
+    )
+    found, place = [], None
+    if len(numbers):
+        found, place = batches.order.places(source.numbered(folder, numbers), first - 1, stop)
+    return batches.about() | {
+        "document": document, "folder": folder, "split": known["split"], "tokens": known["tokens"],
+        "url": (known["url"] or "")[:2000], "in_windows": len(numbers), "whole": whole, "from": first,
+        "next": None if place is None else place + 1, "count": len(found),
+        "places": [[step + 1, sequence] for step, sequence in found[:MOST_PLACES]],
+    }  # fmt: skip
+
+
+def own_folder(batches: Batches) -> int | None:
+    """The run's own shards among those of the mixture."""
+    own = batches.run.paths.tokens.resolve()
+    return next((i for i, one in enumerate(batches.source.sources) if one.folder.resolve() == own), None)

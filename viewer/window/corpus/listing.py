@@ -1,0 +1,174 @@
+"""Pages of documents: those that were kept, or that one rule dropped, or that hold some words."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.compute import MatchSubstringOptions, SliceOptions, call_function
+
+from data_prep.verdict import Threshold
+from lm.errors import InputError
+from viewer.window.corpus.shelf import Piece, Shelf
+
+BEGINNING = 200
+"""Characters of a document by which it is listed."""
+MOST_ADDRESS = 2000
+"""Characters of an address, an id or a file's name that are shown."""
+COLUMNS = ("url", "text", "language", "language_score", "stage", "reason", "text_bytes")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which documents of a shelf are listed."""
+
+    reason: str = ""
+    """"stage/reason" of what dropped them; "" for any."""
+    words: tuple[str, ...] = ()
+    """All of them stand in the document, whatever their case."""
+    in_address: bool = False
+    """Whether the words are looked for in the address alone; else in address and text."""
+
+
+def list_documents(
+    shelf: Shelf, wanted: Wanted, offset: int, limit: int, line: Threshold | None, seconds: float
+) -> dict[str, Any]:
+    """At most `limit` of the wanted documents from position `offset` of the shelf on, and where to go on: `next`, None
+    at the shelf's end. Stops after so many seconds, with what was found by then. `line` is what decided, if anything.
+
+    What is damaged is passed over; shelf.unreadable names it.
+    """
+    until = time.monotonic() + seconds
+    found: list[dict[str, Any]] = []
+    place = offset
+    for piece in shelf.pieces(offset):
+        if place > offset and time.monotonic() > until:
+            return answer(found, offset, place, shelf)
+        place = piece.position + piece.rows
+        try:
+            rows, table = matching(shelf, piece, wanted, line)
+        except InputError:
+            continue
+        left = limit - len(found)
+        found += told_rows(shelf, piece, rows[:left], table, line)
+        if len(rows) > left or len(found) == limit:
+            place = piece.position + int(rows[left - 1]) + 1
+            return answer(found, offset, place if shelf.locate(place) else None, shelf)
+    return answer(found, offset, None, shelf)
+
+
+def answer(found: list[dict[str, Any]], offset: int, place: int | None, shelf: Shelf) -> dict[str, Any]:
+    return {
+        "offset": offset, "next": place, "documents": found, "rows": shelf.counted,
+        "unreadable": sorted(shelf.unreadable)[:20],
+    }  # fmt: skip
+
+
+def matching(shelf: Shelf, piece: Piece, wanted: Wanted, line: Threshold | None) -> tuple[np.ndarray, pa.Table]:
+    """(rows of the piece that are wanted, the columns of a listing): none of the texts where none is wanted."""
+    rows = np.arange(piece.rows)
+    if wanted.reason:
+        stage, _, reason = wanted.reason.partition("/")
+        if not (shelf.can_hold(piece, "stage", stage) and shelf.can_hold(piece, "reason", reason)):
+            return rows[:0], pa.table({})
+        marks = shelf.read(piece, ("stage", "reason"))
+        same = [call_function("equal", [marks["stage"], stage]), call_function("equal", [marks["reason"], reason])]
+        rows = true_rows(call_function("and", same))
+    if wanted.words and wanted.in_address and len(rows):
+        rows = rows[holds_words(shelf.read(piece, ("url",)).take(pa.array(rows)), wanted.words)]
+    if not len(rows):
+        return rows, pa.table({})
+    signal = (line.signal,) if line else ()
+    table = shelf.read(piece, list(dict.fromkeys([*COLUMNS, *signal]))).take(pa.array(rows))
+    if wanted.words and not wanted.in_address:
+        hit = holds_words(table, wanted.words)
+        rows, table = rows[hit], table.take(pa.array(hit))
+    return rows, table
+
+
+def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
+    """Their numbers; null is false."""
+    return np.array(call_function("indices_nonzero", [filled(mask, False)]).to_pylist(), np.int64)
+
+
+def filled(column: pa.ChunkedArray, value: object) -> pa.ChunkedArray:
+    """With `value` in the place of null."""
+    return call_function("coalesce", [column, pa.scalar(value, column.type)])
+
+
+def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
+    """The rows in whose columns url and text, as far as they are there, all words stand."""
+    found = None
+    for word in words:
+        same = MatchSubstringOptions(word, ignore_case=True)
+        for_word = None
+        for name in ("url", "text"):
+            if name in table.column_names:
+                hit = filled(call_function("match_substring", [table[name]], same), False)
+                for_word = hit if for_word is None else call_function("or", [for_word, hit])
+        found = for_word if found is None else call_function("and", [found, for_word])
+    assert found is not None
+    return true_rows(found)
+
+
+def told_rows(
+    shelf: Shelf, piece: Piece, rows: np.ndarray, table: pa.Table, line: Threshold | None
+) -> Iterator[dict[str, Any]]:
+    """Rows as they are listed."""
+    if not len(rows):
+        return
+    table = table.slice(0, len(rows))
+    sizes = call_function("binary_length", [table["text"]]).to_pylist()
+    table = cut(table, {"text": BEGINNING, "url": MOST_ADDRESS})
+    for row, size, values in zip(rows.tolist(), sizes, table.to_pylist(), strict=True):
+        dropped = values.get("stage") is not None
+        yield {
+            "file": f"{shelf.folder.name}/{shelf.name(piece.file)}", "row": piece.row + row,
+            "position": piece.position + row, "url": values["url"] or "", "beginning": " ".join(values["text"].split()),
+            "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
+            "name": f"{values['stage']}/{values['reason']}" if dropped else "",
+            "value": values.get(line.signal) if line else None,
+        }  # fmt: skip
+
+
+def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
+    """The table with no more than so many characters of some columns."""
+    for name, length in lengths.items():
+        place = table.column_names.index(name)
+        text = call_function("utf8_slice_codeunits", [filled(table[name], "")], SliceOptions(0, length))
+        table = table.set_column(place, name, text)
+    return table
+
+
+def row_of(ids: pa.ChunkedArray, id: str) -> int:
+    """The first row with that id, -1 where there is none."""
+    return next(iter(true_rows(call_function("equal", [ids, id])).tolist()), -1)
+
+
+def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
+    """(file, row) of the first document with that id, None where there is none; None too where `stop` says so."""
+    for piece in shelf.pieces(0):
+        try:
+            ids = shelf.read(piece, ("id",))["id"]
+        except InputError:
+            continue
+        row = row_of(ids, id)
+        if row >= 0:
+            return shelf.name(piece.file), piece.row + row
+        if stop():
+            return None
+    return None
+
+
+def find_id_in(shelf: Shelf, name: str, id: str) -> int | None:
+    """The row of a document of one file, None where it is not there. Raises InputError where there is no such file."""
+    first = shelf.first_of(name)
+    for piece in shelf.pieces(first):
+        if shelf.name(piece.file) != name:
+            return None
+        row = row_of(shelf.read(piece, ("id",))["id"], id)
+        if row >= 0:
+            return piece.row + row
+    return None

@@ -1,0 +1,68 @@
+"""The page that a document was taken out of, as the crawler brought it: looked for in its archive, some at a time."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.documents import Damage, Document, WebPage
+from data_prep.extract.charset import decode
+from data_prep.sources.inputs import read_input
+from data_prep.sources.manifest import InputFile, manifest_files
+from lm.errors import InputError
+
+
+class RawPages:
+    """Looks for pages. Holds the page that was found last, and the archive that is being read through."""
+
+    def __init__(self, workdir: Path):
+        self.workdir = workdir
+        self._wanted: tuple[str, str] | None = None
+        self._left: Iterator[WebPage | Document | Damage] = iter(())
+        self._read = 0
+        self._found: tuple[str, int, str] | None = None
+        """(text, bytes, content type)"""
+
+    def look(self, file_path: str, id: str, seconds: float) -> dict[str, Any]:
+        """{"state": "found", "text", "bytes", "content_type"}, or "looking" with the pages that were read by now: ask
+        again; or "missing", with `why`."""
+        try:
+            if self._wanted != (file_path, id):
+                file = self._archive(file_path)
+                self._wanted, self._left, self._read, self._found = (file_path, id), read_input(file), 0, None
+            return self._go_on(id, time.monotonic() + seconds)
+        except InputError as error:
+            self._wanted, self._left = None, iter(())
+            return {"state": "missing", "why": str(error)}
+
+    def _go_on(self, id: str, until: float) -> dict[str, Any]:
+        if self._found is None:
+            for found in self._left:
+                self._read += 1
+                if isinstance(found, WebPage) and found.id == id:
+                    self._found = decode(found.body, found.content_type), len(found.body), found.content_type
+                    self._left = iter(())  # closes the archive
+                    break
+                if time.monotonic() > until:
+                    return {"state": "looking", "read": self._read}
+        if self._found is None:
+            raise InputError("The archive is there, but this page is not in it any more: it is another file by now.")
+        text, size, content_type = self._found
+        return {"state": "found", "text": text, "bytes": size, "content_type": content_type}
+
+    def _archive(self, name: str) -> InputFile:
+        """Raises InputError where there is no page to show."""
+        if not (self.workdir / "pages/manifest.json").is_file():
+            raise InputError("The run folder has no list of the archives that the pages came from (pages/).")
+        file = next((one for one in manifest_files(self.workdir) if one.name == name), None)
+        if file is None or file.kind in ("table", "tfds"):
+            raise InputError("This document came as text, out of a table: there was no page.")
+        if file.kind == "wet":
+            raise InputError("This document came as text, out of a WET file: there was no page.")
+        if not isinstance(file.path, Path):
+            raise InputError(
+                f"The page is in {file.path}, which is not on this machine; nothing is fetched to show it."
+            )
+        if not file.path.exists():
+            raise InputError(f"The archive {name} is not on this machine any more, so that the page cannot be shown.")
+        return file

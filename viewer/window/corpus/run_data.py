@@ -1,0 +1,114 @@
+"""What a run folder has of its data, and words for what it lacks."""
+
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from data_prep.config import DocumentsConfig
+from data_prep.funnel.report import Written, read_counts
+from data_prep.verdict import Threshold
+from lm.errors import InputError
+from lm.storage import mirror_of
+from viewer.explanations import reason_sentence, signal_words, stage_words
+from viewer.window.corpus.shelf import Shelf
+from viewer.window.window_run import WindowRun
+
+SHELVES = ("documents", "dropped")
+
+
+class RunData:
+    """The data of one run, as the inspections ask for it. Nothing of it is read before it is asked for."""
+
+    def __init__(self, run: WindowRun):
+        self.paths, self.config = run.paths, run.experiment.documents
+        self.shelves = {name: Shelf(self.paths.root / name) for name in SHELVES}
+        self._funnel: tuple[tuple[int, int], Written] | None = None
+
+    def funnel(self) -> Written:
+        """funnel.json. Raises InputError where it is missing or damaged."""
+        path = self.paths.funnel
+        if not path.is_file():
+            raise InputError(self.missing(path, "launch.prepare_documents"))
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if self._funnel is None or self._funnel[0] != stamp:
+            self._funnel = stamp, read_counts(path)
+        return self._funnel[1]
+
+    def thresholds(self) -> list[Threshold]:
+        """As the run drew them; none where there is no funnel."""
+        try:
+            return self.funnel().thresholds
+        except InputError:
+            return []
+
+    def shelf(self, name: str) -> Shelf:
+        """documents/ or dropped/. Raises InputError where it has no file."""
+        found = self.shelves[name]
+        if not found.look():
+            if name == "dropped" and not self.config.write_dropped:
+                raise InputError("This run did not keep what it dropped: documents.write_dropped is off.")
+            raise InputError(self.missing(found.folder, "launch.prepare_documents"))
+        return found
+
+    def missing(self, path: Path, script: str) -> str:
+        """That `path` is not there, and why that may be."""
+        if self.paths.imported.exists():
+            return "This model was made elsewhere and imported: the run folder has no documents, and no record of them."
+        if mirror := mirror_of(self.paths.root):
+            return (
+                f"This run is in a bucket ({mirror.url}); of it only the checkpoint is copied here. Copy the run "
+                f"folder, {path.name} with it, to a disk and serve the copy to see its data."
+            )
+        return f"{path.name} is not in this run folder. It is made by: python -m {script}"
+
+
+_data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()
+
+
+def data_of(run: WindowRun) -> RunData:
+    """The same for all that ask about a run."""
+    return _data.setdefault(run, RunData(run))
+
+
+def told_threshold(one: Threshold) -> dict[str, Any]:
+    """A line that is drawn through a value, with words for it."""
+    title, sentence = signal_words(one.signal)
+    stage, about = stage_words(one.stage)
+    return {
+        "stage": one.stage, "stage_title": stage, "about": about, "reason": one.reason, "signal": one.signal,
+        "title": title, "sentence": sentence, "drops": one.drops, "value": one.value, "option": one.option,
+        "by_language": one.by_language,
+    }  # fmt: skip
+
+
+def told_funnel(written: Written, config: DocumentsConfig) -> dict[str, Any]:
+    """The funnel: its stages in their order, each with its reasons, the most frequent first."""
+    counts, by_name = written.counts, {(one.stage, one.reason): one for one in written.thresholds}
+    stages: dict[str, dict[str, Any]] = {}
+    named = [(*name.split("/", 1), *pair) for name, pair in counts["reasons"].items()]
+    for stage, reason, documents, size in sorted(named, key=lambda one: (config.stage_order(one[0]), -one[2], one[1])):
+        title, about = stage_words(stage)
+        told = stages.setdefault(
+            stage, {"stage": stage, "title": title, "about": about, "dropped": 0, "bytes": 0, "reasons": []}
+        )
+        told["dropped"] += documents
+        told["bytes"] += size
+        line = by_name.get((stage, reason))
+        told["reasons"].append(
+            {
+                "name": f"{stage}/{reason}", "reason": reason, "documents": documents, "bytes": size,
+                "about": "" if line else reason_sentence(stage, reason),
+                "threshold": told_threshold(line) if line else None,
+            }
+        )  # fmt: skip
+    entered = counts["rows"]
+    for told in stages.values():
+        told["entered"] = entered
+        entered -= told["dropped"]
+    return {
+        "pages": counts["rows"], "bytes": counts["kept"][1] + sum(one["bytes"] for one in stages.values()),
+        "kept": counts["kept"][0], "kept_bytes": counts["kept"][1], "clean_text_bytes": counts["clean_text_bytes"],
+        "seen": written.records.seen, "skipped": written.records.skipped, "replaced": counts["replaced"],
+        "stages": list(stages.values()), "thresholds": [told_threshold(one) for one in written.thresholds],
+    }  # fmt: skip

@@ -1,0 +1,155 @@
+"""A folder of Parquet files as one long row of documents, of which few are read at a time.
+
+Of the files nothing is held but how many rows each has, and of those only up to the last one that was asked for.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.parquet import remedy, rows_in
+from lm.errors import InputError
+
+FILES_AT_ONCE, THREADS = 64, 8
+INDICES = 8
+"""Of files, that are held: those of the files that were read last."""
+
+
+class Piece(NamedTuple):
+    """A row group, or what is left of one."""
+
+    file: int
+    """Its file's number in the order of names."""
+    group: int
+    skipped: int
+    """Rows of the group that come before."""
+    row: int
+    """In the file, of the first that is left."""
+    position: int
+    """In the folder, of the first that is left."""
+    rows: int
+    """That are left."""
+
+
+class Shelf:
+    """documents/ or dropped/."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._stamp = -1
+        self._names: list[str] = []
+        self._firsts = [0]  # where each counted file begins, and where the last one ends
+        self.unreadable: set[str] = set()
+        """Files without a readable index, or with a row group that is damaged."""
+        self._indices: dict[str, pq.FileMetaData] = {}
+
+    def look(self) -> bool:
+        """Looks whether files have come or gone; whether there are any. Call it first."""
+        try:
+            stamp = self.folder.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        if stamp != self._stamp:
+            self._stamp, self._firsts = stamp, [0]
+            self._names = sorted(path.name for path in self.folder.glob("*.parquet"))
+            self.unreadable.clear()
+            self._indices.clear()
+        return bool(self._names)
+
+    @property
+    def counted(self) -> int | None:
+        """Rows of all files; None while some have not been counted."""
+        return self._firsts[-1] if len(self._firsts) > len(self._names) else None
+
+    def name(self, file: int) -> str:
+        return self._names[file]
+
+    def first_of(self, name: str) -> int:
+        """The position of the first row of a file. Raises InputError where there is none of that name."""
+        if name not in self._names:
+            raise InputError(f"{self.folder} has no file {name!r}.")
+        file = self._names.index(name)
+        while len(self._firsts) <= file:
+            self._count_more()
+        return self._firsts[file]
+
+    def locate(self, position: int) -> tuple[int, int] | None:
+        """(file, row) of a position; None behind the end."""
+        while self._firsts[-1] <= position and self.counted is None:
+            self._count_more()
+        if position >= self._firsts[-1]:
+            return None
+        file = bisect_right(self._firsts, position) - 1
+        return file, position - self._firsts[file]
+
+    def pieces(self, position: int) -> Iterator[Piece]:
+        """The row groups from `position` on."""
+        while place := self.locate(position):
+            file, row = place
+            begin = self._firsts[file]
+            for group, rows in enumerate(self._groups(file)):
+                if begin + rows > position:
+                    skipped = position - begin
+                    yield Piece(file, group, skipped, row, position, rows - skipped)
+                    position, row = begin + rows, row + rows - skipped
+                begin += rows
+            position = max(position, self._firsts[file + 1])
+
+    def can_hold(self, piece: Piece, column: str, value: str) -> bool:
+        """False where the index says that no row of the group has this value in the column."""
+        found = self._index(self._names[piece.file])
+        names = found.schema.names
+        if column not in names:
+            return True
+        told = found.row_group(piece.group).column(names.index(column)).statistics
+        # A long value may be cut off in the index, and what is null is in neither.
+        return not (told and told.has_min_max) or told.min <= value <= told.max
+
+    def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
+        """Those of the columns that the file has, of the rows that are left. Raises InputError where it is damaged."""
+        path = self.folder / self._names[piece.file]
+        try:
+            index = self._index(path.name)
+            there = [name for name in columns if name in index.schema.names]
+            with pq.ParquetFile(path, metadata=index) as file:
+                return file.read_row_group(piece.group, there).slice(piece.skipped)
+        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            self.unreadable.add(path.name)
+            raise InputError(f"{path} is damaged: {error}. {remedy(path)}") from error
+
+    def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
+        """One row. Raises InputError where there is no such file or row, or it is damaged."""
+        first = self.first_of(name)
+        rows = self._firsts[self._names.index(name) + 1] - first
+        if not 0 <= row < rows:
+            raise InputError(f"{self.folder / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
+        piece = next(self.pieces(first + row))
+        columns = self._index(name).schema.names if columns is None else columns
+        return self.read(piece, columns).slice(0, 1).to_pylist()[0]
+
+    def _groups(self, file: int) -> list[int]:
+        found = self._index(self._names[file])
+        return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
+
+    def _index(self, name: str) -> pq.FileMetaData:
+        found = self._indices.pop(name, None) or pq.read_metadata(self.folder / name)
+        self._indices[name] = found
+        while len(self._indices) > INDICES:
+            self._indices.pop(next(iter(self._indices)))
+        return found
+
+    def _count_more(self) -> None:
+        """Counts the rows of the next files."""
+        begin = len(self._firsts) - 1
+        names = self._names[begin : begin + FILES_AT_ONCE]
+        with ThreadPoolExecutor(THREADS) as pool:
+            counts = list(pool.map(lambda name: rows_in(self.folder / name), names))
+        for name, rows in zip(names, counts, strict=True):
+            if rows is None:
+                self.unreadable.add(name)
+            self._firsts.append(self._firsts[-1] + (rows or 0))

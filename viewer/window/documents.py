@@ -1,0 +1,250 @@
+"""The documents of a run: listed, searched, and one with its values, its page and the one that it is a copy of."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from data_prep.funnel.excerpts import rows_at
+from data_prep.verdict import Threshold
+from lm.errors import InputError
+from lm.serving.errors import wrong
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.explanations import reason_sentence, stage_name
+from viewer.window.corpus.listing import MOST_ADDRESS, Wanted, find_id, find_id_in, list_documents
+from viewer.window.corpus.raw_page import RawPages
+from viewer.window.corpus.run_data import SHELVES, RunData, data_of
+from viewer.window.window_run import WindowRun
+
+MOST, USUAL = 100, 50
+"""Documents of an answer."""
+MOST_CHARACTERS = 20_000
+"""Of a text or a page, of an answer."""
+MOST_QUERY, MOST_WORDS = 200, 8
+SECONDS = 0.5
+"""After which a search says what it has found by then; who asks goes on from there."""
+ID_SECONDS = 5.0
+RECORDED, RECORDED_CHARACTERS = 5, 1500
+"""Documents of each reason that an exported page holds, and characters of each."""
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    data, pages = data_of(run), RawPages(run.paths.root)
+    asked = [
+        Inspection(
+            "documents", ("reason", "offset", "limit", "query", "within"), lambda fields: documents(data, fields),
+            "documents that were kept, or dropped for a reason, some at a time; those with the words of a query",
+        ),
+        Inspection("beside", ("reason",), lambda fields: beside(data, fields), "kept documents nearest to a threshold"),
+        Inspection(
+            "document", ("file", "row", "id", "number", "offset", "characters"),
+            lambda fields: document(data, run, fields),
+            "one document: its text, what was measured of it, and why it was kept or dropped",
+        ),
+        Inspection(
+            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(data, pages, fields),
+            "the page that a document was taken out of, as text; looked for a second at a time",
+        ),
+    ]  # fmt: skip
+    return [dataclasses.replace(one, answer=or_missing(one.answer)) for one in asked]
+
+
+def or_missing(ask: Callable[[Fields], Mapping[str, object]]) -> Callable[[Fields], Mapping[str, object]]:
+    """What is not there is told as an answer: {"missing": why}. A run may lack any of it."""
+
+    def told(fields: Fields) -> Mapping[str, object]:
+        try:
+            return ask(fields)
+        except InputError as error:
+            return {"missing": str(error)}
+
+    return told
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    data = data_of(run)
+    try:
+        names = [None, *data.funnel().counts["reasons"]]
+    except InputError:
+        names = [None]
+    for name in names:
+        fields = {"reason": name, "limit": RECORDED}
+        try:
+            found = list_of(data, name or "", Wanted(name or ""), 0, RECORDED)
+            yield "documents", fields
+            if name:
+                yield "beside", {"reason": name}
+        except InputError:
+            continue
+        for one in found["documents"]:
+            yield "document", {"file": one["file"], "row": one["row"], "characters": RECORDED_CHARACTERS}
+
+
+def documents(data: RunData, fields: Fields) -> dict[str, Any]:
+    """A page of the list."""
+    reason = bounded(fields, "reason", 200)
+    if reason and "/" not in reason:
+        raise wrong("reason", reason, 'the name of a stage and a reason, as "extract/no_text", or left out')
+    offset, limit = fields.integer("offset", 0, 0, 2**53), fields.integer("limit", USUAL, 1, MOST)
+    words = tuple(dict.fromkeys(bounded(fields, "query", MOST_QUERY).split()))
+    if len(words) > MOST_WORDS:
+        raise wrong("query", " ".join(words), f"{MOST_WORDS} words at most")
+    within = fields.string("within", "all")
+    if within not in ("all", "address"):
+        raise wrong("within", within, 'all or "address"')
+    return list_of(data, reason, Wanted(reason, words, within == "address"), offset, limit)
+
+
+def list_of(data: RunData, reason: str, wanted: Wanted, offset: int, limit: int) -> dict[str, Any]:
+    shelf = data.shelf("dropped" if reason else "documents")
+    return list_documents(shelf, wanted, offset, limit, line_of(data, reason), SECONDS) | {"total": total(data, reason)}
+
+
+def line_of(data: RunData, reason: str) -> Threshold | None:
+    """What decides about the reason, if a number does."""
+    return next((one for one in data.thresholds() if f"{one.stage}/{one.reason}" == reason), None)
+
+
+def total(data: RunData, reason: str) -> int | None:
+    """How many there are by the funnel; None where there is none."""
+    try:
+        counts = data.funnel().counts
+    except InputError:
+        return None
+    return counts["reasons"].get(reason, [0])[0] if reason else counts["kept"][0]
+
+
+def bounded(fields: Fields, name: str, most: int) -> str:
+    """A string that is text, of at most so many characters."""
+    value = fields.string(name, "")
+    if len(value) > most:
+        raise wrong(name, value, f"{most:,} characters at most")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise wrong(name, value, "text: it holds half a character") from None
+    return value
+
+
+def beside(data: RunData, fields: Fields) -> dict[str, Any]:
+    """The kept documents that lie nearest to the threshold of a reason, as funnel.json names them."""
+    reason = bounded(fields, "reason", 200)
+    line = line_of(data, reason)
+    found: list[dict[str, Any]] = []
+    if line is not None:
+        written, shelf = data.funnel(), data.shelf("documents")
+        for _, file, row in written.counts["near"].get(reason, []):
+            name = written.files[file]
+            try:
+                ((_, told),) = rows_at(data.paths.texts / name, [row], ["id", "url", line.signal])
+                place = find_id_in(shelf, name, told["id"])
+            except (InputError, ValueError):
+                continue  # texts/ may be gone
+            if place is not None:
+                url = (told["url"] or "")[:MOST_ADDRESS]
+                found.append({"file": f"documents/{name}", "row": place, "url": url, "value": told[line.signal]})
+    return {"documents": found}
+
+
+def chosen(data: RunData, fields: Fields, ends: bool = False) -> tuple[str, str, int]:
+    """(shelf, file, row) of the fields file and row, or id, or number: that of tokens/, where each
+    document has two if the `ends` of documents are held out. Raises ApiError and InputError."""
+    if fields.get("number") is not None:
+        number = fields.integer("number", 0, 0, 2**53)
+        shelf = data.shelf("documents")
+        place = shelf.locate(number // 2 if ends else number)
+        if place is None:
+            raise InputError(f"There is no document {number:,} in documents/.")
+        return "documents", shelf.name(place[0]), place[1]
+    if id := bounded(fields, "id", MOST_ADDRESS):
+        until = time.monotonic() + ID_SECONDS
+        for name in SHELVES:
+            if data.shelves[name].look() and (
+                found := find_id(data.shelves[name], id, lambda: time.monotonic() > until)
+            ):
+                return name, *found
+        raise InputError(f"No document with the id {id[:200]!r} was found in {ID_SECONDS:.0f} seconds.")
+    file = bounded(fields, "file", 1000)
+    shelf_name, _, name = file.partition("/")
+    if shelf_name not in SHELVES or not name:
+        raise wrong("file", file, "documents/NAME.parquet or dropped/NAME.parquet")
+    return shelf_name, name, fields.integer("row", 0, 0, 2**53)
+
+
+def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
+    """One document."""
+    offset = fields.integer("offset", 0, 0, 2**53)
+    characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
+    shelf_name, name, row = chosen(data, fields, run.experiment.shards.held_out == "ends")
+    shelf = data.shelf(shelf_name)
+    values = shelf.row(name, row)
+    text, dropped = values["text"] or "", shelf_name == "dropped"
+    stage, reason = values.get("stage") or "", values.get("reason") or ""
+    label = f"{values.get('language') or ''}_{values.get('language_script') or ''}"
+    short = lambda key: (values.get(key) or "")[:MOST_ADDRESS]
+    return {
+        "file": f"{shelf_name}/{name}", "row": row, "kept": not dropped, "stage": stage, "reason": reason,
+        "stage_title": stage_name(stage) if stage else "", "about": reason_sentence(stage, reason) if stage else "",
+        **{key: short(key) for key in ("url", "id", "date", "file_path", "dump", "language")},
+        "language_score": values.get("language_score"),
+        "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
+        "bytes": len(text.encode()),
+        "values": measured(data, values, label),
+        "number": None if dropped else number_of(shelf.first_of(name) + row, run),
+        "copy_of": copy_of(data, short("duplicate_of")) if dropped else None,
+    }  # fmt: skip
+
+
+def measured(data: RunData, values: dict[str, Any], label: str) -> list[list[Any]]:
+    """[value, the line, whether the value is on the side that is dropped] for each threshold of the funnel."""
+    found: list[list[Any]] = []
+    for one in data.thresholds():
+        value, line = values.get(one.signal), one.of_language(label)
+        has_value = isinstance(value, int | float) and value == value
+        found.append([value if has_value else None, line.value, has_value and broken(line, float(value))])
+    return found
+
+
+def broken(line: Threshold, value: float) -> bool:
+    """Whether the value is on the side that is dropped."""
+    sides = {"below": value < line.value, "at most": value <= line.value, "above": value > line.value}
+    return sides.get(line.drops, value >= line.value)
+
+
+def number_of(position: int, run: WindowRun) -> int:
+    """The number in tokens/ of the document at that position of documents/: of its part that is trained on, where the
+    ends of documents are held out."""
+    return 2 * position if run.experiment.shards.held_out == "ends" else position
+
+
+def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
+    """The document that stayed in the place of a copy: its file and row, as far as they can be found."""
+    if not stays:
+        return None
+    name, _, row = stays.rpartition(":")
+    told: dict[str, Any] = {"name": stays, "file": None, "row": None}
+    if not row.isdecimal():
+        return told
+    for shelf_name in SHELVES:  # the one that stayed as no copy may have been dropped behind
+        try:
+            ((_, found),) = rows_at(data.paths.texts / name, [int(row)], ["id"])
+            place = find_id_in(data.shelf(shelf_name), name, found["id"])
+        except (InputError, ValueError):
+            continue
+        if place is not None:
+            return told | {"file": f"{shelf_name}/{name}", "row": place}
+    return told
+
+
+def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
+    """The page of a document."""
+    offset = fields.integer("offset", 0, 0, 2**53)
+    characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
+    shelf_name, name, row = chosen(data, fields)
+    values = data.shelf(shelf_name).row(name, row, ("id", "file_path"))
+    found = pages.look(values["file_path"] or "", values["id"] or "", SECONDS)
+    if found["state"] == "found":
+        text = found["text"]
+        found |= {"text": text[offset : offset + characters], "offset": offset, "characters": len(text)}
+    return found

@@ -1,0 +1,187 @@
+// Page "Data": documents in a list, found by their words, and one of them with its values, its page and its steps.
+
+const dataTrail = []; // positions of the pages of the list that lead here
+let dataTrailKey = "";
+
+const dataListed = (one, line) => h("li", {},
+  dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+  h("span", { class: "data-meta" },
+    [dataBytes(one.bytes), one.language && dataPlain(one.language), line && one.value !== null && `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`].filter(Boolean).join(" · ")),
+  h("p", { class: "data-beginning", dir: "auto" }, dataPlain(one.beginning) || "No text."));
+
+// The choice of what is listed, and the search.
+const dataChoice = (funnel, parameters) => {
+  const reasons = funnel.missing ? [] : funnel.stages.flatMap((stage) => stage.reasons.map((reason) => ({ ...reason, stage: stage.title })));
+  const select = h("select", { id: "data-reason" },
+    h("option", { value: "" }, "Kept" + (funnel.missing ? "" : ` (${whole(funnel.kept)})`)),
+    reasons.map((one) => h("option", { value: one.name }, `Dropped: ${one.stage}, ${one.reason.replaceAll("_", " ")} (${whole(one.documents)})`)));
+  select.value = parameters.reason || "";
+  const query = h("input", { type: "search", id: "data-query", maxlength: 200, value: parameters.query || "", dir: "auto", autocomplete: "off" });
+  const within = h("select", { id: "data-within" }, h("option", { value: "" }, "in address and text"), h("option", { value: "address" }, "in the address alone"));
+  within.value = parameters.within || "";
+  const go = () => { location.hash = dataHash("documents", { reason: select.value, query: query.value.trim(), within: query.value.trim() ? within.value : "" }); };
+  select.addEventListener("change", go);
+  const form = h("form", { class: "data-choice", on: { submit: (event) => { event.preventDefault(); go(); } } },
+    h("label", { for: "data-reason" }, "Documents"), select,
+    source.live && [h("label", { for: "data-query" }, "that hold the words"), query, h("label", { for: "data-within", class: "data-quiet" }, "where"), within, h("button", { type: "submit" }, "Search")]);
+  return form;
+};
+
+const dataShowDocuments = (place, parameters) => context.run(place, async (signal) => {
+  const funnel = await dataFunnel(signal);
+  const reasons = funnel.missing ? [] : funnel.stages.flatMap((stage) => stage.reasons);
+  const reason = reasons.find((one) => one.name === parameters.reason);
+  const line = reason ? reason.threshold : null;
+  const offset = Number(parameters.offset) || 0;
+  const key = JSON.stringify([parameters.reason, parameters.query, parameters.within]);
+  if (key !== dataTrailKey || offset === 0) { dataTrail.length = 0; dataTrailKey = key; }
+  const list = h("ul", { class: "data-list" });
+  const status = h("p", { class: "note", role: "status" });
+  const stop = h("button", { type: "button", hidden: true, on: { click: () => context.cancel(list) } }, "Stop");
+  const pager = h("div", { class: "data-pager" });
+  const near = h("div", {});
+  dataPut(place,
+    dataHeading(parameters.reason ? "Dropped: " + dataPlain(parameters.reason.split("/").pop().replaceAll("_", " ")) : "Kept documents"),
+    reason ? h("p", {}, line ? `${dataRule(line)}. ${line.sentence}` : reason.about, line && line.about ? h("span", { class: "data-about" }, line.about) : null) : null,
+    dataChoice(funnel, parameters),
+    h("div", { class: line && !parameters.query ? "split" : "" }, h("div", { role: "group", "aria-label": "Documents" }, status, list, h("div", { class: "data-pager" }, stop, pager)), near));
+  if (line && !parameters.query) dataShowNear(near, parameters.reason, line);
+  dataFill({ list, status, stop, pager, line, offset, parameters });
+});
+
+// Asks until a page is full, and shows what comes: a search looks through a part of the documents with each answer.
+const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
+  let next = offset, found = 0, rows = null, ended = false;
+  const tell = () => {
+    const end = next === null ? "to the end" : `up to number ${whole(next)}`;
+    if (!parameters.query && !parameters.reason) status.textContent = found ? `Documents ${whole(offset + 1)} to ${whole(offset + found)}${rows === null ? "" : " of " + whole(rows)}` : "There are none.";
+    else status.textContent = `${plural(found, "document")} found; looked through ${parameters.reason ? "what was dropped" : "what was kept"} ${end}${rows === null ? "" : " of " + whole(rows)}.`;
+  };
+  context.run(list, async (signal) => {
+    stop.hidden = !parameters.query;
+    status.textContent = "Looking …";
+    while (found < DATA_LIMIT && next !== null) {
+      const fields = { reason: parameters.reason || undefined, limit: DATA_LIMIT - found };
+      if (next) fields.offset = next;
+      if (parameters.query) { fields.query = parameters.query; if (parameters.within) fields.within = parameters.within; }
+      const answer = await source.ask("documents", source.live ? fields : { reason: fields.reason, limit: DATA_LIMIT }, signal);
+      if (answer.missing) { status.textContent = answer.missing; next = null; ended = true; break; }
+      list.append(...answer.documents.map((one) => dataListed(one, line)));
+      found += answer.documents.length;
+      next = source.live ? answer.next : null;
+      rows = answer.rows === null && !parameters.reason ? answer.total : answer.rows;
+      tell();
+      if (answer.unreadable.length) status.append(` Damaged and passed over: ${answer.unreadable.map(dataPlain).join(", ")}.`);
+    }
+    if (!source.live && !ended) status.textContent = `The first ${plural(found, "document")} that were recorded; the served page has all.`;
+  }).then(() => {
+    stop.hidden = true;
+    const turn = (to) => () => { location.hash = dataHash("documents", { ...parameters, offset: to || undefined }); };
+    dataPut(pager,
+      offset ? h("button", { type: "button", on: { click: turn(0) } }, "First page") : null,
+      offset && dataTrail.length ? h("button", { type: "button", on: { click: () => turn(dataTrail.pop())() } }, "Previous page") : null,
+      next !== null ? h("button", { type: "button", on: { click: () => { dataTrail.push(offset); turn(next)(); } } }, found < DATA_LIMIT ? "Go on looking" : "Next page") : null);
+  });
+};
+
+const dataShowNear = (place, reason, line) => context.run(place, async (signal) => {
+  if (!source.has("beside", { reason })) return;
+  const answer = await source.ask("beside", { reason }, signal);
+  if (!answer.documents || !answer.documents.length) return;
+  dataPut(place, h("div", { class: "panel", role: "group", "aria-label": "Kept" },
+    h("h3", {}, "Kept, and nearest to this threshold"),
+    h("ul", { class: "data-list" }, answer.documents.map((one) => h("li", {},
+      dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+      h("span", { class: "data-meta" }, `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`))))));
+});
+
+// One row of the table of values.
+const dataValueRow = (line, [value, limit, breaks], decides) => h("tr", { class: decides ? "decides" : breaks ? "breaks" : "" },
+  h("th", { scope: "row" }, line.title, h("span", { class: "data-about" }, `${line.reason.replaceAll("_", " ")} · ${line.stage_title}`)),
+  h("td", {}, dataNumber(value)), h("td", {}, `${line.drops} ${dataNumber(limit)}`),
+  h("td", {}, value === null ? "–" : decides ? "✗ dropped for this" : breaks ? "✗ on the wrong side" : "✓ passes"));
+
+const dataValues = (funnel, found) => {
+  if (!found.values.length) return dataNote("There is no record of thresholds for this run (funnel.json), so no value is shown.");
+  const lines = funnel.thresholds;
+  const decides = lines.findIndex((line) => line.stage === found.stage && line.reason === found.reason);
+  const order = lines.map((_, i) => i).sort((a, b) => (b === decides) - (a === decides) || found.values[b][2] - found.values[a][2]);
+  const papers = [...new Map(lines.map((line) => [line.stage_title, line.about])).entries()];
+  return [
+    h("div", { class: "data-scroll", tabindex: "0", role: "region", "aria-label": "Values and thresholds" },
+      h("table", {},
+        h("thead", {}, h("tr", {}, ["Measured", "Value", "Dropped if", "Side"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, order.map((i) => dataValueRow(lines[i], found.values[i], i === decides))))),
+    h("details", {}, h("summary", {}, "Where these rules are from"), h("dl", { class: "data-papers" }, papers.map(([title, about]) => [h("dt", {}, title), h("dd", {}, about)]))),
+  ];
+};
+
+// A long text, cut on the server; more comes when asked for.
+const dataText = (label, first, more) => {
+  const box = h("pre", { class: "data-text", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, dataPlain(first.text) || "No text.");
+  const told = h("p", { class: "note", role: "status" });
+  const button = h("button", { type: "button" }, "Show more");
+  let shownPoints = [...first.text].length; // as the server counts characters
+  const tell = () => {
+    told.textContent = shownPoints < first.characters ? `The first ${whole(shownPoints)} of ${plural(first.characters, "character")}.` : `${plural(first.characters, "character")}.`;
+    button.hidden = shownPoints >= first.characters || !source.live || !more;
+  };
+  button.addEventListener("click", () => context.run(told, async (signal) => {
+    const answer = await more(shownPoints, signal);
+    box.append(dataPlain(answer.text));
+    shownPoints += [...answer.text].length;
+    tell();
+  }));
+  tell();
+  return [box, told, button];
+};
+
+// What the rule says that dropped it.
+const dataWhy = (funnel, found) => {
+  const i = funnel.missing ? -1 : funnel.thresholds.findIndex((line) => line.stage === found.stage && line.reason === found.reason);
+  if (i < 0) return dataPlain(found.about);
+  const line = funnel.thresholds[i];
+  return `${line.title}: ${dataNumber(found.values[i][0])}, dropped ${line.drops} ${dataNumber(found.values[i][1])}. ${line.sentence}`;
+};
+
+const dataShowDocument = (place, parameters) => context.run(place, async (signal) => {
+  const which = parameters.number !== undefined ? { number: Number(parameters.number) } : { file: parameters.file, row: Number(parameters.row) };
+  if (which.number === undefined && !which.file) { location.hash = dataHash("documents"); return; }
+  const [funnel, found] = await Promise.all([dataFunnel(signal), source.ask("document", { ...which, ...dataCharacters() }, signal)]);
+  if (found.missing) { dataPut(place, dataHeading("A document"), dataNote(found.missing)); return; }
+  const of = { file: found.file, row: found.row };
+  const pagePlace = h("div", {});
+  const stepsPlace = h("div", {});
+  dataPut(place,
+    dataHeading(found.kept ? "A document that was kept" : "A document that was dropped"),
+    h("p", { class: "data-source" }, dataAddress(found.url)),
+    h("p", { class: "data-meta" }, [found.date && "fetched " + dataPlain(found.date), found.language && `language ${dataPlain(found.language)} (${decimals(found.language_score)})`, dataBytes(found.bytes) + " of text", dataPlain(found.file_path)].filter(Boolean).join(" · ")),
+    found.kept ? h("p", {}, "It passed all rules.") : h("p", {}, h("strong", {}, `Dropped at the stage “${found.stage_title}”: ${dataPlain(found.reason.replaceAll("_", " "))}.`), " ", dataWhy(funnel, found)),
+    found.copy_of ? h("p", {}, "The one that stayed: ", found.copy_of.file ? dataLink("document", { file: found.copy_of.file, row: found.copy_of.row }, dataPlain(found.copy_of.name)) : dataPlain(found.copy_of.name), ".") : null,
+    h("div", { class: "split data-pair" },
+      h("div", { role: "group", "aria-label": "Text" }, h("h3", {}, "The text that was taken out of it"),
+        dataText("Text", found, (offset, inner) => source.ask("document", { ...of, offset }, inner))),
+      h("div", { role: "group", "aria-label": "Page" }, h("h3", {}, "The page as it came"), pagePlace)),
+    h("h3", {}, "Its values against the thresholds"), dataValues(funnel, found),
+    found.kept ? [h("h3", {}, "When the model read it"), stepsPlace] : null);
+  dataShowPage(pagePlace, of);
+  if (found.kept) dataShowSeen(stepsPlace, { document: found.number });
+});
+
+// The raw page: looked for in its archive, which may be long.
+const dataShowPage = (place, of) => context.run(place, async (signal) => {
+  if (!source.live) { dataPut(place, dataServed("The page itself, with its HTML,")); return; }
+  for (;;) {
+    const answer = await source.ask("raw", of, signal);
+    if (answer.state === "looking") {
+      dataPut(place, h("p", { class: "note", role: "status" }, `Looking for it in its archive: ${plural(answer.read, "page")} read. `, h("button", { type: "button", on: { click: () => { context.cancel(place); dataPut(place, dataNote("Stopped.")); } } }, "Stop")));
+      continue;
+    }
+    if (answer.state !== "found") { dataPut(place, dataNote(answer.why || answer.missing)); return; }
+    dataPut(place, ...dataText("HTML of the page", answer, (offset, inner) => source.ask("raw", { ...of, offset }, inner)), dataNote(`${dataBytes(answer.bytes)} as they came, shown as text: nothing of it is run or drawn.`));
+    return;
+  }
+});
+
+dataViews.documents = ["Documents", dataShowDocuments];
+dataViews.document = ["", dataShowDocument];
