@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 MOST_LINES = 3_000
 """Of an answer: of longer runs every second, third, … line is sent, the last ones always."""
@@ -71,7 +72,7 @@ class CurveLog:
         if "validation_loss" in row:
             self.validation[step] = row
 
-    def read(self, after: int = -1) -> dict[str, object]:
+    def read(self, after: int = -1) -> dict[str, Any]:
         """Columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...}, "validation",
         "starts": what ran from which step on, "every": of how many lines one is sent, "last": the step to ask after}.
         Columns that no line has are left out; null stands where one line has no number."""

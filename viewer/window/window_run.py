@@ -5,6 +5,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
+
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
 from lm.checkpoints.in_bucket import fetch_to_ask, steps_to_ask
@@ -13,8 +15,9 @@ from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.tokenizer import Tokenizer
 
-MOST_MODELS = 3
-"""That are held at once, beside the served one."""
+LEAST_MODELS, MOST_BYTES = 2, 2**29
+"""Of models of other steps that are held beside the served one: so many whatever their size, more while they are
+smaller than this together."""
 NONE: Mapping[str, Tokenizer] = {}
 
 
@@ -96,6 +99,7 @@ class WindowRun:
                 loaded = self.paths.load(self._mesh, step, self.experiment)
                 found = Inspector(loaded.model, self.experiment.model, self.tokenizer, self._mesh)
             self._others[step] = found  # the last is the one that was asked last
-            while len(self._others) > MOST_MODELS:
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(found.model))
+            while len(self._others) > max(LEAST_MODELS, MOST_BYTES // size):
                 self._others.pop(next(iter(self._others)))
             return found

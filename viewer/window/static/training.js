@@ -100,12 +100,12 @@ pages.push({
       h("option", { value: "step" }, "by steps"), h("option", { value: "tokens" }, "by tokens read"));
     axis.value = view.x;
     const controls = h("div", { class: "training-controls" },
-      axis, toggle("xlog", "steps in powers"), toggle("ylog", "loss in powers"), toggle("bits", "held-out bits per byte"),
+      axis, toggle("xlog", "steps on a log scale"), toggle("ylog", "loss on a log scale"), toggle("bits", "held-out bits per byte"),
       slider("Smoothing", { min: 0, max: 0.99, step: 0.01, value: view.smooth, show: (value) => decimals(value), on: (value) => { view.smooth = value; remembered(); draw(); } }));
 
     const watch = trainingWatch(context, () => draw());
     const compare = trainingCompare(context, view, remembered);
-    root.append(status, trouble, h("section", { class: "training-curves", "aria-label": "Curves" }, controls, say, loss, h("div", { class: "training-small" }, others)), watch.node, compare.node);
+    root.append(status, trouble, h("div", { class: "training-curves", role: "region", "aria-label": "Curves" }, controls, say, loss, h("div", { class: "training-small" }, others)), watch.node, compare.node);
 
     const colours = ["var(--accent)", "var(--second)", "var(--muted)"];
     const points = (columns, column, log) => {

@@ -34,7 +34,7 @@ const trainingCompare = (context, view, remembered) => {
   const run = h("select", { "aria-label": "Run beside", on: { change: () => { view.run = run.value === context.model.name ? "" : run.value; view.other = ""; remembered(); fill(); show(); } } });
   const step = h("select", { "aria-label": "Step beside", on: { change: () => { view.other = step.value; remembered(); show(); } } });
   const few = h("p", { class: "note" });
-  const node = h("section", { class: "training-compare panel", "aria-label": "Side by side" },
+  const node = h("div", { class: "training-compare panel", role: "region", "aria-label": "Side by side" },
     h("h2", {}, "Side by side"),
     h("p", { class: "note" }, "Which tokens does another step, or another run, know better than the step of the slider?"),
     h("div", { class: "training-controls" }, h("label", {}, "Compare with ", run, " at step ", step)), few, answer, readout);

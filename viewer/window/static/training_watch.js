@@ -138,7 +138,7 @@ const trainingWatch = (context, told) => {
     const now = score.tokens.map((token) => token.id).join(" ");
     const say = (at) => {
       const token = score.tokens[at];
-      readout.replaceChildren(...(token ? [h("b", {}, token.text), ` ${decimals(token.bits)} bits, place ${whole(token.rank + trainingRankFrom)} of ${whole(context.model.vocab_size)}. Likelier or as likely: `, token.top.slice(0, 3).map(([, text, share], i) => [i ? ", " : "", h("span", { class: "training-quoted" }, text), " " + percent(share)])] : ["Point at a token, or go to it by the arrow keys."]));
+      readout.replaceChildren(...(token ? [h("b", {}, token.text), ` ${decimals(token.bits)} bits, place ${whole(token.rank)} of ${whole(context.model.vocab_size)}. Likelier or as likely: `, token.top.slice(0, 3).map(([, text, share], i) => [i ? ", " : "", h("span", { class: "training-quoted" }, text), " " + percent(share)])] : ["Point at a token, or go to it by the arrow keys."]));
     };
     const decorate = (span, token) => { paint(span, surprise(token.bits)); span.dataset.bits = decimals(token.bits, 1); };
     if (now === ids && strip.firstChild) {
@@ -197,16 +197,18 @@ const trainingWatch = (context, told) => {
       sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond what the model reads are left out.` : ""));
       drawCost();
       await drawBars(await optional("next", fields(at), signal), signal);
+    });
+    context.run(writes, async (signal) => {
       const write = await optional("write", fields(at), signal);
-      writes.hidden = writesTitle.hidden = !write;
+      writing.hidden = !write;
       if (write) writes.replaceChildren(h("span", { class: "training-prompt" }, context.shared.text.slice(-200)), write.text);
     });
   };
-  const writesTitle = h("h3", {}, "How it goes on");
+  const writing = h("div", {}, h("h3", {}, "How it goes on"), h("p", { class: "note" }, "48 tokens at temperature 0.8, drawn with the same seed at every step."), writes);
 
   place.append(sums, strip, readout, h("label", { class: "training-check" }, numbers, " bits as numbers"),
-    h("div", { class: "split" }, h("div", {}, writesTitle, h("p", { class: "note" }, "48 tokens at temperature 0.8, drawn with the same seed at every step."), writes), h("div", {}, barsTitle, bars)), sample);
-  const node = h("section", { class: "training-watch panel", "aria-label": "Watch it learn" },
+    h("div", { class: "split" }, writing, h("div", {}, barsTitle, bars)), sample);
+  const node = h("div", { class: "training-watch panel", role: "region", "aria-label": "Watch it learn" },
     h("h2", {}, "Watch it learn"),
     h("p", { class: "note" }, "The same text at every checkpoint and snapshot. The darker a token, the more it surprised the model."),
     box, choice, h("div", { class: "training-player" }, play, earlier, later, control, all), h("p", { class: "note training-few", hidden: true }), place, cost);
@@ -244,5 +246,3 @@ const trainingWatch = (context, told) => {
     end() { stop(); cost.end(); },
   };
 };
-
-const trainingRankFrom = 0;
