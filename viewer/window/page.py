@@ -17,6 +17,7 @@ PAGES = (
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
+    ("trace_parts", "trace"),
 )
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
@@ -27,6 +28,7 @@ STYLES = (
     "inside",
     "training",
     "data",
+    "trace",
 )
 
 
