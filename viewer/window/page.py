@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
+    ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
     ("trace_parts", "trace"),
 )
@@ -25,6 +26,7 @@ STYLES = (
     "window",
     "tokens",
     "inside",
+    "training",
     "data",
     "trace",
 )
