@@ -166,6 +166,7 @@ def test_long_texts_come_in_parts_and_hostile_ones_as_they_are(asked):
         assert len(told["text"]) <= 20_000
     assert LONG in whole
     (odd,) = asked("documents", query="onerror=ALERT(1)")["documents"]
+    assert "onerror=alert(1)" in odd["passage"]
     assert "<script>alert(1)</script>" in asked("document", file=odd["file"], row=odd["row"])["text"]
     page = asked("raw", file=odd["file"], row=odd["row"])
     assert page["state"] == "found"

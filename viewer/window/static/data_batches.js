@@ -32,7 +32,7 @@ const dataSeenTold = (seen) => {
   const looked = seen.next === null ? "" : ` Looked at the steps up to ${whole(seen.next - 1)} so far.`;
   return [
     h("p", { role: "status" }, `${plural(seen.tokens, "token")}, in ${plural(seen.in_windows, "window")} of ${whole(seen.context_length)} tokens. `,
-      seen.count ? `Windows of it come ${plural(seen.count, "time")} in the ${whole(seen.steps)} steps of the run${seen.next === null ? `, each ${decimals(rounds, 1)} times on average` : ""}.` : `None of them comes in the ${whole(seen.steps)} steps of the run: training was over before their turn.`,
+      seen.count ? `Windows of it come up ${plural(seen.count, "time")} in the ${whole(seen.steps)} steps of the run${seen.next === null ? `, which is ${decimals(rounds, 1)} times for each` : ""}.` : `None of them comes up in the ${whole(seen.steps)} steps of the run: training was over before their turn.`,
       looked, seen.trained < seen.steps ? ` Training has come to step ${whole(seen.trained)}.` : ""),
     seen.count ? dataSteps(seen) : null,
     seen.count ? h("ul", { class: "data-places" }, seen.places.slice(0, 60).map(([step, sequence]) => h("li", {}, dataLink("batch", { batch: step, sequence }, `step ${whole(step)}`)))) : null,

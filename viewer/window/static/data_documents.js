@@ -3,11 +3,17 @@
 const dataTrail = []; // positions of the pages of the list that lead here
 let dataTrailKey = "";
 
-const dataListed = (one, line) => h("li", {},
+// A text in which the words that were looked for are marked.
+const dataMarked = (text, words) => {
+  const pattern = new RegExp("(" + words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")", "giu");
+  return text.split(pattern).map((part, i) => (i % 2 ? h("mark", {}, part) : part));
+};
+
+const dataListed = (one, line, words) => h("li", {},
   dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
   h("span", { class: "data-meta" },
     [dataBytes(one.bytes), one.language && dataPlain(one.language), line && one.value !== null && `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`].filter(Boolean).join(" · ")),
-  h("p", { class: "data-beginning", dir: "auto" }, dataPlain(one.beginning) || "No text."));
+  h("p", { class: "data-beginning", dir: "auto" }, one.passage ? ["… ", dataMarked(dataPlain(one.passage), words), " …"] : dataPlain(one.beginning) || "No text."));
 
 // The choice of what is listed, and the search.
 const dataChoice = (funnel, parameters) => {
@@ -51,6 +57,7 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
 
 // Asks until a page is full, and shows what comes: a search looks through a part of the documents with each answer.
 const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
+  const words = (parameters.query || "").split(/\s+/).filter(Boolean);
   let next = offset, found = 0, rows = null, ended = false;
   const tell = () => {
     const end = next === null ? "to the end" : `up to number ${whole(next)}`;
@@ -66,7 +73,7 @@ const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
       if (parameters.query) { fields.query = parameters.query; if (parameters.within) fields.within = parameters.within; }
       const answer = await source.ask("documents", source.live ? fields : { reason: fields.reason, limit: DATA_LIMIT }, signal);
       if (answer.missing) { status.textContent = answer.missing; next = null; ended = true; break; }
-      list.append(...answer.documents.map((one) => dataListed(one, line)));
+      list.append(...answer.documents.map((one) => dataListed(one, line, words)));
       found += answer.documents.length;
       next = source.live ? answer.next : null;
       rows = answer.rows === null && !parameters.reason ? answer.total : answer.rows;
