@@ -74,6 +74,7 @@ TRAIN = TrainConfig(
     sample_tokens=96,
     checkpoint_every=220,
     checkpoints_kept=2,
+    snapshot_steps=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512),  # as Pythia, arXiv:2304.01373
     spikes=SpikeConfig(window=128),
     log_every=10,
     mesh=MeshConfig(),

@@ -6,12 +6,10 @@ docs/serving.md has what clients may ask for. It listens on 127.0.0.1 unless --h
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from configs.experiment import Experiment
 from launch.stages.command import run_command
 from launch.stages.served import serve_run
 
@@ -19,7 +17,7 @@ from launch.stages.served import serve_run
 @dataclass(frozen=True)
 class Options:
     step: int | None = None
-    """Serve the model at this step, of which there must be a checkpoint; by default the newest."""
+    """Serve the model at this step, of which there must be a checkpoint or a snapshot; by default the newest."""
     weights: Literal["float32", "bfloat16", "int8"] | None = None
     """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
     host: str = "127.0.0.1"
@@ -44,17 +42,13 @@ class Options:
     """Variable of the environment that holds it."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may ask, such as https://example.org; by default none."""
+    beside: tuple[str, ...] = ()
+    """Tokenizers to set beside the run's in the window: run folders, tokenizers' folders or files, published names."""
     warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
     """Compile for prompts of every length before it listens; else the first of each length waits for that."""
     grace_seconds: float = 10.0
     """After SIGTERM, running calls have so long to end."""
 
 
-def serve(experiment: Experiment, workdir: Path, options: Options) -> bool:
-    """Serves; True, for that is all that the script does."""
-    serve_run(experiment, workdir, options)
-    return True
-
-
 if __name__ == "__main__":
-    run_command("launch.serve", (__doc__ or "").strip(), lambda *given: None, ("model",), Options, serve)
+    run_command("launch.serve", (__doc__ or "").strip(), lambda *given: None, ("model",), Options, serve_run)

@@ -47,6 +47,7 @@ class RunPaths:
     report_tokenizer = Part("report/tokenizer.html")
     report_window = Part("report/window.html")
     summary = Part("summary.json")
+    corpus_index = Part("corpus_index")
     refilter = Part("refilter")
     quality_classifier = Part("quality_classifier")
     scaling = Part("scaling")
@@ -56,6 +57,7 @@ class RunPaths:
     # Training
     checkpoints = Part("checkpoints")
     damaged_checkpoints = Part("checkpoints.damaged")
+    snapshots = Part("snapshots")
     metrics = Part("metrics.jsonl")
     tensorboard = Part("tensorboard")
     wandb = Part("wandb")
@@ -95,6 +97,10 @@ class RunPaths:
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / str(step)
+
+    def snapshot(self, step: int) -> Path:
+        """The parameters alone of that step."""
+        return self.snapshots / str(step)
 
     def sample(self, step: int) -> Path:
         """A sample taken during training."""

@@ -78,7 +78,8 @@ def tiny_experiment() -> Experiment:
         ),
         train=dataclasses.replace(
             demo.train, steps=12, batch_size=8, optimizer=optimizer, validate_every=6, validation_batches=2,
-            sample_every=6, sample_tokens=24, checkpoint_every=4, log_every=2, checkpoints_kept=5, spikes=SpikeConfig(),
+            sample_every=6, sample_tokens=24, checkpoint_every=4, log_every=2, checkpoints_kept=5, snapshot_steps=(),
+            spikes=SpikeConfig(),
         ),
         evaluate=dataclasses.replace(demo.evaluate, stride=16),
         sample=dataclasses.replace(demo.sample, prompts=("The miller", ""), temperatures=(0.0, 0.8), tokens=24),

@@ -37,7 +37,7 @@ def start(run: Path, *options: str, environment: Mapping[str, str] | None = None
     assert process.stdout is not None
     while line := process.stdout.readline():
         said += line
-        if found := re.search(r", on (http://\S+)/v1$", line.rstrip()):
+        if found := re.search(r", on (http://\S+)/v1(?:;|$)", line.rstrip()):
             return ServerProcess(process, found[1])
     raise AssertionError(f"the server ended with {process.wait()}:\n{said}")
 

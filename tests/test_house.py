@@ -117,7 +117,9 @@ MAY_IMPORT = {
     "lm.evaluation": ("lm.config", "lm.data", "lm.inference", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.inference": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.compression": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer", "lm.compilation_cache"),
+    "lm.inspect": ("lm.config", "lm.model", "lm.parallel", "lm.tokenizer"),
     "lm.serving": ("lm.config", "lm.inference", "lm.tokenizer"),
+    "lm.corpus_index": ("lm.config", "lm.data", "lm.tokenizer"),
     "lm.formats": ("lm.checkpoints", "lm.config", "lm.model", "lm.tokenizer"),
     "lm.scaling": ("lm.config", "lm.data", "lm.planning"),
 }

@@ -122,14 +122,15 @@ class RunFolder(RunPaths):
         )
 
     def load(self, mesh: "Mesh | None" = None, step: int | None = None, experiment: Experiment | None = None) -> Loaded:
-        """The model at `step`, by default the newest, laid out over `mesh`; by default over all devices as train.mesh
-        shares them, or on one where that does not fit. `experiment` is that of config.json, if not given.
+        """The model at `step`, of a checkpoint or else a snapshot, by default of the newest, laid out over `mesh`; by
+        default over all devices as train.mesh shares them, or on one where that does not fit. `experiment` is that of
+        config.json, if not given.
 
         Of several processes all must ask. Raises InputError for what is missing, damaged, or of another model or
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
         from lm.checkpoints.manifest import read_manifest
-        from lm.checkpoints.reading import check_finite, read_parameters, whole_checkpoint
+        from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
         from lm.inference.devices import inference_mesh
         from lm.tokenizer import load
 
@@ -137,16 +138,16 @@ class RunFolder(RunPaths):
         config, one_device = experiment.model, ""
         if mesh is None:
             mesh, one_device = inference_mesh(experiment.train.mesh, config)
-        found = whole_checkpoint(self.checkpoints, step)
-        tokenizer, trained_with = load(self.tokenizer), read_manifest(self.checkpoint(found))["about"].get("tokenizer")
+        found = whole_parameters((self.checkpoints, self.snapshots), step)
+        tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(
-                f"{self.checkpoint(found)} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
+                f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
                 f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
             )
-        model = read_parameters(config, self.checkpoint(found), mesh)
-        check_finite(model, self.checkpoint(found))
-        return Loaded(experiment, tokenizer, model, mesh, found, one_device)
+        model = read_parameters(config, found, mesh)
+        check_finite(model, found)
+        return Loaded(experiment, tokenizer, model, mesh, int(found.name), one_device)
 
 
 def move_engine(saved: dict) -> None:

@@ -19,8 +19,9 @@ LOGS = (SUPERVISORS, HEARTBEATS, "*.log", "*.out", "*.err")
 """May lie in a folder in which a run begins: what a supervisor, a scheduler or a shell writes there first."""
 OUTPUTS = (
     RunPaths.pages, RunPaths.texts, RunPaths.documents, RunPaths.dropped, RunPaths.funnel, RunPaths.tokenizer,
-    RunPaths.tokens, RunPaths.checkpoints, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval, RunPaths.report,
-    RunPaths.summary, RunPaths.refilter, RunPaths.scaling, RunPaths.units, RunPaths.quarantine, MARKERS, UNFINISHED,
+    RunPaths.tokens, RunPaths.checkpoints, RunPaths.snapshots, RunPaths.samples, RunPaths.evaluation, RunPaths.lm_eval,
+    RunPaths.report, RunPaths.summary, RunPaths.corpus_index, RunPaths.refilter, RunPaths.scaling, RunPaths.units,
+    RunPaths.quarantine, MARKERS, UNFINISHED,
 )  # fmt: skip
 """What launch.pretrain, launch.lm_eval, launch.refilter and launch.scaling write, apart from logs."""
 

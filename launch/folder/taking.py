@@ -106,9 +106,9 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
 
 def files_of(source: Path, output: str, marker: dict) -> list[Path]:
     """The files of an output: those that the marker lists, and all in the folder where it lists only the newest of them
-    (checkpoints)."""
+    (checkpoints) or none (snapshots)."""
     place = source / output
-    if output == RunPaths.checkpoints:
+    if output in (RunPaths.checkpoints, RunPaths.snapshots):
         return [path for path in entries(place) if RunPaths.unfinished not in path.relative_to(place).parts]
     return [source / file for file in marker["files"] if (source / file).is_relative_to(place)]
 

@@ -7,7 +7,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import RunFolder
 from lm.checkpoints.in_bucket import fetch_to_ask
 from lm.checkpoints.manifest import read_manifest
-from lm.checkpoints.reading import whole_checkpoint
+from lm.checkpoints.reading import whole_parameters
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.names import parameter_shapes
@@ -46,13 +46,13 @@ def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     """
     experiment = folder.experiment()
     fetch_to_ask(folder.root, step)
-    found = whole_checkpoint(folder.checkpoints, step)
-    about, tokenizer = read_manifest(folder.checkpoint(found))["about"], load(folder.tokenizer)
+    found = whole_parameters((folder.checkpoints, folder.snapshots), step)
+    about, tokenizer = read_manifest(found)["about"], load(folder.tokenizer)
     if about.get("tokenizer") not in (None, tokenizer.fingerprint):
         raise InputError(
-            f"{folder.checkpoint(found)} was trained with tokenizer {about['tokenizer']}, but {folder.tokenizer} is "
+            f"{found} was trained with tokenizer {about['tokenizer']}, but {folder.tokenizer} is "
             f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
         )
-    parameters = StoredParameters(folder.checkpoint(found))
+    parameters = StoredParameters(found)
     parameters.check(parameter_shapes(experiment.model))
-    return StoredRun(folder, experiment, tokenizer, parameters, found, about)
+    return StoredRun(folder, experiment, tokenizer, parameters, int(found.name), about)

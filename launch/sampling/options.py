@@ -15,7 +15,7 @@ class Options:
     prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Print what continues these texts."""
     step: int | None = None
-    """Print what the model wrote at this step, of which there must be a checkpoint."""
+    """Print what the model wrote at this step, of which there must be a checkpoint or a snapshot."""
     interactive: tyro.conf.UseCounterAction[int] = 0
     """Continue what is typed, line by line; so too where neither --prompt nor --step is given, on a terminal."""
     n: int = 1

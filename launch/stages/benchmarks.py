@@ -41,7 +41,7 @@ class Options:
     limit: int = 0
     """The first so many examples of each task and documents of each table; 0 for all."""
     step: int | None = None
-    """Those of the model at this step, of which there must be a checkpoint."""
+    """Those of the model at this step, of which there must be a checkpoint or a snapshot."""
     json: tyro.conf.UseCounterAction[int] = 0
     """Print one JSON object, and no tables."""
 

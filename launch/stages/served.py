@@ -11,7 +11,7 @@ from lm.errors import UsageError
 from lm.storage import mirror_of
 
 
-def serve_run(experiment: Experiment, workdir: Path, options: Any) -> None:
+def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     """Serves the run in `workdir` as launch.serve's Options say, until it is asked to end. Raises UsageError for
     options that cannot be, InputError for an address that cannot be listened on, and as `load_trained`."""
     from lm.serving.limits import Limits
@@ -30,12 +30,28 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> None:
         context=experiment.model.context_length, max_choices=options.max_choices, max_queue=options.max_queue,
         max_body_bytes=options.max_body_bytes,
     )  # fmt: skip
+    beside = named_tokenizers(options.beside)
     bound = bind(options.host, options.port)  # before the model is loaded: an address that is taken is told at once
     with bound:
-        serve_on(bound, experiment, workdir, options, limits, key)
+        serve_on(bound, experiment, workdir, options, limits, key, beside)
+    return True  # that is all that the script does
 
 
-def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, limits: Any, key: str) -> None:
+def named_tokenizers(given: tuple[str, ...]) -> dict[str, Any]:
+    """{name: tokenizer} of what launch.inspect_tokenizer takes, too; two of one name are told apart by what was given.
+    Raises as `find_tokenizer`."""
+    from viewer.tokenizer.finding import find_tokenizer
+
+    found: dict[str, Any] = {}
+    for one in given:
+        name, tokenizer = find_tokenizer(one)
+        found[one if name in found else name] = tokenizer
+    return found
+
+
+def serve_on(
+    bound: Any, experiment: Experiment, workdir: Path, options: Any, limits: Any, key: str, beside: dict[str, Any]
+) -> None:
     """Serves on a socket that is bound."""
     from lm.inference.engine import Engine
     from lm.serving.server import serve, warm_up
@@ -53,7 +69,9 @@ def serve_on(bound: Any, experiment: Experiment, workdir: Path, options: Any, li
         decode_steps=options.decode_steps,
     )  # fmt: skip
     warm_up(engine, options.warm_up)
-    window = WindowRun(experiment, workdir, run, name)
+    window = WindowRun(experiment, workdir, run, name, beside)
+    if options.warm_up:
+        window.served.warm()
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -350,7 +350,8 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None)
                 stage, found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"], workdir
             )
         else:
-            logs = tuple(name for name in by_products_in(stage, workdir) if written.files_in(workdir, (name,)))
+            names = (*stage.optional, *by_products_in(stage, workdir))
+            logs = tuple(name for name in names if written.files_in(workdir, (name,)))
             written.set_aside(workdir, logs, "are of an attempt with other settings that came to no checkpoint")
     write_atomically(begun, json.dumps(note))
 

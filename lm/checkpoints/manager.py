@@ -70,17 +70,21 @@ def copied[Tree](tree: Tree, over: Tree, zero: jax.Array) -> Tree:
 class Checkpoints:
     """checkpoints/<step>/ of a run folder. Saving goes on behind the training; `close` waits for it."""
 
+    kind = "checkpoint"
+    """What it is called where it is told of."""
+
     def __init__(
         self,
         folder: Path,
-        retention: RetentionPolicy,
+        retention: RetentionPolicy | None,
         timeout: float = 10.0,
         sidecars: Sequence[Path] = (),
         after_save: Callable[[], None] = lambda: None,
     ):
-        """`timeout`: seconds that a save waits for the one before it; after them it is left out. `sidecars`: files that
-        tell of the steps up to a checkpoint; they are on disk before it has its name. `after_save` is called when a
-        checkpoint is whole and others have gone, behind the training; where it raises InputError, the save failed."""
+        """`retention` of None keeps all. `timeout`: seconds that a save waits for the one before it; after them it is
+        left out. `sidecars`: files that tell of the steps up to a checkpoint; they are on disk before it has its name.
+        `after_save` is called when a checkpoint is whole and others have gone, behind the training; where it raises
+        InputError, the save failed."""
         # Where the folder is a link, what is set aside must lie on the same disk.
         self.place, self.folder = folder, folder.resolve()
         self.retention, self.timeout, self.sidecars = retention, timeout, tuple(sidecars)
@@ -113,7 +117,7 @@ class Checkpoints:
         if not self.settled(None if certain or jax.process_count() > 1 else 0.0 if self.slow else self.timeout):
             if not self.slow:
                 print(
-                    f"checkpoint: step {step:,} is left out: after {self.timeout:.0f} s more, the checkpoint before "
+                    f"{self.kind}: step {step:,} is left out: after {self.timeout:.0f} s more, the checkpoint before "
                     "it is still not on disk. If the disk is always that slow, raise train.checkpoint_every.",
                     flush=True,
                 )
@@ -157,7 +161,7 @@ class Checkpoints:
         """Lets Orbax begin to write; returns what to wait for."""
         folder = self.partial / str(step)
         error = self.make_room(folder, items) if self.primary else None
-        fail_together("room", error)
+        fail_together(f"room for a {self.kind}", error)
         arguments = {
             name: ocp.args.PyTreeSave(item, ocdbt_target_data_file_size=FILE_BYTES) for name, item in items.items()
         }
@@ -197,11 +201,11 @@ class Checkpoints:
         except InputError as error:
             own, mine["error"] = error, str(error)
         try:
-            settle("save", mine, lambda said: self.commit(step, about, said))
+            settle(f"save a {self.kind}", mine, lambda said: self.commit(step, about, said))
         except InputError as error:
             self.failure = own or error
             if self.primary or own is not None:
-                print(f"checkpoint: step {step:,} is not saved, and training goes on. {self.failure}", flush=True)
+                print(f"{self.kind}: step {step:,} is not saved, and training goes on. {self.failure}", flush=True)
         else:
             self.failure = None
             if self.primary:
@@ -235,7 +239,7 @@ class Checkpoints:
             self.after_save()
         except InputError as error:
             self.failure = error
-            print(f"checkpoint: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
+            print(f"{self.kind}: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
 
     def clear(self, place: Path) -> None:
         """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole."""
@@ -251,7 +255,7 @@ class Checkpoints:
         aside = unused(beside) / (place.name if linked else f"{self.folder.name}/{place.name}")
         aside.parent.mkdir(parents=True)
         place.rename(aside)
-        print(f"checkpoint: {place} is not what training wrote there. Moved to {aside}", flush=True)
+        print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
 
     def sync_sidecars(self) -> None:
         """A log that fails, or is not there, fails no checkpoint."""
@@ -261,6 +265,8 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Takes away the checkpoints that are not kept."""
+        if self.retention is None:
+            return
         losses, files = {}, {}
         for step in self.steps():
             with contextlib.suppress(DamageError, InputError):

@@ -2,7 +2,7 @@
 checkpoints of a run may be read while it trains."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,29 +60,36 @@ def whole_checkpoint(folder: Path, step: int | None = None) -> int:
 
     Raises InputError where there is none or it is damaged, UsageError where there are others than `step`.
     """
+    return int(whole_parameters((folder,), step).name)
 
-    def look(_: object) -> list[int]:
-        steps = steps_in(folder)
-        if not steps:
+
+def whole_parameters(folders: Sequence[Path], step: int | None = None) -> Path:
+    """The checkpoint of `step` in the first of the folders that has one: checkpoints, then snapshots; without `step`
+    the newest in the first that has any. Every file of it was found as it was written. Raises as `whole_checkpoint`."""
+
+    def look(_: object) -> list[str]:
+        found = [(one, str(folder / str(one))) for folder in folders for one in reversed(steps_in(folder))]
+        if not found:
             raise InputError(
-                f"There is no checkpoint in {folder}. First run: python -m launch.train CONFIG.py --workdir "
-                f"{folder.parent}"
+                f"There is no checkpoint in {folders[0]}. First run: python -m launch.train CONFIG.py --workdir "
+                f"{folders[0].parent}"
             )
-        if step is not None and step not in steps:
+        chosen = [place for one, place in found if step in (None, one)]
+        if not chosen:
             raise UsageError(
-                f"There is no checkpoint of step {step:,} in {folder}. There are those of steps "
-                f"{', '.join(map(str, steps))}."
+                f"There is no checkpoint of step {step:,} in {' or '.join(map(str, folders))}. There are those of "
+                f"steps {', '.join(map(str, sorted({one for one, _ in found})))}."
             )
-        return steps
+        return [chosen[0], *(place for _, place in found if place != chosen[0])]
 
-    steps = settle("look", None, look)
-    chosen = steps[-1] if step is None else step
+    chosen, *rest = map(Path, settle("look", None, look))
+    steps = [int(one.name) for one in rest if one.name != chosen.name]
     try:
-        verify_together(folder / str(chosen))
+        verify_together(chosen)
     except DamageError as damage:
-        others = f", or take that of step {max(rest)}" if (rest := {*steps} - {chosen}) else ""
+        others = f", or take that of step {max(steps)}" if steps else ""
         raise InputError(
-            f"{folder / str(chosen)} is damaged: {damage}. Bring it back from a copy{others}, or train again."
+            f"{chosen} is damaged: {damage}. Bring it back from a copy{others}, or train again."
         ) from damage
     return chosen
 

@@ -173,6 +173,9 @@ class TrainConfig(Config):
     """Of every so many steps one checkpoint is kept for good: the first at or after each multiple; 0 for none."""
     checkpoints_kept_best: int = not_hashed(default=0)
     """As many checkpoints with the lowest validation losses are kept too, of those whose step was validated."""
+    snapshot_steps: tuple[int, ...] = added(default=(), hashed=False)
+    """Steps whose parameters alone are kept for good in snapshots/, to see later how the model learned; 0 is the
+    initial ones. Steps beyond train.steps are passed over."""
     spikes: SpikeConfig = SpikeConfig()
     start: StartConfig = StartConfig()
     verify_shards: bool = not_hashed(default=True)
@@ -260,7 +263,7 @@ class TrainConfig(Config):
         for name in ("validate_every", "sample_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 0:
                 raise UsageError(f"train.{name} is {getattr(self, name)}; it must be at least 0, which is never.")
-        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best")
+        within(self, "train", 0, math.inf, "checkpoints_kept_every", "checkpoints_kept_best", "snapshot_steps")
         if self.checkpoints_kept_best and not self.validate_every:
             raise UsageError(
                 f"train.checkpoints_kept_best = {self.checkpoints_kept_best} goes by validation losses, but "

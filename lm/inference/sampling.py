@@ -117,6 +117,14 @@ def penalised(
 def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[Array, " B"]) -> Int[Array, " B"]:
     """A draw from softmax(logits / temperature), of what top-k, top-p and min-p leave of it, by the key of the row's
     seed and position."""
+    share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
+    share_B = jax.vmap(share)(sampling.seed_B, position_B)
+    return jax.vmap(at_share)(weights(logits_BV, sampling), share_B)
+
+
+def weights(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
+    """What the probability of each token is proportional to, where the temperature is above 0: 1 for the likeliest, 0
+    for those that top-k, top-p and min-p leave out."""
     temperature_B1 = jnp.maximum(sampling.temperature_B, LEAST_TEMPERATURE)[:, None]
     # The likeliest becomes 0: nothing overflows at the lowest temperatures.
     scaled_BV = (logits_BV - jnp.max(logits_BV, axis=-1, keepdims=True)) / temperature_B1
@@ -126,9 +134,7 @@ def sampled(logits_BV: Float[Array, "B V"], sampling: Sampling, position_B: Int[
         lambda: jnp.ones(scaled_BV.shape, bool),
     )
     kept_BV &= scaled_BV >= jnp.log(sampling.min_p_B)[:, None]
-    share = lambda seed, position: jax.random.uniform(jax.random.fold_in(jax.random.key(seed), position))
-    share_B = jax.vmap(share)(sampling.seed_B, position_B)
-    return jax.vmap(at_share)(jnp.where(kept_BV, jnp.exp(scaled_BV), 0.0), share_B)
+    return jnp.where(kept_BV, jnp.exp(scaled_BV), 0.0)
 
 
 def at_share(weights_V: Float[Array, " V"], share: Float[Array, ""]) -> Int[Array, ""]:

@@ -1,19 +1,128 @@
 """A model, its config and its tokenizer: what can be asked of them."""
 
+import functools
+import math
+from collections.abc import Sequence
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.inspect.answers import Layers, Next, Score, bits_per_byte, gzip_bits_per_byte
+from lm.inspect.architecture import Part, architecture
+from lm.inspect.forward import ALTERNATIVES, Guesses, padded_length, programs
 from lm.model.transformer import Transformer
+from lm.parallel import on_host
 from lm.tokenizer import Tokenizer
+
+MOST_POSITIONS = 64
+"""That `layers` looks at."""
+MOST_SHARES = 1 << 22
+"""Values of attention, over all layers and heads, that `layers` gives: 16 MB."""
+REMEMBERED = 8
+"""Texts whose scores are kept: a page asks for the scores of a text, and for what comes next."""
 
 
 class Inspector:
-    """A model that is looked at."""
+    """A model that is looked at. Texts are read as documents: behind a head (tokenizer.bos_id), which is no token of
+    theirs. A text is a string, in which names of special tokens are plain text, or a sequence of token ids; a head that
+    these begin with is taken as the document's own."""
 
     def __init__(self, model: Transformer, config: ModelConfig, tokenizer: Tokenizer, mesh: Mesh):
+        """`model` is on `mesh` (configs.experiment.run_folder.RunFolder.load has all four), or prepared by
+        lm.inference.weights."""
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
+        self._programs = programs(mesh, tokenizer.vocab_size)
+        self._special = frozenset(tokenizer.special_tokens.values())
+        self._read = functools.lru_cache(REMEMBERED)(self._read_anew)
 
     @property
     def parameters(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self.model))
+        """Of the model as its config has it, however its weights are laid out."""
+        return self.architecture().parameters
+
+    @property
+    def room(self) -> int:
+        """Tokens of a text that the model reads at most."""
+        return self.config.context_length - 1
+
+    def architecture(self) -> Part:
+        """The network's parts as a tree."""
+        return architecture(self.config)
+
+    def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None) -> Score:
+        """What the model makes of each token, with the `top` likeliest in its place (20 at most). What is beyond
+        `most` tokens, or the model's room, is not read. Raises as `ids_of`."""
+        ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
+        found, _ = self._read(ids)
+        scored = jax.tree.map(lambda array: array[: len(ids)], found)
+        pieces = [b"" if id in self._special else self.tokenizer.token_bytes(id) for id in ids]
+        bits_N = scored.losses_T / np.float32(math.log(2))
+        return Score(
+            np.array(ids, np.int32), pieces, bits_N, scored.ranks_T,
+            scored.ids_TK[:, : self._checked(top)], scored.probabilities_TK[:, :top],
+            bits_per_byte(bits_N, pieces), gzip_bits_per_byte(pieces), dropped,
+        )  # fmt: skip
+
+    def next_logits(self, text: str | Sequence[int], most: int | None = None) -> Next:
+        """The logits of the token behind the text. Arguments and errors are those of `score`."""
+        ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
+        return Next(self._read(ids)[1], len(ids), dropped)
+
+    def layers(self, text: str | Sequence[int], top: int = 5) -> Layers:
+        """Attention, the residual stream and the logit lens, of the head and the first MOST_POSITIONS - 1 tokens; of
+        fewer, where the model has so many heads that attention would have more than MOST_SHARES values. Raises as
+        `ids_of`."""
+        heads = self.config.layers * self.config.heads
+        ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
+        tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
+        count = len(tokens)
+        found = jax.tree.map(on_host, self._programs.look_inside(self.model, self._row(tokens)))
+        lens = jax.tree.map(lambda array: array[:, :count], found.lens)
+        came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
+        came_ET[:, -1], rank_ET[:, -1] = np.nan, 0
+        return Layers(
+            np.array(tokens, np.int32), found.attention_LHTS[:, :, :count, :count], found.stream_ET[:, :count],
+            found.behind_attention_LT[:, :count], found.attention_out_LT[:, :count], found.mlp_out_LT[:, :count],
+            lens.ids_TK[..., :top], lens.probabilities_TK[..., :top], came_ET, rank_ET, dropped,
+        )  # fmt: skip
+
+    def warm(self) -> None:
+        """Compiles what it needs for texts of every length."""
+        for tokens in sorted({min(1 << power, self.room) for power in range(self.room.bit_length() + 1)}):
+            self._read_anew((self.tokenizer.bos_id,) * tokens)
+        for tokens in sorted({1, min(MOST_POSITIONS, self.config.context_length) - 1}):
+            self.layers([self.tokenizer.bos_id] * tokens)
+
+    def ids_of(self, text: str | Sequence[int]) -> list[int]:
+        """The tokens of a text, without the document's head. Raises UsageError for an id of no token, InputError where
+        the tokenizer cannot encode a text."""
+        if isinstance(text, str):
+            return self.tokenizer.encode(text)
+        ids = [int(id) for id in text]
+        if wrong := [id for id in ids if not 0 <= id < self.tokenizer.vocab_size]:
+            raise UsageError(f"{wrong[0]} is no token id: they go from 0 to {self.tokenizer.vocab_size - 1:,} here.")
+        return ids[1:] if ids[:1] == [self.tokenizer.bos_id] else ids
+
+    def cut(self, text: str | Sequence[int], room: int) -> tuple[tuple[int, ...], int]:
+        """(the first `room` tokens, how many more there are)."""
+        ids = self.ids_of(text)
+        return tuple(ids[:room]), max(0, len(ids) - room)
+
+    def _checked(self, top: int) -> int:
+        if not 0 <= top <= ALTERNATIVES:
+            raise UsageError(f"top is {top}; from 0 to {ALTERNATIVES} of the likeliest tokens can be asked for.")
+        return top
+
+    def _row(self, tokens: Sequence[int]) -> jax.Array:
+        row_1T = np.zeros((1, padded_length(len(tokens), self.config, self.mesh)), np.int32)
+        row_1T[0, : len(tokens)] = tokens
+        return jnp.asarray(row_1T)
+
+    def _read_anew(self, ids: tuple[int, ...]) -> tuple[Guesses, np.ndarray]:
+        """(the guesses at the head and each token of a text, the logits behind it)."""
+        row_1T = self._row([self.tokenizer.bos_id, *ids])
+        return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lm.checkpoints.manager import Checkpoints
+from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.evaluation.evaluator import EvaluationInterrupted, Evaluator
 from lm.evaluation.evaluators import run_evaluators
@@ -186,10 +187,37 @@ class Samples(Periodic):
 
 
 @dataclass
+class Snapshotting:
+    """The parameters alone at train.snapshot_steps, before the first step too."""
+
+    wanted: set[int]
+    """The steps whose snapshot is not there yet."""
+    tools: Instruments
+    checkpoints: Checkpoints
+    snapshots: Snapshots
+    metadata: Mapping[str, Any]
+    """What a snapshot says of its run."""
+    every: int = 0
+
+    def due(self, step: int) -> bool:
+        return step in self.wanted
+
+    @jax.transfer_guard("allow")
+    def run(self, state: TrainState, step: int) -> None:
+        self.tools.wait_for_step()
+        self.wanted.discard(step)
+        with self.tools.goodput.phase("saving"):
+            self.checkpoints.settled()  # several processes settle one thing after the other
+            self.snapshots.save(step, Parameters(state.model), self.metadata, certain=True)
+
+
+@dataclass
 class Checkpointing(Periodic):
     """Saves, last of all hooks, so that a run that resumes from this step finds all of it logged."""
 
     checkpoints: Checkpoints
+    snapshots: Snapshots
+    """Those of earlier steps are on disk before a checkpoint is."""
     config: TrainConfig
     metadata: Mapping[str, Any]
     """What a checkpoint says of its run."""
@@ -220,6 +248,7 @@ class Checkpointing(Periodic):
             raise diverged(f"The parameters after step {step} are not all finite", self.config)
         metadata = dict(self.metadata) | {"evaluated": evaluated and not self.progress.stopping} | self.progress.figures
         with self.tools.goodput.phase("saving"):
+            self.snapshots.settled()
             if self.checkpoints.save(step, state, metadata, blocking):
                 self.saved_at = step
 

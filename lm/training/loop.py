@@ -47,6 +47,8 @@ def loop(run: Run) -> None:
         batches = run.source.iterate(step, rows)
         # A transfer that nobody asked for would make the host wait for the devices at every step.
         with jax.transfer_guard("disallow"):
+            if run.snapshotting.due(step):
+                run.snapshotting.run(state, step)
             while step < run.config.steps and not progress.stopping:
                 with tools.profiler.step(step + 1), tools.meter.training(), tools.goodput.phase("steps"):
                     batch = next_batch(run, batches, state, step)
@@ -97,6 +99,7 @@ def finish(run: Run, step: int) -> None:
     tools = run.tools
     tools.line.end()
     with tools.goodput.phase("saving"):
+        run.snapshotting.snapshots.close(raising=False)
         run.checkpoints.close()
     if run.progress.stopping or tools.preemption.requested_here():
         tools.goodput.beat(step, "stopped")

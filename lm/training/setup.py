@@ -4,7 +4,7 @@ import contextlib
 import functools
 import importlib.metadata
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from lm.checkpoints.in_bucket import push_training
 from lm.checkpoints.manager import Checkpoints
 from lm.checkpoints.manifest import RetentionPolicy, lengths, steps_in
+from lm.checkpoints.snapshots import Parameters, Snapshots
 from lm.config import ModelConfig, TrainConfig
 from lm.data.batches import Batch, BatchSource
 from lm.data.mixture import manifest_sha256, mixture_of
@@ -96,6 +97,8 @@ class Run:
     progress: hooks.Progress
     tools: hooks.Instruments
     evaluations: list[hooks.Hook]
+    snapshotting: hooks.Snapshotting
+    """Called before the first step too."""
     checkpointing: hooks.Checkpointing
     hooks: list[hooks.Hook]
     """Called after every step for which they are due, in this order."""
@@ -139,14 +142,16 @@ def setup(
     if jax.process_index() == 0:
         hooks.remove_later_samples(RunPaths(folder).samples, first)
     progress = hooks.Progress(config.steps)
+    snapshotting = open_snapshots(config, folder, state, metadata, tools, checkpoints, stack)
     checkpointing = hooks.Checkpointing(
-        config.checkpoint_every, progress, tools, checkpoints, config, metadata, saved_at=first
+        config.checkpoint_every, progress, tools, checkpoints, snapshotting.snapshots, config, metadata, saved_at=first
     )
     evaluations = evaluation_hooks(model, config, folder, data, mesh, progress, tools)
     others, shape = step_hooks(config, mesh, program.cost, progress, tools), (config.batch_size, model.context_length)
     return Run(
         config, folder, mesh, data.source, shape, program.step, state, first, pending,
-        checkpoints, progress, tools, evaluations, checkpointing, [*others, *evaluations, checkpointing], say,
+        checkpoints, progress, tools, evaluations, snapshotting, checkpointing,
+        [*others, *evaluations, snapshotting, checkpointing], say,
     )  # fmt: skip
 
 
@@ -270,6 +275,20 @@ def open_checkpoints(config: TrainConfig, folder: Path, stack: contextlib.ExitSt
     checkpoints = Checkpoints(RunPaths(folder).checkpoints, kept, sidecars=logs, after_save=push)
     stack.callback(checkpoints.close, raising=False)
     return checkpoints
+
+
+def open_snapshots(
+    config: TrainConfig, folder: Path, state: TrainState, metadata: Mapping[str, Any], tools: hooks.Instruments,
+    checkpoints: Checkpoints, stack: contextlib.ExitStack,
+) -> hooks.Snapshotting:  # fmt: skip
+    """Snapshots of a run that begins with `state`: those that are there stay where they are its own."""
+    snapshots = Snapshots(RunPaths(folder).snapshots, after_save=functools.partial(push_training, folder))
+    stack.callback(snapshots.close, raising=False)
+    there = snapshots.of_run(int(state.step), metadata)
+    wanted = {step for step in config.snapshot_steps if int(state.step) <= step <= config.steps} - there
+    if wanted:
+        snapshots.prepare(Parameters(state.model))
+    return hooks.Snapshotting(wanted, tools, checkpoints, snapshots, metadata)
 
 
 def restore(

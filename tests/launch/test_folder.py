@@ -535,6 +535,39 @@ def test_training_is_taken_whole_with_its_logs_or_not_at_all(tmp_path):
     assert contents(tmp_path / "other/checkpoints") == [b"b0", b"b1"]
 
 
+def test_snapshots_are_taken_with_the_checkpoints_and_set_aside_with_them(tmp_path):
+    def with_snapshots(by: str, fail: bool = False, steps: int = 2) -> Stage:
+        inner = training(0 if fail else steps, by)
+
+        def make(experiment, workdir, out):
+            inner.make(experiment, workdir, out)
+            (out / "snapshots/0").mkdir(parents=True, exist_ok=True)
+            (out / "snapshots/0/array").write_text(by)
+            (out / "snapshots/.partial").mkdir(exist_ok=True)
+            (out / "snapshots/.partial/half").write_text("")
+            if fail:
+                raise InputError("the plug was pulled")
+
+        return dataclasses.replace(
+            inner, make=make, outputs=("checkpoints", "snapshots"), optional=("snapshots",),
+            required_outputs=lambda workdir: ("checkpoints",), holds_work=lambda workdir: False,
+        )  # fmt: skip
+
+    source, workdir, other = tmp_path / "source", tmp_path / "run", tmp_path / "other"
+    run_stage(with_snapshots("a"), EXPERIMENT, source)
+    run_stage(with_snapshots("b"), EXPERIMENT, workdir, source)
+    assert contents(workdir / "snapshots") == [b"a"] and contents(workdir / "checkpoints") == [b"a0", b"a1"]
+    (workdir / "stages/train.json").unlink()
+    run_stage(with_snapshots("c"), EXPERIMENT, workdir)
+    assert (workdir / "replaced-1/snapshots/0/array").read_text() == "a"
+    assert (workdir / "snapshots/0/array").read_text() == "c"
+    with pytest.raises(InputError, match="plug"):
+        run_stage(with_snapshots("d", fail=True), EXPERIMENT, other)
+    seed = dataclasses.replace(EXPERIMENT, train=dataclasses.replace(EXPERIMENT.train, seed=5))
+    run_stage(with_snapshots("e"), seed, other)  # with other settings, after an attempt that came to no checkpoint
+    assert (other / "replaced-1/snapshots/0/array").read_text() == "d"
+
+
 def test_a_source_that_is_no_run_or_damaged_or_at_work_or_the_run_itself_is_refused(tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run(source)

@@ -20,7 +20,8 @@ from launch.folder.in_bucket import to_read
 from launch.scaling import Options, scale
 from launch.stages.command import locked
 from launch.stages.stage import Stage, run_stage
-from lm.checkpoints.in_bucket import push_training
+from lm.checkpoints.in_bucket import fetch_to_ask, fetch_to_go_on, push_training, steps_to_ask
+from lm.checkpoints.manifest import write_manifest
 from lm.config import StartConfig
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -245,6 +246,41 @@ def test_a_checkpoint_that_is_not_whole_there_goes_but_for_what_is_the_users(run
     with locked(workdir):
         push_training(workdir)
     assert [name for name in run.files() if name.startswith("checkpoints")] == ["checkpoints/4/notes"]
+
+
+def kept(folder: Path, *steps: int) -> None:
+    """A checkpoint or snapshot of each step."""
+    for step in steps:
+        (folder / f"{step}/model").mkdir(parents=True)
+        (folder / f"{step}/model/array").write_text(str(step))
+        write_manifest(folder / str(step), {"step": step})
+
+
+def test_snapshots_are_pushed_asked_and_gone_on_beside_as_checkpoints_are(run, tmp_path):
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "a")}):
+        paths = RunPaths(workdir_of(run))
+        with locked(paths.root):
+            kept(paths.checkpoints, 4, 8)
+            kept(paths.snapshots, 0, 2, 8, 9)
+            push_training(paths.root)
+    write_atomically(run / "stages/train.json", "{}")
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "b")}):
+        paths = RunPaths(workdir_of(run))
+        with locked(paths.root):
+            assert steps_to_ask(paths) == [0, 2, 4, 8, 9]
+            fetch_to_go_on(paths.root)
+            there = {str(path.relative_to(paths.root)) for path in paths.root.rglob("array")}
+            assert there == {"checkpoints/8/model/array", "snapshots/8/model/array", "snapshots/9/model/array"}
+            push_training(paths.root)  # of those whose manifest alone is here, nothing goes
+    names = {f"checkpoints/{step}" for step in (4, 8)} | {f"snapshots/{step}" for step in (0, 2, 8, 9)}
+    assert {name.removesuffix("/model/array") for name in run.files() if name.endswith("array")} == names
+    with variables({"GRISTMILL_CACHE": str(tmp_path / "c")}):
+        paths = RunPaths(to_read(workdir_of(run)))
+        fetch_to_ask(paths.root, 2)
+        assert (paths.snapshot(2) / "model/array").read_text() == "2"
+        fetch_to_ask(paths.root)
+        assert {path.parent.parent.name for path in paths.root.rglob("array")} == {"2", "8"}
+        assert not (paths.snapshot(8) / "model").exists()  # its checkpoint is the one that is asked
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,18 @@ from collections.abc import Iterator, Mapping
 from lm.serving.answers import to_json
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.window import batches, documents, funnel, model
+from viewer.window import batches, documents, funnel, model, model_views, tokens, trace
 from viewer.window.window_run import WindowRun
 
-ROOMS = (model, funnel, documents, batches)
+ROOMS = (
+    model,
+    model_views,
+    tokens,
+    funnel,
+    documents,
+    batches,
+    trace,
+)
 """Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of what an exported page holds."""
 
 

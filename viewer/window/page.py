@@ -12,9 +12,20 @@ from starlette.responses import RedirectResponse, Response
 from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom", "source", "colours", "frame", "strip", "data", "data_documents", "data_batches", "start")
+PAGES = (
+    ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
+    ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
+    ("data", "data_documents", "data_batches"),
+)
+"""Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
+SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
 """Files of static/, in the order in which they are run; they share one scope."""
-STYLES = ("window", "data")
+STYLES = (
+    "window",
+    "tokens",
+    "inside",
+    "data",
+)
 
 
 def joined(names: tuple[str, ...], suffix: str) -> str:

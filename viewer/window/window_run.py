@@ -1,6 +1,7 @@
 """A run that is looked at: its folder, its tokenizer, and its models at any step that has a checkpoint."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from configs.experiment import Experiment
@@ -8,18 +9,24 @@ from configs.experiment.run_folder import Loaded, RunFolder
 from lm.inspect.inspector import Inspector
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
+from lm.tokenizer import Tokenizer
 
 MOST_MODELS = 3
 """That are held at once, beside the served one."""
+NONE: Mapping[str, Tokenizer] = {}
 
 
 class WindowRun:
     """What the inspections ask."""
 
-    def __init__(self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str):
+    def __init__(
+        self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE
+    ):
+        """`beside`: other tokenizers by name, which the run's own is compared with."""
+        self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
-        self._served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
+        self.served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
         self._mesh = loaded.mesh
         self._others: dict[int, Inspector] = {}
         self._lock = threading.Lock()
@@ -36,7 +43,7 @@ class WindowRun:
         if type(step) is not int or step not in (known := self.steps()):
             raise wrong("step", step, f"a step with a checkpoint: {', '.join(map(str, known))}")
         if step == self.step:
-            return self._served
+            return self.served
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:

@@ -14,14 +14,13 @@ keyForm.addEventListener("submit", (event) => {
 });
 
 const start = async () => {
-  const place = document.querySelector("main");
-  await context.run(place, async (signal) => {
-    context.model = await source.ask("model", {}, signal);
-    const { name, step, parameters } = context.model;
-    document.querySelector(".kicker span").textContent = `${name} · step ${whole(step)} · ${whole(parameters)} parameters` + (source.live ? "" : " · recorded");
-    if (!shared.text) shared.text = context.model.prompt || "";
-    addEventListener("hashchange", route);
-    route();
-  });
+  // The first page is mounted when this work has ended: showing a page ends whatever still runs, and `main` would stay busy.
+  context.model = await context.run(document.querySelector("main"), (signal) => source.ask("model", {}, signal));
+  if (!context.model) return;
+  const { name, step, parameters } = context.model;
+  document.querySelector(".kicker span").textContent = `${name} · step ${whole(step)} · ${whole(parameters)} parameters` + (source.live ? "" : " · recorded");
+  if (!shared.text) shared.text = context.model.prompt || "";
+  addEventListener("hashchange", route);
+  route();
 };
 start();

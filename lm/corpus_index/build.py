@@ -1,0 +1,140 @@
+"""Token shards -> corpus_index/, part after part: a part that is whole is not made again."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lm.corpus_index.format import ARRAYS, COUNTS, FORMAT, INDEX, PART_TOKENS, Header, Part, file_of, token_type
+from lm.corpus_index.suffix_array import suffix_array
+from lm.data.batches import Windows
+from lm.data.records import MANIFEST, check_request, read_manifest
+from lm.storage import Place, appearing, write_atomically, writing
+
+SPLITS = ("train", "val")
+READ_AT_ONCE = 2**24
+"""Bytes, for checksums."""
+
+
+class Stretch(NamedTuple):
+    """Some tokens of a split's stream."""
+
+    tokens: np.ndarray
+    """(n,), the separator in place of each document's head."""
+    documents: np.ndarray
+    """uint64 (documents, 2), as of the file."""
+
+
+def build_index(
+    tokens: Place,
+    out: Path,
+    fingerprint: str | None = None,
+    part_tokens: int = PART_TOKENS,
+    say: Callable[[str], None] = lambda text: None,
+) -> Header:
+    """Writes the index of the shards in the folder `tokens` into `out`, index.json last. Parts that an interrupted
+    attempt with the same shards has left whole there are kept.
+
+    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's.
+    """
+    manifest = read_manifest(tokens)
+    out.mkdir(parents=True, exist_ok=True)
+    parts, counts = [], np.zeros(manifest.vocab_size + 1, np.int64)
+    for split in (one for one in SPLITS if one in manifest.splits and manifest.splits[one].records):
+        check_request(manifest, tokens, split, manifest.record_length, fingerprint)
+        windows = Windows(tokens, manifest.splits[split], manifest.record_length, manifest.record_length)
+        for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
+            if split == "train":
+                counts += np.bincount(stretch.tokens, minlength=len(counts))
+            part = write_part(out, f"{split}-{number:05d}", split, stretch, manifest.vocab_size, say)
+            parts.append(part)
+    with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
+        np.save(file, counts[:-1])
+    shards = hashlib.sha256((tokens / MANIFEST).read_bytes()).hexdigest()
+    header = Header(FORMAT, manifest.tokenizer_fingerprint, manifest.vocab_size, shards, tuple(parts))
+    write_atomically(out / INDEX, header.to_json())
+    for part in parts:
+        note_of(out, part.name).unlink(missing_ok=True)
+    return header
+
+
+def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
+    """The stream of a split, cut before a document where it can be; each of at most `part_tokens` tokens, but for one
+    record."""
+    dtype = token_type(separator).replace(">", "=")
+    tokens, documents, size, last = [], [], 0, None
+    for index in range(len(windows)):
+        record = windows.record(index)
+        first = index in windows.first_records
+        begin = 0 if first else 1  # the first token was the last of the record before
+        own = record.tokens[: record.valid].astype(dtype)
+        starts, ids = record.segment_starts.astype(np.int64), record.document_ids
+        if not first and starts[0] == 0 and ids[0] == last:
+            starts, ids = starts[1:], ids[1:]  # it goes on with the document
+        own[starts] = separator
+        last = record.document_ids[-1]
+        tokens.append(own[begin:])
+        documents.append(np.stack([(starts - begin + size).astype(np.uint64), ids.astype(np.uint64)], axis=1))
+        size += len(own) - begin
+        if size >= part_tokens:
+            whole, rest = cut(np.concatenate(tokens), np.concatenate(documents), part_tokens, separator)
+            yield whole
+            tokens, documents, size = [rest.tokens], [rest.documents], len(rest.tokens)
+    if size:
+        yield ended(np.concatenate(tokens), np.concatenate(documents), separator)
+
+
+def cut(tokens: np.ndarray, documents: np.ndarray, part_tokens: int, separator: int) -> tuple[Stretch, Stretch]:
+    """(the documents that are whole within `part_tokens`, the rest); a single one that is longer is cut itself."""
+    starts = documents[:, 0].astype(np.int64)
+    inside = starts[(starts > 0) & (starts <= part_tokens)]
+    at = int(inside[-1]) if len(inside) else part_tokens
+    later = documents[starts >= at].copy()
+    later[:, 0] -= np.uint64(at)
+    rest = tokens[at:]
+    if not len(inside) and len(rest):  # the document goes on behind a separator of its own
+        rest = np.concatenate([np.array([separator], rest.dtype), rest])
+        later[:, 0] += np.uint64(1)
+        later = np.concatenate([np.array([[0, documents[0, 1]]], np.uint64), later])
+    return ended(tokens[:at], documents[starts < at], separator), Stretch(rest, later)
+
+
+def ended(tokens: np.ndarray, documents: np.ndarray, separator: int) -> Stretch:
+    return Stretch(np.append(tokens, np.array(separator, tokens.dtype)), documents)
+
+
+def write_part(out: Path, name: str, split: str, stretch: Stretch, vocab_size: int, say: Callable[[str], None]) -> Part:
+    """The part, made unless it is there."""
+    note = note_of(out, name)
+    if note.is_file():
+        return Part(**json.loads(note.read_text(encoding="utf-8")))
+    say(f"{name}: {len(stretch.tokens):,} tokens of {len(stretch.documents):,} documents")
+    arrays = {"tokens": stretch.tokens.astype(token_type(vocab_size)), "documents": stretch.documents}
+    arrays["positions"] = suffix_array(stretch.tokens, vocab_size)
+    for array in ARRAYS:
+        path = file_of(out, name, array)
+        with writing(path), appearing(path) as partial, partial.open("wb") as file:
+            np.save(file, arrays.pop(array))
+    files = {array: file_of(out, name, array) for array in ARRAYS}
+    sizes = {array: path.stat().st_size for array, path in files.items()}
+    sums = {array: crc32_of(path) for array, path in files.items()}
+    part = Part(name, split, len(stretch.tokens), len(stretch.documents), sizes, sums)
+    write_atomically(note, json.dumps(vars(part)))
+    return part
+
+
+def note_of(out: Path, name: str) -> Path:
+    """Says that a part of an unfinished index is whole."""
+    return out / f"{name}.json"
+
+
+def crc32_of(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(READ_AT_ONCE):
+            value = zlib.crc32(piece, value)
+    return value

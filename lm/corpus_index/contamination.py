@@ -1,0 +1,69 @@
+"""Which n-grams of a text stand in the corpus: whether the model may have seen a question of a benchmark."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lm.corpus_index.index import CorpusIndex, Matches
+from lm.errors import InputError, shown
+
+TOKENS = 13
+"""Of an n-gram, where nothing else is asked for; GPT-3 (arXiv:2005.14165, appendix C) counted 13 words."""
+
+
+class Overlap(NamedTuple):
+    """How much of a text stands in the corpus."""
+
+    ngrams: int
+    """Of the text; a text that is shorter is one n-gram."""
+    found: int
+    """Of those, how many stand in the corpus."""
+    spans: tuple[tuple[int, int, Matches], ...]
+    """(start, end) in tokens of each stretch that found n-grams cover, and where its first n-gram stands."""
+
+    @property
+    def share(self) -> float:
+        return self.found / max(1, self.ngrams)
+
+
+def overlap(index: CorpusIndex, tokens: Sequence[int], n: int = TOKENS, split: str | None = "train") -> Overlap:
+    """Of each n-gram of the text, whether it stands in the split (None: in any)."""
+    n = min(n, len(tokens))
+    spans: list[tuple[int, int, Matches]] = []
+    starts = range(len(tokens) - n + 1) if n else range(0)
+    found = 0
+    for start in starts:
+        matches = index.find(tokens[start : start + n], split)
+        if not matches.count:
+            continue
+        found += 1
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], start + n, spans[-1][2])
+        else:
+            spans.append((start, start + n, matches))
+    return Overlap(len(starts), found, tuple(spans))
+
+
+def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:
+    """(where it stands, text) of the field of each line of a JSONL file; of any other file, the whole. Raises
+    InputError for what cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Give a text or JSONL file in UTF-8.") from error
+    if path.suffix != ".jsonl":
+        yield str(path), lines
+        return
+    for number, line in enumerate(lines.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{path}, line {number:,}, is no object with a {field!r}: {shown(line)}. Name the field by --field."
+            ) from error
+        if not isinstance(text, str):
+            raise InputError(f"{path}, line {number:,}: {field} is {shown(text)}, and no text. Name another field.")
+        yield f"{path}, line {number:,}", text

@@ -1,0 +1,212 @@
+"""The network's parts as a tree, from its config: names, true shapes, parameters, and what each is for.
+
+Axes in formulas: B rows, T and S positions of queries and keys, V vocabulary, D width, F MLP width, H heads, K key and
+value heads, C channels of a head, I and J channels of all heads, of queries and of keys.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from lm.config import ModelConfig
+from lm.model.param_names import part_name
+from lm.model.transformer import Transformer
+from lm.parallel import is_parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a network."""
+
+    name: str
+    """Among those beside it."""
+    path: str
+    """What the names of its parameters begin with, or are (lm.model.param_names)."""
+    kind: str
+    """model, embedding, blocks, block, attention, mlp, norm, head; and of single parameters matrix, vector, table."""
+    about: str
+    """One sentence."""
+    formula: str = ""
+    shape: tuple[int, ...] = ()
+    """Of a parameter; of a linear map or a norm, that of its weight."""
+    axes: tuple[str, ...] = ()
+    """Names of the shape's axes."""
+    parameters: int = 0
+    """Of it and all that is in it."""
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """More of some kinds: "layer" of a block; "heads", "kv_heads", "head_channels" and "window" (tokens, or None) of
+    attention; "tied" of the head."""
+    children: tuple["Part", ...] = ()
+    """In the order of computation."""
+
+    def as_json(self) -> dict[str, Any]:
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        details = own.pop("details")
+        return own | details | {"children": [child.as_json() for child in self.children]}
+
+
+@functools.cache
+def architecture(config: ModelConfig) -> Part:
+    """The tree of a config's model. Nothing of its size is made; stacked layers are shown one by one."""
+    shapes = shapes_of(config)
+    parts = [leaf(shapes, "embedding", "embedding", *EMBEDDING)]
+    if tables := [name for name in shapes if name.startswith("ngrams.")]:
+        each = [leaf(shapes, name, "table", *ngram(length), name=str(length)) for length, name in enumerate(tables, 2)]
+        about = "Tables for groups of tokens: what the last few together mean, found by a hash of them."
+        parts.append(group("ngrams", "ngrams", "embedding", about, "x_BTD += tables[hash(last tokens)]", each))
+    if "positions" in shapes:
+        parts.append(leaf(shapes, "positions", "embedding", *POSITIONS))
+    blocks = [block(config, shapes, layer) for layer in range(config.layers)]
+    about = "The same kind of block again and again, each with weights of its own. All read and write one stream."
+    parts += [group("blocks", "blocks", "blocks", about, "x_BTD = block(x_BTD), layer by layer", blocks)]
+    parts += [norm(config, shapes, "norm", "Brings the stream to one scale, before it is turned into scores.")]
+    parts += [head(config, shapes)]
+    about = "Reads tokens, and gives every token of the vocabulary a score for coming next."
+    return group("model", "", "model", about, "logits_BTV = head(norm(blocks(embedding(tokens_BT))))", parts)
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """{name: (shape, names of its axes)} of all parameters of a model with one layer."""
+    one_layer = dataclasses.replace(config, layers=1, scan_layers=False)
+    model = jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0)))
+    leaves = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_parameter)[0]
+    name = lambda path: ".".join(map(part_name, path))
+    return {name(path): (tuple(leaf.shape), leaf.get_metadata()["axes"]) for path, leaf in leaves}
+
+
+type Shapes = Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
+
+
+def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", name: str = "") -> Part:
+    """A parameter. Blocks have the shapes of the first."""
+    before, _, inside = path.partition("blocks.")
+    shape, axes = shapes[f"blocks.0.{inside.partition('.')[2]}" if inside and not before else path]
+    return Part(name or path.rpartition(".")[2], path, kind, about, formula, shape, axes, math.prod(shape))
+
+
+def group(name: str, path: str, kind: str, about: str, formula: str, children: list[Part], **details: object) -> Part:
+    total = sum(child.parameters for child in children)
+    return Part(name, path, kind, about, formula, (), (), total, details, tuple(children))
+
+
+EMBEDDING = (
+    "A vector for each token of the vocabulary: what the network is given in its place.",
+    "x_BTD = W_VD[token_BT]",
+)
+POSITIONS = "A vector for each position in the text, added to the token's.", "x_BTD += W_TD"
+
+
+def ngram(length: int) -> tuple[str, str]:
+    about = f"Vectors for the last {length} tokens together. A hash chooses the row, so that groups may share one."
+    return about, f"x_BTD += W_ND[hash(last {length} tokens)]"
+
+
+def linear(shapes: Shapes, path: str, about: str, formula: str) -> Part:
+    """A matrix, and its bias where it has one."""
+    name = path.rpartition(".")[2]
+    weight = leaf(shapes, f"{path}.weight", "matrix", about, formula)
+    if not has(shapes, f"{path}.bias"):
+        return dataclasses.replace(weight, name=name)
+    bias = leaf(shapes, f"{path}.bias", "vector", "A number that is added to each channel.", "+ b")
+    both = group(name, path, "matrix", about, f"{formula} + b", [weight, bias])
+    return dataclasses.replace(both, shape=weight.shape, axes=weight.axes)
+
+
+def has(shapes: Shapes, path: str) -> bool:
+    first, _, inside = path.partition(".")
+    return (f"blocks.0.{inside.partition('.')[2]}" if first == "blocks" else path) in shapes
+
+
+def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
+    formula = "x / rms(x) · scale" if config.norm == "rmsnorm" else "(x − mean(x)) / std(x) · scale"
+    scale = leaf(shapes, f"{path}.scale", "vector", "A factor for each channel.", "· scale")
+    children = [scale]
+    if has(shapes, f"{path}.bias"):
+        children.append(leaf(shapes, f"{path}.bias", "vector", "A number that is added to each channel.", "+ bias"))
+        formula += " + bias"
+    found = group(path.rpartition(".")[2], path, "norm", about, formula, children)
+    return dataclasses.replace(found, shape=scale.shape, axes=scale.axes)
+
+
+def share(shapes: Shapes, path: str, of: str) -> list[Part]:
+    """A token shift's share, where the config has token shifts."""
+    about = f"How much {of} take from the token before, for each channel."
+    return (
+        [leaf(shapes, path, "vector", about, "h_BTD += (h_BTD of the token before − h_BTD) · share")]
+        if has(shapes, path)
+        else []
+    )
+
+
+def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
+    path, window = f"blocks.{layer}.attention", config.window(layer)
+    done = (["scaled to one size"] if config.qk_norm else []) + ["turned by its position"] * (config.position == "rope")
+    then = f" Then {' and '.join(done)}." if done else ""
+    children = [
+        *share(shapes, f"{path}.query_share", "queries"),
+        linear(shapes, f"{path}.query", f"What each token looks for, head by head.{then}", "q_BTHC = h_BTD · W_DI"),
+        *share(shapes, f"{path}.key_share", "keys"),
+        linear(shapes, f"{path}.key", f"What each token can be found by, head by head.{then}", "k_BSKC = h_BSD · W_DJ"),
+        *share(shapes, f"{path}.value_share", "values"),
+        linear(shapes, f"{path}.value", "What each token hands on to those that look at it.", "v_BSKC = h_BSD · W_DJ"),
+        linear(shapes, f"{path}.out", "Joins what the heads have gathered into one vector.", "out_BTD = o_BTI · W_ID"),
+    ]
+    seen = f"the last {window:,} tokens, itself among them" if window else "itself and all tokens before it"
+    heads = "one head" if config.heads == 1 else f"{config.heads} heads, each by a question of its own"
+    about = f"Each token gathers from {seen}, in {heads}."
+    return group(
+        "attention", path, "attention", about, "o_BTHC = softmax(q_BTHC · k_BSKC / √C) · v_BSKC", children,
+        heads=config.heads, kv_heads=config.kv_heads, head_channels=config.head_channels, window=window,
+    )  # fmt: skip
+
+
+MLP_FORMULAS = {
+    "swiglu": "down(silu(gate(h)) · up(h))",
+    "gelu": "down(gelu(up(h)))",
+    "relu_squared": "down(relu(up(h))²)",
+}
+
+
+def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
+    path = f"blocks.{layer}.mlp"
+    up = linear(shapes, f"{path}.up", "Looks for features in the stream, one a column.", "u_BTF = h_BTD · W_DF")
+    down = linear(shapes, f"{path}.down", "Writes what the features found back, one a row.", "out_BTD = a_BTF · W_FD")
+    children = [up, down]
+    if config.mlp == "swiglu":
+        about = "Says how far each feature is let through."
+        children.insert(0, linear(shapes, f"{path}.gate", about, "g_BTF = h_BTD · W_DF"))
+    about = f"Each token by itself: {config.mlp_width:,} features are looked for, and what they stand for is added."
+    return group("mlp", path, "mlp", about, MLP_FORMULAS[config.mlp], children)
+
+
+def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
+    path = f"blocks.{layer}"
+    children = [
+        norm(config, shapes, f"{path}.attention_norm", "Brings the stream to one scale, for attention to read."),
+        attention(config, shapes, layer),
+        norm(config, shapes, f"{path}.mlp_norm", "Brings the stream to one scale, for the MLP to read."),
+        *share(shapes, f"{path}.mlp_share", "the MLP's inputs"),
+        mlp(config, shapes, layer),
+    ]
+    about = "Attention, then an MLP: each reads the stream, and adds to it."
+    formula = "x + attention(norm(x)), then x + mlp(norm(x))"
+    return group(str(layer), path, "block", about, formula, children, layer=layer)
+
+
+def head(config: ModelConfig, shapes: Shapes) -> Part:
+    """The output projection: a matrix of its own, or the embedding's table again."""
+    cap = f", then {config.logit_softcap:g} · tanh(· / {config.logit_softcap:g})" if config.logit_softcap else ""
+    about = "Compares the stream with a vector for each token: the score of that token for coming next."
+    if not config.tie_embeddings:
+        weight = leaf(shapes, "head.weight", "matrix", about, f"logits_BTV = x_BTD · W_DV{cap}")
+        found = group("head", "head", "head", about, weight.formula, [weight], tied=False)
+        return dataclasses.replace(found, shape=weight.shape, axes=weight.axes)
+    shape, axes = shapes["embedding"]
+    formula = f"logits_BTV = x_BTD · embedding_VD{cap}"
+    return Part(
+        "head", "embedding", "head", f"{about} It is the embedding's table.", formula, shape, axes, 0, {"tied": True}
+    )

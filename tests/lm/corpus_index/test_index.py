@@ -1,0 +1,177 @@
+"""An index finds each passage as often as a naive reading of the documents does, and where it does; it is whole or
+absent, and what is damaged is named."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm.corpus_index.build import build_index
+from lm.corpus_index.index import CorpusIndex, Spot
+from lm.corpus_index.suffix_array import suffix_array
+from lm.errors import InputError
+from tests.lm.corpus_index.corpora import indexed, naive_places, write_run
+
+REPOSITORY = Path(__file__).parents[3]
+document = st.lists(st.integers(1, 3), min_size=1, max_size=12)
+PLANTED, VOCABULARY = 1000, 4096
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=20), min_size=1, max_size=8), st.sampled_from([1, 2**13, 2**29]))
+@settings(max_examples=60, deadline=None)
+def test_the_suffix_array_is_sorted_as_the_tokens_up_to_the_separator(documents, scale):
+    separator = 4 * scale
+    tokens = np.array([t for one in documents for t in (*(scale * x for x in one), separator)], np.uint32)
+    positions = suffix_array(tokens, separator)
+    assert sorted(positions.tolist()) == list(range(len(tokens)))
+    listed = tokens.tolist()
+    endings = [listed[p : listed.index(separator, p) + 1] for p in positions.tolist()]
+    assert endings == sorted(endings)
+
+
+def places_in(index: CorpusIndex, passage, split=None) -> list[tuple[int, int]]:
+    found = []
+    for part, low, high in index.find(passage, split).ranges:
+        for position in part.positions[low:high]:
+            own = index.document_at(Spot(part, position))
+            assert own.begin <= position and position + len(passage) <= own.end
+            found.append((own.number, position - own.begin))
+    return sorted(found)
+
+
+@given(
+    st.lists(document, min_size=2, max_size=8), st.lists(document, min_size=1, max_size=4),
+    st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), min_size=1, max_size=4),
+    st.sampled_from([6, 30, 999]),
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_every_passage_is_found_where_a_naive_reading_finds_it(train, val, passages, part_tokens):
+    longest = max(len(one) for one in (*train, *val))
+    part_tokens = max(part_tokens, longest + 1)  # a document that is longer is cut
+    with tempfile.TemporaryDirectory() as folder:
+        index = indexed(write_run(Path(folder) / "run", train, val), part_tokens)
+        for passage in passages:
+            expected = naive_places([*train, *val], passage)
+            assert places_in(index, passage) == expected
+            assert places_in(index, passage, "train") == [one for one in expected if one[0] < len(train)]
+            long = max((n for n in range(len(passage) + 1) if naive_places([*train, *val], passage[:n])), default=0)
+            assert index.longest(passage) == (long if expected or long else 0)
+        assert index.splits()["train"]["tokens"] == sum(map(len, train))
+
+
+def corpus(seed: int, documents: int = 200) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(1, VOCABULARY, generator.integers(30, 200)).tolist() for _ in range(documents)]
+
+
+def test_all_planted_passages_are_found_and_none_that_is_absent(tmp_path):
+    documents, generator = corpus(0), np.random.default_rng(1)
+    planted = [generator.integers(1, VOCABULARY, 6).tolist() for _ in range(PLANTED)]
+    owners = generator.integers(0, len(documents), PLANTED).tolist()
+    for passage, owner in zip(planted, owners, strict=True):
+        documents[owner] += passage
+    index = indexed(write_run(tmp_path / "run", documents, length=64), 5000)
+    assert len(index.parts) > 4
+    for passage, owner in zip(planted, owners, strict=True):
+        matches = index.find(passage)
+        (spot,) = matches.spots(10)
+        own = index.document_at(spot)
+        assert (own.number, own.id, own.url) == (owner, f"<urn:{owner}>", f"https://a.example/{owner}")
+        assert own.tokens.tolist() == documents[owner]
+    for passage in (generator.integers(1, VOCABULARY, 6).tolist() for _ in range(PLANTED)):
+        assert not index.find(passage).count
+
+
+def test_the_same_index_comes_out_of_tokens_of_32_bits(tmp_path, monkeypatch):
+    documents = corpus(2, 20)
+    one, other = (write_run(tmp_path / dtype, documents, dtype=dtype) for dtype in ("uint16", "uint32"))
+    manifest = other / "tokens/manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(2**31), str(2**17)))
+    for passage in (documents[3][4:9], documents[9][:2], [5, 5, 5, 5]):
+        assert places_in(indexed(one), passage) == places_in(indexed(other), passage)
+
+
+def test_a_document_that_is_longer_than_a_part_is_cut_and_both_pieces_are_its_own(tmp_path):
+    documents = [[7] * 5, list(range(1, 101)), [8] * 5, [9]]
+    index = indexed(write_run(tmp_path / "run", documents), 40)
+    for token in range(10, 101):
+        assert {number for number, _ in places_in(index, [token])} == {1}
+    assert [number for number, _ in places_in(index, [8] * 5)] == [2]
+    assert sum(one["tokens"] for one in index.splits().values()) == 111
+
+
+def test_equal_documents_and_one_token_without_end_are_sorted_in_time(tmp_path):
+    index = indexed(write_run(tmp_path / "run", [[5] * 20_000, *[[3, 4] * 500] * 40], length=4096))
+    assert index.find([5] * 19_999).count == 2 and index.find([5] * 20_001).count == 0
+    assert index.find([3, 4] * 498 + [3]).count == 80
+
+
+def test_a_few_of_many_matches_are_spread_over_all_of_them(tmp_path):
+    index = indexed(write_run(tmp_path / "run", [[2, 1, n] for n in range(3, 103)]), 50)
+    spots = list(index.find([2, 1]).spots(10))
+    numbers = [index.document_at(spot).number for spot in spots]
+    assert len(set(numbers)) == 10 and max(numbers) - min(numbers) > 80
+    assert len(list(index.find([2, 1]).spots(1000))) == 100
+
+
+def test_an_attempt_that_was_killed_leaves_no_index_and_its_whole_parts_are_kept(tmp_path):
+    run = write_run(tmp_path / "run", corpus(3, 60), length=64)
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom lm.corpus_index import build\n"
+        "whole = build.suffix_array\ncalls = []\n"
+        "def suffix_array(*given):\n    calls.append(1)\n"
+        "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n    return whole(*given)\n"
+        "build.suffix_array = suffix_array\n"
+        f"build.build_index(Path({str(run / 'tokens')!r}), Path({str(run / 'corpus_index')!r}), part_tokens=1000)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, env=os.environ, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with pytest.raises(InputError, match=r"There is no index .* python -m launch.index_corpus"):
+        CorpusIndex(run)
+    first = run / "corpus_index/train-00000.positions.npy"
+    before, made = first.stat().st_mtime_ns, []
+    build_index(run / "tokens", run / "corpus_index", part_tokens=1000, say=made.append)
+    assert first.stat().st_mtime_ns == before and made[0].startswith("train-00002")
+    build_index(run / "tokens", tmp_path / "other/corpus_index", part_tokens=1000)
+    for path in sorted((tmp_path / "other/corpus_index").iterdir()):
+        assert path.read_bytes() == (run / "corpus_index" / path.name).read_bytes()
+    assert not list((run / "corpus_index").glob("*.partial")) and not list((run / "corpus_index").glob("train*.json"))
+
+
+def test_damaged_files_are_named_with_the_remedy(tmp_path):
+    run = write_run(tmp_path / "run", corpus(4, 10))
+    folder = run / "corpus_index"
+    indexed(run)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for broken in (whole[:-2], b"", b"\0" * len(whole)):
+            path.write_bytes(broken)
+            with pytest.raises(InputError, match=rf"(?s){path.name}.*python -m launch.index_corpus"):
+                CorpusIndex(run)
+        path.unlink()
+        with pytest.raises(InputError, match=r"python -m launch\.index_corpus"):
+            CorpusIndex(run)
+        path.write_bytes(whole)
+    CorpusIndex(run).check()
+    path = folder / "train-00000.positions.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=path.name):
+        CorpusIndex(run).check()
+
+
+def test_an_index_of_other_shards_is_out_of_date(tmp_path):
+    run = write_run(tmp_path / "run", corpus(5, 10))
+    indexed(run)
+    manifest = run / "tokens/manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(InputError, match=r"out of date.*python -m launch.index_corpus"):
+        CorpusIndex(run)

@@ -1,0 +1,239 @@
+"""A model looked at gives what the model computes, whatever its family, its layout and the length of the text."""
+
+import dataclasses
+import functools
+import gzip
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.config import EvaluateConfig, MeshConfig
+from lm.errors import UsageError
+from lm.evaluation.bits_per_byte import evaluate_texts
+from lm.evaluation.token_view import view_tokens
+from lm.inference.weights import for_inference
+from lm.inspect.answers import gzip_bits_per_byte
+from lm.inspect.forward import programs
+from lm.inspect.inspector import Inspector
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer, unstack_layers, with_blocks
+from lm.parallel import make_mesh, one_device_mesh, shardings
+from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.model_configs import FAMILIES, LLAMA, MODERN
+
+TOKENIZER = CharacterTokenizer("\n" + "".join(map(chr, range(32, 64))) + "abcdefghijklmnopqrstuvwxyz")
+TEXT = "a tale of 2"
+CONFIGS = {
+    **FAMILIES,
+    "scan": dataclasses.replace(LLAMA, scan_layers=True),
+    "windows": dataclasses.replace(MODERN, attention_windows=(3, 0)),
+}
+EACH = [
+    pytest.param(one, id=name, marks=() if name == "windows" else pytest.mark.slow) for name, one in CONFIGS.items()
+]
+"""Windows have all that is modern; compiling is slow."""
+
+
+@functools.cache
+def model_of(config):
+    return jax.jit(Transformer, static_argnums=0)(config, jax.random.key(0))
+
+
+def inspector_of(config, model=None) -> Inspector:
+    return Inspector(model or model_of(config), config, TOKENIZER, one_device_mesh(config))
+
+
+def distribution(model, ids) -> np.ndarray:
+    """(T, V): behind each token, without padding."""
+    row_1T = jnp.asarray([ids], jnp.int32)
+    read = lambda model: jax.nn.softmax(model.logits(model.read(row_1T, jnp.ones_like(row_1T)))[0])
+    return np.asarray(jax.jit(read)(model))
+
+
+@pytest.mark.parametrize("config", EACH)
+def test_each_stage_of_the_lens_is_the_model_without_the_later_blocks(config):
+    """The last one is the model: its own distribution."""
+    model, found = model_of(config), inspector_of(config).layers(TEXT, top=4)
+    assert found.lens_ids_ETK.shape == (config.layers + 1, len(TEXT) + 1, 4) and found.dropped == 0
+    whole = unstack_layers(model)
+    for stage in (1, config.layers):
+        p_TV = distribution(with_blocks(whole, whole.layer_blocks()[:stage]), found.ids_T)
+        in_order_TV = np.argsort(-p_TV[:, : TOKENIZER.vocab_size], axis=-1, kind="stable")
+        top_TK = np.take_along_axis(p_TV, in_order_TV[:, :4], axis=-1)
+        np.testing.assert_allclose(found.lens_probabilities_ETK[stage], top_TK, rtol=1e-4)
+        named_TK = np.take_along_axis(p_TV, found.lens_ids_ETK[stage], axis=-1)
+        np.testing.assert_allclose(found.lens_probabilities_ETK[stage], named_TK, rtol=1e-4)
+        came_T = p_TV[np.arange(len(TEXT)), found.ids_T[1:]]
+        np.testing.assert_allclose(found.came_ET[stage, :-1], came_T, rtol=1e-4)
+        ranks_T = 1 + (p_TV[:-1, : TOKENIZER.vocab_size] > came_T[:, None]).sum(-1)
+        np.testing.assert_array_equal(found.came_rank_ET[stage, :-1], ranks_T)
+
+
+@pytest.mark.parametrize("config", EACH)
+def test_attention_is_of_what_came_before_and_adds_up_to_one(config):
+    found = inspector_of(config).layers(TEXT)
+    length = len(TEXT) + 1
+    assert found.attention_LHTS.shape == (config.layers, config.heads, length, length)
+    np.testing.assert_allclose(found.attention_LHTS.sum(-1), 1.0, atol=1e-5)
+    t, s = np.indices((length, length))
+    for layer, weights_HTS in enumerate(found.attention_LHTS):
+        seen_TS = (s <= t) & (s > t - (config.window(layer) or length))
+        assert (weights_HTS[:, seen_TS] > 0).all() and (weights_HTS[:, ~seen_TS] == 0).all()
+
+
+@pytest.mark.slow
+def test_the_stream_is_what_the_parts_have_added():
+    """Along one channel: of a model one wide, sizes are absolute values."""
+    config = dataclasses.replace(LLAMA, width=1, heads=1, kv_heads=1, head_dim=2, tie_embeddings=False)
+    model = model_of(config)
+    found = inspector_of(config).layers(TEXT)
+    assert found.stream_ET.shape == (config.layers + 1, len(TEXT) + 1)
+    np.testing.assert_allclose(found.stream_ET[0], np.abs(np.asarray(model.embedding[...])[found.ids_T, 0]), rtol=1e-5)
+    for before_T, added_T, after_T in (
+        *zip(found.stream_ET, found.attention_out_LT, found.behind_attention_LT, strict=False),
+        *zip(found.behind_attention_LT, found.mlp_out_LT, found.stream_ET[1:], strict=True),
+    ):
+        either = np.isclose(after_T, before_T + added_T, atol=1e-5) | np.isclose(
+            after_T, np.abs(before_T - added_T), atol=1e-5
+        )
+        assert either.all()
+
+
+@pytest.mark.parametrize("config", EACH)
+def test_scores_are_those_of_the_evaluators(config):
+    found = inspector_of(config).score(TEXT, top=3)
+    ids = np.array([TOKENIZER.bos_id, *TOKENIZER.encode(TEXT)])
+    expected = view_tokens(model_of(config), config, ids, 8, 3, TOKENIZER.vocab_size)
+    np.testing.assert_allclose(found.bits_N * np.float32(math.log(2)), expected.losses, rtol=1e-4)
+    np.testing.assert_array_equal(found.ranks_N, expected.ranks)
+    np.testing.assert_array_equal(found.top_ids_NK, expected.alternatives)
+    np.testing.assert_allclose(found.top_probabilities_NK, expected.probabilities, rtol=1e-4)
+    behind_V = distribution(model_of(config), ids)[-1]
+    logits_V = inspector_of(config).next_logits(TEXT).logits_V
+    assert logits_V.shape == (TOKENIZER.vocab_size,)
+    np.testing.assert_allclose(logits_V - logits_V[0], np.log(behind_V[: len(logits_V)] / behind_V[0]), atol=1e-4)
+
+
+def test_bits_per_byte_run_as_the_evaluation_and_gzip_have_them():
+    found = inspector_of(LLAMA).score(TEXT)
+    figures = evaluate_texts(model_of(LLAMA), LLAMA, EvaluateConfig(stride=8, batch_size=1), TOKENIZER, [TEXT])
+    assert found.bits_per_byte_N[-1] == pytest.approx(figures["bits_per_byte"], rel=1e-5)
+    assert found.gzip_bits_per_byte_N[-1] == pytest.approx(figures["gzip_bits_per_byte"])
+    for count, bits in enumerate(found.gzip_bits_per_byte_N, 1):
+        assert bits == 8 * len(gzip.compress(TEXT[:count].encode(), 9)) / count
+
+
+def test_gzip_of_a_prefix_is_what_gzip_makes_of_it_by_itself():
+    """Also beyond the 32 KiB that deflate looks back; pieces of no bytes change nothing."""
+    words = np.random.default_rng(0).choice([b"meal ", b"mill", b" ground ", b"\n"], 30_000)
+    whole = b"".join(map(bytes, words))
+    cuts = [0, 0, 1, 50, 20_000, 20_000, 40_000, 99_999, len(whole)]
+    found = gzip_bits_per_byte([whole[start:end] for start, end in itertools.pairwise(cuts)])
+    assert math.isnan(found[0])
+    for end, bits in zip(cuts[2:], found[1:], strict=True):
+        assert bits == 8 * len(gzip.compress(whole[:end], 9)) / end
+
+
+def test_typing_compiles_nothing_anew(monkeypatch):
+    """A program is traced for each padded length, for every text in it and every step; layers are of 64 positions."""
+    config = dataclasses.replace(LLAMA, context_length=96)
+    traced = []
+    for name in ("read", "forward_with_taps"):
+        method = getattr(Transformer, name)
+        spy = lambda self, tokens_BT, *rest, name=name, method=method: (
+            traced.append((name, tokens_BT.shape[1])), method(self, tokens_BT, *rest)
+        )[1]  # fmt: skip
+        monkeypatch.setattr(Transformer, name, spy)
+    programs.cache_clear()
+    steps = [inspector_of(config), inspector_of(config, jax.tree.map(lambda x: x + 1, model_of(config)))]
+    steps[0].warm()
+    assert sorted(traced) == [
+        ("forward_with_taps", 32),
+        ("forward_with_taps", 64),
+        *(("read", n) for n in (32, 64, 96)),
+    ]
+    for inspector in steps:
+        for length in range(6, 96, 8):
+            inspector.score("a" * length)
+            inspector.next_logits("a" * length)
+            assert inspector.layers("a" * length).dropped == max(0, length - 63)
+    assert sorted(traced) == [
+        ("forward_with_taps", 32),
+        ("forward_with_taps", 64),
+        *(("read", n) for n in (32, 64, 96)),
+    ]
+    programs.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "weights", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("float32", "bfloat16")), "int8"]
+)
+def test_weights_laid_out_for_drawing_are_looked_into_as_well(weights):
+    """The tied and the joined forms: Llama's attention is one product there."""
+    prepared = for_inference(model_of(LLAMA), LLAMA, weights)
+    inspector = inspector_of(LLAMA, prepared)
+    found, scored = inspector.layers(TEXT, top=1), inspector.score(TEXT)
+    p_TV = distribution(prepared, found.ids_T)
+    rough = 3e-2 if weights == "bfloat16" else 1e-4  # sums of bfloat16 depend on how many rows there are
+    np.testing.assert_allclose(found.lens_probabilities_ETK[-1, :, 0], p_TV.max(-1), rtol=rough)
+    np.testing.assert_allclose(2.0**-scored.bits_N, found.came_ET[-1, :-1], rtol=rough)
+    assert inspector.parameters == inspector_of(LLAMA).parameters
+
+
+@pytest.mark.slow
+def test_a_model_on_several_devices_is_looked_into_as_on_one():
+    config = dataclasses.replace(LLAMA, kv_heads=4)
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2, context=2), config, 8)
+    model = jax.device_put(model_of(config), shardings(model_of(config), mesh))
+    spread, alone = Inspector(model, config, TOKENIZER, mesh), inspector_of(config)
+    for ask in (lambda one: one.score(TEXT), lambda one: one.layers(TEXT), lambda one: one.next_logits(TEXT)):
+        for value, expected in zip(ask(spread), ask(alone), strict=True):
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_beyond_the_context_is_cut_and_counted():
+    inspector = inspector_of(LLAMA)
+    text = "abcdefghijklmnopqrstuvwxyz"
+    whole, cut = inspector.score(text), inspector.score(text, most=4)
+    assert (len(whole.ids_N), whole.dropped, len(cut.ids_N), cut.dropped) == (15, 11, 4, 22)
+    np.testing.assert_allclose(whole.bits_N[:4], cut.bits_N, rtol=1e-4)
+    assert inspector.next_logits(text).tokens == inspector.layers(text).ids_T.size - 1 == 15
+
+
+def test_no_text_ids_and_a_head_of_ones_own():
+    inspector = inspector_of(LLAMA)
+    empty = inspector.score("")
+    assert len(empty.ids_N) == len(empty.bits_per_byte_N) == 0 and inspector.layers("").ids_T.tolist() == [0]
+    ids = TOKENIZER.encode(TEXT)
+    np.testing.assert_array_equal(inspector.score(ids).bits_N, inspector.score([TOKENIZER.bos_id, *ids]).bits_N)
+    with pytest.raises(UsageError, match=r"59 is no token id: they go from 0 to 58"):
+        inspector.score([1, 59])
+    with pytest.raises(UsageError, match="top is 21; from 0 to 20"):
+        inspector.score(TEXT, top=21)
+
+
+def leaves(part):
+    return [part] if not part.children else [one for child in part.children for one in leaves(child)]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_architecture_has_every_parameter_once(config):
+    root = inspector_of(config).architecture()
+    model = jax.eval_shape(lambda: unstack_layers(Transformer(config, jax.random.key(0))))
+    expected = {name: leaf.shape for name, leaf in named_leaves(model).items()}
+    own = [one for one in leaves(root) if one.parameters]
+    assert {one.path: one.shape for one in own} == expected and len(own) == len(expected)
+    assert all(len(one.axes) == len(one.shape) for one in own)
+
+    def check(part):
+        assert part.about and (not part.children or part.parameters == sum(one.parameters for one in part.children))
+        assert len({one.name for one in part.children}) == len(part.children)
+        list(map(check, part.children))
+
+    check(root)
+    assert root.parameters == sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -1,0 +1,129 @@
+"""Laws of snapshots: the parameters of their step to the bit, kept for good, and of no effect on the run."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from lm.checkpoints.manifest import read_manifest, steps_in, verify
+from lm.checkpoints.reading import read_parameters
+from lm.config import MeshConfig
+from lm.errors import InputError, UsageError
+from lm.fields import identifying
+from lm.model.param_names import named_leaves
+from lm.storage import write_json
+from lm.training.loop import train
+from lm.training.optimizer import make_optimizer
+from lm.training.state import make_state
+from tests.corpus import tiny_experiment
+from tests.train_runs import bits, told
+
+TINY = tiny_experiment()
+STEPS = (0, 1, 3, 4, 8, 11, 99)
+PLAIN = dataclasses.replace(TINY.train, validate_every=0, sample_every=0)
+WITH = dataclasses.replace(PLAIN, snapshot_steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def finished(tokens, tmp_path_factory) -> RunFolder:
+    run = RunFolder(Path(shutil.copytree(tokens, tmp_path_factory.mktemp("snapshots") / "run")))
+    train(TINY.model, WITH, run.root)
+    write_json(run.config_json, dataclasses.asdict(dataclasses.replace(TINY, train=WITH)))
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(finished.root, tmp_path / "run")))
+
+
+def parameters(folder: Path) -> dict[str, bytes]:
+    verify(folder)
+    model = read_parameters(TINY.model, folder, None)
+    return {name: np.asarray(value).tobytes() for name, value in named_leaves(model).items()}
+
+
+def stamps(run: RunFolder) -> dict[str, int]:
+    return {path.name: (path / "manifest.json").stat().st_mtime_ns for path in run.snapshots.iterdir()}
+
+
+def back_at_4(run: RunFolder) -> dict[str, int]:
+    """Makes the run one that goes on at step 4, though it came further."""
+    for step in (8, 12):
+        shutil.rmtree(run.checkpoint(step))
+    return stamps(run)
+
+
+def test_a_snapshot_is_the_runs_parameters_at_its_step_and_all_stay(finished, tokens, tmp_path):
+    """Beside a run that keeps the checkpoint of every step, and takes no snapshot."""
+    every = Path(shutil.copytree(tokens, tmp_path / "every"))
+    train(TINY.model, dataclasses.replace(PLAIN, checkpoint_every=1, checkpoints_kept=99), every)
+    assert steps_in(finished.snapshots) == [0, 1, 3, 4, 8, 11]
+    for step in (1, 3, 4, 8, 11):
+        assert parameters(finished.snapshot(step)) == parameters(every / f"checkpoints/{step}"), step
+    fresh = make_state(TINY.model, make_optimizer(PLAIN.optimizer, 12), PLAIN.seed, PLAIN.spikes).model
+    first = parameters(finished.snapshot(0))
+    assert first == {name: np.asarray(value).tobytes() for name, value in named_leaves(fresh).items()}
+    assert bits(finished.root) == bits(every)  # no byte of the training is another
+    assert told(finished.root) == told(every)
+    assert json.loads(json.dumps(identifying(WITH))) == json.loads(json.dumps(identifying(PLAIN)))
+    assert {path.name for path in finished.snapshot(3).iterdir()} == {"model", "manifest.json"}
+
+
+def test_a_resumed_run_has_the_same_and_writes_none_again_that_is_whole(finished, run):
+    """Killed before the snapshot of step 8 was whole; a bit of that of step 11 is flipped."""
+    before = back_at_4(run)
+    shutil.rmtree(run.snapshot(8))
+    flip = next(path for path in (run.snapshot(11) / "model").rglob("d/*"))
+    flip.write_bytes(flip.read_bytes()[:-1] + bytes([flip.read_bytes()[-1] ^ 1]))
+    train(TINY.model, dataclasses.replace(WITH, checkpoints_kept=1), run.root)
+    after = stamps(run)
+    assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4"}
+    for step in (0, 1, 3, 4, 8, 11):
+        assert parameters(run.snapshot(step)) == parameters(finished.snapshot(step)), step
+    assert steps_in(run.checkpoints) == [12]
+    before = back_at_4(RunFolder(Path(shutil.copytree(finished.root, run.root.with_name("again")))))
+    train(TINY.model, WITH, run.root.with_name("again"))
+    assert stamps(RunFolder(run.root.with_name("again"))) == before
+
+
+@pytest.mark.parametrize("change", [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}], ids=["steps", "mesh"])
+def test_what_a_run_goes_on_to_change_is_taken_again_and_what_is_behind_it_stays(run, change):
+    before = back_at_4(run)
+    train(TINY.model, dataclasses.replace(WITH, **change), run.root)
+    after = stamps(run)
+    assert {step for step in before if before[step] == after[step]} == {"0", "1", "3", "4"}
+    assert steps_in(run.snapshots) == [0, 1, 3, 4, 8, 11]
+    about = read_manifest(run.snapshot(11))["about"]
+    assert about["step"] == 11 and (about["steps"], about["mesh"]["fsdp"]) in ((16, 1), (12, 4))
+
+
+def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
+    assert run.load(step=12).step == run.load().step == 12
+    early = run.load(step=1)
+    assert early.step == 1
+    found = {name: np.asarray(value).tobytes() for name, value in named_leaves(jax.device_get(early.model)).items()}
+    assert found == parameters(run.snapshot(1))
+    with pytest.raises(
+        UsageError, match=r"no checkpoint of step 2 in .*checkpoints or .*snapshots.*0, 1, 3, 4, 8, 11, "
+    ):
+        run.load(step=2)
+    for path in (run.snapshot(3) / "model").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"snapshots/3 is damaged: .* or take that of step 12"):
+        run.load(step=3)
+    shutil.rmtree(run.checkpoints)
+    assert run.load().step == 11  # of a run that has come to no checkpoint yet
+
+
+def test_a_disk_that_takes_no_snapshot_is_told_and_ends_no_run(tokens, tmp_path, capsys):
+    run = RunFolder(Path(shutil.copytree(tokens, tmp_path / "run")))
+    run.snapshots.write_text("in the way")
+    train(TINY.model, dataclasses.replace(WITH, steps=4, snapshot_steps=(1,)), run.root)
+    assert "snapshot: step 1 is not saved, and training goes on" in capsys.readouterr().out
+    assert steps_in(run.checkpoints) == [4]

@@ -1,0 +1,159 @@
+"""What the window asks of a model: losses token by token, what comes next, what goes on in each layer, its parts."""
+
+import base64
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from lm.errors import InputError
+from lm.inspect.forward import ALTERNATIVES
+from lm.inspect.inspector import Inspector
+from lm.serving.errors import ApiError, wrong
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.training_data import read_samples, visible
+from viewer.window.window_run import WindowRun
+
+MOST_CHARACTERS = 100_000
+"""Of a text."""
+MOST_TOKENS = 4096
+"""Of a text that is read; the rest is dropped, and counted."""
+TOP = 5
+RECORDED_PROMPTS, RECORDED_STEPS = 4, 16
+"""That an exported page holds."""
+
+type Given = str | list[int]
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    asked = ("text", "tokens", "step")
+    view = lambda answer: lambda fields: answer(run, run.at(fields), fields)
+    return [
+        Inspection("score", (*asked, "top"), view(score), "each token's loss in bits, and what was likelier"),
+        Inspection("next", asked, view(next_logits), "the logits of the token behind a text"),
+        Inspection("layers", (*asked, "top"), view(layers), "attention, residual norms and logit lens of a text"),
+        Inspection("architecture", (), lambda fields: architecture(run), "the network's parts, as a tree"),
+    ]
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    """The run's first prompts, and with what the model makes of them, at steps spread over all."""
+    yield "architecture", {}
+    prompts = run.experiment.sample.prompts[:RECORDED_PROMPTS]
+    samples = {one.prompt: one.prompt + one.continuation for one in reversed(read_samples(run.paths.samples)[1])}
+    for step in (None, *spread(run.steps(), RECORDED_STEPS)):
+        at = {} if step is None else {"step": step}
+        for prompt in prompts:
+            yield "score", {"text": prompt, **at}
+            yield "next", {"text": prompt, **at}
+            yield "layers", {"text": prompt, **at}
+            if prompt in samples:
+                yield "score", {"text": samples[prompt], **at}
+
+
+def spread(steps: list[int], most: int) -> list[int]:
+    """At most so many of the steps, the first and the last among them."""
+    if len(steps) <= most:
+        return steps
+    return [steps[round(one * (len(steps) - 1) / (most - 1))] for one in range(most)]
+
+
+def given(fields: Fields, inspector: Inspector) -> Given:
+    """The field "text" or "tokens". Raises ApiError 400 for both, for what is too long, and for what is none."""
+    tokens = fields.get("tokens")
+    if tokens is None:
+        text = fields.string("text", "")
+        if len(text) > MOST_CHARACTERS:
+            raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here")
+        try:
+            return inspector.tokenizer.encode(text)
+        except InputError as error:  # a vocabulary of characters that has not all of these
+            raise ApiError(400, str(error), param="text", code="invalid_value") from error
+    if fields.get("text") is not None:
+        raise wrong("tokens", tokens, "left out where there is a text")
+    if not isinstance(tokens, list) or not all(type(id) is int for id in tokens):
+        raise wrong("tokens", tokens, "a list of token ids", "invalid_type")
+    if len(tokens) > MOST_CHARACTERS:
+        raise wrong("tokens", tokens, f"of at most {MOST_CHARACTERS:,} ids here")
+    if outside := [id for id in tokens if not 0 <= id < inspector.tokenizer.vocab_size]:
+        raise wrong("tokens", outside[0], f"of ids from 0 to {inspector.tokenizer.vocab_size - 1:,}")
+    return tokens
+
+
+def score(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
+    found = inspector.score(given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES), MOST_TOKENS - 1)
+    likeliest = tops(inspector, found.top_ids_NK, found.top_probabilities_NK)
+    columns = zip(found.ids_N.tolist(), found.pieces, found.bits_N.tolist(), found.ranks_N.tolist(), strict=True)
+    tokens = [
+        {"id": id, "text": text_of(inspector, id), "bytes": piece.hex(), "bits": short(bits), "rank": rank, "top": top}
+        for (id, piece, bits, rank), top in zip(columns, likeliest, strict=True)
+    ]
+    return {
+        "tokens": tokens,
+        "bits": short(float(found.bits_N.astype(np.float64).sum())),
+        "bytes": sum(map(len, found.pieces)),
+        "bits_per_byte": running(found.bits_per_byte_N),
+        "gzip_bits_per_byte": running(found.gzip_bits_per_byte_N),
+        "dropped": found.dropped,
+    }
+
+
+def next_logits(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
+    found = inspector.next_logits(given(fields, inspector), MOST_TOKENS - 1)
+    return {"logits": packed(found.logits_V), "tokens": found.tokens, "dropped": found.dropped}
+
+
+def layers(run: WindowRun, inspector: Inspector, fields: Fields) -> dict[str, object]:
+    found = inspector.layers(given(fields, inspector), fields.integer("top", TOP, 0, ALTERNATIVES))
+    ids_EtK, probabilities_EtK = found.lens_ids_ETK, found.lens_probabilities_ETK
+    lens = [tops(inspector, *stage) for stage in zip(ids_EtK, probabilities_EtK, strict=True)]
+    return {
+        "tokens": [text_of(inspector, id) for id in found.ids_T.tolist()],
+        "ids": found.ids_T.tolist(),
+        "head": 1,
+        "attention": packed(found.attention_LHTS),
+        "windows": [inspector.config.window(layer) for layer in range(inspector.config.layers)],
+        "residual": {
+            "embedding": packed(found.stream_ET[0]),
+            "attention": packed(found.behind_attention_LT),
+            "mlp": packed(found.stream_ET[1:]),
+        },
+        "added": {"attention": packed(found.attention_out_LT), "mlp": packed(found.mlp_out_LT)},
+        "lens": lens,
+        "came": packed(np.nan_to_num(found.came_ET)),
+        "came_rank": packed(found.came_rank_ET),
+        "dropped": found.dropped,
+    }
+
+
+def architecture(run: WindowRun) -> dict[str, object]:
+    return run.served.architecture().as_json() | {"name": run.name, "config": dataclasses.asdict(run.experiment.model)}
+
+
+def tops(inspector: Inspector, ids_NK: np.ndarray, probabilities_NK: np.ndarray) -> list[list[list]]:
+    """[[id, text, probability], ...] of each row."""
+    rows = zip(ids_NK.tolist(), probabilities_NK.tolist(), strict=True)
+    return [[[id, text_of(inspector, id), short(p)] for id, p in zip(*row, strict=True)] for row in rows]
+
+
+def text_of(inspector: Inspector, id: int) -> str:
+    return visible(inspector.tokenizer.token_bytes(id))
+
+
+def running(values_N: np.ndarray) -> list[float | None]:
+    """null where no byte has come yet."""
+    return [None if math.isnan(value) else short(value) for value in values_N.tolist()]
+
+
+def short(value: float) -> float:
+    """Six digits: float32 has hardly more."""
+    return float(f"{value:.6g}")
+
+
+def packed(array: np.ndarray) -> dict[str, object]:
+    """An array for toArray of dom.js: its numbers little-endian, in base64, the last axis the fastest."""
+    kind = "int32" if array.dtype.kind in "iu" else "float32"
+    data = np.ascontiguousarray(array, f"<{kind[0]}4").tobytes()
+    return {"type": kind, "shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}

@@ -1,0 +1,272 @@
+// Byte-level BPE in the page itself: the ids of lm.tokenizer's encode, also where no server is there.
+//
+// Long work is a generator that yields now and then; `bpeFinish` runs it in short slices, so that the page stays alive,
+// and stops where its signal says so.
+
+const BPE_NONE = 2 ** 31; // the rank of what is no token
+const BPE_SHORT = 96; // parts: below, looking for the best pair again and again is quicker than a heap
+const BPE_LONGEST_RUN = 200000; // as lm/tokenizer/encoding.py
+const BPE_REMEMBERED = 50000; // pieces
+const BPE_SLICE = 12; // ms
+
+const bpePause = () => new Promise((resolve) => setTimeout(resolve, 0));
+
+// What `work`, a generator, returns. Throws AbortError where `signal` is set meanwhile.
+const bpeFinish = async (work, signal) => {
+  let until = performance.now() + BPE_SLICE;
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+    if (performance.now() < until) continue;
+    await bpePause();
+    if (signal && signal.aborted) throw new DOMException("stopped", "AbortError");
+    until = performance.now() + BPE_SLICE;
+  }
+};
+
+// Bytes are strings of characters below U+0100, one a byte: they can be looked up.
+const bpeFromHex = (hex) => {
+  let bytes = "";
+  for (let i = 0; i < hex.length; i += 2) bytes += String.fromCharCode(parseInt(hex.slice(i, i + 2), 16));
+  return bytes;
+};
+const bpeWhole = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd"); // lone ones: pairs are one character to this
+const bpeUtf8 = (text) => {
+  const bytes = new TextEncoder().encode(text);
+  let out = "";
+  for (let i = 0; i < bytes.length; i += 8192) out += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return out;
+};
+
+// The answer of "vocabulary" made ready. `pattern` that JavaScript cannot read leaves `regexp` null.
+const bpeVocabulary = (answer) => {
+  const special = new Set(Object.values(answer.special));
+  const parts = answer.bytes.map(bpeFromHex);
+  const ranks = new Map();
+  const single = new Int32Array(256).fill(-1);
+  let longest = 0;
+  parts.forEach((bytes, id) => {
+    if (special.has(id) || !bytes) return;
+    if (!ranks.has(bytes)) ranks.set(bytes, id);
+    if (bytes.length === 1) single[bytes.charCodeAt(0)] = id;
+    longest = Math.max(longest, bytes.length);
+  });
+  let regexp = null;
+  if (answer.kind === "bpe") {
+    try {
+      regexp = bpeRegExp(answer.pattern);
+    } catch {
+      // the server cuts it
+    }
+  }
+  return { kind: answer.kind, name: answer.name, special, parts, ranks, single, longest, regexp, pairs: new Map(), pieces: new Map() };
+};
+
+// The id that two neighbours become, which is its rank; BPE_NONE where there is none.
+const bpeJoin = (vocabulary, left, right) => {
+  const key = left * 2097152 + right; // ids are below 2 ** 21
+  let found = vocabulary.pairs.get(key);
+  if (found === undefined) {
+    const bytes = vocabulary.parts[left] + vocabulary.parts[right];
+    found = bytes.length > vocabulary.longest ? BPE_NONE : vocabulary.ranks.get(bytes) ?? BPE_NONE;
+    if (vocabulary.pairs.size > 500000) vocabulary.pairs.clear();
+    vocabulary.pairs.set(key, found);
+  }
+  return found;
+};
+
+const bpeSingles = (vocabulary, bytes) => {
+  const ids = new Array(bytes.length);
+  for (let i = 0; i < bytes.length; i++) ids[i] = vocabulary.single[bytes.charCodeAt(i)];
+  return ids;
+};
+
+// The pair of the lowest rank is joined, the leftmost of equal ones, until no pair is a token.
+const bpeMergeShort = (vocabulary, bytes) => {
+  const ids = bpeSingles(vocabulary, bytes);
+  const joined = [];
+  for (let i = 0; i + 1 < ids.length; i++) joined.push(bpeJoin(vocabulary, ids[i], ids[i + 1]));
+  for (;;) {
+    let best = BPE_NONE;
+    let at = -1;
+    for (let i = 0; i < joined.length; i++) if (joined[i] < best) { best = joined[i]; at = i; }
+    if (at < 0) return ids;
+    ids.splice(at, 2, best);
+    joined.splice(at, 1);
+    if (at > 0) joined[at - 1] = bpeJoin(vocabulary, ids[at - 1], best);
+    if (at < joined.length) joined[at] = bpeJoin(vocabulary, best, ids[at + 1]);
+  }
+};
+
+// A heap of numbers, the least first, in an array that has room for all.
+const bpeHeap = (room) => {
+  const heap = new Float64Array(room);
+  let size = 0;
+  const push = (key) => {
+    let i = size++;
+    while (i > 0) {
+      const up = (i - 1) >> 1;
+      if (heap[up] <= key) break;
+      heap[i] = heap[up];
+      i = up;
+    }
+    heap[i] = key;
+  };
+  const pop = () => {
+    if (!size) return -1;
+    const least = heap[0];
+    const key = heap[--size];
+    let i = 0;
+    for (;;) {
+      let down = 2 * i + 1;
+      if (down >= size) break;
+      if (down + 1 < size && heap[down + 1] < heap[down]) down++;
+      if (heap[down] >= key) break;
+      heap[i] = heap[down];
+      i = down;
+    }
+    heap[i] = key;
+    return least;
+  };
+  return { push, pop };
+};
+
+// The same in time n log n: pairs wait in a heap by rank and place; one that has changed since is passed over.
+const bpeMergeLong = function* (vocabulary, bytes) {
+  yield;
+  const ids = Int32Array.from(bpeSingles(vocabulary, bytes));
+  yield;
+  const count = ids.length;
+  const next = new Int32Array(count).map((_, i) => i + 1);
+  const before = new Int32Array(count).map((_, i) => i - 1);
+  const joined = new Float64Array(count).fill(BPE_NONE); // of the part that begins here and the next one
+  const heap = bpeHeap(3 * count);
+  const look = (at) => {
+    joined[at] = next[at] < count ? bpeJoin(vocabulary, ids[at], ids[next[at]]) : BPE_NONE;
+    if (joined[at] < BPE_NONE) heap.push(joined[at] * 2 ** 31 + at);
+  };
+  for (let i = 0; i < count; i++) {
+    look(i);
+    if (i % 1024 === 1023) yield;
+  }
+  for (let turn = 1; ; turn++) {
+    if (turn % 1024 === 0) yield;
+    const key = heap.pop();
+    if (key < 0) break;
+    const rank = Math.floor(key / 2 ** 31);
+    const at = key - rank * 2 ** 31;
+    if (joined[at] !== rank) continue;
+    const gone = next[at];
+    ids[at] = rank;
+    next[at] = next[gone];
+    joined[gone] = BPE_NONE;
+    if (next[at] < count) before[next[at]] = at;
+    look(at);
+    if (before[at] >= 0) look(before[at]);
+  }
+  const out = [];
+  for (let i = 0; i < count; i = next[i]) out.push(ids[i]);
+  return out;
+};
+
+// The text in parts, cut inside runs of white space as lm/tokenizer/encoding.py cuts them.
+const bpeSections = function* (text) {
+  let start = 0;
+  if (text.length > BPE_LONGEST_RUN) {
+    // Python's \s, which has U+001C to U+001F besides Unicode's.
+    for (const run of text.matchAll(/[\p{White_Space}\x1c-\x1f]+/gu)) {
+      for (let cut = run.index + BPE_LONGEST_RUN; cut < run.index + run[0].length; cut += BPE_LONGEST_RUN) {
+        yield text.slice(start, cut);
+        start = cut;
+      }
+    }
+  }
+  yield text.slice(start);
+};
+
+// The pieces that the split pattern cuts. Throws where it leaves out some of the text.
+const bpePieces = function* (vocabulary, text) {
+  for (const section of bpeSections(bpeWhole(text))) {
+    let end = 0;
+    for (const found of section.matchAll(vocabulary.regexp)) {
+      if (found.index !== end) break;
+      end += found[0].length;
+      if (found[0]) yield found[0];
+    }
+    if (end < section.length) throw new Error(`The split pattern leaves out a part of the text that begins with ${JSON.stringify(section.slice(end, end + 20))}.`);
+  }
+};
+
+// The ids of a text.
+const bpeEncode = function* (vocabulary, text) {
+  const out = [];
+  let turn = 0;
+  for (const piece of bpePieces(vocabulary, text)) {
+    if (++turn % 256 === 0) yield;
+    const short = piece.length <= BPE_SHORT;
+    let ids = short ? vocabulary.pieces.get(piece) : undefined;
+    if (ids === undefined) {
+      if (!short) yield;
+      const bytes = bpeUtf8(piece);
+      const whole = bytes.length <= vocabulary.longest ? vocabulary.ranks.get(bytes) : undefined; // a piece that is a token is that token, whether merges lead to it or not
+      if (whole !== undefined) ids = [whole];
+      else ids = bytes.length <= BPE_SHORT ? bpeMergeShort(vocabulary, bytes) : yield* bpeMergeLong(vocabulary, bytes);
+      if (vocabulary.pieces.size > BPE_REMEMBERED) vocabulary.pieces.clear();
+      if (short) vocabulary.pieces.set(piece, ids);
+    }
+    for (let i = 0; i < ids.length; i++) out.push(ids[i]);
+  }
+  return out;
+};
+
+// The two tokens that a token was merged from, as lm.tokenizer's merged_from; null for a byte, and for a token that
+// others' vocabularies have without merges that lead to it.
+const bpeHalves = (vocabulary, id) => {
+  const ids = bpeSingles(vocabulary, vocabulary.parts[id]);
+  if (ids.length < 2 || vocabulary.special.has(id)) return null;
+  while (ids.length > 2) {
+    let best = BPE_NONE;
+    let at = 0;
+    for (let i = 0; i + 1 < ids.length; i++) {
+      const joined = bpeJoin(vocabulary, ids[i], ids[i + 1]);
+      if (joined < best) { best = joined; at = i; }
+    }
+    if (best >= id) return null;
+    ids.splice(at, 2, best);
+  }
+  return ids;
+};
+
+// The merges that shorten a sentence, in the order in which they were minted: [{rank, left, right, at, ids}], `at` the
+// places of the left halves among the ids before, `ids` those after. Time grows with the square of the text.
+const bpeStory = (vocabulary, text) => {
+  let pieces = [...bpePieces(vocabulary, text)].map((piece) => bpeSingles(vocabulary, bpeUtf8(piece)));
+  const start = pieces.flat();
+  const steps = [];
+  for (;;) {
+    let best = BPE_NONE;
+    let halves = null;
+    for (const piece of pieces) {
+      for (let i = 0; i + 1 < piece.length; i++) {
+        const joined = bpeJoin(vocabulary, piece[i], piece[i + 1]);
+        if (joined < best) { best = joined; halves = [piece[i], piece[i + 1]]; }
+      }
+    }
+    if (!halves) return { start, steps };
+    const at = [];
+    let before = 0;
+    pieces = pieces.map((piece) => {
+      const after = [];
+      for (let i = 0; i < piece.length; i++) {
+        if (i + 1 < piece.length && bpeJoin(vocabulary, piece[i], piece[i + 1]) === best) {
+          at.push(before + i);
+          after.push(best);
+          i++;
+        } else after.push(piece[i]);
+      }
+      before += piece.length;
+      return after;
+    });
+    steps.push({ rank: best, left: halves[0], right: halves[1], at, ids: pieces.flat() });
+  }
+};

@@ -1,0 +1,203 @@
+// The page Inside: the network drawn from its config, and the reader's own text flowing through it.
+
+const insideData = (answer) => {
+  const attention = insideArray(answer.attention);
+  const [layers, heads, count] = attention.shape;
+  const added = answer.added || answer.residual;
+  return {
+    tokens: answer.tokens, ids: answer.ids || answer.tokens, dropped: answer.dropped || 0, layers, heads, count, attention: attention.data, lens: answer.lens,
+    added: { attention: insideArray(added.attention), mlp: insideArray(added.mlp) }, stream: insideArray(answer.stream), behind: answer.added ? insideArray(answer.residual.attention) : null, came: insideArray(answer.came),
+  };
+};
+
+const insideMount = (root, context, parameters) => {
+  const say = (parts, ...rest) => h("p", { class: "inside-lead" }, parts, ...rest);
+  const [drawing, crumbs, about] = [h("div", { class: "inside-canvas" }), h("nav", { class: "inside-crumbs", "aria-label": "Where in the network" }), h("aside", { class: "inside-about" })];
+  const places = { attention: h("div"), stream: h("div"), lens: h("div") };
+  const stripPlace = h("div");
+  const problem = h("div", { "aria-live": "polite" });
+  const network = h("section", { class: "inside-section inside-network", "aria-label": "The network" }, crumbs, h("div", { class: "inside-view" }, drawing, about));
+  const flow = h("div", {},
+    h("section", { class: "inside-section", "aria-labelledby": "inside-attention" }, h("h2", { id: "inside-attention" }, "Attention: where each token looks"),
+      say("Each square is one head: a row for each token that looks, a column for each token that is looked at. A bright diagonal is a head that reads the token just before; a bright column is a token that all look at."), places.attention),
+    h("section", { class: "inside-section", "aria-labelledby": "inside-stream" }, h("h2", { id: "inside-stream" }, "The stream: who adds how much"),
+      say("Every token has one vector that runs through all layers, the residual stream. Attention and MLP never replace it: they add to it, and here is how much."), places.stream),
+    h("section", { class: "inside-section", "aria-labelledby": "inside-lens" }, h("h2", { id: "inside-lens" }, "The logit lens: what each layer would say"),
+      say("Take the stream as it is after some layer, and turn it into a prediction right away. One sees the answer form: early layers guess, late ones settle."), places.lens));
+
+  const view = {
+    model: null, data: null, at: "", token: -1, layer: 0, head: 0, lens: -1,
+    node: () => view.model.nodes.get(view.at) || view.model.tree,
+    zoom(path) {
+      zoomed = true;
+      view.at = path;
+      context.show("inside", view.address());
+    },
+    address() {
+      const { data, at, token, layer, head, lens } = view;
+      const own = { ...(at && { at }), ...(layer && { layer }), ...(head && { head }) };
+      if (data && token !== data.count - 1) own.token = token;
+      if (data && lens !== data.lens.length - 1) own.lens = lens;
+      return own;
+    },
+    // Another token, layer or head: told to all that show it, and kept in the address.
+    set(values) {
+      const changed = Object.keys(values).filter((name) => view[name] !== values[name]);
+      if (!changed.length) return;
+      Object.assign(view, values);
+      history.replaceState(null, "", address("inside", view.address()));
+      tell(changed);
+    },
+  };
+  let [parts, strip, drawnAt, zoomed] = [[], null, null, false];
+  const tell = (changed) => {
+    if (changed.includes("token") && strip) strip.mark(view.token, true);
+    for (const part of parts) part.update(changed);
+    if (changed.some((name) => ["token", "layer", "head"].includes(name))) draw();
+  };
+
+  const draw = () => {
+    if (!view.model) return;
+    const node = view.node();
+    const room = drawing.clientWidth < 560 ? 44 : INSIDE_FAMILIES.includes(node.kind) || node.kind === "headslice" ? 10 : view.data ? 330 : 190;
+    const width = Math.max(200, drawing.clientWidth - room);
+    drawing.replaceChildren(...insideDraw(view, node, width).filter(Boolean));
+    if (node.kind === "headslice" && view.data) drawing.append(insideHeadMap(view, node));
+    if (drawnAt === node.path) return;
+    drawnAt = node.path;
+    insideCrumbs(view, node, crumbs);
+    about.replaceChildren(...insideCard(node));
+    if (!zoomed) return;
+    zoomed = false;
+    about.querySelector("h2").focus({ preventScroll: true });
+    if (network.getBoundingClientRect().top < 0) network.scrollIntoView({ block: "start" });
+  };
+
+  const readOwn = (given) => {
+    const number = (name, most) => (/^\d+$/.test(given[name] ?? "") ? Math.min(most, Number(given[name])) : null);
+    view.at = given.at || "";
+    if (!view.data) return;
+    const { count, layers, heads, lens } = view.data;
+    view.token = number("token", count - 1) ?? count - 1;
+    view.layer = number("layer", layers - 1) ?? 0;
+    view.head = number("head", heads - 1) ?? 0;
+    view.lens = number("lens", lens.length - 1) ?? lens.length - 1;
+    const node = view.model && view.node();
+    const layer = node ? insideLayerOf(node) : null;
+    if (layer !== null && layer < layers) view.layer = layer;
+    if (node && insideChain(node).some((one) => one.kind === "headslice")) view.head = insideChain(node).find((one) => one.kind === "headslice").index;
+  };
+
+  const fill = (answer) => {
+    const [before, atEnd] = [view.data, view.data && view.token === view.data.count - 1];
+    view.data = insideData(answer);
+    if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
+    readOwn(pageParameters());
+    strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
+    strip.mark(view.token);
+    stripPlace.replaceChildren(h("p", { class: "note" }, "The marked token is followed through the network below. Choose another with the pointer or the arrow keys.",
+      view.data.dropped ? ` Only the first ${whole(view.data.count)} tokens are looked at; ${plural(view.data.dropped, "token")} more were left out.` : ""), strip);
+    parts = [];
+    parts = [insideAttention(view), insideStream(view), insideLens(view)];
+    Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
+    flow.hidden = false;
+    problem.replaceChildren();
+    draw();
+  };
+
+  const askLayers = () => context.run(problem, async (signal) => {
+    const fields = { text: shared.text, step: shared.step };
+    if (!source.has("layers", fields)) {
+      flow.hidden = true;
+      problem.replaceChildren(h("p", { class: "note" }, "What goes on inside was not recorded for this text. Live, on any text: ", h("code", {}, "python -m launch.serve RUN")));
+      return;
+    }
+    fill(await source.ask("layers", fields, signal));
+  });
+  const askModel = () => context.run(network, async (signal) => {
+    view.model = insideRead(await source.ask("architecture", {}, signal));
+    readOwn(pageParameters());
+  });
+
+  const box = source.live ? promptBox("Your text: the first 64 tokens flow through the network", () => askLayers()) : h("p", {}, "Recorded for the text: ", h("q", { dir: "auto" }, shared.text));
+  root.append(box, problem, stripPlace, network, flow);
+  flow.hidden = true;
+  const escape = (event) => {
+    if (event.key !== "Escape" || !view.model || !view.node().above) return;
+    event.preventDefault();
+    view.zoom(view.node().above.path);
+  };
+  document.addEventListener("keydown", escape);
+  const watch = new ResizeObserver(settled(draw, 60));
+  watch.observe(drawing);
+  const shades = matchMedia("(prefers-color-scheme: dark)");
+  const recolour = () => { if (view.data) { parts[0] = insideAttention(view); places.attention.replaceChildren(parts[0]); } };
+  shades.addEventListener("change", recolour);
+  view.at = parameters.at || "";
+  askModel().then(() => { draw(); askLayers(); });
+
+  let [text, step] = [shared.text, shared.step];
+  return {
+    update(changed) {
+      if (text !== shared.text || step !== shared.step) {
+        [text, step] = [shared.text, shared.step];
+        if (box.field && box.field.value !== text) box.field.value = text;
+        if (!changed.includes("text") || changed.includes("address")) askLayers();
+      }
+      if (!changed.includes("address") || !view.model) return;
+      const before = { token: view.token, layer: view.layer, head: view.head, lens: view.lens };
+      readOwn(pageParameters());
+      tell(Object.keys(before).filter((name) => before[name] !== view[name]));
+      draw();
+    },
+    unmount() {
+      watch.disconnect();
+      document.removeEventListener("keydown", escape);
+      shades.removeEventListener("change", recolour);
+    },
+  };
+};
+
+// Where one is: each part above is a way back.
+const insideCrumbs = (view, node, crumbs) => {
+  if (!node.above) {
+    crumbs.replaceChildren(h("p", { class: "note" }, "From the tokens above to a prediction below, step by step. Choose any part to go into it."));
+    return;
+  }
+  const link = (one) => h("button", { type: "button", class: "inside-link", on: { click: () => view.zoom(one.path) } }, one.above ? insideTitle(one) : "The network");
+  crumbs.replaceChildren(
+    h("ol", {}, insideChain(node).map((one) => h("li", {}, one === node ? h("span", { "aria-current": "location" }, insideTitle(one)) : link(one)))),
+    h("button", { type: "button", class: "inside-back", on: { click: () => view.zoom(node.above.path) } }, "Back ", h("kbd", {}, "Esc")));
+};
+
+// What is to be known of one part.
+const insideCard = (node) => {
+  const fact = (name, value) => (value ? [h("dt", {}, name), h("dd", {}, value)] : []);
+  const formula = insideFormula(node);
+  const above = node.above && node.above.above && node.above.parameters ? `${percent(node.parameters / node.above.parameters)} of ${insideTitle(node.above).toLowerCase()}` : "";
+  return [
+    h("h2", { tabindex: "-1" }, node.above ? insideTitle(node) : "The network"),
+    h("p", {}, insideExplain(node)),
+    h("dl", {},
+      fact("Parameters", node.tied ? "none of its own" : h("b", {}, whole(node.parameters))),
+      fact("Share", node.above && !node.tied ? h("span", {}, percent(insideShare(node)) + " of the network", above ? [h("br"), above] : "") : ""),
+      fact("Shape", node.shape ? insideShape(node, true) : ""),
+      fact("Heads", node.kind === "attention" && node.heads ? `${whole(node.heads)}${node.kv_heads && node.kv_heads !== node.heads ? `, sharing ${whole(node.kv_heads)} sets of keys and values` : ""}` : ""),
+      fact("Sees", node.kind === "attention" ? (node.window ? `the last ${plural(node.window, "token")}` : "all earlier tokens") : ""),
+      fact("Formula", formula ? h("code", { class: "inside-formula" }, formula) : "")),
+  ];
+};
+
+// The map of the head that is zoomed to, on the reader's text.
+const insideHeadMap = (view, node) => {
+  const layer = insideLayerOf(node);
+  if (layer === null || layer >= view.data.layers || node.index >= view.data.heads) return "";
+  const canvas = h("canvas", { class: "inside-thumb", role: "img", "aria-label": "This head's attention over your text; below it is shown at large." });
+  insidePaint(canvas, view.data, layer, node.index, insideWindow(view.model, layer), insidePalette());
+  return h("figure", {}, canvas, h("figcaption", {}, "What this head looks at in your text: rows look, columns are looked at."));
+};
+
+pages.push({
+  id: "inside", title: "Inside", mount: insideMount,
+  about: "The whole network, drawn from its config with every shape and number true, and your own text on its way through it. Click any part to go into it; Escape goes back.",
+});

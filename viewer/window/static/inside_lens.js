@@ -1,0 +1,153 @@
+// The residual stream of one token, and the logit lens: what each layer would say next.
+
+const insideSpan = (value, most, family) =>
+  h("span", { class: "inside-bar inside-bar-" + family, "aria-hidden": "true", style: { "--share": ((100 * value) / most).toFixed(2) + "%" } });
+
+// The stream as a river: as wide as its vector is long, with what attention and MLP add as tributaries.
+const INSIDE_RIVER = { high: 250, left: 12, bank: 26 };
+const insideRiver = (view) => {
+  const { data } = view;
+  const { high, left, bank } = INSIDE_RIVER;
+  const at = (array, layer) => array.data[layer * data.count + view.token];
+  const stages = [at(data.stream, 0)];
+  for (let layer = 0; layer < data.layers; layer++) stages.push(data.behind ? at(data.behind, layer) : at(data.stream, layer), at(data.stream, layer + 1));
+  const step = Math.max(26, Math.min(150, 940 / (stages.length + 0.5)));
+  const wide = left + step * (stages.length + 0.4);
+  const added = data.layers ? Array.from({ length: data.layers }, (_, layer) => [at(data.added.attention, layer), at(data.added.mlp, layer)]).flat() : [];
+  const scale = (high / 2 - bank - 34) / Math.max(...stages, ...added, 1e-9);
+  const middle = high / 2;
+  const x = (stage) => left + step * (stage + 0.5);
+  const edge = (sign) => stages.map((value, stage) => [x(stage), middle + sign * value * scale]);
+  const curve = (points) => points.map(([px, py], one) => (one ? `C${px - step / 2},${points[one - 1][1]} ${px - step / 2},${py} ${px},${py}` : `${px},${py}`)).join("");
+  const [top, bottom] = [edge(-1), edge(1)];
+  const back = [...bottom].reverse().map(([px, py], one, all) => (one ? `C${px + step / 2},${all[one - 1][1]} ${px + step / 2},${py} ${px},${py}` : `L${px},${py}`)).join("");
+  const end = x(stages.length - 1) + step * 0.45;
+  const river = `M${left},${top[0][1]}L${curve(top)}L${end},${top.at(-1)[1]}L${end + 10},${middle}L${end},${bottom.at(-1)[1]}${back}L${left},${bottom[0][1]}Z`;
+  const tributary = (index) => {
+    const family = index % 2 ? "mlp" : "attention";
+    const sign = index % 2 ? 1 : -1;
+    const thick = Math.max(1, added[index] * scale * 2);
+    const half = Math.min(thick, step * 0.8) / 2;
+    const [from, to] = [x(index) + step * 0.3, x(index + 1)];
+    const [outer, inner] = [middle + sign * (high / 2 - bank), middle + sign * Math.max(0, stages[index + 1] * scale - Math.min(thick, stages[index + 1] * scale))];
+    const last = middle + sign * stages[index + 1] * scale;
+    const path = `M${from - half},${outer}C${from - half},${last} ${from},${inner} ${to},${inner}L${to},${last}C${from + half + 2},${last} ${from + half},${last} ${from + half},${outer}Z`;
+    return [svg("path", { class: "inside-" + family, d: path }),
+      svg("text", { class: "inside-flow-number", x: from, y: outer + (sign > 0 ? 13 : -5), "text-anchor": "middle" }, decimals(added[index], added[index] < 10 ? 2 : 1))];
+  };
+  return svg("svg", { class: "inside-river", viewBox: `0 0 ${wide.toFixed(0)} ${high}`, style: { "min-width": Math.max(420, Math.min(wide, 30 * stages.length)) + "px" }, role: "img", "aria-label": "The stream of the marked token: its numbers are in the table below." },
+    svg("path", { class: "inside-embedding inside-water", d: river }), added.map((_, index) => tributary(index)),
+    Array.from({ length: data.layers }, (_, layer) => svg("text", { class: "inside-flow-name", x: x(2 * layer + 2), y: middle + 4, "text-anchor": "middle" }, decimals(stages[2 * layer + 2], stages[2 * layer + 2] < 10 ? 2 : 1))),
+    Array.from({ length: data.layers }, (_, layer) => svg("text", { x: x(2 * layer + 1), y: 10, "text-anchor": "middle" }, (data.layers > 12 ? "" : "layer ") + (layer + 1))));
+};
+
+// What attention and MLP add at each layer for the token that is looked at.
+const insideStream = (view) => {
+  const { data } = view;
+  const said = h("output", { class: "inside-read", "aria-live": "polite" });
+  const body = h("tbody");
+  const river = h("div", { class: "scroll" });
+  const head = (text) => h("th", { scope: "col" }, text);
+  const key = (family, text) => h("span", {}, h("i", { class: "inside-key inside-" + family }), text);
+  const node = h("div", {}, said, river,
+    h("p", { class: "inside-legend" }, key("embedding", "the stream, as wide as its vector is long"), key("attention", "from above: what attention adds"), key("mlp", "from below: what the MLP adds")),
+    h("details", { class: "as-table" }, h("summary", {}, "The numbers"), h("div", { class: "scroll" }, h("table", { class: "inside-stream" }, h("thead", {}, h("tr", {}, head("layer"), head("attention adds"), head("MLP adds"), head("the stream then"))), body))),
+    h("p", { class: "note" }, "Lengths are root mean squares over the channels. What is added may point against the stream: then the stream grows by less, or shrinks."));
+  const cell = (value, most, family) => h("td", {}, insideSpan(value, most, family), h("span", { class: "inside-number" }, decimals(value, value < 10 ? 2 : 1)));
+  node.update = (changed) => {
+    if (changed && !changed.includes("token")) return;
+    const at = view.token;
+    const value = (array, layer) => array.data[layer * data.count + at];
+    const layers = Array.from({ length: data.layers }, (_, layer) => layer);
+    const all = layers.flatMap((layer) => [value(data.added.attention, layer), value(data.added.mlp, layer)]);
+    const streams = data.stream ? Array.from({ length: data.layers + 1 }, (_, layer) => value(data.stream, layer)) : [];
+    const most = Math.max(...all, ...streams, 1e-9);
+    const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, name), cells);
+    if (data.stream) river.replaceChildren(insideRiver(view));
+    body.replaceChildren(
+      ...(streams.length ? [row("embedding", [h("td"), h("td"), cell(streams[0], most, "embedding")])] : []),
+      ...layers.map((layer) => row(layer + 1, [cell(all[2 * layer], most, "attention"), cell(all[2 * layer + 1], most, "mlp"), streams.length ? cell(streams[layer + 1], most, "embedding") : h("td")])));
+    const largest = all.indexOf(Math.max(...all));
+    said.textContent = `For “${data.tokens[at]}”, the most is added by ${largest % 2 ? "the MLP" : "attention"} of layer ${Math.floor(largest / 2) + 1}: ${decimals(all[largest])}.`;
+  };
+  node.update();
+  return node;
+};
+
+const insideStage = (data, layer) => (layer === 0 ? "embedding" : "layer " + layer);
+
+// Rows are the stages of the stream, columns the tokens: the likeliest next token of each.
+const insideLens = (view) => {
+  const { data } = view;
+  const last = data.lens.length - 1;
+  const read = h("div", { class: "inside-answer" });
+  const cells = data.lens.map((row, layer) => row.map((best, at) => {
+    const [id, text, probability] = best[0];
+    const changed = layer > 0 && data.lens[layer - 1][at][0][0] !== id;
+    const right = at + 1 < data.count && data.ids[at + 1] === id;
+    const cell = h("td", {
+      class: "inside-guess" + (changed ? " inside-changed" : "") + (right ? " inside-right" : ""), tabindex: "-1", "data-layer": layer, "data-at": at,
+      "aria-label": `${insideStage(data, layer)}, behind ${data.tokens[at]}: ${text}, ${percent(probability)}${changed ? ", changed" : ""}${right ? ", this token came" : ""}`,
+    }, h("bdi", {}, text), h("small", {}, (right ? "✓ " : "") + Math.round(100 * probability)));
+    paint(cell, probability * 0.9);
+    return cell;
+  }));
+  const heads = data.tokens.map((text, at) => h("th", { scope: "col", "data-at": at }, h("bdi", {}, text)));
+  const rows = cells.map((row, layer) => h("tr", {}, h("th", { scope: "row" }, insideStage(data, layer)), row));
+  const came = h("tr", { class: "inside-came" }, h("th", { scope: "row" }, "what came"), data.tokens.map((_, at) => h("td", {}, h("bdi", {}, at + 1 < data.count ? data.tokens[at + 1] : "?"))));
+  const table = h("table", { class: "inside-lens", role: "grid", "aria-label": "The likeliest next token at each layer and token. The arrow keys go over it." },
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "token read"), heads)), h("tbody", {}, rows), h("tfoot", {}, came));
+  const layers = slider("after", { min: 0, max: last, value: view.lens, show: (layer) => insideStage(data, layer), on: (layer) => view.set({ lens: layer }) });
+  const look = (event) => {
+    const cell = event.target.closest(".inside-guess");
+    if (cell) view.set({ token: Number(cell.dataset.at), lens: Number(cell.dataset.layer) });
+  };
+  table.addEventListener("click", look);
+  table.addEventListener("keydown", (event) => {
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -Infinity], End: [0, Infinity] }[event.key];
+    if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const bound = (value, most) => Math.min(most, Math.max(0, value));
+    view.set({ lens: bound(view.lens + move[0], last), token: bound(view.token + move[1], data.count - 1) });
+    cells[view.lens][view.token].focus({ preventScroll: false });
+  });
+
+  const list = (layer, at) => {
+    const best = data.lens[layer][at];
+    const came_ = at + 1 < data.count ? data.ids[at + 1] : null;
+    const items = best.map(([id, text, probability]) => h("li", {}, h("span", { class: "inside-meter", style: { "--share": (100 * probability).toFixed(1) + "%" } }), h("bdi", {}, text), h("span", {}, (id === came_ ? "✓ " : "") + percent(probability))));
+    const share = data.came && came_ !== null ? data.came.data[layer * data.count + at] : null;
+    return [h("ol", { class: "inside-best" }, items), share === null ? null : h("p", { class: "inside-truth" }, "“", h("bdi", {}, data.tokens[at + 1]), `” came: ${percent(share)} here.`)];
+  };
+  const past = h("div", { class: "inside-past", "aria-hidden": "true" });
+  let marked = [];
+  const node = h("div", {}, layers, h("div", { class: "scroll inside-wide" }, table), h("p", { class: "note" }, "▲ the word has changed from the layer before. ✓ it is the word that came. The small number is its probability in percent, which the colour shows too."), h("div", { class: "inside-two" }, h("div", { "aria-live": "polite" }, read), past));
+  node.update = () => {
+    for (const one of marked) one.classList.remove("here");
+    for (const cell of table.querySelectorAll('[tabindex="0"]')) cell.tabIndex = -1;
+    marked = [rows[view.lens], heads[view.token], cells[view.lens][view.token]];
+    for (const one of marked) one.classList.add("here");
+    marked[2].tabIndex = 0;
+    layers.set(view.lens);
+    const where = view.lens === last ? "At the end" : view.lens ? `If the network ended after layer ${view.lens}` : "From the embedding alone";
+    read.replaceChildren(h("h3", {}, where + ", after “", h("bdi", {}, data.tokens[view.token]), "” it would say"), ...list(view.lens, view.token).filter(Boolean));
+    past.replaceChildren(...(view.token + 1 < data.count && data.came ? insidePast(view) : []));
+  };
+  node.update();
+  return node;
+};
+
+// How the token that came rises from layer to layer.
+const insidePast = (view) => {
+  const { data } = view;
+  const values = data.lens.map((_, layer) => data.came.data[layer * data.count + view.token]);
+  const [wide, high] = [460, 170];
+  const x = (layer) => 30 + ((wide - 44) * layer) / Math.max(1, values.length - 1);
+  const y = (value) => high - 22 - (high - 34) * value;
+  return [h("h3", {}, "The token that came: its probability, layer by layer"),
+    svg("svg", { viewBox: `0 0 ${wide} ${high}`, class: "inside-line" },
+      [0, 0.5, 1].map((value) => [svg("line", { class: "grid", x1: 30, x2: wide - 10, y1: y(value), y2: y(value) }), svg("text", { x: 24, y: y(value) + 4, "text-anchor": "end" }, 100 * value)]),
+      svg("polyline", { points: values.map((value, layer) => `${x(layer).toFixed(1)},${y(value).toFixed(1)}`).join(" ") }),
+      values.map((value, layer) => svg("circle", { cx: x(layer).toFixed(1), cy: y(value).toFixed(1), r: layer === view.lens ? 5 : 2.5 })),
+      svg("text", { x: x(0), y: high - 4, "text-anchor": "start" }, "embedding"), svg("text", { x: x(values.length - 1), y: high - 4, "text-anchor": "end" }, "layer " + (values.length - 1)))];
+};

@@ -1,0 +1,141 @@
+// The tree of a network's parts, as the answer "architecture" has it: paths, families, heads, shapes.
+
+// What a part is for, for a reader who is no insider; beside what the answer says of the part itself.
+const insideWhy = {
+  model: "A language model reads tokens and says, after each one, which token may come next. All that it knows is in the tables of numbers below, and each is drawn as large as it has numbers.",
+  embedding: "Tokens are only numbers in a list, so each is given a row of this table: a vector that says what it is like. Training moved tokens that are used alike close together.",
+  blocks: "The same machine, many times over: each block reads the stream of vectors and adds something to it. Later blocks build on what earlier ones wrote.",
+  block: "A block has two steps: attention fetches from earlier tokens, then the MLP works on each token by itself. Both only add to the stream, so nothing that was known is lost.",
+  attention: "Attention is how a token learns of the tokens before it. Each head asks its own question, finds the earlier tokens that answer it, and brings back a mixture of what they hold.",
+  headslice: "One head is a slice of the attention's matrices: it asks, compares and fetches by itself. What all heads fetch is put back together by the last matrix.",
+  mlp: "The MLP looks at one token at a time: it widens the vector, keeps what passes a threshold, and narrows it again. Much of what a model knows of the world is kept in here.",
+  norm: "A norm brings a vector to a common length before a step reads it. Without it the numbers would grow from block to block, and training would fail.",
+  head: "The output compares the finished vector with a vector of every token in the vocabulary. The better the match, the likelier that token comes next.",
+  matrix: "A matrix turns one vector into another: every output is a weighted sum of all inputs. The weights were found by training.",
+  vector: "A vector of one number per channel: it scales or shifts each channel by itself. It is so small that it is drawn as a line.",
+};
+
+const insideSentences = (text) => (text.match(/[.!?](\s|$)/g) || []).length;
+const insideExplain = (node) => {
+  const why = insideWhy[node.kind] || insideWhy[node.family] || (node.shape ? insideWhy[node.shape.length > 1 ? "matrix" : "vector"] : "");
+  return insideSentences(node.about || "") > 1 ? node.about : [node.about, why].filter(Boolean).join(" ");
+};
+
+const INSIDE_FAMILIES = ["embedding", "attention", "mlp", "norm", "head"];
+const insideFamily = (kind, above) => (INSIDE_FAMILIES.includes(kind) ? kind : above || "other");
+
+// The letters that the code's own names end in.
+const INSIDE_AXES = { vocab: "V", width: "D", heads: "I", kv_heads: "J", mlp: "F", position: "P", ngram: "N", channels: "C", layers: "L" };
+const insideLetter = (axis) => INSIDE_AXES[axis] || (axis || "?").slice(0, 1).toUpperCase();
+
+const insideTitle = (node) => {
+  if (node.title) return node.title;
+  if (node.kind === "block" || node.kind === "headslice") return (node.kind === "block" ? "Block " : "Head ") + (Number(node.index) + 1);
+  const words = String(node.name).replaceAll("_", " ").replace(/\bmlp\b/, "MLP").replace(/^ngrams$/, "n-grams");
+  return words.slice(0, 1).toUpperCase() + words.slice(1);
+};
+
+// "96 × 384", and with letters "D 96 × F 384".
+const insideShape = (node, letters = false) =>
+  node.shape.map((size, axis) => (letters && node.axes ? insideLetter(node.axes[axis]) + " " : "") + whole(size)).join(" × ");
+
+const insideFormula = (node) => {
+  if (node.formula) return node.formula;
+  if (!node.shape || !node.axes) return "";
+  const letters = node.axes.map(insideLetter);
+  if (node.shape.length === 1) return "";
+  if (node.family === "embedding") return `x_T${letters[1]} = W_${letters.join("")}[${node.axes[0]} of each token]`;
+  return `y_T${letters[1]} = x_T${letters[0]} · W_${letters.join("")}`;
+};
+
+// One more layer of names around a single matrix says nothing: they are one.
+const insideMerged = (node) => {
+  const children = node.children || [];
+  if (children.length !== 1 || (children[0].children || []).length || !(children[0].shape || []).length || node.kind === "blocks" || node.kind === "block") return node;
+  return { ...children[0], ...node, shape: children[0].shape, axes: children[0].axes, formula: node.formula || children[0].formula, children: [] };
+};
+
+// {tree, nodes: Map(path -> node), blocks, config}: nodes know their path, what is above them, family, share.
+const insideRead = (answer) => {
+  const nodes = new Map();
+  const blocks = [];
+  const config = answer.config || {};
+  const walk = (given, above, index) => {
+    const node = { ...insideMerged(given), above, index };
+    node.shape = node.shape && node.shape.length ? node.shape : null;
+    node.path = above ? (above.path ? above.path + "/" : "") + node.name : "";
+    node.family = insideFamily(node.kind, above && above.family);
+    if (node.kind === "block") {
+      node.index = blocks.length;
+      blocks.push(node);
+    }
+    nodes.set(node.path, node);
+    node.children = (node.children || []).map((child, at) => walk(child, node, at));
+    if (node.kind === "attention") insideHeads(node, config, nodes);
+    return node;
+  };
+  const tree = walk({ ...answer, kind: answer.kind || "model" }, null, 0);
+  return { tree, nodes, blocks, config };
+};
+
+const insideLeaves = (node) => (node.children.length ? node.children.flatMap(insideLeaves) : node.shape ? [node] : []);
+const insideHeadAxis = (node) => (node.axes || []).findIndex((axis) => axis === "heads" || axis === "kv_heads");
+const insideWhole = (node) => (node.above ? insideWhole(node.above) : node);
+const insideShare = (node) => node.parameters / (insideWhole(node).parameters || 1);
+
+// An attention's heads, as parts that one may zoom to: slices of those matrices that have an axis of heads.
+const insideHeads = (node, config, nodes) => {
+  const heads = node.heads || config.heads || 0;
+  const groups = node.kv_heads || config.kv_heads || heads;
+  const sliced = insideLeaves(node).filter((leaf) => insideHeadAxis(leaf) >= 0);
+  node.heads = heads;
+  node.slices = !heads || !sliced.length ? [] : Array.from({ length: heads }, (_, index) => {
+    const slice = { name: "head " + (index + 1), kind: "headslice", index, above: node, family: "attention", shape: null, about: "" };
+    slice.path = node.path + "/" + slice.name;
+    slice.children = sliced.map((leaf) => {
+      const axis = insideHeadAxis(leaf);
+      const own = leaf.axes[axis] === "heads";
+      const count = own ? heads : groups;
+      const shape = leaf.shape.map((size, at) => (at === axis ? size / count : size));
+      const shared = own ? 1 : heads / groups;
+      const at = own ? index : Math.floor(index / shared);
+      const named = leaf.above !== node && leaf.above ? leaf.above.name + " " + leaf.name : leaf.name;
+      return {
+        name: named, kind: leaf.kind, above: slice, family: "attention", children: [], shape, shared, of: leaf,
+        axes: leaf.axes.map((one, place) => (place === axis ? "channels" : one)), from: axis, at, count,
+        parameters: shape.reduce((product, size) => product * size, 1), path: slice.path + "/" + named,
+        about: `The part of "${insideTitle(leaf)}" that is this head's` + (shared > 1 ? `; ${whole(shared)} heads share it.` : "."),
+      };
+    });
+    slice.parameters = slice.children.reduce((sum, one) => sum + one.parameters, 0);
+    const shares = slice.children.some((one) => one.shared > 1);
+    slice.about = `Head ${index + 1} of ${heads}.` + (shares ? ` Its keys and values are shared by ${whole(heads / groups)} heads.` : "");
+    nodes.set(slice.path, slice);
+    for (const child of slice.children) nodes.set(child.path, child);
+    return slice;
+  });
+};
+
+const insideChain = (node) => (node.above ? [...insideChain(node.above), node] : [node]);
+const insideLayerOf = (node) => {
+  const block = insideChain(node).find((one) => one.kind === "block");
+  return block ? block.index : null;
+};
+
+// Tokens that a layer's attention sees at most; null for no limit.
+const insideWindow = (model, layer) => {
+  const all = model.blocks[layer] ? insideFind(model.blocks[layer], "attention") : null;
+  if (all && all.window) return all.window;
+  const windows = model.config.attention_windows || [];
+  return windows.length ? windows[layer % windows.length] || null : null;
+};
+const insideFind = (node, kind) => (node.kind === kind ? node : node.children.map((child) => insideFind(child, kind)).find(Boolean) || null);
+
+// Arrays of an answer, in either form: {shape, data}.
+const insideArray = (value) => {
+  if (!value) return null;
+  if (!Array.isArray(value)) return { shape: value.shape, data: toArray(value) };
+  const shape = [];
+  for (let at = value; Array.isArray(at); at = at[0]) shape.push(at.length);
+  return { shape, data: value.flat(Infinity) };
+};

@@ -1,0 +1,157 @@
+// The page "Tokens": a text as a tokenizer cuts it, with a second one beside it.
+
+const TOKENS_IN_VIEW = 1500; // of a text: the page shows so many at once
+const TOKENS_MOST = 2000000; // characters
+const TOKENS_SHARED = 20000; // characters that the other pages are given
+const TOKENS_WAYS = { text: "Text", ids: "Ids", bytes: "Bytes" };
+
+const tokensHex = (bytes) => [...bytes].map((byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" ");
+const tokensBinary = (bytes) => [...bytes].map((byte) => byte.charCodeAt(0).toString(2).padStart(8, "0")).join(" ");
+
+const tokensFigures = (cut, size) => {
+  const pairs = [
+    [whole(cut.ids.length), cut.ids.length === 1 ? "token" : "tokens"],
+    [decimals(size.bytes / cut.ids.length), "bytes per token"],
+    [whole(size.characters), size.characters === 1 ? "character" : "characters"],
+    [whole(size.bytes), size.bytes === 1 ? "byte" : "bytes"],
+  ];
+  return h("dl", { class: "tokens-figures" }, pairs.map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+};
+
+// What is known of one token.
+const tokensDetails = (cut, index) => {
+  const { tokenizer, ids, starts } = cut;
+  const id = ids[index];
+  const bytes = tokenizer.part(id);
+  const short = bytes.slice(0, 64);
+  const more = bytes.length > short.length ? " …" : "";
+  const row = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  const tree = tokensTree(tokenizer, id);
+  const minted = tokenizer.vocabulary && tokenizer.vocabulary.regexp;
+  const byteId = tokenizer.kind === "bytes" || bytes.length === 1;
+  return [
+    h("p", { class: "tokens-chosen", role: "status", "aria-live": "polite" }, h("code", {}, tokensVisible(bytes)), ` token ${whole(index + 1)} of ${whole(ids.length)}, id `, h("b", {}, id)),
+    h("dl", { class: "tokens-facts" },
+      row("bytes", `${whole(bytes.length)}, from byte ${whole(starts[index])} of the text`),
+      row("hexadecimal", h("code", {}, tokensHex(short) + more)),
+      row("binary", h("code", {}, tokensBinary(short) + more))),
+    minted && h("div", { class: "tokens-tree" }, h("h3", {}, "How it was merged"), tree || h("p", { class: "note" }, byteId ? "It is a single byte, and comes of no merge." : "No merges lead to it: its makers added it whole.")),
+  ];
+};
+
+// One tokenizer's view of the text: figures, the tokens in view, a pager.
+const tokensView = (look) => {
+  const node = h("div", { class: "tokens-view" });
+  let cut = null;
+  let first = 0;
+  let strip = null;
+  let way = "text";
+  const words = { text: (bytes) => tokensLines(tokensVisible(bytes)), ids: (bytes, id) => id + " ", bytes: (bytes) => tokensHex(bytes) + " " };
+
+  const draw = (size, title) => {
+    const { tokenizer, ids } = cut;
+    first = Math.max(0, Math.min(first, Math.floor(Math.max(0, ids.length - 1) / TOKENS_IN_VIEW) * TOKENS_IN_VIEW));
+    const shown = ids.slice(first, first + TOKENS_IN_VIEW).map((id) => ({ text: words[way](tokenizer.part(id), id) }));
+    strip = tokenStrip(`${title}, ${plural(ids.length, "token")}.`, shown, { choose: (at) => { if (at >= 0) look(node, first + at); }, take: (at) => look(node, first + at, true) });
+    strip.classList.add("way-" + way);
+    const turn = (by) => { first += by; draw(size, title); look(node, first); node.querySelector(".tokens-pager button:not(:disabled)")?.focus(); };
+    const pager = ids.length > TOKENS_IN_VIEW && h("p", { class: "tokens-pager" },
+      h("button", { type: "button", disabled: first === 0, on: { click: () => turn(-TOKENS_IN_VIEW) } }, "Earlier"),
+      ` tokens ${whole(first + 1)} to ${whole(first + shown.length)} of ${whole(ids.length)} `,
+      h("button", { type: "button", disabled: first + TOKENS_IN_VIEW >= ids.length, on: { click: () => turn(TOKENS_IN_VIEW) } }, "Later"));
+    const note = tokenizer.sent && size.characters > TOKENS_MOST_SENT && h("p", { class: "note" }, `The server cuts for this tokenizer, ${whole(TOKENS_MOST_SENT)} characters at most; the rest is left out.`);
+    node.replaceChildren(h("h2", {}, title), tokensFigures(cut, size), ids.length ? strip : h("p", { class: "note" }, "The text is empty: there are no tokens."), pager || "", note || "");
+  };
+  node.set = (next, size, title, shownAs) => { cut = next; way = shownAs; draw(size, title); };
+  node.cut = () => cut;
+  // Marks the tokens that share bytes from `start` to `end`.
+  node.mark = (start, end) => {
+    if (!cut || !strip) return;
+    for (const one of strip.querySelectorAll(".there")) one.classList.remove("there");
+    const spans = strip.children;
+    for (let i = 0; i < spans.length; i++) {
+      if (cut.starts[first + i] < end && cut.starts[first + i + 1] > start) spans[i].classList.add("there");
+      else if (cut.starts[first + i] >= end) break;
+    }
+  };
+  node.textInView = () => {
+    let bytes = "";
+    for (let i = first; i < cut.ids.length && bytes.length < 4 * TOKENS_SENTENCE; i++) bytes += cut.tokenizer.part(cut.ids[i]);
+    return tokensDecode(bytes);
+  };
+  return node;
+};
+
+const tokensMount = (root, context, parameters) => {
+  let text = shared.text;
+  let beside = parameters.beside || "";
+  let way = TOKENS_WAYS[parameters.way] ? parameters.way : "text";
+  let step = /^\d+$/.test(parameters.merges ?? "") ? Number(parameters.merges) : undefined;
+  const views = h("div", { class: "split tokens-views" });
+  const details = h("div", { class: "panel tokens-details" }, h("p", { class: "note" }, "Point at a token, or reach it by the arrow keys, to see what it is made of."));
+  const keep = () => {
+    const own = { way: way === "text" ? undefined : way, beside: beside || undefined, merges: step };
+    history.replaceState(null, "", address("tokens", Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined))));
+  };
+  const story = tokensStory((at) => { step = at; keep(); });
+  const look = (view, index) => {
+    const cut = view.cut();
+    if (index >= cut.ids.length) return;
+    details.replaceChildren(...tokensDetails(cut, index).filter(Boolean));
+    for (const other of [left, right]) if (other !== view && other.isConnected) other.mark(cut.starts[index], cut.starts[index + 1]);
+    if (view === left && index % TOKENS_IN_VIEW === 0 && index !== lookedAt) story.set(left.cut().tokenizer, left.textInView(), step);
+    lookedAt = index;
+  };
+  let lookedAt = 0;
+  const left = tokensView(look);
+  const right = tokensView(look);
+
+  const refresh = () => context.run(views, async (signal) => {
+    const own = await tokensLoad("", signal);
+    const size = { characters: [...text].length, bytes: bpeUtf8(bpeWhole(text)).length };
+    offer(own.others);
+    const cut = await tokensCut(own, text, signal);
+    const other = beside ? await tokensCut(await tokensLoad(beside, signal), text, signal) : null;
+    left.set(cut, size, own.name, way);
+    if (other) right.set(other, size, other.tokenizer.name, way);
+    views.replaceChildren(left, ...(other ? [right] : []));
+    story.set(own, left.textInView(), step);
+  });
+
+  const field = h("textarea", {
+    id: "tokens-text", rows: 4, maxlength: TOKENS_MOST, spellcheck: false, dir: "auto",
+    on: { input: settled(() => { text = field.value; context.set({ text: text.slice(0, TOKENS_SHARED) }); step = undefined; keep(); refresh(); }, 60) },
+  });
+  field.value = text;
+  field.addEventListener("input", () => context.cancel(views)); // what is under way is for a text that is gone
+  const select = h("select", { id: "tokens-beside", on: { change: () => { beside = select.value; keep(); refresh(); } } });
+  const offer = (others) => {
+    const names = ["", TOKENS_BYTES, TOKENS_CHARACTERS, ...others];
+    if (select.options.length === names.length) return;
+    if (!names.includes(beside)) beside = "";
+    select.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === beside }, name || "none")));
+  };
+  const ways = h("div", { class: "tokens-ways", role: "group", "aria-label": "Show each token as" }, Object.entries(TOKENS_WAYS).map(([id, name]) => h("button", {
+    type: "button", "aria-pressed": String(id === way), "data-way": id,
+    on: { click: () => { way = id; for (const one of ways.children) one.setAttribute("aria-pressed", String(one.dataset.way === id)); keep(); refresh(); } },
+  }, name)));
+  root.append(
+    h("div", { class: "prompt-box" }, h("label", { for: "tokens-text" }, "Text"), field),
+    h("div", { class: "tokens-controls" }, ways, h("label", {}, "Beside it ", select)),
+    views, details, story,
+    h("p", { class: "note" }, source.live ? "Another tokenizer, such as GPT-2's: python -m launch.serve RUN --beside gpt2" : "The tokenizer runs in this page. Others can be set beside it where it is served: python -m launch.serve RUN --beside gpt2"),
+  );
+  refresh();
+  return {
+    update(changed) {
+      if (changed.includes("text") && shared.text !== text.slice(0, TOKENS_SHARED)) { text = shared.text; field.value = text; refresh(); }
+    },
+    unmount() { context.cancel(views); },
+  };
+};
+
+pages.push({
+  id: "tokens", title: "Tokens",
+  about: "A language model reads no letters. Text is bytes; a tokenizer joins bytes that often stand together into tokens, and the model reads the tokens' numbers. White space is shown: ␣ is a blank, ⏎ the end of a line.",
+  mount: tokensMount,
+});

@@ -1,0 +1,98 @@
+// Texts cut by any tokenizer, and tokens written so that nothing hides.
+
+// As `visible` in viewer/training_data.py: signs for white space, \xNN for half a character, escapes for what is unseen.
+const TOKENS_SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+const tokensEscape = (character) => {
+  if (TOKENS_SIGNS[character]) return TOKENS_SIGNS[character];
+  const point = character.codePointAt(0);
+  if (point < 0x80 ? point >= 0x20 && point < 0x7f : !/[\p{C}\p{Z}]/u.test(character)) return character;
+  return "\\u" + point.toString(16).padStart(4, "0");
+};
+const tokensByte = (byte) => "\\x" + byte.toString(16).padStart(2, "0");
+
+// Of bytes as bpe.js has them. What is no UTF-8 is found character by character, as Python's decoder finds it.
+const tokensVisible = (bytes) => {
+  let out = "";
+  for (let i = 0; i < bytes.length;) {
+    const first = bytes.charCodeAt(i);
+    const length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    let character = null;
+    try {
+      if (length) character = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(tokensArray(bytes.slice(i, i + length)));
+    } catch {
+      // half a character
+    }
+    out += character === null ? tokensByte(first) : tokensEscape(character);
+    i += character === null ? 1 : length;
+  }
+  return out;
+};
+const tokensArray = (bytes) => Uint8Array.from(bytes, (character) => character.charCodeAt(0));
+const tokensDecode = (bytes) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(tokensArray(bytes));
+
+// A sign for a line's end, and the end itself, so that lines stay lines.
+const tokensLines = (shown) => shown.replace(/⏎/g, "⏎\n");
+
+const TOKENS_BYTES = "bytes";
+const TOKENS_CHARACTERS = "characters";
+const TOKENS_MOST_SENT = 20000; // characters: "encode" takes no more
+
+// Tokenizers that need no vocabulary: the two ends between which all others lie.
+const tokensSimple = {
+  [TOKENS_BYTES]: {
+    kind: "bytes", name: "bytes",
+    *encode(text) { return [...bpeUtf8(bpeWhole(text))].map((byte) => byte.charCodeAt(0)); },
+    part: (id) => String.fromCharCode(id),
+  },
+  [TOKENS_CHARACTERS]: {
+    kind: "points", name: "characters",
+    *encode(text) { return [...bpeWhole(text)].map((character) => character.codePointAt(0)); },
+    part: (id) => bpeUtf8(String.fromCodePoint(id)),
+  },
+};
+
+const tokensOfCharacters = function* (vocabulary, text) {
+  const out = [];
+  for (const character of bpeWhole(text)) {
+    const id = vocabulary.ranks.get(bpeUtf8(character));
+    if (id === undefined) throw new Error(`The character ${JSON.stringify(character)} is none of the ${whole(vocabulary.parts.length)} of this vocabulary. Leave it out of the text.`);
+    out.push(id);
+    if (out.length % 4096 === 0) yield;
+  }
+  return out;
+};
+
+const tokensKnown = new Map();
+
+// {name, kind, part(id), cut(text, signal)} of a tokenizer by name; "" is the run's own.
+const tokensLoad = async (name, signal) => {
+  const known = tokensKnown.get(name);
+  if (known) return known;
+  const simple = tokensSimple[name];
+  let found;
+  if (simple) found = { ...simple, cut: (text, signal) => bpeFinish(simple.encode(text), signal) };
+  else {
+    const answer = await source.ask("vocabulary", name ? { tokenizer: name } : {}, signal);
+    const vocabulary = bpeVocabulary(answer);
+    const here = vocabulary.regexp ? bpeEncode : answer.kind === "characters" ? tokensOfCharacters : null;
+    const send = async (text, signal) => {
+      const cut = bpeWhole(text.slice(0, TOKENS_MOST_SENT));
+      return [...toArray((await source.ask("encode", name ? { text: cut, tokenizer: name } : { text: cut }, signal)).ids)];
+    };
+    found = {
+      name: answer.name, kind: answer.kind, vocabulary, others: answer.others || [], sent: !here, size: answer.bytes.length,
+      special: vocabulary.special, part: (id) => vocabulary.parts[id],
+      cut: here ? (text, signal) => bpeFinish(here(vocabulary, text), signal) : send,
+    };
+  }
+  tokensKnown.set(name, found);
+  return found;
+};
+
+// A text cut: {tokenizer, ids, starts (bytes before each token, and all), characters, bytes}.
+const tokensCut = async (tokenizer, text, signal) => {
+  const ids = await tokenizer.cut(text, signal);
+  const starts = new Float64Array(ids.length + 1);
+  for (let i = 0; i < ids.length; i++) starts[i + 1] = starts[i] + tokenizer.part(ids[i]).length;
+  return { tokenizer, ids, starts };
+};

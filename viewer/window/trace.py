@@ -1,0 +1,304 @@
+"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model."""
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm.corpus_index.contamination import TOKENS as NGRAM
+from lm.corpus_index.contamination import overlap
+from lm.corpus_index.format import INDEX
+from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
+from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
+from lm.corpus_index.spans import TraceRule, trace
+from lm.errors import InputError, UsageError
+from lm.serving.errors import wrong
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
+from viewer.training_data import read_samples, visible
+from viewer.window.window_run import WindowRun
+
+MOST_CHARACTERS = 20_000
+MOST_TOKENS = 1024
+"""Of a passage or text that is looked up."""
+MOST_DOCUMENTS = 20
+MOST_CONTEXT = 250
+SHOWN = 10
+"""Documents, where nothing else is asked for."""
+CONTEXT = 60
+"""Tokens before and behind a passage, where nothing else is asked for."""
+MOST_RECITED = 2048
+"""Tokens of a document that are read."""
+MOST_SAMPLED = 64
+RECORDED_SAMPLES, RECORDED_DOCUMENTS = 4, 3
+
+
+class Corpus:
+    """The index of a run, opened when it is asked for, and anew when it was made anew."""
+
+    def __init__(self, run: WindowRun):
+        self.run = run
+        self._lock = threading.Lock()
+        self._opened: tuple[int, CorpusIndex] | None = None
+
+    def index(self) -> CorpusIndex:
+        """Raises InputError, which names the command, where none was made or it cannot be used."""
+        path = self.run.paths.corpus_index / INDEX
+        with self._lock:
+            made = path.stat().st_mtime_ns if path.is_file() else 0
+            if self._opened is None or self._opened[0] != made:
+                self._opened = None
+                index = CorpusIndex(self.run.paths.root)
+                if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
+                    raise InputError(
+                        f"The shards in {self.run.paths.tokens} are of tokenizer {index.header.tokenizer_fingerprint}, "
+                        f"but the model's is {self.run.tokenizer.fingerprint}. Look at the run that they were made for."
+                    )
+                self._opened = made, index
+            return self._opened[1]
+
+
+def inspections(run: WindowRun) -> list[Inspection]:
+    corpus = Corpus(run)
+    asked = (
+        ("corpus", (), about, "whether the training text is indexed, and how large it is"),
+        (
+            "search", ("text", "tokens", "split", "documents", "context"), search,
+            "how often a text or tokens stand in the training text, and in which documents",
+        ),
+        (
+            "trace", ("text", "start", "least_tokens", "most_count", "share", "documents", "context"), traced,
+            "the passages of a text that stand in the training text, by OLMoTrace's rule",
+        ),
+        (
+            "contamination", ("text", "ngram", "split", "context"), contamination,
+            "how many of a text's n-grams stand in the training text",
+        ),
+        (
+            "recite", ("split", "document", "of", "step"), recited,
+            "what the model goes on with behind the first 8, 16, 32, … tokens of a document, word for word",
+        ),
+    )  # fmt: skip
+    bound = lambda answer: lambda fields: answer(corpus, fields)
+    return [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+
+
+def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
+    """{"made": False, "message": what to do} or what is there."""
+    try:
+        index = corpus.index()
+    except (InputError, UsageError) as error:
+        return {"made": False, "message": str(error)}
+    return {"made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT}
+
+
+def room(corpus: Corpus) -> int:
+    """Tokens of a document that are read, behind its head."""
+    return min(MOST_RECITED, corpus.run.experiment.model.context_length - 1)
+
+
+def tokens_of(corpus: Corpus, fields: Fields) -> list[int]:
+    """Of the field "text", or those of "tokens"."""
+    given = fields.get("tokens")
+    if given is None:
+        return encoded(corpus, checked_text(fields))
+    size = corpus.run.tokenizer.vocab_size
+    if not isinstance(given, list) or not all(type(one) is int and 0 <= one < size for one in given):
+        raise wrong("tokens", given, f"a list of token ids from 0 to {size - 1:,}")
+    if len(given) > MOST_TOKENS:
+        raise wrong("tokens", f"{len(given):,} ids", f"{MOST_TOKENS:,} at most")
+    return given
+
+
+def checked_text(fields: Fields) -> str:
+    text = fields.string("text", "")
+    if len(text) > MOST_CHARACTERS:
+        raise wrong("text", f"{len(text):,} characters long", f"{MOST_CHARACTERS:,} at most")
+    return text
+
+
+def encoded(corpus: Corpus, text: str) -> list[int]:
+    tokens = corpus.run.tokenizer.encode(text)
+    if len(tokens) > MOST_TOKENS:
+        raise wrong("text", f"{len(tokens):,} tokens long", f"{MOST_TOKENS:,} at most")
+    return tokens
+
+
+def split_of(fields: Fields, index: CorpusIndex) -> str | None:
+    """The field "split"; None, where all are asked for."""
+    split = fields.get("split")
+    if split is not None and split not in index.splits():
+        raise wrong("split", split, " or ".join(map(repr, index.splits())))
+    return split if isinstance(split, str) else None
+
+
+def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
+    """Where a passage stands. Words inside a text are cut otherwise than at its beginning: a text is looked up as it
+    stands, and with a blank before it."""
+    index = corpus.index()
+    split, most, context = split_of(fields, index), *shown_of(fields)
+    given = tokens_of(corpus, fields)
+    ways = [given]
+    text = fields.string("text", "")
+    if fields.get("tokens") is None and text and not text[0].isspace():
+        ways.append(encoded(corpus, " " + text))
+    started = time.perf_counter()
+    found = [index.find(tokens, split) for tokens in ways if tokens]
+    seconds = time.perf_counter() - started
+    counts = dict.fromkeys(index.splits() if split is None else [split], 0)
+    for matches in found:
+        for part, low, high in matches.ranges:
+            counts[part.split] += high - low
+    documents = []
+    for tokens, matches in zip(ways, found, strict=False):
+        documents += documents_of(corpus, matches, len(tokens), most - len(documents), context)
+    tokens = [{"id": id, "text": visible(corpus.run.tokenizer.token_bytes(id))} for id in given]
+    return {"tokens": tokens, "counts": counts, "seconds": round(seconds, 6), "documents": documents}
+
+
+def shown_of(fields: Fields) -> tuple[int, int]:
+    """(documents, tokens of context) that are asked for."""
+    return fields.integer("documents", SHOWN, 0, MOST_DOCUMENTS), fields.integer("context", CONTEXT, 0, MOST_CONTEXT)
+
+
+def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, context: int) -> list[dict[str, Any]]:
+    """At most `most` documents in which a passage of `length` tokens stands, each once, with what is around it."""
+    index, found = corpus.index(), {}
+    for spot in matches.spots(4 * most if most > 0 else 0):
+        document = index.document_at(spot)
+        if document.number not in found:
+            found[document.number] = in_context(corpus, document, spot, length, context)
+        if len(found) == most:
+            break
+    return list(found.values())
+
+
+def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, context: int) -> dict[str, Any]:
+    text = lambda low, high: corpus.run.tokenizer.decode(spot.part.tokens[low:high].tolist())
+    at = spot.position
+    begin, end = max(document.begin, at - context), min(document.end, at + length + context)
+    return {
+        "number": document.number, "id": document.id[:1000], "url": document.url[:1000], "split": document.split,
+        "offset": at - document.begin, "tokens": document.end - document.begin,
+        "before": text(begin, at), "match": text(at, at + length), "after": text(at + length, end),
+        "from_start": begin == document.begin, "to_end": end == document.end,
+    }  # fmt: skip
+
+
+def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
+    """The passages of a text behind its first `start` characters, the prompt."""
+    text = checked_text(fields)
+    start = fields.integer("start", 0, 0, MOST_CHARACTERS)
+    if start > len(text):
+        raise wrong("start", start, f"at most the {len(text):,} characters of the text")
+    index, tokenizer = corpus.index(), corpus.run.tokenizer
+    most, context = shown_of(fields)
+    rule = TraceRule(
+        fields.integer("least_tokens", TraceRule.least_tokens, 1, MOST_TOKENS),
+        fields.integer("most_count", TraceRule.most_count, 1, 10**9),
+        fields.number("share", TraceRule.share, 0, 1),
+    )
+    prompt = encoded(corpus, text[:start])
+    tokens = [*prompt, *encoded(corpus, text[start:])]
+    spans = trace(index, tokenizer, tokens, rule, len(prompt))
+    pieces = [tokenizer.token_bytes(id) for id in tokens]
+    shown = [
+        {
+            "start": span.start, "end": span.end, "count": span.count,
+            "bits": round(-span.log_probability / math.log(2), 3),
+            "text": tokenizer.decode(tokens[span.start : span.end]),
+            "documents": documents_of(corpus, span.matches, span.end - span.start, most, context),
+        }
+        for span in spans
+    ]  # fmt: skip
+    return {
+        "tokens": len(tokens), "prompt_tokens": len(prompt),
+        "parts": parts_of(pieces, [(span.start, span.end) for span in spans]),
+        "spans": shown, "most_count": rule.most_count,
+    }  # fmt: skip
+
+
+def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """The text in stretches, each with the spans (by number) that cover it. Spans may overlap."""
+    edges = sorted({0, len(pieces), *(edge for span in spans for edge in span)})
+    found = []
+    for low, high in itertools.pairwise(edges):
+        covering = [number for number, (start, end) in enumerate(spans) if start <= low and high <= end]
+        found.append({"text": b"".join(pieces[low:high]).decode("utf-8", "replace"), "spans": covering})
+    return found
+
+
+def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
+    index = corpus.index()
+    ngram = fields.integer("ngram", NGRAM, 1, MOST_TOKENS)
+    _, context = shown_of(Fields({"context": fields.get("context")}, ("context",)))
+    tokens = encoded(corpus, checked_text(fields))
+    split = split_of(fields, index) or "train"
+    found = overlap(index, tokens, ngram, split)
+    pieces = [corpus.run.tokenizer.token_bytes(id) for id in tokens]
+    spans = found.spans[:MOST_DOCUMENTS]
+    return {
+        "ngram": ngram, "ngrams": found.ngrams, "found": found.found, "spans_found": len(found.spans),
+        "parts": parts_of(pieces, [(start, end) for start, end, _ in found.spans]),
+        "spans": [
+            {
+                "start": start, "end": end, "count": matches.count,
+                "documents": documents_of(corpus, matches, min(ngram, len(tokens)), 1, context),
+            }
+            for start, end, matches in spans
+        ],
+    }  # fmt: skip
+
+
+def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
+    """One document of `of` that are spread over a split: {"document": None} where it has none that is long enough."""
+    index = corpus.index()
+    split = split_of(fields, index) or "train"
+    of = fields.integer("of", MOST_SAMPLED // 4, 1, MOST_SAMPLED)
+    longest = max(prefixes_for(room(corpus)), default=SHORTEST)
+    document = index.sampled(split, fields.integer("document", 0, 0, of - 1), of, longest + NEXT)
+    inspector = corpus.run.at(fields)
+    if document is None:
+        return {"split": split, "document": None, "prefixes": [], "tokens": []}
+    end = min(document.end, document.begin + room(corpus))
+    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1)
+    likeliest_T = scored.ranks_N == 1
+    text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
+    return {
+        "split": split,
+        "document": {"number": document.number, "id": document.id[:1000], "url": document.url[:1000]},
+        "next": NEXT,
+        "prefixes": [one._asdict() for one in recitations(likeliest_T, prefixes_for(len(likeliest_T)))],
+        "tokens": [
+            {"text": text(id), "right": bool(right)} | ({} if right else {"said": text(said[0])})
+            for id, right, said in zip(scored.ids_N, likeliest_T, scored.top_ids_NK, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
+    yield "corpus", {}
+    try:
+        index = Corpus(run).index()
+    except (InputError, UsageError):
+        return
+    for sample in samples_of(run):
+        yield "trace", sample
+    if prompt := next(iter(run.experiment.sample.prompts), ""):
+        yield "search", {"text": prompt}
+    for split in index.splits():
+        for number in range(RECORDED_DOCUMENTS):
+            yield "recite", {"split": split, "document": number, "of": RECORDED_DOCUMENTS}
+
+
+def samples_of(run: WindowRun) -> list[dict[str, Any]]:
+    """What "trace" is asked about the run's samples: those at the end, or else the last in training."""
+    during, final = read_samples(run.paths.samples)
+    texts = [(one.prompt, one.prompt + one.continuation) for one in (final or during[-RECORDED_SAMPLES:])]
+    return [
+        {"text": text, "start": len(prompt)}
+        for prompt, text in texts[:RECORDED_SAMPLES]
+        if len(text) <= MOST_CHARACTERS
+    ]
