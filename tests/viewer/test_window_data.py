@@ -17,9 +17,11 @@ from data_prep.funnel.report import read_counts
 from data_prep.measure.row import text_schema
 from data_prep.quality.gopher import GopherQualityFilter
 from data_prep.select.apply_filters import dropped_schema, kept_schema
+from data_prep.shards.write import write_shards as tokens_of
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer, write_shards
 from launch.stages.stage import run_stage
+from lm.config import MixtureSource
 from lm.data.batches import BatchSource
 from lm.model.transformer import Transformer
 from lm.serving.answers import to_json
@@ -237,6 +239,34 @@ def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, a
         held_out += seen["split"] == "val"
     assert held_out
     assert len(inverse) > 5
+
+
+def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
+    folder, experiment = made
+    for name in ("documents", "tokenizer"):
+        shutil.copytree(folder / name, tmp_path / name)
+    shards = dataclasses.replace(experiment.shards, held_out="ends", record_length=48)
+    tokens_of(tmp_path / "documents", load(tmp_path / "tokenizer"), tmp_path / "tokens", shards)
+    other = MixtureSource(str(folder / "tokens"), 2.0)
+    mixed = dataclasses.replace(
+        experiment, shards=shards, train=dataclasses.replace(experiment.train, mixture=(other,), steps=3)
+    )
+    asked = Asked(tmp_path, mixed)
+    inverse: dict[tuple[int, int], list[list[int]]] = {}
+    for step in range(1, 4):
+        for one in asked("batch", step=step)["sequences"]:
+            for part in {part["document"]: part for part in one["documents"]}.values():
+                inverse.setdefault((one["folder"], part["document"]), []).append([step, one["sequence"]])
+                if one["folder"] == 0:  # the run's own
+                    assert part["document"] % 2 == 0  # what comes before the end
+                    assert asked("document", number=part["document"])["url"] == part["url"]
+    assert {folder for folder, _ in inverse} == {0, 1}
+    for (place, number), places in inverse.items():
+        assert asked("seen", folder=place, document=number)["places"] == places
+        assert asked("document", number=number if place == 0 else 0)["number"] % 2 == 0
+    assert asked("seen", document=1)["split"] == "val"
+    alone = dataclasses.replace(mixed, train=dataclasses.replace(mixed.train, own_weight=0.0))
+    assert "own_weight" in Asked(tmp_path, alone)("seen", document=0)["missing"]
 
 
 @pytest.mark.parametrize("lost", ["all", "texts", "pages", "funnel.json", "documents", "dropped", "tokens"])

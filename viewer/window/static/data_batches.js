@@ -87,7 +87,7 @@ const dataTokens = (told, sequence) => {
       if (!told.segments[i]) { readout.textContent = `Place ${whole(i + told.first + 1)} is padding: no token, and nothing to learn.`; return; }
       const number = told.documents[told.segments[i] - 1];
       const part = parts[told.segments[i] - 1];
-      dataPut(readout, `Place ${whole(i + told.first + 1)}, document ${whole(number)}`, part && part.url ? [" (", dataAddress(part.url), ")"] : "", ": after ", h("code", {}, text(told.ids[i])),
+      dataPut(readout, `Place ${whole(i + told.first + 1)}, document ${whole(number)}`, part && part.url ? [" (", dataAddress(part.url, DATA_SHORT), ")"] : "", ": after ", h("code", {}, text(told.ids[i])),
         told.weights[i] ? [" the target is ", h("code", {}, text(told.targets[i])), ", the next token of the text."] : " there is no target: the shard ends here.");
     },
   });
@@ -149,7 +149,7 @@ const dataToCome = (told) => told.step > told.trained;
 
 // A document of this run can be opened; of another run's shards its number is all that is known here.
 const dataMember = (part, folder, index) => {
-  const name = part.url ? dataAddress(part.url) : `document ${whole(part.document)}`;
+  const name = part.url ? dataAddress(part.url, DATA_SHORT) : `document ${whole(part.document)}`;
   return folder.own && source.live ? dataLink("document", { number: part.document }, name) : h("span", {}, name, folder.own ? "" : ` (folder ${index + 1})`);
 };
 

@@ -10,7 +10,7 @@ const dataMarked = (text, words) => {
 };
 
 const dataListed = (one, line, words) => h("li", {},
-  dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+  dataDocumentLink(one, dataAddress(one.url, DATA_SHORT)),
   h("span", { class: "data-meta" },
     [dataBytes(one.bytes), one.language && dataPlain(one.language), line && one.value !== null && `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`].filter(Boolean).join(" · ")),
   h("p", { class: "data-beginning", dir: "auto" }, one.passage ? ["… ", dataMarked(dataPlain(one.passage), words), " …"] : dataPlain(one.beginning) || "No text."));
@@ -98,7 +98,7 @@ const dataShowNear = (place, reason, line) => context.run(place, async (signal) 
   dataPut(place, h("div", { class: "panel", role: "group", "aria-label": "Kept" },
     h("h3", {}, "Kept, and nearest to this threshold"),
     h("ul", { class: "data-list" }, answer.documents.map((one) => h("li", {},
-      dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+      dataDocumentLink(one, dataAddress(one.url, DATA_SHORT)),
       h("span", { class: "data-meta" }, `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`))))));
 });
 
@@ -164,7 +164,7 @@ const dataShowDocument = (place, parameters) => context.run(place, async (signal
     h("p", { class: "data-source" }, dataAddress(found.url)),
     h("p", { class: "data-meta" }, [found.date && "fetched " + dataPlain(found.date), found.language && `language ${dataPlain(found.language)} (${decimals(found.language_score)})`, dataBytes(found.bytes) + " of text", dataPlain(found.file_path)].filter(Boolean).join(" · ")),
     found.kept ? h("p", {}, "It passed all rules.") : h("p", {}, h("strong", {}, `Dropped at the stage “${found.stage_title}”: ${dataPlain(found.reason.replaceAll("_", " "))}.`), " ", dataWhy(funnel, found)),
-    found.copy_of ? h("p", {}, "The one that stayed: ", found.copy_of.file ? dataLink("document", { file: found.copy_of.file, row: found.copy_of.row }, dataPlain(found.copy_of.name)) : dataPlain(found.copy_of.name), ".") : null,
+    found.copy_of ? h("p", {}, "The one that stayed: ", found.copy_of.file ? dataDocumentLink(found.copy_of, dataPlain(found.copy_of.name)) : dataPlain(found.copy_of.name), ".") : null,
     h("div", { class: "split data-pair" },
       h("div", { role: "group", "aria-label": "Text" }, h("h3", {}, "The text that was taken out of it"),
         dataText("Text", found, (offset, inner) => source.ask("document", { ...of, offset }, inner))),
