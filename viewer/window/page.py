@@ -16,6 +16,7 @@ PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("data", "data_documents", "data_batches"),
+    ("trace_parts", "trace"),
 )
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
@@ -25,6 +26,7 @@ STYLES = (
     "tokens",
     "inside",
     "data",
+    "trace",
 )
 
 
