@@ -16,6 +16,7 @@ PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
     ("predict_sampling", "predict_bars", "predict_tree", "predict_text", "predict"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
+    ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
     ("trace_parts", "trace"),
 )
@@ -27,6 +28,7 @@ STYLES = (
     "tokens",
     "predict",
     "inside",
+    "training",
     "data",
     "trace",
 )
