@@ -46,7 +46,7 @@ const insideStream = (view) => {
   const { data } = view;
   const said = h("output", { class: "inside-read", "aria-live": "polite" });
   const body = h("tbody");
-  const river = h("div", { class: "scroll" });
+  const river = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The stream, drawn" });
   const head = (text) => h("th", { scope: "col" }, text);
   const key = (family, text) => h("span", {}, h("i", { class: "inside-key inside-" + family }), text);
   const node = h("div", {}, said, river,
