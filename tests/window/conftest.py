@@ -86,7 +86,8 @@ def browser() -> Generator[Any]:
 
 @pytest.fixture
 def open_page(browser) -> Generator[Callable[..., Any]]:
-    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any."""
+    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any.
+    `expected=TEXT` is for what must go wrong."""
     opened: list[Watched] = []
 
     def open_page(address: str, **options: Any) -> Any:
