@@ -112,6 +112,7 @@ const insideMount = (root, context, parameters) => {
     Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
     flow.hidden = false;
     problem.replaceChildren();
+    for (const part of parts) part.update(["token"]); // in the page now: what they scroll to can be seen
     draw();
   };
 
