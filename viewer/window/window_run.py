@@ -34,7 +34,7 @@ class WindowRun:
     def steps(self) -> list[int]:
         """Of the checkpoints that are there now."""
         folders = self.paths.checkpoints.iterdir() if self.paths.checkpoints.is_dir() else ()
-        return sorted({self.step, *(int(one.name) for one in folders if one.name.isdecimal())})
+        return sorted({self.step, *(int(one.name) for one in folders if one.name.isascii() and one.name.isdecimal())})
 
     def at(self, fields: Fields) -> Inspector:
         """The model of the field "step", by default the served one's. Raises ApiError 400 where there is none, and

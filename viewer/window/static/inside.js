@@ -101,6 +101,7 @@ const insideMount = (root, context, parameters) => {
   const fill = (answer) => {
     const [before, atEnd] = [view.data, view.data && view.token === view.data.count - 1];
     view.data = insideData(answer);
+    [parts, strip] = [[], null]; // those of the text before have other tokens
     if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
     readOwn(pageParameters());
     strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
