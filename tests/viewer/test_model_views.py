@@ -7,6 +7,7 @@ import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,7 +35,9 @@ TEXT = "The miller\u202e <b>\n"
 
 @functools.cache
 def model_of(seed: int) -> Transformer:
-    return jax.jit(Transformer, static_argnums=0)(CONFIG, jax.random.key(seed))
+    generator = np.random.default_rng(seed)
+    draw = lambda leaf: jnp.asarray(generator.normal(0.0, 0.3, leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, jax.eval_shape(lambda: Transformer(CONFIG, jax.random.key(0))))
 
 
 @pytest.fixture
