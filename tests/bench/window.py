@@ -3,10 +3,10 @@
     python -m tests.bench.window [--run runs/demo] [--times 5] [--most-paint 1000] [--most-answer 150]
 
 Serves the run and opens its window in Chromium (`make browser`), each time in a profile of its own. Prints one JSON
-line: milliseconds to the first paint and to the whole first page, and for each page those from an event (a letter typed, a
-step of a slider, a token chosen by an arrow key) to the last change that it made in the page, a request's answer
-included: medians and worst. A letter waits 150 ms for another one before it is acted on; `typed` is without that pause.
-Ends with 1 where a median is above what is allowed, in milliseconds. Browser and server share the machine.
+line: milliseconds to the first paint and to the whole first page, and for each page those from an event (a letter
+typed, a step of a slider, a token chosen by an arrow key) to the last change that it made in the page, a request's
+answer included: [median, worst]. A letter waits 150 ms for another one before it is acted on; `typed` is without that
+pause. Ends with 1 where a median is above what is allowed, in milliseconds. Browser and server share the machine.
 """
 
 import argparse

@@ -63,7 +63,7 @@ class Watched:
         """Addresses, in the order in which they were asked for."""
         note = self.faults.append
         self.page.on("console", lambda said: said.type in ("error", "warning") and note(f"console: {said.text}"))
-        self.page.on("pageerror", lambda error: note(f"error: {error}"))
+        self.page.on("pageerror", lambda error: note(f"error: {error.stack[:500]}"))
         self.page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
         self.page.on("popup", lambda other: note(f"popup: {other.url}"))
         self.page.on("request", self.requested)

@@ -51,7 +51,8 @@ def use(page: Any, text: str) -> dict[str, int]:
     """Types into the fields of the page in sight, takes the last of every choice, moves sliders by key and by pointer,
     walks through its tokens, opens its details and presses its buttons; {kind: how many of it were used}."""
     acts = {
-        "textarea, input[type=text], input[type=search]": lambda one: (one.fill(text), one.press("End")),
+        "textarea": lambda one: (one.fill(text), one.press("End")),
+        "input[type=text], input[type=search]": lambda one: (one.fill(text.split(" ")[0]), one.press("Enter")),
         "select": lambda one: one.select_option(index=one.locator("option").count() - 1),
         "input[type=number]": lambda one: (one.press("ArrowUp"), one.press("ArrowDown")),
         "input[type=range]": drag, "[role=slider]": lambda one: (one.press("End"), one.press("ArrowLeft")),
@@ -69,6 +70,20 @@ def use(page: Any, text: str) -> dict[str, int]:
                 act(one)
                 settle(page)
                 used[kind] = used.get(kind, 0) + 1
+    return used
+
+
+def use_all(page: Any, text: str) -> dict[str, int]:
+    """As `use`, in the view that is in sight and in those that its links lead to."""
+    used = use(page, text)
+    for number in range(MOST_OF_A_KIND):
+        links = page.locator("main a[href^='#']").locator("visible=true")
+        if number >= links.count():
+            break
+        links.nth(number).click()
+        settle(page)
+        for kind, count in ({"a": 1} | use(page, text)).items():
+            used[kind] = used.get(kind, 0) + count
     return used
 
 
