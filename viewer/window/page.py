@@ -14,6 +14,7 @@ from viewer.templates import STYLE, fill
 HERE = Path(__file__).parent
 PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
+    ("predict_sampling", "predict_bars", "predict_tree", "predict_text", "predict"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
@@ -25,6 +26,7 @@ SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGE
 STYLES = (
     "window",
     "tokens",
+    "predict",
     "inside",
     "training",
     "data",
