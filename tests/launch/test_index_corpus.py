@@ -1,4 +1,4 @@
-"""launch.index_corpus as a stage: made once, refused when the shards are another's; the commands as a user gives them."""
+"""launch.index_corpus as a stage: made once, refused when the shards are others; the commands as a user gives them."""
 
 import json
 import os
