@@ -93,10 +93,10 @@ def token_labels(inspector: Inspector, layers: Layers) -> list[str]:
 
 def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
     """The attention of a layer's heads side by side: a row is a position that looks, a column one that is looked at."""
-    tokens = token_labels(inspector, layers)
+    tokens, weights_HTS = token_labels(inspector, layers), layers.attention_LHTS[layer]
     return treescope.render_array(
-        layers.attention_LHTS[layer], rows=[1], columns=[2, 0], vmin=0.0, vmax=1.0, around_zero=False,
-        axis_labels={0: f"head: {len(layers.attention_LHTS[layer])}", 1: "query", 2: "key"},
+        weights_HTS, rows=[1], columns=[2, 0], vmin=0.0, vmax=1.0, around_zero=False,
+        axis_labels={0: f"head: {len(weights_HTS)}", 1: "query", 2: "key"},
         axis_item_labels={1: tokens, 2: tokens},
     )  # fmt: skip
 

@@ -48,7 +48,9 @@ def chromium() -> Generator[Any]:
 class Watched:
     """A page in its own profile, and all that went wrong in it."""
 
-    def __init__(self, browser: Any, width: int = WIDE, height: int = 900, dark: bool = False):
+    def __init__(self, browser: Any, width: int = WIDE, height: int = 900, dark: bool = False, expected: str = ""):
+        """Faults with the text `expected` must happen, and are no others."""
+        self.expected = expected
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
@@ -61,7 +63,7 @@ class Watched:
         """Addresses, in the order in which they were asked for."""
         note = self.faults.append
         self.page.on("console", lambda said: said.type in ("error", "warning") and note(f"console: {said.text}"))
-        self.page.on("pageerror", lambda error: note(f"error: {error}"))
+        self.page.on("pageerror", lambda error: note(f"error: {error.stack[:500]}"))
         self.page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
         self.page.on("popup", lambda other: note(f"popup: {other.url}"))
         self.page.on("request", self.requested)
@@ -84,7 +86,9 @@ class Watched:
                 self.faults.append("a text was run as a script")
         finally:
             self.context.close()
-        assert not self.faults, "\n".join(self.faults)
+        others = [fault for fault in self.faults if not self.expected or self.expected not in fault]
+        assert not others, "\n".join(others)
+        assert self.faults or not self.expected, f"nothing said {self.expected!r}"
 
 
 def settle(page: Any) -> None:

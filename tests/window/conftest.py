@@ -1,6 +1,10 @@
 """A browser, and runs that are served to it or were exported for it. Each page that a test opens says at its end what
 went wrong in it: errors, warnings, failed requests, and requests that would leave the machine."""
 
+import contextlib
+import fcntl
+import functools
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -17,50 +21,55 @@ WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run}
 class LookedAt:
     """A run of tests, its server and its exported page, each made when it is first asked for."""
 
-    def __init__(self, folder: Path, server: Callable[[Path], str]):
-        self.folder, self.server = folder, server
-        self._url = ""
-        self._exported: Path | None = None
+    def __init__(self, folder: Path, server: Callable[[Path], str], shared: Path):
+        self.folder, self.server, self.shared = folder, server, shared
 
-    @property
+    @functools.cached_property
     def url(self) -> str:
         """http://127.0.0.1:PORT"""
-        self._url = self._url or self.server(self.folder)
-        return self._url
+        return self.server(self.folder)
 
     @property
     def window(self) -> str:
         """Address of the served page."""
         return f"{self.url}/window"
 
-    @property
+    @functools.cached_property
     def exported(self) -> str:
         """Address of the exported page."""
-        self._exported = self._exported or runs.write_exported(self.folder)
-        return self._exported.as_uri()
+        return made_once(self.shared / "exported", lambda folder: runs.write_exported(self.folder, folder)).as_uri()
+
+
+def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
+    """What `make(folder)` returns, made by the first of the test processes that asks for it."""
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".made").exists():
+            (folder / ".made").write_text(str(make(folder)), encoding="utf-8")
+    return Path((folder / ".made").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="package")
 def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
     """A run by its name: "hostile", or "stories", whose tests are skipped where its files are not there."""
     made: dict[str, LookedAt] = {}
-    open_servers = []
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all test processes share
+    with contextlib.ExitStack() as servers:
 
-    def server(folder: Path) -> str:
-        one = serving(folder, environment=quick_environment())
-        open_servers.append(one)
-        return one.__enter__().url
+        def server(folder: Path) -> str:
+            return servers.enter_context(serving(folder, environment=quick_environment())).url
 
-    def of(name: str) -> LookedAt:
-        if name == "stories" and not runs.STORIES.is_dir():
-            pytest.skip("needs ../shared/data/models/stories260K")
-        if name not in made:
-            made[name] = LookedAt(WRITE[name](tmp_path_factory.mktemp(name)), server)
-        return made[name]
+        def of(name: str) -> LookedAt:
+            if name == "stories" and not runs.STORIES.is_dir():
+                pytest.skip("needs ../shared/data/models/stories260K")
+            if name not in made:
+                shared = base / f"window-{name}"
+                made[name] = LookedAt(made_once(shared, WRITE[name]), server, shared)
+            return made[name]
 
-    yield of
-    for one in open_servers:
-        one.__exit__(None, None, None)
+        yield of
 
 
 @pytest.fixture(scope="package")
@@ -86,7 +95,8 @@ def browser() -> Generator[Any]:
 
 @pytest.fixture
 def open_page(browser) -> Generator[Callable[..., Any]]:
-    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any."""
+    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any.
+    `expected=TEXT` is for what must go wrong."""
     opened: list[Watched] = []
 
     def open_page(address: str, **options: Any) -> Any:

@@ -50,10 +50,10 @@ def hostile_pages() -> list:
 
 
 def write_hostile_run(folder: Path) -> Path:
-    """A run made by the stages, from pages to training, in a folder with a hostile name; its path. The model has a
-    checkpoint at each of steps 4, 8 and 12, and has written hostile samples."""
+    """A run made by the stages, from pages to training and the index of its texts, in a folder with a hostile name; its
+    path. The model has a checkpoint at each of steps 4, 8 and 12, and has written hostile samples."""
     from data_prep.warc import write_pages
-    from launch import pretrain
+    from launch import index_corpus, pretrain
     from launch.stages.stage import run_stage
     from lm.storage import write_json
 
@@ -66,7 +66,7 @@ def write_hostile_run(folder: Path) -> Path:
         documents=dataclasses.replace(documents, gopher_quality=words),
         train=dataclasses.replace(tiny.train, sample_every=0),
     )  # fmt: skip
-    for script in pretrain.SCRIPTS[:6]:
+    for script in (*pretrain.SCRIPTS[:6], index_corpus):
         run_stage(script.STAGE, experiment, run, None)
     for step in (4, 8, 12):
         text = f"The miller {SCRIPT}{HANDLER}{BIDI}"
@@ -89,8 +89,8 @@ def write_stories_run(folder: Path) -> Path:
     return folder / "stories260K"
 
 
-def write_exported(run: Path) -> Path:
-    """The page that the report exports, as launch.report writes it; its path, beside the run."""
+def write_exported(run: Path, folder: Path) -> Path:
+    """The page that the report exports, as launch.report writes it; its path."""
     from configs.experiment.run_folder import RunFolder
     from viewer.window.inspections import record
     from viewer.window.page import window_html
@@ -98,6 +98,6 @@ def write_exported(run: Path) -> Path:
 
     loaded = RunFolder(run).load()
     window = WindowRun(loaded.experiment, run, loaded, run.name)
-    out = run.parent / "window.html"
+    out = folder / "window.html"
     out.write_text(window_html(record(window), run.name, back="index.html"), encoding="utf-8")
     return out

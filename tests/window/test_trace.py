@@ -11,6 +11,7 @@ from lm.corpus_index.index import CorpusIndex
 from lm.corpus_index.report import ways_to_write
 from lm.corpus_index.spans import trace
 from lm.tokenizer import load
+from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, settle
 from tests.window.runs import SCRIPT
 
@@ -69,6 +70,9 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(indexed, open_p
     assert mark.get_attribute("aria-pressed") == "true"
     assert page.locator(".trace-result .trace-documents mark").count() >= 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Let it recite").click()
+    settle(page)
+    assert not grave_faults(page)
 
 
 def test_the_model_writes_on_and_recites(indexed, open_page):

@@ -14,7 +14,9 @@ from viewer.templates import STYLE, fill
 HERE = Path(__file__).parent
 PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
+    ("predict_sampling", "predict_bars", "predict_tree", "predict_text", "predict"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
+    ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
     ("trace_parts", "trace"),
 )
@@ -24,7 +26,9 @@ SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGE
 STYLES = (
     "window",
     "tokens",
+    "predict",
     "inside",
+    "training",
     "data",
     "trace",
 )

@@ -6,7 +6,6 @@ import functools
 import re
 import zlib
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,9 +14,9 @@ from lm.inspect import pictures
 from lm.inspect.answers import Layers
 from lm.inspect.inspector import Inspector
 from lm.model.param_names import named_leaves
-from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.tokenizer.characters import CharacterTokenizer
+from tests.lm.inspect.test_inspector import model_of
 from tests.lm.model_configs import LLAMA
 
 TOKENIZER = CharacterTokenizer("\n abcdefghijklmnopqrstuvwxyz")
@@ -26,7 +25,7 @@ SCANNED = dataclasses.replace(LLAMA, scan_layers=True)
 
 @functools.cache
 def inspector() -> Inspector:
-    model = jax.jit(Transformer, static_argnums=0)(SCANNED, jax.random.key(0))
+    model = model_of(SCANNED)
     return Inspector(model, SCANNED, TOKENIZER, one_device_mesh(SCANNED))
 
 

@@ -1,5 +1,6 @@
 """Pages of documents: those that were kept, or that one rule dropped, or that hold some words."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from viewer.window.corpus.shelf import Piece, Shelf
 
 BEGINNING = 200
 """Characters of a document by which it is listed."""
+BEFORE = 60
+"""Of them, those before the word that was looked for."""
 MOST_ADDRESS = 2000
 """Characters of an address, an id or a file's name that are shown."""
 COLUMNS = ("url", "text", "language", "language_score", "stage", "reason", "text_bytes")
@@ -52,7 +55,7 @@ def list_documents(
         except InputError:
             continue
         left = limit - len(found)
-        found += told_rows(shelf, piece, rows[:left], table, line)
+        found += told_rows(shelf, piece, rows[:left], table, line, wanted)
         if len(rows) > left or len(found) == limit:
             place = piece.position + int(rows[left - 1]) + 1
             return answer(found, offset, place if shelf.locate(place) else None, shelf)
@@ -114,23 +117,35 @@ def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
 
 
 def told_rows(
-    shelf: Shelf, piece: Piece, rows: np.ndarray, table: pa.Table, line: Threshold | None
+    shelf: Shelf, piece: Piece, rows: np.ndarray, table: pa.Table, line: Threshold | None, wanted: Wanted
 ) -> Iterator[dict[str, Any]]:
     """Rows as they are listed."""
     if not len(rows):
         return
     table = table.slice(0, len(rows))
     sizes = call_function("binary_length", [table["text"]]).to_pylist()
+    found = (
+        [around(text.as_py() or "", wanted.words[0]) for text in table["text"]] if wanted.words else [""] * len(rows)
+    )
     table = cut(table, {"text": BEGINNING, "url": MOST_ADDRESS})
-    for row, size, values in zip(rows.tolist(), sizes, table.to_pylist(), strict=True):
+    for row, size, passage, values in zip(rows.tolist(), sizes, found, table.to_pylist(), strict=True):
         dropped = values.get("stage") is not None
         yield {
             "file": f"{shelf.folder.name}/{shelf.name(piece.file)}", "row": piece.row + row,
             "position": piece.position + row, "url": values["url"] or "", "beginning": " ".join(values["text"].split()),
             "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
             "name": f"{values['stage']}/{values['reason']}" if dropped else "",
-            "value": values.get(line.signal) if line else None,
+            "value": values.get(line.signal) if line else None, "passage": passage,
         }  # fmt: skip
+
+
+def around(text: str, word: str) -> str:
+    """What stands around the word in the text, whatever its case; "" where it is not there."""
+    found = re.search(re.escape(word), text, re.IGNORECASE)
+    if found is None:
+        return ""
+    begin = max(0, found.start() - BEFORE)
+    return " ".join(text[begin : begin + BEGINNING].split())
 
 
 def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:

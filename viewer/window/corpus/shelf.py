@@ -74,7 +74,7 @@ class Shelf:
         if name not in self._names:
             raise InputError(f"{self.folder} has no file {name!r}.")
         file = self._names.index(name)
-        while len(self._firsts) <= file:
+        while len(self._firsts) <= file + 1:  # with where it ends
             self._count_more()
         return self._firsts[file]
 

@@ -20,7 +20,13 @@ const dataHash = (view, parameters = {}) => {
   return "#data?" + new URLSearchParams(all).toString();
 };
 const dataLink = (view, parameters, ...children) => h("a", { href: dataHash(view, parameters) }, children);
-const dataAddress = (url) => h("bdi", { class: "url" }, dataPlain(url) || "no address");
+// A document by its file and row; one that was not recorded cannot be opened in an exported page.
+const dataDocumentLink = ({ file, row }, ...children) => (source.has("document", { file, row, ...dataCharacters() }) ? dataLink("document", { file, row }, children) : h("span", {}, children));
+const dataAddress = (url, most = Infinity) => {
+  const plain = dataPlain(url);
+  return h("bdi", { class: "url" }, plain.length > most ? plain.slice(0, most) + " …" : plain || "no address");
+};
+const DATA_SHORT = 160; // characters of an address in a list
 // What a place shows from now on; null is nothing.
 const dataPut = (place, ...children) => { place.replaceChildren(); fillIn(place, {}, children); };
 const dataNote = (...children) => h("p", { class: "note" }, children);

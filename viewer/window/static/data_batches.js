@@ -32,7 +32,7 @@ const dataSeenTold = (seen) => {
   const looked = seen.next === null ? "" : ` Looked at the steps up to ${whole(seen.next - 1)} so far.`;
   return [
     h("p", { role: "status" }, `${plural(seen.tokens, "token")}, in ${plural(seen.in_windows, "window")} of ${whole(seen.context_length)} tokens. `,
-      seen.count ? `Windows of it come ${plural(seen.count, "time")} in the ${whole(seen.steps)} steps of the run${seen.next === null ? `, each ${decimals(rounds, 1)} times on average` : ""}.` : `None of them comes in the ${whole(seen.steps)} steps of the run: training was over before their turn.`,
+      seen.count ? `Windows of it come up ${plural(seen.count, "time")} in the ${whole(seen.steps)} steps of the run${seen.next === null ? `, which is ${decimals(rounds, 1)} times for each` : ""}.` : `None of them comes up in the ${whole(seen.steps)} steps of the run: training was over before their turn.`,
       looked, seen.trained < seen.steps ? ` Training has come to step ${whole(seen.trained)}.` : ""),
     seen.count ? dataSteps(seen) : null,
     seen.count ? h("ul", { class: "data-places" }, seen.places.slice(0, 60).map(([step, sequence]) => h("li", {}, dataLink("batch", { batch: step, sequence }, `step ${whole(step)}`)))) : null,
@@ -87,7 +87,7 @@ const dataTokens = (told, sequence) => {
       if (!told.segments[i]) { readout.textContent = `Place ${whole(i + told.first + 1)} is padding: no token, and nothing to learn.`; return; }
       const number = told.documents[told.segments[i] - 1];
       const part = parts[told.segments[i] - 1];
-      dataPut(readout, `Place ${whole(i + told.first + 1)}, document ${whole(number)}`, part && part.url ? [" (", dataAddress(part.url), ")"] : "", ": after ", h("code", {}, text(told.ids[i])),
+      dataPut(readout, `Place ${whole(i + told.first + 1)}, document ${whole(number)}`, part && part.url ? [" (", dataAddress(part.url, DATA_SHORT), ")"] : "", ": after ", h("code", {}, text(told.ids[i])),
         told.weights[i] ? [" the target is ", h("code", {}, text(told.targets[i])), ", the next token of the text."] : " there is no target: the shard ends here.");
     },
   });
@@ -149,7 +149,7 @@ const dataToCome = (told) => told.step > told.trained;
 
 // A document of this run can be opened; of another run's shards its number is all that is known here.
 const dataMember = (part, folder, index) => {
-  const name = part.url ? dataAddress(part.url) : `document ${whole(part.document)}`;
+  const name = part.url ? dataAddress(part.url, DATA_SHORT) : `document ${whole(part.document)}`;
   return folder.own && source.live ? dataLink("document", { number: part.document }, name) : h("span", {}, name, folder.own ? "" : ` (folder ${index + 1})`);
 };
 

@@ -3,11 +3,17 @@
 const dataTrail = []; // positions of the pages of the list that lead here
 let dataTrailKey = "";
 
-const dataListed = (one, line) => h("li", {},
-  dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+// A text in which the words that were looked for are marked.
+const dataMarked = (text, words) => {
+  const pattern = new RegExp("(" + words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|") + ")", "giu");
+  return text.split(pattern).map((part, i) => (i % 2 ? h("mark", {}, part) : part));
+};
+
+const dataListed = (one, line, words) => h("li", {},
+  dataDocumentLink(one, dataAddress(one.url, DATA_SHORT)),
   h("span", { class: "data-meta" },
     [dataBytes(one.bytes), one.language && dataPlain(one.language), line && one.value !== null && `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`].filter(Boolean).join(" · ")),
-  h("p", { class: "data-beginning", dir: "auto" }, dataPlain(one.beginning) || "No text."));
+  h("p", { class: "data-beginning", dir: "auto" }, one.passage ? ["… ", dataMarked(dataPlain(one.passage), words), " …"] : dataPlain(one.beginning) || "No text."));
 
 // The choice of what is listed, and the search.
 const dataChoice = (funnel, parameters) => {
@@ -51,6 +57,7 @@ const dataShowDocuments = (place, parameters) => context.run(place, async (signa
 
 // Asks until a page is full, and shows what comes: a search looks through a part of the documents with each answer.
 const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
+  const words = (parameters.query || "").split(/\s+/).filter(Boolean);
   let next = offset, found = 0, rows = null, ended = false;
   const tell = () => {
     const end = next === null ? "to the end" : `up to number ${whole(next)}`;
@@ -66,7 +73,7 @@ const dataFill = ({ list, status, stop, pager, line, offset, parameters }) => {
       if (parameters.query) { fields.query = parameters.query; if (parameters.within) fields.within = parameters.within; }
       const answer = await source.ask("documents", source.live ? fields : { reason: fields.reason, limit: DATA_LIMIT }, signal);
       if (answer.missing) { status.textContent = answer.missing; next = null; ended = true; break; }
-      list.append(...answer.documents.map((one) => dataListed(one, line)));
+      list.append(...answer.documents.map((one) => dataListed(one, line, words)));
       found += answer.documents.length;
       next = source.live ? answer.next : null;
       rows = answer.rows === null && !parameters.reason ? answer.total : answer.rows;
@@ -91,7 +98,7 @@ const dataShowNear = (place, reason, line) => context.run(place, async (signal) 
   dataPut(place, h("div", { class: "panel", role: "group", "aria-label": "Kept" },
     h("h3", {}, "Kept, and nearest to this threshold"),
     h("ul", { class: "data-list" }, answer.documents.map((one) => h("li", {},
-      dataLink("document", { file: one.file, row: one.row }, dataAddress(one.url)),
+      dataDocumentLink(one, dataAddress(one.url, DATA_SHORT)),
       h("span", { class: "data-meta" }, `${line.title} ${dataNumber(one.value)}, dropped ${line.drops} ${dataNumber(line.value)}`))))));
 });
 
@@ -157,7 +164,7 @@ const dataShowDocument = (place, parameters) => context.run(place, async (signal
     h("p", { class: "data-source" }, dataAddress(found.url)),
     h("p", { class: "data-meta" }, [found.date && "fetched " + dataPlain(found.date), found.language && `language ${dataPlain(found.language)} (${decimals(found.language_score)})`, dataBytes(found.bytes) + " of text", dataPlain(found.file_path)].filter(Boolean).join(" · ")),
     found.kept ? h("p", {}, "It passed all rules.") : h("p", {}, h("strong", {}, `Dropped at the stage “${found.stage_title}”: ${dataPlain(found.reason.replaceAll("_", " "))}.`), " ", dataWhy(funnel, found)),
-    found.copy_of ? h("p", {}, "The one that stayed: ", found.copy_of.file ? dataLink("document", { file: found.copy_of.file, row: found.copy_of.row }, dataPlain(found.copy_of.name)) : dataPlain(found.copy_of.name), ".") : null,
+    found.copy_of ? h("p", {}, "The one that stayed: ", found.copy_of.file ? dataDocumentLink(found.copy_of, dataPlain(found.copy_of.name)) : dataPlain(found.copy_of.name), ".") : null,
     h("div", { class: "split data-pair" },
       h("div", { role: "group", "aria-label": "Text" }, h("h3", {}, "The text that was taken out of it"),
         dataText("Text", found, (offset, inner) => source.ask("document", { ...of, offset }, inner))),

@@ -1,0 +1,364 @@
+"""What the window tells of a run's data: what its records say, whatever the documents hold and the run lacks."""
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs.experiment import Experiment
+from configs.experiment.run_folder import Loaded
+from data_prep.funnel.report import read_counts
+from data_prep.measure.row import text_schema
+from data_prep.quality.gopher import GopherQualityFilter
+from data_prep.select.apply_filters import dropped_schema, kept_schema
+from data_prep.shards.write import write_shards as tokens_of
+from data_prep.warc import write_pages
+from launch import extract_texts, fetch_pages, prepare_documents, train_tokenizer, write_shards
+from launch.stages.stage import run_stage
+from lm.config import MixtureSource
+from lm.data.batches import BatchSource
+from lm.model.transformer import Transformer
+from lm.serving.answers import to_json
+from lm.serving.errors import ApiError
+from lm.serving.fields import Fields
+from lm.tokenizer import load
+from tests.corpus import texts, tiny_experiment, web_pages
+from viewer.window import batches, documents, funnel
+from viewer.window.corpus.shelf import Shelf
+from viewer.window.inspections import key_of
+from viewer.window.window_run import WindowRun
+
+STAGES = tuple(one.STAGE for one in (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards))
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> \u202e\u2066 </textarea>"
+LONG = "abcdefgh" * 125_000
+STEPS = 9
+
+
+def hostile_pages() -> list:
+    """Tales, a copy, pages that are too short, hostile ones, and one with a line of 1 MB."""
+    pages = web_pages(30)
+    tale = texts(1, seed=9)[0]
+    changed = lambda number, html, url: dataclasses.replace(
+        pages[0], id=f"<urn:odd:{number}>", url=url, body=f"<html><body>{html}".encode()
+    )
+    short = [changed(number, f"<p>Too short {number}.", f"https://short.example/{number}") for number in range(5)]
+    escaped = HOSTILE.replace("&", "&amp;").replace("<", "&lt;")
+    paragraphs = "".join(f"<p>{part}</p>" for part in tale.split("\n"))
+    odd = [
+        changed(10, f"<p>{escaped}</p>{paragraphs}", 'https://odd.example/"onmouseover="alert(1)'),
+        changed(11, f"<p>{LONG}</p>{paragraphs}", "https://long.example/" + "x" * 5000),
+    ]
+    return [*pages, dataclasses.replace(pages[3], url="https://copy.example/", id="<urn:copy>"), *short, *odd]
+
+
+def experiment_of(source: Path) -> Experiment:
+    tiny = tiny_experiment()
+    words = dataclasses.replace(tiny.documents.get(GopherQualityFilter), max_mean_word_length=1e9)
+    return dataclasses.replace(
+        tiny, pages=dataclasses.replace(tiny.pages, warc=(str(source),)),
+        documents=dataclasses.replace(tiny.documents, gopher_quality=words),
+        train=dataclasses.replace(tiny.train, steps=STEPS, seed=3),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Experiment]:
+    """A run as the stages of the data make it, from two archives."""
+    folder = tmp_path_factory.mktemp("data")
+    pages, source = hostile_pages(), folder / "archives"
+    source.mkdir()
+    for number in range(2):
+        write_pages(source / f"{number}.warc.gz", pages[number::2])
+    experiment = experiment_of(source / "*.warc.gz")
+    for stage in STAGES:
+        run_stage(stage, experiment, folder / "run", None)
+    return folder / "run", experiment
+
+
+class Asked:
+    """A run of which one asks as the page does."""
+
+    def __init__(self, folder: Path, experiment: Experiment, step: int = STEPS):
+        tokenizer = load(folder / "tokenizer")
+        model = Transformer(experiment.model, jax.random.key(0))
+        mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+        self.run = WindowRun(experiment, folder, Loaded(experiment, tokenizer, model, mesh, step, ""), "run")
+        self.known = {one.name: one for room in (funnel, documents, batches) for one in room.inspections(self.run)}
+
+    def __call__(self, name: str, **fields):
+        return json.loads(to_json(self.known[name].answer(Fields(fields, self.known[name].known))))
+
+    def all(self, **fields) -> list[dict]:
+        """All documents of a list, page by page."""
+        found, offset = [], 0
+        while offset is not None:
+            answer = self("documents", **fields, offset=offset)
+            assert answer["next"] is None or answer["next"] > offset
+            assert len(answer["documents"]) <= fields.get("limit", 50)
+            found, offset = found + answer["documents"], answer["next"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def asked(made) -> Asked:
+    return Asked(*made)
+
+
+def rows(folder: Path) -> dict[tuple[str, int], dict]:
+    """{(file, row): row} of all documents, kept and dropped."""
+    return {
+        (f"{path.parent.name}/{path.name}", number): row
+        for name in ("documents", "dropped")
+        for path in sorted((folder / name).glob("*.parquet"))
+        for number, row in enumerate(pq.read_table(path).to_pylist())
+    }
+
+
+def test_the_funnel_counts_as_funnel_json_does_and_each_reason_has_its_documents(made, asked):
+    counts, told, there = read_counts(made[0] / "funnel.json").counts, asked("funnel"), rows(made[0])
+    reasons = {one["name"]: one for stage in told["stages"] for one in stage["reasons"]}
+    assert {name: [one["documents"], one["bytes"]] for name, one in reasons.items()} == counts["reasons"]
+    assert len(reasons) > 1
+    assert (told["pages"], told["kept"], told["kept_bytes"]) == (counts["rows"], *counts["kept"])
+    left = told["pages"]
+    for stage in told["stages"]:
+        assert stage["entered"] == left
+        left -= stage["dropped"]
+    assert left == told["kept"]
+    for limit in (3, 50):
+        for name in (None, *reasons):
+            listed = asked.all(limit=limit) if name is None else asked.all(reason=name, limit=limit)
+            expected = [
+                place for place, row in there.items()
+                if (f"{row['stage']}/{row['reason']}" == name if "stage" in row else name is None)
+            ]  # fmt: skip
+            assert [(one["file"], one["row"]) for one in listed] == expected
+            assert len(expected) == (counts["reasons"][name][0] if name else counts["kept"][0])
+
+
+def test_a_document_is_told_with_its_values_on_their_side_of_the_thresholds(made, asked):
+    thresholds = asked("funnel")["thresholds"]
+    for (file, row), values in rows(made[0]).items():
+        told = asked("document", file=file, row=row)
+        assert told["text"] == values["text"][:20_000]
+        assert told["characters"] == len(values["text"])
+        assert (told["id"], told["kept"]) == (values["id"], file.startswith("documents/"))
+        assert [value for value, _, _ in told["values"]] == [values[one["signal"]] for one in thresholds]
+        for line, (_, _, breaks) in zip(thresholds, told["values"], strict=True):
+            if told["kept"]:
+                assert not breaks
+            elif (line["stage"], line["reason"]) == (told["stage"], told["reason"]):
+                assert breaks
+        assert asked("document", id=values["id"])["file"].split("/")[0] in ("documents", "dropped")
+
+
+def test_long_texts_come_in_parts_and_hostile_ones_as_they_are(asked):
+    (long,) = asked("documents", query="long.example", within="address")["documents"]
+    assert (len(long["url"]), len(long["beginning"])) == (2000, 200)
+    whole, offset = "", 0
+    while not offset or offset < told["characters"]:
+        told = asked("document", file=long["file"], row=long["row"], offset=offset)
+        whole, offset = whole + told["text"], offset + len(told["text"])
+        assert len(told["text"]) <= 20_000
+    assert LONG in whole
+    (odd,) = asked("documents", query="onerror=ALERT(1)")["documents"]
+    assert "onerror=alert(1)" in odd["passage"]
+    assert "<script>alert(1)</script>" in asked("document", file=odd["file"], row=odd["row"])["text"]
+    page = asked("raw", file=odd["file"], row=odd["row"])
+    assert page["state"] == "found"
+    assert "&lt;img src=x onerror=alert(1)>" in page["text"]
+
+
+def test_a_search_finds_what_holds_all_words_and_says_where_to_go_on(made, asked, monkeypatch):
+    there = rows(made[0])
+    holds = lambda row, words: all(word in (row["url"] + "\n" + row["text"]).lower() for word in words)
+    for words in (["miller", "horses"], ["tales-1.example"], ["absent"]):
+        for reason in (None, "gopher_quality/gopher_short_document"):
+            expected = [
+                place for place, row in there.items() if holds(row, words)
+                and (f"{row['stage']}/{row['reason']}" == reason if "stage" in row else reason is None)
+            ]  # fmt: skip
+            fields = {"query": " ".join(words).upper()} | ({"reason": reason} if reason else {})
+            monkeypatch.setattr(documents, "SECONDS", 0.5)
+            assert [(one["file"], one["row"]) for one in asked.all(**fields)] == expected
+            monkeypatch.setattr(documents, "SECONDS", 0.0)  # a row group an answer
+            assert [(one["file"], one["row"]) for one in asked.all(**fields)] == expected
+
+
+def test_a_copy_names_the_document_that_stayed(asked):
+    (copy,) = asked("documents", reason="exact_dedup/exact_duplicate")["documents"]
+    told = asked("document", file=copy["file"], row=copy["row"])["copy_of"]
+    stayed = asked("document", file=told["file"], row=told["row"])
+    assert stayed["kept"]
+    assert stayed["text"] == asked("document", file=copy["file"], row=copy["row"])["text"]
+
+
+def test_the_nearest_kept_documents_are_those_of_the_funnel(made, asked):
+    written, there = read_counts(made[0] / "funnel.json"), rows(made[0])
+    near = {"gopher_quality/gopher_short_document": written.counts["near"]["gopher_quality/gopher_short_document"]}
+    for name, places in near.items():
+        told = asked("beside", reason=name)["documents"]
+        assert len(told) == len(places) > 0
+        ids = [pq.read_table(made[0] / "texts" / written.files[file])["id"][row].as_py() for _, file, row in places]
+        assert [there[one["file"], one["row"]]["id"] for one in told] == ids
+
+
+def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, asked):
+    folder, experiment = made
+    train, context = experiment.train, experiment.model.context_length
+    source = BatchSource(folder / "tokens", "train", context, train.batch_size, train.seed, 1)
+    inverse: dict[int, list[list[int]]] = {}
+    for step in range(1, STEPS + 1):
+        told, batch = asked("batch", step=step, sequence=step % 8), source.batch(step - 1)
+        assert told["trained"] == told["steps"] == STEPS
+        for one, origin in zip(told["sequences"], source.documents(step - 1), strict=True):
+            assert {part["document"] for part in one["documents"]} == origin.documents
+            assert sum(part["tokens"] for part in one["documents"]) + one["padding"] == context
+            for number in {part["document"]: None for part in one["documents"]}:
+                inverse.setdefault(number, []).append([step, one["sequence"]])
+            for part in one["documents"]:
+                document = asked("document", number=part["document"])
+                assert document["number"] == part["document"]
+                assert document["url"] == part["url"]
+        row = told["sequence"]
+        assert row["ids"] == batch.inputs_BT[step % 8].tolist()
+        assert row["targets"] == batch.targets_BT[step % 8].tolist()
+        assert row["segments"] == batch.segment_ids_BT[step % 8].tolist()
+    held_out = 0
+    for one in asked.all():
+        number = asked("document", file=one["file"], row=one["row"])["number"]
+        seen = asked("seen", document=number)
+        assert (seen["places"], seen["next"]) == (inverse.get(number, []), None)
+        assert seen["split"] == "train" or not seen["places"]
+        held_out += seen["split"] == "val"
+    assert held_out
+    assert len(inverse) > 5
+
+
+def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
+    folder, experiment = made
+    for name in ("documents", "tokenizer"):
+        shutil.copytree(folder / name, tmp_path / name)
+    shards = dataclasses.replace(experiment.shards, held_out="ends", record_length=48)
+    tokens_of(tmp_path / "documents", load(tmp_path / "tokenizer"), tmp_path / "tokens", shards)
+    other = MixtureSource(str(folder / "tokens"), 2.0)
+    mixed = dataclasses.replace(
+        experiment, shards=shards, train=dataclasses.replace(experiment.train, mixture=(other,), steps=3)
+    )
+    asked = Asked(tmp_path, mixed)
+    inverse: dict[tuple[int, int], list[list[int]]] = {}
+    for step in range(1, 4):
+        for one in asked("batch", step=step)["sequences"]:
+            for part in {part["document"]: part for part in one["documents"]}.values():
+                inverse.setdefault((one["folder"], part["document"]), []).append([step, one["sequence"]])
+                if one["folder"] == 0:  # the run's own
+                    assert part["document"] % 2 == 0  # what comes before the end
+                    assert asked("document", number=part["document"])["url"] == part["url"]
+    assert {folder for folder, _ in inverse} == {0, 1}
+    for (place, number), places in inverse.items():
+        assert asked("seen", folder=place, document=number)["places"] == places
+        assert asked("document", number=number if place == 0 else 0)["number"] % 2 == 0
+    assert asked("seen", document=1)["split"] == "val"
+    alone = dataclasses.replace(mixed, train=dataclasses.replace(mixed.train, own_weight=0.0))
+    assert "own_weight" in Asked(tmp_path, alone)("seen", document=0)["missing"]
+
+
+@pytest.mark.parametrize("lost", ["all", "texts", "pages", "funnel.json", "documents", "dropped", "tokens"])
+def test_what_a_run_lacks_is_told_and_breaks_nothing(made, tmp_path, lost):
+    folder, experiment = made
+    kept = [] if lost == "all" else ["texts", "pages", "funnel.json", "documents", "dropped", "tokens"]
+    for name in {*kept, "tokenizer"} - {lost}:
+        whole = folder / name
+        shutil.copytree(whole, tmp_path / name) if whole.is_dir() else shutil.copy(whole, tmp_path / name)
+    asked = Asked(tmp_path, experiment)
+    asked_there = Asked(folder, experiment)
+    dropped = asked_there("documents", reason="gopher_quality/gopher_short_document")["documents"][0]
+    told = {
+        "funnel": asked("funnel"), "documents": asked("documents"),
+        "dropped": asked("documents", reason="gopher_quality/gopher_short_document"),
+        "beside": asked("beside", reason="gopher_quality/gopher_short_document"),
+        "document": asked("document", number=0),
+        "copy": asked("document", file=dropped["file"], row=dropped["row"]),
+        "raw": asked("raw", file=dropped["file"], row=dropped["row"]), "batch": asked("batch", step=1),
+        "seen": asked("seen", document=0),
+    }  # fmt: skip
+    missing = {name for name, answer in told.items() if "missing" in answer or answer.get("state") == "missing"}
+    everything = set(told)
+    assert missing == {
+        "all": everything - {"beside"}, "texts": set(), "pages": {"raw"}, "funnel.json": {"funnel"},
+        "documents": {"documents", "document", "beside"}, "dropped": {"dropped", "copy", "raw"},
+        "tokens": {"batch", "seen"},
+    }[lost]  # fmt: skip
+    for room in (funnel, documents, batches):  # an exported page is made of any run
+        for name, fields in room.to_record(asked.run):
+            assert key_of(name, fields)
+            asked(name, **{field: value for field, value in fields.items() if value is not None})
+
+
+def test_wrong_fields_are_refused_by_name(asked):
+    for name, fields in {
+        "documents": {"limit": 0}, "document": {"file": "texts/0.parquet", "row": 0}, "batch": {"step": 0},
+        "seen": {"document": 10**6},
+    }.items():  # fmt: skip
+        with pytest.raises(ApiError, match=r" must be|from "):
+            asked(name, **fields)
+    with pytest.raises(ApiError, match="query"):
+        asked("documents", query="a" * 201)
+    with pytest.raises(ApiError, match="file"):
+        asked("document", file="../documents/0.parquet", row=0)
+    assert "no file" in asked("document", file="documents/../funnel.json", row=0)["missing"]
+
+
+def write_many(folder: Path, files: int, rows_of_each: int) -> None:
+    """documents/ of many small documents."""
+    config = tiny_experiment().documents
+    schema, text = kept_schema(config), "A short text of the mill. " * 8
+    folder.mkdir(parents=True)
+    count = rows_of_each
+    ids = [str(number) for number in range(count)]
+    columns = {"text": [text] * count, "id": ids, "url": [f"https://a.example/{one}" for one in ids]}
+    table = pa.table({field.name: pa.array(columns.get(field.name, [None] * count), field.type) for field in schema})
+    pq.write_table(table, folder / "00000.parquet", row_group_size=1000)
+    for number in range(1, files):
+        shutil.copy(folder / "00000.parquet", folder / f"{number:05d}.parquet")
+
+
+def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_it_must(tmp_path):
+    write_many(tmp_path / "documents", 80, 100)
+    shelf = Shelf(tmp_path / "documents")
+    assert shelf.look()
+    assert shelf.locate(0) == (0, 0)
+    assert shelf.counted is None  # 64 files were counted
+    assert shelf.locate(79 * 100 + 5) == (79, 5)
+    assert shelf.counted == 8000
+    assert shelf.locate(8000) is None
+    (tmp_path / "documents/00003.parquet").write_bytes(b"no Parquet")
+    (tmp_path / "documents/00099.parquet").write_bytes(b"nor this")
+    assert shelf.look()
+    assert shelf.locate(10**9) is None
+    assert (shelf.counted, shelf.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
+
+
+@pytest.mark.slow
+def test_a_million_documents_are_paged_in_150_ms(made, tmp_path):
+    shutil.copytree(made[0] / "tokenizer", tmp_path / "tokenizer")
+    write_many(tmp_path / "documents", 100, 10_000)
+    asked = Asked(tmp_path, made[1])
+    asked("documents", offset=999_000)  # counts the files
+    for offset in (0, 123_456, 999_950):
+        begin = time.perf_counter()
+        assert len(asked("documents", offset=offset)["documents"]) == 50
+        assert time.perf_counter() - begin < 0.15
+
+
+def test_dropped_and_texts_have_the_columns_that_a_document_is_told_by():
+    config = tiny_experiment().documents
+    signals = {rule.signal for one in config.all_filters for rule in one.rules}
+    for schema in (kept_schema(config), dropped_schema(config), text_schema(config)):
+        assert signals | {"id", "url", "text", "file_path"} <= set(schema.names)
