@@ -249,11 +249,11 @@ def test_ends_held_out_and_other_folders_of_a_mixture(made, tmp_path):
     tokens_of(tmp_path / "documents", load(tmp_path / "tokenizer"), tmp_path / "tokens", shards)
     other = MixtureSource(str(folder / "tokens"), 2.0)
     mixed = dataclasses.replace(
-        experiment, shards=shards, train=dataclasses.replace(experiment.train, mixture=(other,), steps=3)
+        experiment, shards=shards, train=dataclasses.replace(experiment.train, mixture=(other,), steps=4)
     )
     asked = Asked(tmp_path, mixed)
     inverse: dict[tuple[int, int], list[list[int]]] = {}
-    for step in range(1, 4):
+    for step in range(1, 5):
         for one in asked("batch", step=step)["sequences"]:
             for part in {part["document"]: part for part in one["documents"]}.values():
                 inverse.setdefault((one["folder"], part["document"]), []).append([step, one["sequence"]])
