@@ -25,7 +25,7 @@ LOCKS := requirements.lock $(patsubst %,requirements-%.lock,$(filter-out cpu,$(A
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
   --no-annotate --no-header
 
-.PHONY: help setup demo test slow lint bench chaos libtpu checkers languages lock clean
+.PHONY: help setup demo test slow lint bench chaos libtpu checkers browser languages lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
@@ -76,6 +76,11 @@ checkers: $(READY)  ## fetch what checks the files of launch/cloud in tests: Sky
 	@$(UV) pip sync --quiet --python .tools/checkers/bin/python --require-hashes requirements-checkers.lock
 	@echo "checkers: ready in .tools/checkers"
 
+browser: $(READY)  ## fetch what drives chromium in tests of the window: Playwright, axe-core (160 MB, into .tools)
+	@rm -rf .tools/browser
+	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/browser --no-deps --require-hashes -r requirements-browser.lock
+	@echo "browser: ready in .tools/browser; the browser itself is $${GRISTMILL_CHROMIUM:-$$(command -v chromium || echo 'missing: apt-get install chromium')}"
+
 languages: $(READY)  ## install what splits Chinese, Japanese, Thai and others into words (docs/languages.md; 490 MB)
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --require-hashes -r requirements-languages.lock
 	@echo "languages: ready"
@@ -88,6 +93,7 @@ lock:  ## choose versions anew: the requirements*.lock files from pyproject.toml
 	@$(COMPILE) --group languages -c requirements.lock \
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml -o requirements-languages.lock
 	@$(COMPILE) --group pyproject.toml:checkers -o requirements-checkers.lock
+	@$(COMPILE) --group pyproject.toml:browser -o requirements-browser.lock
 
 clean:  ## remove the environment and caches (runs/ stays)
 	@rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis

@@ -45,23 +45,13 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 STAGE = Stage(
     name="report",
     script="launch.report",
-    after=tuple(
-        room.STAGE
-        for room in (
-            fetch_pages,
-            extract_texts,
-            prepare_documents,
-            train_tokenizer,
-            write_shards,
-            train,
-            evaluate,
-            sample,
-        )
-    ),
+    after=tuple(one.STAGE for one in (
+        fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards, train, evaluate, sample
+    )),
     settings=lambda experiment: {},
     make=make,
     outputs=(RunPaths.report, RunPaths.summary),
-)
+)  # fmt: skip
 
 if __name__ == "__main__":
     run_stage_command(STAGE)

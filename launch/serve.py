@@ -43,7 +43,7 @@ class Options:
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may ask, such as https://example.org; by default none."""
     beside: tuple[str, ...] = ()
-    """Tokenizers to set beside the run's in the window: run folders, tokenizers' folders or files, published names."""
+    """To compare with in the window: run folders, their models too; tokenizers' folders or files, published names."""
     warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
     """Compile for prompts of every length before it listens; else the first of each length waits for that."""
     grace_seconds: float = 10.0

@@ -32,6 +32,8 @@ QUICK = {"GRISTMILL_STORAGE_TIMEOUT": "30", "GRISTMILL_STORAGE_RETRIES": "2"}
 """However busy the machine, no request takes so long; and what fails for good is given up soon."""
 IMPATIENT = {"GRISTMILL_STORAGE_TIMEOUT": "3", "GRISTMILL_STORAGE_RETRIES": "20"}
 """For a request that is never answered, among others that a busy machine may answer late."""
+HOPELESS = {"GRISTMILL_STORAGE_TIMEOUT": "6", "GRISTMILL_STORAGE_RETRIES": "0"}
+"""For requests that all fail at once: the pauses before each is begun anew are short where little time is allowed."""
 
 
 class Request(NamedTuple):

@@ -7,9 +7,11 @@ headline.
 Array axes: N blocks, M elements. Every feature is one row of length N, or 1 where it is of the page.
 """
 
+import collections
+
 import numpy as np
 
-from data_prep.extract.blocks import KIND
+from data_prep.extract.blocks import CELLS, KIND
 from data_prep.extract.hints import BIT, HINTS, hints_of_name
 from data_prep.extract.page import (
     CURRENCY,
@@ -19,6 +21,7 @@ from data_prep.extract.page import (
     TERMINAL,
     UPPER,
     Page,
+    among,
     bits_of,
     nearest,
     outside,
@@ -44,9 +47,7 @@ UNDER = (
 
 def of_block(page: Page) -> dict[str, np.ndarray]:
     words = page.count(SPACE) + 1
-    seen: dict[str, int] = {}
-    for text in page.blocks.texts:
-        seen[text] = seen.get(text, 0) + 1
+    seen = collections.Counter(page.blocks.texts)
     return {
         "size": page.size,
         "words": words,
@@ -60,9 +61,9 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
         "is_div": page.kind == KIND["div"],
         "is_pre": page.kind == KIND["pre"],
         "is_li": page.kind == KIND["li"],
-        "is_cell": np.isin(page.kind, (KIND["td"], KIND["th"], KIND["tr"])),
+        "is_cell": among(CELLS)[page.kind],
         "heading_level": page.heading_level,
-        "repeated": np.array([seen[text] for text in page.blocks.texts]),
+        "repeated": np.array([*map(seen.__getitem__, page.blocks.texts)]),
     }
 
 
@@ -84,19 +85,21 @@ def of_containers(page: Page) -> dict[str, np.ndarray]:
     """Sums over the element that holds the block, and over the next four around it that hold more."""
     count_M = page.last - page.first
     ends_M = count_M[page.parent] > count_M
-    wider_M, container_N = page.parent[nearest(ends_M, page.parent)], page.owner
-    rows = {}
-    for level in range(5):
-        if level:
-            container_N = wider_M[container_N]
-        first, last = page.first[container_N], page.last[container_N]
-        size = page.between("size", first, last)
-        rows[f"in{level}_blocks"] = last - first
-        rows[f"in{level}_links"] = ratio(page.between("link", first, last), size)
-        rows[f"in{level}_mean"] = ratio(size, last - first)
-        rows[f"in{level}_prose"] = ratio(page.between("prose", first, last), size)
-        rows[f"in{level}_share"] = page.between("prose", first, last) / page.all_prose
-    return rows
+    wider_M = page.parent[nearest(ends_M, page.parent)]
+    container_5N = np.empty((5, page.N), np.int64)  # all levels at once: a call of NumPy costs more than what it adds
+    container_5N[0] = page.owner
+    for level in range(1, 5):
+        container_5N[level] = wider_M[container_5N[level - 1]]
+    first, last = page.first[container_5N], page.last[container_5N]
+    size, link, prose = page.all_between(first, last)
+    measures = {
+        "blocks": last - first,
+        "links": ratio(link, size),
+        "mean": ratio(size, last - first),
+        "prose": ratio(prose, size),
+        "share": prose / page.all_prose,
+    }
+    return {f"in{level}_{name}": row_5N[level] for level in range(5) for name, row_5N in measures.items()}
 
 
 def of_main_container(page: Page) -> dict[str, np.ndarray]:
@@ -121,10 +124,12 @@ def of_neighbours(page: Page) -> dict[str, np.ndarray]:
     prices, images = running(page.count(CURRENCY) > 0), np.append(0, page.blocks.images)
     first, last = np.maximum(page.index - 10, 0), np.minimum(page.index + 11, page.N)
     rows["around10_prices"], rows["around10_images"] = prices[last] - prices[first], images[last] - images[first]
-    for reach in (3, 20):
-        first, last = np.maximum(page.index - reach, 0), np.minimum(page.index + reach + 1, page.N)
-        rows[f"around{reach}_links"] = ratio(page.between("link", first, last), page.between("size", first, last))
-        rows[f"around{reach}_prose"] = page.between("prose", first, last) / (last - first)
+    reach = np.array([[3], [20]])
+    first, last = np.maximum(page.index - reach, 0), np.minimum(page.index + reach + 1, page.N)
+    size, link, prose = page.all_between(first, last)
+    links, prose = ratio(link, size), prose / (last - first)
+    rows["around3_links"], rows["around3_prose"] = links[0], prose[0]
+    rows["around20_links"], rows["around20_prose"] = links[1], prose[1]
     is_heading = page.heading_level < 9
     heading = np.maximum.accumulate(np.where(is_heading, page.index, 0))
     until = np.minimum.accumulate(np.where(is_heading, page.index, page.N)[::-1])[::-1]

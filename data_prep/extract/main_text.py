@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from data_prep.config import ExtractConfig
-from data_prep.extract.blocks import HEADINGS, KIND, KINDS, Blocks, read_blocks
+from data_prep.extract.blocks import CELLS, HEADINGS, KIND, KINDS, Blocks, read_blocks
 from data_prep.extract.features import COMMON, OF_OTHERS, measure
 from data_prep.extract.hints import BIT
-from data_prep.extract.page import FAR, PROSE_SIZE, Page
+from data_prep.extract.page import FAR, PROSE_SIZE, Page, among
 from data_prep.extract.trees import SCALE, Model, load_model
 
 LETTER = re.compile(r"[^\W_]")
@@ -36,7 +36,6 @@ MUCH = 2000
 """Characters of paragraphs without a link that one container may lose."""
 PLAIN = 0.01
 """Share of a page's characters inside links, below which all of the page is text."""
-CELLS = frozenset((KIND["td"], KIND["th"], KIND["tr"]))
 FURNITURE = BIT["<nav>"] | BIT["<footer>"]
 """Hints of the elements that hold no main text: the tags, and the roles and item types of the same meaning."""
 
@@ -58,7 +57,7 @@ def main_blocks(page: Page, score_N: np.ndarray, min_probability: float, is_arti
     have hardly seen. Navigation and footers are main text nowhere.
     """
     furniture_N = furniture(page)
-    if np.sum(page.blocks.link) < PLAIN * page.length.sum():
+    if page.link_length.sum() < PLAIN * page.length.sum():
         return np.flatnonzero(~furniture_N).tolist()
     score_N = np.where(furniture_N, LEAST, score_N)
     bar = log_odds(min_probability) if is_article else expected_bar(score_N, page.length, OTHERS * min_probability)
@@ -99,7 +98,7 @@ def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) ->
     HOW: the feature's mean over the page's text or over its prose, or its value at the first headline (-1 where there
     is none). In whole thousandths, rounded before they are summed: sums of integers are the same on every machine.
     """
-    asked = sorted({name.partition(":")[2] for name in names if ":" in name})
+    asked, places = features_of(tuple(names))
     values_FN = np.empty((len(asked), page.N), np.float32)
     for n, name in enumerate(asked):
         values_FN[n] = rows[name]
@@ -110,9 +109,15 @@ def whole_page(page: Page, rows: dict[str, np.ndarray], names: Iterable[str]) ->
         "prose": whole_FN @ page.prose // page.all_prose,
         "headline": whole_FN[:, headline[0]] if len(headline) else np.full(len(asked), -1),
     }
-    place = {name: n for n, name in enumerate(asked)}
-    parted = (name.partition(":") for name in names if ":" in name)
-    return {f"{how}:{name}": of_F[how][place[name], None] for how, _, name in parted}
+    return {name: of_F[how][place, None] for name, how, place in places}
+
+
+@functools.lru_cache(16)
+def features_of(names: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str, int]]]:
+    """The different features in names "HOW:FEATURE", and of each such name what it is, HOW, and the feature's place."""
+    parted = [(name, *name.partition(":")[::2]) for name in names if ":" in name]
+    asked = sorted({feature for _, _, feature in parted})
+    return asked, [(name, how, asked.index(feature)) for name, how, feature in parted]
 
 
 def furniture(page: Page) -> np.ndarray:
@@ -136,7 +141,7 @@ def spread(page: Page, sure_N: np.ndarray, score_N: np.ndarray, bar: float) -> n
     before_N = np.maximum.accumulate(np.where(sure_N, index_N, -FAR))
     after_N = np.minimum.accumulate(np.where(sure_N, index_N, len(index_N) + FAR)[::-1])[::-1]
     keep_N = sure_N | ((score_N > min(bar, 0)) & (index_N - before_N <= GAP) & (after_N - index_N <= GAP))
-    heading_N = np.isin(page.kind, list(HEADINGS)) & (score_N > -SCALE) & (before_N >= 0)
+    heading_N = among(HEADINGS)[page.kind] & (score_N > -SCALE) & (before_N >= 0)
     for n in np.flatnonzero(heading_N[:-1])[::-1]:
         keep_N[n] |= keep_N[n + 1]
     return keep_N
@@ -149,6 +154,8 @@ def keep_siblings(page: Page, keep_N: np.ndarray) -> None:
     Only where very much would be lost, more than boilerplate ever is: speeches, plays, novels, whose paragraphs are
     unlike those of articles. Paragraphs with links are left to the trees.
     """
+    if page.length[(page.link == 0) & ~keep_N].sum() <= MUCH:
+        return
     groups, group_N = np.unique(page.parent[page.owner] * len(KINDS) + page.kind, return_inverse=True)
     length_N, free_N = page.length, page.link == 0
     total_G, kept_G, lost_G = (

@@ -51,29 +51,30 @@ def of_page(page: Page) -> dict[str, np.ndarray]:
     top = 0
     for hints in blocks.own[:TOP]:
         top |= hints
-    ordered = np.sort(page.size)
-    size_of = np.bincount(page.kind, page.size, len(KIND))
-    under = ratio(bits_of(page.mask[page.owner], UNDER) @ page.size, page.all_size)
-    prices = page.count(CURRENCY) > 0
+    ordered = np.sort(page.size).tolist()
+    size_of = np.bincount(page.kind, page.size, len(KIND)).tolist()
+    under = (bits_of(page.mask[page.owner], UNDER) @ page.size / page.all_size).tolist()
+    blocks_of = np.bincount(page.kind, minlength=len(KIND)).tolist()
+    prices = np.count_nonzero(page.count(CURRENCY))
     values = {
         "page_size": page.all_size,
         "page_prose": prose,
-        "page_prose_share": ratio(prose, page.all_size),
-        "page_links": ratio(page.sums["link"][-1], page.all_size),
-        "page_linked_blocks": (page.link_density > 0.5).mean(),
+        "page_prose_share": prose / page.all_size,
+        "page_links": int(page.sums["link"][-1]) / page.all_size,
+        "page_linked_blocks": np.count_nonzero(page.link_density > 0.5) / page.N,
         "page_blocks": page.N,
-        "page_longest": page.size.max(),
-        "page_longest_prose": page.prose.max(),
-        "page_prose_blocks": (page.prose > 0).sum(),
+        "page_longest": ordered[-1],
+        "page_longest_prose": int(page.prose.max()),
+        "page_prose_blocks": np.count_nonzero(page.prose),
         "page_median": (ordered[(page.N - 1) // 2] + ordered[page.N // 2]) / 2,
         "page_articles": blocks.kind.count(KIND["article"]),
         "page_images": blocks.images[-1],
         "page_forms": blocks.forms,
-        "page_prices": prices.sum(),
-        "page_price_share": prices.mean(),
+        "page_prices": prices,
+        "page_price_share": prices / page.N,
         "page_depth": len(parts.split("/")),
     }
-    values |= {f"page_h{level}": (page.heading_level == level).sum() for level in (1, 2, 3)}
+    values |= {f"page_{tag}": blocks_of[KIND[tag]] for tag in ("h1", "h2", "h3")}
     values |= {f"page_in_{tag}": size_of[KIND[tag]] / page.all_size for tag in ("p", "li")}
     values["page_in_td"] = (size_of[KIND["td"]] + size_of[KIND["tr"]]) / page.all_size
     values |= {f"page_is_{name}": not types.isdisjoint(known) for name, known in TYPES.items()}

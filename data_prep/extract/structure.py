@@ -8,12 +8,12 @@ Array axes: N blocks, M elements, G groups.
 
 import numpy as np
 
-from data_prep.extract.blocks import KIND
-from data_prep.extract.page import Page, ancestors, nearest, ratio
+from data_prep.extract.blocks import CELLS, KIND
+from data_prep.extract.page import Page, among, ancestors, nearest, ratio
 
 FEWEST = 3
 """Elements alike that are records."""
-NO_RECORDS = [KIND[tag] for tag in ("p", "td", "th", "tr")]
+NO_RECORDS = CELLS | {KIND["p"]}
 
 
 def numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def of_records(page: Page) -> dict[str, np.ndarray]:
     size_G, link_G, prose_G, blocks_G = (
         np.bincount(group_M, values_M) for values_M in (size_M, link_M, prose_M, page.last - page.first)
     )
-    record_M = (count_G[group_M] >= FEWEST) & (size_G[group_M] > 0) & ~np.isin(page.kind_M, NO_RECORDS)
+    record_M = (count_G[group_M] >= FEWEST) & (size_G[group_M] > 0) & ~among(NO_RECORDS)[page.kind_M]
     record_M[0] = False
     text_M, largest_M = np.where(record_M, size_G[group_M], 0), np.arange(len(page.parent))
     for jump_M in ancestors(page.parent):

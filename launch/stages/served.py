@@ -56,6 +56,7 @@ def serve_on(
     from lm.inference.engine import Engine
     from lm.serving.server import serve, warm_up
     from viewer.window.inspections import inspections_of
+    from viewer.window.model_views import MOST_TOKENS
     from viewer.window.page import served_pages
     from viewer.window.window_run import WindowRun
 
@@ -70,8 +71,9 @@ def serve_on(
     )  # fmt: skip
     warm_up(engine, options.warm_up)
     window = WindowRun(experiment, workdir, run, name, beside)
+    window.put_beside(options.beside)
     if options.warm_up:
-        window.served.warm()
+        window.served.warm(MOST_TOKENS - 1)
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

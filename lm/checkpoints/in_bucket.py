@@ -21,7 +21,7 @@ def steps_there(mirror: Mirror, kind: str = CHECKPOINTS) -> dict[int, list[str]]
     for name in mirror.there:
         folder, _, rest = name.partition("/")
         step, _, _ = rest.partition("/")
-        if folder == kind and step.isdecimal():
+        if folder == kind and step.isascii() and step.isdecimal():
             found.setdefault(int(step), []).append(name)
     return dict(sorted(found.items()))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.corpus_index import format as files
@@ -204,7 +205,6 @@ class CorpusIndex:
             first += table.metadata.num_rows
         return found
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019  (an index lives as long as its server)
     def name_of(self, number: int) -> tuple[str, str]:
         """(id, URL) of a document by its number. Raises InputError where the tables do not have it."""
         index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
@@ -213,7 +213,12 @@ class CorpusIndex:
         for group in range(table.metadata.num_row_groups):
             rows = table.metadata.row_group(group).num_rows
             if at < rows:
-                row = table.read_row_group(group, ["id", "url"]).slice(at, 1).to_pylist()[0]
-                return row["id"] or "", row["url"] or ""
+                names = self.names_in(index, group)
+                return names["id"][at].as_py() or "", names["url"][at].as_py() or ""
             at -= rows
         raise InputError(f"The tables of documents in {self.shards} have no document {number:,}.")
+
+    @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
+    def names_in(self, table: int, group: int) -> pa.Table:
+        """Of the documents in a row group of a table."""
+        return self.tables[table][0].read_row_group(group, ["id", "url"])

@@ -90,12 +90,13 @@ class Inspector:
             lens.ids_TK[..., :top], lens.probabilities_TK[..., :top], came_ET, rank_ET, dropped,
         )  # fmt: skip
 
-    def warm(self) -> None:
-        """Compiles what it needs for texts of every length."""
-        for tokens in sorted({min(1 << power, self.room) for power in range(self.room.bit_length() + 1)}):
+    def warm(self, most: int | None = None) -> None:
+        """Compiles what it needs for texts of every length, up to `most` tokens."""
+        room = self.room if most is None else min(most, self.room)
+        for tokens in sorted({min(1 << power, room) for power in range(room.bit_length() + 1)}):
             self._read_anew((self.tokenizer.bos_id,) * tokens)
-        for tokens in sorted({1, min(MOST_POSITIONS, self.config.context_length) - 1}):
-            self.layers([self.tokenizer.bos_id] * tokens)
+        for positions in sorted({1, min(MOST_POSITIONS, self.config.context_length)}):
+            self.layers([self.tokenizer.bos_id] * positions)
 
     def ids_of(self, text: str | Sequence[int]) -> list[int]:
         """The tokens of a text, without the document's head. Raises UsageError for an id of no token, InputError where

@@ -30,7 +30,7 @@ from lm.storage.mirror import MIRRORS
 from lm.tokenizer import load, save, train_tokenizer
 from lm.tokenizer.training import load_tokenizer
 from tests.corpus import texts, tiny_experiment, web_pages
-from tests.object_store import Request, Store, serving, variables
+from tests.object_store import HOPELESS, Request, Store, serving, variables
 from tests.run_files import QUICK, REPOSITORY, digests, finish, parameters
 from tests.run_files import start as start_on_disk
 from tests.train_runs import bits, told
@@ -115,7 +115,7 @@ WRITTEN = ("first/file", "first/only-made", "config.json", "stages/first.files",
 def test_a_stage_whose_upload_fails_is_absent_and_is_there_after_the_next_try(run, server, tmp_path, at, again):
     server.fail(lambda request: "500" if request.method == "PUT" and request.path.endswith(at) else None)
     with (
-        variables({"GRISTMILL_STORAGE_RETRIES": "0", "GRISTMILL_STORAGE_TIMEOUT": "30"}),
+        variables(HOPELESS),
         pytest.raises(InputError, match=f"{at} cannot be written: .*500"),
     ):
         on("a", tmp_path, run, stage("first"))

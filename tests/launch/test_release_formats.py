@@ -79,7 +79,7 @@ def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, c
     assert {path.name for path in tmp_path.iterdir()} == {"no.gguf"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "modern"])
 def test_the_standalone_folder_goes_on_as_the_engine_does(runs, tmp_path, name):
     export(open_run(runs[name]), tmp_path / "out", "standalone", ExportOptions())
     record = json.loads((tmp_path / "out/gristmill_export.json").read_text(encoding="utf-8"))

@@ -19,7 +19,10 @@ def alone(what: str = "training") -> dict:
     return SHAPES({}, count=1, what=what)
 
 
-@pytest.mark.parametrize(("mesh", "most_work", "most_memory"), [("fsdp 8", 1.1, 1.3), ("context 4 x data 2", 1.1, 1.3)])
+@pytest.mark.parametrize(
+    ("mesh", "most_work", "most_memory"),
+    [("fsdp 8", 1.1, 1.3), pytest.param("context 4 x data 2", 1.1, 1.3, marks=pytest.mark.slow)],
+)
 def test_a_device_of_eight_does_and_holds_an_eighth(mesh, most_work, most_memory):
     found = SHAPES(MESHES[mesh])
     assert found["flops"] * 8 <= most_work * alone()["flops"]

@@ -1,18 +1,20 @@
 """All that the window can ask of a run, and what of it is recorded when the page is exported."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 
 from lm.serving.answers import to_json
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.window import batches, documents, funnel, model, model_views, tokens, trace
+from viewer.window import batches, documents, funnel, model, model_views, tokens, trace, training
 from viewer.window.window_run import WindowRun
 
 ROOMS = (
     model,
     model_views,
     tokens,
+    training,
     funnel,
     documents,
     batches,
@@ -22,7 +24,12 @@ ROOMS = (
 
 
 def inspections_of(run: WindowRun) -> list[Inspection]:
-    return [one for room in ROOMS for one in room.inspections(run)]
+    """Those that ask a model of a step ask by the field "run" the runs beside it, too."""
+    found = [one for room in ROOMS for one in room.inspections(run)]
+    return [
+        dataclasses.replace(one, known=(*one.known, "run")) if "step" in one.known and "run" not in one.known else one
+        for one in found
+    ]
 
 
 def key_of(name: str, fields: Mapping[str, object]) -> str:

@@ -9,16 +9,16 @@ from viewer.window.window_run import WindowRun
 
 def inspections(run: WindowRun) -> list[Inspection]:
     def model(fields: Fields) -> dict[str, object]:
-        config = run.experiment.model
+        asked = run.of(fields)
         return {
-            "name": run.name,
-            "step": run.step,
-            "steps": run.steps(),
+            "name": asked.name,
+            "step": asked.step,
+            "steps": asked.steps(),
             "parameters": run.at(fields).parameters,
-            "context_length": config.context_length,
-            "vocab_size": run.tokenizer.vocab_size,
-            "bos_id": run.tokenizer.bos_id,
-            "prompt": prompt_of(run),
+            "context_length": asked.experiment.model.context_length,
+            "vocab_size": asked.tokenizer.vocab_size,
+            "bos_id": asked.tokenizer.bos_id,
+            "prompt": prompt_of(asked),
         }
 
     return [Inspection("model", ("step",), model, "the model's name, its checkpoints' steps, its size")]

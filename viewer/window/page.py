@@ -14,8 +14,11 @@ from viewer.templates import STYLE, fill
 HERE = Path(__file__).parent
 PAGES = (
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
+    ("predict_sampling", "predict_bars", "predict_tree", "predict_text", "predict"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
+    ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
+    ("trace_parts", "trace"),
 )
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
@@ -23,8 +26,11 @@ SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGE
 STYLES = (
     "window",
     "tokens",
+    "predict",
     "inside",
+    "training",
     "data",
+    "trace",
 )
 
 

@@ -135,7 +135,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("when", ["starting", "working", "dropped"])
+@pytest.mark.parametrize("when", ["starting", "dropped", pytest.param("working", marks=pytest.mark.slow)])
 def test_an_interrupt_of_the_main_process_alone_ends_all(tmp_path, when):
     command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), when]
     process = subprocess.Popen(

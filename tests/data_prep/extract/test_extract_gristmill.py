@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import runpy
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +166,13 @@ def test_more_probability_is_less_text():
 
 
 def blocks_of(lengths: list[int], kinds: list[str]) -> Blocks:
-    blocks = Blocks(texts=["x" * length for length in lengths])
-    for kind in kinds:
-        blocks.owner.append(blocks.add_element(0, kind, 1, 0))
-        blocks.link.append(5)
+    size = len(kinds)
+    blocks = Blocks(["x" * length for length in lengths], array("q", range(1, size + 1)), array("q", [5] * size))
+    blocks.parent.extend([0] * size)
+    blocks.kind.extend(KIND[kind] for kind in kinds)
+    blocks.name.extend([1] * size)
+    for column in (blocks.own, blocks.mask, blocks.first, blocks.last):
+        column.extend([0] * size)
     return blocks
 
 

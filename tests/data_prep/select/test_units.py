@@ -109,6 +109,7 @@ def test_a_file_that_fails_is_set_aside_and_the_others_are_as_without_it(texts, 
     assert "a bug" in (tmp_path / "out/quarantine/keys/d.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_bucket_gives_the_same_bytes_as_a_disk(texts, tmp_path, monkeypatch):
     """Inputs, all that units hand on, and outputs in the bucket; each unit works in a folder of its own."""
     prepare(texts, tmp_path / "disk")

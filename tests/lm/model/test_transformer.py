@@ -53,7 +53,13 @@ def gradient(model, tokens_BT, segments_BT, target):
     return jax.grad(felt)(model.embed(tokens_BT, row_positions(tokens_BT), before))
 
 
-@CONFIGS
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=name, marks=[pytest.mark.slow] if name == "llama" else [])  # modern holds all of it
+        for name, config in FAMILIES.items()
+    ],
+)
 def test_causality_by_gradients(config):
     tokens_BT = tokens(config)
     for target in (0, 5, config.context_length - 1):

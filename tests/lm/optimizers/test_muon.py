@@ -55,7 +55,6 @@ def by_singular_values(matrix: np.ndarray, iterations: int) -> np.ndarray:
 
 
 QUICK = [
-    ("data 8", 3, False),
     ("fsdp 8", 3, True),
     ("fsdp 2 x tensor 2 x context 2", 1, False),
     ("fsdp 2 x tensor 2 x context 2", 3, True),

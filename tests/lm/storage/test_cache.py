@@ -107,7 +107,9 @@ def test_an_object_of_another_size_or_content_is_refused_and_not_kept(uploaded, 
         as_files([Wanted(uploaded / second.file, second.bytes, "0" * 64)])
 
 
-@pytest.mark.parametrize("fault", ["500", "503", "cut", "cut reply"])
+@pytest.mark.parametrize(
+    "fault", ["500", "cut reply", *(pytest.param(one, marks=pytest.mark.slow) for one in ("503", "cut"))]
+)
 def test_shards_are_whole_though_requests_fail(tokens, uploaded, cache, store: Store, fault):
     store.fail(lambda request: fault if request.number % 3 else None)
     with variables({"GRISTMILL_STORAGE_RETRIES": "8"}):

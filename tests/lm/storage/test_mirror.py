@@ -14,7 +14,7 @@ from lm.errors import InputError, UsageError
 from lm.storage import Mirror, StorageError, Url, copy_of, mirror_of, objects, write_atomically
 from lm.storage.lease import Lease, lease_seconds
 from lm.storage.mirror import LEASE, MIRRORS
-from tests.object_store import Store, variables
+from tests.object_store import HOPELESS, Store, variables
 from tests.run_files import REPOSITORY
 
 
@@ -147,7 +147,7 @@ def test_a_log_that_grows_is_pushed_by_whole_lines(bucket, machines):
 def test_a_push_that_was_cut_short_is_done_again(bucket, machines, store: Store, fault):
     with machines("a"):
         mirror = opened(bucket / "run")
-        with variables({"GRISTMILL_STORAGE_RETRIES": "0"}), mirror.held():
+        with variables(HOPELESS), mirror.held():
             write(mirror, **{f"f{number}": str(number) for number in range(9)})
             store.fail(lambda request: fault if request.method == "PUT" and "f5" in request.path else None)
             with pytest.raises(StorageError, match="f5 cannot be written"):
@@ -164,7 +164,7 @@ def test_a_fetch_that_was_cut_short_leaves_whole_files(bucket, machines, store: 
         write_atomically(bucket / f"run/f{number}", str(number) * 1000)
     with machines("a"):
         mirror = opened(bucket / "run")
-        with variables({"GRISTMILL_STORAGE_RETRIES": "0"}), mirror.held():
+        with variables(HOPELESS), mirror.held():
             store.fail(lambda request: "cut reply" if request.method == "GET" and "f5" in request.path else None)
             with pytest.raises(StorageError, match="f5 cannot be read"):
                 mirror.fetch(mirror.matching(["f*"]))

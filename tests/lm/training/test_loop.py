@@ -112,6 +112,7 @@ def test_the_same_shards_as_another_runs_give_the_same_run(finished, tokens, tmp
             {"name": "lion", "schedule": "warmup_stable_decay", "decay_steps": 4},
             {"micro_batches": 2, "batch_size": 16, "validation_batches": 1},
             id="lion, micro-batches, bfloat16 parameters",
+            marks=pytest.mark.slow,
         ),
     ],
 )

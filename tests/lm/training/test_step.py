@@ -143,8 +143,11 @@ def test_work_in_parts_or_done_again_gives_the_same_gradients(config, change):
 
 @pytest.mark.parametrize(
     ("config", "remat"),
-    [(LLAMA, "none"), (GPT2, "full"), (MODERN, "minimal_offloaded")],
-    ids=["llama", "gpt2", "modern"],
+    [
+        pytest.param(LLAMA, "none", id="llama", marks=pytest.mark.slow),
+        pytest.param(GPT2, "full", id="gpt2", marks=pytest.mark.slow),
+        pytest.param(MODERN, "minimal_offloaded", id="modern"),
+    ],
 )
 def test_a_scan_over_layers_is_the_blocks_one_after_the_other(config, remat):
     """The same initial parameters, loss and gradients, each stacked over the layers."""
@@ -222,9 +225,9 @@ MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 def meshes():
     """Every axis alone in two, four and eight, and mixes of two and three."""
-    quick = [*({name: 8} for name in ("fsdp", "context", "tensor")), {"fsdp": 2, "context": 2, "tensor": 2}]
+    quick = [{"tensor": 8}, {"fsdp": 2, "context": 2, "tensor": 2}]
     slow = [
-        {"data": 8},
+        *({name: 8} for name in ("data", "fsdp", "context")),
         *({name: count} for name in ("data", "fsdp", "context", "tensor") for count in (2, 4)),
         {"fsdp": 2, "context": 2},
         {"data": 2, "fsdp": 4},

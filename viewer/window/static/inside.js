@@ -1,16 +1,21 @@
 // The page Inside: the network drawn from its config, and the reader's own text flowing through it.
 
+// The answer "layers": attention [layers, heads, T, T], lengths [layers, T], and of the stream [layers + 1, T].
 const insideData = (answer) => {
   const attention = insideArray(answer.attention);
   const [layers, heads, count] = attention.shape;
-  const added = answer.added || answer.residual;
+  const [embedding, behind, after] = ["embedding", "attention", "mlp"].map((place) => insideArray(answer.residual[place]));
   return {
-    tokens: answer.tokens, ids: answer.ids || answer.tokens, dropped: answer.dropped || 0, layers, heads, count, attention: attention.data, lens: answer.lens,
-    added: { attention: insideArray(added.attention), mlp: insideArray(added.mlp) }, stream: insideArray(answer.stream), behind: answer.added ? insideArray(answer.residual.attention) : null, came: insideArray(answer.came),
+    tokens: answer.tokens, ids: answer.ids, dropped: answer.dropped, layers, heads, count, attention: attention.data, lens: answer.lens,
+    added: { attention: insideArray(answer.added.attention), mlp: insideArray(answer.added.mlp) }, behind, came: insideArray(answer.came),
+    stream: { shape: [layers + 1, count], data: [...embedding.data, ...after.data] }, windows: answer.windows,
   };
 };
 
+const INSIDE_EXAMPLE = "Once upon a time there was a little girl who liked to read.";
+
 const insideMount = (root, context, parameters) => {
+  if (!shared.text && source.live) shared.text = INSIDE_EXAMPLE; // a run without prompts begins with something, too
   const say = (parts, ...rest) => h("p", { class: "inside-lead" }, parts, ...rest);
   const [drawing, crumbs, about] = [h("div", { class: "inside-canvas" }), h("nav", { class: "inside-crumbs", "aria-label": "Where in the network" }), h("aside", { class: "inside-about" })];
   const places = { attention: h("div"), stream: h("div"), lens: h("div") };
@@ -50,8 +55,13 @@ const insideMount = (root, context, parameters) => {
     },
   };
   let [parts, strip, drawnAt, zoomed] = [[], null, null, false];
+  const followed = h("output", { class: "note inside-followed", "aria-live": "polite" });
+  const follow = () => {
+    strip.mark(view.token, true);
+    followed.replaceChildren(`Followed: token ${view.token + 1} of ${view.data.count}, “`, h("bdi", {}, view.data.tokens[view.token]), "”.");
+  };
   const tell = (changed) => {
-    if (changed.includes("token") && strip) strip.mark(view.token, true);
+    if (changed.includes("token") && strip) follow();
     for (const part of parts) part.update(changed);
     if (changed.some((name) => ["token", "layer", "head"].includes(name))) draw();
   };
@@ -91,17 +101,18 @@ const insideMount = (root, context, parameters) => {
   const fill = (answer) => {
     const [before, atEnd] = [view.data, view.data && view.token === view.data.count - 1];
     view.data = insideData(answer);
+    [parts, strip] = [[], null]; // those there are of the text before
     if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
     readOwn(pageParameters());
     strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
-    strip.mark(view.token);
-    stripPlace.replaceChildren(h("p", { class: "note" }, "The marked token is followed through the network below. Choose another with the pointer or the arrow keys.",
+    follow();
+    stripPlace.replaceChildren(h("p", { class: "note" }, followed, " Choose another with the pointer or the arrow keys.",
       view.data.dropped ? ` Only the first ${whole(view.data.count)} tokens are looked at; ${plural(view.data.dropped, "token")} more were left out.` : ""), strip);
-    parts = [];
     parts = [insideAttention(view), insideStream(view), insideLens(view)];
     Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
     flow.hidden = false;
     problem.replaceChildren();
+    for (const part of parts) part.update(["token"]); // in the page now: what they scroll to can be seen
     draw();
   };
 
@@ -119,7 +130,7 @@ const insideMount = (root, context, parameters) => {
     readOwn(pageParameters());
   });
 
-  const box = source.live ? promptBox("Your text: the first 64 tokens flow through the network", () => askLayers()) : h("p", {}, "Recorded for the text: ", h("q", { dir: "auto" }, shared.text));
+  const box = source.live ? promptBox("Your text: the first 64 tokens flow through the network", () => askLayers()) : h("p", {}, shared.text ? ["Recorded for the text ", h("q", { dir: "auto" }, shared.text)] : "");
   root.append(box, problem, stripPlace, network, flow);
   flow.hidden = true;
   const escape = (event) => {
@@ -183,8 +194,8 @@ const insideCard = (node) => {
       fact("Share", node.above && !node.tied ? h("span", {}, percent(insideShare(node)) + " of the network", above ? [h("br"), above] : "") : ""),
       fact("Shape", node.shape ? insideShape(node, true) : ""),
       fact("Heads", node.kind === "attention" && node.heads ? `${whole(node.heads)}${node.kv_heads && node.kv_heads !== node.heads ? `, sharing ${whole(node.kv_heads)} sets of keys and values` : ""}` : ""),
-      fact("Sees", node.kind === "attention" ? (node.window ? `the last ${plural(node.window, "token")}` : "all earlier tokens") : ""),
-      fact("Formula", formula ? h("code", { class: "inside-formula" }, formula) : "")),
+      fact("Sees", node.kind === "attention" ? (node.window ? `the last ${plural(node.window, "token")}` : "all earlier tokens") : "")),
+    formula ? h("div", { class: "inside-formula" }, h("span", {}, "Formula"), h("code", {}, formula.replaceAll("(", "(\u200b"))) : "",
   ];
 };
 
@@ -193,7 +204,7 @@ const insideHeadMap = (view, node) => {
   const layer = insideLayerOf(node);
   if (layer === null || layer >= view.data.layers || node.index >= view.data.heads) return "";
   const canvas = h("canvas", { class: "inside-thumb", role: "img", "aria-label": "This head's attention over your text; below it is shown at large." });
-  insidePaint(canvas, view.data, layer, node.index, insideWindow(view.model, layer), insidePalette());
+  insidePaint(canvas, view.data, layer, node.index, view.data.windows[layer], insidePalette());
   return h("figure", {}, canvas, h("figcaption", {}, "What this head looks at in your text: rows look, columns are looked at."));
 };
 

@@ -1,6 +1,7 @@
 // Attention of the reader's own text: a small map for each head, one of them large, and over the text itself.
 
 const INSIDE_MAPS = 200; // small maps at once; of a larger model one layer's alone
+const INSIDE_UNDER_TEXT = 0.55; // as far goes a colour that text is read on: its contrast stays above 4.5
 
 // 65 colours from the paper to the colour of attention, as red, green, blue.
 const insidePalette = () => {
@@ -39,6 +40,13 @@ const insidePaint = (canvas, data, layer, head, window, palette) => {
 
 const insideWeight = (data, layer, head, query, key) => data.attention[((layer * data.heads + head) * data.count + query) * data.count + key];
 
+// Scrolls the box alone, and never the page.
+const insideKeepInSight = (box, child) => {
+  const [outer, inner] = [box.getBoundingClientRect(), child.getBoundingClientRect()];
+  if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - (outer.height - inner.height) / 2;
+  if (inner.left < outer.left + 90 || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - (outer.width - inner.width) / 2;
+};
+
 // The text as tokens, each with a small line below it: pointer, arrows and Enter choose one.
 const insideTokens = (label, texts, { choose, peek }) => {
   const notes = texts.map(() => h("small", {}));
@@ -63,7 +71,7 @@ const insideTokens = (label, texts, { choose, peek }) => {
     spans[here]?.classList.remove("here");
     here = at;
     spans[here]?.classList.add("here");
-    if (scroll) spans[here]?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (scroll && spans[here]) insideKeepInSight(node, spans[here]);
   };
   node.spans = spans;
   node.notes = notes;
@@ -71,7 +79,7 @@ const insideTokens = (label, texts, { choose, peek }) => {
 };
 
 const insideAttention = (view) => {
-  const { data, model } = view;
+  const { data } = view;
   const palette = insidePalette();
   const grid = insideGrid(view, palette);
   const large = h("canvas", { class: "inside-large", tabindex: "0", role: "img" });
@@ -89,7 +97,7 @@ const insideAttention = (view) => {
     const from = query();
     const name = (at) => `“${data.tokens[at]}”`;
     if (key >= 0 && key > from) return `${name(from)} cannot see ${name(key)}: it comes later.`;
-    if (key >= 0 && !insideVisible(from, key, insideWindow(model, view.layer))) return `${name(from)} cannot see ${name(key)}: it is outside this layer's window.`;
+    if (key >= 0 && !insideVisible(from, key, data.windows[view.layer])) return `${name(from)} cannot see ${name(key)}: it is outside this layer's window.`;
     if (key >= 0) return `${name(from)} attends to ${name(key)} with ${percent(insideWeight(data, view.layer, view.head, from, key))}.`;
     const order = Array.from({ length: from + 1 }, (_, at) => at).sort((a, b) => insideWeight(data, view.layer, view.head, from, b) - insideWeight(data, view.layer, view.head, from, a));
     return `${name(from)} attends most to ` + order.slice(0, 3).map((at) => `${name(at)} ${percent(insideWeight(data, view.layer, view.head, from, at))}`).join(", ") + ".";
@@ -97,15 +105,14 @@ const insideAttention = (view) => {
 
   const show = () => {
     const from = query();
-    const window = insideWindow(model, view.layer);
-    strip.mark(from);
+    const window = data.windows[view.layer];
+    strip.mark(from, peeked < 0);
     strip.spans.forEach((span, at) => {
       const sees = insideVisible(from, at, window);
       const weight = sees ? insideWeight(data, view.layer, view.head, from, at) : 0;
       const depth = insideDepth(weight);
       span.classList.toggle("inside-hidden", !sees);
-      span.style.backgroundColor = sees ? cool(depth) : "";
-      span.style.color = sees ? inkOn(depth) : "";
+      span.style.backgroundColor = sees ? cool(INSIDE_UNDER_TEXT * depth) : "";
       strip.notes[at].textContent = !sees ? "–" : weight < 0.0005 ? "0" : (100 * weight).toFixed(weight < 0.0995 ? 1 : 0);
     });
     for (const [part, share] of [["top", from], ["height", 1]]) cross.style.setProperty(part, (100 * share) / data.count + "%");
@@ -134,7 +141,7 @@ const insideAttention = (view) => {
   });
 
   const draw = () => {
-    const window = insideWindow(model, view.layer);
+    const window = data.windows[view.layer];
     insidePaint(large, data, view.layer, view.head, window, palette);
     title.textContent = `Layer ${view.layer + 1}, head ${view.head + 1}`;
     large.setAttribute("aria-label", `Attention map of layer ${view.layer + 1}, head ${view.head + 1}: rows are tokens that look, columns tokens that are looked at. The arrow keys go over it; the weights are told below.`);
@@ -159,17 +166,17 @@ const insideAttention = (view) => {
 
 // Layers down, heads across; one is chosen, and arrow keys choose the next.
 const insideGrid = (view, palette) => {
-  const { data, model } = view;
+  const { data } = view;
   const all = data.layers * data.heads <= INSIDE_MAPS;
   const box = h("div", { class: "inside-grid", role: "group", "aria-label": "Attention maps, a row for each layer, a column for each head. The arrow keys choose one.", style: { "--heads": data.heads, "--cell": (all ? Math.max(2.1, Math.min(5.5, 34 / data.layers)) : 5.5) + "rem" } });
   let maps = new Map();
   const fill = (layers) => {
     maps = new Map();
-    box.replaceChildren(h("span", {}), ...Array.from({ length: data.heads }, (_, head) => h("span", { class: "inside-axis" }, (head ? "" : "head ") + (head + 1))), ...layers.flatMap((layer) => [
+    box.replaceChildren(h("span", { class: "inside-axis" }, "head"), ...Array.from({ length: data.heads }, (_, head) => h("span", { class: "inside-axis" }, head + 1)), ...layers.flatMap((layer) => [
       h("span", { class: "inside-axis" }, (layer === layers[0] ? "layer " : "") + (layer + 1)),
       ...Array.from({ length: data.heads }, (_, head) => {
         const canvas = h("canvas", { "aria-hidden": "true" });
-        insidePaint(canvas, data, layer, head, insideWindow(model, layer), palette);
+        insidePaint(canvas, data, layer, head, data.windows[layer], palette);
         const button = h("button", { type: "button", class: "inside-small", tabindex: "-1", "aria-label": `Layer ${layer + 1}, head ${head + 1}`, on: { click: () => view.set({ layer, head }) } }, canvas);
         maps.set(layer + "," + head, button);
         return button;

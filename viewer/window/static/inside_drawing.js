@@ -97,7 +97,7 @@ const insideHeadCount = (leaf) => {
 const insideMatrix = (view, leaf, scale, most) => {
   const drawn = leaf.of ? { ...leaf.of, of: leaf.of, at: leaf.at, count: leaf.count } : { ...leaf, headCount: insideHeadCount(leaf) };
   const above = leaf.above && leaf.name === "weight" ? leaf.above : leaf;
-  return insideButton(view, leaf, { class: "inside-matrix" }, insideSheet(drawn, scale, most), h("span", { class: "inside-tag" }, insideTitle(above), " ", h("small", {}, insideShape(leaf))));
+  return insideButton(view, leaf, { class: "inside-matrix" }, insideSheet(drawn, scale, most), h("span", { class: "inside-tag" }, insideTitle(above), h("small", {}, insideShape(leaf))));
 };
 
 // The parts of a part: rows of the flow. Blocks stand in it one by one.
@@ -106,16 +106,21 @@ const insideStages = (node) => {
   return node.children.flatMap((child) => (child.kind === "blocks" ? insideStages(child) : [child]));
 };
 
-const insideScaleOf = (leaves, width) => {
-  const sizes = leaves.filter((leaf) => leaf.shape.length > 1).map((leaf) => (leaf.of || leaf).shape.slice(-2));
-  if (!sizes.length) return width / Math.max(1, ...leaves.map((leaf) => leaf.shape[0]));
-  return Math.min(...sizes.map(([rows, columns]) => Math.min(width / columns, 210 / rows)));
+// Pixels a row or column: all matrices of a row stand side by side, where that leaves them large enough to see.
+const insideScaleOf = (rows, width) => {
+  const sizes = rows.map((leaves) => leaves.filter((leaf) => leaf.shape.length > 1).map((leaf) => (leaf.of || leaf).shape.slice(-2))).filter((row) => row.length);
+  if (!sizes.length) return width / Math.max(1, ...rows.flat().map((leaf) => leaf.shape[0]));
+  const single = Math.min(...sizes.flat().map(([high, wide]) => Math.min(width / wide, 210 / high)));
+  const abreast = Math.min(...sizes.map((row) => (width - 24 * row.length) / row.reduce((sum, [, wide]) => sum + wide, 0)));
+  return abreast > single / 3 ? Math.min(single, abreast) : single;
 };
+// What is large first, then the vectors, which are but lines.
+const insideOrdered = (node) => insideLeaves(node).toSorted((a, b) => (a.shape.length > 1 ? 0 : 1) - (b.shape.length > 1 ? 0 : 1));
 
 const INSIDE_SIGNS = { embedding: "+", attention: "+", mlp: "+", block: "+", norm: "○", head: "→" };
 
 const insideRow = (view, node, drawing, said) =>
-  h("li", { class: "inside-stage inside-line-" + node.family },
+  h("li", { class: "inside-stage inside-line-" + (node.shape && node.shape.length === 1 ? "norm" : node.family) },
     h("span", { class: "inside-sign", "aria-hidden": "true" }, INSIDE_SIGNS[node.kind] || INSIDE_SIGNS[node.family] || "·"),
     h("div", { class: "inside-name" },
       h("button", { type: "button", class: "inside-link", on: { click: () => view.zoom(node.path) } }, insideTitle(node)),
@@ -151,7 +156,7 @@ const insideNetwork = (view, node, width) => {
   const blocks = stages.filter((one) => one.kind === "block");
   const tiles = blocks.length > INSIDE_ROWS;
   const largest = Math.max(1, ...blocks.map((one) => one.parameters));
-  const unit = Math.min((INSIDE_LINES * width) / Math.max(1, node.parameters), width / largest);
+  const unit = Math.min((INSIDE_LINES * width) / Math.max(1, node.parameters), (width - 6) / largest); // room for the hairs of the norms
   const draw = (one) => insideRibbon(insidePieces(one), unit, width);
   const rows = [];
   const first = stages.findIndex((one) => one.kind === "block");
@@ -182,10 +187,9 @@ const insideLegend = (square) =>
     square ? h("span", {}, `Areas are true: a square of a ribbon's height holds ${whole(square)} parameters.`) : h("span", {}, "Matrices are drawn to one scale: as high as they have inputs, as wide as they have outputs."));
 
 const insideParts = (view, node, width) => {
-  const leaves = insideLeaves(node);
   const inRows = node.children.some((child) => child.children.length > 1 || INSIDE_FAMILIES.includes(child.kind));
-  const scale = insideScaleOf(leaves, width) * (inRows ? 1 : 0.9);
-  const drawn = (of) => insideLeaves(of).map((leaf) => insideMatrix(view, leaf, scale, width));
+  const scale = insideScaleOf(inRows ? node.children.map(insideLeaves) : [insideLeaves(node)], width);
+  const drawn = (of) => insideOrdered(of).map((leaf) => insideMatrix(view, leaf, scale, width));
   const flow = () => h("ol", { class: "inside-flow" + (node.kind === "block" && view.data ? " inside-speaks" : "") }, node.children.map((child) => insideRow(view, child, drawn(child), insideAdds(view, child))));
   const heads = (node.slices || []).map((slice) => h("button", { type: "button", class: "inside-head-button", "aria-label": "Head " + (slice.index + 1), on: { click: () => view.zoom(slice.path) } }, slice.index + 1));
   return [

@@ -10,10 +10,10 @@ const insideRiver = (view) => {
   const { high, left, bank } = INSIDE_RIVER;
   const at = (array, layer) => array.data[layer * data.count + view.token];
   const stages = [at(data.stream, 0)];
-  for (let layer = 0; layer < data.layers; layer++) stages.push(data.behind ? at(data.behind, layer) : at(data.stream, layer), at(data.stream, layer + 1));
+  for (let layer = 0; layer < data.layers; layer++) stages.push(at(data.behind, layer), at(data.stream, layer + 1));
   const step = Math.max(26, Math.min(150, 940 / (stages.length + 0.5)));
   const wide = left + step * (stages.length + 0.4);
-  const added = data.layers ? Array.from({ length: data.layers }, (_, layer) => [at(data.added.attention, layer), at(data.added.mlp, layer)]).flat() : [];
+  const added = Array.from({ length: data.layers }, (_, layer) => [at(data.added.attention, layer), at(data.added.mlp, layer)]).flat();
   const scale = (high / 2 - bank - 34) / Math.max(...stages, ...added, 1e-9);
   const middle = high / 2;
   const x = (stage) => left + step * (stage + 0.5);
@@ -35,9 +35,9 @@ const insideRiver = (view) => {
     return [svg("path", { class: "inside-" + family, d: path }),
       svg("text", { class: "inside-flow-number", x: from, y: outer + (sign > 0 ? 13 : -5), "text-anchor": "middle" }, decimals(added[index], added[index] < 10 ? 2 : 1))];
   };
-  return svg("svg", { class: "inside-river", viewBox: `0 0 ${wide.toFixed(0)} ${high}`, style: { "min-width": Math.max(420, Math.min(wide, 30 * stages.length)) + "px" }, role: "img", "aria-label": "The stream of the marked token: its numbers are in the table below." },
+  return svg("svg", { class: "inside-river", viewBox: `0 0 ${wide.toFixed(0)} ${high}`, style: { "min-width": Math.max(Math.min(wide, 640), 30 * stages.length) + "px" }, role: "img", "aria-label": "The stream of the marked token: its numbers are in the table below." },
     svg("path", { class: "inside-embedding inside-water", d: river }), added.map((_, index) => tributary(index)),
-    Array.from({ length: data.layers }, (_, layer) => svg("text", { class: "inside-flow-name", x: x(2 * layer + 2), y: middle + 4, "text-anchor": "middle" }, decimals(stages[2 * layer + 2], stages[2 * layer + 2] < 10 ? 2 : 1))),
+    Array.from({ length: data.layers }, (_, layer) => svg("text", { class: "inside-flow-name", x: x(2 * layer + 2) + step * 0.25, y: middle + 4, "text-anchor": "middle" }, decimals(stages[2 * layer + 2], stages[2 * layer + 2] < 10 ? 2 : 1))),
     Array.from({ length: data.layers }, (_, layer) => svg("text", { x: x(2 * layer + 1), y: 10, "text-anchor": "middle" }, (data.layers > 12 ? "" : "layer ") + (layer + 1))));
 };
 
@@ -46,7 +46,7 @@ const insideStream = (view) => {
   const { data } = view;
   const said = h("output", { class: "inside-read", "aria-live": "polite" });
   const body = h("tbody");
-  const river = h("div", { class: "scroll" });
+  const river = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The stream, drawn" });
   const head = (text) => h("th", { scope: "col" }, text);
   const key = (family, text) => h("span", {}, h("i", { class: "inside-key inside-" + family }), text);
   const node = h("div", {}, said, river,
@@ -60,13 +60,13 @@ const insideStream = (view) => {
     const value = (array, layer) => array.data[layer * data.count + at];
     const layers = Array.from({ length: data.layers }, (_, layer) => layer);
     const all = layers.flatMap((layer) => [value(data.added.attention, layer), value(data.added.mlp, layer)]);
-    const streams = data.stream ? Array.from({ length: data.layers + 1 }, (_, layer) => value(data.stream, layer)) : [];
+    const streams = Array.from({ length: data.layers + 1 }, (_, layer) => value(data.stream, layer));
     const most = Math.max(...all, ...streams, 1e-9);
     const row = (name, cells) => h("tr", {}, h("th", { scope: "row" }, name), cells);
-    if (data.stream) river.replaceChildren(insideRiver(view));
+    river.replaceChildren(insideRiver(view));
     body.replaceChildren(
-      ...(streams.length ? [row("embedding", [h("td"), h("td"), cell(streams[0], most, "embedding")])] : []),
-      ...layers.map((layer) => row(layer + 1, [cell(all[2 * layer], most, "attention"), cell(all[2 * layer + 1], most, "mlp"), streams.length ? cell(streams[layer + 1], most, "embedding") : h("td")])));
+      row("embedding", [h("td"), h("td"), cell(streams[0], most, "embedding")]),
+      ...layers.map((layer) => row(layer + 1, [cell(all[2 * layer], most, "attention"), cell(all[2 * layer + 1], most, "mlp"), cell(streams[layer + 1], most, "embedding")])));
     const largest = all.indexOf(Math.max(...all));
     said.textContent = `For “${data.tokens[at]}”, the most is added by ${largest % 2 ? "the MLP" : "attention"} of layer ${Math.floor(largest / 2) + 1}: ${decimals(all[largest])}.`;
   };
@@ -89,7 +89,7 @@ const insideLens = (view) => {
       class: "inside-guess" + (changed ? " inside-changed" : "") + (right ? " inside-right" : ""), tabindex: "-1", "data-layer": layer, "data-at": at,
       "aria-label": `${insideStage(data, layer)}, behind ${data.tokens[at]}: ${text}, ${percent(probability)}${changed ? ", changed" : ""}${right ? ", this token came" : ""}`,
     }, h("bdi", {}, text), h("small", {}, (right ? "✓ " : "") + Math.round(100 * probability)));
-    paint(cell, probability * 0.9);
+    cell.style.backgroundColor = heat(INSIDE_UNDER_TEXT * probability);
     return cell;
   }));
   const heads = data.tokens.map((text, at) => h("th", { scope: "col", "data-at": at }, h("bdi", {}, text)));
@@ -109,19 +109,20 @@ const insideLens = (view) => {
     event.preventDefault();
     const bound = (value, most) => Math.min(most, Math.max(0, value));
     view.set({ lens: bound(view.lens + move[0], last), token: bound(view.token + move[1], data.count - 1) });
-    cells[view.lens][view.token].focus({ preventScroll: false });
+    cells[view.lens][view.token].focus({ preventScroll: true });
   });
 
   const list = (layer, at) => {
     const best = data.lens[layer][at];
     const came_ = at + 1 < data.count ? data.ids[at + 1] : null;
     const items = best.map(([id, text, probability]) => h("li", {}, h("span", { class: "inside-meter", style: { "--share": (100 * probability).toFixed(1) + "%" } }), h("bdi", {}, text), h("span", {}, (id === came_ ? "✓ " : "") + percent(probability))));
-    const share = data.came && came_ !== null ? data.came.data[layer * data.count + at] : null;
+    const share = came_ !== null ? data.came.data[layer * data.count + at] : null;
     return [h("ol", { class: "inside-best" }, items), share === null ? null : h("p", { class: "inside-truth" }, "“", h("bdi", {}, data.tokens[at + 1]), `” came: ${percent(share)} here.`)];
   };
   const past = h("div", { class: "inside-past", "aria-hidden": "true" });
   let marked = [];
-  const node = h("div", {}, layers, h("div", { class: "scroll inside-wide" }, table), h("p", { class: "note" }, "▲ the word has changed from the layer before. ✓ it is the word that came. The small number is its probability in percent, which the colour shows too."), h("div", { class: "inside-two" }, h("div", { "aria-live": "polite" }, read), past));
+  const wide = h("div", { class: "scroll inside-wide" }, table);
+  const node = h("div", {}, layers, wide, h("p", { class: "note" }, "▲ the word has changed from the layer before. ✓ it is the word that came. The small number is its probability in percent, which the colour shows too."), h("div", { class: "inside-two" }, h("div", { "aria-live": "polite" }, read), past));
   node.update = () => {
     for (const one of marked) one.classList.remove("here");
     for (const cell of table.querySelectorAll('[tabindex="0"]')) cell.tabIndex = -1;
@@ -129,9 +130,10 @@ const insideLens = (view) => {
     for (const one of marked) one.classList.add("here");
     marked[2].tabIndex = 0;
     layers.set(view.lens);
+    insideKeepInSight(wide, marked[2]);
     const where = view.lens === last ? "At the end" : view.lens ? `If the network ended after layer ${view.lens}` : "From the embedding alone";
     read.replaceChildren(h("h3", {}, where + ", after “", h("bdi", {}, data.tokens[view.token]), "” it would say"), ...list(view.lens, view.token).filter(Boolean));
-    past.replaceChildren(...(view.token + 1 < data.count && data.came ? insidePast(view) : []));
+    past.replaceChildren(...(view.token + 1 < data.count ? insidePast(view) : []));
   };
   node.update();
   return node;

@@ -122,15 +122,6 @@ const insideLayerOf = (node) => {
   return block ? block.index : null;
 };
 
-// Tokens that a layer's attention sees at most; null for no limit.
-const insideWindow = (model, layer) => {
-  const all = model.blocks[layer] ? insideFind(model.blocks[layer], "attention") : null;
-  if (all && all.window) return all.window;
-  const windows = model.config.attention_windows || [];
-  return windows.length ? windows[layer % windows.length] || null : null;
-};
-const insideFind = (node, kind) => (node.kind === kind ? node : node.children.map((child) => insideFind(child, kind)).find(Boolean) || null);
-
 // Arrays of an answer, in either form: {shape, data}.
 const insideArray = (value) => {
   if (!value) return null;

@@ -1,7 +1,7 @@
 // The page "Tokens": a text as a tokenizer cuts it, with a second one beside it.
 
 const TOKENS_IN_VIEW = 1500; // of a text: the page shows so many at once
-const TOKENS_MOST = 2000000; // characters
+const TOKENS_IN_BOX = 50000; // characters: a browser takes seconds to break a line of 1 MB
 const TOKENS_SHARED = 20000; // characters that the other pages are given
 const TOKENS_WAYS = { text: "Text", ids: "Ids", bytes: "Bytes" };
 
@@ -99,31 +99,54 @@ const tokensMount = (root, context, parameters) => {
     if (index >= cut.ids.length) return;
     details.replaceChildren(...tokensDetails(cut, index).filter(Boolean));
     for (const other of [left, right]) if (other !== view && other.isConnected) other.mark(cut.starts[index], cut.starts[index + 1]);
-    if (view === left && index % TOKENS_IN_VIEW === 0 && index !== lookedAt) story.set(left.cut().tokenizer, left.textInView(), step);
+    if (index % TOKENS_IN_VIEW === 0 && index !== lookedAt && view === told()) tell();
     lookedAt = index;
   };
   let lookedAt = 0;
   const left = tokensView(look);
   const right = tokensView(look);
 
+  // The merges are those of the run's tokenizer, or where it has none to show, of the one beside it.
+  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.regexp) || left);
+  const tell = () => story.set(told().cut().tokenizer, told().textInView(), step);
+
   const refresh = () => context.run(views, async (signal) => {
     const own = await tokensLoad("", signal);
-    const size = { characters: [...text].length, bytes: bpeUtf8(bpeWhole(text)).length };
+    const size = tokensSize(text);
     offer(own.others);
     const cut = await tokensCut(own, text, signal);
     const other = beside ? await tokensCut(await tokensLoad(beside, signal), text, signal) : null;
     left.set(cut, size, own.name, way);
     if (other) right.set(other, size, other.tokenizer.name, way);
     views.replaceChildren(left, ...(other ? [right] : []));
-    story.set(own, left.textInView(), step);
+    tell();
   });
 
   const field = h("textarea", {
-    id: "tokens-text", rows: 4, maxlength: TOKENS_MOST, spellcheck: false, dir: "auto",
-    on: { input: settled(() => { text = field.value; context.set({ text: text.slice(0, TOKENS_SHARED) }); step = undefined; keep(); refresh(); }, 60) },
+    id: "tokens-text", rows: 4, maxlength: TOKENS_IN_BOX, spellcheck: false, dir: "auto",
+    on: {
+      input: () => { context.cancel(views); typed(); }, // what is under way is for a text that is gone
+      paste: (event) => {
+        const pasted = event.clipboardData.getData("text/plain");
+        const next = field.value.slice(0, field.selectionStart) + pasted + field.value.slice(field.selectionEnd);
+        if (field.readOnly || next.length <= TOKENS_IN_BOX) return;
+        event.preventDefault();
+        changed(next);
+      },
+    },
   });
-  field.value = text;
-  field.addEventListener("input", () => context.cancel(views)); // what is under way is for a text that is gone
+  const changed = (next) => { text = next; context.set({ text: text.slice(0, TOKENS_SHARED) }); step = undefined; keep(); write(); refresh(); };
+  const typed = settled(() => changed(field.value), 60);
+  // A text that is too long for the box stands there by its beginning, and is not changed there.
+  const long = h("p", { class: "note", hidden: true });
+  const write = () => {
+    field.readOnly = text.length > TOKENS_IN_BOX;
+    long.hidden = !field.readOnly;
+    if (field.readOnly) long.replaceChildren(`The text has ${plural(text.length, "character")}; the box shows the first ${whole(TOKENS_IN_BOX)}. `, h("button", { type: "button", on: { click: () => { changed(""); field.focus(); } } }, "Empty the box"));
+    const shown = text.slice(0, TOKENS_IN_BOX);
+    if (field.value !== shown) field.value = shown;
+  };
+  write();
   const select = h("select", { id: "tokens-beside", on: { change: () => { beside = select.value; keep(); refresh(); } } });
   const offer = (others) => {
     const names = ["", TOKENS_BYTES, TOKENS_CHARACTERS, ...others];
@@ -136,7 +159,7 @@ const tokensMount = (root, context, parameters) => {
     on: { click: () => { way = id; for (const one of ways.children) one.setAttribute("aria-pressed", String(one.dataset.way === id)); keep(); refresh(); } },
   }, name)));
   root.append(
-    h("div", { class: "prompt-box" }, h("label", { for: "tokens-text" }, "Text"), field),
+    h("div", { class: "prompt-box" }, h("label", { for: "tokens-text" }, "Text"), field, long),
     h("div", { class: "tokens-controls" }, ways, h("label", {}, "Beside it ", select)),
     views, details, story,
     h("p", { class: "note" }, source.live ? "Another tokenizer, such as GPT-2's: python -m launch.serve RUN --beside gpt2" : "The tokenizer runs in this page. Others can be set beside it where it is served: python -m launch.serve RUN --beside gpt2"),
@@ -144,7 +167,7 @@ const tokensMount = (root, context, parameters) => {
   refresh();
   return {
     update(changed) {
-      if (changed.includes("text") && shared.text !== text.slice(0, TOKENS_SHARED)) { text = shared.text; field.value = text; refresh(); }
+      if (changed.includes("text") && shared.text !== text.slice(0, TOKENS_SHARED)) { text = shared.text; write(); refresh(); }
     },
     unmount() { context.cancel(views); },
   };

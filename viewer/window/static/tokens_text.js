@@ -41,13 +41,26 @@ const TOKENS_MOST_SENT = 20000; // characters: "encode" takes no more
 const tokensSimple = {
   [TOKENS_BYTES]: {
     kind: "bytes", name: "bytes",
-    *encode(text) { return [...bpeUtf8(bpeWhole(text))].map((byte) => byte.charCodeAt(0)); },
+    *encode(text) {
+      const bytes = new TextEncoder().encode(bpeWhole(text));
+      yield;
+      return Array.from(bytes);
+    },
     part: (id) => String.fromCharCode(id),
+    length: () => 1,
   },
   [TOKENS_CHARACTERS]: {
     kind: "points", name: "characters",
-    *encode(text) { return [...bpeWhole(text)].map((character) => character.codePointAt(0)); },
+    *encode(text) {
+      const out = [];
+      for (const character of bpeWhole(text)) {
+        out.push(character.codePointAt(0));
+        if (out.length % 4096 === 0) yield;
+      }
+      return out;
+    },
     part: (id) => bpeUtf8(String.fromCodePoint(id)),
+    length: (id) => (id < 0x80 ? 1 : id < 0x800 ? 2 : id < 0x10000 ? 3 : 4),
   },
 };
 
@@ -81,7 +94,7 @@ const tokensLoad = async (name, signal) => {
     };
     found = {
       name: answer.name, kind: answer.kind, vocabulary, others: answer.others || [], sent: !here, size: answer.bytes.length,
-      special: vocabulary.special, part: (id) => vocabulary.parts[id],
+      special: vocabulary.special, part: (id) => vocabulary.parts[id], length: (id) => vocabulary.parts[id].length,
       cut: here ? (text, signal) => bpeFinish(here(vocabulary, text), signal) : send,
     };
   }
@@ -89,10 +102,23 @@ const tokensLoad = async (name, signal) => {
   return found;
 };
 
-// A text cut: {tokenizer, ids, starts (bytes before each token, and all), characters, bytes}.
+// A text cut: {tokenizer, ids, starts}, these the bytes before each token, and of all.
 const tokensCut = async (tokenizer, text, signal) => {
   const ids = await tokenizer.cut(text, signal);
   const starts = new Float64Array(ids.length + 1);
-  for (let i = 0; i < ids.length; i++) starts[i + 1] = starts[i] + tokenizer.part(ids[i]).length;
+  for (let i = 0; i < ids.length; i++) starts[i + 1] = starts[i] + tokenizer.length(ids[i]);
   return { tokenizer, ids, starts };
+};
+
+// {characters, bytes} of a text: code points, and their UTF-8.
+const tokensSize = (text) => {
+  let characters = text.length;
+  let bytes = 0;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    const pair = unit >= 0xd800 && unit < 0xdc00 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00;
+    bytes += unit < 0x80 ? 1 : unit < 0x800 ? 2 : pair ? 4 : 3;
+    if (pair) { characters--; i++; }
+  }
+  return { characters, bytes };
 };

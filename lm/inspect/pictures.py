@@ -1,0 +1,112 @@
+"""Pictures of a model's arrays for notebooks, by treescope (https://treescope.readthedocs.io): point at a cell for its
+indices and its value, click on a tree's entry to open it. A notebook shows what these return; `_repr_html_()` is the
+HTML, for elsewhere.
+
+Imported by who wants pictures: the server does without.
+"""
+
+import dataclasses
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import numpy as np
+import treescope
+from flax import nnx
+
+from lm.errors import UsageError
+from lm.inspect.answers import Layers
+from lm.inspect.inspector import Inspector
+from lm.model.param_names import part_name, unstack_names
+from lm.parallel import is_parameter, on_host
+
+MOST_CELLS = 10_000
+"""Of one picture: of a larger array, the first and last entries along each axis are drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter with the names of its axes."""
+
+    axes: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """A tree that can be opened, as HTML."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def named_parameters(inspector: Inspector, pattern: str = "*") -> dict[str, Parameter]:
+    """{name in checkpoints: parameter} of those whose names match; stacked layers one by one. Raises UsageError where
+    none does."""
+    leaves = jax.tree_util.tree_flatten_with_path(inspector.model, is_leaf=is_parameter)[0]
+    stacks = {".".join(map(part_name, path)): (leaf, ...) for path, leaf in leaves if isinstance(leaf, nnx.Variable)}
+    named = unstack_names(stacks, inspector.config.layers, lambda name, stack, layer: (stack[0], layer))
+    if not (found := {name: one for name, one in named.items() if fnmatchcase(name, pattern)}):
+        raise UsageError(f"No parameter of the model matches {pattern!r}. Its names: {', '.join(named)}.")
+    axes = lambda leaf: tuple(axis or "" for axis in leaf.get_metadata()["axes"] if axis != "layers")
+    return {name: Parameter(axes(leaf), on_host(leaf.get_raw_value())[at]) for name, (leaf, at) in found.items()}
+
+
+def parameters(inspector: Inspector, pattern: str = "*") -> Tree:
+    """The parameters whose names match, as the tree that their names are; each with a picture. Raises as
+    `named_parameters`."""
+    tree: dict[str, Any] = {}
+    for name, one in named_parameters(inspector, pattern).items():
+        *parents, last = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = one
+
+    def draw(value: Any, path: str | None) -> treescope.IPythonVisualization | None:
+        return treescope.IPythonVisualization(drawn(value), replace=True) if isinstance(value, Parameter) else None
+
+    with treescope.active_autovisualizer.set_scoped(draw):
+        return Tree(treescope.render_to_html(tree))
+
+
+def parameter(inspector: Inspector, name: str) -> Any:
+    """One of them, such as "blocks.0.attention.query.weight". Raises as `named_parameters`."""
+    (found, *_) = named_parameters(inspector, name).values()
+    return drawn(found)
+
+
+def drawn(one: Parameter) -> Any:
+    values = one.values.astype(np.float32)  # of bfloat16 too
+    labels = {
+        axis: f"{name or axis}: {size}" for axis, (name, size) in enumerate(zip(one.axes, values.shape, strict=True))
+    }
+    return treescope.render_array(values, axis_labels=labels, truncate=True, maximum_size=MOST_CELLS)
+
+
+def token_labels(inspector: Inspector, layers: Layers) -> list[str]:
+    tokens = [inspector.tokenizer.token_bytes(id).decode("utf-8", "backslashreplace") for id in layers.ids_T.tolist()]
+    return [f"{position} {token!r}" for position, token in enumerate(tokens)]
+
+
+def attention(inspector: Inspector, layers: Layers, layer: int) -> Any:
+    """The attention of a layer's heads side by side: a row is a position that looks, a column one that is looked at."""
+    tokens, weights_HTS = token_labels(inspector, layers), layers.attention_LHTS[layer]
+    return treescope.render_array(
+        weights_HTS, rows=[1], columns=[2, 0], vmin=0.0, vmax=1.0, around_zero=False,
+        axis_labels={0: f"head: {len(weights_HTS)}", 1: "query", 2: "key"},
+        axis_item_labels={1: tokens, 2: tokens},
+    )  # fmt: skip
+
+
+def lens(inspector: Inspector, layers: Layers) -> Any:
+    """How likely each stage of the stream finds the token that came next: a row a stage, embedded, then behind each
+    block."""
+    stages = ["embedded", *(f"behind block {layer}" for layer in range(len(layers.came_ET) - 1))]
+    return treescope.render_array(
+        layers.came_ET[:, :-1], rows=[0], columns=[1], vmin=0.0, vmax=1.0, around_zero=False,
+        axis_labels={0: "stage", 1: "behind"},
+        axis_item_labels={0: stages, 1: token_labels(inspector, layers)[:-1]},
+    )  # fmt: skip

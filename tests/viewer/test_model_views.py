@@ -1,0 +1,195 @@
+"""What the window is told of a model: the Inspector's numbers as JSON, within bounds, at every step that is kept."""
+
+import base64
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import Loaded, RunFolder
+from lm.errors import InputError
+from lm.inspect.inspector import Inspector
+from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
+from lm.serving.answers import to_json
+from lm.serving.errors import ApiError
+from lm.serving.fields import Fields
+from lm.storage import write_json
+from lm.tokenizer import train_bpe
+from lm.tokenizer.characters import CharacterTokenizer
+from tests.corpus import texts, tiny_experiment
+from viewer.window import model_views
+from viewer.window.inspections import key_of, record
+from viewer.window.window_run import WindowRun
+
+EXPERIMENT = tiny_experiment()
+CONFIG = EXPERIMENT.model
+TOKENIZER = train_bpe(texts(20), EXPERIMENT.tokenizer)
+TEXT = "The miller\u202e <b>\n"
+
+
+@functools.cache
+def model_of(seed: int) -> Transformer:
+    generator = np.random.default_rng(seed)
+    draw = lambda leaf: jnp.asarray(generator.normal(0.0, 0.3, leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, jax.eval_shape(lambda: Transformer(CONFIG, jax.random.key(0))))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> WindowRun:
+    """At step 8, with a checkpoint at 4 that is another model."""
+
+    def load(self, mesh, step, experiment) -> Loaded:
+        return Loaded(experiment, TOKENIZER, model_of(step), mesh, step, "")
+
+    for step in ("4", "8"):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    monkeypatch.setattr(RunFolder, "load", load)
+    loaded = Loaded(EXPERIMENT, TOKENIZER, model_of(8), one_device_mesh(CONFIG), 8, "")
+    return WindowRun(EXPERIMENT, tmp_path, loaded, "tiny")
+
+
+def ask(run: WindowRun, name: str, **fields: object) -> dict:
+    (one,) = [one for one in model_views.inspections(run) if one.name == name]
+    return json.loads(to_json(one.answer(Fields(fields, one.known))))
+
+
+def unpacked(array: dict) -> np.ndarray:
+    kind = {"float32": "<f4", "int32": "<i4"}[array["type"]]
+    return np.frombuffer(base64.b64decode(array["data"]), kind).reshape(array["shape"])
+
+
+def test_score_tells_each_token_and_runs_along_the_text(run):
+    found, expected = ask(run, "score", text=TEXT, top=3), run.served.score(TEXT, 3)
+    assert [one["id"] for one in found["tokens"]] == expected.ids_N.tolist() == TOKENIZER.encode(TEXT)
+    assert b"".join(bytes.fromhex(one["bytes"]) for one in found["tokens"]) == TEXT.encode()
+    np.testing.assert_allclose([one["bits"] for one in found["tokens"]], expected.bits_N, rtol=1e-5)
+    assert [one["rank"] for one in found["tokens"]] == expected.ranks_N.tolist()
+    for one, ids_K in zip(found["tokens"], expected.top_ids_NK.tolist(), strict=True):
+        assert [id for id, _, _ in one["top"]] == ids_K
+    assert found["bits"] == pytest.approx(sum(one["bits"] for one in found["tokens"]), rel=1e-5)
+    assert found["bytes"] == len(TEXT.encode()) and found["dropped"] == 0
+    assert found["bits_per_byte"][-1] == pytest.approx(found["bits"] / found["bytes"], rel=1e-5)
+    shown = "".join(one["text"] for one in found["tokens"])
+    assert shown.isprintable() and "␣" in shown and shown.endswith("⏎")
+
+
+def test_next_and_layers_are_the_arrays_of_the_inspector(run):
+    found, expected = ask(run, "next", text=TEXT), run.served.next_logits(TEXT)
+    np.testing.assert_array_equal(unpacked(found["logits"]), expected.logits_V)
+    assert found["tokens"] == len(TOKENIZER.encode(TEXT)) and len(expected.logits_V) == TOKENIZER.vocab_size
+    found, expected = ask(run, "layers", text=TEXT, top=2), run.served.layers(TEXT, 2)
+    arrays = {
+        "attention": (found["attention"], expected.attention_LHTS),
+        "embedding": (found["residual"]["embedding"], expected.stream_ET[0]),
+        "behind attention": (found["residual"]["attention"], expected.behind_attention_LT),
+        "behind MLP": (found["residual"]["mlp"], expected.stream_ET[1:]),
+        "attention added": (found["added"]["attention"], expected.attention_out_LT),
+        "MLP added": (found["added"]["mlp"], expected.mlp_out_LT),
+        "came": (found["came"], np.nan_to_num(expected.came_ET)),
+        "rank": (found["came_rank"], expected.came_rank_ET),
+    }
+    for name, (packed, array) in arrays.items():
+        np.testing.assert_array_equal(unpacked(packed), array, err_msg=name)
+    assert [[[one[0] for one in place] for place in stage] for stage in found["lens"]] == expected.lens_ids_ETK.tolist()
+    assert found["ids"] == [TOKENIZER.bos_id, *TOKENIZER.encode(TEXT)] and found["head"] == 1
+    assert len(found["tokens"]) == len(found["ids"]) and found["windows"] == [None] * CONFIG.layers
+
+
+def test_the_last_stage_of_the_lens_says_what_score_and_next_say(run):
+    scored, inside = ask(run, "score", text=TEXT), ask(run, "layers", text=TEXT)
+    bits = -np.log2(unpacked(inside["came"])[-1, :-1])
+    np.testing.assert_allclose(bits, [one["bits"] for one in scored["tokens"]], rtol=1e-4)
+    logits_V = unpacked(ask(run, "next", text=TEXT)["logits"])
+    id, _, probability = inside["lens"][-1][-1][0]
+    assert probability == pytest.approx(math.exp(logits_V[id]) / np.exp(logits_V).sum(), rel=1e-4)
+
+
+def test_each_step_is_a_model_of_its_own(run):
+    bits = lambda **fields: [one["bits"] for one in ask(run, "score", text="The miller", **fields)["tokens"]]
+    other = Inspector(model_of(4), CONFIG, TOKENIZER, one_device_mesh(CONFIG))
+    np.testing.assert_allclose(bits(step=4), other.score("The miller").bits_N, rtol=1e-5)
+    assert bits() == bits(step=8) != bits(step=4)
+    with pytest.raises(ApiError, match="step is 5; it must be a step with a checkpoint: 4, 8"):
+        bits(step=5)
+
+
+def test_architecture_has_the_config_and_the_names(run):
+    found = ask(run, "architecture")
+    assert found["name"] == "tiny" and found["config"] == json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert found["parameters"] == run.served.parameters == sum(leaf.size for leaf in jax.tree.leaves(model_of(8)))
+    assert {"name", "kind", "about", "shape", "parameters", "children", "axes", "path", "formula"} <= found.keys()
+    (blocks,) = [one for one in found["children"] if one["kind"] == "blocks"]
+    assert [one["layer"] for one in blocks["children"]] == list(range(CONFIG.layers))
+    (attention,) = [one for one in blocks["children"][0]["children"] if one["kind"] == "attention"]
+    assert (attention["heads"], attention["kv_heads"], attention["head_channels"]) == (2, 1, 16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": 3}, "text is 3; it must be a string"),
+        ({"text": "x" * 100_001}, r"\(100,001 characters\); it must be of at most 100,000 characters here"),
+        ({"text": "x", "tokens": [1]}, "it must be left out where there is a text"),
+        ({"tokens": "1"}, "it must be a list of token ids"),
+        ({"tokens": [1, True]}, "it must be a list of token ids"),
+        ({"tokens": [1, -1]}, "tokens is -1; it must be of ids from 0 to 319"),
+        ({"tokens": [320]}, "tokens is 320; it must be of ids from 0 to 319"),
+        ({"top": 21}, "top is 21; it must be from 0 to 20 here"),
+    ],
+)  # fmt: skip
+def test_wrong_fields_are_refused_by_their_names(run, fields, message):
+    with pytest.raises(ApiError, match=message) as refused:
+        ask(run, "score", **fields)
+    assert refused.value.status == 400 and refused.value.param in fields
+
+
+def test_a_text_that_a_vocabulary_of_characters_lacks_is_a_wrong_field(run):
+    few = CharacterTokenizer("\n abc")
+    with pytest.raises(ApiError, match="The character 'd'") as refused:
+        model_views.given(Fields({"text": "abcd"}, ("text",)), Inspector(model_of(8), CONFIG, few, run.served.mesh))
+    assert refused.value.status == 400 and not isinstance(refused.value, InputError)
+
+
+def test_long_texts_are_cut_and_counted(run):
+    found = ask(run, "score", text="a mill " * 1_000)
+    read = len(found["tokens"])
+    assert read == 31 and read + found["dropped"] == len(TOKENIZER.encode("a mill " * 1_000))
+    assert ask(run, "layers", text="a mill " * 1_000)["dropped"] == found["dropped"]
+
+
+def test_an_exported_page_holds_the_prompts_at_every_step_and_what_was_drawn(run):
+    samples = [{"prompt": "The miller", "temperature": 0.0, "text": "The miller sold"}]
+    write_json(run.paths.final_samples, {"samples": samples})
+    recorded = record(run)
+    for name in ("score", "next", "layers"):
+        for at in ({}, {"step": 4}, {"step": 8}):
+            for text in EXPERIMENT.sample.prompts:
+                assert recorded[key_of(name, {"text": text, **at})] == ask(run, name, text=text, **at)
+    assert recorded[key_of("score", {"text": "The miller sold", "step": 4})]
+    assert recorded["architecture{}"] == ask(run, "architecture")
+
+
+def test_steps_of_a_long_run_are_spread():
+    steps = list(range(0, 10_000, 7))
+    found = model_views.spread(steps, 16)
+    assert len(found) == 16 and found == sorted({*found}) and (found[0], found[-1]) == (0, steps[-1])
+    assert model_views.spread([1, 2], 16) == [1, 2] and model_views.spread([1, 2, 3], 1) == [3]
+    assert model_views.spread([1, 2, 3], 2) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "steps", "prompts"), [(1 << 20, {None, 4, 8}, 2), (3_000, {None, 8}, 2), (10, {None, 8}, 1)]
+)
+def test_an_exported_page_is_no_larger_than_it_may_be(run, monkeypatch, numbers, steps, prompts):
+    monkeypatch.setattr(model_views, "RECORDED_NUMBERS", numbers)
+    asked = [fields for name, fields in model_views.to_record(run) if name == "layers"]
+    assert {fields.get("step") for fields in asked} == steps
+    assert len({fields["text"] for fields in asked}) == prompts
+    held = sum(model_views.recorded_numbers(run.served, fields["text"]) for fields in asked)
+    assert held <= numbers or (len(steps), prompts) == (2, 1)

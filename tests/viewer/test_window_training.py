@@ -1,0 +1,145 @@
+"""Laws of what the window tells of training: the log as it is, also while it grows; every step by the Python API's
+numbers; a second run beside."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from lm.serving.errors import ApiError
+from lm.serving.fields import Fields
+from lm.storage import write_json
+from lm.training.loop import train
+from tests.corpus import tiny_experiment, write_tokens
+from viewer.window.curve_log import MOST_LINES, CurveLog
+from viewer.window.inspections import inspections_of, record
+from viewer.window.window_run import WindowRun
+
+TINY = tiny_experiment()
+EXPERIMENT = dataclasses.replace(
+    TINY,
+    model=dataclasses.replace(TINY.model, layers=1),
+    train=dataclasses.replace(
+        TINY.train, steps=4, checkpoint_every=2, checkpoints_kept=1, validate_every=2, snapshot_steps=(0, 1)
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> RunFolder:
+    run = RunFolder(tmp_path_factory.mktemp("window") / "run")
+    write_tokens(run.root, EXPERIMENT)
+    train(EXPERIMENT.model, EXPERIMENT.train, run.root)
+    write_json(run.config_json, dataclasses.asdict(EXPERIMENT))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> WindowRun:
+    loaded = folder.load()
+    return WindowRun(loaded.experiment, folder.root, loaded, "run")
+
+
+def ask(run: WindowRun, name: str, /, **fields):
+    """As the server answers."""
+    (one,) = [one for one in inspections_of(run) if one.name == name]
+    return json.loads(json.dumps(one.answer(Fields(fields, one.known)), allow_nan=False))
+
+
+def lines(*rows: dict) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = CurveLog(path)
+    assert log.read() == {"train": {"step": []}, "validation": {"step": []}, "starts": [], "every": 1, "last": -1}
+    path.write_text(lines({"step": 0, "run": {"steps": 9}}, {"step": 1, "loss": 3.0}) + '{"step": 2, "lo')
+    assert log.read()["train"] == {"step": [1], "loss": [3.0]}
+    with path.open("a") as file:
+        file.write('ss": 2.5}\n' + lines({"step": 2, "validation_loss": 2.0}) + "no line\n[]\n" + '{"step": "x"}\n')
+    found = log.read(after=1)
+    assert found["train"] == {"step": [2], "loss": [2.5]}
+    assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
+    path.unlink()  # as a run that goes on from step 1 writes it
+    path.write_text(
+        lines({"step": 0, "run": {"steps": 9}}, {"step": 1, "loss": 3.0}, {"step": 1, "run": {"steps": 9}})
+        + '{"step": 2, "loss": NaN, "mfu": 0.5}\n'
+    )
+    found = log.read()
+    assert found["train"] == {"step": [1, 2], "loss": [3.0, None], "mfu": [None, 0.5]}
+    assert [one["step"] for one in found["starts"]] == [0, 1] and found["validation"] == {"step": []}
+
+
+def test_a_long_log_is_thinned_to_a_bound_with_its_last_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines(*({"step": step, "loss": 1.0} for step in range(1, 2 * MOST_LINES + 2))))
+    found = CurveLog(path).read()
+    assert (found["every"], found["train"]["step"][-1], len(found["train"]["step"])) == (3, 6001, 2001)
+
+
+def test_curves_and_samples_are_those_of_the_run_with_what_it_does_now(run, folder):
+    found = ask(run, "curves")
+    rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    logged = [row for row in rows if "loss" in row]
+    assert found["train"]["step"] == [row["step"] for row in logged]
+    assert found["train"]["loss"] == [row["loss"] for row in logged]
+    assert found["checkpoints"] == run.steps() == [0, 1, 4]
+    assert (found["state"], found["at"], found["steps"]) == ("done", 4, 4)
+    taken = json.loads(folder.sample(4).read_text())
+    shown = ask(run, "samples")["during"][-1]
+    assert (shown["step"], shown["prompt"] + shown["text"]) == (4, taken["text"])
+    heart = json.loads(folder.heartbeat().read_text())
+    folder.heartbeat().write_text(json.dumps(heart | {"state": "training", "time": heart["time"] - 9999}))
+    assert ask(run, "curves")["state"] == "silent"
+    folder.heartbeat().unlink()
+    assert ask(run, "curves")["state"] == ""
+
+
+def test_every_step_writes_by_its_own_parameters_and_the_same_text_for_a_seed(run, folder):
+    asked = {"text": "The miller", "tokens": 8, "temperature": 1.0}
+    texts = {step: ask(run, "write", step=step, **asked) for step in run.steps()}
+    assert texts[4] == ask(run, "write", **asked)
+    assert texts[0]["text"] != texts[4]["text"]
+    loaded = folder.load(step=0)
+    other = WindowRun(loaded.experiment, folder.root, loaded, "first")
+    assert ask(other, "write", **asked) == texts[0]
+    long = ask(run, "write", text="The miller carried a sack of grain. " * 99, tokens=99)
+    assert 0 < long["tokens"] <= EXPERIMENT.model.context_length // 2
+    for wrong in (
+        {"step": 2},
+        {"tokens": 0},
+        {"temperature": -1},
+        {"seed": 2**32},
+        {"run": "other"},
+        {"text": "x" * 20_001},
+    ):
+        with pytest.raises(ApiError):
+            ask(run, "write", **(asked | wrong))
+
+
+def test_another_run_stands_beside_under_a_name_of_its_own(folder, tmp_path):
+    other = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
+    shutil.rmtree(other.checkpoints)
+    loaded = folder.load()
+    run = WindowRun(loaded.experiment, folder.root, loaded, "run")
+    run.put_beside([str(other.root), str(other.tokenizer)])
+    assert [(one["name"], one["step"]) for one in ask(run, "runs")["runs"]] == [("run", 4), ("run (2)", 1)]
+    assert ask(run, "model", run="run (2)")["steps"] == [0, 1]
+    assert ask(run, "curves", run="run (2)")["name"] == "run (2)"
+    text = {"text": "The miller"}
+    assert ask(run, "score", run="run (2)", **text) == ask(run, "score", step=1, **text)
+    with pytest.raises(ApiError, match="it must be a run that is served here: run, run \\(2\\)"):
+        ask(run, "score", run="third", **text)
+
+
+def test_an_exported_page_holds_curves_samples_and_every_steps_answers(run):
+    held = record(run)
+    prompt = EXPERIMENT.sample.prompts[0]
+    for step in (0, 1, 4):
+        for name in ("score", "next", "write"):
+            assert f'{name}{{"step":{step},"text":"{prompt}"}}' in held
+    assert {"curves{}", "samples{}", "runs{}"} <= held.keys()

@@ -1,0 +1,110 @@
+"""A browser that is driven, and what may not happen in it: `make browser` brings Playwright and axe-core, Debian's
+package chromium the browser, or GRISTMILL_CHROMIUM names one."""
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Generator
+from typing import Any
+
+from tests.run_files import REPOSITORY
+
+TOOLS = REPOSITORY / ".tools/browser"
+"""Where `make browser` puts its packages."""
+CHROMIUM = os.environ.get("GRISTMILL_CHROMIUM") or shutil.which("chromium") or ""
+INSIDE = re.compile(r"(?:https?://127\.0\.0\.1[:/]|file:|data:|blob:|about:)")
+"""Addresses that do not leave the machine."""
+CANCELLED = "net::ERR_ABORTED"
+"""A request that the page gave up itself, as for a text that was typed on."""
+WIDE, PHONE = 1200, 360
+"""CSS pixels."""
+
+
+def missing() -> str:
+    """What has to be installed before there is a browser; "" where all is there."""
+    if not (TOOLS / "playwright").is_dir():
+        return "needs Playwright: make browser"
+    return "" if CHROMIUM else "needs chromium: apt-get install chromium, or its path in GRISTMILL_CHROMIUM"
+
+
+@contextlib.contextmanager
+def chromium() -> Generator[Any]:
+    """A browser without a window, in which every host but this machine has no address."""
+    if str(TOOLS) not in sys.path:
+        sys.path.append(str(TOOLS))  # at the end: what .venv has stays what it is
+    with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
+        alone = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*alone, *root])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Watched:
+    """A page in its own profile, and all that went wrong in it."""
+
+    def __init__(self, browser: Any, width: int = WIDE, height: int = 900, dark: bool = False, expected: str = ""):
+        """Faults with the text `expected` must happen, and are no others."""
+        self.expected = expected
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
+        self.context.set_default_timeout(20_000)
+        self.page = self.context.new_page()
+        self.faults: list[str] = []
+        self.asked: list[str] = []
+        """Addresses, in the order in which they were asked for."""
+        note = self.faults.append
+        self.page.on("console", lambda said: said.type in ("error", "warning") and note(f"console: {said.text}"))
+        self.page.on("pageerror", lambda error: note(f"error: {error.stack[:500]}"))
+        self.page.on("dialog", lambda dialog: (note(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("popup", lambda other: note(f"popup: {other.url}"))
+        self.page.on("request", self.requested)
+        self.page.on("requestfailed", self.failed)
+
+    def requested(self, request: Any) -> None:
+        self.asked.append(request.url)
+        if not INSIDE.match(request.url):
+            self.faults.append(f"a request leaves the machine: {request.url[:200]}")
+
+    def failed(self, request: Any) -> None:
+        if request.failure != CANCELLED:
+            self.faults.append(f"a request failed: {request.url[:200]}: {request.failure}")
+
+    def close(self) -> None:
+        """Raises AssertionError where anything went wrong, or a text that should be shown was run: each that tests
+        plant would set `hacked`."""
+        try:
+            if not self.page.is_closed() and self.page.evaluate("typeof window.hacked !== 'undefined'"):
+                self.faults.append("a text was run as a script")
+        finally:
+            self.context.close()
+        others = [fault for fault in self.faults if not self.expected or self.expected not in fault]
+        assert not others, "\n".join(others)
+        assert self.faults or not self.expected, f"nothing said {self.expected!r}"
+
+
+def settle(page: Any) -> None:
+    """Waits until the page has drawn what it is asked to: a heading, and nothing is busy."""
+    page.wait_for_selector("main h1")
+    page.wait_for_timeout(200)  # of the last key, a page waits 150 ms for another
+    page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
+
+
+def page_ids(page: Any) -> list[str]:
+    """The window's pages, as its navigation lists them."""
+    return page.eval_on_selector_all("nav a[data-page]", "links => links.map((link) => link.dataset.page)")
+
+
+def show(page: Any, id: str) -> None:
+    """Another page of the window, as a reader goes there."""
+    page.click(f'nav a[data-page="{id}"]')
+    page.wait_for_selector(f".page-{id}")
+    settle(page)

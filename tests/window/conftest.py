@@ -1,0 +1,110 @@
+"""A browser, and runs that are served to it or were exported for it. Each page that a test opens says at its end what
+went wrong in it: errors, warnings, failed requests, and requests that would leave the machine."""
+
+import contextlib
+import fcntl
+import functools
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server_process import quick_environment, serving
+from tests.window import runs
+from tests.window.browser import Watched, chromium, missing
+
+WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run}
+
+
+class LookedAt:
+    """A run of tests, its server and its exported page, each made when it is first asked for."""
+
+    def __init__(self, folder: Path, server: Callable[[Path], str], shared: Path):
+        self.folder, self.server, self.shared = folder, server, shared
+
+    @functools.cached_property
+    def url(self) -> str:
+        """http://127.0.0.1:PORT"""
+        return self.server(self.folder)
+
+    @property
+    def window(self) -> str:
+        """Address of the served page."""
+        return f"{self.url}/window"
+
+    @functools.cached_property
+    def exported(self) -> str:
+        """Address of the exported page."""
+        return made_once(self.shared / "exported", lambda folder: runs.write_exported(self.folder, folder)).as_uri()
+
+
+def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
+    """What `make(folder)` returns, made by the first of the test processes that asks for it."""
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".made").exists():
+            (folder / ".made").write_text(str(make(folder)), encoding="utf-8")
+    return Path((folder / ".made").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="package")
+def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
+    """A run by its name: "hostile", or "stories", whose tests are skipped where its files are not there."""
+    made: dict[str, LookedAt] = {}
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all test processes share
+    with contextlib.ExitStack() as servers:
+
+        def server(folder: Path) -> str:
+            return servers.enter_context(serving(folder, environment=quick_environment())).url
+
+        def of(name: str) -> LookedAt:
+            if name == "stories" and not runs.STORIES.is_dir():
+                pytest.skip("needs ../shared/data/models/stories260K")
+            if name not in made:
+                shared = base / f"window-{name}"
+                made[name] = LookedAt(made_once(shared, WRITE[name]), server, shared)
+            return made[name]
+
+        yield of
+
+
+@pytest.fixture(scope="package")
+def hostile(looked_at) -> LookedAt:
+    """A run whose documents, addresses, samples and names hold scripts, handlers, bidi controls and a 1 MB line."""
+    return looked_at("hostile")
+
+
+@pytest.fixture(scope="package")
+def stories(looked_at) -> LookedAt:
+    """An imported Llama: no data, no texts, no curves."""
+    return looked_at("stories")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Generator[Any]:
+    """Chromium, for the tests of this folder alone: while Playwright runs, no other can start an event loop."""
+    if reason := missing():
+        pytest.skip(reason)
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def open_page(browser) -> Generator[Callable[..., Any]]:
+    """`open_page(address, width=..., dark=...)` is a page of Playwright; at the end, nothing went wrong in any.
+    `expected=TEXT` is for what must go wrong."""
+    opened: list[Watched] = []
+
+    def open_page(address: str, **options: Any) -> Any:
+        opened.append(Watched(browser, **options))
+        opened[-1].page.goto(address)
+        opened[-1].page.wait_for_selector("nav a[data-page]", state="attached")
+        return opened[-1].page
+
+    yield open_page
+    for one in opened:
+        one.close()

@@ -1,0 +1,166 @@
+"""Every page of the window, served and exported, on runs of every kind: it opens, stays inert whatever the run's texts
+and names are, says the numbers of the Python interface, and is there for a keyboard, a screen reader and a phone."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import viewer.window
+from tests.window import runs
+from tests.window.axe import grave_faults
+from tests.window.browser import PHONE, WIDE, page_ids, settle, show
+from tests.window.driven import ONLY_POINTED_AT, use_all, walk
+
+STATIC = Path(viewer.window.__file__).parent / "static"
+HOSTILE_TEXT = "\n".join(line[:200] for line in runs.LINES.values())
+INERT = """() => {
+  const count = (selector, wrong = () => true) => [...document.querySelectorAll(selector)].filter(wrong).length;
+  return {
+    scripts: count("main script"),
+    handlers: count("*", (one) => one.getAttributeNames().some((name) => /^on/i.test(name))),
+    outside: count("main img:not([src^='data:']), iframe, object, embed, base, meta[http-equiv=refresh]"),
+    links: count("a[href]", (one) => !["http:", "https:", "file:"].includes(one.protocol)),
+  };
+}"""
+"""Counts of what no text may become."""
+SLOW = pytest.mark.slow
+RUNS = ("hostile", pytest.param("stories", marks=SLOW))
+FORMS = ("window", "exported")
+"""Of LookedAt: served, and in a file."""
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page, run, form):
+    page = open_page(getattr(looked_at(run), form))
+    settle(page)
+    assert looked_at(run).folder.name in page.text_content(".kicker span")
+    assert len(page_ids(page)) == len({*page_ids(page)})
+    for id in page_ids(page):
+        show(page, id)
+        assert page.get_attribute("nav [aria-current=page]", "data-page") == id
+        assert page.inner_text("main h1") and len(page.inner_text("main")) > 200
+        assert page.locator("main .problem").count() == 0, page.inner_text("main .problem")
+        assert looked_at(run).folder.name in page.title()
+        assert set(page.evaluate(INERT).values()) == {0}, (id, page.evaluate(INERT))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, run):
+    page = open_page(looked_at(run).window)
+    settle(page)
+    for id in page_ids(page):
+        show(page, id)
+        used = use_all(page, HOSTILE_TEXT)
+        assert used or "python -m" in page.inner_text("main"), f"{id}: nothing in it could be used"
+        assert set(page.evaluate(INERT).values()) == {0}, (id, page.evaluate(INERT))
+        page.goto("about:blank")
+        page.goto(looked_at(run).window)  # the text goes back to the run's own
+
+
+@SLOW
+@pytest.mark.parametrize("run", ["hostile", "stories"])
+def test_of_the_exported_page_too(looked_at, open_page, run):
+    page = open_page(looked_at(run).exported)
+    for id in page_ids(page):
+        show(page, id)
+        use_all(page, HOSTILE_TEXT)
+        page.goto("about:blank")
+        page.goto(looked_at(run).exported)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_script_that_is_planted_does_not_run(hostile, open_page, form):
+    page = open_page(getattr(hostile, form), expected="Content Security Policy")
+    settle(page)
+    page.evaluate("""() => {
+      const script = document.createElement("script");
+      script.textContent = "window.hacked = 1";
+      document.body.append(script);
+      const button = document.createElement("button");
+      button.setAttribute("onclick", "window.hacked = 1");
+      document.body.append(button);
+      button.click();
+    }""")
+    refused = page.evaluate("fetch('https://outside.example/').then(() => 'went out', () => 'refused')")
+    assert refused == "refused"
+    policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+FORBIDDEN = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\(\s*[\"'`]|javascript:|"
+    r"createContextualFragment|DOMParser|https?://(?!www\.w3\.org)"
+)
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.glob("*.js")), ids=lambda path: path.name)
+def test_no_script_makes_html_of_text_or_names_another_host(path):
+    text = path.read_text(encoding="utf-8")
+    code = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
+    assert not (found := FORBIDDEN.search(code)), f"{path.name}: {found[0] if found else ''}"
+    assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines"
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [(PHONE, True), pytest.param(WIDE, False, marks=SLOW), pytest.param(WIDE, True, marks=SLOW),
+     pytest.param(PHONE, False, marks=SLOW)],
+)  # fmt: skip
+def test_axe_finds_no_grave_fault_and_nothing_is_wider_than_the_screen(looked_at, open_page, run, width, dark):
+    page = open_page(looked_at(run).window, width=width, dark=dark)
+    settle(page)
+    for id in page_ids(page):
+        show(page, id)
+        assert not (found := grave_faults(page)), f"{id}:\n" + "\n".join(found)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, id
+
+
+@SLOW
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [PHONE, WIDE])
+def test_axe_finds_no_grave_fault_in_the_exported_page(hostile, open_page, width, dark):
+    page = open_page(hostile.exported, width=width, dark=dark)
+    for id in page_ids(page):
+        show(page, id)
+        assert not (found := grave_faults(page)), f"{id}:\n" + "\n".join(found)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, id
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_keyboard_reaches_everything_sees_where_it_is_and_is_never_trapped(looked_at, open_page, run):
+    page = open_page(looked_at(run).window)
+    settle(page)
+    for id in page_ids(page):
+        show(page, id)
+        unreached, wrong = walk(page)
+        assert not unreached and not wrong, (id, unreached, wrong)
+        assert not (found := page.evaluate(ONLY_POINTED_AT)), f"{id}: for a pointer alone: {found}"
+
+
+def test_the_keyboard_opens_every_page(hostile, open_page):
+    page = open_page(hostile.window)
+    settle(page)
+    for id in page_ids(page):
+        page.focus(f'nav a[data-page="{id}"]')
+        page.keyboard.press("Enter")
+        settle(page)
+        assert page.get_attribute("nav [aria-current=page]", "data-page") == id
+
+
+def test_an_address_brings_the_view_back(hostile, open_page):
+    page = open_page(hostile.window)
+    settle(page)
+    for id in page_ids(page):
+        show(page, id)
+        if page.locator("textarea#prompt").count():
+            page.fill("textarea#prompt", HOSTILE_TEXT[:500])
+            settle(page)
+            again = open_page(page.url)
+            settle(again)
+            assert again.input_value("textarea#prompt") == HOSTILE_TEXT[:500]
+            assert again.inner_text("main h1") == page.inner_text("main h1")
+            return
+    pytest.fail("no page has a box for a text")

@@ -1,0 +1,92 @@
+"""metrics.jsonl as the window reads it, again and again while it grows: what is new of it alone, and never too much."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+MOST_LINES = 3_000
+"""Of an answer: of longer runs every second, third, … line is sent, the last ones always."""
+TRAIN = (
+    "loss", "learning_rate", "tokens_per_second", "mfu", "cpu_matmul_share", "gradient_norm", "tokens", "seconds",
+    "seconds_left", "goodput",
+)  # fmt: skip
+VALIDATION = ("validation_loss", "validation_bits_per_byte")
+STARTED = (
+    "parameters", "steps", "tokens_per_step", "step_flops", "device_kind", "devices", "attention", "processes",
+)  # fmt: skip
+
+
+def finite(value: object) -> int | float | None:
+    """`value`, or None for what is no number that JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+class CurveLog:
+    """The lines of one file. A step that was run twice, around a kill, counts by its later line; a line that is no
+    line of metrics, or that a kill has cut off, is passed over."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.forget()
+
+    def forget(self) -> None:
+        self.inode, self.read_to = -1, 0
+        self.train: dict[int, dict] = {}
+        self.validation: dict[int, dict] = {}
+        self.starts: list[dict] = []
+
+    def follow(self) -> None:
+        """Reads what has come since; all of it where the file is another, as after a restart."""
+        try:
+            with self.path.open("rb") as file:
+                now = os.fstat(file.fileno())
+                if now.st_ino != self.inode or now.st_size < self.read_to:
+                    self.forget()
+                    self.inode = now.st_ino
+                file.seek(self.read_to)
+                data = file.read()
+        except OSError:
+            self.forget()
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self.read_to += len(whole)
+        for line in whole.split(b"\n"):
+            self.take(line)
+
+    def take(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+            step = row["step"]
+        except (ValueError, KeyError, TypeError):
+            return
+        if not isinstance(step, int) or isinstance(step, bool):
+            return
+        if isinstance(row.get("run"), dict):
+            self.starts.append({"step": step} | {name: row["run"].get(name) for name in STARTED})
+        if "loss" in row:
+            self.train[step] = row
+        if "validation_loss" in row:
+            self.validation[step] = row
+
+    def read(self, after: int = -1) -> dict[str, Any]:
+        """Columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...}, "validation",
+        "starts": what ran from which step on, "every": of how many lines one is sent, "last": the step to ask after}.
+        Columns that no line has are left out; null stands where one line has no number."""
+        self.follow()
+        every, train = columns(self.train, TRAIN, after)
+        _, validation = columns(self.validation, VALIDATION, after)
+        last = max((*self.train, *self.validation), default=-1)
+        return {"train": train, "validation": validation, "starts": self.starts[-20:], "every": every, "last": last}
+
+
+def columns(rows: dict[int, dict], names: tuple[str, ...], after: int) -> tuple[int, dict[str, list]]:
+    steps = sorted(step for step in rows if step > after)
+    every = max(1, -(-len(steps) // MOST_LINES))
+    steps = steps[::-every][::-1]
+    found = {name: [finite(rows[step].get(name)) for step in steps] for name in names}
+    told = {name: values for name, values in found.items() if any(value is not None for value in values)}
+    return every, {"step": steps, **told}

@@ -1,0 +1,150 @@
+// The page "Predict": what comes next, how sure the model is of it, and how the text so far surprised it.
+
+const PREDICT_WRITTEN = 64; // tokens that "write on" makes
+const PREDICT_NAMES = { temperature: "temperature", topK: "top_k", topP: "top_p", minP: "min_p" };
+
+// Texts of which answers were recorded.
+const predictRecorded = () => {
+  const texts = Object.keys(recorded).filter((key) => key.startsWith("score{") || key.startsWith("next{")).map((key) => JSON.parse(key.slice(key.indexOf("{"))));
+  return [...new Set(texts.filter(({ text, step }) => text !== undefined && step === undefined).map(({ text }) => text))];
+};
+
+const predictMount = (root, context, parameters) => {
+  const settings = { ...PREDICT_PLAIN };
+  for (const [name, short] of Object.entries(PREDICT_NAMES)) if (parameters[short] !== undefined && Number.isFinite(Number(parameters[short]))) settings[name] = Number(parameters[short]);
+  let pending = []; // tokens behind the text that end within a character
+  let vocabulary = null;
+  let score = null;
+  let logits = null;
+  const place = h("div", {});
+  const note = h("p", { class: "note" });
+
+  const fields = (more) => ({ ...more, step: shared.step ?? undefined });
+  const remember = () => {
+    const own = Object.entries(PREDICT_NAMES).filter(([name]) => settings[name] !== PREDICT_PLAIN[name]).map(([name, short]) => [short, settings[name]]);
+    history.replaceState(null, "", address("predict", Object.fromEntries(own)));
+  };
+  const ids = () => score.tokens.map(({ id }) => id);
+  const setText = (text, rest = []) => {
+    pending = rest;
+    if (field) field.value = text;
+    context.set({ text });
+    refresh();
+  };
+  const take = (more) => {
+    const next = predictPlace(shared.text, [...pending, ...more], vocabulary.part);
+    setText(next.text, next.pending);
+  };
+  const goOn = (index, id) => {
+    const next = predictPlace("", [...ids().slice(0, index), id], vocabulary.part);
+    // sentencepiece puts a blank before a text, which is none of the text's
+    const joined = score.tokens.map(({ bytes }) => bpeFromHex(bytes)).join("");
+    const blank = joined.startsWith(" ") && bpeUtf8(bpeWhole(shared.text)).startsWith(joined.slice(1)) && !shared.text.startsWith(" ");
+    setText(blank ? next.text.replace(/^ /, "") : next.text, next.pending);
+  };
+
+  const bars = predictBars((id) => take([id]));
+  const tree = predictTree(async (path, signal) => toArray((await source.ask("next", fields({ tokens: [...ids(), ...pending, ...path] }), signal)).logits), take);
+  const read = predictText(goOn);
+  const sliders = predictSliders(settings, () => {
+    remember();
+    if (!logits) return;
+    bars.set(logits, vocabulary, settings);
+    tree.reshape(settings);
+  });
+  const answers = h("div", {},
+    h("div", { class: "split" },
+      h("div", { class: "panel" }, h("h2", {}, "What comes next"), bars),
+      h("div", { class: "panel" }, h("h2", {}, "How it is drawn"), sliders)),
+    h("div", { class: "panel" }, h("h2", {}, "Branches"), h("p", { class: "note" }, source.live ? "Open a token to see what would follow it. A path's probability is the product of its tokens'." : "The likeliest tokens. Where the page is served, each opens to what would follow it."), tree),
+    h("div", { class: "panel" }, h("h2", {}, "What the text was to the model"), h("p", { class: "note" }, "The darker a token's ground, the less the model expected it. One bit is a coin's toss; a token of 10 bits had one chance in 1,024."), read));
+
+  const refresh = () => context.run(place, async (signal) => {
+    const text = shared.text;
+    const other = shared.step !== null && shared.step !== context.model.step;
+    write.disabled = other;
+    if (other) writing.textContent = `"Write on" is the served model's, of step ${whole(context.model.step)}; the rest of this page is of step ${whole(shared.step)}.`;
+    vocabulary = await tokensLoad("", signal);
+    const known = (name) => source.has(name, fields({ text }));
+    const whichever = (name, given) => (known(name) ? source.ask(name, given, signal) : null);
+    const [scored, next] = await Promise.all([whichever("score", fields({ text })), pending.length ? null : whichever("next", fields({ text }))]);
+    if (!scored && !next) throw new NotRecorded("Nothing was recorded for this text at this step. Choose one of the recorded texts, or serve the run.");
+    score = scored || { tokens: [], bytes: 0, bits_per_byte: [], gzip_bits_per_byte: [], dropped: 0 };
+    const behind = pending.length ? await source.ask("next", fields({ tokens: [...ids(), ...pending] }), signal) : next;
+    logits = behind ? toArray(behind.logits) : null;
+    note.textContent = pending.length ? `The text goes on with ${pending.map((id) => tokensVisible(vocabulary.part(id))).join("")}, the beginning of a character.` : "";
+    bars.hidden = tree.hidden = !logits;
+    if (logits) {
+      bars.set(logits, vocabulary, settings, true);
+      tree.set(logits, vocabulary, settings);
+    } else note.textContent = "What comes next was not recorded for this text, only its surprise below.";
+    read.set(score, vocabulary);
+    place.replaceChildren(answers);
+  });
+
+  let field = null;
+  const writing = h("p", { class: "predict-writing", role: "status", "aria-live": "polite" });
+  const stop = h("button", { type: "button", disabled: true, on: { click: () => context.cancel(writing) } }, "Stop");
+  const write = h("button", { type: "button", on: { click: () => writeOn() } }, "Write on");
+  const length = slider("Tokens to write", { min: 1, max: Math.min(512, context.model.context_length), value: Math.min(PREDICT_WRITTEN, context.model.context_length), on: () => {} });
+  const writeOn = async () => {
+    const text = shared.text;
+    let made = "";
+    let reason = "stopped";
+    write.disabled = field.readOnly = true;
+    stop.disabled = false;
+    stop.focus();
+    writing.textContent = "…";
+    await context.run(writing, async (signal) => {
+      const prompt = pending.length ? [...ids(), ...pending] : text;
+      const { temperature, topK, topP, minP } = settings;
+      const asked = { prompt, max_tokens: Number(length.input.value), temperature, top_k: topK, top_p: topP, min_p: minP };
+      for await (const choice of source.complete(asked, signal)) {
+        made += choice.text;
+        field.value = text + made;
+        field.scrollTop = field.scrollHeight;
+        if (choice.finish_reason) reason = choice.finish_reason === "stop" ? "the model ended the document" : "as long as asked, or as the model can read";
+      }
+    });
+    if (!root.isConnected) return;
+    write.disabled = field.readOnly = false;
+    if (document.activeElement === stop) write.focus();
+    stop.disabled = true;
+    const failed = writing.querySelector(".problem");
+    if (!failed) writing.textContent = made ? `Written: ${plural([...made].length, "character")} (${reason}).` : `Nothing was written (${reason}).`;
+    if (made) setText(text + made);
+  };
+
+  if (source.live) {
+    const box = promptBox("Text so far", () => { pending = []; refresh(); });
+    field = box.field;
+    root.append(box, h("div", { class: "predict-write" }, write, stop, length, writing), note);
+  } else {
+    const texts = predictRecorded();
+    if (!texts.includes(shared.text) && texts.length) shared.text = texts[0];
+    const select = h("select", { id: "predict-recorded", on: { change: () => setText(texts[select.selectedIndex]) } }, texts.map((text) => h("option", { selected: text === shared.text }, text.length > 60 ? text.slice(0, 60) + "…" : text || "(the beginning of a document)")));
+    root.append(h("div", { class: "prompt-box" }, h("label", { for: "predict-recorded" }, "Recorded text"), select), note);
+    if (!texts.length) {
+      root.append(h("p", {}, "No text was recorded with this page. Where the run is served, this page predicts on any text: python -m launch.serve RUN"));
+      return {};
+    }
+  }
+  root.append(place);
+  refresh();
+  return {
+    update(changed) {
+      if (changed.includes("step") || (changed.includes("address") && field && field.value !== shared.text)) {
+        pending = [];
+        if (field) field.value = shared.text;
+        refresh();
+      }
+    },
+    unmount() { context.cancel(place); context.cancel(writing); },
+  };
+};
+
+pages.push({
+  id: "predict", title: "Predict",
+  about: "All that a language model does is this: it reads a text and gives each token of its vocabulary a chance to be the next one. A text is written by drawing from these chances, again and again.",
+  mount: predictMount,
+});

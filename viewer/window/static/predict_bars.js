@@ -1,0 +1,68 @@
+// The distribution behind the text as bars, and the sliders that reshape it.
+
+const PREDICT_BARS = 12;
+const PREDICT_MORE = 24;
+const PREDICT_MOST_BARS = 300;
+
+// `changed(settings)` is told of each move of a slider.
+const predictSliders = (settings, changed) => {
+  const made = {
+    temperature: slider("Temperature", { min: 0, max: 2, step: 0.05, value: settings.temperature, show: (value) => (value ? value.toFixed(2) : "0: the likeliest"), on: (value) => move({ temperature: value }) }),
+    topK: slider("Top-k", { min: 0, max: 100, value: settings.topK, show: (value) => (value ? whole(value) : "off"), on: (value) => move({ topK: value }) }),
+    topP: slider("Top-p", { min: 0.01, max: 1, step: 0.01, value: settings.topP, show: (value) => (value < 1 ? value.toFixed(2) : "off"), on: (value) => move({ topP: value }) }),
+    minP: slider("Min-p", { min: 0, max: 1, step: 0.01, value: settings.minP, show: (value) => (value ? value.toFixed(2) : "off"), on: (value) => move({ minP: value }) }),
+  };
+  const move = (some) => { Object.assign(settings, some); changed(settings); };
+  const back = () => {
+    for (const [name, value] of Object.entries(PREDICT_PLAIN)) made[name].set(value);
+    move(PREDICT_PLAIN);
+  };
+  return h("div", { class: "predict-sliders", role: "group", "aria-label": "How a token is drawn" },
+    Object.values(made),
+    h("p", { class: "note" }, "Temperature flattens (above 1) or sharpens (below 1) the distribution. Top-k keeps the k likeliest tokens, top-p the fewest that together have that probability, min-p those with at least that share of the likeliest one's."),
+    h("button", { type: "button", on: { click: back } }, "The model's own distribution"));
+};
+
+// A node with `set(logits, vocabulary, settings)`; `take(id)` is told which token was clicked.
+const predictBars = (take) => {
+  const list = h("ol", { class: "predict-bars" });
+  const told = h("p", { class: "note predict-told", role: "status", "aria-live": "polite" });
+  const more = h("button", { type: "button", on: { click: () => { count += PREDICT_MORE; draw(); } } }, "More tokens");
+  const node = h("div", {}, told, list, more);
+  let count = PREDICT_BARS;
+  let given = null;
+
+  const bar = (id, own, share) => {
+    const { vocabulary } = given;
+    const isEnd = vocabulary.special.has(id);
+    const text = tokensVisible(vocabulary.part(id));
+    const out = share === 0;
+    return h("li", {}, h("button", {
+      type: "button", class: "predict-bar" + (out ? " out" : ""), disabled: isEnd, "data-id": id,
+      style: { "--share": 100 * share + "%", "--own": 100 * own + "%" },
+      "aria-label": `${text}, ${predictShare(share)}${out ? ", left out" : ""}, the model's own ${predictShare(own)}${isEnd ? ", the end of a document" : ""}`,
+      on: { click: () => take(id) },
+    }, h("code", {}, text), h("span", { class: "predict-track" }), h("span", { class: "predict-number" }, out ? "left out" : predictShare(share))));
+  };
+
+  const draw = () => {
+    const { logits, settings } = given;
+    const order = predictOrder(logits);
+    const own = predictReshape(logits, PREDICT_PLAIN);
+    const shares = predictReshape(logits, settings);
+    const kept = shares.reduce((sum, share) => sum + (share > 0), 0);
+    const bits = predictEntropy(shares);
+    const focus = list.contains(document.activeElement) ? [...list.querySelectorAll("button")].indexOf(document.activeElement) : -1;
+    const rows = Array.from(order.subarray(0, count), (id) => bar(id, own[id], shares[id]));
+    list.replaceChildren(...rows);
+    if (focus >= 0) list.querySelectorAll("button")[Math.min(focus, rows.length - 1)]?.focus();
+    told.textContent = `${whole(kept)} of ${plural(logits.length, "token")} can be drawn. The draw has ${decimals(bits)} bits: as if among ${plural(2 ** bits, "token")} alike. The upright marks are the model's own chances.`;
+    more.hidden = count >= Math.min(order.length, PREDICT_MOST_BARS);
+  };
+  node.set = (logits, vocabulary, settings, anew) => {
+    given = { logits, vocabulary, settings };
+    if (anew) count = PREDICT_BARS;
+    draw();
+  };
+  return node;
+};

@@ -1,0 +1,67 @@
+// What temperature, top-k, top-p and min-p leave of a distribution: the rules of lm/inference/sampling.py, in its order.
+
+const PREDICT_LEAST_TEMPERATURE = 1e-6;
+const PREDICT_PLAIN = { temperature: 1, topK: 0, topP: 1, minP: 0 };
+
+const predictOrders = new WeakMap();
+
+// Ids from the likeliest down; of equal ones, the lower id first.
+const predictOrder = (logits) => {
+  let order = predictOrders.get(logits);
+  if (!order) {
+    order = Uint32Array.from(logits, (_, id) => id).sort((a, b) => logits[b] - logits[a] || a - b);
+    predictOrders.set(logits, order);
+  }
+  return order;
+};
+
+// The probability of each id: Float64Array (V,). 0 for what is left out; temperature 0 leaves the likeliest alone.
+const predictReshape = (logits, { temperature, topK, topP, minP }) => {
+  const order = predictOrder(logits);
+  const shares = new Float64Array(logits.length);
+  if (!(temperature > 0)) {
+    shares[order[0]] = 1;
+    return shares;
+  }
+  const scale = Math.max(temperature, PREDICT_LEAST_TEMPERATURE);
+  const scaled = (id) => (logits[id] - logits[order[0]]) / scale;
+  const ranked = topK > 0 ? Math.min(topK, order.length) : order.length;
+  let total = 0;
+  for (let rank = 0; rank < ranked; rank++) total += shares[order[rank]] = Math.exp(scaled(order[rank]));
+  const least = Math.log(minP); // -Infinity for 0
+  let better = 0;
+  let left = 0;
+  for (let rank = 0; rank < ranked; rank++) {
+    const id = order[rank];
+    const weight = shares[id];
+    const inTopP = topP >= 1 || better < topP || rank === 0;
+    better += weight / total;
+    if (inTopP && scaled(id) >= least) left += weight;
+    else shares[id] = 0;
+  }
+  for (let rank = 0; rank < ranked; rank++) shares[order[rank]] /= left;
+  return shares;
+};
+
+// Bits of a draw.
+const predictEntropy = (shares) => {
+  let bits = 0;
+  for (const share of shares) if (share > 0) bits -= share * Math.log2(share);
+  return bits;
+};
+
+// Small probabilities, too, so that they can be told apart.
+const predictShare = (share) => (share === 0 ? "0 %" : share < 0.001 ? (100 * share).toPrecision(1) + " %" : percent(share));
+
+// Tokens behind a text: the text with those that end in whole characters, and what is left: a character's beginning.
+const predictPlace = (text, ids, part) => {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  for (let count = ids.length; count > 0; count--) {
+    try {
+      return { text: text + decoder.decode(tokensArray(ids.slice(0, count).map(part).join(""))), pending: ids.slice(count) };
+    } catch {
+      // it ends within a character
+    }
+  }
+  return { text, pending: ids };
+};

@@ -1,0 +1,219 @@
+// The page Training: the curves of a run, live while it trains, and its checkpoints from the first step to the last.
+
+const TRAINING_POLL = 3000; // ms between two looks at a run that trains
+const TRAINING_REST = 15000; // at one that does not
+const TRAINING_CURVES = [
+  { title: "Learning rate", about: "how far a step moves the parameters", column: "learning_rate", zero: true },
+  { title: "Tokens a second", about: "read and learned from", column: "tokens_per_second", zero: true, smooth: true },
+  { title: "MFU", about: "the share of the device's peak that the model's own arithmetic reaches", column: "mfu", zero: true, smooth: true },
+  { title: "Share of the CPU's best", about: "the model's arithmetic beside the fastest matrix product of this machine", column: "cpu_matmul_share", zero: true, smooth: true },
+  { title: "Gradient norm", about: "how strongly a batch pulls", column: "gradient_norm", smooth: true },
+];
+
+// Columns of `next` put behind those of `known`; a step that is in both counts by its later line.
+const trainingJoined = (known, next) => {
+  const joined = {};
+  const keep = known.step.findIndex((step) => step >= (next.step[0] ?? Infinity));
+  const length = keep < 0 ? known.step.length : keep;
+  for (const name of new Set([...Object.keys(known), ...Object.keys(next)])) {
+    const before = known[name] || new Array(known.step.length).fill(null);
+    joined[name] = [...before.slice(0, length), ...(next[name] || new Array(next.step.length).fill(null))];
+  }
+  return joined;
+};
+
+const trainingDuration = (seconds) => {
+  if (seconds < 90) return plural(seconds, "second");
+  if (seconds < 5400) return plural(seconds / 60, "minute");
+  return decimals(seconds / 3600, 1) + " hours";
+};
+
+// What a run does now, in a sentence.
+const trainingState = (log) => {
+  const { state, at, steps, seconds_since: since } = log;
+  if (!log.train.step.length && !log.validation.step.length) {
+    return state === "training" ? "This run has begun, and has logged no step yet." : "This run has no log of its training: its model was imported, or its metrics.jsonl is not here. What its checkpoints make of a text stands below.";
+  }
+  const left = log.train.seconds_left && log.train.seconds_left.at(-1);
+  if (state === "done") return `Finished: ${whole(at)} steps.`;
+  if (state === "stopped") return `Stopped at step ${whole(at)} of ${whole(steps)}. The same command goes on from there.`;
+  if (state === "silent") return `No sign of life for ${trainingDuration(since)}: training has ended, or hangs, at step ${whole(at)} of ${whole(steps)}.`;
+  if (state === "") return `Logged up to step ${whole(log.last)} of ${whole(steps)}.`;
+  const doing = state === "training" ? "Training" : `Training (${state})`;
+  return `${doing}: step ${whole(at)} of ${whole(steps)}` + (left > 0 ? `, about ${trainingDuration(left)} left.` : ".");
+};
+
+pages.push({
+  id: "training",
+  title: "Training",
+  about: "A language model begins as noise. Step by step its parameters are moved so that the next token of real text surprises it less. Here is how far it came, and what it said on the way.",
+
+  mount(root, context, parameters) {
+    const view = {
+      x: parameters.x === "tokens" ? "tokens" : "step",
+      xlog: parameters.xlog === "1",
+      ylog: parameters.ylog === "1",
+      bits: parameters.bits === "1",
+      smooth: Math.min(0.99, Math.max(0, Number(parameters.smooth ?? 0.6) || 0)),
+      run: parameters.run || "",
+      other: parameters.other || "",
+    };
+    const remembered = () => {
+      const own = { ...pageParameters() };
+      for (const name of ["x", "xlog", "ylog", "bits", "smooth", "run", "other"]) delete own[name];
+      if (view.x !== "step") own.x = view.x;
+      for (const name of ["xlog", "ylog", "bits"]) if (view[name]) own[name] = "1";
+      if (view.smooth !== 0.6) own.smooth = view.smooth;
+      if (view.run) own.run = view.run;
+      if (view.other) own.other = view.other;
+      history.replaceState(null, "", address("training", own));
+    };
+    const logs = new Map(); // by the run's name; the first is the served one
+    let runs = [];
+    let timer = 0;
+    let gone = false;
+    const control = new AbortController();
+
+    const status = h("p", { class: "training-state", role: "status" });
+    const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+    const choose = (x) => {
+      const log = logs.get(context.model.name);
+      let step = x;
+      if (view.x === "tokens" && log) step = log.train.step[trainingNearest(log.train.tokens.map((one) => [one]), x)] ?? x;
+      watch.go(step);
+    };
+    const loss = trainingChart("Loss", "", choose);
+    loss.classList.add("training-large");
+    const others = TRAINING_CURVES.map((one) => trainingChart(one.title, one.about, choose));
+    const say = h("p", { class: "note" });
+
+    const toggle = (name, label) => {
+      const button = h("button", { type: "button", "aria-pressed": String(view[name]), on: { click: () => {
+        view[name] = !view[name];
+        button.setAttribute("aria-pressed", String(view[name]));
+        remembered();
+        draw();
+      } } }, label);
+      return button;
+    };
+    const axis = h("select", { "aria-label": "Along the bottom", on: { change: () => { view.x = axis.value; remembered(); draw(); } } },
+      h("option", { value: "step" }, "by steps"), h("option", { value: "tokens" }, "by tokens read"));
+    axis.value = view.x;
+    const controls = h("div", { class: "training-controls" },
+      axis, toggle("xlog", "steps on a log scale"), toggle("ylog", "loss on a log scale"), toggle("bits", "held-out bits per byte"),
+      slider("Smoothing", { min: 0, max: 0.99, step: 0.01, value: view.smooth, show: (value) => decimals(value), on: (value) => { view.smooth = value; remembered(); draw(); } }));
+
+    const watch = trainingWatch(context, () => draw());
+    const compare = trainingCompare(context, view, remembered);
+    root.append(status, trouble, h("div", { class: "training-curves", role: "region", "aria-label": "Curves" }, controls, say, loss, h("div", { class: "training-small" }, others)), watch.node, compare.node);
+
+    const colours = ["var(--accent)", "var(--second)", "var(--muted)"];
+    const points = (columns, column, log) => {
+      const x = view.x === "tokens" ? columns.tokens || columns.step.map((step) => trainingTokens(log, step)) : columns.step;
+      return x.map((value, i) => [value, columns[column] ? columns[column][i] : null]).filter((point) => point[0] !== null && point[1] !== null);
+    };
+    const x = () => ({ name: view.x === "tokens" ? "tokens" : "step", logarithmic: view.xlog });
+    const at = () => {
+      const step = context.shared.step ?? context.model.step;
+      const log = logs.get(context.model.name);
+      return view.x === "tokens" && log ? trainingTokens(log, step) : step;
+    };
+    const draw = () => {
+      const many = logs.size > 1;
+      const series = [];
+      [...logs].forEach(([name, log], i) => {
+        const label = (text) => (many ? `${name}, ${text}` : text);
+        if (!view.bits) {
+          const raw = points(log.train, "loss", log);
+          series.push({ name: label("training"), colour: colours[i % 3], dash: "", points: view.smooth > 0 ? trainingSmoothed(raw, view.smooth) : raw, raw: view.smooth > 0 ? raw : null });
+        }
+        const column = view.bits ? "validation_bits_per_byte" : "validation_loss";
+        series.push({ name: label("held out"), colour: many ? colours[i % 3] : colours[1], dash: "5 3", dots: true, points: points(log.validation, column, log) });
+      });
+      loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at() });
+      others.forEach((chart, number) => {
+        const { column, zero, smooth } = TRAINING_CURVES[number];
+        const lines = [...logs].map(([name, log], i) => {
+          const raw = points(log.train, column, log);
+          const smoothed = smooth && view.smooth > 0;
+          return { name: many ? name : TRAINING_CURVES[number].title.toLowerCase(), colour: colours[i % 3], dash: i ? "5 3" : "", points: smoothed ? trainingSmoothed(raw, view.smooth) : raw, raw: smoothed ? raw : null };
+        });
+        chart.draw({ series: lines, x: x(), y: { zero }, at: at() });
+      });
+      const fingerprints = new Set(runs.map((one) => one.tokenizer));
+      const every = Math.max(1, ...[...logs.values()].map((log) => log.every));
+      say.textContent = (view.bits ? "Bits per byte of held-out documents: what the model would need to store them. It is the same scale for every tokenizer." : `Loss: the surprise at the next token, in nats (1 nat is 1.44 bits); knowing nothing is ln(${whole(context.model.vocab_size)}) = ${decimals(Math.log(context.model.vocab_size))}.`)
+        + (view.smooth > 0 && !view.bits ? ` The strong line is smoothed (exponential mean, weight ${decimals(view.smooth)}), the faint one as logged.` : "")
+        + (every > 1 ? ` Of ${whole(every)} logged lines one is drawn.` : "")
+        + (many && fingerprints.size > 1 && !view.bits ? " These runs have different tokenizers, whose losses a token cannot be compared: look at bits per byte." : "");
+    };
+
+    const take = (name, answer, before) => {
+      const whole_again = !before || answer.starts.length < before.starts.length || answer.last < before.last;
+      if (before && !whole_again) {
+        answer = { ...answer, every: before.every, train: trainingJoined(before.train, answer.train), validation: trainingJoined(before.validation, answer.validation) };
+      }
+      logs.set(name, answer);
+      return whole_again && before;
+    };
+    const look = async () => {
+      const names = runs.map((one) => one.name);
+      for (const name of names) {
+        const before = logs.get(name);
+        const field = name === context.model.name ? {} : { run: name };
+        const answer = await source.ask("curves", before && before.last >= 0 ? { ...field, after: before.last } : field, control.signal);
+        // A run that went on from an earlier step has other lines now: all are asked for again.
+        const anew = before && (answer.starts.length !== before.starts.length || answer.last < before.last);
+        if (take(name, anew ? await source.ask("curves", field, control.signal) : answer, anew ? undefined : before)) logs.delete(name);
+      }
+      const log = logs.get(context.model.name);
+      const text = trainingState(log);
+      if (status.textContent !== text) status.textContent = text;
+      watch.know(log.checkpoints, log.samples);
+      compare.know(runs, Object.fromEntries([...logs].map(([name, one]) => [name, one.checkpoints])));
+      draw();
+      return [...logs.values()].some((one) => !["done", "stopped", "silent", ""].includes(one.state));
+    };
+    const again = (busy) => {
+      if (gone || !source.live) return;
+      timer = setTimeout(async () => {
+        if (document.hidden) return again(busy);
+        try {
+          busy = await look();
+          trouble.hidden = true;
+        } catch (error) {
+          if (gone || error.name === "AbortError") return;
+          trouble.hidden = false;
+          trouble.textContent = `The curves are no longer live: ${error.message} They are asked for again.`;
+        }
+        again(busy);
+      }, busy ? TRAINING_POLL : TRAINING_REST);
+    };
+    context.run(status, async (signal) => {
+      signal.addEventListener("abort", () => control.abort());
+      runs = (await source.ask("runs", {}, signal)).runs;
+      again(await look());
+    });
+
+    return {
+      update(changed) {
+        watch.update(changed);
+        compare.update(changed);
+        if (changed.includes("step") && logs.size) draw();
+      },
+      unmount() {
+        gone = true;
+        clearTimeout(timer);
+        control.abort();
+        watch.end();
+        for (const chart of [loss, ...others]) chart.end();
+      },
+    };
+  },
+});
+
+// Tokens that were read up to a step.
+const trainingTokens = (log, step) => {
+  const start = [...log.starts].reverse().find((one) => one.tokens_per_step);
+  return start ? step * start.tokens_per_step : null;
+};

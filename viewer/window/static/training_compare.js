@@ -1,0 +1,116 @@
+// Two steps, or two runs, beside one another: which tokens of the text each knows better.
+
+// Stretches of text at whose ends both tokenizations have a boundary: [{text, first: bits, second: bits}].
+const trainingStretches = (first, second) => {
+  const found = [];
+  const bytes = (token) => token.bytes.length / 2;
+  let [i, j, a, b] = [0, 0, 0, 0];
+  let open = { text: "", first: 0, second: 0 };
+  while (i < first.length || j < second.length) {
+    if (i < first.length && (a <= b || j >= second.length)) {
+      a += bytes(first[i]);
+      open.text += first[i].text;
+      open.first += first[i++].bits;
+    } else {
+      b += bytes(second[j]);
+      open.second += second[j++].bits;
+    }
+    if (a === b) {
+      found.push(open);
+      open = { text: "", first: 0, second: 0 };
+    }
+  }
+  if (open.text && a === b) found.push(open);
+  return found;
+};
+
+const TRAINING_DIFFERENCE = 8; // bits that have the strongest colour
+
+const trainingCompare = (context, view, remembered) => {
+  let runs = [];
+  let steps = {};
+  const answer = h("div", { class: "training-difference" });
+  const readout = h("p", { class: "training-token note", "aria-live": "polite" });
+  const run = h("select", { "aria-label": "Run beside", on: { change: () => { view.run = run.value === context.model.name ? "" : run.value; view.other = ""; remembered(); fill(); show(); } } });
+  const step = h("select", { "aria-label": "Step beside", on: { change: () => { view.other = step.value; remembered(); show(); } } });
+  const few = h("p", { class: "note" });
+  const node = h("div", { class: "training-compare panel", role: "region", "aria-label": "Side by side" },
+    h("h2", {}, "Side by side"),
+    h("p", { class: "note" }, "Which tokens does another step, or another run, know better than the step of the slider?"),
+    h("div", { class: "training-controls" }, h("label", {}, "Compare with ", run, " at step ", step)), few, answer, readout);
+
+  const mine = () => context.shared.step ?? context.model.step;
+  const otherRun = () => (runs.some((one) => one.name === view.run) ? view.run : context.model.name);
+  const otherStep = () => {
+    const known = steps[otherRun()] || [];
+    if (known.includes(Number(view.other)) && view.other !== "") return Number(view.other);
+    if (otherRun() !== context.model.name) return known.at(-1);
+    return known.find((one) => one !== mine() && one === known.at(-1)) ?? known.find((one) => one !== mine());
+  };
+  const fill = () => {
+    run.replaceChildren(...runs.map((one) => h("option", { value: one.name }, one.name)));
+    run.value = otherRun();
+    run.hidden = runs.length < 2;
+    const chosen = otherStep();
+    step.replaceChildren(...(steps[otherRun()] || []).map((one) => h("option", { value: one }, whole(one))));
+    if (chosen !== undefined) step.value = String(chosen);
+    few.textContent = runs.length < 2 && source.live ? "Another run beside this one: python -m launch.serve RUN --beside OTHER_RUN" : "";
+  };
+
+  const show = () => {
+    const text = context.shared.text;
+    const [a, b] = [mine(), otherStep()];
+    const name = otherRun();
+    const other = { text, step: b, ...(name === context.model.name ? {} : { run: name }) };
+    if (b === undefined) { answer.replaceChildren(h("p", { class: "note" }, "There is one step alone, and nothing to compare it with.")); readout.replaceChildren(); return; }
+    if (!text) { answer.replaceChildren(); readout.replaceChildren(); return; }
+    if (!source.has("score", { text, step: a }) || !source.has("score", other)) {
+      answer.replaceChildren(h("p", { class: "note" }, "This was not recorded. Live, on any text: python -m launch.serve RUN"));
+      return;
+    }
+    const label = (which, at) => (which === context.model.name && name === context.model.name ? `step ${whole(at)}` : `${which} at step ${whole(at)}`);
+    context.run(answer, async (signal) => {
+      const [first, second] = [await trainingAsk("score", { text, step: a }, signal), await trainingAsk("score", other, signal)];
+      const stretches = trainingStretches(first.tokens, second.tokens);
+      const [one, two] = [first.bits / first.bytes, second.bits / second.bytes];
+      const say = (at) => {
+        const here = stretches[at];
+        readout.replaceChildren(...(here ? [h("b", {}, here.text), ` ${decimals(here.first)} bits for ${label(context.model.name, a)}, ${decimals(here.second)} for ${label(name, b)}: `, trainingSigned(here.second - here.first), " bits"] : ["Point at a token, or go to it by the arrow keys."]));
+      };
+      const decorate = (span, here) => {
+        const change = here.second - here.first;
+        paint(span, Math.min(1, Math.abs(change) / TRAINING_DIFFERENCE), change > 0 ? heat : cool);
+        span.dataset.bits = trainingSigned(change, 1);
+      };
+      answer.replaceChildren(
+        h("p", { class: "training-sums" }, `${label(context.model.name, a)}: `, h("b", {}, decimals(one)), ` bits per byte. ${label(name, b)}: `, h("b", {}, decimals(two)), ". ", two < one ? `${label(name, b)} needs ${percent(1 - two / one)} less.` : two > one ? `${label(name, b)} needs ${percent(two / one - 1)} more.` : "They need the same."),
+        h("p", { class: "note training-legend" }, trainingSwatch(cool), ` ${label(name, b)} knows it better (−) `, trainingSwatch(heat), " knows it worse (+); each number is the difference in bits"),
+        h("div", { class: "training-strip training-numbers" }, tokenStrip("Difference in bits, token by token.", stretches, { decorate, choose: say })));
+      say(-1);
+    });
+  };
+  let before = "";
+  const changedWords = () => JSON.stringify([context.shared.text, mine(), otherRun(), otherStep()]);
+  const showChanged = () => {
+    const now = changedWords();
+    if (now !== before) show();
+    before = now;
+  };
+
+  return {
+    node,
+    know(nowRuns, nowSteps) {
+      const before = JSON.stringify([runs.map((one) => one.name), steps]);
+      [runs, steps] = [nowRuns, nowSteps];
+      if (before !== JSON.stringify([runs.map((one) => one.name), steps])) { fill(); showChanged(); }
+    },
+    update() { fill(); showChanged(); },
+  };
+};
+
+const trainingSigned = (value, places = 2) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(places);
+const trainingSwatch = (scale) => {
+  const node = h("span", { class: "training-swatch", "aria-hidden": "true" });
+  node.style.backgroundColor = scale(0.6);
+  return node;
+};

@@ -1,0 +1,265 @@
+// One text, looked at by every checkpoint and snapshot: a slider walks through the steps.
+
+const TRAINING_PACE = 700; // ms that a step is shown at least while it plays
+const TRAINING_KEPT = 600; // answers
+const TRAINING_BARS = 8;
+
+// Answers by what was asked, so that a step that was shown before is shown at once.
+const trainingAnswers = new Map();
+const trainingAsk = async (name, fields, signal) => {
+  const key = name + canonical(fields);
+  if (trainingAnswers.has(key)) return trainingAnswers.get(key);
+  const answer = await source.ask(name, fields, signal);
+  trainingAnswers.set(key, answer);
+  if (trainingAnswers.size > TRAINING_KEPT) trainingAnswers.delete(trainingAnswers.keys().next().value);
+  return answer;
+};
+
+// The likeliest of the logits: [[id, probability], …]
+const trainingLikeliest = (logits, count) => {
+  let most = -Infinity;
+  for (const one of logits) if (one > most) most = one;
+  let sum = 0;
+  for (const one of logits) sum += Math.exp(one - most);
+  const ids = [];
+  for (let id = 0; id < logits.length; id++) {
+    if (ids.length < count || logits[id] > logits[ids.at(-1)]) {
+      let at = ids.findIndex((other) => logits[id] > logits[other]);
+      if (at < 0) at = ids.length;
+      ids.splice(at, 0, id);
+      if (ids.length > count) ids.pop();
+    }
+  }
+  return ids.map((id) => [id, Math.exp(logits[id] - most) / sum]);
+};
+
+// The texts that a page can begin with: the run's prompts, and what the finished model wrote behind the first.
+const trainingTexts = (samples) => {
+  const texts = [context.model.prompt, ...samples.final.map((one) => one.prompt)];
+  for (const one of samples.final) texts.push(one.prompt + one.text);
+  return [...new Set(texts)].filter((text) => text && source.has("score", { text, step: context.model.step })).slice(0, 8);
+};
+
+// `told()` after each change of the step.
+const trainingWatch = (context, told) => {
+  // An exported page holds the answers of some steps.
+  const held = (all) => (source.live ? all : all.filter((one) => source.has("score", { text: context.model.prompt, step: one })));
+  let steps = held(context.model.steps);
+  let samples = null;
+  let sampledAt = "";
+  let vocabulary = null;
+  let playing = null;
+  const costs = new Map(); // text: Map(step: bits per byte)
+  const index = () => {
+    const step = context.shared.step ?? context.model.step;
+    return Math.max(0, steps.findIndex((one) => one >= step));
+  };
+  const step = () => steps[index()];
+
+  const strip = h("div", { class: "training-strip" });
+  const readout = h("p", { class: "training-token note", "aria-live": "polite" });
+  const sums = h("p", { class: "training-sums" });
+  const bars = h("ol", { class: "training-bars" });
+  const barsTitle = h("h3", {}, "What would come next");
+  const writes = h("blockquote", { class: "training-writes", dir: "auto" });
+  const sample = h("div", { class: "training-sample" });
+  const place = h("div", { class: "training-answers" });
+  const cost = trainingChart("What this text costs", "in bits per byte, by step", (x) => go(x));
+  const numbers = h("input", { type: "checkbox", on: { change: () => strip.classList.toggle("training-numbers", numbers.checked) } });
+
+  const set = (next) => context.set({ step: next === context.model.step && next === steps.at(-1) ? null : next });
+  const go = (wanted) => {
+    stop();
+    const near = steps.reduce((a, b) => (Math.abs(b - wanted) < Math.abs(a - wanted) ? b : a));
+    set(near);
+  };
+  const control = slider("Step", { min: 0, max: Math.max(0, steps.length - 1), value: index(), show: (i) => whole(steps[i] ?? 0), on: (i) => { stop(); wanted(steps[i]); } });
+  const wanted = settled((value) => set(value), 40);
+  const play = h("button", { type: "button", "aria-pressed": "false", on: { click: () => (playing ? stop() : start()) } }, "Play");
+  const earlier = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.max(0, index() - 1)]); } } }, "Earlier");
+  const later = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.min(steps.length - 1, index() + 1)]); } } }, "Later");
+  const all = h("button", { type: "button", hidden: !source.live, on: { click: () => everyStep() } }, "Ask every step");
+
+  const box = promptBox("Text that every step is asked about", () => {});
+  const choice = h("select", { "aria-label": "A text of this run", on: { change: () => { if (choice.value !== "") { box.field.value = choice.value; context.set({ text: choice.value }); } } } });
+  box.hidden = !source.live;
+
+  const stop = () => {
+    if (!playing) return;
+    playing.abort();
+    playing = null;
+    play.textContent = "Play";
+    play.setAttribute("aria-pressed", "false");
+  };
+  // Walks through the steps, each for as long as its answers take, and TRAINING_PACE at least.
+  const start = async () => {
+    const mine = (playing = new AbortController());
+    play.textContent = "Stop";
+    play.setAttribute("aria-pressed", "true");
+    let at = index() === steps.length - 1 ? 0 : index();
+    try {
+      for (; at < steps.length && !mine.signal.aborted; at++) {
+        await answersOf(steps[at], mine.signal);
+        set(steps[at]);
+        if (at === steps.length - 1) break;
+        await Promise.all([answersOf(steps[at + 1], mine.signal), new Promise((done) => setTimeout(done, TRAINING_PACE))]);
+      }
+    } catch (error) {
+      if (!mine.signal.aborted) place.prepend(h("p", { class: "problem", role: "alert" }, error.message));
+    }
+    if (playing === mine) stop();
+  };
+  const everyStep = () => context.run(sums, async (signal) => {
+    for (const one of steps) {
+      await scoreOf(one, signal);
+      drawCost();
+    }
+  });
+
+  const fields = (at) => ({ text: context.shared.text, step: at });
+  const scoreOf = async (at, signal) => {
+    const text = context.shared.text;
+    const score = await trainingAsk("score", fields(at), signal);
+    if (!costs.has(text)) costs.set(text, new Map());
+    if (score.bytes) costs.get(text).set(at, score.bits / score.bytes);
+    return score;
+  };
+  const optional = async (name, asked, signal) => (source.has(name, asked) ? trainingAsk(name, asked, signal) : null);
+  const answersOf = async (at, signal) => ({
+    score: await scoreOf(at, signal),
+    next: await optional("next", fields(at), signal),
+    write: await optional("write", fields(at), signal),
+  });
+
+  const drawCost = () => {
+    const known = [...(costs.get(context.shared.text) || [])].sort((a, b) => a[0] - b[0]);
+    cost.draw({ series: known.length > 1 ? [{ name: "bits per byte", colour: "var(--accent)", dash: "", dots: true, points: known }] : [], x: { name: "step", logarithmic: true }, y: { zero: true }, at: step() });
+  };
+  let ids = "";
+  const drawStrip = (score) => {
+    const now = score.tokens.map((token) => token.id).join(" ");
+    const say = (at) => {
+      const token = score.tokens[at];
+      readout.replaceChildren(...(token ? [h("b", {}, token.text), ` ${decimals(token.bits)} bits, place ${whole(token.rank)} of ${whole(context.model.vocab_size)}. The likeliest there: `, ...token.top.slice(0, 3).flatMap(([, text, share], i) => [i ? ", " : "", h("span", { class: "training-quoted" }, text), " " + percent(share)])] : ["Point at a token, or go to it by the arrow keys."]));
+    };
+    const decorate = (span, token) => { paint(span, surprise(token.bits)); span.dataset.bits = decimals(token.bits, 1); };
+    if (now === ids && strip.firstChild) {
+      [...strip.querySelectorAll(".token")].forEach((span, i) => decorate(span, score.tokens[i]));
+    } else {
+      ids = now;
+      strip.replaceChildren(tokenStrip("Each token, coloured by its surprise.", score.tokens, { decorate, choose: (at) => { chosen = at; speak(at); } }));
+      chosen = -1;
+    }
+    speak = say;
+    say(chosen);
+  };
+  let chosen = -1;
+  let speak = () => {};
+  const drawBars = async (next, signal) => {
+    bars.hidden = barsTitle.hidden = !next;
+    if (!next) return;
+    if (!vocabulary && source.has("vocabulary")) vocabulary = (await source.ask("vocabulary", {}, signal).catch(() => null)) || { tokens: [] };
+    const names = (vocabulary && vocabulary.tokens) || [];
+    const found = trainingLikeliest(toArray(next.logits), TRAINING_BARS);
+    while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
+    found.forEach(([id, share], i) => {
+      const [name, bar, number] = bars.children[i].children;
+      name.textContent = names[id] ?? "token " + id;
+      bar.style.setProperty("--share", (100 * share).toFixed(2) + "%");
+      number.textContent = percent(share);
+    });
+  };
+  const drawSample = () => {
+    const taken = samples ? samples.during.filter((one) => one.step <= step()).at(-1) : null;
+    sample.hidden = !samples || (!samples.during.length && !samples.final.length);
+    if (sample.hidden) return;
+    const cut = (one) => (one.characters > one.text.length ? ` … (${whole(one.characters)} characters in all)` : "");
+    sample.replaceChildren(h("h3", {}, "The sample that training took"),
+      taken ? h("p", { class: "note" }, `At step ${whole(taken.step)}, at temperature ${taken.temperature}`) : h("p", { class: "note" }, `The first was taken at step ${whole(samples.during[0] ? samples.during[0].step : steps.at(-1))}.`),
+      taken ? h("blockquote", { class: "text training-writes", dir: "auto" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
+  };
+
+  // The steps beside this one are asked for before somebody goes there.
+  const lookAhead = settled(async () => {
+    const [text, at] = [context.shared.text, index()];
+    for (const near of [at + 1, at - 1]) {
+      if (!source.live || playing || context.shared.text !== text || index() !== at || steps[near] === undefined) continue;
+      try {
+        await answersOf(steps[near], ahead.signal);
+      } catch {
+        return; // it is told where somebody goes there
+      }
+    }
+  }, 400);
+  const ahead = new AbortController();
+
+  const show = () => {
+    control.input.max = Math.max(0, steps.length - 1);
+    control.set(index());
+    earlier.disabled = index() === 0;
+    later.disabled = index() === steps.length - 1;
+    play.disabled = steps.length < 2;
+    drawSample();
+    drawCost();
+    const at = step();
+    if (!context.shared.text) { strip.replaceChildren(h("p", { class: "note" }, "Write a text, or choose one.")); return; }
+    if (!source.has("score", fields(at))) {
+      strip.replaceChildren(h("p", { class: "note" }, "This text was not recorded. Choose one of the list; live, on any text: python -m launch.serve RUN"));
+      return;
+    }
+    context.run(place, async (signal) => {
+      const score = await scoreOf(at, signal);
+      drawStrip(score);
+      sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond what the model reads are left out.` : ""));
+      drawCost();
+      await drawBars(await optional("next", fields(at), signal), signal);
+      lookAhead();
+    });
+    context.run(writes, async (signal) => {
+      const write = await optional("write", fields(at), signal);
+      writing.hidden = !write;
+      if (write) writes.replaceChildren(h("span", { class: "training-prompt" }, context.shared.text.slice(-200)), write.text);
+    });
+  };
+  const writing = h("div", {}, h("h3", {}, "How it goes on"), h("p", { class: "note" }, "48 tokens at temperature 0.8, drawn with the same seed at every step."), writes);
+
+  place.append(sums, strip, readout, h("label", { class: "training-check" }, numbers, " bits as numbers"),
+    h("div", { class: "split" }, writing, h("div", {}, barsTitle, bars)), sample);
+  const node = h("div", { class: "training-watch panel", role: "region", "aria-label": "Watch it learn" },
+    h("h2", {}, "Watch it learn"),
+    h("p", { class: "note" }, "The same text at every checkpoint and snapshot. The darker a token, the more it surprised the model."),
+    box, choice, h("div", { class: "training-player" }, play, earlier, later, control, all), h("p", { class: "note training-few", hidden: true }), place, cost);
+
+  return {
+    node,
+    go,
+    // The steps that there are now, and those of which there is a sample.
+    know(all, sampled) {
+      const now = held(all);
+      if (now.join() !== steps.join()) {
+        steps = now;
+        if (!playing) show();
+      }
+      const few = node.querySelector(".training-few");
+      few.hidden = steps.length > 3;
+      few.textContent = "This run has kept few steps. Snapshots keep the parameters alone of more: --train.snapshot-steps 0 1 2 4 8 16 32 64 128.";
+      if (sampled.join() === sampledAt && samples) return;
+      sampledAt = sampled.join();
+      context.run(sample, async (signal) => {
+        samples = await source.ask("samples", {}, signal);
+        const texts = trainingTexts(samples);
+        choice.replaceChildren(h("option", { value: "" }, "Choose a text of this run"), ...texts.map((text) => h("option", { value: text }, text.length > 70 ? text.slice(0, 70) + " …" : text)));
+        choice.hidden = !texts.length;
+        drawSample();
+      });
+      if (!strip.firstChild) show();
+    },
+    update(changed) {
+      if (changed.includes("text") && !changed.includes("step")) stop();
+      if (changed.includes("address") && box.field.value !== context.shared.text) box.field.value = context.shared.text;
+      show();
+      told();
+    },
+    end() { stop(); ahead.abort(); cost.end(); },
+  };
+};
