@@ -179,4 +179,17 @@ def test_steps_of_a_long_run_are_spread():
     steps = list(range(0, 10_000, 7))
     found = model_views.spread(steps, 16)
     assert len(found) == 16 and found == sorted({*found}) and (found[0], found[-1]) == (0, steps[-1])
-    assert model_views.spread([1, 2], 16) == [1, 2]
+    assert model_views.spread([1, 2], 16) == [1, 2] and model_views.spread([1, 2, 3], 1) == [3]
+    assert model_views.spread([1, 2, 3], 2) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "steps", "prompts"), [(1 << 20, {None, 4, 8}, 2), (3_000, {None, 8}, 2), (10, {None, 8}, 1)]
+)
+def test_an_exported_page_is_no_larger_than_it_may_be(run, monkeypatch, numbers, steps, prompts):
+    monkeypatch.setattr(model_views, "RECORDED_NUMBERS", numbers)
+    asked = [fields for name, fields in model_views.to_record(run) if name == "layers"]
+    assert {fields.get("step") for fields in asked} == steps
+    assert len({fields["text"] for fields in asked}) == prompts
+    held = sum(model_views.recorded_numbers(run.served, fields["text"]) for fields in asked)
+    assert held <= numbers or (len(steps), prompts) == (2, 1)

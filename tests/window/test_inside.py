@@ -125,6 +125,10 @@ def test_what_is_looked_at_stands_in_the_address(stories, open_page):
     page.fill("#prompt", "Once upon")
     page.wait_for_function("() => document.querySelectorAll('.inside-two .inside-token').length === 3")
     assert "token 3 of 3" in page.inner_text(".inside-followed")  # what is left of it
+    page.fill("#prompt", TEXT)
+    page.wait_for_function("() => document.querySelectorAll('.inside-two .inside-token').length > 9")
+    count = page.locator(OVER_THE_TEXT).count()
+    assert f"token {count} of {count}" in page.inner_text(".inside-followed")  # the end is followed as one types
 
 
 WINDOWS = dataclasses.replace(MODERN, attention_windows=(3, 0))

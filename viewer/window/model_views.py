@@ -9,7 +9,7 @@ import numpy as np
 
 from lm.errors import InputError
 from lm.inspect.forward import ALTERNATIVES
-from lm.inspect.inspector import Inspector
+from lm.inspect.inspector import MOST_POSITIONS, Inspector
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
@@ -21,8 +21,8 @@ MOST_CHARACTERS = 100_000
 MOST_TOKENS = 4096
 """Of a text that is read; the rest is dropped, and counted."""
 TOP = 5
-RECORDED_PROMPTS, RECORDED_STEPS = 4, 16
-"""That an exported page holds."""
+RECORDED_PROMPTS, RECORDED_STEPS, RECORDED_NUMBERS = 4, 16, 1 << 20
+"""That an exported page holds at most: a number is some 5 bytes there."""
 
 type Given = str | list[int]
 
@@ -39,11 +39,19 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
-    """The run's first prompts, and with what the model makes of them, at steps spread over all."""
+    """The run's first prompts, and with what the model makes of them, at steps spread over all; fewer of both, where
+    the answers would be large."""
     yield "architecture", {}
-    prompts = run.experiment.sample.prompts[:RECORDED_PROMPTS]
+    room, prompts = RECORDED_NUMBERS // 2, []  # at the served step, and at one at least by its number
+    for prompt in run.experiment.sample.prompts[:RECORDED_PROMPTS]:
+        numbers = recorded_numbers(run.served, prompt)
+        if numbers <= room or not prompts:
+            prompts.append(prompt)
+            room -= numbers
+    once = sum(recorded_numbers(run.served, prompt) for prompt in prompts)
+    steps = spread(run.steps(), max(1, min(RECORDED_STEPS, RECORDED_NUMBERS // max(1, once) - 1)))
     samples = {one.prompt: one.prompt + one.continuation for one in reversed(read_samples(run.paths.samples)[1])}
-    for step in (None, *spread(run.steps(), RECORDED_STEPS)):
+    for step in (None, *steps):
         at = {} if step is None else {"step": step}
         for prompt in prompts:
             yield "score", {"text": prompt, **at}
@@ -53,11 +61,20 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
                 yield "score", {"text": samples[prompt], **at}
 
 
+def recorded_numbers(inspector: Inspector, prompt: str) -> int:
+    """In the answers of one prompt at one step: logits, attention, and the lens, of which each guess is as long as five
+    numbers."""
+    config = inspector.config
+    positions = min(MOST_POSITIONS, 1 + len(inspector.tokenizer.encode(prompt)))
+    attention = config.layers * config.heads * positions**2
+    return inspector.tokenizer.vocab_size + attention + (config.layers + 1) * positions * TOP * 5
+
+
 def spread(steps: list[int], most: int) -> list[int]:
-    """At most so many of the steps, the first and the last among them."""
+    """At most so many of the steps: the last one, the first one, and some between them."""
     if len(steps) <= most:
         return steps
-    return [steps[round(one * (len(steps) - 1) / (most - 1))] for one in range(most)]
+    return [steps[-1 - round(one * (len(steps) - 1) / max(1, most - 1))] for one in range(most)][::-1]
 
 
 def given(fields: Fields, inspector: Inspector) -> Given:

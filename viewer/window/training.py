@@ -14,6 +14,7 @@ from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import as_sample, read_json
 from viewer.window.curve_log import CurveLog, finite
+from viewer.window.model_views import RECORDED_STEPS, spread
 from viewer.window.window_run import WindowRun
 
 SILENT_SECONDS = 120
@@ -59,7 +60,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     yield "samples", {}
     yield "runs", {}
     prompt = next(iter(run.experiment.sample.prompts), "")
-    for step in run.steps():
+    for step in spread(run.steps(), RECORDED_STEPS):
         yield "write", {"text": prompt, "step": step}
 
 

@@ -101,18 +101,18 @@ const insideMount = (root, context, parameters) => {
   const fill = (answer) => {
     const [before, atEnd] = [view.data, view.data && view.token === view.data.count - 1];
     view.data = insideData(answer);
-    [parts, strip] = [[], null]; // those of the text before have other tokens
+    [parts, strip] = [[], null]; // those there are of the text before
     if (before) view.set({ token: atEnd ? view.data.count - 1 : Math.min(view.token, view.data.count - 1) });
     readOwn(pageParameters());
     strip = insideTokens("Your text as tokens. The marked one is followed through the network.", view.data.tokens, { choose: (at) => view.set({ token: at }) });
     follow();
     stripPlace.replaceChildren(h("p", { class: "note" }, followed, " Choose another with the pointer or the arrow keys.",
       view.data.dropped ? ` Only the first ${whole(view.data.count)} tokens are looked at; ${plural(view.data.dropped, "token")} more were left out.` : ""), strip);
-    parts = [];
     parts = [insideAttention(view), insideStream(view), insideLens(view)];
     Object.values(places).forEach((place, at) => place.replaceChildren(parts[at]));
     flow.hidden = false;
     problem.replaceChildren();
+    for (const part of parts) part.update(["token"]); // in the page now: what they scroll to can be seen
     draw();
   };
 

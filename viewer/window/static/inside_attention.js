@@ -106,7 +106,7 @@ const insideAttention = (view) => {
   const show = () => {
     const from = query();
     const window = data.windows[view.layer];
-    strip.mark(from);
+    strip.mark(from, peeked < 0);
     strip.spans.forEach((span, at) => {
       const sees = insideVisible(from, at, window);
       const weight = sees ? insideWeight(data, view.layer, view.head, from, at) : 0;
@@ -172,7 +172,7 @@ const insideGrid = (view, palette) => {
   let maps = new Map();
   const fill = (layers) => {
     maps = new Map();
-    box.replaceChildren(h("span", {}), ...Array.from({ length: data.heads }, (_, head) => h("span", { class: "inside-axis" }, (head ? "" : "head ") + (head + 1))), ...layers.flatMap((layer) => [
+    box.replaceChildren(h("span", { class: "inside-axis" }, "head"), ...Array.from({ length: data.heads }, (_, head) => h("span", { class: "inside-axis" }, head + 1)), ...layers.flatMap((layer) => [
       h("span", { class: "inside-axis" }, (layer === layers[0] ? "layer " : "") + (layer + 1)),
       ...Array.from({ length: data.heads }, (_, head) => {
         const canvas = h("canvas", { "aria-hidden": "true" });

@@ -35,7 +35,7 @@ const insideRiver = (view) => {
     return [svg("path", { class: "inside-" + family, d: path }),
       svg("text", { class: "inside-flow-number", x: from, y: outer + (sign > 0 ? 13 : -5), "text-anchor": "middle" }, decimals(added[index], added[index] < 10 ? 2 : 1))];
   };
-  return svg("svg", { class: "inside-river", viewBox: `0 0 ${wide.toFixed(0)} ${high}`, style: { "min-width": Math.max(420, Math.min(wide, 30 * stages.length)) + "px" }, role: "img", "aria-label": "The stream of the marked token: its numbers are in the table below." },
+  return svg("svg", { class: "inside-river", viewBox: `0 0 ${wide.toFixed(0)} ${high}`, style: { "min-width": Math.max(Math.min(wide, 640), 30 * stages.length) + "px" }, role: "img", "aria-label": "The stream of the marked token: its numbers are in the table below." },
     svg("path", { class: "inside-embedding inside-water", d: river }), added.map((_, index) => tributary(index)),
     Array.from({ length: data.layers }, (_, layer) => svg("text", { class: "inside-flow-name", x: x(2 * layer + 2) + step * 0.25, y: middle + 4, "text-anchor": "middle" }, decimals(stages[2 * layer + 2], stages[2 * layer + 2] < 10 ? 2 : 1))),
     Array.from({ length: data.layers }, (_, layer) => svg("text", { x: x(2 * layer + 1), y: 10, "text-anchor": "middle" }, (data.layers > 12 ? "" : "layer ") + (layer + 1))));
@@ -46,7 +46,7 @@ const insideStream = (view) => {
   const { data } = view;
   const said = h("output", { class: "inside-read", "aria-live": "polite" });
   const body = h("tbody");
-  const river = scroller("The stream, layer by layer");
+  const river = scroller("The stream, drawn");
   const head = (text) => h("th", { scope: "col" }, text);
   const key = (family, text) => h("span", {}, h("i", { class: "inside-key inside-" + family }), text);
   const node = h("div", {}, said, river,

@@ -61,6 +61,9 @@ const predictMount = (root, context, parameters) => {
 
   const refresh = () => context.run(place, async (signal) => {
     const text = shared.text;
+    const other = shared.step !== null && shared.step !== context.model.step;
+    write.disabled = other;
+    if (other) writing.textContent = `"Write on" is the served model's, of step ${whole(context.model.step)}; the rest of this page is of step ${whole(shared.step)}.`;
     vocabulary = await tokensLoad("", signal);
     const known = (name) => source.has(name, fields({ text }));
     const whichever = (name, given) => (known(name) ? source.ask(name, given, signal) : null);
@@ -88,8 +91,9 @@ const predictMount = (root, context, parameters) => {
     const text = shared.text;
     let made = "";
     let reason = "stopped";
-    write.disabled = true;
+    write.disabled = field.readOnly = true;
     stop.disabled = false;
+    stop.focus();
     writing.textContent = "…";
     await context.run(writing, async (signal) => {
       const prompt = pending.length ? [...ids(), ...pending] : text;
@@ -97,13 +101,15 @@ const predictMount = (root, context, parameters) => {
       const asked = { prompt, max_tokens: Number(length.input.value), temperature, top_k: topK, top_p: topP, min_p: minP };
       for await (const choice of source.complete(asked, signal)) {
         made += choice.text;
-        if (field) field.value = text + made;
+        field.value = text + made;
+        field.scrollTop = field.scrollHeight;
         if (choice.finish_reason) reason = choice.finish_reason === "stop" ? "the model ended the document" : "as long as asked, or as the model can read";
       }
     });
-    write.disabled = false;
-    stop.disabled = true;
     if (!root.isConnected) return;
+    write.disabled = field.readOnly = false;
+    if (document.activeElement === stop) write.focus();
+    stop.disabled = true;
     const failed = writing.querySelector(".problem");
     if (!failed) writing.textContent = made ? `Written: ${plural([...made].length, "character")} (${reason}).` : `Nothing was written (${reason}).`;
     if (made) setText(text + made);
@@ -112,12 +118,7 @@ const predictMount = (root, context, parameters) => {
   if (source.live) {
     const box = promptBox("Text so far", () => { pending = []; refresh(); });
     field = box.field;
-    const other = () => shared.step !== null && shared.step !== context.model.step;
     root.append(box, h("div", { class: "predict-write" }, write, stop, length, writing), note);
-    if (other()) {
-      write.disabled = true;
-      writing.textContent = `"Write on" is the served model's, of step ${whole(context.model.step)}; the rest of this page is that of step ${whole(shared.step)}.`;
-    }
   } else {
     const texts = predictRecorded();
     if (!texts.includes(shared.text) && texts.length) shared.text = texts[0];

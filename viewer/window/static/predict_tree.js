@@ -30,7 +30,7 @@ const predictTree = (ask, take) => {
 
   const draw = (one, level) => {
     const label = h("span", { class: "predict-branch", style: { "--share": 100 * one.share + "%" } },
-      h("code", {}, tokensVisible(vocabulary.part(one.id))), " ", predictShare(one.share), level > 1 && h("span", { class: "note" }, `path ${predictShare(one.total)}`));
+      h("code", {}, tokensVisible(vocabulary.part(one.id))), h("span", {}, predictShare(one.share)), level > 1 && h("span", { class: "note" }, `path ${predictShare(one.total)}`));
     one.item = h("li", {
       role: "treeitem", "aria-level": level, "aria-expanded": canOpen(one) ? String(one.open) : undefined, "aria-selected": String(one === chosen),
       tabindex: one === chosen ? "0" : "-1",

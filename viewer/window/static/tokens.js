@@ -99,12 +99,16 @@ const tokensMount = (root, context, parameters) => {
     if (index >= cut.ids.length) return;
     details.replaceChildren(...tokensDetails(cut, index).filter(Boolean));
     for (const other of [left, right]) if (other !== view && other.isConnected) other.mark(cut.starts[index], cut.starts[index + 1]);
-    if (view === left && index % TOKENS_IN_VIEW === 0 && index !== lookedAt) story.set(left.cut().tokenizer, left.textInView(), step);
+    if (index % TOKENS_IN_VIEW === 0 && index !== lookedAt && view === told()) tell();
     lookedAt = index;
   };
   let lookedAt = 0;
   const left = tokensView(look);
   const right = tokensView(look);
+
+  // The merges are those of the run's tokenizer, or where it has none to show, of the one beside it.
+  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.regexp) || left);
+  const tell = () => story.set(told().cut().tokenizer, told().textInView(), step);
 
   const refresh = () => context.run(views, async (signal) => {
     const own = await tokensLoad("", signal);
@@ -115,7 +119,7 @@ const tokensMount = (root, context, parameters) => {
     left.set(cut, size, own.name, way);
     if (other) right.set(other, size, other.tokenizer.name, way);
     views.replaceChildren(left, ...(other ? [right] : []));
-    story.set(own, left.textInView(), step);
+    tell();
   });
 
   const field = h("textarea", {

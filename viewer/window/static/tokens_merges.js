@@ -8,8 +8,8 @@ const tokensStory = (moved) => {
   const told = h("p", { class: "tokens-told", role: "status", "aria-live": "polite" });
   const place = h("div", {});
   const note = h("p", { class: "note" });
-  const node = h("div", { class: "panel", role: "region", "aria-labelledby": "tokens-story-title" },
-    h("h2", { id: "tokens-story-title" }, "How these tokens came about"), note, place, told, cells);
+  const title = h("h2", { id: "tokens-story-title" });
+  const node = h("div", { class: "panel", role: "region", "aria-labelledby": "tokens-story-title" }, title, note, place, told, cells);
   let story = null;
   let vocabulary = null;
   let states = [];
@@ -35,6 +35,7 @@ const tokensStory = (moved) => {
 
   node.set = (tokenizer, text, at) => {
     vocabulary = tokenizer.vocabulary;
+    title.textContent = `How the tokens of ${tokenizer.name} came about`;
     if (!vocabulary || !vocabulary.regexp) {
       note.textContent = `The tokenizer ${tokenizer.name} is not made of merges of bytes, or its split pattern is one that this page cannot read: there are none to show.`;
       place.replaceChildren();

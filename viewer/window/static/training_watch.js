@@ -42,7 +42,9 @@ const trainingTexts = (samples) => {
 
 // `told()` after each change of the step.
 const trainingWatch = (context, told) => {
-  let steps = context.model.steps;
+  // An exported page holds the answers of some steps.
+  const held = (all) => (source.live ? all : all.filter((one) => source.has("score", { text: context.model.prompt, step: one })));
+  let steps = held(context.model.steps);
   let samples = null;
   let sampledAt = "";
   let vocabulary = null;
@@ -138,7 +140,7 @@ const trainingWatch = (context, told) => {
     const now = score.tokens.map((token) => token.id).join(" ");
     const say = (at) => {
       const token = score.tokens[at];
-      readout.replaceChildren(...(token ? [h("b", {}, token.text), ` ${decimals(token.bits)} bits, place ${whole(token.rank)} of ${whole(context.model.vocab_size)}. Likelier or as likely: `, token.top.slice(0, 3).map(([, text, share], i) => [i ? ", " : "", h("span", { class: "training-quoted" }, text), " " + percent(share)])] : ["Point at a token, or go to it by the arrow keys."]));
+      readout.replaceChildren(...(token ? [h("b", {}, token.text), ` ${decimals(token.bits)} bits, place ${whole(token.rank)} of ${whole(context.model.vocab_size)}. The likeliest there: `, ...token.top.slice(0, 3).flatMap(([, text, share], i) => [i ? ", " : "", h("span", { class: "training-quoted" }, text), " " + percent(share)])] : ["Point at a token, or go to it by the arrow keys."]));
     };
     const decorate = (span, token) => { paint(span, surprise(token.bits)); span.dataset.bits = decimals(token.bits, 1); };
     if (now === ids && strip.firstChild) {
@@ -177,6 +179,20 @@ const trainingWatch = (context, told) => {
       taken ? h("blockquote", { class: "text training-writes", dir: "auto" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
   };
 
+  // The steps beside this one are asked for before somebody goes there.
+  const lookAhead = settled(async () => {
+    const [text, at] = [context.shared.text, index()];
+    for (const near of [at + 1, at - 1]) {
+      if (!source.live || playing || context.shared.text !== text || index() !== at || steps[near] === undefined) continue;
+      try {
+        await answersOf(steps[near], ahead.signal);
+      } catch {
+        return; // it is told where somebody goes there
+      }
+    }
+  }, 400);
+  const ahead = new AbortController();
+
   const show = () => {
     control.input.max = Math.max(0, steps.length - 1);
     control.set(index());
@@ -197,6 +213,7 @@ const trainingWatch = (context, told) => {
       sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond what the model reads are left out.` : ""));
       drawCost();
       await drawBars(await optional("next", fields(at), signal), signal);
+      lookAhead();
     });
     context.run(writes, async (signal) => {
       const write = await optional("write", fields(at), signal);
@@ -217,11 +234,11 @@ const trainingWatch = (context, told) => {
     node,
     go,
     // The steps that there are now, and those of which there is a sample.
-    know(now, sampled) {
+    know(all, sampled) {
+      const now = held(all);
       if (now.join() !== steps.join()) {
-        const newest = context.shared.step === null;
         steps = now;
-        if (!newest || !playing) show();
+        if (!playing) show();
       }
       const few = node.querySelector(".training-few");
       few.hidden = steps.length > 3;
@@ -243,6 +260,6 @@ const trainingWatch = (context, told) => {
       show();
       told();
     },
-    end() { stop(); cost.end(); },
+    end() { stop(); ahead.abort(); cost.end(); },
   };
 };

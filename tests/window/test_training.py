@@ -1,0 +1,71 @@
+"""The page Training shows what the Python API gives of every step, walks through the steps, and shows text as text."""
+
+import json
+
+import pytest
+
+from configs.experiment.run_folder import RunFolder
+from lm.inspect.inspector import Inspector
+from tests.window.browser import PHONE, settle
+
+TEXT = "The miller carried a sack of grain by the river"
+SUMS, STEP = ".training-watch .training-sums", ".training-player output"
+
+
+def bits_of(folder, step: int) -> str:
+    loaded = RunFolder(folder).load(step=step)
+    found = Inspector(loaded.model, loaded.experiment.model, loaded.tokenizer, loaded.mesh).score(TEXT)
+    return f"{float(found.bits_N.sum()):.1f}"
+
+
+def at_step(page, step: str) -> None:
+    page.locator(STEP, has_text=step).wait_for()
+    page.locator(SUMS, has_text=f"At step {step}:").wait_for()
+
+
+def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_the_text(hostile, open_page):
+    page = open_page(f"{hostile.window}#training?text={TEXT.replace(' ', '+')}")
+    page.wait_for_selector(".training-watch .token")
+    slider = page.locator(".training-player input")
+    for key, step in (("End", 12), ("Home", 4), ("ArrowRight", 8)):
+        slider.press(key)
+        at_step(page, str(step))
+        assert bits_of(hostile.folder, step) in page.locator(SUMS).inner_text()
+    assert page.evaluate("location.hash").endswith("step=8")
+    page.locator(".training-compare .training-sums", has_text="step 8: ").wait_for()
+    slider.press("Home")
+    page.get_by_role("button", name="Play").click()
+    at_step(page, "12")
+    page.get_by_role("button", name="Play").wait_for()  # it has ended
+    page.locator(".training-watch .strip").press("ArrowRight")
+    assert " bits, place " in page.locator(".training-watch .training-token").inner_text()
+    settle(page)
+
+
+@pytest.mark.parametrize("where", ["served", "exported"])
+def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(hostile, open_page, where):
+    page = open_page(f"{hostile.window if where == 'served' else hostile.exported}#training", width=PHONE)
+    page.wait_for_selector(".training-watch .token")
+    rows = [json.loads(line) for line in (hostile.folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [row for row in rows if "loss" in row]
+    assert page.locator(".training-state").inner_text() == "Finished: 12 steps."
+    chart = page.locator(".training-large")
+    chart.locator(".training-plot").press("End")
+    said = chart.locator("output").inner_text()
+    assert f"step {logged[-1]['step']}" in said and f"as logged {logged[-1]['loss']:.4g}" in said
+    chart.locator("summary").click()
+    chart.locator("tbody tr").first.wait_for()
+    assert chart.locator("tbody tr").count() == len(logged)
+    assert "<script>window.hacked = 1</script>" in page.locator(".training-sample").inner_text()
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+
+
+def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_page):
+    page = open_page(f"{stories.window}#training?text=Once+upon+a+time")
+    page.wait_for_selector(".training-watch .token")
+    assert "has no log of its training" in page.locator(".training-state").inner_text()
+    assert page.locator(".training-chart:visible").count() == 0
+    assert page.get_by_role("button", name="Play").is_disabled()
+    assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
+    settle(page)
