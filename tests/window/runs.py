@@ -97,7 +97,8 @@ def write_exported(run: Path, folder: Path) -> Path:
     from viewer.window.page import window_html
     from viewer.window.window_run import WindowRun
 
-    loaded = RunFolder(run).load(one_device_mesh())
+    folder = RunFolder(run)
+    loaded = folder.load(one_device_mesh(folder.experiment().model))
     window = WindowRun(loaded.experiment, run, loaded, run.name)
     out = folder / "window.html"
     out.write_text(window_html(record(window), run.name, back="index.html"), encoding="utf-8")
