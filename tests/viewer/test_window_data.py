@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
 
 import jax
@@ -363,18 +362,6 @@ def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_i
     assert shelf.look()
     assert shelf.locate(10**9) is None
     assert (shelf.counted, shelf.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
-
-
-@pytest.mark.slow
-def test_a_million_documents_are_paged_in_150_ms(made, tmp_path):
-    shutil.copytree(made[0] / "tokenizer", tmp_path / "tokenizer")
-    write_many(tmp_path / "documents", 100, 10_000)
-    asked = Asked(tmp_path, made[1])
-    asked("documents", offset=999_000)  # counts the files
-    for offset in (0, 123_456, 999_950):
-        begin = time.perf_counter()
-        assert len(asked("documents", offset=offset)["documents"]) == 50
-        assert time.perf_counter() - begin < 0.15
 
 
 def test_dropped_and_texts_have_the_columns_that_a_document_is_told_by():
