@@ -51,7 +51,7 @@ def places_in(index: CorpusIndex, passage, split=None) -> list[tuple[int, int]]:
     st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=5), min_size=1, max_size=4),
     st.sampled_from([6, 30, 999]),
 )  # fmt: skip
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_passage_is_found_where_a_naive_reading_finds_it(train, val, passages, part_tokens):
     longest = max(len(one) for one in (*train, *val))
     part_tokens = max(part_tokens, longest + 1)  # a document that is longer is cut

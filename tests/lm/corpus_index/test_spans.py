@@ -37,7 +37,7 @@ def by_the_rule(documents, passage, edges, rule) -> list[tuple[int, int, int]]:
     st.lists(tokens, min_size=2, max_size=6), tokens, st.lists(st.booleans(), min_size=15, max_size=15),
     st.sampled_from([TraceRule(), TraceRule(2, 3, 0.3), TraceRule(1, 1, 1.0), TraceRule(3, 10, 0.5)]),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_spans_are_those_of_the_rule(documents, passage, inner, rule):
     edges = np.array([True, *inner[: len(passage) - 1], True])
     with tempfile.TemporaryDirectory() as folder:
