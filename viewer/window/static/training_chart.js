@@ -68,6 +68,12 @@ const trainingNearest = (points, x) => {
   return Math.abs(points[low][0] - x) <= Math.abs(points[high][0] - x) ? low : high;
 };
 
+// Whether the curve has a value about there.
+const trainingReaches = (points, x) => {
+  const gap = (2 * (points.at(-1)[0] - points[0][0])) / points.length;
+  return x >= points[0][0] - gap && x <= points.at(-1)[0] + gap;
+};
+
 // draw({series: [{name, colour, dash, dots, points: [[x, y], …], raw: the same unsmoothed}], x: {name, logarithmic},
 // y: {logarithmic}, at: x of the marked step}); `choose(x)` is told where one clicks or presses Enter.
 const trainingChart = (title, about, choose) => {
@@ -90,7 +96,7 @@ const trainingChart = (title, about, choose) => {
     const longest = shown.series.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points;
     const every = Math.max(1, Math.ceil(longest.length / TRAINING_ROWS));
     body.replaceChildren(...longest.filter((_, i) => i % every === 0 || i === longest.length - 1).map(([x]) =>
-      h("tr", {}, h("th", { scope: "row" }, whole(x)), ...shown.series.map((one) => h("td", { class: "n" }, trainingNumber((one.points[trainingNearest(one.points, x)] || [])[1]))))));
+      h("tr", {}, h("th", { scope: "row" }, whole(x)), ...shown.series.map((one) => h("td", { class: "n" }, trainingReaches(one.points, x) ? trainingNumber(one.points[trainingNearest(one.points, x)][1]) : "–")))));
   };
 
   const read = () => {
@@ -101,8 +107,7 @@ const trainingChart = (title, about, choose) => {
     if (cursor !== null) drawing.append(svg("line", { class: "training-cursor", x1: place.x(at), x2: place.x(at), y1: TRAINING_ROOM.top, y2: place.bottom }));
     for (const one of shown.series) {
       const point = one.points[trainingNearest(one.points, at)];
-      const gap = (2 * (one.points.at(-1)[0] - one.points[0][0])) / one.points.length;
-      if (at < one.points[0][0] - gap || at > one.points.at(-1)[0] + gap) continue; // the other run is longer
+      if (!trainingReaches(one.points, at)) continue; // the other run is longer
       const raw = one.raw ? one.raw[trainingNearest(one.raw, at)] : null;
       parts.push(" · ", one.name + " ", h("b", { style: { color: one.colour } }, trainingNumber(point[1])), raw ? ` (as logged ${trainingNumber(raw[1])})` : "", point[0] === at ? "" : ` at ${whole(point[0])}`);
       if (cursor !== null) drawing.append(svg("circle", { class: "training-cursor", cx: place.x(point[0]), cy: place.y(point[1]), r: 3.5, style: { fill: one.colour } }));
