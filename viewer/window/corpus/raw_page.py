@@ -10,6 +10,7 @@ from data_prep.extract.charset import decode
 from data_prep.sources.inputs import read_input
 from data_prep.sources.manifest import InputFile, manifest_files
 from lm.errors import InputError
+from lm.run_paths import RunPaths
 
 
 class RawPages:
@@ -52,7 +53,7 @@ class RawPages:
 
     def _archive(self, name: str) -> InputFile:
         """Raises InputError where there is no page to show."""
-        if not (self.workdir / "pages/manifest.json").is_file():
+        if not RunPaths(self.workdir).pages_manifest.is_file():
             raise InputError("The run folder has no list of the archives that the pages came from (pages/).")
         file = next((one for one in manifest_files(self.workdir) if one.name == name), None)
         if file is None or file.kind in ("table", "tfds"):
