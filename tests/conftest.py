@@ -51,6 +51,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> None:
 
 LONGEST = (
     "tests/lm/training/test_step.py", "tests/lm/training/test_loop.py", "tests/test_end_to_end.py",
+    "tests/window/test_window.py", "tests/window/test_tokens_predict.py", "tests/window/test_inside.py",
+    "tests/window/test_scripts.py",
     "tests/launch/test_trained.py", "tests/lm/resilience/test_preemption.py", "tests/lm/tokenizer/test_published.py",
     "tests/lm/planner/test_plan.py", "tests/launch/cloud/test_tpu_vm.py", "tests/launch/cloud/test_files.py",
     "tests/lm/training/test_restore_or_init.py", "tests/test_linear_time.py", "tests/lm/model/test_transformer.py",

@@ -21,6 +21,8 @@ CANCELLED = "net::ERR_ABORTED"
 """A request that the page gave up itself, as for a text that was typed on."""
 WIDE, PHONE = 1200, 360
 """CSS pixels."""
+PAUSE, SOON = 200, 40
+"""Milliseconds until a page surely acts: on a text that is typed, after 150 without another key; and on all else."""
 
 
 def missing() -> str:
@@ -56,7 +58,7 @@ class Watched:
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
         )
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(120_000)  # however busy the machine
         self.page = self.context.new_page()
         self.faults: list[str] = []
         self.asked: list[str] = []
@@ -91,10 +93,10 @@ class Watched:
         assert self.faults or not self.expected, f"nothing said {self.expected!r}"
 
 
-def settle(page: Any) -> None:
-    """Waits until the page has drawn what it is asked to: a heading, and nothing is busy."""
+def settle(page: Any, pause: int = PAUSE) -> None:
+    """Waits until the page has drawn what it is asked to: a heading, and after `pause` ms nothing is busy."""
     page.wait_for_selector("main h1")
-    page.wait_for_timeout(200)  # of the last key, a page waits 150 ms for another
+    page.wait_for_timeout(pause)
     page.wait_for_function("() => !document.querySelector('[aria-busy=true]')")
 
 
@@ -107,4 +109,4 @@ def show(page: Any, id: str) -> None:
     """Another page of the window, as a reader goes there."""
     page.click(f'nav a[data-page="{id}"]')
     page.wait_for_selector(f".page-{id}")
-    settle(page)
+    settle(page, SOON)

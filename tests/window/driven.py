@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.window.browser import settle
+from tests.window.browser import PAUSE, SOON, settle
 
 REACHABLE = """() => {
   window.reachable = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")]
@@ -13,16 +13,15 @@ REACHABLE = """() => {
 }"""
 """Writes down what the Tab key has to reach; of a group of radio buttons, that is the chosen one."""
 FOCUSED = """() => {
-  const node = document.activeElement, style = getComputedStyle(node);
-  const shown = node.matches(":focus-visible") && (style.outlineStyle !== "none" || style.boxShadow !== "none");
+  const node = document.activeElement;
+  const framed = (one) => getComputedStyle(one).outlineStyle !== "none" || getComputedStyle(one).boxShadow !== "none";
+  const shown = node.matches(":focus-visible") && [node, ...node.children].some(framed);
   return [window.reachable.indexOf(node), node === document.body || shown, node.outerHTML.slice(0, 160)];
 }"""
 ONLY_POINTED_AT = """() => [...document.querySelectorAll("main *")]
   .filter((node) => getComputedStyle(node).cursor === "pointer")
   .filter((node) => !node.closest("a[href], button, input, select, textarea, summary, label, option, [tabindex]"))
   .map((node) => node.outerHTML.slice(0, 160))"""
-MOST_OF_A_KIND = 6
-"""Controls of a kind that are used on a page, from its top."""
 
 
 def walk(page: Any) -> tuple[set[str], list[str]]:
@@ -47,9 +46,10 @@ def walk(page: Any) -> tuple[set[str], list[str]]:
     return {one for number, one in enumerate(expected) if number not in reached}, wrong
 
 
-def use(page: Any, text: str) -> dict[str, int]:
+def use(page: Any, text: str, most: int) -> dict[str, int]:
     """Types into the fields of the page in sight, takes the last of every choice, moves sliders by key and by pointer,
-    walks through its tokens, opens its details and presses its buttons; {kind: how many of it were used}."""
+    walks through its tokens, opens its details and presses its buttons, `most` of a kind from the top. Returns how many
+    of each kind were used."""
     acts = {
         "textarea": lambda one: (one.fill(text), one.press("End")),
         "input[type=text], input[type=search]": lambda one: (one.fill(text.split(" ")[0]), one.press("Enter")),
@@ -57,32 +57,34 @@ def use(page: Any, text: str) -> dict[str, int]:
         "input[type=number]": lambda one: (one.press("ArrowUp"), one.press("ArrowDown")),
         "input[type=range]": drag, "[role=slider]": lambda one: (one.press("End"), one.press("ArrowLeft")),
         ".strip": lambda one: [one.press(key) for key in ("ArrowRight", "ArrowRight", "Home", "Enter")],
-        ".token": lambda one: one.hover(), "summary": lambda one: one.click(), "button": lambda one: one.click(),
+        ".token": lambda one: one.hover(), "summary": lambda one: one.click(),
+        "textarea:not([readonly])": lambda one: one.fill(text[:12]),  # which a model of few tokens can go on from
+        "button": lambda one: one.click(),
     }  # fmt: skip
     used = {}
     for kind, act in acts.items():
-        for number in range(MOST_OF_A_KIND):
+        for number in range(most):
             usable = page.locator("main").locator(kind).locator("visible=true")
             if number >= usable.count():
                 break
             one = usable.nth(number)
             if one.is_enabled():
                 act(one)
-                settle(page)
+                settle(page, PAUSE if "textarea" in kind else SOON)
                 used[kind] = used.get(kind, 0) + 1
     return used
 
 
-def use_all(page: Any, text: str) -> dict[str, int]:
+def use_all(page: Any, text: str, most: int) -> dict[str, int]:
     """As `use`, in the view that is in sight and in those that its links lead to."""
-    used = use(page, text)
-    for number in range(MOST_OF_A_KIND):
+    used = use(page, text, most)
+    for number in range(most):
         links = page.locator("main a[href^='#']").locator("visible=true")
         if number >= links.count():
             break
         links.nth(number).click()
-        settle(page)
-        for kind, count in ({"a": 1} | use(page, text)).items():
+        settle(page, SOON)
+        for kind, count in ({"a": 1} | use(page, text, most)).items():
             used[kind] = used.get(kind, 0) + count
     return used
 

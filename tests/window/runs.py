@@ -92,11 +92,13 @@ def write_stories_run(folder: Path) -> Path:
 def write_exported(run: Path, folder: Path) -> Path:
     """The page that the report exports, as launch.report writes it; its path."""
     from configs.experiment.run_folder import RunFolder
+    from lm.parallel import one_device_mesh
     from viewer.window.inspections import record
     from viewer.window.page import window_html
     from viewer.window.window_run import WindowRun
 
-    loaded = RunFolder(run).load()
+    given = RunFolder(run)
+    loaded = given.load(one_device_mesh(given.experiment().model))
     window = WindowRun(loaded.experiment, run, loaded, run.name)
     out = folder / "window.html"
     out.write_text(window_html(record(window), run.name, back="index.html"), encoding="utf-8")

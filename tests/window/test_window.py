@@ -41,33 +41,29 @@ def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page,
         show(page, id)
         assert page.get_attribute("nav [aria-current=page]", "data-page") == id
         assert page.inner_text("main h1") and len(page.inner_text("main")) > 200
-        assert page.locator("main .problem").count() == 0, page.inner_text("main .problem")
+        assert not "".join(page.locator("main .problem").all_inner_texts())
         assert looked_at(run).folder.name in page.title()
         assert set(page.evaluate(INERT).values()) == {0}, (id, page.evaluate(INERT))
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, run):
-    page = open_page(looked_at(run).window)
+@pytest.mark.parametrize(
+    ("run", "form", "most"),
+    [
+        ("hostile", "window", 2),
+        *(pytest.param(run, form, 8, marks=SLOW) for run in ("hostile", "stories") for form in FORMS),
+    ],
+)
+def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, run, form, most):
+    address = getattr(looked_at(run), form)
+    page = open_page(address)
     settle(page)
     for id in page_ids(page):
         show(page, id)
-        used = use_all(page, HOSTILE_TEXT)
-        assert used or "python -m" in page.inner_text("main"), f"{id}: nothing in it could be used"
+        used = use_all(page, HOSTILE_TEXT, most)
+        assert used or "python -m" in page.inner_text("body"), f"{id}: nothing in it could be used"
         assert set(page.evaluate(INERT).values()) == {0}, (id, page.evaluate(INERT))
         page.goto("about:blank")
-        page.goto(looked_at(run).window)  # the text goes back to the run's own
-
-
-@SLOW
-@pytest.mark.parametrize("run", ["hostile", "stories"])
-def test_of_the_exported_page_too(looked_at, open_page, run):
-    page = open_page(looked_at(run).exported)
-    for id in page_ids(page):
-        show(page, id)
-        use_all(page, HOSTILE_TEXT)
-        page.goto("about:blank")
-        page.goto(looked_at(run).exported)
+        page.goto(address)  # the text goes back to the run's own
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -99,7 +95,7 @@ FORBIDDEN = re.compile(
 def test_no_script_makes_html_of_text_or_names_another_host(path):
     text = path.read_text(encoding="utf-8")
     code = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
-    assert not (found := FORBIDDEN.search(code)), f"{path.name}: {found[0] if found else ''}"
+    assert FORBIDDEN.findall(code) == []
     assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines"
 
 

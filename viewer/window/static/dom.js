@@ -17,6 +17,9 @@ const fillIn = (node, attributes, children) => {
 const h = (tag, attributes, ...children) => fillIn(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fillIn(document.createElementNS(SVG, tag), attributes, children);
 
+// What may be wider than the page: it scrolls by itself, by the arrow keys too.
+const scroller = (label, ...children) => h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, children);
+
 const whole = (value) => Math.round(value).toLocaleString("en");
 const decimals = (value, places = 2) => (Number.isFinite(value) ? value.toFixed(places) : "–");
 const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1" : (100 * share).toFixed(1)) + " %";

@@ -193,7 +193,7 @@ const insideGrid = (view, palette) => {
   const chosen = all ? null : slider("layer", { min: 1, max: data.layers, value: view.layer + 1, on: (value) => view.set({ layer: value - 1 }) });
   if (all) fill(Array.from({ length: data.layers }, (_, layer) => layer));
   let shown = -1;
-  const node = h("div", { class: "inside-all" }, chosen, h("div", { class: "scroll" }, box));
+  const node = h("div", { class: "inside-all" }, chosen, scroller("Maps of the heads", box));
   node.mark = () => {
     if (!all && shown !== view.layer) {
       fill([view.layer]);

@@ -46,12 +46,12 @@ const insideStream = (view) => {
   const { data } = view;
   const said = h("output", { class: "inside-read", "aria-live": "polite" });
   const body = h("tbody");
-  const river = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The stream, drawn" });
+  const river = scroller("The stream, drawn");
   const head = (text) => h("th", { scope: "col" }, text);
   const key = (family, text) => h("span", {}, h("i", { class: "inside-key inside-" + family }), text);
   const node = h("div", {}, said, river,
     h("p", { class: "inside-legend" }, key("embedding", "the stream, as wide as its vector is long"), key("attention", "from above: what attention adds"), key("mlp", "from below: what the MLP adds")),
-    h("details", { class: "as-table" }, h("summary", {}, "The numbers"), h("div", { class: "scroll" }, h("table", { class: "inside-stream" }, h("thead", {}, h("tr", {}, head("layer"), head("attention adds"), head("MLP adds"), head("the stream then"))), body))),
+    h("details", { class: "as-table" }, h("summary", {}, "The numbers"), scroller("The numbers", h("table", { class: "inside-stream" }, h("thead", {}, h("tr", {}, head("layer"), head("attention adds"), head("MLP adds"), head("the stream then"))), body))),
     h("p", { class: "note" }, "Lengths are root mean squares over the channels. What is added may point against the stream: then the stream grows by less, or shrinks."));
   const cell = (value, most, family) => h("td", {}, insideSpan(value, most, family), h("span", { class: "inside-number" }, decimals(value, value < 10 ? 2 : 1)));
   node.update = (changed) => {
