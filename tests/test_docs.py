@@ -45,6 +45,8 @@ READ_ONLY = {
     "launch.supervise": "trains a model",
     "launch.export": "needs a trained model",
     "launch.import_model": "needs a model's files",
+    "launch.index_corpus": "needs the shards of a run",
+    "launch.search_corpus": "needs the index of a run",
     "launch.scaling": "trains a ladder of models",
     "launch.train_quality_classifier": "needs two sets of documents",
     "launch.compress": "needs a trained model",

@@ -115,7 +115,7 @@ def test_each_step_is_a_model_of_its_own(run):
     other = Inspector(model_of(4), CONFIG, TOKENIZER, one_device_mesh(CONFIG))
     np.testing.assert_allclose(bits(step=4), other.score("The miller").bits_N, rtol=1e-5)
     assert bits() == bits(step=8) != bits(step=4)
-    with pytest.raises(ApiError, match="step is 5; it must be a step with a checkpoint: 4, 8"):
+    with pytest.raises(ApiError, match="step is 5; it must be a step with a checkpoint or snapshot: 4, 8"):
         bits(step=5)
 
 

@@ -136,6 +136,7 @@ def test_another_run_stands_beside_under_a_name_of_its_own(folder, tmp_path):
         ask(run, "score", run="third", **text)
 
 
+@pytest.mark.slow
 def test_an_exported_page_holds_curves_samples_and_every_steps_answers(run):
     held = record(run)
     prompt = EXPERIMENT.sample.prompts[0]

@@ -169,7 +169,7 @@ def test_a_tokens_surprise_is_told_and_the_text_goes_on_from_an_alternative(host
     assert page.input_value("#prompt").encode() == expected.decode("utf-8", "ignore").encode()
 
 
-def test_write_on_draws_by_the_sliders_and_is_stopped(hostile, open_page):
+def test_write_on_draws_by_the_sliders(hostile, open_page):
     page = open_page(f"{hostile.window}#predict?temperature=0&text=The")
     settle(page)
     page.locator(".predict-write input").fill("8")

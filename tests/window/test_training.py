@@ -18,6 +18,12 @@ def bits_of(folder, step: int) -> str:
     return f"{float(found.bits_N.sum()):.1f}"
 
 
+def written(page) -> None:
+    """Waits until the page has said how the model goes on; the first time, programs are compiled for that."""
+    page.locator(".training-writes .training-prompt").first.wait_for(timeout=180_000)
+    settle(page)
+
+
 def at_step(page, step: str) -> None:
     page.locator(STEP, has_text=step).wait_for()
     page.locator(SUMS, has_text=f"At step {step}:").wait_for()
@@ -39,7 +45,7 @@ def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_
     page.get_by_role("button", name="Play").wait_for()  # it has ended
     page.locator(".training-watch .strip").press("ArrowRight")
     assert " bits, place " in page.locator(".training-watch .training-token").inner_text()
-    settle(page)
+    written(page)
 
 
 @pytest.mark.parametrize("where", ["served", "exported"])
@@ -57,7 +63,7 @@ def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(ho
     chart.locator("tbody tr").first.wait_for()
     assert chart.locator("tbody tr").count() == len(logged)
     assert "<script>window.hacked = 1</script>" in page.locator(".training-sample").inner_text()
-    settle(page)
+    written(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 
@@ -68,4 +74,4 @@ def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_pag
     assert page.locator(".training-chart:visible").count() == 0
     assert page.get_by_role("button", name="Play").is_disabled()
     assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
-    settle(page)
+    written(page)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from data_prep.parquet import opened
+from data_prep.shards.tokenize import read_index
 from lm.data.batches import BatchSource
 from lm.data.mixture import mixture_of
 from lm.data.records import MANIFEST, document_tables
@@ -18,7 +19,7 @@ from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import short, visible
-from viewer.window.corpus.run_data import data_of
+from viewer.window.corpus.run_data import data_of, or_missing
 from viewer.window.window_run import WindowRun
 
 MOST_SEQUENCES, MOST_SEGMENTS, MOST_TOKENS = 64, 24, 1024
@@ -39,17 +40,18 @@ class Tables:
         self._groups: dict[tuple[int, int], tuple[int, list[dict]]] = {}
 
     def at(self, number: int) -> dict[str, Any] | None:
-        """id, url, file, split, tokens and text_bytes of a document; None where there is none."""
+        """id, url, file, split, tokens and text_bytes of a document; None where there is none. Raises InputError where
+        the table cannot be read."""
         for first, rows in self._groups.values():
             if first <= number < first + len(rows):
                 return rows[number - first]
         while self._firsts[-1] <= number and len(self._firsts) <= len(self.files):
-            self._firsts.append(self._firsts[-1] + pq.read_metadata(self.files[len(self._firsts) - 1]).num_rows)
+            self._firsts.append(self._firsts[-1] + read_index(self.files[len(self._firsts) - 1]).num_rows)
         if number >= self._firsts[-1]:
             return None
         place = bisect_right(self._firsts, number) - 1
         first = self._firsts[place]
-        with pq.ParquetFile(self.files[place]) as file:
+        with opened(self.files[place]) as file:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
                 if number < first + rows:
@@ -104,7 +106,7 @@ class Batches:
 
 def inspections(run: WindowRun) -> list[Inspection]:
     batches = Batches(run)
-    return [
+    asked = [
         Inspection(
             "batch", ("step", "sequence", "offset", "token"), lambda fields: batch(batches, fields),
             "which documents were in the batch of a step of training, and the tokens of one of its sequences",
@@ -114,6 +116,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "at which steps of training a document was in the batch",
         ),
     ]  # fmt: skip
+    return or_missing(asked)
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
@@ -128,10 +131,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
 
 def batch(batches: Batches, fields: Fields) -> dict[str, Any]:
     """The batch of a step, counted from 1 as metrics.jsonl counts them. Without a step, what there is to ask for."""
-    try:
-        source = batches.open()
-    except (InputError, UsageError) as error:
-        return {"missing": str(error)}
+    source = batches.open()
     if fields.get("step") is None:
         return batches.about()
     step = fields.integer("step", 1, 1, batches.config.steps)
@@ -172,8 +172,11 @@ def sequence_told(batches: Batches, index: int, source: int, number: int, until:
 
 
 def address(batches: Batches, source: int, document: int, until: float) -> dict[str, str]:
-    """The address of a document, if there is time for it."""
-    found = batches.tables[source].at(document) if time.monotonic() < until else None
+    """The address of a document, if there is time for it, and a table that has it."""
+    try:
+        found = batches.tables[source].at(document) if time.monotonic() < until else None
+    except InputError:
+        found = None
     return {"url": found["url"][:2000]} if found and found["url"] else {}
 
 
@@ -198,10 +201,7 @@ def token_name(run: WindowRun, id: int) -> str:
 
 def seen(batches: Batches, fields: Fields) -> dict[str, Any]:
     """The steps at which a document was in the batch; `next` says where to go on where there was no time for all."""
-    try:
-        source = batches.open()
-    except (InputError, UsageError) as error:
-        return {"missing": str(error)}
+    source = batches.open()
     folder = own_folder(batches) if fields.get("folder") is None else fields.integer(
         "folder", 0, 0, len(source.sources) - 1
     )  # fmt: skip

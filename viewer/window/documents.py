@@ -1,8 +1,7 @@
 """The documents of a run: listed, searched, and one with its values, its page and the one that it is a copy of."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from data_prep.funnel.excerpts import rows_at
@@ -14,7 +13,7 @@ from lm.serving.inspections import Inspection
 from viewer.explanations import reason_sentence, stage_name
 from viewer.window.corpus.listing import MOST_ADDRESS, Wanted, find_id, find_id_in, list_documents
 from viewer.window.corpus.raw_page import RawPages
-from viewer.window.corpus.run_data import SHELVES, RunData, data_of
+from viewer.window.corpus.run_data import SHELVES, RunData, data_of, or_missing
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
@@ -47,19 +46,7 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "the page that a document was taken out of, as text; looked for a second at a time",
         ),
     ]  # fmt: skip
-    return [dataclasses.replace(one, answer=or_missing(one.answer)) for one in asked]
-
-
-def or_missing(ask: Callable[[Fields], Mapping[str, object]]) -> Callable[[Fields], Mapping[str, object]]:
-    """What is not there is told as an answer: {"missing": why}. A run may lack any of it."""
-
-    def told(fields: Fields) -> Mapping[str, object]:
-        try:
-            return ask(fields)
-        except InputError as error:
-            return {"missing": str(error)}
-
-    return told
+    return or_missing(asked)
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:

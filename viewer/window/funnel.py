@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator
 
-from lm.errors import InputError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from viewer.window.corpus.run_data import data_of, told_funnel
+from viewer.window.corpus.run_data import data_of, or_missing, told_funnel
 from viewer.window.window_run import WindowRun
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
     def funnel(fields: Fields) -> dict[str, object]:
-        try:
-            return told_funnel(data_of(run).funnel(), run.experiment.documents)
-        except InputError as error:
-            return {"missing": str(error)}
+        return told_funnel(data_of(run).funnel(), run.experiment.documents)
 
-    return [Inspection("funnel", (), funnel, "pages read, kept and dropped, by stage and reason, with the thresholds")]
+    about = "pages read, kept and dropped, by stage and reason, with the thresholds"
+    return or_missing([Inspection("funnel", (), funnel, about)])
 
 
 def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:

@@ -12,6 +12,7 @@ from lm.corpus_index.contamination import overlap
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
+from lm.corpus_index.report import ways_to_write
 from lm.corpus_index.spans import TraceRule, trace
 from lm.errors import InputError, UsageError
 from lm.serving.errors import wrong
@@ -135,15 +136,11 @@ def split_of(fields: Fields, index: CorpusIndex) -> str | None:
 
 
 def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """Where a passage stands. Words inside a text are cut otherwise than at its beginning: a text is looked up as it
-    stands, and with a blank before it."""
+    """Where a passage stands."""
     index = corpus.index()
     split, most, context = split_of(fields, index), *shown_of(fields)
     given = tokens_of(corpus, fields)
-    ways = [given]
-    text = fields.string("text", "")
-    if fields.get("tokens") is None and text and not text[0].isspace():
-        ways.append(encoded(corpus, " " + text))
+    ways = [given] if fields.get("tokens") is not None else ways_to_write(corpus.run.tokenizer, checked_text(fields))
     started = time.perf_counter()
     found = [index.find(tokens, split) for tokens in ways if tokens]
     seconds = time.perf_counter() - started
@@ -152,7 +149,7 @@ def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
         for part, low, high in matches.ranges:
             counts[part.split] += high - low
     documents = []
-    for tokens, matches in zip(ways, found, strict=False):
+    for tokens, matches in zip(filter(None, ways), found, strict=True):
         documents += documents_of(corpus, matches, len(tokens), most - len(documents), context)
     tokens = [{"id": id, "text": visible(corpus.run.tokenizer.token_bytes(id))} for id in given]
     return {"tokens": tokens, "counts": counts, "seconds": round(seconds, 6), "documents": documents}

@@ -24,6 +24,7 @@ from tests.corpus import tiny_experiment
 from tests.train_runs import bits, told
 
 TINY = tiny_experiment()
+TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, layers=1))
 STEPS = (0, 1, 3, 4, 8, 11, 99)
 PLAIN = dataclasses.replace(TINY.train, validate_every=0, sample_every=0)
 WITH = dataclasses.replace(PLAIN, snapshot_steps=STEPS)
@@ -92,7 +93,13 @@ def test_a_resumed_run_has_the_same_and_writes_none_again_that_is_whole(finished
     assert stamps(RunFolder(run.root.with_name("again"))) == before
 
 
-@pytest.mark.parametrize("change", [{"steps": 16}, {"mesh": MeshConfig(fsdp=4)}], ids=["steps", "mesh"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"steps": 16}, id="steps"),
+        pytest.param({"mesh": MeshConfig(fsdp=4)}, id="mesh", marks=pytest.mark.slow),
+    ],
+)
 def test_what_a_run_goes_on_to_change_is_taken_again_and_what_is_behind_it_stays(run, change):
     before = back_at_4(run)
     train(TINY.model, dataclasses.replace(WITH, **change), run.root)
@@ -121,6 +128,7 @@ def test_a_step_is_read_from_its_checkpoint_or_else_its_snapshot(run):
     assert run.load().step == 11  # of a run that has come to no checkpoint yet
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_snapshot_is_told_and_ends_no_run(tokens, tmp_path, capsys):
     run = RunFolder(Path(shutil.copytree(tokens, tmp_path / "run")))
     run.snapshots.write_text("in the way")

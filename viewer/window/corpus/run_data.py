@@ -1,5 +1,8 @@
 """What a run folder has of its data, and words for what it lacks."""
 
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -7,7 +10,9 @@ from weakref import WeakKeyDictionary
 from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import Written, read_counts
 from data_prep.verdict import Threshold
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
+from lm.serving.fields import Fields
+from lm.serving.inspections import Inspection
 from lm.storage import mirror_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
 from viewer.window.corpus.shelf import Shelf
@@ -61,6 +66,18 @@ class RunData:
                 f"folder, {path.name} with it, to a disk and serve the copy to see its data."
             )
         return f"{path.name} is not in this run folder. It is made by: python -m {script}"
+
+
+def or_missing(asked: list[Inspection]) -> list[Inspection]:
+    """What is not there is told as an answer: {"missing": why}. A run may lack any of its data."""
+
+    def told(ask: Callable[[Fields], Mapping[str, object]], fields: Fields) -> Mapping[str, object]:
+        try:
+            return ask(fields)
+        except (InputError, UsageError) as error:
+            return {"missing": str(error)}
+
+    return [dataclasses.replace(one, answer=functools.partial(told, one.answer)) for one in asked]
 
 
 _data: WeakKeyDictionary[WindowRun, RunData] = WeakKeyDictionary()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.parquet import remedy, rows_in
+from data_prep.shards.tokenize import read_index
 from lm.errors import InputError
 
 FILES_AT_ONCE, THREADS = 64, 8
@@ -137,7 +138,7 @@ class Shelf:
         return [found.row_group(group).num_rows for group in range(found.num_row_groups)]
 
     def _index(self, name: str) -> pq.FileMetaData:
-        found = self._indices.pop(name, None) or pq.read_metadata(self.folder / name)
+        found = self._indices.pop(name, None) or read_index(self.folder / name)
         self._indices[name] = found
         while len(self._indices) > INDICES:
             self._indices.pop(next(iter(self._indices)))

@@ -29,6 +29,7 @@ const context = {
     const control = new AbortController();
     running.set(place, control);
     place.setAttribute("aria-busy", "true");
+    tellWaiting();
     try {
       return await work(control.signal);
     } catch (error) {
@@ -41,6 +42,7 @@ const context = {
         running.delete(place);
         place.removeAttribute("aria-busy");
       }
+      tellWaiting();
     }
   },
 
@@ -50,6 +52,16 @@ const context = {
 };
 
 const running = new Map();
+let waitTimer = 0;
+
+// Says below the pages' names that an answer is awaited, once that takes longer than a reader would notice.
+const tellWaiting = () => {
+  clearTimeout(waitTimer);
+  const status = document.querySelector("#waiting");
+  if (!running.size) status.textContent = "";
+  else waitTimer = setTimeout(() => { status.textContent = "Waiting for the model. The first text of a length takes some seconds: its program is compiled, once."; }, 700);
+};
+
 let current = null;
 let currentId = "";
 

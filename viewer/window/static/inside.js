@@ -54,7 +54,7 @@ const insideMount = (root, context, parameters) => {
       tell(changed);
     },
   };
-  let [parts, strip, drawnAt, zoomed] = [[], null, null, false];
+  let [parts, strip, drawnAt, drawnFor, zoomed] = [[], null, null, 0, false];
   const followed = h("output", { class: "note inside-followed", "aria-live": "polite" });
   const follow = () => {
     strip.mark(view.token, true);
@@ -71,7 +71,10 @@ const insideMount = (root, context, parameters) => {
     const node = view.node();
     const room = drawing.clientWidth < 560 ? 44 : INSIDE_FAMILIES.includes(node.kind) || node.kind === "headslice" ? 10 : view.data ? 330 : 190;
     const width = Math.max(200, drawing.clientWidth - room);
+    const focused = drawnAt === node.path ? [...drawing.querySelectorAll("button")].indexOf(document.activeElement) : -1;
+    drawnFor = drawing.clientWidth;
     drawing.replaceChildren(...insideDraw(view, node, width).filter(Boolean));
+    if (focused >= 0) drawing.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
     if (node.kind === "headslice" && view.data) drawing.append(insideHeadMap(view, node));
     if (drawnAt === node.path) return;
     drawnAt = node.path;
@@ -139,7 +142,7 @@ const insideMount = (root, context, parameters) => {
     view.zoom(view.node().above.path);
   };
   document.addEventListener("keydown", escape);
-  const watch = new ResizeObserver(settled(draw, 60));
+  const watch = new ResizeObserver(settled(() => { if (drawing.clientWidth !== drawnFor) draw(); }, 60));
   watch.observe(drawing);
   const shades = matchMedia("(prefers-color-scheme: dark)");
   const recolour = () => { if (view.data) { parts[0] = insideAttention(view); places.attention.replaceChildren(parts[0]); } };

@@ -36,8 +36,8 @@ const traceSearch = (parameters) => {
 // Trace: the passages of a text that stand in the training text.
 const traceTrace = () => {
   const [place, status, passage, side] = [h("div", { class: "split trace-result" }), h("p", { class: "trace-note", role: "status" }), h("div"), h("div", { "aria-live": "polite" })];
-  const most = Math.max(16, Math.min(256, context.model.context_length - 32));
-  const settings = { tokens: Math.min(100, most), temperature: 0.8 };
+  const room = Math.max(4, Math.min(256, Math.floor(context.model.context_length / 2)));
+  const settings = { tokens: Math.min(100, room), temperature: 0.8 };
   const ask = async (text, start, signal) => {
     const found = await source.ask("trace", { text, start: [...text.slice(0, start)].length }, signal);
     const choose = (number) => {
@@ -71,7 +71,7 @@ const traceTrace = () => {
   const choices = traceNamesOf("trace").map((key, number) => h("button", { type: "button", on: { click: () => context.run(place, (signal) => { const { text, start } = JSON.parse(key.slice("trace".length)); return ask(text, [...text].slice(0, start).join("").length, signal); }) } }, `Sample ${number + 1}`));
   const controls = source.live
     ? [promptBox("The beginning of a text", () => {}),
-      slider("New tokens", { min: 16, max: most, value: settings.tokens, on: (value) => { settings.tokens = value; } }),
+      slider("New tokens", { min: 4, max: room, value: settings.tokens, on: (value) => { settings.tokens = value; } }),
       slider("Temperature", { min: 0, max: 1.5, step: 0.1, value: settings.temperature, show: (value) => value.toFixed(1), on: (value) => { settings.temperature = value; } }),
       h("p", { class: "trace-form" }, h("button", { type: "button", on: { click: write } }, "Write on and trace"), h("button", { type: "button", on: { click: () => context.run(place, (signal) => ask(shared.text, 0, signal)) } }, "Trace the text as it is"), h("button", { type: "button", on: { click: stop } }, "Stop"))]
     : [traceNote("The samples of the report, traced when this page was made. New texts need the served page: ", h("code", {}, "python -m launch.serve"), " on the run."), h("p", { class: "trace-form" }, choices)];

@@ -54,7 +54,7 @@ const tracePassage = (label, parts, spans, promptCharacters, choose) => {
 
 // Lines over the length of the prefix: {label, points: [[prefix, share], ...]}, at most two of them.
 const traceChart = (lines) => {
-  const width = 560, height = 260, left = 44, right = 110, top = 12, bottom = 40;
+  const width = 560, height = 260, left = 44, right = 110, top = 20, bottom = 40;
   const all = lines.flatMap((line) => line.points);
   const prefixes = [...new Set(all.map(([prefix]) => prefix))].sort((a, b) => a - b);
   const most = Math.max(0.1, ...all.map(([, share]) => share));

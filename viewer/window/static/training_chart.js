@@ -95,16 +95,17 @@ const trainingChart = (title, about, choose) => {
 
   const read = () => {
     drawing.querySelectorAll(".training-cursor").forEach((old) => old.remove());
-    if (cursor === null || !shown || !place) { output.replaceChildren(); return; }
-    const parts = [h("span", {}, `${shown.x.name} ${whole(cursor)}`)];
-    drawing.append(svg("line", { class: "training-cursor", x1: place.x(cursor), x2: place.x(cursor), y1: TRAINING_ROOM.top, y2: place.bottom }));
+    if (!shown || !shown.series.length || !place) { output.replaceChildren(); return; }
+    const at = cursor === null ? longest().at(-1)[0] : cursor; // the last values, where nobody points: the page does not jump
+    const parts = [h("span", {}, `${shown.x.name} ${whole(at)}`)];
+    if (cursor !== null) drawing.append(svg("line", { class: "training-cursor", x1: place.x(at), x2: place.x(at), y1: TRAINING_ROOM.top, y2: place.bottom }));
     for (const one of shown.series) {
-      const point = one.points[trainingNearest(one.points, cursor)];
+      const point = one.points[trainingNearest(one.points, at)];
       const gap = (2 * (one.points.at(-1)[0] - one.points[0][0])) / one.points.length;
-      if (cursor < one.points[0][0] - gap || cursor > one.points.at(-1)[0] + gap) continue; // the other run is longer
-      const raw = one.raw ? one.raw[trainingNearest(one.raw, cursor)] : null;
-      parts.push(" · ", one.name + " ", h("b", { style: { color: one.colour } }, trainingNumber(point[1])), raw ? ` (as logged ${trainingNumber(raw[1])})` : "", point[0] === cursor ? "" : ` at ${whole(point[0])}`);
-      drawing.append(svg("circle", { class: "training-cursor", cx: place.x(point[0]), cy: place.y(point[1]), r: 3.5, style: { fill: one.colour } }));
+      if (at < one.points[0][0] - gap || at > one.points.at(-1)[0] + gap) continue; // the other run is longer
+      const raw = one.raw ? one.raw[trainingNearest(one.raw, at)] : null;
+      parts.push(" · ", one.name + " ", h("b", { style: { color: one.colour } }, trainingNumber(point[1])), raw ? ` (as logged ${trainingNumber(raw[1])})` : "", point[0] === at ? "" : ` at ${whole(point[0])}`);
+      if (cursor !== null) drawing.append(svg("circle", { class: "training-cursor", cx: place.x(point[0]), cy: place.y(point[1]), r: 3.5, style: { fill: one.colour } }));
     }
     output.replaceChildren(...parts);
   };

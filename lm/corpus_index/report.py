@@ -1,0 +1,67 @@
+"""What is told of look-ups in the terminal: places of a text, and the n-grams of a file's texts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lm.corpus_index.contamination import overlap, texts_of
+from lm.corpus_index.index import CorpusIndex, Matches
+from lm.run_paths import RunPaths
+from lm.terminal import for_terminal
+from lm.tokenizer import Tokenizer, load
+
+CONTEXT = 30
+"""Tokens on either side of a passage."""
+
+
+def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """The tokens of a text as it stands at the beginning of a document, and behind a blank, where that differs: a word
+    inside a text is another token than the same at its beginning. No place is found by two of them."""
+    given = tokenizer.encode(text)
+    if not text or text[0].isspace() or tokenizer.kind == "characters":
+        return [given] if given else []
+    spaced = tokenizer.encode(" " + text)
+    return [given] if spaced[-len(given) :] == given else [given, spaced]
+
+
+def search_report(run: Path, text: str, documents: int) -> str:
+    """How often the text stands in each split, and some documents with what is around it. Raises InputError as
+    CorpusIndex."""
+    index, tokenizer = CorpusIndex(run), load(RunPaths(run).tokenizer)
+    found = [(len(ids), index.find(ids)) for ids in ways_to_write(tokenizer, text)]
+    counts = dict.fromkeys(index.splits(), 0)
+    lines: list[str] = []
+    for length, matches in found:
+        for part, low, high in matches.ranges:
+            counts[part.split] += high - low
+        lines += list(places(index, tokenizer, matches, length, documents - len(lines)))
+    told = ", ".join(f"{count:,} times in {split}" for split, count in counts.items())
+    return "\n".join([f"{for_terminal(repr(text))} stands {told}", *lines])
+
+
+def places(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: int, most: int) -> Iterator[str]:
+    for spot in matches.spots(max(0, most)):
+        document = index.document_at(spot)
+        low, high = max(document.begin, spot.position - CONTEXT), min(document.end, spot.position + length + CONTEXT)
+        around = tokenizer.decode(spot.part.tokens[low:high].tolist())
+        yield for_terminal(f"  {document.url or document.id} ({document.split}): {' '.join(around.split())}")
+
+
+def overlaps(run: Path, path: Path, field: str, ngram: int) -> Iterator[str]:
+    """A line for each text of the file of which an n-gram stands in the training split, and one for all. Raises
+    InputError as CorpusIndex and texts_of."""
+    index, tokenizer = CorpusIndex(run), load(RunPaths(run).tokenizer)
+    texts = touched = ngrams = found = 0
+    for place, text in texts_of(path, field):
+        one = overlap(index, tokenizer.encode(text), ngram)
+        texts, ngrams, found = texts + 1, ngrams + one.ngrams, found + one.found
+        if one.found:
+            touched += 1
+            document = index.document_at(next(one.spans[0][2].spots(1)))
+            yield for_terminal(
+                f"{place}: {one.found:,} of {one.ngrams:,} n-grams ({one.share:.0%}), the first in "
+                f"{document.url or document.id}"
+            )
+    yield (
+        f"{touched:,} of {texts:,} texts have an n-gram of {ngram} tokens in the training split; "
+        f"{found:,} of {ngrams:,} n-grams in all"
+    )

@@ -1,0 +1,82 @@
+"""launch.index_corpus as a stage: made once, refused when the shards are others; the commands as a user gives them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import extract_texts, fetch_pages, index_corpus, prepare_documents, train_tokenizer, write_shards
+from launch.folder.written import files_in
+from launch.stages.stage import run_stage, settings_of
+from lm.corpus_index.index import CorpusIndex
+from lm.errors import InputError, UsageError
+from lm.run_paths import RunPaths
+from tests.corpus import tiny_experiment, write_tokens
+from tests.launch.run_folder import write_json
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
+
+
+def mark(run: Path, shards_key: str) -> None:
+    """The markers of the stages up to the shards, as if they had made what is there."""
+    for stage in (one.STAGE for one in STAGES):
+        key = lambda name: shards_key if name == "shards" else name
+        marker: dict[str, object] = {
+            "key": key(stage.name),
+            "settings": settings_of(stage, tiny_experiment()) | {f"<{one.name}>": key(one.name) for one in stage.after},
+            "seconds": 1.0, "external_inputs": {}, "replaces": [], "continued_from": [],
+            "files": files_in(run, ("tokens",) if stage.name == "shards" else ()),
+        }  # fmt: skip
+        write_json(RunPaths(run).marker(stage.name), marker)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    folder = tmp_path / "run"
+    write_tokens(folder, tiny_experiment())
+    mark(folder, "first")
+    return folder
+
+
+def test_the_index_is_made_once_and_is_another_s_where_the_shards_are(run):
+    assert run_stage(index_corpus.STAGE, tiny_experiment(), run)
+    assert not run_stage(index_corpus.STAGE, tiny_experiment(), run)
+    assert index_corpus.check(tiny_experiment(), run, index_corpus.Options(check=1))
+    assert sum(one["documents"] for one in CorpusIndex(run).splits().values()) == 40
+    mark(run, "second")
+    with pytest.raises(UsageError, match=r"corpus_index is of another experiment(.|\n)*stages/corpus_index.json"):
+        run_stage(index_corpus.STAGE, tiny_experiment(), run)
+    assert CorpusIndex(run)  # nothing was changed
+    RunPaths(run).marker("corpus_index").unlink()
+    assert run_stage(index_corpus.STAGE, tiny_experiment(), run)
+
+
+def test_a_run_without_shards_is_told_what_to_run(run):
+    shutil.rmtree(run / "tokens")
+    with pytest.raises(InputError, match=r"corpus_index needs tokens .*launch.write_shards"):
+        run_stage(index_corpus.STAGE, tiny_experiment(), run)
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_user(run):
+    def call(script: str, *words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", script, "tests/configs.py", "--workdir", str(run), *words]
+        done = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    code, told = call("launch.search_corpus", "--text", "the miller")
+    assert code == 1 and "python -m launch.index_corpus" in told and "Traceback" not in told
+    assert call("launch.index_corpus")[0] == 0
+    code, told = call("launch.search_corpus", "--text", "the village")
+    assert code == 0 and "times in train" in told
+    code, told = call("launch.search_corpus")
+    assert code == 2 and "--text" in told
+    path = run / "corpus_index/train-00000.positions.npy"
+    path.write_bytes(path.read_bytes()[:-5] + b"abcde")
+    code, told = call("launch.index_corpus", "--check")
+    assert code == 1 and path.name in told and json.loads((run / "corpus_index/index.json").read_text())

@@ -1,0 +1,227 @@
+"""The window looks up, traces and recites what a naive reading of the documents has, and tells what a run lacks."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs.experiment.run_folder import Loaded
+from lm.corpus_index.build import build_index
+from lm.corpus_index.report import overlaps, search_report
+from lm.errors import InputError
+from lm.inference.engine import Engine
+from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.model.transformer import Transformer
+from lm.parallel import one_device_mesh
+from lm.serving.answers import to_json
+from lm.serving.errors import ApiError
+from lm.serving.fields import Fields
+from lm.tokenizer import load
+from tests.corpus import texts, tiny_experiment, write_tokens
+from viewer.window import inspections as window
+from viewer.window import trace
+from viewer.window.window_run import WindowRun
+
+HOSTILE = "<script>alert(1)</script> \u202e</textarea>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> WindowRun:
+    """An untrained model on 40 documents, without an index."""
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, context_length=128),
+        shards=dataclasses.replace(experiment.shards, record_length=128),
+    )
+    folder = tmp_path_factory.mktemp("trace") / "run"
+    write_tokens(folder, experiment)
+    mesh = one_device_mesh(experiment.model)
+    model = Transformer(experiment.model, jax.random.key(0))
+    loaded = Loaded(experiment, load(folder / "tokenizer"), model, mesh, 0, "")
+    return WindowRun(experiment, folder, loaded, "tiny")
+
+
+@pytest.fixture(scope="module")
+def indexed(run) -> WindowRun:
+    folder = run.paths.root.parent / "indexed"
+    shutil.copytree(run.paths.root, folder)
+    build_index(folder / "tokens", folder / "corpus_index", part_tokens=4000)
+    served = run.at(Fields({}, ()))
+    loaded = Loaded(run.experiment, run.tokenizer, served.model, served.mesh, 0, "")
+    return WindowRun(run.experiment, folder, loaded, "tiny")
+
+
+def ask(run: WindowRun, name: str, **fields) -> dict:
+    known = {one.name: one for one in trace.inspections(run)}
+    return json.loads(to_json(known[name].answer(Fields(fields, known[name].known))))
+
+
+def test_a_run_without_an_index_is_told_the_command_and_records_that_alone(run):
+    about = ask(run, "corpus")
+    assert not about["made"] and "python -m launch.index_corpus" in about["message"]
+    assert [name for name, _ in trace.to_record(run)] == ["corpus"]
+    assert trace in window.ROOMS
+
+
+SEARCHED = ["the miller carried a sack of grain", "Her sister", "zebra crossing", "was number 9.", "9.", ", and that"]
+
+
+@pytest.mark.parametrize("text", SEARCHED)
+def test_a_text_is_counted_as_the_tokens_of_the_documents_have_it_once_each(indexed, text):
+    found = ask(indexed, "search", text=text, documents=20)
+    documents = texts(40)
+    ways = indexed.tokenizer.encode(" " + text), indexed.tokenizer.encode(text)
+    naive = 0
+    for row in map(indexed.tokenizer.encode, documents):
+        naive += sum(any(row[:end][-len(ids) :] == ids for ids in ways) for end in range(1, len(row) + 1))
+    assert sum(found["counts"].values()) == naive <= sum(one.count(text) for one in documents)
+    for one in found["documents"]:
+        assert one["match"].strip() == text
+        assert one["before"] + one["match"] + one["after"] in documents[int(one["id"][5:-1])]
+
+
+def test_a_passage_of_a_document_is_traced_to_it(indexed):
+    index = trace.Corpus(indexed).index()
+    document = index.sampled("train", 1, 4, 64)
+    assert document is not None
+    passage = texts(40)[int(document.id[5:-1])][:200]
+    found = ask(indexed, "trace", text="Nobody said: " + passage, start=len("Nobody said: "))
+    assert "".join(part["text"] for part in found["parts"]) == "Nobody said: " + passage
+    for number, span in enumerate(found["spans"]):
+        covered = "".join(part["text"] for part in found["parts"] if number in part["spans"])
+        assert covered == span["text"] and 1 <= span["count"] <= 10 and span["start"] >= found["prompt_tokens"]
+        for one in span["documents"]:
+            assert one["split"] == "train" and one["match"] == span["text"]
+    assert found["spans"]
+
+
+@pytest.mark.slow
+def test_a_run_is_recited_as_far_as_the_engine_writes_it(indexed):
+    """What is read off one reading of the document is what greedy generation writes."""
+    served = indexed.at(Fields({}, ()))
+    engine = Engine(served.model, served.config, served.tokenizer, slots=1, mesh=served.mesh)
+    index = trace.Corpus(indexed).index()
+    greedy = engine.complete([GenerationRequest((served.tokenizer.bos_id,), SamplingParams(60, temperature=0.0))])[0]
+    document = index.sampled("train", 0, 4, 64)
+    assert document is not None
+    for ids in (list(greedy.tokens), document.tokens.tolist()[:60]):  # it recites itself to the end
+        ranks = served.score(ids, 1).ranks_N
+        for one in trace.recitations(ranks == 1, [8, 16]):
+            (said,) = engine.complete(
+                [GenerationRequest((served.tokenizer.bos_id, *ids[: one.prefix]), SamplingParams(44, temperature=0.0))]
+            )
+            same = [a == b for a, b in zip(said.tokens, ids[one.prefix :], strict=False)]
+            assert min(one.verbatim, 44) == ([*same, False].index(False))
+
+
+def test_a_document_is_recited_token_by_token(indexed):
+    answer = ask(indexed, "recite", split="train", document=0, of=4)
+    index = trace.Corpus(indexed).index()
+    document = index.sampled("train", 0, 4, 64)
+    assert document is not None and answer["document"]["number"] == document.number
+    shown = [trace.visible(indexed.tokenizer.token_bytes(id)) for id in document.tokens.tolist()]
+    assert [token["text"] for token in answer["tokens"]] == shown[:127]
+    assert [row["prefix"] for row in answer["prefixes"]] == [8, 16, 32, 64]
+    assert all("said" in token or token["right"] for token in answer["tokens"])
+
+
+def test_recitations_by_hand():
+    right = np.array([1] * 8 + [1, 1, 0] + [1] * 29 + [0] * 8, bool)
+    (one, other) = trace.recitations(right, [8, 16])
+    assert (one.next, one.right, one.verbatim) == (32, 31, 2)
+    assert (other.next, other.right, other.verbatim) == (32, 24, 24)
+
+
+def test_contamination_counts_the_ngrams_of_a_text(indexed):
+    known = texts(40)[1][:300]
+    found = ask(indexed, "contamination", text=known + " Entirely other words zebra quagga okapi.", ngram=5)
+    assert 0 < found["found"] < found["ngrams"]
+    assert "".join(part["text"] for part in found["parts"]).startswith(known)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "field"),
+    [
+        ("search", {"text": "a" * 20_001}, "text"),
+        ("search", {"text": "zq" * 2000}, "text"),
+        ("search", {"tokens": [1] * 1025}, "tokens"),
+        ("search", {"tokens": [320]}, "tokens"),
+        ("search", {"tokens": [True]}, "tokens"),
+        ("search", {"text": "a", "split": "test"}, "split"),
+        ("search", {"text": "a", "documents": 21}, "documents"),
+        ("search", {"text": "a", "context": 251}, "context"),
+        ("trace", {"text": "abc", "start": 4}, "start"),
+        ("trace", {"text": "abc", "share": 1.5}, "share"),
+        ("recite", {"document": 16}, "document"),
+        ("recite", {"of": 65}, "of"),
+        ("recite", {"step": 3}, "step"),
+        ("contamination", {"text": "a", "ngram": 0}, "ngram"),
+    ],
+)
+def test_what_is_beyond_its_bounds_is_refused_by_name(indexed, name, fields, field):
+    with pytest.raises(ApiError) as refused:
+        ask(indexed, name, **fields)
+    assert refused.value.status == 400 and refused.value.param == field
+
+
+@pytest.mark.parametrize("text", ["", " ", HOSTILE, "\ud800", "ab" * 200, "\x00"])
+def test_any_text_is_answered(indexed, text):
+    assert ask(indexed, "search", text=text)["counts"]
+    assert ask(indexed, "trace", text=text)["tokens"] >= 0
+    assert ask(indexed, "contamination", text=text)["ngrams"] >= 0
+
+
+def test_an_index_that_is_made_anew_is_opened_anew_and_damage_is_told(indexed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(indexed.paths.root, folder)
+    served = indexed.at(Fields({}, ()))
+    loaded = Loaded(indexed.experiment, indexed.tokenizer, served.model, served.mesh, 0, "")
+    run = WindowRun(indexed.experiment, folder, loaded, "tiny")
+    assert ask(run, "corpus")["made"]
+    room = {one.name: one for one in trace.inspections(run)}["corpus"]
+    asked = lambda: room.answer(Fields({}, ()))
+    assert asked()["made"]
+    (folder / "corpus_index/index.json").write_text("{")
+    assert "index.json is damaged" in str(asked()["message"])
+    shutil.rmtree(folder / "corpus_index")
+    build_index(folder / "tokens", folder / "corpus_index")
+    assert asked()["made"]
+    manifest = folder / "tokens/manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    assert "out of date" in ask(run, "corpus")["message"]
+
+
+def test_what_is_recorded_answers_the_exported_page(indexed):
+    known = {one.name: one for one in trace.inspections(indexed)}
+    asked = list(trace.to_record(indexed))
+    assert {name for name, _ in asked} >= {"corpus", "search", "recite"}
+    for name, fields in asked:
+        to_json(known[name].answer(Fields(fields, known[name].known)))
+
+
+def test_the_terminal_is_told_the_same(indexed, tmp_path):
+    run = indexed.paths.root
+    counts = ask(indexed, "search", text="Her sister")["counts"]
+    told = search_report(run, "Her sister", 3)
+    assert f"{counts['train']:,} times in train, {counts['val']:,} times in val" in told and len(told.split("\n")) == 4
+    index = trace.Corpus(indexed).index()
+    document = index.sampled("train", 1, 4, 64)
+    assert document is not None
+    known = texts(40)[int(document.id[5:-1])][:200]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({"q": text}) + "\n" for text in ("okapi " * 9, known)))
+    *lines, last = overlaps(run, tmp_path / "q.jsonl", "q", 13)
+    assert len(lines) == 1 and "line 2: " in lines[0] and last.startswith("1 of 2 texts have an n-gram of 13 tokens")
+    with pytest.raises(InputError, match=r"line 1, is no object with a 'text'.*--field"):
+        list(overlaps(run, tmp_path / "q.jsonl", "text", 13))
+
+
+def test_no_script_of_the_page_reads_text_as_html():
+    static = Path(trace.__file__).parent / "static"
+    for name in ("trace.js", "trace_parts.js"):
+        source = (static / name).read_text("utf-8")
+        assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
