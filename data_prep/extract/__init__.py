@@ -13,7 +13,7 @@ from data_prep.config import ExtractConfig
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract.blocks import PageLimitError, UnreadablePageError
-from data_prep.extract.charset import decode
+from data_prep.extract.charset import text_and_codec
 from data_prep.warc import MAX_PAGE_BYTES
 from lm.errors import InputError
 
@@ -71,11 +71,11 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
     if page.xhtml and not config.xhtml:
         return "", "xhtml"
     try:
-        html = decode(page.body, page.content_type)
+        html, codec = text_and_codec(page.body, page.content_type)
     except UnicodeError:
         return "", "unreadable_html"
     try:
-        text = engine.main_text(html, config)
+        text = engine.main_text(page.body if codec == "utf-8" and ENGINES[config.engine].reads_utf8 else html, config)
     except PageLimitError as limit:
         return "", str(limit)
     except UnreadablePageError:

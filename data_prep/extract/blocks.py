@@ -87,14 +87,15 @@ class Limits:
         return None
 
 
-def parse(html: str, target: Limits) -> object:
-    """What `target.close()` returns after the whole page. Raises PageLimitError, and UnreadablePageError where lxml
-    fails on the page."""
+def parse(html: str | bytes, target: Limits) -> object:
+    """What `target.close()` returns after the whole page, a text or its UTF-8. Raises PageLimitError, and
+    UnreadablePageError where lxml fails on the page."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
+    utf8 = html.encode("utf-8", "replace") if isinstance(html, str) else html
     try:
-        return etree.fromstring(html.encode("utf-8", "replace"), parser)
+        return etree.fromstring(utf8, parser)
     except etree.LxmlError as error:
         raise UnreadablePageError(f"lxml cannot parse it: {error}") from error
 
@@ -375,7 +376,7 @@ def shown(text: str) -> str:
     return text
 
 
-def read_blocks(html: str, config: ExtractConfig) -> Blocks:
+def read_blocks(html: str | bytes, config: ExtractConfig) -> Blocks:
     """The blocks of a page. Raises what `parse` raises.
 
     Where most of its text stands in <noscript>, as a forum's posts that scripts would draw, the page is read as without
