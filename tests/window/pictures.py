@@ -3,13 +3,15 @@
     python -m tests.window.pictures runs/demo docs/window [--text 'The mill stood by the river'] [--pages tokens inside]
 
 Serves the run, and writes OUT/PAGE.png, OUT/PAGE-dark.png and OUT/PAGE-narrow.png, each below 150 kB: the first screens
-of the page, in as few colours as that takes. Needs `make browser` and chromium.
+of the page, in as few colours as that takes. With --tour it writes the pictures of docs/tour.md, OUT/tour-NAME.png,
+each below 120 kB; the run is then the demo's, with an index of its corpus. Needs `make browser` and chromium.
 """
 
 import argparse
 import io
 import sys
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from PIL import Image
@@ -25,13 +27,53 @@ LOOKS = {"": (WIDE, False), "-dark": (WIDE, True), "-narrow": (PHONE, False)}
 """{end of the name: (width, dark)}."""
 
 
-def reduced(png: bytes) -> bytes:
-    """The picture with a palette of its own, of as many colours as fit into MOST_BYTES."""
+class View(NamedTuple):
+    """A picture of the tour: a part of a page."""
+
+    address: str
+    """Behind the # of the window's address."""
+    part: str
+    """CSS selector of what is taken."""
+    height: int
+    """CSS pixels of it, at most."""
+    wait: str = ""
+    """CSS selector of what has to be there, beside the part."""
+    press: str = ""
+    """CSS selector of a button that is pressed first."""
+
+
+FOG = quote(
+    "Fog is a visible aerosol consisting of tiny water droplets or ice crystals held in the air "
+    "near the Earth's surface."
+)
+START = quote("Fog is a visible")
+MOST_TOUR_BYTES = 120_000
+TOUR = {
+    "page": View("data?view=document&number=957", "main", 1300),
+    "funnel": View("data?view=funnel", "main", 1000),
+    "merges": View(f"tokens?text={FOG}&merges=22", ".panel:has(.tokens-story)", 700),
+    "batch": View("data?view=batch&batch=227&sequence=0", "main", 1300),
+    "network": View(f"inside?text={START}", ".inside-network", 900),
+    "attention": View(f"inside?text={FOG}&layer=2&head=1&token=37", "section:has(> #inside-attention)", 1000),
+    "lens": View(f"inside?text={FOG}", "section:has(> #inside-lens)", 1000),
+    "loss-0": View(f"predict?text={FOG}&step=0", ".page-predict .panel >> nth=-1", 320, press="text=Write the bits"),
+    "loss": View(f"predict?text={FOG}", ".page-predict .panel >> nth=-1", 900, press="text=Write the bits"),
+    "training": View(f"training?text={FOG}&step=256", ".training-watch", 1300, press="text=Ask every step"),
+    "predict": View(f"predict?text={START}&temperature=0.7", ".page-predict .split", 900),
+    "trace": View(
+        f"trace?text={START}", ".trace-section:has(> #trace-trace)", 1000, ".trace-documents", "text=Write on and trace"
+    ),
+}
+"""{name: picture of docs/tour.md}."""
+
+
+def reduced(png: bytes, most_bytes: int = MOST_BYTES) -> bytes:
+    """The picture with a palette of its own, of as many colours as fit into `most_bytes`."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         out = io.BytesIO()
         picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-        if len(out.getvalue()) < MOST_BYTES:
+        if len(out.getvalue()) < most_bytes:
             break
     return out.getvalue()
 
@@ -56,19 +98,48 @@ def take(window: str, out: Path, text: str, only: list[str]) -> None:
             watched.close()
 
 
+def take_tour(window: str, out: Path, only: list[str]) -> None:
+    """The pictures of TOUR, each of a page that was opened anew. Raises AssertionError as `take`."""
+    with chromium() as browser:
+        for name, view in TOUR.items():
+            if only and name not in only:
+                continue
+            watched = Watched(browser, width=WIDE)
+            page = watched.page
+            page.goto(f"{window}#{view.address}")
+            settle(page)
+            if view.press:
+                page.click(view.press)
+            if view.wait:
+                page.wait_for_selector(view.wait)
+            settle(page)
+            page.wait_for_timeout(1000)  # what is drawn after the answers
+            page.evaluate("scrollTo(0, 0)")  # pressing may have scrolled, and boxes count from the screen's top
+            box = page.locator(view.part).bounding_box()
+            clip = {"x": 0, "y": max(0, box["y"] - 12), "width": WIDE, "height": min(view.height, box["height"] + 24)}
+            small = reduced(page.screenshot(clip=clip, full_page=True), MOST_TOUR_BYTES)
+            (out / f"tour-{name}.png").write_bytes(small)
+            print(f"{out / f'tour-{name}.png'}: {WIDE} x {clip['height']:.0f}, {len(small) / 1000:.0f} kB")
+            watched.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--text", default="", help="what all pages look at; by default the run's first prompt")
     parser.add_argument("--pages", nargs="*", default=[], help="names as in the window's addresses; by default all")
+    parser.add_argument("--tour", action="store_true", help="the pictures of docs/tour.md; --pages are then its names")
     given = parser.parse_args()
     if reason := missing():
         sys.exit(f"pictures: {reason}")
     if has_model(given.run, "pictures"):
         given.out.mkdir(parents=True, exist_ok=True)
         with serving(given.run) as server:
-            take(f"{server.url}/window", given.out, given.text, given.pages)
+            if given.tour:
+                take_tour(f"{server.url}/window", given.out, given.pages)
+            else:
+                take(f"{server.url}/window", given.out, given.text, given.pages)
 
 
 if __name__ == "__main__":
