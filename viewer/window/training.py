@@ -68,8 +68,10 @@ def state_of(paths: RunPaths) -> dict[str, object]:
     """{"state", "at", "seconds_since"}: what training does, by its last sign of life; "" where there is none."""
     try:
         heart = read_json(paths.heartbeat(), "launch.train")
-        since, at, state = time.time() - heart["time"], heart["step"], str(heart["state"])
-    except (InputError, KeyError, TypeError):
+        since, at, state = finite(time.time() - heart["time"]), finite(heart["step"]), str(heart["state"])[:200]
+    except (InputError, KeyError, TypeError, OverflowError):
+        since, at, state = None, None, ""
+    if since is None:
         return {"state": "", "at": None, "seconds_since": None}
     if state not in ("done", "stopped") and since > SILENT_SECONDS:
         state = "silent"
