@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, Unwanted
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens
 from viewer.window import inspections as window
@@ -143,6 +144,15 @@ def test_an_answer_holds_only_so_many_documents(indexed, monkeypatch):
     found = ask(indexed, "trace", text=text, share=1, most_count=10**9, documents=20)
     documents = [len(span["documents"]) for span in found["spans"]]
     assert sum(documents) == 30 and max(documents) > 1 and documents[-1] == 0 < found["spans"][-1]["count"]
+
+
+@pytest.mark.parametrize("name", ["trace", "contamination", "write"])
+def test_what_takes_long_ends_when_nobody_waits_for_it(indexed, name):
+    (one,) = [one for one in window.inspections_of(indexed) if one.name == name]
+    left = threading.Event()
+    left.set()
+    with pytest.raises(Unwanted):
+        one.answer(Fields({"text": "the miller carried a sack"}, one.known, left))
 
 
 def test_a_damaged_table_of_documents_is_named(indexed, tmp_path):

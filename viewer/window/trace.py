@@ -203,10 +203,11 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     )
     prompt = encoded(corpus, text[:start])
     tokens = [*prompt, *encoded(corpus, text[start:])]
-    spans = trace(index, tokenizer, tokens, rule, len(prompt))
+    spans = trace(index, tokenizer, tokens, rule, len(prompt), go_on=fields.go_on)
     pieces = [tokenizer.token_bytes(id) for id in tokens]
     shown, left = [], MOST_SHOWN
     for span in spans:
+        fields.go_on()
         documents = documents_of(corpus, span.matches, span.end - span.start, min(most, left), context)
         left -= len(documents)
         shown.append({
@@ -237,7 +238,7 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     _, context = shown_of(Fields({"context": fields.get("context")}, ("context",)))
     tokens = encoded(corpus, checked_text(fields))
     split = split_of(fields, index) or "train"
-    found = overlap(index, tokens, ngram, split)
+    found = overlap(index, tokens, ngram, split, fields.go_on)
     pieces = [corpus.run.tokenizer.token_bytes(id) for id in tokens]
     spans = found.spans[:MOST_DOCUMENTS]
     return {

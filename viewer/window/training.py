@@ -7,6 +7,7 @@ from pathlib import Path
 from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.running import Draft
 from lm.inspect.inspector import Inspector
 from lm.run_paths import RunPaths
 from lm.serving.errors import wrong
@@ -129,7 +130,12 @@ def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
             inspector.model, inspector.config, tokenizer, slots=1, context=min(context, max(longest, 128)),
             mesh=inspector.mesh,
         )  # fmt: skip
-        (done,) = engine.complete([GenerationRequest(row, params)])
+        draft = Draft()
+        fields.go_on()
+        for event in engine.generate([GenerationRequest(row, params)]):
+            fields.go_on()
+            draft.add(event)
     except UsageError as error:
         raise wrong("text", prompt, f"one that this model can go on from: {error}") from error
+    done = draft.completion()
     return {"text": done.text, "tokens": len(done.tokens), "finish_reason": done.finish_reason}

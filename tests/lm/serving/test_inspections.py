@@ -235,6 +235,36 @@ def test_a_page_of_another_site_is_not_worked_for(engine, headers, status):  # n
     asyncio.run(run())
 
 
+def test_what_runs_is_told_when_its_client_leaves_or_the_server_ends(engine):  # noqa: F811
+    """A long inspection, for which all others wait, can end."""
+    asked: list[Fields] = []
+
+    def long(fields: Fields) -> Mapping[str, object]:
+        asked.append(fields)
+        while not gate.may_end.wait(0.001):
+            fields.go_on()
+        return {}
+
+    gate = Gate()
+    waits = Inspection("wait", ("number",), long, "goes on until nobody waits for it")
+
+    async def run() -> None:
+        async with client_of(engine, gate) as (client, server, _):
+            server.inspect.inspections["wait"] = waits
+            leaves = asyncio.Event()
+            first = asyncio.create_task(call(server.app(), {"number": 1}, leaves))
+            await until(lambda: len(asked) == 1)
+            leaves.set()
+            await first
+            assert (await ask(client, "double", number=4)).json()["twice"] == 8
+            second = asyncio.create_task(call(server.app(), {"number": 2}, asyncio.Event()))
+            await until(lambda: len(asked) == 2)
+            second.cancel()  # as uvicorn does at its end
+            assert (await ask(client, "double", number=5)).json()["twice"] == 10
+
+    asyncio.run(run())
+
+
 def test_a_key_is_asked_for_all_but_the_page(engine):  # noqa: F811
     async def run() -> None:
         async with client_of(engine, Gate(), "open-sesame") as (client, _, _):
