@@ -127,7 +127,7 @@ def read_json(path: Path, script: str) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} is needed and cannot be read ({error.strerror}). First run {script}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is no JSON ({error}). Delete it and its marker under stages/, and run {script}."
         ) from error

@@ -54,7 +54,7 @@ def serve_on(
 ) -> None:
     """Serves on a socket that is bound."""
     from lm.inference.engine import Engine
-    from lm.serving.server import serve, warm_up
+    from lm.serving.server import is_loopback, serve, warm_up
     from viewer.window.inspections import inspections_of
     from viewer.window.model_views import MOST_TOKENS
     from viewer.window.page import served_pages
@@ -79,7 +79,7 @@ def serve_on(
 
     def listening() -> None:
         say(f"serve: {name} at step {run.step:,}, on {url}/v1; look inside: {url}/window")
-        if not key and not host.startswith("127.") and host != "::1":
+        if not key and not is_loopback(bound):
             say("serve: whoever reaches this address may use it; --api-key-file asks for a key")
 
     serve(

@@ -1,7 +1,7 @@
 """Which n-grams of a text stand in the corpus: whether the model may have seen a question of a benchmark."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,13 +27,21 @@ class Overlap(NamedTuple):
         return self.found / max(1, self.ngrams)
 
 
-def overlap(index: CorpusIndex, tokens: Sequence[int], n: int = TOKENS, split: str | None = "train") -> Overlap:
-    """Of each n-gram of the text, whether it stands in the split (None: in any)."""
+def overlap(
+    index: CorpusIndex,
+    tokens: Sequence[int],
+    n: int = TOKENS,
+    split: str | None = "train",
+    go_on: Callable[[], None] = lambda: None,
+) -> Overlap:
+    """Of each n-gram of the text, whether it stands in the split (None: in any). `go_on` is called for each, and may
+    raise."""
     n = min(n, len(tokens))
     spans: list[tuple[int, int, Matches]] = []
     starts = range(len(tokens) - n + 1) if n else range(0)
     found = 0
     for start in starts:
+        go_on()
         matches = index.find(tokens[start : start + n], split)
         if not matches.count:
             continue

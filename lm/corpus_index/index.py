@@ -1,9 +1,10 @@
 """CorpusIndex: which passages of tokens stand in the shards of a run, how often, and in which documents."""
 
 import bisect
+import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 
 from lm.corpus_index import format as files
 from lm.corpus_index.build import crc32_of
-from lm.data.records import MANIFEST, document_tables
+from lm.data.records import MAKE_SHARDS, MANIFEST, document_tables
 from lm.errors import InputError
 from lm.run_paths import RunPaths
+from lm.storage import Place
 
 
 class Spot(NamedTuple):
@@ -197,10 +199,11 @@ class CorpusIndex:
 
     @functools.cached_property
     def tables(self) -> list[tuple[pq.ParquetFile, int]]:
-        """(table of documents, number of its first row)."""
+        """(table of documents, number of its first row). Raises InputError for one that is missing or damaged."""
         found, first = [], 0
         for place in document_tables(self.shards):
-            table = pq.ParquetFile(place)
+            with readable(place):
+                table = pq.ParquetFile(place)
             found.append((table, first))
             first += table.metadata.num_rows
         return found
@@ -220,5 +223,15 @@ class CorpusIndex:
 
     @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
     def names_in(self, table: int, group: int) -> pa.Table:
-        """Of the documents in a row group of a table."""
-        return self.tables[table][0].read_row_group(group, ["id", "url"])
+        """Of the documents in a row group of a table. Raises InputError where it is damaged."""
+        with readable(document_tables(self.shards)[table]):
+            return self.tables[table][0].read_row_group(group, ["id", "url"])
+
+
+@contextlib.contextmanager
+def readable(table: Place) -> Generator[None]:
+    """Raises InputError, which names the table, where it turns out in the block to be none that is whole."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        raise InputError(f"{table} cannot be read: {error}. {MAKE_SHARDS}") from error

@@ -8,7 +8,7 @@ the rarest together, by the sum of their logarithmic frequencies.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,12 +67,20 @@ def in_word(data: bytes, which: int) -> bool:
     return bool(text) and WORD.match(text[which]) is not None
 
 
-def longest_spans(index: CorpusIndex, tokens: Sequence[int], edges: np.ndarray, split: str | None) -> list[Span]:
-    """From each edge the longest passage that stands in the split and ends at an edge."""
+def longest_spans(
+    index: CorpusIndex,
+    tokens: Sequence[int],
+    edges: np.ndarray,
+    split: str | None,
+    go_on: Callable[[], None] = lambda: None,
+) -> list[Span]:
+    """From each edge the longest passage that stands in the split and ends at an edge. `go_on` is called at each, and
+    may raise."""
     logs = log_frequencies(index, tokens)
     at_edges = np.flatnonzero(edges)
     found = []
     for start in at_edges[at_edges < len(tokens)].tolist():
+        go_on()
         reach = start + index.longest(tokens[start:], split)
         end = int(at_edges[np.searchsorted(at_edges, reach, side="right") - 1])
         if end > start:
@@ -106,10 +114,11 @@ def trace(
     rule: TraceRule | None = None,
     begin: int = 0,
     split: str | None = "train",
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[Span]:
     """The passages of `tokens` from token `begin` on that the rule shows, in their order. Raises ValueError for ids
-    outside of the vocabulary."""
+    outside of the vocabulary, and what `go_on` raises, which is called for each word."""
     rule, traced = rule or TraceRule(), tokens[begin:]
     edges = word_edges([tokenizer.token_bytes(id) for id in tokens])[begin:]
-    kept = chosen(longest_spans(index, traced, edges, split), len(traced), rule)
+    kept = chosen(longest_spans(index, traced, edges, split, go_on), len(traced), rule)
     return [one._replace(start=one.start + begin, end=one.end + begin) for one in kept]

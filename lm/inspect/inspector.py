@@ -1,7 +1,7 @@
 """A model, its config and its tokenizer: what can be asked of them."""
 
-import functools
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lm.config import ModelConfig
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.inspect.answers import Layers, Next, Score, bits_per_byte, gzip_bits_per_byte
 from lm.inspect.architecture import Part, architecture
 from lm.inspect.forward import ALTERNATIVES, Guesses, padded_length, programs
@@ -37,7 +37,7 @@ class Inspector:
         self.model, self.config, self.tokenizer, self.mesh = model, config, tokenizer, mesh
         self._programs = programs(mesh, tokenizer.vocab_size)
         self._special = frozenset(tokenizer.special_tokens.values())
-        self._read = functools.lru_cache(REMEMBERED)(self._read_anew)
+        self._remembered: OrderedDict[tuple[int, ...], tuple[Guesses, np.ndarray]] = OrderedDict()
 
     @property
     def parameters(self) -> int:
@@ -55,10 +55,12 @@ class Inspector:
 
     def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None) -> Score:
         """What the model makes of each token, with the `top` likeliest in its place (20 at most). What is beyond
-        `most` tokens, or the model's room, is not read. Raises as `ids_of`."""
+        `most` tokens, or the model's room, is not read. Raises as `ids_of`, and InputError for a model that gives
+        NaN."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
         found, _ = self._read(ids)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
+        check_finite(scored.losses_T)
         pieces = [b"" if id in self._special else self.tokenizer.token_bytes(id) for id in ids]
         bits_N = scored.losses_T / np.float32(math.log(2))
         return Score(
@@ -70,18 +72,21 @@ class Inspector:
     def next_logits(self, text: str | Sequence[int], most: int | None = None) -> Next:
         """The logits of the token behind the text. Arguments and errors are those of `score`."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
-        return Next(self._read(ids)[1], len(ids), dropped)
+        logits_V = self._read(ids)[1]
+        check_finite(logits_V)
+        return Next(logits_V, len(ids), dropped)
 
     def layers(self, text: str | Sequence[int], top: int = 5) -> Layers:
         """Attention, the residual stream and the logit lens, of the head and the first MOST_POSITIONS - 1 tokens; of
         fewer, where the model has so many heads that attention would have more than MOST_SHARES values. Raises as
-        `ids_of`."""
+        `score`."""
         heads = self.config.layers * self.config.heads
         ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
         count = len(tokens)
         found = jax.tree.map(on_host, self._programs.look_inside(self.model, self._row(tokens)))
         lens = jax.tree.map(lambda array: array[:, :count], found.lens)
+        check_finite(lens.probabilities_TK)
         came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
         came_ET[:, -1], rank_ET[:, -1] = np.nan, 0
         return Layers(
@@ -123,7 +128,25 @@ class Inspector:
         row_1T[0, : len(tokens)] = tokens
         return jnp.asarray(row_1T)
 
+    def _read(self, ids: tuple[int, ...]) -> tuple[Guesses, np.ndarray]:
+        """As `_read_anew`; the last few are kept. By no functools.lru_cache, which would hold the Inspector, with all
+        its parameters, in a cycle that the garbage collector finds late."""
+        found = self._remembered.pop(ids, None)
+        found = self._remembered[ids] = self._read_anew(ids) if found is None else found
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return found
+
     def _read_anew(self, ids: tuple[int, ...]) -> tuple[Guesses, np.ndarray]:
         """(the guesses at the head and each token of a text, the logits behind it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
         return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
+
+
+def check_finite(array: np.ndarray) -> None:
+    """Raises InputError where some of it is NaN or infinite."""
+    if not np.isfinite(array).all():
+        raise InputError(
+            "This model gives NaN or infinity in place of probabilities: its training has gone astray, or its "
+            "parameters are damaged. Look at an earlier step."
+        )

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from lm.serving.answers import ChoiceWriter, Envelope, Usage, joined, to_json
 from lm.serving.errors import ApiError
-from lm.serving.http import EventStream, error_answer, json_answer, read_body, unless_gone
+from lm.serving.http import EventStream, check_page, error_answer, json_answer, read_body, unless_gone
 from lm.serving.inspections import Inspection, InspectRoutes
 from lm.serving.limits import Limits
 from lm.serving.metrics import ServerMetrics, outcome_of
@@ -89,9 +89,12 @@ class CompletionServer:
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
+        self.origins, self.loopback = frozenset[str](), False
 
-    def app(self, cors_origins: Sequence[str] = ()) -> Starlette:
-        """The ASGI application."""
+    def app(self, cors_origins: Sequence[str] = (), loopback: bool = False) -> Starlette:
+        """The ASGI application. Web pages of `cors_origins` may ask it; `loopback` says that nobody but this machine
+        should (lm.serving.http.check_page)."""
+        self.origins, self.loopback = frozenset(cors_origins), loopback and not self.key
         tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
         routes = [
             Route("/health", self.health),
@@ -114,9 +117,10 @@ class CompletionServer:
         )
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
-        """`endpoint`, for those who know the key."""
+        """`endpoint`, for those who know the key, and no other site's page."""
 
         async def answer(request: Request) -> Response:
+            check_page(request, self.origins, self.loopback)
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if self.key and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key):
                 raise ApiError(

@@ -3,6 +3,7 @@ not known. null is the same as a field that is not there."""
 
 import json
 import math
+import threading
 from collections.abc import Collection, Mapping
 
 from lm.errors import shown
@@ -28,17 +29,26 @@ def refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")
 
 
+class Unwanted(Exception):  # noqa: N818  (it went as it should)
+    """Nobody waits for the answer any more."""
+
+
 class Fields:
     """The fields of one body."""
 
-    def __init__(self, body: Mapping[str, object], known: Collection[str]):
-        """Raises ApiError 400 for a field that is not `known`."""
-        self.body = body
+    def __init__(self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None):
+        """`left` is set when the client has gone. Raises ApiError 400 for a field that is not `known`."""
+        self.body, self.left = body, left
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)
             raise ApiError(
                 400, f"Unknown fields: {names}. Known: {', '.join(known)}.", param=unknown[0], code="unknown_parameter"
             )
+
+    def go_on(self) -> None:
+        """To be called now and then by what takes long. Raises Unwanted where the client has gone."""
+        if self.left is not None and self.left.is_set():
+            raise Unwanted
 
     def get(self, name: str, default: object = None) -> object:
         value = self.body.get(name)

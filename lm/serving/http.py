@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import ipaddress
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lm.errors import shown
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 
@@ -23,6 +26,45 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 
 def error_answer(error: ApiError) -> Response:
     return json_answer(error.as_json(), error.status, error.headers)
+
+
+def check_page(request: Request, origins: Collection[str], loopback: bool) -> None:
+    """Raises ApiError 403 for what a web page asks that is none of the server's own, nor of `origins`: a browser sends
+    that although the page may not read the answer. Told as by Go's net/http.CrossOriginProtection.
+
+    At a `loopback` address also for a server's name that is not this machine's: a page may have its own name point
+    here (DNS rebinding), and would be of one origin with the server.
+    """
+    given = request.headers
+    origin, host = given.get("origin", ""), given.get("host", "")
+    if "*" in origins or origin in origins:
+        return
+    site = given.get("sec-fetch-site", "")  # not sent to addresses of other machines without TLS
+    own = site in ("same-origin", "none") if site else origin.rpartition("://")[2].lower() == host.lower()
+    if request.method != "GET" and (site or origin) and not own:
+        raise ApiError(
+            403, f"Web pages of {shown(origin)} may not ask this server. It is started for them by --cors-origins.",
+            code="other_origin",
+        )  # fmt: skip
+    if loopback and not is_here(host) and host not in [urlsplit(one).netloc for one in origins]:
+        raise ApiError(
+            403, f"This server is asked as {shown(host)}, which is no name of this machine. Ask it as 127.0.0.1, or "
+            "start it with --api-key-file, or with the address of what stands before it in --cors-origins.",
+            code="other_host",
+        )  # fmt: skip
+
+
+def is_here(host: str) -> bool:
+    """Whether a Host header is an address, or a name that is always this machine's (RFC 6761); or not there, as of no
+    browser."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost") or not host:
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:

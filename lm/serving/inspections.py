@@ -16,7 +16,7 @@ from starlette.responses import Response
 from lm.errors import InputError, UsageError
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
-from lm.serving.fields import Fields, parse_object
+from lm.serving.fields import Fields, Unwanted, parse_object
 from lm.serving.http import JSON, json_answer, read_body, unless_gone
 from lm.serving.limits import Limits
 
@@ -31,7 +31,8 @@ class Inspection:
     known: tuple[str, ...]
     """Fields of the JSON object."""
     answer: Callable[[Fields], Mapping[str, object]]
-    """Called in a thread. May raise ApiError; UsageError and InputError are told as 400 and 404."""
+    """Called in a thread. May raise ApiError; UsageError and InputError are told as 400 and 404. What may take more
+    than a second calls Fields.go_on now and then: all others wait for it."""
     about: str
     """One line for who asks for the list."""
 
@@ -65,11 +66,11 @@ class InspectRoutes:
             )  # fmt: skip
         self.waiting += 1
         left = threading.Event()
-        """Set where the client has gone: what has not begun then does not begin."""
+        """Set where the client has gone: what has not begun then does not begin, and what takes long ends."""
         try:
             job = asyncio.get_running_loop().run_in_executor(self.thread, answer_of, inspection, body, left)
             return Response(await unless_gone(request.receive, finished(job)), media_type=JSON)
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):
             left.set()
             raise
         finally:
@@ -88,9 +89,11 @@ def answer_of(inspection: Inspection, body: bytes, left: threading.Event) -> byt
     """The answer as JSON."""
     if left.is_set():
         return b""
-    fields = Fields(parse_object(body or b"{}"), inspection.known)
+    fields = Fields(parse_object(body or b"{}"), inspection.known, left)
     try:
         return to_json(inspection.answer(fields))
+    except Unwanted:
+        return b""
     except UsageError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
     except InputError as error:

@@ -45,6 +45,12 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def is_loopback(bound: socket.socket) -> bool:
+    """Whether this machine alone reaches it."""
+    host = bound.getsockname()[0]
+    return host.startswith("127.") or host == "::1"
+
+
 def read_key(file: str, variable: str) -> str:
     """The key in a file or in a variable of the environment; "" where none is named. Raises UsageError."""
     if file and variable:
@@ -115,7 +121,7 @@ def serve(
     async def run() -> None:
         worker = EngineWorker(engine, slots, limits.max_queue)
         completions = CompletionServer(worker, tokenizer, model, step, limits, api_key, inspections, pages)
-        app = completions.app(cors_origins)
+        app = completions.app(cors_origins, is_loopback(bound))
         config = uvicorn.Config(
             app, http=protocol_class(limits.read_seconds, limits.write_seconds), ws="none", lifespan="off",
             log_level="error", access_log=False, server_header=False, limit_concurrency=limits.max_connections,

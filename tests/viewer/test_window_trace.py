@@ -1,8 +1,10 @@
 """The window looks up, traces and recites what a naive reading of the documents has, and tells what a run lacks."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ import pytest
 from configs.experiment.run_folder import Loaded
 from lm.corpus_index.build import build_index
 from lm.corpus_index.report import overlaps, search_report
+from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
@@ -19,7 +22,7 @@ from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
-from lm.serving.fields import Fields
+from lm.serving.fields import Fields, Unwanted
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, write_tokens
 from viewer.window import inspections as window
@@ -51,9 +54,7 @@ def indexed(run) -> WindowRun:
     folder = run.paths.root.parent / "indexed"
     shutil.copytree(run.paths.root, folder)
     build_index(folder / "tokens", folder / "corpus_index", part_tokens=4000)
-    served = run.at(Fields({}, ()))
-    loaded = Loaded(run.experiment, run.tokenizer, served.model, served.mesh, 0, "")
-    return WindowRun(run.experiment, folder, loaded, "tiny")
+    return WindowRun(run.experiment, folder, loaded_as(run), "tiny")
 
 
 def ask(run: WindowRun, name: str, **fields) -> dict:
@@ -137,6 +138,43 @@ def test_recitations_by_hand():
     assert (other.next, other.right, other.verbatim) == (32, 24, 24)
 
 
+def test_an_answer_holds_only_so_many_documents(indexed, monkeypatch):
+    monkeypatch.setattr(trace, "MOST_SHOWN", 30)
+    text = " ".join(one[20:60] for one in texts(40)[:20])
+    found = ask(indexed, "trace", text=text, share=1, most_count=10**9, documents=20)
+    documents = [len(span["documents"]) for span in found["spans"]]
+    assert sum(documents) == 30 and max(documents) > 1 and documents[-1] == 0 < found["spans"][-1]["count"]
+
+
+@pytest.mark.parametrize("name", ["trace", "contamination", "write"])
+def test_what_takes_long_ends_when_nobody_waits_for_it(indexed, name):
+    (one,) = [one for one in window.inspections_of(indexed) if one.name == name]
+    left = threading.Event()
+    left.set()
+    with pytest.raises(Unwanted):
+        one.answer(Fields({"text": "the miller carried a sack"}, one.known, left))
+
+
+def test_a_damaged_table_of_documents_is_named(indexed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(indexed.paths.root, folder)
+    run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
+    assert ask(run, "search", text="Her sister")["documents"]
+    (table,) = map(Path, map(str, document_tables(folder / "tokens")))
+    for damage in (b"PAR1", table.read_bytes()[:-9]):
+        table.write_bytes(damage)
+        with pytest.raises(InputError, match=table.name):
+            ask(run, "search", text="Her sister")
+    table.unlink()
+    with pytest.raises(InputError, match=table.name):
+        ask(run, "search", text="Her sister")
+
+
+def loaded_as(run: WindowRun) -> Loaded:
+    served = run.at(Fields({}, ()))
+    return Loaded(run.experiment, run.tokenizer, served.model, served.mesh, 0, "")
+
+
 def test_contamination_counts_the_ngrams_of_a_text(indexed):
     known = texts(40)[1][:300]
     found = ask(indexed, "contamination", text=known + " Entirely other words zebra quagga okapi.", ngram=5)
@@ -169,6 +207,20 @@ def test_what_is_beyond_its_bounds_is_refused_by_name(indexed, name, fields, fie
     assert refused.value.status == 400 and refused.value.param == field
 
 
+WRONG = (True, -2, -1.5, 1e999, 10**30, {}, ["train"], {"a": [[]]}, "\ud800")
+
+
+def test_a_field_of_a_wrong_type_is_answered_or_refused_and_never_breaks_an_inspection(indexed):
+    for one in window.inspections_of(indexed):
+        for field in one.known:
+            for value in WRONG[:-1] if field == "text" else WRONG:  # a text may be half a character
+                with contextlib.suppress(InputError):
+                    try:
+                        to_json(one.answer(Fields({field: value}, one.known)))
+                    except ApiError as refused:
+                        assert refused.status == 400, (one.name, field, value)
+
+
 @pytest.mark.parametrize("text", ["", " ", HOSTILE, "\ud800", "ab" * 200, "\x00"])
 def test_any_text_is_answered(indexed, text):
     assert ask(indexed, "search", text=text)["counts"]
@@ -179,9 +231,7 @@ def test_any_text_is_answered(indexed, text):
 def test_an_index_that_is_made_anew_is_opened_anew_and_damage_is_told(indexed, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(indexed.paths.root, folder)
-    served = indexed.at(Fields({}, ()))
-    loaded = Loaded(indexed.experiment, indexed.tokenizer, served.model, served.mesh, 0, "")
-    run = WindowRun(indexed.experiment, folder, loaded, "tiny")
+    run = WindowRun(indexed.experiment, folder, loaded_as(indexed), "tiny")
     assert ask(run, "corpus")["made"]
     room = {one.name: one for one in trace.inspections(run)}["corpus"]
     asked = lambda: room.answer(Fields({}, ()))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
 from lm.storage import write_json
 from lm.training.loop import train
 from tests.corpus import tiny_experiment, write_tokens
+from viewer.window import training
 from viewer.window.curve_log import MOST_LINES, CurveLog
 from viewer.window.inspections import inspections_of, record
 from viewer.window.window_run import WindowRun
@@ -72,6 +74,30 @@ def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_pa
     found = log.read()
     assert found["train"] == {"step": [1, 2], "loss": [3.0, None], "mfu": [None, 0.5]}
     assert [one["step"] for one in found["starts"]] == [0, 1] and found["validation"] == {"step": []}
+
+
+HUGE = "1" + 400 * "0"
+
+
+DAMAGED = (
+    "[" * 100_000, f'{{"step": 1, "loss": {HUGE}}}', f'{{"step": {HUGE}, "loss": 1}}',
+    '{"step": 1, "run": {"steps": NaN, "device_kind": {"a": 1e999}}}', "\xff",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_line_of_metrics_that_is_damaged_breaks_no_curve(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines({"step": 2, "loss": 3.0}) + line + "\n" + lines({"step": 3, "loss": 2.5}), "latin-1")
+    answer = json.loads(to_json(CurveLog(path).read()))
+    assert answer["train"]["loss"][-2:] == [3.0, 2.5] and answer["last"] == 3
+
+
+@pytest.mark.parametrize("time", ["NaN", "1e999", pytest.param(HUGE, id="huge"), "[]", '"now"'])
+def test_a_heartbeat_that_is_damaged_is_none(tmp_path, time):
+    folder = RunFolder(tmp_path)
+    folder.heartbeat().write_text(f'{{"time": {time}, "step": NaN, "state": "training"}}')
+    assert training.state_of(folder)["state"] == ""
 
 
 def test_a_long_log_is_thinned_to_a_bound_with_its_last_line(tmp_path):

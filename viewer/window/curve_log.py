@@ -1,13 +1,14 @@
 """metrics.jsonl as the window reads it, again and again while it grows: what is new of it alone, and never too much."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 MOST_LINES = 3_000
 """Of an answer: of longer runs every second, third, … line is sent, the last ones always."""
+MOST = 1e300
+"""Of a number; of an integer that has more digits, JavaScript reads infinity."""
 TRAIN = (
     "loss", "learning_rate", "tokens_per_second", "mfu", "cpu_matmul_share", "gradient_norm", "tokens", "seconds",
     "seconds_left", "goodput",
@@ -20,9 +21,14 @@ STARTED = (
 
 def finite(value: object) -> int | float | None:
     """`value`, or None for what is no number that JSON can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MOST <= value <= MOST:
         return None
     return value
+
+
+def told(value: object) -> str | int | float | None:
+    """A word or a number of a line, None for what is neither."""
+    return value[:200] if isinstance(value, str) else finite(value)
 
 
 class CurveLog:
@@ -61,16 +67,16 @@ class CurveLog:
         try:
             row = json.loads(line)
             step = row["step"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
-        if not isinstance(step, int) or isinstance(step, bool):
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
             return
         if isinstance(row.get("run"), dict):
-            self.starts.append({"step": step} | {name: row["run"].get(name) for name in STARTED})
+            self.starts.append({"step": step} | {name: told(row["run"].get(name)) for name in STARTED})
         if "loss" in row:
-            self.train[step] = row
+            self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
         if "validation_loss" in row:
-            self.validation[step] = row
+            self.validation[step] = {name: finite(row.get(name)) for name in VALIDATION}
 
     def read(self, after: int = -1) -> dict[str, Any]:
         """Columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...}, "validation",
@@ -87,6 +93,6 @@ def columns(rows: dict[int, dict], names: tuple[str, ...], after: int) -> tuple[
     steps = sorted(step for step in rows if step > after)
     every = max(1, -(-len(steps) // MOST_LINES))
     steps = steps[::-every][::-1]
-    found = {name: [finite(rows[step].get(name)) for step in steps] for name in names}
+    found = {name: [rows[step][name] for step in steps] for name in names}
     told = {name: values for name, values in found.items() if any(value is not None for value in values)}
     return every, {"step": steps, **told}

@@ -25,6 +25,8 @@ MOST_CHARACTERS = 20_000
 MOST_TOKENS = 1024
 """Of a passage or text that is looked up."""
 MOST_DOCUMENTS = 20
+MOST_SHOWN = 1000
+"""Documents of an answer, over all of its passages."""
 MOST_CONTEXT = 250
 SHOWN = 10
 """Documents, where nothing else is asked for."""
@@ -130,9 +132,11 @@ def encoded(corpus: Corpus, text: str) -> list[int]:
 def split_of(fields: Fields, index: CorpusIndex) -> str | None:
     """The field "split"; None, where all are asked for."""
     split = fields.get("split")
-    if split is not None and split not in index.splits():
+    if split is None:
+        return None
+    if not isinstance(split, str) or split not in index.splits():
         raise wrong("split", split, " or ".join(map(repr, index.splits())))
-    return split if isinstance(split, str) else None
+    return split
 
 
 def search(corpus: Corpus, fields: Fields) -> dict[str, Any]:
@@ -199,17 +203,18 @@ def traced(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     )
     prompt = encoded(corpus, text[:start])
     tokens = [*prompt, *encoded(corpus, text[start:])]
-    spans = trace(index, tokenizer, tokens, rule, len(prompt))
+    spans = trace(index, tokenizer, tokens, rule, len(prompt), go_on=fields.go_on)
     pieces = [tokenizer.token_bytes(id) for id in tokens]
-    shown = [
-        {
+    shown, left = [], MOST_SHOWN
+    for span in spans:
+        fields.go_on()
+        documents = documents_of(corpus, span.matches, span.end - span.start, min(most, left), context)
+        left -= len(documents)
+        shown.append({
             "start": span.start, "end": span.end, "count": span.count,
             "bits": round(-span.log_probability / math.log(2), 3),
-            "text": tokenizer.decode(tokens[span.start : span.end]),
-            "documents": documents_of(corpus, span.matches, span.end - span.start, most, context),
-        }
-        for span in spans
-    ]  # fmt: skip
+            "text": tokenizer.decode(tokens[span.start : span.end]), "documents": documents,
+        })  # fmt: skip
     return {
         "tokens": len(tokens), "prompt_tokens": len(prompt),
         "parts": parts_of(pieces, [(span.start, span.end) for span in spans]),
@@ -233,7 +238,7 @@ def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     _, context = shown_of(Fields({"context": fields.get("context")}, ("context",)))
     tokens = encoded(corpus, checked_text(fields))
     split = split_of(fields, index) or "train"
-    found = overlap(index, tokens, ngram, split)
+    found = overlap(index, tokens, ngram, split, fields.go_on)
     pieces = [corpus.run.tokenizer.token_bytes(id) for id in tokens]
     spans = found.spans[:MOST_DOCUMENTS]
     return {

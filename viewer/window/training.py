@@ -7,6 +7,7 @@ from pathlib import Path
 from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
+from lm.inference.running import Draft
 from lm.inspect.inspector import Inspector
 from lm.run_paths import RunPaths
 from lm.serving.errors import wrong
@@ -68,8 +69,10 @@ def state_of(paths: RunPaths) -> dict[str, object]:
     """{"state", "at", "seconds_since"}: what training does, by its last sign of life; "" where there is none."""
     try:
         heart = read_json(paths.heartbeat(), "launch.train")
-        since, at, state = time.time() - heart["time"], heart["step"], str(heart["state"])
-    except (InputError, KeyError, TypeError):
+        since, at, state = finite(time.time() - heart["time"]), finite(heart["step"]), str(heart["state"])[:200]
+    except (InputError, KeyError, TypeError, OverflowError):
+        since, at, state = None, None, ""
+    if since is None:
         return {"state": "", "at": None, "seconds_since": None}
     if state not in ("done", "stopped") and since > SILENT_SECONDS:
         state = "silent"
@@ -127,7 +130,12 @@ def written(inspector: Inspector, fields: Fields) -> dict[str, object]:
             inspector.model, inspector.config, tokenizer, slots=1, context=min(context, max(longest, 128)),
             mesh=inspector.mesh,
         )  # fmt: skip
-        (done,) = engine.complete([GenerationRequest(row, params)])
+        draft = Draft()
+        fields.go_on()
+        for event in engine.generate([GenerationRequest(row, params)]):
+            fields.go_on()
+            draft.add(event)
     except UsageError as error:
         raise wrong("text", prompt, f"one that this model can go on from: {error}") from error
+    done = draft.completion()
     return {"text": done.text, "tokens": len(done.tokens), "finish_reason": done.finish_reason}

@@ -88,7 +88,8 @@ class WindowRun:
 
     def at_step(self, fields: Fields) -> Inspector:
         step = fields.get("step", self.step)
-        if type(step) is not int or step not in (known := self.steps()):
+        known = self.steps()
+        if type(step) is not int or step not in known:
             raise wrong("step", step, f"a step with a checkpoint or snapshot: {', '.join(map(str, known))}")
         if step == self.step:
             return self.served

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import gc
 import gzip
 import itertools
 import math
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from lm.config import EvaluateConfig, MeshConfig
-from lm.errors import UsageError
+from lm.errors import InputError, UsageError
 from lm.evaluation.bits_per_byte import evaluate_texts
 from lm.evaluation.token_view import view_tokens
 from lm.inference.weights import for_inference
@@ -220,6 +222,32 @@ def test_no_text_ids_and_a_head_of_ones_own():
         inspector.score([1, 59])
     with pytest.raises(UsageError, match="top is 21; from 0 to 20"):
         inspector.score(TEXT, top=21)
+
+
+def test_an_inspector_that_nobody_holds_is_gone_at_once_with_its_parameters():
+    inspector = inspector_of(SMALLEST)
+    assert inspector.next_logits(TEXT).tokens == inspector.next_logits(TEXT).tokens  # the second is remembered
+    gone = weakref.ref(inspector)
+    gc.disable()
+    try:
+        del inspector
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_only_the_last_texts_are_remembered():
+    inspector = inspector_of(SMALLEST)
+    for ids in range(20):
+        inspector.score([ids + 1], 1)
+    assert len(inspector._remembered) == 8
+
+
+def test_a_model_that_gives_no_numbers_is_told():
+    inspector = inspector_of(SMALLEST, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), model_of(SMALLEST)))
+    for ask in (inspector.score, inspector.next_logits, inspector.layers):
+        with pytest.raises(InputError, match="NaN"):
+            ask(TEXT)
 
 
 def leaves(part):

@@ -193,6 +193,78 @@ def test_what_a_client_that_leaves_has_asked_is_not_begun(engine):  # noqa: F811
     asyncio.run(run())
 
 
+HERE = "127.0.0.1:8000"
+PAGES = (
+    ({"Host": HERE}, 200),  # no browser
+    ({"Host": HERE, "Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}, 200),
+    ({"Host": HERE, "Origin": f"http://{HERE}"}, 200),
+    ({"Host": HERE, "Origin": "https://window.example", "Sec-Fetch-Site": "same-origin"}, 200),  # behind a proxy
+    ({"Host": "[::1]:8000"}, 200),
+    ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+    ({"Host": HERE, "Origin": "https://friend.example", "Sec-Fetch-Site": "cross-site"}, 200),
+    ({"Host": "friend.example", "Origin": "http://friend.example"}, 200),
+    ({"Host": HERE, "Origin": "https://evil.example"}, 403),
+    ({"Host": HERE, "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Host": HERE, "Origin": "http://127.0.0.1:9000", "Sec-Fetch-Site": "same-site"}, 403),
+    ({"Host": HERE, "Origin": "null"}, 403),
+    ({"Host": "evil.example:8000", "Origin": "http://evil.example:8000", "Sec-Fetch-Site": "same-origin"}, 403),
+    ({"Host": "evil.example:8000"}, 403),
+    ({"Host": "127.0.0.1.evil.example"}, 403),
+    ({"Host": "[::1"}, 403),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "status"), PAGES)
+def test_a_page_of_another_site_is_not_worked_for(engine, headers, status):  # noqa: F811
+    async def run() -> None:
+        worker = EngineWorker(engine, 2, 10)
+        server = server_of(worker, Gate())
+        app = server.app(["https://friend.example"], loopback=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            simple = {"Content-Type": "text/plain", **headers}  # of which browsers ask nobody before they send it
+            asked = {"/v1/inspect/double": "{}", "/v1/completions": '{"prompt": "", "max_tokens": 0}', "/tokenize": ""}
+            for path, body in asked.items():
+                told = await client.post(path, content=body, headers=simple)
+                assert (told.status_code == 403) == (status == 403)
+            if "evil" in headers["Host"]:
+                assert (await client.get("/v1/inspect", headers=headers)).status_code == 403
+                assert (await client.get("/health", headers=headers)).status_code == 200
+        server.inspect.close()
+        await asyncio.wait_for(worker.stop(), SECONDS)
+
+    asyncio.run(run())
+
+
+def test_what_runs_is_told_when_its_client_leaves_or_the_server_ends(engine):  # noqa: F811
+    """A long inspection, for which all others wait, can end."""
+    asked: list[Fields] = []
+
+    def long(fields: Fields) -> Mapping[str, object]:
+        asked.append(fields)
+        while not gate.may_end.wait(0.001):
+            fields.go_on()
+        return {}
+
+    gate = Gate()
+    waits = Inspection("wait", ("number",), long, "goes on until nobody waits for it")
+
+    async def run() -> None:
+        async with client_of(engine, gate) as (client, server, _):
+            server.inspect.inspections["wait"] = waits
+            leaves = asyncio.Event()
+            first = asyncio.create_task(call(server.app(), {"number": 1}, leaves))
+            await until(lambda: len(asked) == 1)
+            leaves.set()
+            await first
+            assert (await ask(client, "double", number=4)).json()["twice"] == 8
+            second = asyncio.create_task(call(server.app(), {"number": 2}, asyncio.Event()))
+            await until(lambda: len(asked) == 2)
+            second.cancel()  # as uvicorn does at its end
+            assert (await ask(client, "double", number=5)).json()["twice"] == 10
+
+    asyncio.run(run())
+
+
 def test_a_key_is_asked_for_all_but_the_page(engine):  # noqa: F811
     async def run() -> None:
         async with client_of(engine, Gate(), "open-sesame") as (client, _, _):
