@@ -204,6 +204,17 @@ def test_sliders_leave_what_the_sampler_leaves(ask):
         np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("given", "value"), [("0.3", 0.3), ("5", 1), ("-1", 0), ("NaN", 0), ("1e999", 1), ("", 0), ("x", 0), (None, 0)]
+)
+def test_an_address_sets_a_slider_within_its_ends_alone(ask, given, value):
+    assert ask("(given) => predictSetting('minP', given ?? undefined)", given) == value
+    for name, given in (("topP", "-3"), ("temperature", "1e9"), ("topK", "-4")):
+        settings = "{ ...PREDICT_PLAIN, [name]: predictSetting(name, given) }"
+        left = ask(f"(name, given) => [...predictReshape(new Float32Array([1, 2]), {settings})]", name, given)
+        assert sum(left) == pytest.approx(1)
+
+
 def test_tokens_taken_are_put_behind_the_text_as_whole_characters(ask):
     parts = ["a", "\xe2\x80", "\x94", "\xf0\x9f"]
     place = "(parts, text, ids) => predictPlace(text, ids, (id) => parts[id])"

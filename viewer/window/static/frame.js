@@ -34,7 +34,9 @@ const context = {
       return await work(control.signal);
     } catch (error) {
       if (control.signal.aborted || error.name === "AbortError") return undefined;
-      place.replaceChildren(h("p", { class: "problem", role: "alert" }, error.message));
+      // A link may name a step whose checkpoint has been taken away since.
+      const back = error.param === "step" && shared.step !== null && h("button", { type: "button", on: { click: () => context.set({ step: null }) } }, "Look at the served step");
+      place.replaceChildren(h("p", { class: "problem", role: "alert" }, error.message, " ", back));
       if (!(error instanceof NotRecorded)) console.warn(error.message);
       return undefined;
     } finally {

@@ -11,7 +11,7 @@ const predictRecorded = () => {
 
 const predictMount = (root, context, parameters) => {
   const settings = { ...PREDICT_PLAIN };
-  for (const [name, short] of Object.entries(PREDICT_NAMES)) if (parameters[short] !== undefined && Number.isFinite(Number(parameters[short]))) settings[name] = Number(parameters[short]);
+  for (const [name, short] of Object.entries(PREDICT_NAMES)) settings[name] = predictSetting(name, parameters[short]);
   let pending = []; // tokens behind the text that end within a character
   let vocabulary = null;
   let score = null;

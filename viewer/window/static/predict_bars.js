@@ -6,11 +6,12 @@ const PREDICT_MOST_BARS = 300;
 
 // `changed(settings)` is told of each move of a slider.
 const predictSliders = (settings, changed) => {
+  const ends = (name) => ({ min: PREDICT_ENDS[name][0], max: PREDICT_ENDS[name][1] });
   const made = {
-    temperature: slider("Temperature", { min: 0, max: 2, step: 0.05, value: settings.temperature, show: (value) => (value ? value.toFixed(2) : "0: the likeliest"), on: (value) => move({ temperature: value }) }),
-    topK: slider("Top-k", { min: 0, max: 100, value: settings.topK, show: (value) => (value ? whole(value) : "off"), on: (value) => move({ topK: value }) }),
-    topP: slider("Top-p", { min: 0.01, max: 1, step: 0.01, value: settings.topP, show: (value) => (value < 1 ? value.toFixed(2) : "off"), on: (value) => move({ topP: value }) }),
-    minP: slider("Min-p", { min: 0, max: 1, step: 0.01, value: settings.minP, show: (value) => (value ? value.toFixed(2) : "off"), on: (value) => move({ minP: value }) }),
+    temperature: slider("Temperature", { ...ends("temperature"), step: 0.05, value: settings.temperature, show: (value) => (value ? value.toFixed(2) : "0: the likeliest"), on: (value) => move({ temperature: value }) }),
+    topK: slider("Top-k", { ...ends("topK"), value: settings.topK, show: (value) => (value ? whole(value) : "off"), on: (value) => move({ topK: value }) }),
+    topP: slider("Top-p", { ...ends("topP"), step: 0.01, value: settings.topP, show: (value) => (value < 1 ? value.toFixed(2) : "off"), on: (value) => move({ topP: value }) }),
+    minP: slider("Min-p", { ...ends("minP"), step: 0.01, value: settings.minP, show: (value) => (value ? value.toFixed(2) : "off"), on: (value) => move({ minP: value }) }),
   };
   const move = (some) => { Object.assign(settings, some); changed(settings); };
   const back = () => {

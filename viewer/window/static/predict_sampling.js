@@ -1,7 +1,15 @@
 // What temperature, top-k, top-p and min-p leave of a distribution: the rules of lm/inference/sampling.py, in its order.
 
 const PREDICT_LEAST_TEMPERATURE = 1e-6;
+const PREDICT_ENDS = { temperature: [0, 2], topK: [0, 100], topP: [0.01, 1], minP: [0, 1] };
 const PREDICT_PLAIN = { temperature: 1, topK: 0, topP: 1, minP: 0 };
+
+// What an address says of a slider, within its ends.
+const predictSetting = (name, given) => {
+  const [low, high] = PREDICT_ENDS[name];
+  const value = Math.min(high, Math.max(low, Number(given)));
+  return given === undefined || Number.isNaN(value) ? PREDICT_PLAIN[name] : value;
+};
 
 const predictOrders = new WeakMap();
 

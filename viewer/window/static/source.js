@@ -38,16 +38,20 @@ const source = {
     const headers = { "Content-Type": "application/json" };
     const key = sessionStorage.getItem(KEY);
     if (key) headers.Authorization = "Bearer " + key;
-    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal }).catch((error) => {
+      throw error.name === "AbortError" ? error : new Error("The server does not answer: it was stopped, or cannot be reached.");
+    });
     if (answer.ok) return answer;
     if (answer.status === 401) document.dispatchEvent(new Event("key-wanted"));
-    let message = "The server answers " + answer.status + ".";
+    const told = new Error("The server answers " + answer.status + ".");
     try {
-      message = (await answer.json()).error.message;
+      const { message, param } = (await answer.json()).error;
+      told.message = message;
+      told.param = param; // the field that is at fault
     } catch {
       // no JSON: the status says it
     }
-    throw new Error(message);
+    throw told;
   },
 
   // Pieces of text as the model makes them: an async iterator over the choices of /v1/completions.

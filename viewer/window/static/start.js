@@ -9,7 +9,7 @@ const keyForm = document.querySelector("#key");
 document.addEventListener("key-wanted", () => { keyForm.hidden = false; });
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, keyForm.querySelector("input").value);
+  sessionStorage.setItem(KEY, keyForm.querySelector("input").value.trim());
   location.reload();
 });
 

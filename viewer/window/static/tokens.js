@@ -85,7 +85,7 @@ const tokensView = (look) => {
 const tokensMount = (root, context, parameters) => {
   let text = shared.text;
   let beside = parameters.beside || "";
-  let way = TOKENS_WAYS[parameters.way] ? parameters.way : "text";
+  let way = Object.hasOwn(TOKENS_WAYS, parameters.way ?? "") ? parameters.way : "text";
   let step = /^\d+$/.test(parameters.merges ?? "") ? Number(parameters.merges) : undefined;
   const views = h("div", { class: "split tokens-views" });
   const details = h("div", { class: "panel tokens-details" }, h("p", { class: "note" }, "Point at a token, or reach it by the arrow keys, to see what it is made of."));

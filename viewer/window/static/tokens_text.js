@@ -81,7 +81,7 @@ const tokensKnown = new Map();
 const tokensLoad = async (name, signal) => {
   const known = tokensKnown.get(name);
   if (known) return known;
-  const simple = tokensSimple[name];
+  const simple = Object.hasOwn(tokensSimple, name) && tokensSimple[name];
   let found;
   if (simple) found = { ...simple, cut: (text, signal) => bpeFinish(simple.encode(text), signal) };
   else {
