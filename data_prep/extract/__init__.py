@@ -13,7 +13,7 @@ from data_prep.config import ExtractConfig
 from data_prep.config.extract import ENGINES
 from data_prep.documents import WebPage
 from data_prep.extract.blocks import PageLimitError, UnreadablePageError
-from data_prep.extract.charset import decode
+from data_prep.extract.charset import text_and_codec
 from data_prep.warc import MAX_PAGE_BYTES
 from lm.errors import InputError
 
@@ -24,8 +24,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 def normalise(text: str) -> str:
     """`text` with "\\n" for every line break that Unicode knows, and without control characters, trailing blanks and
     blank lines at both ends; otherwise as it was."""
-    text = UNPRINTABLE.sub("", "\n".join(text.splitlines()))  # in this order: a form feed that went would glue words
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()  # a regex would try each blank of a run anew
+    lines = text.splitlines()  # before control characters go: a form feed that went would glue words
+    lines = [line if line.isprintable() else UNPRINTABLE.sub("", line) for line in lines]  # the regex is slower
+    return "\n".join([line.rstrip() for line in lines]).strip()  # a regex would try each blank of a run anew
 
 
 @functools.cache
@@ -71,11 +72,11 @@ def extract_text(page: WebPage, config: ExtractConfig) -> tuple[str, str | None]
     if page.xhtml and not config.xhtml:
         return "", "xhtml"
     try:
-        html = decode(page.body, page.content_type)
+        html, codec = text_and_codec(page.body, page.content_type)
     except UnicodeError:
         return "", "unreadable_html"
     try:
-        text = engine.main_text(html, config)
+        text = engine.main_text(page.body if codec == "utf-8" and ENGINES[config.engine].reads_utf8 else html, config)
     except PageLimitError as limit:
         return "", str(limit)
     except UnreadablePageError:

@@ -28,12 +28,12 @@ INLINE = """
     span strike strong sub sup time tt u var wbr img input link meta base picture source track param area col colgroup
     br math mi mn mo ms mtext mrow msup msub mfrac msqrt semantics mstyle munder mover munderover msubsup mtable mtr mtd
 """
-# What a tag does to the text around it; all others begin a block.
-WITHIN_LINE, LINK, LINE_BREAK, META, SKIP, TITLE, CELL_OF_ROW, PREFORMATTED = range(8)
+# What a tag does to the text around it. The first three begin a block, and so do all tags that are not in ROLE.
+BLOCK, CELL_OF_ROW, PREFORMATTED, WITHIN_LINE, LINK, LINE_BREAK, META, SKIP, TITLE = range(9)
 ROLE = dict.fromkeys(INLINE.split(), WITHIN_LINE) | dict.fromkeys(SKIPPED.split(), SKIP)
 ROLE |= {"a": LINK, "br": LINE_BREAK, "title": TITLE}
 ROLE |= dict.fromkeys(("meta", "link", "img", "input"), META)
-ROLE |= {"td": CELL_OF_ROW, "th": CELL_OF_ROW, "pre": PREFORMATTED}  # which begin a block too
+ROLE |= {"td": CELL_OF_ROW, "th": CELL_OF_ROW, "pre": PREFORMATTED}
 KINDS = (
     "other", "p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "dt", "dd", "td", "th", "pre", "blockquote", "div",
     "figcaption", "tr", "article", "main", "section", "body", "summary", "caption",
@@ -57,6 +57,8 @@ class UnreadablePageError(Exception):
 
 class Limits:
     """Target of lxml's parser that keeps nothing of a page and stops at its limits."""
+
+    __slots__ = ("depth", "elements", "max_attributes", "max_depth", "max_elements")
 
     def __init__(self, config: ExtractConfig):
         self.max_depth, self.max_elements, self.max_attributes = (
@@ -85,14 +87,15 @@ class Limits:
         return None
 
 
-def parse(html: str, target: Limits) -> object:
-    """What `target.close()` returns after the whole page. Raises PageLimitError, and UnreadablePageError where lxml
-    fails on the page."""
+def parse(html: str | bytes, target: Limits) -> object:
+    """What `target.close()` returns after the whole page, a text or its UTF-8. Raises PageLimitError, and
+    UnreadablePageError where lxml fails on the page."""
     from lxml import etree  # ty: ignore[missing-module-member]
 
     parser = etree.HTMLParser(encoding="utf-8", target=target, huge_tree=True)
+    utf8 = html.encode("utf-8", "replace") if isinstance(html, str) else html
     try:
-        return etree.fromstring(html.encode("utf-8", "replace"), parser)
+        return etree.fromstring(utf8, parser)
     except etree.LxmlError as error:
         raise UnreadablePageError(f"lxml cannot parse it: {error}") from error
 
@@ -138,8 +141,15 @@ class BlockReader(Limits):
     """Target of lxml's parser: events in, Blocks out.
 
     Half of the time of extraction is spent in here, some 2,000 events a page: so `start`, `end` and `data` do the
-    common in place and leave the rare to other methods.
+    common in place and leave the rare to other methods. Slots, as Python is slower with more than thirty attributes
+    (2 % of extraction).
     """
+
+    __slots__ = (
+        "blocks", "buffer", "buttons", "first", "images", "in_linked_data", "in_title", "last", "link",
+        "link_characters", "linked_data", "links", "names", "noscript_characters", "noscripts", "numbers", "open",
+        "owner", "parent", "pictures", "preformatted", "skipped", "sort", "sorts", "texts", "title", "without_scripts",
+    )  # fmt: skip
 
     def __init__(self, config: ExtractConfig, without_scripts: bool = False):
         super().__init__(config)
@@ -173,11 +183,25 @@ class BlockReader(Limits):
         self.elements += 1
         if self.depth > self.max_depth or self.elements > self.max_elements or len(attributes) > self.max_attributes:
             self.refuse(attributes)
-        role = ROLE.get(tag)
-        if role is None:
+        role = ROLE.get(tag, BLOCK)
+        if role <= PREFORMATTED:
             if self.buffer:
-                self.flush()
-            self.start_block(tag, attributes)
+                if role == CELL_OF_ROW:
+                    self.buffer.append(CELL)
+                else:
+                    self.flush()
+            if role == PREFORMATTED:
+                self.preformatted += 1
+            name = f"{tag} {attributes['class']}" if "class" in attributes else tag
+            sort = self.names.get(name) or self.add_name(name, tag)
+            if not TELLING.isdisjoint(attributes):
+                sort = self.sort_by(sort, attributes)
+            self.sort.append(sort)
+            above = self.open[-1]
+            self.open.append(len(self.parent))
+            self.parent.append(above)
+            self.first.append(len(self.texts))
+            self.last.append(0)
         elif role == WITHIN_LINE:
             pass
         elif role == LINK:
@@ -188,17 +212,8 @@ class BlockReader(Limits):
             self.read_meta(tag, attributes)
         elif role == SKIP:
             self.start_skipped(tag, attributes)
-        elif role == CELL_OF_ROW:
-            if self.buffer:
-                self.buffer.append(CELL)
-            self.start_block(tag, attributes)
-        elif role == TITLE:
+        else:
             self.in_title = not self.skipped
-        elif role == PREFORMATTED:
-            if self.buffer:
-                self.flush()
-            self.preformatted += 1
-            self.start_block(tag, attributes)
 
     def read_meta(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "img":
@@ -234,19 +249,6 @@ class BlockReader(Limits):
         self.buttons.append(kind not in HEADINGS)  # there it unfolds the text below
         self.skipped += self.buttons[-1]
 
-    def start_block(self, tag: str, attributes: dict[str, str]) -> None:
-        """A new element below the one that is open."""
-        name = f"{tag} {attributes['class']}" if "class" in attributes else tag
-        sort = self.names.get(name) or self.add_name(name, tag)
-        if not TELLING.isdisjoint(attributes):
-            sort = self.sort_by(sort, attributes)
-        self.sort.append(sort)
-        above = self.open[-1]
-        self.open.append(len(self.parent))
-        self.parent.append(above)
-        self.first.append(len(self.texts))
-        self.last.append(0)
-
     def add_name(self, name: str, tag: str) -> int:
         """The sort of a tag with its class that the page had not before; of one that only differs in digits from
         another the name is the other's."""
@@ -275,26 +277,19 @@ class BlockReader(Limits):
 
     def end(self, tag: str) -> None:
         self.depth -= 1
-        role = ROLE.get(tag)
-        if role is None:
-            if self.buffer:
+        role = ROLE.get(tag, BLOCK)
+        if role <= PREFORMATTED:
+            if self.buffer and role != CELL_OF_ROW:
                 self.flush()
+            if role == PREFORMATTED:
+                self.preformatted -= 1
             self.last[self.open.pop()] = len(self.texts)
-        elif role == WITHIN_LINE:
-            pass
         elif role == LINK:
             self.links -= 1
         elif role == SKIP:
             self.end_skipped(tag)
-        elif role == CELL_OF_ROW:
-            self.last[self.open.pop()] = len(self.texts)
         elif role == TITLE:
             self.in_title = False
-        elif role == PREFORMATTED:
-            if self.buffer:
-                self.flush()
-            self.preformatted -= 1
-            self.last[self.open.pop()] = len(self.texts)
 
     def end_skipped(self, tag: str) -> None:
         if tag == "button":
@@ -325,15 +320,21 @@ class BlockReader(Limits):
         text = "".join(self.buffer)
         self.buffer.clear()
         link, self.link_characters = self.link_characters, 0
-        parts = self.parts(text) if self.preformatted or BREAK in text or CELL in text else (" ".join(text.split()),)
-        for part in parts:
-            if not part.isascii():
-                part = shown(part)
-            if part:
-                self.texts.append(part)
-                self.owner.append(self.open[-1])
-                self.images.append(self.pictures)
-                self.link.append(min(link * len(part) // len(text), len(part)) if link else 0)
+        if self.preformatted or BREAK in text or CELL in text:
+            for part in self.parts(text):
+                self.add_block(part, link, len(text))
+        else:
+            self.add_block(" ".join(text.split()), link, len(text))
+
+    def add_block(self, text: str, link: int, size: int) -> None:
+        """A block of `text`, and of `link` characters in links among `size` its share."""
+        if not text.isascii():
+            text = shown(text)
+        if text:
+            self.texts.append(text)
+            self.owner.append(self.open[-1])
+            self.images.append(self.pictures)
+            self.link.append(min(link * len(text) // size, len(text)) if link else 0)
 
     def parts(self, text: str) -> list[str]:
         """What line breaks part, cells marked as such; of preformatted text all."""
@@ -352,16 +353,17 @@ class BlockReader(Limits):
         if self.buffer:
             self.flush()
         self.last[0] = len(self.texts)
-        blocks, sort = self.blocks, np.array(self.sort)
+        blocks = self.blocks
+        for column in ("owner", "link", "images", "parent", "first", "last"):
+            setattr(blocks, column, array("q", getattr(self, column)))
+        sort = np.frombuffer(array("q", self.sort), np.int64)  # twice as fast as to make a list NumPy's
         kind, name, own = (np.array(column)[sort] for column in self.sorts)
-        mask, above = own.copy(), np.maximum(self.parent, 0)
+        mask, above = own.copy(), np.maximum(blocks.parent, 0)
         while above.any():  # the element 1, 2, 4, 8, ... levels above each
             mask |= mask[above]
             above = above[above]
         for column, values in (("kind", kind), ("name", name), ("own", own), ("mask", mask)):
             setattr(blocks, column, array("q", values.tobytes()))
-        for column in ("owner", "link", "images", "parent", "first", "last"):
-            setattr(blocks, column, array("q", getattr(self, column)))
         blocks.title = " ".join("".join(self.title).split())[:MAX_TITLE]
         blocks.linked_data = "".join(self.linked_data)
 
@@ -374,7 +376,7 @@ def shown(text: str) -> str:
     return text
 
 
-def read_blocks(html: str, config: ExtractConfig) -> Blocks:
+def read_blocks(html: str | bytes, config: ExtractConfig) -> Blocks:
     """The blocks of a page. Raises what `parse` raises.
 
     Where most of its text stands in <noscript>, as a forum's posts that scripts would draw, the page is read as without

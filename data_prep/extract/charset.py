@@ -152,9 +152,14 @@ def decode(body: bytes, content_type: str) -> str:
 
     Raises UnicodeError for a page declared to be in an encoding that no browser reads, by the standard's order.
     """
+    return text_and_codec(body, content_type)[0]
+
+
+def text_and_codec(body: bytes, content_type: str) -> tuple[str, str | None]:
+    """(what `decode` gives, the codec that read the whole body without a fault, else None)."""
     for mark, codec in BYTE_ORDER_MARKS:
         if body.startswith(mark):
-            return body[len(mark) :].decode(codec, "replace")
+            return body[len(mark) :].decode(codec, "replace"), None
     declared = [codec for codec in (header_codec(content_type), meta_codec(body)) if codec]
     if not declared and body.isascii() and ESCAPES.search(body):
         declared = ["iso2022_jp"]
@@ -164,12 +169,12 @@ def decode(body: bytes, content_type: str) -> str:
                 raise UnicodeError("declared to be in an encoding that the web has given up")
             continue
         try:
-            return body.decode(codec)
+            return body.decode(codec), codec
         except UnicodeDecodeError:
             text = body.decode(codec, "replace")
         # One damaged letter, or a body cut in the middle of one, is no reason to spoil the others.
         unreadable = text.count("\ufffd")
         readable = len(text) - len(text.encode("ascii", "ignore")) - unreadable
         if readable >= unreadable:
-            return text
-    return body.decode(detected_codec(body) or "cp1252", "replace")
+            return text, None
+    return body.decode(detected_codec(body) or "cp1252", "replace"), None

@@ -63,7 +63,7 @@ def of_block(page: Page) -> dict[str, np.ndarray]:
         "is_li": page.kind == KIND["li"],
         "is_cell": among(CELLS)[page.kind],
         "heading_level": page.heading_level,
-        "repeated": np.array([*map(seen.__getitem__, page.blocks.texts)]),
+        "repeated": np.fromiter(map(seen.__getitem__, page.blocks.texts), np.int64, page.N),
     }
 
 
@@ -147,8 +147,9 @@ def of_neighbours(page: Page) -> dict[str, np.ndarray]:
 
 def of_position(page: Page) -> dict[str, np.ndarray]:
     title = page.blocks.title
-    named = [8 < len(text) < 300 and bool(title) and (text in title or title in text) for text in page.blocks.texts]
-    headline, named = np.flatnonzero(page.heading_level == 1), np.flatnonzero(named)
+    texts = enumerate(page.blocks.texts) if title else ()
+    named = [n for n, text in texts if 8 < len(text) < 300 and (text in title or title in text)]
+    headline = (page.heading_level == 1).nonzero()[0]
     alike_N, counts = np.unique(
         page.kind << len(HINTS) | page.own[page.owner], return_inverse=True, return_counts=True
     )[1:]
@@ -161,7 +162,7 @@ def of_position(page: Page) -> dict[str, np.ndarray]:
         "since_headline_share": np.where(since >= 0, size_since / page.all_size, -1),
         "prose_before": page.sums["prose"][:-1] / page.all_prose,
         "from_headline": page.index - headline[0] if len(headline) else np.full(page.N, -FAR),
-        "from_title": page.index - named[-1] if len(named) else np.full(page.N, -FAR),
+        "from_title": page.index - named[-1] if named else np.full(page.N, -FAR),
         "alike": counts[alike_N],
         "alike_mean": (np.bincount(alike_N, page.size) / counts)[alike_N],
     }

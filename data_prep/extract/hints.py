@@ -104,9 +104,10 @@ def hints_of_attributes(attributes: dict[str, str]) -> int:
         return bits
     bits |= ROLES.get(attributes.get("role", ""), 0)
     bits |= ITEM_PROPERTIES.get(attributes.get("itemprop", ""), 0)
-    bits |= ITEM_TYPES.get(attributes.get("itemtype", "").rpartition("/")[2], 0)
+    if item_type := attributes.get("itemtype"):
+        bits |= ITEM_TYPES.get(item_type.rpartition("/")[2], 0)
     if "hidden" in attributes or attributes.get("aria-hidden") == "true":
         bits |= BIT["hidden"]
-    if UNSEEN_STYLE.search(attributes.get("style", "")):
+    if (style := attributes.get("style")) and UNSEEN_STYLE.search(style):
         bits |= BIT["hidden"]
     return bits

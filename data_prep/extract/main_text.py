@@ -181,8 +181,9 @@ def load() -> None:
     load_model()
 
 
-def main_text(html: str, config: ExtractConfig) -> str:
-    """The main text of a page, "" where there is none. Raises PageLimitError and UnreadablePageError."""
+def main_text(html: str | bytes, config: ExtractConfig) -> str:
+    """The main text of a page, which is text or its UTF-8, "" where there is none. Raises PageLimitError and
+    UnreadablePageError."""
     blocks = read_blocks(html, config)
     return text_by(load_model(), Page(blocks), config) if blocks.texts else ""
 

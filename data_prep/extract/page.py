@@ -113,7 +113,7 @@ class Page:
         self.kind = self.kind_M[self.owner]
         self.length = np.fromiter(map(len, blocks.texts), np.int64, self.N)
         codes = np.frombuffer("".join(blocks.texts).encode("utf-32-le", "replace"), np.uint32)
-        self.classes = class_table()[np.minimum(codes, 0xFFFF)]
+        self.classes = class_table().take(codes, mode="clip")  # above the table its last
         self.ends = running(self.length)
         self.starts = self.ends[:-1]
         self.counts: dict[int, np.ndarray] = {}
@@ -134,7 +134,7 @@ class Page:
         """Characters of the class in each block."""
         found_N = self.counts.get(character_class)
         if found_N is None:
-            before = np.searchsorted(np.flatnonzero(self.classes == character_class), self.ends)
+            before = (self.classes == character_class).nonzero()[0].searchsorted(self.ends)
             found_N = self.counts[character_class] = before[1:] - before[:-1]
         return found_N
 

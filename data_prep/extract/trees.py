@@ -5,7 +5,9 @@ thousandths of log-odds, so that a score is a sum of integers: exact, and the sa
 """
 
 import functools
+import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +20,12 @@ SCALE = 1000
 """Units of a leaf per unit of log-odds."""
 CHUNK = 4096
 """Blocks scored at once: bounds the memory that a page of very many takes."""
+
+
+def floats(rows: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
+    """These rows one after the other."""
+    chosen = [rows[name] for name in names]
+    return np.concatenate(chosen, dtype=np.float32, casting="unsafe") if chosen else np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,21 @@ class Trees:
 
     def score(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         """Log-odds of each block, times SCALE, int64; `rows` has (at least) the features, all of one length or of 1."""
-        values_FN = np.empty((len(self.features), max(len(rows[name]) for name in self.features)), np.float32)
-        for feature, name in enumerate(self.features):
-            values_FN[feature] = rows[name]
+        wide = tuple([len(rows[name]) > 1 for name in self.features])
+        if not any(wide):
+            wide = (True,) * len(wide)
+        # All rows by one call, and what is of the page compared once and not for each block: a tenth of the time.
+        values_FN = floats(rows, itertools.compress(self.features, wide)).reshape(sum(wide), -1)
+        page_F = floats(rows, itertools.compress(self.features, [not one for one in wide]))
         parts = range(0, values_FN.shape[1], CHUNK)
-        return np.concatenate([self.score_part(values_FN[:, start : start + CHUNK]) for start in parts])
+        return np.concatenate([self.score_part(wide, values_FN[:, at : at + CHUNK], page_F) for at in parts])
 
-    def score_part(self, values_FN: np.ndarray) -> np.ndarray:
-        feature, threshold, question_DT = self.questions
-        answers_QN = (values_FN.take(feature, 0) > threshold).view(np.uint8)
+    def score_part(self, wide: tuple[bool, ...], values_FN: np.ndarray, page_F: np.ndarray) -> np.ndarray:
+        of_blocks, feature_Q, threshold_Q1, question_DT = self.parted_questions(wide)
+        answers_QN = np.empty((len(feature_Q), values_FN.shape[1]), np.bool_)
+        np.greater(values_FN.take(feature_Q[:of_blocks], 0), threshold_Q1[:of_blocks], out=answers_QN[:of_blocks])
+        answers_QN[of_blocks:] = page_F.take(feature_Q[of_blocks:])[:, None] > threshold_Q1[of_blocks:]
+        answers_QN = answers_QN.view(np.uint8)
         leaf_TN = answers_QN.take(question_DT[-1], 0)
         for depth in reversed(range(len(question_DT) - 1)):
             leaf_TN += leaf_TN  # as a shift by a bit, and NumPy adds several bytes at once
@@ -85,6 +99,26 @@ class Trees:
             unique[:, 1].astype(np.float32)[:, None],
             which.reshape(self.feature.shape).T.copy(),
         )
+
+    def parted_questions(self, wide: tuple[bool, ...]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+        """Where features have a value for each block or one for the page: how many questions are about those of blocks,
+        and `questions` in an order in which these come first, by each feature's number among its like.
+        """
+        found = self.parted.get(wide)
+        if found is None:
+            feature_Q, threshold_Q1, question_DT = self.questions
+            wide_F = np.array(wide)
+            number_F = np.where(wide_F, np.cumsum(wide_F), np.cumsum(~wide_F)) - 1
+            order_Q = np.argsort(~wide_F[feature_Q], kind="stable")
+            of_blocks = int(np.count_nonzero(wide_F[feature_Q]))
+            found = of_blocks, number_F[feature_Q[order_Q]], threshold_Q1[order_Q], np.argsort(order_Q)[question_DT]
+            self.parted[wide] = found
+        return found
+
+    @functools.cached_property
+    def parted(self) -> dict[tuple[bool, ...], tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """What `parted_questions` found: two, as pages of one block have all features alike."""
+        return {}
 
     def to_json(self) -> str:
         """One tree a line: its features' numbers, thresholds and leaves."""

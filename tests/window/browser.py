@@ -50,9 +50,16 @@ def chromium() -> Generator[Any]:
 class Watched:
     """A page in its own profile, and all that went wrong in it."""
 
-    def __init__(self, browser: Any, width: int = WIDE, height: int = 900, dark: bool = False, expected: str = ""):
-        """Faults with the text `expected` must happen, and are no others."""
-        self.expected = expected
+    def __init__(
+        self,
+        browser: Any,
+        width: int = WIDE,
+        height: int = 900,
+        dark: bool = False,
+        expected: str | tuple[str, ...] = (),
+    ):
+        """Faults with a text of `expected` must happen, and are no others."""
+        self.expected = (expected,) if isinstance(expected, str) else expected
         self.context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
@@ -88,7 +95,7 @@ class Watched:
                 self.faults.append("a text was run as a script")
         finally:
             self.context.close()
-        others = [fault for fault in self.faults if not self.expected or self.expected not in fault]
+        others = [fault for fault in self.faults if not any(one in fault for one in self.expected)]
         assert not others, "\n".join(others)
         assert self.faults or not self.expected, f"nothing said {self.expected!r}"
 

@@ -97,8 +97,8 @@ def write_exported(run: Path, folder: Path) -> Path:
     from viewer.window.page import window_html
     from viewer.window.window_run import WindowRun
 
-    folder = RunFolder(run)
-    loaded = folder.load(one_device_mesh(folder.experiment().model))
+    given = RunFolder(run)
+    loaded = given.load(one_device_mesh(given.experiment().model))
     window = WindowRun(loaded.experiment, run, loaded, run.name)
     out = folder / "window.html"
     out.write_text(window_html(record(window), run.name, back="index.html"), encoding="utf-8")

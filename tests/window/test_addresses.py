@@ -21,7 +21,7 @@ def test_names_that_every_object_has_name_no_way_and_no_tokenizer(hostile, open_
 
 
 def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(hostile, open_page):
-    page = open_page(hostile.exported, expected=TOLD)
+    page = open_page(hostile.exported, expected=(TOLD, "net::ERR_FAILED"))
     refused = {"status": 401, "json": {"error": {"message": "The API key is wrong.", "param": None}}}
     right = lambda route: route.request.headers.get("authorization") == "Bearer right"
     page.route("**/v1/**", lambda route: route.continue_() if right(route) else route.fulfill(**refused))
