@@ -320,6 +320,26 @@ def test_damage_is_told_and_passed_over(made, tmp_path):
     assert "not a readable Parquet file" in asked("seen", document=0)["missing"]
 
 
+def test_documents_that_were_made_elsewhere_may_lack_all_but_a_text(made, tmp_path):
+    folder, experiment = made
+    shutil.copytree(folder / "tokenizer", tmp_path / "tokenizer")
+    for name, table in {
+        "a": {"text": ["One.", None]}, "b": {"url": ["u"], "score": [float("nan")]}, "c": {"text": [1]},
+        "d": {"text": ["Two."], "url": [7]}, "e": {"text": ["Three."], "language_score": [float("inf")]},
+    }.items():  # fmt: skip
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        pq.write_table(pa.table(table), tmp_path / f"documents/{name}.parquet")
+    asked = Asked(tmp_path, experiment)
+    answer = asked("documents")
+    assert [one["beginning"] for one in answer["documents"]] == ["One.", "", "", "Three."]
+    assert answer["unreadable"] == ["c.parquet", "d.parquet"]
+    assert [one["beginning"] for one in asked("documents", query="three")["documents"]] == ["Three."]
+    told = {name: asked("document", file=f"documents/{name}.parquet", row=0) for name in "abcde"}
+    assert [told[name].get("text") for name in "abcde"] == ["One.", "", None, None, "Three."]
+    assert "column text is int64" in told["c"]["missing"] and told["e"]["language_score"] is None
+    assert "missing" in asked("document", id="nothing")
+
+
 def test_wrong_fields_are_refused_by_name(asked):
     for name, fields in {
         "documents": {"limit": 0}, "document": {"file": "texts/0.parquet", "row": 0}, "batch": {"step": 0},

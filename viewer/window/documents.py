@@ -14,6 +14,7 @@ from viewer.explanations import reason_sentence, stage_name
 from viewer.window.corpus.listing import MOST_ADDRESS, Wanted, find_id, find_id_in, list_documents
 from viewer.window.corpus.raw_page import RawPages
 from viewer.window.corpus.run_data import SHELVES, RunData, data_of, or_missing
+from viewer.window.curve_log import finite
 from viewer.window.window_run import WindowRun
 
 MOST, USUAL = 100, 50
@@ -130,7 +131,9 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
                 continue  # texts/ may be gone
             if place is not None:
                 url = (told["url"] or "")[:MOST_ADDRESS]
-                found.append({"file": f"documents/{name}", "row": place, "url": url, "value": told[line.signal]})
+                found.append(
+                    {"file": f"documents/{name}", "row": place, "url": url, "value": finite(told[line.signal])}
+                )
     return {"documents": found}
 
 
@@ -174,7 +177,7 @@ def document(data: RunData, run: WindowRun, fields: Fields) -> dict[str, Any]:
         "file": f"{shelf_name}/{name}", "row": row, "kept": not dropped, "stage": stage, "reason": reason,
         "stage_title": stage_name(stage) if stage else "", "about": reason_sentence(stage, reason) if stage else "",
         **{key: short(key) for key in ("url", "id", "date", "file_path", "dump", "language")},
-        "language_score": values.get("language_score"),
+        "language_score": finite(values.get("language_score")),
         "text": text[offset : offset + characters], "offset": offset, "characters": len(text),
         "bytes": len(text.encode()),
         "values": measured(data, values, label),
@@ -187,9 +190,8 @@ def measured(data: RunData, values: dict[str, Any], label: str) -> list[list[Any
     """[value, the line, whether the value is on the side that is dropped] for each threshold of the funnel."""
     found: list[list[Any]] = []
     for one in data.thresholds():
-        value, line = values.get(one.signal), one.of_language(label)
-        has_value = isinstance(value, int | float) and value == value
-        found.append([value if has_value else None, line.value, has_value and broken(line, float(value))])
+        value, line = finite(values.get(one.signal)), one.of_language(label)
+        found.append([value, line.value, value is not None and broken(line, float(value))])
     return found
 
 

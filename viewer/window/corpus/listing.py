@@ -13,6 +13,7 @@ from pyarrow.compute import MatchSubstringOptions, SliceOptions, call_function
 from data_prep.verdict import Threshold
 from lm.errors import InputError
 from viewer.window.corpus.shelf import Piece, Shelf
+from viewer.window.curve_log import finite
 
 BEGINNING = 200
 """Characters of a document by which it is listed."""
@@ -135,7 +136,7 @@ def told_rows(
             "position": piece.position + row, "url": values["url"] or "", "beginning": " ".join(values["text"].split()),
             "bytes": values.get("text_bytes") if dropped else size, "language": values["language"] or "",
             "name": f"{values['stage']}/{values['reason']}" if dropped else "",
-            "value": values.get(line.signal) if line else None, "passage": passage,
+            "value": finite(values.get(line.signal)) if line else None, "passage": passage,
         }  # fmt: skip
 
 

@@ -17,6 +17,10 @@ from data_prep.shards.tokenize import read_index
 from lm.errors import InputError
 
 FILES_AT_ONCE, THREADS = 64, 8
+TEXTS = frozenset(
+    ("id", "url", "text", "date", "file_path", "dump", "language", "language_script", "stage", "reason", "duplicate_of")
+)
+"""Columns that are texts; whose files are made elsewhere may lack all but "text"."""
 INDICES = 8
 """Of files, that are held: those of the files that were read last."""
 
@@ -112,13 +116,14 @@ class Shelf:
         return not (told and told.has_min_max) or told.min <= value <= told.max
 
     def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
-        """Those of the columns that the file has, of the rows that are left. Raises InputError where it is damaged."""
+        """Those of the columns that the file has, of the rows that are left; texts that it lacks are null. Raises
+        InputError where it is damaged, or a text is none."""
         path = self.folder / self._names[piece.file]
         try:
             index = self._index(path.name)
             there = [name for name in columns if name in index.schema.names]
             with pq.ParquetFile(path, metadata=index) as file:
-                return file.read_row_group(piece.group, there).slice(piece.skipped)
+                return with_texts(file.read_row_group(piece.group, there), columns).slice(piece.skipped)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             self.unreadable.add(path.name)
             raise InputError(f"{path} is damaged: {error}. {remedy(path)}") from error
@@ -130,7 +135,7 @@ class Shelf:
         if not 0 <= row < rows:
             raise InputError(f"{self.folder / name} has {rows:,} rows, from 0 on; there is no row {row:,}.")
         piece = next(self.pieces(first + row))
-        columns = self._index(name).schema.names if columns is None else columns
+        columns = [*dict.fromkeys([*self._index(name).schema.names, "text"])] if columns is None else columns
         return self.read(piece, columns).slice(0, 1).to_pylist()[0]
 
     def _groups(self, file: int) -> list[int]:
@@ -154,3 +159,13 @@ class Shelf:
             if rows is None:
                 self.unreadable.add(name)
             self._firsts.append(self._firsts[-1] + (rows or 0))
+
+
+def with_texts(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """With the columns that are texts, null where the table lacks them. Raises ValueError where one is no text."""
+    for name in TEXTS.intersection(columns):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+        elif table[name].type not in (pa.string(), pa.large_string(), pa.null()):
+            raise ValueError(f"its column {name} is {table[name].type}, and must be string")
+    return table
