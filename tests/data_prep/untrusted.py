@@ -158,7 +158,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "config.engine.EngineConfig": Trusted("an option"),
     "config.language.LABEL": Trusted("an option"),
     "engine.tasks.TaskRunner": Trusted("names of our own steps"),
-    "extract.blocks.NOT_TEXT": Anywhere("\xad\u200b"),
+    "extract.blocks.NOT_SHOWN": Anywhere("\xad\u200b"),
     "dedup.lines.UNITS": Anywhere("a line"),
     "dedup.minhash.words_2024": Within("band_keys_2024"),
     "dedup.substrings.PIECE": Within("word_places"),

@@ -125,6 +125,7 @@ def test_curves_and_samples_are_those_of_the_run_with_what_it_does_now(run, fold
     assert ask(run, "curves")["state"] == ""
 
 
+@pytest.mark.slow
 def test_every_step_writes_by_its_own_parameters_and_the_same_text_for_a_seed(run, folder):
     asked = {"text": "The miller", "tokens": 8, "temperature": 1.0}
     texts = {step: ask(run, "write", step=step, **asked) for step in run.steps()}

@@ -29,6 +29,7 @@ def at(address: str, **parameters: object) -> str:
     return f"{address}#trace?{urlencode(parameters, quote_via=quote)}"
 
 
+@pytest.mark.slow
 def test_a_run_without_an_index_is_told_how_to_make_one(stories, open_page):
     page = open_page(at(stories.window))
     settle(page)

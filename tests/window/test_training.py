@@ -29,6 +29,7 @@ def at_step(page, step: str) -> None:
     page.locator(SUMS, has_text=f"At step {step}:").wait_for()
 
 
+@pytest.mark.slow
 def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_the_text(hostile, open_page):
     page = open_page(f"{hostile.window}#training?text={TEXT.replace(' ', '+')}")
     page.wait_for_selector(".training-watch .token")

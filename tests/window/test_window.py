@@ -31,7 +31,7 @@ FORMS = ("window", "exported")
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
 def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page, run, form):
     page = open_page(getattr(looked_at(run), form))
     settle(page)
