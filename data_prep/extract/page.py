@@ -6,7 +6,6 @@ Array axes: N blocks, M elements.
 """
 
 import functools
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,7 +55,8 @@ def among(kinds: frozenset[int]) -> np.ndarray:
 @functools.cache
 def levels() -> np.ndarray:
     """Of each kind of element which heading it is, 1 to 6, or 9 for none."""
-    return np.array([int(tag[1:]) if re.fullmatch("h[1-6]", tag) else 9 for tag in KINDS])
+    of_tag = {f"h{level}": level for level in range(1, 7)}
+    return np.array([of_tag.get(tag, 9) for tag in KINDS])
 
 
 def running(values: np.ndarray) -> np.ndarray:
