@@ -90,7 +90,7 @@ def test_links_between_the_pages_and_to_their_sections_resolve(full_run: Path):
     for name, page in pages.items():
         for href in page.xpath("//@href"):
             target, _, fragment = href.partition("#")
-            assert target in {"", *pages}, href
+            assert target in {"", *pages, "window.html"}, href  # tests/window/ opens it
             linked.add(target)
             assert not fragment or len(pages[target or name].xpath("//*[@id=$id]", id=fragment)) == 1, href
         sections = [f"#{id}" for id in page.xpath("//main/section/@id")]
@@ -98,7 +98,7 @@ def test_links_between_the_pages_and_to_their_sections_resolve(full_run: Path):
         assert not page.xpath("//header//nav")  # a bar that stays in sight stands on its own
         for svg in page.xpath("//svg"):
             assert svg.get("aria-hidden") == "true" or (svg.get("role") == "img" and svg.get("aria-label")), name
-    assert linked >= pages.keys()
+    assert linked >= pages.keys() | {"window.html"}
 
 
 def test_summary_holds_the_run_in_figures(full_run: Path):
@@ -163,7 +163,7 @@ def test_what_a_line_of_training_may_lack_is_null_in_the_summary(full_run: Path)
 def test_the_page_loads_nothing_and_runs_its_own_script_alone(full_page):
     html, page = full_page
     assert not page.xpath("//@src | //link | //img | //iframe | //object | //embed | //form | //base")
-    assert all(href.startswith(("#", "funnel.html", "tokenizer.html")) for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html", "tokenizer.html", "window.html")) for href in page.xpath("//@href"))
     assert not re.search(r"@import|url\(", html)
     (script,) = page.xpath("//script")
     digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
@@ -276,7 +276,7 @@ def test_a_hostile_corpus_runs_nothing(tmp_path: Path):
         "//img | //@*[starts-with(name(), 'on')] | "
         "//b[not(ancestor::div[contains(@class, 'sample') or contains(@class, 'verdict')])]"
     )
-    assert all(href.startswith(("#", "funnel.html", "tokenizer.html")) for href in page.xpath("//@href"))
+    assert all(href.startswith(("#", "funnel.html", "tokenizer.html", "window.html")) for href in page.xpath("//@href"))
     assert page.xpath("//title")[0].text.endswith("run report")
     assert any(HOSTILE in "".join(text.itertext()) for text in page.xpath("//blockquote"))  # shown, letter by letter
     assert any(HOSTILE in "".join(article.itertext()) for article in page.xpath("//article"))

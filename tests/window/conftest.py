@@ -15,7 +15,10 @@ from tests.server_process import quick_environment, serving
 from tests.window import runs
 from tests.window.browser import Watched, chromium, missing
 
-WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run}
+WRITE = {"hostile": runs.write_hostile_run, "stories": runs.write_stories_run, "demo": runs.copy_demo}
+NEEDS = {
+    "stories": (runs.STORIES, "../shared/data/models/stories260K"), "demo": (runs.DEMO, "the demo's run: make demo"),
+}  # fmt: skip
 
 
 class LookedAt:
@@ -52,7 +55,7 @@ def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
 
 @pytest.fixture(scope="package")
 def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
-    """A run by its name: "hostile", or "stories", whose tests are skipped where its files are not there."""
+    """A run by its name: "hostile", or "stories" or "demo", whose tests are skipped where its files are not there."""
     made: dict[str, LookedAt] = {}
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which all test processes share
@@ -62,8 +65,8 @@ def looked_at(tmp_path_factory) -> Generator[Callable[[str], LookedAt]]:
             return servers.enter_context(serving(folder, environment=quick_environment())).url
 
         def of(name: str) -> LookedAt:
-            if name == "stories" and not runs.STORIES.is_dir():
-                pytest.skip("needs ../shared/data/models/stories260K")
+            if name in NEEDS and not NEEDS[name][0].is_dir():
+                pytest.skip(f"needs {NEEDS[name][1]}")
             if name not in made:
                 shared = base / f"window-{name}"
                 made[name] = LookedAt(made_once(shared, WRITE[name]), server, shared)

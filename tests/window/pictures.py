@@ -59,10 +59,12 @@ TOUR = {
     "loss-0": View(f"predict?text={FOG}&step=0", ".page-predict .panel >> nth=-1", 320, press="text=Write the bits"),
     "loss": View(f"predict?text={FOG}", ".page-predict .panel >> nth=-1", 900, press="text=Write the bits"),
     "training": View(f"training?text={FOG}&step=256", ".training-watch", 1300, press="text=Ask every step"),
+    "recite": View("trace", ".trace-section:has(> #trace-recite)", 900, press="text=Let it recite"),
     "predict": View(f"predict?text={START}&temperature=0.7", ".page-predict .split", 900),
     "trace": View(
         f"trace?text={START}", ".trace-section:has(> #trace-trace)", 1000, ".trace-documents", "text=Write on and trace"
     ),
+    "question": View(f"predict?text={quote('What is fog?')}", ".page-predict .split", 900),
 }
 """{name: picture of docs/tour.md}."""
 

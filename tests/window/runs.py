@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.corpus import texts, tiny_experiment, web_pages
 from tests.run_files import REPOSITORY
 
 STORIES = REPOSITORY / "../shared/data/models/stories260K"
+DEMO = REPOSITORY / "runs/demo"
 BIDI = "\u202e\u2066"  # from right to left; an isolate that is not closed
 SCRIPT = "<script>window.hacked = 1</script>"
 HANDLER = "<img src=x onerror=window.hacked=1>"
@@ -47,6 +49,11 @@ def hostile_pages() -> list:
         for number, line in enumerate(LINES.values())
     ]  # fmt: skip
     return [*pages, dataclasses.replace(pages[3], url="https://copy.example/", id="<urn:copy>"), *odd, *short]
+
+
+def copy_demo(folder: Path) -> Path:
+    """The demo's run, as `make demo` left it, without what tests would change in it."""
+    return Path(shutil.copytree(DEMO, folder / "demo", ignore=shutil.ignore_patterns("report", ".lock")))
 
 
 def write_hostile_run(folder: Path) -> Path:

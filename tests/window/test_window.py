@@ -25,7 +25,7 @@ INERT = """() => {
 }"""
 """Counts of what no text may become."""
 SLOW = pytest.mark.slow
-RUNS = ("hostile", pytest.param("stories", marks=SLOW))
+RUNS = ("hostile", pytest.param("stories", marks=SLOW), pytest.param("demo", marks=SLOW))
 FORMS = ("window", "exported")
 """Of LookedAt: served, and in a file."""
 
@@ -50,7 +50,7 @@ def test_every_page_opens_and_all_texts_are_shown_as_texts(looked_at, open_page,
     ("run", "form", "most"),
     [
         ("hostile", "window", 2),
-        *(pytest.param(run, form, 8, marks=SLOW) for run in ("hostile", "stories") for form in FORMS),
+        *(pytest.param(run, form, 8, marks=SLOW) for run in ("hostile", "stories", "demo") for form in FORMS),
     ],
 )
 def test_what_is_typed_dragged_and_clicked_makes_no_error(looked_at, open_page, run, form, most):
