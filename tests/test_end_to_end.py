@@ -165,6 +165,7 @@ def test_kill_9_in_four_stages_ends_in_the_same_bytes_and_bits(finished, warc, t
     assert parameters(workdir) == parameters(finished[0])
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_from_another_takes_all_that_is_the_same(finished, warc, tmp_path):
     source, workdir = finished[0], tmp_path / "my run"
     printed = finish(start(workdir, warc, "--from", str(source), "--sample.seed", "5"))

@@ -141,6 +141,7 @@ def test_a_tpu_vm_is_asked_for_its_place_in_its_slice_and_of_its_slice(monkeypat
     assert find().count == 1
 
 
+@pytest.mark.slow
 def test_a_wait_for_processes_that_do_not_come_says_what_is_missing():
     code = "from launch.stages import processes as p; p.MEETING_SECONDS, p.PATIENCE_SECONDS = 1, 0.1; p.join()"
     variables = told_by("hand", 1, 2, port := free_port())

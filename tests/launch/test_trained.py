@@ -281,6 +281,7 @@ def start(script: str, run: RunPaths, devices: int, environment: dict[str, str])
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["launch.evaluate", pytest.param("launch.sample", marks=pytest.mark.slow)])
 def test_two_processes_with_parameters_cut_across_them_leave_what_one_leaves(run, script):
     """Each has four devices, and so a half of every parameter; the one has one, which is all that it needs."""
@@ -311,6 +312,7 @@ def titled(printed: str) -> dict[str, str]:
     return {title: text.strip() for title, _, text in (part.partition("\n") for part in parts)}
 
 
+@pytest.mark.slow
 def test_options_of_drawing_change_the_texts_and_a_seed_brings_one_back(trained, capsys):
     def printed(*words: object) -> dict[str, str]:
         assert call("launch.sample", trained.root, "--prompt", "The miller", "", *words) == 0

@@ -1,11 +1,14 @@
 """Links that say what cannot be, keys that are wrong, a server that is gone: the reader is told, and can go on."""
 
+import pytest
+
 from tests.window.browser import settle
 
 TOLD = "console: "
 """What Chromium says of an answer that is an error."""
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_there_is_told_with_a_way_back(hostile, open_page):
     page = open_page(hostile.window + "#predict?text=The&step=77", expected=TOLD)
     page.locator(".problem").get_by_role("button").click()
@@ -20,6 +23,7 @@ def test_names_that_every_object_has_name_no_way_and_no_tokenizer(hostile, open_
     assert page.locator(".token").count() and not page.locator(".problem").count()
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(hostile, open_page):
     page = open_page(hostile.exported, expected=(TOLD, "net::ERR_FAILED"))
     refused = {"status": 401, "json": {"error": {"message": "The API key is wrong.", "param": None}}}

@@ -52,6 +52,7 @@ def counts_of(page) -> list[int]:
     return [int(text.split(" · ")[0].replace(",", "")) for text in shown if "·" in text]
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_text_are_those_of_the_python_api(stories, inspector, open_page):
     found = inspector.layers(TEXT, top=5)
     page = opened(open_page, inside(stories.window, text=TEXT, token=TOKEN, layer=LAYER, head=HEAD))
@@ -135,6 +136,7 @@ WINDOWS = dataclasses.replace(MODERN, attention_windows=(3, 0))
 SLOW = {name: pytest.param(config, id=name, marks=pytest.mark.slow) for name, config in FAMILIES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [pytest.param(WINDOWS, id="windows"), *SLOW.values()])
 def test_every_family_is_drawn_whole_and_its_mask_is_seen(config, open_page, tmp_path):
     """From recorded answers: parameters add up, and what a token cannot see has no weight, but hatching."""

@@ -36,6 +36,7 @@ def test_a_run_without_an_index_is_told_how_to_make_one(stories, open_page):
     assert "python -m launch.index_corpus" in page.inner_text(".panel")
 
 
+@pytest.mark.slow
 def test_a_text_is_found_as_often_as_the_index_has_it_and_its_document_is_a_link_away(indexed, open_page):
     index, tokenizer = CorpusIndex(indexed.folder), load(indexed.folder / "tokenizer")
     text = "behind the church"

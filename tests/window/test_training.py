@@ -68,6 +68,7 @@ def test_curves_are_read_by_keys_and_as_a_table_and_hostile_samples_stay_text(ho
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 
+@pytest.mark.slow
 def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_page):
     page = open_page(f"{stories.window}#training?text=Once+upon+a+time")
     page.wait_for_selector(".training-watch .token")

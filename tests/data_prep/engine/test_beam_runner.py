@@ -219,6 +219,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_error_for_the_user_arrives_from_dask_too(tmp_path):
     """That Dask does the same where there is no error, test_clusters.py says."""
     assert on_dask("usage", tmp_path) == f"UsageError {MESSAGE}"

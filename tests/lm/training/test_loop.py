@@ -145,6 +145,7 @@ def test_nothing_is_saved_of_a_run_that_has_diverged(tokens, tmp_path):
     assert max((int(path.name) for path in (run / "checkpoints").glob("[0-9]*")), default=0) <= 2
 
 
+@pytest.mark.slow
 def test_a_save_that_is_left_out_costs_the_steps_after_it_nothing(tokens, tmp_path, monkeypatch):
     """All parameters are looked at once a save that is tried; it is tried again when the one before is on disk."""
     written, looks, real, rename = threading.Event(), [], all_finite, Path.rename
@@ -227,6 +228,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(finished, tmp_path, damag
         restore_model(EXPERIMENT.model, folder)
 
 
+@pytest.mark.slow
 def test_what_runs_is_said_once_a_start(finished, tmp_path, capsys):
     (run,) = [row for row in rows(finished) if "run" in row]
     assert (run["step"], run) == (0, rows(finished)[0])

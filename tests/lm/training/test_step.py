@@ -282,6 +282,7 @@ def test_loss_and_gradients_of_gpt2_are_the_same_on_a_mixed_mesh():
     assert_the_same(gradients_on(SHARDED_GPT2, fsdp=2, context=2, tensor=2), gradients_on(SHARDED_GPT2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "train"),
     [
