@@ -1,6 +1,5 @@
 """Tokenizers as the window's page "Tokens" wants them: the run's own, and those that it is set beside."""
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.tokenizer import BytePairTokenizer, Tokenizer
 from viewer.training_data import visible
+from viewer.window.model_views import RECORDED_PROMPTS, packed
 from viewer.window.window_run import WindowRun
 
 IN_PAGE = ("bpe", "characters")
@@ -19,7 +19,6 @@ IN_PAGE = ("bpe", "characters")
 does not read."""
 MOST_CHARACTERS = 20_000
 """Of a text that "encode" cuts."""
-RECORDED_PROMPTS = 4
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
@@ -72,7 +71,7 @@ def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:
     if len(text) > MOST_CHARACTERS:
         raise wrong("text", text, f"of at most {MOST_CHARACTERS:,} characters here, and it has {len(text):,}")
     try:
-        ids = np.array(tokenizer.encode(text), "<i4")
+        ids = tokenizer.encode(text)
     except InputError as error:
         raise ApiError(400, str(error), param="text", code="invalid_value") from error
-    return {"ids": {"type": "int32", "shape": [len(ids)], "data": base64.b64encode(ids.tobytes()).decode("ascii")}}
+    return {"ids": packed(np.array(ids, np.int32))}
