@@ -85,7 +85,15 @@ class Store:
             return self.requests[-1]
 
     def bucket(self, name: str) -> None:
-        """Makes an empty bucket."""
+        """Makes an empty bucket. What a server of before in this process left in one of that name is forgotten: moto's
+        servers share what they hold."""
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        if name in backend.buckets:
+            backend.buckets[name].keys.clear()
+            backend.delete_bucket(name)
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"))
         connection.request("PUT", f"/{name}")
         assert connection.getresponse().status == 200

@@ -79,6 +79,13 @@ def test_more_objects_than_a_page_of_a_listing_are_listed_and_deleted(store):
     assert bucket.files() == {}
 
 
+def test_a_bucket_of_these_tests_is_empty_though_an_earlier_test_left_something_in_one_of_its_name(store):
+    for _ in range(2):
+        store.bucket("twice")
+        assert Url("s3://twice").files() == {}
+        write_atomically(Url("s3://twice") / "left", b"")
+
+
 def test_a_file_is_read_from_anywhere(bucket):
     content = noise(3_000_000)
     write_atomically(bucket / "a", content)
