@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import PersonalDataConfig
-from data_prep.parquet import remedy
+from data_prep.parquet import column_of, remedy
 from data_prep.pii import replace_personal_data
 from lm.errors import InputError
 
@@ -87,7 +87,9 @@ def rows_at(path: Path, rows: list[int], columns: list[str]) -> Iterator[tuple[i
                 size = file.metadata.row_group(group).num_rows
                 here = [row for row in rows if first <= row < first + size]
                 if here:
-                    table = file.read_row_group(group, columns).take(pa.array([row - first for row in here]))
+                    table = file.read_row_group(group, columns).take(
+                        column_of([row - first for row in here], pa.int64())
+                    )
                     yield from zip(here, table.to_pylist(), strict=True)
                 first += size
     except (OSError, ValueError, KeyError) as error:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -382,6 +384,26 @@ def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_i
     assert shelf.look()
     assert shelf.locate(10**9) is None
     assert (shelf.counted, shelf.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
+
+
+@pytest.mark.slow
+def test_documents_are_listed_and_looked_through_without_pandas(made):
+    """Its import is .4 s of the first answer, which a reader waits for."""
+    run, _ = made
+    program = f"""
+import sys
+from pathlib import Path
+from viewer.window.corpus.listing import Wanted, find_id_in, list_documents
+from viewer.window.corpus.shelf import Shelf
+for name, reason in (("documents", ""), ("dropped", "exact_dedup/exact_duplicate")):
+    shelf = Shelf(Path({str(run)!r}) / name)
+    assert shelf.look()
+    found = list_documents(shelf, Wanted(reason, ("miller",)), 0, 9, None, 60)["documents"]
+    print(len(found), find_id_in(shelf, found[0]["file"].partition("/")[2], "none"))
+print("pandas" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-1] == "False", ran.stdout
 
 
 def test_dropped_and_texts_have_the_columns_that_a_document_is_told_by():

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.compute import MatchSubstringOptions, SliceOptions, call_function
 
+from data_prep.parquet import column_of
 from data_prep.verdict import Threshold
 from lm.errors import InputError
 from viewer.window.corpus.shelf import Piece, Shelf
@@ -21,6 +22,7 @@ BEFORE = 60
 """Of them, those before the word that was looked for."""
 MOST_ADDRESS = 2000
 """Characters of an address, an id or a file's name that are shown."""
+NO_ROWS = pa.Table.from_arrays([], names=[])
 COLUMNS = ("url", "text", "language", "language_score", "stage", "reason", "text_bytes")
 
 
@@ -76,30 +78,39 @@ def matching(shelf: Shelf, piece: Piece, wanted: Wanted, line: Threshold | None)
     if wanted.reason:
         stage, _, reason = wanted.reason.partition("/")
         if not (shelf.can_hold(piece, "stage", stage) and shelf.can_hold(piece, "reason", reason)):
-            return rows[:0], pa.table({})
+            return rows[:0], NO_ROWS
         marks = shelf.read(piece, ("stage", "reason"))
-        same = [call_function("equal", [marks["stage"], stage]), call_function("equal", [marks["reason"], reason])]
+        same = [equal(marks["stage"], stage), equal(marks["reason"], reason)]
         rows = true_rows(call_function("and", same))
     if wanted.words and wanted.in_address and len(rows):
-        rows = rows[holds_words(shelf.read(piece, ("url",)).take(pa.array(rows)), wanted.words)]
+        rows = rows[holds_words(taken(shelf.read(piece, ("url",)), rows), wanted.words)]
     if not len(rows):
-        return rows, pa.table({})
+        return rows, NO_ROWS
     signal = (line.signal,) if line else ()
-    table = shelf.read(piece, list(dict.fromkeys([*COLUMNS, *signal]))).take(pa.array(rows))
+    table = taken(shelf.read(piece, list(dict.fromkeys([*COLUMNS, *signal]))), rows)
     if wanted.words and not wanted.in_address:
         hit = holds_words(table, wanted.words)
-        rows, table = rows[hit], table.take(pa.array(hit))
+        rows, table = rows[hit], taken(table, hit)
     return rows, table
 
 
 def true_rows(mask: pa.ChunkedArray) -> np.ndarray:
     """Their numbers; null is false."""
-    return np.array(call_function("indices_nonzero", [filled(mask, False)]).to_pylist(), np.int64)
+    return np.array(call_function("indices_nonzero", [mask]).to_pylist(), np.int64)
 
 
-def filled(column: pa.ChunkedArray, value: object) -> pa.ChunkedArray:
-    """With `value` in the place of null."""
-    return call_function("coalesce", [column, pa.scalar(value, column.type)])
+def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows of these numbers."""
+    return table.take(column_of(rows.tolist(), pa.int64()))
+
+
+def constant(text: str) -> pa.Scalar:
+    """As pa.scalar(text), which imports pandas: .4 s of the first answer."""
+    return column_of([text], pa.string())[0]
+
+
+def equal(column: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+    return call_function("equal", [column, constant(text)])
 
 
 def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
@@ -110,9 +121,9 @@ def holds_words(table: pa.Table, words: tuple[str, ...]) -> np.ndarray:
         for_word = None
         for name in ("url", "text"):
             if name in table.column_names:
-                hit = filled(call_function("match_substring", [table[name]], same), False)
-                for_word = hit if for_word is None else call_function("or", [for_word, hit])
-        found = for_word if found is None else call_function("and", [found, for_word])
+                hit = call_function("match_substring", [table[name]], same)
+                for_word = hit if for_word is None else call_function("or_kleene", [for_word, hit])
+        found = for_word if found is None else call_function("and_kleene", [found, for_word])
     assert found is not None
     return true_rows(found)
 
@@ -153,14 +164,16 @@ def cut(table: pa.Table, lengths: dict[str, int]) -> pa.Table:
     """The table with no more than so many characters of some columns."""
     for name, length in lengths.items():
         place = table.column_names.index(name)
-        text = call_function("utf8_slice_codeunits", [filled(table[name], "")], SliceOptions(0, length))
+        text = call_function(
+            "utf8_slice_codeunits", [call_function("coalesce", [table[name], constant("")])], SliceOptions(0, length)
+        )
         table = table.set_column(place, name, text)
     return table
 
 
 def row_of(ids: pa.ChunkedArray, id: str) -> int:
     """The first row with that id, -1 where there is none."""
-    return next(iter(true_rows(call_function("equal", [ids, id])).tolist()), -1)
+    return next(iter(true_rows(equal(ids, id)).tolist()), -1)
 
 
 def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] | None:
