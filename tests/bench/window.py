@@ -3,54 +3,112 @@
     python -m tests.bench.window [--run runs/demo] [--times 5] [--most-paint 1000] [--most-answer 150]
 
 Serves the run and opens its window in Chromium (`make browser`), each time in a profile of its own. Prints one JSON
-line: milliseconds to the first paint and to the whole first page, and for each page those from an event (a letter
-typed, a step of a slider, a token chosen by an arrow key) to the last change that it made in the page, a request's
-answer included: [median, worst]. A letter waits 150 ms for another one before it is acted on; `typed` is without that
-pause. Ends with 1 where a median is above what is allowed, in milliseconds. Browser and server share the machine.
+line: milliseconds to the first paint and to the whole first page, and for each act of a reader those from its event (a
+letter typed, a step of a slider, a token chosen by an arrow key, a link or button taken by Enter) to the last change
+that it made in the page, a request's answer included: [median, worst]. What a page waits for another event (150 ms
+after a letter, 60 after a step of the slider of batches) is taken off. What comes by itself behind that has a line of
+its own: the page of a document, the steps that read it, and what a step's model writes. Ends with 1 where a median is
+above what is allowed, in milliseconds. Browser and server share the machine.
 """
 
 import argparse
 import json
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from data_prep.parquet import parquet_files, read_batches
 from tests.run_files import has_model
 from tests.server_process import serving
-from tests.window.browser import Watched, chromium, missing, page_ids, settle, show
+from tests.window.browser import Watched, chromium, missing, page_ids, settle
 
-PAUSE = 150
-"""Milliseconds after the last key until a text is acted on (frame.js)."""
-WATCH = """() => {
+PAUSE, BATCH_PAUSE = 150, 60
+"""Milliseconds until a text (frame.js), and a step of the slider of batches (data_batches.js), are acted on."""
+WATCH = """(later) => {
   window.timed = new Promise((resolve) => {
-    let begun = 0, last = 0;
+    let begun = 0;
+    const last = { "": 0 };
+    for (const name of Object.keys(later)) last[name] = 0;
     const begin = () => { begun = begun || performance.now(); };
+    const place = (node) => (node.nodeType === 1 ? node : node.parentElement);
+    const where = (node) => Object.keys(later).find((name) => place(node)?.closest(later[name])) || "";
     for (const kind of ["keydown", "input"]) addEventListener(kind, begin, { capture: true, once: true });
-    const observer = new MutationObserver(() => { if (begun) last = performance.now(); });
+    const observer = new MutationObserver((seen) => {
+      if (begun) for (const one of seen) last[where(one.target)] = performance.now();
+    });
     observer.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
-    setTimeout(() => { observer.disconnect(); resolve(begun && last ? last - begun : 0); }, 1500);
+    setTimeout(() => {
+      observer.disconnect();
+      resolve(Object.fromEntries(Object.entries(last).map(([name, at]) => [name, begun && at ? at - begun : 0])));
+    }, 1500);
   });
 }"""
+"""Notes when the last change came, those within each place of `later` by themselves: {its name: a selector}."""
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
-KINDS = {
-    "typed": ("main textarea", "a", PAUSE),
-    "slider": ("main input[type=range]", "ArrowRight", 0),
-    "token": ("main .strip", "ArrowRight", 0),
-}
-"""{what is done: (to which element, the key, milliseconds that are a pause)}."""
 
 
-def answer(page: Any, selector: str, key: str, pause: int) -> float:
-    """Milliseconds from the key to the last change that follows it within 1.5 s."""
-    one = page.locator(selector).locator("visible=true").first
+class Act(NamedTuple):
+    """What a reader does."""
+
+    name: str
+    selector: str
+    """Of what has the focus: the first that is in sight."""
+    key: str
+    pause: int = 0
+    """Milliseconds that the page waits for another event."""
+    field: str = ""
+    """A selector of what is filled before."""
+    text: str = ""
+    """With this; "" is a passage of the run's first document."""
+
+
+TOKEN = Act("token", "main .strip", "ArrowRight")
+SLIDER = Act("slider", "main input[type=range]", "ArrowRight")
+TYPED = Act("typed", "main textarea", "a", PAUSE)
+ACTS: Mapping[str, Sequence[Act]] = {
+    "data": (
+        Act("reason", "main .data-stage a[href*=reason]", "Enter"), Act("other_reason", "#data-reason", "ArrowDown"),
+        Act("kept", "#data-reason", "Home"), Act("next_page", ".data-pager button", "Enter"),
+        Act("search", "#data-query", "Enter", field="#data-query", text="people"),
+        Act("document", ".data-list a", "Enter"),
+        Act("batches", "[data-view=batch]", "Enter"), SLIDER._replace(name="step", pause=BATCH_PAUSE),
+        Act("sequence", ".data-sequences li:nth-child(2) button", "Enter"), TOKEN,
+    ),
+    "trace": (
+        Act("search", "#trace-query", "Enter", field="#trace-query", text="the people of"),
+        Act("trace", "main .trace-form button >> text=Trace the text", "Enter", field="main textarea"),
+        Act("passage", ".trace-spans li:last-child button", "Enter"),
+    ),
+}  # fmt: skip
+"""Of the pages of which a reader goes from view to view, in that order."""
+LATER = {"raw": "[role=group][aria-label=Page]", "seen": ".data-pair ~ div", "writes": ".training-writes"}
+"""{name: selector} of what is not waited for: it comes by itself."""
+
+
+def passage_of(run: Path) -> str:
+    """A passage of the run's first document; "" where it has none."""
+    for file in parquet_files(run / "documents"):
+        for batch in read_batches(file, ["text"]):
+            return " ".join(batch["text"][0].as_py()[:1000].split(" ")[10:50])
+    return ""
+
+
+def answer(page: Any, act: Act, passage: str) -> dict[str, float]:
+    """{"" or a name of LATER: milliseconds from the key to the last change that follows it there within 1.5 s}."""
+    one = page.locator(act.selector).locator("visible=true").first
+    if act.field:
+        page.fill(act.field, act.text or passage)
+        settle(page)
     one.focus()
-    page.evaluate(WATCH)
-    page.keyboard.press(key)
-    return max(0.0, page.evaluate("() => window.timed") - pause)
+    page.evaluate(WATCH, LATER)
+    page.keyboard.press(act.key)
+    found = page.evaluate("() => window.timed")
+    return {name: max(0.0, value - act.pause) for name, value in found.items() if value}
 
 
-def measure(window: str, times: int) -> dict[str, Any]:
+def measure(window: str, times: int, passage: str) -> dict[str, Any]:
     paints: list[float] = []
     wholes: list[float] = []
     answers: dict[str, list[float]] = {}
@@ -64,10 +122,12 @@ def measure(window: str, times: int) -> dict[str, Any]:
             wholes.append(page.evaluate("() => performance.now()"))
             paints.append(page.evaluate(PAINT))
             for id in page_ids(page):
-                show(page, id)
-                for kind, (selector, key, pause) in KINDS.items():
-                    if page.locator(selector).locator("visible=true").count():
-                        answers.setdefault(f"{id}.{kind}", []).append(answer(page, selector, key, pause))
+                opened = Act("opened", f'nav a[data-page="{id}"]', "Enter")
+                for act in (opened, *ACTS.get(id, (TYPED, SLIDER, TOKEN))):
+                    if page.locator(act.selector).locator("visible=true").count():
+                        for later, taken in answer(page, act, passage).items():
+                            name = ".".join(filter(None, (id, act.name, later)))
+                            answers.setdefault(name, []).append(taken)
                         settle(page)
             watched.close()
     shown = {name: [round(statistics.median(found)), round(max(found))] for name, found in answers.items()}
@@ -88,7 +148,7 @@ def main() -> None:
         print(f"window: {reason}")
     elif has_model(given.run, "window"):
         with serving(given.run) as server:
-            found = measure(f"{server.url}/window", given.times)
+            found = measure(f"{server.url}/window", given.times, passage_of(given.run))
         print(json.dumps({"bench": "window", "run": str(given.run), "times": given.times, **found}))
         slow = [name for name, (median, _) in found["answers_ms"].items() if median > given.most_answer]
         slow += ["first_paint_ms"] if found["first_paint_ms"][0] > given.most_paint else []

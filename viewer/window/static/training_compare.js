@@ -70,7 +70,7 @@ const trainingCompare = (context, view, remembered) => {
     }
     const label = (which, at) => (which === context.model.name && name === context.model.name ? `step ${whole(at)}` : `${which} at step ${whole(at)}`);
     context.run(answer, async (signal) => {
-      const [first, second] = [await trainingAsk("score", { text, step: a }, signal), await trainingAsk("score", other, signal)];
+      const [first, second] = await Promise.all([{ text, step: a }, other].map((asked) => trainingAsk("score", asked, signal)));
       const stretches = trainingStretches(first.tokens, second.tokens);
       const [one, two] = [first.bits / first.bytes, second.bits / second.bytes];
       const say = (at) => {

@@ -155,10 +155,12 @@ const trainingWatch = (context, told) => {
   };
   let chosen = -1;
   let speak = () => {};
-  const drawBars = async (next, signal) => {
+  const loadVocabulary = async (signal) => {
+    if (!vocabulary && source.has("vocabulary")) vocabulary = await source.ask("vocabulary", {}, signal).catch(() => null);
+  };
+  const drawBars = (next) => {
     bars.hidden = barsTitle.hidden = !next;
     if (!next) return;
-    if (!vocabulary && source.has("vocabulary")) vocabulary = (await source.ask("vocabulary", {}, signal).catch(() => null)) || { tokens: [] };
     const names = (vocabulary && vocabulary.tokens) || [];
     const found = trainingLikeliest(toArray(next.logits), TRAINING_BARS);
     while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
@@ -207,15 +209,18 @@ const trainingWatch = (context, told) => {
       strip.replaceChildren(h("p", { class: "note" }, "This text was not recorded. Choose one of the list; live, on any text: python -m launch.serve RUN"));
       return;
     }
-    context.run(place, async (signal) => {
-      const score = await scoreOf(at, signal);
+    // The server answers one after the other: what is drawn, which takes longest, is asked for last.
+    const seen = context.run(place, async (signal) => {
+      const asked = [scoreOf(at, signal), optional("next", fields(at), signal), loadVocabulary(signal)];
+      const [score, next] = await Promise.all(asked);
       drawStrip(score);
       sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond what the model reads are left out.` : ""));
       drawCost();
-      await drawBars(await optional("next", fields(at), signal), signal);
+      drawBars(next);
       lookAhead();
     });
     context.run(writes, async (signal) => {
+      await seen;
       const write = await optional("write", fields(at), signal);
       writing.hidden = !write;
       if (write) writes.replaceChildren(h("span", { class: "training-prompt" }, context.shared.text.slice(-200)), write.text);
