@@ -1,12 +1,10 @@
 """The page Recite and trace shows what the Python API finds, takes hostile documents as text, and tells what a run
 lacks."""
 
-import shutil
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from lm.corpus_index.build import build_index
 from lm.corpus_index.index import CorpusIndex
 from lm.corpus_index.report import ways_to_write
 from lm.corpus_index.spans import trace
@@ -14,15 +12,6 @@ from lm.tokenizer import load
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, settle
 from tests.window.runs import SCRIPT
-
-
-@pytest.fixture(scope="module")
-def indexed(hostile):
-    """The hostile run, with an index as long as these tests last: a server opens what is there."""
-    folder = hostile.folder / "corpus_index"
-    build_index(hostile.folder / "tokens", folder)
-    yield hostile
-    shutil.rmtree(folder)
 
 
 def at(address: str, **parameters: object) -> str:
@@ -37,11 +26,11 @@ def test_a_run_without_an_index_is_told_how_to_make_one(stories, open_page):
 
 
 @pytest.mark.slow
-def test_a_text_is_found_as_often_as_the_index_has_it_and_its_document_is_a_link_away(indexed, open_page):
-    index, tokenizer = CorpusIndex(indexed.folder), load(indexed.folder / "tokenizer")
+def test_a_text_is_found_as_often_as_the_index_has_it_and_its_document_is_a_link_away(hostile, open_page):
+    index, tokenizer = CorpusIndex(hostile.folder), load(hostile.folder / "tokenizer")
     text = "behind the church"
     count = sum(index.find(ids, "train").count for ids in ways_to_write(tokenizer, text))
-    page = open_page(at(indexed.window))
+    page = open_page(at(hostile.window))
     page.wait_for_selector("#trace-query")
     page.fill("#trace-query", text)
     page.keyboard.press("Enter")
@@ -56,11 +45,11 @@ def test_a_text_is_found_as_often_as_the_index_has_it_and_its_document_is_a_link
 
 
 @pytest.mark.parametrize("width", [1200, PHONE])
-def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(indexed, open_page, width):
-    index, tokenizer = CorpusIndex(indexed.folder), load(indexed.folder / "tokenizer")
+def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(hostile, open_page, width):
+    index, tokenizer = CorpusIndex(hostile.folder), load(hostile.folder / "tokenizer")
     text = f"{SCRIPT} and more"
     spans = trace(index, tokenizer, tokenizer.encode(text))
-    page = open_page(at(indexed.window, text=text), width=width)
+    page = open_page(at(hostile.window, text=text), width=width)
     page.get_by_role("button", name="Trace the text as it is").click()
     settle(page)
     assert page.inner_text(".trace-passage") == text
@@ -75,8 +64,8 @@ def test_a_hostile_text_is_traced_by_the_keyboard_and_stays_text(indexed, open_p
     assert not grave_faults(page)
 
 
-def test_the_model_writes_on(indexed, open_page):
-    page = open_page(at(indexed.window, text="The miller"), dark=True)
+def test_the_model_writes_on(hostile, open_page):
+    page = open_page(at(hostile.window, text="The miller"), dark=True)
     page.get_by_role("button", name="Write on and trace").click()
     page.wait_for_selector(".trace-note:has-text('training text')")
     settle(page)

@@ -1,0 +1,89 @@
+"""The exported page holds what the served one answers, and shows the same of it."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from tests.window.browser import settle
+from tests.window.test_inside import OVER_THE_TEXT
+
+pytestmark = pytest.mark.slow
+OF_THE_MOMENT = {"seconds", "seconds_since"}
+"""Fields of answers that say when, or how quickly, they were given."""
+ASK = """([name, fields]) => fetch("/v1/inspect/" + name, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields),
+}).then((answer) => answer.json())"""
+SHOWN = """(all) => all.map((one) => [
+  one.textContent, one.getAttribute("aria-label"), one.dataset.bits, one.getAttribute("d"),
+])"""
+TEXT_AT_STEP = "text={prompt}&step={step}"
+VIEWS = {
+    "predict?text={prompt}": (".predict-bar", ".predict-told", ".strip .token", ".predict-chart figcaption"),
+    f"predict?{TEXT_AT_STEP}": (".predict-bar", ".predict-told", ".strip .token", ".predict-chart figcaption"),
+    "inside?text={prompt}": (
+        OVER_THE_TEXT, ".inside-guess", ".inside-flow-number", ".inside-flow-name", ".inside-stream td",
+        ".inside-best li", ".inside-about dd", ".inside-flow .inside-name",
+    ),
+    f"training?{TEXT_AT_STEP}": (
+        ".training-watch .training-sums", ".training-strip .token", ".training-bars li",
+        ".training-watch .training-writes", ".training-compare .training-sums", ".training-chart path", ".training-state",
+    ),
+    "data": (".data-stage",),
+    "data?view=documents&reason={reason}": ("[aria-label=Documents] .data-list li", "[aria-label=Kept] li"),
+    "data?view=batch&batch=1": (".data-sequences li", ".data-members .data-meta", ".data-reading .token"),
+    "trace?search={prompt}": tuple(f"[aria-labelledby=trace-search] {one}" for one in ("q", "strong", "li")),
+}  # fmt: skip
+"""{address: what is compared there}. Of a list the exported page may hold the beginning alone."""
+
+
+def alike(one: Any, other: Any, where: str) -> None:
+    """Raises AssertionError, which says where, unless both are the same but for the last digits of fractions."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys(), where
+        for key in one.keys() - OF_THE_MOMENT:
+            alike(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list) and isinstance(other, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            alike(*pair, f"{where}[{number}]")
+    elif isinstance(one, float) and isinstance(other, float):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=where)
+    else:
+        assert one == other, where
+
+
+def questions(page: Any) -> dict[str, Any]:
+    """{what was asked: the answer} that an exported page holds."""
+    return json.loads(page.evaluate("() => document.querySelector('#recorded').textContent"))
+
+
+@pytest.mark.parametrize("run", ("hostile", "stories", "demo"))
+def test_the_server_answers_every_recorded_question_as_it_was_recorded(looked_at, open_page, run):
+    recorded = questions(open_page(looked_at(run).exported))
+    assert len(recorded) > 10
+    live = open_page(looked_at(run).window)
+    for key, answer in recorded.items():
+        name, _, fields = key.partition("{")
+        alike(answer, live.evaluate(ASK, [name, json.loads("{" + fields)]), key)
+
+
+@pytest.mark.parametrize("run", ("hostile", "demo"))
+def test_both_pages_show_the_same_numbers(looked_at, open_page, run):
+    recorded = questions(open_page(looked_at(run).exported))
+    prompt, steps = recorded["model{}"]["prompt"], recorded["model{}"]["steps"]
+    reason = next(one["name"] for stage in recorded["funnel{}"]["stages"] for one in stage["reasons"])
+    words = {"prompt": quote(prompt), "step": steps[0], "reason": quote(reason)}
+    for address, selectors in VIEWS.items():
+        texts = []
+        for form in ("exported", "window"):
+            page = open_page(f"{getattr(looked_at(run), form)}#{address.format(**words)}")
+            settle(page)
+            settle(page)  # what is asked for behind the first answers
+            texts.append({one: page.locator(f"main {one}").evaluate_all(SHOWN) for one in selectors})
+            page.close()
+        for selector in selectors:
+            held, live = (one[selector] for one in texts)
+            assert held and held == live[: len(held)], (address, selector)
