@@ -29,7 +29,8 @@ VIEWS = {
     ),
     f"training?{TEXT_AT_STEP}": (
         ".training-watch .training-sums", ".training-strip .token", ".training-bars li",
-        ".training-watch .training-writes", ".training-compare .training-sums", ".training-chart path", ".training-state",
+        ".training-watch .training-writes", ".training-compare .training-sums", ".training-chart path",
+        ".training-state",
     ),
     "data": (".data-stage",),
     "data?view=documents&reason={reason}": ("[aria-label=Documents] .data-list li", "[aria-label=Kept] li"),
