@@ -2,6 +2,7 @@
 checkpoints of a run may be read while it trains."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -106,10 +107,22 @@ def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, s
 def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) -> Transformer:
     """As `restore_model`, of one checkpoint, whose files are not verified."""
     mesh = mesh or one_device_mesh(config)
-    shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    shapes = shapes_of(config)
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     like = jax.tree.map(place, shapes, shardings(shapes, mesh))
     return cast(Transformer, restore_items(checkpoint, {"model": like})["model"])
+
+
+def shapes_of(config: ModelConfig) -> Transformer:
+    """The model, with a jax.ShapeDtypeStruct in the place of each array."""
+    return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+
+
+def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
+    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out."""
+    shapes = shapes_of(config)
+    pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings(shapes, mesh)), strict=True)
+    return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)
 
 
 def restore_items(folder: Path, like: Mapping[str, object], cast_types: bool = False) -> dict[str, object]:

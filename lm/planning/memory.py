@@ -114,6 +114,40 @@ def host_bytes() -> int | None:
     return min(limits)
 
 
+def free_bytes(devices: "Sequence[jax.Device]") -> int | None:
+    """What each of the devices, of one kind, has free, the least of them; None where they do not say. CPU devices share
+    the memory of this machine, or of its container."""
+    if {device.platform for device in devices} == {"cpu"}:
+        free = free_host_bytes()
+        return None if free is None else free // len(devices)
+    stats = [device.memory_stats() or {} for device in devices]
+    known = [one["bytes_limit"] - one["bytes_in_use"] for one in stats if {"bytes_limit", "bytes_in_use"} <= {*one}]
+    return max(0, min(known)) if known else None
+
+
+def free_host_bytes(system: Path = Path("/")) -> int | None:
+    """Memory that this process may still take without another's being written to disk: what the kernel reckons for the
+    machine, and what its container has left, of which unused pages of files are given up first."""
+    free = numbers_in(system / "proc/meminfo").get("MemAvailable:")
+    limits = [] if free is None else [1024 * free]
+    group = system / "sys/fs/cgroup"
+    try:
+        most, used = (int((group / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+        limits.append(max(0, most - used + numbers_in(group / "memory.stat").get("inactive_file", 0)))
+    except (OSError, ValueError):  # no container, or "max"
+        pass
+    return min(limits, default=None)
+
+
+def numbers_in(file: Path) -> dict[str, int]:
+    """{first word: second word} of the file's lines; none where there is no such file."""
+    try:
+        lines = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
+        return {words[0]: int(words[1]) for words in lines if len(words) > 1}
+    except (OSError, ValueError):
+        return {}
+
+
 def on_host_alone(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether JAX will compute on the CPU, as far as can be known without starting it."""
     platforms = environment.get("JAX_PLATFORMS", "")

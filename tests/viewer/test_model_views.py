@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import math
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +24,9 @@ from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment
-from viewer.window import model_views
+from viewer.window import inspections, model_views
 from viewer.window.inspections import key_of, record
-from viewer.window.window_run import WindowRun
+from viewer.window.window_run import TO_READ, WindowRun
 
 EXPERIMENT = tiny_experiment()
 CONFIG = EXPERIMENT.model
@@ -117,6 +118,38 @@ def test_each_step_is_a_model_of_its_own(run):
     assert bits() == bits(step=8) != bits(step=4)
     with pytest.raises(ApiError, match="step is 5; it must be a step with a checkpoint or snapshot: 4, 8"):
         bits(step=5)
+
+
+@pytest.mark.parametrize("room", [0.5, 1.6, 2.7, 99.0])
+def test_models_of_other_steps_are_held_as_far_as_there_is_memory_for_them(run, room):
+    """`room`: models that the device has memory for beside the served one; to read one takes half as much again."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(run.served.model))
+    held: dict[int, weakref.ref[Inspector]] = {}
+    alive = lambda: sum(one() is not None for one in held.values())
+    served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
+    free = lambda devices: int(size * (room - alive()))
+    other = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=free)
+    for step in (1, 2, 3):
+        (run.paths.checkpoints / str(step)).mkdir()
+    for step in (1, 2, 3, 4, 1):
+        if room < TO_READ:
+            with pytest.raises(ApiError, match=f"step {step} takes .* MB free.*--step {step}") as refused:
+                ask(other, "next", step=step)
+            assert refused.value.status == 503 and refused.value.param == "step"
+            assert {f"{size / 1e6:,.1f}", f"{room * size / 1e6:,.1f}"} <= {*str(refused.value).split()}
+        else:
+            held[step] = weakref.ref(other.at(Fields({"step": step}, ("step",))))
+            assert alive() <= room
+    assert ask(other, "next") == ask(run, "next")
+    assert alive() == {0.5: 0, 1.6: 1, 2.7: 2, 99.0: 4}[room]
+
+
+@pytest.mark.slow
+def test_an_exported_page_is_made_of_the_served_step_where_no_other_fits(run, monkeypatch):
+    served = Loaded(EXPERIMENT, TOKENIZER, run.served.model, run.served.mesh, 8, "")
+    alone = WindowRun(EXPERIMENT, run.paths.root, served, "tiny", free=lambda devices: 0)
+    monkeypatch.setattr(inspections, "ROOMS", (model_views,))
+    assert {json.loads(key[key.index("{") :]).get("step") for key in record(alone)} == {None, 8}
 
 
 def test_architecture_has_the_config_and_the_names(run):

@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator, Mapping
 
 from lm.serving.answers import to_json
+from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.window import batches, documents, funnel, model, model_views, tokens, trace, training
-from viewer.window.window_run import WindowRun
+from viewer.window.window_run import OUT_OF_MEMORY, WindowRun
 
 ROOMS = (
     model,
@@ -47,5 +48,10 @@ def record(run: WindowRun) -> dict[str, object]:
 def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[str, object]]:
     for room in ROOMS:
         for name, fields in room.to_record(run):
-            answer = known[name].answer(Fields(fields, known[name].known))
+            try:
+                answer = known[name].answer(Fields(fields, known[name].known))
+            except ApiError as error:
+                if error.code != OUT_OF_MEMORY:
+                    raise
+                continue  # the page says that this step was not recorded
             yield key_of(name, fields), json.loads(to_json(answer))

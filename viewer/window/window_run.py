@@ -2,22 +2,32 @@
 
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded, RunFolder
 from lm.checkpoints.in_bucket import fetch_to_ask, steps_to_ask
+from lm.checkpoints.reading import bytes_on_each
+from lm.config import ModelConfig
+from lm.errors import UsageError
+from lm.inference.devices import inference_mesh
 from lm.inspect.inspector import Inspector
-from lm.serving.errors import wrong
+from lm.planning.memory import free_bytes
+from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.tokenizer import Tokenizer
 
 LEAST_MODELS, MOST_BYTES = 2, 2**29
-"""Of models of other steps that are held beside the served one: so many whatever their size, more while they are
-smaller than this together."""
+"""Of models of other steps that are held beside the served one, where there is memory for them: so many whatever their
+size, more while they are smaller than this together."""
+TO_READ = 1.5
+"""Memory that a model takes while it is read, over that of its parameters: 1.8 GB at the peak for 1.2 GB of them, read
+on a CPU."""
+OUT_OF_MEMORY = "out_of_memory"
 NONE: Mapping[str, Tokenizer] = {}
 
 
@@ -25,14 +35,16 @@ class WindowRun:
     """What the inspections ask."""
 
     def __init__(
-        self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE
-    ):
-        """`beside`: other tokenizers by name, which the run's own is compared with."""
+        self, experiment: Experiment, workdir: Path, loaded: Loaded, name: str, beside: Mapping[str, Tokenizer] = NONE,
+        free: Callable[[Sequence[jax.Device]], int | None] = free_bytes,
+    ):  # fmt: skip
+        """`beside`: other tokenizers by name, which the run's own is compared with. `free`: bytes that each of the
+        devices has free; None where nobody knows."""
         self.beside = {one: tokenizer for one, tokenizer in beside.items() if one != name}
         self.experiment, self.tokenizer, self.step, self.name = experiment, loaded.tokenizer, loaded.step, name
         self.paths = RunFolder(workdir)
         self.served = Inspector(loaded.model, experiment.model, loaded.tokenizer, loaded.mesh)
-        self._mesh = loaded.mesh
+        self._mesh, self._free = loaded.mesh, free
         self._others: dict[int, Inspector] = {}
         self._lock = threading.Lock()
         self.runs: list[WindowRun] = []
@@ -44,14 +56,18 @@ class WindowRun:
 
     def put_beside(self, given: Sequence[str]) -> None:
         """Sets those of `given` that are folders of runs with a model beside this one, by their names; of two of one
-        name the later gets a number. Raises as RunFolder.load."""
+        name the later gets a number. Raises as RunFolder.load, and UsageError for a model that has no room."""
         folders = [Path(one).expanduser() for one in given]
         for folder in folders:
             paths = RunFolder(folder)
             if not (paths.config_json.is_file() and steps_to_ask(paths)):
                 continue  # a tokenizer, or a run that is not trained yet
-            loaded = paths.load()
-            run = WindowRun(loaded.experiment, folder, loaded, folder.resolve().name)
+            experiment = paths.experiment()
+            mesh, _ = inference_mesh(experiment.train.mesh, experiment.model)
+            if lacking := self.lacks_room(experiment.model, mesh):
+                raise UsageError(f"--beside {folder}: its model {lacking} Leave it out, or serve it by itself.")
+            loaded = paths.load(mesh, experiment=experiment)
+            run = WindowRun(experiment, folder, loaded, folder.resolve().name, free=self._free)
             taken = [one.name for one in self.all_runs()]
             name = run.name
             run.name = next(one for one in (name, *(f"{name} ({n})" for n in range(2, 99))) if one not in taken)
@@ -83,7 +99,7 @@ class WindowRun:
 
     def at(self, fields: Fields) -> Inspector:
         """The model of the fields "run" and "step", by default the served one's. Raises ApiError 400 where there is
-        none, and InputError for a checkpoint that cannot be read."""
+        none, 503 where there is no memory for it, and InputError for a checkpoint that cannot be read."""
         return self.of(fields).at_step(fields)
 
     def at_step(self, fields: Fields) -> Inspector:
@@ -96,11 +112,34 @@ class WindowRun:
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:
+                self._make_room(step)
                 fetch_to_ask(self.paths.root, step)
                 loaded = self.paths.load(self._mesh, step, self.experiment)
                 found = Inspector(loaded.model, self.experiment.model, self.tokenizer, self._mesh)
             self._others[step] = found  # the last is the one that was asked last
-            size = sum(leaf.nbytes for leaf in jax.tree.leaves(found.model))
-            while len(self._others) > max(LEAST_MODELS, MOST_BYTES // size):
-                self._others.pop(next(iter(self._others)))
             return found
+
+    def _make_room(self, step: int) -> None:
+        """Lets go of the model that was not asked for the longest, where there is no room for one more: the next takes
+        its place. Raises ApiError 503 where none is held."""
+        held = max(LEAST_MODELS, MOST_BYTES // bytes_on_each(self.experiment.model, self._mesh))
+        lacking = self.lacks_room(self.experiment.model, self._mesh)
+        if self._others and (lacking or len(self._others) >= held):
+            self._others.pop(next(iter(self._others)))
+        elif lacking:
+            raise ApiError(
+                503, f"The model of step {step:,} {lacking} Serve it by itself, with --step {step}; or take less for "
+                "the served one, with --weights bfloat16.",
+                param="step", code=OUT_OF_MEMORY,
+            )  # fmt: skip
+
+    def lacks_room(self, model: ModelConfig, mesh: Mesh) -> str:
+        """Why there is no memory for the parameters of a model; "" where there is."""
+        devices = [*mesh.devices.flat]
+        size, free = bytes_on_each(model, mesh), self._free(devices)
+        if free is None or TO_READ * size <= free:
+            return ""
+        return (
+            f"takes {size / 1e6:,.1f} MB, and {TO_READ * size / 1e6:,.1f} while it is read, but "
+            f"{devices[0].device_kind} has {free / 1e6:,.1f} MB free."
+        )

@@ -14,6 +14,8 @@ from lm.planning.memory import (
     check_inference_memory,
     check_memory,
     check_training_memory,
+    free_bytes,
+    free_host_bytes,
     host_bytes,
     least_parameters,
     on_host_alone,
@@ -105,9 +107,10 @@ class Device:
     limit: int
     platform: str = "gpu"
     device_kind: str = "a card"
+    used: int = 0
 
     def memory_stats(self) -> dict[str, int]:
-        return {"bytes_limit": self.limit}
+        return {"bytes_limit": self.limit, "bytes_in_use": self.used}
 
 
 def test_each_accelerator_is_asked_for_its_own_memory():
@@ -120,6 +123,23 @@ def test_each_accelerator_is_asked_for_its_own_memory():
         check_training_memory(DEMO.model, train, [Device(each)], processes=2)
         with pytest.raises(UsageError, match=r"each device \(a card\) has"):
             check_training_memory(DEMO.model, train, [Device(each - 10)] * 2)
+
+
+def test_what_is_free_is_the_least_of_the_devices_or_shared_by_those_of_the_host(tmp_path):
+    used = [Device(100, used=30), Device(100, used=60)]
+    assert free_bytes(used) == 40 and free_bytes([Device(100, used=101)]) == 0
+    host = free_bytes(jax.devices("cpu")[:1])
+    assert host and 0 < host <= (host_bytes() or 0)
+    (tmp_path / "proc").mkdir()
+    assert free_host_bytes(tmp_path) is None
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  9 kB\nMemAvailable:  4 kB\n")
+    assert free_host_bytes(tmp_path) == 4096
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    for most, expected in (("max", 4096), ("3000", 2500), ("9000", 4096), ("100", 0)):
+        for name, text in {"max": most, "current": "1000", "stat": "anon 500\ninactive_file 500\n"}.items():
+            (group / f"memory.{name}").write_text(text + "\n")
+        assert free_host_bytes(tmp_path) == expected
 
 
 def test_where_jax_will_compute_is_known_without_it():
