@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lm.errors import InputError
-from lm.storage import Place, appearing, size_of, writing
+from lm.storage import Place, StorageError, appearing, size_of, writing
 
 END_BYTES, THREADS = 2**16, 16
 ROWS_PER_GROUP = 1000
@@ -115,13 +115,13 @@ def read_batches(
 
 
 @contextmanager
-def opened(place: Place) -> Generator[pq.ParquetFile]:
-    """A Parquet file, of a bucket read by ranges. Raises InputError, which names `place`, where it turns out in the
-    block to be no whole one."""
+def opened(place: Place, index: pq.FileMetaData | None = None) -> Generator[pq.ParquetFile]:
+    """A Parquet file, of a bucket read by ranges; with its `index`, if that was read before. Raises InputError, which
+    names `place`, where it turns out in the block to be no whole one."""
     try:
         with ExitStack() as stack:
             source = place if isinstance(place, Path) else stack.enter_context(place.open("rb"))
-            yield stack.enter_context(pq.ParquetFile(source))
+            yield stack.enter_context(pq.ParquetFile(source, metadata=index))
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
         raise InputError(f"{place} is damaged: {error}. {remedy(place)}") from error
 
@@ -174,9 +174,13 @@ def read_rows(path: Place, columns: list[str] | None = None) -> Iterator[dict]:
         yield from batch.to_pylist()
 
 
-def rows_in(path: Path) -> int | None:
-    """How many rows a Parquet file holds; None when there is none, or it is not whole (its end holds the index)."""
+def rows_in(place: Place) -> int | None:
+    """How many rows a Parquet file holds; None when there is none, or it is not whole (its end holds the index). Raises
+    StorageError."""
     try:
-        return pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowInvalid):
+        with opened(place) as file:
+            return file.metadata.num_rows
+    except StorageError:
+        raise
+    except InputError:
         return None

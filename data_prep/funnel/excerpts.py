@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.config import PersonalDataConfig
-from data_prep.parquet import column_of, remedy
+from data_prep.parquet import column_of, opened, remedy
 from data_prep.pii import replace_personal_data
 from lm.errors import InputError
+from lm.storage import Place
 
 EXCERPT_CHARACTERS = 900
 
-Place = tuple[int, int]
+Spot = tuple[int, int]
 """(index of the file among those of texts/, row)."""
 
 
@@ -42,9 +42,9 @@ class Excerpts:
         self.texts, self.files, self.personal_data = texts, files, personal_data
         self.signals = list(dict.fromkeys(signals))
         self.wanted: dict[int, set[int]] = defaultdict(set)
-        self.found: dict[Place, Example] = {}
+        self.found: dict[Spot, Example] = {}
 
-    def want(self, places: Iterable[Place]) -> None:
+    def want(self, places: Iterable[Spot]) -> None:
         for file, row in places:
             self.wanted[file].add(row)
 
@@ -78,19 +78,14 @@ class Excerpts:
         return tuple(self.found[file, row] for _, file, row in places)
 
 
-def rows_at(path: Path, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
-    """(number, row) of those of `rows`, ascending, that the Parquet file has."""
-    try:
-        with pq.ParquetFile(path) as file:
-            first = 0
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                here = [row for row in rows if first <= row < first + size]
-                if here:
-                    table = file.read_row_group(group, columns).take(
-                        column_of([row - first for row in here], pa.int64())
-                    )
-                    yield from zip(here, table.to_pylist(), strict=True)
-                first += size
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {error}. {remedy(path)}, then launch.prepare_documents") from error
+def rows_at(place: Place, rows: list[int], columns: list[str]) -> Iterator[tuple[int, dict]]:
+    """(number, row) of those of `rows`, ascending, that the Parquet file has. Raises InputError as `opened`."""
+    with opened(place) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            here = [row for row in rows if first <= row < first + size]
+            if here:
+                places = column_of([row - first for row in here], pa.int64())
+                yield from zip(here, file.read_row_group(group, columns).take(places).to_pylist(), strict=True)
+            first += size

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
-from configs.experiment.run_folder import Loaded
+from configs.experiment.run_folder import Loaded, RunFolder
 from data_prep.funnel.report import read_counts
 from data_prep.measure.row import text_schema
 from data_prep.quality.gopher import GopherQualityFilter
@@ -28,8 +28,11 @@ from lm.model.transformer import Transformer
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
+from lm.storage import Url, mirror_of, stores
+from lm.storage.mirror import MIRRORS
 from lm.tokenizer import load
 from tests.corpus import texts, tiny_experiment, web_pages
+from tests.object_store import HOPELESS, QUICK, serving, variables
 from viewer.window import batches, documents, funnel
 from viewer.window.corpus.shelf import Shelf
 from viewer.window.inspections import key_of
@@ -210,7 +213,9 @@ def test_the_nearest_kept_documents_are_those_of_the_funnel(made, asked):
         assert [there[one["file"], one["row"]]["id"] for one in told] == ids
 
 
-def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, asked):
+def test_batches_hold_documents_of_the_records_and_seen_is_their_inverse(made, asked, monkeypatch):
+    for name in ("ADDRESS_SECONDS", "SECONDS"):
+        monkeypatch.setattr(batches, name, 60.0)  # however busy the machine
     folder, experiment = made
     train, context = experiment.train, experiment.model.context_length
     source = BatchSource(folder / "tokens", "train", context, train.batch_size, train.seed, 1)
@@ -384,6 +389,41 @@ def test_a_page_of_a_large_folder_reads_a_row_group_and_counts_files_as_far_as_i
     assert shelf.look()
     assert shelf.locate(10**9) is None
     assert (shelf.counted, shelf.unreadable) == (7900, {"00003.parquet", "00099.parquet"})
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_read_there_a_part_at_a_time(made, asked, tmp_path):
+    folder, experiment = made
+    reasons = [None, *(one["name"] for stage in asked("funnel")["stages"] for one in stage["reasons"])]
+    with serving() as store, variables(store.environment() | QUICK | {"GRISTMILL_CACHE": str(tmp_path)}):
+        store.bucket("mill")
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            stores.upload(file, f"s3://mill/run/{file.relative_to(folder)}")
+        copy = RunFolder.to_read(Url("s3://mill/run")).root
+        mirror = mirror_of(copy)
+        assert mirror
+        mirror.fetch(mirror.matching(["tokenizer", "tokens"]))
+        there = Asked(copy, experiment)
+        before = len(store.requests)
+        first = there("documents", limit=1)
+        assert first["documents"] and len(store.requests) - before < 12  # two files counted, one group read
+        for fields in [{"reason": one} for one in reasons] + [{"query": "miller"}, {"query": "short.example"}]:
+            found = asked.all(**fields)
+            assert there.all(**fields) == found
+            for one in found[:3]:
+                which = {"file": one["file"], "row": one["row"]}
+                assert there("document", **which) == asked("document", **which)
+                assert there("raw", **which) == asked("raw", **which)
+        for name, fields in (("funnel", {}), ("batch", {"step": 3}), ("seen", {"document": 2})):
+            assert there(name, **fields) | {"folders": []} == asked(name, **fields) | {"folders": []}
+        for reason in reasons[1:]:
+            assert there("beside", reason=reason) == asked("beside", reason=reason)
+        assert not any((copy / name).exists() for name in ("documents", "dropped", "texts"))
+        with variables(HOPELESS):
+            store.fail(lambda request: "500")
+            cut_off = Asked(copy, experiment)("documents")
+            assert "mill/run" in cut_off["missing"] and "damaged" not in cut_off["missing"]
+    MIRRORS.clear()
 
 
 @pytest.mark.slow

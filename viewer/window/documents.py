@@ -7,6 +7,7 @@ from typing import Any
 from data_prep.funnel.excerpts import rows_at
 from data_prep.verdict import Threshold
 from lm.errors import InputError
+from lm.run_paths import RunPaths
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
@@ -121,11 +122,11 @@ def beside(data: RunData, fields: Fields) -> dict[str, Any]:
     line = line_of(data, reason)
     found: list[dict[str, Any]] = []
     if line is not None:
-        written, shelf = data.funnel(), data.shelf("documents")
+        written, shelf, texts = data.funnel(), data.shelf("documents"), data.place(RunPaths.texts)
         for _, file, row in written.counts["near"].get(reason, []):
             name = written.files[file]
             try:
-                ((_, told),) = rows_at(data.paths.texts / name, [row], ["id", "url", line.signal])
+                ((_, told),) = rows_at(texts / name, [row], ["id", "url", line.signal])
                 place = find_id_in(shelf, name, told["id"])
             except (InputError, ValueError):
                 continue  # texts/ may be gone
@@ -217,7 +218,7 @@ def copy_of(data: RunData, stays: str) -> dict[str, Any] | None:
         return told
     for shelf_name in SHELVES:  # the one that stayed as no copy may have been dropped behind
         try:
-            ((_, found),) = rows_at(data.paths.texts / name, [int(row)], ["id"])
+            ((_, found),) = rows_at(data.place(RunPaths.texts) / name, [int(row)], ["id"])
             place = find_id_in(data.shelf(shelf_name), name, found["id"])
         except (InputError, ValueError):
             continue
@@ -232,6 +233,7 @@ def raw(data: RunData, pages: RawPages, fields: Fields) -> dict[str, Any]:
     characters = fields.integer("characters", MOST_CHARACTERS, 1, MOST_CHARACTERS)
     shelf_name, name, row = chosen(data, fields)
     values = data.shelf(shelf_name).row(name, row, ("id", "file_path"))
+    data.bring(RunPaths.pages_manifest)
     found = pages.look(values["file_path"] or "", values["id"] or "", SECONDS)
     if found["state"] == "found":
         text = found["text"]

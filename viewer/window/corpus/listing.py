@@ -13,6 +13,7 @@ from pyarrow.compute import MatchSubstringOptions, SliceOptions, call_function
 from data_prep.parquet import column_of
 from data_prep.verdict import Threshold
 from lm.errors import InputError
+from lm.storage import StorageError
 from viewer.window.corpus.shelf import Piece, Shelf
 from viewer.window.curve_log import finite
 
@@ -44,7 +45,7 @@ def list_documents(
     """At most `limit` of the wanted documents from position `offset` of the shelf on, and where to go on: `next`, None
     at the shelf's end. Stops after so many seconds, with what was found by then. `line` is what decided, if anything.
 
-    What is damaged is passed over; shelf.unreadable names it.
+    What is damaged is passed over; shelf.unreadable names it. Raises StorageError.
     """
     until = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
@@ -55,6 +56,8 @@ def list_documents(
         place = piece.position + piece.rows
         try:
             rows, table = matching(shelf, piece, wanted, line)
+        except StorageError:
+            raise
         except InputError:
             continue
         left = limit - len(found)
@@ -181,6 +184,8 @@ def find_id(shelf: Shelf, id: str, stop: Callable[[], bool]) -> tuple[str, int] 
     for piece in shelf.pieces(0):
         try:
             ids = shelf.read(piece, ("id",))["id"]
+        except StorageError:
+            raise
         except InputError:
             continue
         row = row_of(ids, id)

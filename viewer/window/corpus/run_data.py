@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +12,7 @@ from data_prep.verdict import Threshold
 from lm.errors import InputError, UsageError
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
-from lm.storage import mirror_of
+from lm.storage import Place, mirror_of
 from viewer.explanations import reason_sentence, signal_words, stage_words
 from viewer.window.corpus.shelf import Shelf
 from viewer.window.window_run import WindowRun
@@ -26,12 +25,28 @@ class RunData:
 
     def __init__(self, run: WindowRun):
         self.paths, self.config = run.paths, run.experiment.documents
-        self.shelves = {name: Shelf(self.paths.root / name) for name in SHELVES}
         self._funnel: tuple[tuple[int, int], Written] | None = None
+
+    @functools.cached_property
+    def shelves(self) -> dict[str, Shelf]:
+        return {name: Shelf(self.place(name)) for name in SHELVES}
+
+    def place(self, name: str) -> Place:
+        """Of a folder of the run: here, or in the bucket that the run is in where not all of it is here."""
+        root, mirror = self.paths.root, mirror_of(self.paths.root)
+        if mirror is None or all((root / one).is_file() for one in mirror.matching([name])):
+            return root / name
+        return mirror.url / name
+
+    def bring(self, name: str) -> None:
+        """Fetches a file of the run that is in a bucket, unless it is here. Raises StorageError."""
+        if (mirror := mirror_of(self.paths.root)) and not (self.paths.root / name).is_file():
+            mirror.fetch([name])
 
     def funnel(self) -> Written:
         """funnel.json. Raises InputError where it is missing or damaged."""
         path = self.paths.funnel
+        self.bring(path.name)
         if not path.is_file():
             raise InputError(self.missing(path, "launch.prepare_documents"))
         stat = path.stat()
@@ -56,16 +71,13 @@ class RunData:
             raise InputError(self.missing(found.folder, "launch.prepare_documents"))
         return found
 
-    def missing(self, path: Path, script: str) -> str:
+    def missing(self, path: Place, script: str) -> str:
         """That `path` is not there, and why that may be."""
         if self.paths.imported.exists():
             return "This model was made elsewhere and imported: the run folder has no documents, and no record of them."
-        if mirror := mirror_of(self.paths.root):
-            return (
-                f"This run is in a bucket ({mirror.url}); of it only the checkpoint is copied here. Copy the run "
-                f"folder, {path.name} with it, to a disk and serve the copy to see its data."
-            )
-        return f"{path.name} is not in this run folder. It is made by: python -m {script}"
+        mirror = mirror_of(self.paths.root)
+        where = f"{mirror.url}, where this run is" if mirror else "this run folder"
+        return f"{path.name} is not in {where}. It is made by: python -m {script}"
 
 
 def or_missing(asked: list[Inspection]) -> list[Inspection]:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.parquet import remedy, rows_in
+from data_prep.parquet import opened, parquet_files, rows_in
 from data_prep.shards.tokenize import read_index
 from lm.errors import InputError
+from lm.storage import Place, StorageError
 
 FILES_AT_ONCE, THREADS = 64, 8
 TEXTS = frozenset(
@@ -44,7 +45,8 @@ class Piece(NamedTuple):
 class Shelf:
     """documents/ or dropped/."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Place):
+        """Files of a bucket are read by ranges."""
         self.folder = folder
         self._stamp = -1
         self._names: list[str] = []
@@ -54,14 +56,15 @@ class Shelf:
         self._indices: dict[str, pq.FileMetaData] = {}
 
     def look(self) -> bool:
-        """Looks whether files have come or gone; whether there are any. Call it first."""
+        """Looks whether files have come or gone; whether there are any. Call it first. Of a bucket that is not looked
+        for again once there are some."""
         try:
-            stamp = self.folder.stat().st_mtime_ns
+            stamp = self.folder.stat().st_mtime_ns if isinstance(self.folder, Path) else 0
         except OSError:
             stamp = 0
-        if stamp != self._stamp:
-            self._stamp, self._firsts = stamp, [0]
-            self._names = sorted(path.name for path in self.folder.glob("*.parquet"))
+        if stamp != self._stamp or not self._names:
+            self._names, self._firsts = [place.name for place in parquet_files(self.folder)], [0]
+            self._stamp = stamp
             self.unreadable.clear()
             self._indices.clear()
         return bool(self._names)
@@ -117,16 +120,18 @@ class Shelf:
 
     def read(self, piece: Piece, columns: Sequence[str]) -> pa.Table:
         """Those of the columns that the file has, of the rows that are left; texts that it lacks are null. Raises
-        InputError where it is damaged, or a text is none."""
-        path = self.folder / self._names[piece.file]
+        InputError where it is damaged, or a text is none, and StorageError."""
+        place = self.folder / self._names[piece.file]
         try:
-            index = self._index(path.name)
+            index = self._index(place.name)
             there = [name for name in columns if name in index.schema.names]
-            with pq.ParquetFile(path, metadata=index) as file:
+            with opened(place, index) as file:
                 return with_texts(file.read_row_group(piece.group, there), columns).slice(piece.skipped)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            self.unreadable.add(path.name)
-            raise InputError(f"{path} is damaged: {error}. {remedy(path)}") from error
+        except StorageError:
+            raise
+        except InputError:
+            self.unreadable.add(place.name)
+            raise
 
     def row(self, name: str, row: int, columns: Sequence[str] | None = None) -> dict:
         """One row. Raises InputError where there is no such file or row, or it is damaged."""
