@@ -122,10 +122,12 @@ class Programs(NamedTuple):
 
     read_text: Callable[..., tuple[Guesses, jax.Array]]
     look_inside: Callable[..., Inside]
+    ready: set[tuple[ModelConfig, str, int]]
+    """(model, program, padded length) of those that have been compiled."""
 
 
 @functools.cache
 def programs(mesh: Mesh, symbols: int) -> Programs:
     """For models on this mesh, whose tokenizer has so many symbols: all steps of a run share them."""
     jitted = lambda function: traced_on(mesh, jax.jit(functools.partial(function, symbols)))
-    return Programs(jitted(read_text), jitted(look_inside))
+    return Programs(jitted(read_text), jitted(look_inside), set())

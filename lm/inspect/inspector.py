@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,12 @@ MOST_SHARES = 1 << 22
 """Values of attention, over all layers and heads, that `layers` gives: 16 MB."""
 REMEMBERED = 8
 """Texts whose scores are kept: a page asks for the scores of a text, and for what comes next."""
+
+type Tell = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Nobody waits."""
 
 
 class Inspector:
@@ -53,12 +59,12 @@ class Inspector:
         """The network's parts as a tree."""
         return architecture(self.config)
 
-    def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None) -> Score:
+    def score(self, text: str | Sequence[int], top: int = 5, most: int | None = None, tell: Tell = silent) -> Score:
         """What the model makes of each token, with the `top` likeliest in its place (20 at most). What is beyond
-        `most` tokens, or the model's room, is not read. Raises as `ids_of`, and InputError for a model that gives
-        NaN."""
+        `most` tokens, or the model's room, is not read. `tell` is told where a program has to be compiled first. Raises
+        as `ids_of`, and InputError for a model that gives NaN."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
-        found, _ = self._read(ids)
+        found, _ = self._read(ids, tell)
         scored = jax.tree.map(lambda array: array[: len(ids)], found)
         check_finite(scored.losses_T)
         pieces = [b"" if id in self._special else self.tokenizer.token_bytes(id) for id in ids]
@@ -69,14 +75,14 @@ class Inspector:
             bits_per_byte(bits_N, pieces), gzip_bits_per_byte(pieces), dropped,
         )  # fmt: skip
 
-    def next_logits(self, text: str | Sequence[int], most: int | None = None) -> Next:
+    def next_logits(self, text: str | Sequence[int], most: int | None = None, tell: Tell = silent) -> Next:
         """The logits of the token behind the text. Arguments and errors are those of `score`."""
         ids, dropped = self.cut(text, self.room if most is None else min(most, self.room))
-        logits_V = self._read(ids)[1]
+        logits_V = self._read(ids, tell)[1]
         check_finite(logits_V)
         return Next(logits_V, len(ids), dropped)
 
-    def layers(self, text: str | Sequence[int], top: int = 5) -> Layers:
+    def layers(self, text: str | Sequence[int], top: int = 5, tell: Tell = silent) -> Layers:
         """Attention, the residual stream and the logit lens, of the head and the first MOST_POSITIONS - 1 tokens; of
         fewer, where the model has so many heads that attention would have more than MOST_SHARES values. Raises as
         `score`."""
@@ -84,7 +90,9 @@ class Inspector:
         ids, dropped = self.cut(text, min(self.room, MOST_POSITIONS - 1, max(1, math.isqrt(MOST_SHARES // heads) - 1)))
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
         count = len(tokens)
-        found = jax.tree.map(on_host, self._programs.look_inside(self.model, self._row(tokens)))
+        row_1T = self._row(tokens)
+        self._say("look_inside", row_1T.shape[1], tell)
+        found = jax.tree.map(on_host, self._programs.look_inside(self.model, row_1T))
         lens = jax.tree.map(lambda array: array[:, :count], found.lens)
         check_finite(lens.probabilities_TK)
         came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
@@ -128,18 +136,26 @@ class Inspector:
         row_1T[0, : len(tokens)] = tokens
         return jnp.asarray(row_1T)
 
-    def _read(self, ids: tuple[int, ...]) -> tuple[Guesses, np.ndarray]:
+    def _say(self, program: str, length: int, tell: Tell) -> None:
+        """Tells of a program that is yet to be compiled."""
+        key = self.config, program, length
+        if key not in self._programs.ready:
+            tell(f"a program for texts of up to {length - 1:,} tokens is compiled, once")
+            self._programs.ready.add(key)
+
+    def _read(self, ids: tuple[int, ...], tell: Tell) -> tuple[Guesses, np.ndarray]:
         """As `_read_anew`; the last few are kept. By no functools.lru_cache, which would hold the Inspector, with all
         its parameters, in a cycle that the garbage collector finds late."""
         found = self._remembered.pop(ids, None)
-        found = self._remembered[ids] = self._read_anew(ids) if found is None else found
+        found = self._remembered[ids] = self._read_anew(ids, tell) if found is None else found
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return found
 
-    def _read_anew(self, ids: tuple[int, ...]) -> tuple[Guesses, np.ndarray]:
+    def _read_anew(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
         """(the guesses at the head and each token of a text, the logits behind it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
+        self._say("read_text", row_1T.shape[1], tell)
         return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
 
 

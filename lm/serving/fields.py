@@ -4,7 +4,7 @@ not known. null is the same as a field that is not there."""
 import json
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from lm.errors import shown
 from lm.serving.errors import ApiError, wrong
@@ -36,9 +36,13 @@ class Unwanted(Exception):  # noqa: N818  (it went as it should)
 class Fields:
     """The fields of one body."""
 
-    def __init__(self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None):
-        """`left` is set when the client has gone. Raises ApiError 400 for a field that is not `known`."""
-        self.body, self.left = body, left
+    def __init__(
+        self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ):  # fmt: skip
+        """`left` is set when the client has gone; `tell` is told what takes long, for those who wait. Raises ApiError
+        400 for a field that is not `known`."""
+        self.body, self.left, self.tell = body, left, tell
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)
             raise ApiError(

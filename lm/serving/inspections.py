@@ -45,11 +45,13 @@ class InspectRoutes:
         self.limits = limits
         self.thread = concurrent.futures.ThreadPoolExecutor(1, "inspect")
         self.waiting = 0
+        self.doing = ""
+        """What the thread is at that takes long, in words; "" where nothing was said of it."""
 
     async def list(self, request: Request) -> Response:
         """GET /v1/inspect"""
         shown = [{"name": one.name, "fields": one.known, "about": one.about} for one in self.inspections.values()]
-        return json_answer({"object": "list", "data": shown})
+        return json_answer({"object": "list", "data": shown, "doing": self.doing})
 
     async def ask(self, request: Request) -> Response:
         """POST /v1/inspect/NAME. Raises ApiError: 404 for a name that is not there, 429 where too many wait."""
@@ -68,13 +70,32 @@ class InspectRoutes:
         left = threading.Event()
         """Set where the client has gone: what has not begun then does not begin, and what takes long ends."""
         try:
-            job = asyncio.get_running_loop().run_in_executor(self.thread, answer_of, inspection, body, left)
+            job = asyncio.get_running_loop().run_in_executor(self.thread, self.answer_of, inspection, body, left)
             return Response(await unless_gone(request.receive, finished(job)), media_type=JSON)
         except (ClientDisconnect, asyncio.CancelledError):
             left.set()
             raise
         finally:
             self.waiting -= 1
+
+    def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
+        """The answer as JSON. Called in the thread."""
+        if left.is_set():
+            return b""
+        fields = Fields(parse_object(body or b"{}"), inspection.known, left, self.tell)
+        try:
+            return to_json(inspection.answer(fields))
+        except Unwanted:
+            return b""
+        except UsageError as error:
+            raise ApiError(400, str(error), code="invalid_value") from error
+        except InputError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+        finally:
+            self.tell("")
+
+    def tell(self, text: str) -> None:
+        self.doing = text
 
     def close(self) -> None:
         """Begins no more of them."""
@@ -83,18 +104,3 @@ class InspectRoutes:
 
 async def finished(job: asyncio.Future[bytes]) -> bytes:
     return await job
-
-
-def answer_of(inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-    """The answer as JSON."""
-    if left.is_set():
-        return b""
-    fields = Fields(parse_object(body or b"{}"), inspection.known, left)
-    try:
-        return to_json(inspection.answer(fields))
-    except Unwanted:
-        return b""
-    except UsageError as error:
-        raise ApiError(400, str(error), code="invalid_value") from error
-    except InputError as error:
-        raise ApiError(404, str(error), code="not_found") from error

@@ -265,7 +265,7 @@ def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     if document is None:
         return {"split": split, "document": None, "prefixes": [], "tokens": []}
     end = min(document.end, document.begin + room(corpus))
-    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1)
+    scored = inspector.score(document.part.tokens[document.begin : end].tolist(), 1, tell=fields.tell)
     likeliest_T = scored.ranks_N == 1
     text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
     return {

@@ -55,6 +55,15 @@ def inspector_of(config, model=None) -> Inspector:
     return Inspector(model or model_of(config), config, TOKENIZER, one_device_mesh(config))
 
 
+def test_a_program_that_is_compiled_is_told_once():
+    config, told = dataclasses.replace(SMALLEST, rope_theta=9_000.0), []
+    for inspector in (inspector_of(config), inspector_of(config)):
+        for text in ("a", "bcd"):
+            inspector.score(text, tell=told.append)
+            inspector.next_logits(text, tell=told.append)
+    assert told == [f"a program for texts of up to {config.context_length - 1} tokens is compiled, once"]
+
+
 def distribution(model, ids) -> np.ndarray:
     """(T, V): behind each token, without padding."""
     row_1T = jnp.asarray([ids], jnp.int32)

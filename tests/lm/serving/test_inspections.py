@@ -32,6 +32,7 @@ class Gate:
 
     def __call__(self, fields: Fields) -> Mapping[str, object]:
         self.numbers.append(fields.integer("number", 0, 0, 99))
+        fields.tell("a gate is closed")
         self.begun.set()
         assert self.may_end.wait(SECONDS)
         return {"number": self.numbers[-1]}
@@ -96,6 +97,22 @@ def test_they_are_listed_and_answered(engine):  # noqa: F811
             assert told.json() == {"twice": 42, "text": "<script>\u202e\ud83c"}
             assert told.headers["content-type"] == "application/json"
             assert (await client.post("/v1/inspect/double")).json()["twice"] == 0  # no body: no fields
+
+    asyncio.run(run())
+
+
+def test_what_takes_long_is_told_while_it_lasts(engine):  # noqa: F811
+    async def run() -> None:
+        gate = Gate()
+        async with client_of(engine, gate) as (client, _, _):
+            doing = lambda: client.get("/v1/inspect")
+            assert (await doing()).json()["doing"] == ""
+            asked = asyncio.create_task(ask(client, "wait"))
+            await until(gate.begun.is_set)
+            assert (await doing()).json()["doing"] == "a gate is closed"
+            gate.may_end.set()
+            await asked
+            assert (await doing()).json()["doing"] == ""
 
     asyncio.run(run())
 

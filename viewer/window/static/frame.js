@@ -61,7 +61,12 @@ const tellWaiting = () => {
   clearTimeout(waitTimer);
   const status = document.querySelector("#waiting");
   if (!running.size) status.textContent = "";
-  else waitTimer = setTimeout(() => { status.textContent = "Waiting for the model. The first text of a length takes some seconds: its program is compiled, once."; }, 700);
+  else {
+    waitTimer = setTimeout(async () => {
+      const doing = await source.doing();
+      if (running.size) status.textContent = doing ? `Waiting: ${doing}.` : "Waiting for an answer …";
+    }, 700);
+  }
 };
 
 let current = null;

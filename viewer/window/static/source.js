@@ -34,10 +34,19 @@ const source = {
     return (await source.post("/v1/inspect/" + name, parameters, signal)).json();
   },
 
-  async post(path, body, signal) {
-    const headers = { "Content-Type": "application/json" };
+  // What the server is at that takes long, in words, where it says so.
+  async doing() {
+    const answer = recorded ? null : await fetch("/v1/inspect", { headers: source.headers() }).catch(() => null);
+    return answer && answer.ok ? (await answer.json()).doing : "";
+  },
+
+  headers() {
     const key = sessionStorage.getItem(KEY);
-    if (key) headers.Authorization = "Bearer " + key;
+    return key ? { Authorization: "Bearer " + key } : {};
+  },
+
+  async post(path, body, signal) {
+    const headers = { "Content-Type": "application/json", ...source.headers() };
     const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal }).catch((error) => {
       throw error.name === "AbortError" ? error : new Error("The server does not answer: it was stopped, or cannot be reached.");
     });
