@@ -1,9 +1,12 @@
 """Token shards -> corpus_index/, part after part: a part that is whole is not made again."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ from lm.corpus_index.format import ARRAYS, COUNTS, FORMAT, INDEX, PART_TOKENS, H
 from lm.corpus_index.suffix_array import suffix_array
 from lm.data.batches import Windows
 from lm.data.records import MANIFEST, check_request, read_manifest
+from lm.errors import InputError
 from lm.storage import Place, appearing, write_atomically, writing
 
 SPLITS = ("train", "val")
@@ -39,10 +43,38 @@ def build_index(
     """Writes the index of the shards in the folder `tokens` into `out`, index.json last. Parts that an interrupted
     attempt with the same shards has left whole there are kept.
 
-    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's.
+    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's,
+    and InputError where another process or thread is at work in `out`.
     """
-    manifest = read_manifest(tokens)
     out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        return build_alone(tokens, out, fingerprint, part_tokens, say)
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Generator[None]:
+    """Holds the folder for one build: two would move each other's files away. Raises InputError where it is held."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise InputError(
+            f"The index in {out} is being made by another process or thread. Wait for it to end; then it is there."
+        ) from error
+    except OSError:  # NFS locks no folders; two commands are kept apart by the run's own lock
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def build_alone(
+    tokens: Place, out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
+) -> Header:
+    """build_index, in a folder that is held."""
+    manifest = read_manifest(tokens)
     parts, counts = [], np.zeros(manifest.vocab_size + 1, np.int64)
     for split in (one for one in SPLITS if one in manifest.splits and manifest.splits[one].records):
         check_request(manifest, tokens, split, manifest.record_length, fingerprint)
