@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.corpus_index.contamination import overlap, texts_of
+from lm.corpus_index.contamination import overlap_of, texts_of, ways_to_write
 from lm.corpus_index.index import CorpusIndex, Matches
 from lm.run_paths import RunPaths
 from lm.terminal import for_terminal
@@ -11,16 +11,6 @@ from lm.tokenizer import Tokenizer, load
 
 CONTEXT = 30
 """Tokens on either side of a passage."""
-
-
-def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """The tokens of a text as it stands at the beginning of a document, and behind a blank, where that differs: a word
-    inside a text is another token than the same at its beginning. No place is found by two of them."""
-    given = tokenizer.encode(text)
-    if not text or text[0].isspace() or tokenizer.kind == "characters":
-        return [given] if given else []
-    spaced = tokenizer.encode(" " + text)
-    return [given] if spaced[-len(given) :] == given else [given, spaced]
 
 
 def search_report(run: Path, text: str, documents: int) -> str:
@@ -52,7 +42,7 @@ def overlaps(run: Path, path: Path, field: str, ngram: int) -> Iterator[str]:
     index, tokenizer = CorpusIndex(run), load(RunPaths(run).tokenizer)
     texts = touched = ngrams = found = 0
     for place, text in texts_of(path, field):
-        one = overlap(index, tokenizer.encode(text), ngram)
+        _, one = overlap_of(index, tokenizer, text, ngram)
         texts, ngrams, found = texts + 1, ngrams + one.ngrams, found + one.found
         if one.found:
             touched += 1

@@ -1,5 +1,7 @@
-"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model."""
+"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model; and whether
+questions of a test stand there."""
 
+import contextlib
 import itertools
 import math
 import threading
@@ -8,17 +10,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm.corpus_index.contamination import TOKENS as NGRAM
-from lm.corpus_index.contamination import overlap
+from lm.corpus_index.contamination import overlap_of, ways_to_write
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
-from lm.corpus_index.report import ways_to_write
 from lm.corpus_index.spans import TraceRule, trace
 from lm.errors import InputError, UsageError
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import read_samples, visible
+from viewer.window.corpus import evaluation_sets
 from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 20_000
@@ -36,6 +38,10 @@ MOST_RECITED = 2048
 """Tokens of a document that are read."""
 MOST_SAMPLED = 64
 RECORDED_SAMPLES, RECORDED_DOCUMENTS = 4, 3
+QUESTION_DOCUMENTS = 3
+"""Of each stretch of a question, where nothing else is asked for."""
+EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 200, 240
+"""Of a document, of which a line is the example of a text that stands in its split."""
 
 
 class Corpus:
@@ -76,8 +82,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "the passages of a text that stand in the training text, by OLMoTrace's rule",
         ),
         (
-            "contamination", ("text", "ngram", "split", "context"), contamination,
-            "how many of a text's n-grams stand in the training text",
+            "contamination", ("text", "ngram", "split", "documents", "context"), contamination,
+            "how many of a text's n-grams stand in the training text, and in which documents",
         ),
         (
             "recite", ("split", "document", "of", "step"), recited,
@@ -85,7 +91,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
     )  # fmt: skip
     bound = lambda answer: lambda fields: answer(corpus, fields)
-    return [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+    of_run = [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+    return [*of_run, evaluation_sets.inspection(run)]
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
@@ -94,7 +101,22 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
         index = corpus.index()
     except (InputError, UsageError) as error:
         return {"made": False, "message": str(error)}
-    return {"made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT}
+    return {
+        "made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": NGRAM,
+        "examples": examples(corpus, index),
+    }  # fmt: skip
+
+
+def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
+    """{split: a line of one of its documents}, of those splits that have one of some length."""
+    found = {}
+    for split in index.splits():
+        with contextlib.suppress(InputError):  # a table of documents that is damaged is told where one is looked up
+            if document := index.sampled(split, 1, 3, EXAMPLE_TOKENS):
+                text = corpus.run.tokenizer.decode(document.tokens[:EXAMPLE_TOKENS].tolist())
+                line = max((one.strip() for one in text.split("\n")), key=len)[:EXAMPLE_CHARACTERS]
+                found[split] = line.rpartition(" ")[0] or line
+    return found
 
 
 def room(corpus: Corpus) -> int:
@@ -233,24 +255,26 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
 
 
 def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    index = corpus.index()
+    """Of each n-gram of a text, whether it stands in a split."""
+    index, tokenizer = corpus.index(), corpus.run.tokenizer
     ngram = fields.integer("ngram", NGRAM, 1, MOST_TOKENS)
-    _, context = shown_of(Fields({"context": fields.get("context")}, ("context",)))
-    tokens = encoded(corpus, checked_text(fields))
-    split = split_of(fields, index) or "train"
-    found = overlap(index, tokens, ngram, split, fields.go_on)
-    pieces = [corpus.run.tokenizer.token_bytes(id) for id in tokens]
-    spans = found.spans[:MOST_DOCUMENTS]
+    most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
+    context = shown_of(fields)[1]
+    text = checked_text(fields)
+    encoded(corpus, text)
+    tokens, found = overlap_of(index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.go_on)
+    pieces = [tokenizer.token_bytes(id) for id in tokens]
+    if pieces and not text.startswith(" "):
+        pieces[0] = pieces[0].removeprefix(b" ")  # of the text behind a blank
+    spans, left = [], MOST_SHOWN
+    for start, end, matches in found.spans:
+        fields.go_on()
+        documents = documents_of(corpus, matches, min(ngram, len(tokens)), min(most, left), context)
+        left -= len(documents)
+        spans.append({"start": start, "end": end, "count": matches.count, "documents": documents})
     return {
-        "ngram": ngram, "ngrams": found.ngrams, "found": found.found, "spans_found": len(found.spans),
+        "tokens": len(tokens), "ngram": ngram, "ngrams": found.ngrams, "found": found.found, "spans": spans,
         "parts": parts_of(pieces, [(start, end) for start, end, _ in found.spans]),
-        "spans": [
-            {
-                "start": start, "end": end, "count": matches.count,
-                "documents": documents_of(corpus, matches, min(ngram, len(tokens)), 1, context),
-            }
-            for start, end, matches in spans
-        ],
     }  # fmt: skip
 
 
@@ -290,6 +314,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
         yield "trace", sample
     if prompt := next(iter(run.experiment.sample.prompts), ""):
         yield "search", {"text": prompt}
+    for text in examples(Corpus(run), index).values():
+        yield "contamination", {"text": text}
     for split in index.splits():
         for number in range(RECORDED_DOCUMENTS):
             yield "recite", {"split": split, "document": number, "of": RECORDED_DOCUMENTS}

@@ -36,9 +36,11 @@ const traceSearch = (parameters) => {
 // Trace: the passages of a text that stand in the training text.
 const traceTrace = () => {
   const [place, status, passage, side] = [h("div", { class: "split trace-result" }), h("p", { class: "trace-note", role: "status" }), h("div"), h("div", { "aria-live": "polite" })];
+  const left = h("div", {}, status, passage);
   const room = Math.max(4, Math.min(256, Math.floor(context.model.context_length / 2)));
   const settings = { tokens: Math.min(100, room), temperature: 0.8 };
   const ask = async (text, start, signal) => {
+    place.replaceChildren(left, side); // an error may have taken their place
     const found = await source.ask("trace", { text, start: [...text.slice(0, start)].length }, signal);
     const choose = (number) => {
       box.show(number);
@@ -56,6 +58,7 @@ const traceTrace = () => {
   const write = () => context.run(place, async (signal) => {
     const prompt = shared.text;
     let text = prompt;
+    place.replaceChildren(left, side);
     side.replaceChildren();
     status.textContent = "The model writes …";
     const draft = h("div", { class: "trace-passage", dir: "auto" });
@@ -67,7 +70,7 @@ const traceTrace = () => {
     await ask(text, prompt.length, signal);
   });
   const stop = () => { context.cancel(place); status.textContent = "Stopped."; place.removeAttribute("aria-busy"); };
-  place.append(h("div", {}, status, passage), side);
+  place.append(left, side);
   const choices = traceNamesOf("trace").map((key, number) => h("button", { type: "button", on: { click: () => context.run(place, (signal) => { const { text, start } = JSON.parse(key.slice("trace".length)); return ask(text, [...text].slice(0, start).join("").length, signal); }) } }, `Sample ${number + 1}`));
   const controls = source.live
     ? [promptBox("The beginning of a text", () => {}),
@@ -115,6 +118,7 @@ const traceRecite = (about) => {
   const begin = () => context.run(place, async (signal) => {
     const found = [];
     const count = source.live ? of : recordedOf;
+    place.replaceChildren(status, result);
     shown.replaceChildren();
     for (let number = 0; number < count; number++) {
       for (const split of splits) {
@@ -141,7 +145,7 @@ const traceRecite = (about) => {
 pages.push({
   id: "trace",
   title: "Recite and trace",
-  about: "Where the model's words stand in the text that it was trained on, and how much of that text it knows by heart.",
+  about: "Where the model's words stand in the text that it was trained on, how much of that text it knows by heart, and whether a test stands in it.",
   mount(root, context, parameters) {
     const place = h("div");
     root.append(place);
@@ -154,7 +158,7 @@ pages.push({
         return;
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");
-      place.replaceChildren(traceNote(`Indexed: ${size}.`), traceSearch(parameters), traceTrace(), traceRecite(about));
+      place.replaceChildren(traceNote(`Indexed: ${size}.`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
       write = place.querySelector("#prompt");
     });
     return { update(changed) { if (changed.includes("text") && write && document.activeElement !== write) write.value = shared.text; } };

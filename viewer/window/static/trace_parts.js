@@ -18,8 +18,9 @@ const traceDocuments = (documents, count) => {
   return [h("ul", { class: "trace-documents" }, items), left > 0 ? traceNote(`${plural(left, "further place")} not shown.`) : null];
 };
 
-// A text whose parts {text, spans: [number, ...]} are marked where spans cover them; `choose(number)` shows one.
-const tracePassage = (label, parts, spans, promptCharacters, choose) => {
+// A text whose parts {text, spans: [number, ...]} are marked where spans cover them; `choose(number)` shows one, `tell`
+// says what it is.
+const tracePassage = (label, parts, spans, promptCharacters, choose, tell = (number) => `stands ${plural(spans[number].count, "time")} in the training text`) => {
   let read = 0;
   const marks = [];
   const nodes = parts.map((part) => {
@@ -33,14 +34,14 @@ const tracePassage = (label, parts, spans, promptCharacters, choose) => {
     const act = () => choose(part.spans[(part.spans.indexOf(Number(node.dataset.at ?? -1)) + 1) % part.spans.length] ?? rarest, node);
     const node = h("span", {
       class: "trace-span", role: "button", tabindex: "0", "aria-pressed": "false",
-      "aria-label": `${traceShow(part.text)}: stands ${plural(spans[rarest].count, "time")} in the training text`,
+      "aria-label": `${traceShow(part.text)}: ${tell(rarest)}`,
       on: { click: act, keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); } } },
     }, traceShow(part.text));
     paint(node, Math.min(0.55, 0.15 + spans[rarest].bits / 250));
     marks.push({ node, part });
     return node;
   });
-  const box = h("div", { class: "trace-passage", dir: "auto", role: "group", "aria-label": label }, nodes);
+  const box = h("div", { class: "trace-passage", dir: "auto", role: "group", "aria-label": label, tabindex: marks.length ? null : "0" }, nodes); // it may scroll
   box.show = (number) => {
     for (const { node, part } of marks) {
       const here = part.spans.includes(number);
