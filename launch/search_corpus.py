@@ -35,9 +35,11 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
     if bool(options.text) == bool(options.file) or options.ngram < 1 or options.shown < 0:
         raise UsageError("Give a text by --text or a file by --file, and with an --ngram of 1 or more.")
     if options.text:
-        print(search_report(workdir, options.text, options.shown))
+        print(search_report(workdir, options.text, options.shown, experiment.train))
     for line in (
-        overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram) if options.file else ()
+        overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram, experiment.train)
+        if options.file
+        else ()
     ):
         print(line, flush=True)
     return True

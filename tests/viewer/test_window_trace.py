@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs.experiment.run_folder import Loaded
-from lm.config import TasksConfig
+from lm.config import MixtureSource, TasksConfig
 from lm.corpus_index.build import build_index
 from lm.corpus_index.report import overlaps, search_report
 from lm.data.records import document_tables
@@ -195,6 +195,27 @@ def test_a_question_that_is_shorter_than_an_ngram_is_found_inside_a_document_too
         short = next(" ".join(words[at : at + 2]) for at in range(5, 50) if words[at].isalpha())
         counted = ask(indexed, "search", text=short, split="train")["counts"]["train"]
         assert ask(indexed, "contamination", text=short)["found"] == (counted > 0)
+
+
+def test_documents_of_a_mixture_are_told_with_the_folder_that_they_are_of(indexed, tmp_path):
+    shutil.copytree(indexed.paths.root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/corpus_index")
+    other = tmp_path / "other"
+    shutil.copytree(indexed.paths.tokens, other)
+    train = dataclasses.replace(indexed.experiment.train, mixture=(MixtureSource(str(other), 1.0),))
+    experiment = dataclasses.replace(indexed.experiment, train=train)
+    run = WindowRun(experiment, tmp_path / "run", loaded_as(indexed), "tiny")
+    build_index(run.paths.tokens, run.paths.corpus_index)
+    assert "other, but the index was made with none" in ask(run, "corpus")["message"]
+    build_index(run.paths.tokens, run.paths.corpus_index, train=train)
+    about = ask(run, "corpus")
+    assert about["sources"] == [str(other)]
+    one, both = (ask(of, "search", text="Her sister", split="train", documents=20) for of in (indexed, run))
+    assert both["counts"]["train"] == 2 * one["counts"]["train"] > 0
+    names = {(document["source"], document["number"]) for document in both["documents"]}
+    assert {source for source, _ in names} == {"", str(other)} and len(names) == len(both["documents"])
+    sampled = [ask(run, "recite", split="train", document=number, of=2)["document"]["source"] for number in (0, 1)]
+    assert sampled == ["", str(other)]
 
 
 def test_examples_stand_in_their_split(indexed):

@@ -59,7 +59,7 @@ class Corpus:
             made = path.stat().st_mtime_ns if path.is_file() else 0
             if self._opened is None or self._opened[0] != made:
                 self._opened = None
-                index = CorpusIndex(self.run.paths.root)
+                index = CorpusIndex(self.run.paths.root, self.run.experiment.train)
                 if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
                     raise InputError(
                         f"The shards in {self.run.paths.tokens} are of tokenizer {index.header.tokenizer_fingerprint}, "
@@ -102,7 +102,8 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     except (InputError, UsageError) as error:
         return {"made": False, "message": str(error)}
     return {
-        "made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": NGRAM,
+        "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
+        "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": NGRAM,
         "examples": examples(corpus, index),
     }  # fmt: skip
 
@@ -189,10 +190,13 @@ def shown_of(fields: Fields) -> tuple[int, int]:
 def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, context: int) -> list[dict[str, Any]]:
     """At most `most` documents in which a passage of `length` tokens stands, each once, with what is around it."""
     index, found = corpus.index(), {}
-    for spot in matches.spots(4 * most if most > 0 else 0):
+    most = max(0, most)
+    for spot in itertools.chain(
+        matches.spots(most), matches.spots(4 * most)
+    ):  # spread; the latter where some are one's
         document = index.document_at(spot)
-        if document.number not in found:
-            found[document.number] = in_context(corpus, document, spot, length, context)
+        if (document.source, document.number) not in found:
+            found[document.source, document.number] = in_context(corpus, document, spot, length, context)
         if len(found) == most:
             break
     return list(found.values())
@@ -204,7 +208,7 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
     begin, end = max(document.begin, at - context), min(document.end, at + length + context)
     return {
         "number": document.number, "id": document.id[:1000], "url": document.url[:1000], "split": document.split,
-        "offset": at - document.begin, "tokens": document.end - document.begin,
+        "source": document.source[:1000], "offset": at - document.begin, "tokens": document.end - document.begin,
         "before": text(begin, at), "match": text(at, at + length), "after": text(at + length, end),
         "from_start": begin == document.begin, "to_end": end == document.end,
     }  # fmt: skip
@@ -294,7 +298,10 @@ def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
     return {
         "split": split,
-        "document": {"number": document.number, "id": document.id[:1000], "url": document.url[:1000]},
+        "document": {
+            "number": document.number, "id": document.id[:1000], "url": document.url[:1000],
+            "source": document.source[:1000],
+        },
         "next": NEXT,
         "prefixes": [one._asdict() for one in recitations(likeliest_T, prefixes_for(len(likeliest_T)))],
         "tokens": [

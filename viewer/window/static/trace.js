@@ -113,7 +113,7 @@ const traceRecite = (about) => {
       decorate: (span, token) => span.classList.add(token.right ? "trace-right" : "trace-wrong"),
       choose: (index) => { const token = one.tokens[index]; if (token) told.textContent = token.right ? `${token.text}: the model would write it.` : `${token.text}: the model would write ${token.said}.`; },
     });
-    shown.replaceChildren(h("h3", {}, h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.document.number }) }, h("bdi", { class: "url" }, traceShow(one.document.url || one.document.id)))), told, strip);
+    shown.replaceChildren(h("h3", {}, traceAddress(one.document), traceOf(one.document)), told, strip);
   };
   const begin = () => context.run(place, async (signal) => {
     const found = [];
@@ -158,7 +158,8 @@ pages.push({
         return;
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");
-      place.replaceChildren(traceNote(`Indexed: ${size}.`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
+      const others = about.sources.length ? `; with the shards of ${about.sources.map(traceShow).join(", ")}` : "";
+      place.replaceChildren(traceNote(`Indexed: ${size}${others}.`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
       write = place.querySelector("#prompt");
     });
     return { update(changed) { if (changed.includes("text") && write && document.activeElement !== write) write.value = shared.text; } };

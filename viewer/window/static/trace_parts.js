@@ -5,13 +5,20 @@ const traceShow = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u00
 const traceSplits = { train: "training text", val: "held-out text" };
 const traceNote = (...children) => h("p", { class: "trace-note" }, children);
 
+// A document's address: a link to it, unless it is of another run's shards (train.mixture), whose texts are not here.
+const traceAddress = (one) => {
+  const name = h("bdi", { class: "url" }, traceShow(one.url || one.id || "document " + one.number));
+  return one.source ? name : h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.number }) }, name);
+};
+const traceOf = (one) => (one.source ? " of " + traceShow(one.source) : "");
+
 // The documents in which a passage stands, the passage in its context.
 const traceDocuments = (documents, count) => {
   if (!documents.length) return traceNote("No document to show.");
   const items = documents.map((one) => h("li", {},
     h("p", { class: "trace-source" },
-      h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.number }) }, h("bdi", { class: "url" }, traceShow(one.url || one.id || "document " + one.number))),
-      h("span", {}, ` · ${traceSplits[one.split] || one.split}, token ${whole(one.offset + 1)} of ${whole(one.tokens)}`)),
+      traceAddress(one),
+      h("span", {}, ` · ${traceSplits[one.split] || one.split}${traceOf(one)}, token ${whole(one.offset + 1)} of ${whole(one.tokens)}`)),
     h("blockquote", { dir: "auto" },
       one.from_start ? null : "… ", traceShow(one.before), h("mark", {}, traceShow(one.match)), traceShow(one.after), one.to_end ? null : " …")));
   const left = count - documents.length;
