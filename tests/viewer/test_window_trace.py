@@ -65,7 +65,7 @@ def ask(run: WindowRun, name: str, **fields) -> dict:
 
 def test_a_run_without_an_index_is_told_the_command_and_records_that_alone(run):
     about = ask(run, "corpus")
-    assert not about["made"] and "python -m launch.index_corpus" in about["message"]
+    assert not about["made"] and about["shards"] and "python -m launch.index_corpus" in about["message"]
     assert [name for name, _ in trace.to_record(run)] == ["corpus"]
     assert trace in window.ROOMS
 

@@ -1,6 +1,7 @@
 """The page Recite and trace shows what the Python API finds, takes hostile documents as text, and tells what a run
 lacks."""
 
+import json
 import shutil
 from urllib.parse import quote, urlencode
 
@@ -11,9 +12,10 @@ from lm.corpus_index.contamination import overlap_of, ways_to_write
 from lm.corpus_index.index import CorpusIndex
 from lm.corpus_index.spans import trace
 from lm.tokenizer import load
+from tests.server_process import quick_environment, serving
 from tests.window.axe import grave_faults
 from tests.window.browser import PHONE, settle
-from tests.window.runs import HANDLER, SCRIPT
+from tests.window.runs import BIDI, HANDLER, SCRIPT
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +32,10 @@ def at(address: str, **parameters: object) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_without_an_index_is_told_how_to_make_one(stories, open_page):
+def test_a_run_without_training_text_is_told_why(stories, open_page):
     page = open_page(at(stories.window))
     settle(page)
-    assert "python -m launch.index_corpus" in page.inner_text(".panel")
+    assert "imported" in page.inner_text(".panel") and "launch.index_corpus" not in page.inner_text(".panel")
 
 
 @pytest.mark.slow
@@ -134,3 +136,31 @@ def test_what_was_refused_is_told_and_the_next_answer_is_shown(indexed, open_pag
     page.get_by_role("button", name="Trace the text as it is").click()
     page.wait_for_selector(".trace-result .trace-documents")
     assert page.locator(".trace-result .problem").count() == 0
+
+
+@pytest.mark.slow
+def test_the_examples_of_an_evaluation_set_of_the_config_are_looked_up_some_at_a_time(hostile, open_page, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(hostile.folder, run)
+    rows = [{"question": f"{number} {SCRIPT} {BIDI}?", "choices": ["quagga okapi", "no"]} for number in range(30)]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = json.loads((run / "config.json").read_text())
+    config["documents"]["decontamination"]["sets"] = [str(tmp_path / "quiz.jsonl"), "hf://datasets/a/b/c.jsonl"]
+    (run / "config.json").write_text(json.dumps(config))
+    build_index(run / "tokens", run / "corpus_index")
+    with serving(run, environment=quick_environment()) as server:
+        page = open_page(at(f"{server.url}/window", set="quiz", ngram=2))
+        page.wait_for_selector("[role=status]:has-text('20 questions')")
+        settle(page)
+        assert "hf://datasets/a/b/c.jsonl is not on this machine" in page.inner_text(".page-trace")
+        assert page.locator(".trace-questions > li").count() == 20
+        page.get_by_role("button", name="The next 20").click()
+        page.wait_for_selector("[role=status]:has-text('10 questions')")
+        settle(page)
+        first = page.locator(".trace-questions .trace-passage").first
+        assert first.get_attribute("aria-label") == "Example 21 of quiz"
+        assert first.inner_text().startswith(f"20 {SCRIPT}") and "\\u202e" in first.inner_text()
+        assert "offset=20" in page.url and "set=quiz" in page.url and "questions" not in page.url
+        assert not page.get_by_role("button", name="The next 20").is_visible()
+        page.reload()
+        page.wait_for_selector("[role=status]:has-text('10 questions')")

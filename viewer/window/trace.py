@@ -15,12 +15,14 @@ from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
+from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
 from lm.serving.errors import wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import read_samples, visible
 from viewer.window.corpus import evaluation_sets
+from viewer.window.corpus.run_data import data_of
 from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 20_000
@@ -52,9 +54,14 @@ class Corpus:
         self._lock = threading.Lock()
         self._opened: tuple[int, CorpusIndex] | None = None
 
+    def has_shards(self) -> bool:
+        return (self.run.paths.tokens / MANIFEST).is_file()
+
     def index(self) -> CorpusIndex:
         """Raises InputError, which names the command, where none was made or it cannot be used."""
         path = self.run.paths.corpus_index / INDEX
+        if not self.has_shards():
+            raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
         with self._lock:
             made = path.stat().st_mtime_ns if path.is_file() else 0
             if self._opened is None or self._opened[0] != made:
@@ -96,11 +103,11 @@ def inspections(run: WindowRun) -> list[Inspection]:
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """{"made": False, "message": what to do} or what is there."""
+    """{"made": False, "message": what to do, "shards": whether there is something to index} or what is there."""
     try:
         index = corpus.index()
     except (InputError, UsageError) as error:
-        return {"made": False, "message": str(error)}
+        return {"made": False, "message": str(error), "shards": corpus.has_shards()}
     return {
         "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
         "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": NGRAM,

@@ -29,7 +29,7 @@ const traceSearch = (parameters) => {
     : h("p", { class: "trace-form" }, known.map((text) => h("button", { type: "button", on: { click: () => show(text) } }, traceShow(text))));
   if (parameters.search && source.has("search", { text: parameters.search })) show(parameters.search);
   return traceSection("trace-search", "Search the training text",
-    h("p", {}, "How often do these words stand in what the model was fed, and where? Capitals, blanks and signs count."),
+    h("p", {}, "How often do these words stand in what the model was fed, and where? Capitals, blanks and signs count, and the last word must be whole."),
     source.live ? null : traceNote("Looked up when this page was made. Any other text: ", h("code", {}, "python -m launch.serve"), " on the run."), form, place);
 };
 
@@ -154,7 +154,7 @@ pages.push({
       if (!source.has("corpus")) { place.replaceChildren(traceNote("Nothing of this was recorded. The served page has it: ", h("code", {}, "python -m launch.serve"), " on the run.")); return; }
       const about = await source.ask("corpus", {}, signal);
       if (!about.made) {
-        place.replaceChildren(h("div", { class: "panel" }, h("h2", {}, "The training text is not indexed"), h("p", {}, traceShow(about.message)), traceNote("The index is made once, from the token shards of the run: some seconds for each million tokens, 6 bytes a token. Then open this page again.")));
+        place.replaceChildren(h("div", { class: "panel" }, h("h2", {}, about.shards ? "The training text is not indexed" : "The training text is not here"), h("p", {}, traceShow(about.message)), about.shards && traceNote("The index is made once, from the token shards of the run: some seconds for each million tokens, 6 bytes a token. Then open this page again.")));
         return;
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");

@@ -73,7 +73,7 @@ const traceContamination = (about, parameters) => {
         if (answer.found && touched++ === 0) choose(0);
       }
       const runs = `run${ngrams === 1 ? "" : "s"} of ${ngram} tokens`;
-      status.textContent = `${whole(touched)} of ${plural(questions.length, "question")} ${touched === 1 ? "has" : "have"} a run in common with the training text; ${whole(found)} of ${whole(ngrams)} ${runs} in all.`;
+      status.textContent = `${whole(touched)} of ${plural(questions.length, "question")} ${touched === 1 || questions.length === 1 ? "has" : "have"} a run in common with the training text; ${whole(found)} of ${whole(ngrams)} ${runs} in all.`;
     });
   };
   const lookUp = (text) => {

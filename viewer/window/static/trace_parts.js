@@ -65,7 +65,7 @@ const traceChart = (lines) => {
   const width = 560, height = 260, left = 44, right = 110, top = 20, bottom = 40;
   const all = lines.flatMap((line) => line.points);
   const prefixes = [...new Set(all.map(([prefix]) => prefix))].sort((a, b) => a - b);
-  const most = Math.max(0.1, ...all.map(([, share]) => share));
+  const most = Math.max(0.2, Math.ceil(5 * Math.max(0, ...all.map(([, share]) => share))) / 5); // quarters of it are whole
   const x = (prefix) => left + (prefixes.length > 1 ? (Math.log2(prefix / prefixes[0]) / Math.log2(prefixes[prefixes.length - 1] / prefixes[0])) * (width - left - right) : 0);
   const y = (share) => height - bottom - (share / most) * (height - top - bottom);
   const rules = [0, 0.25, 0.5, 0.75, 1].map((part) => part * most).map((share) => [
