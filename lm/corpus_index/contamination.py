@@ -11,6 +11,8 @@ from lm.tokenizer import Tokenizer
 
 TOKENS = 13
 """Of an n-gram, where nothing else is asked for; GPT-3 (arXiv:2005.14165, appendix C) counted 13 words."""
+CHARACTERS = 64
+"""In their place where a token is a character: about as much text as 13 words."""
 
 
 class Overlap(NamedTuple):
@@ -64,11 +66,16 @@ def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
     return [given] if spaced[-len(given) :] == given else [given, spaced]
 
 
+def usual_ngram(tokenizer: Tokenizer) -> int:
+    """Tokens of an n-gram, where nothing else is asked for."""
+    return CHARACTERS if tokenizer.kind == "characters" else TOKENS
+
+
 def overlap_of(
     index: CorpusIndex,
     tokenizer: Tokenizer,
     text: str,
-    n: int = TOKENS,
+    n: int,
     split: str | None = "train",
     go_on: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], Overlap]:

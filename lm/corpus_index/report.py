@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm.config import TrainConfig
-from lm.corpus_index.contamination import overlap_of, texts_of, ways_to_write
+from lm.corpus_index.contamination import overlap_of, texts_of, usual_ngram, ways_to_write
 from lm.corpus_index.index import CorpusIndex, Matches
 from lm.run_paths import RunPaths
 from lm.terminal import for_terminal
@@ -38,10 +38,11 @@ def places(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: i
         yield for_terminal(f"  {document.url or document.id} ({where}): {' '.join(around.split())}")
 
 
-def overlaps(run: Path, path: Path, field: str, ngram: int, train: TrainConfig | None = None) -> Iterator[str]:
+def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:
     """A line for each text of the file of which an n-gram stands in the training split, and one for all. Raises
     InputError as CorpusIndex and texts_of."""
     index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
+    ngram = usual_ngram(tokenizer) if ngram is None else ngram
     texts = touched = ngrams = found = 0
     for place, text in texts_of(path, field):
         _, one = overlap_of(index, tokenizer, text, ngram)

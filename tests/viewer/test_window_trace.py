@@ -15,6 +15,7 @@ from configs.experiment.run_folder import Loaded
 from lm.config import MixtureSource, TasksConfig
 from lm.corpus_index.build import build_index
 from lm.corpus_index.report import overlaps, search_report
+from lm.data.batches import BatchSource
 from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.inference.engine import Engine
@@ -25,6 +26,7 @@ from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields, Unwanted
 from lm.tokenizer import load
+from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment, write_tokens
 from viewer.window import inspections as window
 from viewer.window import trace
@@ -226,6 +228,13 @@ def test_examples_stand_in_their_split(indexed):
         assert found["found"] == found["ngrams"] > 5
 
 
+def test_a_step_reads_its_share_of_the_training_text(indexed):
+    train, context_length = indexed.experiment.train, indexed.experiment.model.context_length
+    source = BatchSource({indexed.paths.tokens: 1.0}, "train", context_length, train.batch_size, 0, 1, None)
+    steps = source.windows / train.batch_size  # of an epoch; the last window of a shard is padded
+    assert steps * ask(indexed, "corpus")["epochs_a_step"] == pytest.approx(1, rel=0.02)
+
+
 def of_sets(run: WindowRun, **sections) -> WindowRun:
     """The run, whose config names evaluation sets."""
     experiment = run.experiment
@@ -296,6 +305,14 @@ def test_what_is_beyond_its_bounds_is_refused_by_name(indexed, name, fields, fie
     with pytest.raises(ApiError) as refused:
         ask(indexed, name, **fields)
     assert refused.value.status == 400 and refused.value.param == field
+
+
+def test_a_character_that_the_vocabulary_lacks_is_a_fault_of_the_text(indexed, monkeypatch):
+    monkeypatch.setattr(type(indexed.tokenizer), "encode", CharacterTokenizer("\nab").encode)
+    for name in ("search", "trace", "contamination"):
+        with pytest.raises(ApiError, match="character 'z'") as refused:
+            ask(indexed, name, text="abz")
+        assert refused.value.param == "text"
 
 
 WRONG = (True, -2, -1.5, 1e999, 10**30, {}, ["train"], {"a": [[]]}, "\ud800")

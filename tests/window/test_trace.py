@@ -93,7 +93,7 @@ def test_questions_are_looked_up_by_the_keyboard_as_the_index_has_them(indexed, 
     assert document is not None
     known = max(tokenizer.decode(document.tokens.tolist()).split("\n"), key=len)[:200].strip()
     questions = [known, f"{SCRIPT} quagga okapi zebra {HANDLER}", "quagga"]
-    expected = [overlap_of(index, tokenizer, one)[1] for one in questions]
+    expected = [overlap_of(index, tokenizer, one, 13)[1] for one in questions]
     assert expected[0].found and not expected[2].found
     page = open_page(at(indexed.window, search="mill"), width=width, dark=dark)
     page.wait_for_selector("#trace-questions")

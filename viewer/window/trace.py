@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lm.corpus_index.contamination import TOKENS as NGRAM
-from lm.corpus_index.contamination import overlap_of, ways_to_write
+from configs.experiment import Experiment
+from lm.corpus_index.contamination import overlap_of, usual_ngram, ways_to_write
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
 from lm.corpus_index.spans import TraceRule, trace
 from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
-from lm.serving.errors import wrong
+from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import read_samples, visible
@@ -110,9 +110,16 @@ def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
         return {"made": False, "message": str(error), "shards": corpus.has_shards()}
     return {
         "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
-        "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": NGRAM,
-        "examples": examples(corpus, index),
+        "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": usual_ngram(corpus.run.tokenizer),
+        "examples": examples(corpus, index), "epochs_a_step": epochs_a_step(corpus.run.experiment, index),
     }  # fmt: skip
+
+
+def epochs_a_step(experiment: Experiment, index: CorpusIndex) -> float:
+    """How much of the training text a step reads; of a mixture on the whole."""
+    trained = index.splits().get("train", {"tokens": 0, "documents": 0})
+    tokens = trained["tokens"] + trained["documents"]  # with a head before each document
+    return experiment.train.batch_size * experiment.model.context_length / max(1, tokens)
 
 
 def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
@@ -153,7 +160,10 @@ def checked_text(fields: Fields) -> str:
 
 
 def encoded(corpus: Corpus, text: str) -> list[int]:
-    tokens = corpus.run.tokenizer.encode(text)
+    try:
+        tokens = corpus.run.tokenizer.encode(text)
+    except InputError as error:  # a character that the vocabulary lacks
+        raise ApiError(400, str(error), "text") from error
     if len(tokens) > MOST_TOKENS:
         raise wrong("text", f"{len(tokens):,} tokens long", f"{MOST_TOKENS:,} at most")
     return tokens
@@ -268,7 +278,7 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
 def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     """Of each n-gram of a text, whether it stands in a split."""
     index, tokenizer = corpus.index(), corpus.run.tokenizer
-    ngram = fields.integer("ngram", NGRAM, 1, MOST_TOKENS)
+    ngram = fields.integer("ngram", usual_ngram(tokenizer), 1, MOST_TOKENS)
     most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
     context = shown_of(fields)[1]
     text = checked_text(fields)
@@ -329,7 +339,7 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
     if prompt := next(iter(run.experiment.sample.prompts), ""):
         yield "search", {"text": prompt}
     for text in examples(Corpus(run), index).values():
-        yield "contamination", {"text": text}
+        yield "contamination", {"text": text, "ngram": usual_ngram(run.tokenizer)}
     for split in index.splits():
         for number in range(RECORDED_DOCUMENTS):
             yield "recite", {"split": split, "document": number, "of": RECORDED_DOCUMENTS}

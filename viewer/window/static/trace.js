@@ -158,8 +158,11 @@ pages.push({
         return;
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");
+      const step = shared.step ?? context.model.step;
+      const epochs = step * about.epochs_a_step;
+      const read = epochs ? ` Up to step ${whole(step)} the model has read ${epochs < 0.995 ? `about ${percent(epochs)} of the training text` : `the training text about ${decimals(epochs, 1)} times`}.` : "";
       const others = about.sources.length ? `; with the shards of ${about.sources.map(traceShow).join(", ")}` : "";
-      place.replaceChildren(traceNote(`Indexed: ${size}${others}.`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
+      place.replaceChildren(traceNote(`Indexed: ${size}${others}.${read}`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
       write = place.querySelector("#prompt");
     });
     return { update(changed) { if (changed.includes("text") && write && document.activeElement !== write) write.value = shared.text; } };

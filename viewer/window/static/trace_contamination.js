@@ -39,7 +39,8 @@ const traceSets = (place, chosen, look) => context.run(place, async (signal) => 
 const traceContamination = (about, parameters) => {
   const [status, list, side] = [h("p", { class: "trace-note", role: "status" }), h("ol", { class: "trace-questions" }), h("div", { "aria-live": "polite" })];
   const place = h("div");
-  let ngram = Math.min(30, Math.max(2, Math.floor(Number(parameters.ngram) || about.ngram)));
+  const longest = Math.max(30, 2 * about.ngram);
+  let ngram = source.live ? Math.min(longest, Math.max(2, Math.floor(Number(parameters.ngram) || about.ngram))) : about.ngram;
   let again = null;
 
   // `read(signal)` gives [{name, texts}]: of each the text of which the most is found is shown.
@@ -86,10 +87,10 @@ const traceContamination = (about, parameters) => {
 
   const field = h("textarea", { id: "trace-questions", rows: 4, maxlength: traceMost.characters, spellcheck: false, dir: "auto" });
   field.value = parameters.questions || "";
-  const examples = Object.entries(about.examples).filter(([, text]) => source.has("contamination", { text })).map(([split, text]) => h("button", { type: "button", on: { click: () => { field.value = text; lookUp(text); } } }, `A line of the ${traceSplits[split] || split}`));
+  const examples = Object.entries(about.examples).filter(([, text]) => source.has("contamination", { text, ngram: about.ngram })).map(([split, text]) => h("button", { type: "button", on: { click: () => { field.value = text; lookUp(text); } } }, `A line of the ${traceSplits[split] || split}`));
   const stop = () => { context.cancel(place); status.textContent = "Stopped."; };
   const sets = h("div");
-  const runLength = slider("Tokens in a row", { min: 2, max: 30, value: ngram, on: settled((value) => { ngram = value; if (again) again(); }, 150) });
+  const runLength = slider("Tokens in a row", { min: 2, max: longest, value: ngram, on: settled((value) => { ngram = value; if (again) again(); }, 150) });
   const controls = source.live
     ? [h("form", { class: "trace-form", on: { submit: (event) => { event.preventDefault(); lookUp(field.value); } } },
         h("label", { for: "trace-questions" }, "Questions of a test, one a line, with their answers if you have them"), field, runLength,
@@ -113,7 +114,7 @@ const traceMostFound = async (texts, ngram, signal) => {
   for (const text of texts) {
     let answer;
     try {
-      answer = await source.ask("contamination", source.live ? { text, ngram } : { text }, signal);
+      answer = await source.ask("contamination", { text, ngram }, signal);
     } catch (error) {
       if (error.param !== "text") throw error;
       answer = { problem: error.message, ngrams: 0, found: 0 };
