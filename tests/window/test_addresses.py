@@ -41,3 +41,17 @@ def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(
     page.route("**/v1/**", lambda route: route.abort("failed"))
     page.click('nav a[data-page="trace"]')
     page.get_by_text("The server does not answer").first.wait_for()
+
+
+@pytest.mark.slow
+def test_who_waits_is_told_what_for(hostile, open_page):
+    page, held = open_page(hostile.window), []
+    settle(page)
+    page.route("**/v1/inspect/score", held.append)
+    page.route("**/v1/inspect", lambda route: route.fulfill(json={"doing": "<b>a program is compiled</b>"}))
+    page.click('nav a[data-page="predict"]')
+    page.locator("#waiting", has_text="Waiting: <b>a program is compiled</b>.").wait_for()
+    for route in held:
+        route.continue_()
+    settle(page)
+    assert page.inner_text("#waiting") == "" and page.locator(".predict-bars li").count()
