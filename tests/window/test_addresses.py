@@ -47,7 +47,7 @@ def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(
 def test_who_waits_is_told_what_for(hostile, open_page):
     page, held = open_page(hostile.window), []
     settle(page)
-    page.route("**/v1/inspect/score", held.append)
+    page.route("**/v1/inspect/score", lambda route: held.append(route))  # Playwright marks what it calls
     page.route("**/v1/inspect", lambda route: route.fulfill(json={"doing": "<b>a program is compiled</b>"}))
     page.click('nav a[data-page="predict"]')
     page.locator("#waiting", has_text="Waiting: <b>a program is compiled</b>.").wait_for()
