@@ -30,7 +30,7 @@ from viewer.window.page import HERE
 from viewer.window.tokens import vocabulary
 
 SHARED_VOCAB = REPOSITORY / "../shared/data/vocab"
-SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "predict_sampling")
+SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "predict_sampling", "training_compare")
 POSSESSIVE = (  # as openai/tiktoken writes cl100k
     r"'(?i:s|d|m|t|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
@@ -222,3 +222,15 @@ def test_tokens_taken_are_put_behind_the_text_as_whole_characters(ask):
     assert ask(place, parts, "x", [0, 1]) == {"text": "xa", "pending": [1]}
     assert ask(place, parts, "x", [0, 1, 2, 0, 3]) == {"text": "xa—a", "pending": [3]}
     assert ask(place, parts, "", [1]) == {"text": "", "pending": [1]}
+
+
+def test_two_tokenizations_are_compared_where_both_have_a_border(ask):
+    """Llama 2's reads a blank before a text, which is none of its bytes; a model of a short context drops the end."""
+    tokens = lambda *parts: [{"text": part, "bytes": part.encode().hex(), "bits": 1} for part in parts]
+    stretches = lambda text, *given: [tuple(one.values()) for one in ask("trainingStretches", text, *given)]
+    own, llama = tokens("The", " mi", "ll"), tokens(" ", "T", "he", " mill")
+    assert stretches("The mill", own, llama) == [("The", 1, 3), (" mill", 2, 1)]
+    assert stretches("The mill", llama, own) == [(" The", 3, 1), (" mill", 1, 2)]
+    assert stretches("The mill", own, own[:2]) == [("The", 1, 1), (" mi", 1, 1)]
+    assert stretches(" The", tokens(" The"), tokens("  The")) == [(" The", 1, 1)]
+    assert stretches("", [], []) == []

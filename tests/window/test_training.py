@@ -74,6 +74,7 @@ def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_pag
     page.wait_for_selector(".training-watch .token")
     assert "has no log of its training" in page.locator(".training-state").inner_text()
     assert page.locator(".training-chart:visible").count() == 0
+    assert not page.locator(".training-curves").is_visible()
     assert page.get_by_role("button", name="Play").is_disabled()
     assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
     written(page)

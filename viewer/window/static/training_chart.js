@@ -5,7 +5,7 @@ const TRAINING_ROWS = 40; // of a table
 
 const trainingNumber = (value) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2).replace("e", " × 10^");
+  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2).replace("e-", " × 10⁻").replace(/\d+$/, (power) => power.replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]));
   return Math.abs(value) >= 10000 ? whole(value) : String(Number(value.toPrecision(4)));
 };
 const trainingShort = (value) => {

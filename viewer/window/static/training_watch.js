@@ -33,6 +33,23 @@ const trainingLikeliest = (logits, count) => {
   return ids.map((id) => [id, Math.exp(logits[id] - most) / sum]);
 };
 
+const trainingOptional = async (name, fields, signal) => (source.has(name, fields) ? trainingAsk(name, fields, signal) : null);
+
+// Draws the likeliest of the logits as bars; without a vocabulary, tokens go by their ids.
+const trainingDrawBars = (bars, logits, vocabulary) => {
+  const found = trainingLikeliest(logits, TRAINING_BARS);
+  while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
+  found.forEach(([id, share], i) => {
+    const [name, bar, number] = bars.children[i].children;
+    name.textContent = vocabulary ? tokensVisible(vocabulary.part(id)) : "token " + id;
+    bar.style.setProperty("--share", (100 * share).toFixed(2) + "%");
+    number.textContent = percent(share);
+  });
+};
+
+// How the text goes on: its end, and what was written behind it.
+const trainingDrawWriting = (quote, text, write) => quote.replaceChildren(h("span", { class: "training-prompt" }, text.slice(-200)), write.text);
+
 // The texts that a page can begin with: the run's prompts, and what the finished model wrote behind the first.
 const trainingTexts = (samples) => {
   const texts = [context.model.prompt, ...samples.final.map((one) => one.prompt)];
@@ -47,7 +64,6 @@ const trainingWatch = (context, told) => {
   let steps = held(context.model.steps);
   let samples = null;
   let sampledAt = "";
-  let vocabulary = null;
   let playing = null;
   const costs = new Map(); // text: Map(step: bits per byte)
   const index = () => {
@@ -124,11 +140,10 @@ const trainingWatch = (context, told) => {
     if (score.bytes) costs.get(text).set(at, score.bits / score.bytes);
     return score;
   };
-  const optional = async (name, asked, signal) => (source.has(name, asked) ? trainingAsk(name, asked, signal) : null);
   const answersOf = async (at, signal) => ({
     score: await scoreOf(at, signal),
-    next: await optional("next", fields(at), signal),
-    write: await optional("write", fields(at), signal),
+    next: await trainingOptional("next", fields(at), signal),
+    write: await trainingOptional("write", fields(at), signal),
   });
 
   const drawCost = () => {
@@ -158,16 +173,7 @@ const trainingWatch = (context, told) => {
   const drawBars = async (next, signal) => {
     bars.hidden = barsTitle.hidden = !next;
     if (!next) return;
-    if (!vocabulary && source.has("vocabulary")) vocabulary = (await source.ask("vocabulary", {}, signal).catch(() => null)) || { tokens: [] };
-    const names = (vocabulary && vocabulary.tokens) || [];
-    const found = trainingLikeliest(toArray(next.logits), TRAINING_BARS);
-    while (bars.children.length < found.length) bars.append(h("li", {}, h("span", { class: "training-quoted" }), h("span", { class: "training-bar" }), h("span", { class: "n" })));
-    found.forEach(([id, share], i) => {
-      const [name, bar, number] = bars.children[i].children;
-      name.textContent = names[id] ?? "token " + id;
-      bar.style.setProperty("--share", (100 * share).toFixed(2) + "%");
-      number.textContent = percent(share);
-    });
+    trainingDrawBars(bars, toArray(next.logits), await tokensLoad("", signal));
   };
   const drawSample = () => {
     const taken = samples ? samples.during.filter((one) => one.step <= step()).at(-1) : null;
@@ -212,13 +218,13 @@ const trainingWatch = (context, told) => {
       drawStrip(score);
       sums.replaceChildren(`At step ${whole(at)}: `, h("b", {}, decimals(score.bits, 1)), ` bits for ${plural(score.bytes, "byte")}, `, h("b", {}, decimals(score.bits / score.bytes)), " bits per byte; gzip needs ", decimals(score.gzip_bits_per_byte.at(-1)), "." + (score.dropped ? ` ${plural(score.dropped, "token")} beyond what the model reads are left out.` : ""));
       drawCost();
-      await drawBars(await optional("next", fields(at), signal), signal);
+      await drawBars(await trainingOptional("next", fields(at), signal), signal);
       lookAhead();
     });
     context.run(writes, async (signal) => {
-      const write = await optional("write", fields(at), signal);
+      const write = await trainingOptional("write", fields(at), signal);
       writing.hidden = !write;
-      if (write) writes.replaceChildren(h("span", { class: "training-prompt" }, context.shared.text.slice(-200)), write.text);
+      if (write) trainingDrawWriting(writes, context.shared.text, write);
     });
   };
   const writing = h("div", {}, h("h3", {}, "How it goes on"), h("p", { class: "note" }, "48 tokens at temperature 0.8, drawn with the same seed at every step."), writes);
@@ -227,7 +233,7 @@ const trainingWatch = (context, told) => {
     h("div", { class: "split" }, writing, h("div", {}, barsTitle, bars)), sample);
   const node = h("div", { class: "training-watch panel", role: "region", "aria-label": "Watch it learn" },
     h("h2", {}, "Watch it learn"),
-    h("p", { class: "note" }, "The same text at every checkpoint and snapshot. The darker a token, the more it surprised the model."),
+    h("p", { class: "note" }, "The same text at every checkpoint and snapshot. The stronger a token's colour, the more it surprised the model."),
     box, choice, h("div", { class: "training-player" }, play, earlier, later, control, all), h("p", { class: "note training-few", hidden: true }), place, cost);
 
   return {
