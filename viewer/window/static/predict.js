@@ -85,7 +85,7 @@ const predictMount = (root, context, parameters) => {
 
   let field = null;
   const writing = h("p", { class: "predict-writing", role: "status", "aria-live": "polite" });
-  const elsewhere = h("p", { class: "predict-writing", hidden: true });
+  const elsewhere = h("p", { class: "predict-elsewhere", hidden: true });
   const stop = h("button", { type: "button", disabled: true, on: { click: () => context.cancel(writing) } }, "Stop");
   const write = h("button", { type: "button", on: { click: () => writeOn() } }, "Write on");
   const length = slider("Tokens to write", { min: 1, max: Math.min(512, context.model.context_length), value: Math.min(PREDICT_WRITTEN, context.model.context_length), on: () => {} });

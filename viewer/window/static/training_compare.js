@@ -39,7 +39,7 @@ const trainingCompare = (context, view, remembered) => {
   const few = h("p", { class: "note" });
   const sides = [0, 1].map(() => {
     const [title, bars] = [h("h3"), h("ol", { class: "training-bars" })];
-    const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", "aria-label": "How it goes on" });
+    const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "How it goes on" });
     return { title, bars, writes, node: h("div", {}, title, bars, writes) };
   });
   const beside = h("div", { class: "split training-sides", hidden: true }, sides.map((one) => one.node));

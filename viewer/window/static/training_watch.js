@@ -77,7 +77,7 @@ const trainingWatch = (context, told) => {
   const sums = h("p", { class: "training-sums" });
   const bars = h("ol", { class: "training-bars" });
   const barsTitle = h("h3", {}, "What would come next");
-  const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", "aria-label": "How it goes on" });
+  const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "How it goes on" });
   const sample = h("div", { class: "training-sample" });
   const place = h("div", { class: "training-answers" });
   const cost = trainingChart("What this text costs", "in bits per byte, by step", (x) => go(x));
@@ -182,7 +182,7 @@ const trainingWatch = (context, told) => {
     const cut = (one) => (one.characters > one.text.length ? ` … (${whole(one.characters)} characters in all)` : "");
     sample.replaceChildren(h("h3", {}, "The sample that training took"),
       taken ? h("p", { class: "note" }, `At step ${whole(taken.step)}, at temperature ${taken.temperature}`) : h("p", { class: "note" }, `The first was taken at step ${whole(samples.during[0] ? samples.during[0].step : steps.at(-1))}.`),
-      taken ? h("blockquote", { class: "text training-writes", dir: "auto", tabindex: "0", "aria-label": "The sample" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
+      taken ? h("blockquote", { class: "text training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "The sample" }, h("b", {}, taken.prompt), taken.text, cut(taken)) : "");
   };
 
   // The steps beside this one are asked for before somebody goes there.
