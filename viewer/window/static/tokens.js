@@ -27,7 +27,8 @@ const tokensDetails = (cut, index, said) => {
   const more = bytes.length > short.length ? " …" : "";
   const row = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
   const tree = tokensTree(tokenizer, id);
-  const minted = tokenizer.vocabulary && tokenizer.vocabulary.regexp;
+  const minted = tokenizer.vocabulary && tokenizer.vocabulary.merges;
+  const single = tokenizer.vocabulary?.order && bpeCharacters(tokenizer.vocabulary, bytes).length === 1;
   const byteId = tokenizer.kind === "bytes" || bytes.length === 1;
   said.replaceChildren(h("code", {}, tokensVisible(bytes)), ` token ${whole(index + 1)} of ${whole(ids.length)}, id `, h("b", {}, id));
   return [
@@ -35,7 +36,7 @@ const tokensDetails = (cut, index, said) => {
       row("bytes", `${whole(bytes.length)}, from byte ${whole(starts[index])} of the text`),
       row("hexadecimal", h("code", {}, tokensHex(short) + more)),
       row("binary", h("code", {}, tokensBinary(short) + more))),
-    minted && h("div", { class: "tokens-tree" }, h("h3", {}, "How it was merged"), tree || h("p", { class: "note" }, byteId ? "It is a single byte, and comes of no merge." : "No merges lead to it: its makers added it whole.")),
+    minted && h("div", { class: "tokens-tree" }, h("h3", {}, "How it was merged"), tree || h("p", { class: "note" }, byteId || single ? `It is a single ${byteId ? "byte" : "character"}, and comes of no merge.` : "No merges lead to it: its makers added it whole.")),
   ];
 };
 
@@ -74,11 +75,7 @@ const tokensView = (look) => {
       else if (cut.starts[first + i] >= end) break;
     }
   };
-  node.textInView = () => {
-    let bytes = "";
-    for (let i = first; i < cut.ids.length && bytes.length < 4 * TOKENS_SENTENCE; i++) bytes += cut.tokenizer.part(cut.ids[i]);
-    return tokensDecode(bytes);
-  };
+  node.idsInView = () => cut.ids.slice(first, first + 4 * TOKENS_SENTENCE);
   return node;
 };
 
@@ -110,8 +107,8 @@ const tokensMount = (root, context, parameters) => {
   const right = tokensView(look);
 
   // The merges are those of the run's tokenizer, or where it has none to show, of the one beside it.
-  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.regexp) || left);
-  const tell = () => story.set(told().cut().tokenizer, told().textInView(), step);
+  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.merges) || left);
+  const tell = () => story.set(told().cut().tokenizer, told().idsInView(), step);
 
   const refresh = () => context.run(views, async (signal) => {
     const own = await tokensLoad("", signal);
