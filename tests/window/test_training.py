@@ -78,3 +78,23 @@ def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_pag
     assert page.get_by_role("button", name="Play").is_disabled()
     assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
     written(page)
+
+
+@pytest.mark.slow
+def test_asking_every_step_shows_each_answer_and_can_be_stopped(hostile, open_page):
+    page = open_page(f"{hostile.window}#training?text=The+old+mill")
+    page.wait_for_selector(".training-watch .token")
+    written(page)
+    page.route("**/v1/inspect/score", lambda route: None)  # never answered
+    page.get_by_label("Text that every step is asked about").fill("The new mill")
+    page.get_by_role("button", name="Ask every step").click()
+    page.get_by_role("button", name="Stop asking").click()
+    page.get_by_role("button", name="Ask every step").wait_for()
+    page.unroute_all()
+    page.locator(".training-player input").press("Home")
+    at_step(page, "4")
+    page.get_by_role("button", name="Ask every step").click()
+    chart = page.locator(".training-watch .training-chart")
+    chart.locator("summary").click()
+    page.wait_for_function("() => document.querySelectorAll('.training-watch .training-chart tbody tr').length === 3")
+    assert not page.locator(".problem:visible").count()

@@ -94,7 +94,7 @@ const trainingWatch = (context, told) => {
   const play = h("button", { type: "button", "aria-pressed": "false", on: { click: () => (playing ? stop() : start()) } }, "Play");
   const earlier = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.max(0, index() - 1)]); } } }, "Earlier");
   const later = h("button", { type: "button", on: { click: () => { stop(); set(steps[Math.min(steps.length - 1, index() + 1)]); } } }, "Later");
-  const all = h("button", { type: "button", hidden: !source.live, on: { click: () => everyStep() } }, "Ask every step");
+  const all = h("button", { type: "button", "aria-pressed": "false", hidden: !source.live, on: { click: () => everyStep() } }, "Ask every step");
 
   const box = promptBox("Text that every step is asked about", () => {});
   const choice = h("select", { "aria-label": "A text of this run", on: { change: () => { if (choice.value !== "") { box.field.value = choice.value; context.set({ text: choice.value }); } } } });
@@ -125,12 +125,22 @@ const trainingWatch = (context, told) => {
     }
     if (playing === mine) stop();
   };
-  const everyStep = () => context.run(sums, async (signal) => {
-    for (const one of steps) {
-      await scoreOf(one, signal);
-      drawCost();
+  let asking = false;
+  const everyStep = async () => {
+    if (asking) {
+      context.cancel(sums);
+      return;
     }
-  });
+    const say = (now) => { asking = now; all.textContent = now ? "Stop asking" : "Ask every step"; all.setAttribute("aria-pressed", String(now)); };
+    say(true);
+    await context.run(sums, async (signal) => {
+      for (const one of steps) {
+        await scoreOf(one, signal);
+        drawCost();
+      }
+    });
+    say(false);
+  };
 
   const fields = (at) => ({ text: context.shared.text, step: at });
   const scoreOf = async (at, signal) => {
@@ -261,7 +271,7 @@ const trainingWatch = (context, told) => {
       if (!strip.firstChild) show();
     },
     update(changed) {
-      if (changed.includes("text") && !changed.includes("step")) stop();
+      if (changed.includes("text") && !changed.includes("step")) { stop(); context.cancel(sums); }
       if (changed.includes("address") && box.field.value !== context.shared.text) box.field.value = context.shared.text;
       show();
       told();
