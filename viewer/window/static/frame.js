@@ -124,8 +124,11 @@ const route = (before = "") => {
     main.replaceChildren(h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, page.about), root);
     document.title = page.title + " · " + (context.model ? context.model.name : "Gristmill");
     for (const link of document.querySelectorAll("nav a")) {
-      if (link.dataset.page === page.id) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.page !== page.id) link.removeAttribute("aria-current");
+      else {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // a phone is not as wide as all names
+      }
     }
     current = page.mount(root, context, pageParameters()) || {};
     if (another && before) { // as where a browser opens a page: at its top
