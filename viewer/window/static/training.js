@@ -131,7 +131,8 @@ pages.push({
         const column = view.bits ? "validation_bits_per_byte" : "validation_loss";
         series.push({ name: label("held out"), colour: many ? colours[i % 3] : colours[1], dash: "5 3", dots: true, points: points(log.validation, column, log) });
       });
-      loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at() });
+      const chosen = context.shared.step !== null;
+      loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at(), chosen });
       others.forEach((chart, number) => {
         const { column, zero, smooth } = TRAINING_CURVES[number];
         const lines = [...logs].map(([name, log], i) => {
@@ -139,7 +140,7 @@ pages.push({
           const smoothed = smooth && view.smooth > 0;
           return { name: many ? name : TRAINING_CURVES[number].line || TRAINING_CURVES[number].title.toLowerCase(), colour: colours[i % 3], dash: i ? "5 3" : "", points: smoothed ? trainingSmoothed(raw, view.smooth) : raw, raw: smoothed ? raw : null };
         });
-        chart.draw({ series: lines, x: x(), y: { zero }, at: at() });
+        chart.draw({ series: lines, x: x(), y: { zero }, at: at(), chosen });
       });
       const fingerprints = new Set(runs.map((one) => one.tokenizer));
       const every = Math.max(1, ...[...logs.values()].map((log) => log.every));

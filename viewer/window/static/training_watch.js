@@ -158,7 +158,7 @@ const trainingWatch = (context, told) => {
 
   const drawCost = () => {
     const known = [...(costs.get(context.shared.text) || [])].sort((a, b) => a[0] - b[0]);
-    cost.draw({ series: known.length > 1 ? [{ name: "bits per byte", colour: "var(--accent)", dash: "", dots: true, points: known }] : [], x: { name: "step", logarithmic: true }, y: { zero: true }, at: step() });
+    cost.draw({ series: known.length > 1 ? [{ name: "bits per byte", colour: "var(--accent)", dash: "", dots: true, points: known }] : [], x: { name: "step", logarithmic: true }, y: { zero: true }, at: step(), chosen: context.shared.step !== null });
   };
   let ids = "";
   const drawStrip = (score) => {
