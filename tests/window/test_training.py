@@ -40,7 +40,10 @@ def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_
         assert bits_of(hostile.folder, step) in page.locator(SUMS).inner_text()
     assert page.evaluate("location.hash").endswith("step=8")
     page.locator(".training-compare .training-sums", has_text="Step 8: ").wait_for()
-    for chart in (".training-large", ".training-watch .training-chart"):  # the curves tell of the step that is looked at
+    for chart in (
+        ".training-large",
+        ".training-watch .training-chart",
+    ):  # the curves tell of the step that is looked at
         assert page.locator(f"{chart} output").inner_text().startswith("step 8 · ")
     slider.press("Home")
     page.get_by_role("button", name="Play").click()
