@@ -7,8 +7,8 @@ line: milliseconds to the first paint and to the whole first page, and for each 
 letter typed, a step of a slider, a token chosen by an arrow key, a link or button taken by Enter) to the last change
 that it made in the page, a request's answer included: [median, worst]. What a page waits for another event (150 ms
 after a letter, 60 after a step of the slider of batches) is taken off. What comes by itself behind that has a line of
-its own: the page of a document, the steps that read it, and what a step's model writes. Ends with 1 where a median is
-above what is allowed, in milliseconds. Browser and server share the machine.
+its own, and is held to nothing: the page of a document, its steps, what a step's model writes. Ends with 1 where another
+median is above what is allowed, in milliseconds. Browser and server share the machine.
 """
 
 import argparse
@@ -83,7 +83,7 @@ ACTS: Mapping[str, Sequence[Act]] = {
     ),
 }  # fmt: skip
 """Of the pages of which a reader goes from view to view, in that order."""
-LATER = {"raw": "[role=group][aria-label=Page]", "seen": ".data-pair ~ div", "writes": ".training-writes"}
+LATER = {"raw": "[role=group][aria-label=Page]", "seen": ".data-pair ~ div", "writes": ".training-writes, .split"}
 """{name: selector} of what is not waited for: it comes by itself."""
 
 
@@ -150,7 +150,11 @@ def main() -> None:
         with serving(given.run) as server:
             found = measure(f"{server.url}/window", given.times, passage_of(given.run))
         print(json.dumps({"bench": "window", "run": str(given.run), "times": given.times, **found}))
-        slow = [name for name, (median, _) in found["answers_ms"].items() if median > given.most_answer]
+        slow = [
+            name
+            for name, (median, _) in found["answers_ms"].items()
+            if median > given.most_answer and name.rpartition(".")[2] not in LATER
+        ]
         slow += ["first_paint_ms"] if found["first_paint_ms"][0] > given.most_paint else []
         if slow:
             sys.exit(f"window: slower than allowed: {', '.join(slow)}")
