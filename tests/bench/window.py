@@ -7,8 +7,8 @@ line: milliseconds to the first paint and to the whole first page, and for each 
 letter typed, a step of a slider, a token chosen by an arrow key, a link or button taken by Enter) to the last change
 that it made in the page, a request's answer included: [median, worst]. What a page waits for another event (150 ms
 after a letter, 60 after a step of the slider of batches) is taken off. What comes by itself behind that has a line of
-its own, and is held to nothing: the page of a document, its steps, what a step's model writes. Ends with 1 where another
-median is above what is allowed, in milliseconds. Browser and server share the machine.
+its own, and is held to nothing: the page of a document, its steps, what a step's model writes. Ends with 1 where
+another median is above what is allowed, in milliseconds. Browser and server share the machine.
 """
 
 import argparse
@@ -83,7 +83,11 @@ ACTS: Mapping[str, Sequence[Act]] = {
     ),
 }  # fmt: skip
 """Of the pages of which a reader goes from view to view, in that order."""
-LATER = {"raw": "[role=group][aria-label=Page]", "seen": ".data-pair ~ div", "writes": ".training-writes, .split"}
+LATER = {
+    "raw": "[role=group][aria-label=Page]",
+    "seen": ".data-pair ~ div",
+    "writes": ".training-writes, .training-compare .split",
+}
 """{name: selector} of what is not waited for: it comes by itself."""
 
 
