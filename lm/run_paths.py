@@ -91,6 +91,10 @@ class RunPaths:
         """The list of files that the stage wrote; it outlives the marker."""
         return self.stages / f"{stage}.files"
 
+    def seen(self, stage: str) -> Path:
+        """What the input files of a finished stage were told by (launch/folder/own_files.py)."""
+        return self.stages / f"{stage}.seen"
+
     def partial(self, stage: str) -> Path:
         """Where the stage keeps work that is not finished."""
         return self.unfinished / stage

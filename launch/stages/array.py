@@ -28,6 +28,7 @@ from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, r
 from data_prep.engine.array import WORKERS, rank_of
 from data_prep.engine.attempts import names_in
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
+from launch.folder import own_files
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
 from launch.folder.markers import ABSENT, differences, key_of
 from launch.stages.stage import Stage, settings_of
@@ -105,12 +106,13 @@ def home_of(place: Place) -> Generator[Path]:
 def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers: dict[str, dict]) -> dict[str, Any]:
     """Makes the stage, unless it is done; its marker."""
     settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
-    external = json.loads(json.dumps(stage.external_inputs(experiment)))
+    external, seen = own_files.recognised(place, json.loads(json.dumps(stage.external_inputs(experiment))))
     found = read_marker(stage, place)
     same = found and found["key"] == key_of(stage.name, settings, external, found["continued_from"])
     failed = any(names_in(place / QUARANTINE / step) for step in stage.units)
     retried = same and failed and experiment.engine.retry_failed
     if found and same and not retried:
+        own_files.remember(place, seen)
         print(f"{stage.name}: up to date", flush=True)
         return found
     if found and not same:
@@ -134,8 +136,9 @@ def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers
             experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
         )
         note["continued_from"] = []
-        files = lambda space: files_of_make(stage, alone, home, space)
+        files = lambda space: files_of_make(stage, alone, home, space, external)
     note["key"] = key_of(stage.name, settings, external, note["continued_from"])
+    own_files.remember(place, seen)
     finish(stage, note, place, engine, files, start, experiment_json(experiment))
     marker = read_marker(stage, place)
     if marker is None:
@@ -190,11 +193,12 @@ def files_of_outputs(stage: Stage, place: Place) -> dict[str, int]:
     return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
 
 
-def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:
+def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace, external: dict) -> dict[str, int]:
     """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}."""
     out = space.scratch / f"{stage.name}-{secrets.token_hex(4)}"
     out.mkdir(parents=True)
     stage.make(experiment, home, out)
+    own_files.note_replaced(out, external)
     found = {}
     for name in stage.outputs:
         for path in sorted((out / name).rglob("*")) if (out / name).is_dir() else [out / name]:

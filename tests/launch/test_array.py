@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
@@ -66,6 +67,26 @@ def test_stages_that_an_array_job_made_are_up_to_date_for_any_script(tmp_path, c
         run_stages(STAGES, experiment_of(warcs, **array), run)
     with pytest.raises(UsageError, match=r"python -m launch\.data"):
         run_stage(STAGES[0], experiment_of(warcs, **array), run)
+
+
+def test_an_array_job_makes_an_input_again_that_was_replaced_by_one_of_its_size(tmp_path):
+    tables = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    for path in tables:
+        path.write_text('{"text": "as it was"}\n')
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=(), tables=tuple(map(str, tables)))
+    experiment = dataclasses.replace(tiny, pages=pages, engine=EngineConfig(runner="array", rank=0, world=1))
+    run_stages(STAGES, experiment, tmp_path / "run")
+    before = {path.stem: path.read_text() for path in (tmp_path / "run/units/texts").iterdir()}
+    for path in tables:
+        os.utime(path, ns=(1, 1))
+    tables[1].write_text('{"text": "AS IT WAS"}\n')
+    run_stages(STAGES, experiment, tmp_path / "run")
+    after = {path.stem: path.read_text() for path in (tmp_path / "run/units/texts").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["1"]
+    assert pq.read_table(tmp_path / "run/texts/1.parquet")["text"].to_pylist() == ["AS IT WAS"]
+    alone = dataclasses.replace(experiment, engine=EngineConfig())
+    assert [run_stage(stage, alone, tmp_path / "run") for stage in STAGES] == [False, False]
 
 
 def test_sigterm_ends_the_process_as_an_error_does_so_that_nothing_stays_on_its_disk():
