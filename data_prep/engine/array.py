@@ -203,7 +203,7 @@ def versions_in(folder: Place) -> dict[str, object]:
 def freeze(step: Step, folder: Place) -> None:
     """Writes the list of units, unless it stands: all processes must have the same. Raises UsageError where another
     list stands, and is not done."""
-    place = folder / UNITS / f"{step.name}.list.json"
+    place = list_of(step, folder)
     listed = sorted([unit.name, unit.identity, unit.bytes] for unit in step.units)
     data = json.dumps({"units": listed}).encode()
     while (there := bytes_of(place)) != data:
@@ -211,16 +211,24 @@ def freeze(step: Step, folder: Place) -> None:
             forget_others(step, folder)
             write_once(place, data)
             continue
-        other = json.loads(there)["units"]
-        settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
-        undone = [name for name, *_ in other if name not in settled]
-        if undone:
+        if undone := undone_in(there, step, folder):
+            other = json.loads(there)["units"]
             raise UsageError(
                 f"{place} lists {len(other):,} units, of which {len(undone):,} are not done, but this process has "
                 f"{len(listed):,}, which differ{told_difference(other, listed)}. All processes of a job must read the "
                 "same inputs with the same config. If that job has ended, delete the list; what is done is kept."
             )
         place.unlink(missing_ok=True)
+
+
+def list_of(step: Step, folder: Place) -> Place:
+    return folder / UNITS / f"{step.name}.list.json"
+
+
+def undone_in(listed: bytes, step: Step, folder: Place) -> list[str]:
+    """The units of a frozen list that are neither done nor set aside."""
+    settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+    return [name for name, *_ in json.loads(listed)["units"] if name not in settled]
 
 
 def forget_failed(step: Step, folder: Place, job: str) -> None:
@@ -230,6 +238,8 @@ def forget_failed(step: Step, folder: Place, job: str) -> None:
     first, start = write_once(begun, b"{}"), time.monotonic()
     while bytes_of(ended) is None:
         if first or time.monotonic() - start > lease_seconds():  # the first may have been killed
+            if not undone_in(bytes_of(list_of(step, folder)) or b'{"units": []}', step, folder):
+                list_of(step, folder).unlink(missing_ok=True)  # what was mended has another identity
             for name in names_in(folder / QUARANTINE / step.name):
                 quarantine_of(step.name, name, folder).unlink(missing_ok=True)
             write_once(ended, b"{}")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, whole
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_files
 from data_prep.parquet import read_batches
@@ -145,13 +146,15 @@ def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
 
 
 def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) -> None:
-    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it."""
+    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it.
+    Records of units that failed stay."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
             write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
-        for folder in () if keep_parts else (PARTS, UNITS, QUARANTINE, SCRATCH):
+        failed = any(names_in(out / QUARANTINE / step) for step in ("keys", "encode"))
+        for folder in () if keep_parts else (PARTS, UNITS, SCRATCH, *(() if failed else (QUARANTINE,))):
             delete_all(out / folder)
 
 

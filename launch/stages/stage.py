@@ -20,11 +20,11 @@ from pathlib import Path
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.folder import in_bucket, own_files, taking, unfinished, units, written
-from launch.folder.markers import differences, key_of, read_note
+from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.errors import InputError, UsageError
-from lm.fields import flatten, identifying
+from lm.fields import identifying
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -175,22 +175,6 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     )
 
 
-RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
-"""{name of a setting before: its name now}."""
-
-
-def older_names(settings: dict) -> str:
-    """What is said of settings that an older version wrote under other names; "" where there are none."""
-    found = sorted({name.rpartition(".")[2] for name in flatten(settings)} & RENAMED.keys())
-    if not found:
-        return ""
-    names = ", ".join(f"{name} is {RENAMED[name]} now" for name in found)
-    return (
-        f"\nThe run was made by an older version of this program ({names}), and can be continued by that version "
-        "alone: go back to the git commit that made it. train.start.checkpoint takes its parameters into a new run."
-    )
-
-
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
     notes = {path: read_note(path, "settings") or {} for path in RunPaths(workdir).stages.glob("*.json")}
@@ -234,7 +218,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if marker:
         if may_replace(stage, marker, note, before, workdir):
             note["replaces"] = [*marker["replaces"], marker["key"]]
-        elif not (retried if same else inputs_changed(stage, marker, note, workdir)):
+        elif same and retried:
+            refuse_trained(workdir, stage.name)
+            note["replaces"] = [*marker["replaces"], marker["key"]]  # what was made from it follows
+        elif not inputs_changed(stage, marker, note, workdir):
             refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
     index, processes = place()
     if processes > 1 and not stage.multi_process:
@@ -305,6 +292,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     if without := units.set_aside(written.read_record(stage.name, workdir)):
         continued = [*continued, {"without": without}]
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
+    done["replaces"] = [key for key in note["replaces"] if key != done["key"]]
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
     done["files"] = written.files_in(workdir, required_outputs)

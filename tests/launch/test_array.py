@@ -19,7 +19,7 @@ from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
 from launch import data, extract_texts, fetch_pages
 from launch.stages.array import KEPT_BESIDE, ended_by_sigterm, run_stages
-from launch.stages.stage import run_stage
+from launch.stages.stage import Stage, run_stage
 from lm.errors import UsageError
 from lm.storage import Url
 from tests.corpus import tiny_experiment, web_pages
@@ -116,6 +116,56 @@ def test_a_stage_without_a_unit_is_made_with_it_where_that_is_asked_for(tmp_path
         run_stages(STAGES, experiment_of(warcs, **array, retry_failed=True, job="1"), tmp_path / "again")
         assert digests(tmp_path / "again", "texts") == expected
     assert run_stage(STAGES[1], experiment_of(warcs), tmp_path / "again") is False
+
+
+def damage(path: Path) -> bytes:
+    """Takes from a Parquet file the begin of its URLs; what it was."""
+    whole, index = path.read_bytes(), pq.read_metadata(path)
+    column = index.row_group(0).column(index.schema.names.index("url"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    path.write_bytes(whole[:begin] + bytes(40) + whole[begin + 40 :])
+    return whole
+
+
+@pytest.mark.slow
+def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_asked_for(tmp_path):
+    """Of documents and shards as of texts; what was made from it follows, and is what is made without a failure."""
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=tuple(map(str, write_warcs(tmp_path / "warc", 3, 6))))
+    steps = dataclasses.replace(tiny.documents, steps=("exact_dedup",))
+    shards = dataclasses.replace(tiny.shards, validation_fraction=0.2)
+    experiment = dataclasses.replace(tiny, pages=pages, documents=steps, shards=shards)
+
+    def keys(where: Path) -> dict[str, str]:
+        return {one.name: json.loads((where / f"stages/{one.name}.json").read_text())["key"] for one in every}
+
+    def made(stages: list[Stage], **engine) -> None:
+        """By an array job of one, and by the scripts alone."""
+        array = EngineConfig(runner="array", rank=0, world=1, max_failed=0.4, job=name, **engine)
+        run_stages(stages, dataclasses.replace(experiment, engine=array), run)
+        for stage in stages:
+            run_stage(stage, dataclasses.replace(experiment, engine=EngineConfig(max_failed=0.4, **engine)), alone)
+
+    every = [*data.STAGES.values()]
+    for name, inputs, units in (("documents", "texts", ["keys/1"]), ("shards", "documents", ["encode/1", "keys/1"])):
+        run, alone = tmp_path / f"{name}-run", tmp_path / f"{name}-alone"
+        made(every[: [one.name for one in every].index(name)])
+        whole = {where: damage(where / inputs / "1.parquet") for where in (run, alone)}
+        made(every)
+        marker = json.loads((run / f"stages/{name}.json").read_text())
+        assert marker["continued_from"] == [{"without": units}] and keys(run) == keys(alone)
+        for where in (run, alone):
+            (where / inputs / "1.parquet").write_bytes(whole[where])
+        before = keys(run)
+        made(every)
+        assert keys(run) == before  # not unasked
+        for _ in range(2):
+            made(every, retry_failed=True)
+            assert keys(run) == keys(alone) and keys(run)[name] != before[name]
+            assert keys(run)["shards"] != before["shards"]
+            for folder in ("documents", "tokens"):
+                assert digests(run, folder) == digests(alone, folder)
+                assert {"documents/1.parquet", "tokens/manifest.json"} & digests(run, folder).keys()
 
 
 def digests(run: Path | Url, *folders: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ import pytest
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
-from launch import extract_texts, fetch_pages
-from launch.folder import own_files, unfinished
+from launch import extract_texts, fetch_pages, prepare_documents
+from launch.folder import own_files, unfinished, units
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment, web_pages
@@ -233,3 +233,29 @@ def test_a_stage_may_be_finished_without_a_unit_and_with_it_later(warcs, tmp_pat
     assert {name: markers(tmp_path)[name] for name in before} == before and "2" in markers(tmp_path)
     assert not list((tmp_path / "quarantine/texts").iterdir())
     assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] != key
+
+
+def test_what_was_made_without_a_unit_is_made_again_with_it_unless_a_model_was_trained_on_it(warcs, tmp_path):
+    def made(**engine) -> list[bool]:
+        experiment = experiment_of(warcs, max_failed=0.3, **engine)
+        experiment = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, steps=()))
+        return [run_stage(stage, experiment, tmp_path) for stage in (*STAGES, prepare_documents.STAGE)]
+
+    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    whole = damage(warcs)
+    assert made() == [False, True, True] and made() == [False, False, False]
+    (tmp_path / "stages/train.begun").write_text("{}")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    with pytest.raises(UsageError, match="holds training on what was made of texts without the units that failed"):
+        made(retry_failed=True)
+    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    (tmp_path / "stages/train.begun").unlink()
+    assert made(retry_failed=True) == [False, True, False]  # it fails again
+    times = {path: path.stat().st_mtime_ns for path in warcs}
+    warcs[2].write_bytes(whole)
+    os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as where the cause was another than the file
+    assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
+    assert sorted(path.stem for path in (tmp_path / "documents").iterdir()) == ["0", "1", "2", "3"]
+    assert units.set_aside(["tokens/quarantine/encode/a.json", "texts/b", "quarantine/texts/b.json"]) == [
+        "encode/a", "texts/b",
+    ]  # fmt: skip
