@@ -353,3 +353,11 @@ def delete_files(folder: Place, names: "Any") -> None:
         return
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+def delete_all(folder: Place) -> None:
+    """Deletes all that lies in the folder."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        delete_files(folder, list(folder.files()))

@@ -25,19 +25,20 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, run_step
-from data_prep.engine.array import WORKERS, job_of, rank_of
+from data_prep.engine.array import WORKERS, job_of, rank_of, renewing
 from data_prep.engine.attempts import names_in
 from data_prep.engine.run import noting_failed
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder import own_files
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
 from launch.folder.markers import ABSENT, differences, key_of, refuse_trained
+from launch.stages.handed_on import Present, delete_handed_on
 from launch.stages.stage import Stage, settings_of
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, size_of, stores, write_atomically, write_once
 
-KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, "parts"}
+KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, RunPaths.parts}
 """Folders in which steps keep what is no output."""
 BEGUN = f"{RunPaths.stages}/data.begun"
 """Says that the folder is a run's, before there is a marker."""
@@ -48,10 +49,20 @@ def run_stages(stages: Sequence[Stage], experiment: Experiment, place: Place) ->
     UsageError where the folder is no run's, or holds what other settings made."""
     begin(place)
     markers: dict[str, dict[str, Any]] = {}
-    with ended_by_sigterm(), home_of(place) as home:
-        for stage in stages:
-            markers[stage.name] = make(stage, experiment, place, home, markers)
-    if isinstance(place, Path) and rank_of(experiment.engine)[0] == 0:
+    rank, world = rank_of(experiment.engine)
+    with ended_by_sigterm(), home_of(place) as home, renewing(Present(place, rank, world)) as present:
+        try:
+            for stage in stages:
+                markers[stage.name] = make(stage, experiment, place, home, markers)
+                present.passed.append(stage.name)
+                present.write()
+                delete_handed_on([stage], place, present)
+        finally:
+            present.ended = True
+            with contextlib.suppress(InputError, OSError):
+                present.write()
+        delete_handed_on(stages, place, present, wait=True)
+    if isinstance(place, Path) and rank == 0:
         shutil.rmtree(place / SCRATCH, ignore_errors=True)
 
 

@@ -65,6 +65,8 @@ class Stage:
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
     agrees is taken over when the stage is made again."""
+    handed_on: tuple[str, ...] = ()
+    """Folders of what its units hand on to each other, where `make` does not delete them: in an array job."""
     anywhere: bool = False
     """`make` reads and writes in a bucket too, and all processes of an array job may make it together."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False

@@ -49,8 +49,8 @@ class RefusedError(InputError):
 
 
 class TryAgainError(Exception):
-    """This try failed, the next may not. `pause` is what the server asks for, in seconds; `refused`: it may be for good,
-    as to HEAD where an address is signed for GET."""
+    """This try failed, the next may not. `pause` is what the server asks for, in seconds; `refused`: it may be for
+    good, as to HEAD where an address is signed for GET."""
 
     def __init__(self, reason: str, pause: float | None = None, refused: bool = False):
         super().__init__(reason)

@@ -16,9 +16,12 @@ import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
+from data_prep.engine import Step, Unit, Workspace, run_step
+from data_prep.engine.array import renewing
 from data_prep.warc import write_pages
-from launch import data, extract_texts, fetch_pages
+from launch import data, extract_texts, fetch_pages, prepare_documents
 from launch.stages.array import KEPT_BESIDE, ended_by_sigterm, run_stages
+from launch.stages.handed_on import Present, delete_handed_on
 from launch.stages.stage import Stage, run_stage
 from lm.errors import UsageError
 from lm.storage import Url
@@ -118,6 +121,36 @@ def test_a_stage_without_a_unit_is_made_with_it_where_that_is_asked_for(tmp_path
     assert run_stage(STAGES[1], experiment_of(warcs), tmp_path / "again") is False
 
 
+def test_what_units_hand_on_is_deleted_once_nobody_can_read_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.3")
+    stage, parts = prepare_documents.STAGE, tmp_path / "parts/keys"
+    step = Step("keys", (Unit("a", "1", 1, None),), write_part, light=True)
+    make = lambda: run_step(step, EngineConfig(runner="array", rank=0, world=1), tmp_path)
+    first, second = (Present(tmp_path, rank, 2) for rank in range(2))
+    make()
+    for one in (first, second):
+        one.write()
+    first.passed.append("documents")
+    with renewing(second):
+        delete_handed_on([stage], tmp_path, first)
+        delete_handed_on([stage], tmp_path, first, wait=True)  # the second lives
+        assert (parts / "a").is_file()
+    delete_handed_on([stage], tmp_path, first)
+    assert (parts / "a").is_file()
+    delete_handed_on([stage], tmp_path, first, wait=True)  # it was killed
+    assert not parts.parent.exists()
+    make()  # what is gone is made again
+    assert (parts / "a").is_file()
+    second.ended = True
+    second.write()
+    delete_handed_on([stage], tmp_path, first)
+    assert not parts.parent.exists() and (tmp_path / "units/keys/a.json").is_file()
+
+
+def write_part(unit: Unit, space: Workspace) -> None:
+    space.output(f"parts/keys/{unit.name}").write_bytes(b"key")
+
+
 def damage(path: Path) -> bytes:
     """Takes from a Parquet file the begin of its URLs; what it was."""
     whole, index = path.read_bytes(), pq.read_metadata(path)
@@ -163,6 +196,7 @@ def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_a
             made(every, retry_failed=True)
             assert keys(run) == keys(alone) and keys(run)[name] != before[name]
             assert keys(run)["shards"] != before["shards"]
+            assert not list(run.rglob("parts"))
             for folder in ("documents", "tokens"):
                 assert digests(run, folder) == digests(alone, folder)
                 assert {"documents/1.parquet", "tokens/manifest.json"} & digests(run, folder).keys()
@@ -214,6 +248,7 @@ def test_three_ranks_over_a_bucket_make_what_one_process_makes_on_a_disk(tmp_pat
             for rank in ranks:
                 rank.kill()
         assert digests(run, *made) == digests(tmp_path / "run", *made)
+        assert not [name for name in run.files() if "parts" in name.split("/")]
         for name in data.STAGES:
             there = json.loads((run / f"stages/{name}.json").read_text())
             assert there["key"] == json.loads((tmp_path / f"run/stages/{name}.json").read_text())["key"]
