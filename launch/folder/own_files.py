@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine.units import marker_of, quarantine_of, read_marker, read_quarantine
-from data_prep.measure.run import TEXTS, unit_names
-from data_prep.sources.manifest import manifest_files
 from launch.folder import in_bucket
 from launch.folder.units import folders
 from lm.errors import InputError
@@ -32,7 +30,7 @@ def recognised(place: Place, external: dict[str, Any]) -> tuple[dict[str, Any], 
     """(the external inputs, what `remember` takes), once it is known which of the files are still those that the run in
     `place` has read. Raises InputError when a file cannot be read."""
     external = dict(external)
-    told_by = external.pop(SEEN, {})
+    told_by = dict(external.pop(SEEN, {}))
     if SIZES not in external:
         return external, {}
     before, told = read_seen(place), dict(external[SIZES])
@@ -71,14 +69,19 @@ def seen_of(place: Place) -> Place:
 
 def digests(place: Place, paths: list[str]) -> dict[str, tuple[str, str]]:
     """{path: (SHA-256 of what was read, SHA-256 of what is there)}, of those of which the first is known."""
-    if paths and isinstance(place, Path):
+    if not paths:
+        return {}
+    from data_prep.measure.run import TEXTS, unit_names  # with pyarrow, for those alone who need it
+    from data_prep.sources.manifest import manifest_files
+
+    if isinstance(place, Path):
         in_bucket.fetch(place, (), (RunPaths.pages_manifest, *folders((TEXTS,))))
     try:
-        files = manifest_files(place) if paths else []
+        files = manifest_files(place)
     except InputError:  # it was never made, or is gone: nothing is known of the files
         files = []
     units = {str(file.path): name for file, name in zip(files, unit_names(files), strict=True)}
-    known = {path: digest for path in paths if path in units and (digest := digest_in(place, units[path]))}
+    known = {path: digest for path in paths if path in units and (digest := digest_in(place, TEXTS, units[path]))}
     if known:
         print(f"pages: {len(known):,} files have another time of change; their contents are compared", flush=True)
     try:
@@ -89,12 +92,12 @@ def digests(place: Place, paths: list[str]) -> dict[str, tuple[str, str]]:
     return {path: (known[path], found[path]) for path in known}
 
 
-def digest_in(place: Place, unit: str) -> str:
+def digest_in(place: Place, step: str, unit: str) -> str:
     """SHA-256 of the file that the unit of `texts` has read, by what it left; "" where it left nothing."""
-    for folder in (place / f"{RunPaths.unfinished}/{TEXTS}/out", place):
-        if marker := read_marker(marker_of(TEXTS, unit, folder)):
+    for folder in (place / f"{RunPaths.unfinished}/{RunPaths.texts}/out", place):
+        if marker := read_marker(marker_of(step, unit, folder)):
             return marker.read
-        if record := read_quarantine(quarantine_of(TEXTS, unit, folder)):
+        if record := read_quarantine(quarantine_of(step, unit, folder)):
             return str(record.get("read", ""))
     return ""
 
