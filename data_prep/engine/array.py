@@ -250,9 +250,11 @@ def forget_failed(step: Step, folder: Place, job: str) -> None:
     first, start = write_once(begun, b"{}"), time.monotonic()
     while bytes_of(ended) is None:
         if first or time.monotonic() - start > lease_seconds():  # the first may have been killed
-            if not undone_in(bytes_of(list_of(step.name, folder)) or b'{"units": []}', step, folder):
+            failed = names_in(folder / QUARANTINE / step.name)
+            listed = bytes_of(list_of(step.name, folder))
+            if failed and listed and not undone_in(listed, step, folder):
                 list_of(step.name, folder).unlink(missing_ok=True)  # what was mended has another identity
-            for name in names_in(folder / QUARANTINE / step.name):
+            for name in failed:
                 quarantine_of(step.name, name, folder).unlink(missing_ok=True)
             write_once(ended, b"{}")
             return
