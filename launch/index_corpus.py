@@ -1,9 +1,8 @@
-"""Indexes a run's own token shards, so that any passage is found in them: where, how often, in which documents.
+"""Indexes the token shards that a run trains on, so that any passage is found: where, how often, in which documents.
 
     python -m launch.index_corpus runs/demo
 
-Writes corpus_index/ of the run folder, about 6 bytes a token. The window's page "Recite and trace" reads it, and so
-does launch.search_corpus (docs/corpus_index.md).
+Writes corpus_index/ of the run folder, 6 bytes a token, for the window and launch.search_corpus (docs/corpus_index.md).
 """
 
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from configs.experiment import Experiment
 from launch import write_shards
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
+from lm.corpus_index.format import settings_of
+from lm.data.mixture import mixture_manifests
 from lm.run_paths import RunPaths
 
 
@@ -24,24 +25,18 @@ class Options:
     """Read every byte of the index that is there, in place of making it."""
 
 
-def settings(experiment: Experiment) -> dict[str, object]:
-    from lm.corpus_index.format import FORMAT, PART_TOKENS
-
-    return {"format": FORMAT, "part_tokens": PART_TOKENS}
-
-
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     from lm.corpus_index.build import build_index
 
     say = lambda text: print(f"corpus_index: {text}", flush=True)
-    build_index(RunPaths(workdir).tokens, RunPaths(out).corpus_index, say=say)
+    build_index(RunPaths(workdir).tokens, RunPaths(out).corpus_index, say=say, train=experiment.train)
 
 
 def check(experiment: Experiment, workdir: Path, options: Options) -> bool:
     if options.check:
         from lm.corpus_index.index import CorpusIndex
 
-        CorpusIndex(workdir).check()
+        CorpusIndex(workdir, experiment.train).check()
         print(f"corpus_index: whole ({RunPaths(workdir).corpus_index})")
     return bool(options.check)
 
@@ -50,7 +45,8 @@ STAGE = Stage(
     name="corpus_index",
     script="launch.index_corpus",
     after=(write_shards.STAGE,),
-    settings=settings,
+    settings=lambda experiment: settings_of(experiment.train),
+    external_inputs=lambda experiment: mixture_manifests(experiment.train),
     make=make,
     outputs=(RunPaths.corpus_index,),
     libraries=("numpy",),

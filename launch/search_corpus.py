@@ -23,8 +23,9 @@ class Options:
     """A JSONL file, of whose lines the n-grams are looked up; any other file is one text."""
     field: str = "text"
     """The field of a line that holds its text."""
-    ngram: int = 13
-    """Tokens of an n-gram; a text that is shorter is looked up as a whole."""
+    ngram: int | None = None
+    """Tokens of an n-gram, by default 13, or 64 where a token is a character; a text that is shorter is looked up as a
+    whole."""
     shown: int = 5
     """Documents that are named."""
 
@@ -32,12 +33,14 @@ class Options:
 def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool:
     from lm.corpus_index.report import overlaps, search_report
 
-    if bool(options.text) == bool(options.file) or options.ngram < 1 or options.shown < 0:
+    if bool(options.text) == bool(options.file) or options.ngram == 0 or min(options.ngram or 0, options.shown) < 0:
         raise UsageError("Give a text by --text or a file by --file, and with an --ngram of 1 or more.")
     if options.text:
-        print(search_report(workdir, options.text, options.shown))
+        print(search_report(workdir, options.text, options.shown, experiment.train))
     for line in (
-        overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram) if options.file else ()
+        overlaps(workdir, Path(options.file).expanduser(), options.field, options.ngram, experiment.train)
+        if options.file
+        else ()
     ):
         print(line, flush=True)
     return True

@@ -10,10 +10,8 @@ from launch.stages.command import run_stage_command
 from launch.stages.processes import load_training
 from launch.stages.stage import Stage
 from lm.checkpoints import manifest as checkpoint_files
-from lm.data.mixture import manifest_sha256
-from lm.data.records import MANIFEST
+from lm.data.mixture import mixture_manifests
 from lm.run_paths import TRAINING_LOGS, RunPaths
-from lm.storage import place_of
 
 
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
@@ -25,8 +23,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What stands in files outside of the run folder: shards and a checkpoint of other runs, by their manifests."""
-    tokens = [source.tokens for source in experiment.train.mixture]
-    found: dict[str, object] = {f"SHA-256 of {one}/{MANIFEST}": manifest_sha256(place_of(one)) for one in tokens}
+    found = mixture_manifests(experiment.train)
     if experiment.train.start.checkpoint:
         folder = experiment.train.start.folder()
         found[f"SHA-256 of the files of {folder}"] = checkpoint_files.files_sha256(folder)

@@ -1,23 +1,50 @@
 """Token shards -> corpus_index/, part after part: a part that is whole is not made again."""
 
-import hashlib
+import contextlib
+import fcntl
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lm.corpus_index.format import ARRAYS, COUNTS, FORMAT, INDEX, PART_TOKENS, Header, Part, file_of, token_type
+from lm.config import TrainConfig
+from lm.corpus_index.format import (
+    ARRAYS,
+    COUNTS,
+    FORMAT,
+    INDEX,
+    PART_TOKENS,
+    Header,
+    Part,
+    Source,
+    file_of,
+    names_of,
+    token_type,
+)
+from lm.corpus_index.names import copy_names
 from lm.corpus_index.suffix_array import suffix_array
 from lm.data.batches import Windows
-from lm.data.records import MANIFEST, check_request, read_manifest
+from lm.data.mixture import manifest_sha256, mixture_of
+from lm.data.records import check_request, read_manifest
+from lm.errors import InputError
 from lm.storage import Place, appearing, write_atomically, writing
 
 SPLITS = ("train", "val")
 READ_AT_ONCE = 2**24
 """Bytes, for checksums."""
+
+
+class Shards(NamedTuple):
+    """A folder of them that is indexed."""
+
+    name: str
+    """As train.mixture has it; "" for the run's own."""
+    folder: Place
+    splits: tuple[str, ...]
 
 
 class Stretch(NamedTuple):
@@ -35,31 +62,91 @@ def build_index(
     fingerprint: str | None = None,
     part_tokens: int = PART_TOKENS,
     say: Callable[[str], None] = lambda text: None,
+    train: TrainConfig | None = None,
 ) -> Header:
-    """Writes the index of the shards in the folder `tokens` into `out`, index.json last. Parts that an interrupted
-    attempt with the same shards has left whole there are kept.
+    """Writes the index of the shards in the folder `tokens`, and of those that `train.mixture` names, into `out`,
+    index.json last. Parts that an interrupted attempt with the same shards has left whole there are kept.
 
-    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's.
+    Raises InputError and UsageError as BatchSource does for shards that are missing, damaged or another tokenizer's,
+    and InputError where another process or thread is at work in `out`.
     """
-    manifest = read_manifest(tokens)
     out.mkdir(parents=True, exist_ok=True)
-    parts, counts = [], np.zeros(manifest.vocab_size + 1, np.int64)
-    for split in (one for one in SPLITS if one in manifest.splits and manifest.splits[one].records):
-        check_request(manifest, tokens, split, manifest.record_length, fingerprint)
-        windows = Windows(tokens, manifest.splits[split], manifest.record_length, manifest.record_length)
-        for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
+    with held(out):
+        return build_alone(shards_of(tokens, train), out, fingerprint, part_tokens, say)
+
+
+def shards_of(tokens: Place, train: TrainConfig | None) -> list[Shards]:
+    """The run's own first. Of the mixture's folders what is held out is neither trained on nor this run's validation,
+    and of the run's own the training split is left out where train.own_weight is 0. Raises as `mixture_of`."""
+    if train is None:
+        return [Shards("", tokens, SPLITS)]
+    others = [folder for folder in mixture_of(train, tokens) if folder != tokens]
+    named = [source.tokens for source in train.mixture]
+    own = Shards("", tokens, SPLITS if train.own_weight else ("val",))
+    return [own, *(Shards(name, folder, ("train",)) for name, folder in zip(named, others, strict=True))]
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Generator[None]:
+    """Holds the folder for one build: two would move each other's files away. Raises InputError where it is held."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise InputError(
+            f"The index in {out} is being made by another process or thread. Wait for it to end; then it is there."
+        ) from error
+    except OSError:  # NFS locks no folders; two commands are kept apart by the run's own lock
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def build_alone(
+    read: list[Shards], out: Path, fingerprint: str | None, part_tokens: int, say: Callable[[str], None]
+) -> Header:
+    """build_index, in a folder that is held."""
+    manifest = read_manifest(read[0].folder)
+    fingerprint = fingerprint or manifest.tokenizer_fingerprint  # all shards of a run have one tokenizer
+    counts = np.zeros(manifest.vocab_size + 1, np.int64)
+    parts: list[Part] = []
+    sources: list[Source] = []
+    for source, shards in enumerate(read):
+        if source:
+            sources.append(note_source(out, source, shards))
+        for name, split, stretch in stretches_of(shards, source, fingerprint, part_tokens):
             if split == "train":
                 counts += np.bincount(stretch.tokens, minlength=len(counts))
-            part = write_part(out, f"{split}-{number:05d}", split, stretch, manifest.vocab_size, say)
-            parts.append(part)
+            parts.append(write_part(out, name, split, source, stretch, manifest.vocab_size, say))
     with writing(out / COUNTS), appearing(out / COUNTS) as path, path.open("wb") as file:
         np.save(file, counts[:-1])
-    shards = hashlib.sha256((tokens / MANIFEST).read_bytes()).hexdigest()
-    header = Header(FORMAT, manifest.tokenizer_fingerprint, manifest.vocab_size, shards, tuple(parts))
+    own = manifest_sha256(read[0].folder)
+    header = Header(FORMAT, fingerprint, manifest.vocab_size, own, tuple(parts), tuple(sources))
     write_atomically(out / INDEX, header.to_json())
     for part in parts:
         note_of(out, part.name).unlink(missing_ok=True)
     return header
+
+
+def stretches_of(shards: Shards, source: int, fingerprint: str, part_tokens: int) -> Iterator[tuple[str, str, Stretch]]:
+    """(name of a part, split, what it holds)."""
+    manifest = read_manifest(shards.folder)
+    for split in (one for one in shards.splits if one in manifest.splits and manifest.splits[one].records):
+        check_request(manifest, shards.folder, split, manifest.record_length, fingerprint)
+        windows = Windows(shards.folder, manifest.splits[split], manifest.record_length, manifest.record_length)
+        before = f"{split}-{source}" if source else split
+        for number, stretch in enumerate(stretches(windows, manifest.vocab_size, part_tokens)):
+            yield f"{before}-{number:05d}", split, stretch
+
+
+def note_source(out: Path, number: int, shards: Shards) -> Source:
+    """With a copy of what its documents are called."""
+    copy_names(shards.folder, names_of(out, number))
+    sha256, crc32 = manifest_sha256(shards.folder), crc32_of(names_of(out, number))
+    return Source(shards.name, str(shards.folder.resolve()), sha256, crc32)
 
 
 def stretches(windows: Windows, separator: int, part_tokens: int) -> Iterator[Stretch]:
@@ -107,7 +194,9 @@ def ended(tokens: np.ndarray, documents: np.ndarray, separator: int) -> Stretch:
     return Stretch(np.append(tokens, np.array(separator, tokens.dtype)), documents)
 
 
-def write_part(out: Path, name: str, split: str, stretch: Stretch, vocab_size: int, say: Callable[[str], None]) -> Part:
+def write_part(
+    out: Path, name: str, split: str, source: int, stretch: Stretch, vocab_size: int, say: Callable[[str], None]
+) -> Part:
     """The part, made unless it is there."""
     note = note_of(out, name)
     if note.is_file():
@@ -122,7 +211,7 @@ def write_part(out: Path, name: str, split: str, stretch: Stretch, vocab_size: i
     files = {array: file_of(out, name, array) for array in ARRAYS}
     sizes = {array: path.stat().st_size for array, path in files.items()}
     sums = {array: crc32_of(path) for array, path in files.items()}
-    part = Part(name, split, len(stretch.tokens), len(stretch.documents), sizes, sums)
+    part = Part(name, split, len(stretch.tokens), len(stretch.documents), sizes, sums, source)
     write_atomically(note, json.dumps(vars(part)))
     return part
 

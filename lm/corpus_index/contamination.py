@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 from lm.corpus_index.index import CorpusIndex, Matches
 from lm.errors import InputError, shown
+from lm.tokenizer import Tokenizer
 
 TOKENS = 13
 """Of an n-gram, where nothing else is asked for; GPT-3 (arXiv:2005.14165, appendix C) counted 13 words."""
+CHARACTERS = 64
+"""In their place where a token is a character: about as much text as 13 words."""
 
 
 class Overlap(NamedTuple):
@@ -51,6 +54,39 @@ def overlap(
         else:
             spans.append((start, start + n, matches))
     return Overlap(len(starts), found, tuple(spans))
+
+
+def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """The tokens of a text as it stands at the beginning of a document, and behind a blank, where that differs: a word
+    inside a text is another token than the same at its beginning. No place is found by two of them."""
+    given = tokenizer.encode(text)
+    if not text or text[0].isspace() or tokenizer.kind == "characters":
+        return [given] if given else []
+    spaced = tokenizer.encode(" " + text)
+    return [given] if spaced[-len(given) :] == given else [given, spaced]
+
+
+def usual_ngram(tokenizer: Tokenizer) -> int:
+    """Tokens of an n-gram, where nothing else is asked for."""
+    return CHARACTERS if tokenizer.kind == "characters" else TOKENS
+
+
+def overlap_of(
+    index: CorpusIndex,
+    tokenizer: Tokenizer,
+    text: str,
+    n: int,
+    split: str | None = "train",
+    go_on: Callable[[], None] = lambda: None,
+) -> tuple[list[int], Overlap]:
+    """(its tokens, `overlap` of them) of a text in that of its `ways_to_write` of which the most stands there: in a
+    document a question seldom is the first, and a short one is a single n-gram."""
+    first, *others = ways_to_write(tokenizer, text) or [[]]
+    best = first, overlap(index, first, n, split, go_on)
+    for tokens in others:
+        if best[1].found < best[1].ngrams and (other := overlap(index, tokens, n, split, go_on)).found > best[1].found:
+            best = tokens, other
+    return best
 
 
 def texts_of(path: Path, field: str) -> Iterator[tuple[str, str]]:

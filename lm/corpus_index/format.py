@@ -8,6 +8,10 @@ is cut, and a passage over the cut is not found. Of each part:
     NAME.positions.npy   uint32 (n,): suffix_array of them
     NAME.documents.npy   uint64 (documents, 2): where each begins in the tokens (its separator), and its number, a row
                          of tokens/documents/ (lm.data.records.document_tables)
+
+Of each folder of train.mixture, which may be in a bucket or move away, a copy of its tables of documents:
+
+    names-NUMBER.parquet id and url, a row for each document in the order of their numbers
 """
 
 import dataclasses
@@ -17,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.config import TrainConfig
 from lm.errors import InputError
 
 FORMAT = 1
@@ -42,6 +47,22 @@ class Part:
     bytes: dict[str, int]
     """Of its files, by the array's name."""
     crc32: dict[str, int]
+    source: int = 0
+    """The folder that it is of: 0 for the run's own shards, n for the n-th of Header.sources."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of train.mixture."""
+
+    tokens: str
+    """As the config names it."""
+    folder: str
+    """Where it was when the index was made: its whole path, or its address."""
+    shards: str
+    """SHA-256 of its manifest."""
+    names_crc32: int
+    """Of the copy of its tables of documents."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +73,20 @@ class Header:
     tokenizer_fingerprint: str
     vocab_size: int
     shards: str
-    """SHA-256 of the manifest of the shards that were read."""
+    """SHA-256 of the manifest of the run's own shards."""
     parts: tuple[Part, ...]
+    sources: tuple[Source, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def settings_of(train: TrainConfig) -> dict[str, object]:
+    """What of a run's config decides its index."""
+    found: dict[str, object] = {"format": FORMAT, "part_tokens": PART_TOKENS}
+    if train.mixture:
+        found |= {"mixture": [source.tokens for source in train.mixture], "own": train.own_weight > 0}
+    return found
 
 
 def token_type(vocab_size: int) -> str:
@@ -68,6 +98,11 @@ def file_of(folder: Path, part: str, array: str) -> Path:
     return folder / f"{part}.{array}.npy"
 
 
+def names_of(folder: Path, source: int) -> Path:
+    """The copy of the tables of documents of a source, counted from 1."""
+    return folder / f"names-{source}.parquet"
+
+
 def read_header(folder: Path, run: Path) -> Header:
     """Raises InputError where no index is, or its header is damaged or another version's."""
     path = folder / INDEX
@@ -75,7 +110,9 @@ def read_header(folder: Path, run: Path) -> Header:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']!r}, and this version reads {FORMAT}")
-        return Header(**(fields | {"parts": tuple(Part(**part) for part in fields["parts"])}))
+        fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        fields["sources"] = tuple(Source(**source) for source in fields.get("sources", ()))
+        return Header(**fields)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"There is no index of the corpus in {folder}: what stands in the training text cannot be looked up yet. "

@@ -1,24 +1,22 @@
 """CorpusIndex: which passages of tokens stand in the shards of a run, how often, and in which documents."""
 
 import bisect
-import contextlib
-import functools
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from lm.config import TrainConfig
 from lm.corpus_index import format as files
 from lm.corpus_index.build import crc32_of
-from lm.data.records import MAKE_SHARDS, MANIFEST, document_tables
+from lm.corpus_index.names import DocumentNames
+from lm.data.records import MANIFEST, document_tables
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import Place
+from lm.storage import is_url
 
 
 class Spot(NamedTuple):
@@ -55,7 +53,7 @@ class Document(NamedTuple):
     """A document of the corpus, as it stands in the index."""
 
     number: int
-    """A row of the tables of documents."""
+    """A row of the tables of documents of its source."""
     id: str
     url: str
     split: str
@@ -63,6 +61,8 @@ class Document(NamedTuple):
     begin: int
     """Its first token, without the separator, in the part's tokens."""
     end: int
+    source: str = ""
+    """The folder of train.mixture that it is of; "" for the run's own."""
 
     @property
     def tokens(self) -> np.ndarray:
@@ -109,37 +109,69 @@ def common(one: bytes, other: bytes) -> int:
 
 
 class CorpusIndex:
-    """The index in corpus_index/ of the run folder `run`, of its shards in tokens/.
+    """The index in corpus_index/ of the run folder `run`: of its shards in tokens/, and of those that its train.mixture
+    names.
 
-    Raises InputError where none was made, where it is of other shards than those that are there, and for a file that is
-    missing or has another size, which is named; `check` reads them all.
+    Raises InputError where none was made, where it is of other shards than those that are there, or of others than
+    `train`, of the run's config, names, and for a file that is missing or has another size, which is named; `check`
+    reads them all.
     """
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, train: TrainConfig | None = None):
         paths = RunPaths(run)
         self.run, self.folder, self.shards = run, paths.corpus_index, paths.tokens
         self.header = files.read_header(self.folder, run)
-        manifest = self.shards / MANIFEST
-        if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != self.header.shards:
-            raise InputError(
-                f"{self.folder} is out of date: it is of other shards than those that {self.shards} holds now. "
-                + files.MAKE_AGAIN.format(run=run)
-            )
+        self.refuse_others(train)
         dtype = files.token_type(self.header.vocab_size)
         self.parts = [MappedPart(self.folder, part, dtype, run) for part in self.header.parts]
         self.counts = files.mapped(self.folder / files.COUNTS, "<i8", (self.header.vocab_size,), None, run)
         self.dtype = np.dtype(dtype)
+        again = files.MAKE_AGAIN.format(run=run)
+        copies = [files.names_of(self.folder, number) for number, _ in enumerate(self.header.sources, start=1)]
+        self.names = [DocumentNames(document_tables(self.shards)), *(DocumentNames([one], again) for one in copies)]
+
+    def refuse_others(self, train: TrainConfig | None) -> None:
+        """Raises InputError where the index is of other shards than the run's. A folder of the mixture that has gone
+        since, or is in a bucket, is not looked for."""
+        again = files.MAKE_AGAIN.format(run=self.run)
+        read = {str(self.shards): self.header.shards}
+        read |= {source.folder: source.shards for source in self.header.sources if not is_url(source.folder)}
+        for number, (folder, shards) in enumerate(read.items()):
+            manifest = Path(folder) / MANIFEST
+            if not manifest.is_file() and number:
+                continue
+            if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != shards:
+                raise InputError(
+                    f"{self.folder} is out of date: it is of other shards than those that {folder} holds now. {again}"
+                )
+        indexed = [source.tokens for source in self.header.sources]
+        if train is not None and indexed != (wanted := [source.tokens for source in train.mixture]):
+            raise InputError(
+                f"{self.folder} is out of date: train.mixture has {', '.join(wanted) or 'none'}, but the index was "
+                f"made with {', '.join(indexed) or 'none'}. {again}"
+            )
+
+    def source_of(self, part: MappedPart) -> str:
+        """As of Document."""
+        return self.header.sources[part.about.source - 1].tokens if part.about.source else ""
 
     def check(self) -> None:
         """Reads every file. Raises InputError, which names the first that is not what was written."""
-        for part in self.header.parts:
-            for array, expected in part.crc32.items():
-                path = files.file_of(self.folder, part.name, array)
-                if (found := crc32_of(path)) != expected:
-                    raise InputError(
-                        f"{path} is damaged: its checksum is {found:08x}, but {expected:08x} was written. "
-                        + files.MAKE_AGAIN.format(run=self.run)
-                    )
+        again = files.MAKE_AGAIN.format(run=self.run)
+        written = {
+            files.file_of(self.folder, part.name, array): expected
+            for part in self.header.parts
+            for array, expected in part.crc32.items()
+        }
+        for number, source in enumerate(self.header.sources, start=1):
+            written[files.names_of(self.folder, number)] = source.names_crc32
+        for path, expected in written.items():
+            if not path.is_file():
+                raise InputError(f"{path} is missing. {again}")
+            if (found := crc32_of(path)) != expected:
+                raise InputError(
+                    f"{path} is damaged: its checksum is {found:08x}, but {expected:08x} was written. {again}"
+                )
 
     def splits(self) -> dict[str, dict[str, int]]:
         """{split: {"tokens", "documents"}}, without separators."""
@@ -178,8 +210,8 @@ class CorpusIndex:
         """A part's document by its row there."""
         begin, number = (int(value) for value in part.documents[row])
         end = int(part.documents[row + 1, 0]) if row + 1 < len(part.documents) else len(part.tokens) - 1
-        id, url = self.name_of(number)
-        return Document(number, id, url, part.split, part, begin + 1, end)
+        id, url = self.names[part.about.source].of(number)
+        return Document(number, id, url, part.split, part, begin + 1, end, self.source_of(part))
 
     def sampled(self, split: str, number: int, of: int, least: int) -> Document | None:
         """Document `number` of `of` that are spread evenly over the split's, of those with at least `least` tokens
@@ -196,42 +228,3 @@ class CorpusIndex:
                 return self.document(part, int(row[0])) if len(row) else None
             at -= len(part.documents)
         return None
-
-    @functools.cached_property
-    def tables(self) -> list[tuple[pq.ParquetFile, int]]:
-        """(table of documents, number of its first row). Raises InputError for one that is missing or damaged."""
-        found, first = [], 0
-        for place in document_tables(self.shards):
-            with readable(place):
-                table = pq.ParquetFile(place)
-            found.append((table, first))
-            first += table.metadata.num_rows
-        return found
-
-    def name_of(self, number: int) -> tuple[str, str]:
-        """(id, URL) of a document by its number. Raises InputError where the tables do not have it."""
-        index = bisect.bisect_right(self.tables, number, key=lambda one: one[1]) - 1
-        table, first = self.tables[index]
-        at = number - first
-        for group in range(table.metadata.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if at < rows:
-                names = self.names_in(index, group)
-                return names["id"][at].as_py() or "", names["url"][at].as_py() or ""
-            at -= rows
-        raise InputError(f"The tables of documents in {self.shards} have no document {number:,}.")
-
-    @functools.lru_cache(maxsize=32)  # noqa: B019  (an index lives as long as its server)
-    def names_in(self, table: int, group: int) -> pa.Table:
-        """Of the documents in a row group of a table. Raises InputError where it is damaged."""
-        with readable(document_tables(self.shards)[table]):
-            return self.tables[table][0].read_row_group(group, ["id", "url"])
-
-
-@contextlib.contextmanager
-def readable(table: Place) -> Generator[None]:
-    """Raises InputError, which names the table, where it turns out in the block to be none that is whole."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        raise InputError(f"{table} cannot be read: {error}. {MAKE_SHARDS}") from error

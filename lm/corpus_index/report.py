@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.corpus_index.contamination import overlap, texts_of
+from lm.config import TrainConfig
+from lm.corpus_index.contamination import overlap_of, texts_of, usual_ngram, ways_to_write
 from lm.corpus_index.index import CorpusIndex, Matches
 from lm.run_paths import RunPaths
 from lm.terminal import for_terminal
@@ -13,20 +14,10 @@ CONTEXT = 30
 """Tokens on either side of a passage."""
 
 
-def ways_to_write(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """The tokens of a text as it stands at the beginning of a document, and behind a blank, where that differs: a word
-    inside a text is another token than the same at its beginning. No place is found by two of them."""
-    given = tokenizer.encode(text)
-    if not text or text[0].isspace() or tokenizer.kind == "characters":
-        return [given] if given else []
-    spaced = tokenizer.encode(" " + text)
-    return [given] if spaced[-len(given) :] == given else [given, spaced]
-
-
-def search_report(run: Path, text: str, documents: int) -> str:
+def search_report(run: Path, text: str, documents: int, train: TrainConfig | None = None) -> str:
     """How often the text stands in each split, and some documents with what is around it. Raises InputError as
     CorpusIndex."""
-    index, tokenizer = CorpusIndex(run), load(RunPaths(run).tokenizer)
+    index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
     found = [(len(ids), index.find(ids)) for ids in ways_to_write(tokenizer, text)]
     counts = dict.fromkeys(index.splits(), 0)
     lines: list[str] = []
@@ -43,16 +34,18 @@ def places(index: CorpusIndex, tokenizer: Tokenizer, matches: Matches, length: i
         document = index.document_at(spot)
         low, high = max(document.begin, spot.position - CONTEXT), min(document.end, spot.position + length + CONTEXT)
         around = tokenizer.decode(spot.part.tokens[low:high].tolist())
-        yield for_terminal(f"  {document.url or document.id} ({document.split}): {' '.join(around.split())}")
+        where = f"{document.split} of {document.source}" if document.source else document.split
+        yield for_terminal(f"  {document.url or document.id} ({where}): {' '.join(around.split())}")
 
 
-def overlaps(run: Path, path: Path, field: str, ngram: int) -> Iterator[str]:
+def overlaps(run: Path, path: Path, field: str, ngram: int | None, train: TrainConfig | None = None) -> Iterator[str]:
     """A line for each text of the file of which an n-gram stands in the training split, and one for all. Raises
     InputError as CorpusIndex and texts_of."""
-    index, tokenizer = CorpusIndex(run), load(RunPaths(run).tokenizer)
+    index, tokenizer = CorpusIndex(run, train), load(RunPaths(run).tokenizer)
+    ngram = usual_ngram(tokenizer) if ngram is None else ngram
     texts = touched = ngrams = found = 0
     for place, text in texts_of(path, field):
-        one = overlap(index, tokenizer.encode(text), ngram)
+        _, one = overlap_of(index, tokenizer, text, ngram)
         texts, ngrams, found = texts + 1, ngrams + one.ngrams, found + one.found
         if one.found:
             touched += 1

@@ -58,6 +58,12 @@ def manifest_sha256(folder: Place) -> str:
     return hashlib.sha256(manifest_of(folder).read_bytes()).hexdigest()
 
 
+def mixture_manifests(config: TrainConfig) -> dict[str, object]:
+    """What stands in the folders of a mixture, for the marker of a stage. Raises InputError as `manifest_sha256`."""
+    names = [source.tokens for source in config.mixture]
+    return {f"SHA-256 of {one}/{MANIFEST}": manifest_sha256(place_of(one)) for one in names}
+
+
 class Turns:
     """Whose turn each sequence is: turns[number] is (source, how many sequences of that source came before).
 

@@ -1,5 +1,6 @@
 """launch.index_corpus as a stage: made once, refused when the shards are others; the commands as a user gives them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from launch import extract_texts, fetch_pages, index_corpus, prepare_documents, train_tokenizer, write_shards
 from launch.folder.written import files_in
 from launch.stages.stage import run_stage, settings_of
+from lm.config import MixtureSource
 from lm.corpus_index.index import CorpusIndex
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
@@ -54,6 +56,23 @@ def test_the_index_is_made_once_and_is_another_s_where_the_shards_are(run):
     assert CorpusIndex(run)  # nothing was changed
     RunPaths(run).marker("corpus_index").unlink()
     assert run_stage(index_corpus.STAGE, tiny_experiment(), run)
+
+
+def test_an_index_of_a_mixture_is_of_its_folders_as_they_were(run, tmp_path):
+    other = tmp_path / "other/tokens"
+    shutil.copytree(run / "tokens", other)
+    train = dataclasses.replace(tiny_experiment().train, mixture=(MixtureSource(str(other), 1.0),))
+    experiment = dataclasses.replace(tiny_experiment(), train=train)
+    assert run_stage(index_corpus.STAGE, experiment, run)
+    assert not run_stage(index_corpus.STAGE, experiment, run)
+    index = CorpusIndex(run, train)
+    documents = {source: {part.split: 0 for part in index.header.parts} for source in (0, 1)}
+    for part in index.header.parts:
+        documents[part.source][part.split] += part.documents
+    assert documents[0]["train"] == documents[1]["train"] > 0 and documents[0]["val"] > 0 == documents[1]["val"]
+    (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
+    with pytest.raises(UsageError, match=r"corpus_index is of another experiment(.|\n)*other/tokens/manifest.json"):
+        run_stage(index_corpus.STAGE, experiment, run)
 
 
 def test_a_run_without_shards_is_told_what_to_run(run):

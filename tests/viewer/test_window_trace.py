@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from configs.experiment.run_folder import Loaded
+from lm.config import MixtureSource, TasksConfig
 from lm.corpus_index.build import build_index
 from lm.corpus_index.report import overlaps, search_report
+from lm.data.batches import BatchSource
 from lm.data.records import document_tables
 from lm.errors import InputError
 from lm.inference.engine import Engine
@@ -24,6 +26,7 @@ from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields, Unwanted
 from lm.tokenizer import load
+from lm.tokenizer.characters import CharacterTokenizer
 from tests.corpus import texts, tiny_experiment, write_tokens
 from viewer.window import inspections as window
 from viewer.window import trace
@@ -64,7 +67,7 @@ def ask(run: WindowRun, name: str, **fields) -> dict:
 
 def test_a_run_without_an_index_is_told_the_command_and_records_that_alone(run):
     about = ask(run, "corpus")
-    assert not about["made"] and "python -m launch.index_corpus" in about["message"]
+    assert not about["made"] and about["shards"] and "python -m launch.index_corpus" in about["message"]
     assert [name for name, _ in trace.to_record(run)] == ["corpus"]
     assert trace in window.ROOMS
 
@@ -175,11 +178,105 @@ def loaded_as(run: WindowRun) -> Loaded:
     return Loaded(run.experiment, run.tokenizer, served.model, served.mesh, 0, "")
 
 
-def test_contamination_counts_the_ngrams_of_a_text(indexed):
+def test_contamination_counts_the_ngrams_of_a_text_and_names_documents_of_each_stretch(indexed):
     known = texts(40)[1][:300]
     found = ask(indexed, "contamination", text=known + " Entirely other words zebra quagga okapi.", ngram=5)
     assert 0 < found["found"] < found["ngrams"]
     assert "".join(part["text"] for part in found["parts"]).startswith(known)
+    assert {number for part in found["parts"] for number in part["spans"]} == set(range(len(found["spans"])))
+    for number, span in enumerate(found["spans"]):
+        marked = "".join(part["text"] for part in found["parts"] if number in part["spans"])
+        assert 1 <= len(span["documents"]) <= 3 and all(
+            marked.strip().startswith(one["match"].strip()) and one["split"] == "train" for one in span["documents"]
+        )
+
+
+def test_a_question_that_is_shorter_than_an_ngram_is_found_inside_a_document_too(indexed):
+    for text in texts(40)[:4]:
+        words = text.split(" ")
+        short = next(" ".join(words[at : at + 2]) for at in range(5, 50) if words[at].isalpha())
+        counted = ask(indexed, "search", text=short, split="train")["counts"]["train"]
+        assert ask(indexed, "contamination", text=short)["found"] == (counted > 0)
+
+
+def test_documents_of_a_mixture_are_told_with_the_folder_that_they_are_of(indexed, tmp_path):
+    shutil.copytree(indexed.paths.root, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/corpus_index")
+    other = tmp_path / "other"
+    shutil.copytree(indexed.paths.tokens, other)
+    train = dataclasses.replace(indexed.experiment.train, mixture=(MixtureSource(str(other), 1.0),))
+    experiment = dataclasses.replace(indexed.experiment, train=train)
+    run = WindowRun(experiment, tmp_path / "run", loaded_as(indexed), "tiny")
+    build_index(run.paths.tokens, run.paths.corpus_index)
+    assert "other, but the index was made with none" in ask(run, "corpus")["message"]
+    build_index(run.paths.tokens, run.paths.corpus_index, train=train)
+    about = ask(run, "corpus")
+    assert about["sources"] == [str(other)]
+    one, both = (ask(of, "search", text="Her sister", split="train", documents=20) for of in (indexed, run))
+    assert both["counts"]["train"] == 2 * one["counts"]["train"] > 0
+    names = {(document["source"], document["number"]) for document in both["documents"]}
+    assert {source for source, _ in names} == {"", str(other)} and len(names) == len(both["documents"])
+    sampled = [ask(run, "recite", split="train", document=number, of=2)["document"]["source"] for number in (0, 1)]
+    assert sampled == ["", str(other)]
+
+
+def test_examples_stand_in_their_split(indexed):
+    about = ask(indexed, "corpus")
+    assert set(about["examples"]) == {"train", "val"}
+    for split, text in about["examples"].items():
+        found = ask(indexed, "contamination", text=text, split=split)
+        assert found["found"] == found["ngrams"] > 5
+
+
+def test_a_step_reads_its_share_of_the_training_text(indexed):
+    train, context_length = indexed.experiment.train, indexed.experiment.model.context_length
+    source = BatchSource({indexed.paths.tokens: 1.0}, "train", context_length, train.batch_size, 0, 1, None)
+    steps = source.windows / train.batch_size  # of an epoch; the last window of a shard is padded
+    assert steps * ask(indexed, "corpus")["epochs_a_step"] == pytest.approx(1, rel=0.02)
+
+
+def of_sets(run: WindowRun, **sections) -> WindowRun:
+    """The run, whose config names evaluation sets."""
+    experiment = run.experiment
+    documents = dataclasses.replace(
+        experiment.documents,
+        decontamination=dataclasses.replace(experiment.documents.decontamination, sets=sections["sets"]),
+    )
+    tasks = dataclasses.replace(
+        experiment.evaluate, tasks=TasksConfig(sections["data"]), evaluators=("bits_per_byte", "piqa", "hellaswag")
+    )
+    return WindowRun(
+        dataclasses.replace(experiment, documents=documents, evaluate=tasks), run.paths.root, loaded_as(run), "tiny"
+    )
+
+
+def test_the_evaluation_sets_of_the_config_that_lie_here_are_offered_and_nothing_is_fetched(indexed, tmp_path):
+    rows = [{"question": f"Who is number {n}? {HOSTILE}", "choices": ["a miller", "the 2nd"]} for n in range(250)]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "piqa.jsonl").write_text(
+        '{"goal": "Grind.", "sol1": "Use a mill.", "sol2": "Use a spoon.", "id": "p"}\n'
+    )
+    sets = (str(tmp_path / "q*.jsonl"), "hf://datasets/a/b/c.jsonl", str(tmp_path / "none.jsonl"))
+    run = of_sets(indexed, sets=sets, data=str(tmp_path))
+    told = ask(run, "evaluation_sets")
+    assert [(one["set"], one["name"], one["option"]) for one in told["sets"]] == [
+        (0, "quiz", "documents.decontamination.sets"), (1, "piqa", "evaluate.tasks.data"),
+    ]  # fmt: skip
+    assert [any(word in one for one in told["left_out"]) for word in ("hf://", "none.jsonl", "hellaswag")] == [True] * 3
+    answer = ask(run, "evaluation_sets", set=1)
+    assert answer["examples"] == [{"number": 0, "id": "p", "texts": ["Grind. Use a mill.", "Grind. Use a spoon."]}]
+    assert answer["next"] is None
+    numbers, offset = [], 0
+    while offset is not None:
+        answer = ask(run, "evaluation_sets", set=0, offset=offset)
+        numbers += [one["number"] for one in answer["examples"]]
+        offset = answer["next"]
+    assert numbers == list(range(200)) and answer["examples"][0]["texts"][0] == f"{rows[180]['question']} a miller"
+    with pytest.raises(ApiError, match="from 0 to 1"):
+        ask(run, "evaluation_sets", set=2)
+    (tmp_path / "quiz.jsonl").write_text("{")
+    with pytest.raises(InputError, match=r"quiz.jsonl, line 1, is no JSON"):
+        ask(run, "evaluation_sets", set=0)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +296,23 @@ def test_contamination_counts_the_ngrams_of_a_text(indexed):
         ("recite", {"of": 65}, "of"),
         ("recite", {"step": 3}, "step"),
         ("contamination", {"text": "a", "ngram": 0}, "ngram"),
+        ("contamination", {"text": "a", "documents": 21}, "documents"),
+        ("evaluation_sets", {"set": 0}, "set"),
+        ("evaluation_sets", {"offset": 200}, "offset"),
     ],
 )
 def test_what_is_beyond_its_bounds_is_refused_by_name(indexed, name, fields, field):
     with pytest.raises(ApiError) as refused:
         ask(indexed, name, **fields)
     assert refused.value.status == 400 and refused.value.param == field
+
+
+def test_a_character_that_the_vocabulary_lacks_is_a_fault_of_the_text(indexed, monkeypatch):
+    monkeypatch.setattr(type(indexed.tokenizer), "encode", CharacterTokenizer("\nab").encode)
+    for name in ("search", "trace", "contamination"):
+        with pytest.raises(ApiError, match="character 'z'") as refused:
+            ask(indexed, name, text="abz")
+        assert refused.value.param == "text"
 
 
 WRONG = (True, -2, -1.5, 1e999, 10**30, {}, ["train"], {"a": [[]]}, "\ud800")
@@ -249,7 +357,7 @@ def test_an_index_that_is_made_anew_is_opened_anew_and_damage_is_told(indexed, t
 def test_what_is_recorded_answers_the_exported_page(indexed):
     known = {one.name: one for one in trace.inspections(indexed)}
     asked = list(trace.to_record(indexed))
-    assert {name for name, _ in asked} >= {"corpus", "search", "recite"}
+    assert {name for name, _ in asked} >= {"corpus", "search", "recite", "contamination"}
     for name, fields in asked:
         to_json(known[name].answer(Fields(fields, known[name].known)))
 
@@ -272,6 +380,6 @@ def test_the_terminal_is_told_the_same(indexed, tmp_path):
 
 def test_no_script_of_the_page_reads_text_as_html():
     static = Path(trace.__file__).parent / "static"
-    for name in ("trace.js", "trace_parts.js"):
+    for name in ("trace.js", "trace_parts.js", "trace_contamination.js"):
         source = (static / name).read_text("utf-8")
         assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))

@@ -47,6 +47,7 @@ FOG = quote(
     "near the Earth's surface."
 )
 START = quote("Fog is a visible")
+TEST = quote("Which chemical element has the symbol Fe and the atomic number 26? Iron")
 MOST_TOUR_BYTES = 120_000
 TOUR = {
     "page": View("data?view=document&number=957", "main", 1300),
@@ -63,6 +64,9 @@ TOUR = {
     "predict": View(f"predict?text={START}&temperature=0.7", ".page-predict .split", 900),
     "trace": View(
         f"trace?text={START}", ".trace-section:has(> #trace-trace)", 1000, ".trace-documents", "text=Write on and trace"
+    ),
+    "contamination": View(
+        f"trace?questions={FOG}%0A{TEST}", ".trace-section:has(> #trace-contamination)", 1000, ".trace-documents"
     ),
     "question": View(f"predict?text={quote('What is fog?')}", ".page-predict .split", 900),
 }

@@ -18,7 +18,7 @@ PAGES = (
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
     ("training_chart", "training_watch", "training_compare", "training"),
     ("data", "data_documents", "data_batches"),
-    ("trace_parts", "trace"),
+    ("trace_parts", "trace_contamination", "trace"),
 )
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")

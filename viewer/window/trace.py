@@ -1,5 +1,7 @@
-"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model."""
+"""Where a text is from: passages looked up in the run's own token shards, traced, and recited by the model; and whether
+questions of a test stand there."""
 
+import contextlib
 import itertools
 import math
 import threading
@@ -7,18 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lm.corpus_index.contamination import TOKENS as NGRAM
-from lm.corpus_index.contamination import overlap
+from configs.experiment import Experiment
+from lm.corpus_index.contamination import overlap_of, usual_ngram, ways_to_write
 from lm.corpus_index.format import INDEX
 from lm.corpus_index.index import CorpusIndex, Document, Matches, Spot
 from lm.corpus_index.recitation import NEXT, SHORTEST, prefixes_for, recitations
-from lm.corpus_index.report import ways_to_write
 from lm.corpus_index.spans import TraceRule, trace
+from lm.data.records import MANIFEST
 from lm.errors import InputError, UsageError
-from lm.serving.errors import wrong
+from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from viewer.training_data import read_samples, visible
+from viewer.window.corpus import evaluation_sets
+from viewer.window.corpus.run_data import data_of
 from viewer.window.window_run import WindowRun
 
 MOST_CHARACTERS = 20_000
@@ -36,6 +40,10 @@ MOST_RECITED = 2048
 """Tokens of a document that are read."""
 MOST_SAMPLED = 64
 RECORDED_SAMPLES, RECORDED_DOCUMENTS = 4, 3
+QUESTION_DOCUMENTS = 3
+"""Of each stretch of a question, where nothing else is asked for."""
+EXAMPLE_TOKENS, EXAMPLE_CHARACTERS = 200, 240
+"""Of a document, of which a line is the example of a text that stands in its split."""
 
 
 class Corpus:
@@ -46,14 +54,19 @@ class Corpus:
         self._lock = threading.Lock()
         self._opened: tuple[int, CorpusIndex] | None = None
 
+    def has_shards(self) -> bool:
+        return (self.run.paths.tokens / MANIFEST).is_file()
+
     def index(self) -> CorpusIndex:
         """Raises InputError, which names the command, where none was made or it cannot be used."""
         path = self.run.paths.corpus_index / INDEX
+        if not self.has_shards():
+            raise InputError(data_of(self.run).missing(self.run.paths.tokens, "launch.write_shards"))
         with self._lock:
             made = path.stat().st_mtime_ns if path.is_file() else 0
             if self._opened is None or self._opened[0] != made:
                 self._opened = None
-                index = CorpusIndex(self.run.paths.root)
+                index = CorpusIndex(self.run.paths.root, self.run.experiment.train)
                 if index.header.tokenizer_fingerprint != self.run.tokenizer.fingerprint:
                     raise InputError(
                         f"The shards in {self.run.paths.tokens} are of tokenizer {index.header.tokenizer_fingerprint}, "
@@ -76,8 +89,8 @@ def inspections(run: WindowRun) -> list[Inspection]:
             "the passages of a text that stand in the training text, by OLMoTrace's rule",
         ),
         (
-            "contamination", ("text", "ngram", "split", "context"), contamination,
-            "how many of a text's n-grams stand in the training text",
+            "contamination", ("text", "ngram", "split", "documents", "context"), contamination,
+            "how many of a text's n-grams stand in the training text, and in which documents",
         ),
         (
             "recite", ("split", "document", "of", "step"), recited,
@@ -85,16 +98,40 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
     )  # fmt: skip
     bound = lambda answer: lambda fields: answer(corpus, fields)
-    return [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+    of_run = [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+    return [*of_run, evaluation_sets.inspection(run)]
 
 
 def about(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    """{"made": False, "message": what to do} or what is there."""
+    """{"made": False, "message": what to do, "shards": whether there is something to index} or what is there."""
     try:
         index = corpus.index()
     except (InputError, UsageError) as error:
-        return {"made": False, "message": str(error)}
-    return {"made": True, "splits": index.splits(), "prefixes": prefixes_for(room(corpus)), "next": NEXT}
+        return {"made": False, "message": str(error), "shards": corpus.has_shards()}
+    return {
+        "made": True, "splits": index.splits(), "sources": [one.tokens[:1000] for one in index.header.sources],
+        "prefixes": prefixes_for(room(corpus)), "next": NEXT, "ngram": usual_ngram(corpus.run.tokenizer),
+        "examples": examples(corpus, index), "epochs_a_step": epochs_a_step(corpus.run.experiment, index),
+    }  # fmt: skip
+
+
+def epochs_a_step(experiment: Experiment, index: CorpusIndex) -> float:
+    """How much of the training text a step reads; of a mixture on the whole."""
+    trained = index.splits().get("train", {"tokens": 0, "documents": 0})
+    tokens = trained["tokens"] + trained["documents"]  # with a head before each document
+    return experiment.train.batch_size * experiment.model.context_length / max(1, tokens)
+
+
+def examples(corpus: Corpus, index: CorpusIndex) -> dict[str, str]:
+    """{split: a line of one of its documents}, of those splits that have one of some length."""
+    found = {}
+    for split in index.splits():
+        with contextlib.suppress(InputError):  # a table of documents that is damaged is told where one is looked up
+            if document := index.sampled(split, 1, 3, EXAMPLE_TOKENS):
+                text = corpus.run.tokenizer.decode(document.tokens[:EXAMPLE_TOKENS].tolist())
+                line = max((one.strip() for one in text.split("\n")), key=len)[:EXAMPLE_CHARACTERS]
+                found[split] = line.rpartition(" ")[0] or line
+    return found
 
 
 def room(corpus: Corpus) -> int:
@@ -123,7 +160,10 @@ def checked_text(fields: Fields) -> str:
 
 
 def encoded(corpus: Corpus, text: str) -> list[int]:
-    tokens = corpus.run.tokenizer.encode(text)
+    try:
+        tokens = corpus.run.tokenizer.encode(text)
+    except InputError as error:  # a character that the vocabulary lacks
+        raise ApiError(400, str(error), "text") from error
     if len(tokens) > MOST_TOKENS:
         raise wrong("text", f"{len(tokens):,} tokens long", f"{MOST_TOKENS:,} at most")
     return tokens
@@ -167,10 +207,13 @@ def shown_of(fields: Fields) -> tuple[int, int]:
 def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, context: int) -> list[dict[str, Any]]:
     """At most `most` documents in which a passage of `length` tokens stands, each once, with what is around it."""
     index, found = corpus.index(), {}
-    for spot in matches.spots(4 * most if most > 0 else 0):
+    most = max(0, most)
+    for spot in itertools.chain(
+        matches.spots(most), matches.spots(4 * most)
+    ):  # spread; the latter where some are one's
         document = index.document_at(spot)
-        if document.number not in found:
-            found[document.number] = in_context(corpus, document, spot, length, context)
+        if (document.source, document.number) not in found:
+            found[document.source, document.number] = in_context(corpus, document, spot, length, context)
         if len(found) == most:
             break
     return list(found.values())
@@ -182,7 +225,7 @@ def in_context(corpus: Corpus, document: Document, spot: Spot, length: int, cont
     begin, end = max(document.begin, at - context), min(document.end, at + length + context)
     return {
         "number": document.number, "id": document.id[:1000], "url": document.url[:1000], "split": document.split,
-        "offset": at - document.begin, "tokens": document.end - document.begin,
+        "source": document.source[:1000], "offset": at - document.begin, "tokens": document.end - document.begin,
         "before": text(begin, at), "match": text(at, at + length), "after": text(at + length, end),
         "from_start": begin == document.begin, "to_end": end == document.end,
     }  # fmt: skip
@@ -233,24 +276,26 @@ def parts_of(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[
 
 
 def contamination(corpus: Corpus, fields: Fields) -> dict[str, Any]:
-    index = corpus.index()
-    ngram = fields.integer("ngram", NGRAM, 1, MOST_TOKENS)
-    _, context = shown_of(Fields({"context": fields.get("context")}, ("context",)))
-    tokens = encoded(corpus, checked_text(fields))
-    split = split_of(fields, index) or "train"
-    found = overlap(index, tokens, ngram, split, fields.go_on)
-    pieces = [corpus.run.tokenizer.token_bytes(id) for id in tokens]
-    spans = found.spans[:MOST_DOCUMENTS]
+    """Of each n-gram of a text, whether it stands in a split."""
+    index, tokenizer = corpus.index(), corpus.run.tokenizer
+    ngram = fields.integer("ngram", usual_ngram(tokenizer), 1, MOST_TOKENS)
+    most = fields.integer("documents", QUESTION_DOCUMENTS, 0, MOST_DOCUMENTS)
+    context = shown_of(fields)[1]
+    text = checked_text(fields)
+    encoded(corpus, text)
+    tokens, found = overlap_of(index, tokenizer, text, ngram, split_of(fields, index) or "train", fields.go_on)
+    pieces = [tokenizer.token_bytes(id) for id in tokens]
+    if pieces and not text.startswith(" "):
+        pieces[0] = pieces[0].removeprefix(b" ")  # of the text behind a blank
+    spans, left = [], MOST_SHOWN
+    for start, end, matches in found.spans:
+        fields.go_on()
+        documents = documents_of(corpus, matches, min(ngram, len(tokens)), min(most, left), context)
+        left -= len(documents)
+        spans.append({"start": start, "end": end, "count": matches.count, "documents": documents})
     return {
-        "ngram": ngram, "ngrams": found.ngrams, "found": found.found, "spans_found": len(found.spans),
+        "tokens": len(tokens), "ngram": ngram, "ngrams": found.ngrams, "found": found.found, "spans": spans,
         "parts": parts_of(pieces, [(start, end) for start, end, _ in found.spans]),
-        "spans": [
-            {
-                "start": start, "end": end, "count": matches.count,
-                "documents": documents_of(corpus, matches, min(ngram, len(tokens)), 1, context),
-            }
-            for start, end, matches in spans
-        ],
     }  # fmt: skip
 
 
@@ -270,7 +315,10 @@ def recited(corpus: Corpus, fields: Fields) -> dict[str, Any]:
     text = lambda id: visible(corpus.run.tokenizer.token_bytes(int(id)))
     return {
         "split": split,
-        "document": {"number": document.number, "id": document.id[:1000], "url": document.url[:1000]},
+        "document": {
+            "number": document.number, "id": document.id[:1000], "url": document.url[:1000],
+            "source": document.source[:1000],
+        },
         "next": NEXT,
         "prefixes": [one._asdict() for one in recitations(likeliest_T, prefixes_for(len(likeliest_T)))],
         "tokens": [
@@ -290,6 +338,8 @@ def to_record(run: WindowRun) -> Iterator[tuple[str, dict]]:
         yield "trace", sample
     if prompt := next(iter(run.experiment.sample.prompts), ""):
         yield "search", {"text": prompt}
+    for text in examples(Corpus(run), index).values():
+        yield "contamination", {"text": text, "ngram": usual_ngram(run.tokenizer)}
     for split in index.splits():
         for number in range(RECORDED_DOCUMENTS):
             yield "recite", {"split": split, "document": number, "of": RECORDED_DOCUMENTS}

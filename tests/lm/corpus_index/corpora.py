@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from lm.corpus_index.build import build_index
 from lm.corpus_index.index import CorpusIndex
-from tests.lm.shard_files import Stream, write_tokens
+from tests.lm.shard_files import FINGERPRINT, Stream, write_tokens
 
 HEAD = 0
 Documents = Sequence[Sequence[int]]
@@ -22,14 +22,22 @@ def stream_of(documents: Documents, first: int) -> Stream:
     return np.array(tokens, np.int64), np.array(owners, np.int64)
 
 
-def write_run(run: Path, train: Documents, val: Documents = (), length: int = 8, dtype: str = "uint16") -> Path:
+def write_run(
+    run: Path,
+    train: Documents,
+    val: Documents = (),
+    length: int = 8,
+    dtype: str = "uint16",
+    site: str = "a.example",
+    fingerprint: str = FINGERPRINT,
+) -> Path:
     """A run folder with shards, two of the training split, and the table of documents, and nothing else."""
     (run / "tokens").mkdir(parents=True)
     half = len(train) // 2
     streams = {"train": [stream_of(train[:half], 0), stream_of(train[half:], half)]}
     streams["val"] = [stream_of(val, len(train))]
-    write_tokens(run / "tokens", streams, length, dtype)
-    names = [{"id": f"<urn:{n}>", "url": f"https://a.example/{n}"} for n in range(len(train) + len(val))]
+    write_tokens(run / "tokens", streams, length, dtype, fingerprint)
+    names = [{"id": f"<urn:{n}>", "url": f"https://{site}/{n}"} for n in range(len(train) + len(val))]
     pq.write_table(pa.Table.from_pylist(names), run / "tokens/documents.parquet", row_group_size=3)
     return run
 

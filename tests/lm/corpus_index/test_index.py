@@ -145,6 +145,20 @@ def test_an_attempt_that_was_killed_leaves_no_index_and_its_whole_parts_are_kept
     assert not list((run / "corpus_index").glob("*.partial")) and not list((run / "corpus_index").glob("train*.json"))
 
 
+def test_of_two_that_make_one_index_at_once_the_second_is_told_and_the_first_ends_well(tmp_path):
+    run, told = write_run(tmp_path / "run", corpus(6, 40), length=64), []
+    make = lambda say: build_index(run / "tokens", run / "corpus_index", part_tokens=1000, say=say)
+
+    def second(_: str) -> None:
+        with pytest.raises(InputError, match=r"run/corpus_index is being made by another .*Wait for it to end"):
+            make(told.append)
+
+    make(second)
+    assert not told and sum(one["documents"] for one in CorpusIndex(run).splits().values()) == 40
+    make(told.append)  # nobody holds it any more
+    assert told
+
+
 def test_damaged_files_are_named_with_the_remedy(tmp_path):
     run = write_run(tmp_path / "run", corpus(4, 10))
     folder = run / "corpus_index"

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.corpus_index.contamination import overlap, texts_of
+from lm.corpus_index.contamination import overlap, texts_of, usual_ngram
 from lm.corpus_index.spans import TraceRule, chosen, longest_spans, word_edges
+from lm.tokenizer.characters import CharacterTokenizer
 from tests.lm.corpus_index.corpora import indexed, naive_places, write_run
 
 tokens = st.lists(st.integers(1, 4), min_size=1, max_size=14)
@@ -69,6 +70,10 @@ def test_an_overlap_covers_all_that_stands_in_the_corpus(tmp_path):
     assert [(start, end, matches.count) for start, end, matches in found.spans] == [(0, 4, 1), (5, 8, 1)]
     assert overlap(index, [9, 8], 13).share == 1.0 and overlap(index, [8, 9], 13).share == 0.0
     assert overlap(index, [], 13).share == 0.0
+
+
+def test_an_ngram_is_longer_where_a_token_is_a_character():
+    assert usual_ngram(CharacterTokenizer("\nab")) == 64
 
 
 def test_texts_come_of_the_field_of_each_line(tmp_path):

@@ -29,16 +29,18 @@ const traceSearch = (parameters) => {
     : h("p", { class: "trace-form" }, known.map((text) => h("button", { type: "button", on: { click: () => show(text) } }, traceShow(text))));
   if (parameters.search && source.has("search", { text: parameters.search })) show(parameters.search);
   return traceSection("trace-search", "Search the training text",
-    h("p", {}, "How often do these words stand in what the model was fed, and where? Capitals, blanks and signs count."),
+    h("p", {}, "How often do these words stand in what the model was fed, and where? Capitals, blanks and signs count, and the last word must be whole."),
     source.live ? null : traceNote("Looked up when this page was made. Any other text: ", h("code", {}, "python -m launch.serve"), " on the run."), form, place);
 };
 
 // Trace: the passages of a text that stand in the training text.
 const traceTrace = () => {
   const [place, status, passage, side] = [h("div", { class: "split trace-result" }), h("p", { class: "trace-note", role: "status" }), h("div"), h("div", { "aria-live": "polite" })];
+  const left = h("div", {}, status, passage);
   const room = Math.max(4, Math.min(256, Math.floor(context.model.context_length / 2)));
   const settings = { tokens: Math.min(100, room), temperature: 0.8 };
   const ask = async (text, start, signal) => {
+    place.replaceChildren(left, side); // an error may have taken their place
     const found = await source.ask("trace", { text, start: [...text.slice(0, start)].length }, signal);
     const choose = (number) => {
       box.show(number);
@@ -56,6 +58,7 @@ const traceTrace = () => {
   const write = () => context.run(place, async (signal) => {
     const prompt = shared.text;
     let text = prompt;
+    place.replaceChildren(left, side);
     side.replaceChildren();
     status.textContent = "The model writes …";
     const draft = h("div", { class: "trace-passage", dir: "auto" });
@@ -67,7 +70,7 @@ const traceTrace = () => {
     await ask(text, prompt.length, signal);
   });
   const stop = () => { context.cancel(place); status.textContent = "Stopped."; place.removeAttribute("aria-busy"); };
-  place.append(h("div", {}, status, passage), side);
+  place.append(left, side);
   const choices = traceNamesOf("trace").map((key, number) => h("button", { type: "button", on: { click: () => context.run(place, (signal) => { const { text, start } = JSON.parse(key.slice("trace".length)); return ask(text, [...text].slice(0, start).join("").length, signal); }) } }, `Sample ${number + 1}`));
   const controls = source.live
     ? [promptBox("The beginning of a text", () => {}),
@@ -110,11 +113,12 @@ const traceRecite = (about) => {
       decorate: (span, token) => span.classList.add(token.right ? "trace-right" : "trace-wrong"),
       choose: (index) => { const token = one.tokens[index]; if (token) told.textContent = token.right ? `${token.text}: the model would write it.` : `${token.text}: the model would write ${token.said}.`; },
     });
-    shown.replaceChildren(h("h3", {}, h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.document.number }) }, h("bdi", { class: "url" }, traceShow(one.document.url || one.document.id)))), told, strip);
+    shown.replaceChildren(h("h3", {}, traceAddress(one.document), traceOf(one.document)), told, strip);
   };
   const begin = () => context.run(place, async (signal) => {
     const found = [];
     const count = source.live ? of : recordedOf;
+    place.replaceChildren(status, result);
     shown.replaceChildren();
     for (let number = 0; number < count; number++) {
       for (const split of splits) {
@@ -141,7 +145,7 @@ const traceRecite = (about) => {
 pages.push({
   id: "trace",
   title: "Recite and trace",
-  about: "Where the model's words stand in the text that it was trained on, and how much of that text it knows by heart.",
+  about: "Where the model's words stand in the text that it was trained on, how much of that text it knows by heart, and whether a test stands in it.",
   mount(root, context, parameters) {
     const place = h("div");
     root.append(place);
@@ -150,11 +154,15 @@ pages.push({
       if (!source.has("corpus")) { place.replaceChildren(traceNote("Nothing of this was recorded. The served page has it: ", h("code", {}, "python -m launch.serve"), " on the run.")); return; }
       const about = await source.ask("corpus", {}, signal);
       if (!about.made) {
-        place.replaceChildren(h("div", { class: "panel" }, h("h2", {}, "The training text is not indexed"), h("p", {}, traceShow(about.message)), traceNote("The index is made once, from the token shards of the run: some seconds for each million tokens, 6 bytes a token. Then open this page again.")));
+        place.replaceChildren(h("div", { class: "panel" }, h("h2", {}, about.shards ? "The training text is not indexed" : "The training text is not here"), h("p", {}, traceShow(about.message)), about.shards && traceNote("The index is made once, from the token shards of the run: some seconds for each million tokens, 6 bytes a token. Then open this page again.")));
         return;
       }
       const size = Object.entries(about.splits).map(([split, one]) => `${whole(one.tokens)} tokens of ${plural(one.documents, "document")} (${traceSplits[split] || split})`).join(" and ");
-      place.replaceChildren(traceNote(`Indexed: ${size}.`), traceSearch(parameters), traceTrace(), traceRecite(about));
+      const step = shared.step ?? context.model.step;
+      const epochs = step * about.epochs_a_step;
+      const read = epochs ? ` Up to step ${whole(step)} the model has read ${epochs < 0.995 ? `about ${percent(epochs)} of the training text` : `the training text about ${decimals(epochs, 1)} times`}.` : "";
+      const others = about.sources.length ? `; with the shards of ${about.sources.map(traceShow).join(", ")}` : "";
+      place.replaceChildren(traceNote(`Indexed: ${size}${others}.${read}`), traceSearch(parameters), traceTrace(), traceRecite(about), traceContamination(about, parameters));
       write = place.querySelector("#prompt");
     });
     return { update(changed) { if (changed.includes("text") && write && document.activeElement !== write) write.value = shared.text; } };

@@ -5,21 +5,29 @@ const traceShow = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u00
 const traceSplits = { train: "training text", val: "held-out text" };
 const traceNote = (...children) => h("p", { class: "trace-note" }, children);
 
+// A document's address: a link to it, unless it is of another run's shards (train.mixture), whose texts are not here.
+const traceAddress = (one) => {
+  const name = h("bdi", { class: "url" }, traceShow(one.url || one.id || "document " + one.number));
+  return one.source ? name : h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.number }) }, name);
+};
+const traceOf = (one) => (one.source ? " of " + traceShow(one.source) : "");
+
 // The documents in which a passage stands, the passage in its context.
 const traceDocuments = (documents, count) => {
   if (!documents.length) return traceNote("No document to show.");
   const items = documents.map((one) => h("li", {},
     h("p", { class: "trace-source" },
-      h("a", { href: "#data?" + new URLSearchParams({ view: "document", number: one.number }) }, h("bdi", { class: "url" }, traceShow(one.url || one.id || "document " + one.number))),
-      h("span", {}, ` · ${traceSplits[one.split] || one.split}, token ${whole(one.offset + 1)} of ${whole(one.tokens)}`)),
+      traceAddress(one),
+      h("span", {}, ` · ${traceSplits[one.split] || one.split}${traceOf(one)}, token ${whole(one.offset + 1)} of ${whole(one.tokens)}`)),
     h("blockquote", { dir: "auto" },
       one.from_start ? null : "… ", traceShow(one.before), h("mark", {}, traceShow(one.match)), traceShow(one.after), one.to_end ? null : " …")));
   const left = count - documents.length;
   return [h("ul", { class: "trace-documents" }, items), left > 0 ? traceNote(`${plural(left, "further place")} not shown.`) : null];
 };
 
-// A text whose parts {text, spans: [number, ...]} are marked where spans cover them; `choose(number)` shows one.
-const tracePassage = (label, parts, spans, promptCharacters, choose) => {
+// A text whose parts {text, spans: [number, ...]} are marked where spans cover them; `choose(number)` shows one, `tell`
+// says what it is.
+const tracePassage = (label, parts, spans, promptCharacters, choose, tell = (number) => `stands ${plural(spans[number].count, "time")} in the training text`) => {
   let read = 0;
   const marks = [];
   const nodes = parts.map((part) => {
@@ -33,14 +41,14 @@ const tracePassage = (label, parts, spans, promptCharacters, choose) => {
     const act = () => choose(part.spans[(part.spans.indexOf(Number(node.dataset.at ?? -1)) + 1) % part.spans.length] ?? rarest, node);
     const node = h("span", {
       class: "trace-span", role: "button", tabindex: "0", "aria-pressed": "false",
-      "aria-label": `${traceShow(part.text)}: stands ${plural(spans[rarest].count, "time")} in the training text`,
+      "aria-label": `${traceShow(part.text)}: ${tell(rarest)}`,
       on: { click: act, keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); act(); } } },
     }, traceShow(part.text));
     paint(node, Math.min(0.55, 0.15 + spans[rarest].bits / 250));
     marks.push({ node, part });
     return node;
   });
-  const box = h("div", { class: "trace-passage", dir: "auto", role: "group", "aria-label": label }, nodes);
+  const box = h("div", { class: "trace-passage", dir: "auto", role: "group", "aria-label": label, tabindex: marks.length ? null : "0" }, nodes); // it may scroll
   box.show = (number) => {
     for (const { node, part } of marks) {
       const here = part.spans.includes(number);
@@ -57,7 +65,7 @@ const traceChart = (lines) => {
   const width = 560, height = 260, left = 44, right = 110, top = 20, bottom = 40;
   const all = lines.flatMap((line) => line.points);
   const prefixes = [...new Set(all.map(([prefix]) => prefix))].sort((a, b) => a - b);
-  const most = Math.max(0.1, ...all.map(([, share]) => share));
+  const most = Math.max(0.2, Math.ceil(5 * Math.max(0, ...all.map(([, share]) => share))) / 5); // quarters of it are whole
   const x = (prefix) => left + (prefixes.length > 1 ? (Math.log2(prefix / prefixes[0]) / Math.log2(prefixes[prefixes.length - 1] / prefixes[0])) * (width - left - right) : 0);
   const y = (share) => height - bottom - (share / most) * (height - top - bottom);
   const rules = [0, 0.25, 0.5, 0.75, 1].map((part) => part * most).map((share) => [

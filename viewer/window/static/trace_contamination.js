@@ -1,0 +1,126 @@
+// Whether questions of a test stand in the training text: the n-grams of each, marked, and their documents.
+
+const TRACE_QUESTIONS = 20; // that are looked up at once
+
+// A question with its stretches marked: {node, found, show}; `choose(number)` shows one.
+const traceQuestion = (label, text, answer, choose) => {
+  const { tokens, ngram, ngrams, found, parts } = answer;
+  const spans = answer.spans.map((span) => ({ ...span, bits: 8 * (span.end - span.start) })); // the longer, the darker
+  const length = Math.min(ngram, tokens);
+  const box = tracePassage(label, parts.length ? parts : [{ text, spans: [] }], spans, 0, choose, (number) => `${plural(spans[number].end - spans[number].start, "token")} that stand in the training text; the first ${length} of them in ${plural(spans[number].count, "place")}`);
+  const told = tokens < ngram
+    ? `${plural(tokens, "token")}, looked up as a whole: ${found ? "it stands there" : "it does not stand there"}.`
+    : `${whole(found)} of ${plural(ngrams, `run of ${ngram} tokens`, `runs of ${ngram} tokens`)} ${found === 1 ? "stands" : "stand"} there (${percent(found / Math.max(1, ngrams))}).`;
+  return { box, node: h("li", {}, box, traceNote(told)) };
+};
+
+// The evaluation sets that the run's config names; `look(texts, parameters)` is told the examples that are chosen.
+const traceSets = (place, chosen, look) => context.run(place, async (signal) => {
+  const { sets, left_out } = await source.ask("evaluation_sets", {}, signal);
+  if (!sets.length) {
+    place.replaceChildren(traceNote("The run's own evaluation sets are offered here, where its config names files of them: documents.decontamination.sets, or evaluate.tasks.data."), ...left_out.map((one) => traceNote(traceShow(one))));
+    return;
+  }
+  const ask = (offset) => look(async (inner) => {
+    const answer = await source.ask("evaluation_sets", { set: Number(select.value), offset }, inner);
+    next = answer.next;
+    more.hidden = next === null;
+    return answer.examples.map((one) => ({ name: `Example ${whole(one.number + 1)} of ${traceShow(answer.name)}`, texts: one.texts }));
+  }, { set: sets[select.value].name, offset: offset || undefined });
+  let next = null;
+  const select = h("select", { id: "trace-set", on: { change: () => { more.hidden = true; } } }, sets.map((one) => h("option", { value: one.set, selected: one.name === chosen.set }, `${traceShow(one.name)} (${one.option})`)));
+  const more = h("button", { type: "button", hidden: true, on: { click: () => ask(next) } }, `The next ${TRACE_QUESTIONS}`);
+  place.replaceChildren(
+    h("div", { class: "trace-form" }, h("label", { for: "trace-set" }, "Or the first examples of an evaluation set of the run"), select, h("button", { type: "button", on: { click: () => ask(0) } }, "Look up its examples"), more),
+    ...left_out.map((one) => traceNote(traceShow(one))));
+  if (sets.some((one) => one.name === chosen.set)) ask(Math.max(0, Math.floor(Number(chosen.offset) || 0)));
+});
+
+const traceContamination = (about, parameters) => {
+  const [status, list, side] = [h("p", { class: "trace-note", role: "status" }), h("ol", { class: "trace-questions" }), h("div", { "aria-live": "polite" })];
+  const place = h("div");
+  const longest = Math.max(30, 2 * about.ngram);
+  let ngram = source.live ? Math.min(longest, Math.max(2, Math.floor(Number(parameters.ngram) || about.ngram))) : about.ngram;
+  let again = null;
+
+  // `read(signal)` gives [{name, texts}]: of each the text of which the most is found is shown.
+  const look = (read, kept) => {
+    again = () => look(read, kept);
+    if (source.live) {
+      const { questions, ngram: _, set, offset, ...others } = pageParameters();
+      const all = { ...others, ngram: ngram === about.ngram ? undefined : ngram, ...kept };
+      history.replaceState(null, "", address("trace", Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))));
+    }
+    return context.run(place, async (signal) => {
+      status.textContent = "Looking …";
+      list.replaceChildren();
+      place.replaceChildren(status, list);
+      const questions = await read(signal);
+      let [touched, ngrams, found, shown] = [0, 0, 0, null];
+      for (const question of questions) {
+        const [text, answer] = await traceMostFound(question.texts, ngram, signal);
+        if (answer.problem) { list.append(h("li", {}, h("p", { class: "problem" }, answer.problem))); continue; }
+        const choose = (number) => {
+          if (shown && shown !== one.box) shown.show(-1);
+          shown = one.box;
+          one.box.show(number);
+          one.node.append(side);
+          const span = answer.spans[number];
+          side.replaceChildren(...[h("h3", {}, `Its first ${plural(Math.min(ngram, answer.tokens), "token")}: ${plural(span.count, "place")} in the training text`), traceDocuments(span.documents, span.count)].flat(2).filter(Boolean));
+        };
+        const one = traceQuestion(question.name, text, answer, choose);
+        list.append(one.node);
+        [ngrams, found] = [ngrams + answer.ngrams, found + answer.found];
+        if (answer.found && touched++ === 0) choose(0);
+      }
+      const runs = `run${ngrams === 1 ? "" : "s"} of ${ngram} tokens`;
+      status.textContent = `${whole(touched)} of ${plural(questions.length, "question")} ${touched === 1 || questions.length === 1 ? "has" : "have"} a run in common with the training text; ${whole(found)} of ${whole(ngrams)} ${runs} in all.`;
+    });
+  };
+  const lookUp = (text) => {
+    const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
+    if (!lines.length) { context.cancel(place); place.replaceChildren(traceNote("Give a question.")); return undefined; }
+    const left_out = lines.length - TRACE_QUESTIONS;
+    const done = look(async () => lines.slice(0, TRACE_QUESTIONS).map((line, number) => ({ name: `Question ${number + 1}`, texts: [line] })), { questions: text.length <= MOST_IN_ADDRESS ? text : undefined });
+    return left_out > 0 ? done.then(() => { status.textContent += ` The first ${TRACE_QUESTIONS} lines were looked up, ${whole(left_out)} not.`; }) : done;
+  };
+
+  const field = h("textarea", { id: "trace-questions", rows: 4, maxlength: traceMost.characters, spellcheck: false, dir: "auto" });
+  field.value = parameters.questions || "";
+  const examples = Object.entries(about.examples).filter(([, text]) => source.has("contamination", { text, ngram: about.ngram })).map(([split, text]) => h("button", { type: "button", on: { click: () => { field.value = text; lookUp(text); } } }, `A line of the ${traceSplits[split] || split}`));
+  const stop = () => { context.cancel(place); status.textContent = "Stopped."; };
+  const sets = h("div");
+  const runLength = slider("Tokens in a row", { min: 2, max: longest, value: ngram, on: settled((value) => { ngram = value; if (again) again(); }, 150) });
+  const controls = source.live
+    ? [h("form", { class: "trace-form", on: { submit: (event) => { event.preventDefault(); lookUp(field.value); } } },
+        h("label", { for: "trace-questions" }, "Questions of a test, one a line, with their answers if you have them"), field, runLength,
+        h("button", {}, "Look them up"), h("button", { type: "button", on: { click: stop } }, "Stop")),
+      h("p", { class: "trace-form" }, h("span", { class: "trace-note" }, "To try it:"), examples), sets]
+    : examples.length
+      ? [traceNote("Looked up when this page was made. Questions of your own need the served page: ", h("code", {}, "python -m launch.serve"), " on the run."), h("p", { class: "trace-form" }, examples)]
+      : traceNote("This needs the served page: ", h("code", {}, "python -m launch.serve"), " on the run.");
+  if (source.live) {
+    traceSets(sets, parameters, look);
+    if (parameters.questions) lookUp(parameters.questions);
+  }
+  return traceSection("trace-contamination", "Has it read the test?",
+    h("p", {}, `A test tells nothing of a model that has read it: such a model may only repeat the answers. So whoever publishes a score looks first whether the questions stand in the training text. Here each run of ${about.ngram} tokens of a question that stands there word for word is marked (n-grams; the authors of GPT-3 counted 13 words). A short marked stretch may be a common phrase; a question that is marked from end to end was very likely read. That nothing is marked is no proof: a question in other words is not found.`),
+    controls, place);
+};
+
+// [text, answer] of the one of some texts of which the most is found; a text that is refused as too long has a problem.
+const traceMostFound = async (texts, ngram, signal) => {
+  let best = null;
+  for (const text of texts) {
+    let answer;
+    try {
+      answer = await source.ask("contamination", { text, ngram }, signal);
+    } catch (error) {
+      if (error.param !== "text") throw error;
+      answer = { problem: error.message, ngrams: 0, found: 0 };
+    }
+    const share = (one) => one.found / Math.max(1, one.ngrams);
+    if (!best || best[1].problem || (!answer.problem && share(answer) > share(best[1]))) best = [text, answer];
+  }
+  return best;
+};
