@@ -19,7 +19,7 @@ from data_prep.parquet import write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError
-from lm.storage import Place, write_atomically
+from lm.storage import Place, file_sha256, write_atomically
 
 TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
@@ -46,7 +46,8 @@ def extract_texts(
     Raises as `run_step`, and InputError when there is nothing at all in the files.
     """
     check_splitters(config.thresholds_by_language)
-    step = Step(TEXTS, units_of(files, config, external), functools.partial(write_texts, config=config), rows="pages")
+    work = functools.partial(write_texts, config=config)
+    step = Step(TEXTS, units_of(files, config, external), work, rows="pages", digest=digest_of)
     markers = run_step(step, engine, folder, on_progress)
     whole = {unit.name: unit.identity for unit in step.units if unit.name in markers}
     merge = Unit("records", identity_of(whole), 0, tuple(whole))
@@ -67,6 +68,13 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
     return tuple(
         Unit(name, identity(file), file.bytes, file) for name, file in zip(unit_names(files), files, strict=True)
     )
+
+
+def digest_of(unit: Unit[InputFile]) -> str:
+    """SHA-256 of a file of a disk, at a gigabyte a second; "" of what lies elsewhere, which has an ETag, and of what is
+    no one file. Raises OSError."""
+    path = unit.input.path
+    return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
 
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:

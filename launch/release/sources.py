@@ -10,7 +10,15 @@ from lm.tokenizer import Tokenizer
 
 def hugging_face(path: Path, tokenizer: Tokenizer | None) -> SourceModel:
     from lm.formats.hugging_face.reading import open_folder
+    from lm.tokenizer.encoding import HUGGING_FACE
+    from lm.tokenizer.files import META
+    from lm.tokenizer.sentencepiece import MODEL
 
+    if tokenizer is None and not any((path / name).is_file() for name in (META, HUGGING_FACE, MODEL)):
+        raise UsageError(
+            f"SOURCE {shown(str(path), quotes=False)} holds a model and no tokenizer: none of {META}, {HUGGING_FACE} "
+            f"and {MODEL}. Name the one that the model was trained with by --tokenizer."
+        )
     return open_folder(path, tokenizer)
 
 

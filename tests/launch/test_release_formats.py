@@ -76,7 +76,11 @@ def test_what_a_format_cannot_hold_leaves_nothing(runs, tmp_path, monkeypatch, c
     (tmp_path / "no.gguf").write_bytes(b"GGUF and no more")
     with pytest.raises(InputError, match="is no whole GGUF file"):
         open_source(tmp_path / "no.gguf", None)
-    assert {path.name for path in tmp_path.iterdir()} == {"no.gguf"}
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"no tokenizer: none of .*tokenizer\.model\. Name the one .* by --tokenizer"):
+        open_source(tmp_path / "bare", None)
+    assert {path.name for path in tmp_path.iterdir()} == {"no.gguf", "bare"}
 
 
 @pytest.mark.parametrize("name", [pytest.param("llama", marks=pytest.mark.slow), "modern"])

@@ -383,3 +383,9 @@ def test_no_script_of_the_page_reads_text_as_html():
     for name in ("trace.js", "trace_parts.js", "trace_contamination.js"):
         source = (static / name).read_text("utf-8")
         assert not any(word in source for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
+
+
+def test_an_exported_page_does_not_say_where_the_run_lies(run, monkeypatch):
+    monkeypatch.setattr(window, "ROOMS", (trace,))
+    said = json.dumps(window.record(run))
+    assert "no index of the corpus in tiny/corpus_index" in said and str(run.paths.root) not in said

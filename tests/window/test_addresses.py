@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.window.browser import settle
+from tests.window.browser import PHONE, page_ids, settle, show
 
 TOLD = "console: "
 """What Chromium says of an answer that is an error."""
@@ -41,3 +41,82 @@ def test_a_key_is_asked_for_until_it_is_right_and_a_server_that_is_gone_is_told(
     page.route("**/v1/**", lambda route: route.abort("failed"))
     page.click('nav a[data-page="trace"]')
     page.get_by_text("The server does not answer").first.wait_for()
+
+
+def go(page, hash: str) -> None:
+    """Another address of the same page, as a reader pastes it or a link leads to it."""
+    page.evaluate("(hash) => { location.hash = hash; }", hash)
+    settle(page)
+
+
+@pytest.mark.slow
+def test_a_page_that_is_open_follows_the_address(hostile, open_page):
+    page = open_page(hostile.window + "#predict?text=The")
+    settle(page)
+    go(page, "#predict?text=The&temperature=0.7&top_k=3")
+    assert "3 of" in page.inner_text(".predict-told") and "0.70" in page.inner_text(".predict-sliders")
+    go(page, "#tokens?text=The&merges=1")
+    go(page, "#tokens?text=The&merges=0&beside=bytes")
+    assert "Here are 24" in page.inner_text(".tokens-told") and page.locator(".tokens-view").count() == 2
+    go(page, "#training?text=The&xlog=1")
+    go(page, "#training?text=The&x=tokens&other=8")
+    assert page.input_value("[aria-label='Along the bottom']") == "tokens"
+    assert page.input_value("[aria-label='Step beside']") == "8"
+    assert page.get_by_role("button", name="steps on a log scale").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.slow
+def test_another_step_than_the_served_one_is_told_on_every_page_with_a_way_back(hostile, open_page):
+    page = open_page(hostile.window + "#inside?text=The&step=4")
+    settle(page)
+    told, back = page.locator("#step"), page.get_by_role("button", name="Back to step 12")
+    for id in ("inside", "predict"):
+        show(page, id)
+        assert "as it was at step 4" in told.inner_text() and back.is_visible()
+    first = page.inner_text(".predict-bars")
+    assert page.locator("text=Write on").first.is_disabled()
+    back.click()
+    settle(page)
+    assert not told.is_visible() and "step" not in page.url and page.inner_text(".predict-bars") != first
+    assert page.locator("text=Write on").first.is_enabled() and "of step 4" not in page.inner_text("main")
+    go(page, "#predict?text=The&step=4")
+    assert page.inner_text(".predict-bars") == first
+    go(page, "#predict?text=The")  # whole, and without a step
+    assert not told.is_visible() and page.inner_text(".predict-bars") != first
+
+
+@pytest.mark.slow
+def test_another_page_begins_at_its_top_with_its_heading_in_focus(hostile, open_page):
+    page = open_page(hostile.window + "#training?text=The", height=500)
+    settle(page)
+    page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+    assert page.evaluate("scrollY") > 0 and page.evaluate("document.activeElement === document.body")
+    go(page, "#data?view=funnel")
+    assert page.evaluate("scrollY") == 0 and page.evaluate("document.activeElement.textContent") == "Data"
+
+
+@pytest.mark.slow
+def test_a_page_goes_on_after_a_request_that_failed(hostile, open_page):
+    page = open_page(hostile.window + "#training?text=The", expected=(TOLD, "net::ERR_FAILED"))
+    page.wait_for_selector(".training-watch .token")
+    settle(page)
+    page.route("**/v1/inspect/*", lambda route: route.abort("failed"))
+    page.get_by_label("Text that every step is asked about").fill("The old mill")
+    page.locator(".training-answers > .problem").wait_for()
+    page.unroute_all()
+    page.locator(".training-player input").press("Home")
+    page.locator(".training-watch .training-sums", has_text="At step 4:").wait_for()
+    settle(page, 600)
+    assert not page.locator(".problem:visible").count()
+    assert page.locator(".training-watch .strip").inner_text() == "The␣old␣mill"
+    assert page.locator(".training-sides .training-prompt").all_inner_texts() == ["The old mill"] * 2
+
+
+@pytest.mark.slow
+def test_the_name_of_the_page_is_in_sight_on_a_phone(hostile, open_page):
+    page = open_page(hostile.exported + "#trace", width=PHONE)
+    settle(page)
+    for id in ("trace", *page_ids(page)):
+        show(page, id)
+        box = page.locator("nav [aria-current=page]").bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE, id

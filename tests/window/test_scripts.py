@@ -22,6 +22,7 @@ from lm.tokenizer.fast import CODE_POINTS, surrounded, telling_tokenizer
 from lm.tokenizer.hugging_face.writing import merged_from
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 from lm.tokenizer.published import load_published
+from lm.tokenizer.sentencepiece import train_sentencepiece
 from tests.run_files import REPOSITORY
 from viewer.tokenizer.look import merges
 from viewer.tokenizer.samples import KINDS, LANGUAGES
@@ -30,7 +31,7 @@ from viewer.window.page import HERE
 from viewer.window.tokens import vocabulary
 
 SHARED_VOCAB = REPOSITORY / "../shared/data/vocab"
-SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "predict_sampling")
+SCRIPTS = ("dom", "bpe_pattern", "bpe", "tokens_text", "tokens_merges", "predict_sampling", "training_compare")
 POSSESSIVE = (  # as openai/tiktoken writes cl100k
     r"'(?i:s|d|m|t|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
@@ -161,6 +162,39 @@ def test_merges_are_told_as_python_tells_them(ask, tokenizers):
     assert halves == [*expected, None]  # the special token's
 
 
+@pytest.mark.slow
+def test_the_merges_of_a_sentencepiece_vocabulary_lead_to_its_tokens(ask):
+    corpus = [*LANGUAGES.values(), *KINDS.values()]
+    tokenizer = train_sentencepiece(corpus, TokenizerConfig(1000, "gpt2", 10**6, "sentencepiece_bpe"))
+    stories = (
+        "(answer, texts) => { const made = bpeVocabulary(answer);"
+        " return [texts.map((ids) => bpeStoryOf(made, ids)), made.parts.map((_, id) => bpeHalves(made, id)),"
+        " texts.map((ids) => tokensTold({ vocabulary: made, part: (id) => made.parts[id],"
+        " length: (id) => made.parts[id].length }, ids).bytes.length)]; }"
+    )
+    texts = [*(text[:200] for text in LANGUAGES.values()), "", "a", "\u202e\U0001f469\u200d\U0001f4bb  \n", "ﬃ" * 9]
+    answer, ids = vocabulary("one", tokenizer), [tokenizer.encode(text) for text in texts]
+    found, halves, sizes = ask(stories, answer, ids)
+    for text, story, end, size in zip(texts, found, ids, sizes, strict=True):
+        assert [{"ids": story["start"]}, *story["steps"]][-1]["ids"] == end
+        assert size <= len(text.encode())
+        counts = [len(story["start"]), *(len(step["ids"]) for step in story["steps"])]
+        fewer = [before - after for before, after in itertools.pairwise(counts)]
+        assert fewer == [len(step["at"]) for step in story["steps"]]
+        order = [answer["order"][step["rank"]] for step in story["steps"]]
+        assert order == sorted(order) and -1 not in order
+    spelt = tokenizer.token_bytes
+    for id, pair in enumerate(halves):
+        if pair:
+            assert b"".join(map(spelt, pair)) == spelt(id)
+            merged = [answer["order"][one] for one in pair if len(spelt(one).decode(errors="replace")) > 1]
+            assert all(one < answer["order"][id] for one in merged)
+        else:
+            assert id < 258 or len(spelt(id).decode()) == 1
+    other = train_sentencepiece(corpus, TokenizerConfig(1000, "gpt2", 10**6, "sentencepiece_unigram"))
+    assert "order" not in vocabulary("one", other)
+
+
 def test_tokens_are_written_as_python_writes_them_and_texts_are_measured_alike(ask):
     parts = [text.encode("utf-8", "replace") for text in HOSTILE]
     parts += [b"\xe2\x80", b"\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xf5", b"a\xf0\x9f\x91b", b"\xf0\x9f\x91\xa9\xe2"]
@@ -222,3 +256,15 @@ def test_tokens_taken_are_put_behind_the_text_as_whole_characters(ask):
     assert ask(place, parts, "x", [0, 1]) == {"text": "xa", "pending": [1]}
     assert ask(place, parts, "x", [0, 1, 2, 0, 3]) == {"text": "xa—a", "pending": [3]}
     assert ask(place, parts, "", [1]) == {"text": "", "pending": [1]}
+
+
+def test_two_tokenizations_are_compared_where_both_have_a_border(ask):
+    """Llama 2's reads a blank before a text, which is none of its bytes; a model of a short context drops the end."""
+    tokens = lambda *parts: [{"text": part, "bytes": part.encode().hex(), "bits": 1} for part in parts]
+    stretches = lambda text, *given: [tuple(one.values()) for one in ask("trainingStretches", text, *given)]
+    own, llama = tokens("The", " mi", "ll"), tokens(" ", "T", "he", " mill")
+    assert stretches("The mill", own, llama) == [("The", 1, 3), (" mill", 2, 1)]
+    assert stretches("The mill", llama, own) == [(" The", 3, 1), (" mill", 1, 2)]
+    assert stretches("The mill", own, own[:2]) == [("The", 1, 1), (" mi", 1, 1)]
+    assert stretches(" The", tokens(" The"), tokens("  The")) == [(" The", 1, 1)]
+    assert stretches("", [], []) == []

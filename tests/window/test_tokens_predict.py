@@ -195,3 +195,35 @@ def test_the_exported_page_predicts_on_what_was_recorded(hostile, open_page, ins
     assert list(found) == np.argsort(-logits_V, kind="stable")[: len(found)].tolist()
     page.locator(".predict-sliders input").nth(1).fill("1")
     assert max(bars(page).values()) == 100.0 and page.locator("#prompt").count() == 0
+
+
+@pytest.mark.slow
+def test_llamas_tokens_are_merged_from_characters(stories, open_page):
+    page = open_page(stories.window + "#tokens?text=The+caf\u00e9")
+    settle(page)
+    slider, told = page.locator(".page-tokens .panel .slider input"), page.locator(".tokens-told")
+    for value, words in (("0", "Here are 80"), ("1", "Here are 10"), ("2", "characters"), ("3", "Merge 1 of")):
+        slider.fill(value)
+        assert words in told.inner_text()
+    slider.fill(slider.get_attribute("max"))
+    tokens = page.locator(".tokens-view .token").all_inner_texts()
+    assert page.locator(".tokens-story .token").all_inner_texts() == tokens and len(tokens) > 1
+    page.locator(".tokens-view .strip").press("ArrowRight")
+    halves = page.locator(".tokens-tree > ul > li > code").all_inner_texts()
+    assert "".join(halves) == tokens[0] and len(halves) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("id", "said"), [("tokens", ".tokens-chosen"), ("predict", ".predict-details [role=status]")])
+def test_each_token_is_said_in_one_place_that_a_screen_reader_watches(hostile, open_page, id, said):
+    page = open_page(f"{hostile.window}#{id}?text=The")
+    settle(page)
+    assert page.evaluate("(one) => { window.said = document.querySelector(one); return window.said.role; }", said)
+    page.locator(".strip").first.focus()
+    for key in ("ArrowRight", "End"):
+        page.keyboard.press(key)
+        assert page.evaluate("() => window.said.isConnected && window.said.textContent")
+    page.fill("textarea", "The mill")
+    settle(page)
+    page.locator(".strip").first.press("ArrowRight")
+    assert page.evaluate("() => window.said.isConnected && window.said.textContent")

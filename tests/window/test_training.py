@@ -39,7 +39,12 @@ def test_a_slider_and_a_player_go_through_the_steps_and_show_what_each_makes_of_
         at_step(page, str(step))
         assert bits_of(hostile.folder, step) in page.locator(SUMS).inner_text()
     assert page.evaluate("location.hash").endswith("step=8")
-    page.locator(".training-compare .training-sums", has_text="step 8: ").wait_for()
+    page.locator(".training-compare .training-sums", has_text="Step 8: ").wait_for()
+    for chart in (
+        ".training-large",
+        ".training-watch .training-chart",
+    ):  # the curves tell of the step that is looked at
+        assert page.locator(f"{chart} output").inner_text().startswith("step 8 · ")
     slider.press("Home")
     page.get_by_role("button", name="Play").click()
     at_step(page, "12")
@@ -74,6 +79,28 @@ def test_a_run_without_a_log_says_so_and_is_asked_all_the_same(stories, open_pag
     page.wait_for_selector(".training-watch .token")
     assert "has no log of its training" in page.locator(".training-state").inner_text()
     assert page.locator(".training-chart:visible").count() == 0
+    assert not page.locator(".training-curves").is_visible()
     assert page.get_by_role("button", name="Play").is_disabled()
     assert "nothing to compare it with" in page.locator(".training-compare").inner_text()
     written(page)
+
+
+@pytest.mark.slow
+def test_asking_every_step_shows_each_answer_and_can_be_stopped(hostile, open_page):
+    page = open_page(f"{hostile.window}#training?text=The+old+mill")
+    page.wait_for_selector(".training-watch .token")
+    written(page)
+    page.route("**/v1/inspect/score", lambda route: None)  # never answered
+    page.get_by_label("Text that every step is asked about").fill("The new mill")
+    page.wait_for_function("() => location.hash.includes('new')")  # a text that is typed ends what is asked of another
+    page.get_by_role("button", name="Ask every step").click()
+    page.get_by_role("button", name="Stop asking").click()
+    page.get_by_role("button", name="Ask every step").wait_for()
+    page.unroute_all()
+    page.locator(".training-player input").press("Home")
+    at_step(page, "4")
+    page.get_by_role("button", name="Ask every step").click()
+    chart = page.locator(".training-watch .training-chart")
+    chart.locator("summary").click()
+    page.wait_for_function("() => document.querySelectorAll('.training-watch .training-chart tbody tr').length === 3")
+    assert not page.locator(".problem:visible").count()

@@ -10,6 +10,8 @@ from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields
 from lm.serving.inspections import Inspection
 from lm.tokenizer import BytePairTokenizer, Tokenizer
+from lm.tokenizer.sentencepiece import SentencePieceTokenizer
+from lm.tokenizer.sentencepiece_model import BPE, NORMAL, USER_DEFINED, read_model
 from viewer.training_data import visible
 from viewer.window.model_views import RECORDED_PROMPTS, packed
 from viewer.window.window_run import WindowRun
@@ -53,7 +55,7 @@ def asked_for(named: Mapping[str, Tokenizer], fields: Fields) -> tuple[str, Toke
 
 def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
     """Each id's text and bytes (in hexadecimal). A BPE's tokens but the special ones are merged in order of their
-    ids."""
+    ids, sentencepiece's in that of `order`."""
     parts = [tokenizer.token_bytes(id) for id in range(tokenizer.vocab_size)]
     found: dict[str, Any] = {
         "name": name,
@@ -62,7 +64,24 @@ def vocabulary(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
         "bytes": [part.hex() for part in parts],
         "special": dict(tokenizer.special_tokens),
     }
-    return found | ({"pattern": tokenizer.pattern} if isinstance(tokenizer, BytePairTokenizer) else {})
+    if isinstance(tokenizer, BytePairTokenizer):
+        found["pattern"] = tokenizer.pattern
+    elif isinstance(tokenizer, SentencePieceTokenizer) and (order := merge_order(tokenizer)):
+        found["order"] = order
+    return found
+
+
+def merge_order(tokenizer: SentencePieceTokenizer) -> list[int]:
+    """When each id was merged, counted from 0, by the scores that sentencepiece's BPE gives its pieces; -1 for bytes
+    and special tokens, which no merge makes. Empty for models of other kinds, and where pieces were set by hand."""
+    model = read_model(tokenizer.model)
+    if model.kind != BPE or any(piece.kind == USER_DEFINED for piece in model.pieces):
+        return []
+    merged = sorted((-piece.score, id) for id, piece in enumerate(model.pieces) if piece.kind == NORMAL)
+    order = [-1] * len(model.pieces)
+    for place, (_, id) in enumerate(merged):
+        order[id] = place
+    return order
 
 
 def encoded(tokenizer: Tokenizer, fields: Fields) -> dict[str, object]:

@@ -66,6 +66,8 @@ def test_what_is_drawn_says_what_it_is_of():
         "attention": pictures.attention(inspector(), looked, 1),
         "lens": pictures.lens(inspector(), looked),
     }
+    with pytest.raises(UsageError, match="layer is 2; this model has 2, which are counted from 0: give 0 to 1"):
+        pictures.attention(inspector(), looked, 2)
     html = {name: text_of(one) for name, one in drawn.items()}
     assert "width: 32" in html["one"] and "mlp: 48" in html["one"]
     assert "1 'm'" in html["attention"] and "query" in html["attention"]

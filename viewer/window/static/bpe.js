@@ -59,7 +59,14 @@ const bpeVocabulary = (answer) => {
       // the server cuts it
     }
   }
-  return { kind: answer.kind, name: answer.name, special, parts, ranks, single, longest, regexp, pairs: new Map(), pieces: new Map() };
+  const order = answer.order || null;
+  return { kind: answer.kind, name: answer.name, special, parts, ranks, single, longest, regexp, order, merges: Boolean(regexp || order), pairs: new Map(), pieces: new Map() };
+};
+
+// When a token was minted: ids are ranks but in sentencepiece's vocabularies, which have an order of their own.
+const bpeOrder = (vocabulary, id) => {
+  if (id === BPE_NONE || !vocabulary.order) return id;
+  return vocabulary.order[id] < 0 ? BPE_NONE : vocabulary.order[id];
 };
 
 // The id that two neighbours become, which is its rank; BPE_NONE where there is none.
@@ -80,6 +87,20 @@ const bpeSingles = (vocabulary, bytes) => {
   for (let i = 0; i < bytes.length; i++) ids[i] = vocabulary.single[bytes.charCodeAt(i)];
   return ids;
 };
+
+// The characters with which sentencepiece begins, as ids; of one that is no token, its bytes.
+const bpeCharacters = (vocabulary, bytes) => {
+  const ids = [];
+  for (let i = 0; i < bytes.length;) {
+    const first = bytes.charCodeAt(i);
+    const one = bytes.slice(i, i + (first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4));
+    const id = one.length > 1 ? vocabulary.ranks.get(one) : undefined;
+    ids.push(...(id === undefined ? bpeSingles(vocabulary, one) : [id]));
+    i += one.length;
+  }
+  return ids;
+};
+const bpeStart = (vocabulary, bytes) => (vocabulary.order ? bpeCharacters : bpeSingles)(vocabulary, bytes);
 
 // The pair of the lowest rank is joined, the leftmost of equal ones, until no pair is a token.
 const bpeMergeShort = (vocabulary, bytes) => {
@@ -219,40 +240,51 @@ const bpeEncode = function* (vocabulary, text) {
   return out;
 };
 
-// The two tokens that a token was merged from, as lm.tokenizer's merged_from; null for a byte, and for a token that
-// others' vocabularies have without merges that lead to it.
+// The two tokens that a token was merged from, as lm.tokenizer's merged_from; null for what merges begin with, and for a
+// token that others' vocabularies have without merges that lead to it.
 const bpeHalves = (vocabulary, id) => {
-  const ids = bpeSingles(vocabulary, vocabulary.parts[id]);
+  const ids = bpeStart(vocabulary, vocabulary.parts[id]);
   if (ids.length < 2 || vocabulary.special.has(id)) return null;
   while (ids.length > 2) {
     let best = BPE_NONE;
     let at = 0;
     for (let i = 0; i + 1 < ids.length; i++) {
-      const joined = bpeJoin(vocabulary, ids[i], ids[i + 1]);
-      if (joined < best) { best = joined; at = i; }
+      const order = bpeOrder(vocabulary, bpeJoin(vocabulary, ids[i], ids[i + 1]));
+      if (order < best) { best = order; at = i; }
     }
-    if (best >= id) return null;
-    ids.splice(at, 2, best);
+    if (best >= bpeOrder(vocabulary, id)) return null;
+    ids.splice(at, 2, bpeJoin(vocabulary, ids[at], ids[at + 1]));
   }
   return ids;
 };
 
-// The merges that shorten a sentence, in the order in which they were minted: [{rank, left, right, at, ids}], `at` the
-// places of the left halves among the ids before, `ids` those after. Time grows with the square of the text.
-const bpeStory = (vocabulary, text) => {
-  let pieces = [...bpePieces(vocabulary, text)].map((piece) => bpeSingles(vocabulary, bpeUtf8(piece)));
+// A text that a split pattern cuts, merged from its bytes: {start, steps} as bpeMerges has them.
+const bpeStory = (vocabulary, text) => bpeMerges(vocabulary, [...bpePieces(vocabulary, text)].map((piece) => bpeSingles(vocabulary, bpeUtf8(piece))));
+
+// The same of tokens that sentencepiece made, merged from characters; null where no merges lead to these tokens.
+const bpeStoryOf = (vocabulary, ids) => {
+  const story = bpeMerges(vocabulary, [bpeCharacters(vocabulary, ids.map((id) => vocabulary.parts[id]).join(""))]);
+  const end = story.steps.length ? story.steps[story.steps.length - 1].ids : story.start;
+  return end.length === ids.length && end.every((id, i) => id === ids[i]) ? story : null;
+};
+
+// The merges that shorten pieces, in the order in which they were minted: [{rank, left, right, at, ids}], `rank` the
+// token that is minted, `at` the places of the left halves among the ids before, `ids` those after. Time grows with the
+// square of the text.
+const bpeMerges = (vocabulary, pieces) => {
   const start = pieces.flat();
   const steps = [];
   for (;;) {
-    let best = BPE_NONE;
+    let first = BPE_NONE;
     let halves = null;
     for (const piece of pieces) {
       for (let i = 0; i + 1 < piece.length; i++) {
-        const joined = bpeJoin(vocabulary, piece[i], piece[i + 1]);
-        if (joined < best) { best = joined; halves = [piece[i], piece[i + 1]]; }
+        const order = bpeOrder(vocabulary, bpeJoin(vocabulary, piece[i], piece[i + 1]));
+        if (order < first) { first = order; halves = [piece[i], piece[i + 1]]; }
       }
     }
     if (!halves) return { start, steps };
+    const best = bpeJoin(vocabulary, ...halves);
     const at = [];
     let before = 0;
     pieces = pieces.map((piece) => {

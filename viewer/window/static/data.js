@@ -116,6 +116,6 @@ pages.push({
     };
     dataFunnelAnswer = null;
     show();
-    return { update(changed) { if (changed.includes("address")) show(); }, unmount() { context.cancel(place); } };
+    return { follows: true, update(changed) { if (changed.includes("address")) show(); }, unmount() { context.cancel(place); } };
   },
 });

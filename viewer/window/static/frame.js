@@ -1,7 +1,8 @@
 // The frame around the pages: which one is shown, the text and the step that they share, the address, errors.
 
 const pages = [];
-/* Each page adds {id, title, about, mount(root, context)}; mount may return {update(changed), unmount()}. */
+/* Each page adds {id, title, about, mount(root, context)}; mount may return {update(changed), unmount(), follows}. A page
+   that `follows` the address is told of "address" where its own parameters change there; others are drawn anew. */
 
 const shared = { text: "", step: null, run: null };
 const MOST_IN_ADDRESS = 2000; // characters of the text
@@ -16,6 +17,7 @@ const context = {
     if (!changed.length) return;
     Object.assign(shared, values);
     remember();
+    tellStep();
     if (current && current.update) current.update(changed);
   },
 
@@ -23,9 +25,13 @@ const context = {
     location.hash = address(id, parameters);
   },
 
-  // Runs `work(signal)`; what it throws is shown in `place`. A later run for the same place ends an earlier one.
+  // Runs `work(signal)`; what it throws is shown in `place`. A later run for the same place ends an earlier one, and has
+  // back what stood there before an error.
   async run(place, work) {
     running.get(place)?.abort();
+    const failed = failures.get(place);
+    if (failed && failed.told.parentNode === place) place.replaceChildren(...failed.before);
+    failures.delete(place);
     const control = new AbortController();
     running.set(place, control);
     place.setAttribute("aria-busy", "true");
@@ -36,7 +42,9 @@ const context = {
       if (control.signal.aborted || error.name === "AbortError") return undefined;
       // A link may name a step whose checkpoint has been taken away since.
       const back = error.param === "step" && shared.step !== null && h("button", { type: "button", on: { click: () => context.set({ step: null }) } }, "Look at the served step");
-      place.replaceChildren(h("p", { class: "problem", role: "alert" }, error.message, " ", back));
+      const told = h("p", { class: "problem", role: "alert" }, error.message, " ", back);
+      failures.set(place, { told, before: [...place.childNodes] });
+      place.replaceChildren(told);
       if (!(error instanceof NotRecorded)) console.warn(error.message);
       return undefined;
     } finally {
@@ -54,6 +62,7 @@ const context = {
 };
 
 const running = new Map();
+const failures = new WeakMap(); // place: {told, before}
 let waitTimer = 0;
 
 // Says below the pages' names that an answer is awaited, once that takes longer than a reader would notice.
@@ -75,26 +84,38 @@ const address = (id, parameters = {}) => {
   return "#" + id + (query ? "?" + query : "");
 };
 
+// Says at the top which step is looked at, where it is not the served one that the page's head names.
+const tellStep = () => {
+  const place = document.querySelector("#step");
+  place.hidden = shared.step === null || shared.step === context.model.step;
+  if (place.hidden) place.replaceChildren();
+  else place.replaceChildren(`You look at the model as it was at step ${whole(shared.step)}. `, h("button", { type: "button", on: { click: () => context.set({ step: null }) } }, `Back to step ${whole(context.model.step)}`));
+};
+
 const remember = () => history.replaceState(null, "", address(currentId, pageParameters()));
 
-const readAddress = () => {
-  const [id, query] = location.hash.slice(1).split(/\?(.*)/s);
+const readAddress = (hash = location.hash) => {
+  const [id, query] = hash.slice(1).split(/\?(.*)/s);
   return { id, parameters: Object.fromEntries(new URLSearchParams(query || "")) };
 };
 
 // What the address says beside the text and the step: the page's own.
-const pageParameters = () => {
-  const { text, step, ...own } = readAddress().parameters;
+const pageParameters = (hash) => {
+  const { text, step, ...own } = readAddress(hash).parameters;
   return own;
 };
 
-const route = () => {
+// Shows what the address says; `before` is the address that was left.
+const route = (before = "") => {
   const { id, parameters } = readAddress();
   const page = pages.find((one) => one.id === id) || pages[0];
   if (parameters.text !== undefined) shared.text = parameters.text;
   if (/^\d+$/.test(parameters.step ?? "")) shared.step = Number(parameters.step);
+  else if (parameters.text !== undefined) shared.step = null; // whole, and without a step: the served one
+  tellStep();
   const main = document.querySelector("main");
-  if (page.id !== currentId) {
+  const another = page.id !== currentId;
+  if (another || (!current.follows && canonical(pageParameters()) !== canonical(pageParameters(before)))) {
     for (const control of running.values()) control.abort();
     running.clear();
     if (current && current.unmount) current.unmount();
@@ -103,10 +124,17 @@ const route = () => {
     main.replaceChildren(h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, page.about), root);
     document.title = page.title + " · " + (context.model ? context.model.name : "Gristmill");
     for (const link of document.querySelectorAll("nav a")) {
-      if (link.dataset.page === page.id) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.page !== page.id) link.removeAttribute("aria-current");
+      else {
+        link.setAttribute("aria-current", "page");
+        link.scrollIntoView({ block: "nearest", inline: "nearest" }); // a phone is not as wide as all names
+      }
     }
     current = page.mount(root, context, pageParameters()) || {};
+    if (another && before) { // as where a browser opens a page: at its top
+      scrollTo(0, 0);
+      main.querySelector("h1").focus({ preventScroll: true });
+    }
   } else if (current && current.update) {
     current.update(["text", "step", "address"]);
   }

@@ -24,7 +24,7 @@ const insideMount = (root, context, parameters) => {
   const network = h("section", { class: "inside-section inside-network", "aria-label": "The network" }, crumbs, h("div", { class: "inside-view" }, drawing, about));
   const flow = h("div", {},
     h("section", { class: "inside-section", "aria-labelledby": "inside-attention" }, h("h2", { id: "inside-attention" }, "Attention: where each token looks"),
-      say("Each square is one head: a row for each token that looks, a column for each token that is looked at. A bright diagonal is a head that reads the token just before; a bright column is a token that all look at."), places.attention),
+      say("Each square is one head: a row for each token that looks, a column for each token that is looked at. A diagonal line of colour is a head that reads the token just before; a column of colour is a token that all look at."), places.attention),
     h("section", { class: "inside-section", "aria-labelledby": "inside-stream" }, h("h2", { id: "inside-stream" }, "The stream: who adds how much"),
       say("Every token has one vector that runs through all layers, the residual stream. Attention and MLP never replace it: they add to it, and here is how much."), places.stream),
     h("section", { class: "inside-section", "aria-labelledby": "inside-lens" }, h("h2", { id: "inside-lens" }, "The logit lens: what each layer would say"),
@@ -152,6 +152,7 @@ const insideMount = (root, context, parameters) => {
 
   let [text, step] = [shared.text, shared.step];
   return {
+    follows: true,
     update(changed) {
       if (text !== shared.text || step !== shared.step) {
         [text, step] = [shared.text, shared.step];

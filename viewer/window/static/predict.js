@@ -57,13 +57,14 @@ const predictMount = (root, context, parameters) => {
       h("div", { class: "panel" }, h("h2", {}, "What comes next"), bars),
       h("div", { class: "panel" }, h("h2", {}, "How it is drawn"), sliders)),
     h("div", { class: "panel" }, h("h2", {}, "Branches"), h("p", { class: "note" }, source.live ? "Open a token to see what would follow it. A path's probability is the product of its tokens'." : "The likeliest tokens. Where the page is served, each opens to what would follow it."), tree),
-    h("div", { class: "panel" }, h("h2", {}, "What the text was to the model"), h("p", { class: "note" }, "The darker a token's ground, the less the model expected it. One bit is a coin's toss; a token of 10 bits had one chance in 1,024."), read));
+    h("div", { class: "panel" }, h("h2", {}, "What the text was to the model"), h("p", { class: "note" }, "The stronger a token's colour, the less the model expected it. One bit is a coin's toss; a token of 10 bits had one chance in 1,024."), read));
 
   const refresh = () => context.run(place, async (signal) => {
     const text = shared.text;
     const other = shared.step !== null && shared.step !== context.model.step;
     write.disabled = other;
-    if (other) writing.textContent = `"Write on" is the served model's, of step ${whole(context.model.step)}; the rest of this page is of step ${whole(shared.step)}.`;
+    elsewhere.hidden = !other;
+    elsewhere.textContent = other ? `"Write on" is the served model's, of step ${whole(context.model.step)}; the rest of this page is of step ${whole(shared.step)}.` : "";
     vocabulary = await tokensLoad("", signal);
     const known = (name) => source.has(name, fields({ text }));
     const whichever = (name, given) => (known(name) ? source.ask(name, given, signal) : null);
@@ -84,6 +85,7 @@ const predictMount = (root, context, parameters) => {
 
   let field = null;
   const writing = h("p", { class: "predict-writing", role: "status", "aria-live": "polite" });
+  const elsewhere = h("p", { class: "predict-elsewhere", hidden: true });
   const stop = h("button", { type: "button", disabled: true, on: { click: () => context.cancel(writing) } }, "Stop");
   const write = h("button", { type: "button", on: { click: () => writeOn() } }, "Write on");
   const length = slider("Tokens to write", { min: 1, max: Math.min(512, context.model.context_length), value: Math.min(PREDICT_WRITTEN, context.model.context_length), on: () => {} });
@@ -118,7 +120,7 @@ const predictMount = (root, context, parameters) => {
   if (source.live) {
     const box = promptBox("Text so far", () => { pending = []; refresh(); });
     field = box.field;
-    root.append(box, h("div", { class: "predict-write" }, write, stop, length, writing), note);
+    root.append(box, h("div", { class: "predict-write" }, write, stop, length, elsewhere, writing), note);
   } else {
     const texts = predictRecorded();
     if (!texts.includes(shared.text) && texts.length) shared.text = texts[0];

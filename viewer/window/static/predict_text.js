@@ -32,7 +32,9 @@ const predictChart = (score) => {
 // A node with `set(score, vocabulary)`. `goOn(index, id)`: the text is cut before token `index`, and `id` put there.
 const predictText = (goOn) => {
   const place = h("div", {});
-  const details = h("div", { class: "predict-details" });
+  const said = h("p", { role: "status" });
+  const others = h("div", {});
+  const details = h("div", { class: "predict-details" }, said, others);
   const chartPlace = h("div", {});
   const numbers = h("button", { type: "button", "aria-pressed": "false", on: { click: () => {
     const on = numbers.getAttribute("aria-pressed") !== "true";
@@ -47,16 +49,15 @@ const predictText = (goOn) => {
       type: "button", class: "predict-bar", style: { "--share": 100 * probability + "%", "--own": "0%" }, disabled: special.has(id),
       "aria-label": `Go on from here with ${text}, ${predictShare(probability)}`, on: { click: () => goOn(index, id) },
     }, h("code", {}, text), h("span", { class: "predict-track" }), h("span", { class: "predict-number" }, predictShare(probability))));
-    details.replaceChildren(
-      h("p", { role: "status", "aria-live": "polite" }, h("code", {}, token.text), ` surprised the model by `, h("b", {}, decimals(token.bits) + " bits"), `: it gave it ${predictShare(share)}, and ` + (token.rank === 1 ? "nothing a higher chance." : `${plural(token.rank - 1, "other token")} a higher chance.`)),
-      token.top.length > 0 && h("div", {}, h("p", { class: "note" }, "What it expected here. Click one, and the text goes on from here with it:"), h("ol", { class: "predict-bars" }, token.top.map(alternative))),
-    );
+    said.replaceChildren(h("code", {}, token.text), ` surprised the model by `, h("b", {}, decimals(token.bits) + " bits"), `: it gave it ${predictShare(share)}, and ` + (token.rank === 1 ? "nothing a higher chance." : `${plural(token.rank - 1, "other token")} a higher chance.`));
+    others.replaceChildren(...(token.top.length ? [h("p", { class: "note" }, "What it expected here. Click one, and the text goes on from here with it:"), h("ol", { class: "predict-bars" }, token.top.map(alternative))] : []));
   };
 
   let special = new Set();
   node.set = (score, vocabulary) => {
     special = vocabulary.special;
-    details.replaceChildren(h("p", { class: "note" }, score.tokens.length ? "Point at a token, or reach it by the arrow keys: its surprise, and what the model expected in its place." : "The text is empty. The bars show how documents begin."));
+    said.replaceChildren();
+    others.replaceChildren(h("p", { class: "note" }, score.tokens.length ? "Point at a token, or reach it by the arrow keys: its surprise, and what the model expected in its place." : "The text is empty. The bars show how documents begin."));
     if (!score.tokens.length) {
       place.replaceChildren();
       chartPlace.replaceChildren();

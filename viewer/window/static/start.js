@@ -20,7 +20,7 @@ const start = async () => {
   const { name, step, parameters } = context.model;
   document.querySelector(".kicker span").textContent = `${name} · step ${whole(step)} · ${whole(parameters)} parameters` + (source.live ? "" : " · recorded");
   if (!shared.text) shared.text = context.model.prompt || "";
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", (event) => route(new URL(event.oldURL).hash || "#"));
   route();
 };
 start();

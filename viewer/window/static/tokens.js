@@ -19,7 +19,7 @@ const tokensFigures = (cut, size) => {
 };
 
 // What is known of one token.
-const tokensDetails = (cut, index) => {
+const tokensDetails = (cut, index, said) => {
   const { tokenizer, ids, starts } = cut;
   const id = ids[index];
   const bytes = tokenizer.part(id);
@@ -27,15 +27,16 @@ const tokensDetails = (cut, index) => {
   const more = bytes.length > short.length ? " …" : "";
   const row = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
   const tree = tokensTree(tokenizer, id);
-  const minted = tokenizer.vocabulary && tokenizer.vocabulary.regexp;
+  const minted = tokenizer.vocabulary && tokenizer.vocabulary.merges;
+  const single = tokenizer.vocabulary?.order && bpeCharacters(tokenizer.vocabulary, bytes).length === 1;
   const byteId = tokenizer.kind === "bytes" || bytes.length === 1;
+  said.replaceChildren(h("code", {}, tokensVisible(bytes)), ` token ${whole(index + 1)} of ${whole(ids.length)}, id `, h("b", {}, id));
   return [
-    h("p", { class: "tokens-chosen", role: "status", "aria-live": "polite" }, h("code", {}, tokensVisible(bytes)), ` token ${whole(index + 1)} of ${whole(ids.length)}, id `, h("b", {}, id)),
     h("dl", { class: "tokens-facts" },
       row("bytes", `${whole(bytes.length)}, from byte ${whole(starts[index])} of the text`),
       row("hexadecimal", h("code", {}, tokensHex(short) + more)),
       row("binary", h("code", {}, tokensBinary(short) + more))),
-    minted && h("div", { class: "tokens-tree" }, h("h3", {}, "How it was merged"), tree || h("p", { class: "note" }, byteId ? "It is a single byte, and comes of no merge." : "No merges lead to it: its makers added it whole.")),
+    minted && h("div", { class: "tokens-tree" }, h("h3", {}, "How it was merged"), tree || h("p", { class: "note" }, byteId || single ? `It is a single ${byteId ? "byte" : "character"}, and comes of no merge.` : "No merges lead to it: its makers added it whole.")),
   ];
 };
 
@@ -74,11 +75,7 @@ const tokensView = (look) => {
       else if (cut.starts[first + i] >= end) break;
     }
   };
-  node.textInView = () => {
-    let bytes = "";
-    for (let i = first; i < cut.ids.length && bytes.length < 4 * TOKENS_SENTENCE; i++) bytes += cut.tokenizer.part(cut.ids[i]);
-    return tokensDecode(bytes);
-  };
+  node.idsInView = () => cut.ids.slice(first, first + 4 * TOKENS_SENTENCE);
   return node;
 };
 
@@ -88,7 +85,10 @@ const tokensMount = (root, context, parameters) => {
   let way = Object.hasOwn(TOKENS_WAYS, parameters.way ?? "") ? parameters.way : "text";
   let step = /^\d+$/.test(parameters.merges ?? "") ? Number(parameters.merges) : undefined;
   const views = h("div", { class: "split tokens-views" });
-  const details = h("div", { class: "panel tokens-details" }, h("p", { class: "note" }, "Point at a token, or reach it by the arrow keys, to see what it is made of."));
+  // What is said stands in one node: a screen reader tells what changes in it, not what is put in its place.
+  const said = h("p", { class: "tokens-chosen", role: "status" });
+  const facts = h("div", {}, h("p", { class: "note" }, "Point at a token, or reach it by the arrow keys, to see what it is made of."));
+  const details = h("div", { class: "panel tokens-details" }, said, facts);
   const keep = () => {
     const own = { way: way === "text" ? undefined : way, beside: beside || undefined, merges: step };
     history.replaceState(null, "", address("tokens", Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined))));
@@ -97,7 +97,7 @@ const tokensMount = (root, context, parameters) => {
   const look = (view, index) => {
     const cut = view.cut();
     if (index >= cut.ids.length) return;
-    details.replaceChildren(...tokensDetails(cut, index).filter(Boolean));
+    facts.replaceChildren(...tokensDetails(cut, index, said).filter(Boolean));
     for (const other of [left, right]) if (other !== view && other.isConnected) other.mark(cut.starts[index], cut.starts[index + 1]);
     if (index % TOKENS_IN_VIEW === 0 && index !== lookedAt && view === told()) tell();
     lookedAt = index;
@@ -107,8 +107,8 @@ const tokensMount = (root, context, parameters) => {
   const right = tokensView(look);
 
   // The merges are those of the run's tokenizer, or where it has none to show, of the one beside it.
-  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.regexp) || left);
-  const tell = () => story.set(told().cut().tokenizer, told().textInView(), step);
+  const told = () => ([left, right].find((view) => view.isConnected && view.cut().tokenizer.vocabulary?.merges) || left);
+  const tell = () => story.set(told().cut().tokenizer, told().idsInView(), step);
 
   const refresh = () => context.run(views, async (signal) => {
     const own = await tokensLoad("", signal);

@@ -2,7 +2,21 @@
 
 const TOKENS_SENTENCE = 300; // characters: the story's time grows with their square
 
-// A node with `set(tokenizer, text)`: a new story. `moved(step)` is told where the slider stands.
+// Of tokens, or of the text that they spell: {bytes, start, steps}, and `cut` where it is but the beginning of them.
+const tokensTold = (tokenizer, ids) => {
+  const { vocabulary } = tokenizer;
+  const text = tokensDecode(ids.map((id) => tokenizer.part(id)).join(""));
+  const part = [...bpeWhole(text)].slice(0, TOKENS_SENTENCE).join("");
+  const cut = part.length < text.length;
+  if (!vocabulary.order) return { ...bpeStory(vocabulary, part), bytes: bpeUtf8(part), cut };
+  let end = 0;
+  for (let length = 0; end < ids.length && length < bpeUtf8(part).length; end++) length += tokenizer.length(ids[end]);
+  const some = ids.slice(0, end);
+  const story = bpeStoryOf(vocabulary, some);
+  return story && { ...story, bytes: some.map((id) => tokenizer.part(id)).join(""), cut };
+};
+
+// A node with `set(tokenizer, ids)`: a new story. `moved(step)` is told where the slider stands.
 const tokensStory = (moved) => {
   const cells = h("div", { class: "strip tokens-story", dir: "auto", tabindex: "0", role: "group", "aria-label": "The text at this step" });
   const told = h("p", { class: "tokens-told", role: "status", "aria-live": "polite" });
@@ -15,36 +29,44 @@ const tokensStory = (moved) => {
   let states = [];
   const shown = (id) => tokensVisible(vocabulary.parts[id]);
 
+  // Steps before the first merge: bits, bytes, and with sentencepiece characters.
+  const leading = () => (vocabulary.order ? 3 : 2);
   const show = (step) => {
+    const size = story.bytes.length;
     if (step === 0) {
-      cells.replaceChildren(...states[0].map(([id], i) => h("span", { class: "tokens-bits" + (i % 2 ? " odd" : "") }, vocabulary.parts[id].charCodeAt(0).toString(2).padStart(8, "0") + "\u200b")));
-      told.replaceChildren("A computer stores text as bits, two symbols. Here are ", h("b", {}, whole(8 * story.start.length)), ".");
+      cells.replaceChildren(...Array.from(story.bytes, (byte, i) => h("span", { class: "tokens-bits" + (i % 2 ? " odd" : "") }, byte.charCodeAt(0).toString(2).padStart(8, "0") + "\u200b")));
+      told.replaceChildren("A computer stores text as bits, two symbols. Here are ", h("b", {}, whole(8 * size)), ".");
       return;
     }
-    cells.replaceChildren(...states[step - 1].map(([id, minted], i) => h("span", { class: minted ? "token just-made" : "token k" + (i % 4) }, tokensLines(shown(id)))));
     if (step === 1) {
-      told.replaceChildren("Eight bits are a byte, one of 256 symbols. Here are ", h("b", {}, whole(story.start.length)), "; nothing is merged yet.");
+      cells.replaceChildren(...Array.from(story.bytes, (byte, i) => h("span", { class: "token k" + (i % 4) }, tokensLines(tokensVisible(byte)))));
+      told.replaceChildren("Eight bits are a byte, one of 256 symbols. Here are ", h("b", {}, whole(size)), "; nothing is merged yet.");
       return;
     }
-    const { rank, left, right, at } = story.steps[step - 2];
+    const merge = step - leading() + 1;
+    cells.replaceChildren(...states[merge].map(([id, minted], i) => h("span", { class: minted ? "token just-made" : "token k" + (i % 4) }, tokensLines(shown(id)))));
+    if (merge === 0) {
+      told.replaceChildren("sentencepiece begins with characters, and with the bytes of those that it does not know. Here are ", h("b", {}, whole(story.start.length)), ".");
+      return;
+    }
+    const { rank, left, right, at } = story.steps[merge - 1];
     told.replaceChildren(
-      `Merge ${whole(step - 1)} of ${whole(story.steps.length)}: `, h("code", {}, shown(left)), " and ", h("code", {}, shown(right)), " become ", h("code", {}, shown(rank)),
-      ", in " + plural(at.length, "place") + ". It has rank ", h("b", {}, whole(rank)), ", and ", h("b", {}, plural(states[step - 1].length, "token")), " are left.",
+      `Merge ${whole(merge)} of ${whole(story.steps.length)}: `, h("code", {}, shown(left)), " and ", h("code", {}, shown(right)), " become ", h("code", {}, shown(rank)),
+      ", in " + plural(at.length, "place") + `. It has ${vocabulary.order ? "id" : "rank"} `, h("b", {}, whole(rank)), ", and ", h("b", {}, plural(states[merge].length, "token")), " are left.",
     );
   };
 
-  node.set = (tokenizer, text, at) => {
+  node.set = (tokenizer, ids, at) => {
     vocabulary = tokenizer.vocabulary;
     title.textContent = `How the tokens of ${tokenizer.name} came about`;
-    if (!vocabulary || !vocabulary.regexp) {
+    story = vocabulary && vocabulary.merges ? tokensTold(tokenizer, ids) : null;
+    if (!story) {
       note.textContent = `The tokenizer ${tokenizer.name} is not made of merges of bytes, or its split pattern is one that this page cannot read: there are none to show.`;
       place.replaceChildren();
       told.replaceChildren();
       cells.hidden = true;
       return;
     }
-    const part = [...bpeWhole(text)].slice(0, TOKENS_SENTENCE).join("");
-    story = bpeStory(vocabulary, part);
     states = [story.start.map((id) => [id, false])];
     for (const { rank, at } of story.steps) {
       const before = states[states.length - 1];
@@ -55,15 +77,16 @@ const tokensStory = (moved) => {
       }
       states.push(after);
     }
-    const most = story.steps.length + 1;
+    const most = story.steps.length + leading() - 1;
     const now = Math.min(most, at ?? most);
     const control = slider("Merges", {
-      min: 0, max: most, value: now, show: (step) => (step < 2 ? ["bits", "bytes"][step] : whole(step - 1)),
+      min: 0, max: most, value: now, show: (step) => (step < leading() ? ["bits", "bytes", "characters"][step] : whole(step - leading() + 1)),
       on: (step) => { show(step); moved(step); },
     });
     cells.hidden = !story.start.length;
-    note.textContent = "Training a tokenizer mints one token after another: the two neighbours that stood together most often become one. A token's id is its rank, the order in which it was minted. "
-      + (part.length < text.length ? `Shown are the first ${TOKENS_SENTENCE} characters of the part in view.` : "");
+    note.textContent = "Training a tokenizer mints one token after another: the two neighbours that stood together most often become one. "
+      + (vocabulary.order ? "A token's score keeps the order in which it was minted. " : "A token's id is its rank, the order in which it was minted. ")
+      + (story.cut ? `Shown are the first ${TOKENS_SENTENCE} characters of the part in view.` : "");
     place.replaceChildren(control);
     show(now);
   };
@@ -72,7 +95,7 @@ const tokensStory = (moved) => {
 
 // How a token was merged: a list of halves, and halves of halves, down to bytes. At most `room` of them.
 const tokensTree = (tokenizer, id, room = { left: 48 }) => {
-  const halves = tokenizer.vocabulary && tokenizer.vocabulary.regexp ? bpeHalves(tokenizer.vocabulary, id) : null;
+  const halves = tokenizer.vocabulary && tokenizer.vocabulary.merges ? bpeHalves(tokenizer.vocabulary, id) : null;
   if (!halves || room.left < 2) return halves ? h("ul", {}, h("li", {}, "…")) : null;
   room.left -= 2;
   return h("ul", {}, halves.map((half) => h("li", {},

@@ -5,8 +5,8 @@ const TRAINING_REST = 15000; // at one that does not
 const TRAINING_CURVES = [
   { title: "Learning rate", about: "how far a step moves the parameters", column: "learning_rate", zero: true },
   { title: "Tokens a second", about: "read and learned from", column: "tokens_per_second", zero: true, smooth: true },
-  { title: "MFU", about: "the share of the device's peak that the model's own arithmetic reaches", column: "mfu", zero: true, smooth: true },
-  { title: "Share of the CPU's best", about: "the model's arithmetic beside the fastest matrix product of this machine", column: "cpu_matmul_share", zero: true, smooth: true },
+  { title: "MFU", line: "MFU", about: "the share of the device's peak that the model's own arithmetic reaches", column: "mfu", zero: true, smooth: true },
+  { title: "Share of the CPU's best", line: "share of the CPU's best", about: "the model's arithmetic beside the fastest matrix product of this machine", column: "cpu_matmul_share", zero: true, smooth: true },
   { title: "Gradient norm", about: "how strongly a batch pulls", column: "gradient_norm", smooth: true },
 ];
 
@@ -105,7 +105,8 @@ pages.push({
 
     const watch = trainingWatch(context, () => draw());
     const compare = trainingCompare(context, view, remembered);
-    root.append(status, trouble, h("div", { class: "training-curves", role: "region", "aria-label": "Curves" }, controls, say, loss, h("div", { class: "training-small" }, others)), watch.node, compare.node);
+    const curves = h("div", { class: "training-curves", role: "region", "aria-label": "Curves", hidden: true }, controls, say, loss, h("div", { class: "training-small" }, others));
+    root.append(status, trouble, curves, watch.node, compare.node);
 
     const colours = ["var(--accent)", "var(--second)", "var(--muted)"];
     const points = (columns, column, log) => {
@@ -130,15 +131,16 @@ pages.push({
         const column = view.bits ? "validation_bits_per_byte" : "validation_loss";
         series.push({ name: label("held out"), colour: many ? colours[i % 3] : colours[1], dash: "5 3", dots: true, points: points(log.validation, column, log) });
       });
-      loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at() });
+      const chosen = context.shared.step !== null;
+      loss.draw({ series, x: x(), y: { logarithmic: view.ylog }, at: at(), chosen });
       others.forEach((chart, number) => {
         const { column, zero, smooth } = TRAINING_CURVES[number];
         const lines = [...logs].map(([name, log], i) => {
           const raw = points(log.train, column, log);
           const smoothed = smooth && view.smooth > 0;
-          return { name: many ? name : TRAINING_CURVES[number].title.toLowerCase(), colour: colours[i % 3], dash: i ? "5 3" : "", points: smoothed ? trainingSmoothed(raw, view.smooth) : raw, raw: smoothed ? raw : null };
+          return { name: many ? name : TRAINING_CURVES[number].line || TRAINING_CURVES[number].title.toLowerCase(), colour: colours[i % 3], dash: i ? "5 3" : "", points: smoothed ? trainingSmoothed(raw, view.smooth) : raw, raw: smoothed ? raw : null };
         });
-        chart.draw({ series: lines, x: x(), y: { zero }, at: at() });
+        chart.draw({ series: lines, x: x(), y: { zero }, at: at(), chosen });
       });
       const fingerprints = new Set(runs.map((one) => one.tokenizer));
       const every = Math.max(1, ...[...logs.values()].map((log) => log.every));
@@ -166,6 +168,7 @@ pages.push({
         const anew = before && (answer.starts.length !== before.starts.length || answer.last < before.last);
         if (take(name, anew ? await source.ask("curves", field, control.signal) : answer, anew ? undefined : before)) logs.delete(name);
       }
+      curves.hidden = ![...logs.values()].some((one) => one.train.step.length || one.validation.step.length);
       const log = logs.get(context.model.name);
       const text = trainingState(log);
       if (status.textContent !== text) status.textContent = text;

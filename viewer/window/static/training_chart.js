@@ -5,7 +5,7 @@ const TRAINING_ROWS = 40; // of a table
 
 const trainingNumber = (value) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2).replace("e", " × 10^");
+  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(2).replace("e-", " × 10⁻").replace(/\d+$/, (power) => power.replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]));
   return Math.abs(value) >= 10000 ? whole(value) : String(Number(value.toPrecision(4)));
 };
 const trainingShort = (value) => {
@@ -75,7 +75,8 @@ const trainingReaches = (points, x) => {
 };
 
 // draw({series: [{name, colour, dash, dots, points: [[x, y], …], raw: the same unsmoothed}], x: {name, logarithmic},
-// y: {logarithmic}, at: x of the marked step}); `choose(x)` is told where one clicks or presses Enter.
+// y: {logarithmic}, at: x of the marked step, chosen: whether a reader chose it}); `choose(x)` is told where one clicks or
+// presses Enter.
 const trainingChart = (title, about, choose) => {
   const drawing = svg("svg", { class: "training-drawing", "aria-hidden": "true" });
   const output = h("output", { class: "training-read" });
@@ -102,7 +103,7 @@ const trainingChart = (title, about, choose) => {
   const read = () => {
     drawing.querySelectorAll(".training-cursor").forEach((old) => old.remove());
     if (!shown || !shown.series.length || !place) { output.replaceChildren(); return; }
-    const at = cursor === null ? longest().at(-1)[0] : cursor; // the last values, where nobody points: the page does not jump
+    const at = cursor === null ? resting() : cursor; // where nobody points, there are values, too: the page does not jump
     const parts = [h("span", {}, `${shown.x.name} ${whole(at)}`)];
     if (cursor !== null) drawing.append(svg("line", { class: "training-cursor", x1: place.x(at), x2: place.x(at), y1: TRAINING_ROOM.top, y2: place.bottom }));
     for (const one of shown.series) {
@@ -157,6 +158,8 @@ const trainingChart = (title, about, choose) => {
     read();
   };
 
+  // The step that a reader chose, else the last.
+  const resting = () => (shown.chosen && shown.at >= place.left && shown.at <= place.right ? shown.at : longest().at(-1)[0]);
   const longest = () => (shown && shown.series.length ? shown.series.reduce((a, b) => (b.points.length > a.points.length ? b : a)).points : []);
   const valueAt = (event) => {
     const box = drawing.getBoundingClientRect();
@@ -178,7 +181,7 @@ const trainingChart = (title, about, choose) => {
     const jump = jumps[event.key];
     if (jump === undefined || !points.length || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    const now = cursor === null ? points.length - 1 : trainingNearest(points, cursor);
+    const now = trainingNearest(points, cursor === null ? resting() : cursor);
     cursor = points[cursor === null ? now : Math.min(points.length - 1, Math.max(0, now + jump))][0];
     read();
   });

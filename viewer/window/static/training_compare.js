@@ -1,10 +1,13 @@
 // Two steps, or two runs, beside one another: which tokens of the text each knows better.
 
-// Stretches of text at whose ends both tokenizations have a boundary: [{text, first: bits, second: bits}].
-const trainingStretches = (first, second) => {
+// Stretches of the text at whose ends both tokenizations have a boundary: [{text, first: bits, second: bits}].
+const trainingStretches = (text, first, second) => {
   const found = [];
   const bytes = (token) => token.bytes.length / 2;
-  let [i, j, a, b] = [0, 0, 0, 0];
+  // A blank that sentencepiece puts before a text is none of its bytes.
+  const blanks = (hex) => hex.match(/^(20)*/)[0].length / 2;
+  const start = (tokens) => (blanks(tokens.map((token) => token.bytes).join("")) > text.match(/^ */)[0].length ? -1 : 0);
+  let [i, j, a, b] = [0, 0, start(first), start(second)];
   let open = { text: "", first: 0, second: 0 };
   while (i < first.length || j < second.length) {
     if (i < first.length && (a <= b || j >= second.length)) {
@@ -15,12 +18,11 @@ const trainingStretches = (first, second) => {
       b += bytes(second[j]);
       open.second += second[j++].bits;
     }
-    if (a === b) {
+    if (a === b && a > 0) {
       found.push(open);
       open = { text: "", first: 0, second: 0 };
     }
   }
-  if (open.text && a === b) found.push(open);
   return found;
 };
 
@@ -33,11 +35,18 @@ const trainingCompare = (context, view, remembered) => {
   const readout = h("p", { class: "training-token note", "aria-live": "polite" });
   const run = h("select", { "aria-label": "Run beside", on: { change: () => { view.run = run.value === context.model.name ? "" : run.value; view.other = ""; remembered(); fill(); show(); } } });
   const step = h("select", { "aria-label": "Step beside", on: { change: () => { view.other = step.value; remembered(); show(); } } });
+  const at = h("span");
   const few = h("p", { class: "note" });
+  const sides = [0, 1].map(() => {
+    const [title, bars] = [h("h3"), h("ol", { class: "training-bars" })];
+    const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "How it goes on" });
+    return { title, bars, writes, node: h("div", {}, title, bars, writes) };
+  });
+  const beside = h("div", { class: "split training-sides", hidden: true }, sides.map((one) => one.node));
   const node = h("div", { class: "training-compare panel", role: "region", "aria-label": "Side by side" },
     h("h2", {}, "Side by side"),
     h("p", { class: "note" }, "Which tokens does another step, or another run, know better than the step of the slider?"),
-    h("div", { class: "training-controls" }, h("label", {}, "Compare with ", run, " at step ", step)), few, answer, readout);
+    h("div", { class: "training-controls" }, h("label", {}, "Compare with ", run, at, step)), few, answer, readout, beside);
 
   const mine = () => context.shared.step ?? context.model.step;
   const otherRun = () => (runs.some((one) => one.name === view.run) ? view.run : context.model.name);
@@ -51,17 +60,42 @@ const trainingCompare = (context, view, remembered) => {
     run.replaceChildren(...runs.map((one) => h("option", { value: one.name }, one.name)));
     run.value = otherRun();
     run.hidden = runs.length < 2;
+    at.textContent = run.hidden ? "step " : " at step ";
     const chosen = otherStep();
     step.replaceChildren(...(steps[otherRun()] || []).map((one) => h("option", { value: one }, whole(one))));
     if (chosen !== undefined) step.value = String(chosen);
     few.textContent = runs.length < 2 && source.live ? "Another run beside this one: python -m launch.serve RUN --beside OTHER_RUN" : "";
   };
 
+  // The tokens of a run; null for another run's that the server was not given.
+  const vocabularyOf = async (name, signal) => {
+    const own = await tokensLoad("", signal);
+    const same = new Set([context.model.name, name].map((one) => runs.find((run) => run.name === one)?.tokenizer)).size === 1;
+    return same ? own : own.others.includes(name) ? tokensLoad(name, signal) : null;
+  };
+  // What each of the two would say next, and how it goes on; a moment later than the rest, which the slider draws too.
+  const showSides = settled((text, both) => node.isConnected && context.run(beside, async (signal) => {
+    const answers = [];
+    for (const { name, fields } of both) {
+      answers.push([await trainingOptional("next", fields, signal), await trainingOptional("write", fields, signal), await vocabularyOf(name, signal)]);
+    }
+    answers.forEach(([next, write, vocabulary], i) => {
+      const { title, bars, writes } = sides[i];
+      title.textContent = trainingBegin(both[i].label);
+      bars.hidden = !next;
+      if (next) trainingDrawBars(bars, toArray(next.logits), vocabulary);
+      writes.hidden = !write;
+      if (write) trainingDrawWriting(writes, text, write);
+    });
+    beside.hidden = answers.every(([next, write]) => !next && !write);
+  }), 250);
+
   const show = () => {
     const text = context.shared.text;
     const [a, b] = [mine(), otherStep()];
     const name = otherRun();
     const other = { text, step: b, ...(name === context.model.name ? {} : { run: name }) };
+    beside.hidden = true;
     if (b === undefined) { answer.replaceChildren(h("p", { class: "note" }, "There is one step alone, and nothing to compare it with.")); readout.replaceChildren(); return; }
     if (!text) { answer.replaceChildren(); readout.replaceChildren(); return; }
     if (!source.has("score", { text, step: a }) || !source.has("score", other)) {
@@ -69,9 +103,10 @@ const trainingCompare = (context, view, remembered) => {
       return;
     }
     const label = (which, at) => (which === context.model.name && name === context.model.name ? `step ${whole(at)}` : `${which} at step ${whole(at)}`);
+    showSides(text, [{ name: context.model.name, fields: { text, step: a }, label: label(context.model.name, a) }, { name, fields: other, label: label(name, b) }]);
     context.run(answer, async (signal) => {
       const [first, second] = [await trainingAsk("score", { text, step: a }, signal), await trainingAsk("score", other, signal)];
-      const stretches = trainingStretches(first.tokens, second.tokens);
+      const stretches = trainingStretches(text, first.tokens, second.tokens);
       const [one, two] = [first.bits / first.bytes, second.bits / second.bytes];
       const say = (at) => {
         const here = stretches[at];
@@ -83,8 +118,8 @@ const trainingCompare = (context, view, remembered) => {
         span.dataset.bits = trainingSigned(change, 1);
       };
       answer.replaceChildren(
-        h("p", { class: "training-sums" }, `${label(context.model.name, a)}: `, h("b", {}, decimals(one)), ` bits per byte. ${label(name, b)}: `, h("b", {}, decimals(two)), ". ", two < one ? `${label(name, b)} needs ${percent(1 - two / one)} less.` : two > one ? `${label(name, b)} needs ${percent(two / one - 1)} more.` : "They need the same."),
-        h("p", { class: "note training-legend" }, trainingSwatch(cool), ` ${label(name, b)} knows it better (−) `, trainingSwatch(heat), " knows it worse (+); each number is the difference in bits"),
+        h("p", { class: "training-sums" }, `${trainingBegin(label(context.model.name, a))}: `, h("b", {}, decimals(one)), ` bits per byte. ${trainingBegin(label(name, b))}: `, h("b", {}, decimals(two)), ". ", two < one ? `The second needs ${percent(1 - two / one)} less.` : two > one ? `The second needs ${percent(two / one - 1)} more.` : "They need the same."),
+        h("p", { class: "note training-legend" }, trainingSwatch(cool), ` ${trainingBegin(label(name, b))} knows it better (−) `, trainingSwatch(heat), " knows it worse (+); each number is the difference in bits"),
         h("div", { class: "training-strip training-numbers" }, tokenStrip("Difference in bits, token by token.", stretches, { decorate, choose: say })));
       say(-1);
     });
@@ -108,6 +143,7 @@ const trainingCompare = (context, view, remembered) => {
   };
 };
 
+const trainingBegin = (label) => label.replace(/^step /, "Step ");
 const trainingSigned = (value, places = 2) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(places);
 const trainingSwatch = (scale) => {
   const node = h("span", { class: "training-swatch", "aria-hidden": "true" });
