@@ -4,13 +4,11 @@ The unit of work is a file: a page goes from bytes to its row inside one functio
 workers. A file that is done has a marker, and a restart does not make it again.
 """
 
-import contextlib
 import functools
-import gc
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from data_prep.by_language.splitters import check_splitters
@@ -85,8 +83,7 @@ def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
     rows = counted(rows_of_input(unit.input, config, skipped, on_read), space)
-    with rare_collections():
-        write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
+    write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
     return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
 
 
@@ -100,22 +97,6 @@ def write_records(unit: Unit[tuple[str, ...]], space: Workspace) -> Counts:
     records = {"seen": total("seen"), "skipped": dict(sorted(skipped.items()))}
     write_atomically(space.output(f"{TEXTS}/{RECORDS}"), json.dumps(records), space.scratch)
     return {"files": len(counts), "rows": total("rows"), **records}
-
-
-@contextlib.contextmanager
-def rare_collections() -> Generator[None]:
-    """Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of the time of a page.
-
-    A page makes tens of thousands of objects, hardly any of them in a cycle.
-    """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50 * before[0], *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
