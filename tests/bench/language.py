@@ -22,7 +22,7 @@ import pyarrow as pa
 from configs.demo import get_config
 from configs.recipes.gristmill import LANGUAGE
 from data_prep.documents import Document
-from data_prep.language import detect_language, model
+from data_prep.language import LABEL_PREFIX, detect_language, model
 from data_prep.measure.row import text_schema
 from data_prep.verdict import verdicts
 
@@ -58,8 +58,11 @@ def kept(texts: list[str]) -> list[bool]:
 
 def kept_as_they_are(texts: list[str]) -> list[bool]:
     """The same of texts with their digits and punctuation."""
-    found = [model().likeliest(text, 1)[0] for text in texts]
-    return [language in LANGUAGE.languages and score > LANGUAGE.min_score for language, score in found]
+    found = [model().predict(text, k=1) for text in texts]
+    return [
+        labels[0].removeprefix(LABEL_PREFIX) in LANGUAGE.languages and scores[0] > LANGUAGE.min_score
+        for labels, scores in found
+    ]
 
 
 def shares_kept(keeps: Callable[[list[str]], list[bool]], sentences: list[tuple[str, str]]) -> dict[str, float]:

@@ -70,8 +70,8 @@ def test_digits_and_punctuation_do_not_count():
 
 
 def test_letters_are_told_by_the_table_as_by_the_regex():
-    """Of every character of the first planes, each between letters."""
-    for start in range(0, 0x30000, 4096):
+    """Of every character, alone and between letters, those beyond the first plane among them."""
+    for start in range(0, 0x110000, 4096):
         text = "a".join(map(chr, range(start, start + 4096)))
         assert letters_of(text).split() == NO_LETTERS.sub(" ", text).split(), hex(start)
 

@@ -213,7 +213,6 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "language.NOT_ASCII": Anywhere("Жуки"),
     "language.OTHER_LETTERS": Anywhere("жуки"),
     "language.NO_LETTERS": Anywhere("don't 12 ’ !"),
-    "lid_176.WORD": Trusted("the model, which a package brings"),
     "packages.page_formats.page_of_text": Trusted("files of packages that are pinned by their hashes"),
     "packages.page_formats.wikitext_to_html": Trusted("files of packages that are pinned by their hashes"),
     "pii.address.AFTER_HOUSE": AtPlace(", 75002 Paris", ", Suite 12, Springfield, IL 62701"),

