@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from configs.experiment import Experiment
-from data_prep.sources import fetch_pages, input_sizes
+from data_prep.sources import fetch_pages, own_inputs
+from launch.folder.own_files import SEEN, SIZES
 from launch.stages.command import run_stage_command
 from launch.stages.stage import Stage
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-
-SIZES = "bytes of input files"
 
 
 def settings(experiment: Experiment) -> dict[str, object]:
@@ -18,8 +17,9 @@ def settings(experiment: Experiment) -> dict[str, object]:
 
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
-    """The sizes of your own files. Times of change tell nothing: a copy has others."""
-    return {SIZES: input_sizes(experiment.pages)}
+    """The sizes of your own files; besides what each is told by, in no key: a copy has another time of change."""
+    sizes, told_by = own_inputs(experiment.pages)
+    return {SIZES: sizes, SEEN: told_by}
 
 
 def inputs_alone(old: dict, new: dict) -> bool:

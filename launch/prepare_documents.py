@@ -20,7 +20,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
         outcome = prepare_documents(
             RunPaths(workdir).texts,
             with_thresholds(experiment.documents),
-            partial=out / "parts",
+            partial=RunPaths(out).parts,
             documents_dir=RunPaths(out).documents,
             dropped_dir=RunPaths(out).dropped,
             funnel=RunPaths(out).funnel,
@@ -40,9 +40,8 @@ def external_inputs(experiment: Experiment) -> dict[str, object]:
     return {name: value for name, value in found.items() if value}
 
 
-NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
+READS = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
 dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
-READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
@@ -50,6 +49,7 @@ STAGE = Stage(
     settings=lambda experiment: {"documents": experiment.documents},
     make=make,
     anywhere=True,
+    handed_on=(RunPaths.parts,),
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,
@@ -57,4 +57,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, *READS)
+    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()), "engine")

@@ -43,6 +43,7 @@ STAGE = Stage(
     external_inputs=external_inputs,
     make=make,
     anywhere=True,
+    handed_on=(RunPaths.tokens_parts,),
     outputs=(RunPaths.tokens,),
     libraries=("python", "array-record", "numpy", "pyarrow", "regex", "sentencepiece", "tiktoken"),
 )

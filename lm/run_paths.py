@@ -33,12 +33,14 @@ class RunPaths:
     pages = Part("pages")
     pages_manifest = Part("pages/manifest.json")
     texts = Part("texts")
+    parts = Part("parts")
     documents = Part("documents")
     dropped = Part("dropped")
     funnel = Part("funnel.json")
     dedup_index = Part("dedup_index")
     tokenizer = Part("tokenizer")
     tokens = Part("tokens")
+    tokens_parts = Part("tokens/parts")
     evaluation = Part("evaluation.json")
     lm_eval = Part("lm_eval")
     report = Part("report")
@@ -90,6 +92,10 @@ class RunPaths:
     def written(self, stage: str) -> Path:
         """The list of files that the stage wrote; it outlives the marker."""
         return self.stages / f"{stage}.files"
+
+    def seen(self, stage: str) -> Path:
+        """What the input files of a finished stage were told by (launch/folder/own_files.py)."""
+        return self.stages / f"{stage}.seen"
 
     def partial(self, stage: str) -> Path:
         """Where the stage keeps work that is not finished."""

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data_prep.config.engine import EngineConfig
-from data_prep.engine.attempts import Attempts, Markers, clean_up, judge, make_folders, names_in, run_here
+from data_prep.engine.attempts import Attempts, Markers, clean_up, finished, judge, make_folders, names_in, run_here
 from data_prep.engine.processes import run_in_processes
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import (
@@ -202,25 +203,44 @@ def versions_in(folder: Place) -> dict[str, object]:
 
 def freeze(step: Step, folder: Place) -> None:
     """Writes the list of units, unless it stands: all processes must have the same. Raises UsageError where another
-    list stands, and is not done."""
-    place = folder / UNITS / f"{step.name}.list.json"
+    list stands, and is not done.
+
+    Where an earlier job has left markers, one process forgets what is none of the step's, and the others wait for that.
+    """
+    token, start = folder / UNITS / f"{step.name}.forgetting", time.monotonic()
+    place = list_of(step.name, folder)
     listed = sorted([unit.name, unit.identity, unit.bytes] for unit in step.units)
     data = json.dumps({"units": listed}).encode()
     while (there := bytes_of(place)) != data:
         if there is None:
-            forget_others(step, folder)
-            write_once(place, data)
+            left = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+            if left and not write_once(token, b"{}") and time.monotonic() - start < lease_seconds():
+                time.sleep(FIRST_PAUSE)
+                continue
+            if bytes_of(place) is None:
+                forget_others(step, folder)
+                write_once(place, data)
+            if left:
+                token.unlink(missing_ok=True)
             continue
-        other = json.loads(there)["units"]
-        settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
-        undone = [name for name, *_ in other if name not in settled]
-        if undone:
+        if undone := undone_in(there, step, folder):
+            other = json.loads(there)["units"]
             raise UsageError(
                 f"{place} lists {len(other):,} units, of which {len(undone):,} are not done, but this process has "
                 f"{len(listed):,}, which differ{told_difference(other, listed)}. All processes of a job must read the "
                 "same inputs with the same config. If that job has ended, delete the list; what is done is kept."
             )
         place.unlink(missing_ok=True)
+
+
+def list_of(step: str, folder: Place) -> Place:
+    return folder / UNITS / f"{step}.list.json"
+
+
+def undone_in(listed: bytes, step: Step, folder: Place) -> list[str]:
+    """The units of a frozen list that are neither done nor set aside."""
+    settled = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+    return [name for name, *_ in json.loads(listed)["units"] if name not in settled]
 
 
 def forget_failed(step: Step, folder: Place, job: str) -> None:
@@ -230,7 +250,11 @@ def forget_failed(step: Step, folder: Place, job: str) -> None:
     first, start = write_once(begun, b"{}"), time.monotonic()
     while bytes_of(ended) is None:
         if first or time.monotonic() - start > lease_seconds():  # the first may have been killed
-            for name in names_in(folder / QUARANTINE / step.name):
+            failed = names_in(folder / QUARANTINE / step.name)
+            listed = bytes_of(list_of(step.name, folder))
+            if failed and listed and not undone_in(listed, step, folder):
+                list_of(step.name, folder).unlink(missing_ok=True)  # what was mended has another identity
+            for name in failed:
                 quarantine_of(step.name, name, folder).unlink(missing_ok=True)
             write_once(ended, b"{}")
             return
@@ -252,15 +276,13 @@ def bytes_of(place: Place) -> bytes | None:
 
 
 def forget_others(step: Step, folder: Place) -> None:
-    """Deletes markers and records of other identities, so that from now on their names tell what is settled; and the
-    outputs, of which nobody would know any more."""
+    """Deletes markers and records of other identities, and markers whose outputs are gone, so that from now on their
+    names tell what is settled; and the outputs, of which nobody would know any more."""
     identities = {unit.name: unit.identity for unit in step.units}
-    there = names_in(folder / UNITS / step.name) & identities.keys()
-    markers = {name: read_marker(marker_of(step.name, name, folder)) for name in there}
-    agreeing = {name: marker for name, marker in markers.items() if marker and marker.identity == identities[name]}
-    kept = {output for marker in agreeing.values() for output in marker.outputs}
-    for name in there - agreeing.keys():
-        marker = markers[name]
+    there, whole = names_in(folder / UNITS / step.name) & identities.keys(), finished(step, folder)
+    kept = {output for marker in whole.values() for output in marker.outputs}
+    for name in there - whole.keys():
+        marker = read_marker(marker_of(step.name, name, folder))
         delete_files(folder, marker.outputs.keys() - kept if marker else ())
         marker_of(step.name, name, folder).unlink(missing_ok=True)
     for name in names_in(folder / QUARANTINE / step.name) & identities.keys():
@@ -279,16 +301,19 @@ class Note:
 
     def write(self) -> None:
         self.beats += 1
-        done, rows = (len(self.attempts.done), self.attempts.rows) if self.attempts else (0, 0)
         said = {"rank": self.rank, "world": self.world, "host": os.uname().nodename, "process": os.getpid()}
-        said |= {"step": self.step, "units": done, "rows": rows, "beat": self.beats}
+        said |= self.told() | {"beat": self.beats}
         if isinstance(self.place, Path):
             self.place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.place, json.dumps(said), durable=False)
 
+    def told(self) -> dict[str, Any]:
+        done, rows = (len(self.attempts.done), self.attempts.rows) if self.attempts else (0, 0)
+        return {"step": self.step, "units": done, "rows": rows}
+
 
 @contextlib.contextmanager
-def renewing(note: Note) -> Generator[Note]:
+def renewing[N: Note](note: N) -> Generator[N]:
     """Writes the note now, and again and again until the block ends."""
     ended = threading.Event()
 

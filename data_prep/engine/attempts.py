@@ -127,7 +127,7 @@ class Attempts:
         """Writes the records of units that are given up, as soon as one is done: where none is, nothing is known of
         any."""
         for name, (unit, failure) in self.last.items():
-            set_aside(self.step.name, unit, failure, self.tried[name], self.folder)
+            set_aside(self.step, unit, failure, self.tried[name], self.folder)
         self.last.clear()
 
     @property

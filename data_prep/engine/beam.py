@@ -79,4 +79,4 @@ def run_range(bounds: tuple[int, int], place: Place, version: str) -> None:
         Metrics.counter(step.name, "failed").inc()
         if isinstance(folder, Path):
             (folder / "quarantine" / step.name).mkdir(parents=True, exist_ok=True)
-        set_aside(step.name, unit, result, tries, folder)
+        set_aside(step, unit, result, tries, folder)

@@ -1,6 +1,8 @@
 """Runs a step: the units that are not done, on whatever engine; the same bytes on each."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from data_prep.config.engine import EngineConfig
@@ -11,6 +13,19 @@ from data_prep.engine.processes import run_in_processes
 from data_prep.engine.progress import Progress
 from data_prep.engine.units import SCRATCH, Marker, Step
 from lm.storage import Place
+
+FAILED: ContextVar[set[str] | None] = ContextVar("FAILED", default=None)
+
+
+@contextlib.contextmanager
+def noting_failed() -> Generator[set[str]]:
+    """Collects the units, as step/name, that steps which are run in the block end without."""
+    failed: set[str] = set()
+    before = FAILED.set(failed)
+    try:
+        yield failed
+    finally:
+        FAILED.reset(before)
 
 
 def run_step(
@@ -25,8 +40,17 @@ def run_step(
     """
     assert len({unit.name for unit in step.units}) == len(step.units), f"{step.name}: two units share a name"
     folder = folder.absolute() if isinstance(folder, Path) else folder  # workers may have another working folder
-    if engine.runner == "array":
-        return run_in_array(step, engine, folder, on_progress)
+    alone = engine.runner != "array"
+    made = (run_alone if alone else run_in_array)(step, engine, folder, on_progress)
+    if (failed := FAILED.get()) is not None:
+        failed |= {f"{step.name}/{unit.name}" for unit in step.units if unit.name not in made}
+    return made
+
+
+def run_alone(
+    step: Step, engine: EngineConfig, folder: Place, on_progress: Callable[[Progress], None]
+) -> Mapping[str, Marker]:
+    """`run_step` where no other process works on the step."""
     make_folders(step, folder)
     if isinstance(folder, Path):
         for leftover in (folder / SCRATCH / step.name).iterdir():

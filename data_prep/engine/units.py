@@ -1,7 +1,9 @@
 """A unit of work, an input file or a range of hashes, run once: whatever engine runs it, it runs `run_unit`.
 
-    units/<step>/<name>.json       the unit is done: {identity, counts, outputs: {name: [bytes, sha256]}, seconds, host}
-    quarantine/<step>/<name>.json  it failed each time it was tried: {identity, error, traceback, host, attempts, log}
+    units/<step>/<name>.json       the unit is done: {identity, counts, outputs: {name: [bytes, sha256]}, seconds, host,
+                                   read: SHA-256 of the input file}
+    quarantine/<step>/<name>.json  it failed each time it was tried: {identity, error, traceback, host, attempts, log,
+                                   read}
 
 Both lie in the step's folder, beside the outputs. The marker is written last, so a unit is done where there is a marker
 of its identity, and the outputs that it lists are there with their sizes. In a bucket no rename is needed for that.
@@ -10,6 +12,7 @@ of its identity, and the outputs that it lists are there with their sizes. In a 
 import contextlib
 import dataclasses
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -69,6 +72,9 @@ class Step[Input]:
     """What progress calls the units."""
     told: str = ""
     """What progress calls the step, where that is not its name."""
+    digest: Callable[[Unit[Input]], str] | None = None
+    """SHA-256 of the file that a unit reads, kept in its marker or record, so that another of the same name and size
+    can be told; "" where none is read."""
     light: bool = False
     """Whether it is so little work that the process which asks for it does it, whatever the engine: a merge of
     counts."""
@@ -84,6 +90,8 @@ class Marker:
     """{name in the step's folder: (bytes, SHA-256)}."""
     seconds: float
     host: str
+    read: str = ""
+    """SHA-256 of the file that it read (`Step.digest`)."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
@@ -94,7 +102,9 @@ class Marker:
         try:
             found = json.loads(text)
             outputs = {name: (int(size), str(sha256)) for name, (size, sha256) in found["outputs"].items()}
-            return cls(found["identity"], found["counts"], outputs, found["seconds"], found["host"])
+            return cls(
+                found["identity"], found["counts"], outputs, found["seconds"], found["host"], found.get("read", "")
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -251,6 +261,22 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
         shutil.rmtree(root, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def rare_collections() -> Generator[None]:
+    """Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of the time of a page.
+
+    A page makes tens of thousands of objects, hardly any of them in a cycle.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def run_unit(
     step: Step, unit: Unit, folder: Place, engine: EngineConfig, on_rows: Callable[[int], None] = lambda _: None
 ) -> Marker:
@@ -261,11 +287,15 @@ def run_unit(
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
-        with metered(space.meter):
+        read = (
+            step.digest(unit) if step.digest else ""
+        )  # before: one that is replaced meanwhile is told by the next run
+        with metered(space.meter), rare_collections():
             counts = step.work(unit, space) or {}
         with writing(folder):
             outputs = space.publish()
-            marker = Marker(unit.identity, counts, outputs, round(time.perf_counter() - start, 3), os.uname().nodename)
+            seconds = round(time.perf_counter() - start, 3)
+            marker = Marker(unit.identity, counts, outputs, seconds, os.uname().nodename, read)
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, marker.to_json(), space.scratch if isinstance(folder, Path) else None)
@@ -306,8 +336,11 @@ def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
     return all(size_of(folder / name) == size for name, (size, _) in marker.outputs.items())
 
 
-def set_aside(step: str, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
+def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: Place) -> None:
     """Writes the unit's quarantine record."""
+    read = ""
+    with contextlib.suppress(OSError):  # it may have failed since it is gone
+        read = step.digest(unit) if step.digest else ""
     record = {
         "identity": unit.identity,
         "error": failure.error,
@@ -315,8 +348,9 @@ def set_aside(step: str, unit: Unit, failure: Failure, attempts: int, folder: Pl
         "host": failure.host,
         "attempts": attempts,
         "log": failure.log,
+        "read": read,
     }
-    path = quarantine_of(step, unit.name, folder)
+    path = quarantine_of(step.name, unit.name, folder)
     with writing(path):
         write_atomically(path, json.dumps(record, indent=1) + "\n")
 
@@ -336,3 +370,11 @@ def delete_files(folder: Place, names: "Any") -> None:
         return
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+def delete_all(folder: Place) -> None:
+    """Deletes all that lies in the folder."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        delete_files(folder, list(folder.files()))

@@ -4,13 +4,11 @@ The unit of work is a file: a page goes from bytes to its row inside one functio
 workers. A file that is done has a marker, and a restart does not make it again.
 """
 
-import contextlib
 import functools
-import gc
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from data_prep.by_language.splitters import check_splitters
@@ -21,7 +19,7 @@ from data_prep.parquet import write_rows
 from data_prep.sources import InputFile
 from data_prep.sources.inputs import RECORDS
 from lm.errors import InputError
-from lm.storage import Place, write_atomically
+from lm.storage import Place, file_sha256, write_atomically
 
 TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
@@ -48,7 +46,8 @@ def extract_texts(
     Raises as `run_step`, and InputError when there is nothing at all in the files.
     """
     check_splitters(config.thresholds_by_language)
-    step = Step(TEXTS, units_of(files, config, external), functools.partial(write_texts, config=config), rows="pages")
+    work = functools.partial(write_texts, config=config)
+    step = Step(TEXTS, units_of(files, config, external), work, rows="pages", digest=digest_of)
     markers = run_step(step, engine, folder, on_progress)
     whole = {unit.name: unit.identity for unit in step.units if unit.name in markers}
     merge = Unit("records", identity_of(whole), 0, tuple(whole))
@@ -71,14 +70,20 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
     )
 
 
+def digest_of(unit: Unit[InputFile]) -> str:
+    """SHA-256 of a file of a disk, at a gigabyte a second; "" of what lies elsewhere, which has an ETag, and of what is
+    no one file. Raises OSError."""
+    path = unit.input.path
+    return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
+
+
 def write_texts(unit: Unit[InputFile], space: Workspace, config: DocumentsConfig) -> dict:
     """Writes the file's texts; how many, and what was passed over."""
     skipped: Counter[str] = Counter()
     path = space.output(f"{TEXTS}/{unit.name}.parquet")
     on_read = lambda size: space.count(bytes=size)
     rows = counted(rows_of_input(unit.input, config, skipped, on_read), space)
-    with rare_collections():
-        write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
+    write_rows(((path, row) for row in rows), {path: text_schema(config)}, scratch=space.scratch)
     return {"rows": space.rows, "seen": space.rows + skipped.total(), "skipped": dict(skipped)}
 
 
@@ -92,22 +97,6 @@ def write_records(unit: Unit[tuple[str, ...]], space: Workspace) -> Counts:
     records = {"seen": total("seen"), "skipped": dict(sorted(skipped.items()))}
     write_atomically(space.output(f"{TEXTS}/{RECORDS}"), json.dumps(records), space.scratch)
     return {"files": len(counts), "rows": total("rows"), **records}
-
-
-@contextlib.contextmanager
-def rare_collections() -> Generator[None]:
-    """Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of the time of a page.
-
-    A page makes tens of thousands of objects, hardly any of them in a cycle.
-    """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50 * before[0], *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:

@@ -20,28 +20,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.config import MinHashConfig
+from data_prep.config.deduplicate import TRACKING
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
-from data_prep.urls import split_address
+from data_prep.urls import same_page_key
 from lm.errors import InputError
 from lm.storage import Place
 
 SplitName = Literal["train", "val", "withheld"]
 NEAR = MinHashConfig(shingle_words=5, bands=14, rows=8, seed=1)
 """What a near-duplicate is here: FineWeb's choice. Fixed, since indices of different runs are compared."""
-RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 1"
+RULE = "url, text, minhash 14x8 of 5 words, seed 1; version 2"
 """Names how keys are made. To be changed with them, here or in data_prep.dedup: keys of another rule never meet."""
 INDEX_SCHEMA = pa.schema([("key", pa.uint64())], metadata={"rule": RULE})
 
 
 def canonical_url(url: str) -> str:
-    """`url` as its re-crawls are written too: without scheme, "www.", port, fragment, case and final slashes, the
-    parts of its query sorted. "" where there is none."""
-    host, rest = split_address(url)
-    path, _, query = unquote(rest.partition("#")[0]).replace("\\", "/").lower().partition("?")
-    parts = sorted(part for part in query.split("&") if part)
-    name = f"{host.removeprefix('www.')}/{path.strip('/')}".rstrip("/")
-    return f"{name}?{'&'.join(parts)}" if parts else name
+    """`url` as `same_page_key` spells it, which deduplication goes by, without case and %-escapes besides: to withhold
+    a page in vain costs less than to train on one that is held out. "" where there is none.
+
+    Which parameters of a query count is fixed, since indices of different runs are compared.
+    """
+    return unquote(same_page_key(url, TRACKING) or "").lower()
 
 
 def as_number(key: bytes) -> int:

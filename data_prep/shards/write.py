@@ -9,7 +9,6 @@ comes or goes has itself encoded, and the shards of its group made.
 import contextlib
 import dataclasses
 import itertools
-import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import pyarrow.parquet as pq
 
 from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
+from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, whole
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_files
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
 from data_prep.parquet import read_batches
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
 from data_prep.shards.repeat import repeated
@@ -145,22 +145,16 @@ def check_repeats(files: list[DocumentFile], config: ShardsConfig) -> None:
 
 
 def finish(out: Place, index: str | None, manifest: Manifest, keep_parts: bool) -> None:
-    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it."""
+    """Writes the held-out index and, last, the manifest; deletes what units handed on, unless others may be at it.
+    Records of units that failed stay."""
     scratch = out / PARTS if isinstance(out, Path) else None
     with writing(out):
         if index:
             write_atomically(out / HELD_OUT_KEYS, (out / index).read_bytes(), scratch)
         write_atomically(out / MANIFEST, manifest.to_json().encode(), scratch)
-        for folder in () if keep_parts else (PARTS, UNITS, QUARANTINE, SCRATCH):
+        failed = any(names_in(out / QUARANTINE / step) for step in ("keys", "encode"))
+        for folder in () if keep_parts else (PARTS, UNITS, SCRATCH, *(() if failed else (QUARANTINE,))):
             delete_all(out / folder)
-
-
-def delete_all(folder: Place) -> None:
-    """Deletes all that lies in the folder."""
-    if isinstance(folder, Path):
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        delete_files(folder, list(folder.files()))
 
 
 def plan_shards(made: Mapping[str, Marker], config: ShardsConfig) -> list[Unit[Group]]:

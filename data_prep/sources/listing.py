@@ -47,6 +47,9 @@ class Listed(NamedTuple):
     """None where it was not asked for."""
     etag: str = ""
     """Of a file in a store."""
+    told_by: int | str | None = None
+    """What changes when the file does, but in a copy too: of a disk, its time of change in ns; of a web server that was
+    asked, ETag or date."""
 
 
 class Guessed(NamedTuple):
@@ -92,16 +95,18 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
             found.setdefault(place, (str(number), name, told))
     unique = len({name for _, name, _ in found.values()}) == len(found)
     listed = [
-        Listed(place, name if unique else f"{number}/{name}", *size_and_etag(place, told))
+        Listed(place, name if unique else f"{number}/{name}", *said_of(place, told))
         for place, (number, name, told) in found.items()
     ]
     return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
 
 
-def size_and_etag(place: Place, told: Object | None) -> tuple[int | None, str]:
+def said_of(place: Place, told: Object | None) -> tuple[int | None, str, int | str | None]:
+    """Its size, ETag, and what it is told by."""
     if isinstance(place, Path):
-        return place.stat().st_size, ""
-    return (None, "") if told is None else (told.size, told.etag)
+        stat = place.stat()
+        return stat.st_size, "", stat.st_mtime_ns
+    return (None, "", None) if told is None else (told.size, told.etag, None)
 
 
 def of_disk(option: str, pattern: str) -> list[Named]:
@@ -237,7 +242,10 @@ def asked(option: str, listed: list[Listed]) -> list[Listed]:
     for one, told in said.items():
         if told is None:
             raise UsageError(f"{option}: {one.place} is not there. Mend the address.")
-    return [one if (told := said.get(one)) is None else one._replace(bytes=told.size) for one in listed]
+    return [
+        one if (told := said.get(one)) is None else one._replace(bytes=told.size, told_by=told.etag or None)
+        for one in listed
+    ]
 
 
 def heads(urls: list[Url]) -> list[Object | None]:

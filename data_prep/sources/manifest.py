@@ -58,7 +58,8 @@ class InputFile:
     text_field: str = "text"
     """Of a table or dataset: what holds the text; a dot goes into a nested field."""
     etag: str = ""
-    """What a store tells it by; "" of a file of a disk, and where it was not asked."""
+    """What a store tells it by; "" of a file of a disk, unless it is known to have replaced one of its size: then its
+    SHA-256; and where it was not asked."""
     estimated: bool = False
     """Whether `bytes` is a guess, made where each file would have been a request."""
     ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
@@ -107,7 +108,7 @@ def write_manifest(run: Path, files: Iterable[InputFile], **facts: list) -> dict
     return manifest
 
 
-def manifest_files(workdir: Path) -> list[InputFile]:
+def manifest_files(workdir: Place) -> list[InputFile]:
     """The entries of the manifest, whether or not the files are there. Raises InputError when it cannot be read."""
     manifest = workdir / MANIFEST
     try:
@@ -127,12 +128,12 @@ def manifest_files(workdir: Path) -> list[InputFile]:
     return [input_file(entry, workdir) for entry in entries]
 
 
-def input_file(entry: dict, workdir: Path) -> InputFile:
+def input_file(entry: dict, workdir: Place) -> InputFile:
     """What an entry of the manifest in `workdir` names."""
     path = entry["path"]
     ranges = entry.get("ranges", {})
     return InputFile(
-        path=place_of(path) if is_url(path) else workdir / path,  # an absolute path stays as it is
+        path=place_of(path) if is_url(path) or Path(path).is_absolute() else workdir / path,
         name=entry["name"],
         kind=entry["kind"],
         bytes=entry["bytes"],

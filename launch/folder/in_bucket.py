@@ -108,7 +108,8 @@ def publish(name: str, workdir: Path, in_place: bool, by_products: Iterable[str]
     mirror.push(marker["files"])
     mirror.delete(before - {*marker["files"]})
     logs = [pattern for pattern in by_products if pattern != RunPaths.damaged_checkpoints]
-    mirror.push([*mirror.here(logs), *names_of(workdir, paths.config_json, paths.written(name))])
+    seen = [paths.seen(name)] if paths.seen(name).is_file() else []
+    mirror.push([*mirror.here(logs), *names_of(workdir, paths.config_json, paths.written(name), *seen)])
     mirror.push([marker_name])
     mirror.delete(names_of(workdir, paths.begun(name)))
 

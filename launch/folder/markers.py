@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.written import remove_command
-from lm.errors import InputError
+from lm.errors import InputError, UsageError
 from lm.fields import flatten
+from lm.run_paths import RunPaths
+from lm.storage import Place
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -67,3 +69,30 @@ def differences(old: dict, new: dict, there: str = "there", here: str = "asked f
         else:
             lines.append(f"  {name}: {old_flat.get(name)!r} {there}, {new_flat.get(name)!r} {here}")
     return lines
+
+
+RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
+"""{name of a setting before: its name now}."""
+
+
+def older_names(settings: dict) -> str:
+    """What is said of settings that an older version wrote under other names; "" where there are none."""
+    found = sorted({name.rpartition(".")[2] for name in flatten(settings)} & RENAMED.keys())
+    if not found:
+        return ""
+    names = ", ".join(f"{name} is {RENAMED[name]} now" for name in found)
+    return (
+        f"\nThe run was made by an older version of this program ({names}), and can be continued by that version "
+        "alone: go back to the git commit that made it. train.start.checkpoint takes its parameters into a new run."
+    )
+
+
+def refuse_trained(place: Place, stage: str) -> None:
+    """Raises UsageError where a model was trained, in part at least, on what the stage would make anew."""
+    train = RunPaths(Path()).marker("train"), RunPaths(Path()).begun("train")
+    if any((place / path.as_posix()).is_file() for path in train):
+        raise UsageError(
+            f"engine.retry_failed is given, but {place} holds training on what was made of {stage} without the units "
+            "that failed. Nothing was changed. Leave it out; or begin another --workdir, with finished stages of "
+            "this run by --from."
+        )

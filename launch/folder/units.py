@@ -4,7 +4,6 @@ that only units that changed are made."""
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.engine.attempts import names_in
 from data_prep.engine.units import Marker
 from launch.folder import in_bucket
 from launch.folder.taking import bring
@@ -30,15 +29,11 @@ def take_over(steps: tuple[str, ...], outputs: tuple[str, ...], workdir: Path, o
                 bring([*missing, path], workdir, out, link=True)
 
 
-def failed(steps: tuple[str, ...], workdir: Path) -> list[str]:
-    """The units that were set aside, as step/name: without them the stage was finished."""
-    return [f"{step}/{name}" for step in steps for name in sorted(names_in(workdir / RunPaths.quarantine / step))]
-
-
 def set_aside(files: Iterable[str]) -> list[str]:
-    """As `failed`, of the names of a stage's files: its quarantine records among them."""
-    top = f"{RunPaths.quarantine}/"
-    return sorted(name.removeprefix(top).removesuffix(".json") for name in files if name.startswith(top))
+    """The units that were set aside, as step/name, by the names of a stage's files, its quarantine records among them:
+    without them the stage was finished."""
+    found = (f"/{name}".partition(f"/{RunPaths.quarantine}/")[2] for name in files)
+    return sorted(name.removesuffix(".json") for name in found if name)
 
 
 def records(stage: str, workdir: Path, out: Path) -> tuple[str, ...]:

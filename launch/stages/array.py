@@ -25,17 +25,20 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from data_prep.config import EngineConfig
 from data_prep.engine import Step, Unit, Workspace, identity_of, read_markers, run_step
-from data_prep.engine.array import WORKERS, rank_of
+from data_prep.engine.array import WORKERS, job_of, rank_of, renewing
 from data_prep.engine.attempts import names_in
+from data_prep.engine.run import noting_failed
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
+from launch.folder import own_files
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
-from launch.folder.markers import ABSENT, differences, key_of
+from launch.folder.markers import ABSENT, differences, key_of, refuse_trained
+from launch.stages.handed_on import Present, delete_handed_on
 from launch.stages.stage import Stage, settings_of
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import Place, Url, size_of, stores, write_atomically, write_once
 
-KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, "parts"}
+KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, RunPaths.parts}
 """Folders in which steps keep what is no output."""
 BEGUN = f"{RunPaths.stages}/data.begun"
 """Says that the folder is a run's, before there is a marker."""
@@ -46,10 +49,20 @@ def run_stages(stages: Sequence[Stage], experiment: Experiment, place: Place) ->
     UsageError where the folder is no run's, or holds what other settings made."""
     begin(place)
     markers: dict[str, dict[str, Any]] = {}
-    with ended_by_sigterm(), home_of(place) as home:
-        for stage in stages:
-            markers[stage.name] = make(stage, experiment, place, home, markers)
-    if isinstance(place, Path) and rank_of(experiment.engine)[0] == 0:
+    rank, world = rank_of(experiment.engine)
+    with ended_by_sigterm(), home_of(place) as home, renewing(Present(place, rank, world)) as present:
+        try:
+            for stage in stages:
+                markers[stage.name] = make(stage, experiment, place, home, markers)
+                present.passed.append(stage.name)
+                present.write()
+                delete_handed_on([stage], place, present)
+        finally:
+            present.ended = True
+            with contextlib.suppress(InputError, OSError):
+                present.write()
+        delete_handed_on(stages, place, present, wait=True)
+    if isinstance(place, Path) and rank == 0:
         shutil.rmtree(place / SCRATCH, ignore_errors=True)
 
 
@@ -105,42 +118,56 @@ def home_of(place: Place) -> Generator[Path]:
 def make(stage: Stage, experiment: Experiment, place: Place, home: Path, markers: dict[str, dict]) -> dict[str, Any]:
     """Makes the stage, unless it is done; its marker."""
     settings = settings_of(stage, experiment) | {f"<{one.name}>": markers[one.name]["key"] for one in stage.after}
-    external = json.loads(json.dumps(stage.external_inputs(experiment)))
+    external, seen = own_files.recognised(place, json.loads(json.dumps(stage.external_inputs(experiment))))
     found = read_marker(stage, place)
     same = found and found["key"] == key_of(stage.name, settings, external, found["continued_from"])
-    failed = any(names_in(place / QUARANTINE / step) for step in stage.units)
-    retried = same and failed and experiment.engine.retry_failed
+    engine = experiment.engine
+    job = job_of(engine) if engine.retry_failed else ""
+    without = found and any("without" in one for one in found["continued_from"])
+    retried = same and without and job and found["retried"] != job  # who comes late finds it retried
     if found and same and not retried:
+        own_files.remember(place, seen)
         print(f"{stage.name}: up to date", flush=True)
         return found
-    if found and not same:
+    note = {"settings": settings, "external_inputs": external, "replaces": [], "retried": job}
+    if found and (retried or may_follow(stage, found, note, markers)):
+        refuse_trained(place, stage.name)
+        note["replaces"] = [*found["replaces"], found["key"]]
+    elif found:
         refuse_other(stage, found, settings | external, place)
     for one in stage.after:
         bring(markers[one.name]["files"], place, home)
-    note = {"settings": settings, "external_inputs": external, "replaces": []}
-    engine = experiment.engine
     start = time.perf_counter()
-    if stage.units:
-        stage.make(experiment, home, place)  # ty: ignore[invalid-argument-type] - such a stage writes to any place
-        without = [f"{step}/{name}" for step in stage.units for name in sorted(names_in(place / QUARANTINE / step))]
-        note["continued_from"] = [{"without": without}] if without else []
-        files = lambda space: files_of_units(stage, place)
-    elif stage.anywhere:
-        stage.make(experiment, place, place)  # ty: ignore[invalid-argument-type]
-        note["continued_from"] = []
-        files = lambda space: files_of_outputs(stage, place)
+    if stage.units or stage.anywhere:
+        with noting_failed() as failed:
+            # Such a stage writes to any place.
+            stage.make(experiment, home if stage.units else place, place)  # ty: ignore[invalid-argument-type]
+        note["continued_from"] = [{"without": sorted(failed)}] if failed else []
+        files = lambda space: files_of_units(stage, place) if stage.units else files_of_outputs(stage, place)
     else:
         alone = dataclasses.replace(
             experiment, engine=dataclasses.replace(engine, runner="processes", rank=None, world=None)
         )
         note["continued_from"] = []
-        files = lambda space: files_of_make(stage, alone, home, space)
+        files = lambda space: files_of_make(stage, alone, home, space, external)
     note["key"] = key_of(stage.name, settings, external, note["continued_from"])
+    note["replaces"] = [key for key in note["replaces"] if key != note["key"]]
+    own_files.remember(place, seen)
     finish(stage, note, place, engine, files, start, experiment_json(experiment))
     marker = read_marker(stage, place)
     if marker is None:
         raise InputError(f"{place / RunPaths.stages / stage.name}.json is gone. Run the same command again.")
     return marker
+
+
+def may_follow(stage: Stage, found: dict[str, Any], note: dict[str, Any], markers: dict[str, dict]) -> bool:
+    """Whether the stage, as it was found, only follows those before it, which were made again with units that failed
+    before."""
+    before = {f"<{one.name}>": markers[one.name] for one in stage.after}
+    old, new = found["settings"], note["settings"]
+    changed = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    same_inputs = found["external_inputs"] == note["external_inputs"]
+    return same_inputs and all(name in before and old.get(name) in before[name]["replaces"] for name in changed)
 
 
 def finish(
@@ -190,11 +217,12 @@ def files_of_outputs(stage: Stage, place: Place) -> dict[str, int]:
     return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
 
 
-def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace) -> dict[str, int]:
+def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Workspace, external: dict) -> dict[str, int]:
     """Makes a stage that has no units here, and moves what it made to its place; {name: bytes}."""
     out = space.scratch / f"{stage.name}-{secrets.token_hex(4)}"
     out.mkdir(parents=True)
     stage.make(experiment, home, out)
+    own_files.note_replaced(out, external)
     found = {}
     for name in stage.outputs:
         for path in sorted((out / name).rglob("*")) if (out / name).is_dir() else [out / name]:
@@ -207,9 +235,10 @@ def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Works
 
 def read_marker(stage: Stage, place: Place) -> dict[str, Any] | None:
     try:
-        return ABSENT | json.loads((place / RunPaths.stages / f"{stage.name}.json").read_text(encoding="utf-8"))
+        found = (place / RunPaths.stages / f"{stage.name}.json").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    return ABSENT | {"retried": ""} | json.loads(found)
 
 
 def refuse_other(stage: Stage, found: dict[str, Any], new: dict[str, Any], place: Place) -> None:

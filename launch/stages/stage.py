@@ -19,12 +19,12 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder import in_bucket, taking, unfinished, units, written
-from launch.folder.markers import differences, key_of, read_note
+from launch.folder import in_bucket, own_files, taking, unfinished, units, written
+from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
 from lm.errors import InputError, UsageError
-from lm.fields import flatten, identifying
+from lm.fields import identifying
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
 
@@ -65,6 +65,8 @@ class Stage:
     units: tuple[str, ...] = ()
     """Steps of units (data_prep.engine) that `make` runs in `out`. Their markers stay in the run folder, and what still
     agrees is taken over when the stage is made again."""
+    handed_on: tuple[str, ...] = ()
+    """Folders of what its units hand on to each other, where `make` does not delete them: in an array job."""
     anywhere: bool = False
     """`make` reads and writes in a bucket too, and all processes of an array job may make it together."""
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
@@ -175,22 +177,6 @@ def refuse_other(stage: Stage, old: dict, new: dict, workdir: Path) -> None:
     )
 
 
-RENAMED = {"vocabulary_size": "vocab_size", "rule": "name"}
-"""{name of a setting before: its name now}."""
-
-
-def older_names(settings: dict) -> str:
-    """What is said of settings that an older version wrote under other names; "" where there are none."""
-    found = sorted({name.rpartition(".")[2] for name in flatten(settings)} & RENAMED.keys())
-    if not found:
-        return ""
-    names = ", ".join(f"{name} is {RENAMED[name]} now" for name in found)
-    return (
-        f"\nThe run was made by an older version of this program ({names}), and can be continued by that version "
-        "alone: go back to the git commit that made it. train.start.checkpoint takes its parameters into a new run."
-    )
-
-
 def what_follows(stage: Stage, workdir: Path) -> list[Path]:
     """What to delete so that the stage, finished or half done, and all that was made from its outputs is made again."""
     notes = {path: read_note(path, "settings") or {} for path in RunPaths(workdir).stages.glob("*.json")}
@@ -213,12 +199,14 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
         )
     before = {f"<{one.name}>": finished(one, stage, experiment, workdir) for one in stage.after}
     settings = settings_of(stage, experiment) | {name: marker["key"] for name, marker in before.items()}
-    external_inputs = json.loads(json.dumps(stage.external_inputs(experiment)))
+    external = json.loads(json.dumps(stage.external_inputs(experiment)))
+    external_inputs, seen = own_files.recognised(workdir, external)
     marker = read_marker(stage, workdir)
     same = marker and marker["key"] == key_of(stage.name, settings, external_inputs, marker["continued_from"])
     retried = experiment.engine.retry_failed and marker and any("without" in one for one in marker["continued_from"])
     if marker and same and not retried:
         clean_up(stage, workdir, marker["key"])  # a kill may have come before
+        own_files.remember(workdir, seen)
         in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
         return False
     if stage.in_place:
@@ -232,7 +220,10 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if marker:
         if may_replace(stage, marker, note, before, workdir):
             note["replaces"] = [*marker["replaces"], marker["key"]]
-        elif not (retried if same else inputs_changed(stage, marker, note, workdir)):
+        elif same and retried:
+            refuse_trained(workdir, stage.name)
+            note["replaces"] = [*marker["replaces"], marker["key"]]  # what was made from it follows
+        elif not inputs_changed(stage, marker, note, workdir):
             refuse_other(stage, marker["settings"] | marker["external_inputs"], settings | external_inputs, workdir)
     index, processes = place()
     if processes > 1 and not stage.multi_process:
@@ -243,11 +234,11 @@ def run_stage(stage: Stage, experiment: Experiment, workdir: Path, source: Path 
     if index > 0:  # process 0 keeps the books
         stage.make(experiment, workdir, workdir)
         return True
-    if source and not marker and take(stage, experiment, source, workdir, settings, external_inputs):
+    if source and not marker and take(stage, experiment, source, workdir, settings, external):
         return True
     logs = [pattern for one in stage.after for pattern in one.by_products]
     in_bucket.fetch_inputs(workdir, before.values(), logs)
-    make(stage, experiment, workdir, note, marker)
+    make(stage, experiment, workdir, note, marker, seen)
     return True
 
 
@@ -271,9 +262,9 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
     return stage.inputs_alone(old, new) and followers <= {stage.name, *stage.remade_with}
 
 
-def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None) -> None:
+def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
-    which they replace."""
+    which they replace; `seen` is to be remembered of the inputs."""
     written.refuse_broken_links(workdir, stage.outputs)
     partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
@@ -294,6 +285,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     out.mkdir(parents=True, exist_ok=True)
     if not made or place()[1] > 1:  # others wait for this one in there
         stage.make(experiment, workdir, out)
+        own_files.note_replaced(out, note["external_inputs"])
     if not stage.in_place:
         records = tuple(one for one in units.records(stage.name, workdir, out) if one not in units.folders(stage.units))
         outputs = (*stage.outputs, *units.folders(stage.units), *records)
@@ -302,9 +294,11 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     if without := units.set_aside(written.read_record(stage.name, workdir)):
         continued = [*continued, {"without": without}]
     done = note | {"key": key_of(stage.name, note["settings"], note["external_inputs"], continued)}
+    done["replaces"] = [key for key in note["replaces"] if key != done["key"]]
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
     done["files"] = written.files_in(workdir, required_outputs)
+    own_files.remember(workdir, seen)
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
     in_bucket.publish(stage.name, workdir, stage.in_place, stage.kept)
@@ -357,21 +351,23 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None)
 
 
 def take(
-    stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, external_inputs: dict | None
+    stage: Stage, experiment: Experiment, source: Path, workdir: Path, settings: dict, external: dict | None
 ) -> bool:
     """Takes the stage's outputs from the run in `source`; False when it has not made the same, or work on them has
-    begun here. `external_inputs` of None: whatever they were there. Training that was made longer on the way is not the
+    begun here. `external` inputs of None: whatever they were there. Training that was made longer on the way is not the
     same."""
     marker = taking.finished_in(source, stage.name)
     if marker is None or marker.get("continued_from") or marker["settings"] != settings:
         return False
-    if external_inputs is not None and marker["external_inputs"] != external_inputs:
+    if external is not None and marker["external_inputs"] != own_files.recognised(source, external)[0]:
         return False
     if stage.in_place and RunPaths(workdir).begun(stage.name).exists() and stage.holds_work(workdir):
         return False
     keep_record(stage, workdir)
     besides = (*by_products_in(stage, source), *(one for one in units.folders(stage.units) if (source / one).is_dir()))
     taking.take(stage.name, stage.outputs, besides, source, workdir, marker)
+    if own_files.SIZES in marker["external_inputs"]:
+        own_files.remember(workdir, own_files.read_seen(source))
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
     clean_up(stage, workdir, marker["key"])
     return True

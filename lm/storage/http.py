@@ -44,12 +44,17 @@ class NotThereError(InputError):
     """The server knows no such file."""
 
 
-class TryAgainError(Exception):
-    """This try failed, the next may not. `pause` is what the server asks for, in seconds."""
+class RefusedError(InputError):
+    """The server does not do what it was asked for, and will not."""
 
-    def __init__(self, reason: str, pause: float | None = None):
+
+class TryAgainError(Exception):
+    """This try failed, the next may not. `pause` is what the server asks for, in seconds; `refused`: it may be for
+    good, as to HEAD where an address is signed for GET."""
+
+    def __init__(self, reason: str, pause: float | None = None, refused: bool = False):
         super().__init__(reason)
-        self.pause = pause
+        self.pause, self.refused = pause, refused
 
 
 class OutOfRangeError(TryAgainError):
@@ -154,14 +159,14 @@ def refuse_status(url: str, response: "Response", later: frozenset[int]) -> None
     if response.status_code == 416:
         raise OutOfRangeError(f"the server has no bytes from where the part ends ({status})")
     if response.status_code not in later:
-        raise InputError(f"{url} is refused: {status}. Check the address, and whether it or a proxy wants a login.")
+        raise RefusedError(f"{url} is refused: {status}. Check the address, and whether it or a proxy wants a login.")
     pause = seconds_asked(response.headers.get("Retry-After"), response.headers.get("Date"))
     if pause is not None and pause > LONGEST_WAIT:
         raise InputError(
             f"{url}: {status}, and the server asks to come back in {pause / 3600:.1f} hours. What has come is kept: "
             "give the same command then."
         )
-    raise TryAgainError(status, pause)
+    raise TryAgainError(status, pause, refused=response.status_code == 403)
 
 
 def seconds_asked(retry_after: str | None, date: str | None) -> float | None:
@@ -289,16 +294,35 @@ def request(url: str, start: int, end: int | None, version: Object | None, how: 
             pause(host, wait, everybody=error.pause is not None)
 
 
+def look(url: str, how: How) -> Object:
+    """What the server says of a file: by its head; where it refuses that or tells no length, by the answer to a request
+    for the first byte; where there is none or ranges are unknown, for all. No body is read. Raises as `answer`."""
+    stall, found = policy().stall, Object(-1, "")
+    for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"}), ("GET", {})):
+        options = {"auth": how.auth, "allow_redirects": True, "method": method}
+        try:
+            with answer(session_of(os.getpid()), url, headers, stall, how.later, **options) as response:
+                found = object_of(response, how)
+        except OutOfRangeError:
+            continue
+        except (RefusedError, TryAgainError) as error:
+            if method == "GET" or (isinstance(error, TryAgainError) and not error.refused):
+                raise
+        if found.size >= 0:
+            break
+    return found
+
+
 def attempt(url: str, start: int, end: int | None, version: Object | None, how: How, got: bytearray) -> Object:
-    """One request; what it brings is appended to `got`. Of no bytes at all the head is asked for."""
-    begin, looks = start + len(got), end is not None and end <= start
-    headers = (
-        {} if looks or (begin == 0 and end is None) else {"Range": f"bytes={begin}-{'' if end is None else end - 1}"}
-    )
+    """One request; what it brings is appended to `got`. Of no bytes at all, what the server says of the file."""
+    if end is not None and end <= start:
+        return look(url, how)
+    begin = start + len(got)
+    headers = {} if begin == 0 and end is None else {"Range": f"bytes={begin}-{'' if end is None else end - 1}"}
     if version and version.etag and "Range" in headers and not how.linked and not version.etag.startswith("W/"):
         headers["If-Range"] = version.etag
     limits = policy()
-    options = {"auth": how.auth, "allow_redirects": True, "method": "HEAD" if looks else "GET"}
+    options = {"auth": how.auth, "allow_redirects": True}
     try:
         with answer(session_of(os.getpid()), url, headers, limits.stall, how.later, **options) as response:
             found = object_of(response, how)
@@ -307,10 +331,9 @@ def attempt(url: str, start: int, end: int | None, version: Object | None, how: 
                     raise TryAgainError("an answer was of something else, though the file is still the same")
                 raise StorageError(f"{url} was replaced while it was read. Run it again.")
             length = version_of(response).length
-            if not looks and None is not length != found.size:  # of the hub, whose storage is another server
+            if None is not length != found.size:  # of the hub, whose storage is another server
                 raise TryAgainError(f"an answer was of a file of {length:,} bytes, not of {found.size:,}")
-            if not looks:
-                receive(response, begin, end, found, got, limits.stall)
+            receive(response, begin, end, found, got, limits.stall)
             return found
     except OutOfRangeError:
         if version is not None and begin < version.size and not still_there(url, version, how):

@@ -57,6 +57,8 @@ class LoopbackCrawl:
         self.always: dict[str, Fault] = {}
         """Faults that are never used up."""
         self.etag = lambda data: f'"{hashlib.md5(data).hexdigest()}"'
+        self.heads: int | None = None
+        """The status that answers to HEAD, where none is taken."""
         self.requests: list[tuple[str, dict[str, str]]] = []
         """(path, headers) in the order in which they came."""
         self.times: list[float] = []
@@ -96,7 +98,7 @@ class LoopbackCrawl:
             if fault.replace is not None:
                 self.files[path] = fault.replace
         data = self.files.get(path)
-        status = fault.status or (404 if data is None else 200)
+        status = (request.command == "HEAD" and self.heads) or fault.status or (404 if data is None else 200)
         if status != 200 or data is None:
             body = b"<html>no</html>"
             start(request, status, {"Content-Length": str(len(body)), **fault.headers})

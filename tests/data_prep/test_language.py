@@ -6,7 +6,16 @@ import pytest
 
 from data_prep.config import LanguageConfig
 from data_prep.config.language import LANGUAGES
-from data_prep.language import OTHER_SCRIPTS, detect_language, is_mostly_not_latin, likeliest
+from data_prep.language import (
+    LATIN_LETTERS,
+    NO_LETTERS,
+    OTHER_LETTERS,
+    OTHER_SCRIPTS,
+    detect_language,
+    is_mostly_not_latin,
+    letters_of,
+    likeliest,
+)
 from tests.bench.language import kept, labelled_sentences
 from tests.data_prep.measured import verdict_on
 from tests.data_prep.pages import GERMAN, PROSE, demo_config, document
@@ -58,6 +67,19 @@ def test_digits_and_punctuation_do_not_count():
     assert plain.language_score == cited.language_score
     raw = dataclasses.replace(CONFIG, letters_only=False)
     assert detect_language(document("12, 34; " * 9 + PROSE), raw).language_score < plain.language_score
+
+
+def test_letters_are_told_by_the_table_as_by_the_regex():
+    """Of every character, alone and between letters, those beyond the first plane among them."""
+    for start in range(0, 0x110000, 4096):
+        text = "a".join(map(chr, range(start, start + 4096)))
+        assert letters_of(text).split() == NO_LETTERS.sub(" ", text).split(), hex(start)
+
+
+@pytest.mark.parametrize("text", ["", "a", "é", "aé", "aЖ", "aЖЖ", "abЖ 12é", "1234Ж", "ꭓЖЖ", "漢字ab", "ⱥⱥЖ"])
+def test_the_first_look_at_the_scripts_changes_nothing(text: str):
+    other, latin = (len("".join(letters.findall(text))) for letters in (OTHER_LETTERS, LATIN_LETTERS))
+    assert is_mostly_not_latin(text) == (other > latin)
 
 
 def test_marks_and_joiners_stay_with_their_letters():

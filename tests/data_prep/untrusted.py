@@ -229,6 +229,7 @@ PATTERNS: dict[str, Anywhere | Within | Bounded | Trusted] = {
     "pii.address.PLACE_OF_HOUSE": AtPlace(", 10115 Berlin", ", Suite 12, Springfield, IL 62701"),
     "pii.address.SHIP": Bounded(52, "WINDOW"),
     "pii.address.SMALL_STREET_WORDS": Bounded(52, "WINDOW"),
+    "pii.address.TOWN_AFTER": AtPlace(", 75002 Paris", ", Springfield, IL 62701"),
     "pii.address.YEAR": AtPlace("1987 "),
     "pii.email.DOMAIN": Anywhere("@mail.example-site.co.uk"),
     "pii.email.LOCAL_AFTER_TEXT": Bounded(64, "LOCAL_LENGTH"),

@@ -11,14 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
+from data_prep.engine import Step, Unit, Workspace, run_step
+from data_prep.engine.array import renewing
 from data_prep.warc import write_pages
-from launch import data, extract_texts, fetch_pages
+from launch import data, extract_texts, fetch_pages, prepare_documents
 from launch.stages.array import KEPT_BESIDE, ended_by_sigterm, run_stages
-from launch.stages.stage import run_stage
+from launch.stages.handed_on import Present, delete_handed_on
+from launch.stages.stage import Stage, run_stage
 from lm.errors import UsageError
 from lm.storage import Url
 from tests.corpus import tiny_experiment, web_pages
@@ -68,6 +72,26 @@ def test_stages_that_an_array_job_made_are_up_to_date_for_any_script(tmp_path, c
         run_stage(STAGES[0], experiment_of(warcs, **array), run)
 
 
+def test_an_array_job_makes_an_input_again_that_was_replaced_by_one_of_its_size(tmp_path):
+    tables = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    for path in tables:
+        path.write_text('{"text": "as it was"}\n')
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=(), tables=tuple(map(str, tables)))
+    experiment = dataclasses.replace(tiny, pages=pages, engine=EngineConfig(runner="array", rank=0, world=1))
+    run_stages(STAGES, experiment, tmp_path / "run")
+    before = {path.stem: path.read_text() for path in (tmp_path / "run/units/texts").iterdir()}
+    for path in tables:
+        os.utime(path, ns=(1, 1))
+    tables[1].write_text('{"text": "AS IT WAS"}\n')
+    run_stages(STAGES, experiment, tmp_path / "run")
+    after = {path.stem: path.read_text() for path in (tmp_path / "run/units/texts").iterdir()}
+    assert [name for name in before if before[name] != after[name]] == ["1"]
+    assert pq.read_table(tmp_path / "run/texts/1.parquet")["text"].to_pylist() == ["AS IT WAS"]
+    alone = dataclasses.replace(experiment, engine=EngineConfig())
+    assert [run_stage(stage, alone, tmp_path / "run") for stage in STAGES] == [False, False]
+
+
 def test_sigterm_ends_the_process_as_an_error_does_so_that_nothing_stays_on_its_disk():
     before, unwound = signal.getsignal(signal.SIGTERM), []
     with pytest.raises(SystemExit, match="143"), ended_by_sigterm():
@@ -95,6 +119,87 @@ def test_a_stage_without_a_unit_is_made_with_it_where_that_is_asked_for(tmp_path
         run_stages(STAGES, experiment_of(warcs, **array, retry_failed=True, job="1"), tmp_path / "again")
         assert digests(tmp_path / "again", "texts") == expected
     assert run_stage(STAGES[1], experiment_of(warcs), tmp_path / "again") is False
+
+
+def test_what_units_hand_on_is_deleted_once_nobody_can_read_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.3")
+    stage, parts = prepare_documents.STAGE, tmp_path / "parts/keys"
+    step = Step("keys", (Unit("a", "1", 1, None),), write_part, light=True)
+    make = lambda: run_step(step, EngineConfig(runner="array", rank=0, world=1), tmp_path)
+    first, second = (Present(tmp_path, rank, 2) for rank in range(2))
+    make()
+    for one in (first, second):
+        one.write()
+    first.passed.append("documents")
+    with renewing(second):
+        delete_handed_on([stage], tmp_path, first)
+        delete_handed_on([stage], tmp_path, first, wait=True)  # the second lives
+        assert (parts / "a").is_file()
+    delete_handed_on([stage], tmp_path, first)
+    assert (parts / "a").is_file()
+    delete_handed_on([stage], tmp_path, first, wait=True)  # it was killed
+    assert not parts.parent.exists()
+    make()  # what is gone is made again
+    assert (parts / "a").is_file()
+    second.ended = True
+    second.write()
+    delete_handed_on([stage], tmp_path, first)
+    assert not parts.parent.exists() and (tmp_path / "units/keys/a.json").is_file()
+
+
+def write_part(unit: Unit, space: Workspace) -> None:
+    space.output(f"parts/keys/{unit.name}").write_bytes(b"key")
+
+
+def damage(path: Path) -> bytes:
+    """Takes from a Parquet file the begin of its URLs; what it was."""
+    whole, index = path.read_bytes(), pq.read_metadata(path)
+    column = index.row_group(0).column(index.schema.names.index("url"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    path.write_bytes(whole[:begin] + bytes(40) + whole[begin + 40 :])
+    return whole
+
+
+@pytest.mark.slow
+def test_what_a_stage_is_finished_without_is_in_its_key_and_made_where_that_is_asked_for(tmp_path):
+    """Of documents and shards as of texts; what was made from it follows, and is what is made without a failure."""
+    tiny = tiny_experiment()
+    pages = dataclasses.replace(tiny.pages, warc=tuple(map(str, write_warcs(tmp_path / "warc", 3, 6))))
+    steps = dataclasses.replace(tiny.documents, steps=("exact_dedup",))
+    shards = dataclasses.replace(tiny.shards, validation_fraction=0.2)
+    experiment = dataclasses.replace(tiny, pages=pages, documents=steps, shards=shards)
+
+    def keys(where: Path) -> dict[str, str]:
+        return {one.name: json.loads((where / f"stages/{one.name}.json").read_text())["key"] for one in every}
+
+    def made(stages: list[Stage], **engine) -> None:
+        """By an array job of one, and by the scripts alone."""
+        array = EngineConfig(runner="array", rank=0, world=1, max_failed=0.4, job=name, **engine)
+        run_stages(stages, dataclasses.replace(experiment, engine=array), run)
+        for stage in stages:
+            run_stage(stage, dataclasses.replace(experiment, engine=EngineConfig(max_failed=0.4, **engine)), alone)
+
+    every = [*data.STAGES.values()]
+    for name, inputs, units in (("documents", "texts", ["keys/1"]), ("shards", "documents", ["encode/1", "keys/1"])):
+        run, alone = tmp_path / f"{name}-run", tmp_path / f"{name}-alone"
+        made(every[: [one.name for one in every].index(name)])
+        whole = {where: damage(where / inputs / "1.parquet") for where in (run, alone)}
+        made(every)
+        marker = json.loads((run / f"stages/{name}.json").read_text())
+        assert marker["continued_from"] == [{"without": units}] and keys(run) == keys(alone)
+        for where in (run, alone):
+            (where / inputs / "1.parquet").write_bytes(whole[where])
+        before = keys(run)
+        made(every)
+        assert keys(run) == before  # not unasked
+        for _ in range(2):
+            made(every, retry_failed=True)
+            assert keys(run) == keys(alone) and keys(run)[name] != before[name]
+            assert keys(run)["shards"] != before["shards"]
+            assert not list(run.rglob("parts"))
+            for folder in ("documents", "tokens"):
+                assert digests(run, folder) == digests(alone, folder)
+                assert {"documents/1.parquet", "tokens/manifest.json"} & digests(run, folder).keys()
 
 
 def digests(run: Path | Url, *folders: str) -> dict[str, str]:
@@ -143,6 +248,7 @@ def test_three_ranks_over_a_bucket_make_what_one_process_makes_on_a_disk(tmp_pat
             for rank in ranks:
                 rank.kill()
         assert digests(run, *made) == digests(tmp_path / "run", *made)
+        assert not [name for name in run.files() if "parts" in name.split("/")]
         for name in data.STAGES:
             there = json.loads((run / f"stages/{name}.json").read_text())
             assert there["key"] == json.loads((tmp_path / f"run/stages/{name}.json").read_text())["key"]

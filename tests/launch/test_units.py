@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
 from data_prep.warc import write_pages
-from launch import extract_texts, fetch_pages
-from launch.folder import unfinished
+from launch import extract_texts, fetch_pages, prepare_documents
+from launch.folder import own_files, unfinished, units
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment, web_pages
+from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
 
 STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
 
@@ -67,6 +72,104 @@ def test_inputs_that_come_and_go_touch_those_units_alone(warcs, tmp_path):
     make(warcs[1:], tmp_path / "run")
     assert markers(tmp_path / "run")["1"] == before["1"] and markers(tmp_path / "run")["2"] != before["2"]
     assert not list((tmp_path / "run").glob("replaced-*")) and not (tmp_path / "run/.partial/texts").exists()
+
+
+def write_table(path: Path, words: str) -> None:
+    path.write_text("".join(json.dumps({"text": f"{words} in line {row}"}) + "\n" for row in range(3)))
+
+
+@pytest.fixture
+def tables(tmp_path) -> list[Path]:
+    paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    for path in paths:
+        write_table(path, "the same size")
+    return paths
+
+
+def of_tables(tables: Sequence[object]) -> Experiment:
+    tiny = tiny_experiment()
+    return dataclasses.replace(tiny, pages=dataclasses.replace(tiny.pages, warc=(), tables=tuple(map(str, tables))))
+
+
+def made_of_tables(tables: Sequence[object], workdir: Path, **engine) -> list[bool]:
+    experiment = dataclasses.replace(of_tables(tables), engine=EngineConfig(**engine))
+    return [run_stage(stage, experiment, workdir) for stage in STAGES]
+
+
+def test_an_input_that_was_replaced_by_one_of_its_size_is_made_again_and_a_copy_is_not(tables, tmp_path):
+    run = tmp_path / "run"
+    assert made_of_tables(tables, run) == [True, True]
+    before = markers(run)
+    for path in tables:  # a copy has other times
+        os.utime(path, ns=(1, 1))
+    copied = shutil.copytree(run, tmp_path / "copied")
+    assert made_of_tables(tables, run) == made_of_tables(tables, copied) == [False, False]
+    for number, words in enumerate(("THE SAME SIZE", "the_same_size")):  # replaced, and replaced again
+        write_table(tables[1], words)
+        os.utime(tables[0], ns=(number, number))
+        assert made_of_tables(tables, run) == [True, True]
+        assert words in pq.read_table(run / "texts/1.parquet")["text"][0].as_py()
+        assert {name: markers(run)[name] for name in "02"} == {name: before[name] for name in "02"}
+        assert made_of_tables(tables, run) == [False, False]
+    made_of_tables(tables, tmp_path / "fresh")
+    assert texts(run) == texts(tmp_path / "fresh")
+    assert [run_stage(stage, of_tables(tables), tmp_path / "taken", run) for stage in STAGES] == [True, True]
+    assert markers(tmp_path / "taken") == markers(run) and made_of_tables(tables, tmp_path / "taken") == [False, False]
+
+
+def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
+    """As the message says that refuses it where other stages were made from it."""
+    made_of_tables(tables, tmp_path)
+    follower = {"key": "k", "settings": {"<texts>": json.loads((tmp_path / "stages/texts.json").read_text())["key"]}}
+    (tmp_path / "stages/documents.json").write_text(json.dumps(follower | {"files": {}}))
+    write_table(tables[1], "THE SAME SIZE")
+    with pytest.raises(UsageError, match=r"(?s)1\.jsonl: \d+ there, \[\d+, '[0-9a-f]{64}'\] asked for.*rm "):
+        made_of_tables(tables, tmp_path)
+    for path in (tmp_path / "stages").glob("*.json"):
+        path.unlink()
+    assert made_of_tables(tables, tmp_path) == [True, True]
+    assert "SAME" in pq.read_table(tmp_path / "texts/1.parquet")["text"][0].as_py()
+
+
+def test_an_input_that_was_mended_in_its_size_is_tried_unasked(warcs, tmp_path):
+    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    whole = damage(warcs)
+    make(warcs, tmp_path, max_failed=0.3)
+    before = markers(tmp_path)
+    warcs[2].write_bytes(whole)
+    make(warcs, tmp_path)
+    assert set(markers(tmp_path)) == {*before, "2"} and not list((tmp_path / "quarantine/texts").iterdir())
+
+
+def test_a_file_of_a_web_server_that_was_replaced_is_told_by_its_etag(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    lines = {f"{name}.jsonl": json.dumps({"text": "the same size"}).encode() for name in "ab"}
+    with serving(LoopbackCrawl(lines)) as web:
+        urls = [f"{web.url}{name}" for name in lines]
+        again = lambda: made_of_tables(urls, tmp_path)
+        assert again() == [True, True] and again() == [False, False]
+        before = markers(tmp_path)
+        web.files["b.jsonl"] = lines["b.jsonl"].upper().replace(b"TEXT", b"text")
+        assert again() == [True, True] and again() == [False, False]
+        assert [markers(tmp_path)[name] == before[name] for name in "ab"] == [True, False]
+        marker = json.loads((tmp_path / "stages/pages.json").read_text())["external_inputs"]
+        assert marker[own_files.SIZES][urls[0]] is None
+        among_many = {own_files.SIZES: dict.fromkeys(urls), own_files.SEEN: {}}  # where none is asked
+        assert own_files.recognised(tmp_path, among_many)[0] == marker
+
+
+def test_an_interrupted_stage_makes_what_was_replaced_meanwhile(tables, tmp_path):
+    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
+        extract_texts.make(experiment, workdir, out)
+        raise KeyboardInterrupt
+
+    run_stage(fetch_pages.STAGE, of_tables(tables), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(dataclasses.replace(extract_texts.STAGE, make=interrupted), of_tables(tables), tmp_path)
+    before = markers(tmp_path / ".partial/texts/out")
+    write_table(tables[1], "THE SAME SIZE")
+    assert made_of_tables(tables, tmp_path) == [True, True]
+    assert [markers(tmp_path)[name] == before[name] for name in "012"] == [True, False, True]
 
 
 def test_what_other_stages_were_made_from_is_refused_as_ever(warcs, tmp_path):
@@ -130,3 +233,29 @@ def test_a_stage_may_be_finished_without_a_unit_and_with_it_later(warcs, tmp_pat
     assert {name: markers(tmp_path)[name] for name in before} == before and "2" in markers(tmp_path)
     assert not list((tmp_path / "quarantine/texts").iterdir())
     assert json.loads((tmp_path / "stages/texts.json").read_text())["key"] != key
+
+
+def test_what_was_made_without_a_unit_is_made_again_with_it_unless_a_model_was_trained_on_it(warcs, tmp_path):
+    def made(**engine) -> list[bool]:
+        experiment = experiment_of(warcs, max_failed=0.3, **engine)
+        experiment = dataclasses.replace(experiment, documents=dataclasses.replace(experiment.documents, steps=()))
+        return [run_stage(stage, experiment, tmp_path) for stage in (*STAGES, prepare_documents.STAGE)]
+
+    run_stage(fetch_pages.STAGE, experiment_of(warcs), tmp_path)
+    whole = damage(warcs)
+    assert made() == [False, True, True] and made() == [False, False, False]
+    (tmp_path / "stages/train.begun").write_text("{}")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    with pytest.raises(UsageError, match="holds training on what was made of texts without the units that failed"):
+        made(retry_failed=True)
+    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*.json"))}
+    (tmp_path / "stages/train.begun").unlink()
+    assert made(retry_failed=True) == [False, True, False]  # it fails again
+    times = {path: path.stat().st_mtime_ns for path in warcs}
+    warcs[2].write_bytes(whole)
+    os.utime(warcs[2], ns=(times[warcs[2]], times[warcs[2]]))  # as where the cause was another than the file
+    assert made(retry_failed=True) == [False, True, True] and made() == [False, False, False]
+    assert sorted(path.stem for path in (tmp_path / "documents").iterdir()) == ["0", "1", "2", "3"]
+    assert units.set_aside(["tokens/quarantine/encode/a.json", "texts/b", "quarantine/texts/b.json"]) == [
+        "encode/a", "texts/b",
+    ]  # fmt: skip

@@ -109,6 +109,27 @@ def test_a_rank_that_never_comes_is_done_by_those_who_wait(tmp_path):
     assert rank.begun() == set(inputs)
 
 
+def test_one_process_forgets_what_an_earlier_job_has_left_while_the_others_wait(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_LEASE_SECONDS", "0.1")
+    monkeypatch.setattr(array, "FIRST_PAUSE", 0.01)
+    engine = EngineConfig(runner="array", rank=0, world=1)
+    run_step(light(texts(4)), engine, tmp_path)
+    whole, lists = contents(tmp_path), tmp_path / "units/step.list.json"
+    for name in ("0001", "0002"):
+        (tmp_path / f"out/{name}.txt").unlink()
+    lists.unlink()
+    (tmp_path / "units/step.forgetting").write_text("{}")  # of one that was killed over it
+    run_step(light(texts(4)), engine, tmp_path)
+    assert contents(tmp_path) == whole and lists.is_file() and not (tmp_path / "units/step.forgetting").exists()
+    seen: list[str] = []
+    monkeypatch.setattr("data_prep.engine.array.forget_others", lambda step, folder: seen.append(step.name))
+    (tmp_path / "units/step.forgetting").write_text("{}")
+    frozen, looks = lists.read_bytes(), iter([None, None])
+    monkeypatch.setattr(array, "bytes_of", lambda place: next(looks, frozen) if place == lists else None)
+    run_step(light(texts(4)), engine, tmp_path)  # another has frozen it meanwhile
+    assert not seen
+
+
 def light(inputs: dict[str, str]):
     return dataclasses.replace(step_of(inputs), light=True)
 

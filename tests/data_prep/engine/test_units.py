@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -65,6 +66,23 @@ def step_of(inputs: dict[str, str], log: Path | None = None) -> Step[str]:
 
 def texts(count: int) -> dict[str, str]:
     return {f"{number:04d}": f"text {'x' * (number % 7)}{number}" for number in range(count)}
+
+
+def note_collections(unit: Unit[str], space: Workspace, into: list[int]) -> dict:
+    """Notes after how many objects Python looks for cycles."""
+    into.append(gc.get_threshold()[0])
+    return work(unit, space)
+
+
+def test_a_unit_is_done_with_rare_collections_and_they_are_as_before_when_it_ends_however_it_ends(tmp_path):
+    before, noted = gc.get_threshold(), []
+    step = dataclasses.replace(
+        step_of(texts(2) | {"odd": DAMAGED}), work=functools.partial(note_collections, into=noted)
+    )
+    run_step(step, EngineConfig(max_failed=1.0), tmp_path)
+    assert min(noted) == max(noted) == 50 * before[0]
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """No article is on both sides: not crawled twice, not under two URLs, not nearly the same, not in another dump."""
 
 import dataclasses
+import functools
 import itertools
 import random
 from pathlib import Path
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.config.deduplicate import TRACKING
 from data_prep.documents import DOCUMENT_SCHEMA
 from data_prep.shards.held_out import article_keys, canonical_url, is_drawn, read_index, splits_of, union
 from data_prep.shards.write import write_shards
+from data_prep.urls import same_page_key
 from lm.config import TokenizerConfig
 from lm.data.records import document_tables, read_manifest
 from lm.errors import InputError
@@ -68,6 +71,19 @@ def sides(documents: Path, out: Path, **change) -> dict[str, str]:
 def test_a_url_has_one_spelling(url):
     assert canonical_url(url) == "a.example/news/1?a=1&b=2"
     assert is_drawn(url, "x", 0.3) == is_drawn("a.example/news/1?a=1&b=2", "y", 0.3)
+
+
+def test_a_visit_of_a_page_is_on_the_page_s_side():
+    """Addresses that url_dedup takes for one page are drawn together, and meet by a key, whatever they say."""
+    came_from = ("", "?utm_source=mail", "?UTM_Medium=x&utm_source=y", "?fbclid=1#top", "?phpsessid=2")
+    for number in range(200):
+        visits = [f"https://a.example/{number}{visit}" for visit in came_from]
+        assert len({same_page_key(url, TRACKING) for url in visits}) == 1
+        assert len({is_drawn(url, article(n), 0.3) for n, url in enumerate(visits)}) == 1
+        shared = functools.reduce(np.intersect1d, [article_keys(url, f"text {n}") for n, url in enumerate(visits)])
+        assert len(shared) == 1
+    assert canonical_url("https://a.example/1?id=1&utm_source=x") != canonical_url("https://a.example/1?id=2")
+    assert canonical_url("https://a.example/\u00e9") == canonical_url("https://a.example/%C3%A9")
 
 
 def test_the_share_is_near_the_asked_one_and_a_larger_one_holds_the_smaller():

@@ -15,7 +15,7 @@ import pytest
 
 from configs.demo import get_config
 from data_prep.config.pages import PagesConfig
-from data_prep.sources import fetch_pages, input_files, input_sizes
+from data_prep.sources import fetch_pages, input_files, own_inputs
 from data_prep.sources.inputs import read_input
 from data_prep.sources.listing import matches, named_files
 from data_prep.sources.manifest import InputFile
@@ -187,7 +187,7 @@ def test_many_files_are_listed_and_not_asked_for_one_by_one(store: Store, tmp_pa
     for pattern, count in (("s3://other/many/*.jsonl", 30), (f"@{tmp_path / 'list'}", 20)):
         store.requests.clear()
         config = pages_config(tables=(pattern,))
-        sizes = input_sizes(config)
+        sizes, _ = own_inputs(config)
         assert len(listed(tmp_path / "run", tables=(pattern,))) == count
         assert len(store.requests) == 2  # one listing each
         assert set(map(str, sizes)) == {f"s3://other/many/{number:02d}.jsonl" for number in range(count)}
@@ -201,7 +201,8 @@ def test_of_many_files_of_a_web_server_a_few_are_asked_for_their_size(tmp_path):
         found = listed(tmp_path / "run", warc=(f"@{tmp_path / 'list'}",))
         assert len(web.requests) <= 16
         assert all(one.estimated and 1000 < one.bytes < 1200 and one.version is None for one in found)
-        assert set(input_sizes(pages_config(warc=(f"@{tmp_path / 'list'}",))).values()) == {None}
+        sizes, told_by = own_inputs(pages_config(warc=(f"@{tmp_path / 'list'}",)))
+        assert set(sizes.values()) == {None} and not told_by
         identities = {one.name: one.identity for one in found}
         assert len(set(identities.values())) == 200
         (alone,) = listed(tmp_path / "alone", warc=(f"{web.url}7.warc.gz",))

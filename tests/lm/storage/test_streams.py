@@ -207,6 +207,35 @@ def test_a_web_server_is_only_read_and_not_listed(web: LoopbackCrawl, tmp_path):
     assert (tmp_path / "file").read_bytes() == DATA
 
 
+@pytest.mark.parametrize("heads", [403, 405, 501])
+def test_a_server_that_refuses_head_is_asked_for_the_first_byte(web: LoopbackCrawl, heads):
+    told = of_web(web).url.surely()
+    web.heads, web.files["empty"] = heads, b""
+    served = of_web(web)
+    web.requests.clear()
+    assert served.url.found() == told == (len(DATA), web.etag(DATA), None)
+    assert [headers.get("Range") for _, headers in web.requests] == [None, "bytes=0-0"]
+    assert served.url.with_name("gone").found() is None and Url(f"{web.url}empty").surely().size == 0
+    stream = Stream(served.url.address, served.url.surely(), block=BLOCK)
+    assert stream.read() == DATA
+    served.replace(DATA[::-1])
+    with pytest.raises(StorageError, match="was replaced while it was read"):
+        stream.seek(0)
+        stream.read(5)
+
+
+@pytest.mark.parametrize("always", [Fault(ignore_range=True), Fault(chunked=True)], ids=["no ranges", "no length"])
+def test_without_head_any_answer_will_do_that_tells_the_length_and_its_body_is_not_read(web: LoopbackCrawl, always):
+    web.heads, web.always["folder/file"] = 405, always
+    assert of_web(web).url.surely() == (len(DATA), web.etag(DATA), None)
+    web.always["folder/file"] = Fault(ignore_range=True, chunked=True)
+    with pytest.raises(StorageError, match="does not tell how long it is"):
+        of_web(web).url.surely()
+    web.always["folder/file"] = Fault(status=401)
+    with pytest.raises(StorageError, match="is refused: 401"):
+        of_web(web).url.surely()
+
+
 def test_a_server_without_ranges_is_not_asked_for_the_end_of_a_long_file(web: LoopbackCrawl, monkeypatch):
     monkeypatch.setattr(http, "SKIPPED_BYTES", 20_000)
     web.always["folder/file"] = Fault(ignore_range=True)
