@@ -74,6 +74,7 @@ def test_the_numbers_of_a_text_are_those_of_the_python_api(stories, inspector, o
     assert f"came: {100 * found.came_ET[-1, TOKEN]:.1f} %" in page.inner_text(".inside-truth")
 
 
+@pytest.mark.slow
 def test_one_goes_into_a_matrix_and_back_by_the_keyboard(stories, inspector, open_page):
     page = opened(open_page, inside(stories.window, text=TEXT))
     total = inspector.parameters

@@ -23,6 +23,7 @@ def inspector(hostile) -> Inspector:
     return Inspector(loaded.model, loaded.experiment.model, loaded.tokenizer, loaded.mesh)
 
 
+@pytest.mark.slow
 def test_a_text_is_cut_without_a_server(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#tokens")
     page.fill("#tokens-text", TEXT)

@@ -191,6 +191,7 @@ def test_a_policy_keeps_what_it_names_and_nothing_else(config):
         assert found == {one: block_channels(config)[one] for one in wanted}, name
 
 
+@pytest.mark.slow
 def test_remat_holds_less_at_a_time():
     """Bytes that the compiled gradient needs beside parameters and results, for a model of many layers."""
     config = dataclasses.replace(LLAMA, layers=4, context_length=256)
@@ -306,7 +307,8 @@ def test_steps_on_a_mixed_mesh_are_those_of_one_device(config, train):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
 def test_bfloat16_parameters_keep_their_types_over_steps_with_float32_moments(rule):
     optimizer = dataclasses.replace(MUON, name=rule)
     config = dataclasses.replace(MODERN, layers=1, parameter_dtype="bfloat16", compute_dtype="bfloat16")
