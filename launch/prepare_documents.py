@@ -34,14 +34,14 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
 def external_inputs(experiment: Experiment) -> dict[str, object]:
     """What the indices of earlier runs hold, the thresholds of the languages, the evaluation sets."""
-    found = thresholds_identity(documents := experiment.documents) | {"dedup_index": identities(documents)}
-    if "decontamination" in documents.steps:
-        found["evaluation sets"] = set_digests(documents.decontamination.sets)
-    return {name: value for name, value in found.items() if value}
+    sets = documents.decontamination.sets if "decontamination" in (documents := experiment.documents).steps else ()
+    found = {"dedup_index": identities(documents), "evaluation sets": set_digests(sets)}
+    return {name: value for name, value in (found | thresholds_identity(documents)).items() if value}
 
 
-READS = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
+NAMES = """steps language by_language filters quality_classifier.model quality_classifier.keep_share url_dedup minhash
 dedup_index across_dumps personal_data line_dedup substring_dedup decontamination"""
+READS = [*(f"documents.{name}" for name in NAMES.split()), "engine"]
 STAGE = Stage(
     name="documents",
     script="launch.prepare_documents",
@@ -57,4 +57,4 @@ STAGE = Stage(
 )
 
 if __name__ == "__main__":
-    run_stage_command(STAGE, *(f"documents.{name}" for name in READS.split()), "engine")
+    run_stage_command(STAGE, *READS)
