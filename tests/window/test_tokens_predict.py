@@ -184,6 +184,7 @@ def test_write_on_draws_by_the_sliders(hostile, open_page):
     assert page.input_value("#prompt") == once and once.startswith("The") and len(once) > 3
 
 
+@pytest.mark.slow
 def test_the_exported_page_predicts_on_what_was_recorded(hostile, open_page, inspector):
     page = open_page(hostile.exported + "#predict")
     settle(page)

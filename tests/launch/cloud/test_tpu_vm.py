@@ -97,6 +97,7 @@ def test_create_install_run_logs_stop_delete(cloud):
     assert not (cloud.folder / "state").exists()
 
 
+@pytest.mark.slow
 def test_several_slices_are_nodes_of_one_queued_resource(cloud, monkeypatch):
     monkeypatch.setenv("HOSTS", "3")
     cloud.turn("exit 0")
@@ -128,6 +129,7 @@ def test_keep_brings_a_run_to_its_end(cloud, capfd):
     assert "the run is done, in gs://bucket/runs/a" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_keep_asks_again_for_a_slice_that_was_taken_away(cloud):
     gone = 'echo SUSPENDED > "$CLOUD/new"; mv "$CLOUD/new" "$CLOUD/state"'
     cloud.turn(f'echo "exit 0" > "$CLOUD/turn"; {gone}; exec sleep 600')

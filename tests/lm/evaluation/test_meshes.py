@@ -66,12 +66,8 @@ def alone(run) -> tuple[dict, dict, list[str]]:
     return figures(run, None)
 
 
-QUICK = ("mixed",)
-
-
-@pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MESHES if name not in QUICK)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
 def test_every_mesh_gives_the_figures_of_one_device(run, alone, name):
     config, count = MESHES[name]
     mesh = make_mesh(config, MODEL, count, jax.devices()[:count])

@@ -191,6 +191,7 @@ def test_a_mesh_gives_the_same_and_keeps_heads_and_sequences_apart(implementatio
         assert x.sharding.is_equivalent_to(by_head, 4)
 
 
+@pytest.mark.slow
 def test_a_kernel_in_the_model_on_a_mesh_is_that_of_one_device(monkeypatch):
     """Splash in the place of xla: the mesh finds its way to the kernel."""
     config = dataclasses.replace(LLAMA, context_length=128, width=256, layers=1)

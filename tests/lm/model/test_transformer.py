@@ -80,7 +80,17 @@ def test_documents_do_not_attend_to_one_another_by_gradients(config):
 WINDOWS = dataclasses.replace(LLAMA, layers=3, attention_windows=(4, 0))
 OWN_HEADS = dataclasses.replace(GPT2, width=34, head_dim=6)
 OTHERS = {"windows": WINDOWS, "head_dim": OWN_HEADS}
-WITH_OTHERS = pytest.mark.parametrize("config", (FAMILIES | OTHERS).values(), ids=FAMILIES | OTHERS)
+
+
+def rows(configs):
+    """Of which that with heads of its own width is slow."""
+    marks = {"head_dim": [pytest.mark.slow]}
+    return pytest.mark.parametrize(
+        "config", [pytest.param(config, id=name, marks=marks.get(name, [])) for name, config in configs.items()]
+    )
+
+
+WITH_OTHERS = rows(FAMILIES | OTHERS)
 
 
 @WITH_OTHERS
@@ -111,7 +121,7 @@ def read_on(model, tokens_BT, positions_BT, segments_BT, cache):
 CACHED = {**FAMILIES, **OTHERS, "scan": dataclasses.replace(MODERN, scan_layers=True)}
 
 
-@pytest.mark.parametrize("config", CACHED.values(), ids=CACHED)
+@rows(CACHED)
 def test_a_prompt_at_once_and_then_token_by_token_equals_the_whole_forward_pass(config):
     """Rows of different lengths: each reads its prompt, and goes on at its own position, until it is full."""
     model, tokens_BT, length = make(config), tokens(config, batch=3), config.context_length

@@ -41,10 +41,8 @@ def config_of(algorithm: str, **fields) -> TokenizerConfig:
     )
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    [pytest.param(one, marks=[pytest.mark.slow] if one != "sentencepiece_unigram" else []) for one in SIZES],
-)  # tests/test_end_to_end.py has bpe too
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", SIZES)
 def test_every_stage_works_with(algorithm, tmp_path):
     experiment = experiment_with(config_of(algorithm))
     write_tokens(tmp_path, experiment)

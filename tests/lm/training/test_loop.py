@@ -206,6 +206,7 @@ def test_more_validation_batches_than_there_are_is_refused(tokens, tmp_path):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, validation_batches=3000), run)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_says_so(tokens, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
@@ -314,6 +315,7 @@ def test_a_forecast_is_measured_where_the_run_is_long_enough_to_want_one():
     assert not worth_measuring(WORTH_MEASURING, "tpu")
 
 
+@pytest.mark.slow
 def test_a_profile_names_the_steps_that_were_asked_for(tokens, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(tokens, run)

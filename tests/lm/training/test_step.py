@@ -226,9 +226,9 @@ MUON = dataclasses.replace(TRAIN.optimizer, muon=MuonConfig(0.02, 0.95, 5))
 
 def meshes():
     """Every axis alone in two, four and eight, and mixes of two and three."""
-    quick = [{"tensor": 8}, {"fsdp": 2, "context": 2, "tensor": 2}]
+    quick = [{"fsdp": 2, "context": 2, "tensor": 2}]
     slow = [
-        *({name: 8} for name in ("data", "fsdp", "context")),
+        *({name: 8} for name in ("data", "fsdp", "context", "tensor")),
         *({name: count} for name in ("data", "fsdp", "context", "tensor") for count in (2, 4)),
         {"fsdp": 2, "context": 2},
         {"data": 2, "fsdp": 4},
