@@ -10,6 +10,7 @@ is not waited for. Two that do the same unit write the same bytes. No clock is c
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -208,12 +209,15 @@ def freeze(step: Step, folder: Place) -> None:
     Where an earlier job has left markers, one process forgets what is none of the step's, and the others wait for that.
     """
     token, start = folder / UNITS / f"{step.name}.forgetting", time.monotonic()
+    fewest = math.inf
     place = list_of(step.name, folder)
     listed = sorted([unit.name, unit.identity, unit.bytes] for unit in step.units)
     data = json.dumps({"units": listed}).encode()
     while (there := bytes_of(place)) != data:
         if there is None:
             left = names_in(folder / UNITS / step.name) | names_in(folder / QUARANTINE / step.name)
+            if len(left) < fewest:  # that they become fewer is a sign of life
+                fewest, start = len(left), time.monotonic()
             if left and not write_once(token, b"{}") and time.monotonic() - start < lease_seconds():
                 time.sleep(FIRST_PAUSE)
                 continue
@@ -277,16 +281,21 @@ def bytes_of(place: Place) -> bytes | None:
 
 def forget_others(step: Step, folder: Place) -> None:
     """Deletes markers and records of other identities, and markers whose outputs are gone, so that from now on their
-    names tell what is settled; and the outputs, of which nobody would know any more."""
+    names tell what is settled; and the outputs, of which nobody would know any more. Ends where the list of units
+    stands: another process has done it meanwhile, and what is there now is of this job."""
     identities = {unit.name: unit.identity for unit in step.units}
     there, whole = names_in(folder / UNITS / step.name) & identities.keys(), finished(step, folder)
     kept = {output for marker in whole.values() for output in marker.outputs}
     for name in there - whole.keys():
         marker = read_marker(marker_of(step.name, name, folder))
+        if bytes_of(list_of(step.name, folder)) is not None:
+            return
         delete_files(folder, marker.outputs.keys() - kept if marker else ())
         marker_of(step.name, name, folder).unlink(missing_ok=True)
     for name in names_in(folder / QUARANTINE / step.name) & identities.keys():
         record = read_quarantine(quarantine_of(step.name, name, folder))
+        if bytes_of(list_of(step.name, folder)) is not None:
+            return
         if record is None or record["identity"] != identities[name]:
             quarantine_of(step.name, name, folder).unlink(missing_ok=True)
 

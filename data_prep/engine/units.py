@@ -19,6 +19,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -261,20 +262,36 @@ def workspace(step: Step, folder: Place, max_bytes: int, on_rows: Callable[[int]
         shutil.rmtree(root, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def rare_collections() -> Generator[None]:
-    """Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of the time of a page.
+class RareCollections:
+    """While it is entered, Python looks for cycles 50 times as seldom, and not among what is there already: a tenth of
+    the time of a page, which makes tens of thousands of objects, hardly any of them in a cycle.
 
-    A page makes tens of thousands of objects, hardly any of them in a cycle.
+    The settings are the process's. Of units in its threads, as some runners have them, the first to begin changes them
+    and the last to end changes them back.
     """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50 * before[0], *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, gc.get_threshold()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before = gc.get_threshold()
+                gc.freeze()
+                gc.set_threshold(min(50 * self.before[0], MOST_THRESHOLD), *self.before[1:])
+            self.inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                gc.set_threshold(*self.before)
+                gc.unfreeze()
+
+
+MOST_THRESHOLD = 2**31 - 1
+"""That Python takes."""
+RARE_COLLECTIONS = RareCollections()
 
 
 def run_unit(
@@ -290,7 +307,7 @@ def run_unit(
         read = (
             step.digest(unit) if step.digest else ""
         )  # before: one that is replaced meanwhile is told by the next run
-        with metered(space.meter), rare_collections():
+        with metered(space.meter), RARE_COLLECTIONS:
             counts = step.work(unit, space) or {}
         with writing(folder):
             outputs = space.publish()

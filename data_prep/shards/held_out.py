@@ -41,7 +41,7 @@ def canonical_url(url: str) -> str:
 
     Which parameters of a query count is fixed, since indices of different runs are compared.
     """
-    return unquote(same_page_key(url, TRACKING) or "").lower()
+    return unquote(same_page_key(url.lower(), TRACKING) or "").lower()
 
 
 def as_number(key: bytes) -> int:

@@ -134,15 +134,16 @@ class CorpusIndex:
         """Raises InputError where the index is of other shards than the run's. A folder of the mixture that has gone
         since, or is in a bucket, is not looked for."""
         again = files.MAKE_AGAIN.format(run=self.run)
-        read = {str(self.shards): self.header.shards}
-        read |= {source.folder: source.shards for source in self.header.sources if not is_url(source.folder)}
-        for number, (folder, shards) in enumerate(read.items()):
-            manifest = Path(folder) / MANIFEST
+        others = [source for source in self.header.sources if not is_url(source.folder)]
+        read = [(str(self.shards), self.shards, self.header.shards)]
+        read += [(source.tokens, Path(source.folder), source.shards) for source in others]
+        for number, (named, folder, shards) in enumerate(read):
+            manifest = folder / MANIFEST
             if not manifest.is_file() and number:
                 continue
             if not manifest.is_file() or hashlib.sha256(manifest.read_bytes()).hexdigest() != shards:
                 raise InputError(
-                    f"{self.folder} is out of date: it is of other shards than those that {folder} holds now. {again}"
+                    f"{self.folder} is out of date: it is of other shards than those that {named} holds now. {again}"
                 )
         indexed = [source.tokens for source in self.header.sources]
         if train is not None and indexed != (wanted := [source.tokens for source in train.mixture]):

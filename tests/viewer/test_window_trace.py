@@ -389,3 +389,8 @@ def test_an_exported_page_does_not_say_where_the_run_lies(run, monkeypatch):
     monkeypatch.setattr(window, "ROOMS", (trace,))
     said = json.dumps(window.record(run))
     assert "no index of the corpus in tiny/corpus_index" in said and str(run.paths.root) not in said
+    here = str(run.paths.root)
+    told = {"documents": [{"text": f"in {here}/a"}], "more": {"missing": f"no {here}/b"}}
+    assert window.without_place(told, run) == {
+        "documents": [{"text": f"in {here}/a"}], "more": {"missing": "no tiny/b"}
+    }  # fmt: skip

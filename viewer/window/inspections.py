@@ -24,6 +24,10 @@ ROOMS = (
 """Modules with `inspections(run)`, and `to_record(run)`: (name, fields) of what an exported page holds."""
 
 
+MESSAGES = ("message", "missing", "why")
+"""Fields in which an answer says why something is not there."""
+
+
 def inspections_of(run: WindowRun) -> list[Inspection]:
     """Those that ask a model of a step ask by the field "run" the runs beside it, too."""
     found = [one for room in ROOMS for one in room.inspections(run)]
@@ -46,8 +50,6 @@ def record(run: WindowRun) -> dict[str, object]:
 
 
 def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[str, object]]:
-    """An exported page goes from hand to hand: where the run lies on this machine is left out of messages."""
-    here, name_of_run = (json.dumps(one)[1:-1] for one in (str(run.paths.root.absolute()), run.name))
     for room in ROOMS:
         for name, fields in room.to_record(run):
             try:
@@ -56,4 +58,16 @@ def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[
                 if error.code != OUT_OF_MEMORY:
                     raise
                 continue  # the page says that this step was not recorded
-            yield key_of(name, fields), json.loads(to_json(answer).decode().replace(here, name_of_run))
+            yield key_of(name, fields), json.loads(to_json(without_place(answer, run)))
+
+
+def without_place(answer: object, run: WindowRun) -> object:
+    """The answer, whose messages name the run in place of where it lies on this machine: an exported page goes from
+    hand to hand. Texts stay as they are."""
+    if not isinstance(answer, dict):
+        return answer
+    here = str(run.paths.root.absolute())
+    return {
+        key: value.replace(here, run.name) if key in MESSAGES and isinstance(value, str) else without_place(value, run)
+        for key, value in answer.items()
+    }

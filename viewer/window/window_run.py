@@ -120,13 +120,14 @@ class WindowRun:
             return found
 
     def _make_room(self, step: int) -> None:
-        """Lets go of the model that was not asked for the longest, where there is no room for one more: the next takes
-        its place. Raises ApiError 503 where none is held."""
+        """Lets go of the models that were not asked for the longest, until there is room for one more. Raises ApiError
+        503 where there is none even so."""
         held = max(LEAST_MODELS, MOST_BYTES // bytes_on_each(self.experiment.model, self._mesh))
-        lacking = self.lacks_room(self.experiment.model, self._mesh)
-        if self._others and (lacking or len(self._others) >= held):
+        while (lacking := self.lacks_room(self.experiment.model, self._mesh)) or len(self._others) >= held:
+            if not self._others:
+                break
             self._others.pop(next(iter(self._others)))
-        elif lacking:
+        if lacking:
             raise ApiError(
                 503, f"The model of step {step:,} {lacking} Serve it by itself, with --step {step}; or take less for "
                 "the served one, with --weights bfloat16.",

@@ -130,6 +130,13 @@ def test_one_process_forgets_what_an_earlier_job_has_left_while_the_others_wait(
     assert not seen
 
 
+def test_who_still_forgets_when_the_list_stands_deletes_nothing_of_what_was_made_since(tmp_path):
+    run_step(light(texts(4)), EngineConfig(runner="array", rank=0, world=1), tmp_path)
+    whole, late = contents(tmp_path), light({name: f"{text} before" for name, text in texts(4).items()})
+    array.forget_others(late, tmp_path)
+    assert contents(tmp_path) == whole and len(list((tmp_path / "units/step").iterdir())) == 4
+
+
 def light(inputs: dict[str, str]):
     return dataclasses.replace(step_of(inputs), light=True)
 

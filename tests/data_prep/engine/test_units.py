@@ -12,14 +12,17 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from data_prep.config import ONE_PROCESS, EngineConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
-from data_prep.engine.attempts import HOPELESS
+from data_prep.engine.attempts import HOPELESS, make_folders
+from data_prep.engine.units import run_unit
 from lm.errors import InputError, UsageError
 from lm.storage import write_atomically
 from tests.run_files import HANG_SECONDS
@@ -83,6 +86,21 @@ def test_a_unit_is_done_with_rare_collections_and_they_are_as_before_when_it_end
     assert min(noted) == max(noted) == 50 * before[0]
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0
+
+
+def test_units_in_threads_of_one_process_are_all_done_and_collections_are_as_before(tmp_path):
+    before, meet, noted = gc.get_threshold(), threading.Barrier(6), []
+
+    def wait_and_work(unit: Unit[str], space: Workspace) -> dict:
+        meet.wait(HANG_SECONDS)
+        return note_collections(unit, space, noted)
+
+    step = dataclasses.replace(step_of(texts(6)), work=wait_and_work)
+    make_folders(step, tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda unit: run_unit(step, unit, tmp_path, EngineConfig()), step.units))
+    assert all(isinstance(one, Marker) for one in done) and set(noted) == {50 * before[0]}
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -84,6 +84,9 @@ def test_a_visit_of_a_page_is_on_the_page_s_side():
         assert len(shared) == 1
     assert canonical_url("https://a.example/1?id=1&utm_source=x") != canonical_url("https://a.example/1?id=2")
     assert canonical_url("https://a.example/\u00e9") == canonical_url("https://a.example/%C3%A9")
+    # In whatever case: the order of a query is that of its names without it.
+    url = "https://a.example/News?B=1&a=2&ID=3&cat=x"
+    assert canonical_url(url) == canonical_url(url.lower()) == canonical_url(url.upper())
 
 
 def test_the_share_is_near_the_asked_one_and_a_larger_one_holds_the_smaller():
