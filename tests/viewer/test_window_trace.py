@@ -390,7 +390,7 @@ def test_an_exported_page_does_not_say_where_the_run_lies(run, monkeypatch):
     said = json.dumps(window.record(run))
     assert "no index of the corpus in tiny/corpus_index" in said and str(run.paths.root) not in said
     here = str(run.paths.root)
-    told = {"documents": [{"text": f"in {here}/a"}], "more": {"missing": f"no {here}/b"}}
-    assert window.without_place(told, run) == {
-        "documents": [{"text": f"in {here}/a"}], "more": {"missing": "no tiny/b"}
-    }  # fmt: skip
+    text = {"text": f"{here}/a", "name": f"in {here}/a"}
+    told = {"documents": [text], "more": {"missing": f"no {here}/b"}, "folders": [{"name": f"{here}/tokens"}]}
+    expected = {"documents": [text], "more": {"missing": "no tiny/b"}, "folders": [{"name": "tiny/tokens"}]}
+    assert window.without_place(told, run) == expected

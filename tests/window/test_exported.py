@@ -66,9 +66,8 @@ def test_the_server_answers_every_recorded_question_as_it_was_recorded(looked_at
     recorded = questions(open_page(looked_at(run).exported))
     assert len(recorded) > 10
     live, folder = open_page(looked_at(run).window), looked_at(run).folder
-    here, name_of_run = (
-        json.dumps(one)[1:-1] for one in (str(folder), folder.name)
-    )  # it is left out of what is exported
+    # Where it lies is left out of what is exported.
+    here, name_of_run = (json.dumps(one)[1:-1] for one in (str(folder), folder.name))
     for key, answer in recorded.items():
         name, _, fields = key.partition("{")
         found = json.dumps(live.evaluate(ASK, [name, json.loads("{" + fields)]))

@@ -62,12 +62,17 @@ def recorded(run: WindowRun, known: Mapping[str, Inspection]) -> Iterator[tuple[
 
 
 def without_place(answer: object, run: WindowRun) -> object:
-    """The answer, whose messages name the run in place of where it lies on this machine: an exported page goes from
-    hand to hand. Texts stay as they are."""
+    """The answer, whose messages and folders name the run in place of where it lies on this machine: an exported page
+    goes from hand to hand. Texts stay as they are."""
+    here = str(run.paths.root.absolute())
+    if isinstance(answer, list):
+        return [without_place(one, run) for one in answer]
     if not isinstance(answer, dict):
         return answer
-    here = str(run.paths.root.absolute())
-    return {
-        key: value.replace(here, run.name) if key in MESSAGES and isinstance(value, str) else without_place(value, run)
-        for key, value in answer.items()
-    }
+    told = {}
+    for key, value in answer.items():
+        if isinstance(value, str) and (key in MESSAGES or (key == "name" and value.startswith(f"{here}/"))):
+            told[key] = value.replace(here, run.name)
+        else:
+            told[key] = without_place(value, run)
+    return told
