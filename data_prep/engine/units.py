@@ -55,6 +55,11 @@ class Unit[Input]:
     """What `Step.work` needs, picklable and light."""
 
 
+def no_digest(unit: Unit) -> str:
+    """Of a step that reads no input files."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Step[Input]:
     """The same work on many units."""
@@ -73,7 +78,7 @@ class Step[Input]:
     """What progress calls the units."""
     told: str = ""
     """What progress calls the step, where that is not its name."""
-    digest: Callable[[Unit[Input]], str] | None = None
+    digest: Callable[[Unit[Input]], str] = no_digest
     """SHA-256 of the file that a unit reads, kept in its marker or record, so that another of the same name and size
     can be told; "" where none is read."""
     light: bool = False
@@ -304,9 +309,7 @@ def run_unit(
     start, path = time.perf_counter(), marker_of(step.name, unit.name, folder)
     before = read_marker(path)
     with workspace(step, folder, engine.max_unit_bytes, on_rows) as space:
-        read = (
-            step.digest(unit) if step.digest else ""
-        )  # before: one that is replaced meanwhile is told by the next run
+        read = step.digest(unit)  # before the work: a file that is replaced meanwhile is told by the next run
         with metered(space.meter), RARE_COLLECTIONS:
             counts = step.work(unit, space) or {}
         with writing(folder):
@@ -357,7 +360,7 @@ def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: P
     """Writes the unit's quarantine record."""
     read = ""
     with contextlib.suppress(OSError):  # it may have failed since it is gone
-        read = step.digest(unit) if step.digest else ""
+        read = step.digest(unit)
     record = {
         "identity": unit.identity,
         "error": failure.error,

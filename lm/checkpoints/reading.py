@@ -1,6 +1,7 @@
 """Checkpoints, read: the state of one onto any mesh, or a model's parameters alone. Nothing here writes, so that the
 checkpoints of a run may be read while it trains."""
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -118,8 +119,10 @@ def shapes_of(config: ModelConfig) -> Transformer:
     return jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
 
 
+@functools.cache
 def bytes_on_each(config: ModelConfig, mesh: Mesh) -> int:
-    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out."""
+    """Bytes of the parameters on each device of the mesh, as `read_parameters` lays them out. The model is traced once,
+    however often that is asked."""
     shapes = shapes_of(config)
     pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings(shapes, mesh)), strict=True)
     return sum(math.prod(cut.shard_shape(one.shape)) * one.dtype.itemsize for one, cut in pairs)

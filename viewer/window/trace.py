@@ -208,9 +208,8 @@ def documents_of(corpus: Corpus, matches: Matches, length: int, most: int, conte
     """At most `most` documents in which a passage of `length` tokens stands, each once, with what is around it."""
     index, found = corpus.index(), {}
     most = max(0, most)
-    for spot in itertools.chain(
-        matches.spots(most), matches.spots(4 * most)
-    ):  # spread; the latter where some are one's
+    # Spots are spread over the matches. Where several of so few are in one document, more are looked at.
+    for spot in itertools.chain(matches.spots(most), matches.spots(4 * most)):
         document = index.document_at(spot)
         if (document.source, document.number) not in found:
             found[document.source, document.number] = in_context(corpus, document, spot, length, context)
