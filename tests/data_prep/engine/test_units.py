@@ -97,8 +97,16 @@ def test_units_in_threads_of_one_process_are_all_done_and_collections_are_as_bef
 
     step = dataclasses.replace(step_of(texts(6)), work=wait_and_work)
     make_folders(step, tmp_path)
+
+    def run(unit: Unit[str]) -> Marker:
+        try:
+            return run_unit(step, unit, tmp_path, EngineConfig())
+        except BaseException:
+            meet.abort()  # nobody waits for one that failed
+            raise
+
     with ThreadPoolExecutor(6) as pool:
-        done = list(pool.map(lambda unit: run_unit(step, unit, tmp_path, EngineConfig()), step.units))
+        done = list(pool.map(run, step.units))
     assert all(isinstance(one, Marker) for one in done) and set(noted) == {50 * before[0]}
     assert gc.get_threshold() == before and gc.get_freeze_count() == 0
 
