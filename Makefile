@@ -1,5 +1,5 @@
-# `make` alone lists the targets. Every target brings its own environment: nothing but Python 3.12 or 3.13, pip, make and a
-# package index is needed.
+# `make` without a target lists the targets. Every target installs its own environment: only Python 3.12 or 3.13, pip,
+# make and a package index are needed.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -7,8 +7,8 @@ export UV_PYTHON_DOWNLOADS := never
 # Images of containers often forbid it; then each of the many processes would compile the sources of JAX anew: 5 s to
 # start in place of 1.6.
 export PYTHONDONTWRITEBYTECODE :=
-# uv from PATH, else the one that pip fetches into .tools
-UV = $(shell command -v uv || echo .tools/bin/uv)
+# The pinned uv of requirements-uv.lock: installed by pip, or by any other uv, with its hash checked
+UV := .tools/bin/uv
 PYTHON := .venv/bin/python
 # By way of the environment, where blanks and quotes of any kind stay what they are
 export CONFIG ?= configs/demo.py
@@ -19,33 +19,57 @@ ACCELERATOR ?= $(or $(patsubst .venv/ready-%,%,$(wildcard .venv/ready-*)),cpu)
 ifneq ($(words $(ACCELERATOR)) $(filter $(ACCELERATORS),$(ACCELERATOR)),1 $(ACCELERATOR))
 $(error ACCELERATOR is "$(ACCELERATOR)". Choose one of: $(ACCELERATORS))
 endif
-READY := .venv/ready-$(ACCELERATOR)
+PACKAGES := .venv/ready-$(ACCELERATOR)
+READY := .venv/installed
 # requirements.lock is the whole environment, with the CPU build of jax; the others are what comes on top
 LOCKS := requirements.lock $(patsubst %,requirements-%.lock,$(filter-out cpu,$(ACCELERATOR)))
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
   --no-annotate --no-header
+# Without build isolation a source distribution is built with the packages of the lock, whose hashes were checked; with
+# it, uv would download and run the newest setuptools of the index.
+INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --no-build-isolation
+SYNC = $(UV) pip sync --quiet --require-hashes --no-build-isolation
 
-.PHONY: help setup demo test slow lint bench chaos libtpu checkers browser languages lock clean
+.PHONY: help setup packages add demo test slow lint bench chaos libtpu checkers browser languages lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "%-9s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## bring the environment, .venv, every file checked by its hash; ACCELERATOR=tpu, cuda12 or cuda13 for one
+setup: $(READY)  ## install the environment, .venv, every file checked by its hash; ACCELERATOR=tpu, cuda12 or cuda13 for one
+	@echo "setup: ready for $(ACCELERATOR) ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
 
-$(READY): $(LOCKS)
-	@if ! command -v uv >/dev/null && [ ! -x .tools/bin/uv ]; then \
-	  python=$$(for p in python3 python python3.13 python3.12; do \
-	    if $$p -m pip --version >/dev/null 2>&1; then echo $$p; break; fi; done); \
-	  if [ -z "$$python" ]; then echo "make: no uv and no Python with pip found: install either, then run make again" >&2; exit 1; fi; \
-	  echo "setup: fetching uv with $$python -m pip"; \
-	  $$python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools uv; fi
+# The clone itself, editable: scripts and notebooks anywhere, and worker processes, can import it.
+$(READY): $(PACKAGES) pyproject.toml | $(UV)
+	@$(UV) pip install --quiet --python $(PYTHON) --offline --no-deps --editable .
+	@touch $(READY)
+
+packages: $(PACKAGES)  # without the clone itself: a layer of the Docker image that changes of the code leave valid
+
+$(PACKAGES): $(LOCKS) | $(UV)
 	@echo "setup: .venv from $(LOCKS)"
 	@rm -rf .venv
 	@$(UV) venv --quiet --no-project --python '>=3.12,<3.14' .venv || { \
 	  echo "make: Python 3.12 or 3.13 is needed; found: $$(python3 --version 2>&1)" >&2; exit 1; }
-	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes $(LOCKS)
-	@touch $(READY)
-	@echo "setup: ready for $(ACCELERATOR) ($$($(PYTHON) --version), jax $$($(PYTHON) -c 'import jax; print(jax.__version__)'))"
+	@sed -n '/^setuptools==/,/[^\]$$/p' requirements.lock | $(INSTALL) --python $(PYTHON) -r -
+	@$(SYNC) --python $(PYTHON) $(LOCKS)
+	@touch $(PACKAGES)
+
+$(UV): requirements-uv.lock
+	@echo "setup: installing $$(sed -n 's/ .*//p;q' requirements-uv.lock) into .tools"
+	@rm -rf .tools/uv*
+	@if command -v uv >/dev/null; then \
+	  uv pip install --quiet --no-config --no-build --require-hashes --target .tools -r requirements-uv.lock; \
+	else \
+	  python=$$(for p in python3 python python3.13 python3.12; do \
+	    if $$p -m pip --version >/dev/null 2>&1; then echo $$p; break; fi; done); \
+	  if [ -z "$$python" ]; then echo "make: no uv and no Python with pip found: install either, then run make again" >&2; exit 1; fi; \
+	  $$python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --only-binary :all: \
+	    --require-hashes --target .tools -r requirements-uv.lock; fi
+	@touch $(UV)
+
+add: $(READY)  ## install PACKAGE=NAME (or 'NAME NAME') from the package index into .venv; locked versions stay
+	@if [ -z "$(PACKAGE)" ]; then echo "make: PACKAGE is empty. Name one: make add PACKAGE=tensorboard" >&2; exit 2; fi
+	@$(UV) pip install --python $(PYTHON) --constraints requirements.lock $(PACKAGE)
 
 demo: $(READY)  ## pages -> documents -> tokenizer -> shards -> training -> evaluation -> samples -> report
 	@$(PYTHON) -m launch.pretrain "$$CONFIG"
@@ -68,24 +92,25 @@ chaos: $(READY)  ## kill, cut and damage what can be: the same bytes must come o
 	@for proof in tests/chaos/[a-z]*.py; do $(PYTHON) -m tests.chaos.$$(basename $$proof .py); done
 
 libtpu: $(READY)  ## fetch the compiler for TPUs, for launch.plan (200 MB, into .tools)
-	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/libtpu --no-deps --require-hashes -r requirements-tpu.lock
+	@$(INSTALL) --python $(PYTHON) --target .tools/libtpu -r requirements-tpu.lock
 	@echo "libtpu: ready in .tools/libtpu"
 
 checkers: $(READY)  ## fetch what checks the files of launch/cloud in tests: SkyPilot, shellcheck, schemas (470 MB, into .tools)
 	@$(UV) venv --quiet --clear --no-project --python $(PYTHON) .tools/checkers
-	@$(UV) pip sync --quiet --python .tools/checkers/bin/python --require-hashes requirements-checkers.lock
+	@$(SYNC) --python .tools/checkers/bin/python requirements-checkers.lock
 	@echo "checkers: ready in .tools/checkers"
 
 browser: $(READY)  ## fetch what drives chromium in tests of the window: Playwright, axe-core (160 MB, into .tools)
 	@rm -rf .tools/browser
-	@$(UV) pip install --quiet --python $(PYTHON) --target .tools/browser --no-deps --require-hashes -r requirements-browser.lock
+	@$(INSTALL) --python $(PYTHON) --target .tools/browser -r requirements-browser.lock
 	@echo "browser: ready in .tools/browser; the browser itself is $${GRISTMILL_CHROMIUM:-$$(command -v chromium || echo 'missing: apt-get install chromium')}"
 
 languages: $(READY)  ## install what splits Chinese, Japanese, Thai and others into words (docs/languages.md; 490 MB)
-	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --require-hashes -r requirements-languages.lock
+	@$(INSTALL) --python $(PYTHON) -r requirements-languages.lock
 	@echo "languages: ready"
 
-lock:  ## choose versions anew: the requirements*.lock files from pyproject.toml
+lock: $(UV)  ## resolve the requirements*.lock files from pyproject.toml again; delete one first to upgrade its packages
+	@echo uv | $(COMPILE) - -o requirements-uv.lock
 	@$(COMPILE) --group dev pyproject.toml -o requirements.lock
 	@for accelerator in $(filter-out cpu,$(ACCELERATORS)); do $(COMPILE) --extra $$accelerator -c requirements.lock \
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml \

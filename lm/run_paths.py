@@ -3,6 +3,7 @@
 `RunPaths(folder).tokens` is a path, `RunPaths.tokens` the name in the folder: what stages list as their outputs.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -22,12 +23,15 @@ class Part:
         return self.name if run is None else run.root / self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RunPaths:
     """The paths of the run in the folder `root`; whether anything is there is not looked at. docs/contracts.md ("The
     run folder") says what each holds."""
 
     root: Path
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "root", Path(root))
 
     config_json = Part("config.json")
     pages = Part("pages")

@@ -287,13 +287,16 @@ def run_call(words: list[str], folder: Path) -> None:
 def test_make_hands_a_config_on_whatever_its_name(tmp_path):
     name = "my \"odd\" $HOME 'config'.py"
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/ready-cpu").touch()
+    (tmp_path / ".venv/installed").touch()
     (tmp_path / ".venv/bin/python").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     (tmp_path / ".venv/bin/python").chmod(0o755)
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    os.utime(tmp_path / ".venv/ready-cpu")
-    (tmp_path / "requirements.lock").touch()
-    os.utime(tmp_path / "requirements.lock", (0, 0))
+    for age, name in enumerate(("pyproject.toml", "requirements.lock", ".venv/ready-cpu", ".venv/installed")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (age, age))
+    (tmp_path / "requirements-uv.lock").touch()
+    (tmp_path / ".tools/bin").mkdir(parents=True)
+    (tmp_path / ".tools/bin/uv").touch()
     for config in ("my config.py", name.replace("$", "$$")):
         said = subprocess.run(
             ["make", "--no-print-directory", "demo", f"CONFIG={config}"], cwd=tmp_path, capture_output=True, text=True

@@ -1,4 +1,5 @@
-"""The Makefile's environments: a lock for each accelerator, and .venv made anew where another is asked for."""
+"""The Makefile's environments: one lock for each accelerator, every package checked by its hash, .venv built again for
+another accelerator."""
 
 import json
 import os
@@ -12,12 +13,18 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 ACCELERATORS = ("tpu", "cuda12", "cuda13")
-# Stands for uv, which would download: it writes its words down, and makes a .venv with a Python that does nothing.
+# Stands for uv, which would download: it writes its arguments down, and makes a .venv with a Python that does nothing.
 UV = f"""#!{sys.executable}
 import json, sys
 from pathlib import Path
 with open("calls", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
+if "--target" in sys.argv:
+    Path(".tools/bin").mkdir(parents=True)
+    Path(".tools/bin/uv").write_text(Path(sys.argv[0]).read_text())
+    Path(".tools/bin/uv").chmod(0o755)
+if sys.argv[-1] == "-":
+    Path("stdin").write_text(sys.stdin.read())
 if sys.argv[1] == "venv":
     Path(".venv/bin").mkdir(parents=True)
     Path(".venv/bin/python").write_text("#!/bin/sh\\n")
@@ -35,10 +42,14 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """Runs make in a copy; gives (exit code, what it said, the locks that an environment was made of or [])."""
+    """Run make in a copy; return (exit code, its output, the locks that an environment was built from or [])."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     for lock in REPOSITORY.glob("requirements*.lock"):
         (tmp_path / lock.name).touch()
+    (tmp_path / "requirements.lock").write_text(
+        "setuptools==84 \\\n    --hash=sha256:5\nsix==1 \\\n    --hash=sha256:6\n"
+    )
+    (tmp_path / "pyproject.toml").touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/uv").write_text(UV)
     (tmp_path / "bin/uv").chmod(0o755)
@@ -51,14 +62,16 @@ def make(tmp_path, monkeypatch):
         done = subprocess.run(["make", "--no-print-directory", *words], cwd=tmp_path, capture_output=True, text=True)
         calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
         synced = [call for call in calls if call[:2] == ["pip", "sync"]]
-        assert all("--require-hashes" in call for call in synced)
+        for call in calls:
+            assert call[0] != "pip" or "--editable" in call or "--require-hashes" in call, call
+            assert call[0] != "pip" or {"--offline", "--no-build", "--no-build-isolation"} & set(call), call
         locks = [word for call in synced for word in call if word.endswith(".lock")]
         return done.returncode, done.stdout + done.stderr, locks
 
     return make
 
 
-def test_without_a_word_the_environment_is_that_of_cpus_and_is_kept(make):
+def test_the_default_environment_is_for_cpus_and_is_kept(make):
     assert make("setup")[::2] == (0, ["requirements.lock"])
     assert make("lint")[::2] == (0, [])
 
@@ -118,3 +131,120 @@ def test_every_accelerator_has_an_extra_and_a_lock():
     assert tuple(listed.split()) == ACCELERATORS
     for accelerator in ACCELERATORS:
         assert f'{accelerator} = ["jax[{accelerator}]"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+
+
+PLATFORMS = {
+    "x86_64-manylinux_2_31": (
+        "requirements.lock",
+        "requirements-cuda12.lock",
+        "requirements-cuda13.lock",
+        "requirements-tpu.lock",
+    ),
+    "aarch64-manylinux_2_28": ("requirements.lock", "requirements-cuda12.lock", "requirements-cuda13.lock"),
+    "aarch64-apple-darwin": ("requirements.lock",),
+}
+"""{a platform that docs/install.md names: the locks that it takes}. libtpu has no wheel but for Linux x86_64."""
+BUILT = ("promise", "rouge-score", "sqlitedict", "word2number")
+"""Packages of requirements.lock without a wheel: built here from a source distribution."""
+
+
+def uv(*words: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
+    command = [str(REPOSITORY / ".tools/bin/uv"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_locks_resolve_to_wheels_on_every_platform(platform, python, tmp_path):
+    """Needs the package index, as `make setup` does."""
+    uv("venv", "--quiet", "--no-project", "--python", sys.executable, str(tmp_path / "venv"))
+    only_wheels = ["--only-binary", ":all:", *(word for name in BUILT for word in ("--no-binary", name))]
+    done = uv(
+        "pip", "sync", "--dry-run", "--require-hashes", "--python", str(tmp_path / "venv/bin/python"), *only_wheels,
+        "--python-platform", platform, "--python-version", python, *PLATFORMS[platform],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ("constriction" in done.stderr) == ("aarch64-manylinux" not in platform)
+
+
+@pytest.mark.slow
+def test_source_distributions_are_built_by_the_locked_setuptools_or_not_at_all(tmp_path):
+    """Needs the package index. Without the locked setuptools in the environment a build fails; it downloads nothing."""
+    entries = re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text(encoding="utf-8"))
+    wanted = [entry for entry in entries if entry.partition("==")[0] in (*BUILT, "setuptools", "six")]
+    assert len(wanted) == len(BUILT) + 2
+    (tmp_path / "all.lock").write_text("\n".join(wanted))
+    (tmp_path / "setuptools.lock").write_text(next(one for one in wanted if one.startswith("setuptools")))
+    python, cache = str(tmp_path / "venv/bin/python"), str(tmp_path / "cache")
+    uv("venv", "--quiet", "--no-project", "--python", sys.executable, str(tmp_path / "venv"))
+    strict = ("--require-hashes", "--no-build-isolation", "--python", python)
+    refused = uv("pip", "sync", *strict, str(tmp_path / "all.lock"), UV_CACHE_DIR=cache)
+    assert refused.returncode and "No module named 'setuptools'" in refused.stderr
+    assert uv("pip", "install", *strict, "-r", str(tmp_path / "setuptools.lock"), UV_CACHE_DIR=cache).returncode == 0
+    done = uv("pip", "sync", *strict, str(tmp_path / "all.lock"), UV_CACHE_DIR=cache)
+    assert done.returncode == 0, done.stderr
+
+
+def test_setuptools_for_builds_comes_from_the_lock_before_all_else(make, tmp_path):
+    make("setup")
+    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    kinds = [" ".join(call[:2]) if call[0] == "pip" else call[0] for call in calls]
+    assert kinds == ["pip install", "venv", "pip install", "pip sync", "pip install"]
+    assert (tmp_path / "stdin").read_text().split()[0] == "setuptools==84" and "six" not in (
+        tmp_path / "stdin"
+    ).read_text()
+    assert calls[0][-1] == "requirements-uv.lock" and calls[-1][-2:] == ["--editable", "."]
+
+
+@pytest.mark.slow
+def test_a_uv_of_another_hash_is_not_installed(make, tmp_path):
+    """By pip, from the package index; the fake uv is taken off PATH."""
+    (tmp_path / "bin/uv").unlink()
+    path = os.pathsep.join(one for one in os.environ["PATH"].split(os.pathsep) if not Path(one, "uv").exists())
+    lock = re.sub(
+        r"sha256:\w{64}", "sha256:" + "0" * 64, (REPOSITORY / "requirements-uv.lock").read_text(encoding="utf-8")
+    )
+    (tmp_path / "requirements-uv.lock").write_text(lock)
+    code, said, _ = make("setup", f"PATH={path}")
+    assert code == 2 and "DO NOT MATCH THE HASHES" in said and not (tmp_path / ".tools/bin/uv").exists()
+
+
+def test_add_needs_a_name_and_keeps_locked_versions(make, tmp_path):
+    make("setup")
+    code, said, _ = make("add")
+    assert code == 2 and "PACKAGE is empty. Name one: make add PACKAGE=tensorboard" in said
+
+
+def test_remedies_install_into_the_environment_of_this_clone():
+    """`.venv` has no pip, and uv is not on PATH."""
+    sources = [
+        path
+        for room in ("configs", "data_prep", "launch", "lm", "viewer")
+        for path in (REPOSITORY / room).rglob("*.py")
+    ]
+    pages = [
+        path for path in (REPOSITORY / "docs").glob("*.md") if path.name != "recipes.md"
+    ]  # an environment of peers
+    for path in [*sources, *pages, REPOSITORY / "README.md"]:
+        assert not re.search(r"\bpip install\b", path.read_text(encoding="utf-8")), path
+
+
+def test_the_pinned_uv_builds_the_clone_itself(tmp_path):
+    """Another version would fetch a build backend that no lock names."""
+    (version,) = pins("requirements-uv.lock").values()
+    low, high = re.findall(
+        r'"uv_build>=([\d.]+),<([\d.]+)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    )[0]
+    assert [int(n) for n in low.split(".")] <= [int(n) for n in version.split(".")] < [int(n) for n in high.split(".")]
+
+
+def test_the_clone_can_be_imported_from_any_folder(tmp_path):
+    code = "import configs, data_prep, launch, lm, viewer; print(lm.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == REPOSITORY / "lm/__init__.py", done.stderr
+
+
+def test_the_image_installs_the_pinned_packages_on_a_base_with_a_digest():
+    said = (REPOSITORY / "launch/cloud/Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^FROM \S+@sha256:[0-9a-f]{64}$", said, re.MULTILINE) and "pip install" not in said

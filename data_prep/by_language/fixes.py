@@ -21,8 +21,8 @@ def encoding_fixes() -> "TextFixerConfig":
         from ftfy import TextFixerConfig  # ty: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
-            f"documents.by_language.fix_encoding needs ftfy: {error}. Install it: make languages (or pip install -r "
-            "requirements-languages.lock); or leave it out: --documents.by-language.fix-encoding False"
+            f"documents.by_language.fix_encoding needs ftfy: {error}. Install it (make languages), or leave it out: "
+            "--documents.by-language.fix-encoding False"
         ) from error
     return TextFixerConfig(
         fix_latin_ligatures=False, fix_character_width=False, uncurl_quotes=False, fix_line_breaks=False,

@@ -68,9 +68,8 @@ def check_splitters(labels: Iterable[str]) -> None:
     if missing:
         told = ", ".join(f"{package} ({label})" for package, label in sorted(missing.items()))
         raise InputError(
-            f"The words of some languages are found by libraries that are not installed: {told}. Install them: "
-            "make languages (or pip install -r requirements-languages.lock); or leave these languages out of "
-            "documents.language.languages."
+            f"The words of some languages are found by libraries that are not installed: {told}. Install them "
+            "(make languages), or leave these languages out of documents.language.languages."
         )
 
 

@@ -31,7 +31,6 @@ from lm.errors import InputError, UsageError
 if TYPE_CHECKING:
     import apache_beam as beam
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
 ONE_ELEMENT_EACH = 1 << 30  # partitions that Dask is asked for; it makes as many as there are elements
@@ -61,7 +60,7 @@ def run_pipeline(
         )
     run = {"fn_api": run_locally, "dask": run_on_dask, "beam": run_by_options}[runner]
     # On a cluster, its logs are how one sees what it does.
-    with contextlib.nullcontext() if runner == "beam" else quiet(), importable_by_workers(), errors_as_they_were():
+    with contextlib.nullcontext() if runner == "beam" else quiet(), errors_as_they_were():
         run(build, workers, options)
 
 
@@ -100,7 +99,7 @@ def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options:
     try:
         from dask.distributed import KilledWorker, LocalCluster
     except ImportError as error:
-        raise UsageError(f"runner is dask, but it is not installed ({error}): pip install distributed.") from error
+        raise UsageError(f"runner is dask, but it is not installed ({error}): make add PACKAGE=distributed.") from error
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.dask.dask_runner import DaskRunner, DaskRunnerResult
@@ -330,17 +329,3 @@ def quiet() -> Generator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def importable_by_workers() -> Generator[None]:
-    """Worker processes find our modules, whatever folder the command was given in."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before

@@ -219,8 +219,8 @@ def library_errors(what: str) -> Generator[None]:
         raise
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{what}: {error}. Install what it needs: pip install tensorflow-datasets importlib-resources, and what is "
-            "named when a dataset is prepared."
+            f"{what}: {error}. Install it: make add PACKAGE='tensorflow-datasets importlib-resources', and the "
+            "packages that are named when a dataset is prepared."
         ) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] in ("requests", "urllib3"):

@@ -7,14 +7,23 @@ A token of probability p takes -log2 p bits. The library makes integers of 24 bi
 Axes: B segments, S a segment's tokens, V vocabulary.
 """
 
+import platform
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import constriction
 import numpy as np
 
 from lm.compression.token_model import TokenModel, probabilities
+from lm.errors import UsageError
 from lm.tokenizer import Tokenizer
+
+try:
+    import constriction
+except ImportError as error:
+    raise UsageError(
+        f"Compression needs the package constriction: {error}. It has no wheel for Linux on {platform.machine()}. "
+        "Compress on x86_64 or macOS, or build it from source with a Rust compiler: make add PACKAGE=constriction."
+    ) from error
 
 stream: Any = constriction.stream  # ty: ignore[missing-attribute]  (a module of Rust, without types)
 

@@ -163,8 +163,8 @@ class TrainConfig(Config):
     own_weight: float = 1.0
     """Sequences from the run's own shards, relative to the weights in train.mixture; 0 leaves them out of training."""
     wandb_project: str = not_hashed(default="")
-    """Project of Weights & Biases to which metrics go too (needs `pip install wandb`; WANDB_MODE=offline keeps them in
-    the run folder); empty for none."""
+    """Project of Weights & Biases that also gets the metrics (needs `make add PACKAGE=wandb`; WANDB_MODE=offline keeps
+    them in the run folder); empty for none."""
     profile_step: int = not_hashed(default=0)
     """First step that is profiled, into profile/ of the run folder, for XProf and Perfetto; 0 for none."""
     profile_steps: int = not_hashed(default=3)

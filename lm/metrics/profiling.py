@@ -29,7 +29,7 @@ class Profiler:
         (trace,) = sorted(self.folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
         return (
             f"a profile up to step {step:,} lies in {self.folder}. Look at it with `xprof {self.folder}` "
-            f"(pip install xprof), or open {trace} at https://ui.perfetto.dev"
+            f"(make add PACKAGE=xprof), or open {trace} at https://ui.perfetto.dev"
         )
 
     def close(self) -> None:

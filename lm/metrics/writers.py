@@ -129,5 +129,6 @@ def import_wandb(project: str) -> ModuleType:
 
 
 WANDB_REMEDY = (
-    "Install it (pip install wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the same."
+    "Install it (make add PACKAGE=wandb), or leave train.wandb_project empty: metrics.jsonl and TensorBoard have the "
+    "same."
 )

@@ -85,7 +85,9 @@ def fast_encoder(tokenizer: Tokenizer) -> FastEncoder:
     Raises UsageError for any other tokenizer, and where gigatoken is not installed.
     """
     if importlib.util.find_spec("gigatoken") is None:
-        raise UsageError("gigatoken is not installed. Install it (pip install gigatoken), or encode with tiktoken.")
+        raise UsageError(
+            "gigatoken is not installed. Install it (make add PACKAGE=gigatoken), or encode with tiktoken."
+        )
     if not isinstance(tokenizer, BytePairTokenizer) or tokenizer.pattern not in SCHEMES:
         what = f"has the split pattern {tokenizer.pattern!r}" if isinstance(tokenizer, BytePairTokenizer) else "is none"
         raise UsageError(

@@ -1,7 +1,7 @@
 """Fits trees by CatBoost (Prokhorenkova et al. 2018), the one library whose trees are oblivious as ours are, and writes
 them down as trees.py reads them.
 
-    uv pip install --group fit
+    make add PACKAGE=catboost
 
 CatBoost is not in requirements.lock: it and what it needs take 430 MB, and trees are fitted once in a long while. The
 same rows give the same trees. For 255,100 blocks it took 28 CPU seconds (our own code before it, 146), and F1 on the
@@ -46,7 +46,7 @@ def import_catboost() -> Any:
         import catboost  # ty: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
-            "Trees are fitted by catboost, which is not installed. Install it first: uv pip install --group fit"
+            "Trees are fitted by catboost, which is not installed. Install it first: make add PACKAGE=catboost"
         ) from error
     return catboost
 

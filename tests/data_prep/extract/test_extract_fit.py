@@ -24,7 +24,7 @@ from lm.errors import InputError
 from tests.data_prep.pages import GERMAN, PROSE, html
 
 CATBOOST = importlib.util.find_spec("catboost")
-needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: uv pip install --group fit")
+needs_catboost = pytest.mark.skipif(CATBOOST is None, reason="needs catboost: make add PACKAGE=catboost")
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/catboost.json").read_text())
 SETTINGS = Boosting(count=40, depth=3, rate=0.3, ridge=1.0, sample=1.0, seed=0)
 FIVE = "The list of the mills. The list of the carts. The list of the horses, and of what they ate."
@@ -93,7 +93,7 @@ def test_the_mean_of_two_sets_of_trees_scores_what_they_score_in_the_mean():
 
 @pytest.mark.skipif(CATBOOST is not None, reason="catboost is installed")
 def test_without_catboost_the_message_says_how_to_get_it():
-    with pytest.raises(InputError, match=r"not installed\. Install it first: uv pip install --group fit"):
+    with pytest.raises(InputError, match=r"not installed\. Install it first: make add PACKAGE=catboost"):
         fit_trees(rows(10), np.zeros(10), np.ones(10), SETTINGS)
 
 

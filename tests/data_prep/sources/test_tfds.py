@@ -159,7 +159,7 @@ def test_other_formats_missing_and_damaged_files_are_refused(dataset, tmp_path):
 
 def test_what_to_install_is_told_without_the_library(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(InputError, match="pip install tensorflow-datasets importlib-resources"):
+    with pytest.raises(InputError, match="make add PACKAGE='tensorflow-datasets importlib-resources'"):
         next(read_tfds(dataset / "reviews/1.0.2", "train"))
 
 

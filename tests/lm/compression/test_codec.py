@@ -4,6 +4,9 @@ is refused by name."""
 import dataclasses
 import io
 import math
+import re
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -225,3 +228,10 @@ def test_a_model_of_no_numbers_is_refused(mine):
     broken.model.embedding.set_value(broken.model.embedding[...] * np.float32(np.nan))
     with pytest.raises(InputError, match="cannot pack anything: the model's logits are no finite numbers"):
         compress(SOUP, broken, segments=4)
+
+
+def test_without_its_library_compression_names_the_platform_and_the_remedy():
+    """constriction has no wheel for Linux on ARM."""
+    code = "import sys; sys.modules['constriction'] = None; from lm.compression import coder"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert re.search(r"UsageError: Compression needs .* make add PACKAGE=constriction\.$", done.stderr.strip())

@@ -148,7 +148,7 @@ def test_what_weights_and_biases_refuses_is_said_with_the_remedy(tmp_path, monke
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed; pip install wandb")
+@pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb is not installed; make add PACKAGE=wandb")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package's own
 def test_the_real_wandb_writes_into_the_run_folder_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -339,7 +339,7 @@ def test_without_wandb_a_project_is_refused_before_the_first_step(tokens, tmp_pa
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     run = tmp_path / "run"
     shutil.copytree(tokens, run)
-    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*pip install wandb"):
+    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*make add PACKAGE=wandb"):
         train(EXPERIMENT.model, dataclasses.replace(EXPERIMENT.train, wandb_project="mill"), run)
     assert not (run / "metrics.jsonl").exists()
 

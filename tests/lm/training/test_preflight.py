@@ -66,7 +66,7 @@ def test_what_the_devices_can_do_passes(devices, settings):
 
 def test_wandb_that_is_not_installed_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*pip install wandb"):
+    with pytest.raises(UsageError, match=r"wandb_project is 'mill'.*make add PACKAGE=wandb"):
         check(wandb_project="mill")
 
 
