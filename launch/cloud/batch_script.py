@@ -1,15 +1,33 @@
 """A job as a batch script of Slurm. Options and signals: slurm.schedmd.com/sbatch.html and srun.html, read as stored
 copies in November 2026."""
 
+import re
+
 from launch.cloud.job import STOPPED, Job
 from launch.cloud.names import chips_per_host, hosts, is_tpu
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.planning.topology import GPU_NODE
 
 SAVE_SECONDS = 300
 """Between the signal and the end of the time limit: for the save."""
 WAIT_SECONDS = 900
 """For which the tasks of a step are left alone once the first of them has ended: they may be saving."""
+
+
+def slurm_time(text: str) -> str:
+    """Return `text` if it is a time limit in one of sbatch's forms. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]+(:[0-5]?[0-9]){0,2}|[0-9]+-[0-9]+(:[0-5]?[0-9]){0,2}", text, re.ASCII):
+        raise UsageError(
+            f"--time is {shown(text)}. Give a time limit of Slurm's: 90 (minutes), 24:00:00 or 2-12:00:00."
+        )
+    return text
+
+
+def slurm_memory(text: str) -> str:
+    """Return `text` if it is an amount of memory in sbatch's form. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]+[KMGT]?", text, re.ASCII):
+        raise UsageError(f"--memory is {shown(text)}. Give a whole number with K, M, G or T, such as 64G.")
+    return text
 
 
 def batch_script(job: Job, time_limit: str, cpus_per_gpu: int) -> str:

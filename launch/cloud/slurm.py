@@ -10,7 +10,7 @@ docs/cloud.md has what it needs, and what was never tried.
 import getpass
 import sys
 
-from launch.cloud.batch_script import batch_script
+from launch.cloud.batch_script import batch_script, slurm_time
 from launch.cloud.job import parse_job, parser_of
 from launch.stages.command import told
 
@@ -26,7 +26,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--time", default="24:00:00", help="limit of one turn, after which it queues again (24:00:00)")
     parser.add_argument("--cpus-per-gpu", type=int, default=8, help="cores for the process of a GPU (default: 8)")
     job, given, tools = parse_job(parser, words)
-    script = batch_script(job, given.time, given.cpus_per_gpu)
+    script = batch_script(job, slurm_time(given.time), given.cpus_per_gpu)
     stop, mine = job.file(".stop"), [f"--name={job.name}", f"--user={getpass.getuser()}"]
     if given.action == "run":
         tools.remove(stop)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from configs.experiment import parse_run
+from launch.cloud.batch_script import slurm_memory, slurm_time
 from launch.cloud.job import NAME, PYTHON, config_here
 from launch.cloud.tools import REPOSITORY, Tools
 from launch.data import READS, Options
@@ -47,13 +48,14 @@ def array_script(name: str, command: list[str], tasks: int, at_once: int, cpus: 
 #SBATCH --open-mode=append
 set -u
 export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+work=
 again() {{
-  kill -TERM "$work"
+  [ -z "$work" ] || kill -TERM "$work"
   exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 }}
+trap again TERM
 {shlex.join(command)} &
 work=$!
-trap again TERM
 wait "$work"
 """
 
@@ -79,13 +81,13 @@ def main(words: list[str]) -> None:
     config = config_here(given.config)
     name = given.name or f"{Path(config).stem.lower().replace('_', '-')}-data"
     refuse_impossible(name, given.tasks, given.at_once, given.cpus)
+    memory = slurm_memory(given.memory or f"{2 * given.cpus}G")
     tools = Tools(given.dry_run)
     if given.action == "run":
         asked = [*options, "--engine.world", str(given.tasks), "--engine.workers", str(given.cpus)]
         parse_run("launch.data", "", [str(REPOSITORY / config), *asked], READS, Options)
         command = [PYTHON, "-m", "launch.data", config, *asked]
-        memory = given.memory or f"{2 * given.cpus}G"
-        script = array_script(name, command, given.tasks, given.at_once, given.cpus, memory, given.time)
+        script = array_script(name, command, given.tasks, given.at_once, given.cpus, memory, slurm_time(given.time))
         tools.write(path := Path("runs/cloud") / f"{name}.sbatch", script)
         tools.run("sbatch", *given.flag, str(path))
     elif given.action == "logs":

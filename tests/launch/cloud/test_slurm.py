@@ -129,3 +129,16 @@ def test_bash_reads_every_script(capsys):
         )
         text = capsys.readouterr().out.partition(":\n")[2]
         assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+
+
+@pytest.mark.parametrize("limit", ["", "1;rm", "12:00:00\n#SBATCH -A x", "1-2-3", "1:2:3:4", "\u0661"])
+def test_a_time_limit_that_slurm_does_not_take_is_refused_before_the_script_is_written(limit, submit):
+    with pytest.raises(UsageError, match=r"--time is .*Give a time limit of Slurm's: 90 \(minutes\)"):
+        submit("exit 0", "--time", limit)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("limit", ["90", "24:00:00", "30:15", "2-12", "2-12:30", "2-12:30:00"])
+def test_every_form_of_a_time_limit_is_written_into_the_script(limit, submit):
+    assert submit("exit 0", "--time", limit)[0] == 0
+    assert f"#SBATCH --time={limit}\n" in Path("runs/cloud/gpt2-124m.sbatch").read_text()

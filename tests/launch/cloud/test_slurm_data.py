@@ -39,7 +39,15 @@ def test_shellcheck_finds_nothing_in_the_array_script(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--tasks", "0"), "--tasks is 0"), (("--name", "A"), "name of the job"), (("--pages.nothing", "1"), "no option")],
+    [
+        (("--time", "24:00:00\n#SBATCH --account=other"), "--time is '24:00:00"),
+        (("--time", "a day"), "--time is 'a day'. Give a time limit of Slurm's"),
+        (("--memory", "64 G"), "--memory is '64 G'. Give a whole number with K, M, G or T, such as 64G"),
+        (("--memory", "4G\n"), "--memory is '4G"),
+        (("--tasks", "0"), "--tasks is 0"),
+        (("--name", "A"), "name of the job"),
+        (("--pages.nothing", "1"), "no option"),
+    ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_submitted(words, said):
     with pytest.raises(UsageError, match=said):
