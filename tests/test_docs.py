@@ -29,6 +29,7 @@ from launch.export import Command as ExportCommand
 from launch.import_model import Command as ImportCommand
 from launch.inspect_tokenizer import Command as InspectCommand
 from tests.corpus import web_pages
+from tests.docs_figures import PICTURES, marked, picture_figures
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -213,6 +214,35 @@ def test_every_linked_file_exists():
     for path in FILES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_readme_is_short_and_each_door_has_at_most_three_pages():
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 1200
+    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
+    doors = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", index, re.MULTILINE)
+    assert [name for name, _ in doors] == ["see it learn", "train a baseline", "clean a crawl", "rent a cluster"]
+    assert all(1 <= len(re.findall(r"\]\(", pages)) <= 3 for _, pages in doors)
+
+
+def test_every_page_is_in_the_index_and_leads_back_to_it():
+    index = (REPOSITORY / "docs/README.md").read_text(encoding="utf-8")
+    assert "(docs/README.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for path in FILES[1:]:
+        if path.name != "README.md":
+            assert f"]({path.name})" in index, f"docs/README.md does not link {path.name}"
+            assert "[All docs](README.md)" in path.read_text(encoding="utf-8").splitlines()[2], path.name
+
+
+def test_figures_and_pictures_of_the_demo_are_of_one_run():
+    """tests/test_demo.py compares them with a run; `python -m tests.docs_figures runs/demo` writes them."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        for name, figure in marked(path.read_text(encoding="utf-8")):
+            found.setdefault(name, set()).add(figure)
+    assert set(found) >= {"documents", "bits_per_byte", "gzip", "xz"}
+    for path in PICTURES:
+        of_picture = picture_figures(path)
+        assert all({of_picture[name]} == figures for name, figures in found.items()), path.name
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,20 @@
 
 WCXB is a checkout of the repository at the commit of data_prep/extract/fit/checkouts.py. The shipped trees are fitted
 to dev, so that only test says something of them. All pages of the split count; one without main text by its truth
-counts 1 where nothing is found, else 0. Prints one JSON line. Without arguments it does nothing.
+counts 1 where nothing is found, else 0. Prints one JSON line; for trafilatura two: the engine, which favors precision,
+and trafilatura.extract(html), as its manual calls it. Without arguments it does nothing.
 """
 
 import argparse
 import collections
 import gzip
 import json
+import logging
 import statistics
+from collections.abc import Callable
 from pathlib import Path
+
+import trafilatura
 
 from configs.recipes.gristmill import EXTRACT
 from data_prep.config.extract import ENGINES
@@ -32,17 +37,29 @@ def main() -> None:
         print("extraction_kinds: give a checkout of WCXB")
         return
     config = config_for(arguments.engine, EXTRACT.min_probability)
+    calls = {arguments.engine: lambda html: extract_text(WebPage("", "", "", "", html, ""), config)[0]}
+    if arguments.engine == "trafilatura":
+        logging.disable(logging.CRITICAL)
+        calls["trafilatura.extract(html)"] = lambda html: trafilatura.extract(html) or ""
+    for name, text_of in calls.items():
+        print(
+            json.dumps(
+                {"bench": "extraction_kinds", "engine": name, "split": arguments.split} | score(arguments, text_of)
+            )
+        )
+
+
+def score(arguments: argparse.Namespace, text_of: Callable[[bytes], str]) -> dict[str, object]:
+    """Mean F1 of `text_of` over the pages of the split, and by kind of page."""
     scores = collections.defaultdict(list)
     for path in sorted((arguments.wcxb / arguments.split / "ground-truth").glob("*.json")):
         truth = json.loads(path.read_text(encoding="utf-8"))
         html = gzip.decompress((path.parents[1] / "html" / f"{path.stem}.html.gz").read_bytes())
-        text, _ = extract_text(WebPage("", "", "", "", html, ""), config)
         kind = truth["_internal"]["page_type"]["primary"].replace("category", "collection")
-        scores[kind].append(word_f1(text, truth["ground_truth"].get("main_content") or ""))
+        scores[kind].append(word_f1(text_of(html), truth["ground_truth"].get("main_content") or ""))
     pages = [f1 for some in scores.values() for f1 in some]
-    row = {"bench": "extraction_kinds", "engine": arguments.engine, "split": arguments.split, "pages": len(pages)}
     kinds = {kind: [len(some), round(statistics.mean(some), 4)] for kind, some in sorted(scores.items())}
-    print(json.dumps(row | {"f1": round(statistics.mean(pages), 4), "kinds": kinds}))
+    return {"pages": len(pages), "f1": round(statistics.mean(pages), 4), "kinds": kinds}
 
 
 if __name__ == "__main__":

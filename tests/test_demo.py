@@ -1,0 +1,31 @@
+"""README's first command, for real: `make demo` on the pinned packages, and what README and docs say of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs_figures import PAGES, REPOSITORY, SEEN, figures, marked, seen
+from tests.server_process import serving
+
+
+@pytest.mark.slow
+def test_docs_have_the_figures_of_the_demo(tmp_path):
+    """Needs the package index, or the packages in the cache. Data, tokens and order are the same on every machine;
+    bits per byte differ in later digits with the processor."""
+    run = tmp_path / "runs/demo"
+    command = [sys.executable, "-m", "launch.pretrain", "configs/demo.py", "--workdir", str(run)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    of_run = figures(run)
+    with serving(run) as server:
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for name, figure in marked(text):
+                assert abs(float(of_run[name].replace(",", "")) - float(figure.replace(",", ""))) <= 0.011, (page, name)
+            for _, document, answer, _ in SEEN.findall(text):
+                now, said = seen(server.url, int(document)), json.loads(answer)
+                for one in (now, said):
+                    one["folders"][0].pop("name")
+                assert now == said, page
