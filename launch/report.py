@@ -38,7 +38,7 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     write_atomically(made.report_page, render(run, followed, view))
     write_atomically(made.report_funnel, funnel_page.render(run.funnel, run.name, NOTE, back="index.html"))
     write_atomically(made.report_tokenizer, render_run(run, paths.documents, back="index.html"))
-    write_atomically(made.report_window, window_html(record(window), run.name, back="index.html"))
+    write_atomically(made.report_window, window_html(record(window), back="index.html"))
     write_atomically(made.summary, json.dumps(summarize(run), indent=1, allow_nan=False) + "\n")
 
 

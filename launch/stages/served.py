@@ -85,5 +85,5 @@ def serve_on(
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
         cors_origins=options.cors_origins, grace_seconds=options.grace_seconds, on_start=listening,
-        inspections=inspections_of(window), pages=served_pages(),
+        inspections=inspections_of(window), pages=served_pages(workdir),
     )  # fmt: skip

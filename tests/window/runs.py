@@ -83,6 +83,8 @@ def write_hostile_run(folder: Path) -> Path:
         )
     for name in (SCRIPT.replace("/", "\u2215"), "٣", "12.partial", f"{HANDLER}"):
         (run / "checkpoints" / name).mkdir()
+    (run / "report").mkdir()
+    (run / "report/index.html").write_text(REPORT, encoding="utf-8")
     return run
 
 
@@ -96,8 +98,12 @@ def write_stories_run(folder: Path) -> Path:
     return folder / "stories260K"
 
 
+REPORT = "<title>report</title><script>document.title = typeof localStorage</script><p>A report</p>"
+"""A report whose script reaches for what a page of the server's origin could read."""
+
+
 def write_exported(run: Path, folder: Path) -> Path:
-    """The page that the report exports, as launch.report writes it; its path."""
+    """Write the page that the report exports, as launch.report writes it and where; return its path."""
     from configs.experiment.run_folder import RunFolder
     from lm.parallel import one_device_mesh
     from viewer.window.inspections import record
@@ -107,6 +113,7 @@ def write_exported(run: Path, folder: Path) -> Path:
     given = RunFolder(run)
     loaded = given.load(one_device_mesh(given.experiment().model))
     window = WindowRun(loaded.experiment, run, loaded, run.name)
-    out = folder / "window.html"
-    out.write_text(window_html(record(window), run.name, back="index.html"), encoding="utf-8")
+    out = run / "report/window.html"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(window_html(record(window), back="index.html"), encoding="utf-8")
     return out

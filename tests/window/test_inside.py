@@ -150,7 +150,7 @@ def test_every_family_is_drawn_whole_and_its_mask_is_seen(config, open_page, tmp
         key_of("architecture", {}): inspector.architecture().as_json() | {"config": dataclasses.asdict(config)},
         key_of("layers", {"text": text}): model_views.layers(None, inspector, fields),  # ty: ignore[invalid-argument-type]
     }
-    (tmp_path / "window.html").write_text(window_html(answers, "a"), encoding="utf-8")
+    (tmp_path / "window.html").write_text(window_html(answers), encoding="utf-8")
     page = opened(open_page, inside((tmp_path / "window.html").as_uri(), token=5))
     assert sum(counts_of(page)) == inspector.parameters == sum(leaf.size for leaf in jax.tree.leaves(model))
     length = page.locator(OVER_THE_TEXT).count()

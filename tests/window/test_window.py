@@ -2,6 +2,7 @@
 and names are, says the numbers of the Python interface, and is there for a keyboard, a screen reader and a phone."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,51 @@ def test_an_address_brings_the_view_back(hostile, open_page):
             assert again.inner_text("main h1") == page.inner_text("main h1")
             return
     pytest.fail("no page has a box for a text")
+
+
+@pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
+def test_the_first_page_says_what_to_do_on_every_other_and_links_tour_and_report(hostile, open_page, form):
+    page = open_page(getattr(hostile, form))
+    settle(page)
+    assert page_ids(page)[0] == "start" and page.get_attribute("nav [aria-current=page]", "data-page") == "start"
+    listed = page.eval_on_selector_all(".overview a", "links => links.map((link) => link.hash.slice(1).split('?')[0])")
+    assert listed == page_ids(page)[1:]
+    assert "docs/tour.md" in page.inner_html(".page-start")
+    page.click(".overview a >> nth=1")
+    page.wait_for_selector(".page-predict")
+
+
+@pytest.mark.parametrize("form", ("window", pytest.param("exported", marks=SLOW)))
+def test_the_names_of_all_pages_are_in_sight_on_a_phone(hostile, open_page, form):
+    page = open_page(getattr(hostile, form), width=PHONE)
+    settle(page)
+    for link in page.locator("nav a[data-page]").all():
+        box = link.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
+
+
+def test_the_longest_bar_of_a_distribution_fills_its_track(hostile, open_page):
+    page = open_page(hostile.window + "#predict")
+    settle(page)
+    shares = page.eval_on_selector_all(
+        ".predict-bar", "bars => bars.map((bar) => parseFloat(bar.style.getPropertyValue('--share')))"
+    )
+    numbers = [float(text.removesuffix(" %")) for text in page.locator(".predict-number").all_inner_texts()]
+    assert max(shares) == 100 and len(shares) > 5
+    for share, number in zip(shares, numbers, strict=True):
+        assert share == pytest.approx(100 * number / max(numbers), abs=100 * 0.06 / max(numbers))
+
+
+@pytest.mark.slow
+def test_the_command_of_an_exported_page_serves_its_run(hostile, open_page):
+    page = open_page(hostile.exported)
+    settle(page)
+    python, dash_m, script, run = shlex.split(page.inner_text("footer .serve-command"))
+    assert (python, dash_m, script, Path(run)) == (".venv/bin/python", "-m", "launch.serve", hostile.folder)
+
+
+def test_a_report_of_a_stranger_is_served_without_the_origin_of_the_server(hostile, browser):
+    page = browser.new_page()
+    page.goto(hostile.window.replace("/window", "/report/index.html"))
+    assert page.title() == "report"  # reading localStorage threw: the sandbox gives it an origin of its own
+    page.close()

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from starlette.responses import RedirectResponse, Response
 
+from viewer.doc_pages import doc_files, doc_html
 from viewer.templates import STYLE, fill
 
 HERE = Path(__file__).parent
 PAGES = (
+    ("overview",),
     ("bpe_pattern", "bpe", "tokens_text", "tokens_merges", "tokens"),
     ("predict_sampling", "predict_bars", "predict_tree", "predict_text", "predict"),
     ("inside_tree", "inside_drawing", "inside_attention", "inside_lens", "inside"),
@@ -23,15 +25,7 @@ PAGES = (
 """Scripts of each page, in the order in which the pages stand; the last of each has its name, and maybe styles."""
 SCRIPTS = ("dom", "source", "colours", "frame", "strip", *(name for page in PAGES for name in page), "start")
 """Files of static/, in the order in which they are run; they share one scope."""
-STYLES = (
-    "window",
-    "tokens",
-    "predict",
-    "inside",
-    "training",
-    "data",
-    "trace",
-)
+STYLES = ("window", "tokens", "predict", "inside", "training", "data", "trace")
 
 
 def joined(names: tuple[str, ...], suffix: str) -> str:
@@ -43,9 +37,9 @@ def sha256_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def window_html(recorded: Mapping[str, object] | None = None, name: str = "", back: str = "") -> str:
-    """The page: with `recorded`, {key: answer} of inspections.record, the exported one, which asks nobody; `name` is
-    then the run's, `back` the address of its report."""
+def window_html(recorded: Mapping[str, object] | None = None, back: str = "") -> str:
+    """Return the page: with `recorded`, {key: answer} of inspections.record, the exported one, which asks no server.
+    `back` is the address of the run's report, "" if there is none."""
     script = f'"use strict";\n(() => {{\n{joined(SCRIPTS, "js")}\n}})();\n'
     style = joined(STYLES, "css")
     policy = (
@@ -53,7 +47,7 @@ def window_html(recorded: Mapping[str, object] | None = None, name: str = "", ba
         f"img-src data:; connect-src {'none' if recorded else 'self'!r}; base-uri 'none'; form-action 'none'"
     )
     return fill(
-        HERE / "window.html", style, script, policy=policy, name=name, back=back,
+        HERE / "window.html", style, script, policy=policy, back=back,
         recorded=script_json(recorded) if recorded is not None else "",
     )  # fmt: skip
 
@@ -63,14 +57,37 @@ def script_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def served_pages() -> dict[str, Callable[[], Response]]:
-    """{path: what answers it}."""
-    html = window_html()
-    headers = {
-        "Cache-Control": "no-cache", "Content-Security-Policy": "frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-    }  # fmt: skip
-    return {
-        "/": lambda: RedirectResponse("/window"),
-        "/window": lambda: Response(html, headers=headers, media_type="text/html; charset=utf-8"),
+HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+SANDBOX = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+"""Policy of the run's report. A run folder may come from a stranger: scripts in it get an origin of their own, so that
+they reach neither the server's API nor its key."""
+
+
+def served_pages(run: Path) -> dict[str, Callable[[], Response]]:
+    """Return {path: function that answers it}: the window, the report of the run in the folder `run` if it has one, and
+    docs/."""
+    report = {
+        f"/report/{path.name}": path
+        for path in sorted((run / "report").glob("*.html"))
+        if path.resolve().is_relative_to(run.resolve())
     }
+    html = window_html(back="/report/index.html" if "/report/index.html" in report else "")
+
+    def page(content: str | bytes, policy: str, media_type: str = "text/html; charset=utf-8") -> Response:
+        headers = HEADERS | {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"}
+        return Response(content, headers=headers, media_type=media_type)
+
+    pages: dict[str, Callable[[], Response]] = {
+        "/": lambda: RedirectResponse("/window"),
+        "/window": lambda: page(html, "base-uri 'none'"),
+    }
+    for address, path in report.items():
+        pages[address] = lambda path=path: page(path.read_bytes(), SANDBOX)
+    for address, path in doc_files().items():
+        if path.suffix == ".md":
+            pages[address] = lambda path=path: page(*doc_html(path))
+        else:
+            pages[address] = lambda path=path: page(path.read_bytes(), "default-src 'none'", f"image/{path.suffix[1:]}")
+    return pages

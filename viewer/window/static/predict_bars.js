@@ -33,14 +33,14 @@ const predictBars = (take) => {
   let count = PREDICT_BARS;
   let given = null;
 
-  const bar = (id, own, share) => {
+  const bar = (id, own, share, most) => {
     const { vocabulary } = given;
     const isEnd = vocabulary.special.has(id);
     const text = tokensVisible(vocabulary.part(id));
     const out = share === 0;
     return h("li", {}, h("button", {
       type: "button", class: "predict-bar" + (out ? " out" : ""), disabled: isEnd, "data-id": id,
-      style: { "--share": 100 * share + "%", "--own": 100 * own + "%" },
+      style: { "--share": (100 * share) / most + "%", "--own": (100 * own) / most + "%" },
       "aria-label": `${text}, ${predictShare(share)}${out ? ", left out" : ""}, the model's own ${predictShare(own)}${isEnd ? ", the end of a document" : ""}`,
       on: { click: () => take(id) },
     }, h("code", {}, text), h("span", { class: "predict-track" }), h("span", { class: "predict-number" }, out ? "left out" : predictShare(share))));
@@ -54,10 +54,12 @@ const predictBars = (take) => {
     const kept = shares.reduce((sum, share) => sum + (share > 0), 0);
     const bits = predictEntropy(shares);
     const focus = list.contains(document.activeElement) ? [...list.querySelectorAll("button")].indexOf(document.activeElement) : -1;
-    const rows = Array.from(order.subarray(0, count), (id) => bar(id, own[id], shares[id]));
+    const shown = order.subarray(0, count);
+    const most = shown.reduce((largest, id) => Math.max(largest, own[id], shares[id]), 0); // the longest bar fills its track
+    const rows = Array.from(shown, (id) => bar(id, own[id], shares[id], most));
     list.replaceChildren(...rows);
     if (focus >= 0) list.querySelectorAll("button")[Math.min(focus, rows.length - 1)]?.focus();
-    told.textContent = `${whole(kept)} of ${plural(logits.length, "token")} can be drawn. The draw has ${decimals(bits)} bits: as if among ${plural(2 ** bits, "token")} alike. The upright marks are the model's own chances.`;
+    told.textContent = `${whole(kept)} of ${plural(logits.length, "token")} can be drawn. The draw has ${decimals(bits)} bits: as if among ${plural(2 ** bits, "token")} alike. Bars are scaled to the largest; the upright marks are the model's own chances.`;
     more.hidden = count >= Math.min(order.length, PREDICT_MOST_BARS);
   };
   node.set = (logits, vocabulary, settings, anew) => {

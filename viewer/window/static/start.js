@@ -13,6 +13,8 @@ keyForm.addEventListener("submit", (event) => {
   location.reload();
 });
 
+for (const place of document.querySelectorAll(".serve-command")) place.textContent = serveCommand();
+
 const start = async () => {
   // The first page is mounted when this work has ended: showing a page ends whatever still runs, and `main` would stay busy.
   context.model = await context.run(document.querySelector("main"), (signal) => source.ask("model", {}, signal));

@@ -103,6 +103,7 @@ const tokensMount = (root, context, parameters) => {
     lookedAt = index;
   };
   let lookedAt = 0;
+  let first = true;
   const left = tokensView(look);
   const right = tokensView(look);
 
@@ -120,6 +121,8 @@ const tokensMount = (root, context, parameters) => {
     if (other) right.set(other, size, other.tokenizer.name, way);
     views.replaceChildren(left, ...(other ? [right] : []));
     tell();
+    if (first) look(left, 0); // later the reader chooses
+    first = false;
   });
 
   const field = h("textarea", {
@@ -162,7 +165,7 @@ const tokensMount = (root, context, parameters) => {
     h("div", { class: "prompt-box" }, h("label", { for: "tokens-text" }, "Text"), field, long),
     h("div", { class: "tokens-controls" }, ways, h("label", {}, "Beside it ", select)),
     views, details, story,
-    h("p", { class: "note" }, source.live ? "Another tokenizer, such as GPT-2's: python -m launch.serve RUN --beside gpt2" : "The tokenizer runs in this page. Others can be set beside it where it is served: python -m launch.serve RUN --beside gpt2"),
+    h("p", { class: "note" }, (source.live ? "Another tokenizer, such as GPT-2's: " : "The tokenizer runs in this page. The served page compares others with it: ") + serveCommand(" --beside gpt2")),
   );
   refresh();
   return {

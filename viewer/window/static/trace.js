@@ -30,7 +30,7 @@ const traceSearch = (parameters) => {
   if (parameters.search && source.has("search", { text: parameters.search })) show(parameters.search);
   return traceSection("trace-search", "Search the training text",
     h("p", {}, "How often do these words stand in what the model was fed, and where? Capitals, blanks and signs count, and the last word must be whole."),
-    source.live ? null : traceNote("Looked up when this page was made. Any other text: ", h("code", {}, "python -m launch.serve"), " on the run."), form, place);
+    source.live ? null : traceNote("Looked up when this page was made. Any other text: ", h("code", {}, serveCommand()), "."), form, place);
 };
 
 // Trace: the passages of a text that stand in the training text.
@@ -77,7 +77,7 @@ const traceTrace = () => {
       slider("New tokens", { min: 4, max: room, value: settings.tokens, on: (value) => { settings.tokens = value; } }),
       slider("Temperature", { min: 0, max: 1.5, step: 0.1, value: settings.temperature, show: (value) => value.toFixed(1), on: (value) => { settings.temperature = value; } }),
       h("p", { class: "trace-form" }, h("button", { type: "button", on: { click: write } }, "Write on and trace"), h("button", { type: "button", on: { click: () => context.run(place, (signal) => ask(shared.text, 0, signal)) } }, "Trace the text as it is"), h("button", { type: "button", on: { click: stop } }, "Stop"))]
-    : [traceNote("The samples of the report, traced when this page was made. New texts need the served page: ", h("code", {}, "python -m launch.serve"), " on the run."), h("p", { class: "trace-form" }, choices)];
+    : [traceNote("The samples of the report, traced when this page was made. New texts need the served page: ", h("code", {}, serveCommand()), "."), h("p", { class: "trace-form" }, choices)];
   if (choices.length) queueMicrotask(() => choices[0].click());
   return traceSection("trace-trace", "Where does an answer come from?",
     h("p", {}, "The model writes on, and each passage that stands word for word in its training text is marked: the longest ones whose words are rarest together, found ten times at most. Choose one to read the documents that it stands in. That it stands there does not prove that the model has it from there."),
@@ -135,7 +135,7 @@ const traceRecite = (about) => {
   const stop = () => { context.cancel(place); place.removeAttribute("aria-busy"); };
   const controls = source.live
     ? [slider("Documents of each", { min: 4, max: 64, step: 4, value: of, on: (value) => { of = value; } }), h("p", { class: "trace-form" }, h("button", { type: "button", on: { click: begin } }, "Let it recite"), h("button", { type: "button", on: { click: stop } }, "Stop"))]
-    : recordedOf ? traceNote(`${plural(recordedOf, "document")} of each, read when this page was made.`) : traceNote("This needs the served page: ", h("code", {}, "python -m launch.serve"), " on the run.");
+    : recordedOf ? traceNote(`${plural(recordedOf, "document")} of each, read when this page was made.`) : traceNote("This needs the served page: ", h("code", {}, serveCommand()), ".");
   if (!source.live && recordedOf) queueMicrotask(begin);
   return traceSection("trace-recite", "What does it know by heart?",
     h("p", {}, "Given the first tokens of a document, does the model go on with it word for word? Documents that it was trained on stand beside documents that it never saw. Where the first are recited better, it remembers them; where both are alike, it has learnt the language and not the text."),
@@ -151,7 +151,7 @@ pages.push({
     root.append(place);
     let write = null;
     context.run(place, async (signal) => {
-      if (!source.has("corpus")) { place.replaceChildren(traceNote("Nothing of this was recorded. The served page has it: ", h("code", {}, "python -m launch.serve"), " on the run.")); return; }
+      if (!source.has("corpus")) { place.replaceChildren(traceNote("Nothing of this was recorded. The served page has it: ", h("code", {}, serveCommand()), ".")); return; }
       const about = await source.ask("corpus", {}, signal);
       if (!about.made) {
         place.replaceChildren(h("div", { class: "panel" }, h("h2", {}, about.shards ? "The training text is not indexed" : "The training text is not here"), h("p", {}, traceShow(about.message)), about.shards && traceNote("The index is made once, from the token shards of the run: some seconds for each million tokens, 6 bytes a token. Then open this page again.")));

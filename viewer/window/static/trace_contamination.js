@@ -97,8 +97,8 @@ const traceContamination = (about, parameters) => {
         h("button", {}, "Look them up"), h("button", { type: "button", on: { click: stop } }, "Stop")),
       h("p", { class: "trace-form" }, h("span", { class: "trace-note" }, "To try it:"), examples), sets]
     : examples.length
-      ? [traceNote("Looked up when this page was made. Questions of your own need the served page: ", h("code", {}, "python -m launch.serve"), " on the run."), h("p", { class: "trace-form" }, examples)]
-      : traceNote("This needs the served page: ", h("code", {}, "python -m launch.serve"), " on the run.");
+      ? [traceNote("Looked up when this page was made. Questions of your own need the served page: ", h("code", {}, serveCommand()), "."), h("p", { class: "trace-form" }, examples)]
+      : traceNote("This needs the served page: ", h("code", {}, serveCommand()), ".");
   if (source.live) {
     traceSets(sets, parameters, look);
     if (parameters.questions) lookUp(parameters.questions);

@@ -64,7 +64,7 @@ const trainingCompare = (context, view, remembered) => {
     const chosen = otherStep();
     step.replaceChildren(...(steps[otherRun()] || []).map((one) => h("option", { value: one }, whole(one))));
     if (chosen !== undefined) step.value = String(chosen);
-    few.textContent = runs.length < 2 && source.live ? "Another run beside this one: python -m launch.serve RUN --beside OTHER_RUN" : "";
+    few.textContent = runs.length < 2 && source.live ? `Another run next to this one: ${serveCommand(" --beside OTHER_RUN")}` : "";
   };
 
   // The tokens of a run; null for another run's that the server was not given.
@@ -99,7 +99,7 @@ const trainingCompare = (context, view, remembered) => {
     if (b === undefined) { answer.replaceChildren(h("p", { class: "note" }, "There is one step alone, and nothing to compare it with.")); readout.replaceChildren(); return; }
     if (!text) { answer.replaceChildren(); readout.replaceChildren(); return; }
     if (!source.has("score", { text, step: a }) || !source.has("score", other)) {
-      answer.replaceChildren(h("p", { class: "note" }, "This was not recorded. Live, on any text: python -m launch.serve RUN"));
+      answer.replaceChildren(h("p", { class: "note" }, `This was not recorded. Live, on any text: ${serveCommand()}`));
       return;
     }
     const label = (which, at) => (which === context.model.name && name === context.model.name ? `step ${whole(at)}` : `${which} at step ${whole(at)}`);

@@ -220,7 +220,7 @@ const trainingWatch = (context, told) => {
     const at = step();
     if (!context.shared.text) { strip.replaceChildren(h("p", { class: "note" }, "Write a text, or choose one.")); return; }
     if (!source.has("score", fields(at))) {
-      strip.replaceChildren(h("p", { class: "note" }, "This text was not recorded. Choose one of the list; live, on any text: python -m launch.serve RUN"));
+      strip.replaceChildren(h("p", { class: "note" }, `This text was not recorded. Choose one of the list; live, on any text: ${serveCommand()}`));
       return;
     }
     // The server answers one after the other: what is drawn, which takes longest, is asked for last.
