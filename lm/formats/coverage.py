@@ -13,7 +13,7 @@ from lm.errors import UsageError
 
 ANY = object()
 """Every value of a field."""
-type Expressed = Mapping[str, object]
+type Expressed = dict[str, object]
 """{field of ModelConfig: ANY, or a tuple of values}; "rope_scaling.factor" is a field of a nested config."""
 SIZES: Expressed = dict.fromkeys(
     ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width", "head_dim", "norm_epsilon"),
