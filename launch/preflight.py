@@ -9,7 +9,6 @@ from launch import train_tokenizer, write_shards
 from launch.stages.processes import place
 from lm.errors import InputError
 from lm.evaluation.evaluators import check_evaluators, check_tasks
-from lm.planning.memory import check_training_memory
 from lm.run_paths import RunPaths
 from lm.training.preflight import check_tokenizer, check_training
 
@@ -23,7 +22,6 @@ def check(experiment: Experiment, workdir: Path) -> None:
     if experiment.documents.by_language is not None:
         check_splitters(experiment.documents.language.languages)
         check_fixes(experiment.documents.by_language)
-    check_training_memory(experiment.model, experiment.train)
     check_evaluators(experiment.evaluate.evaluators, "evaluate.evaluators")
     check_tasks(experiment.evaluate.evaluators, experiment.evaluate.tasks, "evaluate.tasks.data")
     if RunPaths(workdir).marker(write_shards.STAGE.name).exists() or place()[1] > 1:

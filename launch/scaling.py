@@ -18,11 +18,11 @@ from launch.stages.stage import run_stage
 from lm.data.records import read_manifest
 from lm.errors import InputError
 from lm.own_process import in_own_process
-from lm.planning.memory import check_training_memory
 from lm.run_paths import RunPaths
 from lm.scaling.rungs import LadderConfig as Options
 from lm.scaling.rungs import measured_on, refuse_repetition, windows_in
 from lm.storage import write_atomically, write_json
+from lm.training.memory import check_training_memory
 
 DATA = (fetch_pages, extract_texts, prepare_documents, train_tokenizer, write_shards)
 
@@ -36,7 +36,7 @@ def scale(experiment: Experiment, workdir: Path, asked: Options) -> bool:
     refuse_bucket(workdir)
     asked.check(experiment.train)
     ladder = in_own_process(make_ladder, experiment.model, experiment.train, asked)
-    check_training_memory(ladder[-1].model, ladder[-1].train)
+    in_own_process(check_training_memory, ladder[-1].model, ladder[-1].train)
     refuse_inputs_in_outputs(experiment, workdir)
     paths = RunPaths(workdir)
     with locked(workdir):

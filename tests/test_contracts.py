@@ -1,9 +1,17 @@
-"""What docs/contracts.md names in "To add X, touch these files" is there, so that a stranger opens the right files."""
+"""What docs/contracts.md says in "To add X, touch these files" is true: its files and names exist, and each recipe,
+carried out in a copy of the tree, adds something that works."""
 
+import dataclasses
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests import contract_uses
 
 REPOSITORY = Path(__file__).parents[1]
 SECTION = (
@@ -14,7 +22,10 @@ SECTION = (
 )
 FILES = sorted(set(re.findall(r"`((?:[\w.]+/)+(?:\w+\.py)?)`", SECTION)) - {"texts/", "dropped/"})
 NAMES = sorted(set(re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", SECTION)))
-ADDED = ("quality filter", "extractor", "source", "stage", "kind of attention", "optimizer", "task", "evaluator")
+ADDED = (
+    "quality filter", "extractor", "URL list", "source", "stage", "kind of attention", "optimizer", "schedule",
+    "activation", "norm", "field of the model", "task", "evaluator", "format of tables",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("added", ADDED)
@@ -33,3 +44,82 @@ def test_its_files_are_there(path):
 def test_its_names_are_defined_there(name, path):
     text = (REPOSITORY / path).read_text(encoding="utf-8")
     assert re.search(rf"^ *(?:class |def )?{name}\b(?=[:(\[]| =)", text, re.MULTILINE), f"{path} defines no {name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A named block of code of a recipe."""
+
+    kind: str
+    """"python", a new file, or "diff", an edit of one."""
+    file: str
+    text: str
+
+    def carry_out(self, root: Path) -> None:
+        path = root / self.file
+        if self.kind == "python":
+            assert not path.exists(), f"{self.file} is there already"
+            path.write_text(self.text, encoding="utf-8")
+            return
+        lines = self.text.splitlines(keepends=True)
+        assert all(line[0] in " +-\n" for line in lines), self.text
+        side = lambda sign: "".join(line[1:] or line for line in lines if line[0] != sign)
+        before, text = side("+"), path.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{self.file} has this {text.count(before)} times, not once:\n{before}"
+        path.write_text(text.replace(before, side("-")), encoding="utf-8")
+
+
+def recipes() -> dict[str, list[Block]]:
+    """{what is added: the blocks of its recipe}, of the recipes with code."""
+    found: dict[str, list[Block]] = {}
+    for added, told in re.findall(r"^\*\*An? ([\w ]+)\*\*: (.*?)(?=^\*\*|\Z)", SECTION, re.MULTILINE | re.DOTALL):
+        for kind, file, text in re.findall(r"^```(python|diff) (\S+)\n(.*?)^```$", told, re.MULTILINE | re.DOTALL):
+            found.setdefault(added, []).append(Block(kind, file, text))
+    return found
+
+
+RECIPES = recipes()
+
+
+def copied_tree(to: Path) -> Path:
+    """A copy of the files that git knows, and of new ones that it does not ignore."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, to / name)
+    return to
+
+
+def run_in(tree: Path, *words: str) -> None:
+    """Runs Python there, with the copy's modules and no others of ours."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_every_recipe_with_code_is_used():
+    assert {*RECIPES} | {"URL list"} == {*contract_uses.USES}
+
+
+def test_all_recipes_together_work_in_a_copy(tmp_path):
+    """One process, so that it takes seconds."""
+    tree = copied_tree(tmp_path / "tree")
+    for blocks in RECIPES.values():
+        for block in blocks:
+            block.carry_out(tree)
+    run_in(tree, "-m", "tests.contract_uses", *contract_uses.USES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("added", [*RECIPES])
+def test_each_recipe_works_alone_and_breaks_no_test(tmp_path, added):
+    tree = copied_tree(tmp_path / "tree")
+    for block in RECIPES[added]:
+        block.carry_out(tree)
+    run_in(tree, "-m", "tests.contract_uses", added)
+    run_in(tree, "-m", "ruff", "check", ".")
+    of_all = ["tests/test_house.py", "tests/lm/config", "tests/data_prep/config", "tests/data_prep/test_recipes.py"]
+    run_in(tree, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", *of_all, "tests/lm/formats/test_every_field.py")

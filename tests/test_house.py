@@ -1,4 +1,4 @@
-"""The plan of the house, enforced: who may import whom, how long a file may be, every config whole and explained."""
+"""The plan of the house, enforced: who may import whom, every config whole and explained."""
 
 import ast
 import dataclasses
@@ -21,9 +21,6 @@ from lm.model.transformer import Transformer
 from tests.conftest import pytest_make_parametrize_id
 
 REPOSITORY = Path(__file__).parents[1]
-ENTRIES = ("configs", "launch")
-"""Folders of what a user names on the command line, one file an experiment or a script, however many there are."""
-MOST_MODULES = 12
 ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
 ALLOWED = {
     "lm": ("lm",),
@@ -110,7 +107,7 @@ MAY_IMPORT = {
     "lm.tokenizer": ("lm.config",),
     "lm.data": ("lm.config",),
     "lm.model": ("lm.config", "lm.devices", "lm.parallel"),
-    "lm.planning": ("lm.config", "lm.model"),
+    "lm.planning": ("lm.config", "lm.model", "lm.parallel"),
     "lm.metrics": ("lm.planning",),
     "lm.resilience": (),
     "lm.checkpoints": ("lm.config", "lm.model", "lm.parallel", "lm.resilience"),
@@ -135,12 +132,11 @@ def test_the_rooms_of_lm_import_along_the_arrows(room):
             assert not outside, f"{module} imports {', '.join(sorted(outside))}"
 
 
-def test_a_room_has_few_modules_and_says_what_it_is_for():
+def test_every_room_and_every_file_says_what_it_is_for():
     for folder in sorted({path.parent for path in FILES}):
-        names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
-        if folder.relative_to(REPOSITORY).as_posix() not in ENTRIES:
-            assert len(names) <= MOST_MODULES, f"{folder} has {len(names)} modules: {', '.join(sorted(names))}"
         assert (folder / "__init__.py").is_file(), f"{folder} has no __init__.py that says what it is for"
+    for path in FILES:
+        assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
 
 
 def test_shapes_are_checked_wherever_they_are_written():
@@ -157,27 +153,6 @@ def test_beam_stays_in_the_rooms_that_need_it():
     assert {str(path) for path in users} <= {
         "data_prep/engine/beam_runner.py", "data_prep/engine/beam_workers.py", "data_prep/engine/beam.py",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_a_file_is_one_idea(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 400, f"{path} has {lines} lines"
-    if path.parent == REPOSITORY / "launch":
-        assert lines <= 60, f"{path} has {lines} lines; move its logic into lm or data_prep"
-    assert ast.get_docstring(tree_of(path)), f"{path} does not say what it is"
-
-
-MOST_LINES = 60
-"""Of a function: one that is longer has parts, which can have names."""
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_a_function_is_read_at_a_glance(path):
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= MOST_LINES, f"{path}: {node.name} has {lines} lines; give its parts names"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

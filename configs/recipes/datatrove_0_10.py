@@ -22,7 +22,11 @@ EXTRACT = dataclasses.replace(
 
 LANGUAGE = dataclasses.replace(gristmill.LANGUAGE, letters_only=False, check_script=False)
 
-GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB = FILTERS = gristmill.FILTERS
+GOPHER_REPETITION = gristmill.GOPHER_REPETITION
+GOPHER_QUALITY = gristmill.GOPHER_QUALITY
+C4 = gristmill.C4
+FINEWEB = gristmill.FINEWEB
+FILTERS = (GOPHER_REPETITION, GOPHER_QUALITY, C4, FINEWEB)
 
 MINHASH = gristmill.MINHASH
 
@@ -38,7 +42,7 @@ PERSONAL_DATA = dataclasses.replace(
 def documents(dump: str, url_filter: UrlFilterConfig = URL_FILTER, *more: Filter) -> DocumentsConfig:
     """As gristmill.documents."""
     return dataclasses.replace(
-        gristmill.documents(dump, url_filter, *more),
+        gristmill.documents(dump, url_filter, *more, filters=FILTERS),
         steps=(*(one.name for one in (*FILTERS, *more)), "minhash_dedup"),
         extract=EXTRACT,
         language=LANGUAGE,

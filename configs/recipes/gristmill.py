@@ -195,11 +195,15 @@ PERSONAL_DATA = PersonalDataConfig(
 
 
 def documents(
-    dump: str, url_filter: UrlFilterConfig, *more: Filter, measure_other_languages: bool = False
+    dump: str,
+    url_filter: UrlFilterConfig,
+    *more: Filter,
+    filters: tuple[Filter, ...] = FILTERS,
+    measure_other_languages: bool = False,
 ) -> DocumentsConfig:
-    """All steps of the recipe but the quality classifier, on the pages of one crawl. `more` are filters of your own,
-    which come after the recipe's."""
-    filters = (*FILTERS, *more)
+    """All steps of the recipe except the quality classifier, on the pages of one crawl. `more` are your filters, which
+    come after `filters`, the recipe's."""
+    filters = (*filters, *more)
     return documents_config(
         filters,
         dump=dump,

@@ -61,12 +61,15 @@ class UrlFilterConfig(Config):
     banned_substrings: tuple[str, ...] = ()
     """What bans a URL when it stands anywhere in it, all but letters and digits removed from both."""
     folders: tuple[str, ...] = ()
-    """Folders of your own lists, as shell patterns; when any is given, the packages are not used.
+    """Your lists, used as well as those in packages: shell patterns of paths, or addresses (https://, s3://, gs://,
+    hf://datasets/...). Each names a folder, one of its files, or a .tar.gz of such files.
 
     A folder holds some of the files `domains` (one domain or host a line) and `urls` (host and path, without scheme),
     as a category of UT1's archive does, and `banned_words.txt`, `soft_banned_words.txt` and `banned_subwords.txt` (the
     substrings). Empty lines and lines that begin with "#" are skipped.
     """
+    packaged_lists: bool = added(default=True)
+    """Use the lists inside packages as well as `folders`; False for only `folders`."""
     packages: tyro.conf.Suppress[tuple[PackageLists, ...]] = ()
     """Lists inside pinned packages."""
     matching: Literal["browser", "datatrove"] = added(default="browser")

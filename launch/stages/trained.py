@@ -100,7 +100,7 @@ def sample(experiment: Experiment, workdir: Path, step: int | None = None) -> li
 def evaluate(experiment: Experiment, workdir: Path, step: int | None = None) -> dict[str, float]:
     """The figures of evaluation.json, of all held-out text; prints bits per byte. Raises as `load_trained`."""
     from lm.evaluation.evaluators import evaluate
-    from lm.planning.flops import count_parameters
+    from lm.planning.memory import count_parameters
 
     config = experiment.evaluate
     run = load_trained(

@@ -6,6 +6,9 @@ from typing import Literal
 from lm.errors import UsageError
 from lm.fields import Config, not_hashed, positive
 
+GATED_MLPS = ("swiglu",)
+"""Values of ModelConfig.mlp with a gate."""
+
 
 @dataclass(frozen=True)
 class RopeScalingConfig(Config):
@@ -107,6 +110,11 @@ class ModelConfig(Config):
     attention: Literal["auto", "xla", "cudnn", "splash"] = not_hashed(default="auto")
     """What computes attention: xla (plain operations, anywhere), cudnn (fused, NVIDIA), splash (fused, TPU), or auto:
     the fused one where device, type and shapes allow it."""
+
+    @property
+    def gated_mlp(self) -> bool:
+        """Whether the MLP is down(activation(gate(x)) * up(x)), of three matrices, or down(activation(up(x)))."""
+        return self.mlp in GATED_MLPS
 
     @property
     def tokens_back(self) -> int:

@@ -65,6 +65,7 @@ def architecture(config: ModelConfig) -> Part:
     parts += [group("blocks", "blocks", "blocks", about, "x_BTD = block(x_BTD), layer by layer", blocks)]
     parts += [norm(config, shapes, "norm", "Brings the stream to one scale, before it is turned into scores.")]
     parts += [head(config, shapes)]
+    parts += others(shapes, parts)
     about = "Reads tokens, and gives every token of the vocabulary a score for coming next."
     return group("model", "", "model", about, "logits_BTV = head(norm(blocks(embedding(tokens_BT))))", parts)
 
@@ -91,6 +92,19 @@ def leaf(shapes: Shapes, path: str, kind: str, about: str, formula: str = "", na
 def group(name: str, path: str, kind: str, about: str, formula: str, children: list[Part], **details: object) -> Part:
     total = sum(child.parameters for child in children)
     return Part(name, path, kind, about, formula, (), (), total, details, tuple(children))
+
+
+def others(shapes: Shapes, shown: list[Part], layer: int | None = None) -> list[Part]:
+    """The parameters of a layer, or outside of the blocks, that are in no part of `shown`: a change to the model that
+    this page has no words for is still in the tree and in its sums."""
+    paths, waiting = set(), [*shown]
+    while waiting:
+        part = waiting.pop()
+        paths.add(part.path)
+        waiting += part.children
+    names = [name for name in shapes if name.startswith("blocks.") == (layer is not None)]
+    every = [name.replace("blocks.0.", f"blocks.{layer}.", 1) for name in names]
+    return [leaf(shapes, path, "vector", "A parameter.") for path in every if path not in paths]
 
 
 EMBEDDING = (
@@ -121,15 +135,22 @@ def has(shapes: Shapes, path: str) -> bool:
     return (f"blocks.0.{inside.partition('.')[2]}" if first == "blocks" else path) in shapes
 
 
+NORM_FORMULAS = {"rmsnorm": "x / rms(x) · scale", "layernorm": "(x − mean(x)) / std(x) · scale"}
+
+
 def norm(config: ModelConfig, shapes: Shapes, path: str, about: str) -> Part:
-    formula = "x / rms(x) · scale" if config.norm == "rmsnorm" else "(x − mean(x)) / std(x) · scale"
-    scale = leaf(shapes, f"{path}.scale", "vector", "A factor for each channel.", "· scale")
-    children = [scale]
-    if has(shapes, f"{path}.bias"):
-        children.append(leaf(shapes, f"{path}.bias", "vector", "A number that is added to each channel.", "+ bias"))
-        formula += " + bias"
+    formula = NORM_FORMULAS.get(config.norm, f"{config.norm}(x) · scale")
+    children = [
+        leaf(shapes, f"{path}.{name}", "vector", about_it, how)
+        for name, about_it, how in (
+            ("scale", "A factor for each channel.", "· scale"),
+            ("bias", "A number that is added to each channel.", "+ bias"),
+        )
+        if has(shapes, f"{path}.{name}")
+    ]
+    formula += " + bias" if has(shapes, f"{path}.bias") else ""
     found = group(path.rpartition(".")[2], path, "norm", about, formula, children)
-    return dataclasses.replace(found, shape=scale.shape, axes=scale.axes)
+    return dataclasses.replace(found, shape=children[0].shape, axes=children[0].axes) if children else found
 
 
 def share(shapes: Shapes, path: str, of: str) -> list[Part]:
@@ -164,11 +185,7 @@ def attention(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     )  # fmt: skip
 
 
-MLP_FORMULAS = {
-    "swiglu": "down(silu(gate(h)) · up(h))",
-    "gelu": "down(gelu(up(h)))",
-    "relu_squared": "down(relu(up(h))²)",
-}
+ACTIVATION_FORMULAS = {"swiglu": "silu({})", "gelu": "gelu({})", "relu_squared": "relu({})²"}
 
 
 def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
@@ -176,11 +193,14 @@ def mlp(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
     up = linear(shapes, f"{path}.up", "Looks for features in the stream, one a column.", "u_BTF = h_BTD · W_DF")
     down = linear(shapes, f"{path}.down", "Writes what the features found back, one a row.", "out_BTD = a_BTF · W_FD")
     children = [up, down]
-    if config.mlp == "swiglu":
+    activation = ACTIVATION_FORMULAS.get(config.mlp, f"{config.mlp}({{}})")
+    inside = activation.format("up(h)")
+    if config.gated_mlp:
+        inside = f"{activation.format('gate(h)')} · up(h)"
         about = "Says how far each feature is let through."
         children.insert(0, linear(shapes, f"{path}.gate", about, "g_BTF = h_BTD · W_DF"))
     about = f"Each token by itself: {config.mlp_width:,} features are looked for, and what they stand for is added."
-    return group("mlp", path, "mlp", about, MLP_FORMULAS[config.mlp], children)
+    return group("mlp", path, "mlp", about, f"down({inside})", children)
 
 
 def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
@@ -192,6 +212,7 @@ def block(config: ModelConfig, shapes: Shapes, layer: int) -> Part:
         *share(shapes, f"{path}.mlp_share", "the MLP's inputs"),
         mlp(config, shapes, layer),
     ]
+    children += others(shapes, children, layer)
     about = "Attention, then an MLP: each reads the stream, and adds to it."
     formula = "x + attention(norm(x)), then x + mlp(norm(x))"
     return group(str(layer), path, "block", about, formula, children, layer=layer)

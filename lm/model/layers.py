@@ -148,24 +148,6 @@ def shift_share(config: ModelConfig) -> nnx.Param | None:
     return constant(0.5, (config.width,), ("width",), config.parameter_dtype) if config.token_shift else None
 
 
-class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) * up(x)) (SwiGLU, arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
-        gate, up, down = jax.random.split(key, 3)
-        inward, std, bias = (config.width, config.mlp_width), config.initial_std, config.biases
-        self.gate = Linear(config, gate, inward, ("width", "mlp"), std=std, bias=bias)
-        self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=bias)
-        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
-
-    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
-        gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
-        up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
-        h_BTF = constrain(jax.nn.silu(gate_BTF) * up_BTF, "batch", "length", "mlp")
-        tap(taps, "hidden", h_BTF)
-        return checkpoint_name(self.down(h_BTF), "mlpwo")
-
-
 @on_cpu(cpu.gelu)
 def gelu(x: Array) -> Array:
     """The tanh form of GELU (arXiv:1606.08415)."""
@@ -173,9 +155,30 @@ def gelu(x: Array) -> Array:
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "swiglu": jax.nn.silu,
     "gelu": gelu,
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
+"""By the names of ModelConfig.mlp; of the gate if the MLP has one (lm.config.model.GATED_MLPS)."""
+
+
+class GatedMLP(nnx.Module):
+    """down(activation(gate(x)) * up(x)) (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig, key: jax.Array, residual_std: float):
+        gate, up, down = jax.random.split(key, 3)
+        inward, std, bias = (config.width, config.mlp_width), config.initial_std, config.biases
+        self.gate = Linear(config, gate, inward, ("width", "mlp"), std=std, bias=bias)
+        self.up = Linear(config, up, inward, ("width", "mlp"), std=std, bias=bias)
+        self.down = Linear(config, down, inward[::-1], ("mlp", "width"), std=residual_std, bias=bias)
+        self.activation = config.mlp
+
+    def __call__(self, x_BTD: Float[Array, "B T D"], taps: Taps | None = None) -> Float[Array, "B T D"]:
+        gate_BTF = checkpoint_name(self.gate(x_BTD), "mlpwi_0")
+        up_BTF = checkpoint_name(self.up(x_BTD), "mlpwi_1")
+        h_BTF = constrain(ACTIVATIONS[self.activation](gate_BTF) * up_BTF, "batch", "length", "mlp")
+        tap(taps, "hidden", h_BTF)
+        return checkpoint_name(self.down(h_BTF), "mlpwo")
 
 
 class PlainMLP(nnx.Module):
@@ -193,9 +196,6 @@ class PlainMLP(nnx.Module):
         h_BTF = ACTIVATIONS[self.activation](up_BTF)
         tap(taps, "hidden", h_BTF)
         return checkpoint_name(self.down(h_BTF), "mlpwo")
-
-
-MLPS = {"swiglu": GatedMLP, "gelu": PlainMLP, "relu_squared": PlainMLP}
 
 
 def rotary_frequencies(pairs: int, theta: float, scaling: RopeScalingConfig | None) -> Float[Array, " c"]:

@@ -18,7 +18,18 @@ from lm.errors import UsageError
 from lm.model.attention.layer import Attention
 from lm.model.attention.mask import AttentionMask
 from lm.model.kv_cache import Cache, LayerCache
-from lm.model.layers import MLPS, NORMS, Linear, Rotary, mixed, parameter, rotary_tables, shift_share, shifted
+from lm.model.layers import (
+    NORMS,
+    GatedMLP,
+    Linear,
+    PlainMLP,
+    Rotary,
+    mixed,
+    parameter,
+    rotary_tables,
+    shift_share,
+    shifted,
+)
 from lm.model.loss import logits_of, softcapped
 from lm.model.ngrams import ngram_embeddings, tokens_before
 from lm.model.prepared import PreparedLinear
@@ -83,7 +94,7 @@ class Block(nnx.Module):
         self.attention_norm = NORMS[config.norm](config)
         self.attention = Attention(config, attention_key, layer, residual_std)
         self.mlp_norm = NORMS[config.norm](config)
-        self.mlp = MLPS[config.mlp](config, mlp_key, residual_std)
+        self.mlp = (GatedMLP if config.gated_mlp else PlainMLP)(config, mlp_key, residual_std)
         self.mlp_share = shift_share(config)
 
     def __call__(

@@ -4,8 +4,8 @@ import math
 
 from lm.config import ModelConfig, TrainConfig
 from lm.planner.plan import Plan
-from lm.planning.memory import training_bytes
 from lm.planning.topology import GIB
+from lm.training.memory import training_bytes
 
 
 def advice(plan: Plan, model: ModelConfig, train: TrainConfig) -> list[str]:

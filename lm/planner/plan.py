@@ -11,8 +11,8 @@ from lm.errors import UsageError
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.planner.compile import Compiled, OutOfMemory
 from lm.planning.bounds import Floors, days, floors
-from lm.planning.memory import training_bytes
 from lm.planning.topology import Topology
+from lm.training.memory import training_bytes
 
 Compile = Callable[[ModelConfig, TrainConfig], Compiled | OutOfMemory]
 HOURS = 24
@@ -95,7 +95,8 @@ def make_plan(
     attention = choose(model.attention, target, spec)
     remarks = [explain(model.attention, target, spec)] if attention == "xla" and model.attention == "auto" else []
     found = compiler(model, train) if compiler else None
-    from lm.planning.flops import count_parameters, flops_per_token, recomputed_flops_per_token  # jax has started
+    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # jax has started
+    from lm.planning.memory import count_parameters
 
     tokens_per_step = train.batch_size * model.context_length
     per_token, bound = flops_per_token(model), None

@@ -97,7 +97,8 @@ def least_seconds(
 ) -> tuple[float, float]:
     """(arithmetic, network) of a step, without a compiler. Weights and their gradients are counted in bfloat16,
     gathered forward and backward and reduced once a micro-batch."""
-    from lm.planning.flops import count_parameters, flops_per_token, recomputed_flops_per_token  # which bring jax
+    from lm.planning.flops import flops_per_token, recomputed_flops_per_token  # which bring jax
+    from lm.planning.memory import count_parameters
 
     chip, tokens = topology.chip, train.batch_size * model.context_length
     again = recomputed_flops_per_token(model, train.remat_policy)

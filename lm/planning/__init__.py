@@ -1,4 +1,4 @@
 """What a run takes before it starts: FLOPs, memory, the hardware's peak.
 
-May import: lm.model, lm.config.
+May import: lm.config, lm.model, lm.parallel.
 """

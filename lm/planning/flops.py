@@ -1,29 +1,14 @@
 """Parameters and floating-point operations of a model, counted from its config."""
 
-import functools
-
-import jax
-
 from lm.config import ModelConfig, RematPolicy
-from lm.model.transformer import Transformer
-from lm.planning.memory import block_channels
-
-
-@functools.cache
-def count_parameters(config: ModelConfig) -> int:
-    """Parameters of the model, without making them."""
-    abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract))
+from lm.planning.memory import block_channels, counted_parameters
 
 
 def parameters_in_products(config: ModelConfig) -> int:
-    """Parameters that every token is multiplied with: all but the tables that are looked up, which are the positions,
-    the n-grams, and the embedding unless it is the output projection too."""
-    looked_up = 0 if config.tie_embeddings else config.vocab_size * config.width
-    looked_up += config.tokens_back * config.ngram_rows * config.width
-    if config.position == "learned":
-        looked_up += config.context_length * config.width
-    return count_parameters(config) - looked_up
+    """Parameters that every token is multiplied with: all except the tables that are looked up, which are the
+    positions, the n-grams, and the embedding unless it is the output projection too."""
+    total, looked_up = counted_parameters(config)
+    return total - looked_up + (config.vocab_size * config.width if config.tie_embeddings else 0)
 
 
 def flops_per_token(config: ModelConfig) -> int:

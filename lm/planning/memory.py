@@ -1,16 +1,19 @@
-"""What a model needs of memory at least, by arithmetic, beside what is here: a model that cannot fit is refused before
-anything is allocated. No jax here.
+"""The memory that a model needs at least, and the memory of this machine: a model that cannot fit is refused before
+anything is allocated. JAX is imported only by the functions that count parameters.
 
-The figures are lower bounds: what XLA needs besides (activations within blocks, logits, copies) is not counted. Before
-the first step lm/training/aot_compile.py says what the compiled step needs.
+The figures are lower bounds: they leave out what XLA needs as well (activations within blocks, logits, copies).
+lm/training/memory.py has those of training; before the first step lm/training/aot_compile.py prints what the compiled
+step needs.
 """
 
+import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lm.config import ModelConfig, RematPolicy, TrainConfig
+from lm.config import ModelConfig, RematPolicy
 from lm.config.remat import Tensor
 from lm.errors import UsageError
 
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     import jax
 
 BYTES = {"float32": 4, "bfloat16": 2}
-MOMENTS = {"adamw": 2, "lion": 1, "adafactor": 0}
-"""{optimizer: float32 values a parameter that it keeps, at least}."""
 BATCH_BYTES = 16
 """A token of a batch: its input, target, weight and document."""
 ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
@@ -28,25 +29,42 @@ TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
 SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_length")
 
 
-def least_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices, which are all but a few thousandths."""
-    return block_parameters(config) + table_parameters(config)
+LAYERS_TRACED = 256
+"""Models with more layers are counted from one and two of their layers; no published model has as many."""
+LOOKED_UP = ("vocab", "position", "ngram")
+"""Axes whose rows are looked up, if they are a parameter's first axis."""
 
 
-def block_parameters(config: ModelConfig) -> int:
-    """Parameters of the linear maps within blocks."""
-    width, heads = config.width, config.heads + 2 * config.kv_heads
-    attention = width * config.head_channels * (heads + config.heads)
-    mlp = (3 if config.mlp == "swiglu" else 2) * width * config.mlp_width
-    return config.layers * (attention + mlp)
+def by_layers(count: Callable[[ModelConfig], tuple[int, ...]], config: ModelConfig) -> tuple[int, ...]:
+    """`count` of the model; of one with too many layers to trace, by adding the difference between one layer and two
+    for every further layer."""
+    if config.layers <= LAYERS_TRACED:
+        return count(config)
+    one, two = (count(dataclasses.replace(config, layers=layers)) for layers in (1, 2))
+    return tuple(first + (config.layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
 
 
-def table_parameters(config: ModelConfig) -> int:
-    """Parameters of embeddings and of the output projection."""
-    tables = config.vocab_size * (1 if config.tie_embeddings else 2)
-    tables += config.context_length if config.position == "learned" else 0
-    tables += config.tokens_back * config.ngram_rows
-    return tables * config.width
+@functools.cache
+def counted_parameters(config: ModelConfig) -> tuple[int, int]:
+    """(all parameters, those of tables that are looked up), without making them."""
+    import jax
+
+    from lm.model.transformer import Transformer
+    from lm.parallel import is_parameter
+
+    def count(config: ModelConfig) -> tuple[int, int]:
+        abstract = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+        leaves: list[Any] = [node for node in jax.tree.leaves(abstract, is_leaf=is_parameter) if is_parameter(node)]
+        tables = [node.size for node in leaves if node.get_metadata()["axes"][0] in LOOKED_UP]
+        return sum(node.size for node in leaves), sum(tables)
+
+    total, looked_up = by_layers(count, config)
+    return total, looked_up
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Parameters of the model, without making them."""
+    return counted_parameters(config)[0]
 
 
 def block_channels(config: ModelConfig) -> dict[Tensor, int]:
@@ -54,9 +72,7 @@ def block_channels(config: ModelConfig) -> dict[Tensor, int]:
     stream alone: no gradient needs it."""
     heads, kv_heads = config.heads * config.head_channels, config.kv_heads * config.head_channels
     inner: dict[Tensor, int] = (
-        {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width}
-        if config.mlp == "swiglu"
-        else {"mlpwi": config.mlp_width}
+        {"mlpwi_0": config.mlp_width, "mlpwi_1": config.mlp_width} if config.gated_mlp else {"mlpwi": config.mlp_width}
     )
     return {
         "decoder_layer_input": config.width, "query_proj": heads, "key_proj": kv_heads, "value_proj": kv_heads,
@@ -73,28 +89,10 @@ def kept_channels(config: ModelConfig, policy: RematPolicy | None) -> int:
     return sum(size for name, size in channels.items() if name in kept)
 
 
-def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
-    """{what for: bytes at least}, of all devices together. Moments are float32 whatever the parameters are; of bfloat16
-    parameters there is no other copy (lm/optimizers/rounding.py). Micro-batches sum their gradients in float32."""
-    count = least_parameters(model)
-    summed = "float32" if config.micro_batches > 1 else model.parameter_dtype
-    rule = MOMENTS[config.optimizer.name]
-    moments = block_parameters(model) * (1 if config.optimizer.muon else rule) + table_parameters(model) * rule
-    tokens = config.batch_size * model.context_length
-    kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
-    return {
-        "parameters": count * BYTES[model.parameter_dtype],
-        "moments": moments * BYTES["float32"] + 8 * config.spikes.window,
-        "gradients": count * BYTES[summed],
-        "batch": tokens * BATCH_BYTES,
-        "kept activations": tokens // config.micro_batches * kept,
-    }
-
-
 def inference_bytes(model: ModelConfig, rows: int, tokens: int) -> dict[str, int]:
     """{what for: bytes at least} of `rows` sequences of `tokens` tokens at once."""
     return {
-        "parameters": least_parameters(model) * BYTES[model.parameter_dtype],
+        "parameters": count_parameters(model) * BYTES[model.parameter_dtype],
         "batch": rows * tokens * BATCH_BYTES,
     }
 
@@ -172,28 +170,12 @@ def check_memory(
     raise UsageError(
         f"The model cannot fit: {'training' if training else 'it'} needs at least {total / UNIT:,.1f} GB ({parts}), "
         f"but {devices} has {available / UNIT:,.1f} GB. Lower what makes it large ({sizes}: "
-        f"{least_parameters(model):,} parameters); or {rows}; or take devices with more memory{meshes}."
+        f"{count_parameters(model):,} parameters); or {rows}; or take devices with more memory{meshes}."
     )
 
 
-def check_training_memory(
-    model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
-) -> None:
-    """Raises UsageError when training cannot fit: into each of the `devices` of this process, one of `processes`, or
-    into this machine's memory, where there are none and it has no accelerator."""
-    needed = training_bytes(model, config)
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
-    known = [limit for limit in limits if limit is not None]
-    if known:
-        cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
-        shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), len(limits) * processes)
-        each = {name: value // shares[name] for name, value in needed.items()}
-        check_memory(each, model, min(known), f"each device ({devices[0].device_kind})")
-    elif processes == 1 and (on_host_alone() or {device.platform for device in devices} == {"cpu"}):
-        check_memory(needed, model, host_bytes(), "this machine")
-
-
 def check_inference_memory(model: ModelConfig, rows: int, tokens: int, option: str) -> None:
-    """As `check_training_memory`, of `rows` sequences of `tokens` tokens at once; `option` says how many they are."""
+    """Raise UsageError if inference with `rows` sequences of `tokens` tokens at once cannot fit into the memory of this
+    machine, unless it has an accelerator. `option` is the option that sets `rows`."""
     if on_host_alone():
         check_memory(inference_bytes(model, rows, tokens), model, host_bytes(), "this machine", option)

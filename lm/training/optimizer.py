@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from lm.config import MuonConfig, OptimizerConfig
+from lm.errors import UsageError
 from lm.optimizers.muon import scale_by_muon
 from lm.parallel import is_parameter
 from lm.training.schedule import learning_rate
@@ -36,10 +37,30 @@ def weight_decay_mask(parameters: object) -> Any:
     return by_axes(parameters, lambda axes: len(axes) >= 2)
 
 
+LINEAR_MAPS = (
+    ("width", "heads"), ("width", "kv_heads"), ("heads", "width"), ("width", "mlp"), ("mlp", "width"),
+)  # fmt: skip
+"""Axes of the linear maps within blocks, which Muon takes."""
+
+
+def label_of(axes: tuple[str, ...]) -> str:
+    """The optimizer of a parameter with these logical axes: "muon", or "rule" for the other one. Raises UsageError for
+    axes that neither is listed for."""
+    if axes in LINEAR_MAPS:
+        return "muon"
+    if len(axes) < 2 or set(axes) & set(TABLES):
+        return "rule"
+    raise UsageError(
+        f"train.optimizer.muon is given, but a parameter has the axes {', '.join(axes)}, which are neither one of "
+        f"{'; '.join(map(', '.join, LINEAR_MAPS))} nor a table or vector. Add them to LINEAR_MAPS or TABLES in "
+        "lm/training/optimizer.py, or set train.optimizer.muon to None."
+    )
+
+
 def param_labels(parameters: object) -> Any:
     """ "muon" for the weights of linear maps within blocks, "rule" for embeddings, the output projection, positions,
-    scales and biases."""
-    return by_axes(parameters, lambda axes: "muon" if len(axes) == 2 and not set(axes) & set(TABLES) else "rule")
+    scales and biases. Raises UsageError as `label_of`."""
+    return by_axes(parameters, label_of)
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

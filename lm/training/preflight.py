@@ -15,6 +15,7 @@ from lm.model.attention.choice import check_attention
 from lm.own_process import in_own_process
 from lm.storage import Place
 from lm.tokenizer.training import load_tokenizer
+from lm.training.memory import check_training_memory
 
 
 def check_tokenizer(config: TokenizerConfig) -> str | None:
@@ -47,7 +48,7 @@ def check_training(
             check_source(folder, tokenizer, model, fingerprint)
     if config.start.checkpoint:
         config.start.folder()
-    devices = devices or in_own_process(find_devices)
+    devices = devices or in_own_process(devices_with_memory, model, config)
     sizes = mesh_sizes(config.mesh, model, config.batch_size, devices, config.micro_batches)
     check_attention(model, devices.target, sizes["context"])
     if config.start.checkpoint:
@@ -64,6 +65,15 @@ def check_source(folder: Place, tokenizer: TokenizerConfig, model: ModelConfig, 
             "name the tokenizer/ of the one run in tokenizer.load of the other."
         )
     check_request(manifest, folder, "train", model.context_length, fingerprint)
+
+
+def devices_with_memory(model: ModelConfig, config: TrainConfig) -> Devices:
+    """All devices that JAX finds. Raises UsageError if training cannot fit into them. Starts JAX."""
+    import jax
+
+    devices = find_devices()
+    check_training_memory(model, config, jax.local_devices())
+    return devices
 
 
 def check_start(model: ModelConfig, config: TrainConfig, fingerprint: str | None) -> None:

@@ -31,9 +31,8 @@ from lm.metrics.profiling import Profiler
 from lm.metrics.writers import import_wandb
 from lm.model.attention.choice import attention_spec_of, choose, explain
 from lm.parallel import make_mesh, place
-from lm.planning.flops import count_parameters
 from lm.planning.hardware import Peak, peak_rate
-from lm.planning.memory import check_training_memory
+from lm.planning.memory import count_parameters
 from lm.resilience.goodput import Goodput
 from lm.resilience.multihost import fail_together, settle
 from lm.resilience.preemption import PreemptionHandler
@@ -43,6 +42,7 @@ from lm.terminal import LiveLine, duration, quantity
 from lm.tokenizer import Tokenizer, load
 from lm.training import hooks
 from lm.training.aot_compile import Step, StepCost, compile_ahead, example_batch, measure_step_seconds, worth_measuring
+from lm.training.memory import check_training_memory
 from lm.training.optimizer import make_optimizer
 from lm.training.restore_or_init import check_start, restore_or_init
 from lm.training.skipped_steps import SkippedSteps

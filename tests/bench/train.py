@@ -22,8 +22,9 @@ import numpy as np
 from configs.fineweb import get_config
 from lm.data.batches import host_batch
 from lm.parallel import make_mesh
-from lm.planning.flops import count_parameters, flops_per_token
+from lm.planning.flops import flops_per_token
 from lm.planning.hardware import matmul_peak, median_seconds
+from lm.planning.memory import count_parameters
 from lm.training.optimizer import make_optimizer
 from lm.training.state import initial_state
 from lm.training.step import compile_step

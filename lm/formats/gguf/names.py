@@ -5,12 +5,14 @@ another order: llama.cpp turns pairs of neighbouring channels (2c, 2c + 1), and 
 lm.model.layers.rotate does (ggml-org/llama.cpp: convert_hf_to_gguf.py, LlamaModel.permute).
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lm.config import ModelConfig
-from lm.errors import UsageError
+from lm.formats.coverage import Expressed, check_all_written, check_expressed, gpt2, llama, unexpressed
+from lm.formats.hugging_face.names import parameter_shapes
 
 type Arch = Literal["gpt2", "llama"]
 """general.architecture."""
@@ -42,40 +44,24 @@ def norm(theirs: str, ours: str, bias: bool) -> dict[str, Stored]:
     return found | ({f"{theirs}.bias": Stored((f"{ours}.bias",), exact=True)} if bias else {})
 
 
-NOWHERE: dict[str, object] = {"qk_norm": False, "token_shift": False, "ngram_rows": 0, "logit_softcap": None}
-ARCHS: dict[Arch, dict[str, object]] = {
-    "gpt2": {"norm": "layernorm", "mlp": "gelu", "biases": True, **NOWHERE},
-    "llama": {"norm": "rmsnorm", "mlp": "swiglu", "biases": False, **NOWHERE},
-}
-"""{architecture: what fields of ModelConfig are in it}."""
+EXPRESSED: dict[Arch, Callable[[ModelConfig], Expressed]] = {"gpt2": gpt2, "llama": llama}
+"""{architecture: what its code in llama.cpp computes of a config}."""
 
 
 def arch_of(config: ModelConfig) -> Arch:
     """The architecture whose code in llama.cpp computes what this model computes.
 
-    Raises UsageError for what neither has, with the field, its value, and theirs.
+    Raises UsageError if none does, with the fields, their values and those of the architecture that lacks fewest.
     """
-    arch = "llama" if config.position == "rope" else "gpt2"
-    wanted: dict[str, object] = dict(ARCHS[arch])
-    if arch == "gpt2":
-        wanted |= {"kv_heads": config.heads, "head_channels": config.width // config.heads}
-    differing = [
-        f"model.{name} = {getattr(config, name)} (there {value})"
-        for name, value in wanted.items()
-        if getattr(config, name) != value
-    ]
-    if any(config.attention_windows[: config.layers]):
-        differing.append(f"model.attention_windows = {config.attention_windows} (there none)")
-    if differing:
-        raise UsageError(
-            f"llama.cpp's architecture {arch} cannot hold what this model has: {', '.join(differing)}. Take --format "
-            "standalone or hugging_face, which hold it."
-        )
+    arch: Arch = min(EXPRESSED, key=lambda arch: len(unexpressed(config, EXPRESSED[arch](config))))
+    remedy = "Choose --format hugging_face or standalone, which express more."
+    check_expressed(config, EXPRESSED[arch](config), f"gguf ({arch} of llama.cpp)", remedy)
     return arch
 
 
 def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
-    """{name in the file: what of ours it holds}. Raises UsageError as `arch_of`."""
+    """{name in the file: what of ours it holds}. Raises UsageError as `arch_of`, and for a parameter that would not be
+    stored."""
     arch, named = arch_of(config), {"token_embd.weight": Stored(("embedding",))}
     if arch == "gpt2":
         named["position_embd.weight"] = Stored(("positions",), exact=True)
@@ -100,7 +86,10 @@ def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
             named[f"{theirs}.{name}.weight"] = Stored((f"{ours}.attention.{part}.weight",), True, heads)
         for part in ("gate", "up", "down"):
             named[f"{theirs}.ffn_{part}.weight"] = Stored((f"{ours}.mlp.{part}.weight",), True)
-    return named | ({} if config.tie_embeddings else {"output.weight": Stored(("head.weight",), True)})
+    named |= {} if config.tie_embeddings else {"output.weight": Stored(("head.weight",), True)}
+    ours = (name for stored in named.values() for name in stored.ours)
+    check_all_written(ours, parameter_shapes(config), f"gguf ({arch} of llama.cpp)")
+    return named
 
 
 def stored_shape(stored: Stored, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -15,6 +15,16 @@ from typing import Literal, NamedTuple
 import jax
 
 from lm.config import ModelConfig
+from lm.formats.coverage import (
+    OWN_FORWARD,
+    OWN_PARAMETERS,
+    Expressed,
+    check_all_written,
+    check_expressed,
+    gpt2,
+    llama,
+    unexpressed,
+)
 from lm.model.param_names import named_leaves
 from lm.model.transformer import Transformer
 
@@ -76,27 +86,39 @@ gives."""
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family whose code in transformers computes what this model computes."""
-    if config.qk_norm or config.token_shift or config.logit_softcap or config.ngram_rows or config.attention_windows:
-        return "gristmill"
-    kind = (config.norm, config.position, config.mlp, config.biases)
-    even_heads = config.heads == config.kv_heads and config.head_channels * config.heads == config.width
-    if kind == ("layernorm", "learned", "gelu", True) and even_heads:
-        return "gpt2"
-    return "llama" if kind == ("rmsnorm", "rope", "swiglu", False) else "gristmill"
+    """The first family whose code in transformers computes what this model computes.
+
+    Raises UsageError, with the fields, if none does.
+    """
+    families: dict[Family, Expressed] = {"gpt2": gpt2(config), "llama": llama(config), "gristmill": OWN_FORWARD}
+    for family, fields in families.items():
+        if not unexpressed(config, fields):
+            return family
+    remedy = (
+        "Set these fields to their defaults, or add them to modeling_gristmill.py.txt (docs/contracts.md, a field of "
+        "the model)."
+    )
+    check_expressed(config, OWN_FORWARD, "hugging_face", remedy)
+    raise AssertionError("check_expressed has raised")
 
 
 def stored_tensors(config: ModelConfig) -> dict[str, Stored]:
-    """{name in the checkpoint: what of ours it holds} for a model of any family."""
-    family = family_of(config)
+    """{name in the checkpoint: what of ours it holds} for a model of any family.
+
+    Raises UsageError as `family_of`, and for a parameter that would not be stored.
+    """
+    family, shapes = family_of(config), parameter_shapes(config)
     if family == "gristmill":
-        return own_tensors(parameter_shapes(config))
-    whole, block = (GPT2, GPT2_BLOCK) if family == "gpt2" else (LLAMA, LLAMA_BLOCK)
-    named = dict(whole)
-    for layer in range(config.layers):
-        for theirs, (ours, transposed) in block.items():
-            named[theirs.format(layer)] = Stored(tuple(name.format(layer) for name in ours), transposed)
-    return named | ({} if config.tie_embeddings else HEAD)
+        named = own_tensors({name: shape for name, shape in shapes.items() if OWN_PARAMETERS.fullmatch(name)})
+    else:
+        whole, block = (GPT2, GPT2_BLOCK) if family == "gpt2" else (LLAMA, LLAMA_BLOCK)
+        named = dict(whole)
+        for layer in range(config.layers):
+            for theirs, (ours, transposed) in block.items():
+                named[theirs.format(layer)] = Stored(tuple(name.format(layer) for name in ours), transposed)
+        named |= {} if config.tie_embeddings else HEAD
+    check_all_written((name for stored in named.values() for name in stored.ours), shapes, f"hugging_face ({family})")
+    return named
 
 
 def own_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:

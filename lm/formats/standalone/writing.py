@@ -8,6 +8,7 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.errors import UsageError
+from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, check_all_written, check_expressed
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.hugging_face.writing import NAMES, check_shapes, in_dtype
 from lm.formats.safetensors import write_file
@@ -34,8 +35,8 @@ def write_standalone(
 
     `arrays` has the parameters under our names of unrolled layers; one is asked for and held at a time. `dtype` is
     float32, bfloat16 or float16, config.parameter_dtype if not given; model.py computes in float32. Raises UsageError
-    for another type, a value beyond float16's, and a tokenizer that model.py cannot have; InputError when `arrays` is
-    not that model's.
+    for a model that model.py does not compute, another type, a value beyond float16's, and a tokenizer that model.py
+    cannot have; InputError when `arrays` is not that model's.
     """
     if (dtype := dtype or config.parameter_dtype) not in NAMES:
         raise UsageError(f"--dtype is {dtype!r}; a standalone folder has {', '.join(NAMES)}.")
@@ -46,6 +47,7 @@ def write_standalone(
         )
     shapes = parameter_shapes(config)
     check_shapes(arrays, shapes)
+    check_all_written(filter(OWN_PARAMETERS.fullmatch, shapes), shapes, "standalone")
     program, vocabulary = model_py(config, tokenizer, title, dtype), tokenizer_json(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     stored = NAMES[dtype]
@@ -60,7 +62,13 @@ def write_standalone(
 
 
 def model_py(config: ModelConfig, tokenizer: Tokenizer, title: str, dtype: str) -> str:
-    """The text of model.py: the parts of model_template.txt that this model has, with its numbers."""
+    """The text of model.py: the parts of model_template.txt that this model has, with its numbers. Raises UsageError
+    for a field that the template does not compute."""
+    remedy = (
+        "Set these fields to their defaults, or add them to model_template.txt (docs/contracts.md, a field of the "
+        "model)."
+    )
+    check_expressed(config, OWN_FORWARD, "standalone", remedy)
     values: dict[str, object] = {
         "title": printable(title), "context_length": config.context_length, "layers": config.layers,
         "width": config.width, "heads": config.heads, "kv_heads": config.kv_heads,

@@ -1,4 +1,4 @@
-"""The URL filter's lists come from a pinned wheel or your own folders, and are compiled once."""
+"""The URL filter's lists come from a pinned wheel and from the user's paths and addresses, and are compiled once."""
 
 import dataclasses
 import hashlib
@@ -15,9 +15,13 @@ import pytest
 from data_prep.config import PackageLists, UrlFilterConfig
 from data_prep.packages.fetch import package_cache
 from data_prep.packages.pip_settings import PipSettings
+from data_prep.url_filter import lists
 from data_prep.url_filter.filter import prepare_lists, reject_reason
 from data_prep.url_filter.lists import load_lists
 from lm.errors import InputError, UsageError
+from lm.storage import Url, write_atomically
+from tests import object_store
+from tests.data_prep import loopback_crawl
 from tests.data_prep.loopback_index import LoopbackIndex, serving
 
 NAME = "sample-1.0-py3-none-any.whl"
@@ -120,26 +124,94 @@ def test_a_pinned_file_that_is_no_wheel(tmp_path):
         load_lists(dataclasses.replace(CONFIG, packages=(wrong,)))
 
 
-def test_own_folders_by_pattern_take_the_place_of_packages(tmp_path):
-    own_folder(tmp_path, "ut1/adult", domains="bad.example\n", urls="good.example/room\n")
-    own_folder(tmp_path, "ut1/games", domains="worse.example\n", banned_words_txt="poker\n")
+def packed(**lists: str) -> bytes:
+    """A .tar.gz of lists in a folder, as UT1 publishes its categories."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, text in lists.items():
+            info = tarfile.TarInfo(f"adult/{name}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return made.getvalue()
+
+
+URLS = {
+    "http://www.bad.example/": "banned_domain",  # of the package
+    "http://a.worse.example/": "banned_domain",
+    "http://good.example/corner": "banned_url",
+    "http://good.example/poker": "banned_word",
+    "http://good.example/a-lucky-strike": "banned_substring",
+    "http://good.example/": None,
+}
+"""By the package and two lists of the user's."""
+
+
+@pytest.fixture
+def in_cache():
+    """The package, so that no index is asked for it."""
+    package_cache().mkdir(parents=True)
+    (package_cache() / NAME).write_bytes(WHEEL)
+
+
+def test_own_lists_are_added_to_the_packages_and_replace_them_only_if_told_to(tmp_path, in_cache):
+    own_folder(tmp_path, "ut1/adult", domains="worse.example\n")
+    own_folder(tmp_path, "ut1/games", urls="good.example/corner\n", banned_words_txt="dice\n")
     config = dataclasses.replace(CONFIG, folders=(f"{tmp_path}/ut1/*",))
     facts = prepare_lists(config)
-    assert {fact.split("  ")[1] for fact in facts} == {
-        "adult/domains",
-        "adult/urls",
-        "games/domains",
-        "games/banned_words.txt",
-    }
-    assert reject_reason("http://a.worse.example/", config) == "banned_domain"
-    assert reject_reason("http://good.example/room", config) == "banned_url"
-    assert reject_reason("http://good.example/poker", config) == "banned_word"
-    assert reject_reason("http://good.example/a-lucky-strike", config) is None
+    own = {"adult/domains", "games/urls", "games/banned_words.txt"}
+    assert {fact.split("  ")[1] for fact in facts} == {f"{NAME}:sample/lists", *own}
+    assert {url: reject_reason(url, config) for url in URLS} == URLS
+    assert reject_reason("http://good.example/dice", config) == "banned_word"
+    alone = dataclasses.replace(config, packaged_lists=False)
+    assert {fact.split("  ")[1] for fact in prepare_lists(alone)} == own
+    assert [reject_reason(url, alone) for url in URLS] == [None, "banned_domain", "banned_url", None, None, None]
+
+
+def test_a_list_may_be_a_file_or_an_archive(tmp_path, in_cache):
+    folder = own_folder(tmp_path, "mine", domains="worse.example\n")
+    (tmp_path / "adult.tar.gz").write_bytes(packed(urls="good.example/corner\n", usage="x"))
+    config = dataclasses.replace(CONFIG, folders=(str(folder / "domains"), str(tmp_path / "*.tar.gz")))
+    assert {url: reject_reason(url, config) for url in URLS} == URLS
+    (tmp_path / "adult.tar.gz").write_bytes(packed(usage="x"))
+    with pytest.raises(InputError, match=r"adult\.tar\.gz has none of the files domains, urls"):
+        prepare_lists(config)
+    (tmp_path / "adult.tar.gz").write_bytes(packed(urls="good.example/corner\n")[:80])
+    with pytest.raises(InputError, match=r"adult\.tar\.gz cannot be read"):
+        prepare_lists(config)
+
+
+def test_a_list_may_lie_at_an_address_and_is_known_by_its_contents(tmp_path, in_cache, monkeypatch):
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "objects"))
+    with object_store.serving() as store:
+        store.bucket("lists")
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        write_atomically(Url("s3://lists/ut1/games/urls"), "good.example/corner\n")
+        write_atomically(Url("s3://lists/adult.tar.gz"), packed(domains="worse.example\n"))
+        config = dataclasses.replace(CONFIG, folders=("s3://lists/ut1/games", "s3://lists/adult.tar.gz"))
+        facts = prepare_lists(config)
+        digest = hashlib.sha256(b"good.example/corner\n").hexdigest()
+        assert f"{digest}  games/urls" in facts and len(facts) == 3
+        assert {url: reject_reason(url, config) for url in URLS} == URLS
+        with pytest.raises(InputError, match=r"s3://lists/ut1 is none of the files domains, .* Give one of these"):
+            prepare_lists(dataclasses.replace(config, folders=("s3://lists/ut1",)))
+    served = {"ut1/games/urls": b"good.example/corner\n", "adult.tar.gz": packed(domains="worse.example\n")}
+    with loopback_crawl.serving(loopback_crawl.LoopbackCrawl(served)) as server:
+        config = dataclasses.replace(CONFIG, folders=(f"{server.url}ut1/games", f"{server.url}adult.tar.gz"))
+        assert f"{digest}  games/urls" in prepare_lists(config)
+        assert {url: reject_reason(url, config) for url in URLS} == URLS
+
+
+def test_a_list_of_words_that_is_too_long_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "MAX_WORD_LIST", 10)
+    folder = own_folder(tmp_path, "mine", banned_words_txt="long enough\n")
+    with pytest.raises(InputError, match=r"The list banned_words.txt in .* has more than 10 bytes"):
+        prepare_lists(dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False))
 
 
 def test_a_changed_list_is_compiled_anew(tmp_path):
     folder = own_folder(tmp_path, "mine", domains="bad.example\n")
-    config = dataclasses.replace(CONFIG, folders=(str(folder),))
+    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
     before = prepare_lists(config)
     (folder / "domains").write_text("bid.example\n")
     assert prepare_lists(config) != before
@@ -152,14 +224,16 @@ def test_a_changed_list_is_compiled_anew(tmp_path):
 def test_the_same_lists_give_the_same_bytes(tmp_path):
     for copy in ("one", "two"):
         own_folder(tmp_path, f"{copy}/mine", domains="b.example\na.example\n", urls="c.example/x\n")
-        prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/{copy}/mine",)), cache=tmp_path / copy)
+        config = dataclasses.replace(CONFIG, folders=(f"{tmp_path}/{copy}/mine",), packaged_lists=False)
+        prepare_lists(config, cache=tmp_path / copy)
     one, two = (sorted((tmp_path / copy).glob("blocklist-*")) for copy in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
     assert one[0].read_bytes() == two[0].read_bytes()
 
 
 def test_a_damaged_compiled_file_is_made_again(tmp_path):
-    config = dataclasses.replace(CONFIG, folders=(str(own_folder(tmp_path, "mine", domains="bad.example\n")),))
+    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
+    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
     prepare_lists(config)
     (path,) = compiled()
     whole = path.read_bytes()
@@ -190,16 +264,17 @@ def test_several_processes_at_once(tmp_path):
 
 
 def test_a_config_travels_without_its_lists(tmp_path):
-    config = dataclasses.replace(CONFIG, folders=(str(own_folder(tmp_path, "mine", domains="bad.example\n")),))
+    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
+    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
     assert reject_reason("http://bad.example/", config) == "banned_domain"
     assert len(pickle.dumps(config)) < 2000
 
 
 def test_folders_that_will_not_do(tmp_path):
-    with pytest.raises(InputError, match="matches no folder"):
+    with pytest.raises(InputError, match="matches no folder and no list"):
         prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/nothing*",)))
     own_folder(tmp_path, "ut1/adult", domains="bad.example\n")
-    with pytest.raises(InputError, match=r"categories: name those to ban, for example .*ut1/adult"):
+    with pytest.raises(InputError, match=r"ut1 is none of the files .* It has the categories adult: name"):
         prepare_lists(dataclasses.replace(CONFIG, folders=(f"{tmp_path}/ut1",)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="at least one of them"):
@@ -208,7 +283,8 @@ def test_folders_that_will_not_do(tmp_path):
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    config = dataclasses.replace(CONFIG, folders=(str(own_folder(tmp_path, "mine", domains="bad.example\n")),))
+    folder = own_folder(tmp_path, "mine", domains="bad.example\n")
+    config = dataclasses.replace(CONFIG, folders=(str(folder),), packaged_lists=False)
     with pytest.raises(InputError, match="cannot be written"):
         load_lists(config, cache=tmp_path / "file")
 

@@ -22,7 +22,7 @@ from lm.config import (
 from lm.errors import UsageError
 from lm.model.attention.choice import UNSUPPORTED
 from lm.model.attention.kernels import ATTENTION
-from lm.model.layers import MLPS, NORMS
+from lm.model.layers import ACTIVATIONS, NORMS
 from lm.resilience.goodput import PHASES, Phase
 from lm.training.optimizer import OPTIMIZERS
 from tests.run_files import REPOSITORY
@@ -113,7 +113,7 @@ def test_a_rate_that_stays_as_it_is_is_allowed():
     ("config", "name", "table"),
     [
         (ModelConfig, "norm", NORMS),
-        (ModelConfig, "mlp", MLPS),
+        (ModelConfig, "mlp", ACTIVATIONS),
         (ModelConfig, "attention", {"auto": None, **ATTENTION}),
         (ModelConfig, "attention", {"auto": None, **UNSUPPORTED}),
         (TrainConfig, "remat", REMAT),

@@ -186,12 +186,13 @@ def test_what_gguf_cannot_hold_is_refused_by_name(tmp_path, tokenizers):
         assert not list(tmp_path.iterdir())
 
     all_of_it = (
-        r"llama cannot hold .*: model.mlp = relu_squared \(there swiglu\), model.qk_norm = True \(there False\), "
-        r"model.token_shift = True \(there False\), model.ngram_rows = 48 \(there 0\), model.logit_softcap = 3.0"
+        r"gguf \(llama of llama.cpp\) cannot express model.mlp = relu_squared \(only swiglu\), model.qk_norm = True "
+        r"\(only False\), model.logit_softcap = 3.0 \(only None\), model.token_shift = True \(only False\), "
+        r"model.ngram_rows = 48 \(only 0\)\. Choose --format hugging_face or standalone"
     )
     refused(all_of_it, base=MODERN)
-    refused(r"model.attention_windows = \(8, 0\) \(there none\)", attention_windows=(8, 0))
-    refused(r"gpt2 cannot hold .*model.kv_heads = 2 \(there 4\)", base=CONFIGS["gpt2"], kv_heads=2)
+    refused(r"cannot express model.attention_windows = \(8, 0\) \(only \(\)\)", attention_windows=(8, 0))
+    refused(r"\(gpt2 of llama.cpp\) cannot express model.kv_heads = 2 \(only 4\)\.", base=CONFIGS["gpt2"], kv_heads=2)
     refused("of the kind characters, but a GGUF file has bpe and sentencepiece", CharacterTokenizer("\nabc"))
     refused("is of the kind unigram, and llama.cpp's llama is bpe", "sentencepiece_unigram")
     by_characters = LibraryTokenizer.from_json(llama2_like().to_str().encode(), "<s>")

@@ -13,9 +13,12 @@ from flax import nnx
 
 from lm.config import MuonConfig
 from lm.errors import UsageError
-from lm.training.optimizer import make_optimizer
+from lm.model.param_names import named_leaves
+from lm.model.transformer import Transformer
+from lm.training.optimizer import make_optimizer, param_labels
 from lm.training.schedule import learning_rate
 from tests.corpus import tiny_experiment
+from tests.lm.model_configs import FAMILIES
 
 CONFIG = dataclasses.replace(
     tiny_experiment().train.optimizer,
@@ -214,3 +217,22 @@ def test_muon_moves_linear_maps_by_near_orthogonal_steps_and_the_rule_moves_the_
     found, expected = run(config, 6, change)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("axes", [("expert", "width", "mlp"), ("kernel", "width"), ("width", "width")])
+def test_muon_refuses_axes_that_no_list_has(axes):
+    """Else they would fall to the other optimizer in silence."""
+    config = dataclasses.replace(CONFIG, muon=MuonConfig(0.02, 0.95, 5))
+    shape = (8,) * len(axes)
+    parameters = {"new": nnx.Param(jnp.zeros(shape), axes=axes)}
+    with pytest.raises(UsageError, match=rf"has the axes {', '.join(axes)}, .* LINEAR_MAPS .*muon to None"):
+        make_optimizer(config, 20).init(parameters)
+    make_optimizer(dataclasses.replace(config, muon=None), 20).init(parameters)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_muon_takes_every_linear_map_within_blocks_and_nothing_else(family):
+    model = jax.eval_shape(lambda: Transformer(family, jax.random.key(0)))
+    labels = named_leaves(param_labels(model))
+    names = {name for name, label in labels.items() if label == "muon"}
+    assert names == {name for name in labels if name.startswith("blocks.") and name.endswith(".weight")}

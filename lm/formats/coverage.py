@@ -1,0 +1,112 @@
+"""Whether a format can hold a model: the fields of ModelConfig that it expresses, and the parameters that it writes.
+
+Each format lists the fields and values that it expresses. A field that it does not list, for example one that was added
+to ModelConfig later, must have its default value; otherwise the export is refused.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from lm.config import ModelConfig
+from lm.errors import UsageError
+
+ANY = object()
+"""Every value of a field."""
+type Expressed = dict[str, object]
+"""{field of ModelConfig: ANY, or a tuple of values}; "rope_scaling.factor" is a field of a nested config."""
+SIZES: Expressed = dict.fromkeys(
+    ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width", "head_dim", "norm_epsilon"),
+    ANY,
+) | {"tie_embeddings": (True, False), "parameter_dtype": ("float32", "bfloat16")}
+NO_EFFECT: Expressed = {
+    "initial_std": ANY, "zero_init": ANY, "scan_layers": ANY, "attention": ANY,
+    "compute_dtype": ("float32", "bfloat16"),
+}  # fmt: skip
+"""Fields that do not decide what a trained model computes, except for rounding."""
+ROPE: Expressed = {"rope_theta": ANY} | dict.fromkeys(
+    ("rope_scaling.factor", "rope_scaling.low_frequency_factor", "rope_scaling.high_frequency_factor",
+     "rope_scaling.original_context_length"), ANY,
+)  # fmt: skip
+"""Rotary frequencies with Llama 3.1's scaling. With learned positions they have no effect."""
+OWN_FORWARD: Expressed = (
+    SIZES | NO_EFFECT | ROPE | {
+        "norm": ("rmsnorm", "layernorm"), "position": ("rope", "learned"), "mlp": ("swiglu", "gelu", "relu_squared"),
+        "biases": (True, False), "qk_norm": (True, False), "token_shift": (True, False), "logit_softcap": ANY,
+        "ngram_rows": ANY, "ngram_longest": ANY, "attention_windows": ANY,
+    }
+)  # fmt: skip
+"""What the two forward passes outside of JAX compute: transformers_code/modeling_gristmill.py.txt (torch) and
+standalone/model_template.txt (NumPy). A field is listed here once both of them compute it."""
+OWN_PARAMETERS = re.compile(
+    r"embedding|positions|ngrams\.\d+|head\.weight|norm\.(scale|bias)|blocks\.\d+\.("
+    r"(attention_norm|mlp_norm)\.(scale|bias)|attention\.(query|key|value|out)\.(weight|bias)"
+    r"|attention\.(query|key|value)_share|mlp_share|mlp\.(gate|up|down)\.(weight|bias))"
+)
+"""Names of the parameters that these two forward passes read."""
+
+
+def no_window(config: ModelConfig) -> Expressed:
+    """The windows of a format that has none: those of `config` if they limit no layer."""
+    limited = any(config.window(layer) for layer in range(min(config.layers, len(config.attention_windows))))
+    return {"attention_windows": ((),) if limited else ANY}
+
+
+def gpt2(config: ModelConfig) -> Expressed:
+    """What the code for GPT-2 in transformers and in llama.cpp computes."""
+    even = config.width // config.heads if config.width % config.heads == 0 else None
+    return SIZES | NO_EFFECT | no_window(config) | {
+        "norm": ("layernorm",), "position": ("learned",), "mlp": ("gelu",), "biases": (True,), "ngram_longest": ANY,
+        "kv_heads": (config.heads,), "head_dim": (None, even), "rope_theta": ANY,
+    }  # fmt: skip
+
+
+def llama(config: ModelConfig) -> Expressed:
+    """What the code for Llama in transformers and in llama.cpp computes."""
+    return SIZES | NO_EFFECT | ROPE | no_window(config) | {
+        "norm": ("rmsnorm",), "position": ("rope",), "mlp": ("swiglu",), "biases": (False,), "ngram_longest": ANY,
+    }  # fmt: skip
+
+
+def leaves(config: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """(name, value, default or dataclasses.MISSING) of each field, nested configs field by field."""
+    for field in dataclasses.fields(config):  # ty: ignore[invalid-argument-type]
+        name, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value, field.default
+
+
+def unexpressed(config: ModelConfig, expressed: Expressed) -> list[str]:
+    """The fields whose values are not expressed, each with its value and those that are, for a message."""
+    found = []
+    for name, value, default in leaves(config):
+        values = expressed.get(name, () if default is dataclasses.MISSING else (default,))
+        if values is ANY or value in values:  # ty: ignore[unsupported-operator]
+            continue
+        only = " or ".join(map(str, values)) or "no value"  # ty: ignore[invalid-argument-type]
+        found.append(f"model.{name} = {value} (only {only})")
+    return found
+
+
+def check_expressed(config: ModelConfig, expressed: Expressed, format: str, remedy: str) -> None:
+    """Raise UsageError, with the format and every field that it cannot express."""
+    if found := unexpressed(config, expressed):
+        raise UsageError(f"The format {format} cannot express {', '.join(found)}. {remedy}")
+
+
+def check_all_written(written: Iterable[str], shapes: Mapping[str, object], format: str) -> None:
+    """Raise UsageError unless the names of `written` parameters are those of the model's `shapes`."""
+    names = {*written}
+    if left_out := sorted(shapes.keys() - names):
+        raise UsageError(
+            f"The format {format} writes {len(names)} of the model's {len(shapes)} parameters; {left_out[0]} is in "
+            "none of its tensors, so its model would compute something else. Choose another --format, or add the "
+            "parameter to this one (docs/contracts.md, a field of the model)."
+        )
+    if unknown := sorted(names - shapes.keys()):
+        raise UsageError(
+            f"The format {format} needs the parameter {unknown[0]}, which this model does not have. Choose another "
+            "--format."
+        )

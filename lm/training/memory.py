@@ -1,0 +1,73 @@
+"""The memory that training needs at least: what the optimizer keeps comes from its own `init`, not from a table.
+
+As in lm/planning/memory.py the figures are lower bounds, for a refusal before anything is allocated. JAX is imported
+only by the functions that count, so that scripts can import this module before they fork.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lm.config import ModelConfig, OptimizerConfig, TrainConfig
+from lm.planning.memory import BATCH_BYTES, BYTES, by_layers, check_memory, host_bytes, kept_channels, on_host_alone
+
+if TYPE_CHECKING:
+    import jax
+
+
+class StateBytes(NamedTuple):
+    """Bytes of the parameters and of what the optimizer keeps of them, on all devices together."""
+
+    parameters: int
+    optimizer: int
+
+
+@functools.cache
+def state_bytes(model: ModelConfig, config: OptimizerConfig) -> StateBytes:
+    """Bytes of parameters and optimizer state, from `eval_shape` of the model and of `optimizer.init`: nothing is
+    allocated."""
+    import jax
+
+    from lm.model.transformer import Transformer
+    from lm.training.optimizer import make_optimizer
+
+    def counted(model: ModelConfig) -> tuple[int, int]:
+        parameters = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))
+        state = jax.eval_shape(make_optimizer(config, steps=1).init, parameters)
+        total = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        return total(parameters), total(state)
+
+    return StateBytes(*by_layers(counted, model))
+
+
+def training_bytes(model: ModelConfig, config: TrainConfig) -> dict[str, int]:
+    """{purpose: bytes at least}, on all devices together. Micro-batches sum their gradients in float32."""
+    state = state_bytes(model, config.optimizer)
+    count = state.parameters // BYTES[model.parameter_dtype]
+    summed = "float32" if config.micro_batches > 1 else model.parameter_dtype
+    tokens = config.batch_size * model.context_length
+    kept = kept_channels(model, config.remat_policy) * model.layers * BYTES[model.compute_dtype]
+    return {
+        "parameters": state.parameters,
+        "moments": state.optimizer + 8 * config.spikes.window,
+        "gradients": count * BYTES[summed],
+        "batch": tokens * BATCH_BYTES,
+        "kept activations": tokens // config.micro_batches * kept,
+    }
+
+
+def check_training_memory(
+    model: ModelConfig, config: TrainConfig, devices: "Sequence[jax.Device]" = (), processes: int = 1
+) -> None:
+    """Raises UsageError when training cannot fit: into each of the `devices` of this process, one of `processes`, or
+    into this machine's memory, where there are none and it has no accelerator."""
+    needed = training_bytes(model, config)
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices if device.platform != "cpu"]
+    known = [limit for limit in limits if limit is not None]
+    if known:
+        cut = config.mesh.fsdp * config.mesh.context * config.mesh.tensor
+        shares = dict.fromkeys(needed, cut) | dict.fromkeys(("batch", "kept activations"), len(limits) * processes)
+        each = {name: value // shares[name] for name, value in needed.items()}
+        check_memory(each, model, min(known), f"each device ({devices[0].device_kind})")
+    elif processes == 1 and (on_host_alone() or {device.platform for device in devices} == {"cpu"}):
+        check_memory(needed, model, host_bytes(), "this machine")

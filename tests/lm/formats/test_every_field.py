@@ -1,0 +1,324 @@
+"""Every field of ModelConfig, in every format: the export computes the same logits, or is refused by the field's name.
+
+A new field of ModelConfig fails `test_the_table_has_every_field` until CASES has a value for it.
+"""
+
+import ast
+import dataclasses
+import functools
+import re
+import subprocess
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lm.config import ModelConfig, RopeScalingConfig
+from lm.errors import UsageError
+from lm.formats.coverage import OWN_FORWARD, OWN_PARAMETERS, unexpressed
+from lm.formats.gguf.reading import open_gguf
+from lm.formats.gguf.writing import write_gguf
+from lm.formats.hugging_face import load_hugging_face, write_hugging_face
+from lm.formats.hugging_face.names import parameter_shapes
+from lm.formats.hugging_face.writing import CODE
+from lm.formats.standalone.writing import write_standalone
+from lm.inspect.architecture import architecture
+from lm.model import layers
+from lm.model.param_names import replace_leaves
+from lm.model.transformer import Transformer
+from lm.planning.flops import flops_per_token
+from lm.planning.memory import BYTES, count_parameters
+from lm.tokenizer import BytePairTokenizer
+from lm.tokenizer.patterns import SPLIT_PATTERNS
+from tests.lm.formats.test_hugging_face import LOAD_BY_TRANSFORMERS, PEER, needs_peer
+from tests.lm.formats.test_standalone import imported
+from tests.lm.model_configs import GPT2, LLAMA
+
+TOKENS = (*(bytes([byte]) for byte in range(256)), b"ab")
+TOKENIZER = BytePairTokenizer(SPLIT_PATTERNS["gpt2"], TOKENS, special_tokens={"<|endoftext|>": 257})
+BASES = {
+    name: dataclasses.replace(config, vocab_size=260, width=16, mlp_width=24, context_length=12, initial_std=0.02)
+    for name, config in {"llama": LLAMA, "gpt2": GPT2}.items()
+}
+SCALING = RopeScalingConfig(factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context_length=8)
+CASES: dict[str, list[dict[str, Any]]] = {
+    "vocab_size": [{"vocab_size": 270}],
+    "context_length": [{"context_length": 10}],
+    "layers": [{"layers": 3}],
+    "width": [{"width": 24}],
+    "heads": [{"heads": 2}],
+    "kv_heads": [{"kv_heads": 1}, {"kv_heads": 4}],
+    "mlp_width": [{"mlp_width": 20}],
+    "norm": [{"norm": "rmsnorm"}, {"norm": "layernorm"}],
+    "position": [{"position": "learned"}, {"position": "rope"}],
+    "mlp": [{"mlp": "swiglu"}, {"mlp": "gelu"}, {"mlp": "relu_squared"}],
+    "biases": [{"biases": True}, {"biases": False}, {"biases": True, "norm": "layernorm"}],
+    "tie_embeddings": [{"tie_embeddings": False}, {"tie_embeddings": True}],
+    "rope_theta": [{"rope_theta": 100.0}],
+    "norm_epsilon": [{"norm_epsilon": 0.5}],
+    "initial_std": [{"initial_std": 0.3}],
+    "parameter_dtype": [{"parameter_dtype": "float32"}, {"parameter_dtype": "bfloat16"}],
+    "compute_dtype": [{"compute_dtype": "float32"}, {"compute_dtype": "bfloat16"}],
+    "rope_scaling": [{"rope_scaling": SCALING}],
+    "qk_norm": [{"qk_norm": True}],
+    "zero_init": [{"zero_init": True}],
+    "logit_softcap": [{"logit_softcap": 0.5}],
+    "token_shift": [{"token_shift": True}],
+    "ngram_rows": [{"ngram_rows": 20}],
+    "ngram_longest": [{"ngram_longest": 3}, {"ngram_rows": 20, "ngram_longest": 3}],
+    "head_dim": [{"head_dim": 6}],
+    "attention_windows": [{"attention_windows": (2, 0)}, {"attention_windows": (0,)}],
+    "scan_layers": [{"scan_layers": True}],
+    "attention": [{"attention": kind} for kind in ("auto", "xla", "cudnn", "splash")],
+}
+"""{field: changes of a base that give it other values}: every value of a Literal, and one that is not the base's."""
+
+
+def cases() -> list[Any]:
+    """(name, config) of every change, of each base that it can be made to and that it changes."""
+    found = {f"{name} itself": config for name, config in BASES.items()}
+    for changes in CASES.values():
+        for change in changes:
+            for name, base in BASES.items():
+                try:
+                    changed = dataclasses.replace(base, **change)
+                except UsageError:  # no scaling of positions that are learned
+                    continue
+                if changed not in found.values():
+                    said = " ".join(f"{field}={getattr(value, 'factor', value)}" for field, value in change.items())
+                    found[f"{name} {said}"] = changed
+    return [pytest.param(config, id=name) for name, config in found.items()]
+
+
+def test_the_table_has_every_field():
+    hints = typing.get_type_hints(ModelConfig)
+    for field in dataclasses.fields(ModelConfig):
+        assert field.name in CASES, f"CASES has no {field.name}: add a change of it, and see each format hold or refuse"
+        values = [change[field.name] for change in CASES[field.name] if field.name in change]
+        assert any(value != getattr(BASES["llama"], field.name) for value in values), field.name
+        if typing.get_origin(hints[field.name]) is Literal:
+            assert {*typing.get_args(hints[field.name])} == {*values}, f"CASES lacks a value of {field.name}"
+
+
+def arrays_of(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Random parameters, the same under one name and shape for every config."""
+
+    def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        source = np.random.default_rng([*name.encode()])
+        near = 1.0 if name.endswith("scale") else 0.5 if name.endswith("share") else 0.0
+        return (near + 0.3 * source.normal(size=shape)).astype(jnp.dtype(config.parameter_dtype))
+
+    return {name: drawn(name, shape) for name, shape in parameter_shapes(config).items()}
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(config: ModelConfig) -> tuple[Transformer, Callable[[Transformer, jax.Array], jax.Array]]:
+    """(the shapes of the model, its forward pass)."""
+    like = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    return like, jax.jit(lambda model, tokens_BT: model.logits(model.read(tokens_BT, jnp.ones_like(tokens_BT))))
+
+
+def logits_of(config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
+    """(T, V) of one row, in float32, by our forward pass."""
+    like, read = compiled(dataclasses.replace(config, scan_layers=False, attention="auto", compute_dtype="float32"))
+    model = replace_leaves(like, {name: jnp.asarray(array) for name, array in arrays.items()})
+    return np.asarray(read(model, jnp.asarray([tokens])))[0]
+
+
+def by_hugging_face(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
+    write_hugging_face(folder, config, arrays, TOKENIZER)
+    return logits_of(*load_hugging_face(folder, "float32"), tokens)
+
+
+def by_gguf(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
+    write_gguf(folder / "model.gguf", config, arrays, TOKENIZER, "numbers")
+    source = open_gguf(folder / "model.gguf")
+    return logits_of(source.config, {name: source.parameters[name] for name in source.parameters}, tokens)
+
+
+class Read(dict):
+    """The parameters of model.py, and which of them were used."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        super().__init__(arrays)
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.used.add(name)
+        return super().__getitem__(name)
+
+
+def by_standalone(folder: Path, config: ModelConfig, arrays: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
+    """By model.py in NumPy, which has to use every parameter."""
+    write_standalone(folder, config, arrays, TOKENIZER, "numbers")
+    program = imported(folder)
+    program.P = read = Read(program.P)
+    cache = program.Cache()
+    logits_TV = np.stack([program.forward([token], cache) for token in tokens])
+    assert read.used == {*parameter_shapes(config)}
+    return logits_TV
+
+
+FORMATS: dict[str, Callable[..., np.ndarray]] = {
+    "hugging_face": by_hugging_face, "gguf": by_gguf, "standalone": by_standalone,
+}  # fmt: skip
+
+
+def changed_fields(config: ModelConfig) -> set[str]:
+    """The fields in which a config differs from both bases."""
+    differ = lambda base: {f.name for f in dataclasses.fields(base) if getattr(config, f.name) != getattr(base, f.name)}
+    return min((differ(base) for base in BASES.values()), key=len)
+
+
+@pytest.mark.parametrize("config", cases())
+def test_a_field_comes_back_or_is_refused_by_its_name(tmp_path, config):
+    arrays, changed = arrays_of(config), changed_fields(config)
+    tokens = np.random.default_rng(0).integers(0, 256, 10).tolist()
+    expected_TV = logits_of(config, arrays, tokens)
+    held = 0
+    for name, written in FORMATS.items():
+        (tmp_path / name).mkdir()
+        try:
+            found_TV = written(tmp_path / name, config, arrays, tokens)
+        except UsageError as refused:
+            told = {*re.findall(r"model\.(\w+)", str(refused).partition("(docs/")[0])}
+            assert name in str(refused) and told & changed and told <= {*CASES}, refused
+            assert not [*(tmp_path / name).iterdir()]
+            continue
+        held += 1
+        np.testing.assert_allclose(found_TV, expected_TV, rtol=0, atol=3e-5, err_msg=name)
+    assert held == 3 if not changed else held >= 2 or unexpressed(config, OWN_FORWARD)
+
+
+NO_WEIGHTS = ("norm", "rope_theta", "norm_epsilon", "rope_scaling", "qk_norm", "logit_softcap", "attention_windows")
+"""Fields that no parameter's shape depends on: to lose one would be to compute something else in silence."""
+
+
+@pytest.mark.parametrize("field", NO_WEIGHTS)
+def test_a_lost_field_would_be_seen(field):
+    base, tokens = BASES["llama"], list(range(10))
+    change = next(one for one in CASES[field] if one[field] != getattr(base, field))
+    changed = dataclasses.replace(base, **change)
+    assert (
+        np.abs(logits_of(changed, arrays_of(changed), tokens) - logits_of(base, arrays_of(base), tokens)).max() > 0.01
+    )
+
+
+@needs_peer
+@pytest.mark.slow
+@pytest.mark.parametrize("config", cases())
+def test_transformers_computes_the_same(tmp_path, config):
+    arrays = arrays_of(config)
+    tokens = list(range(5, 15))
+    write_hugging_face(tmp_path / "x", config, arrays, TOKENIZER, "float32")
+    np.save(tmp_path / "tokens.npy", [tokens])
+    paths = [tmp_path / name for name in ("x", "tokens.npy", "logits.npy")]
+    load = LOAD_BY_TRANSFORMERS.replace("output_loading_info=True", "output_loading_info=True, trust_remote_code=True")
+    subprocess.run([PEER, "-c", load, *paths], check=True, capture_output=True, timeout=600)
+    np.testing.assert_allclose(np.load(paths[-1])[0], logits_of(config, arrays, tokens), rtol=0, atol=1e-4)
+
+
+PARAMETERS = (
+    "embedding", "positions", "ngrams.0", "head.weight", "norm.scale", "norm.bias", "blocks.0.attention_norm.scale",
+    "blocks.0.mlp_norm.bias", "blocks.0.attention.query.weight", "blocks.0.attention.key.bias",
+    "blocks.0.attention.value.weight", "blocks.0.attention.out.weight", "blocks.0.attention.query_share",
+    "blocks.0.attention.key_share", "blocks.0.attention.value_share", "blocks.0.mlp_share", "blocks.0.mlp.gate.weight",
+    "blocks.0.mlp.up.bias", "blocks.0.mlp.down.weight",
+)  # fmt: skip
+
+
+def test_the_torch_code_has_every_parameter_that_it_may_be_given():
+    """Where there is no torch it is only parsed: each part of a parameter's name is an attribute that it sets, or one
+    of torch's own modules."""
+    tree = ast.parse((CODE / "modeling_gristmill.py.txt").read_text(encoding="utf-8"))
+    attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    parts = {part for name in PARAMETERS for part in name.split(".") if not part.isdigit()}
+    assert parts - attributes == {"weight"}
+    assert all(map(OWN_PARAMETERS.fullmatch, PARAMETERS))
+    named = {*re.findall(r"[a-z_]{2,}", OWN_PARAMETERS.pattern)} - {"_share"}
+    assert named <= parts  # PARAMETERS has every name of the pattern
+
+
+@dataclasses.dataclass(frozen=True)
+class WiderConfig(ModelConfig):
+    """As after a change that adds a field with a default."""
+
+    residual_scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeedyConfig(ModelConfig):
+    """As after a change that adds a field without a default."""
+
+    residual_scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherConfig(ModelConfig):
+    """As after a change that adds a value to a field."""
+
+    mlp: Literal["swiglu", "gelu", "relu_squared", "other"]  # ty: ignore[incompatible-attribute-override]
+
+
+def as_class[Kind: ModelConfig](kind: type[Kind], base: ModelConfig, **changes: Any) -> Kind:
+    return kind(**{f.name: getattr(base, f.name) for f in dataclasses.fields(base)} | changes)
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("kind", "changes", "field"),
+    [
+        (WiderConfig, {"residual_scale": 0.5}, r"model\.residual_scale = 0\.5 \(only 1\.0\)"),
+        (NeedyConfig, {"residual_scale": 1.0}, r"model\.residual_scale = 1\.0 \(only no value\)"),
+        (OtherConfig, {"mlp": "other"}, r"model\.mlp = other \(only "),
+    ],
+)
+def test_a_field_or_value_that_no_format_lists_is_refused_by_name(tmp_path, base, format, kind, changes, field):
+    config = as_class(kind, base, **changes)
+    with pytest.raises(UsageError, match=rf"The format {format}.* cannot express {field}.*(docs/contracts|--format)"):
+        FORMATS[format](tmp_path, config, arrays_of(config), [1, 2])
+    assert not [*tmp_path.iterdir()]
+    if kind is WiderConfig:  # its default is what every format computes
+        FORMATS[format](tmp_path, as_class(kind, base), arrays_of(base), [1, 2])
+
+
+class TwoScales(nnx.Module):
+    """As after a change that adds a parameter to a norm: x * scale * gain."""
+
+    def __init__(self, config: ModelConfig):
+        self.scale = layers.constant(1.0, (config.width,), ("width",), config.parameter_dtype)
+        self.gain = layers.constant(1.0, (config.width,), ("width",), config.parameter_dtype)
+        self.bias = layers.constant(0.0, (config.width,), ("width",), config.parameter_dtype) if config.biases else None
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return x_BTD * self.scale[...][None, None] * self.gain[...][None, None]
+
+
+@pytest.mark.parametrize("number", range(2), ids=BASES)
+def test_a_parameter_that_a_format_would_not_write_is_refused_by_name(tmp_path, monkeypatch, number):
+    """The configs are no others', since shapes are kept by config."""
+    config = dataclasses.replace([*BASES.values()][number], vocab_size=259)
+    monkeypatch.setitem(layers.NORMS, config.norm, TwoScales)
+    for name, written in FORMATS.items():
+        said = rf"The format {name}.* writes \d+ of .* parameters; blocks\.0\.attention_norm\.gain is in none"
+        with pytest.raises(UsageError, match=said):
+            written(tmp_path, config, arrays_of(config), [1, 2])
+        assert not [*tmp_path.iterdir()]
+    # The inspector and the planner have it too.
+    assert architecture(config).parameters == count_parameters(config)
+    assert "blocks.1.attention_norm.gain" in parameter_shapes(config)
+
+
+@pytest.mark.parametrize("config", cases())
+def test_the_inspector_and_the_planner_have_every_parameter(config):
+    count = sum(int(np.prod(shape)) for shape in parameter_shapes(config).values())
+    assert architecture(config).parameters == count_parameters(config) == count
+    assert flops_per_token(config) > 0
+    assert {config.parameter_dtype, config.compute_dtype} <= {*BYTES}
