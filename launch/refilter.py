@@ -17,7 +17,8 @@ from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
 from launch.folder import in_bucket
-from launch.folder.written import put_in_place, remove
+from launch.folder.unfinished import clear_away
+from launch.folder.written import BEGUN, put_in_place, remove_parts
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
@@ -38,8 +39,10 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
     folder, partial = paths.texts, paths.partial(NAME)
     texts = sorted(folder.glob("*.parquet"))
+    clear_away(partial, workdir)
+    write_atomically(partial / BEGUN, "{}")
     with ProgressLine("refilter") as progress:
-        now = count_again(folder, config, partial, progress, experiment.engine)
+        now = count_again(folder, config, partial / "counts", progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)
@@ -50,7 +53,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
     put_in_place(NAME, workdir, (NAME,), partial)
-    remove(partial)
+    remove_parts(partial)
     in_bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)

@@ -16,7 +16,7 @@ from launch.folder.written import remove_command
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-from lm.storage import Place
+from lm.storage import Place, relative_name
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
@@ -35,7 +35,8 @@ def key_of(name: str, settings: dict, external_inputs: dict, continued_from: lis
 
 def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str, Any] | None:
     """What was written there, or None where there is nothing. Raises InputError, which names what to `delete` (by
-    default the file), when it is damaged or does not have the fields that are needed."""
+    default the file), when it is damaged, does not have the fields that are needed, or lists a file outside of the run
+    folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -53,6 +54,8 @@ def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str,
             kinds = [name for name in found.keys() & KINDS.keys() if not isinstance(found[name], KINDS[name])]
             wrong = wrong or (f"its {kinds[0]!r} is {json.dumps(found[kinds[0]])[:40]}" if kinds else "")
         if not wrong:
+            for name in found.get("files", {}):
+                relative_name(name, path)
             return found
     target = delete or path
     command = remove_command(target, folders=target.is_dir())

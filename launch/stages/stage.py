@@ -19,7 +19,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder import in_bucket, own_files, taking, unfinished, units, written
+from launch.folder import in_bucket, links, own_files, taking, unfinished, units, written
 from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
@@ -98,7 +98,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     marker = read_note(path, "key", "settings", "files")
     if marker is None:
         return None
-    written.refuse_broken_links(workdir, stage.outputs)
+    for output in stage.outputs:
+        links.refuse_broken_link(workdir / output)
     for name, size in marker["files"].items():
         file, found = workdir / name, in_bucket.size_in(workdir, name)
         if found != size and stage.in_place:
@@ -116,6 +117,11 @@ def made_by(stage: Stage, workdir: Path) -> list[str]:
     files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
+
+
+def names_of(stage: Stage) -> tuple[str, ...]:
+    """Files and folders of a run folder in which the stage may put what it made."""
+    return (*stage.outputs, *units.folders(stage.units), RunPaths.quarantine)
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
@@ -265,14 +271,16 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
     which they replace; `seen` is to be remembered of the inputs."""
-    written.refuse_broken_links(workdir, stage.outputs)
+    links.claim_links(workdir, (RunPaths.unfinished, *stage.outputs))
     partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
         made = False
         begin_in_place(stage, workdir, note, marker)
     else:
-        made = unfinished.begin(stage.name, workdir, note, stage.libraries, stage.inputs_alone if stage.units else None)
         keep_record(stage, workdir)
+        written.sorted_out(stage.name, workdir, stage.outputs)  # refused before hours of work, not after them
+        inputs_alone = stage.inputs_alone if stage.units else None
+        made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, inputs_alone)
         if stage.units and not made:
             units.take_over(stage.units, stage.outputs, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
@@ -310,9 +318,8 @@ def clean_up(stage: Stage, workdir: Path, key: str) -> None:
     if stage.in_place:
         RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
-        (partial / unfinished.BEGUN).unlink(missing_ok=True)
-        written.remove(partial)
-    written.remove(RunPaths(workdir).partial(f"{stage.name}.taken"))
+        written.remove_parts(partial)
+    written.remove_parts(RunPaths(workdir).partial(f"{stage.name}.taken"))
 
 
 def keep_record(stage: Stage, workdir: Path) -> None:
