@@ -17,8 +17,7 @@ from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
 from launch.folder import in_bucket
-from launch.folder.unfinished import clear_away
-from launch.folder.written import BEGUN, put_in_place, remove_parts
+from launch.folder.written import begin_again, put_in_place, remove_parts
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
@@ -37,10 +36,8 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
-    folder, partial = paths.texts, paths.partial(NAME)
-    texts = sorted(folder.glob("*.parquet"))
-    clear_away(partial, workdir)
-    write_atomically(partial / BEGUN, "{}")
+    folder, partial, texts = paths.texts, paths.partial(NAME), sorted(paths.texts.glob("*.parquet"))
+    begin_again(partial, workdir, {})
     with ProgressLine("refilter") as progress:
         now = count_again(folder, config, partial / "counts", progress, experiment.engine)
     out = partial / "out" / NAME

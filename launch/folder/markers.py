@@ -1,18 +1,20 @@
 """What a run folder says of its stages, as JSON: the marker of a finished one, and what an unfinished one is making.
 
-    {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files"}
+    {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files", "checksums", "damaged"}
 
 `key` is the hash of all that decides the outputs. `replaces` are the keys that the stage had before it was made again
 because training went on: what was made from those is out of date, and no other experiment's. `continued_from` says at
-which lengths training was before.
+which lengths training was before. `checksums` and `damaged` are about logs (lm/checksums.py).
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from launch.folder.written import remove_command
+from lm.checksums import damage
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
@@ -20,7 +22,7 @@ from lm.storage import Place, relative_name
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
-    "versions": dict, "seconds": (int | float),
+    "versions": dict, "seconds": (int | float), "checksums": dict, "damaged": list,
 }  # fmt: skip
 """Of what is read back."""
 ABSENT: dict[str, Any] = {"external_inputs": {}, "replaces": [], "continued_from": []}
@@ -60,6 +62,21 @@ def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str,
     target = delete or path
     command = remove_command(target, folders=target.is_dir())
     raise InputError(f"{path} is damaged ({wrong}). To make again what it stands for: {command}")
+
+
+def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
+    """Print, once in this process, what of the logs and outputs in the run folder is not what the marker of the stage
+    `name` says, with the `remedy`; return it, a sentence a file. Files that are only in a bucket are not looked at."""
+    here = {file: one for file, one in marker.get("checksums", {}).items() if (workdir / file).is_file()}
+    damaged = damage(workdir, here, RunPaths(workdir).marker(name))
+    for one in damaged:
+        print_once(f"{name}: {one} {remedy}")
+    return damaged
+
+
+@functools.cache
+def print_once(text: str) -> None:
+    print(text, flush=True)
 
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:

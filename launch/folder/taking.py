@@ -16,8 +16,7 @@ from typing import Any
 from launch.folder.guard import is_run
 from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
-from launch.folder.unfinished import clear_away
-from launch.folder.written import BEGUN, below, can_go_on, entries, put_in_place, remove, remove_parts
+from launch.folder.written import BEGUN, begin_again, below, can_go_on, entries, put_in_place, remove, remove_parts
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -84,8 +83,7 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
         refuse_damaged(source, marker)
         begun = read_note(partial / BEGUN, delete=partial)
         if not begun or any(begun.get(field) != value for field, value in note.items()):
-            clear_away(partial, workdir)
-            write_atomically(partial / BEGUN, json.dumps(note))
+            begin_again(partial, workdir, note)
         if not can_go_on(workdir, partial, (*outputs, *logs)):
             remove(partial / "out")
             for output in outputs:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.markers import differences, read_note
-from launch.folder.written import BEGUN, MADE, MOVING, can_go_on, move, remove, remove_command, remove_parts
+from launch.folder.written import BEGUN, MADE, MOVING, can_go_on, clear_away, remove, remove_command
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
-from lm.storage import unused, write_atomically
+from lm.storage import write_atomically
 
 
 def begin(
@@ -64,21 +64,6 @@ def begin(
         note["replaces"] = list(dict.fromkeys([*found["replaces"], *note["replaces"]]))
     write_atomically(partial / BEGUN, json.dumps(note | {"versions": versions}))
     return made
-
-
-def clear_away(partial: Path, workdir: Path) -> None:
-    """Delete what a run left in the folder of unfinished outputs; move other files to `replaced-<n>/`. Raises
-    UsageError if those are behind a link."""
-    remove_parts(partial)
-    if partial.exists():
-        if partial.parent.is_symlink():
-            raise UsageError(
-                f"{partial} holds files that no run wrote, behind the link {partial.parent}. Files behind a link are "
-                "neither deleted nor moved. Nothing was changed. Move them away; then run it again."
-            )
-        aside = unused(RunPaths(workdir).replaced) / partial.name
-        move(partial, aside)
-        print(f"{partial}: not what this run wrote there. Moved to {aside}", flush=True)
 
 
 def all_of(note: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 from launch.folder.links import CLAIM, claim_links
 from lm.errors import InputError, UsageError
@@ -254,3 +255,24 @@ def remove_parts(partial: Path) -> None:
             (partial / BEGUN).unlink()
         with contextlib.suppress(OSError):
             partial.rmdir()
+
+
+def clear_away(partial: Path, workdir: Path) -> None:
+    """Delete what a run left in the folder of unfinished outputs; move other files to `replaced-<n>/`. Raises
+    UsageError if those are behind a link."""
+    remove_parts(partial)
+    if partial.exists():
+        if partial.parent.is_symlink():
+            raise UsageError(
+                f"{partial} holds files that no run wrote, behind the link {partial.parent}. Files behind a link are "
+                "neither deleted nor moved. Nothing was changed. Move them away; then run it again."
+            )
+        aside = unused(RunPaths(workdir).replaced) / partial.name
+        move(partial, aside)
+        print(f"{partial}: not what this run wrote there. Moved to {aside}", flush=True)
+
+
+def begin_again(partial: Path, workdir: Path, note: dict[str, Any]) -> None:
+    """As `clear_away`; then `partial` has the note of what is made there."""
+    clear_away(partial, workdir)
+    write_atomically(partial / BEGUN, json.dumps(note))

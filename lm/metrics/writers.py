@@ -35,14 +35,17 @@ class JsonLines:
         """Lines that `drop` is True of are taken out too."""
         kept = []
         if path.exists():
-            for line in path.read_bytes().splitlines():
+            for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
                 try:
                     row = json.loads(line)
                     earlier = row["step"] <= first_step
-                except (ValueError, TypeError, KeyError):  # the line that a kill cut short, or a disk has spoilt
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    if line.endswith(b"\n"):  # else a kill cut it short
+                        text = shown(line.decode("utf-8", "replace").strip())
+                        print(f"train: {path}, line {number:,}, is damaged and left out: {text}", flush=True)
                     continue
                 if earlier and not drop(row):
-                    kept.append(line + b"\n")
+                    kept.append(line.rstrip(b"\r\n") + b"\n")
         write_atomically(path, b"".join(kept))
         self.file = Appended(path)
 

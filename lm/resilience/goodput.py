@@ -73,7 +73,10 @@ class Goodput:
         self.path = RunPaths(run).goodput if process == 0 else None
         self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
-        self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
+        before = read_attempts(run)
+        if self.path is not None and not before and self.path.exists():
+            print(f"train: {self.path} is damaged: the time of earlier attempts is not counted", flush=True)
+        self.attempts = [*before, Attempt(began, seen=began)]
         self.now = self.attempts[-1]
         self.current: str = "starting"
         self.switched_at = began

@@ -1,5 +1,6 @@
 """File names that were read from a file, a listing or a server: checked before they are joined to a folder."""
 
+import os
 import re
 from pathlib import Path
 from typing import overload
@@ -41,9 +42,9 @@ def inside(folder: Path | Url, name: object, source: object) -> Path | Url:
     if isinstance(folder, Url):
         return folder / plain
     path, (first, *others) = folder / plain, plain.split("/")
-    homes = [folder.resolve(), *([(folder / first).resolve()] if others else [])]
-    if not any(path.resolve().is_relative_to(home) for home in homes):
-        raise refused(name, source, f"leads through a link to {path.resolve()}")
+    real, *homes = (Path(os.path.realpath(one)) for one in (path, folder, folder / first if others else folder))
+    if not any(real.is_relative_to(home) for home in homes):
+        raise refused(name, source, f"leads through a link to {real}")
     return path
 
 
