@@ -28,6 +28,7 @@ from launch.stages.command import locked
 from launch.stages.stage import clean_up
 from lm.checkpoints.in_bucket import listed_in
 from lm.checkpoints.manifest import DamageError, read_manifest, render
+from lm.checksums import log_damage
 from lm.corpus_index import format as corpus_index
 from lm.data import records
 from lm.errors import InputError, UsageError
@@ -35,10 +36,11 @@ from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES
 from lm.formats.safetensors import read_folder
 from lm.metrics.writers import run_id_in
-from lm.storage import Url, inside, mirror_of, relative_name, write_atomically
+from lm.storage import Url, fetched, inside, mirror_of, relative_name, write_atomically
 from lm.storage.mirror import Mirror
 from lm.storage.objects import Object
 from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
+from tests.loopback_hub import LoopbackHub, serving
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -375,12 +377,18 @@ def listing(run: Path, name: str) -> Callable[[], object]:
     return lambda: mirror.fetch([name])
 
 
+def checked_logs(run: Path, name: str) -> Callable[[], object]:
+    (run / "stages").mkdir(exist_ok=True)
+    (run / "stages/train.json").write_text(json.dumps({"checksums": {name: {}}}))
+    return lambda: log_damage(run)
+
+
 READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
     one.__name__: one
     for one in (
         moving, record, stage_marker, array_marker, unit_marker, deleted_unit, checkpoint, checkpoint_in_bucket, shards,
         document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
-        listing,
+        listing, checked_logs,
     )
 }  # fmt: skip
 """Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
@@ -432,6 +440,17 @@ def test_a_name_that_a_link_leads_out_of_the_folder_is_refused(tmp_path, victim,
     assert snapshot(victim) == before
 
 
+def test_a_listing_of_the_hub_writes_nothing_outside_of_the_cache(tmp_path, monkeypatch):
+    """A server or mirror of it chooses the names."""
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "a/b/c/cache"))
+    files = {"data/good.txt": b"good", "data/../../../../evil.txt": b"evil", "data/../../../../../../evil.txt": b"evil"}
+    with serving(LoopbackHub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(InputError, match=r"names the file 'data/\.\./.*evil\.txt', which is not a plain relative"):
+            fetched(Url("hf://datasets/owner/name/data"))
+    assert {path.name for path in tmp_path.rglob("*.txt")} <= {"good.txt"}
+
+
 def test_a_run_id_that_is_a_path_is_refused(tmp_path):
     assert run_id_in(tmp_path / "wandb/run_id") == run_id_in(tmp_path / "wandb/run_id")
     for name in ("../x", "/etc/x", "a/b", "a b", "..", ""):
@@ -451,3 +470,43 @@ def test_plain_names_are_joined(tmp_path):
     for name in (None, 5, ["a"], b"a"):
         with pytest.raises(InputError, match="is not a plain relative path"):
             relative_name(name, "a file")
+
+
+MODULES_WITH_NAMES = (
+    "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/units.py",
+    "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py", "launch/stages/array.py",
+    "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
+    "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
+    "lm/storage/mirror.py",
+)  # fmt: skip
+"""Modules that read names of files from JSON: each has a kind in READERS."""
+MODULES_WITHOUT = (
+    "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py", "data_prep/decontamination/examples.py",
+    "data_prep/decontamination/index.py", "data_prep/engine/array.py", "data_prep/engine/beam_workers.py",
+    "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py", "data_prep/extract/trees.py",
+    "data_prep/funnel/report.py", "data_prep/packages/page_formats.py", "data_prep/quality/embedding.py",
+    "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py", "data_prep/select/merge_counts.py",
+    "data_prep/sources/inputs.py", "data_prep/sources/tables.py", "data_prep/url_filter/blocklist.py",
+    "launch/folder/in_bucket.py", "launch/folder/own_files.py", "launch/release/kept.py",
+    "launch/release/model_card.py", "launch/release/out_folder.py", "launch/stages/handed_on.py",
+    "launch/stages/stage.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
+    "lm/evaluation/harness_run.py", "lm/evaluation/tasks/sources.py", "lm/formats/byte_level.py",
+    "lm/metrics/writers.py", "lm/resilience/goodput.py", "lm/resilience/multihost.py", "lm/serving/fields.py",
+    "lm/storage/lease.py", "lm/tokenizer/characters.py", "lm/tokenizer/files.py",
+    "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py", "lm/tokenizer/published.py",
+    "lm/training/hooks.py", "viewer/training_data.py", "viewer/window/curve_log.py", "viewer/window/inspections.py",
+)  # fmt: skip
+"""Modules that read other JSON. What they read is never joined to a folder."""
+
+
+def test_every_module_that_reads_json_is_known_to_read_names_of_files_or_not():
+    found = set()
+    for room in ("configs", "data_prep", "launch", "lm", "viewer"):
+        for path in (REPOSITORY / room).rglob("*.py"):
+            if re.search(r"json\.loads?\(", path.read_text(encoding="utf-8")):
+                found.add(path.relative_to(REPOSITORY).as_posix())
+    unknown = found - {*MODULES_WITH_NAMES, *MODULES_WITHOUT}
+    assert not unknown, (
+        f"{', '.join(sorted(unknown))}: if names of files are read there, join them by lm.storage.inside, and add a "
+        "kind to READERS; then name the module in one of the two lists"
+    )
