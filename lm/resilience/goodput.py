@@ -121,6 +121,7 @@ class Goodput:
         line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
         with contextlib.suppress(OSError):  # a full disk is reported where something is lost by it
             if self.file is None:
+                self.heart.unlink(missing_ok=True)  # it is written in place, and a link would be written through
                 self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
             os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
 

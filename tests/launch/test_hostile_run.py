@@ -36,6 +36,7 @@ from lm.evaluation.tasks.hub import hub_files
 from lm.evaluation.tasks.sources import SOURCES
 from lm.formats.safetensors import read_folder
 from lm.metrics.writers import run_id_in
+from lm.resilience.goodput import Goodput
 from lm.storage import Url, fetched, inside, mirror_of, relative_name, write_atomically
 from lm.storage.mirror import Mirror
 from lm.storage.objects import Object
@@ -141,6 +142,18 @@ def test_a_file_is_not_written_through_a_link_under_the_name_of_its_unfinished_c
     before = snapshot(victim)
     write_atomically(tmp_path / "config.json", "{}")
     assert snapshot(victim) == before and (tmp_path / "config.json").read_text() == "{}" and not partial.exists()
+
+
+@pytest.mark.parametrize("make_link", ["symbolic", "hard"])
+def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_link):
+    link = os.symlink if make_link == "symbolic" else os.link
+    link(victim / "keys", tmp_path / "heartbeat.json")
+    before = snapshot(victim)
+    goodput = Goodput(tmp_path)
+    goodput.begin(0)
+    goodput.beat(1)
+    goodput.close()
+    assert snapshot(victim) == before and json.loads((tmp_path / "heartbeat.json").read_text())["step"] == 1
 
 
 def test_a_scratch_disk_is_used_when_it_is_empty_and_never_emptied(tmp_path):
