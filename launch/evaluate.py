@@ -39,6 +39,7 @@ STAGE = Stage(
     external_inputs=external_inputs,
     make=make,
     outputs=(RunPaths.evaluation,),
+    checked=(RunPaths.evaluation,),
     multi_process=True,
 )
 

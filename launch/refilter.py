@@ -17,7 +17,7 @@ from data_prep.select.refilter import changes, comparison, count_again
 from data_prep.sources.inputs import read_records
 from launch import extract_texts, prepare_documents
 from launch.folder import in_bucket
-from launch.folder.written import put_in_place, remove
+from launch.folder.written import begin_again, put_in_place, remove_parts
 from launch.stages.command import run_command
 from launch.stages.stage import check_outputs, read_marker
 from lm.errors import UsageError
@@ -36,10 +36,10 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
-    folder, partial = paths.texts, paths.partial(NAME)
-    texts = sorted(folder.glob("*.parquet"))
+    folder, partial, texts = paths.texts, paths.partial(NAME), sorted(paths.texts.glob("*.parquet"))
+    begin_again(partial, workdir, {})
     with ProgressLine("refilter") as progress:
-        now = count_again(folder, config, partial, progress, experiment.engine)
+        now = count_again(folder, config, partial / "counts", progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)
@@ -50,7 +50,7 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     back = "../report/index.html" if paths.report_page.is_file() else ""
     write_atomically(out / "index.html", render(funnel, workdir.resolve().name, REDRAWN, back, changed))
     put_in_place(NAME, workdir, (NAME,), partial)
-    remove(partial)
+    remove_parts(partial)
     in_bucket.push(workdir, (NAME,))
     print(comparison(before, changed or [], now.counts, config))
     print(f"refilter: see {workdir / NAME / 'index.html'}", flush=True)

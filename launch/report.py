@@ -31,6 +31,8 @@ def make(experiment: Experiment, workdir: Path, out: Path) -> None:
 
     paths, made = RunPaths(workdir), RunPaths(out)
     run = read_run(workdir, experiment.documents)
+    for damage in run.damage:
+        print(f"report: {damage} The report says so.", flush=True)
     followed = read_followed(workdir, experiment, run.tokenizer, thresholds_in_order(run.funnel))
     loaded = RunFolder(workdir).load(experiment=experiment)
     view = view_page(loaded, followed.ids)

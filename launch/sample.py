@@ -52,6 +52,7 @@ STAGE = Stage(
     settings=lambda experiment: {"sample": experiment.sample},
     make=make,
     outputs=(RunPaths.final_samples,),
+    checked=(RunPaths.final_samples,),
     multi_process=True,
 )
 

@@ -46,6 +46,7 @@ STAGE = Stage(
     continued_from=training.continued_from,
     multi_process=True,
     by_products=TRAINING_LOGS,
+    checked=(RunPaths.metrics, RunPaths.goodput, RunPaths.skipped_steps, f"{RunPaths.samples}/step-*.json"),
 )
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_prep.config import DocumentsConfig
 from data_prep.funnel.report import Funnel, read_funnel
+from lm.checksums import log_damage
 from lm.resilience.goodput import Attempt, read_attempts, share_of_steps, totals
 from lm.run_paths import RunPaths
 from lm.tokenizer import Tokenizer, load
@@ -67,6 +68,8 @@ class FinishedRun:
     attempts: tuple[Attempt, ...]
     """Processes that trained, with what their time went into; none where goodput.json is not there."""
     versions: dict[str, str]
+    damage: tuple[str, ...]
+    """A sentence for each log that is not what was written."""
 
 
 def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
@@ -90,6 +93,7 @@ def read_run(workdir: Path, documents: DocumentsConfig) -> FinishedRun:
         seconds=read_seconds(paths.stages),
         attempts=tuple(read_attempts(workdir)),
         versions=versions(),
+        damage=tuple(one.replace(f"{workdir}/", "") for one in log_damage(workdir)),  # the page may be sent away
     )
 
 
@@ -145,5 +149,6 @@ def summarize(run: FinishedRun) -> dict[str, Any]:
         "seconds": run.seconds,
         "train_attempts": len(run.attempts) or None,
         "train_goodput": share_of_steps(totals(list(run.attempts))) if run.attempts else None,
+        "damaged_logs": list(run.damage),
         "versions": run.versions,
     }

@@ -150,18 +150,18 @@ def read_curves(path: Path) -> Curves:
     train: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     evaluated: dict[int, dict] = {}
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    *lines, _cut_off = text.split("\n")
+    *lines, _cut_off = (path.read_bytes() if path.is_file() else b"").split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
             step = values["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}, line {number}, is no line of metrics: {line[:80]!r}. Mend or delete it."
-            ) from error
+            if type(step) is not int:
+                raise TypeError(step)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            text = line[:80].decode("utf-8", "replace")
+            raise InputError(f"{path}, line {number}, is no line of metrics: {text!r}. Mend or delete it.") from error
         if "loss" in values:
             train[step] = values
         elif "run" not in values:
@@ -173,18 +173,26 @@ def read_curves(path: Path) -> Curves:
 
 
 def as_sample(value: dict, step: int | None) -> Sample:
+    """Raises KeyError, TypeError or AttributeError for what is no sample."""
     prompt, text = value["prompt"], value["text"]
-    return Sample(step, prompt, value["temperature"], text.removeprefix(prompt))
+    return Sample(step, prompt, float(value["temperature"]), text.removeprefix(prompt))
 
 
 def read_samples(folder: Path) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """(during training by step, at the end); either may be empty."""
-    during = [read_json(path, "launch.train") for path in sorted(folder.glob("step-*.json"))]
-    final = read_json(folder / "final.json", "launch.sample")["samples"] if (folder / "final.json").is_file() else []
-    return (
-        tuple(as_sample(value, value["step"]) for value in sorted(during, key=lambda value: value["step"])),
-        tuple(as_sample(value, None) for value in final),
-    )
+    """(during training by step, at the end); either may be empty. Raises InputError for a file that holds no sample."""
+    during, final = [], []
+    for path in (*sorted(folder.glob("step-*.json")), folder / "final.json"):
+        try:
+            if path.name != "final.json":
+                value = read_json(path, "launch.train")
+                during.append(as_sample(value, int(value["step"])))
+            elif path.is_file():
+                final = [as_sample(value, None) for value in read_json(path, "launch.sample")["samples"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path} holds no sample ({type(error).__name__}: {error}). Restore it from a copy, or delete it."
+            ) from error
+    return tuple(sorted(during, key=lambda sample: sample.step)), tuple(final)
 
 
 def read_splits(path: Path) -> Splits:

@@ -53,7 +53,7 @@ from data_prep.dedup.sorted_runs import (
     writing_run_file,
 )
 from data_prep.engine.tasks import Run, here
-from lm.storage import Place, Url, size_of, write_atomically, writing
+from lm.storage import Place, Url, inside, size_of, write_atomically, writing
 
 ROWS_AT_ONCE = 1 << 20
 """Rows of a block in memory, 32 bytes each, where sorting takes about ten times that."""
@@ -198,7 +198,10 @@ def write(place: Place, value: object) -> None:
 def delete_run_files(folder: Place) -> None:
     """Deletes what a step made and nobody reads any more, since the disk may be scarce."""
     merged = json.loads((folder / DONE).read_text())["merged"]
-    for place in [*(folder / name for name in merged), *(task.run_file for task in planned(folder))]:
+    for place in [
+        *(inside(folder, name, folder / DONE) for name in merged),
+        *(task.run_file for task in planned(folder)),
+    ]:
         place.unlink(missing_ok=True)
 
 

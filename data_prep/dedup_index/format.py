@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from data_prep.config import DocumentsConfig
 from lm.errors import InputError, UsageError, shown
-from lm.storage import Place, place_of
+from lm.storage import Place, place_of, relative_name
 
 FOLDER = "dedup_index"
 """Of a run folder, where its index is."""
@@ -151,6 +151,8 @@ def open_index(where: str) -> Index:
                     "again from its run."
                 )
             keys = {kind: tuple(KeyFile(*file) for file in files) for kind, files in header["keys"].items()}
+            for name in (*header["texts"], *(file.name for files in keys.values() for file in files)):
+                relative_name(name, folder / HEADER)
             return Index(folder, header["name"], header["key_bytes"], header["settings"], keys, tuple(header["texts"]))
         except FileNotFoundError:
             continue

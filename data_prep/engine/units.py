@@ -30,7 +30,7 @@ from typing import Any
 from data_prep.config.engine import EngineConfig
 from lm.errors import InputError, UsageError, shown
 from lm.fields import identifying
-from lm.storage import Place, Url, digest, metered, size_of, stores, write_atomically, writing
+from lm.storage import Place, Url, digest, inside, metered, relative_name, size_of, stores, write_atomically, writing
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
@@ -342,11 +342,14 @@ def quarantine_of(step: str, unit: str, folder: Place) -> Place:
 
 
 def read_marker(path: Place) -> Marker | None:
-    """None where there is none, or a damaged one."""
+    """None where there is none, or a damaged one. Raises InputError for an output outside of the step's folder."""
     try:
-        return Marker.of(path.read_bytes())
+        marker = Marker.of(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    for name in marker.outputs if marker else ():
+        relative_name(name, path)
+    return marker
 
 
 def is_done(unit: Unit, marker: Marker | None, folder: Place) -> bool:
@@ -384,12 +387,14 @@ def read_quarantine(path: Place) -> dict[str, Any] | None:
 
 
 def delete_files(folder: Place, names: "Any") -> None:
-    """Deletes outputs; those that are not there are passed over."""
+    """Deletes outputs; those that are not there are passed over. Raises InputError for a name that leads out of the
+    folder."""
+    places = [inside(folder, name, folder / UNITS) for name in names]
     if isinstance(folder, Url):
-        stores.delete([str(folder / name) for name in names])
+        stores.delete(map(str, places))
         return
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+    for place in places:
+        place.unlink(missing_ok=True)
 
 
 def delete_all(folder: Place) -> None:

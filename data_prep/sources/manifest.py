@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 from lm.errors import InputError
-from lm.storage import Place, is_url, place_of, writing
+from lm.storage import Place, inside, is_url, place_of, writing
+from lm.storage.names import refused
 from lm.storage.objects import Object
 
 MANIFEST = "pages/manifest.json"
@@ -131,9 +132,11 @@ def manifest_files(workdir: Place) -> list[InputFile]:
 def input_file(entry: dict, workdir: Place) -> InputFile:
     """What an entry of the manifest in `workdir` names."""
     path = entry["path"]
+    if "\0" in entry["name"]:
+        raise refused(entry["name"], workdir / MANIFEST, "is no name of a file")
     ranges = entry.get("ranges", {})
     return InputFile(
-        path=place_of(path) if is_url(path) or Path(path).is_absolute() else workdir / path,
+        path=place_of(path) if is_url(path) or Path(path).is_absolute() else inside(workdir, path, workdir / MANIFEST),
         name=entry["name"],
         kind=entry["kind"],
         bytes=entry["bytes"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from data_prep.sources.listing import WILDCARD
+from launch.folder.links import contents, refuse_links
 from lm.config.evaluation import HUB
 from lm.errors import UsageError
 from lm.run_paths import HEARTBEATS, SUPERVISORS, RunPaths
@@ -31,14 +32,18 @@ def is_run(folder: Path) -> bool:
 
 
 def refuse_no_run(workdir: Path) -> None:
-    """Raises UsageError unless a run is in the folder, or can begin there: it is empty, or is not there yet."""
+    """Raise UsageError unless a run is in the folder, or can begin there: it is empty, or does not exist yet. Raises as
+    `refuse_links`, too."""
     if workdir.is_symlink() and not workdir.exists():
         raise UsageError(
             f"--workdir {workdir} is a link to {workdir.readlink()}, which is not there. Mount its disk, or make it."
         )
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"--workdir {workdir} is a file. Give a folder that is empty or does not exist yet.")
-    if not workdir.is_dir() or is_run(workdir):
+    if not workdir.is_dir():
+        return
+    if is_run(workdir):
+        refuse_links(workdir)
         return
     others = sorted(path.name for path in workdir.iterdir() if not may_be_there(path))
     if others:
@@ -47,13 +52,14 @@ def refuse_no_run(workdir: Path) -> None:
             f"--workdir {workdir} is not empty ({shown}), and is not the folder of a run. Nothing was changed. Give a "
             "folder that is empty or does not exist yet."
         )
+    refuse_links(workdir)
 
 
 def may_be_there(path: Path) -> bool:
     """Whether a run may begin in a folder where that is."""
     if path.name == MARKERS:  # a kill may have come before the first file in it was whole
         return path.is_dir() and all(entry.suffix == ".partial" for entry in path.iterdir())
-    if path.is_dir() and not any(path.iterdir()):  # or a link to an empty folder, on a larger disk
+    if path.is_dir() and not contents(path):  # or a link to an empty folder, on a larger disk
         return True
     if path.is_symlink() and not path.exists():  # refused where it is written to, by its name
         return True

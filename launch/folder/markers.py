@@ -1,26 +1,28 @@
 """What a run folder says of its stages, as JSON: the marker of a finished one, and what an unfinished one is making.
 
-    {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files"}
+    {"key", "settings", "external_inputs", "replaces", "continued_from", "seconds", "files", "checksums", "damaged"}
 
 `key` is the hash of all that decides the outputs. `replaces` are the keys that the stage had before it was made again
 because training went on: what was made from those is out of date, and no other experiment's. `continued_from` says at
-which lengths training was before.
+which lengths training was before. `checksums` and `damaged` are about logs (lm/checksums.py).
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from launch.folder.written import remove_command
+from lm.checksums import damage
 from lm.errors import InputError, UsageError
 from lm.fields import flatten
 from lm.run_paths import RunPaths
-from lm.storage import Place
+from lm.storage import Place, relative_name
 
 KINDS: dict[str, Any] = {
     "key": str, "settings": dict, "external_inputs": dict, "replaces": list, "continued_from": list, "files": dict,
-    "versions": dict, "seconds": (int | float),
+    "versions": dict, "seconds": (int | float), "checksums": dict, "damaged": list,
 }  # fmt: skip
 """Of what is read back."""
 ABSENT: dict[str, Any] = {"external_inputs": {}, "replaces": [], "continued_from": []}
@@ -35,7 +37,8 @@ def key_of(name: str, settings: dict, external_inputs: dict, continued_from: lis
 
 def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str, Any] | None:
     """What was written there, or None where there is nothing. Raises InputError, which names what to `delete` (by
-    default the file), when it is damaged or does not have the fields that are needed."""
+    default the file), when it is damaged, does not have the fields that are needed, or lists a file outside of the run
+    folder."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -53,10 +56,27 @@ def read_note(path: Path, *needed: str, delete: Path | None = None) -> dict[str,
             kinds = [name for name in found.keys() & KINDS.keys() if not isinstance(found[name], KINDS[name])]
             wrong = wrong or (f"its {kinds[0]!r} is {json.dumps(found[kinds[0]])[:40]}" if kinds else "")
         if not wrong:
+            for name in found.get("files", {}):
+                relative_name(name, path)
             return found
     target = delete or path
     command = remove_command(target, folders=target.is_dir())
     raise InputError(f"{path} is damaged ({wrong}). To make again what it stands for: {command}")
+
+
+def report_damage(name: str, workdir: Path, marker: dict[str, Any], remedy: str) -> list[str]:
+    """Print, once in this process, what of the logs and outputs in the run folder is not what the marker of the stage
+    `name` says, with the `remedy`; return it, a sentence a file. Files that are only in a bucket are not looked at."""
+    here = {file: one for file, one in marker.get("checksums", {}).items() if (workdir / file).is_file()}
+    damaged = damage(workdir, here, RunPaths(workdir).marker(name))
+    for one in damaged:
+        print_once(f"{name}: {one} {remedy}")
+    return damaged
+
+
+@functools.cache
+def print_once(text: str) -> None:
+    print(text, flush=True)
 
 
 def differences(old: dict, new: dict, there: str = "there", here: str = "asked for") -> list[str]:

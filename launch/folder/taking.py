@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.guard import is_run
+from launch.folder.links import refuse_links
 from launch.folder.markers import read_note
-from launch.folder.written import can_go_on, entries, put_in_place, remove
+from launch.folder.written import BEGUN, begin_again, below, can_go_on, entries, put_in_place, remove, remove_parts
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
@@ -31,6 +32,7 @@ def check_source(source: Path, workdir: Path) -> None:
         raise UsageError(f"--from {source} {there}. Name the folder of a run, such as runs/demo.")
     if source.resolve() == workdir.resolve():
         raise UsageError(f"--from and --workdir are both {workdir}. Give the new run a folder of its own.")
+    refuse_links(source)
     with held(source):
         pass
 
@@ -70,11 +72,6 @@ def refuse_damaged(source: Path, marker: dict[str, Any]) -> None:
             )
 
 
-def below(file: str, output: str) -> bool:
-    """Whether a file of a run folder is the output, or in it."""
-    return file == output or file.startswith(f"{output}/")
-
-
 def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Path, workdir: Path, marker: dict) -> None:
     """Takes over the finished outputs of the stage of that name, and its logs where there are any; then its marker.
 
@@ -84,11 +81,10 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
     note = {"key": marker["key"], "settings": {}, "source": str(source.resolve())}
     with held(source):
         refuse_damaged(source, marker)
-        begun = read_note(partial / "begun.json", delete=partial)
+        begun = read_note(partial / BEGUN, delete=partial)
         if not begun or any(begun.get(field) != value for field, value in note.items()):
-            remove(partial)
-            write_atomically(partial / "begun.json", json.dumps(note))
-        if not can_go_on(workdir, partial):
+            begin_again(partial, workdir, note)
+        if not can_go_on(workdir, partial, (*outputs, *logs)):
             remove(partial / "out")
             for output in outputs:
                 bring(files_of(source, output, marker), source, partial / "out", link=True)
@@ -100,7 +96,7 @@ def take(name: str, outputs: tuple[str, ...], logs: tuple[str, ...], source: Pat
         not_made = tuple(one for one in outputs if not any(below(file, one) for file in marker["files"]))
         put_in_place(name, workdir, there, partial, optional=not_made)
     write_atomically(RunPaths(workdir).marker(name), json.dumps(marker | {"taken_from": str(source)}, indent=1))
-    remove(partial)
+    remove_parts(partial)
     print(f"{name}: taken from {source}", flush=True)
 
 

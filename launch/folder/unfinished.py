@@ -16,28 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from launch.folder.markers import differences, read_note
-from launch.folder.written import MADE, MOVING, can_go_on, remove, remove_command
+from launch.folder.written import BEGUN, MADE, MOVING, can_go_on, clear_away, remove, remove_command
 from lm.errors import UsageError
 from lm.run_paths import RunPaths
 from lm.storage import write_atomically
-
-BEGUN = "begun.json"
 
 
 def begin(
     name: str,
     workdir: Path,
     note: dict[str, Any],
+    outputs: tuple[str, ...],
     libraries: tuple[str, ...] | None,
     inputs_alone: Callable[[dict, dict], bool] | None = None,
 ) -> bool:
     """Makes `.partial/<name>/` ready for the work that `note` describes. True when everything was made before, so that
     only the moving into place is left.
 
-    `note` gets the "replaces" of an attempt before. `libraries` are those that decide the bytes of the parts; None for
-    a stage that cannot go on from parts. `inputs_alone` is as of a Stage that is made by units, of which each is judged
-    by itself: other inputs leave the parts in place, and other versions of libraries are only told. Raises UsageError
-    when other parts are there that other versions made.
+    `note` gets the "replaces" of an attempt before. `outputs` are those of the stage. `libraries` are those that decide
+    the bytes of the parts; None for a stage that cannot go on from parts. `inputs_alone` is as of a Stage that is made
+    by units, of which each is judged by itself: other inputs leave the parts in place, and other versions of libraries
+    are only told. Raises UsageError when other parts are there that other versions made.
     """
     partial = RunPaths(workdir).partial(name)
     found = read_begun(partial)
@@ -48,19 +47,18 @@ def begin(
     if found and found["key"] != note["key"]:
         put_by(name, workdir, found, note, libraries is not None)
         found = None
+    if not found:
+        clear_away(partial, workdir)
     kept = parked(name, workdir, note["key"])
     if not found and kept.is_dir():
-        remove(partial)
         kept.rename(partial)
         found = read_begun(partial)
         print(f"{name}: going on with the parts in {kept}", flush=True)
-    made = found is not None and can_go_on(workdir, partial)
+    made = found is not None and can_go_on(workdir, partial, outputs)
     versions = {library: installed(library) for library in libraries or ()}
     if found and libraries and not made and has_parts(partial):
         refuse_other_versions(partial, found.get("versions"), versions, told=inputs_alone is not None)
-    if not found:
-        remove(partial)  # what a finished stage left
-    elif libraries is None and not made:
+    if found and libraries is None and not made:
         remove(partial / "out")
     if found:
         note["replaces"] = list(dict.fromkeys([*found["replaces"], *note["replaces"]]))

@@ -4,7 +4,7 @@ that only units that changed are made."""
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.engine.units import Marker
+from data_prep.engine.units import read_marker
 from launch.folder import in_bucket
 from launch.folder.taking import bring
 from launch.folder.written import read_record
@@ -22,7 +22,7 @@ def take_over(steps: tuple[str, ...], outputs: tuple[str, ...], workdir: Path, o
     in_bucket.fetch(workdir, (), (*folders(steps), *outputs))
     for step in steps:
         for path in sorted((workdir / RunPaths.units / step).glob("*.json")):
-            marker = Marker.of(path.read_bytes())
+            marker = read_marker(path)
             files = [workdir / name for name in marker.outputs] if marker else []
             if files and not (out / path.relative_to(workdir)).exists():
                 missing = [file for file in files if not (out / file.relative_to(workdir)).exists()]

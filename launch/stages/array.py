@@ -31,12 +31,13 @@ from data_prep.engine.run import noting_failed
 from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS
 from launch.folder import own_files
 from launch.folder.guard import LOGS, MARKS, PASSED_OVER, refuse_no_run
+from launch.folder.links import CLAIM
 from launch.folder.markers import ABSENT, differences, key_of, refuse_trained
 from launch.stages.handed_on import Present, delete_handed_on
 from launch.stages.stage import Stage, settings_of
 from lm.errors import InputError, UsageError
 from lm.run_paths import RunPaths
-from lm.storage import Place, Url, size_of, stores, write_atomically, write_once
+from lm.storage import Place, Url, relative_name, size_of, stores, write_atomically, write_once
 
 KEPT_BESIDE = {UNITS, QUARANTINE, SCRATCH, WORKERS, RunPaths.parts}
 """Folders in which steps keep what is no output."""
@@ -212,7 +213,7 @@ def files_of_outputs(stage: Stage, place: Place) -> dict[str, int]:
         elif isinstance(where, Url):
             found |= {f"{output}/{name}": one.size for name, one in where.files().items()}
         else:
-            paths = [path for path in sorted(where.rglob("*")) if path.is_file()]
+            paths = [path for path in sorted(where.rglob("*")) if path.is_file() and path.name != CLAIM]
             found |= {f"{output}/{path.relative_to(where)}": path.stat().st_size for path in paths}
     return {name: size for name, size in found.items() if not KEPT_BESIDE & {*name.split("/")[1:-1]}}
 
@@ -234,11 +235,14 @@ def files_of_make(stage: Stage, experiment: Experiment, home: Path, space: Works
 
 
 def read_marker(stage: Stage, place: Place) -> dict[str, Any] | None:
+    path = place / RunPaths.stages / f"{stage.name}.json"
     try:
-        found = (place / RunPaths.stages / f"{stage.name}.json").read_text(encoding="utf-8")
+        found = ABSENT | {"retried": ""} | json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return ABSENT | {"retried": ""} | json.loads(found)
+    for name in found["files"]:
+        relative_name(name, path)
+    return found
 
 
 def refuse_other(stage: Stage, found: dict[str, Any], new: dict[str, Any], place: Place) -> None:

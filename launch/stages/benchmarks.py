@@ -13,6 +13,7 @@ import tyro
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded
+from launch.folder.links import refuse_links
 from launch.stages.processes import place
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
 from lm.config import TasksConfig
@@ -226,6 +227,7 @@ def evaluate_by_harness(
             f"lm-eval's tasks are for one process, but there are {place()[1]} here. launch.evaluate --tasks evaluates "
             "those that are known here in several."
         )
+    refuse_links(workdir)
     from lm.evaluation.harness import HarnessLM
     from lm.evaluation.harness_run import add_results, run_harness
     from lm.evaluation.held_out import rows_on

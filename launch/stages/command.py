@@ -12,6 +12,7 @@ from typing import Any
 from configs.experiment import Experiment, parse_run
 from launch.folder import in_bucket
 from launch.folder.guard import refuse_inputs_in_outputs, refuse_no_run
+from launch.folder.links import refuse_links
 from launch.folder.taking import check_source
 from launch.stages.processes import place
 from launch.stages.stage import Stage, made_by, run_stage, take_before
@@ -43,6 +44,7 @@ def locked(workdir: Path) -> Generator[None]:
             "a run folder on a disk that they share; shards may be in a bucket (train.mixture)."
         )
     if place()[0] > 0:
+        refuse_links(workdir)
         yield
         return
     try:

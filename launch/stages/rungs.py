@@ -11,6 +11,7 @@ from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
 from launch.stages.stage import Stage, check_outputs, read_marker, take_before
 from launch.stages.supervision import Supervisor
+from lm.checksums import log_damage
 from lm.errors import InputError, Stopped, UsageError
 from lm.run_paths import RunPaths
 from lm.scaling.rungs import Rung
@@ -84,6 +85,8 @@ def loss_of(folder: Path, step: int) -> float:
     """The loss of held-out text after the last step. Raises InputError where the run does not say it."""
     from viewer.training_data import read_curves
 
+    if damaged := log_damage(folder, (RunPaths.metrics,)):
+        raise InputError(f"{damaged[0]} Or move {folder} away, and it is trained from scratch.")
     losses = {line["step"]: line["validation_loss"] for line in read_curves(RunPaths(folder).metrics).validation}
     loss = losses.get(step)
     if not isinstance(loss, float) or not math.isfinite(loss):

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import experiment_json
-from launch.folder import in_bucket, own_files, taking, unfinished, units, written
-from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained
+from launch.folder import in_bucket, links, own_files, taking, unfinished, units, written
+from launch.folder.markers import differences, key_of, older_names, read_note, refuse_trained, report_damage
 from launch.stages.processes import place
 from lm.checkpoints.in_bucket import fetch_to_go_on
+from lm.checksums import checksums
 from lm.errors import InputError, UsageError
 from lm.fields import identifying
 from lm.run_paths import RunPaths
@@ -55,6 +56,9 @@ class Stage:
     by_products: tuple[str, ...] = ()
     """What `make` leaves besides, in place, as shell patterns: logs that may be changed or deleted without making the
     stage undone."""
+    checked: tuple[str, ...] = ()
+    """Files whose checksums the marker keeps (lm/checksums.py), as shell patterns: logs, and small outputs that are
+    only shown."""
     multi_process: bool = False
     """Several processes may make it together (launch/stages/processes.py)."""
     libraries: tuple[str, ...] | None = None
@@ -98,7 +102,8 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
     marker = read_note(path, "key", "settings", "files")
     if marker is None:
         return None
-    written.refuse_broken_links(workdir, stage.outputs)
+    for output in stage.outputs:
+        links.refuse_broken_link(workdir / output)
     for name, size in marker["files"].items():
         file, found = workdir / name, in_bucket.size_in(workdir, name)
         if found != size and stage.in_place:
@@ -108,6 +113,9 @@ def read_marker(stage: Stage, workdir: Path) -> dict | None:
             )
         if found != size:
             return None
+    again = f"Or make it again: python -m {stage.script} {shlex.quote(str(workdir))}"
+    if not stage.in_place and report_damage(stage.name, workdir, marker, again):
+        return None
     return marker
 
 
@@ -116,6 +124,11 @@ def made_by(stage: Stage, workdir: Path) -> list[str]:
     files = (read_note(RunPaths(workdir).marker(stage.name), "files") or {"files": {}})["files"]
     asked = {file.split("/", 1)[0] for file in files}
     return [name for name in stage.outputs if name not in stage.optional or name in asked]
+
+
+def names_of(stage: Stage) -> tuple[str, ...]:
+    """Files and folders of a run folder in which the stage may put what it made."""
+    return (*stage.outputs, *units.folders(stage.units), RunPaths.quarantine)
 
 
 def by_products_in(stage: Stage, folder: Path) -> tuple[str, ...]:
@@ -265,21 +278,21 @@ def inputs_changed(stage: Stage, marker: dict, note: dict, workdir: Path) -> boo
 def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker: dict | None, seen: dict) -> None:
     """Makes the outputs, or goes on with them; then the marker. `note` says what they are; `marker` is that of outputs
     which they replace; `seen` is to be remembered of the inputs."""
-    written.refuse_broken_links(workdir, stage.outputs)
+    links.claim_links(workdir, (RunPaths.unfinished, *stage.outputs))
     partial = RunPaths(workdir).partial(stage.name)
     if stage.in_place:
         made = False
         begin_in_place(stage, workdir, note, marker)
     else:
-        made = unfinished.begin(stage.name, workdir, note, stage.libraries, stage.inputs_alone if stage.units else None)
         keep_record(stage, workdir)
+        written.sorted_out(stage.name, workdir, stage.outputs)  # refused before hours of work, not after them
+        inputs_alone = stage.inputs_alone if stage.units else None
+        made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, inputs_alone)
         if stage.units and not made:
             units.take_over(stage.units, stage.outputs, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)
     write_atomically(RunPaths(workdir).config_json, experiment_json(experiment))
-
     in_bucket.announce(stage.name, workdir, stage.in_place)
-
     start = time.perf_counter()
     out = workdir if stage.in_place else partial / "out"
     out.mkdir(parents=True, exist_ok=True)
@@ -298,6 +311,7 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     done |= {"continued_from": continued, "seconds": round(time.perf_counter() - start, 3)}  # of this attempt
     required_outputs = stage.required_outputs(workdir) if stage.required_outputs else stage.outputs
     done["files"] = written.files_in(workdir, required_outputs)
+    done["checksums"] = checksums(workdir, stage.checked)
     own_files.remember(workdir, seen)
     write_atomically(RunPaths(workdir).marker(stage.name), json.dumps(done, indent=1))
     clean_up(stage, workdir, note["key"])
@@ -310,9 +324,8 @@ def clean_up(stage: Stage, workdir: Path, key: str) -> None:
     if stage.in_place:
         RunPaths(workdir).begun(stage.name).unlink(missing_ok=True)
     elif (begun := unfinished.read_begun(partial)) is None or begun["key"] == key:
-        (partial / unfinished.BEGUN).unlink(missing_ok=True)
-        written.remove(partial)
-    written.remove(RunPaths(workdir).partial(f"{stage.name}.taken"))
+        written.remove_parts(partial)
+    written.remove_parts(RunPaths(workdir).partial(f"{stage.name}.taken"))
 
 
 def keep_record(stage: Stage, workdir: Path) -> None:
@@ -329,6 +342,9 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None)
     """
     begun = RunPaths(workdir).begun(stage.name)
     found = read_note(begun, "key", "settings")
+    if marker:
+        damaged = report_damage(stage.name, workdir, marker, "The stage continues, and keeps what it can read.")
+        note["damaged"] = [*marker.get("damaged", []), *damaged]
     if marker is None and found is None:
         set_aside = (*stage.outputs, *by_products_in(stage, workdir))
         written.set_aside(workdir, set_aside, "are of a run whose marker is gone, and are made anew")
@@ -338,7 +354,7 @@ def begin_in_place(stage: Stage, workdir: Path, note: dict, marker: dict | None)
             found["settings"], note["settings"], workdir
         )
         if same or goes_on:
-            note["replaces"] = found["replaces"]
+            note |= {"replaces": found["replaces"], "damaged": found.get("damaged", [])}
         elif stage.holds_work(workdir):
             refuse_other(
                 stage, found["settings"] | found["external_inputs"], note["settings"] | note["external_inputs"], workdir

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm.checkpoints.manifest import MANIFEST, PARTS, DamageError, steps_in, verify
 from lm.run_paths import TRAINING_LOGS, RunPaths
-from lm.storage import Mirror, Place, mirror_of
+from lm.storage import Mirror, Place, mirror_of, relative_name
 
 CHECKPOINTS, SNAPSHOTS = RunPaths.checkpoints, RunPaths.snapshots
 LOGS = tuple(log for log in TRAINING_LOGS if log != RunPaths.damaged_checkpoints)
@@ -80,10 +80,11 @@ def listed_there(mirror: Mirror, kind: str, step: int, names: list[str]) -> set[
 
 
 def listed_in(manifest: Place, kind: str, step: int) -> list[str] | None:
-    """The files of a checkpoint by its manifest; None where there is none, or it is damaged. Raises StorageError."""
+    """The files of a checkpoint by its manifest; None where there is none, or it is damaged. Raises StorageError,
+    and InputError for a file outside of the checkpoint."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        return [f"{kind}/{step}/{name}" for name in listed]
+        return [f"{kind}/{step}/{relative_name(name, manifest)}" for name in listed]
     return None
 
 

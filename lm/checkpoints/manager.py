@@ -242,17 +242,18 @@ class Checkpoints:
             print(f"{self.kind}: step {step:,} is on this machine alone, and training goes on. {error}", flush=True)
 
     def clear(self, place: Path) -> None:
-        """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole."""
+        """Takes away a checkpoint of that name; anything that training did not write there is moved aside, whole.
+        Raises InputError for that if the folder of checkpoints is a link: outside of the run folder, files of others
+        are not moved."""
         if not os.path.lexists(place):
             return
         with contextlib.suppress(DamageError, InputError):
             if not unlisted(place, read_manifest(place)["files"]):
                 shutil.rmtree(place, ignore_errors=True)
                 return
-        # Beside the checkpoints, and so on their disk; in the run folder where its other replaced files are.
-        linked = self.place.is_symlink()
-        beside = Path(f"{self.folder}.replaced") if linked else self.folder.with_name(RunPaths.replaced)
-        aside = unused(beside) / (place.name if linked else f"{self.folder.name}/{place.name}")
+        if self.place.is_symlink():
+            raise InputError(f"{place} is not what training wrote there. Move it to another folder.")
+        aside = unused(self.folder.with_name(RunPaths.replaced)) / self.folder.name / place.name
         aside.parent.mkdir(parents=True)
         place.rename(aside)
         print(f"{self.kind}: {place} is not what training wrote there. Moved to {aside}", flush=True)
@@ -337,8 +338,11 @@ class Checkpoints:
     def set_aside(self, damaged: Sequence[Path], step: int) -> None:
         """Moves away the checkpoints that are damaged, now that there is one of `step` to go on from."""
         for folder in damaged:
-            aside = folder.parent.with_name(f"{folder.parent.name}.damaged") / folder.name
-            shutil.rmtree(aside, ignore_errors=True)
+            if self.place.is_symlink():  # its disk has room for it, but nothing beside the folder is the run's
+                aside = unused(self.folder / f"{folder.name}.damaged")
+            else:
+                aside = self.folder.with_name(RunPaths.damaged_checkpoints) / folder.name
+                shutil.rmtree(aside, ignore_errors=True)
             with readable_errors(aside, "written", FREE_SPACE):
                 aside.parent.mkdir(exist_ok=True)
                 folder.rename(aside)

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lm.errors import InputError
-from lm.storage import HASHING_THREADS, digest, sync, write_atomically
+from lm.storage import HASHING_THREADS, digest, relative_name, sync, write_atomically
 
 MANIFEST = "manifest.json"
 PARTS = (MANIFEST, "model", "training")
@@ -157,6 +157,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         read = json.loads(data)
         if render(read["about"], read["files"]).encode() != data:
             raise DamageError(f"{path} is not what was written: its own SHA-256 differs")
+        for name in read["files"]:
+            relative_name(name, path)
+    except InputError as error:
+        raise DamageError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{path} is not what was written: {type(error).__name__}: {error}") from error
     return read

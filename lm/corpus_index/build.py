@@ -31,7 +31,7 @@ from lm.data.batches import Windows
 from lm.data.mixture import manifest_sha256, mixture_of
 from lm.data.records import check_request, read_manifest
 from lm.errors import InputError
-from lm.storage import Place, appearing, write_atomically, writing
+from lm.storage import Place, appearing, relative_name, write_atomically, writing
 
 SPLITS = ("train", "val")
 READ_AT_ONCE = 2**24
@@ -200,7 +200,9 @@ def write_part(
     """The part, made unless it is there."""
     note = note_of(out, name)
     if note.is_file():
-        return Part(**json.loads(note.read_text(encoding="utf-8")))
+        part = Part(**json.loads(note.read_text(encoding="utf-8")))
+        relative_name(part.name, note)
+        return part
     say(f"{name}: {len(stretch.tokens):,} tokens of {len(stretch.documents):,} documents")
     arrays = {"tokens": stretch.tokens.astype(token_type(vocab_size)), "documents": stretch.documents}
     arrays["positions"] = suffix_array(stretch.tokens, vocab_size)

@@ -23,6 +23,7 @@ import numpy as np
 
 from lm.config import TrainConfig
 from lm.errors import InputError
+from lm.storage import relative_name
 
 FORMAT = 1
 INDEX = "index.json"
@@ -111,6 +112,8 @@ def read_header(folder: Path, run: Path) -> Header:
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']!r}, and this version reads {FORMAT}")
         fields["parts"] = tuple(Part(**part) for part in fields["parts"])
+        for part in fields["parts"]:
+            relative_name(part.name, path)
         fields["sources"] = tuple(Source(**source) for source in fields.get("sources", ()))
         return Header(**fields)
     except (FileNotFoundError, NotADirectoryError):

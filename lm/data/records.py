@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.errors import InputError, UsageError
-from lm.storage import Place, sizes_of
+from lm.storage import Place, relative_name, sizes_of
 
 MAGIC = b"GMR1"
 HEADER = struct.Struct("<4sB3xIII")
@@ -190,6 +190,9 @@ def read_manifest(folder: Place) -> Manifest:
             shards = tuple(Shard(**shard) for shard in split["shards"])
             fields["splits"][name] = Split(**(split | {"shards": shards}))
         fields["documents"] = tuple(DocumentTable(**table) for table in fields.get("documents", ()))
+        tables = (*fields["documents"], *(shard for split in fields["splits"].values() for shard in split.shards))
+        for table in tables:
+            relative_name(table.file, path)
         return Manifest(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {type(error).__name__}: {error}. {MAKE_SHARDS}") from error

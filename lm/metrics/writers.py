@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import struct
 import time
 import uuid
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import Appended, write_atomically
 
@@ -34,14 +35,17 @@ class JsonLines:
         """Lines that `drop` is True of are taken out too."""
         kept = []
         if path.exists():
-            for line in path.read_bytes().splitlines():
+            for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
                 try:
                     row = json.loads(line)
                     earlier = row["step"] <= first_step
-                except (ValueError, TypeError, KeyError):  # the line that a kill cut short, or a disk has spoilt
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    if line.endswith(b"\n"):  # else a kill cut it short
+                        text = shown(line.decode("utf-8", "replace").strip())
+                        print(f"train: {path}, line {number:,}, is damaged and left out: {text}", flush=True)
                     continue
                 if earlier and not drop(row):
-                    kept.append(line + b"\n")
+                    kept.append(line.rstrip(b"\r\n") + b"\n")
         write_atomically(path, b"".join(kept))
         self.file = Appended(path)
 
@@ -97,10 +101,7 @@ class WeightsAndBiases:
 
     def __init__(self, folder: Path, project: str, settings: dict[str, Any]):
         wandb = import_wandb(project)
-        path = RunPaths(folder).wandb / "run_id"
-        if not path.exists():
-            write_atomically(path, uuid.uuid4().hex)
-        run_id = path.read_text(encoding="utf-8").strip()
+        run_id = run_id_in(RunPaths(folder).wandb / "run_id")
         try:
             self.run = wandb.init(
                 project=project, id=run_id, name=folder.resolve().name, resume="allow", dir=str(folder), config=settings
@@ -116,6 +117,17 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def run_id_in(path: Path) -> str:
+    """The id of the run in the file, written there on first use. Raises InputError for any other text: wandb makes it a
+    part of a folder's name."""
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex)
+    run_id = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch(r"[\w-]{1,64}", run_id):
+        raise InputError(f"{path} holds {shown(run_id)}, which is no id of a run. Delete it: a new id is chosen.")
+    return run_id
 
 
 def import_wandb(project: str) -> ModuleType:

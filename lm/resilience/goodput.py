@@ -73,7 +73,10 @@ class Goodput:
         self.path = RunPaths(run).goodput if process == 0 else None
         self.heart = RunPaths(run).heartbeat(process)
         began = time.time() if began is None else began
-        self.attempts = [*read_attempts(run), Attempt(began, seen=began)]
+        before = read_attempts(run)
+        if self.path is not None and not before and self.path.exists():
+            print(f"train: {self.path} is damaged: the time of earlier attempts is not counted", flush=True)
+        self.attempts = [*before, Attempt(began, seen=began)]
         self.now = self.attempts[-1]
         self.current: str = "starting"
         self.switched_at = began
@@ -118,6 +121,7 @@ class Goodput:
         line = json.dumps({"step": step, "time": round(self.now.seen, 6), "state": state, "process": os.getpid()})
         with contextlib.suppress(OSError):  # a full disk is reported where something is lost by it
             if self.file is None:
+                self.heart.unlink(missing_ok=True)  # it is written in place, and a link would be written through
                 self.file = os.open(self.heart, os.O_WRONLY | os.O_CREAT, 0o666)
             os.pwrite(self.file, f"{line:<127}\n".encode(), 0)  # of one length: nothing of the line before is left
 

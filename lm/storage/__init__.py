@@ -18,6 +18,7 @@ from lm.storage.files import (
 )
 from lm.storage.meter import MeteredFile, count_bytes, metered
 from lm.storage.mirror import Mirror, as_local_file, copy_of, fetched, mirror_of
+from lm.storage.names import inside, relative_name
 from lm.storage.places import (
     Place,
     appearing,
@@ -49,10 +50,12 @@ __all__ = [
     "digest",
     "fetched",
     "file_sha256",
+    "inside",
     "is_url",
     "metered",
     "mirror_of",
     "place_of",
+    "relative_name",
     "size_of",
     "sizes_of",
     "stores",

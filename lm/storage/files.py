@@ -53,6 +53,7 @@ def appearing_file(path: Path, scratch: Path | None = None, durable: bool = True
     if scratch is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)  # a link under this name would be written through
     else:
         partial = scratch / f"{path.parent.name}-{path.name}.{secrets.token_hex(8)}.partial"
     try:

@@ -27,6 +27,7 @@ from lm.storage import objects, stores
 from lm.storage.cache import cache_folder
 from lm.storage.files import appearing_file, unused
 from lm.storage.lease import Lease
+from lm.storage.names import inside
 from lm.storage.objects import Object, StorageError
 from lm.storage.places import size_of, write_atomically
 from lm.storage.url import Url
@@ -65,8 +66,12 @@ MIRRORS: dict[Path, "Mirror"] = {}
 
 
 def mirror_of(folder: Path) -> "Mirror | None":
-    """What `folder` stands for; None where it is a folder like any other."""
-    if folder not in MIRRORS and (folder / ABOUT).is_file():
+    """What `folder` stands for; None where it is a folder like any other.
+
+    Working copies are in this user's cache. Elsewhere the file about.json is not believed: in a run folder from others
+    it could name a bucket of yours, which would then be written to.
+    """
+    if folder not in MIRRORS and (folder / ABOUT).is_file() and folder.resolve().parents[1] == cache_folder().resolve():
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         MIRRORS[folder] = Mirror(folder, Url(about["url"]), about["holder"])
     return MIRRORS.get(folder)
@@ -173,7 +178,7 @@ class Mirror:
         def bring(name: str) -> None:
             found = there[name]
             try:
-                with appearing_file(self.folder / name, durable=False) as partial:
+                with appearing_file(inside(self.folder, name, self.url), durable=False) as partial:
                     stores.download(f"{self.url}/{name}", partial, found)
             except FileNotFoundError as error:
                 raise StorageError(f"{self.url}/{name} was taken away while it was read. Run it again.") from error
@@ -201,6 +206,7 @@ class Mirror:
         there = self.there
 
         def upload(name: str) -> None:
+            inside(self.folder, name, self.folder)
             size, time = self.stat(name) or (-1, 0)
             if size < 0:
                 return  # it went away meanwhile, as rotated logs do
@@ -254,7 +260,7 @@ class Mirror:
                 if known.etag and found is not None and found.etag == known.etag:
                     continue
                 if self.unchanged(name):
-                    (self.folder / name).unlink()
+                    inside(self.folder, name, self.record).unlink()
                 if known.etag or not sole:
                     del self.known[name]
             if not sole:

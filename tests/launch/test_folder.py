@@ -68,6 +68,12 @@ def outputs(workdir: Path) -> dict[str, bytes]:
     return {name: (workdir / name).read_bytes() for name in files}
 
 
+def snapshot(folder: Path) -> dict[str, bytes | str]:
+    """{path: bytes of a file, target of a link} of all that is in the folder."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file())
+    return {str(path): str(path.readlink()) if path.is_symlink() else path.read_bytes() for path in found}
+
+
 def contents(folder: Path) -> list[bytes]:
     return sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
@@ -255,11 +261,17 @@ def test_outputs_behind_a_link_to_another_disk_are_replaced_there(tmp_path, othe
     for number in (3, 2):
         run(tmp_path, with_shards(train_shards=number))
         assert (tmp_path / "text").is_symlink() and outputs(tmp_path) == expected[number]
-        assert contents(behind) == sorted(v for name, v in expected[number].items() if name.startswith("text/"))
+        claim = f"{tmp_path.resolve()}\n".encode()
+        written_there = [v for name, v in expected[number].items() if name.startswith("text/")]
+        assert contents(behind) == sorted([*written_there, claim])
         (behind / "own.txt").write_text(f"the user's, {number}")
         for marker in markers(tmp_path):
             marker.unlink()
-    assert (other_disk / "text.replaced-1/own.txt").read_text() == "the user's, 3"
+        before = snapshot(other_disk), snapshot(tmp_path)
+        with pytest.raises(UsageError, match=r"text is a link to .*this run did not write.* \(own\.txt\)"):
+            run(tmp_path)
+        assert (snapshot(other_disk), snapshot(tmp_path)) == before
+        (behind / "own.txt").rename(other_disk / f"{number}.txt")
 
 
 def test_a_kill_while_files_go_to_another_disk_changes_nothing(tmp_path, other_disk, monkeypatch, expected):
@@ -294,7 +306,7 @@ def training(steps: int, by: str = "") -> Stage:
     def make(experiment, workdir, out):
         (out / "checkpoints").mkdir(exist_ok=True)
         (out / "log").write_text(by)
-        for step in range(len(list((out / "checkpoints").iterdir())), steps):
+        for step in range(len(list((out / "checkpoints").glob("[0-9]*"))), steps):
             (out / f"checkpoints/{step}").mkdir()
             (out / f"checkpoints/{step}/array").write_text(f"{by}{step}")
 
@@ -302,7 +314,7 @@ def training(steps: int, by: str = "") -> Stage:
     return Stage("train", "launch.train", (), settings, make, ("checkpoints",), in_place=True, by_products=("log",))
 
 
-def test_checkpoints_behind_a_link_are_set_aside_on_their_disk(tmp_path):
+def test_checkpoints_behind_a_link_are_never_moved(tmp_path):
     behind = tmp_path / "big/ckpt"
     behind.mkdir(parents=True)
     workdir = tmp_path / "run"
@@ -310,10 +322,14 @@ def test_checkpoints_behind_a_link_are_set_aside_on_their_disk(tmp_path):
     (workdir / "checkpoints").symlink_to("../big/ckpt")  # a link that leads nowhere from another folder
     run_stage(training(3, "old"), EXPERIMENT, workdir)
     (workdir / "stages/train.json").unlink()
+    before = snapshot(tmp_path)
+    with pytest.raises(UsageError, match=r"checkpoints is a link to .*ckpt.*whose marker is gone.*Move them to"):
+        run_stage(training(2, "new"), EXPERIMENT, workdir)
+    assert snapshot(tmp_path) == before
+    for path in behind.glob("[0-9]"):
+        shutil.rmtree(path)
     run_stage(training(2, "new"), EXPERIMENT, workdir)
-    assert contents(behind) == [b"new0", b"new1"]
-    assert contents(tmp_path / "big/ckpt.replaced-1") == [b"old0", b"old1", b"old2"]
-    assert (workdir / "replaced-1/log").read_text() == "old"
+    assert contents(behind) == [f"{workdir.resolve()}\n".encode(), b"new0", b"new1"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "documents/a.parquet", "config.json", ".hidden", "stages/notes.md"])

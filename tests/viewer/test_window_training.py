@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.experiment.run_folder import RunFolder
+from lm.checksums import checksums
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
@@ -66,12 +67,14 @@ def test_the_log_is_followed_while_it_grows_and_read_anew_after_a_restart(tmp_pa
     found = log.read(after=1)
     assert found["train"] == {"step": [2], "loss": [2.5]}
     assert found["validation"] == {"step": [2], "validation_loss": [2.0]} and found["last"] == 2
+    assert log.damaged == [f"{path}, line {n}, is no line of metrics, and is left out." for n in (5, 6, 7)]
     path.unlink()  # as a run that goes on from step 1 writes it
     path.write_text(
         lines({"step": 0, "run": {"steps": 9}}, {"step": 1, "loss": 3.0}, {"step": 1, "run": {"steps": 9}})
         + '{"step": 2, "loss": NaN, "mfu": 0.5}\n'
     )
     found = log.read()
+    assert log.damaged == []
     assert found["train"] == {"step": [1, 2], "loss": [3.0, None], "mfu": [None, 0.5]}
     assert [one["step"] for one in found["starts"]] == [0, 1] and found["validation"] == {"step": []}
 
@@ -123,6 +126,21 @@ def test_curves_and_samples_are_those_of_the_run_with_what_it_does_now(run, fold
     assert ask(run, "curves")["state"] == "silent"
     folder.heartbeat().unlink()
     assert ask(run, "curves")["state"] == ""
+
+
+def test_a_log_that_is_not_what_was_written_is_told_with_its_line(run, folder):
+    assert ask(run, "curves")["damaged"] == ask(run, "samples")["damaged"] == []
+    written = checksums(folder.root, ("metrics.jsonl", "samples/step-*.json"))
+    folder.stages.mkdir(exist_ok=True)
+    folder.marker("train").write_text(json.dumps({"checksums": written}))
+    assert ask(run, "curves")["damaged"] == ask(run, "samples")["damaged"] == []
+    for path, name in ((folder.metrics, "curves"), (folder.sample(4), "samples")):
+        before = path.read_bytes()
+        path.write_bytes(before.replace(b": ", b":  ", 1))
+        (told,) = ask(run, name)["damaged"]
+        assert f"{path}, line " in told
+        path.write_bytes(before)
+    folder.marker("train").unlink()
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from typing import Any
 
 MOST_LINES = 3_000
 """Of an answer: of longer runs every second, third, … line is sent, the last ones always."""
+MOST_DAMAGED = 5
+"""Damaged lines that are named."""
 MOST = 1e300
 """Of a number; of an integer that has more digits, JavaScript reads infinity."""
 TRAIN = (
@@ -33,7 +35,7 @@ def told(value: object) -> str | int | float | None:
 
 class CurveLog:
     """The lines of one file. A step that was run twice, around a kill, counts by its later line; a line that is no
-    line of metrics, or that a kill has cut off, is passed over."""
+    line of metrics is left out and named in `damaged`; a last line that a kill has cut off is only left out."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,6 +46,9 @@ class CurveLog:
         self.train: dict[int, dict] = {}
         self.validation: dict[int, dict] = {}
         self.starts: list[dict] = []
+        self.lines = 0
+        self.damaged: list[str] = []
+        """A sentence for each of the first lines that are no lines of metrics."""
 
     def follow(self) -> None:
         """Reads what has come since; all of it where the file is another, as after a restart."""
@@ -60,23 +65,27 @@ class CurveLog:
             return
         whole = data[: data.rfind(b"\n") + 1]
         self.read_to += len(whole)
-        for line in whole.split(b"\n"):
-            self.take(line)
+        for line in whole.splitlines():
+            self.lines += 1
+            if line.strip() and not self.take(line) and len(self.damaged) < MOST_DAMAGED:
+                self.damaged.append(f"{self.path}, line {self.lines:,}, is no line of metrics, and is left out.")
 
-    def take(self, line: bytes) -> None:
+    def take(self, line: bytes) -> bool:
+        """Whether it is a line of metrics."""
         try:
             row = json.loads(line)
             step = row["step"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return
+            return False
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**53:
-            return
+            return False
         if isinstance(row.get("run"), dict):
             self.starts.append({"step": step} | {name: told(row["run"].get(name)) for name in STARTED})
         if "loss" in row:
             self.train[step] = {name: finite(row.get(name)) for name in TRAIN}
         if "validation_loss" in row:
             self.validation[step] = {name: finite(row.get(name)) for name in VALIDATION}
+        return True
 
     def read(self, after: int = -1) -> dict[str, Any]:
         """Columns of the lines of steps after `after`: {"train": {"step": [...], "loss": [...], ...}, "validation",

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lm.checksums import log_damage
 from lm.errors import InputError, UsageError
 from lm.inference.engine import Engine
 from lm.inference.requests import GenerationRequest, SamplingParams
@@ -29,17 +30,22 @@ TEMPERATURE = 0.8
 
 def inspections(run: WindowRun) -> list[Inspection]:
     logs: dict[Path, CurveLog] = {}
+    spoilt: dict[Path, tuple[object, list[str]]] = {}
 
     def curves(fields: Fields) -> dict[str, object]:
         asked = run.of(fields)
         path = asked.paths.metrics
         log = logs.setdefault(path, CurveLog(path))
         after = fields.integer("after", -1, -1, 2**31)
-        return log.read(after) | state_of(asked.paths) | {
+        read, versions = log.read(after), [changed_at(one) for one in (path, asked.paths.marker("train"))]
+        if path not in spoilt or spoilt[path][0] != versions:  # the checksum of a whole log is not for every poll
+            spoilt[path] = versions, log_damage(asked.paths.root, (RunPaths.metrics,))
+        return read | state_of(asked.paths) | {
             "name": asked.name,
             "steps": asked.experiment.train.steps,
             "checkpoints": asked.steps(),
             "samples": sorted(sampled_steps(asked.paths)),
+            "damaged": [*log.damaged, *spoilt[path][1]],
         }  # fmt: skip
 
     def write(fields: Fields) -> dict[str, object]:
@@ -79,6 +85,15 @@ def state_of(paths: RunPaths) -> dict[str, object]:
     return {"state": state, "at": at, "seconds_since": round(since, 1)}
 
 
+def changed_at(path: Path) -> tuple[int, int] | None:
+    """What changes whenever the file does; None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
 def sampled_steps(paths: RunPaths) -> dict[int, Path]:
     """{step: its sample} of those taken during training."""
     found = {path.stem.removeprefix("step-"): path for path in paths.samples.glob("step-*.json")}
@@ -94,7 +109,11 @@ def samples(run: WindowRun) -> dict[str, object]:
     path = run.paths.final_samples
     final = read_json(path, "launch.sample").get("samples", []) if path.is_file() else []
     try:
-        return {"during": [shown(one, one["step"]) for one in during], "final": [shown(one, None) for one in final]}
+        return {
+            "during": [shown(one, one["step"]) for one in during],
+            "final": [shown(one, None) for one in final],
+            "damaged": log_damage(run.paths.root, [f"{RunPaths.samples}/{path.name}" for path in taken.values()]),
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{run.paths.samples} holds what is no sample: {error}. Delete or mend it.") from error
 

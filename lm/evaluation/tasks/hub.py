@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from lm.errors import InputError, UsageError, network_reason
 from lm.evaluation.tasks.sources import Source
-from lm.storage import appearing, user_cache, write_json
+from lm.storage import appearing, inside, user_cache, write_json
 
 SERVER = "https://huggingface.co"
 CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
@@ -24,7 +24,7 @@ def hub_files(source: Source, environment: Mapping[str, str] = os.environ) -> li
     if not listing.is_file():
         server = (environment.get("HF_ENDPOINT") or SERVER).rstrip("/")
         download(source, folder, server, environment.get("HF_TOKEN", ""))
-    return [folder / name for name in json.loads(listing.read_text(encoding="utf-8"))]
+    return [inside(folder, name, listing) for name in json.loads(listing.read_text(encoding="utf-8"))]
 
 
 def download(source: Source, folder: Path, server: str, token: str) -> None:

@@ -282,7 +282,9 @@ def test_what_training_did_not_write_is_not_taken_away(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole(tmp_path, capsys, linked):
+def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole_or_refused_behind_a_link(
+    tmp_path, capsys, linked
+):
     folder = tmp_path / "run/checkpoints"
     folder.parent.mkdir()
     if linked:
@@ -293,16 +295,23 @@ def test_a_users_folder_that_has_the_number_of_a_checkpoint_is_moved_aside_whole
     (folder / "3").mkdir()
     (folder / "3/own.txt").write_text("the user's")
     (folder / "4").write_text("a file of the user's")
+    if linked:  # nothing outside of the run folder is moved
+        for step in (2, 3, 4):
+            with pytest.raises(InputError, match=rf"checkpoints/{step} is not what training wrote there\. Move it"):
+                write(folder, step)
+        assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "4"]
+        assert (folder / "2/notes.txt").exists() and (folder / "3/own.txt").exists() and (folder / "4").is_file()
+        return
     write(folder, 2, 3, 4)
     assert steps_in(folder) == [2, 3, 4] and all(verify(folder / str(step)) for step in (2, 3, 4))
-    place = "disk/checkpoints.replaced-{}" if linked else "run/replaced-{}/checkpoints"
+    place = "run/replaced-{}/checkpoints"
     aside = {"2/notes.txt": "about the checkpoint", "3/own.txt": "the user's", "4": "a file of the user's"}
     for number, (name, text) in enumerate(aside.items(), 1):
         assert (tmp_path / place.format(number) / name).read_text() == text
     assert capsys.readouterr().out.count("is not what training wrote there. Moved to") == 3
 
 
-def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp_path):
+def test_where_the_folder_is_a_link_what_is_set_aside_stays_in_it(two, tmp_path):
     place = tmp_path / "elsewhere"
     place.mkdir()
     folder = copy(two, place)
@@ -311,7 +320,7 @@ def test_where_the_folder_is_a_link_what_is_set_aside_stays_on_its_disk(two, tmp
     link.symlink_to(folder)
     (folder / "6" / MANIFEST).unlink()
     assert restored(link)[1]["step"] == 3
-    assert (place / "checkpoints.damaged/6").is_dir()
+    assert (folder / "6.damaged-1").is_dir() and [*place.iterdir()] == [folder]
 
 
 def test_all_of_a_checkpoint_and_what_tells_of_it_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):

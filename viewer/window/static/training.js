@@ -76,6 +76,7 @@ pages.push({
 
     const status = h("p", { class: "training-state", role: "status" });
     const trouble = h("p", { class: "problem", role: "alert", hidden: true });
+    const damage = h("p", { class: "problem", role: "alert", hidden: true });
     const choose = (x) => {
       const log = logs.get(context.model.name);
       let step = x;
@@ -106,7 +107,7 @@ pages.push({
     const watch = trainingWatch(context, () => draw());
     const compare = trainingCompare(context, view, remembered);
     const curves = h("div", { class: "training-curves", role: "region", "aria-label": "Curves", hidden: true }, controls, say, loss, h("div", { class: "training-small" }, others));
-    root.append(status, trouble, curves, watch.node, compare.node);
+    root.append(status, trouble, damage, curves, watch.node, compare.node);
 
     const colours = ["var(--accent)", "var(--second)", "var(--muted)"];
     const points = (columns, column, log) => {
@@ -172,6 +173,9 @@ pages.push({
       const log = logs.get(context.model.name);
       const text = trainingState(log);
       if (status.textContent !== text) status.textContent = text;
+      const damaged = [...logs.values()].flatMap((one) => one.damaged).join(" ");
+      damage.hidden = !damaged;
+      if (damage.textContent !== damaged) damage.textContent = damaged;
       watch.know(log.checkpoints, log.samples);
       compare.know(runs, Object.fromEntries([...logs].map(([name, one]) => [name, one.checkpoints])));
       draw();

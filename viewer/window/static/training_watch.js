@@ -79,6 +79,7 @@ const trainingWatch = (context, told) => {
   const barsTitle = h("h3", {}, "What would come next");
   const writes = h("blockquote", { class: "training-writes", dir: "auto", tabindex: "0", role: "group", "aria-label": "How it goes on" });
   const sample = h("div", { class: "training-sample" });
+  const damage = h("p", { class: "problem", role: "alert", hidden: true });
   const place = h("div", { class: "training-answers" });
   const cost = trainingChart("What this text costs", "in bits per byte, by step", (x) => go(x));
   const numbers = h("input", { type: "checkbox", on: { change: () => strip.classList.toggle("training-numbers", numbers.checked) } });
@@ -243,7 +244,7 @@ const trainingWatch = (context, told) => {
   const writing = h("div", {}, h("h3", {}, "How it goes on"), h("p", { class: "note" }, "48 tokens at temperature 0.8, drawn with the same seed at every step."), writes);
 
   place.append(sums, strip, readout, h("label", { class: "training-check" }, numbers, " bits as numbers"),
-    h("div", { class: "split" }, writing, h("div", {}, barsTitle, bars)), sample);
+    h("div", { class: "split" }, writing, h("div", {}, barsTitle, bars)), damage, sample);
   const node = h("div", { class: "training-watch panel", role: "region", "aria-label": "Watch it learn" },
     h("h2", {}, "Watch it learn"),
     h("p", { class: "note" }, "The same text at every checkpoint and snapshot. The stronger a token's colour, the more it surprised the model."),
@@ -266,6 +267,8 @@ const trainingWatch = (context, told) => {
       sampledAt = sampled.join();
       context.run(sample, async (signal) => {
         samples = await source.ask("samples", {}, signal);
+        damage.hidden = !samples.damaged.length;
+        damage.textContent = samples.damaged.join(" ");
         const texts = trainingTexts(samples);
         choice.replaceChildren(h("option", { value: "" }, "Choose a text of this run"), ...texts.map((text) => h("option", { value: text }, text.length > 70 ? text.slice(0, 70) + " …" : text)));
         choice.hidden = !texts.length;

@@ -1,0 +1,525 @@
+"""A run folder may come from anybody: whatever links and names are in it, no file outside of it is deleted, emptied,
+moved or overwritten."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_prep.dedup import clusters
+from data_prep.dedup_index.format import FORMAT as INDEX_FORMAT
+from data_prep.dedup_index.format import HEADER, open_index
+from data_prep.engine import units
+from data_prep.sources.manifest import manifest_files
+from launch import pretrain
+from launch.folder import written
+from launch.folder.links import CLAIM, NAMES
+from launch.folder.markers import read_note
+from launch.folder.taking import check_source
+from launch.stages import array
+from launch.stages.command import locked
+from launch.stages.stage import clean_up
+from lm.checkpoints.in_bucket import listed_in
+from lm.checkpoints.manifest import DamageError, read_manifest, render
+from lm.checksums import log_damage
+from lm.corpus_index import format as corpus_index
+from lm.data import records
+from lm.errors import InputError, UsageError
+from lm.evaluation.tasks.hub import hub_files
+from lm.evaluation.tasks.sources import SOURCES
+from lm.formats.safetensors import read_folder
+from lm.metrics.writers import run_id_in
+from lm.resilience.goodput import Goodput
+from lm.storage import Url, fetched, inside, mirror_of, relative_name, write_atomically
+from lm.storage.mirror import Mirror
+from lm.storage.objects import Object
+from tests.launch.test_folder import EXPERIMENT, REPORT, TEXT, markers, run, snapshot, with_shards
+from tests.loopback_hub import LoopbackHub, serving
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def victim(tmp_path) -> Path:
+    """A folder of the user's with six files, one of them in a subfolder."""
+    folder = tmp_path / "victim"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("thesis.tex", "photo.jpg", "0.txt", "index.html", "keys", "deep/old.txt"):
+        (folder / name).write_text(f"the user's {name}")
+    return folder
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+PARTS = [part for script in pretrain.SCRIPTS for part in (script.STAGE.name, f"{script.STAGE.name}.taken")]
+
+
+@pytest.mark.parametrize("part", [*PARTS, ".", "link/report"])
+def test_cleaning_up_after_a_stage_follows_no_link(tmp_path, victim, part):
+    """`part` of .partial/ is a link; "." is .partial itself, and in "link/report" the folder of the stage is real, but
+    none that a run made."""
+    workdir = tmp_path / "run"
+    (workdir / ".partial").mkdir(parents=True)
+    if part == ".":
+        (workdir / ".partial").rmdir()
+        (workdir / ".partial").symlink_to(victim)
+        for script in pretrain.SCRIPTS:
+            (victim / script.STAGE.name).mkdir()
+            (victim / script.STAGE.name / "own.txt").write_text("the user's")
+    elif part == "link/report":
+        shutil.copytree(victim, workdir / ".partial/report")
+        victim = workdir / ".partial/report"
+    else:
+        (workdir / ".partial" / part).symlink_to(victim)
+    before = snapshot(victim)
+    for script in pretrain.SCRIPTS:
+        clean_up(script.STAGE, workdir, "key")
+    assert snapshot(victim) == before and len(before) >= 6
+
+
+LINKS = [
+    *sorted(NAMES), "heartbeat.json", "heartbeat-3.json", "heartbeat.json.probe", "supervisor.jsonl",
+    ".partial/report", ".partial/report.taken", ".partial/text", ".partial/pages.taken", ".partial/text/out",
+    ".partial/text/out/text", "stages/report.json", "stages/train.begun", "stages/workers", "report/index.html",
+    "report/deep", "documents/deep/0.parquet", "units/texts", "quarantine/texts", "tokens/parts",
+    "samples/step-00000001.json", "samples/final.json", "checkpoints/10", "checkpoints/.partial", "snapshots/7",
+    "tensorboard/x", "hangs/1",
+    "lm_eval/step-00000010.json", "scaling/a/metrics.jsonl", "wandb/run_id",
+]  # fmt: skip
+"""Where a link is put into a finished run folder."""
+
+
+@pytest.mark.parametrize("leads", ["folder", "file", "nothing"])
+def test_a_link_where_a_run_writes_is_refused_by_its_name_and_not_written_through(victim, finished, leads):
+    target = {"folder": victim, "file": victim / "keys", "nothing": victim / "new"}[leads]
+    before, tried = snapshot(victim), 0
+    for name in LINKS:
+        workdir = finished.parent / f"stranger-{tried}"
+        shutil.copytree(finished, workdir)
+        path = workdir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        for marker in markers(workdir) if "stages" not in name else ():
+            marker.unlink()
+        said = "is not the folder of a run" if name == "stages" else rf"{re.escape(str(path))} is a link to"
+        with pytest.raises(InputError, match=said), locked(workdir):
+            run(workdir, with_shards(train_shards=3))
+        with pytest.raises(InputError, match=said):
+            check_source(workdir, finished)
+        assert path.is_symlink() and snapshot(victim) == before, name
+        shutil.rmtree(workdir)
+        tried += 1
+    assert tried == len(LINKS) > 60
+
+
+def test_links_under_other_names_and_within_the_run_folder_are_the_users(victim, finished):
+    (finished / "notes").symlink_to(victim)
+    (finished / "wandb").mkdir()
+    (finished / "wandb/latest-run").symlink_to("run-1")
+    with locked(finished):
+        assert run(finished) == [False, False]
+    assert len(snapshot(victim)) == 6
+
+
+@pytest.mark.parametrize("make_link", ["symbolic", "hard"])
+def test_a_file_is_not_written_through_a_link_under_the_name_of_its_unfinished_copy(tmp_path, victim, make_link):
+    partial = tmp_path / "config.json.partial"
+    link = os.symlink if make_link == "symbolic" else os.link
+    link(victim / "keys", partial)
+    before = snapshot(victim)
+    write_atomically(tmp_path / "config.json", "{}")
+    assert snapshot(victim) == before and (tmp_path / "config.json").read_text() == "{}" and not partial.exists()
+
+
+@pytest.mark.parametrize("make_link", ["symbolic", "hard"])
+def test_signs_of_life_are_not_written_through_a_link(tmp_path, victim, make_link):
+    link = os.symlink if make_link == "symbolic" else os.link
+    link(victim / "keys", tmp_path / "heartbeat.json")
+    before = snapshot(victim)
+    goodput = Goodput(tmp_path)
+    goodput.begin(0)
+    goodput.beat(1)
+    goodput.close()
+    assert snapshot(victim) == before and json.loads((tmp_path / "heartbeat.json").read_text())["step"] == 1
+
+
+def test_a_scratch_disk_is_used_when_it_is_empty_and_never_emptied(tmp_path):
+    """.partial as a link, without any malice."""
+    scratch, workdir = tmp_path / "scratch", tmp_path / "run"
+    (scratch / "report").mkdir(parents=True)
+    (scratch / "report/own.txt").write_text("of another program")
+    workdir.mkdir()
+    (workdir / ".partial").symlink_to(scratch)
+    before = snapshot(scratch)
+    for _ in range(2):
+        said = r"\.partial is a link to the folder .*scratch.*it holds report"
+        with pytest.raises(UsageError, match=said), locked(workdir):
+            run(workdir)
+        with pytest.raises(UsageError, match="it holds report"):
+            run(workdir)
+        assert snapshot(scratch) == before
+    (scratch / "report").rename(tmp_path / "elsewhere")
+    with locked(workdir):
+        assert run(workdir) == [True, True]
+    assert [path.name for path in scratch.iterdir()] == [CLAIM]
+    # Files that come later stay, too: finished stages pass them by, and one that is to be made says where they are.
+    (tmp_path / "elsewhere").rename(scratch / "report")
+    assert run(workdir) == [False, False]
+    (workdir / "stages/report.json").unlink()
+    with pytest.raises(UsageError, match=r"\.partial/report holds files that no run wrote"):
+        run(workdir)
+    assert (scratch / "report/own.txt").read_text() == "of another program"
+
+
+def test_a_linked_folder_belongs_to_one_run_folder(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report").symlink_to(disk)
+    with locked(tmp_path / "one"):
+        run(tmp_path / "one")
+    before = snapshot(disk)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy", symlinks=True)
+    for other in ("two", "copy"):
+        said = "is not empty" if other == "two" else f"belongs to the run in {tmp_path}/one"
+        with pytest.raises(UsageError, match=said), locked(tmp_path / other):
+            run(tmp_path / other, with_shards(train_shards=3))
+    assert snapshot(disk) == before
+    (tmp_path / "one").rename(tmp_path / "moved")
+    with pytest.raises(UsageError, match="belongs to the run in") as refusal, locked(tmp_path / "moved"):
+        pass
+    remedy = str(refusal.value).partition("in there: ")[2]
+    subprocess.run(remedy, shell=True, check=True)
+    with locked(tmp_path / "moved"):
+        assert run(tmp_path / "moved") == [False, False]
+
+
+def test_a_record_that_lists_the_users_files_deletes_none_of_them(victim, finished):
+    """The record and the link both come from the stranger."""
+    for stage, output in ((TEXT, "text"), (REPORT, "report")):
+        shutil.rmtree(finished / output)
+        (finished / output).symlink_to(victim)
+        files = {f"{output}/{name.relative_to(victim)}": name.stat().st_size for name in victim.rglob("*.*")}
+        (finished / f"stages/{stage.name}.files").write_text(json.dumps(files))
+        (finished / f"stages/{stage.name}.json").unlink()
+    before = snapshot(victim)
+    with pytest.raises(UsageError, match="text is a link to the folder"):
+        run(finished)
+    assert snapshot(victim) == before
+
+
+def test_outputs_that_are_only_to_be_moved_stay_in_the_outputs(victim, finished):
+    """The attack by moving.json: a key that leads out replaced the user's file."""
+    (finished / "stages/report.json").unlink()
+    partial = finished / ".partial/report"
+    (partial / "out/report").mkdir(parents=True)
+    (partial / "out/keys").write_text("the attacker's")
+    note = {"key": "", "settings": {}, "external_inputs": {}, "replaces": []}
+    text_key = json.loads((finished / "stages/text.json").read_text())["key"]
+    from launch.folder.markers import key_of
+
+    note["settings"] = {"<text>": text_key}
+    note["key"] = key_of("report", note["settings"], {}, [])
+    (partial / "begun.json").write_text(json.dumps(note))
+    before = snapshot(victim)
+    for name in ("../victim/keys", "../../../victim/keys", str(victim / "keys"), "keys", "config.json"):
+        for file in (written.MOVING, written.MADE):
+            size = (partial / "out/keys").stat().st_size
+            (partial / file).write_text(json.dumps({name: size}))
+            with pytest.raises(InputError, match=rf"report/{file} names the file '{re.escape(name)}'"):
+                run(finished)
+            (partial / file).unlink()
+    assert snapshot(victim) == before
+    for marker in partial.iterdir():
+        shutil.rmtree(marker) if marker.is_dir() else marker.unlink()
+    assert run(finished) == [False, True]
+
+
+def test_a_run_folder_cannot_name_a_bucket_to_write_to(finished):
+    (finished / ".remote").mkdir()
+    about = {"url": "s3://the-users-bucket/data", "holder": "0"}
+    (finished / ".remote/about.json").write_text(json.dumps(about))
+    assert mirror_of(finished) is None
+    with locked(finished):
+        assert run(finished) == [False, False]
+
+
+def test_the_commands_refuse_such_a_folder_in_one_line(tmp_path, victim, finished):
+    """The lock was written through, too."""
+    (finished / "config.json").write_text(json.dumps(dataclasses.asdict(EXPERIMENT)))
+    (finished / ".lock").symlink_to(victim / "keys")
+    before = snapshot(victim)
+    for script in ("launch.report", "launch.pretrain", "launch.supervise"):
+        words = [script, "tests/configs.py", "--workdir", str(finished)]
+        command = [*words[:1], "launch.pretrain", *words[1:]] if script == "launch.supervise" else words
+        done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert re.fullmatch(rf"{script}: {finished}/\.lock is a link to the file .*\n", done.stderr), done.stderr
+    assert snapshot(victim) == before
+
+
+NAMES_THAT_LEAD_OUT = (
+    "/etc/x", "../x", "..", ".", "", "a/../../x", "a/..", "a//x", "a/", "a\0x", "C:\\x", "C:/x", "..\\x", "\\\\host\\x",
+)  # fmt: skip
+
+
+def moving(run: Path, name: str) -> Callable[[], object]:
+    (run / "moving.json").write_text(json.dumps({name: 1}))
+    return lambda: written.read_list(run / "moving.json", ("a", "x"))
+
+
+def record(run: Path, name: str) -> Callable[[], object]:
+    (run / "stages").mkdir(exist_ok=True)
+    (run / "stages/text.files").write_text(json.dumps({name: 1}))
+    return lambda: written.read_record("text", run)
+
+
+MARKER = {"key": "", "settings": {}, "external_inputs": {}, "replaces": [], "continued_from": [], "seconds": 1.0}
+
+
+def stage_marker(run: Path, name: str) -> Callable[[], object]:
+    (run / "stages").mkdir(exist_ok=True)
+    (run / "stages/text.json").write_text(json.dumps(MARKER | {"files": {name: 1}}))
+    return lambda: read_note(run / "stages/text.json", "key")
+
+
+def array_marker(run: Path, name: str) -> Callable[[], object]:
+    stage_marker(run, name)
+    return lambda: array.read_marker(TEXT, run)
+
+
+def unit_marker(run: Path, name: str) -> Callable[[], object]:
+    marker = units.Marker("", {}, {name: (1, "")}, 1.0, "host")
+    (run / "unit.json").write_text(marker.to_json())
+    return lambda: units.read_marker(run / "unit.json")
+
+
+def deleted_unit(run: Path, name: str) -> Callable[[], object]:
+    return lambda: units.delete_files(run, [name])
+
+
+def checkpoint(run: Path, name: str) -> Callable[[], object]:
+    (run / "manifest.json").write_text(render({"step": 1}, {name: {"bytes": 1, "sha256": ""}}))
+    return lambda: read_manifest(run)
+
+
+def checkpoint_in_bucket(run: Path, name: str) -> Callable[[], object]:
+    checkpoint(run, name)
+    return lambda: listed_in(run / "manifest.json", "checkpoints", 1)
+
+
+def shards(run: Path, name: str, documents: bool = False) -> Callable[[], object]:
+    shard = dataclasses.asdict(records.Shard(name, 1, 1, "", 1, 1, 1)) if not documents else {}
+    split = {"documents": 1, "tokens": 1, "text_bytes": 1, "records": 1, "shards": [shard] if shard else []}
+    table = [{"file": name, "rows": 1, "bytes": 1, "sha256": ""}] if documents else []
+    manifest = {
+        "tokenizer_fingerprint": "", "vocab_size": 1, "record_length": 1, "token_dtype": "uint16",
+        "splits": {"train": split}, "documents": table,
+    }  # fmt: skip
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    return lambda: records.read_manifest(run)
+
+
+def document_tables(run: Path, name: str) -> Callable[[], object]:
+    return shards(run, name, documents=True)
+
+
+def pages(run: Path, name: str) -> Callable[[], object]:
+    (run / "pages").mkdir(exist_ok=True)
+    entry = {"path": name, "name": "a", "kind": "warc", "bytes": 1, "pages": 1}
+    (run / "pages/manifest.json").write_text(json.dumps({"files": [entry]}))
+    return lambda: manifest_files(run)
+
+
+def indexed_corpus(run: Path, name: str) -> Callable[[], object]:
+    part = corpus_index.Part(name, "train", 1, 1, {}, {})
+    header = corpus_index.Header(corpus_index.FORMAT, "", 1, "", (part,))
+    (run / corpus_index.INDEX).write_text(header.to_json())
+    return lambda: corpus_index.read_header(run, run)
+
+
+def dedup_index(run: Path, name: str, texts: bool = False) -> Callable[[], object]:
+    header = {
+        "format": INDEX_FORMAT, "name": "a", "key_bytes": 8, "settings": {},
+        "keys": {} if texts else {"exact": [[name, 0, 1]]}, "texts": [name] if texts else [],
+    }  # fmt: skip
+    (run / HEADER).write_text(json.dumps(header))
+    return lambda: open_index(str(run))
+
+
+def texts_of_dedup_index(run: Path, name: str) -> Callable[[], object]:
+    return dedup_index(run, name, texts=True)
+
+
+def merged_keys(run: Path, name: str) -> Callable[[], object]:
+    (run / clusters.DONE).write_text(json.dumps({"merged": [name], "changes": 0}))
+    (run / clusters.PLAN).write_text("[]")
+    return lambda: clusters.delete_run_files(run)
+
+
+def task_files(run: Path, name: str) -> Callable[[], object]:
+    source = next(iter(SOURCES.values()))
+    folder = run / "gristmill/tasks" / source.repository / (source.subset or "all") / source.split
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "files.json").write_text(json.dumps([name]))
+    return lambda: hub_files(source, {"XDG_CACHE_HOME": str(run)})
+
+
+def safetensors(run: Path, name: str) -> Callable[[], object]:
+    (run / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    return lambda: read_folder(run)
+
+
+def listing(run: Path, name: str) -> Callable[[], object]:
+    mirror = Mirror(run / "copy", Url("hf://datasets/owner/name"), "0")
+    mirror.listed = {name: Object(1, "e")}
+    return lambda: mirror.fetch([name])
+
+
+def checked_logs(run: Path, name: str) -> Callable[[], object]:
+    (run / "stages").mkdir(exist_ok=True)
+    (run / "stages/train.json").write_text(json.dumps({"checksums": {name: {}}}))
+    return lambda: log_damage(run)
+
+
+READERS: dict[str, Callable[[Path, str], Callable[[], object]]] = {
+    one.__name__: one
+    for one in (
+        moving, record, stage_marker, array_marker, unit_marker, deleted_unit, checkpoint, checkpoint_in_bucket, shards,
+        document_tables, pages, indexed_corpus, dedup_index, texts_of_dedup_index, merged_keys, task_files, safetensors,
+        listing, checked_logs,
+    )
+}  # fmt: skip
+"""Of each kind of file that names others: reader(folder, name) writes one that names `name`, and returns its reading.
+The names of other files are fixed, or are those of a listing of the folder itself."""
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_name_that_leads_out_of_its_folder_is_refused_whatever_file_it_is_in(tmp_path, victim, kind):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "x").write_text("the user's")
+    before = snapshot(victim) | snapshot_of(tmp_path / "x")
+    for name in NAMES_THAT_LEAD_OUT:
+        if kind == "pages" and name.startswith("/"):
+            continue  # an input file of the user's, which is only read
+        read = READERS[kind](folder, name)
+        with pytest.raises((InputError, DamageError)) as refusal:
+            read()
+        assert repr(name) in str(refusal.value), (name, str(refusal.value))
+    assert snapshot(victim) | snapshot_of(tmp_path / "x") == before
+
+
+def snapshot_of(file: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes()}
+
+
+WRITERS = ("deleted_unit", "pages", "merged_keys", "task_files", "listing")
+"""Of the kinds those whose names are joined at once; others are read by a run that has looked at its links."""
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_name_that_a_link_leads_out_of_the_folder_is_refused(tmp_path, victim, kind):
+    folder = tmp_path / "run"
+    for base in (folder, folder / "copy"):
+        (base / "a").mkdir(parents=True)
+        (base / "a/link").symlink_to(victim)
+        (base / "link").symlink_to(victim / "keys")
+    if kind == "task_files":
+        READERS[kind](folder, "a")
+        (listed,) = folder.rglob("files.json")
+        (listed.parent / "a").mkdir()
+        (listed.parent / "a/link").symlink_to(victim)
+        (listed.parent / "link").symlink_to(victim / "keys")
+    before = snapshot(victim)
+    for name in ("a/link/keys", "a/link/new", "link"):
+        read = READERS[kind](folder, name)
+        with pytest.raises(InputError, match=rf"names the file '{name}', which leads through a link to {victim}"):
+            read()
+    assert snapshot(victim) == before
+
+
+def test_a_listing_of_the_hub_writes_nothing_outside_of_the_cache(tmp_path, monkeypatch):
+    """A server or mirror of it chooses the names."""
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "a/b/c/cache"))
+    files = {"data/good.txt": b"good", "data/../../../../evil.txt": b"evil", "data/../../../../../../evil.txt": b"evil"}
+    with serving(LoopbackHub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(InputError, match=r"names the file 'data/\.\./.*evil\.txt', which is not a plain relative"):
+            fetched(Url("hf://datasets/owner/name/data"))
+    assert {path.name for path in tmp_path.rglob("*.txt")} <= {"good.txt"}
+
+
+def test_a_run_id_that_is_a_path_is_refused(tmp_path):
+    assert run_id_in(tmp_path / "wandb/run_id") == run_id_in(tmp_path / "wandb/run_id")
+    for name in ("../x", "/etc/x", "a/b", "a b", "..", ""):
+        (tmp_path / "wandb/run_id").write_text(name)
+        with pytest.raises(InputError, match="which is no id of a run"):
+            run_id_in(tmp_path / "wandb/run_id")
+
+
+def test_plain_names_are_joined(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tokens").symlink_to(tmp_path / "disk")
+    for name in ("a", "tokens/a.b", "tokens/.hidden/c", "a..b/c", "ä ö", "x" * 200):
+        assert relative_name(name, "a file") == name
+        assert inside(tmp_path / "run", name, "a file") == tmp_path / "run" / name
+    assert inside(Url("s3://bucket/run"), "a/b", "a file") == Url("s3://bucket/run/a/b")
+    for name in (None, 5, ["a"], b"a"):
+        with pytest.raises(InputError, match="is not a plain relative path"):
+            relative_name(name, "a file")
+
+
+MODULES_WITH_NAMES = (
+    "data_prep/dedup/clusters.py", "data_prep/dedup_index/format.py", "data_prep/engine/units.py",
+    "data_prep/sources/manifest.py", "launch/folder/markers.py", "launch/folder/written.py", "launch/stages/array.py",
+    "lm/checkpoints/in_bucket.py", "lm/checkpoints/manifest.py", "lm/checksums.py", "lm/corpus_index/build.py",
+    "lm/corpus_index/format.py", "lm/data/records.py", "lm/evaluation/tasks/hub.py", "lm/formats/safetensors.py",
+    "lm/storage/mirror.py",
+)  # fmt: skip
+"""Modules that read names of files from JSON: each has a kind in READERS."""
+MODULES_WITHOUT = (
+    "configs/experiment/run_folder.py", "data_prep/common_crawl/part.py", "data_prep/decontamination/examples.py",
+    "data_prep/decontamination/index.py", "data_prep/engine/array.py", "data_prep/engine/beam_workers.py",
+    "data_prep/extract/fit/boosting.py", "data_prep/extract/fit/corpora.py", "data_prep/extract/trees.py",
+    "data_prep/funnel/report.py", "data_prep/packages/page_formats.py", "data_prep/quality/embedding.py",
+    "data_prep/quality_classifier/model.py", "data_prep/select/duplicates.py", "data_prep/select/merge_counts.py",
+    "data_prep/sources/inputs.py", "data_prep/sources/tables.py", "data_prep/url_filter/blocklist.py",
+    "launch/folder/in_bucket.py", "launch/folder/own_files.py", "launch/release/kept.py",
+    "launch/release/model_card.py", "launch/release/out_folder.py", "launch/stages/handed_on.py",
+    "launch/stages/stage.py", "lm/corpus_index/contamination.py", "lm/data/verify_shards.py",
+    "lm/evaluation/harness_run.py", "lm/evaluation/tasks/sources.py", "lm/formats/byte_level.py",
+    "lm/metrics/writers.py", "lm/resilience/goodput.py", "lm/resilience/multihost.py", "lm/serving/fields.py",
+    "lm/storage/lease.py", "lm/tokenizer/characters.py", "lm/tokenizer/files.py",
+    "lm/tokenizer/hugging_face/library.py", "lm/tokenizer/hugging_face/reading.py", "lm/tokenizer/published.py",
+    "lm/training/hooks.py", "viewer/training_data.py", "viewer/window/curve_log.py", "viewer/window/inspections.py",
+)  # fmt: skip
+"""Modules that read other JSON. What they read is never joined to a folder."""
+
+
+def test_every_module_that_reads_json_is_known_to_read_names_of_files_or_not():
+    found = set()
+    for room in ("configs", "data_prep", "launch", "lm", "viewer"):
+        for path in (REPOSITORY / room).rglob("*.py"):
+            if re.search(r"json\.loads?\(", path.read_text(encoding="utf-8")):
+                found.add(path.relative_to(REPOSITORY).as_posix())
+    unknown = found - {*MODULES_WITH_NAMES, *MODULES_WITHOUT}
+    assert not unknown, (
+        f"{', '.join(sorted(unknown))}: if names of files are read there, join them by lm.storage.inside, and add a "
+        "kind to READERS; then name the module in one of the two lists"
+    )
