@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.lm.hugging_face_files import INDEX, write_shards
 from tests.lm.tokenizer.test_hugging_face_library import LICENSE, smollm2_like
 
 
-def trained(algorithm: str, size: int) -> Tokenizer:
+def trained(algorithm: Any, size: int) -> Tokenizer:
     config = TokenizerConfig(vocab_size=size, split_pattern="gpt2", train_characters=100_000, algorithm=algorithm)
     return train_tokenizer([LICENSE], config)
 
