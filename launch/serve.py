@@ -21,7 +21,7 @@ class Options:
     weights: Literal["float32", "bfloat16", "int8"] | None = None
     """Lay the weights out for drawing on one device, in this type; by default they are as they were trained."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every one of this machine."""
+    """Address to listen on; 0.0.0.0 is every one of this machine. Another one than 127.0.0.1 needs --allowed-hosts."""
     port: int = 8000
     """0 takes one that is free, which is printed."""
     model_name: str = ""
@@ -42,6 +42,8 @@ class Options:
     """Variable of the environment that holds it."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of these origins may ask, such as https://example.org; by default none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which clients may ask, besides localhost and addresses, such as models.example.org."""
     beside: tuple[str, ...] = ()
     """To compare with in the window: run folders, their models too; tokenizers' folders or files, published names."""
     warm_up: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value

@@ -11,7 +11,7 @@ import argparse
 import math
 import sys
 
-from configs.experiment import parse_command
+from configs.experiment import asks_trust, parse_command
 from launch.folder.guard import refuse_no_run
 from launch.stages.command import told
 from launch.stages.processes import place
@@ -46,7 +46,8 @@ def main() -> None:
         refuse_no_run(workdir)
         index, _ = place()
         supervisor = Supervisor(
-            command=[sys.executable, "-m", given.script, *given.arguments],
+            # Code that --trust-code has shown is known to the script by the environment: as it is now, and no other.
+            command=[sys.executable, "-m", given.script, *(word for word in given.arguments if not asks_trust(word))],
             heart=RunPaths(workdir).heartbeat(index),
             log=RunPaths(workdir).supervisor(index),
             same_step=given.same_step,

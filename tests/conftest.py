@@ -8,6 +8,7 @@ import tempfile
 import hypothesis
 import pytest
 
+from lm import trusted_code
 from tests.run_files import QUICK
 
 FLAGS = os.environ.get("XLA_FLAGS", ""), QUICK["XLA_FLAGS"], "--xla_force_host_platform_device_count=8"
@@ -28,9 +29,22 @@ if MADE_HERE:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+# What tests run as a user's own code is not remembered in the state folder of the user who runs the tests.
+STATE = tempfile.mkdtemp(prefix="gristmill-state-")
+os.environ["XDG_STATE_HOME"] = STATE
+
+
+@pytest.fixture(autouse=True)
+def trusts_nothing_of_other_tests():
+    """What one test trusts, by a command that it calls in this process, no other does."""
+    yield
+    os.environ.pop(trusted_code.VARIABLE, None)
+    trusted_code.TRUSTED.clear()
+
+
 def pytest_unconfigure() -> None:
-    if MADE_HERE:
-        shutil.rmtree(MADE_HERE, ignore_errors=True)
+    for folder in filter(None, (MADE_HERE, STATE)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # The same examples on every run, and no time limit: the outcome may depend on neither luck nor load.

@@ -16,7 +16,8 @@ from lm.errors import UsageError, shown
 
 REPOSITORY = Path(__file__).parents[1]
 DEMO = str(REPOSITORY / "configs/demo.py")
-OPTIONS = [*options_of(load_config(Path(DEMO))), "workdir", "from"]
+FOLDERS = {"workdir", "from", "trust-code"}
+OPTIONS = [*options_of(load_config(Path(DEMO))), *FOLDERS]
 LONG = "x" * 51_000
 
 
@@ -40,10 +41,10 @@ def listed(text: str) -> set[str]:
 
 def test_help_shows_the_sections_that_a_script_reads_and_help_all_the_rest(capsys):
     short = help_of(capsys, "--help", reads=["sample"])
-    assert listed(short) == {"workdir", "from", "sample.prompts", "sample.temperatures", "sample.tokens", "sample.seed"}
+    assert listed(short) == FOLDERS | {"sample.prompts", "sample.temperatures", "sample.tokens", "sample.seed"}
     assert listed(help_of(capsys, "--help-all", reads=["sample"])) == set(OPTIONS)
-    assert listed(help_of(capsys, "--help", "train.mesh", reads=["sample"])) == {
-        "workdir", "from", "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context"
+    assert listed(help_of(capsys, "--help", "train.mesh", reads=["sample"])) == FOLDERS | {
+        "train.mesh.fsdp", "train.mesh.tensor", "train.mesh.context"
     }  # fmt: skip
     assert len(short.splitlines()) < 40 and "What it does." in short
 
@@ -61,7 +62,7 @@ def test_long_sections_are_listed_without_explanations_unless_they_are_asked_for
     short, long = (help_of(capsys, flag, reads=["model", "train"]) for flag in ("--help", "-H"))
     assert listed(short) == listed(long) >= {"train.steps", "model.layers", "train.optimizer.learning-rate"}
     assert "Optimizer updates" in long and "Optimizer updates" not in short
-    assert len(short.splitlines()) < 150
+    assert len(short.splitlines()) < 160
 
 
 def test_a_script_that_reads_all_sections_gives_an_overview(capsys):

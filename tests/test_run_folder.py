@@ -15,6 +15,7 @@ from data_prep.config import EngineConfig
 from data_prep.config.filters import KNOWN
 from launch import evaluate, train
 from launch.stages.stage import identifying
+from lm import trusted_code
 from lm.config import MixtureSource, MuonConfig, TasksConfig
 from lm.errors import InputError, UsageError
 from tests.corpus import tiny_experiment
@@ -144,6 +145,7 @@ def test_a_folder_that_is_no_run_is_said(tmp_path):
 
 
 def test_a_recipe_with_a_filter_of_your_own_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/shouting.py").write_text(MODULE)
     with monkeypatch.context() as patch:
@@ -153,11 +155,13 @@ def test_a_recipe_with_a_filter_of_your_own_comes_back(tmp_path, monkeypatch):
         experiment = dataclasses.replace(tiny_experiment(), documents=documents)
         config = saved(experiment)
         assert config[OWN_FILTERS] == {"upper_case": "shouting.UpperCaseFilter"}
-        assert write(tmp_path / "run", config).experiment() == experiment
+        assert write(tmp_path / "run", config).experiment("trust") == experiment
         monkeypatch.delitem(sys.modules, "shouting")
     importlib.invalidate_caches()
+    monkeypatch.delenv(trusted_code.VARIABLE)
+    trusted_code.TRUSTED.clear()
     with pytest.raises(InputError, match=r"upper_case, the class shouting\.UpperCaseFilter .* PYTHONPATH"):
-        write(tmp_path / "run", config).experiment()
+        write(tmp_path / "run", config).experiment("refuse")
 
 
 def test_a_value_that_is_refused_ends_its_sentence_once(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib.util
+import json
 import os
 import sys
 import traceback
@@ -15,7 +16,8 @@ import tyro
 
 from configs.experiment.command_line import help_wanted, parse_options, print_help
 from configs.experiment.definition import Experiment
-from configs.experiment.run_folder import RunFolder
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, trust_named
+from configs.experiment.run_folder import RunFolder, experiment_json
 from configs.layouts import layout_of
 from lm.config import MixtureSource
 from lm.errors import UsageError, shown
@@ -112,8 +114,8 @@ def parse_run(
 
     `reads` are the sections that help shows at first ("documents.filters": those of the recipe's filters); all, if not
     given. `options` is a dataclass, with a default for each field, of what the script can be asked for besides. Exits
-    with code 0 after --help; raises UsageError on unknown or malformed options and on impossible values, and as
-    RunFolder.experiment.
+    with code 0 after --help, which runs no code that a run folder names; raises UsageError on unknown or malformed
+    options, on impossible values and for code that a run folder may not run, and as RunFolder.experiment.
     """
     help_first = help_wanted(arguments[:1])
     if not help_first and (not arguments or arguments[0].startswith("-")):
@@ -127,7 +129,12 @@ def parse_run(
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
     run = run_named(config_name)
-    base, words = with_layout(load_config(config_path) if run is None else run.experiment(), words)
+    helping = help_wanted(words)
+    trusting = any(map(asks_trust, words))
+    policy: CodePolicy = "read only" if helping else "trust" if trusting else "refuse"
+    saved = None if run is None else run.saved()
+    base, code = (load_config(config_path), []) if run is None else run.experiment_of(saved, policy)
+    base, words = with_layout(base, words)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
     registry = tyro.constructors.ConstructorRegistry()
@@ -142,18 +149,29 @@ def parse_run(
         begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="DIR")] = None
         """Folder of another run. Stages that it has finished with the same settings are taken from there, by hard links
         where possible, and only the others are made."""
+        trust_code: tyro.conf.UseCounterAction[int] = 0  # a flag, which takes no value
+        """Run code that the run folder names (filters, evaluators, Beam's options) and that you have not run from a
+        config file here: each file is printed with its SHA-256 first."""
 
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
-    if help_wanted(words):
+    if helping:
         sections = [field.name for field in dataclasses.fields(Experiment)]
         filters = [f"documents.{name}" for name in base.documents.sections]
         read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
         print_help(program, description, config_name, default, words, read, registry)
+        own = saved.get(OWN_FILTERS, {}) if isinstance(saved, dict) else {}
+        if hidden := [name for name in own if name not in base.documents.sections]:
+            print(f"\nNot listed: options of {', '.join(hidden)}, filters whose code --help does not run.")
         raise SystemExit(0)
     asked = parse_options(Asked, default, program, config_name, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
+    trust_named(json.loads(experiment_json(part_of(Experiment))), code)
     return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
+
+
+def asks_trust(word: str) -> bool:
+    return word.replace("_", "-") == "--trust-code"
 
 
 def run_named(name: str) -> RunFolder | None:

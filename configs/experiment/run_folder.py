@@ -4,6 +4,7 @@ config.json is the experiment as JSON. It is read back strictly: what this versi
 A field that is younger than the run, and whose default is what the run did (lm.fields.added), is not guessed at.
 """
 
+import copy
 import dataclasses
 import importlib
 import json
@@ -12,13 +13,15 @@ import typing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.experiment.definition import Experiment
+from configs.experiment.named_code import OWN_FILTERS, CodePolicy, leave_out_filter, settle_code
 from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
-from data_prep.config.filters import KNOWN
+from data_prep.config.filters import KNOWN, Filter
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import Url, copy_of, mirror_of
+from lm.trusted_code import Code, module_code
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -60,14 +63,19 @@ class RunFolder(RunPaths):
         mirror.fetch(mirror.matching([cls.config_json, cls.stages]))
         return cls(folder)
 
-    def experiment(self) -> Experiment:
-        """The Experiment of config.json: that of the last command that made something here.
+    def experiment(self, policy: CodePolicy = "leave out") -> Experiment:
+        """The Experiment of config.json: that of the last command that made something here. Code of the user that it
+        names and that is not known is left out by default (configs/experiment/named_code.py); nothing here runs it.
 
         Raises UsageError where the folder is no run's, InputError where config.json is damaged or another version's.
         """
+        return self.experiment_of(self.saved(), policy)[0]
+
+    def saved(self) -> object:
+        """The JSON of config.json. Raises as `experiment`."""
         path = self.config_json
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{shown(str(self.root), quotes=False)} is a folder, but not that of a run that has made something: it "
@@ -80,13 +88,15 @@ class RunFolder(RunPaths):
                 f"{path} is damaged ({error}). Give the run's config file in place of its folder (CONFIG.py --workdir "
                 f"{self.root}); the next stage that it makes writes {path.name} anew."
             ) from error
-        return self.experiment_of(saved)
 
-    def experiment_of(self, saved: object) -> Experiment:
-        """The Experiment that `saved` is, as `experiment_json` has it. Raises InputError."""
+    def experiment_of(self, saved: object, policy: CodePolicy = "leave out") -> tuple[Experiment, list[Code]]:
+        """(the Experiment that `saved` is, as `experiment_json` has it; the user's code that it names and that may run
+        now, by `policy`). Raises InputError, and UsageError for code that is refused."""
+        code: list[Code] = []
         if isinstance(saved, dict):
-            saved = {**saved}
-            self.import_filters(saved.pop(OWN_FILTERS, {}))
+            saved = copy.deepcopy(saved)
+            code = settle_code(saved, policy, str(self.root))
+            self.import_filters(saved, leave_out=policy in ("leave out", "read only"))
             move_engine(saved)
         unknown, missing = differing_fields(Experiment, saved)
         named = lambda fields: ", ".join(fields[:6]) + (f" and {len(fields) - 6} more" if fields[6:] else "")
@@ -95,25 +105,37 @@ class RunFolder(RunPaths):
         wrong += [] if isinstance(saved, dict) else [f"it holds {shown(saved)}, and not an object"]
         if not wrong:
             try:
-                return from_json(Experiment, saved)
+                return from_json(Experiment, saved), code
             except (UsageError, TypeError) as error:
                 wrong = [f"this version refuses it: {str(error).removesuffix('.')}"]
         raise InputError(
             f"{self.config_json} is of another version of this program: {'; '.join(wrong)}. {self.remedy()}"
         )
 
-    def import_filters(self, classes: dict[str, str]) -> None:
-        """Imports the filters that are not this program's: {name: module and class}. Raises InputError."""
-        for name, path in classes.items():
-            module, _, attribute = path.rpartition(".")
+    def import_filters(self, saved: dict, leave_out: bool) -> None:
+        """Imports the filters in OWN_FILTERS of `saved`, {name: module and class}, whose modules may run. One that
+        cannot be found is left out of `saved`, or raises InputError."""
+        if not isinstance(saved.get(OWN_FILTERS, {}), dict):
+            return  # told as a field that this version does not know
+        for name, path in saved.pop(OWN_FILTERS, {}).items():
+            module, _, attribute = str(path).rpartition(".")
             try:
-                KNOWN[name] = getattr(importlib.import_module(module), attribute)
+                module_code(module)  # a name that it cannot place is not imported either
+                kind = getattr(importlib.import_module(module), attribute)
             except (ImportError, AttributeError) as error:
+                if leave_out:
+                    leave_out_filter(saved, name)
+                    continue
                 raise InputError(
                     f"{self.config_json} names the filter {name}, the class {path} of your own, which cannot be "
                     f"imported: {error}. Put the folder of its module on PYTHONPATH, or give the run's config file in "
                     f"place of its folder (CONFIG.py --workdir {self.root})."
                 ) from error
+            if not (isinstance(kind, type) and issubclass(kind, Filter)):
+                raise InputError(
+                    f"{self.config_json} names the filter {name}, but {path} is no class of filters. {self.remedy()}"
+                )
+            KNOWN[name] = kind
 
     def remedy(self) -> str:
         return (
@@ -165,10 +187,6 @@ def part_in(hint: Any) -> Any:
     """The dataclass that a value of this type is, or may be: X of `X` and of `X | None`."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else [hint]
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
-
-
-OWN_FILTERS = "own_filters"
-"""In config.json: where the classes of filters are that are not this program's."""
 
 
 def experiment_json(experiment: Experiment) -> str:

@@ -14,6 +14,7 @@ from data_prep.engine.beam_runner import run_pipeline
 from data_prep.engine.units import UNITS, Failure, Marker, is_done, marker_of, read_marker, set_aside, try_unit
 from lm.errors import InputError
 from lm.storage import Place, write_atomically
+from lm.trusted_code import inherit
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -50,6 +51,7 @@ def run_on_beam(attempts: Attempts) -> None:
 def listed(place: Place, version: str) -> tuple[Any, list, Place, EngineConfig]:
     """The list, once in each worker process. `version` tells the lists of two runs apart."""
     TRIED.update(done=0, failed=0)
+    inherit()  # what the step names is imported by pickle
     return pickle.loads(place.read_bytes())
 
 

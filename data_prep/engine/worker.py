@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from data_prep.engine.units import Failure, Marker, try_unit
+from lm.trusted_code import inherit
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
 def load(pickled: bytes) -> Any:
     """The step, its folder and the engine's config; a Failure where a module that it needs is not there."""
     try:
+        inherit()  # what the step names is imported by pickle
         return pickle.loads(pickled)
     except Exception as error:
         return dataclasses.replace(Failure.of(error), ends_run=True)

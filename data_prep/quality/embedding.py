@@ -21,7 +21,7 @@ from data_prep.config.filters import Filter, Rule, Signal
 from data_prep.text.passage import Passage
 from lm.errors import InputError, UsageError
 from lm.fields import measured, within
-from lm.storage import as_local_file, digest, place_of
+from lm.storage import as_local_file, digest, file_inside, place_of
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 KINDS = ("BertModel", "BertForSequenceClassification")
@@ -131,10 +131,12 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def load(config: EmbeddingFilter) -> Encoder:
-    """The model of the filter, loaded once a process. Raises InputError when it cannot be read, UsageError when it is
-    of another kind than KINDS, or has no head."""
+    """The model of the filter, loaded once a process. Raises InputError if it cannot be read or a file is a link out of
+    its folder, UsageError if it is of another kind than KINDS, or has no head."""
     try:
-        files = [as_local_file(place_of(config.model) / name) for name in FILES]
+        place = place_of(config.model)
+        here = lambda name: file_inside(place, name) if isinstance(place, Path) else as_local_file(place / name)
+        files = [here(name) for name in FILES]
         about = json.loads(files[0].read_text(encoding="utf-8"))
         kind = (about.get("architectures") or ["?"])[0]
         if kind not in KINDS or about.get("hidden_act", "gelu") != "gelu":
@@ -157,7 +159,7 @@ def load(config: EmbeddingFilter) -> Encoder:
             )
         encoder = Encoder(about, tensors, tokenizer, config.pooling, files)
         encoder.score("a")  # what is missing is told before any work
-    except UsageError:
+    except InputError:
         raise
     except Exception as error:  # safetensors and tokenizers raise kinds of their own
         raise InputError(

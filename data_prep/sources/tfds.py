@@ -1,5 +1,6 @@
 """Text datasets of tensorflow-datasets, read without TensorFlow: those stored as ArrayRecord, in ranges of rows."""
 
+import json
 import logging
 import re
 import warnings
@@ -141,6 +142,7 @@ def opened(config: TfdsPages, progress: Callable[[str], None]) -> "tfds.core.Dat
     with library_errors(f"{config.dataset} cannot be had"):
         import tensorflow_datasets as tfds
     prepared = folder_of_name(config, tfds)
+    refuse_foreign_features(prepared)
     if (prepared / INFO).is_file():
         return builder_in(prepared)
     data_dir = str(Path(config.data_dir).expanduser()) if config.data_dir else None
@@ -161,7 +163,25 @@ def builder_in(folder: Path | str) -> "tfds.core.DatasetBuilder":
     with library_errors(f"{folder} holds no dataset that tensorflow-datasets can read"):
         import tensorflow_datasets as tfds
 
+        refuse_foreign_features(Path(folder))
         return tfds.builder_from_directory(folder)
+
+
+def refuse_foreign_features(folder: Path) -> None:
+    """Raises InputError if the dataset's features.json names classes other than tensorflow-datasets' own: the library
+    would import their modules, and so run code that the files name."""
+    path = folder / "features.json"
+    if not path.is_file():
+        return
+    parts = [json.loads(path.read_text(encoding="utf-8"))]
+    for one in parts:  # grows while it is walked
+        parts += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
+        for key in ("pythonClassName", "python_class_name", "type") if isinstance(one, dict) else ():
+            if "." in (name := str(one.get(key, ""))) and not name.startswith("tensorflow_datasets."):
+                raise InputError(
+                    f"{path} names the class {shown(name)}, whose module would be imported, but only the features of "
+                    "tensorflow-datasets are read. Convert the dataset to .jsonl or .parquet where you trust it."
+                )
 
 
 def source_of(builder: "tfds.core.DatasetBuilder", split: str) -> "tfds.core.data_sources.BaseDataSource":

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from launch.release.stored_run import StoredRun
 from lm.errors import InputError
+from lm.formats.hugging_face.reading import KEPT
+from lm.storage import file_inside
 
 RECORD = "imported.json"
 """In RunPaths.imported."""
@@ -30,8 +32,8 @@ def kept_of(run: StoredRun) -> Kept:
     try:
         record = json.loads((folder / RECORD).read_bytes())
         same = record["tokenizer"] == run.tokenizer.fingerprint
-        others = sorted(path for path in folder.iterdir() if path.name != RECORD and path.is_file())
-        files = {path.name: path.read_bytes() for path in others} if same else {}
+        names = [name for name in KEPT if same and (folder / name).is_file()]
+        files = {name: file_inside(folder, name).read_bytes() for name in names}
         return Kept(record["origin"], dict(record["dtypes"]), files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / RECORD} is damaged: {type(error).__name__}: {error}. Import it again.") from error

@@ -12,7 +12,14 @@ from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.names import parameter_shapes
 from lm.formats.parameters import StoredParameters
+from lm.run_paths import RunPaths
+from lm.storage import file_inside
 from lm.tokenizer import Tokenizer, load
+
+PUBLISHED = (
+    RunPaths.config_json, RunPaths.tokenizer, RunPaths.imported, RunPaths.funnel, RunPaths.metrics, RunPaths.evaluation
+)  # fmt: skip
+"""Files and folders of the run whose contents are in a release, beside its parameters."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,12 @@ class StoredRun:
 def open_run(folder: RunFolder, step: int | None = None) -> StoredRun:
     """The run at `step`, by default its newest checkpoint, whose files are verified.
 
-    Raises InputError for what is missing, damaged, or of another model or tokenizer, UsageError where there are
-    checkpoints of other steps alone.
+    Raises InputError for what is missing, damaged, or of another model or tokenizer, and for links in PUBLISHED that
+    lead out of the folder; UsageError where there are checkpoints of other steps alone.
     """
+    for part in PUBLISHED:
+        for path in (folder.root / part, *(folder.root / part).rglob("*")):
+            file_inside(folder.root, str(path.relative_to(folder.root)))
     experiment = folder.experiment()
     fetch_to_ask(folder.root, step)
     found = whole_parameters((folder.checkpoints, folder.snapshots), step)

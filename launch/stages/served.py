@@ -14,8 +14,9 @@ from lm.storage import mirror_of
 def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     """Serves the run in `workdir` as launch.serve's Options say, until it is asked to end. Raises UsageError for
     options that cannot be, InputError for an address that cannot be listened on, and as `load_trained`."""
+    from lm.serving.http import check_names
     from lm.serving.limits import Limits
-    from lm.serving.server import bind, read_key
+    from lm.serving.server import bind, is_loopback, read_key
 
     if place()[1] > 1:
         raise UsageError(f"launch.serve is for one process, but there are {place()[1]} here. Start it by itself.")
@@ -33,6 +34,7 @@ def serve_run(experiment: Experiment, workdir: Path, options: Any) -> bool:
     beside = named_tokenizers(options.beside)
     bound = bind(options.host, options.port)  # before the model is loaded: an address that is taken is told at once
     with bound:
+        check_names(options.cors_origins, options.allowed_hosts, is_loopback(bound))
         serve_on(bound, experiment, workdir, options, limits, key, beside)
     return True  # that is all that the script does
 
@@ -84,6 +86,6 @@ def serve_on(
 
     serve(
         engine, run.tokenizer, name, run.step, bound, options.slots, limits, api_key=key,
-        cors_origins=options.cors_origins, grace_seconds=options.grace_seconds, on_start=listening,
-        inspections=inspections_of(window), pages=served_pages(workdir),
+        cors_origins=options.cors_origins, allowed_hosts=options.allowed_hosts, grace_seconds=options.grace_seconds,
+        on_start=listening, inspections=inspections_of(window), pages=served_pages(workdir),
     )  # fmt: skip

@@ -5,7 +5,6 @@ No jax until an evaluator is made: names are checked before the first stage.
 """
 
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from lm.config import EvaluateConfig, ModelConfig, TasksConfig
 from lm.config.evaluation import HUB
 from lm.errors import UsageError, shown
 from lm.evaluation.tasks.sources import SOURCES, local_files
+from lm.trusted_code import module_code
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -67,16 +67,13 @@ def check_evaluators(names: Sequence[str], option: str) -> None:
     """Raises UsageError for a name that is neither in the table nor that of a class in a module that exists, and for
     two whose figures have the same names."""
     for name in names:
-        module = EVALUATORS.get(name, name).rpartition(".")[0]
         try:
-            found = bool(module) and importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):  # a package above it is missing, or the name is none
-            found = False
-        if not found:
+            module_code(EVALUATORS.get(name, name).rpartition(".")[0])
+        except ImportError:
             raise UsageError(
                 f"{option} names {name!r}, but the evaluators are {', '.join(EVALUATORS)}. Name one of them, or a "
                 "class as my_package.my_module.MyEvaluator, in a module that can be imported."
-            )
+            ) from None
     if len(both := [name for name in names if name in HELD_OUT]) > 1:
         raise UsageError(f"{option} names {' and '.join(both)}, whose figures have the same names. Name only one.")
 

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from lm.errors import InputError
-from lm.storage import appearing
+from lm.storage import appearing, file_inside
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DAMAGED = "The file is damaged or was not copied whole; get it again."
@@ -75,20 +75,21 @@ def read_header(path: Path) -> dict[str, Tensor]:
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """{name: Tensor} of model.safetensors, or of all files that model.safetensors.index.json names.
 
-    Raises InputError when there is neither, and when the index and the files do not have the same tensors.
+    Raises InputError when there is neither, when the index and the files do not have the same tensors,
+    and for a link that leads out of the folder.
     """
-    if (folder / FILE).is_file():
-        return read_header(folder / FILE)
+    if (whole := file_inside(folder, FILE)).is_file():
+        return read_header(whole)
     if not (folder / INDEX).is_file():
         raise InputError(f"There is neither {FILE} nor {INDEX} in {folder}. Give the folder of a checkpoint.")
-    place, homes = folder / INDEX, read_json_object(folder / INDEX).get("weight_map")
+    homes = read_json_object(place := file_inside(folder, INDEX)).get("weight_map")
     if not isinstance(homes, dict) or not homes:
         raise InputError(f"{place} has the weight_map {str(homes)[:200]}, but it must name a file for each tensor.")
     for name, home in homes.items():
         plain = isinstance(home, str) and home.isprintable() and home.endswith(".safetensors")
         if not plain or Path(home).name != home:
             raise InputError(f"{place} has {name} in {home!r}, which is no file beside it. {DAMAGED}")
-    files = {home: read_header(folder / home) for home in sorted(set(homes.values()))}
+    files = {home: read_header(file_inside(folder, home)) for home in sorted(set(homes.values()))}
     for name, home in homes.items():
         if name not in files[home]:
             raise InputError(f"{place} has {name} in {home}, but that file has no such tensor. {DAMAGED}")

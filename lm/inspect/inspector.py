@@ -1,8 +1,9 @@
 """A model, its config and its tokenizer: what can be asked of them."""
 
+import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +92,8 @@ class Inspector:
         tokens, top = [self.tokenizer.bos_id, *ids], self._checked(top)
         count = len(tokens)
         row_1T = self._row(tokens)
-        self._say("look_inside", row_1T.shape[1], tell)
-        found = jax.tree.map(on_host, self._programs.look_inside(self.model, row_1T))
+        with self._compiled_once("look_inside", row_1T.shape[1], tell):
+            found = jax.tree.map(on_host, self._programs.look_inside(self.model, row_1T))
         lens = jax.tree.map(lambda array: array[:, :count], found.lens)
         check_finite(lens.probabilities_TK)
         came_ET, rank_ET = np.exp(-lens.losses_T), lens.ranks_T.copy()
@@ -136,12 +137,14 @@ class Inspector:
         row_1T[0, : len(tokens)] = tokens
         return jnp.asarray(row_1T)
 
-    def _say(self, program: str, length: int, tell: Tell) -> None:
-        """Tells of a program that is yet to be compiled."""
+    @contextlib.contextmanager
+    def _compiled_once(self, program: str, length: int, tell: Tell) -> Generator[None]:
+        """Around a call of a program: tells if it is yet to be compiled, which is so until one call has returned."""
         key = self.config, program, length
         if key not in self._programs.ready:
             tell(f"a program for texts of up to {length - 1:,} tokens is compiled, once")
-            self._programs.ready.add(key)
+        yield
+        self._programs.ready.add(key)
 
     def _read(self, ids: tuple[int, ...], tell: Tell) -> tuple[Guesses, np.ndarray]:
         """As `_read_anew`; the last few are kept. By no functools.lru_cache, which would hold the Inspector, with all
@@ -155,8 +158,8 @@ class Inspector:
     def _read_anew(self, ids: tuple[int, ...], tell: Tell = silent) -> tuple[Guesses, np.ndarray]:
         """(the guesses at the head and each token of a text, the logits behind it)."""
         row_1T = self._row([self.tokenizer.bos_id, *ids])
-        self._say("read_text", row_1T.shape[1], tell)
-        return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
+        with self._compiled_once("read_text", row_1T.shape[1], tell):
+            return jax.tree.map(on_host, self._programs.read_text(self.model, row_1T, jnp.int32(len(ids))))
 
 
 def check_finite(array: np.ndarray) -> None:

@@ -89,12 +89,12 @@ class CompletionServer:
         self.metrics = ServerMetrics(worker.slots, lambda: worker.in_flight)
         self.inspect = InspectRoutes(inspections, self.limits)
         self.pages = pages or {}
-        self.origins, self.loopback = frozenset[str](), False
+        self.origins, self.hosts = frozenset[str](), frozenset[str]()
 
-    def app(self, cors_origins: Sequence[str] = (), loopback: bool = False) -> Starlette:
-        """The ASGI application. Web pages of `cors_origins` may ask it; `loopback` says that nobody but this machine
-        should (lm.serving.http.check_page)."""
-        self.origins, self.loopback = frozenset(cors_origins), loopback and not self.key
+    def app(self, cors_origins: Sequence[str] = (), allowed_hosts: Sequence[str] = ()) -> Starlette:
+        """The ASGI application. Web pages of `cors_origins` may ask it, and clients by the names `allowed_hosts`
+        (lm.serving.http.check_page)."""
+        self.origins, self.hosts = frozenset(cors_origins), frozenset(allowed_hosts)
         tokens = TokenRoutes(self.tokenizer, self.limits, self.parsing)
         routes = [
             Route("/health", self.health),
@@ -120,7 +120,7 @@ class CompletionServer:
         """`endpoint`, for those who know the key, and no other site's page."""
 
         async def answer(request: Request) -> Response:
-            check_page(request, self.origins, self.loopback)
+            check_page(request, self.origins, self.hosts)
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if self.key and not hmac.compare_digest(given.encode("utf-8", "replace"), self.key):
                 raise ApiError(

@@ -38,16 +38,26 @@ class Fields:
 
     def __init__(
         self, body: Mapping[str, object], known: Collection[str], left: threading.Event | None = None,
-        tell: Callable[[str], None] = lambda text: None,
+        take_turn: Callable[[str, str], None] = lambda lane, text: None,
     ):  # fmt: skip
-        """`left` is set when the client has gone; `tell` is told what takes long, for those who wait. Raises ApiError
-        400 for a field that is not `known`."""
-        self.body, self.left, self.tell = body, left, tell
+        """`left` is set when the client has gone; `take_turn` is as the method. Raises ApiError 400 for a field that is
+        not `known`."""
+        self.body, self.left, self._take_turn = body, left, take_turn
         if unknown := [name for name in body if name not in known]:
             names = shown(", ".join(unknown), quotes=False)
             raise ApiError(
                 400, f"Unknown fields: {names}. Known: {', '.join(known)}.", param=unknown[0], code="unknown_parameter"
             )
+
+    def take_turn(self, lane: str, text: str = "") -> None:
+        """To be called before what takes seconds: from here on, this inspection shares the lane of that name instead of
+        its own, which others may use; `text` says what it does, for those who wait. Only the first call counts. Raises
+        Unwanted where the client has gone."""
+        self._take_turn(lane, text)
+
+    def tell(self, text: str) -> None:
+        """`take_turn` before a program is compiled."""
+        self.take_turn("compile", text)
 
     def go_on(self) -> None:
         """To be called now and then by what takes long. Raises Unwanted where the client has gone."""

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ipaddress
+import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lm.errors import shown
+from lm.errors import UsageError, shown
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 
@@ -28,15 +30,22 @@ def error_answer(error: ApiError) -> Response:
     return json_answer(error.as_json(), error.status, error.headers)
 
 
-def check_page(request: Request, origins: Collection[str], loopback: bool) -> None:
-    """Raises ApiError 403 for what a web page asks that is none of the server's own, nor of `origins`: a browser sends
-    that although the page may not read the answer. Told as by Go's net/http.CrossOriginProtection.
+def check_page(request: Request, origins: Collection[str], hosts: Collection[str]) -> None:
+    """Raises ApiError 403 for a Host header that is not a name of this server, since a web page may point a name of its
+    own at this address (DNS rebinding) and would be of one origin with the server: names are those of this machine,
+    `hosts`, and those of `origins`; addresses need no DNS and pass.
 
-    At a `loopback` address also for a server's name that is not this machine's: a page may have its own name point
-    here (DNS rebinding), and would be of one origin with the server.
+    Also for what a web page asks that is neither the server's own nor of `origins`: a browser sends that although the
+    page may not read the answer. Decided as by Go's net/http.CrossOriginProtection.
     """
     given = request.headers
     origin, host = given.get("origin", ""), given.get("host", "")
+    if not is_here(host) and host_name(host) not in hosts and host not in [urlsplit(one).netloc for one in origins]:
+        raise ApiError(
+            403, f"This server is asked as {shown(host)}, which is not one of its names. Ask it by its address, or "
+            "start it with that name in --allowed-hosts.",
+            code="other_host",
+        )  # fmt: skip
     if "*" in origins or origin in origins:
         return
     site = given.get("sec-fetch-site", "")  # not sent to addresses of other machines without TLS
@@ -46,25 +55,56 @@ def check_page(request: Request, origins: Collection[str], loopback: bool) -> No
             403, f"Web pages of {shown(origin)} may not ask this server. It is started for them by --cors-origins.",
             code="other_origin",
         )  # fmt: skip
-    if loopback and not is_here(host) and host not in [urlsplit(one).netloc for one in origins]:
-        raise ApiError(
-            403, f"This server is asked as {shown(host)}, which is no name of this machine. Ask it as 127.0.0.1, or "
-            "start it with --api-key-file, or with the address of what stands before it in --cors-origins.",
-            code="other_host",
-        )  # fmt: skip
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port; "" if it is malformed."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
 
 
 def is_here(host: str) -> bool:
     """Whether a Host header is an address, or a name that is always this machine's (RFC 6761); or not there, as of no
     browser."""
+    name = host_name(host)
+    return not host or name == "localhost" or name.endswith(".localhost") or is_address(name)
+
+
+def is_address(name: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost" or name.endswith(".localhost") or not host:
-            return True
         ipaddress.ip_address(name)
     except ValueError:
         return False
     return True
+
+
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+NAME = re.compile(r"[a-z0-9._-]+")
+
+
+def check_names(cors_origins: Collection[str], allowed_hosts: Collection[str], loopback: bool) -> None:
+    """Raises UsageError for an origin or host that no browser sends, and for an address that other machines reach
+    without names that they ask by."""
+    for origin in cors_origins:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"--cors-origins has {shown(origin)}, which is no origin. Give SCHEME://HOST or SCHEME://HOST:PORT in "
+                "lower case, such as https://example.org, or * for all."
+            )
+    for host in allowed_hosts:
+        if not NAME.fullmatch(host) and not is_address(host):
+            raise UsageError(
+                f"--allowed-hosts has {shown(host)}, which is no host. Give a name or an address in lower case, "
+                "without scheme and port, such as models.example.org."
+            )
+    if not loopback and not allowed_hosts:
+        raise UsageError(
+            "--host lets other machines ask, but --allowed-hosts is empty. Give the names and addresses by which they "
+            "ask this server, such as --allowed-hosts models.example.org 10.0.0.5: requests by another name are those "
+            "of web pages that pose as this server (DNS rebinding)."
+        )
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
@@ -140,21 +180,52 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def protocol_class(read_seconds: float, write_seconds: float) -> type[H11Protocol]:
+TOO_MANY = "Too many connections are open from this address. Close some, then ask again."
+
+
+def peer_of(transport: Any) -> str:
+    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 one, of which one client has all addresses."""
+    try:
+        address = ipaddress.ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
+    except (TypeError, ValueError, IndexError):  # gone already, or no IP
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def protocol_class(read_seconds: float, write_seconds: float, most_of_peer: int = 2**31) -> type[H11Protocol]:
     """uvicorn's protocol, which also ends the connection of a client that leaves it waiting: for the headers of a
-    request, for `read_seconds`; with as much of an answer unread as is kept for it, for `write_seconds`."""
+    request, for `read_seconds`; with as much of an answer unread as is kept for it, for `write_seconds`. A client that
+    has `most_of_peer` connections open is answered 429 on the next, so that it leaves room for others."""
+    open_of: Counter[str] = Counter()
 
     class PatientForAWhile(H11Protocol):
         reading: asyncio.TimerHandle | None = None
         writing: asyncio.TimerHandle | None = None
+        peer: str | None = None
 
         def connection_made(self, transport: Any) -> None:
+            peer = peer_of(transport)
+            if open_of[peer] >= most_of_peer:
+                body = to_json(ApiError(429, TOO_MANY, code="too_many_connections").as_json())
+                head = f"HTTP/1.1 429 Too Many Requests\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+                transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+                transport.close()
+                return
+            open_of[peer] += 1
+            self.peer = peer
             super().connection_made(transport)
             self.watch_headers()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self.watch_headers()
+            if self.peer is not None:
+                super().data_received(data)
+                self.watch_headers()
+
+        def eof_received(self) -> None:
+            if self.peer is not None:
+                super().eof_received()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -179,6 +250,11 @@ def protocol_class(read_seconds: float, write_seconds: float) -> type[H11Protoco
                 self.writing.cancel()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            if self.peer is None:
+                return
+            open_of[self.peer] -= 1
+            if not open_of[self.peer]:
+                del open_of[self.peer]
             for timer in (self.reading, self.writing):
                 if timer is not None:
                     timer.cancel()

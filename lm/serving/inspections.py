@@ -1,7 +1,8 @@
 """POST /v1/inspect/NAME: what can be asked of a model and its run, beside text. docs/inspect.md has them.
 
-Each is a function of the fields of a JSON object. They run one at a time in a thread of their own: the event loop and
-the Engine go on meanwhile.
+Each is a function of the fields of a JSON object, and runs in a thread. Those of one lane run one at a time, which
+bounds their memory and guards what they share; those of different lanes run side by side. What takes seconds, such as
+the compilation of a program, moves to a lane for that (Fields.take_turn), and keeps nobody else waiting.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -32,9 +34,37 @@ class Inspection:
     """Fields of the JSON object."""
     answer: Callable[[Fields], Mapping[str, object]]
     """Called in a thread. May raise ApiError; UsageError and InputError are told as 400 and 404. What may take more
-    than a second calls Fields.go_on now and then: all others wait for it."""
+    than a second calls Fields.go_on now and then, and Fields.take_turn before what cannot be ended."""
     about: str
     """One line for who asks for the list."""
+    lane: str = ""
+    """Inspections of one lane run one at a time; by default each has its own, by its name."""
+
+
+class Turn:
+    """The place of one inspection in the lanes: it holds one lane while it works."""
+
+    def __init__(self, routes: "InspectRoutes", lane: str, left: threading.Event):
+        self.routes, self.left, self.moved = routes, left, False
+        self.lane = routes.lanes.setdefault(lane, threading.Lock())
+
+    def __enter__(self) -> None:
+        self.lane.acquire()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.routes.doings.pop(self, None)
+        self.lane.release()
+
+    def take(self, lane: str, text: str) -> None:
+        if self.moved:
+            return
+        self.moved = True
+        self.lane.release()  # first: who waits for one lane holds no other
+        self.lane = self.routes.lanes.setdefault(lane, threading.Lock())
+        self.lane.acquire()
+        self.routes.doings[self] = text
+        if self.left.is_set() or self.routes.closed:
+            raise Unwanted
 
 
 class InspectRoutes:
@@ -43,15 +73,17 @@ class InspectRoutes:
     def __init__(self, inspections: Iterable[Inspection], limits: Limits):
         self.inspections = {one.name: one for one in inspections}
         self.limits = limits
-        self.thread = concurrent.futures.ThreadPoolExecutor(1, "inspect")
-        self.waiting = 0
-        self.doing = ""
-        """What the thread is at that takes long, in words; "" where nothing was said of it."""
+        self.threads = concurrent.futures.ThreadPoolExecutor(limits.max_inspections, "inspect")
+        """As many as may wait: a thread that waits for its lane keeps none from another lane."""
+        self.lanes: dict[str, threading.Lock] = {}
+        self.doings: dict[Turn, str] = {}
+        """What is done now that takes long, in words."""
+        self.waiting, self.closed = 0, False
 
     async def list(self, request: Request) -> Response:
         """GET /v1/inspect"""
         shown = [{"name": one.name, "fields": one.known, "about": one.about} for one in self.inspections.values()]
-        return json_answer({"object": "list", "data": shown, "doing": self.doing})
+        return json_answer({"object": "list", "data": shown, "doing": self.doing()})
 
     async def ask(self, request: Request) -> Response:
         """POST /v1/inspect/NAME. Raises ApiError: 404 for a name that is not there, 429 where too many wait."""
@@ -70,7 +102,7 @@ class InspectRoutes:
         left = threading.Event()
         """Set where the client has gone: what has not begun then does not begin, and what takes long ends."""
         try:
-            job = asyncio.get_running_loop().run_in_executor(self.thread, self.answer_of, inspection, body, left)
+            job = asyncio.get_running_loop().run_in_executor(self.threads, self.answer_of, inspection, body, left)
             return Response(await unless_gone(request.receive, finished(job)), media_type=JSON)
         except (ClientDisconnect, asyncio.CancelledError):
             left.set()
@@ -79,27 +111,28 @@ class InspectRoutes:
             self.waiting -= 1
 
     def answer_of(self, inspection: Inspection, body: bytes, left: threading.Event) -> bytes:
-        """The answer as JSON. Called in the thread."""
-        if left.is_set():
-            return b""
-        fields = Fields(parse_object(body or b"{}"), inspection.known, left, self.tell)
-        try:
-            return to_json(inspection.answer(fields))
-        except Unwanted:
-            return b""
-        except UsageError as error:
-            raise ApiError(400, str(error), code="invalid_value") from error
-        except InputError as error:
-            raise ApiError(404, str(error), code="not_found") from error
-        finally:
-            self.tell("")
+        """The answer as JSON. Called in a thread."""
+        with (turn := Turn(self, inspection.lane or inspection.name, left)):
+            if left.is_set() or self.closed:
+                return b""
+            fields = Fields(parse_object(body or b"{}"), inspection.known, left, turn.take)
+            try:
+                return to_json(inspection.answer(fields))
+            except Unwanted:
+                return b""
+            except UsageError as error:
+                raise ApiError(400, str(error), code="invalid_value") from error
+            except InputError as error:
+                raise ApiError(404, str(error), code="not_found") from error
 
-    def tell(self, text: str) -> None:
-        self.doing = text
+    def doing(self) -> str:
+        """What takes long now, the first of it; "" if nothing does."""
+        return next(filter(None, list(self.doings.values())), "")
 
     def close(self) -> None:
         """Begins no more of them."""
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        self.closed = True
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def finished(job: asyncio.Future[bytes]) -> bytes:

@@ -35,6 +35,8 @@ class Limits:
     write_seconds: float = 60.0
     """That a client may leave a piece of a streamed answer unread."""
     max_connections: int = 1024
+    max_connections_per_peer: int = 256
+    """Of one client's address; behind a proxy, all clients have its address."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -109,6 +109,7 @@ def serve(
     *,
     api_key: str = "",
     cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
     grace_seconds: float = 10.0,
     on_start: Callable[[], None] = lambda: None,
     inspections: Sequence[Inspection] = (),
@@ -121,11 +122,11 @@ def serve(
     async def run() -> None:
         worker = EngineWorker(engine, slots, limits.max_queue)
         completions = CompletionServer(worker, tokenizer, model, step, limits, api_key, inspections, pages)
-        app = completions.app(cors_origins, is_loopback(bound))
+        app = completions.app(cors_origins, allowed_hosts)
+        http = protocol_class(limits.read_seconds, limits.write_seconds, limits.max_connections_per_peer)
         config = uvicorn.Config(
-            app, http=protocol_class(limits.read_seconds, limits.write_seconds), ws="none", lifespan="off",
-            log_level="error", access_log=False, server_header=False, limit_concurrency=limits.max_connections,
-            timeout_graceful_shutdown=int(grace_seconds) + AFTER_GRACE,
+            app, http=http, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
+            limit_concurrency=limits.max_connections, timeout_graceful_shutdown=int(grace_seconds) + AFTER_GRACE,
         )  # fmt: skip
         server = Server(config, worker, grace_seconds, on_start)
         try:

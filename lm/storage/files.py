@@ -5,6 +5,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import secrets
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -30,6 +31,28 @@ def digest(path: Path) -> tuple[int, str]:
 def file_sha256(path: Path) -> str:
     """Of the file's bytes, 64 hex digits."""
     return digest(path)[1]
+
+
+HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
+"""Name of a repository's folder in the cache of huggingface_hub: snapshots/REVISION/FILE links to ../../blobs/HASH."""
+
+
+def file_inside(folder: Path, name: str) -> Path:
+    """The file `name` of a folder that may be a stranger's; it need not exist. Raises InputError if it is a link that
+    leads out of the folder: what it leads to would be read, and published by an export. Links within one repository of
+    huggingface_hub's cache are its layout, and allowed."""
+    path, root = folder / name, folder.resolve()
+    if root.parent.name == "snapshots" and HUB_REPOSITORY.fullmatch(root.parents[1].name):
+        root = root.parents[1]
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # links that lead in a circle
+        raise InputError(f"{path} cannot be followed: {error}. Put the file itself there.") from error
+    if not target.is_relative_to(root):
+        raise InputError(
+            f"{path} is a link to {target}, outside of {root}, and is not followed. Copy it there if it belongs there."
+        )
+    return path
 
 
 def sync(path: Path) -> None:

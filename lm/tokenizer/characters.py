@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer, whole_characters
 from lm.tokenizer.bpe import TrainingText
 
@@ -68,7 +69,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "CharacterTokenizer":
-        symbols = json.loads((folder / SYMBOLS).read_bytes())
+        symbols = json.loads(file_inside(folder, SYMBOLS).read_bytes())
         if not isinstance(symbols, str):
             raise ValueError(f"{SYMBOLS} holds no string")
         return cls(symbols, documents=documents, characters=characters)

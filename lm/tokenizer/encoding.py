@@ -14,6 +14,7 @@ import numpy as np
 
 from lm.config import END_OF_TEXT
 from lm.errors import UsageError
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer, whole_characters
 from lm.tokenizer.hugging_face.writing import write_hugging_face
 from lm.tokenizer.patterns import SPLIT_PATTERNS
@@ -161,7 +162,7 @@ class BytePairTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "BytePairTokenizer":
-        tokens, special = read_ranks((folder / RANKS).read_bytes()), dict(settings["special_tokens"])
+        tokens, special = read_ranks(file_inside(folder, RANKS).read_bytes()), dict(settings["special_tokens"])
         return cls(
             settings["pattern"], tokens, settings["start"], settings["end"],
             special_tokens=special, documents=documents, characters=characters,

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from lm.errors import InputError
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 
 META = "meta.json"
@@ -43,11 +44,11 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 def load(folder: Path) -> Tokenizer:
     """The tokenizer that save() wrote into `folder`.
 
-    Raises InputError when a file is missing or malformed, or when the fingerprint of what it holds is not the one
-    that was written.
+    Raises InputError when a file is missing, malformed or a link out of the folder, or when the fingerprint of what it
+    holds is not the one that was written.
     """
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = json.loads(file_inside(folder, META).read_text(encoding="utf-8"))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
         stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:

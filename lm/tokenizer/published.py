@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lm.config import END_OF_TEXT
 from lm.errors import InputError, UsageError, network_reason
-from lm.storage import fetched, place_of, user_cache, write_atomically
+from lm.storage import fetched, file_inside, place_of, user_cache, write_atomically
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.encoding import HUGGING_FACE, BytePairTokenizer, read_ranks, write_ranks
 from lm.tokenizer.files import META, load
@@ -169,9 +169,9 @@ def load_folder(folder: Path) -> Tokenizer:
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
-        return of_json((folder / HUGGING_FACE).read_bytes(), *names_in(folder / CONFIG))
+        return of_json(file_inside(folder, HUGGING_FACE).read_bytes(), *names_in(file_inside(folder, CONFIG)))
     if (folder / MODEL).exists():
-        return load_file(folder / MODEL)
+        return load_file(file_inside(folder, MODEL))
     raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")
 
 

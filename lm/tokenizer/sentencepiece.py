@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import UsageError
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer, whole_characters
 from lm.tokenizer.bpe import TrainingText
 
@@ -122,7 +123,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "SentencePieceTokenizer":
-        model, exact = (folder / MODEL).read_bytes(), settings["exact"] is True
+        model, exact = file_inside(folder, MODEL).read_bytes(), settings["exact"] is True
         return cls.from_model(model, exact, documents, characters)
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:

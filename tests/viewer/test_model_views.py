@@ -1,10 +1,12 @@
 """What the window is told of a model: the Inspector's numbers as JSON, within bounds, at every step that is kept."""
 
 import base64
+import concurrent.futures
 import dataclasses
 import functools
 import json
 import math
+import threading
 import weakref
 
 import jax
@@ -20,6 +22,8 @@ from lm.parallel import one_device_mesh
 from lm.serving.answers import to_json
 from lm.serving.errors import ApiError
 from lm.serving.fields import Fields
+from lm.serving.inspections import InspectRoutes
+from lm.serving.limits import Limits
 from lm.storage import write_json
 from lm.tokenizer import train_bpe
 from lm.tokenizer.characters import CharacterTokenizer
@@ -226,3 +230,25 @@ def test_an_exported_page_is_no_larger_than_it_may_be(run, monkeypatch, numbers,
     assert len({fields["text"] for fields in asked}) == prompts
     held = sum(model_views.recorded_numbers(run.served, fields["text"]) for fields in asked)
     assert held <= numbers or (len(steps), prompts) == (2, 1)
+
+
+def test_asked_at_once_each_answer_is_the_one_that_is_given_alone(run):
+    """To the last bit, whatever is compiled, read or remembered meanwhile; in its lane as launch.serve asks."""
+    asked: list[tuple[str, dict]] = [
+        (name, {"text": text} | step)
+        for name in ("score", "next", "layers") for text in ("", "The mill", "The miller carried grain") for step in
+        ({}, {"step": 4})
+    ]  # fmt: skip
+    asked += [("write", {"text": "The", "tokens": 3, "temperature": 0.0}), ("architecture", {}), ("model", {})] * 2
+    known = {one.name: one for one in inspections.inspections_of(run)}
+
+    def answers(routes: InspectRoutes, threads: int) -> list[bytes]:
+        one = lambda given: routes.answer_of(known[given[0]], json.dumps(given[1]).encode(), threading.Event())
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(one, asked))
+
+    routes = InspectRoutes(known.values(), Limits(context=CONFIG.context_length))
+    together = answers(routes, len(asked))
+    run.served._remembered.clear()
+    assert together == answers(routes, 1)
+    assert routes.doings == {} and not any(lane.locked() for lane in routes.lanes.values())

@@ -110,10 +110,12 @@ def inspections(run: WindowRun) -> list[Inspection]:
         Inspection(
             "batch", ("step", "sequence", "offset", "token"), lambda fields: batch(batches, fields),
             "which documents were in the batch of a step of training, and the tokens of one of its sequences",
+            "batches",
         ),
         Inspection(
             "seen", ("document", "folder", "step"), lambda fields: seen(batches, fields),
             "at which steps of training a document was in the batch",
+            "batches",
         ),
     ]  # fmt: skip
     return or_missing(asked)

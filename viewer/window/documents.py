@@ -31,20 +31,25 @@ RECORDED, RECORDED_CHARACTERS = 5, 1500
 
 
 def inspections(run: WindowRun) -> list[Inspection]:
-    data, pages = data_of(run), RawPages(run.paths.root)
+    data = data_of(run)
+    looked, shown, pages = RunData(run), RunData(run), RawPages(run.paths.root)  # one of each lane
     asked = [
         Inspection(
             "documents", ("reason", "offset", "limit", "query", "within"), lambda fields: documents(data, fields),
             "documents that were kept, or dropped for a reason, some at a time; those with the words of a query",
+            "documents",
         ),
-        Inspection("beside", ("reason",), lambda fields: beside(data, fields), "kept documents nearest to a threshold"),
+        Inspection(
+            "beside", ("reason",), lambda fields: beside(data, fields), "kept documents nearest to a threshold",
+            "documents",
+        ),
         Inspection(
             "document", ("file", "row", "id", "number", "offset", "characters"),
-            lambda fields: document(data, run, fields),
+            lambda fields: document(looked, run, fields),
             "one document: its text, what was measured of it, and why it was kept or dropped",
         ),
         Inspection(
-            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(data, pages, fields),
+            "raw", ("file", "row", "offset", "characters"), lambda fields: raw(shown, pages, fields),
             "the page that a document was taken out of, as text; looked for a second at a time",
         ),
     ]  # fmt: skip

@@ -24,6 +24,9 @@ TOP = 5
 RECORDED_PROMPTS, RECORDED_STEPS, RECORDED_NUMBERS = 4, 16, 1 << 20
 """That an exported page holds at most: a number is some 5 bytes there."""
 
+LANE = "model"
+"""Of inspections that compute with the served model, and share what an Inspector remembers."""
+
 type Given = str | list[int]
 
 
@@ -31,9 +34,9 @@ def inspections(run: WindowRun) -> list[Inspection]:
     asked = ("text", "tokens", "step")
     view = lambda answer: lambda fields: answer(run, run.at(fields), fields)
     return [
-        Inspection("score", (*asked, "top"), view(score), "each token's loss in bits, and what was likelier"),
-        Inspection("next", asked, view(next_logits), "the logits of the token behind a text"),
-        Inspection("layers", (*asked, "top"), view(layers), "attention, residual norms and logit lens of a text"),
+        Inspection("score", (*asked, "top"), view(score), "each token's loss in bits, and what was likelier", LANE),
+        Inspection("next", asked, view(next_logits), "the logits of the token behind a text", LANE),
+        Inspection("layers", (*asked, "top"), view(layers), "attention, residual norms and logit lens of a text", LANE),
         Inspection("architecture", (), lambda fields: architecture(run), "the network's parts, as a tree"),
     ]
 

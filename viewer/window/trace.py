@@ -98,7 +98,10 @@ def inspections(run: WindowRun) -> list[Inspection]:
         ),
     )  # fmt: skip
     bound = lambda answer: lambda fields: answer(corpus, fields)
-    of_run = [Inspection(name, fields, bound(answer), told) for name, fields, answer, told in asked]
+    of_run = [
+        Inspection(name, fields, bound(answer), told, "" if name == "corpus" else "corpus_index")
+        for name, fields, answer, told in asked
+    ]
     return [*of_run, evaluation_sets.inspection(run)]
 
 

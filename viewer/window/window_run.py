@@ -109,6 +109,8 @@ class WindowRun:
             raise wrong("step", step, f"a step with a checkpoint or snapshot: {', '.join(map(str, known))}")
         if step == self.step:
             return self.served
+        # One at a time: who holds the model of a step keeps its memory.
+        fields.take_turn("step", "" if step in self._others else f"the model of step {step:,} is read")
         with self._lock:
             found = self._others.pop(step, None)
             if found is None:

@@ -8,6 +8,7 @@ from lm.config import ModelConfig, RopeScalingConfig
 from lm.errors import InputError, UsageError
 from lm.formats.hugging_face.names import family_of
 from lm.formats.safetensors import read_json_object
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 
 
@@ -138,7 +139,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
     place where positions are rotary. Raises InputError, with the field of config.json and its value, for whatever our
     model does not have: another architecture, another activation, biases in Llama, quantized weights.
     """
-    path = folder / "config.json"
+    path = file_inside(folder, "config.json")
     settings = Settings(path, read_json_object(path))
     architectures = settings.values.get("architectures")
     family = FAMILIES.get(architectures[0]) if isinstance(architectures, list) and len(architectures) == 1 else None

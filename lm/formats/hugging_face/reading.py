@@ -21,6 +21,7 @@ from lm.formats.hugging_face.names import (
 )
 from lm.formats.safetensors import Tensor, read_folder
 from lm.formats.source import SourceModel
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.published import load_published
 
@@ -120,7 +121,8 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     """The model in a Hugging Face folder, and its tokenizer, or the one that is given. Parameters are kept in bfloat16
     where all of them are stored so, otherwise in float32, which holds them all exactly.
 
-    Raises InputError as `model_config_of` and FolderParameters, UsageError for a tokenizer that cannot be reproduced.
+    Raises InputError as `model_config_of` and FolderParameters, and for a file that is a link out of the folder
+    (lm.storage.file_inside), UsageError for a tokenizer that cannot be reproduced.
     """
     refuse_pickles(folder)
     config = model_config_of(folder)
@@ -128,7 +130,7 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     if {*parameters.dtypes.values()} == {"BF16"}:
         config = model_config_of(folder, "bfloat16")
     names = [name for name in KEPT if (folder / name).is_file() and tokenizer is None]
-    kept = {name: (folder / name).read_bytes() for name in names}
+    kept = {name: file_inside(folder, name).read_bytes() for name in names}
     tokenizer = tokenizer or load_published(str(folder))
     return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer, whole_characters
 from lm.tokenizer.hugging_face.reading import demand, document_names, heading, refusal
 from lm.tokenizer.hugging_face.writing import byte_letters
@@ -122,7 +123,7 @@ class LibraryTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "LibraryTokenizer":
-        contents = (folder / FILE).read_bytes()
+        contents = file_inside(folder, FILE).read_bytes()
         return cls.from_json(contents, settings["start"], settings["end"], documents, characters)
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:

@@ -31,8 +31,8 @@ class Gate:
         self.begun, self.may_end, self.numbers = threading.Event(), threading.Event(), []
 
     def __call__(self, fields: Fields) -> Mapping[str, object]:
+        fields.take_turn("gate", "a gate is closed")
         self.numbers.append(fields.integer("number", 0, 0, 99))
-        fields.tell("a gate is closed")
         self.begun.set()
         assert self.may_end.wait(SECONDS)
         return {"number": self.numbers[-1]}
@@ -66,7 +66,7 @@ async def client_of(engine: Engine, gate: Gate, key: str = "") -> AsyncGenerator
     """(a client, its server, the engine's worker)"""
     worker = EngineWorker(engine, 2, 10)
     server = server_of(worker, gate, key)
-    transport = httpx.ASGITransport(server.app(), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(server.app(allowed_hosts=["test"]), raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=SECONDS) as client:
             yield client, server, worker
@@ -165,6 +165,63 @@ def test_the_engine_goes_on_meanwhile_and_too_many_are_told_to_come_again(engine
     asyncio.run(run())
 
 
+def test_what_takes_long_keeps_nothing_else_waiting_and_is_done_one_at_a_time(engine):  # noqa: F811
+    """Not even another call of the same name: it is the long part that has a lane of its own."""
+    gate, begun, at_once = Gate(), [], []
+
+    def sometimes(fields: Fields) -> Mapping[str, object]:
+        number = fields.integer("number", 0, 0, 99)
+        if not number:
+            return {"number": 0}
+        fields.take_turn("compile", "a program is compiled")
+        begun.append(number)
+        at_once.append(number)
+        assert len(at_once) == 1 and gate.may_end.wait(SECONDS)
+        at_once.remove(number)
+        return {"number": number}
+
+    async def run() -> None:
+        async with client_of(engine, gate) as (client, server, _):
+            server.inspect.inspections["wait"] = Inspection("wait", ("number",), sometimes, "is long now and then")
+            long = [asyncio.create_task(ask(client, "wait", number=number)) for number in (1, 2)]
+            await until(lambda: len(begun) == 1 and server.inspect.waiting == 2)
+            assert (await ask(client, "wait", number=0)).json() == {"number": 0}
+            assert (await ask(client, "double", number=1)).json()["twice"] == 2
+            assert len(begun) == 1
+            gate.may_end.set()
+            assert [(await one).json()["number"] for one in long] == [1, 2]
+            assert sorted(begun) == [1, 2]
+
+    asyncio.run(run())
+
+
+def test_inspections_of_one_lane_run_one_at_a_time_and_those_of_others_beside_them(engine):  # noqa: F811
+    inside, together = [], threading.Barrier(2)
+
+    def of_lane(fields: Fields) -> Mapping[str, object]:
+        inside.append(fields)
+        assert len(inside) == 1
+        inside.remove(fields)
+        return {}
+
+    def meets(fields: Fields) -> Mapping[str, object]:
+        together.wait(SECONDS)
+        return {}
+
+    async def run() -> None:
+        async with client_of(engine, Gate()) as (client, server, _):
+            made = {name: Inspection(name, (), of_lane, "", "shared") for name in ("double", "usage")}
+            made |= {name: Inspection(name, (), meets, "") for name in ("input", "bug")}
+            server.inspect.inspections |= made
+            pairs = [ask(client, name) for name in ("input", "bug")]
+            assert [told.status_code for told in await asyncio.gather(*pairs)] == [200, 200]
+            for _ in range(20):
+                asked = [ask(client, name) for name in ("double", "usage", "double")]
+                assert {told.status_code for told in await asyncio.gather(*asked)} == {200}
+
+    asyncio.run(run())
+
+
 async def call(app, body: dict, gone: asyncio.Event) -> list[dict]:
     """What a client is sent that leaves when `gone` is set."""
     parts = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
@@ -192,7 +249,7 @@ def test_what_a_client_that_leaves_has_asked_is_not_begun(engine):  # noqa: F811
 
     async def run() -> None:
         async with client_of(engine, gate) as (client, server, _):
-            app, stays, leaves = server.app(), asyncio.Event(), asyncio.Event()
+            app, stays, leaves = server.app(allowed_hosts=["test"]), asyncio.Event(), asyncio.Event()
             first = asyncio.create_task(call(app, {"number": 1}, stays))
             await until(gate.begun.is_set)
             second = asyncio.create_task(call(app, {"number": 2}, leaves))
@@ -220,6 +277,9 @@ PAGES = (
     ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
     ({"Host": HERE, "Origin": "https://friend.example", "Sec-Fetch-Site": "cross-site"}, 200),
     ({"Host": "friend.example", "Origin": "http://friend.example"}, 200),
+    ({"Host": "named.example:8000", "Origin": "http://named.example:8000"}, 200),
+    ({"Host": "NAMED.example."}, 200),
+    ({"Host": "10.0.0.5"}, 200),  # an address needs no DNS
     ({"Host": HERE, "Origin": "https://evil.example"}, 403),
     ({"Host": HERE, "Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Host": HERE, "Origin": "http://127.0.0.1:9000", "Sec-Fetch-Site": "same-site"}, 403),
@@ -236,7 +296,7 @@ def test_a_page_of_another_site_is_not_worked_for(engine, headers, status):  # n
     async def run() -> None:
         worker = EngineWorker(engine, 2, 10)
         server = server_of(worker, Gate())
-        app = server.app(["https://friend.example"], loopback=True)
+        app = server.app(["https://friend.example"], ["named.example"])
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             simple = {"Content-Type": "text/plain", **headers}  # of which browsers ask nobody before they send it
             asked = {"/v1/inspect/double": "{}", "/v1/completions": '{"prompt": "", "max_tokens": 0}', "/tokenize": ""}
@@ -269,12 +329,12 @@ def test_what_runs_is_told_when_its_client_leaves_or_the_server_ends(engine):  #
         async with client_of(engine, gate) as (client, server, _):
             server.inspect.inspections["wait"] = waits
             leaves = asyncio.Event()
-            first = asyncio.create_task(call(server.app(), {"number": 1}, leaves))
+            first = asyncio.create_task(call(server.app(allowed_hosts=["test"]), {"number": 1}, leaves))
             await until(lambda: len(asked) == 1)
             leaves.set()
             await first
             assert (await ask(client, "double", number=4)).json()["twice"] == 8
-            second = asyncio.create_task(call(server.app(), {"number": 2}, asyncio.Event()))
+            second = asyncio.create_task(call(server.app(allowed_hosts=["test"]), {"number": 2}, asyncio.Event()))
             await until(lambda: len(asked) == 2)
             second.cancel()  # as uvicorn does at its end
             assert (await ask(client, "double", number=5)).json()["twice"] == 10

@@ -203,7 +203,9 @@ def leave(server: ServerProcess, fields: dict) -> None:
     """Sends a call, and closes the connection without waiting for its answer."""
     body = json.dumps(fields).encode()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n" % KEY.encode())
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n" % KEY.encode()
+        )
         connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
         until(lambda: metric(server, "gristmill_slots_busy") > 0)
 

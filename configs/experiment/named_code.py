@@ -1,0 +1,120 @@
+"""The code that a config names, and which of it a run folder may run.
+
+A config.json can name code in four places: filter classes (`own_filters`), the source text of a FunctionFilter,
+evaluators given as dotted names, and the options of Beam, which imports the runner that they name and starts commands.
+lm/trusted_code.py knows what each piece is, and which of them this user trusts.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from lm.errors import UsageError
+from lm.evaluation.evaluators import EVALUATORS
+from lm.terminal import for_terminal
+from lm.trusted_code import Code, is_known, known, module_code, remember, text_code, trust
+
+OWN_FILTERS = "own_filters"
+"""In config.json: {name: module and class} of the filters that are not the recipe's."""
+CodePolicy = Literal["refuse", "trust", "leave out", "read only"]
+"""How a config.json with code that is not known is read: it is refused; the code is printed and trusted; the experiment
+is read without it, by commands that have no use for it; or only the options are read, without the filter classes of the
+user, known or not (--help)."""
+
+
+class Named(NamedTuple):
+    """A value of config.json that names code other than this program's."""
+
+    codes: list[Code]
+    leave_out: Callable[[], None]
+    """Takes the value out of the config."""
+    is_class: bool
+    """Whether the class must be imported to read the config at all."""
+
+
+def named_code(saved: dict) -> Iterator[Named]:
+    """The values of `saved`, an experiment as config.json has it, that name code. A module that cannot be found is not
+    among them: nothing of it can run."""
+    own, documents = part(saved, OWN_FILTERS), part(saved, "documents")
+
+    leave_out = lambda name: lambda: leave_out_filter(saved, name)
+    for name, path in list(own.items()):
+        if found := class_code(path):
+            yield Named(found, leave_out(name), True)
+    for name, section in list(documents.items()):  # whatever its class is called: no other filter has these fields
+        if isinstance(section, dict) and isinstance(source := section.get("source"), str) and "function" in section:
+            yield Named([text_code(f"documents.{name}.source", source)], leave_out(name), False)
+    for section in (part(saved, "train"), part(saved, "evaluate")):
+        names = found if isinstance(found := section.get("evaluators"), list) else []
+        for name in list(names):
+            if name not in EVALUATORS and (found := class_code(name)):
+                yield Named(found, lambda names=names, name=name: names.remove(name), False)
+    engine = part(saved, "engine")
+    if isinstance(options := engine.get("beam_options"), str) and options.strip():
+        yield Named([text_code("engine.beam_options", options)], lambda: engine.update(beam_options=""), False)
+
+
+def leave_out_filter(saved: dict, name: str) -> None:
+    """Takes the filter `name` of the user out of an experiment as config.json has it."""
+    part(saved, OWN_FILTERS).pop(name, None)
+    documents = part(saved, "documents")
+    documents.pop(name, None)
+    if isinstance(steps := documents.get("steps"), list):
+        documents["steps"] = [step for step in steps if step != name]
+
+
+def part(saved: dict, name: str) -> dict:
+    return found if isinstance(found := saved.get(name), dict) else {}
+
+
+def class_code(path: Any) -> list[Code]:
+    """The files that an import of a class by its dotted name executes; [] if there are none, or none but ours."""
+    try:
+        return module_code(path.rpartition(".")[0]) if isinstance(path, str) else []
+    except ImportError:
+        return []
+
+
+def settle_code(saved: dict, policy: CodePolicy, folder: str) -> list[Code]:
+    """Takes out of `saved`, the config.json of the run in `folder`, the code that may not run, or raises UsageError, as
+    `policy` has it. Returns the code that may, and trusts it from now on."""
+    trusted: list[Code] = []
+    refused: list[Code] = []
+    for one in named_code(saved):
+        unknown = [code for code in one.codes if not is_known(code)]
+        if policy == "read only":
+            if one.is_class:
+                one.leave_out()
+            continue
+        if policy == "trust":
+            for code in unknown:
+                print(f"--trust-code: {for_terminal(str(code))}", file=sys.stderr, flush=True)
+        elif unknown and policy == "leave out":
+            one.leave_out()
+            continue
+        elif unknown:
+            refused += unknown
+        trusted += one.codes
+    if refused:
+        listed = "\n".join(f"  {code}{known_as(code)}" for code in dict.fromkeys(refused))
+        raise UsageError(
+            f"{folder}/config.json names code that you have not run from a config file here, and that may do anything "
+            f"with your files. It was not run:\n{listed}\n"
+            f"Read it. If you trust it, add --trust-code, or give the run's config file (CONFIG.py --workdir {folder})."
+        )
+    trust(trusted)
+    return trusted
+
+
+def known_as(code: Code) -> str:
+    """What is known under the name of an unknown code, for people."""
+    others = [one.sha256 for one in known() if one.name == code.name]
+    return f"; what you trust by this name is SHA-256 {others[-1]}" if others else ""
+
+
+def trust_named(saved: dict, settled: list[Code]) -> None:
+    """Trusts and remembers the code that a config file or options of the command line name: all of `saved`, an
+    experiment as config.json has it, except what was `settled` of a run folder."""
+    given = [code for one in named_code(saved) for code in one.codes if code not in settled]
+    trust(given)
+    remember(given)

@@ -1,0 +1,252 @@
+"""Code that a config names, such as a filter class of the user: which of it may run, and how it is loaded.
+
+A config file is Python, and what it names is trusted. Its run folder names the same code by text in config.json, and
+whoever wrote that folder may be a stranger. So each file of such code is known by its SHA-256: in a file of this user's
+state folder (`remember`), never in the run folder, and for processes that this one starts in an environment variable
+(`trust`). configs/experiment/named_code.py finds what a config names. The modules of this program itself are trusted.
+
+The hash is of the file that is executed, and of the __init__.py of each package above it. It does not cover what these
+files import, and the modules are then loaded from their checked source, never from a cached .pyc next to it.
+"""
+
+import fcntl
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from lm.errors import InputError, UsageError
+from lm.storage import file_sha256, write_atomically
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOMS = ("configs", "data_prep", "launch", "lm", "viewer")
+"""Packages of this program."""
+STATE = "trusted_code.json"
+VARIABLE = "GRISTMILL_TRUSTED_CODE"
+"""Environment variable with what this process trusts, for the processes that it starts."""
+
+
+class Code(NamedTuple):
+    """One piece of code: a file that an import executes, or a text in a config."""
+
+    name: str
+    """Its dotted module; of a text, its field."""
+    file: str
+    """Absolute path of the module's file; of a text, ""."""
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.file and f', file {self.file}'}, SHA-256 {self.sha256}"
+
+
+def text_code(name: str, text: str) -> Code:
+    """The code that a config holds as text in the field `name`."""
+    return Code(name, "", hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+
+
+def module_code(module: str) -> list[Code]:
+    """The files that an import of the dotted name `module` executes, packages first; [] if all are this program's.
+
+    Nothing is imported: importlib.util.find_spec would import the packages above. Raises ImportError if there is no
+    such module on the path of Python, or none that is a file.
+    """
+    found: list[Code] = []
+    path: Sequence[str] | None = None
+    parts = module.split(".")
+    for count, part in enumerate(parts, 1):
+        name = ".".join(parts[:count])
+        if not part.isidentifier() or (count > 1 and path is None):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        origin, path = locate(name, path)
+        if origin is None:
+            continue  # a folder without __init__.py: no code
+        if not Path(origin).is_file():
+            raise ImportError(f"the module {name!r} is not in a file of its own, but in {origin}")
+        file = Path(origin).resolve()
+        if parts[0] in ROOMS and file.is_relative_to(REPOSITORY / parts[0]):
+            continue
+        found.append(Code(name, str(file), file_sha256(file)))
+    if origin is None:
+        raise ModuleNotFoundError(f"No module named {module!r}, only a folder")
+    return found
+
+
+def locate(name: str, path: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
+    """(the file of the module `name`, None for a folder without __init__.py; where its submodules are, None if it can
+    have none), as an import would find it; `path` is the second of the package above. Raises ModuleNotFoundError."""
+    if (loaded := sys.modules.get(name)) is not None and name != "__main__":
+        inside = getattr(loaded, "__path__", None)
+        return getattr(loaded, "__file__", None) or (None if inside else "Python"), inside and list(inside)
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
+        if spec is None:
+            continue
+        if spec.loader is None:  # a namespace; its own list of folders asks for the packages above, not imported yet
+            folders = [Path(one, name.rpartition(".")[2]) for one in (sys.path if path is None else path)]
+            return None, [str(folder) for folder in folders if folder.is_dir()]
+        inside = spec.submodule_search_locations
+        return spec.origin or "Python", None if inside is None else list(inside)
+    if path is None and (folder := remembered_folder(name)):
+        sys.path.append(folder)  # the config file's own, from which its command imported the module
+        return locate(name, path)
+    raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+def remembered_folder(name: str) -> str | None:
+    """The folder, not on the path of Python, from which a remembered module or package of this name came."""
+    for code in reversed(known()):
+        if code.file and code.name.partition(".")[0] == name and Path(code.file).is_file():
+            file = Path(code.file)
+            top = file.parent if file.name.startswith("__init__.") else file
+            folder = str(top.parents[code.name.count(".")])
+            if folder not in sys.path:
+                return folder
+    return None
+
+
+# What is known
+
+
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """This program's folder for the state of this user: XDG_STATE_HOME, by default ~/.local/state, and gristmill in it.
+    Raises OSError if the user has no home folder."""
+    base = environment.get("XDG_STATE_HOME", "")
+    if not Path(base).is_absolute():
+        home = environment.get("HOME", "")
+        if not Path(home).is_absolute():
+            raise FileNotFoundError(2, "HOME is not set", home)
+        base = Path(home) / ".local" / "state"
+    return Path(base) / "gristmill"
+
+
+def known() -> list[Code]:
+    """The code that this user has run from a config file, the latest last, and that this process was started with.
+
+    Raises InputError if the list in the state folder is damaged.
+    """
+    return [*remembered(), *inherited()]
+
+
+def is_known(code: Code) -> bool:
+    """Whether this file or text, under this name, is known; in another package it may import other things."""
+    return any((one.name, one.sha256) == (code.name, code.sha256) for one in known())
+
+
+def remembered() -> list[Code]:
+    """The code of the state folder's list; [] if there is none, or it cannot be read."""
+    try:
+        path = state_folder() / STATE
+        data = path.read_bytes()
+    except OSError:
+        return []
+    return codes_of(data, f"{path}, the list of trusted code,", "Delete it; commands with a config file write it")
+
+
+def codes_of(data: bytes | str, what: str, remedy: str) -> list[Code]:
+    """The codes in the JSON that `what` holds. Raises InputError with the remedy."""
+    try:
+        rows = [Code(*row) for row in json.loads(data)]
+        if not all(isinstance(part, str) for row in rows for part in row):
+            raise ValueError("its rows must be texts")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{what} is damaged: {error}. {remedy}.") from error
+    return rows
+
+
+def remember(codes: Iterable[Code]) -> None:
+    """Adds to the list in the state folder. If that cannot be written, says so on stderr, and nothing else happens."""
+    if not (codes := list(codes)):
+        return
+    place = f"the state folder ({STATE})"
+    try:
+        folder = state_folder()
+        place = str(folder / STATE)
+        if set(codes) <= set(remembered()):
+            return
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / f"{STATE}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several commands at once, none loses what another adds
+            rows = [*(code for code in remembered() if code not in codes), *codes]
+            write_atomically(folder / STATE, json.dumps(rows, indent=1))
+    except (OSError, InputError) as error:
+        reason = error if isinstance(error, InputError) else getattr(error, "strerror", None) or error
+        names = ", ".join(code.name for code in codes)
+        print(
+            f"{names} cannot be remembered as trusted in {place}: {reason}. Commands on the run folder will ask for "
+            "--trust-code.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+# What this process trusts
+
+
+TRUSTED: dict[str, Code] = {}
+"""{module: its checked file}: an import of one of these executes this file with this hash, or fails."""
+
+
+def trust(codes: Iterable[Code]) -> None:
+    """Lets this process, and the processes that it starts, load this code, as it is now."""
+    if not (codes := list(codes)):
+        return
+    together = {(code.name, code.file): code for code in [*inherited(), *codes]}
+    os.environ[VARIABLE] = json.dumps(list(together.values()))
+    pin(codes)
+
+
+def inherited() -> list[Code]:
+    """What the process that started this one trusts, and what this one does. Raises InputError if the environment
+    variable is damaged."""
+    return codes_of(os.environ.get(VARIABLE) or "[]", f"The environment variable {VARIABLE}", "Unset it")
+
+
+def inherit() -> None:
+    """Loads modules that the parent process trusts as it does; for workers, before they unpickle anything."""
+    pin(inherited())
+
+
+def pin(codes: Iterable[Code]) -> None:
+    TRUSTED.update({code.name: code for code in codes if code.file})
+    if TRUSTED and CheckedFinder not in sys.meta_path:
+        sys.meta_path.insert(0, CheckedFinder)
+
+
+def check(code: Code, data: bytes) -> None:
+    """Raises UsageError if `data`, the file's bytes, is not the trusted code."""
+    if (found := hashlib.sha256(data).hexdigest()) != code.sha256:
+        raise UsageError(
+            f"The file {code.file} of the module {code.name} has changed since it was checked: its SHA-256 is {found}, "
+            f"and was {code.sha256}. Run the command again."
+        )
+
+
+class CheckedFinder:
+    """Finds the trusted modules where they were checked (a finder of sys.meta_path)."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
+        code = TRUSTED.get(name)
+        if code is None:
+            return None
+        file = Path(code.file)
+        loader = CheckedLoader(name, code.file) if file.suffix == ".py" else None
+        if loader is None:  # compiled: Python's own loader opens the file by itself
+            check(code, file.read_bytes())
+        inside = [str(file.parent)] if file.name.startswith("__init__.") else None
+        return importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
+
+
+class CheckedLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the bytes whose hash it has checked; a cached .pyc of other code may lie next to the file."""
+
+    def get_code(self, fullname: str) -> Any:
+        data = self.get_data(self.path)
+        check(TRUSTED[fullname], data)
+        return self.source_to_code(data, self.path)

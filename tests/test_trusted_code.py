@@ -1,0 +1,417 @@
+"""A run folder runs no code unless the user asks for it; what a config file names is trusted and remembered."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+import py_compile
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from configs.experiment.run_folder import RunFolder, experiment_json
+from configs.recipes import gristmill as recipe
+from data_prep.config.pages import TfdsPages
+from data_prep.quality.function import filter_class
+from data_prep.sources import tfds
+from lm import trusted_code
+from lm.errors import InputError, UsageError
+from lm.trusted_code import Code, is_known, module_code, remember, remembered, text_code
+from tests.corpus import tiny_experiment
+from tests.data_prep.quality.test_outside_filter import MODULE
+from tests.test_house import FILES, REPOSITORY, tree_of
+
+MARK = "from pathlib import Path\nPath({mark!r}).write_text('run')\n"
+EVALUATOR = """
+class Own:
+    def __init__(self, config):
+        pass
+
+    def run(self, model, mesh):
+        return {"own_figure": 1.0}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A working directory of a user, with a state folder of its own, and code that leaves a mark where it is run."""
+
+    root: Path
+
+    @property
+    def mark(self) -> Path:
+        return self.root / "mark"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    def module(self, name: str, text: str = MODULE) -> Path:
+        path = self.root.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MARK.format(mark=str(self.mark)) + text, encoding="utf-8")
+        return path
+
+    def config(self, imports: str, documents: str = "base.documents", **sections: str) -> Path:
+        """A config file next to the modules."""
+        parts = "".join(f", {name}=dataclasses.replace(base.{name}, {value})" for name, value in sections.items())
+        (path := self.root / "mine.py").write_text(
+            f"import dataclasses\nfrom configs.recipes import gristmill as recipe\n{imports}\n"
+            "from tests.corpus import tiny_experiment\n"
+            f"def get_config():\n    base = tiny_experiment()\n"
+            f"    return dataclasses.replace(base, documents={documents}{parts})\n"
+        )
+        return path
+
+    def write_run(self, **changes) -> None:
+        """The config.json of a stranger: the tiny experiment with changes."""
+        saved = json.loads(experiment_json(tiny_experiment()))
+        for name, change in changes.items():
+            saved[name] = {**saved.get(name, {}), **change}
+        (self.run / "stages").mkdir(parents=True, exist_ok=True)
+        (self.run / "stages/other.json").write_text(json.dumps({"key": "", "settings": {}, "files": {}}))
+        (self.run / "config.json").write_text(json.dumps(saved))
+
+    def pages(self) -> tuple[object, ...]:
+        """Options for a small input."""
+        (file := self.root / "pages.jsonl").write_text('{"text": "Some words of a page that is long enough."}\n' * 3)
+        return "--pages.tables", file
+
+    def call(self, script: str, *words: object, code: int = 0, **environment: str) -> str:
+        """What the command prints, from the working directory."""
+        paths = os.pathsep.join([str(self.root), str(REPOSITORY)])
+        done = subprocess.run(
+            [sys.executable, "-m", f"launch.{script}", *map(str, words)], cwd=self.root, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": paths, "XDG_STATE_HOME": str(self.state)} | environment,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+OWN_FILTER = {"documents": {"upper_case": {"max_share": 0.3}}, "own_filters": {"upper_case": "x.evil.UpperCaseFilter"}}
+SOURCE = MARK + "def f(text):\n    return True\n"
+
+
+def attack(place: Place, kind: str) -> str:
+    """A run folder that names code in one of the ways there are; returns the field that names it."""
+    if kind == "own filter":
+        place.module("x.evil")
+        place.write_run(**OWN_FILTER)
+        return "x.evil"
+    if kind == "function":
+        section = {"limit": 1.0, "function": "f", "source": SOURCE.format(mark=str(place.mark))}
+        place.write_run(documents={"f": section}, own_filters={"f": "data_prep.quality.function.below_f"})
+        return "documents.f.source"
+    if kind == "beam options":
+        command = json.dumps({"command": f"touch {place.mark}"})
+        options = f"--runner=PortableRunner --environment_type=PROCESS --environment_config='{command}'"
+        place.write_run(engine={"runner": "beam", "beam_options": options})
+        return "engine.beam_options"
+    place.module("x.evil", EVALUATOR)
+    section, names = ("train", ["validation"]) if kind == "train" else ("evaluate", ["bits_per_byte"])
+    place.write_run(**{section: {"evaluators": [*names, "x.evil.Own"]}})
+    return "x.evil"
+
+
+KINDS = ("own filter", "function", "train", "evaluate", "beam options")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_folder_from_a_stranger_runs_nothing_and_help_neither(place, kind):
+    name = attack(place, kind)
+    told = place.call("sample", place.run, code=2)
+    assert f"  {name}" in told and "SHA-256" in told and "--trust-code" in told and "It was not run" in told
+    help_text = place.call("sample", place.run, "--help")
+    assert "--sample.tokens" in help_text
+    assert ("options of upper_case, filters whose code --help does not run" in help_text) == (kind == "own filter")
+    place.call("extract_texts", place.run, "--workdir", place.root / "new", code=2)
+    assert not place.mark.exists() and not place.state.exists()
+
+
+def test_commands_that_need_no_code_read_the_folder_without_it(place):
+    """launch.export and others load what they need of a run, and leave out filters and evaluators."""
+    attack(place, "own filter")
+    saved = json.loads((place.run / "config.json").read_text())
+    saved["evaluate"]["evaluators"].append("tests.lm.evaluation.outside_evaluator.LargestParameter")
+    saved["engine"]["beam_options"] = "--runner=DirectRunner"
+    assert RunFolder(place.run).experiment_of(saved) == (tiny_experiment(), [])
+    told = place.call("export", place.run, place.root / "out", code=1)  # there are no checkpoints
+    assert "checkpoint" in told and not place.mark.exists()
+
+
+def test_trust_code_prints_module_file_and_hash_and_then_runs(place):
+    attack(place, "own filter")
+    file = place.root / "x/evil.py"
+    told = place.call("fetch_pages", place.run, "--trust-code", *place.pages())
+    assert f"--trust-code: x.evil, file {file}, SHA-256 {sha256(file)}" in told
+    assert place.mark.read_text() == "run"
+    place.call("fetch_pages", place.run, code=2)  # it was trusted for one command
+    assert not place.state.exists()
+
+
+def test_a_filter_of_a_config_file_is_known_to_later_commands_on_the_run_folder_until_it_changes(place):
+    file = place.module("shouting")
+    documents = 'recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))'
+    config = place.config("from shouting import UpperCaseFilter", documents)
+    place.call("fetch_pages", config, "--workdir", place.run, *place.pages())
+    (row,) = json.loads((place.state / "gristmill/trusted_code.json").read_text())
+    assert row == ["shouting", str(file), sha256(file)]
+    assert not [path for path in place.run.rglob("*") if "trusted" in path.name]
+
+    place.mark.unlink()
+    # Elsewhere, the module is not on the path of Python: it is found where the config file had it; by workers too.
+    elsewhere = {"PYTHONPATH": str(REPOSITORY)}
+    told = subprocess.run(
+        [sys.executable, "-m", "launch.extract_texts", str(place.run), "--engine.workers", "2"], cwd=REPOSITORY,
+        env=os.environ | elsewhere | {"XDG_STATE_HOME": str(place.state)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0 and place.mark.read_text() == "run", told.stderr
+
+    before, size = sha256(file), file.stat()
+    file.write_bytes(file.read_bytes().replace(b"mostly", b"nearly"))
+    os.utime(file, (size.st_atime, size.st_mtime))
+    place.mark.unlink()
+    told = place.call("extract_texts", place.run, code=2)
+    for words in ("shouting", str(file), before, sha256(file), "--trust-code"):
+        assert words in told
+    assert not place.mark.exists()
+
+
+def test_a_cached_pyc_next_to_known_code_is_not_what_runs(place, tmp_path):
+    file = place.module("known")
+    stat = file.stat()
+    good = file.read_bytes()
+    evil = good.replace(str(place.mark).encode(), str(place.mark).replace("mark", "evil").encode())
+    assert len(evil) == len(good) and evil != good
+    file.write_bytes(evil)
+    os.utime(file, (stat.st_atime, stat.st_mtime))
+    py_compile.compile(str(file), doraise=True)
+    file.write_bytes(good)
+    os.utime(file, (stat.st_atime, stat.st_mtime))
+    place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "known.UpperCaseFilter"}})
+    place.call("fetch_pages", place.run, "--trust-code", *place.pages())
+    assert place.mark.exists() and not (place.root / "evil").exists()
+
+
+def test_the_files_of_packages_above_a_module_are_code_too(place):
+    file = place.module("pack.inner.filters")
+    for package in ("pack/__init__.py", "pack/inner/__init__.py"):
+        (place.root / package).write_text(MARK.format(mark=str(place.mark)))
+    place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "pack.inner.filters.UpperCaseFilter"}})
+    told = place.call("sample", place.run, code=2)
+    for name, path in (("pack", "pack/__init__.py"), ("pack.inner", "pack/inner/__init__.py")):
+        assert f"  {name}, file {place.root / path}, SHA-256 {sha256(place.root / path)}" in told
+    assert f"  pack.inner.filters, file {file}" in told and not place.mark.exists()
+
+
+def test_a_folder_named_like_one_of_ours_in_the_working_directory_is_not_ours(place, monkeypatch):
+    """viewer is not imported yet when config.json is read, and so an import would find the other one."""
+    place.module("viewer.evil")
+    (place.root / "viewer/__init__.py").write_text("")
+    place.write_run(**OWN_FILTER | {"own_filters": {"upper_case": "viewer.evil.UpperCaseFilter"}})
+    told = place.call("fetch_pages", place.run, code=2)
+    assert "  viewer.evil, file" in told and not place.mark.exists()
+
+
+@pytest.mark.parametrize("path", ["lm.own_process.main", "os.system", "builtins.exec", "json", "", ".", "a..b"])
+def test_a_name_that_is_no_class_of_filters_is_refused(place, path):
+    place.write_run(documents={"f": {}}, own_filters={"f": path})
+    place.call("sample", place.run, code=1 if path != "os.system" else 2)
+
+
+def test_what_changes_after_it_was_checked_is_refused_with_both_hashes(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place.root))
+    file = place.module("late_change")
+    codes = module_code("late_change")
+    trusted_code.trust(codes)
+    file.write_bytes(file.read_bytes() + b"#")
+    with pytest.raises(UsageError, match=f"{file} of the module late_change .*{sha256(file)}.*{codes[0].sha256}"):
+        __import__("late_change")
+    assert not place.mark.exists()
+
+
+def test_a_run_begun_by_a_config_file_works_where_nothing_can_be_remembered(place):
+    place.module("shouting")
+    documents = 'recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, UpperCaseFilter(max_share=0.3))'
+    config = place.config("from shouting import UpperCaseFilter", documents)
+    words = (config, "--workdir", place.run, *place.pages())
+    (place.root / "file").touch()
+    for homes in ({"HOME": "", "XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": str(place.root / "file")}):
+        told = place.call("fetch_pages", *words, **homes)
+        assert "shouting cannot be remembered as trusted in" in told and "--trust-code" in told
+    (place.state / "gristmill").mkdir(parents=True)
+    (place.state / "gristmill/trusted_code.json").write_text("{")
+    assert "is damaged" in place.call("fetch_pages", *words) and "is damaged" in place.call("sample", place.run, code=1)
+
+
+def test_evaluators_and_beam_options_of_the_command_line_are_the_user_s_own_and_known_afterwards(place):
+    place.module("figures", EVALUATOR)
+    place.write_run()
+    given = ("--evaluate.evaluators", "bits_per_byte", "figures.Own", "--engine.beam-options=--runner=DirectRunner")
+    place.call("fetch_pages", place.run, *given, *place.pages())
+    rows = json.loads((place.state / "gristmill/trusted_code.json").read_text())
+    assert [row[0] for row in rows] == ["figures", "engine.beam_options"]
+    place.write_run(evaluate={"evaluators": ["bits_per_byte", "figures.Own"]})
+    place.call("fetch_pages", place.run, *place.pages())
+
+
+def test_supervised_restarts_inherit_the_decision_and_nothing_more(place):
+    """What a supervisor starts, and starts again, knows the code as it was shown; changed, it is refused."""
+    attack(place, "own filter")
+    file = place.root / "x/evil.py"
+    file.write_text(file.read_text().replace(".write_text('run')", ".open('a').write('run ')"))
+    told = place.call("supervise", "--same-step", "2", "launch.train", place.run, "--trust-code", code=1)
+    assert told.count(f"SHA-256 {sha256(file)}") == 1 and "train needs tokenizer" in told
+    assert place.mark.read_text() == "run run run "  # by the supervisor, and two starts
+
+    before = sha256(file)
+    trusted = json.dumps([Code("x.evil", str(file), before)])
+    file.write_text(file.read_text() + "# changed\n")
+    told = place.call("train", place.run, code=2, **{trusted_code.VARIABLE: trusted})
+    assert before in told and sha256(file) in told
+
+
+def test_commands_at_the_same_time_lose_nothing_of_the_list(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    codes = [Code(f"m{n}", f"/m{n}.py", f"{n:064x}") for n in range(24)]
+    threads = [threading.Thread(target=remember, args=([code],)) for code in codes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(remembered()) == sorted(codes)
+    assert is_known(codes[3]) and not is_known(codes[3]._replace(name="other.m3"))
+
+
+def test_a_function_of_a_config_file_is_known_by_its_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    one = filter_class("f", "below")(1.0, "f", "def f(text): return True\n")
+    documents = recipe.documents("demo", recipe.URL_FILTER_WITHOUT_LISTS, one)
+    experiment = dataclasses.replace(tiny_experiment(), documents=documents)
+    saved = json.loads(experiment_json(experiment))
+    folder = RunFolder(tmp_path)
+    with pytest.raises(UsageError, match=r"documents\.f\.source, SHA-256"):
+        folder.experiment_of(saved, "refuse")
+    with pytest.raises(UsageError):  # no class is named: a filter of this process by that name would be taken
+        folder.experiment_of({key: value for key, value in saved.items() if key != "own_filters"}, "refuse")
+    remember([text_code("documents.f.source", one.source)])
+    assert folder.experiment_of(saved, "refuse")[0] == experiment
+
+
+def test_a_damaged_variable_is_told(monkeypatch):
+    monkeypatch.setenv(trusted_code.VARIABLE, "[[1]]")
+    with pytest.raises(InputError, match=trusted_code.VARIABLE):
+        is_known(Code("a", "", ""))
+
+
+def test_a_dataset_whose_features_are_classes_of_others_is_refused(tmp_path, monkeypatch):
+    """tensorflow-datasets imports the module of each class that features.json names."""
+    pytest.importorskip("tensorflow_datasets")
+    place = Place(tmp_path)
+    place.module("tfds_features")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (folder := tmp_path / "own/1.0.0").mkdir(parents=True)
+    inner = {"pythonClassName": "tfds_features.Text", "text": {}}
+    outer = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    features = {"pythonClassName": outer, "featuresDict": {"features": {"text": inner}}}
+    (folder / "features.json").write_text(json.dumps(features))
+    with pytest.raises(InputError, match=r"names the class 'tfds_features\.Text'"):
+        tfds.builder_in(folder)
+    named = TfdsPages(dataset="own:1.0.0", data_dir=str(tmp_path), split="train", rows_per_file=1)
+    with pytest.raises(InputError, match=r"names the class 'tfds_features\.Text'"):
+        tfds.opened(named, print)
+    assert not place.mark.exists()
+
+
+# Every place that runs code by a name, a text or a pickle
+
+
+RUNS = {
+    **dict.fromkeys(("import_module", "__import__", "exec", "eval", "spec_from_file_location", "run_path", "run_module",
+                     "Popen", "system", "PipelineOptions", "builder_from_directory", "check_output", "check_call")),
+    "load": "pickle", "loads": "pickle", "run": "subprocess", "builder": "tfds", "compile": "", "find_spec": "util",
+}  # fmt: skip
+"""{function that may run code that a value names: the module that it is called from; None for any}."""
+SETTLED = "settle_code has refused what config.json names and is not known"
+GUARDED = {
+    "configs/experiment/__init__.py: load_config spec_from_file_location": "the user's own config file",
+    "configs/experiment/run_folder.py: import_filters import_module": SETTLED,
+    "data_prep/quality/function.py: loaded compile": SETTLED,
+    "data_prep/quality/function.py: loaded exec": SETTLED,
+    "lm/evaluation/evaluators.py: make_evaluators import_module": SETTLED,
+    "data_prep/engine/beam_runner.py: run_on_dask PipelineOptions": SETTLED,
+    "data_prep/engine/beam_runner.py: run_by_options PipelineOptions": SETTLED,
+    "data_prep/engine/beam_runner.py: on_fn_api_runner PipelineOptions": "no option of a config",
+    "data_prep/engine/beam_workers.py: import_beam PipelineOptions": "no option of a config",
+    "data_prep/sources/tfds.py: builder_in builder_from_directory": "refuse_foreign_features",
+    "data_prep/sources/tfds.py: opened builder": "refuse_foreign_features",
+    "data_prep/engine/beam.py: listed loads": "a file that the command writes before its workers start",
+    "data_prep/engine/worker.py: load loads": "a pipe of the parent process",
+    "data_prep/engine/worker.py: attempt loads": "a pipe of the parent process",
+    "data_prep/engine/units.py: to_travel loads": "what it pickled itself",
+    "lm/own_process.py: in_own_process loads": "a pipe of the child process",
+    "lm/own_process.py: main load": "a pipe of the parent process",
+    "lm/trusted_code.py: find_spec spec_from_file_location": "checks the file's hash",
+    "data_prep/by_language/splitters.py: check_splitters find_spec": "the table PACKAGES",
+    "data_prep/extract/__init__.py: load_engine import_module": "the table ENGINES",
+    "data_prep/sources/__init__.py: module_of_source import_module": "the table SOURCES",
+    "data_prep/sources/manifest.py: module_of import_module": "the table KINDS",
+    "lm/tokenizer/files.py: class_of import_module": "the table KINDS",
+    "lm/metrics/writers.py: import_wandb import_module": "a fixed name",
+    "data_prep/language.py: model find_spec": "a fixed name",
+    "lm/planner/cuda.py: has_cuda find_spec": "a fixed name",
+    "lm/planner/libtpu.py: find_libtpu find_spec": "a fixed name",
+    "lm/tokenizer/fast.py: fast_encoder find_spec": "a fixed name",
+    "lm/training/preflight.py: check_training find_spec": "a fixed name",
+    "data_prep/engine/beam_workers.py: started_server Popen": "this program's own module",
+    "data_prep/engine/processes.py: __init__ Popen": "this program's own module",
+    "lm/own_process.py: in_own_process run": "this program's own module",
+    "launch/stages/supervision.py: attempt Popen": "a script of this program, with the user's own options",
+    "data_prep/extract/fit/checkouts.py: git run": "git, in a script of development",
+    "launch/cloud/tools.py: ask run": "commands of the user's own cloud",
+    "launch/cloud/tools.py: run run": "commands of the user's own cloud",
+}
+
+
+def code_runners(path: Path) -> list[str]:
+    """`file: function call` of each call of RUNS."""
+    found = []
+
+    def visit(node: ast.AST, function: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            value = called.value if isinstance(called, ast.Attribute) else None
+            of = "" if value is None else getattr(value, "attr", getattr(value, "id", "?"))
+            if name in RUNS and RUNS[name] in (None, of):
+                found.append(f"{path.relative_to(REPOSITORY)}: {function} {name}")
+        for child in ast.iter_child_nodes(node):
+            visit(child, function)
+
+    visit(tree_of(path), "")
+    return found
+
+
+def test_every_place_that_runs_code_by_a_name_says_what_guards_it():
+    found = {one for path in FILES for one in code_runners(path)}
+    assert found == set(GUARDED), "add a new place to GUARDED with what keeps a stranger's config.json from it"
