@@ -16,6 +16,7 @@ from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN
+from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import Url, copy_of, mirror_of
@@ -67,7 +68,7 @@ class RunFolder(RunPaths):
         """
         path = self.config_json
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = parse_json(read_bounded(path, MOST_CONFIG_BYTES))
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{shown(str(self.root), quotes=False)} is a folder, but not that of a run that has made something: it "
@@ -130,20 +131,26 @@ class RunFolder(RunPaths):
         tokenizer, UsageError where there are checkpoints of other steps alone.
         """
         from lm.checkpoints.manifest import read_manifest
-        from lm.checkpoints.reading import check_finite, read_parameters, whole_parameters
+        from lm.checkpoints.reading import check_finite, check_layers, read_parameters, whole_parameters
         from lm.inference.devices import inference_mesh
         from lm.tokenizer import load
 
         experiment = experiment or self.experiment()
         config, one_device = experiment.model, ""
+        found = whole_parameters((self.checkpoints, self.snapshots), step)
+        check_layers(config, found)
         if mesh is None:
             mesh, one_device = inference_mesh(experiment.train.mesh, config)
-        found = whole_parameters((self.checkpoints, self.snapshots), step)
         tokenizer, trained_with = load(self.tokenizer), read_manifest(found)["about"].get("tokenizer")
         if trained_with not in (None, tokenizer.fingerprint):
             raise InputError(
                 f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
                 f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+            )
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"The tokenizer in {self.tokenizer} has ids up to {tokenizer.vocab_size - 1:,}, but model.vocab_size = "
+                f"{config.vocab_size:,} in {self.config_json}. Bring back the files that the run was trained with."
             )
         model = read_parameters(config, found, mesh)
         check_finite(model, found)

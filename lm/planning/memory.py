@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import ModelConfig, RematPolicy, TrainConfig
+from lm.config.model import block_parameters, least_parameters, table_parameters
 from lm.config.remat import Tensor
 from lm.errors import UsageError
 
@@ -26,27 +27,6 @@ ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 UNIT = 1e9
 TRAINING_ROWS = "train.batch_size, or give more train.micro_batches"
 SIZES = ("layers", "width", "mlp_width", "vocab_size", "ngram_rows", "context_length")
-
-
-def least_parameters(config: ModelConfig) -> int:
-    """Parameters of the matrices, which are all but a few thousandths."""
-    return block_parameters(config) + table_parameters(config)
-
-
-def block_parameters(config: ModelConfig) -> int:
-    """Parameters of the linear maps within blocks."""
-    width, heads = config.width, config.heads + 2 * config.kv_heads
-    attention = width * config.head_channels * (heads + config.heads)
-    mlp = (3 if config.mlp == "swiglu" else 2) * width * config.mlp_width
-    return config.layers * (attention + mlp)
-
-
-def table_parameters(config: ModelConfig) -> int:
-    """Parameters of embeddings and of the output projection."""
-    tables = config.vocab_size * (1 if config.tie_embeddings else 2)
-    tables += config.context_length if config.position == "learned" else 0
-    tables += config.tokens_back * config.ngram_rows
-    return tables * config.width
 
 
 def block_channels(config: ModelConfig) -> dict[Tensor, int]:

@@ -24,11 +24,12 @@ MOST_CHARACTERS = 20_000
 MOST_NESTED = 30
 """Groups inside groups."""
 MOST_STEPS, STEPS_A_CHARACTER = 50_000_000, 200
-"""Of a search through a text: so many, and so many more for each character. The engines take some 40 million a second."""
+"""Of a search through a text: so many, and so many more for each character. The engines take 40 million a second."""
 _GROUP = re.compile(r"\(\?(?:[ims-]*:|[=!]|<[=!]|>)")
 _FLAGS = re.compile(r"\(\?[ims-]+\)")
 _ESCAPE = re.compile(
-    r"\\(?:[pP]\{\^?[\w ]{1,40}\}|[pP][A-Z]|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[sSdDwWhHrntfv]|[^\w])",
+    r"\\(?:[pP]\{\^?[\w ]{1,40}\}|[pP][A-Z]|x\{[0-9A-Fa-f]{1,8}\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}"
+    r"|[sSdDwWhHrntfv]|[^\w])",
     re.ASCII,
 )
 _ANCHOR = re.compile(r"[\^$]|\\[bBAzZ]")
@@ -92,7 +93,8 @@ def runs_of(pattern: str) -> Any:
         each = [f"(?:{one})+" for one in sorted(scanned)]
         return regex.compile("|".join(each), regex.IGNORECASE | regex.DOTALL | regex.V1) if each else None
     except regex.error as error:
-        raise ValueError(f"the split pattern repeats {shown(sorted(scanned))}, which is not read here: {error}") from error
+        what = shown(" ".join(sorted(scanned)))
+        raise ValueError(f"the split pattern repeats {what}, which is not read here: {error}") from error
 
 
 def _branches(pattern: str, at: int, nested: int) -> tuple[Node, int]:
