@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zlib
 from itertools import chain
+from typing import Any
 
 import jax
 import numpy as np
@@ -219,9 +220,10 @@ def test_a_header_that_claims_too_much_is_refused_at_once(claim, mine, packed):
     assert most_tokens(packed.data, 450) > packed.tokens
 
 
-def packed_zeros(size: int, **changes: object) -> bytes:
+def packed_zeros(size: int, /, **changes: Any) -> bytes:
     """A file of zeros, which xz packs some 7,000 times smaller, with another header."""
-    body = Body(changes.pop("lengths", [0, size]), *packed_raw(bytes(size)), b"").pack()
+    lengths: Any = changes.pop("lengths", [0, size])
+    body = Body(lengths, *packed_raw(bytes(size)), b"").pack()
     blank = bytes(DIGEST)
     header = Header(
         size=size, sha256=hashlib.sha256(bytes(size)).digest(), step=0, tokens=0, segments=0, parameters=blank,
