@@ -18,6 +18,7 @@ from configs.recipes.gristmill import FILTERS
 from data_prep.config import DocumentsConfig
 from data_prep.config.documents import class_with
 from data_prep.config.filters import KNOWN, Filter
+from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
 from lm.errors import InputError, UsageError, shown
 from lm.run_paths import RunPaths
 from lm.storage import Url, copy_of, mirror_of
@@ -75,7 +76,7 @@ class RunFolder(RunPaths):
         """The JSON of config.json. Raises as `experiment`."""
         path = self.config_json
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(read_bounded(path, MOST_CONFIG_BYTES))
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{shown(str(self.root), quotes=False)} is a folder, but not that of a run that has made something: it "
@@ -166,6 +167,11 @@ class RunFolder(RunPaths):
             raise InputError(
                 f"{found} was trained with tokenizer {trained_with}, but {self.tokenizer} is "
                 f"{tokenizer.fingerprint}. Bring back the tokenizer that the run was trained with."
+            )
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"The tokenizer in {self.tokenizer} has ids up to {tokenizer.vocab_size - 1:,}, but model.vocab_size = "
+                f"{config.vocab_size:,} in {self.config_json}. Bring back the files that the run was trained with."
             )
         model = read_parameters(config, found, mesh)
         check_finite(model, found)

@@ -56,10 +56,10 @@ def write_parameters(
                 context=context,
             ).result()  # fmt: skip
         for layer, one in enumerate(layers or [name]):
-            value = checked(parameters, one, leaf.shape[1:] if layers else leaf.shape)
+            value = checked(parameters, one, leaf.shape[1:] if layers else leaf.shape, np.dtype(leaf.dtype))
             with readable_errors(checkpoint, "written", FREE_SPACE):
                 place = array[layer] if layers else array
-                place.write(np.ascontiguousarray(value, leaf.dtype)).result()
+                place.write(value).result()
     write_manifest(checkpoint, about)
 
 
@@ -71,10 +71,18 @@ def layers_of(name: str, config: ModelConfig) -> list[str]:
     return [f"{found[1]}{layer}.{found[3]}" for layer in range(config.layers)]
 
 
-def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The parameter of that name. Raises InputError where it is missing or has another shape."""
+def checked(parameters: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return the parameter of that name in `dtype`. Raises InputError if it is missing, has another shape, or holds
+    values that are not finite, before or after the conversion."""
     value = parameters.get(name)
     found = "absent" if value is None else tuple(value.shape)
     if value is None or found != tuple(shape):
         raise InputError(f"{name} is {found}, but the model's config needs {tuple(shape)}. Give its own parameters.")
-    return value
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = np.ascontiguousarray(value, dtype)
+    if bad := converted.size - np.count_nonzero(np.isfinite(converted)):
+        raise InputError(
+            f"{name} holds {bad:,} values that are NaN or infinite in {dtype.name}, of {converted.size:,}; all weights "
+            "must be finite. Get the model again, or another."
+        )
+    return converted

@@ -20,7 +20,7 @@ from lm.checkpoints.layer_forms import as_stored, as_wanted
 from lm.checkpoints.manifest import DamageError, steps_in, verify
 from lm.config import ModelConfig
 from lm.errors import InputError, UsageError
-from lm.model.param_names import named_leaves, replace_leaves
+from lm.model.param_names import IN_BLOCK, named_leaves, replace_leaves
 from lm.model.transformer import Transformer
 from lm.parallel import one_device_mesh, shardings
 from lm.resilience.multihost import fail_together, settle
@@ -107,11 +107,26 @@ def restore_model(config: ModelConfig, folder: Path, mesh: Mesh | None = None, s
 
 def read_parameters(config: ModelConfig, checkpoint: Path, mesh: Mesh | None) -> Transformer:
     """As `restore_model`, of one checkpoint, whose files are not verified."""
+    check_layers(config, checkpoint)
     mesh = mesh or one_device_mesh(config)
     shapes = shapes_of(config)
     place = lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
     like = jax.tree.map(place, shapes, shardings(shapes, mesh))
     return cast(Transformer, restore_items(checkpoint, {"model": like})["model"])
+
+
+def check_layers(config: ModelConfig, checkpoint: Path) -> None:
+    """Raises InputError if the checkpoint has another number of layers than `config`: before anything is made for each
+    of these."""
+    with readable_errors(checkpoint, "read", OTHER):
+        found = item_handler().metadata(epath.Path(checkpoint.resolve()) / "model").tree
+    in_block = [(match, array) for name, array in found.items() if (match := IN_BLOCK.fullmatch(name))]
+    layers = max((array.shape[0] if match[2] is None else 1 + int(match[2]) for match, array in in_block), default=0)
+    if layers != config.layers:
+        raise InputError(
+            f"{checkpoint} cannot be restored into this model: it has {layers:,} layers, but model.layers = "
+            f"{config.layers:,}. Use the config that the run was started with, or another checkpoint."
+        )
 
 
 def shapes_of(config: ModelConfig) -> Transformer:

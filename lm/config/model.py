@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lm.errors import UsageError
-from lm.fields import Config, not_hashed, positive
+from lm.errors import UsageError, shown
+from lm.fields import Config, not_hashed, positive, within
+
+LARGEST_SIZE = 2**31 - 1
+"""Of every axis: JAX's indices are 32-bit."""
+LONGEST_NGRAM = 64
+"""Each length has a table of its own."""
 
 GATED_MLPS = ("swiglu",)
 """Values of ModelConfig.mlp with a gate."""
@@ -133,11 +138,15 @@ class ModelConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         for name in ("vocab_size", "context_length", "layers", "width", "heads", "kv_heads", "mlp_width"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+            if not 1 <= getattr(self, name) <= LARGEST_SIZE:
+                raise UsageError(
+                    f"model.{name} is {shown(getattr(self, name))}; it must be at least 1, and at most "
+                    f"{LARGEST_SIZE:,}."
+                )
         positive(self, "model", "rope_theta", "norm_epsilon", "initial_std")
         if self.head_dim is not None:
             positive(self, "model", "head_dim")
+            within(self, "model", 1, LARGEST_SIZE, "head_dim")
         elif self.width % self.heads:
             raise UsageError(
                 f"model.heads = {self.heads} does not divide model.width = {self.width}. "
@@ -153,10 +162,10 @@ class ModelConfig(Config):
                 f"model.rope_scaling is given, but model.position = {self.position} turns nothing. "
                 "Leave rope_scaling out, or set model.position = rope."
             )
-        if self.ngram_rows < 0 or self.ngram_longest < 2:
+        if not 0 <= self.ngram_rows <= LARGEST_SIZE or not 2 <= self.ngram_longest <= LONGEST_NGRAM:
             raise UsageError(
-                f"model.ngram_rows is {self.ngram_rows} and model.ngram_longest is {self.ngram_longest}; rows must be "
-                "at least 0 (none), and an n-gram has at least 2 tokens."
+                f"model.ngram_rows is {shown(self.ngram_rows)} and model.ngram_longest is {shown(self.ngram_longest)}; "
+                f"rows must be at least 0 (none), and an n-gram has 2 to {LONGEST_NGRAM} tokens."
             )
         if self.logit_softcap is not None:
             positive(self, "model", "logit_softcap")
@@ -183,3 +192,14 @@ class ModelConfig(Config):
                 f"model.attention_windows = {self.attention_windows} gives the {self.layers} layers different windows, "
                 "but model.scan_layers = True runs one program for them all. Set scan_layers to False, or one window."
             )
+
+
+def least_parameters(config: ModelConfig) -> int:
+    """Parameters of the matrices, by arithmetic: all but a few thousandths of the model."""
+    width, heads = config.width, config.heads + 2 * config.kv_heads
+    attention = width * config.head_channels * (heads + config.heads)
+    mlp = (3 if config.gated_mlp else 2) * width * config.mlp_width
+    rows = config.vocab_size * (1 if config.tie_embeddings else 2)
+    rows += config.context_length if config.position == "learned" else 0
+    rows += config.tokens_back * config.ngram_rows
+    return config.layers * (attention + mlp) + rows * width

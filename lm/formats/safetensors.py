@@ -8,7 +8,7 @@ took 391 MB more memory, `write_file` 24.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lm.errors import InputError
+from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
+from lm.errors import InputError, shown
 from lm.storage import appearing, file_inside
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DAMAGED = "The file is damaged or was not copied whole; get it again."
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 """What can be read as weights."""
+MOST_HEADER_BYTES = 2**22
+"""Of the headers of a checkpoint's files together: 4 MiB, some 30,000 tensors. The library takes 100 MB of a file, and
+15 s and 1.2 GB for a million tensors."""
 
 
 class Tensor(NamedTuple):
@@ -48,7 +52,7 @@ class Tensor(NamedTuple):
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError if there is none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_bounded(path, MOST_CONFIG_BYTES))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give the folder of a whole checkpoint.") from error
     except (ValueError, RecursionError) as error:
@@ -58,8 +62,25 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_headers(paths: Iterable[Path]) -> None:
+    """Raises InputError if the headers of these files are larger than MOST_HEADER_BYTES together."""
+    total = 0
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                total += int.from_bytes(file.read(8), "little")
+        except OSError:  # told when it is opened
+            continue
+        if MOST_HEADER_BYTES < total <= path.stat().st_size:
+            raise InputError(
+                f"{path}: the headers up to this one are {total:,} bytes, but at most {MOST_HEADER_BYTES:,} are read "
+                f"of a checkpoint. {DAMAGED}"
+            )
+
+
 def read_header(path: Path) -> dict[str, Tensor]:
     """{name: Tensor} of one file. Raises InputError unless the tensors fill the file without a gap or an overlap."""
+    check_headers([path])
     try:
         opened = safe_open(path, framework="numpy")
     except OSError as error:
@@ -84,12 +105,14 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         raise InputError(f"There is neither {FILE} nor {INDEX} in {folder}. Give the folder of a checkpoint.")
     homes = read_json_object(place := file_inside(folder, INDEX)).get("weight_map")
     if not isinstance(homes, dict) or not homes:
-        raise InputError(f"{place} has the weight_map {str(homes)[:200]}, but it must name a file for each tensor.")
+        raise InputError(f"{place} has the weight_map {shown(homes)}, but it must name a file for each tensor.")
     for name, home in homes.items():
         plain = isinstance(home, str) and home.isprintable() and home.endswith(".safetensors")
         if not plain or Path(home).name != home:
-            raise InputError(f"{place} has {name} in {home!r}, which is no file beside it. {DAMAGED}")
-    files = {home: read_header(file_inside(folder, home)) for home in sorted(set(homes.values()))}
+            raise InputError(f"{place} has {shown(name)} in {shown(home)}, which is no file beside it. {DAMAGED}")
+    paths = {home: file_inside(folder, home) for home in sorted(set(homes.values()))}
+    check_headers(paths.values())
+    files = {home: read_header(path) for home, path in paths.items()}
     for name, home in homes.items():
         if name not in files[home]:
             raise InputError(f"{place} has {name} in {home}, but that file has no such tensor. {DAMAGED}")

@@ -8,7 +8,7 @@ import dataclasses
 import secrets
 from collections.abc import Sequence
 
-from lm.errors import UsageError, shown
+from lm.errors import InputError, UsageError, shown
 from lm.inference.requests import MAX_TEMPERATURE, GenerationRequest, SamplingParams
 from lm.serving.errors import ApiError, wrong
 from lm.serving.fields import Fields, parse_object
@@ -190,7 +190,17 @@ def encode(text: str, tokenizer: Tokenizer, limits: Limits) -> list[int]:
             param="prompt", code="context_length_exceeded",
         )  # fmt: skip
     names = [name for name, id in tokenizer.special_tokens.items() if id == tokenizer.bos_id and text.startswith(name)]
-    return [tokenizer.bos_id, *tokenizer.encode(text[len(names[0]) :])] if names else tokenizer.encode(text)
+    ids = encode_text(text[len(names[0]) :] if names else text, tokenizer)
+    return [tokenizer.bos_id, *ids] if names else ids
+
+
+def encode_text(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text. Raises ApiError 400 if the tokenizer cannot encode it: a character that its vocabulary lacks,
+    or a split pattern that would backtrack too long."""
+    try:
+        return tokenizer.encode(text)
+    except InputError as error:
+        raise ApiError(400, str(error), param="prompt", code="invalid_value") from error
 
 
 def split_prompts(given: object, limits: Limits) -> Sequence[str | list[int]]:

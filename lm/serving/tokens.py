@@ -13,6 +13,7 @@ from lm.serving.errors import wrong
 from lm.serving.fields import Fields, parse_object
 from lm.serving.http import json_answer, read_body
 from lm.serving.limits import Limits
+from lm.serving.protocol import encode_text
 from lm.tokenizer import Tokenizer
 
 
@@ -40,7 +41,7 @@ class TokenRoutes:
         special = tokenizer.special_tokens.get(text)
         ids = [special]
         if special is None:
-            ids = await self.in_thread(tokenizer.encode, text)
+            ids = await self.in_thread(encode_text, text, tokenizer)
         if fields.boolean("add_special_tokens", True) and special is None:
             ids = [tokenizer.bos_id, *ids]
         return json_answer({"tokens": ids, "count": len(ids), "max_model_len": self.limits.context})

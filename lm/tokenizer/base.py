@@ -128,6 +128,16 @@ class Tokenizer(ABC):
         return ValueError(f"token id {id} is outside the vocabulary of {self.vocab_size} symbols")
 
 
+MOST_SYMBOLS = 2**20
+"""Ids of a vocabulary. The largest published ones have 901,629 (XLM-V) and 262,144 (Gemma)."""
+
+
+def check_size(symbols: int) -> None:
+    """Raises ValueError for a vocabulary of more than MOST_SYMBOLS ids: each takes memory, used or not."""
+    if symbols > MOST_SYMBOLS:
+        raise ValueError(f"the highest token id is {symbols - 1:,}; at most {MOST_SYMBOLS - 1:,} is read")
+
+
 def whole_characters(text: str) -> str:
     """`text` with lone surrogates, which no encoding of Unicode knows, made U+FFFD, and pairs of them one character."""
     try:

@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from lm.config import END_OF_TEXT, TokenizerConfig
-from lm.errors import UsageError
+from lm.errors import UsageError, shown
 from lm.tokenizer.encoding import BytePairTokenizer, no_panic, numbered, sections
+from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 TEXTS_AT_ONCE = 256  # held in memory by rustbpe while it counts pieces; changes nothing else
@@ -78,8 +79,12 @@ def check_pattern(pattern: str, what: str) -> None:
     if pattern in SPLIT_PATTERNS.values():
         return
     tokens = tuple(bytes([byte]) for byte in range(256))
-    bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     names = f"Give one of {', '.join(SPLIT_PATTERNS)}, or an expression"
+    try:
+        runs_of(pattern)
+    except ValueError as error:
+        raise UsageError(f"{what} is {shown(pattern)}: {error}. {names} without that.") from error
+    bytes_alone = BytePairTokenizer(pattern, tokens, special_tokens=numbered(tokens, (END_OF_TEXT,)))
     try:
         with no_panic(f"{what} is {pattern!r}, by which no text is cut. {names}"):
             left_out = list(itertools.islice(left_out_by(bytes_alone), 8))

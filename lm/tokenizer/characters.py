@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import TokenizerConfig
 from lm.errors import InputError, UsageError
 from lm.storage import file_inside
@@ -69,7 +70,7 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "CharacterTokenizer":
-        symbols = json.loads(file_inside(folder, SYMBOLS).read_bytes())
+        symbols = parse_json(read_bounded(file_inside(folder, SYMBOLS), MOST_TOKENIZER_BYTES))
         if not isinstance(symbols, str):
             raise ValueError(f"{SYMBOLS} holds no string")
         return cls(symbols, documents=documents, characters=characters)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
 from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.storage import file_inside
-from lm.tokenizer.base import Tokenizer, whole_characters
+from lm.tokenizer.base import Tokenizer, check_size, whole_characters
 from lm.tokenizer.hugging_face.writing import write_hugging_face
+from lm.tokenizer.pattern_cost import check_text, runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 RANKS, HUGGING_FACE = "tokenizer.tiktoken", "tokenizer.json"
@@ -106,6 +108,8 @@ class BytePairTokenizer(Tokenizer):
         ids = set(self.special_tokens.values())
         if len(ids) < len(self.special_tokens) or min(ids) < len(self.tokens):
             raise ValueError(f"special tokens share ids with others: {dict(self.special_tokens)}")
+        check_size(self.vocab_size)
+        runs_of(self.pattern)
 
     @property
     def vocab_size(self) -> int:
@@ -162,11 +166,16 @@ class BytePairTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "BytePairTokenizer":
-        tokens, special = read_ranks(file_inside(folder, RANKS).read_bytes()), dict(settings["special_tokens"])
-        return cls(
+        tokens = read_ranks(read_bounded(file_inside(folder, RANKS), MOST_TOKENIZER_BYTES))
+        special = {str(name): int(id) for name, id in settings["special_tokens"].items()}
+        found = cls(
             settings["pattern"], tokens, settings["start"], settings["end"],
             special_tokens=special, documents=documents, characters=characters,
         )  # fmt: skip
+        if not found._is_known:
+            with no_panic(f"the split pattern {found.pattern!r} cannot be compiled"):
+                _ = found._encoding  # raises ValueError for a pattern that is no expression
+        return found
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
         """As the base class has it. Raises UsageError for a text of which a split pattern of one's own leaves out some,
@@ -196,6 +205,7 @@ class BytePairTokenizer(Tokenizer):
 
     def _encode_checked(self, text: str) -> list[int]:
         """`encode` by a pattern of one's own. Raises UsageError where it does not cut the text into pieces."""
+        check_text(self.pattern, text)
         with no_panic(f"the split pattern {self.pattern!r} backtracks too long over {text[:60]!r}…"):
             ids = [id for section in sections(text) for id in self._encoding.encode_ordinary(section)]
         lost = len(whole_characters(text).encode()) - sum(len(self.tokens[id]) for id in ids)

@@ -4,7 +4,8 @@ import importlib
 import json
 from pathlib import Path
 
-from lm.errors import InputError
+from lm.bounded import MOST_CONFIG_BYTES, parse_json, read_bounded
+from lm.errors import InputError, UsageError
 from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 
@@ -48,7 +49,7 @@ def load(folder: Path) -> Tokenizer:
     holds is not the one that was written.
     """
     try:
-        meta = json.loads(file_inside(folder, META).read_text(encoding="utf-8"))
+        meta = parse_json(read_bounded(file_inside(folder, META), MOST_CONFIG_BYTES))
         tokenizer = class_of(meta["kind"]).from_files(folder, meta, int(meta["documents"]), int(meta["characters"]))
         stored, found = meta["fingerprint"], tokenizer.fingerprint
     except FileNotFoundError as error:
@@ -56,6 +57,8 @@ def load(folder: Path) -> Tokenizer:
         raise InputError(
             f"There is no tokenizer in {folder}: {missing} is missing. Make one: python -m launch.train_tokenizer"
         ) from None
+    except UsageError as error:
+        raise InputError(f"The tokenizer in {folder} cannot be loaded: {error} {REMEDY}") from error
     # JSON, UTF-8 and base64 errors are ValueErrors; the others are what damage may come to.
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError) as error:
         raise InputError(f"The tokenizer in {folder} is damaged: {type(error).__name__}: {error}. {REMEDY}") from error

@@ -1,7 +1,6 @@
 """The vocabularies that the world uses, by name or from the files they come in."""
 
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lm.bounded import MOST_CONFIG_BYTES, MOST_TOKENIZER_BYTES, parse_json, read_bounded
 from lm.config import END_OF_TEXT
 from lm.errors import InputError, UsageError, network_reason
 from lm.storage import fetched, file_inside, place_of, user_cache, write_atomically
@@ -127,7 +127,7 @@ def load_published(name_or_path: str, server: str = SERVER, environment: Mapping
 
 def load_file(path: Path) -> Tokenizer:
     """Of a file, by what it holds. Raises as load_published, and ValueError and the like for damage."""
-    data = path.read_bytes()
+    data = read_bounded(path, MOST_TOKENIZER_BYTES)
     if data.lstrip()[:1] == b"{":
         return of_json(data)
     if _RANKS.match(data):
@@ -169,7 +169,8 @@ def load_folder(folder: Path) -> Tokenizer:
     if (folder / META).exists():
         return load(folder)
     if (folder / HUGGING_FACE).exists():
-        return of_json(file_inside(folder, HUGGING_FACE).read_bytes(), *names_in(file_inside(folder, CONFIG)))
+        contents = read_bounded(file_inside(folder, HUGGING_FACE), MOST_TOKENIZER_BYTES)
+        return of_json(contents, *names_in(file_inside(folder, CONFIG)))
     if (folder / MODEL).exists():
         return load_file(file_inside(folder, MODEL))
     raise UsageError(f"it has none of {META}, {HUGGING_FACE} and {MODEL}. Give another folder, or the file itself.")
@@ -178,7 +179,7 @@ def load_folder(folder: Path) -> Tokenizer:
 def names_in(config: Path) -> tuple[str, str]:
     """What heads and what ends a document by a tokenizer_config.json: "" for what it does not say."""
     try:
-        contents = json.loads(config.read_bytes())
+        contents = parse_json(read_bounded(config, MOST_CONFIG_BYTES))
     except FileNotFoundError:
         return "", ""
     tokens = (contents.get("bos_token"), contents.get("eos_token"))

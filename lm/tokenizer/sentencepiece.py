@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
 from lm.config import END_OF_TEXT, TokenizerConfig
 from lm.errors import UsageError
 from lm.storage import file_inside
@@ -123,7 +124,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "SentencePieceTokenizer":
-        model, exact = file_inside(folder, MODEL).read_bytes(), settings["exact"] is True
+        model = read_bounded(file_inside(folder, MODEL), MOST_TOKENIZER_BYTES)
+        exact = settings["exact"] is True
         return cls.from_model(model, exact, documents, characters)
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:

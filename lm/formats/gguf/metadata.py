@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 
 from lm.config import ModelConfig, RopeScalingConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.formats.gguf.names import arch_of
 from lm.model.layers import rotary_frequencies
 
@@ -56,11 +56,11 @@ def add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 class Header(Mapping[str, Any]):
     """The fields of a file's header, {name: value}; `read` says which one is missing or of another type."""
 
-    def __init__(self, path: Path, reader: gguf.GGUFReader):
-        self.path, self.fields = path, reader.fields
+    def __init__(self, path: Path, fields: Mapping[str, Any]):
+        self.path, self.fields = path, fields
 
     def __getitem__(self, name: str) -> Any:
-        return self.fields[name].contents()
+        return self.fields[name]
 
     def __iter__(self):
         return iter(self.fields)
@@ -74,9 +74,9 @@ class Header(Mapping[str, Any]):
         value = self.get(name, default)
         value = float(value) if kind is float and type(value) is int else value
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            shown = "not there" if value is None else repr(value)
+            found = "not there" if value is None else shown(value)
             raise InputError(
-                f"{self.path}: {name} is {shown}, but must be of type {kind.__name__}. Get the file again."
+                f"{self.path}: {name} is {found}, but must be of type {kind.__name__}. Get the file again."
             )
         return value
 
@@ -87,8 +87,8 @@ def config_of(header: Header, tensors: Mapping[str, tuple[int, ...]], factors: n
     arch = header.read("general.architecture", str)
     if arch not in ("gpt2", "llama"):
         raise InputError(
-            f"{header.path}: general.architecture is {arch!r}; gpt2 and llama are read. Get a model of these, or its "
-            "Hugging Face folder."
+            f"{header.path}: general.architecture is {shown(arch)}; gpt2 and llama are read. Get a model of these, or "
+            "its Hugging Face folder."
         )
     field = lambda name, kind, default=None: header.read(f"{arch}.{name}", kind, default)
     if "token_embd.weight" not in tensors:
@@ -130,7 +130,7 @@ def refuse_others(header: Header, field: Any, head_dim: int) -> None:
         ("rope.scaling.type", field("rope.scaling.type", str, "none"), "none"),
     ):
         if value != ours:
-            raise InputError(f"{header.path}: llama.{name} is {value!r}, but {ours!r} is what is read here.")
+            raise InputError(f"{header.path}: llama.{name} is {shown(value)}, but {ours!r} is what is read here.")
 
 
 def nearest(value: float) -> float:
@@ -147,11 +147,11 @@ def scaling_of(header: Header, factors: np.ndarray | None, head_dim: int, theta:
     if all(name in header for name in names):
         factor, low, high, original = (header.read(name, float) for name in names)
         known = (RopeScalingConfig(factor, low, high, int(original)),)
-    for scaling in known:
+    for scaling in known if factors.shape == (head_dim // 2,) else ():  # else its frequencies could take any memory
         frequencies = [np.asarray(rotary_frequencies(head_dim // 2, theta, one), np.float64) for one in (None, scaling)]
-        if factors.shape == frequencies[0].shape and np.allclose(frequencies[0] / frequencies[1], factors, rtol=1e-5):
+        if np.allclose(frequencies[0] / frequencies[1], factors, rtol=1e-5):
             return scaling
     raise InputError(
-        f"{header.path}: {ROPE_FACTORS} is {factors.tolist()[:8]}..., which is neither Llama 3.1's nor Llama 3.2's "
-        "scaling of rotary frequencies. Get the model's Hugging Face folder."
+        f"{header.path}: {ROPE_FACTORS} is {factors.ravel()[:8].tolist()}..., which is neither Llama 3.1's nor Llama "
+        "3.2's scaling of rotary frequencies. Get the model's Hugging Face folder."
     )

@@ -10,11 +10,12 @@ import numpy as np
 
 from lm.config import ModelConfig
 from lm.errors import InputError
+from lm.formats.gguf.header import GgufFile, read_gguf
 from lm.formats.gguf.metadata import ROPE_FACTORS, Header, config_of
 from lm.formats.gguf.names import stored_shape, stored_tensors, unpaired
 from lm.formats.gguf.tokenizer import read_tokenizer
 from lm.formats.hugging_face.names import parameter_shapes
-from lm.formats.source import SourceModel
+from lm.formats.source import SourceModel, check_size
 from lm.tokenizer.base import Tokenizer
 
 READ = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
@@ -25,7 +26,7 @@ class GgufParameters(Mapping[str, np.ndarray]):
     """{name: values} of the model in a file, under our names of unrolled layers: BF16 as bfloat16, F16 as float16, all
     others as float32. Each is read when it is asked for, and held by nobody here."""
 
-    def __init__(self, path: Path, reader: gguf.GGUFReader, config: ModelConfig):
+    def __init__(self, path: Path, reader: GgufFile, config: ModelConfig):
         """Raises InputError for a tensor that is missing, left over, of another shape than the config asks for, or of a
         type that is not read."""
         self.path, self.shapes, self.stored = path, parameter_shapes(config), stored_tensors(config)
@@ -83,20 +84,12 @@ def open_gguf(path: Path, tokenizer: Tokenizer | None = None) -> SourceModel:
     Raises InputError for a damaged file and a model or type of tensors that is not read, UsageError for a tokenizer
     that cannot be reproduced; each names what it is.
     """
-    try:
-        reader = gguf.GGUFReader(path)
-        header = Header(path, reader)
-        tensors = {tensor.name: tensor for tensor in reader.tensors}
-        factors = np.array(tensors[ROPE_FACTORS].data) if ROPE_FACTORS in tensors else None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    # The package trusts what is in the file: damage may come to any of these.
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
-        raise InputError(
-            f"{path} is no whole GGUF file: {type(error).__name__}: {error}. It may not have been copied whole; get it "
-            "again."
-        ) from error
+    reader = read_gguf(path)
+    header = Header(path, reader.fields)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    factors = np.array(tensors[ROPE_FACTORS].data) if ROPE_FACTORS in tensors else None
     config = config_of(header, {name: shape_of(tensor) for name, tensor in tensors.items()}, factors)
+    check_size(config, path, sum(tensor.n_elements for tensor in reader.tensors), len(tensors))
     parameters = GgufParameters(path, reader, config)
     matrices = {parameters.dtypes[name] for name, stored in parameters.stored.items() if not stored.exact}
     if matrices == {"BF16"}:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lm.config import ModelConfig, RopeScalingConfig
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.formats.hugging_face.names import family_of
 from lm.formats.safetensors import read_json_object
 from lm.storage import file_inside
@@ -26,7 +26,9 @@ class Settings:
         if kind is float and type(value) is int and abs(value) <= 2**53:  # what a float holds exactly
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise InputError(f"{self.path}: {name} is {value!r}, but must be of type {kind.__name__}. Set it there.")
+            raise InputError(
+                f"{self.path}: {name} is {shown(value)}, but must be of type {kind.__name__}. Set it there."
+            )
         return value
 
     def require(self, name: str, known: tuple[Any, ...], missing: object) -> None:
@@ -36,8 +38,8 @@ class Settings:
         value = missing if value is None else value
         if not any(type(value) is type(k) and value == k for k in known):
             raise InputError(
-                f"{self.path}: {name} is {value!r}, which is not supported; only {' or '.join(map(repr, known))} is. "
-                "This checkpoint cannot be converted."
+                f"{self.path}: {name} is {shown(value)}, which is not supported; only {' or '.join(map(repr, known))} "
+                "is. This checkpoint cannot be converted."
             )
 
     def part(self, name: str) -> "Settings":
@@ -51,7 +53,8 @@ def rope_of(settings: Settings) -> tuple[float, RopeScalingConfig | None]:
     new, old = settings.part("rope_parameters"), settings.part("rope_scaling")
     if new.values and old.values and new.values != old.values:
         raise InputError(
-            f"{settings.path}: rope_parameters is {new.values}, but rope_scaling is {old.values}. Take out one of them."
+            f"{settings.path}: rope_parameters is {shown(new.values)}, but rope_scaling is {shown(old.values)}. Take "
+            "out one of them."
         )
     rope = new if new.values else old
     kind = "rope_type" if "rope_type" in rope.values else "type"  # the older name
@@ -142,10 +145,11 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
     path = file_inside(folder, "config.json")
     settings = Settings(path, read_json_object(path))
     architectures = settings.values.get("architectures")
-    family = FAMILIES.get(architectures[0]) if isinstance(architectures, list) and len(architectures) == 1 else None
+    names = architectures if isinstance(architectures, list) else []
+    family = FAMILIES.get(names[0]) if len(names) == 1 and isinstance(names[0], str) else None
     if family is None:
         raise InputError(
-            f"{path}: architectures is {architectures!r}, which is not supported; {' and '.join(FAMILIES)} are."
+            f"{path}: architectures is {shown(architectures)}, which is not supported; {' and '.join(FAMILIES)} are."
         )
     settings.require("quantization_config", (None,), None)
     try:
@@ -153,7 +157,7 @@ def model_config_of(folder: Path, dtype: Literal["float32", "bfloat16"] = "float
             **family(settings), vocab_size=settings.read("vocab_size", int),
             initial_std=settings.read("initializer_range", float, 0.02), parameter_dtype=dtype, compute_dtype=dtype,
         )  # fmt: skip
-    except (UsageError, TypeError) as error:  # its values come from a file, not from a command
+    except (UsageError, TypeError, ValueError, OverflowError) as error:  # its values are a file's
         raise InputError(f"{path} gives no model of ours: {error}") from error
 
 

@@ -131,10 +131,15 @@ def own_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Stored]:
 
 @functools.cache
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of our parameters, layers one by one, without making them."""
-    one_by_one = dataclasses.replace(config, scan_layers=False)
-    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_by_one, jax.random.key(0))))
-    return {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    """{name: shape} of our parameters, layers one by one, without making them. Layers have equal shapes, so one of them
+    is traced, and not each."""
+    one_layer = dataclasses.replace(config, scan_layers=False, layers=1)
+    leaves = named_leaves(jax.eval_shape(lambda: Transformer(one_layer, jax.random.key(0))))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, leaf in leaves.items():
+        for layer in range(config.layers) if name.startswith("blocks.0.") else (0,):
+            shapes[name.replace("blocks.0.", f"blocks.{layer}.", 1)] = tuple(leaf.shape)
+    return shapes
 
 
 def stored_shape(stored: Stored, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Weights of a Hugging Face folder under our names, each read when it is asked for, without torch."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from lm.bounded import MOST_TOKENIZER_BYTES, read_bounded
 from lm.config import ModelConfig
 from lm.errors import InputError
 from lm.formats.hugging_face.config import model_config_of
@@ -20,7 +22,7 @@ from lm.formats.hugging_face.names import (
     stored_tensors,
 )
 from lm.formats.safetensors import Tensor, read_folder
-from lm.formats.source import SourceModel
+from lm.formats.source import SourceModel, check_size
 from lm.storage import file_inside
 from lm.tokenizer.base import Tokenizer
 from lm.tokenizer.published import load_published
@@ -65,9 +67,12 @@ class FolderParameters(Mapping[str, np.ndarray]):
     def __init__(self, folder: Path, config: ModelConfig):
         """`config` is the folder's (`model_config_of`). Raises InputError for a damaged file, and for a tensor that is
         missing, left over, or of another shape than the config asks for."""
+        found = read_folder(folder)
+        values = sum(math.prod(tensor.shape) for tensor in found.values())
+        check_size(config, folder / "config.json", values, len(found))
         self.shapes = parameter_shapes(config)
         self.stored = stored_tensors(config)
-        self.tensors = tensors_of(folder, config, self.stored, self.shapes)
+        self.tensors = tensors_of(folder, found, config, self.stored, self.shapes)
         self.dtypes = {name: tensor.dtype for name, tensor in self.tensors.items() if name in self.stored}
         self.home = {ours: theirs for theirs, stored in self.stored.items() for ours in stored.ours}
 
@@ -87,10 +92,11 @@ class FolderParameters(Mapping[str, np.ndarray]):
 
 
 def tensors_of(
-    folder: Path, config: ModelConfig, wanted: dict[str, Stored], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
-    """The folder's tensors, under their names. Raises InputError as FolderParameters."""
-    tensors = {name: tensor for name, tensor in read_folder(folder).items() if not NO_WEIGHT.fullmatch(name)}
+    folder: Path, found: Mapping[str, Tensor], config: ModelConfig, wanted: dict[str, Stored],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Tensor]:  # fmt: skip
+    """The tensors `found` in the folder, under their names. Raises InputError as FolderParameters."""
+    tensors = {name: tensor for name, tensor in found.items() if not NO_WEIGHT.fullmatch(name)}
     if family_of(config) == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
         # GPT-2 as it was published: saved from the inner module, whose names lack the prefix.
         tensors = {name if name in HEAD else f"transformer.{name}": tensor for name, tensor in tensors.items()}
@@ -130,7 +136,7 @@ def open_folder(folder: Path, tokenizer: Tokenizer | None = None) -> SourceModel
     if {*parameters.dtypes.values()} == {"BF16"}:
         config = model_config_of(folder, "bfloat16")
     names = [name for name in KEPT if (folder / name).is_file() and tokenizer is None]
-    kept = {name: file_inside(folder, name).read_bytes() for name in names}
+    kept = {name: read_bounded(file_inside(folder, name), MOST_TOKENIZER_BYTES) for name in names}
     tokenizer = tokenizer or load_published(str(folder))
     return SourceModel(config, tokenizer, parameters, parameters.dtypes, kept)
 

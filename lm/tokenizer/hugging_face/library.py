@@ -2,19 +2,24 @@
 bytes with the special tokens behind them, such as SmolLM2's (special tokens at 0 to 16) and Llama 2's.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm.bounded import MOST_TOKENIZER_BYTES, parse_json, read_bounded
+from lm.errors import UsageError, shown
 from lm.storage import file_inside
-from lm.tokenizer.base import Tokenizer, whole_characters
-from lm.tokenizer.hugging_face.reading import demand, document_names, heading, refusal
+from lm.tokenizer.base import Tokenizer, check_size, whole_characters
+from lm.tokenizer.encoding import no_panic
+from lm.tokenizer.hugging_face.reading import check_expressions, demand, document_names, heading, refusal
 from lm.tokenizer.hugging_face.writing import byte_letters
+from lm.tokenizer.pattern_cost import check_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -26,6 +31,8 @@ KEEPING = ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split")
 """Steps of a pre-tokeniser that may cut a text, and leave nothing out unless they are told to."""
 NORMALISING = ("NFC", "Prepend", "Replace")
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+PROBE = "".join(map(chr, range(256))) + "a" * 64 + " " * 64 + "1" * 64 + "! aA1\n" * 16 + "\u4e00\u0301\U0001f600"
+"""A text with each byte and some runs, encoded once when a file is loaded."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class LibraryTokenizer(Tokenizer):
         """Of a tokenizer.json; `start` and `end` are as of `read_hugging_face`. Raises UsageError for what would not
         give the bytes of each id, with the field and its value; ValueError, KeyError, TypeError or AttributeError for
         a file that is damaged."""
-        found = json.loads(contents)
+        found = parse_json(contents)
         demand(found["model"], "type", "BPE", "Unigram", path="model.")
         demand(found["model"], "dropout", None, 0, path="model.")
         demand(found["model"], "continuing_subword_prefix", None, "", path="model.")
@@ -65,8 +72,11 @@ class LibraryTokenizer(Tokenizer):
         names = [token["content"] for token in added if token["special"]]
         start, end = document_names(dict.fromkeys(names, 0), start or heading(found.get("post_processor")), end)
         ids = open_library(contents).get_vocab(with_added_tokens=True)
+        check_size(1 + max(ids.values()))
         special = {name: ids[name] for name in names}  # whatever number the file gives them
-        return cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
+        made = cls(contents, start, end, special_tokens=special, documents=documents, characters=characters)
+        made.encode(PROBE)  # some files are refused by the library only when it encodes
+        return made
 
     @functools.cached_property
     def _library(self) -> "tokenizers.Tokenizer":
@@ -123,14 +133,35 @@ class LibraryTokenizer(Tokenizer):
 
     @classmethod
     def from_files(cls, folder: Path, settings: Mapping, documents: int, characters: int) -> "LibraryTokenizer":
-        contents = file_inside(folder, FILE).read_bytes()
+        contents = read_bounded(file_inside(folder, FILE), MOST_TOKENIZER_BYTES)
         return cls.from_json(contents, settings["start"], settings["end"], documents, characters)
+
+    @functools.cached_property
+    def _expressions(self) -> tuple[str, ...]:
+        return check_expressions(json.loads(self.contents))
+
+    @contextlib.contextmanager
+    def _checked(self, *texts: str) -> Generator[None]:
+        """Raises UsageError if the library could backtrack too long over a text, fails or panics: its errors have no
+        class of their own."""
+        for text in texts:
+            for pattern in self._expressions:
+                check_text(pattern, text)
+        failed = f"the tokenizers library cannot encode {shown(texts[0][:60]) if texts else 'nothing'}"
+        try:
+            with no_panic(failed):
+                yield
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{failed} ({error})") from error
 
     def encode(self, text: str, special: Collection[str] = ()) -> list[int]:
         """As the base class has it. The text between special tokens is encoded as a text of its own."""
         text = whole_characters(text)
         if not special:
-            return self._library.encode(text, add_special_tokens=False).ids
+            with self._checked(text):
+                return self._library.encode(text, add_special_tokens=False).ids
         self.check_special(special)
         names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
         ids: list[int] = []
@@ -140,7 +171,8 @@ class LibraryTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
         whole = [whole_characters(text) for text in texts]
-        return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
+        with self._checked(*whole):
+            return [one.ids for one in self._library.encode_batch(whole, add_special_tokens=False)]
 
 
 def open_library(contents: bytes) -> "tokenizers.Tokenizer":
@@ -148,7 +180,10 @@ def open_library(contents: bytes) -> "tokenizers.Tokenizer":
     import tokenizers
 
     try:
-        found = tokenizers.Tokenizer.from_str(contents.decode())
+        with no_panic("the tokenizers library cannot read it"):
+            found = tokenizers.Tokenizer.from_str(contents.decode())
+    except UsageError:
+        raise
     except Exception as error:  # that library's errors have no class of their own
         raise ValueError(f"the tokenizers library refuses it: {error}") from error
     found.no_truncation()
@@ -166,6 +201,7 @@ def parts_of(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any
 
 def check_steps(contents: Mapping[str, Any]) -> None:
     """Raises UsageError unless every text keeps all of its characters on the way to the ids."""
+    check_expressions(contents)
     vocabulary = dict(contents["model"]["vocab"])  # of a unigram model, pairs of a piece and its score
     if is_byte_level(contents):
         wanted: list[str] = byte_letters()

@@ -3,13 +3,15 @@
 import itertools
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from lm.bounded import parse_json
 from lm.config import END_OF_TEXT
 from lm.errors import UsageError
 from lm.tokenizer.bpe import check_pattern
 from lm.tokenizer.encoding import BytePairTokenizer
 from lm.tokenizer.hugging_face.writing import all_splits, byte_letters, merges_of
+from lm.tokenizer.pattern_cost import runs_of
 from lm.tokenizer.patterns import SPLIT_PATTERNS
 
 DOCUMENT_NAMES = ((END_OF_TEXT, END_OF_TEXT), ("<|begin_of_text|>", "<|end_of_text|>"), ("<s>", "</s>"))
@@ -24,11 +26,12 @@ def read_hugging_face(data: bytes, start: str = "", end: str = "") -> BytePairTo
     or the usual names decide. Raises UsageError for what would give other ids, with the field and its value;
     ValueError, KeyError, TypeError or AttributeError for a file that is damaged.
     """
-    contents = json.loads(data)
+    contents = parse_json(data)
     model = contents["model"]
     demand(model, "type", "BPE", None, path="model.")
     for field in ("truncation", "padding", "normalizer"):
         demand(contents, field, None)
+    check_expressions(contents)
     pattern = split_pattern(contents["pre_tokenizer"])
     for field, *accepted in (
         ("dropout", None, 0), ("continuing_subword_prefix", None, ""),
@@ -54,6 +57,26 @@ def demand(where: Mapping, field: str, *accepted: object, path: str = "") -> Non
 def refusal(field: str, value: object, reason: str) -> UsageError:
     spelled = json.dumps(value, ensure_ascii=False)
     return UsageError(f"{field} is {spelled[:300]}{'...' * (len(spelled) > 300)}: {reason}.")
+
+
+def expressions_in(part: object) -> Iterator[str]:
+    """Yield the regular expressions of a tokenizer.json: of its steps, at any depth."""
+    if isinstance(part, dict) and isinstance(pattern := part.get("Regex"), str):
+        yield pattern
+    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        if isinstance(one, dict | list):
+            yield from expressions_in(one)
+
+
+def check_expressions(contents: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the expressions that cut or change a text. Raises UsageError if one can backtrack too long."""
+    found = tuple(expressions_in({name: value for name, value in contents.items() if name != "model"}))
+    for pattern in found:
+        try:
+            runs_of(pattern)
+        except ValueError as error:
+            raise refusal("Regex", pattern, str(error)) from None
+    return found
 
 
 def split_pattern(pre_tokenizer: dict | None) -> str:

@@ -234,7 +234,7 @@ SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ("llama", {"num_hidden_layers": 0}, "gives no model of ours: model.layers is 0"),
         ("llama", {"num_key_value_heads": 3}, "gives no model of ours: model.kv_heads = 3"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings is 1, but must be of type bool"),
-        ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps is 10+, but must be of type float"),
+        ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps is 10+.* but must be of type float"),
         ("llama", {"rms_norm_eps": -1e-5}, "gives no model of ours: model.norm_epsilon is -1e-05"),
         ("llama", {"quantization_config": {"bits": 4}}, r"quantization_config is \{'bits': 4\}"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),

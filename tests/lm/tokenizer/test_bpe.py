@@ -151,7 +151,12 @@ def test_a_split_pattern_of_ones_own():
 
 @pytest.mark.parametrize(
     ("pattern", "told"),
-    [(r"(\p{L", "no expression: .*not closed"), (r"[a-z]+| ", "leaves out '.x00' "), (r"\S+", "leaves out '.t'")],
+    [
+        (r"(\p{L}", r"without .\)"),
+        (r"[a-\p{L}z-b]", "no expression"),
+        (r"[a-z]+| ", "leaves out '.x00' "),
+        (r"\S+", "leaves out '.t'"),
+    ],
 )
 def test_a_split_pattern_that_leaves_text_out_is_refused(pattern, told):
     with pytest.raises(UsageError, match=told):
@@ -180,7 +185,8 @@ def test_impossible_config_is_refused(size, characters):
         ("[^中]+", "leaves out '中'"),
         ("[^🌾]+", "leaves out '🌾'"),
         (r"[\x{0}-\x{FFFF}]+", "leaves out '𐀀'"),
-        ("(", "is no expression"),
+        ("(", "has a '.' without"),
+        ("[z-a]", "is no expression"),
     ],
 )
 def test_a_pattern_that_leaves_something_out_is_refused_before_training(pattern, said):
@@ -200,12 +206,20 @@ def test_what_a_pattern_leaves_out_among_others_is_refused_when_it_is_encoded(pa
             encode(text)
 
 
-def test_a_pattern_that_backtracks_too_long_is_an_error_and_no_panic():
-    tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, r"(?:(a|aa)+)\1z|\s+|\S+", 1000))
-    with pytest.raises(UsageError, match="backtracks too long over 'aaaa"):
-        tokenizer.encode("a" * 60 + "!")
-    with pytest.raises(UsageError, match=r"split_pattern is .* which fails on the texts"):
-        train_bpe(["a" * 60 + "!"] * 3, TokenizerConfig(260, r"(?:(a|aa)+)\1z|\s+|\S+", 1000))
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(?:(a|aa)+)\1z|\s+|\S+", r"(a+)+$|\s+|\S", "a*a*a*b|[^b]|b", "a?" * 30 + "a" * 30 + r"|\s|\S"],
+)
+def test_a_pattern_that_could_backtrack_too_long_is_refused_before_training(pattern):
+    with pytest.raises(UsageError, match=r"split_pattern is .* Give one of gpt2, cl100k, o200k"):
+        train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, pattern, 1000))
+
+
+def test_a_text_over_which_a_pattern_would_backtrack_too_long_is_refused():
+    tokenizer = train_bpe(["the theme of the thesis"] * 5, TokenizerConfig(260, r"A+(?=b)|[^A]+|A", 1000))
+    assert tokenizer.encode("A" * 5000) == [65] * 5000
+    with pytest.raises(UsageError, match=r"would backtrack too long over 'AAAA.* could take 100,000,000 steps"):
+        tokenizer.encode("A" * 10_000)
 
 
 def test_no_text_is_told_as_such():

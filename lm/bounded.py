@@ -1,0 +1,35 @@
+"""Read files from others within bounds: sizes and counts are compared with a limit before memory is taken for them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lm.errors import InputError
+
+MOST_CONFIG_BYTES = 2**22
+"""Of a config.json, an index or a tokenizer's settings: 4 MiB. Those of published models have some hundred kB."""
+MOST_TOKENIZER_BYTES = 2**26
+"""Of a tokenizer's file: 64 MiB. The largest published ones have 34 MB."""
+MOST_JSON_VALUES = 3_000_000
+"""Lists, objects and elements of one JSON file. A vocabulary of 262,144 tokens with its merges has 2 million."""
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return the bytes of the file. Raises InputError if there are more than `most`, and OSError as `open` does."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise InputError(
+            f"{path} is {path.stat().st_size:,} bytes, but at most {most:,} are read of such a file. Get it again, or "
+            "give another."
+        )
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError if it is damaged or has more than MOST_JSON_VALUES values,
+    RecursionError if it is nested too deep."""
+    values = sum(map(data.count, (b",", b"[", b"{")))
+    if values > MOST_JSON_VALUES:
+        raise ValueError(f"it has up to {values:,} values, but at most {MOST_JSON_VALUES:,} are read of a JSON file")
+    return json.loads(data)
