@@ -16,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.sources.formats import TABLE_ENDINGS
 from lm.errors import InputError, UsageError
 from lm.storage import Place, Url, is_url, place_of
 from lm.storage.objects import Object
@@ -24,11 +25,8 @@ from lm.storage.stores import WEB
 WILDCARD = re.compile(r"[*?[]")
 ENDINGS = {
     "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
-    "pages.tables": (
-        ".parquet", ".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json",
-        ".json.gz", ".json.zst",
-    ),
-}  # fmt: skip
+    "pages.tables": TABLE_ENDINGS,
+}
 """{option: endings of the files that are read of a folder}; other options take tables."""
 COMMON_CRAWL = "https://data.commoncrawl.org"
 CRAWL_DATA = "crawl-data/"
