@@ -12,7 +12,7 @@ class WebPage:
     url: str
     """The address that was asked for."""
     id: str
-    """WARC-Record-ID, for example "<urn:uuid:…>"."""
+    """WARC-Record-ID, for example "<urn:uuid:…>"; of a record without one, its file and place: "a.warc.gz/1047"."""
     date: str
     """WARC-Date: when it was fetched, ISO 8601 in UTC."""
     content_type: str

@@ -69,7 +69,7 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
                 on_damage(PlacedDamage(offset + damage.offset, damage.reason, damage.detail, archive))
 
             record = io.BytesIO(content[begin : begin + length])
-            yield from pages_in(record, span.archive, page_of_response, tell, counts)
+            yield from pages_in(record, span.archive, page_of_response, tell, counts, offset)
 
 
 def size(file: InputFile) -> int:

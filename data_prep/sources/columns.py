@@ -4,7 +4,8 @@ The text must be there. For the other columns the first of some usual names coun
 datatrove's; then dolma's, C4's and DCLM's), and what is missing is filled: `id` by the file's name and the row's
 number, `dump` and `file_path` by the run's and the file's own, the rest by "", 0.0 and None as in a Document that was
 just read. A language counts only together with its score, and as the code of two letters that fastText gives; where
-either is missing both are left out, so that the language is detected. Other columns are passed over.
+either is missing both are left out, so that the language is detected. Other columns are passed over. A value other than
+the text that has more than MAX_FIELD_BYTES counts as missing.
 """
 
 import re
@@ -28,6 +29,8 @@ NAMES = {
     "language_score": ("language_score", "metadata.language_score"),
     "token_count": ("token_count", "metadata.token_count"),
 }
+MAX_FIELD_BYTES = 64 << 10
+"""Bytes of any other value; a longer one is not taken, like one of a wrong type."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST_COUNT = 2**63 - 1
 LANGUAGE_CODE = re.compile(r"([a-z]{2})(?:[-_][a-z0-9-_]+)?")  # ISO 639-1, perhaps with a region or script: "en-US"
@@ -38,7 +41,8 @@ LARGEST_SCORE = 1.001  # a sum of float32 may exceed 1 by a little; a percentage
 class QuarantinedRow(Damage):
     """A row that holds no document, or a place where a table is damaged; its `offset` counts rows or lines, from 0.
 
-    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged.
+    Reasons: not_utf8, not_json, not_an_object, too_long, no_text, text_not_a_string, empty_text, damaged,
+    ratio_too_high.
     """
 
     path: str
@@ -111,12 +115,12 @@ def storable(text: str) -> str:
 
 def as_text(value: object) -> str | None:
     if isinstance(value, bytes):
-        value = value.decode(errors="replace")
+        value = value[: MAX_FIELD_BYTES + 1].decode(errors="replace")
     if isinstance(value, datetime):  # a zone that is not told is UTC, as everywhere in WARC
         value = value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC).isoformat().replace("+00:00", "Z")
     elif isinstance(value, date) or (isinstance(value, int) and not isinstance(value, bool)):
         value = str(value)
-    return storable(value) if isinstance(value, str) and value else None
+    return storable(value) if isinstance(value, str) and 0 < len(value) <= MAX_FIELD_BYTES else None
 
 
 def as_language(value: object) -> str | None:

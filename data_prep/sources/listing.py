@@ -6,6 +6,7 @@ named one by one, as lists do, and of many of them a few are asked for their siz
 
 import glob
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.sources.formats import TABLE_ENDINGS
 from lm.errors import InputError, UsageError
 from lm.storage import Place, Url, is_url, place_of
 from lm.storage.objects import Object
@@ -23,11 +25,8 @@ from lm.storage.stores import WEB
 WILDCARD = re.compile(r"[*?[]")
 ENDINGS = {
     "pages.warc": (".warc", ".warc.gz", ".warc.zst", ".wet", ".wet.gz", ".wet.zst"),
-    "pages.tables": (
-        ".parquet", ".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json",
-        ".json.gz", ".json.zst",
-    ),
-}  # fmt: skip
+    "pages.tables": TABLE_ENDINGS,
+}
 """{option: endings of the files that are read of a folder}; other options take tables."""
 COMMON_CRAWL = "https://data.commoncrawl.org"
 CRAWL_DATA = "crawl-data/"
@@ -190,12 +189,12 @@ def of_list(option: str, pattern: str) -> list[Named]:
     try:
         content = source.read_bytes()
         if content.startswith(b"\x1f\x8b"):
-            inflate = zlib.decompressobj(wbits=31)
-            content = inflate.decompress(content, MAX_LIST_BYTES)
-            if inflate.unconsumed_tail:
-                raise ValueError(f"more than {MAX_LIST_BYTES:,} bytes")
+            with gzip.open(io.BytesIO(content)) as members:
+                content = members.read(MAX_LIST_BYTES + 1)
+            if len(content) > MAX_LIST_BYTES:
+                raise ValueError(f"more than {MAX_LIST_BYTES:,} bytes unpacked")
         lines = [line.strip() for line in content.decode().splitlines()]
-    except (OSError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{option}: the list {source} cannot be read: {error}. Mend it, or name another.") from error
     named: list[Named] = []
     for line in lines:

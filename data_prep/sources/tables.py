@@ -1,41 +1,30 @@
-"""Tables of texts to Documents, as a stream: Parquet with FineWeb's columns, and JSONL as it lies, gzip or zstd. A file
-named .txt is one text.
-"""
+"""Tables of texts to Documents, as a stream. Which formats there are: formats.py."""
 
-import contextlib
-import gzip
-import json
-import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from typing import IO, Any
-
-import pyarrow as pa
+from collections.abc import Callable, Iterator
 
 from data_prep.documents import Damage, Document
 from data_prep.sources.archives import size
-from data_prep.sources.columns import (
-    MAX_TEXT_BYTES,
-    NAMES,
-    NoDocumentError,
-    QuarantinedRow,
-    document_of,
-    lookup,
-)
-from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
+from data_prep.sources.columns import NoDocumentError, QuarantinedRow, document_of, lookup
+from data_prep.sources.formats import Table, format_of
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
-from lm.storage import MeteredFile, Place, Url, count_bytes, place_of, size_of, streamed
+from lm.storage import Place, place_of, size_of
 from lm.storage.objects import Object
 
-ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
-MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
-PIECE = 1 << 20
-PARQUET_BUFFER = 4 << 20  # bytes of one column that are read at a time: a request, where the file lies elsewhere
-BOM = b"\xef\xbb\xbf"
+RATIO, RATIO_FROM_BYTES = 100, 1 << 29
+"""A file may unpack to so many times its own size, and to RATIO_FROM_BYTES in any case."""
+ROW_BYTES = 256
+"""Bytes that a row counts besides its contents, so that rows without any have an end too."""
+LISTED = 100
+"""Bad rows in succession with the same reason that are listed one by one; those after them are listed as one."""
 ABSENT = object()
 __all__ = ["read", "read_table", "size"]
 REMEDY = "Name the one with the text by pages.text_field (in the sets of a quality classifier it must be text)."
+
+
+class RatioError(Exception):
+    """A file that unpacks to far more than its size."""
 
 
 def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[str]) -> Iterator[Document]:
@@ -43,6 +32,37 @@ def read(file: InputFile, on_damage: Callable[[Damage], None], counts: Counter[s
     return read_table(
         file.path, name=file.name, text_field=file.text_field, on_quarantine=on_damage, version=file.version
     )
+
+
+class BadRows:
+    """Passes on quarantined rows; of a long stretch with one reason, the first LISTED and then one for the rest."""
+
+    def __init__(self, called: str, on_quarantine: Callable[[QuarantinedRow], None]):
+        self.called, self.on_quarantine = called, on_quarantine
+        self.reason, self.listed = "", 0
+        self.rest: list[tuple[int, str, str]] = []  # (number, place, detail) of the first, and the place of the last
+        self.more = 0
+        self.last = (-1, "the beginning")
+
+    def __call__(self, number: int, place: str, reason: str, detail: str = "") -> None:
+        self.last = (number, place)
+        if reason != self.reason:
+            self.end()
+            self.reason = reason
+        if self.listed < LISTED:
+            self.listed += 1
+            self.on_quarantine(QuarantinedRow(number, reason, detail, self.called, place))
+        else:
+            self.rest[self.more > 0 :] = [(number, place, detail)]
+            self.more += 1
+
+    def end(self) -> None:
+        """End the stretch: before a document, and after the last row."""
+        if self.more:
+            (number, place, detail), (_, last, _) = self.rest[0], self.rest[-1]
+            detail += f"; {self.more:,} rows in succession, up to {last}" if self.more > 1 else ""
+            self.on_quarantine(QuarantinedRow(number, self.reason, detail, self.called, place))
+        self.reason, self.listed, self.more, self.rest = "", 0, 0, []
 
 
 def read_table(
@@ -54,160 +74,46 @@ def read_table(
     on_quarantine: Callable[[QuarantinedRow], None] | None = None,
     version: Object | None = None,
 ) -> Iterator[Document]:
-    """The documents of a table, in its order; how columns are found and filled is told in columns.py.
+    """The documents of a table, in its order; columns.py says how columns are found and filled.
 
-    `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
-    object and damaged places are handed to `on_quarantine` and passed over. The format is told by the first bytes, not
-    by the name, but that a .txt file is one document, its byte order mark aside. Lines are streamed; Parquet is read by
-    ranges of the columns that are used. A file that lies elsewhere must be the `version` that was listed, if given.
-    Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing but damage.
+    `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are not JSON
+    objects and damaged places are passed to `on_quarantine` and skipped; what follows RATIO times the file's size, too.
+    The format is that of formats.py. Everything is streamed. A file that lies elsewhere must be the `version` that was
+    listed, if given. Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds
+    nothing but damage.
     """
     path = place_of(path)
     called = name or path.name
-    begin = beginning(path)
+    quarantine = BadRows(called, on_quarantine or (lambda row: None))
+    limit = 0
+    unpacked = 0
 
-    def quarantine(number: int, place: str, reason: str, detail: str = "") -> None:
-        if on_quarantine:
-            on_quarantine(QuarantinedRow(number, reason, detail, called, place))
+    def spend(size: int, rows: int) -> None:
+        nonlocal limit, unpacked
+        unpacked += size + ROW_BYTES * rows
+        if unpacked > max(RATIO_FROM_BYTES, limit):
+            limit = RATIO * (version.size if version else size_of(path) or 0)
+            if unpacked > max(RATIO_FROM_BYTES, limit):
+                raise RatioError(f"more than {RATIO} times the file's size; the rest is not read")
 
-    if is_plain_text(path):
-        rows = iter([(0, "the whole file", {text_field: whole_text(path, version)})])
-    else:
-        rows = (
-            parquet_rows(path, text_field, quarantine, version)
-            if begin.startswith(PARQUET)
-            else json_rows(path, begin, quarantine, version)
-        )
     seen = lacking = 0
-    last = ""
-    for number, place, row in rows:
-        seen += 1
-        try:
-            yield document_of(row, number, name=called, dump=dump, text_field=text_field)
-        except NoDocumentError as error:
-            quarantine(number, place, error.reason, error.detail)
-            if error.reason == "text_not_a_string" or lookup(row, text_field, ABSENT) is ABSENT:
-                lacking += 1
-                last = error.detail
+    last, number, place = "", *quarantine.last
+    try:
+        for number, place, row in format_of(path).reader.rows(Table(path, text_field, quarantine, spend, version)):
+            seen += 1
+            try:
+                document = document_of(row, number, name=called, dump=dump, text_field=text_field)
+            except NoDocumentError as error:
+                quarantine(number, place, error.reason, error.detail)
+                if error.reason == "text_not_a_string" or lookup(row, text_field, ABSENT) is ABSENT:
+                    lacking += 1
+                    last = error.detail
+            else:
+                quarantine.end()
+                yield document
+    except RatioError as error:
+        number, place = max((number, place), quarantine.last)
+        quarantine(number + 1, f"after {place}", "ratio_too_high", f"{unpacked:,} bytes unpacked: {error}")
+    quarantine.end()
     if seen and lacking == seen:
         raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
-
-
-def whole_text(path: Place, version: Object | None = None) -> str:
-    """A file's text. Raises InputError when it cannot be read, is too long for one document, or is not UTF-8."""
-    try:
-        with streamed(path, version) as file:
-            content = file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
-    if len(content) > MAX_TEXT_BYTES:
-        raise InputError(
-            f"{path} is one document of {size_of(path):,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
-            "Split it into files below that."
-        )
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
-
-
-def parquet_rows(
-    path: Place, text_field: str, quarantine: Callable[..., None], version: Object | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(row, its place in words, {column: value}) of the columns that a document is made of. In memory are a buffer of
-    each such column and the pages that a batch lies in, however large a row group is."""
-    import pyarrow.parquet as pq
-
-    try:
-        raw = path.open("rb", buffering=0, version=version) if isinstance(path, Url) else path.open("rb", buffering=0)
-        # Without pre_buffer, since with it a column's chunk comes whole.
-        file = pq.ParquetFile(MeteredFile(raw), buffer_size=PARQUET_BUFFER, pre_buffer=False)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no whole Parquet file: {error}. Bring it anew, or leave it out.") from error
-    with raw, file:
-        columns = [column.path for column in file.schema]  # of leaves: "metadata.url"
-        usable = {text_field, *(key for keys in NAMES.values() for key in keys)}
-        wanted = [column for column in columns if column in usable or column.split(".")[0] in usable]
-        if not any(column == text_field or column.startswith(text_field + ".") for column in columns):
-            names = ", ".join(file.schema_arrow.names)
-            raise InputError(f"{path} has no column {text_field!r}, but: {names}. {REMEDY}")
-        start = damaged = 0
-        for group in range(file.num_row_groups):
-            number = start
-            try:
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=wanted):
-                    count_bytes(unpacked=batch.nbytes)
-                    for row in batch.to_pylist():
-                        yield number, f"row {number}", row
-                        number += 1
-            except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-                damaged += 1
-                quarantine(number, f"row group {group}, from row {number} on", "damaged", str(error))
-            start += file.metadata.row_group(group).num_rows
-        if damaged == file.num_row_groups and damaged:
-            raise InputError(f"{path}: every row group is damaged. Bring it anew, or leave it out.")
-
-
-def json_rows(
-    path: Place, begin: bytes, quarantine: Callable[..., None], version: Object | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(line from 0, its place in words, {key: value}) of every line with a JSON object; empty ones are passed over."""
-    number, found = -1, False
-    try:
-        for number, line in enumerate(lines_of(path, begin, version)):
-            place = f"line {number + 1}"
-            if line is None:
-                quarantine(number, place, "too_long", f"more than {MAX_LINE_BYTES:,} bytes")
-                continue
-            if not line.strip():
-                continue
-            try:
-                row = json.loads((line.removeprefix(BOM) if number == 0 else line).decode())
-            except UnicodeDecodeError as error:
-                quarantine(number, place, "not_utf8", str(error))
-            except (ValueError, RecursionError) as error:
-                quarantine(number, place, "not_json", str(error))
-            else:
-                if isinstance(row, dict):
-                    found = True
-                    yield number, place, row
-                else:
-                    quarantine(number, place, "not_an_object", type(row).__name__)
-    except (OSError, EOFError, zlib.error) as error:
-        if not found:
-            raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
-        quarantine(number + 1, f"after line {number + 1}", "damaged", f"{error}; what follows is lost")
-
-
-def lines_of(path: Place, begin: bytes, version: Object | None = None) -> Iterator[bytes | None]:
-    """The lines of a file, without their ends; None for one of more than MAX_LINE_BYTES."""
-    with unpacked(path, begin, version) as file:
-        waiting: list[bytes] = []
-        length = 0
-        while piece := file.read(PIECE):
-            count_bytes(unpacked=len(piece))
-            *ended, rest = piece.split(b"\n")
-            for end in ended:
-                length += len(end)
-                yield b"".join([*waiting, end]) if length <= MAX_LINE_BYTES else None
-                waiting, length = [], 0
-            length += len(rest)
-            if length <= MAX_LINE_BYTES:
-                waiting.append(rest)
-            else:
-                waiting.clear()
-        if length:
-            yield b"".join(waiting) if length <= MAX_LINE_BYTES else None
-
-
-@contextlib.contextmanager
-def unpacked(path: Place, begin: bytes, version: Object | None = None) -> Generator[IO[bytes] | pa.NativeFile]:
-    with streamed(path, version) as raw:
-        if begin.startswith(GZIP):
-            with gzip.open(raw) as file:
-                yield file
-        elif begin.startswith(ZSTD):  # Arrow's reader, unlike zstandard's, notices a file that ends too early
-            with pa.input_stream(raw, compression="zstd") as file:
-                yield file
-        else:
-            yield raw

@@ -63,7 +63,7 @@ def treebank_words(chunk: str) -> tuple[str, ...]:
     return tuple(text.split()[:-1] if goes_on else text.split())
 
 
-CHUNKS: Memo[tuple[str, ...]] = Memo(treebank_words)
+CHUNKS: Memo[str, tuple[str, ...]] = Memo(treebank_words)
 
 
 @functools.lru_cache(maxsize=2)  # several filters ask for the words of one text

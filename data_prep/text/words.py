@@ -79,10 +79,11 @@ TOP_DOMAIN = re.compile(r"\.(?:[^\W\d_A-ZÀ-ÖØ-Þ²³¹]{2}|[0-9])")
 """What stands in every address: found sooner than that the whole is none."""
 
 
-class Memo[Value](dict[str, Value]):
-    """Remembers what a function makes of each key, and begins anew when it is full. No value depends on it."""
+class Memo[Key: (str, bytes), Value](dict[Key, Value]):
+    """A cache of `function` that is emptied when its keys exceed MEMO_CHARACTERS. Keys may come from a page: their
+    lengths count, not only their number."""
 
-    def __init__(self, function: Callable[[str], Value]):
+    def __init__(self, function: Callable[[Key], Value]):
         self.function = function
         self.room = MEMO_CHARACTERS
 
@@ -92,7 +93,7 @@ class Memo[Value](dict[str, Value]):
             self.clear()
             self.room = max(MEMO_CHARACTERS, size)
 
-    def __missing__(self, key: str) -> Value:
+    def __missing__(self, key: Key) -> Value:
         if self.room < 0:
             self.clear()
             self.room = MEMO_CHARACTERS

@@ -75,6 +75,8 @@ def read_pages(
     What is HTML is told by the crawler's WARC-Identified-Payload-Type, else by the HTTP Content-Type, else by how the
     body begins.
 
+    A page whose record has no WARC-Record-ID is called by its file and place, `NAME/OFFSET`.
+
     What is damaged, clipped, too large or undecodable is skipped, each place after a call of `on_damage`. `counts` has
     at the end how many records were seen, by outcome: KEPT, one of SKIPPED, or the damage's reason; nothing is left
     out without one. Pages call the file by `name`, its path if it is not given. A file that lies elsewhere is streamed;
@@ -125,9 +127,10 @@ def pages_in(
     page_of: Callable[[Record, str], WebPage | str],
     on_damage: OnDamage | None,
     counts: Counter[str] | None,
+    start: int = 0,
 ) -> Generator[WebPage, None, bytes | None]:
-    """The pages of what lies in `file`, as `read_pages`. Where nothing looks like a WARC record, what it begins with
-    instead."""
+    """The pages of what lies in `file`, as `read_pages`; `start` is where in the archive that is. Where nothing looks
+    like a WARC record, what it begins with instead."""
     seen = Counter() if counts is None else counts
 
     def tell(damage: Damage) -> None:
@@ -146,7 +149,7 @@ def pages_in(
             seen[outcome] += 1
         else:
             seen[KEPT] += 1
-            yield outcome
+            yield outcome if outcome.id else dataclasses.replace(outcome, id=f"{name}/{record.place(start)}")
     return None if reader.is_warc else reader.lead
 
 
@@ -274,12 +277,12 @@ def raise_wrong_block(record: Record) -> None:
 
 
 def web_page(headers: Headers, content_type: str, body: bytes, file_path: str) -> WebPage:
-    url, page_id = headers.get(b"warc-target-uri").strip("<>"), headers.get(b"warc-record-id")
-    if not url or not page_id:
-        raise DamagedError(BAD_WARC_HEADER, "no WARC-Target-URI" if not url else "no WARC-Record-ID")
+    url = headers.get(b"warc-target-uri").strip("<>")
+    if not url:
+        raise DamagedError(BAD_WARC_HEADER, "no WARC-Target-URI")
     return WebPage(
         url=url,
-        id=page_id,
+        id=headers.get(b"warc-record-id"),
         date=date_in_utc(headers.get(b"warc-date")),
         content_type=content_type,
         body=body,

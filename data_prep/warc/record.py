@@ -57,6 +57,12 @@ class Record:
         """Where in the source the block ends."""
         return self.start + self.length
 
+    def place(self, start: int = 0) -> str:
+        """Where the record begins in a file whose bytes are read from `start` on: the offset, and in a member of
+        several records "+" and the position in it, uncompressed. No two records of a file share it."""
+        position = self.start - len(self.headers.head)
+        return f"{start + self.offset}" + (f"+{position}" if position not in (0, self.offset) else "")
+
     def block(self) -> bytes:
         """The whole block."""
         if self._block is None:
@@ -136,6 +142,6 @@ def raise_unless_plausible(headers: Headers) -> None:
     kind, page_id = headers.get(b"warc-type"), headers.get(b"warc-record-id")
     if kind.lower() not in TYPES:
         raise HeaderError(f"the type {kind[:80]!r}")
-    for name, address in (("id", page_id), ("address", headers.get(b"warc-target-uri") or page_id)):
-        if not ADDRESS.fullmatch(address):
+    for name, address in (("id", page_id), ("address", headers.get(b"warc-target-uri"))):
+        if address and not ADDRESS.fullmatch(address):  # some writers leave the id out
             raise HeaderError(f"the {name} {address[:80]!r}")

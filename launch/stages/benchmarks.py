@@ -13,6 +13,7 @@ import tyro
 
 from configs.experiment import Experiment
 from configs.experiment.run_folder import Loaded
+from data_prep.sources.formats import FORMATS
 from launch.folder.links import refuse_links
 from launch.stages.processes import place
 from launch.stages.trained import COMPRESSORS, evaluate, leave_together, load_trained, read_text, say
@@ -24,7 +25,7 @@ from lm.run_paths import RunPaths
 from lm.storage import mirror_of
 from lm.terminal import counted
 
-TABLES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+TABLES = tuple(ending for one in FORMATS if one.begins for ending in one.all_endings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Options:
     """What launch.evaluate can be asked on the side."""
 
     text: tuple[str, ...] = ()
-    """Figures of these files: each is one text, or a table (.parquet, .jsonl, .jsonl.gz, .jsonl.zst) of documents."""
+    """Figures of these files: each is one text, or a table of documents (.parquet, .jsonl, .json; .gz and .zst too)."""
     column: str = "text"
     """The column of a table that holds the documents."""
     tasks: tuple[str, ...] = ()
@@ -101,7 +102,7 @@ def on_the_side(experiment: Experiment, workdir: Path, options: Options) -> bool
 
 def documents_of(path: Path, options: Options) -> list[str]:
     """The documents of a table, else the text of the file. Raises InputError where there are none."""
-    if not path.name.endswith(TABLES):
+    if not path.name.lower().endswith(TABLES):
         return [read_text(path)]
     from data_prep.sources.tables import read_table
 

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -254,6 +255,20 @@ def test_a_list_of_what_is_not_there_is_refused(store: Store, tmp_path):
         named_files("pages.warc", [f"@{tmp_path / 'list'}"])
     with pytest.raises(InputError, match=r"the list .*none cannot be read"):
         named_files("pages.warc", [f"@{tmp_path / 'none'}"])
+
+
+def test_a_list_of_several_gzip_members_is_read_whole_and_a_truncated_one_is_an_error(tmp_path):
+    names = [f"{random.Random(n).getrandbits(64):x}.warc.gz" for n in range(400)]
+    for name in names:
+        (tmp_path / name).touch()
+    half = lambda part: gzip.compress("".join(f"{name}\n" for name in part).encode())
+    packed = half(names[:200]) + half(names[200:])
+    (tmp_path / "list.gz").write_bytes(packed)
+    assert sorted(named_files("pages.warc", [f"@{tmp_path / 'list.gz'}"]).values()) == sorted(names)
+    for size in (len(packed) - 1, len(packed) * 3 // 4, len(packed) // 4):
+        (tmp_path / "list.gz").write_bytes(packed[:size])
+        with pytest.raises(InputError, match=r"the list .*list\.gz cannot be read"):
+            named_files("pages.warc", [f"@{tmp_path / 'list.gz'}"])
 
 
 def test_patterns_match_as_those_of_the_disk_do(tmp_path):

@@ -1,5 +1,6 @@
 """Published tables of texts become documents, row by row; what holds none is named with its place, not a crash."""
 
+import codecs
 import dataclasses
 import gzip
 import json
@@ -16,8 +17,7 @@ from data_prep.config import PagesConfig
 from data_prep.documents import DOCUMENT_SCHEMA, Document
 from data_prep.measure import row as row_module
 from data_prep.sources import columns as columns_module
-from data_prep.sources import fetch_pages, input_files
-from data_prep.sources import tables as tables_module
+from data_prep.sources import fetch_pages, input_files, json_rows, text_rows
 from data_prep.sources.columns import QuarantinedRow
 from data_prep.sources.local import own_files
 from data_prep.sources.tables import read_table
@@ -81,12 +81,22 @@ def test_finewebs_columns_come_as_they_are(tmp_path):
         lambda data: zstandard.compress(data[:9000]) + zstandard.compress(data[9000:]),
         lambda data: b"\xef\xbb\xbf" + data,
         lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.replace(b"\n", b"\r"),
         lambda data: data.replace(b"\n", b"\n\n") + b"\n \n",
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: gzip.compress(codecs.BOM_UTF16_BE + data.decode().encode("utf-16-be")),
+        lambda data: b"[" + data.replace(b"\n", b",") + b"]",
+        lambda data: zstandard.compress(json.dumps(list(map(json.loads, data.split(b"\n"))), indent=2).encode()),
+        lambda data: b"\xef\xbb\xbf\r\n [\r\n" + data.replace(b"\n", b"\r\n,") + b"\r\n]\r\n",
+        lambda data: ("[" + data.decode().replace("\n", ", ") + "]").encode("utf-16"),
     ],
-    ids=["plain", "gzip", "two gzip members", "zstd", "two zstd frames", "BOM", "CRLF", "empty lines"],
-)
+    ids=[
+        "plain", "gzip", "two gzip members", "zstd", "two zstd frames", "BOM", "CRLF", "CR", "empty lines", "UTF-16",
+        "UTF-16 BE", "array", "indented array", "array with BOM and CRLF", "array in UTF-16",
+    ],
+)  # fmt: skip
 def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
-    rows = many(500)
+    rows = [row | {"text": f'{row["text"]} "a\\\\" [{{,\n\r é\U0001f33e}}]'} for row in many(500)]
     (tmp_path / "whatever.json").write_bytes(pack("\n".join(map(json.dumps, rows)).encode()))
     documents, quarantined = read(tmp_path / "whatever.json")
     assert [dataclasses.asdict(document) for document in documents] == rows
@@ -96,9 +106,35 @@ def test_lines_of_json_come_however_they_are_packed(tmp_path, pack):
 def test_pieces_of_any_size_give_the_same_lines(tmp_path, monkeypatch):
     path = lines(tmp_path, *many(50))
     whole, _ = read(path)
-    for size in (1, 7, 300):
-        monkeypatch.setattr(tables_module, "PIECE", size)
-        assert read(path)[0] == whole
+    content = path.read_bytes().replace(b"Text", b'[\\"{\\\\')
+    for how in (
+        bytes,
+        lambda data: b"\n\n" + data.replace(b"\n", b"\r\n"),
+        lambda data: b"[" + data.replace(b"\n", b",") + b"]",
+    ):
+        path.write_bytes(how(content))
+        whole, _ = read(path)
+        assert len(whole) == 50
+        for size in (1, 7, 300):
+            monkeypatch.setattr(json_rows, "PIECE", size)
+            monkeypatch.setattr(json_rows, "FIRST", 3)
+            assert read(path)[0] == whole
+
+
+def test_bad_elements_of_an_array_are_named_and_the_others_kept(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text('[{"text": "a"}, 7, , {"text": "b" "c"}, [{"text": "x"}], "]", {"text": "d"}]')
+    documents, quarantined = read(path)
+    assert [(document.text, document.id) for document in documents] == [("a", "t.json/0"), ("d", "t.json/6")]
+    assert [(row.place, row.reason) for row in quarantined] == [
+        ("element 2", "not_an_object"), ("element 4", "not_json"), ("element 5", "not_an_object"),
+        ("element 6", "not_an_object"),
+    ]  # fmt: skip
+    path.write_text('[{"text": "a"}, {"text": "b"}, {"text": "cut')
+    documents, (row,) = read(path)
+    assert (len(documents), row.place, row.reason) == (2, "after element 2", "damaged")
+    path.write_text("[]")
+    assert read(path) == ([], [])
 
 
 def test_what_is_missing_is_filled_by_the_stated_rules(tmp_path):
@@ -210,7 +246,7 @@ def test_bad_lines_are_named_and_the_others_kept(tmp_path):
         ("line 6", "no_text"),
         ("line 7", "text_not_a_string"),
         ("line 8", "empty_text"),
-        ("line 9", "not_json"),
+        ("line 9", "not_an_object"),
         ("line 10", "not_json"),
     ]
     assert [row.offset for row in quarantined] == list(range(1, 10))
@@ -240,8 +276,8 @@ def test_a_file_of_no_bytes_is_refused(tmp_path, name):
 
 
 def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables_module, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(tables_module, "PIECE", 64)
+    monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "PIECE", 64)
     path = lines(tmp_path, {"text": "first"}, {"text": "x" * 2000}, {"text": "last"}, {"text": "y" * 2000})
     documents, quarantined = read(path)
     assert [document.text for document in documents] == ["first", "last"]
@@ -249,8 +285,8 @@ def test_a_line_that_does_not_end_is_not_gathered_in_memory(tmp_path, monkeypatc
 
 
 def test_memory_does_not_grow_with_such_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables_module, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(tables_module, "PIECE", 1 << 16)
+    monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "PIECE", 1 << 16)
     path = lines(tmp_path, b'{"text": "' + b"x" * 20_000_000 + b'"}', {"text": "last"})
     tracemalloc.start()
     documents, quarantined = read(path)
@@ -271,7 +307,7 @@ def test_a_text_above_the_limit_is_left_out(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
 def test_a_file_that_breaks_off_gives_what_came_before(tmp_path, pack, monkeypatch):
-    monkeypatch.setattr(tables_module, "PIECE", 1 << 12)
+    monkeypatch.setattr(json_rows, "PIECE", 1 << 12)
     rows = [{"text": f"Text {n} {n * 7919 % 1009}."} for n in range(60_000)]
     packed = pack("\n".join(map(json.dumps, rows)).encode())
     (tmp_path / "b.jsonl").write_bytes(packed[: len(packed) // 2])
@@ -309,7 +345,7 @@ def test_a_file_named_txt_is_one_document_to_the_byte(tmp_path, text):
 
 
 def test_a_text_that_cannot_be_one_document_is_refused_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables_module, "MAX_TEXT_BYTES", 20)
+    monkeypatch.setattr(text_rows, "MAX_TEXT_BYTES", 20)
     for name, content, told in (
         ("latin.txt", b"caf\xe9", r"latin\.txt is not UTF-8: .* iconv"),
         ("long.txt", b"a" * 21, r"long\.txt is one document of 21 bytes, but the longest may have 20\. Split"),
@@ -317,6 +353,8 @@ def test_a_text_that_cannot_be_one_document_is_refused_with_the_remedy(tmp_path,
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=told):
             list(read_table(tmp_path / name))
+    (tmp_path / "windows.txt").write_bytes("é\r\n🌾".encode("utf-16"))
+    assert [document.text for document in read_table(tmp_path / "windows.txt")] == ["é\r\n🌾"]
     quarantined = []
     (tmp_path / "blank.txt").write_bytes(b" \n")
     assert not list(read_table(tmp_path / "blank.txt", on_quarantine=quarantined.append))
@@ -354,8 +392,8 @@ def test_the_manifest_lists_tables_and_their_rows(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"%PDF-1.4", r"is no table of texts: it begins with b'%PDF-'"),
-        (b"[\n{}\n]", "is no table of texts"),
+        (b"%PDF-1.4", r"is not a table of texts: it begins with b'%PDF-'"),
+        (b"[1, 2]", "is not a table of texts"),
         (b"WARC/1.0\r\n", r"Give it by pages\.warc"),
         pytest.param(gzip.compress(b"WARC/1.0\r\n"), r"Give it by pages\.warc", id="compressed WARC"),
         (b"PAR1 and then it breaks off", "is no whole Parquet file"),

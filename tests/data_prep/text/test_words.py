@@ -1,9 +1,13 @@
 import re
+import string
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.dedup.minhash import hashed_words
+from data_prep.extract.hints import hints_of_name
 from data_prep.text import words
 from data_prep.text.marks import END, LETTER, NUMBER, PUNCTUATION, SIGN, SYMBOL, TERMINAL, kind_of
 from data_prep.text.words import Memo, count_sentences, count_words, line_kinds, split, split_words
@@ -130,6 +134,22 @@ def test_a_full_memo_begins_anew_and_gives_the_same(monkeypatch):
     for number in range(1000):
         assert memo[f"key {number % 300}"] == f"KEY {number % 300}"
         assert len(memo) < 100
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [lambda word: hashed_words(f"a {word} b"), lambda word: hashed_words(f"a {word} b", "fineweb_2024"), hints_of_name],
+    ids=["word hashes", "word hashes of 2024", "hints"],
+)
+def test_caches_keyed_by_the_content_of_pages_are_bounded_in_bytes(look_up):
+    tracemalloc.start()
+    try:
+        for number in range(60):
+            look_up(string.ascii_letters[number % 52] * (500_000 + number))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10_000_000  # of 30 MB of keys
 
 
 @pytest.mark.parametrize(

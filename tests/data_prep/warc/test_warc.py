@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from data_prep.documents import WebPage
 from data_prep.warc import read_pages, read_texts, record_id, write_pages
 from data_prep.warc.digests import sha1_digest
+from data_prep.warc.pages import page_of_response, pages_in
 from data_prep.warc.writer import record_bytes, records_of_page
 from lm.errors import InputError
 
@@ -382,6 +383,26 @@ def test_however_the_records_are_laid_out(tmp_path, name):
     damages = []
     assert list(read_pages(path, damages.append)) == filed(pages, path)
     assert not damages
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_records_without_an_id_are_read_and_called_by_their_place(tmp_path, name):
+    path, pages = tmp_path / "a.warc", [page(n) for n in range(4)]
+    records = [gzip.decompress(record) for p in pages for record in records_of_page(p, "<urn:x>")]
+    path.write_bytes(LAYOUTS[name]([re.sub(rb"WARC-Record-ID: \S+\r\n", b"", record) for record in records]))
+    damages = []
+    found = list(read_pages(path, damages.append, name="crawl/a.warc"))
+    assert [(one.url, one.body) for one in found] == [(one.url, one.body) for one in pages] and not damages
+    ids = [one.id for one in found]
+    assert len(set(ids)) == 4 and all(re.fullmatch(r"crawl/a\.warc/\d+(\+\d+)?", one) for one in ids)
+    path = path.rename(tmp_path / "b.warc")
+    assert [one.id for one in read_pages(path, name="crawl/a.warc")] == ids
+    if name in ("gzip", "zstd"):  # as ranges of an archive are read
+        data, offset = path.read_bytes(), int(ids[2].rpartition("/")[2])
+        with (tmp_path / "c").open("wb+") as file:
+            file.write(data[offset:])
+            (again, *_) = pages_in(file, "crawl/a.warc", page_of_response, None, None, offset)
+        assert again.id == ids[2]
 
 
 def test_every_record_is_counted_by_its_outcome(tmp_path):

@@ -1,0 +1,160 @@
+"""The formats of tables: one entry each, which listing, checking and reading share.
+
+A new format is an entry in FORMATS and a module with `rows` and `count`, as data_prep/sources/text_rows.py has them.
+"""
+
+import codecs
+import gzip
+import importlib
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from lm.errors import InputError
+from lm.storage import Place, Url
+from lm.storage.objects import Object
+
+GZIP, ZSTD, PARQUET, WARC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"WARC/"
+UTF_8_BOM = codecs.BOM_UTF8
+UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+COMPRESSED = (".gz", ".zst")
+BEGINNING_BYTES = 1 << 16
+"""Bytes of a compressed file that are read to recognize it: several WARC records, since the first are small."""
+MAX_WINDOW_BYTES = 1 << 27
+"""Memory that a zstd frame may ask for."""
+
+
+class Quarantine(Protocol):
+    """Receives (row from 0, its place in words, a stable reason, details) of a row that holds no document."""
+
+    def __call__(self, number: int, place: str, reason: str, detail: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of a table, as the readers of formats get it."""
+
+    path: Place
+    text_field: str
+    quarantine: Quarantine
+    spend: Callable[[int, int], None]
+    """Counts bytes and rows that came out of the file. Raises RatioError beyond the file's limit (tables.py)."""
+    version: Object | None = None
+    """The version that was listed; reading another one is an error."""
+
+
+class Reader(Protocol):
+    """The module of a format."""
+
+    def rows(self, table: Table) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """(number from 0, place in words, {column: value}) of each row. Raises InputError for a file that cannot be
+        read."""
+        ...
+
+    def count(self, path: Place) -> int | None:
+        """The number of rows, None if counting means reading. Raises InputError for a file that is not whole."""
+        ...
+
+
+@dataclass(frozen=True)
+class Format:
+    title: str
+    endings: tuple[str, ...]
+    """Endings of file names, in lower case."""
+    module: str
+    """The module with `rows` and `count`."""
+    begins: re.Pattern[bytes] | None
+    """Matches the first bytes of such a file, uncompressed and in UTF-8; None for a format that only its name tells."""
+    compressed: bool = False
+    """Whether the file may also be a .gz or .zst."""
+
+    @property
+    def all_endings(self) -> tuple[str, ...]:
+        packings = ("", *COMPRESSED) if self.compressed else ("",)
+        return tuple(ending + packing for ending in self.endings for packing in packings)
+
+    @property
+    def reader(self) -> Reader:
+        return cast(Reader, importlib.import_module(self.module))
+
+
+FORMATS = (
+    Format("Parquet", (".parquet",), "data_prep.sources.parquet_rows", re.compile(PARQUET)),
+    Format("plain text", (".txt",), "data_prep.sources.text_rows", None),
+    Format(
+        "JSON lines or a JSON array", (".jsonl", ".ndjson", ".json"), "data_prep.sources.json_rows",
+        re.compile(rb"\s*+(?:\{|\[\s*+[{\]])"), compressed=True,
+    ),
+)  # fmt: skip
+TABLE_ENDINGS = tuple(ending for one in FORMATS for ending in one.all_endings)
+
+
+def format_of(path: Place, by_name: bool = True) -> Format:
+    """The format of a file: by its name if nothing else can tell, then by its first bytes, and last, if `by_name`, by
+    its name again: lines of JSON may begin with a bad one. Raises InputError for a file of none."""
+    named = next((one for one in FORMATS if path.name.lower().endswith(one.all_endings)), None)
+    if named and named.begins is None:
+        return named
+    begin = beginning(path)
+    plain = uncompressed(begin)
+    for one in FORMATS:
+        if one.begins and one.begins.match(plain) and (one.compressed or not begin.startswith((GZIP, ZSTD))):
+            return one
+    if named and by_name and begin:
+        return named
+    if not begin:
+        raise InputError(f"{path} is empty, 0 bytes: an interrupted download? Download it again, or leave it out.")
+    known = ", ".join(f"{one.title} ({', '.join(one.endings)})" for one in FORMATS)
+    remedy = "Give it by pages.warc" if plain.startswith(WARC) else "Leave it out by a narrower pattern (pages.tables)"
+    raise InputError(
+        f"{path} is not a table of texts: it begins with {plain.lstrip()[:5]!r}. {remedy}. Formats of tables: {known}."
+    )
+
+
+def beginning(path: Place) -> bytes:
+    """The first BEGINNING_BYTES of the file. Raises InputError when it cannot be read."""
+    try:
+        if isinstance(path, Url):
+            return path.read_range(0, BEGINNING_BYTES)
+        with path.open("rb") as file:
+            return file.read(BEGINNING_BYTES)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
+def uncompressed(begin: bytes, limit: int = 1 << 10) -> bytes:
+    """The first bytes of a file without gzip or zstd, and as UTF-8 without a byte order mark; `begin` itself if they
+    are that already. Damage ends it."""
+    plain = begin
+    if begin.startswith(GZIP):
+        plain = gunzipped(begin, limit)
+    elif begin.startswith(ZSTD):
+        import zstandard
+
+        try:
+            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(begin) as reader:
+                plain = reader.read(limit)
+        except zstandard.ZstdError:
+            plain = b""
+    if plain.startswith(UTF_16_BOMS):
+        plain = codecs.getincrementaldecoder("utf-16")("replace").decode(plain).encode()
+    return plain.removeprefix(UTF_8_BOM)
+
+
+def gunzipped(begin: bytes, limit: int = BEGINNING_BYTES) -> bytes:
+    """At most `limit` bytes that the beginning of a file holds, of several gzip members too; damage ends it."""
+    if not begin.startswith(GZIP):
+        return begin
+    plain = b""
+    try:
+        with gzip.open(io.BytesIO(begin)) as members:
+            while len(plain) < limit and (more := members.read1(limit - len(plain))):
+                plain += more
+    except (OSError, EOFError, zlib.error):
+        pass
+    return plain
