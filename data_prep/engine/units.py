@@ -34,8 +34,8 @@ from lm.storage import Place, Url, digest, metered, size_of, stores, write_atomi
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Of no unit: whatever is tried next fails too."""
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""The disk takes no more, whichever unit writes. EIO is not one of them: it may be a bad sector of one input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
 Counts = dict[str, Any]
 
@@ -165,18 +165,24 @@ class TooManyBytesError(InputError):
     """A unit reads on and on."""
 
 
+class WriteError(OSError):
+    """An output could not be written, whatever its errno: the input of the unit is not the cause."""
+
+
 def line_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return shown(text if isinstance(error, InputError) else f"{type(error).__name__}: {text}", quotes=False)
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether the cause is none of the unit's."""
+    """Whether every other unit would fail of the same cause."""
     chain, causes = error, []
     while chain is not None and chain not in causes:
         causes.append(chain)
         chain = chain.__cause__ or chain.__context__
-    disk = any(isinstance(one, OSError) and one.errno in DISK_ERRORS for one in causes)
+    disk = any(
+        isinstance(one, WriteError) or (isinstance(one, OSError) and one.errno in DISK_ERRORS) for one in causes
+    )
     return disk or isinstance(error, UsageError | ImportError)
 
 
