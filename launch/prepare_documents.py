@@ -53,6 +53,7 @@ STAGE = Stage(
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,
+    parts_fit=lambda old, new: old | {"<texts>": ""} == new | {"<texts>": ""},
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

@@ -37,13 +37,12 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
     folder, partial = paths.texts, paths.partial(NAME)
-    texts = sorted(folder.glob("*.parquet"))
     with ProgressLine("refilter") as progress:
         now = count_again(folder, config, partial, progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)
-    write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, now.min_quality)
+    write_funnel(out / FUNNEL, now.counts, now.domains, now.files, records, config, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None

@@ -180,9 +180,7 @@ def ends_run(error: BaseException) -> bool:
     while chain is not None and chain not in causes:
         causes.append(chain)
         chain = chain.__cause__ or chain.__context__
-    disk = any(
-        isinstance(one, WriteError) or (isinstance(one, OSError) and one.errno in DISK_ERRORS) for one in causes
-    )
+    disk = any(isinstance(one, WriteError) or (isinstance(one, OSError) and one.errno in DISK_ERRORS) for one in causes)
     return disk or isinstance(error, UsageError | ImportError)
 
 

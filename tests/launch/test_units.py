@@ -12,6 +12,7 @@ import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
+from data_prep.select import duplicates
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
 from launch.folder import own_files, unfinished, units
@@ -205,6 +206,31 @@ def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
     make(warcs[1:], tmp_path)
     assert {name: markers(tmp_path)[name] for name in "12"} == {name: before[name] for name in "12"}
     assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+
+
+def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypatch):
+    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
+        prepare_documents.make(experiment, workdir, out)
+        raise KeyboardInterrupt
+
+    def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
+        make(warcs, workdir)
+        experiment = experiment_of(warcs)
+        steps = dataclasses.replace(experiment.documents, steps=("exact_dedup",))
+        run_stage(stage, dataclasses.replace(experiment, documents=steps), workdir)
+
+    keys: list[str] = []
+    real = duplicates.write_keys
+    monkeypatch.setattr(duplicates, "write_keys", lambda file, **rest: keys.append(file.name) or real(file, **rest))
+    stage: Stage = dataclasses.replace(prepare_documents.STAGE, make=interrupted)
+    for some in (warcs[:3], warcs[1:], warcs[:3]):
+        with pytest.raises(KeyboardInterrupt):
+            made(stage, some, tmp_path / "run")
+    made(prepare_documents.STAGE, warcs[:3], tmp_path / "run")
+    assert sorted(keys[:3]) == ["0", "1", "2"] and keys[3:] == ["3", "0"]
+    made(prepare_documents.STAGE, warcs[:3], tmp_path / "fresh")
+    contents = lambda run: {path.name: path.read_bytes() for path in (tmp_path / run / "documents").iterdir()}
+    assert contents("run") == contents("fresh") and len(contents("run")) == 3
 
 
 def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeypatch, capsys):
