@@ -71,8 +71,8 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """SHA-256 of a file of a disk, at a gigabyte a second; "" of what lies elsewhere, which has an ETag, and of what is
-    no one file. Raises OSError."""
+    """SHA-256 of a file of a disk, at a gigabyte a second; "" of a file elsewhere, which has an ETag, and of a
+    dataset. Raises OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
@@ -107,14 +107,18 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 
 def unit_names(files: list[InputFile]) -> list[str]:
-    """A name for each, that of the input without its folders and endings; where two share one, each has a hash of its
-    whole name besides, so that no name depends on how many files there are."""
-    stems = [stem_of(file.name) for file in files]
-    bearers = Counter(stem.lower() for stem in stems)
-    digest = lambda file: hashlib.sha256(json.dumps([file.name, file.rows, file.split]).encode()).hexdigest()[:12]
-    return [
-        f"{stem}-{digest(file)}" if bearers[stem.lower()] > 1 else stem for stem, file in zip(stems, files, strict=True)
-    ]
+    """A name for each file: that of the input without its suffixes and, if it has folders, with a hash of the whole
+    name instead of them. So it follows from the input's own name, whichever other files there are. Only of two files
+    without folders that differ in suffixes or case ("a.jsonl", "a.parquet") the second has a hash, too."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        stem = stem_of(file.name)
+        told = json.dumps([file.name, file.kind, file.rows, file.split])
+        own = f"{stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        names.append(own if "/" in file.name or stem.lower() in taken else stem)
+        taken.add(names[-1].lower())
+    return names
 
 
 def stem_of(name: str) -> str:
