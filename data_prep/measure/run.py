@@ -25,6 +25,8 @@ TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
 MERGE = "texts-records"
 """The step that adds up what was seen."""
+MOST_STEM_BYTES = 150
+"""Of a unit's name: a file name has at most 255 bytes, and outputs in the making have longer ones."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
@@ -109,14 +111,17 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 def unit_names(files: list[InputFile]) -> list[str]:
     """A name for each file: that of the input without its suffixes and, if it has folders, with a hash of the whole
     name instead of them. So it follows from the input's own name, whichever other files there are. Only of two files
-    without folders that differ in suffixes or case ("a.jsonl", "a.parquet") the second has a hash, too."""
+    without folders that differ in suffixes or case ("a.jsonl", "a.parquet") the second has a hash, too. A long name is
+    cut, and has one."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
         stem = stem_of(file.name)
         told = json.dumps([file.name, file.kind, file.rows, file.split])
-        own = f"{stem}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-        names.append(own if "/" in file.name or stem.lower() in taken else stem)
+        begin = stem.encode()[:MOST_STEM_BYTES].decode(errors="ignore")
+        own = f"{begin}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        plain = "/" not in file.name and stem.lower() not in taken and len(stem.encode()) <= MOST_STEM_BYTES
+        names.append(stem if plain else own)
         taken.add(names[-1].lower())
     return names
 

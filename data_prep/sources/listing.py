@@ -7,6 +7,7 @@ named one by one, as lists do, and of many of them a few are asked for their siz
 import glob
 import gzip
 import itertools
+import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, Url, is_url, place_of
 from lm.storage.objects import Object
 from lm.storage.stores import WEB
@@ -79,7 +80,7 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
     The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
     order are the same wherever that folder lies; of a file that a list names, its path as listed, of an address without
     server and bucket. Of several files of one name the first keeps it (`distinct_names`). Raises UsageError, which
-    names the `option`, when a pattern, a folder or a list gives no file.
+    names the `option`, when a pattern, a folder or a list gives no file, or one whose path is not UTF-8.
     """
     found: dict[Place, tuple[str, Object | None]] = {}  # place: (name, what is said of it)
     for pattern in patterns:
@@ -93,9 +94,24 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
             some = of_address(option, pattern) if is_url(pattern) else of_disk(option, pattern)
         for place, name, told in some:
             found.setdefault(place, (name, told))
+    for place in found:
+        if isinstance(place, Path) and not is_utf8(str(place)):
+            raise UsageError(
+                f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
+                "narrower pattern."
+            )
     names = distinct_names({place: name for place, (name, _) in found.items()})
     listed = [Listed(place, names[place], *said_of(place, told)) for place, (_, told) in found.items()]
     return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8: a name of a file that is not has halves of surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def distinct_names(names: dict[Place, str]) -> dict[Place, str]:

@@ -408,6 +408,8 @@ def test_files_that_share_a_name_do_not_meet(tmp_path):
     assert first.startswith("a-") and second.startswith("A-") and first[2:] != second[2:]
     assert third == "a" and others[0] == "b" and others[1].startswith("B-")
     assert stems("y/A.warc", "z/a.warc", "x/a.warc.gz")[::2] == [second, first]  # whatever else there is
+    long, other = stems(f"{'é' * 120}.warc.gz", f"{'é' * 121}.warc.gz")
+    assert long != other and max(len(one.encode()) for one in (long, other)) < 170
     for name in ("x/a.warc.gz", "y/A.warc", "a.warc.gz"):
         assert stems(name)[0] in (first, second, third)
     assert stem_of("data/CC-MAIN-2024-10/000_00000.parquet") == "000_00000"
