@@ -366,14 +366,9 @@ def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: P
     with contextlib.suppress(OSError):  # it may have failed since it is gone
         read = step.digest(unit)
     record = {
-        "identity": unit.identity,
-        "error": failure.error,
-        "traceback": failure.traceback,
-        "host": failure.host,
-        "attempts": attempts,
-        "log": failure.log,
-        "read": read,
-    }
+        "identity": unit.identity, "error": failure.error, "traceback": failure.traceback, "host": failure.host,
+        "attempts": attempts, "log": failure.log, "read": read,
+    }  # fmt: skip
     path = quarantine_of(step.name, unit.name, folder)
     with writing(path):
         write_atomically(path, json.dumps(record, indent=1) + "\n")
