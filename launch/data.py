@@ -36,6 +36,11 @@ def main(words: list[str]) -> None:
         raise UsageError(f"--from {source} is for one process. Begin the run with it by launch.pretrain.")
     if options.until not in STAGES:
         raise UsageError(f"--until is {options.until!r}; choose one of {', '.join(STAGES)}.")
+    if experiment.engine.runner not in ("processes", "array"):
+        raise UsageError(
+            f"engine.runner is {experiment.engine.runner}, but launch.data is for array jobs, whose processes share "
+            "the work by their ranks. Leave --engine.runner out; or give it to python -m launch.pretrain."
+        )
     experiment = dataclasses.replace(experiment, engine=dataclasses.replace(experiment.engine, runner="array"))
     refuse_inputs_in_outputs(experiment, workdir)
     mirror = mirror_of(workdir)

@@ -18,15 +18,10 @@ from lm.run_paths import RunPaths
 def make(experiment: Experiment, workdir: Path, out: Path) -> None:
     with ProgressLine("documents") as progress:
         outcome = prepare_documents(
-            RunPaths(workdir).texts,
-            with_thresholds(experiment.documents),
-            partial=RunPaths(out).parts,
-            documents_dir=RunPaths(out).documents,
-            dropped_dir=RunPaths(out).dropped,
-            funnel=RunPaths(out).funnel,
-            on_progress=progress,
-            engine=experiment.engine,
-        )
+            RunPaths(workdir).texts, with_thresholds(experiment.documents), partial=RunPaths(out).parts,
+            documents_dir=RunPaths(out).documents, dropped_dir=RunPaths(out).dropped, funnel=RunPaths(out).funnel,
+            on_progress=progress, engine=experiment.engine,
+        )  # fmt: skip
     print("\n".join([outcome.table(), *by_language_told(RunPaths(out).funnel, experiment.documents)]))
     replaced = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in outcome.replaced.items() if number)
     print(f"documents: {outcome.clean_text_bytes / 1e6:.1f} MB of text; replaced: {replaced or 'nothing'}", flush=True)
@@ -53,6 +48,7 @@ STAGE = Stage(
     outputs=(RunPaths.dropped, RunPaths.documents, RunPaths.funnel, RunPaths.dedup_index),
     optional=(RunPaths.dedup_index,),
     external_inputs=external_inputs,
+    parts_fit=lambda old, new: old | {"<texts>": ""} == new | {"<texts>": ""},
     libraries=("python", "numpy", "phonenumbers", "pyarrow", "python-stdnum", "regex", "scipy"),
 )
 

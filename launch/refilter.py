@@ -36,14 +36,14 @@ def run(experiment: Experiment, workdir: Path, source: Path | None = None) -> No
     refuse_other_stop_words(experiment.documents, read_marker(extract_texts.STAGE, workdir))
     in_bucket.fetch(workdir, (RunPaths.funnel,), (RunPaths.texts, RunPaths.report))
     paths, config = RunPaths(workdir), with_thresholds(experiment.documents)
-    folder, partial, texts = paths.texts, paths.partial(NAME), sorted(paths.texts.glob("*.parquet"))
+    folder, partial = paths.texts, paths.partial(NAME)
     begin_again(partial, workdir, {})
     with ProgressLine("refilter") as progress:
         now = count_again(folder, config, partial / "counts", progress, experiment.engine)
     out = partial / "out" / NAME
     out.mkdir(parents=True)
     records = read_records(folder)
-    write_funnel(out / FUNNEL, now.counts, now.domains, texts, records, config, now.min_quality)
+    write_funnel(out / FUNNEL, now.counts, now.domains, now.files, records, config, now.min_quality)
     funnel = read_funnel(out / FUNNEL, folder, config)
     before = read_counts(workdir / FUNNEL) if (workdir / FUNNEL).is_file() else None
     changed = changes(before, config, now) if before else None

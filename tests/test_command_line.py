@@ -5,12 +5,16 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from configs.experiment import load_config, parse_command
 from configs.experiment.command_line import nearest, options_of
+from data_prep.config import EngineConfig
+from launch import data
 from launch.stages.command import cut_lines
 from lm.errors import UsageError, shown
 
@@ -238,6 +242,33 @@ def test_a_folder_a_helper_and_a_name_that_is_too_long_are_no_configs(tmp_path):
     assert "is a folder" in refusal(config=str(tmp_path / "folder.py"))
     assert "has no function get_config" in refusal(config=str(REPOSITORY / "configs/recipes/families.py"))
     assert len(refusal(config=LONG)) < 1000
+
+
+@pytest.mark.parametrize("script", SCRIPTS.split())
+def test_a_run_folder_whose_path_is_too_long_is_refused_in_a_line(script, monkeypatch, capsys, tmp_path):
+    module = importlib.import_module(f"launch.{script}")
+    called = Path(str(module.__file__)).read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')[2].strip()
+    monkeypatch.setattr(sys, "argv", [script, DEMO, "--workdir", str(tmp_path / LONG[:300])])
+    with pytest.raises(SystemExit) as ended:
+        exec(textwrap.dedent(called), vars(module))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and line.endswith("Give a shorter --workdir, or files with shorter names.")
+
+
+@pytest.mark.parametrize("options", ["'", '"--a', "--a \\"])
+def test_options_of_beam_that_no_shell_would_take_are_refused_at_once(options):
+    assert "engine.beam_options is " in refusal("--engine.runner", "dask", f"--engine.beam-options={options}")
+
+
+def test_launch_data_names_the_runner_that_was_given(tmp_path):
+    words = [DEMO, "--workdir", str(tmp_path), "--engine.runner"]
+    for runner in get_args(get_type_hints(EngineConfig)["runner"]):
+        with pytest.raises(UsageError) as refused:
+            data.main([*words, runner])
+        told = (
+            "needs a rank" if runner in ("processes", "array") else f"engine.runner is {runner}, but launch.data is for"
+        )
+        assert told in str(refused.value)
 
 
 def test_a_prompt_that_cannot_fit_is_refused_before_there_is_a_tokenizer_and_is_cut_in_the_message():

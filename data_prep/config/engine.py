@@ -1,6 +1,7 @@
 """Who does the work of the data stages, and what becomes of a unit of work that fails. Nothing here decides a byte."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,13 @@ class EngineConfig(Config):
         within(self, "engine", 1, 100, "attempts")
         within(self, "engine", 0, 1, "max_failed")
         within(self, "engine", 1, 2**62, "max_unit_bytes")
+        try:
+            shlex.split(self.beam_options)
+        except ValueError as error:
+            raise UsageError(
+                f"engine.beam_options is {shown(self.beam_options)}: {error}. Give options as a shell takes them, as "
+                "--engine.beam-options='--runner=FlinkRunner --flink_master=HOST:8081'."
+            ) from error
         if not re.fullmatch(r"[\w.-]{0,100}", self.job):
             raise UsageError(f"engine.job is {shown(self.job)}; give a name of letters, digits, dots, - and _.")
         if self.world is not None:

@@ -69,7 +69,7 @@ def add_up(task: Range, run_files: Sequence[Place], rows_at_once: int) -> None:
 
 
 def sizes_in(folder: Place, file: int) -> dict[int, int]:
-    """{row of the file of index `file`: documents of its cluster, itself among them}, of what stays not alone."""
+    """{row of the file with the number `file`: documents of its cluster, itself among them}, if others are in it."""
     low = file << 32
     last = low | LOW_WORD
     run_files = [task.run_file for task in planned(folder) if task.low <= last and low <= task.last]

@@ -30,7 +30,7 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,14 +68,16 @@ and what may be deleted later."""
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of a key and a node that are sorted in memory, 32 bytes each."""
 Node = tuple[int, int]
-"""A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); where it stands, its
-file's index, then its row (32 bits each). The smallest node of a cluster stays."""
+"""A document as two words of 64 bits: when it was fetched, then a hash of its id (32 bits each); its place: the
+number of its file, then its row (32 bits each). The smallest node of a cluster stays."""
+INDEX_FILES = 2**31
+"""Files of the run have numbers below it; from it on, files of the indices of earlier runs, one index after another."""
 LOW_WORD = 2**32 - 1
 UNKNOWN_DATE = 2**32 - 1
 
 
 def make_node(date: str, document_id: str, file: int, row: int) -> Node:
-    """The node of the document in `row` of the input file of index `file`.
+    """The node of the document in `row` of the input file with the number `file`.
 
     Nodes are ordered by the date (ISO 8601, to the second; one that cannot be read comes last), then by a hash of the
     id, and only for the same document read twice by place: who stays does not depend on the order of the files.
@@ -92,6 +94,22 @@ def seconds_since_1970(date: str) -> int:
         return UNKNOWN_DATE
     moment = moment.replace(tzinfo=moment.tzinfo or UTC)
     return min(max(int(moment.timestamp()), 0), UNKNOWN_DATE - 1)
+
+
+def file_ids(names: Iterable[str]) -> dict[str, int]:
+    """{name: number}: 31 bits of a hash of the name, so that a file keeps its number when others come or go.
+
+    Of names whose hashes are equal (one pair among 65,000 files, on average) the first in order keeps it and the others
+    take their next hash: then, and only then, one file's number depends on another file.
+    """
+    ids: dict[str, int] = {}
+    taken: set[int] = set()
+    for name in sorted(names):
+        data = name.encode("utf-8", "surrogatepass")
+        hashes = (hashlib.blake2b(data, digest_size=4, salt=n.to_bytes(8)).digest() for n in itertools.count())
+        ids[name] = next(id for one in hashes if (id := int.from_bytes(one) % INDEX_FILES) not in taken)
+        taken.add(ids[name])
+    return ids
 
 
 @contextlib.contextmanager
@@ -145,7 +163,8 @@ def find_duplicates[Folder: (Path, Url)](
 
 
 def duplicates_in(result: Place, file: int) -> dict[int, tuple[int, int]]:
-    """The rows of the file of index `file` that are duplicates, each with the (file, row) of the one that stays."""
+    """The rows of the file with the number `file` that are duplicates, each with the (file, row) of the one that
+    stays."""
     low = file << 32
     last, stays = low | LOW_WORD, {}
     runs = runs_of(task.run_file for task in planned(result) if task.low <= last and low <= task.last)

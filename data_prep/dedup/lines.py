@@ -88,7 +88,7 @@ def write_line_keys(unit: LineFile, config: LineDedupConfig) -> None:
             keys = np.frombuffer(b"".join({key for key, *_ in keyed_spans(one.text, one.scope, config)}), ">u8")
             block = np.empty((4, len(keys) // 2), np.uint64)
             block[:2] = keys.reshape(-1, 2).T
-            block[2:] = np.array([[one.when], [unit.survivors.index << 32 | one.row]], np.uint64)
+            block[2:] = np.array([[one.when], [unit.survivors.id << 32 | one.row]], np.uint64)
             waiting.append(block)
             rows += block.shape[1]
             if rows >= ROWS_AT_ONCE:
@@ -145,7 +145,7 @@ def removed_rows(read: Callable[[], Iterator[np.ndarray]], max_documents: int) -
 
 
 def write_line_edits(unit: LineFile, config: LineDedupConfig, removed: Sequence[Place]) -> None:
-    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.survivors.index, removed)))
+    write_edits(here(unit.edits), line_edits(unit.survivors, config, removed_keys(unit.survivors.id, removed)))
 
 
 def removed_keys(file: int, removed: Sequence[Place]) -> dict[int, set[bytes]]:

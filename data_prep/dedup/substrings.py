@@ -72,7 +72,7 @@ def remove_substrings(
     units = [
         Collected(
             file,
-            tuple(group.run_file for group in groups if any(one.index == file.index for one, _ in group.parts)),
+            tuple(group.run_file for group in groups if any(one.id == file.id for one, _ in group.parts)),
             folder / "edits" / file.path.name,
         )
         for file in files
@@ -100,7 +100,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
             if parts and size + own > most:
                 close()
                 parts, size = {}, 0
-            parts.setdefault(file.index, (file, []))[1].append(number)
+            parts.setdefault(file.id, (file, []))[1].append(number)
             size += own
     if parts:
         close()
@@ -110,7 +110,7 @@ def groups_of(files: Sequence[SurvivorFile], most: int, folder: Place) -> list[G
 def judge_group(group: Group, config: SubstringDedupConfig) -> None:
     """Writes the edits of a group. The texts are read twice, and never held together."""
     path, covered = here(group.run_file), covered_tokens(group, config)
-    rows = ((path, {"file": file.index, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config))
+    rows = ((path, {"file": file.id, **edit.row(row)}) for file, row, edit in edits_in(group, covered, config))
     write_rows(rows, {path: GROUP_SCHEMA}, scratch=path.parent)
 
 
@@ -120,7 +120,7 @@ def covered_tokens(group: Group, config: SubstringDedupConfig) -> dict[tuple[int
     documents: list[tuple[int, int, int, np.ndarray]] = []
     for file, row_groups in group.parts:
         for one in read_survivors(file, row_groups):
-            documents.append((one.when, file.index, one.row, numbered(one.text, config.tokens, numbers)))
+            documents.append((one.when, file.id, one.row, numbered(one.text, config.tokens, numbers)))
     del numbers
     documents.sort(key=lambda one: one[:3])
     ends = np.cumsum([len(tokens) + 1 for *_, tokens in documents])
@@ -150,7 +150,7 @@ def edits_in(
 ) -> Iterator[tuple[SurvivorFile, int, Edit]]:
     for file, row_groups in group.parts:
         for one in read_survivors(file, row_groups):
-            own = covered.get((file.index, one.row))
+            own = covered.get((file.id, one.row))
             if own is not None:
                 spans = with_gaps(one.text, spans_of(one.text, config.tokens, own))
                 if spans:
@@ -159,7 +159,7 @@ def edits_in(
 
 def collect(unit: Collected) -> None:
     """Writes the edits of a file out of those of its groups."""
-    rows = (row for place in unit.groups for row in read_rows(place) if row["file"] == unit.survivors.index)
+    rows = (row for place in unit.groups for row in read_rows(place) if row["file"] == unit.survivors.id)
     write_edits(here(unit.edits), edits_from(rows))
 
 

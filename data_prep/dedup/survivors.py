@@ -67,8 +67,8 @@ class Edit:
 class SurvivorFile:
     """The survivors of one file of texts/, whose name it has, and the edits that were made of them."""
 
-    index: int
-    """Of the file of texts/ among all, sorted by name."""
+    id: int
+    """Number of the file of texts/ in the joins."""
     path: Place
     bytes: int
     sha256: str
@@ -83,12 +83,12 @@ class SurvivorFile:
 
     @property
     def identity(self) -> list:
-        return [self.name, self.index, self.sha256]
+        return [self.name, self.id, self.sha256]
 
     def edited(self, edits: Place, sha256: str) -> "SurvivorFile":
         """After another step, whose edits have this SHA-256."""
         both = identity_of(self.sha256, sha256)
-        return SurvivorFile(self.index, self.path, self.bytes, both, (*self.edits, edits))
+        return SurvivorFile(self.id, self.path, self.bytes, both, (*self.edits, edits))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.dedup.clusters import BLOCKS_IN_RANGE, PLAN, ROWS_AT_ONCE, Range, make, merge_many, planned, write
+from data_prep.dedup.clusters import (
+    BLOCKS_IN_RANGE,
+    INDEX_FILES,
+    PLAN,
+    ROWS_AT_ONCE,
+    Range,
+    make,
+    merge_many,
+    planned,
+    write,
+)
 from data_prep.dedup.sorted_runs import begins, key_ranges, read_blocks, runs_of, sorted_rows, write_run_file
 from data_prep.dedup_index.format import Index
 from data_prep.engine.tasks import Run, here
@@ -21,23 +31,20 @@ def pairs_met(
     pairs: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
-    first_file: int,
     folder: Place,
     run: Run,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> list[Place]:
     """Files of pairs for `find_duplicates` in `folder`, from files of the run's own keys for an index.
 
-    The files of the indices' runs are numbered from `first_file` on, in the order of the indices. `run` and
+    The files of the indices' runs are numbered from INDEX_FILES on, in the order of the indices. `run` and
     `rows_at_once` are as of `find_duplicates`.
     """
     few, _ = merge_many(pairs, folder, run, rows_at_once)
     if not (folder / PLAN).is_file():
         write(folder / PLAN, key_ranges(runs_of(few), BLOCKS_IN_RANGE * rows_at_once))
     tasks = planned(folder)
-    work = functools.partial(
-        meet_range, run_files=few, indices=indices, kinds=kinds, first_file=first_file, rows_at_once=rows_at_once
-    )
+    work = functools.partial(meet_range, run_files=few, indices=indices, kinds=kinds, rows_at_once=rows_at_once)
     make(tasks, work, run)
     return [task.run_file for task in tasks]
 
@@ -47,11 +54,10 @@ def meet_range(
     run_files: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
-    first_file: int,
     rows_at_once: int,
 ) -> None:
     """Makes the pairs of one range of keys."""
-    write_run_file(here(task.run_file), met_runs(task, run_files, indices, kinds, first_file, rows_at_once))
+    write_run_file(here(task.run_file), met_runs(task, run_files, indices, kinds, rows_at_once))
 
 
 def met_runs(
@@ -59,13 +65,13 @@ def met_runs(
     run_files: Sequence[Place],
     indices: Sequence[Index],
     kinds: Sequence[str],
-    first_file: int,
     rows_at_once: int,
 ) -> Iterator[np.ndarray]:
     """Runs of pairs, uint64 (4, pairs). Three readings: the run's distinct keys, the index, the run's nodes."""
     read = lambda: read_blocks(runs_of(run_files), task.low, task.last, rows_at_once)
     own = sorted_rows(np.concatenate([np.empty((2, 0), np.uint64), *(distinct(block) for block in read())], axis=1))
     met = np.zeros(own.shape[1], bool)
+    first_file = INDEX_FILES
     for index in indices:
         for kind in kinds:
             for keys in index.read_keys(kind, task.low, task.last):

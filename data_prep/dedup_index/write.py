@@ -37,6 +37,8 @@ KEYS_IN_GROUP = 1 << 16
 class Kept:
     """One file's keys for the index, and what became of its documents."""
 
+    id: int
+    """Number of the file in the joins."""
     texts: Place
     pairs: Mapping[str, Place]
     """{kind: the keys of its documents}."""
@@ -101,7 +103,11 @@ def write_index(
         names = [f"{number:06d}.parquet" for number in range(len(ranges))]
         tasks = [Range(*one, folder / "keys" / kind / name) for one, name in zip(ranges, names, strict=True)]
         work = functools.partial(
-            write_range, run_files=few, key_bytes=config.dedup_index.key_bytes, rows_at_once=rows_at_once
+            write_range,
+            run_files=few,
+            files=tuple(file.id for file in kept),
+            key_bytes=config.dedup_index.key_bytes,
+            rows_at_once=rows_at_once,
         )
         make(tasks, work, run)
         keys[kind] = [KeyFile(name, *one) for name, one in zip(names, ranges, strict=True)]
@@ -109,8 +115,11 @@ def write_index(
         write_json(folder / HEADER, header_of(config, keys, [file.texts.name for file in kept], identity))
 
 
-def write_range(task: Range, run_files: Sequence[Place], key_bytes: int, rows_at_once: int) -> None:
-    """Writes the keys of one range, each once, with the smallest of its nodes."""
+def write_range(
+    task: Range, run_files: Sequence[Place], files: Sequence[int], key_bytes: int, rows_at_once: int
+) -> None:
+    """Write the keys of one range, each once, with the smallest of its nodes. A file is named by its place in `files`,
+    the numbers that the files have in the joins."""
     found = [np.empty((4, 0), np.uint64)]
     for block in read_blocks(runs_of(run_files), task.low, task.last, rows_at_once):
         if key_bytes == 8:
@@ -120,7 +129,9 @@ def write_range(task: Range, run_files: Sequence[Place], key_bytes: int, rows_at
     rows = sorted_rows(np.concatenate(found, axis=1))
     rows = rows[:, begins(rows[:2])]
     columns = {"key_0": rows[0]} | ({"key_1": rows[1]} if key_bytes > 8 else {})
-    columns |= {"file": (rows[3] >> np.uint64(32)).astype(np.uint32), "row": rows[3].astype(np.uint32)}
+    order = np.argsort(np.array(files, np.uint64))
+    place = order[np.searchsorted(np.array(files, np.uint64)[order], rows[3] >> np.uint64(32))]
+    columns |= {"file": place.astype(np.uint32), "row": rows[3].astype(np.uint32)}
     encodings = {"key_0": "DELTA_BINARY_PACKED", "file": "BYTE_STREAM_SPLIT", "row": "BYTE_STREAM_SPLIT"}
     path = here(task.run_file)
     with appearing(path, scratch=path.parent) as partial:

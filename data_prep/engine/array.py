@@ -67,8 +67,9 @@ def rank_of(engine: EngineConfig, environment: Mapping[str, str] = os.environ) -
             )
     if engine.rank is None or engine.world is None:
         raise UsageError(
-            f"engine.runner is array, but engine.rank is {engine.rank} and engine.world {engine.world}, and neither "
-            "Slurm nor Kubernetes says them. Give both: --engine.rank 0 --engine.world 8."
+            f"A process of an array job needs a rank, but engine.rank is {engine.rank} and engine.world is "
+            f"{engine.world}, and neither Slurm nor Kubernetes sets them. Give both, as --engine.rank 0 --engine.world "
+            "8; for one process on this machine, use launch.pretrain."
         )
     return engine.rank, engine.world
 

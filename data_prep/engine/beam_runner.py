@@ -13,6 +13,7 @@ mixed, nor what finish_bundle yields, which is lost, nor counters, of which ther
 """
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ from lm.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 WHERE = re.compile(r"(?: \[while running '[^']*'\])+\s*$")
 REMOTE_ERROR = re.compile(r".*^lm\.errors\.(InputError|UsageError): (.*)", re.DOTALL | re.MULTILINE)
@@ -101,7 +103,6 @@ def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options:
     except ImportError as error:
         raise UsageError(f"runner is dask, but it is not installed ({error}): make add PACKAGE=distributed.") from error
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.dask.dask_runner import DaskRunner, DaskRunnerResult
 
     with contextlib.ExitStack() as stack:
@@ -113,7 +114,7 @@ def run_on_dask(build: Callable[["beam.Pipeline"], None], workers: int, options:
             told.append(f"--dask_client_address={stack.enter_context(cluster).scheduler_address}")
         if not any(option.startswith("--dask_npartitions") for option in options):
             told.append(f"--dask_npartitions={ONE_ELEMENT_EACH}")
-        pipeline = beam.Pipeline(runner=DaskRunner(), options=PipelineOptions(told))
+        pipeline = beam.Pipeline(runner=DaskRunner(), options=parsed(told))
         build(pipeline)
         join_ends(pipeline)
         try:
@@ -148,13 +149,27 @@ def join_ends(pipeline: "beam.Pipeline") -> None:
     tuple(collection for collection in made if collection not in used) | "ends" >> beam.Flatten()
 
 
+def parsed(options: Sequence[str]) -> "PipelineOptions":
+    """Raises UsageError for a value that an option of Beam does not take: Beam itself would print 200 lines of usage
+    and end the process."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    made, said = PipelineOptions(list(options)), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            made.get_all_options()
+    except SystemExit as error:
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise UsageError(f"Beam does not take engine.beam_options {' '.join(options)}: {reason}") from error
+    return made
+
+
 def run_by_options(build: Callable[["beam.Pipeline"], None], _: int, options: Sequence[str]) -> None:
     """By the runner that the options name."""
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     try:
-        pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
+        pipeline = beam.Pipeline(options=parsed(options))
     except (ValueError, ImportError) as error:  # of a runner that there is not, or not without other packages
         raise UsageError(f"Beam does not take engine.beam_options {' '.join(options)}: {error}") from error
     build(pipeline)

@@ -1,10 +1,12 @@
 """Work on many tasks or files, each with places for its results, as units of a step, whatever engine runs it. Many
 small files become few by units too, so that what grows with the corpus passes through no one process."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,27 @@ from typing import Any, Protocol
 from data_prep.config.engine import EngineConfig
 from data_prep.engine.progress import Progress
 from data_prep.engine.run import run_step
-from data_prep.engine.units import Marker, Step, Unit, Workspace, identity_of
-from lm.storage import Place
+from data_prep.engine.units import (
+    Marker,
+    Step,
+    Unit,
+    Workspace,
+    delete_files,
+    identity_of,
+    marker_of,
+    quarantine_of,
+    read_marker,
+    read_quarantine,
+)
+from lm.storage import Place, write_json, writing
 
 FILES_AT_ONCE = 64
 """Files that one unit merges."""
 File = tuple[str, str]
 """Name in the step's folder, SHA-256."""
 OnProgress = Callable[[Progress], None]
+DIGEST = re.compile("[0-9a-f]{12}")
+"""In the name of a folder: of the keys that a join is of."""
 
 
 def whole(engine: EngineConfig, units: int) -> EngineConfig:
@@ -107,15 +122,31 @@ class TaskRunner:
             Unit(name.replace("/", "."), identity_of("task", self.identity, name), 1, task)
             for name, task in zip(names, tasks, strict=True)
         )
-        first = tasks[0].run_file  # tells this step from all others of the same work
-        named = f"{self.told.replace(' ', '-')}.{first.parent.name}.{first.name}"
-        told = f"{self.told}{self.detail(first.parent.name)}"
+        # The first file, with all its folders, tells this step from others of the same work and of other digests.
+        named = f"{self.told.replace(' ', '-')}.{names[0].replace('/', '.')}"
+        told = f"{self.told}{self.detail(tasks[0].run_file.parent.name)}"
         step = Step(named, units, functools.partial(run_task, work=work), rows="", inputs="ranges of keys", told=told)
         run_step(step, whole(self.engine, len(units)), self.folder, self.on_progress)
 
     def detail(self, folder: str) -> str:
         """Which part of the work the tasks of that folder are; nothing where its name has a digest."""
-        return "" if re.search("[0-9a-f]{12}", folder) else f", {folder.replace('-', ' ')}"
+        return "" if DIGEST.search(folder) else f", {folder.replace('-', ' ')}"
+
+
+def delete_other_digests(folder: Place) -> None:
+    """Delete the folders next to `folder` whose names differ from its name only in the digest.
+
+    They hold joins of other keys, which may fill a disk; in a bucket they stay until the stage ends. A folder is
+    renamed first, so that a killed process leaves none that looks whole.
+    """
+    if not isinstance(folder, Path) or not folder.parent.is_dir():
+        return
+    name = re.compile(DIGEST.sub(DIGEST.pattern, re.escape(folder.name)) + r"(\.deleted)?")
+    for other in [one for one in folder.parent.iterdir() if one != folder and name.fullmatch(one.name)]:
+        gone = other.with_name(f"{other.name.removesuffix('.deleted')}.deleted")
+        with contextlib.suppress(OSError):  # another process of an array job may delete it too
+            other.rename(gone)
+            shutil.rmtree(gone)
 
 
 def absolute(place: Place) -> Place:
@@ -167,6 +198,8 @@ class FileRunner:
     folder: Place
     engine: EngineConfig
     on_progress: OnProgress
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    """{name of a file that failed: the first step in which it did}, of all steps that were run so far."""
 
     def __call__[F: InputFile](
         self, step: str, files: Sequence[F], work: Callable[[F], None], outputs: Sequence[str], identity: object
@@ -186,12 +219,32 @@ class FileRunner:
             self.engine, self.folder, self.on_progress,
         )  # fmt: skip
         done = [one for one in files if one.name in made]
+        for one in files:
+            if one.name not in made:
+                self.failed.setdefault(one.name, step)
         written = [
             {field: (name, made[one.name].outputs[name][1])
              for field in outputs for name in [relative(self.folder, getattr(one, field))]}
             for one in done
         ]  # fmt: skip
         return done, written
+
+
+def set_aside_in(step: str, file: str, failed_in: str, folder: Place) -> None:
+    """Set a file aside in a `step` that it had passed, with the record of the later step in which it failed.
+
+    What was made of it is deleted. Until the file or the settings change, or failed units are retried, `step` ends
+    without the file.
+    """
+    record = read_quarantine(quarantine_of(failed_in, file, folder))
+    marker = read_marker(marker_of(step, file, folder))
+    if record is None or marker is None:  # another process of an array job has moved it
+        return
+    record |= {"identity": marker.identity, "error": f"{failed_in}: {record['error']}"}
+    with writing(folder):
+        write_json(quarantine_of(step, file, folder), record)
+        marker_of(step, file, folder).unlink(missing_ok=True)
+    delete_files(folder, marker.outputs)
 
 
 def run_file(

@@ -34,8 +34,8 @@ from lm.storage import Place, Url, digest, inside, metered, relative_name, size_
 
 UNITS, QUARANTINE, SCRATCH = "units", "quarantine", "scratch"
 """Folders in a step's folder."""
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Of no unit: whatever is tried next fails too."""
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""The disk takes no more, whichever unit writes. EIO is not one of them: it may be a bad sector of one input file."""
 SECONDS_BETWEEN_COUNTS = 0.5
 Counts = dict[str, Any]
 
@@ -165,18 +165,22 @@ class TooManyBytesError(InputError):
     """A unit reads on and on."""
 
 
+class WriteError(OSError):
+    """An output could not be written, whatever its errno: the input of the unit is not the cause."""
+
+
 def line_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return shown(text if isinstance(error, InputError) else f"{type(error).__name__}: {text}", quotes=False)
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether the cause is none of the unit's."""
+    """Whether every other unit would fail of the same cause."""
     chain, causes = error, []
     while chain is not None and chain not in causes:
         causes.append(chain)
         chain = chain.__cause__ or chain.__context__
-    disk = any(isinstance(one, OSError) and one.errno in DISK_ERRORS for one in causes)
+    disk = any(isinstance(one, WriteError) or (isinstance(one, OSError) and one.errno in DISK_ERRORS) for one in causes)
     return disk or isinstance(error, UsageError | ImportError)
 
 
@@ -365,14 +369,9 @@ def set_aside(step: Step, unit: Unit, failure: Failure, attempts: int, folder: P
     with contextlib.suppress(OSError):  # it may have failed since it is gone
         read = step.digest(unit)
     record = {
-        "identity": unit.identity,
-        "error": failure.error,
-        "traceback": failure.traceback,
-        "host": failure.host,
-        "attempts": attempts,
-        "log": failure.log,
-        "read": read,
-    }
+        "identity": unit.identity, "error": failure.error, "traceback": failure.traceback, "host": failure.host,
+        "attempts": attempts, "log": failure.log, "read": read,
+    }  # fmt: skip
     path = quarantine_of(step.name, unit.name, folder)
     with writing(path):
         write_atomically(path, json.dumps(record, indent=1) + "\n")

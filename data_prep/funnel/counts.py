@@ -67,7 +67,8 @@ def count_rows(
     """Counts of some rows of one file.
 
     `columns` has id, language and text_bytes; `values` the signals of `thresholds`, (rows,) float64, NaN where there is
-    none; `place` is (index of the file, number of the first row); `labels`, (rows,) str, as of `languages_of`.
+    none; `place` is (number of the file in the joins, number of
+    the first row); `labels`, (rows,) str, as of `languages_of`.
     """
     counts = empty_counts()
     counts["rows"] = len(verdicts)

@@ -1,7 +1,7 @@
 """The texts behind the places that a funnel names: of millions, only the row groups that hold one are read."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lm.storage import Place
 EXCERPT_CHARACTERS = 900
 
 Spot = tuple[int, int]
-"""(index of the file among those of texts/, row)."""
+"""(number of the file in the joins, row)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Example:
 class Excerpts:
     """Reads the wanted rows of texts/, each file once."""
 
-    def __init__(self, texts: Path, files: list[str], signals: list[str], personal_data: PersonalDataConfig):
+    def __init__(self, texts: Path, files: Mapping[int, str], signals: list[str], personal_data: PersonalDataConfig):
         self.texts, self.files, self.personal_data = texts, files, personal_data
         self.signals = list(dict.fromkeys(signals))
         self.wanted: dict[int, set[int]] = defaultdict(set)

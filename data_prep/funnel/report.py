@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,17 +160,18 @@ def write_funnel(
     path: Place,
     counts: Counts,
     domains: Domains,
-    texts: Iterable[Place],
+    files: Mapping[int, str],
     records: Records,
     config: DocumentsConfig,
     min_quality: float | None = None,
 ) -> None:
-    """Writes the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
+    """Write the counts with all that is needed to read them: the names of the files, and the rules with thresholds.
 
-    `min_quality` is the quality classifier's threshold, where it is used.
+    `files` is {number of a file in the counts: its name in texts/}; `min_quality` is the quality classifier's
+    threshold, if it is used.
     """
     funnel = {
-        "files": [file.name for file in texts],
+        "files": dict(sorted(files.items(), key=lambda one: one[1])),
         "thresholds": [
             {name: value for name, value in dataclasses.asdict(one).items() if value != {}}  # of one language alone
             for one in thresholds_of(config, min_quality)
@@ -189,8 +190,8 @@ def write_funnel(
 class Written:
     """A funnel.json."""
 
-    files: list[str]
-    """Of texts/, in the order in which counts number them."""
+    files: dict[int, str]
+    """{number of a file in the counts: its name in texts/}."""
     thresholds: list[Threshold]
     languages_kept: tuple[str, ...]
     """Those that the config names; () for all."""
@@ -209,8 +210,9 @@ def read_counts(path: Path) -> Written:
         thresholds = [Threshold(**one) for one in written["thresholds"]]
         records = Records(**written["records"])
         rest = (written[name] for name in ("keep_share", "counts", "domains_in_all"))
-        return Written(written["files"], thresholds, tuple(written["languages_kept"]), records, *rest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {int(number): name for number, name in written["files"].items()}
+        return Written(files, thresholds, tuple(written["languages_kept"]), records, *rest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
             "Delete it and make it again: python -m launch.prepare_documents"

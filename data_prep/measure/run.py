@@ -25,6 +25,8 @@ TEXTS = "texts"
 """The step, and the folder of its outputs in the step's folder."""
 MERGE = "texts-records"
 """The step that adds up what was seen."""
+MOST_STEM_BYTES = 150
+"""Of a unit's name: a file name has at most 255 bytes, and outputs in the making have longer ones."""
 SUFFIXES = (".gz", ".zst", ".parquet", ".jsonl", ".warc", ".wet")
 
 
@@ -71,8 +73,8 @@ def units_of(files: list[InputFile], config: DocumentsConfig, external: object =
 
 
 def digest_of(unit: Unit[InputFile]) -> str:
-    """SHA-256 of a file of a disk, at a gigabyte a second; "" of what lies elsewhere, which has an ETag, and of what is
-    no one file. Raises OSError."""
+    """SHA-256 of a file of a disk, at a gigabyte a second; "" of a file elsewhere, which has an ETag, and of a
+    dataset. Raises OSError."""
     path = unit.input.path
     return file_sha256(path) if isinstance(path, Path) and path.is_file() else ""
 
@@ -107,14 +109,21 @@ def counted(rows: Iterable[dict], space: Workspace) -> Iterator[dict]:
 
 
 def unit_names(files: list[InputFile]) -> list[str]:
-    """A name for each, that of the input without its folders and endings; where two share one, each has a hash of its
-    whole name besides, so that no name depends on how many files there are."""
-    stems = [stem_of(file.name) for file in files]
-    bearers = Counter(stem.lower() for stem in stems)
-    digest = lambda file: hashlib.sha256(json.dumps([file.name, file.rows, file.split]).encode()).hexdigest()[:12]
-    return [
-        f"{stem}-{digest(file)}" if bearers[stem.lower()] > 1 else stem for stem, file in zip(stems, files, strict=True)
-    ]
+    """A name for each file: that of the input without its suffixes and, if it has folders, with a hash of the whole
+    name instead of them. So it follows from the input's own name, whichever other files there are. Only of two files
+    without folders that differ in suffixes or case ("a.jsonl", "a.parquet") the second has a hash, too. A long name is
+    cut, and has one."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        stem = stem_of(file.name)
+        told = json.dumps([file.name, file.kind, file.rows, file.split])
+        begin = stem.encode()[:MOST_STEM_BYTES].decode(errors="ignore")
+        own = f"{begin}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        plain = "/" not in file.name and stem.lower() not in taken and len(stem.encode()) <= MOST_STEM_BYTES
+        names.append(stem if plain else own)
+        taken.add(names[-1].lower())
+    return names
 
 
 def stem_of(name: str) -> str:

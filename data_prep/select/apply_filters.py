@@ -58,7 +58,7 @@ def edits_of(file: DocumentShard, edits: Edits) -> dict[int, list[tuple[str, Edi
     """{row: (step, what it does to the document) of each step that does anything to it, in their order}."""
     found: dict[int, list[tuple[str, Edit]]] = {}
     for step, places in edits.items():
-        for row, edit in read_edits(places[file.index]).items():
+        for row, edit in read_edits(places[file.id]).items():
             found.setdefault(row, []).append((step, edit))
     return found
 
@@ -92,7 +92,7 @@ def kept_and_dropped(
         replaced, clean_text_bytes, shown, clusters = Counter(), 0, [], Counter()
         for number, row in enumerate(filtered.rows):
             if told := found.duplicates.get(filtered.first + number):
-                place = file.index, filtered.first + number
+                place = file.id, filtered.first + number
                 if told.of_this_run:
                     shown.append([order_of(row["id"]), *place, told.duplicate.file, told.duplicate.row])
             for step, edit in edited.get(filtered.first + number, ()):
@@ -119,7 +119,7 @@ def kept_and_dropped(
         besides = {"pairs": shown, "replaced": dict(replaced), "clean_text_bytes": clean_text_bytes}
         if config.counts_clusters:
             besides["cluster_sizes"] = cluster_bins(clusters)
-        counts.append(merge([filtered.counts(file.index, config), empty_counts() | besides]))
+        counts.append(merge([filtered.counts(file.id, config), empty_counts() | besides]))
 
 
 def of_cluster(size: int, config: DocumentsConfig) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Which documents are duplicates, of which: the joins in their order, and what they found of one file."""
 
-import dataclasses
 import functools
 import json
 from collections import defaultdict
@@ -10,13 +9,13 @@ from typing import Any, NamedTuple
 
 from data_prep.config import DocumentsConfig
 from data_prep.dedup.cluster_sizes import count_clusters, sizes_in
-from data_prep.dedup.clusters import duplicates_in, find_duplicates
+from data_prep.dedup.clusters import INDEX_FILES, duplicates_in, find_duplicates
 from data_prep.dedup_index.format import KINDS, KINDS_OF, Index
 from data_prep.dedup_index.join import pairs_met
 from data_prep.dedup_index.write import Kept, map_keys, write_index
 from data_prep.engine import identity_of
-from data_prep.engine.tasks import File, FileRunner, TaskRunner, whole
-from data_prep.select.keys import DocumentShard, has_index, write_keys, write_url_keys
+from data_prep.engine.tasks import File, FileRunner, TaskRunner, delete_other_digests
+from data_prep.select.keys import DocumentShard, has_index, write_keys, write_same_url, write_url_keys
 from data_prep.select.texts_files import TextsFile
 from lm.storage import Place, write_atomically
 
@@ -33,7 +32,7 @@ class Duplicate:
     stage: str
     reason: str
     file: int
-    """Index of the file of texts/; from their number on, of the files of the indices, one index after the other."""
+    """Number of the file in the joins; from INDEX_FILES on, of a file of the indices, one index after the other."""
     row: int
 
 
@@ -41,8 +40,8 @@ class Duplicate:
 class Found:
     """What the joins found: the same for all files."""
 
-    names: tuple[str, ...]
-    """Of all files of texts/, by index."""
+    names: dict[int, str]
+    """{number: name} of all files of texts/."""
     clusters: dict[str, Place]
     """{step of deduplication: folder of its result}; the steps that are not used are missing."""
     sizes: Place | None = None
@@ -54,8 +53,8 @@ class Found:
         """{(file, row): what `duplicate_of` says of that document}: NAME.parquet:ROW of texts/, or INDEX#ID. Reads the
         ids of the indices' documents; raises InputError where these are missing or damaged."""
         places = {(one.file, one.row) for one in duplicates}
-        names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < len(self.names)}
-        first = len(self.names)
+        names = {(file, row): f"{self.names[file]}:{row}" for file, row in places if file < INDEX_FILES}
+        first = INDEX_FILES
         for index in self.indices:
             by_file: dict[int, list[int]] = defaultdict(list)
             for file, row in places:
@@ -69,7 +68,6 @@ class Found:
 
 def find_clusters(
     files: list[DocumentShard],
-    every: int,
     config: DocumentsConfig,
     min_quality: float | None,
     partial: Place,
@@ -77,7 +75,7 @@ def find_clusters(
     run: FileRunner,
 ) -> tuple[list[DocumentShard], dict[str, Place]]:
     """The files whose keys could be written, and the clusters of each step of deduplication in use: {step: folder}, in
-    folders of `partial` whose names tell of which keys. `every` is the number of files of texts/.
+    folders of `partial` whose names tell of which keys.
 
     Addresses first, without a text being read: of a page that was fetched more than once only the document that stays
     takes part in the other steps.
@@ -94,8 +92,11 @@ def find_clusters(
         if indices:
             tasks = TaskRunner(run.folder, run.engine, run.on_progress, f"{TOLD[step]} of earlier runs")
             own = [file.keys_of(kind) for file in files for kind in KINDS_OF[step]]
-            pairs += pairs_met(own, indices, KINDS_OF[step], every, partial / f"{step}-seen-{digest}" / "join", tasks)
+            seen = partial / f"{step}-seen-{digest}"
+            delete_other_digests(seen)
+            pairs += pairs_met(own, indices, KINDS_OF[step], seen / "join", tasks)
         folder: Any = partial / f"{step}-{digest}"
+        delete_other_digests(folder)
         clusters[step] = find_duplicates(pairs, folder, TaskRunner(run.folder, run.engine, run.on_progress, TOLD[step]))
 
     if "url_dedup" in config.steps:
@@ -103,11 +104,14 @@ def find_clusters(
         files, written = run("addresses", files, work, ["url_keys", *for_index("url")], decided)
         join("url_dedup", "url_keys", written)
     if {"exact_dedup", "minhash_dedup"} & set(config.steps):
-        same_url = clusters.get("url_dedup")
-        work = functools.partial(write_keys, config=config, min_quality=min_quality, files=every, same_url=same_url)
-        decided = [*decided, names_of(clusters), every if same_url else 0]
+        found = {file.name: "" for file in files}
+        if "url_dedup" in clusters:
+            work = functools.partial(write_same_url, clusters=clusters["url_dedup"])
+            files, written = run("url-duplicates", files, work, ["same_url"], names_of(clusters))
+            found = {file.name: one["same_url"][1] for file, one in zip(files, written, strict=True)}
+        work = functools.partial(write_keys, config=config, min_quality=min_quality, after_urls="url_dedup" in clusters)
         fields = ["exact_keys", "near_keys", *for_index("exact", "near")]
-        files, written = run("keys", files, work, fields, decided)
+        files, written = run("keys", files, work, fields, lambda file: [*decided, found[file.name]])
         for step, field in (("exact_dedup", "exact_keys"), ("minhash_dedup", "near_keys")):
             if step in config.steps:
                 join(step, field, written)
@@ -125,7 +129,9 @@ def find_sizes(clusters: dict[str, Place], config: DocumentsConfig, partial: Pla
         return None
     *_, last = clusters.values()
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "sizes of clusters")
-    return count_clusters(last, partial / f"{last.parent.name}-sizes", tasks)
+    folder = partial / f"{last.parent.name}-sizes"
+    delete_other_digests(folder)
+    return count_clusters(last, folder, tasks)
 
 
 def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
@@ -139,10 +145,10 @@ def duplicates_of(file: DocumentShard, found: Found) -> dict[int, Duplicate]:
     steps: dict[int, str] = {}
     seen: dict[int, str] = {}
     for step in found.clusters:
-        for row, place in duplicates_in(found.clusters[step], file.index).items():
+        for row, place in duplicates_in(found.clusters[step], file.id).items():
             places[row] = place
             steps.setdefault(row, step)
-            if place[0] >= len(found.names):
+            if place[0] >= INDEX_FILES:
                 seen.setdefault(row, step)
     reasons = {row: (step, REASONS[step]) for row, step in steps.items()}
     reasons |= {row: (step, SEEN_BEFORE[step]) for row, step in seen.items()}
@@ -155,10 +161,10 @@ def write_duplicates(file: DocumentShard, found: Found) -> None:
     duplicates = duplicates_of(file, found)
     names = found.names_of(duplicates.values())
     rows = [
-        [row, one.stage, one.reason, one.file, one.row, names[one.file, one.row], one.file < len(found.names)]
+        [row, one.stage, one.reason, one.file, one.row, names[one.file, one.row], one.file < INDEX_FILES]
         for row, one in sorted(duplicates.items())
     ]
-    sizes = list(sizes_in(found.sizes, file.index).items()) if found.sizes else []
+    sizes = list(sizes_in(found.sizes, file.id).items()) if found.sizes else []
     write_atomically(file.duplicates, json.dumps({"duplicates": rows, "sizes": sizes}).encode())
 
 
@@ -207,19 +213,20 @@ class IndexedFile(TextsFile):
     def kept(self, kinds: Sequence[str]) -> Kept:
         pairs, mapped = {kind: self.source.keys_of(kind) for kind in kinds}, {}
         mapped = {kind: getattr(self, f"mapped_{kind}") for kind in kinds}
-        return Kept(self.texts, pairs, mapped, self.ids)
+        return Kept(self.id, self.texts, pairs, mapped, self.ids)
 
 
 def write_index_of(
     files: list[DocumentShard], config: DocumentsConfig, found: Found, folder: Place, partial: Place, run: FileRunner
 ) -> None:
-    """Writes the run's own index in `folder`; `partial` keeps what units hand on."""
+    """Write the run's own index in `folder`, unless a file fails, which `run` then names; `partial` keeps what units
+    hand on."""
     kinds = [kind for kind in KINDS if any(kind in KINDS_OF[step] for step in found.clusters)]
     digest = identity_of(names_of(found.clusters), config)[:12]
     mapped = {f"mapped_{kind}": partial / "mapped" / kind for kind in KINDS}
     indexed = [
         IndexedFile(
-            index=file.index,
+            id=file.id,
             texts=file.texts,
             bytes=file.bytes,
             end=file.end,
@@ -230,8 +237,10 @@ def write_index_of(
         for file in files
     ]
     work = functools.partial(map_file, found=found, kinds=kinds)
-    whole_run = dataclasses.replace(run, engine=whole(run.engine, len(files)))
-    _, written = whole_run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
+    done, written = run("index-keys", indexed, work, ["ids", *(f"mapped_{kind}" for kind in kinds)], digest)
+    if len(done) < len(files):
+        return
+    delete_other_digests(partial / digest)
     tasks = TaskRunner(run.folder, run.engine, run.on_progress, "index", digest)
     identity = identity_of([sha256 for one in written for _, (_, sha256) in sorted(one.items())])
     write_index([file.kept(kinds) for file in indexed], kinds, config, identity, folder, partial / digest, tasks)
@@ -240,5 +249,5 @@ def write_index_of(
 def map_file(file: IndexedFile, found: Found, kinds: Sequence[str]) -> None:
     """Maps the keys of one file to the documents that stayed."""
     duplicates = duplicates_of(file.source, found)
-    places = {row: (one.file, one.row) for row, one in duplicates.items() if one.file < len(found.names)}
+    places = {row: (one.file, one.row) for row, one in duplicates.items() if one.file < INDEX_FILES}
     map_keys(file.kept(kinds), places)

@@ -52,7 +52,7 @@ def find_edits(
     report: Place,
     run: FileRunner,
 ) -> dict[str, dict[int, Place]]:
-    """{step in use: {index of a file: its edits}}, in the order of the steps; of files that failed, none.
+    """{step in use: {number of a file: its edits}}, in the order of the steps; of files that failed, none.
 
     `identity` tells what decides the survivors of a file; `partial` is of what units hand on; `report` gets what the
     steps tell of themselves. Raises InputError as the steps do.
@@ -64,12 +64,12 @@ def find_edits(
     work = functools.partial(find_survivors, config=config, min_quality=min_quality)
     units, written = run("survivors", units, work, ["survivors"], lambda unit: identity(unit.shard))
     left = [
-        SurvivorFile(unit.shard.index, unit.survivors, unit.bytes, one["survivors"][1])
+        SurvivorFile(unit.shard.id, unit.survivors, unit.bytes, one["survivors"][1])
         for unit, one in zip(units, written, strict=True)
     ]
     for step in used:
         left = STEPS[step](left, getattr(config, step), partial / step, report, run)
-    return {step: {file.index: file.edits[number] for file in left} for number, step in enumerate(used)}
+    return {step: {file.id: file.edits[number] for file in left} for number, step in enumerate(used)}
 
 
 def find_survivors(unit: ShardSurvivors, config: DocumentsConfig, min_quality: float | None) -> None:
@@ -82,7 +82,7 @@ def survivors_of(unit: ShardSurvivors, config: DocumentsConfig, min_quality: flo
     for filtered in filtered_rows(file.texts, config, min_quality, unit.note, duplicates):
         for number, (row, verdict) in enumerate(zip(filtered.rows, filtered.verdicts, strict=True), filtered.first):
             if verdict is None:
-                when, _ = make_node(row["date"], row["id"], file.index, number)
+                when, _ = make_node(row["date"], row["id"], file.id, number)
                 yield Survivor(number, when, row["id"], scope_of(row, config), row["text"])
 
 

@@ -31,7 +31,7 @@ class FilteredRows:
     """(rows,) str, as of `languages_of`."""
 
     def counts(self, file: int, config: DocumentsConfig) -> Counts:
-        """The funnel of these rows, of the file with that index."""
+        """The funnel of these rows, of the file with that number."""
         columns = {name: [row[name] for row in self.rows] for name in ("id", "language", "text_bytes")}
         thresholds = thresholds_of(config, self.min_quality)
         return count_rows(columns, self.values, self.verdicts, (file, self.first), thresholds, self.languages)

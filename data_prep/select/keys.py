@@ -1,12 +1,13 @@
 """The first pass over a file of texts/: the keys by which documents meet that are duplicates (dedup/clusters.py)."""
 
 import contextlib
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from data_prep.config import DocumentsConfig
-from data_prep.dedup.clusters import Node, duplicates_in, make_node, writing_pairs
+from data_prep.dedup.clusters import INDEX_FILES, Node, duplicates_in, make_node, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import keys_of_signature, signature
 from data_prep.dedup.scope import dump_of, index_scope_of, scope_of
@@ -15,7 +16,7 @@ from data_prep.engine.tasks import here, no_note
 from data_prep.select.filtered import candidates, looked_at
 from data_prep.select.texts_files import TextsFile
 from data_prep.verdict import columns_needed, read_measured, verdicts
-from lm.storage import Place
+from lm.storage import Place, write_atomically
 
 NEVER_STAYS = 2**64 - 1
 """The first word of a node that is in a cluster only to be told which document of it stays."""
@@ -32,6 +33,8 @@ class DocumentShard(TextsFile):
     """Its keys for an index (dedup_index), likewise."""
     index_exact: Place
     index_near: Place
+    same_url: Place
+    """What the join of addresses found of it, where other joins follow (JSON)."""
     duplicates: Place
     """What the joins found of it (JSON)."""
     documents: Place
@@ -61,7 +64,7 @@ def write_url_keys(file: DocumentShard, config: DocumentsConfig, min_quality: fl
     with writing_pairs(here(file.url_keys)) as add, writing_index_keys(file, ("url",), config) as index:
         for number, row in rows_looked_at(file, config, min_quality):
             if key := url_key(row["url"], dump_of(row, config), config.url_dedup):
-                node = document_node(*url_node(row["date"], row["id"], file.index, number, config.url_dedup))
+                node = document_node(*url_node(row["date"], row["id"], file.id, number, config.url_dedup))
                 add([key], node)
                 if index:
                     index["url"]([url_key(row["url"], "", config.url_dedup) or key], node)
@@ -98,28 +101,34 @@ def rows_looked_at(
         file.note(first)
 
 
+def write_same_url(file: DocumentShard, clusters: Place) -> None:
+    """Write which documents of the file were fetched again: [row, whether the document that stays is of this run]."""
+    found = duplicates_in(clusters, file.id)
+    rows = [[row, stays < INDEX_FILES] for row, (stays, _) in found.items()]
+    write_atomically(file.same_url, json.dumps(rows).encode())
+
+
 def write_keys(
-    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, files: int, same_url: Place | None = None
+    file: DocumentShard, config: DocumentsConfig, min_quality: float | None, after_urls: bool = False
 ) -> None:
-    """Writes the keys of the documents among which duplicates are looked for.
+    """Write the keys of the documents among which duplicates are looked for.
 
     Two files: that of near-duplicates (`near_keys`) holds the keys of the exact ones too, so that copies are in one
-    cluster however short they are. `files` is the number of files of texts/. `same_url` has the clusters of documents
-    of one address: those of them that go have no other key than that, by which they are told which document stays in
-    the end; and none at all where that is an index's.
+    cluster however short they are. `after_urls` if `same_url` is written: duplicates by address have no other key than
+    the address, by which they are told which document stays in the end; and none at all if that is an index's.
     """
-    refetched = duplicates_in(same_url, file.index) if same_url else {}
+    refetched = dict(json.loads(file.same_url.read_bytes())) if after_urls else {}
     with (
         writing_pairs(here(file.exact_keys)) as add_exact,
         writing_pairs(here(file.near_keys)) as add_near,
         writing_index_keys(file, ("exact", "near"), config) as index,
     ):
         for number, row in candidates(file.texts, config, min_quality, file.note):
-            node = document_node(*make_node(row["date"], row["id"], file.index, number))
-            by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if same_url else None
+            node = document_node(*make_node(row["date"], row["id"], file.id, number))
+            by_url = url_key(row["url"], dump_of(row, config), config.url_dedup) if after_urls else None
             keys = [by_url] if by_url else []
             if number in refetched:
-                if refetched[number][0] < files:
+                if refetched[number]:
                     add_exact(keys, (NEVER_STAYS, node[1]))
                     add_near(keys, (NEVER_STAYS, node[1]))
                 continue

@@ -36,6 +36,8 @@ class Recounted:
 
     counts: Counts
     domains: Domains
+    files: dict[int, str]
+    """{number of a file in `counts`: its name in texts/}."""
     min_quality: float | None
     """The lowest score that the quality classifier may give."""
 
@@ -55,14 +57,14 @@ def count_again(
     texts, scratch = texts.absolute(), scratch.absolute()
     shutil.rmtree(scratch, ignore_errors=True)
     files, run = texts_files(texts), FileRunner(scratch, whole(engine, len(parquet_files(texts))), on_progress)
-    min_quality = lowest_score(files, config, run, scratch / "scores")
+    _, min_quality = lowest_score(files, config, run, scratch / "scores")
     counting = functools.partial(count_file, config=config, min_quality=min_quality)
     _, written = run("counting", counted_files(files, scratch / "counts", ".json"), counting, ["part", "hosts"], config)
     hosts, parts = ([one[name] for one in written] for name in ("hosts", "part"))
     domains = count_domains(hosts, scratch, engine, on_progress)
     counts = merge_counts(parts, scratch, engine, on_progress)
     shutil.rmtree(scratch)
-    return Recounted(counts, domains, min_quality)
+    return Recounted(counts, domains, {file.id: file.texts.name for file in files}, min_quality)
 
 
 def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | None) -> None:
@@ -74,7 +76,7 @@ def count_file(file: CountedFile, config: DocumentsConfig, min_quality: float | 
         columns = {name: rows[name].to_pylist() for name in names}
         found, values = verdicts(rows, config, min_quality), values_of(rows, thresholds)
         labels = languages_of(rows, config)
-        parts.append(count_rows(columns, values, found, (file.index, first), thresholds, labels))
+        parts.append(count_rows(columns, values, found, (file.id, first), thresholds, labels))
         for url, size, verdict in zip(columns["url"], columns["text_bytes"], found, strict=True):
             if verdict is None:
                 hosts.add(url, size)

@@ -1,14 +1,16 @@
 """From texts to clean, deduplicated documents: runs the passes in their order, and tells what became of the pages."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_prep.by_language.fixes import check_fixes
 from data_prep.config import ONE_PROCESS, DocumentsConfig, EngineConfig
-from data_prep.dedup_index.format import FOLDER, open_indices
+from data_prep.config.documents import AFTER_DEDUP, DEDUP
+from data_prep.dedup_index.format import FOLDER, Index, open_indices
 from data_prep.engine import Progress, identity_of
-from data_prep.engine.tasks import FileRunner, absolute
+from data_prep.engine.tasks import File, FileRunner, absolute, set_aside_in
 from data_prep.funnel.counts import Counts
 from data_prep.funnel.domains import count_domains
 from data_prep.funnel.report import write_funnel
@@ -67,53 +69,94 @@ def prepare_documents(
     Where the config asks for an index of the documents, it is written beside documents_dir.
 
     `partial`, beside documents_dir and dropped_dir, keeps what units hand on, and units/ there their markers: what
-    agrees with these is kept, so that files that come or go cost their own work, and that of the joins. Raises
-    InputError as `run_step`, and when no document survives.
+    agrees with these is kept, so that files that come or go cost their own work, and that of the joins. If a file fails
+    after the joins, they are made again without it, so that no document is dropped as a copy of one that never comes.
+    Raises InputError as `run_step`, and when no document survives.
     """
     texts, partial, documents_dir, dropped_dir = map(absolute, (texts, partial, documents_dir, dropped_dir))
     indices = open_indices(config)
     check_fixes(config.by_language)
-    out, every, records = documents_dir.parent, texts_files(texts), read_records(texts)
-    run = FileRunner(out, engine, on_progress)
-    min_quality = lowest_score(every, config, run, partial / "scores")
-    files = lay_out(every, partial, documents_dir, dropped_dir)
-    files, clusters = find_clusters(files, len(every), config, min_quality, partial, indices, run)
+    every, records = lay_out(texts_files(texts), partial, documents_dir, dropped_dir), read_records(texts)
+    while True:
+        run = FileRunner(documents_dir.parent, engine, on_progress)
+        made = select(every, config, partial, dropped_dir, indices, run)
+        late = {name: step for name, step in run.failed.items() if step != first_step(config)}
+        if not late or not {*DEDUP, *AFTER_DEDUP} & set(config.steps):
+            break
+        for name, step in late.items():
+            set_aside_in(first_step(config), name, step, run.folder)
+        told = ", ".join(f"{name} ({step})" for name, step in sorted(late.items()))
+        if engine.runner == "array":  # the other processes may still be at the steps that would be run again
+            raise InputError(
+                f"{told}: failed after documents of other files were compared with its own. Start the job again: the "
+                "joins are made without it, and all else that is done is kept."
+            )
+        print(f"The joins are made again without {told}; see quarantine/{first_step(config)}/.", flush=True)
+        engine = dataclasses.replace(engine, retry_failed=False)
+    min_quality, hosts, parts = made
+    domains = count_domains(hosts, run.folder, engine, on_progress)
+    counts = merge_counts(parts, run.folder, engine, on_progress)
+    with writing(funnel):
+        names = {file.id: file.texts.name for file in every}
+        write_funnel(funnel, counts, domains, names, records, config, min_quality)
+    outcome = outcome_of(counts, config)
+    if not outcome.kept:
+        raise InputError(
+            f"No document survives of {outcome.pages} pages in {len(parts)} files:\n{outcome.table()}\n"
+            "Loosen the rule that takes the most (documents.* in the config), or bring other pages (pages.*)."
+        )
+    return outcome
+
+
+def select(
+    files: list[DocumentShard],
+    config: DocumentsConfig,
+    partial: Place,
+    dropped_dir: Place,
+    indices: tuple[Index, ...],
+    run: FileRunner,
+) -> tuple[float | None, list[File], list[File]]:
+    """Run all steps once; `run.failed` has the files that failed, and in which step.
+
+    Returns the quality classifier's threshold, and the counts of hosts and of rows of each file that was filtered.
+    """
+    names = {file.id: file.texts.name for file in files}
+    files, min_quality = lowest_score(files, config, run, partial / "scores")
+    files, clusters = find_clusters(files, config, min_quality, partial, indices, run)
     sizes = find_sizes(clusters, config, partial, run)
-    found = Found(tuple(file.texts.name for file in every), clusters, sizes, indices)
+    found = Found(names, clusters, sizes, indices)
     work = functools.partial(write_duplicates, found=found)
     files, written = run("duplicates", files, work, ["duplicates"], [names_of(clusters), sizes is not None])
-    if config.dedup_index.write:
-        write_index_of(files, config, found, out / FOLDER, partial / "index", run)
     settings = identity_of(config, min_quality)
     told = {file.name: [settings, one["duplicates"][1]] for file, one in zip(files, written, strict=True)}
     edits = find_edits(files, config, min_quality, lambda file: told[file.name], partial, dropped_dir, run)
-    files = [file for file in files if all(file.index in places for places in edits.values())]
+    files = [file for file in files if all(file.id in places for places in edits.values())]
     files, written = run(
         "filtering",
         files,
         functools.partial(apply_filters, config=config, min_quality=min_quality, edits=edits),
         ["documents", "dropped", "hosts", "counts"],
-        lambda file: [*told[file.name], [identity_of_file(places[file.index]) for places in edits.values()]],
+        lambda file: [*told[file.name], [identity_of_file(places[file.id]) for places in edits.values()]],
     )
-    hosts, parts = ([one[name] for one in written] for name in ("hosts", "counts"))
-    domains = count_domains(hosts, out, engine, on_progress)
-    counts = merge_counts(parts, out, engine, on_progress)
-    with writing(funnel):
-        write_funnel(funnel, counts, domains, [file.texts for file in every], records, config, min_quality)
-    outcome = outcome_of(counts, config)
-    if not outcome.kept:
-        raise InputError(
-            f"No document survives of {outcome.pages} pages in {len(files)} files:\n{outcome.table()}\n"
-            "Loosen the rule that takes the most (documents.* in the config), or bring other pages (pages.*)."
-        )
-    return outcome
+    if config.dedup_index.write and {*run.failed.values()} <= {first_step(config)}:
+        write_index_of(files, config, found, run.folder / FOLDER, partial / "index", run)
+    return min_quality, [one["hosts"] for one in written], [one["counts"] for one in written]
+
+
+def first_step(config: DocumentsConfig) -> str:
+    """The first step that reads the files of texts/. A file that fails in a later one is set aside in it
+    (`set_aside_in`), so that no other file's documents are compared with documents that never come."""
+    steps = set(config.steps)
+    if "quality_classifier" in steps:
+        return "scores"
+    return "addresses" if "url_dedup" in steps else "keys" if {*DEDUP} & steps else "duplicates"
 
 
 def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, dropped_dir: Place) -> list[DocumentShard]:
     """Where the results of each file of texts/ go, under the file's own name."""
     return [
         DocumentShard(
-            index=file.index,
+            id=file.id,
             texts=file.texts,
             bytes=file.bytes,
             end=file.end,
@@ -123,6 +166,7 @@ def lay_out(files: list[TextsFile], partial: Place, documents_dir: Place, droppe
             index_url=partial / "index-keys/url" / f"{file.name}.pairs",
             index_exact=partial / "index-keys/exact" / f"{file.name}.pairs",
             index_near=partial / "index-keys/near" / f"{file.name}.pairs",
+            same_url=partial / "same-url" / f"{file.name}.json",
             duplicates=partial / "duplicates" / f"{file.name}.json",
             documents=documents_dir / file.texts.name,
             dropped=dropped_dir / file.texts.name,

@@ -19,17 +19,20 @@ from data_prep.verdict import column, columns_needed, read_measured, verdicts
 from lm.storage import Place, write_atomically
 
 
-def lowest_score(files: list[TextsFile], config: DocumentsConfig, run: FileRunner, folder: Place) -> float | None:
-    """The lowest score that is kept, of the documents that pass the rules; None where the step is not used. `folder`,
-    below that of `run`, takes what is counted."""
+def lowest_score[F: TextsFile](
+    files: list[F], config: DocumentsConfig, run: FileRunner, folder: Place
+) -> tuple[list[F], float | None]:
+    """The files whose scores could be counted, and the lowest score that is kept of their documents that pass the
+    rules; all files and None if the step is not used. `folder`, below that of `run`, takes what is counted."""
     if "quality_classifier" not in config.steps:
-        return None
+        return files, None
     counted = counted_files(files, folder, ".npy")
-    _, written = run("scores", counted, functools.partial(count_scores, config=config), ["part"], config)
+    done, written = run("scores", counted, functools.partial(count_scores, config=config), ["part"], config)
+    names = {file.name for file in done}
     parts = [one["part"] for one in written]
     few = merge_in_groups("scores", parts, merge_scores, run.folder, run.engine, run.on_progress)
     scores = merge(read_scores(run.folder / name) for name, _ in few)
-    return threshold(scores, config.quality_classifier.keep_share)
+    return [file for file in files if file.name in names], threshold(scores, config.quality_classifier.keep_share)
 
 
 def count_scores(file: CountedFile, config: DocumentsConfig) -> None:

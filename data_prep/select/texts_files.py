@@ -1,8 +1,9 @@
 """The files of texts/ as units see them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from data_prep.dedup.clusters import file_ids
 from data_prep.engine.tasks import no_note
 from data_prep.parquet import identities_of, parquet_files
 from lm.storage import Place
@@ -12,8 +13,8 @@ from lm.storage import Place
 class TextsFile:
     """One file of texts/."""
 
-    index: int
-    """Place among all files, sorted by name."""
+    id: int
+    """Number of the file in the joins, by its name (`file_ids`)."""
     texts: Place
     bytes: int
     end: str
@@ -26,8 +27,8 @@ class TextsFile:
 
     @property
     def identity(self) -> list:
-        """What tells it from another file; its index is in what is made of it."""
-        return [self.texts.name, self.index, self.bytes, self.end]
+        """What tells it from another file; its number is in what is made of it."""
+        return [self.texts.name, self.id, self.bytes, self.end]
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,18 @@ class CountedFile(TextsFile):
 
 
 def texts_files(folder: Place) -> list[TextsFile]:
-    """The files of a folder texts/, sorted."""
+    """The files of a folder texts/, sorted by name."""
     places = parquet_files(folder)
+    ids = file_ids(place.name for place in places)
     return [
-        TextsFile(index, place, size, end)
-        for index, (place, (size, end)) in enumerate(zip(places, identities_of(places), strict=True))
+        TextsFile(ids[place.name], place, size, end)
+        for place, (size, end) in zip(places, identities_of(places), strict=True)
     ]
 
 
-def counted_files(files: list[TextsFile], parts: Place, suffix: str) -> list[CountedFile]:
+def counted_files(files: Sequence[TextsFile], parts: Place, suffix: str) -> list[CountedFile]:
     """The files, with what is counted of each in the folder `parts`."""
     return [
-        CountedFile(
-            one.index, one.texts, one.bytes, one.end, parts / f"{one.name}{suffix}", parts / f"{one.name}.hosts"
-        )
+        CountedFile(one.id, one.texts, one.bytes, one.end, parts / f"{one.name}{suffix}", parts / f"{one.name}.hosts")
         for one in files
     ]

@@ -8,7 +8,10 @@ comes or goes has itself encoded, and the shards of its group made.
 
 import contextlib
 import dataclasses
+import errno
 import itertools
+import os
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from data_prep.config import ONE_PROCESS, EngineConfig, ShardsConfig
 from data_prep.engine import Marker, Step, Unit, Workspace, identity_of, run_step
 from data_prep.engine.attempts import names_in
 from data_prep.engine.tasks import OnProgress, absolute, whole
-from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, delete_all
+from data_prep.engine.units import QUARANTINE, SCRATCH, UNITS, WriteError, delete_all
 from data_prep.parquet import read_batches
 from data_prep.shards.encode import PARTS, TABLE_SCHEMA, EncodeFile, Entry, encoded, held_out_index
 from data_prep.shards.repeat import repeated
@@ -44,6 +47,7 @@ from lm.tokenizer import Tokenizer
 from lm.tokenizer.fast import fast_encoder
 
 WRITER_OPTIONS = "group_size:1"  # one record a chunk: random reads are 17 to 26 times as fast as with group_size:64
+ERRNO_OF = {os.strerror(code): code for code in errno.errorcode}
 
 
 @dataclass(frozen=True)
@@ -248,28 +252,37 @@ def further_name(name: str, number: int) -> str:
 
 
 def write_records(path: Path, records: Iterable[SequenceRecord]) -> int:
-    """Writes an ArrayRecord file; how many records. Raises OSError when the disk does not take it."""
+    """Write an ArrayRecord file and return the number of records. Raises WriteError if the disk does not take it."""
     from array_record.python.array_record_module import ArrayRecordWriter  # ty: ignore[import-not-found]
 
     written = 0
-    with os_errors():
+    with os_errors(path):
         writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     for record in records:
-        with os_errors():
+        with os_errors(path):
             writer.write(to_bytes(record))
         written += 1
-    with os_errors():
+    with os_errors(path):
         writer.close()
     return written
 
 
 @contextlib.contextmanager
-def os_errors() -> Generator[None]:
-    """ArrayRecord raises RuntimeError whatever goes wrong with its file: here it becomes an OSError."""
+def os_errors(path: Path) -> Generator[None]:
+    """Turn the errors of ArrayRecord's writer into WriteError with an errno.
+
+    ArrayRecord raises RuntimeError for every failure and names the cause only in the text, by the system's own words:
+    "write() failed: No space left on device; writing PATH; at byte 921600; Failed to close chunk_writer". An error
+    without such a cause is not the disk's, and passes unchanged.
+    """
     try:
         yield
     except RuntimeError as error:
-        raise OSError(str(error)) from error
+        cause = re.match(r"\w+\(\) failed: ([^;]*)", str(error))
+        code = ERRNO_OF.get(cause[1]) if cause else None
+        if code is None:
+            raise
+        raise WriteError(code, os.strerror(code), str(path)) from error
 
 
 def sum_up(shards: list[Shard]) -> Split:

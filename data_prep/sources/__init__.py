@@ -68,12 +68,12 @@ def size_of(file: InputFile, workdir: Path) -> int:
 
 def own_inputs(config: PagesConfig) -> tuple[dict[str, object], dict[str, int | str]]:
     """({path: bytes}, {path: time of change, ns}) of the files of your own that the config names: what it reads beside
-    its fields. Of one in a store [bytes, ETag], by a listing, and no time. Of one on a web server null, since that
-    would be a request for each, and ETag or date where there are so few that they were asked.
+    its fields; of one in a store its ETag instead of the time, by a listing. Of one on a web server null, since that
+    would be a request for each, and ETag or date if there are so few that they were asked.
 
     Raises UsageError when a pattern matches nothing.
     """
     found = module_of_source(config).inputs(config)
-    told = lambda one: None if is_on_the_web(one.place) else [one.bytes, one.etag] if one.etag else one.bytes
+    told = lambda one: None if is_on_the_web(one.place) else one.bytes
     told_by = {str(one.place): one.told_by for one in found if one.told_by is not None}
     return {str(one.place): told(one) for one in found}, told_by

@@ -7,17 +7,18 @@ named one by one, as lists do, and of many of them a few are asked for their siz
 import glob
 import gzip
 import io
+import itertools
+import os
 import re
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.sources.formats import TABLE_ENDINGS
-from lm.errors import InputError, UsageError
+from lm.errors import InputError, UsageError, shown
 from lm.storage import Place, Url, is_url, place_of
 from lm.storage.objects import Object
 from lm.storage.stores import WEB
@@ -47,8 +48,8 @@ class Listed(NamedTuple):
     etag: str = ""
     """Of a file in a store."""
     told_by: int | str | None = None
-    """What changes when the file does, but in a copy too: of a disk, its time of change in ns; of a web server that was
-    asked, ETag or date."""
+    """What changes when the file does, but in a copy too: of a disk, its time of change in ns; of a store, its ETag; of
+    a web server that was asked, ETag or date."""
 
 
 class Guessed(NamedTuple):
@@ -77,11 +78,11 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
 
     The name is the path inside the folder where the pattern's wildcards begin, or that is named, so that names and
     order are the same wherever that folder lies; of a file that a list names, its path as listed, of an address without
-    server and bucket. The number of the pattern comes first where names alone would tell two files apart no more.
-    Raises UsageError, which names the `option`, when a pattern, a folder or a list gives no file.
+    server and bucket. Of several files of one name the first keeps it (`distinct_names`). Raises UsageError, which
+    names the `option`, when a pattern, a folder or a list gives no file, or one whose path is not UTF-8.
     """
-    found: dict[Place, tuple[str, str, Object | None]] = {}  # place: (number of the pattern, name, what is said of it)
-    for number, pattern in enumerate(patterns):
+    found: dict[Place, tuple[str, Object | None]] = {}  # place: (name, what is said of it)
+    for pattern in patterns:
         if not pattern.strip():
             raise UsageError(
                 f"{option}: {pattern!r} names nothing. Leave it out, or give a file, a folder or a pattern."
@@ -91,13 +92,42 @@ def listed_files(option: str, patterns: Iterable[str]) -> list[Listed]:
         else:
             some = of_address(option, pattern) if is_url(pattern) else of_disk(option, pattern)
         for place, name, told in some:
-            found.setdefault(place, (str(number), name, told))
-    unique = len({name for _, name, _ in found.values()}) == len(found)
-    listed = [
-        Listed(place, name if unique else f"{number}/{name}", *said_of(place, told))
-        for place, (number, name, told) in found.items()
-    ]
+            found.setdefault(place, (name, told))
+    for place in found:
+        if isinstance(place, Path) and not is_utf8(str(place)):
+            raise UsageError(
+                f"{option}: the path {shown(os.fsencode(place))} is not UTF-8. Rename the file, or leave it out by a "
+                "narrower pattern."
+            )
+    names = distinct_names({place: name for place, (name, _) in found.items()})
+    listed = [Listed(place, names[place], *said_of(place, told)) for place, (_, told) in found.items()]
     return sorted(asked(option, listed), key=lambda one: one.name.split("/"))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8: a name of a file that is not has halves of surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def distinct_names(names: dict[Place, str]) -> dict[Place, str]:
+    """{place: name}, each name once. The first of several files of one name keeps it, so that a second dump whose files
+    are called as those of the first changes no name of the first; the others get as many of their folders before it as
+    are needed."""
+    first = {name: place for place, name in reversed(names.items())}
+    told, taken = dict(names), set(first)
+    for place, name in names.items():
+        if first[name] != place:
+            folders = str(place).partition("://")[2].split("/") if isinstance(place, Url) else list(place.parts)
+            folders = folders[: len(folders) - len(name.split("/"))]
+            longer = ("/".join([*folders[-n:], name]) for n in range(1, len(folders) + 1))
+            numbered = (f"{n}/{name}" for n in itertools.count(2))
+            told[place] = next(one for one in itertools.chain(longer, numbered) if one not in taken)
+            taken.add(told[place])
+    return told
 
 
 def said_of(place: Place, told: Object | None) -> tuple[int | None, str, int | str | None]:
@@ -105,7 +135,7 @@ def said_of(place: Place, told: Object | None) -> tuple[int | None, str, int | s
     if isinstance(place, Path):
         stat = place.stat()
         return stat.st_size, "", stat.st_mtime_ns
-    return (None, "", None) if told is None else (told.size, told.etag, None)
+    return (None, "", None) if told is None else (told.size, told.etag, told.etag or None)
 
 
 def of_disk(option: str, pattern: str) -> list[Named]:
@@ -118,7 +148,7 @@ def of_disk(option: str, pattern: str) -> list[Named]:
         inside = [path for path in sorted(expanded.rglob("*")) if path.is_file()]
         names = of_kind(option, pattern, [path.relative_to(expanded).as_posix() for path in inside])
         return [((expanded / name).absolute(), name, None) for name in names]
-    folder = Path(*takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
+    folder = Path(*itertools.takewhile(lambda part: not WILDCARD.search(part), expanded.parts[:-1]))
     matched = [path for path in map(Path, glob.glob(str(expanded), recursive=True)) if path.is_file()]  # noqa: PTH207
     if not matched:
         raise UsageError(
@@ -151,7 +181,7 @@ def of_address(option: str, pattern: str) -> list[Named]:
         url = Url(pattern)
         return [(url, url.name, None)]
     parts = pattern.split("/")
-    fixed = list(takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
+    fixed = list(itertools.takewhile(lambda part: not WILDCARD.search(part), parts[:-1]))
     if not WILDCARD.search(pattern):
         url = Url(pattern)
         if url.key and (one := url.found()) is not None:

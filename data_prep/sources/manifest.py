@@ -4,7 +4,9 @@
 
 "path" is relative to the run folder where the file lies in there; it may be an address (s3://, gs://, hf://,
 https://). Documents call their file by "name", wherever it lies, unless a table's row tells where it is from. "pages"
-is null where counting would mean reading. "etag" is there where a store told it, "estimated" where "bytes" is a guess.
+is null where counting would mean reading. "etag" is there if a store told it: the version to read, no part of what
+identifies the file. "contents" is there if the file is known to have replaced another of its size: its SHA-256, or its
+ETag or date where it is not read for that. "estimated" is there if "bytes" is a guess.
 A file of a dataset is a range of its rows, and has "rows", "split" and "text_field" besides; a table has "text_field";
 records chosen from archives have "ranges": {archive: [[offset, length], …]}, each below "path".
 """
@@ -59,8 +61,9 @@ class InputFile:
     text_field: str = "text"
     """Of a table or dataset: what holds the text; a dot goes into a nested field."""
     etag: str = ""
-    """What a store tells it by; "" of a file of a disk, unless it is known to have replaced one of its size: then its
-    SHA-256; and where it was not asked."""
+    """The version to read, as a store tells it; "" of a file of a disk, or if the server was not asked."""
+    contents: str = ""
+    """SHA-256, ETag or date of a file that is known to have replaced another of its size; else ""."""
     estimated: bool = False
     """Whether `bytes` is a guess, made where each file would have been a request."""
     ranges: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = ()
@@ -68,9 +71,10 @@ class InputFile:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of all that decides what is read from it: never where it lies, or when it was written."""
+        """SHA-256 of all that decides what is read from it: never where it is stored, when it was written, or its ETag,
+        so that a copy is the same input."""
         told = [
-            self.name, self.kind, None if self.estimated else self.bytes, self.etag, self.rows, self.split,
+            self.name, self.kind, None if self.estimated else self.bytes, self.contents, self.rows, self.split,
             self.text_field, self.ranges,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -95,6 +99,7 @@ class InputFile:
         if self.kind in ("table", "tfds"):
             entry |= {"text_field": self.text_field}
         entry |= {"etag": self.etag} if self.etag else {}
+        entry |= {"contents": self.contents} if self.contents else {}
         entry |= {"estimated": True} if self.estimated else {}
         return entry | ({"ranges": dict(self.ranges)} if self.ranges else {})
 
@@ -145,6 +150,7 @@ def input_file(entry: dict, workdir: Place) -> InputFile:
         split=entry.get("split", ""),
         text_field=entry.get("text_field", "text"),
         etag=entry.get("etag", ""),
+        contents=entry.get("contents", ""),
         estimated=entry.get("estimated", False),
         ranges=tuple((name, tuple((start, length) for start, length in some)) for name, some in ranges.items()),
     )

@@ -1,14 +1,20 @@
 """Input files of your own that were replaced by others of the same names and sizes.
 
-The key of `pages` has the sizes of such files, so that a copy of them, with other times of change, is the same input.
-`stages/pages.seen`, {path: [what the key has of it, what it was told by]}, outlives the marker and is in no key: a file
-of a disk is told by its time of change in ns, one of a web server by its ETag or date. Where that is another, the
-file's SHA-256 is held against the one in the marker or quarantine record of the unit that read it. Where that is
-another too, the file is another input: the key then has [bytes, SHA-256] of it, and the manifest the latter as ETag.
-What lies in a store has an ETag in any case.
+The key of `pages` has the sizes of such files, so that a copy of them, with other times of change or ETags, is the same
+input. `stages/pages.seen`, {path: [what the key has of it, its hint]}, outlives the marker and is in no key. The hint
+of a file of a disk is its time of change in ns, of one in a store its ETag, of one of a web server its ETag or date. If
+the hint is another, the contents are compared: of a disk, the file's SHA-256 with the one in the marker or quarantine
+record of the unit that read it; elsewhere, with the hash that the ETag was (`same_contents`). If they differ, or
+nothing tells, the file is another input: the key then has [bytes, SHA-256 or hint] of it, and the manifest the latter
+as "contents".
 """
 
+import contextlib
+import hashlib
+import itertools
 import json
+import re
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +24,17 @@ from launch.folder import in_bucket
 from launch.folder.units import folders
 from lm.errors import InputError
 from lm.run_paths import RunPaths
-from lm.storage import HASHING_THREADS, Place, file_sha256, is_url, write_atomically
+from lm.storage import HASHING_THREADS, Place, Url, file_sha256, is_url, write_atomically
+from lm.storage.ranges import BLOCK, Stream
 
 SIZES = "bytes of input files"
-"""What the external inputs of `pages` call {path: bytes, or [bytes, ETag or SHA-256]}."""
+"""What the external inputs of `pages` call {path: bytes, or [bytes, SHA-256 or hint]}."""
 SEEN = "<seen>"
-"""Besides, in what the stage tells and not in its key: {path: time of change, ETag or date}."""
+"""Besides, in what the stage tells and not in its key: {path: hint}."""
+
+ETAG = re.compile(r'(?:W/)?"?([0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})(?:-([1-9][0-9]{0,4}))?"?')
+PART_MIB = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1024)
+"""Usual sizes of the parts of an upload."""
 
 
 def recognised(place: Place, external: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,7 +52,12 @@ def recognised(place: Place, external: dict[str, Any]) -> tuple[dict[str, Any], 
             told[path] = was
             if told_by.setdefault(path, told_by_then) != told_by_then:  # of many on the web, none is asked
                 changed.append(path)
-    told |= {path: [None, told_by[path]] for path in changed if is_url(path)}
+    stored = [path for path in changed if is_url(path)]
+    if stored:
+        print(f"pages: {len(stored):,} addresses have another ETag; their contents are compared", flush=True)
+    for path in stored:
+        if not same_contents(Url(path), str(before[path][1]), str(told_by[path])):
+            told[path] = [external[SIZES][path], told_by[path]]
     for path, (then, now) in digests(place, sorted(path for path in changed if not is_url(path))).items():
         if then != now:
             told[path] = [external[SIZES][path], now]
@@ -57,10 +73,71 @@ def read_seen(place: Place) -> dict[str, list]:
         return {}
 
 
+def same_contents(url: Url, before: str, now: str) -> bool:
+    """Whether the object at `url`, whose ETag is `now`, has the contents that it had under the ETag `before`.
+
+    That is known if the old ETag is a hash of them: SHA-256, or git's SHA-1 for short files (the hub); MD5, or the MD5
+    of the MD5s of parts ("...-3", S3). Then the object is read. Two hashes of one kind differ as the contents do.
+    """
+    old, new = ETAG.fullmatch(before), ETAG.fullmatch(now)
+    if old is None or (new and not old[2] and not new[2] and len(old[1]) == len(new[1])):
+        return False
+    with url.stream() as file:
+        return hash_is(old[1], int(old[2] or 0), file)
+
+
+def hash_is(wanted: str, parts: int, file: Stream) -> bool:
+    """Whether that is the file's hash, as stores make it of so many parts; 0 if of the whole."""
+    size = file.object.size
+    if parts:
+        sizes = [mib << 20 for mib in PART_MIB if -(-size // (mib << 20)) == parts] if parts > 1 else [max(size, 1)]
+        digests = lambda part: (
+            hashed("md5", pieces(file, start, min(start + part, size))) for start in range(0, max(size, 1), part)
+        )
+        return any(hashed("md5", digests(part)).hex() == wanted for part in sizes)
+    kind = {32: "md5", 40: "sha1", 64: "sha256"}[len(wanted)]
+    head = [f"blob {size}\0".encode()] if kind == "sha1" else []
+    return hashed(kind, itertools.chain(head, pieces(file, 0, size))).hex() == wanted
+
+
+def hashed(kind: str, data: Iterable[bytes]) -> bytes:
+    digest = hashlib.new(kind, usedforsecurity=False)
+    for one in data:
+        digest.update(one)
+    return digest.digest()
+
+
+def pieces(file: Stream, start: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file from `start` to `end`."""
+    file.seek(start)
+    while start < end and (data := file.read(min(BLOCK, end - start))):
+        start += len(data)
+        yield data
+
+
 def remember(place: Place, seen: dict[str, Any]) -> None:
-    """Notes what the files of a finished stage were told by, for the next run."""
-    if seen and seen != read_seen(place):
-        write_atomically(seen_of(place), json.dumps(seen))
+    """Notes what the files of a finished stage were told by, for the next run; the version to read of a file whose
+    contents are those of before is the new one."""
+    if not seen or seen == read_seen(place):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        write_versions(place, {path: hint for path, (_, hint) in seen.items()})
+    write_atomically(seen_of(place), json.dumps(seen))
+
+
+def write_versions(place: Place, etags: dict[str, Any]) -> None:
+    """Writes the ETags of now into the manifest, and its size into the marker of `pages`."""
+    path, marker = place / RunPaths.pages_manifest, place / RunPaths(Path()).marker("pages").as_posix()
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    changed = [one for one in manifest["files"] if "etag" in one and etags.get(one["path"], one["etag"]) != one["etag"]]
+    if changed:
+        for entry in changed:
+            entry["etag"] = etags[entry["path"]]
+        data = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        told = json.loads(marker.read_text(encoding="utf-8"))
+        told["files"][RunPaths.pages_manifest] = len(data.encode())
+        write_atomically(path, data)
+        write_atomically(marker, json.dumps(told, indent=1))
 
 
 def seen_of(place: Place) -> Place:
@@ -110,6 +187,6 @@ def note_replaced(out: Path, external: dict[str, Any]) -> None:
         return
     manifest = json.loads(path.read_text(encoding="utf-8"))
     for entry in manifest["files"]:
-        if "etag" not in entry and entry["path"] in replaced:
-            entry["etag"] = replaced[entry["path"]]
+        if entry["path"] in replaced:
+            entry["contents"] = replaced[entry["path"]]
     write_atomically(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

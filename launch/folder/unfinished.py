@@ -28,19 +28,20 @@ def begin(
     note: dict[str, Any],
     outputs: tuple[str, ...],
     libraries: tuple[str, ...] | None,
-    inputs_alone: Callable[[dict, dict], bool] | None = None,
+    parts_fit: Callable[[dict, dict], bool] | None = None,
+    told: bool = False,
 ) -> bool:
     """Makes `.partial/<name>/` ready for the work that `note` describes. True when everything was made before, so that
     only the moving into place is left.
 
     `note` gets the "replaces" of an attempt before. `outputs` are those of the stage. `libraries` are those that decide
-    the bytes of the parts; None for a stage that cannot go on from parts. `inputs_alone` is as of a Stage that is made
-    by units, of which each is judged by itself: other inputs leave the parts in place, and other versions of libraries
-    are only told. Raises UsageError when other parts are there that other versions made.
+    the bytes of the parts; None for a stage that cannot go on from parts. Parts of another key stay in place if
+    `parts_fit(old, new)`, of the settings with the external inputs: the stage then checks them one by one. With `told`,
+    other versions of libraries are only reported. Raises UsageError when other parts are there that other versions made.
     """
     partial = RunPaths(workdir).partial(name)
     found = read_begun(partial)
-    if found and found["key"] != note["key"] and inputs_alone and inputs_alone(all_of(found), all_of(note)):
+    if found and found["key"] != note["key"] and parts_fit and parts_fit(all_of(found), all_of(note)):
         found |= {"key": note["key"]}
         for made_list in (MADE, MOVING):
             (partial / made_list).unlink(missing_ok=True)
@@ -57,7 +58,7 @@ def begin(
     made = found is not None and can_go_on(workdir, partial, outputs)
     versions = {library: installed(library) for library in libraries or ()}
     if found and libraries and not made and has_parts(partial):
-        refuse_other_versions(partial, found.get("versions"), versions, told=inputs_alone is not None)
+        refuse_other_versions(partial, found.get("versions"), versions, told)
     if found and libraries is None and not made:
         remove(partial / "out")
     if found:

@@ -22,12 +22,16 @@ from lm.storage import mirror_of
 from lm.terminal import for_terminal
 
 LONGEST_LINE, LINE_BEGIN, LINE_END = 1500, 900, 500
-REMEDIES = dict.fromkeys(
-    (errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
-    "A file lies where a folder is to be, or a folder where a file is. Move it away, then run again.",
-) | dict.fromkeys(
-    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    "What is done is kept; free space or mend permissions, then run again.",
+REMEDIES = (
+    dict.fromkeys(
+        (errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
+        "A file lies where a folder is to be, or a folder where a file is. Move it away, then run again.",
+    )
+    | dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        "What is done is kept; free space or mend permissions, then run again.",
+    )
+    | {errno.ENAMETOOLONG: "Give a shorter --workdir, or files with shorter names."}
 )
 """{what a disk may refuse: what to do}; any other OSError is a bug of ours."""
 

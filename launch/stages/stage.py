@@ -76,6 +76,9 @@ class Stage:
     inputs_alone: Callable[[dict, dict], bool] = lambda old, new: False
     """inputs_alone(old, new), of settings with the external inputs: whether they differ in the list of inputs alone.
     Then the finished stage is made again unasked, unless others than `remade_with` were made from it."""
+    parts_fit: Callable[[dict, dict], bool] | None = None
+    """parts_fit(old, new), of settings with the external inputs: whether the parts that an attempt with the old ones
+    left are checked one by one under the new ones. None: as `inputs_alone` if the stage has `units`, else never."""
     remade_with: tuple[str, ...] = ()
     """Names of the stages that may have been made from it nevertheless: they follow unit by unit."""
     holds_work: Callable[[Path], bool] = lambda workdir: True
@@ -286,8 +289,8 @@ def make(stage: Stage, experiment: Experiment, workdir: Path, note: dict, marker
     else:
         keep_record(stage, workdir)
         written.sorted_out(stage.name, workdir, stage.outputs)  # refused before hours of work, not after them
-        inputs_alone = stage.inputs_alone if stage.units else None
-        made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, inputs_alone)
+        parts_fit, told = stage.parts_fit or (stage.inputs_alone if stage.units else None), bool(stage.units)
+        made = unfinished.begin(stage.name, workdir, note, names_of(stage), stage.libraries, parts_fit, told)
         if stage.units and not made:
             units.take_over(stage.units, stage.outputs, workdir, partial / "out")
     RunPaths(workdir).marker(stage.name).unlink(missing_ok=True)

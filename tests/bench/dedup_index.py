@@ -76,12 +76,12 @@ def main() -> None:
         for one in (index / "ids", parts):
             one.mkdir(parents=True)
         mapped = {kind: parts / f"{kind}.arrow" for kind in KINDS}
-        kept = Kept(folder / "texts/a.parquet", pairs, mapped, index / "ids/a.parquet")
+        kept = Kept(0, folder / "texts/a.parquet", pairs, mapped, index / "ids/a.parquet")
         mapping = timed(lambda: map_keys(kept, {}))
         writing = timed(lambda: write_index([kept], [*KINDS], config, "", index, parts, run_here))
         opened = open_index(str(index))
         later = [*write_pairs(folder / "b", documents, 1, int(documents * arguments.seen)).values()]
-        meeting = timed(lambda: pairs_met(later, [opened], [*KINDS], 1, folder / "met", run_here))
+        meeting = timed(lambda: pairs_met(later, [opened], [*KINDS], folder / "met", run_here))
         sizes = {kind: sum(path.stat().st_size for path in (index / "keys" / kind).iterdir()) for kind in KINDS}
         sizes["ids"] = (index / "ids/a.parquet").stat().st_size
         met = sum(path.stat().st_size for path in (folder / "met").glob("*.runs")) / 32

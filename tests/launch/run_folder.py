@@ -97,7 +97,8 @@ def write_funnel_of(
     hosts.write()
     counts, domains = merge([*parts, empty_counts() | written]), largest_domains(read_host_counts(hosts.counts_file))
     hosts.counts_file.unlink()
-    write_funnel(workdir / FUNNEL, counts, domains, paths, records, config)
+    names = {file: path.name for file, path in enumerate(paths)}
+    write_funnel(workdir / FUNNEL, counts, domains, names, records, config)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,24 +1,32 @@
 """A stage that is made by units: other inputs touch those units alone, and nothing that a run has made is lost."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import obstore
 import pyarrow.parquet as pq
 import pytest
 
 from configs.experiment import Experiment
 from data_prep.config import EngineConfig
+from data_prep.select import duplicates
+from data_prep.sources.inputs import read_input
+from data_prep.sources.manifest import input_file
 from data_prep.warc import write_pages
 from launch import extract_texts, fetch_pages, prepare_documents
 from launch.folder import own_files, unfinished, units
 from launch.stages.stage import Stage, run_stage
 from lm.errors import InputError, UsageError
+from lm.storage import Url, objects
 from tests.corpus import tiny_experiment, web_pages
 from tests.data_prep.loopback_crawl import LoopbackCrawl, serving
+from tests.object_store import QUICK, variables
+from tests.object_store import serving as serving_store
 
 STAGES = (fetch_pages.STAGE, extract_texts.STAGE)
 
@@ -117,6 +125,67 @@ def test_an_input_that_was_replaced_by_one_of_its_size_is_made_again_and_a_copy_
     assert markers(tmp_path / "taken") == markers(run) and made_of_tables(tables, tmp_path / "taken") == [False, False]
 
 
+def test_a_second_dump_of_the_same_file_names_leaves_the_units_of_the_first(tmp_path):
+    for dump, words in (("b", "one dump"), ("a", "the same number of letters")):
+        for number in range(2):
+            (tmp_path / dump).mkdir(exist_ok=True)
+            write_table(tmp_path / dump / f"000_0000{number}.jsonl", f"{words} {number}")
+    first, second = (f"{tmp_path / dump}/*.jsonl" for dump in "ba")
+    made_of_tables([first], tmp_path / "run")
+    before = markers(tmp_path / "run")
+    assert set(before) == {"000_00000", "000_00001"}
+    assert made_of_tables([first, second], tmp_path / "run") == [True, True]
+    after = markers(tmp_path / "run")
+    assert len(after) == 4 and {name: after[name] for name in before} == before
+    made_of_tables([first, second], tmp_path / "fresh")
+    assert texts(tmp_path / "run") == texts(tmp_path / "fresh")
+    rows = [row for path in (tmp_path / "run/texts").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len({row["id"] for row in rows}) == len(rows) == 12
+    made_of_tables([first], tmp_path / "run")
+    assert markers(tmp_path / "run") == before
+
+
+def test_an_object_whose_etag_alone_is_another_is_the_same_input_and_so_is_its_copy(tmp_path):
+    """An ETag of S3 tells in how many parts an object was uploaded; parts have at least 5 MiB."""
+    padding = json.dumps({"no": "x" * (11 << 20)})
+    data, other = (f"{json.dumps({'text': text})}\n{padding}\n".encode() for text in ("as it was", "is not so"))
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with serving_store() as store, variables(store.environment() | QUICK):
+        store.bucket("own")
+        put = lambda data, **how: obstore.put(objects.store("s3", "own"), "x.jsonl", data, **how)
+        run = lambda: made_of_tables(["s3://own/*.jsonl"], tmp_path / "run")
+        words = lambda: pq.read_table(tmp_path / "run/texts/x.parquet")["text"][0].as_py()
+        put(data, use_multipart=False)
+        assert run() == [True, True] and run() == [False, False]
+        before = markers(tmp_path / "run")
+        for parts in (5 << 20, 8 << 20, 16 << 20, None):
+            etag = objects.head("s3://own/x.jsonl")
+            put(data, **({"use_multipart": True, "chunk_size": parts} if parts else {"use_multipart": False}))
+            assert objects.head("s3://own/x.jsonl") != etag
+            assert run() == [False, False] and markers(tmp_path / "run") == before
+            (entry,) = json.loads((tmp_path / "run/pages/manifest.json").read_text())["files"]
+            assert list(read_input(input_file(entry, tmp_path)))  # of the version that is there now
+        (folder / "x.jsonl").write_bytes(data)
+        assert made_of_tables([f"{folder}/*.jsonl"], tmp_path / "run") == [True, True]  # another list of inputs
+        assert markers(tmp_path / "run") == before
+        run()
+        put(other, use_multipart=True, chunk_size=5 << 20)
+        assert run() == [True, True] and run() == [False, False]
+        assert words() == "is not so"
+        put(data, use_multipart=False)
+        assert run() == [True, True]
+        assert words() == "as it was"
+
+
+@pytest.mark.parametrize("etag", ["", "abc", '"CKih16GjycICEAE="', 'W/"x-2"', f"{'0' * 32}-0", "0" * 32])
+def test_an_etag_that_is_no_hash_or_another_tells_of_no_contents(etag, tmp_path):
+    with serving(LoopbackCrawl({"x": b"y"})) as web:
+        assert not own_files.same_contents(Url(f"{web.url}x"), etag, "now")
+        for known in (hashlib.md5(b"y"), hashlib.sha256(b"y"), hashlib.sha1(b"blob 1\0y")):
+            assert own_files.same_contents(Url(f"{web.url}x"), f'"{known.hexdigest()}"', "now")
+
+
 def test_what_was_replaced_is_told_of_after_the_markers_are_gone(tables, tmp_path):
     """As the message says that refuses it where other stages were made from it."""
     made_of_tables(tables, tmp_path)
@@ -205,6 +274,31 @@ def test_an_interrupted_stage_goes_on_with_other_inputs(warcs, tmp_path):
     make(warcs[1:], tmp_path)
     assert {name: markers(tmp_path)[name] for name in "12"} == {name: before[name] for name in "12"}
     assert set(texts(tmp_path)) == {"1.parquet", "2.parquet", "3.parquet", "records.json"}
+
+
+def test_unfinished_documents_go_on_with_other_inputs(warcs, tmp_path, monkeypatch):
+    def interrupted(experiment: Experiment, workdir: Path, out: Path) -> None:
+        prepare_documents.make(experiment, workdir, out)
+        raise KeyboardInterrupt
+
+    def made(stage: Stage, warcs: list[Path], workdir: Path) -> None:
+        make(warcs, workdir)
+        experiment = experiment_of(warcs)
+        steps = dataclasses.replace(experiment.documents, steps=("exact_dedup",))
+        run_stage(stage, dataclasses.replace(experiment, documents=steps), workdir)
+
+    keys: list[str] = []
+    real = duplicates.write_keys
+    monkeypatch.setattr(duplicates, "write_keys", lambda file, **rest: keys.append(file.name) or real(file, **rest))
+    stage: Stage = dataclasses.replace(prepare_documents.STAGE, make=interrupted)
+    for some in (warcs[:3], warcs[1:], warcs[:3]):
+        with pytest.raises(KeyboardInterrupt):
+            made(stage, some, tmp_path / "run")
+    made(prepare_documents.STAGE, warcs[:3], tmp_path / "run")
+    assert sorted(keys[:3]) == ["0", "1", "2"] and keys[3:] == ["3", "0"]
+    made(prepare_documents.STAGE, warcs[:3], tmp_path / "fresh")
+    contents = lambda run: {path.name: path.read_bytes() for path in (tmp_path / run / "documents").iterdir()}
+    assert contents("run") == contents("fresh") and len(contents("run")) == 3
 
 
 def test_a_changed_library_is_named_and_deletes_nothing(warcs, tmp_path, monkeypatch, capsys):

@@ -141,7 +141,7 @@ def test_groups_are_bounded_and_cover_every_row_group(tmp_path):
     files = written(corpus, tmp_path)
     size = sum(len(one.text) for one in corpus[0][:1000])
     groups = groups_of(files, size * 3 // 2, tmp_path)
-    covered = [(file.index, number) for group in groups for file, numbers in group.parts for number in numbers]
+    covered = [(file.id, number) for group in groups for file, numbers in group.parts for number in numbers]
     assert covered == list(itertools.product(range(2), range(3)))
     assert len(groups) > 2 and all(group.bytes <= size * 3 // 2 for group in groups)
     with pytest.raises(

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.config import DedupIndexConfig, DocumentsConfig, EngineConfig
-from data_prep.dedup.clusters import Range, writing_pairs
+from data_prep.dedup.clusters import INDEX_FILES, Range, writing_pairs
 from data_prep.dedup.exact import text_key
 from data_prep.dedup.minhash import band_keys
 from data_prep.dedup_index import join, write
@@ -208,7 +208,7 @@ def hand_made(folder: Path, keys: dict[bytes, int], key_bytes: int, rows_at_once
     files = []
     for number, (low, end) in enumerate(itertools.pairwise(bounds)):
         task = Range(low, end - 1, folder / "keys/exact" / f"{number:06d}.parquet")
-        write.write_range(task, [folder / "pairs"], key_bytes, rows_at_once)
+        write.write_range(task, [folder / "pairs"], (0, 1), key_bytes, rows_at_once)
         files.append(KeyFile(task.run_file.name, low, end - 1))
     return Index(folder, "hand-made", key_bytes, {}, {"exact": tuple(files)}, ("a.parquet", "b.parquet"))
 
@@ -226,7 +226,7 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
         with writing_pairs(folder / "own") as add:
             for key, order in own:
                 add([key], (order, order))
-        met = join.pairs_met([folder / "own"], [index, index], ["exact"], 7, folder / "met", run_here, rows_at_once)
+        met = join.pairs_met([folder / "own"], [index, index], ["exact"], folder / "met", run_here, rows_at_once)
         found = {tuple(int(n) for n in row) for run in join.runs_of(met) for row in run.read(0, run.rows).T}
         expected = set()
         for key, order in own:
@@ -234,7 +234,7 @@ def test_the_join_finds_the_keys_that_both_have(tmp_path_factory, theirs, own, r
             words = int.from_bytes(key[:8]), int.from_bytes(key[8:])
             if places:
                 expected |= {(*words, order, order)}
-                expected |= {(*words, 0, min(places) + (file << 32)) for file in (7, 9)}
+                expected |= {(*words, 0, min(places) + (file << 32)) for file in (INDEX_FILES, INDEX_FILES + 2)}
         assert found == expected
 
 

@@ -99,7 +99,8 @@ def test_a_runner_is_chosen_by_name_or_by_beams_options(runner, tmp_path):
     assert run("none", 1, tmp_path, runner=runner[0], options=runner[1:]) == ALL
 
 
-UNSUITABLE = (["fn_api", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"], ["beam", "--runner=Nobody"])
+UNSUITABLE = (["fn_api", "--direct_num_workers=3"], ["beam", "--flink_master=x"], ["beam"], ["beam", "--runner=Nobody"],
+              ["beam", "--runner=DirectRunner", "--direct_num_workers=many"])  # fmt: skip
 
 
 @pytest.mark.parametrize("runner", UNSUITABLE)

@@ -150,7 +150,9 @@ def test_pairs_of_duplicates_are_shown_side_by_side(tmp_path: Path):
     for path, mine in zip(paths, (rows[:5], rows[5:]), strict=True):
         write_texts(path, mine, rows_per_group=2)
     counts = empty_counts() | {"pairs": [[1, 1, 2, 0, 4]]}
-    write_funnel(tmp_path / FUNNEL, counts, Domains((), 0), paths, Records(9, {}), CONFIG)
+    write_funnel(
+        tmp_path / FUNNEL, counts, Domains((), 0), dict(enumerate(["a.parquet", "b.parquet"])), Records(9, {}), CONFIG
+    )
     (pair,) = read_funnel(tmp_path / FUNNEL, tmp_path / "texts", CONFIG).duplicates
     assert (pair.dropped.url, pair.stayed.url) == (rows[7]["url"], rows[4]["url"])
 

@@ -144,7 +144,7 @@ def test_the_comparison_tells_what_changed_and_adds_up(texts: Path, tmp_path: Pa
 
 def test_the_comparison_without_changes_and_without_a_run(texts: Path, tmp_path: Path):
     counts, thresholds = again(texts, CONFIG, tmp_path), thresholds_of(CONFIG, None)
-    run = Written([], list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts, 0)
+    run = Written({}, list(thresholds), CONFIG.language.languages, Records(0, {}), None, counts, 0)
     same = comparison(run, changed_thresholds(run.thresholds, thresholds, CONFIG), counts, CONFIG)
     assert same.startswith("The thresholds are the run's own.") and "+" not in same
     alone = comparison(None, [], counts, CONFIG)

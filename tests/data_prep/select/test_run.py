@@ -404,9 +404,14 @@ def test_files_that_share_a_name_do_not_meet(tmp_path):
         files = [InputFile(Path(name), name, "warc", 1) for name in names]
         return extraction.unit_names(files)
 
-    first, second, *others = stems("x/a.warc.gz", "y/A.warc", "b.warc.gz", "z/c.gz")
-    assert first.startswith("a-") and second.startswith("A-") and first[2:] != second[2:] and others == ["b", "c"]
+    first, second, third, *others = stems("x/a.warc.gz", "y/A.warc", "a.warc.gz", "b.warc.gz", "B.jsonl")
+    assert first.startswith("a-") and second.startswith("A-") and first[2:] != second[2:]
+    assert third == "a" and others[0] == "b" and others[1].startswith("B-")
     assert stems("y/A.warc", "z/a.warc", "x/a.warc.gz")[::2] == [second, first]  # whatever else there is
+    long, other = stems(f"{'é' * 120}.warc.gz", f"{'é' * 121}.warc.gz")
+    assert long != other and max(len(one.encode()) for one in (long, other)) < 170
+    for name in ("x/a.warc.gz", "y/A.warc", "a.warc.gz"):
+        assert stems(name)[0] in (first, second, third)
     assert stem_of("data/CC-MAIN-2024-10/000_00000.parquet") == "000_00000"
     assert stem_of("x.warc.wet.gz") == "x" and stem_of(".gz") == ".gz"
 

@@ -1,6 +1,7 @@
 """Shards: the same bytes whatever the workers, the batches or an interruption; every rejection by its name."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -18,17 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.config import ShardsConfig
+from data_prep.engine.units import ends_run
 from data_prep.shards import encode as encode_module
 from data_prep.shards import write as shards_module
 from data_prep.shards.encode import Entry
 from data_prep.shards.held_out import is_drawn
 from data_prep.shards.sizes import estimated_tokens, most_bytes, shard_count
 from data_prep.shards.tokenize import document_files
-from data_prep.shards.write import write_shards, write_stream
+from data_prep.shards.write import os_errors, write_records, write_shards, write_stream
 from lm.config import TokenizerConfig
-from lm.data.records import from_bytes, read_manifest
+from lm.data.records import SequenceRecord, from_bytes, read_manifest
 from lm.errors import InputError, UsageError
-from lm.storage import Url, write_atomically
+from lm.storage import Url, write_atomically, writing
 from lm.tokenizer import load, save, train_bpe
 from tests.data_prep.shards.test_tokenize import write_documents
 from tests.object_store import QUICK, serving, variables
@@ -253,20 +255,47 @@ def test_a_file_that_comes_has_itself_encoded_and_no_other(tokens, documents, tm
     assert encoded == [paths[0].name]
 
 
-@pytest.mark.parametrize("largest", [1, 400, 20_000])
-def test_a_full_disk_is_an_input_error_and_mendable(tokens, documents, tmp_path, largest):
-    """A limit on the size of files stands for the full disk: the same calls fail, with another errno."""
+@pytest.mark.parametrize(("train_shards", "largest"), [(2, 1), (2, 400), (2, 20_000), (1, 300_000)])
+def test_a_full_disk_is_an_input_error_and_the_same_call_continues(documents, tmp_path, train_shards, largest):
+    """A limit on the size of files stands for the full disk. With the last one a shard fits and another does not."""
+    length = 8 if train_shards == 1 else CONFIG.record_length  # many records of few tokens take more room
+    config = dataclasses.replace(CONFIG, train_shards=train_shards, record_length=length)
+    write_shards(documents, TOKENIZER, tmp_path / "undisturbed", config)
+    sizes = [path.stat().st_size for path in (tmp_path / "undisturbed").glob("*.array_record")]
+    assert (min(sizes) <= largest < max(sizes)) == (train_shards == 1)
     save(TOKENIZER, tmp_path / "tokenizer")
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
-    code, last = run_program(documents, tmp_path, CONFIG, limit)
+    code, last = run_program(documents, tmp_path, config, limit)
     assert code == 1
     assert re.fullmatch(
         r"lm\.errors\.InputError: \S+ cannot be written: .*File too large.* Make room on the disk.*", last
     )
     out = tmp_path / "tokens"
     assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]  # they would fill the disk on
-    write_shards(documents, TOKENIZER, out, CONFIG)
-    assert contents(out) == contents(tokens)
+    assert not list(out.glob("quarantine/*/*"))
+    write_shards(documents, TOKENIZER, out, config)
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG])
+def test_what_array_record_says_of_a_disk_gets_its_errno_and_ends_the_run(tmp_path, code):
+    path = tmp_path / "a.array_record"
+    told = re.escape(f"{path} cannot be written: {os.strerror(code)}.")
+    with pytest.raises(InputError, match=told) as error, writing(path), os_errors(path):
+        raise RuntimeError(f"write() failed: {os.strerror(code)}; writing {path}; at byte 0; Failed to close")
+    assert isinstance(error.value.__cause__, OSError) and error.value.__cause__.errno == code
+    assert ends_run(error.value)
+    with pytest.raises(RuntimeError, match="of another kind"), os_errors(path):
+        raise RuntimeError("of another kind: No space left on device")
+
+
+def test_a_device_without_room_and_a_folder_that_is_gone_get_their_errno_from_array_record_itself(tmp_path):
+    """ArrayRecord's own words, so that another version of it is noticed."""
+    record = SequenceRecord(np.zeros(8, np.uint16), 7, *(np.zeros(1, np.int32) for _ in range(2)))
+    for path, code in ((Path("/dev/full"), errno.ENOSPC), (tmp_path / "gone/a", errno.ENOENT)):
+        with pytest.raises(OSError, match=os.strerror(code)) as error:
+            write_records(path, [record])
+        assert error.value.errno == code
 
 
 def test_a_full_disk_at_the_end_is_an_input_error(documents, tmp_path, monkeypatch):

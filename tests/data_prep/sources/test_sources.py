@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -146,7 +147,31 @@ def test_names_and_order_are_the_same_wherever_the_files_lie(tmp_path, monkeypat
     assert names(f"{one}/*/b.*") == ["x/b.warc.gz"]
     monkeypatch.chdir(one)
     assert names("x/../**/b.*", "./a/*") == ["d.warc.gz", "x/b.warc.gz"]
-    assert names(f"{one}/x/*", f"{two}/x/*", f"{one}/a/*") == ["0/b.warc.gz", "1/b.warc.gz", "2/d.warc.gz"]
+    assert names(f"{one}/x/*", f"{two}/x/*", f"{one}/a/*") == ["b.warc.gz", "d.warc.gz", "x/b.warc.gz"]
+    again = ["a/d.warc.gz", "a-b/c.warc.gz", "b.warc.gz", "x/b.warc.gz"]
+    assert names(f"{two}/x/*", f"{one}/x/*", f"{one}/**/*.gz") == again
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.jsonl", "/**/*"])
+def test_a_file_whose_name_is_not_utf_8_is_refused_by_its_bytes(tmp_path, pattern):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.jsonl").write_text("{}")
+    (tmp_path / os.fsdecode(b"notes/caf\xe9.jsonl")).write_text("{}")
+    with pytest.raises(UsageError, match=r"pages\.tables: the path b'.*/notes/caf\\xe9\.jsonl' is not UTF-8\. Rename"):
+        fetch_pages(config(tables=(f"{tmp_path}/notes{pattern}",)), tmp_path / "run")
+
+
+def test_a_second_dump_changes_no_name_of_the_first_and_no_two_files_share_one(tmp_path):
+    own_files(tmp_path, *(f"{dump}/data/{number}" for dump in ("a", "b", "c") for number in range(3)))
+    dumps = [f"{tmp_path}/{dump}/data/*.warc.gz" for dump in ("c", "a", "b")]
+    before: dict[Path, str] = {}
+    for count in (1, 2, 3):
+        named = {Path(str(place)): name for place, name in named_files("pages.warc", dumps[:count]).items()}
+        assert before.items() <= named.items() and len({*named.values()}) == len(named) == 3 * count
+        before = named
+    assert before[tmp_path / "c/data/0.warc.gz"] == "0.warc.gz"
+    assert before[tmp_path / "a/data/0.warc.gz"] == "data/0.warc.gz"
+    assert before[tmp_path / "b/data/0.warc.gz"] == "b/data/0.warc.gz"
 
 
 @pytest.mark.parametrize("content", [b"", b"%PDF-1.4", b"WAR", b"hello"])

@@ -1,0 +1,242 @@
+"""The stage "documents" when input files come, go or fail: other files lose no document, and their work stays."""
+
+import dataclasses
+import json
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.config import (
+    ONE_PROCESS,
+    DecontaminationConfig,
+    DedupIndexConfig,
+    DocumentsConfig,
+    EngineConfig,
+    LineDedupConfig,
+    SubstringDedupConfig,
+)
+from data_prep.dedup import clusters
+from data_prep.engine import Unit, Workspace, tasks
+from data_prep.engine.attempts import run_here
+from data_prep.select.run import first_step, prepare_documents
+from lm.errors import InputError
+from tests.data_prep.dedup.test_duplicates import FILES, random_corpus
+from tests.data_prep.measured import write_records, write_texts
+from tests.data_prep.pages import demo_config
+
+HALF = dataclasses.replace(ONE_PROCESS, max_failed=0.5)
+DEDUP = ("url_dedup", "exact_dedup", "minhash_dedup")
+
+
+def write_corpus(folder: Path, seed: int, names: tuple[str, ...] = FILES) -> list[list[dict]]:
+    """Three files of texts/ in which pages, texts and lines are repeated, in one file and in several."""
+    corpus, draw = random_corpus(seed, documents=60), random.Random(seed)
+    pages = [row for rows in corpus for row in rows]
+    for row in pages:
+        row["url"] = f"http://a.example/{draw.randrange(50)}"
+        row["text"] += f"\nRead more about this mill number {draw.randrange(4)} on our other pages."
+    for name, rows in zip(FILES, corpus, strict=True):
+        if name in names:
+            write_texts(folder / name, rows)
+    write_records(folder, len(pages))
+    return corpus
+
+
+def all_steps(folder: Path) -> DocumentsConfig:
+    """Every step that compares documents of several files."""
+    (folder / "set.jsonl").write_text(json.dumps({"text": "some words of a test " * 9}))
+    return dataclasses.replace(
+        demo_config(),
+        steps=(*DEDUP, "line_dedup", "substring_dedup", "decontamination"),
+        line_dedup=LineDedupConfig(min_words=3, min_words_left=1, max_removed=1.0),
+        substring_dedup=SubstringDedupConfig(length=20),
+        decontamination=DecontaminationConfig(sets=(str(folder / "set.jsonl"),)),
+        dedup_index=DedupIndexConfig(write=True),
+    )
+
+
+def prepare(texts: Path, out: Path, config: DocumentsConfig, engine: EngineConfig = HALF) -> None:
+    parts, documents, dropped, funnel = (out / name for name in ("parts", "documents", "dropped", "funnel.json"))
+    prepare_documents(texts, config, parts, documents, dropped, funnel, engine=engine)
+
+
+def outputs(out: Path) -> dict[str, object]:
+    """The documents, what was dropped, the index and the counts."""
+    folders = [path for name in ("documents", "dropped", "dedup_index") for path in (out / name).rglob("*.*")]
+    found: dict[str, object] = {str(path.relative_to(out)): path.read_bytes() for path in folders}
+    return found | {"counts": json.loads((out / "funnel.json").read_text())["counts"]}
+
+
+@pytest.fixture
+def made(monkeypatch) -> dict[str, list[str]]:
+    """{step: files that were worked on in it}."""
+    calls: dict[str, list[str]] = defaultdict(list)
+    real = tasks.run_file
+
+    def noting(unit: Unit, space: Workspace, **rest) -> dict:
+        calls[space.scratch.name].append(unit.name)
+        return real(unit, space, **rest)
+
+    monkeypatch.setattr(tasks, "run_file", noting)
+    return calls
+
+
+def failing(step: str, file: str) -> Callable:
+    real = tasks.run_file
+
+    def run_file(unit: Unit, space: Workspace, **rest) -> dict:
+        if (space.scratch.name, unit.name) == (step, file):
+            raise ValueError("a bug")
+        return real(unit, space, **rest)
+
+    return run_file
+
+
+def test_a_file_that_fails_in_any_step_takes_no_other_files_documents_along(tmp_path, made, monkeypatch, capsys):
+    config, texts = all_steps(tmp_path), tmp_path / "texts"
+    write_corpus(texts, 0)
+    prepare(texts, tmp_path / "whole", config)
+    steps = [step for step, files in made.items() if "c" in files]
+    assert len(steps) == 12 and first_step(config) == steps[0] == "addresses"
+    write_corpus(tmp_path / "others", 0, FILES[:2])
+    prepare(tmp_path / "others", tmp_path / "expected", config)
+    expected, whole = outputs(tmp_path / "expected"), outputs(tmp_path / "whole")
+    assert all(expected[f"documents/{name}"] != whole[f"documents/{name}"] for name in FILES[:2])
+    out = tmp_path
+    for step in steps:
+        out = tmp_path / step
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "run_file", failing(step, "c"))
+            prepare(texts, out, config)
+            assert outputs(out) == expected, step
+            record = json.loads((out / "quarantine/addresses/c.json").read_text())
+            assert record["error"] == ("" if step == "addresses" else f"{step}: ") + "ValueError: a bug"
+            assert [path.parent.name for path in out.glob("quarantine/*/*")] == ["addresses"]
+        made.clear()
+        prepare(texts, out, config)  # it is not tried again unasked, and nothing else is made again
+        assert not made and outputs(out) == expected
+    prepare(texts, out, config, dataclasses.replace(HALF, retry_failed=True))
+    assert outputs(out) == whole and not list(out.glob("quarantine/*/*"))
+    assert "The joins are made again without c (filtering); see quarantine/addresses/." in capsys.readouterr().out
+
+
+def test_of_random_corpora_no_document_of_other_files_is_lost(tmp_path, monkeypatch):
+    config, differing = demo_config(steps=("exact_dedup", "minhash_dedup")), 0
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        write_corpus(folder / "texts", seed)
+        write_corpus(folder / "others", seed, FILES[:2])
+        prepare(folder / "texts", folder / "whole", config)
+        prepare(folder / "others", folder / "expected", config)
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "run_file", failing("filtering", "c"))
+            prepare(folder / "texts", folder / "out", config)
+        assert outputs(folder / "out") == outputs(folder / "expected")
+        kept = [sum(pq.read_metadata(folder / out / "documents" / name).num_rows for name in FILES[:2])
+                for out in ("whole", "out")]  # fmt: skip
+        differing += kept[1] - kept[0]
+    assert differing > 5  # the documents that were dropped for the sake of the third file
+
+
+def test_a_file_that_fails_after_the_joins_is_counted_among_those_that_may_fail(tmp_path, made, monkeypatch):
+    config = demo_config(steps=("exact_dedup",))
+    write_corpus(tmp_path / "texts", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "run_file", failing("filtering", "c"))
+        with pytest.raises(InputError, match=r"filtering: 1 of 3 units failed"):
+            prepare(tmp_path / "texts", tmp_path / "out", config, ONE_PROCESS)
+    made.clear()
+    prepare(tmp_path / "texts", tmp_path / "out", config)  # goes on without it, as the message says
+    assert "c" not in made["filtering"] and set(made) <= {"duplicates", "filtering"}
+
+
+def test_an_array_job_ends_where_a_file_fails_after_the_joins_and_the_next_goes_on(tmp_path, monkeypatch):
+    config = demo_config(steps=("exact_dedup",))
+    engine = EngineConfig(runner="array", rank=0, world=1, workers=1, max_failed=0.5)
+    write_corpus(tmp_path / "texts", 1)
+    write_corpus(tmp_path / "others", 1, FILES[:2])
+    prepare(tmp_path / "others", tmp_path / "expected", config)
+    monkeypatch.setattr(tasks, "run_file", failing("filtering", "c"))
+    monkeypatch.setattr("data_prep.engine.array.run_in_processes", lambda attempts, workers: run_here(attempts))
+    with pytest.raises(InputError, match=r"c \(filtering\): failed after .* Start the job again"):
+        prepare(tmp_path / "texts", tmp_path / "out", config, engine)
+    prepare(tmp_path / "texts", tmp_path / "out", config, engine)
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("steps", [("exact_dedup", "minhash_dedup"), DEDUP])
+def test_of_twenty_files_the_one_that_goes_or_comes_is_worked_on_and_no_other(tmp_path, made, steps):
+    config, texts, out = demo_config(steps=steps), tmp_path / "texts", tmp_path / "out"
+    rows = random_corpus(0, documents=90)[0]
+    for number in range(20):
+        mine = [
+            row | {"id": f"<{number}-{place}>", "text": row["text"].replace(" ", f" {chr(97 + number) * 5} ")}
+            | {"url": f"http://{number}.example/{place}"}
+            for place, row in enumerate(rows)
+        ]  # fmt: skip
+        write_texts(texts / f"{number:02d}.parquet", mine)
+    write_records(texts, 20 * len(rows))
+    prepare(texts, out, config)
+    before = {path: path.stat().st_mtime_ns for path in (out / "documents").iterdir()}
+    assert len(before) == 20
+    for number in (0, 10, 19):
+        name = f"{number:02d}"
+        (texts / f"{name}.parquet").rename(tmp_path / name)
+        made.clear()
+        prepare(texts, out, config)
+        assert not made.keys() & {"addresses", "keys", "filtering"}, name
+        assert not (out / f"documents/{name}.parquet").exists()
+        (tmp_path / name).rename(texts / f"{name}.parquet")
+        made.clear()
+        prepare(texts, out, config)
+        again = {step: made[step] for step in ("addresses", "keys", "filtering") if step in made}
+        assert again == {step: [name] for step in again} and {"keys", "filtering"} <= again.keys()
+    unchanged = {path for path, time in before.items() if path.stat().st_mtime_ns == time}
+    assert len(unchanged) == 17
+    prepare(texts, tmp_path / "fresh", config)
+    assert outputs(out) == outputs(tmp_path / "fresh")
+
+
+def test_a_file_may_go_and_come_back_while_the_stage_is_unfinished(tmp_path, monkeypatch):
+    config = all_steps(tmp_path)
+    write_corpus(tmp_path / "three", 2)
+    write_corpus(tmp_path / "two", 2, FILES[1:])
+
+    def interrupted(unit: Unit, space: Workspace, **rest) -> dict:
+        if space.scratch.name == "filtering":
+            raise KeyboardInterrupt
+        return real(unit, space, **rest)
+
+    real, out = tasks.run_file, tmp_path / "out"
+    for texts in ("three", "two", "three", "two"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "run_file", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                prepare(tmp_path / texts, out, config)
+        assert len(list((out / "parts").glob("exact_dedup-*"))) == 1  # joins of other keys do not fill the disk
+        copy = tmp_path / f"{texts} copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(out, copy)
+    prepare(tmp_path / "three", out, config)
+    prepare(tmp_path / "three", tmp_path / "fresh", config)
+    assert outputs(out) == outputs(tmp_path / "fresh")
+    for texts in ("three", "two"):
+        prepare(tmp_path / texts, tmp_path / f"{texts} copy", config)
+        prepare(tmp_path / texts, tmp_path / f"{texts} fresh", config)
+        assert outputs(tmp_path / f"{texts} copy") == outputs(tmp_path / f"{texts} fresh")
+
+
+def test_a_files_number_follows_from_its_name_whichever_others_there_are(monkeypatch):
+    names = [f"{number:05d}.parquet" for number in range(2000)]
+    ids = clusters.file_ids(names)
+    assert len(set(ids.values())) == len(names) and all(0 <= id < clusters.INDEX_FILES for id in ids.values())
+    some = random.Random(0).sample(names, 100)
+    assert clusters.file_ids(some) == {name: ids[name] for name in some}
+    monkeypatch.setattr(clusters, "INDEX_FILES", 8)  # names meet
+    assert sorted(clusters.file_ids(names[:8]).values()) == list(range(8))
+    assert clusters.file_ids(names[:8]) == clusters.file_ids(reversed(names[:8]))
