@@ -6,20 +6,23 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
-from configs.experiment.command_line import help_wanted, parse_options, print_help
+from configs.experiment.command_line import help_wanted, parse_options, parts_of, print_help
 from configs.experiment.definition import Experiment
 from configs.experiment.run_folder import RunFolder
 from configs.layouts import layout_of
 from lm.config import MixtureSource
 from lm.errors import UsageError, shown
 from lm.storage import Url, copy_of, is_url, place_of
+
+if TYPE_CHECKING:
+    from data_prep.sources.sizes import InputSizes
 
 FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
     nargs=2,
@@ -31,7 +34,13 @@ FOLDER_AND_WEIGHT = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def load_config(path: Path) -> Experiment:
-    """The Experiment that `get_config()` in the Python file at `path` returns. The file may import others beside it.
+    """The Experiment that `get_config()` in the Python file at `path` returns. Raises as `load_config_and_fit`."""
+    return load_config_and_fit(path)[0]
+
+
+def load_config_and_fit(path: Path) -> tuple[Experiment, "Fit | None"]:
+    """What `get_config()` in the Python file at `path` returns, and the file's function `fit`, if it has one. The file
+    may import others beside it.
 
     Raises UsageError when there is no such file or function, or when it gives no valid Experiment.
     """
@@ -60,7 +69,7 @@ def load_config(path: Path) -> Experiment:
         raise UsageError(f"{place}, gives no config: {type(error).__name__}: {error}") from error
     if not isinstance(experiment, Experiment):
         raise UsageError(f"get_config() in {path} returned {type(experiment).__name__}, but must return an Experiment.")
-    return experiment
+    return experiment, getattr(module, "fit", None)
 
 
 def refuse_no_config(path: Path) -> None:
@@ -81,6 +90,11 @@ def refuse_no_config(path: Path) -> None:
     )
 
 
+type Fit = Callable[[Experiment, InputSizes, Collection[str]], tuple[Experiment, list[str]]]
+"""fit(experiment, sizes, given) of a config file, as in configs/own_text.py: the experiment with defaults that follow
+the data, and a line for each with its reason. Options `given` by the user, such as "train.steps", stay as they are."""
+
+
 class Command(NamedTuple):
     """What a command asks for."""
 
@@ -90,6 +104,12 @@ class Command(NamedTuple):
     """Folder of another run, from which this one begins."""
     options: Any
     """What the script's own options say, an instance of their class; None where it has none."""
+    given: frozenset[str]
+    """The options that were given, such as "train.steps"."""
+    fit: Fit | None
+    """The config file's rules for defaults that follow the data; they are not applied yet (launch/stages/fit.py)."""
+    run: RunFolder | None
+    """The run folder that was given instead of a config file."""
 
 
 def parse_command(
@@ -127,7 +147,8 @@ def parse_run(
     words = arguments if help_first else arguments[1:]
     config_path = CONFIGS / "demo.py" if help_first else Path(config_name)
     run = run_named(config_name)
-    base, words = with_layout(load_config(config_path) if run is None else run.experiment(), words)
+    base, fit = load_config_and_fit(config_path) if run is None else (run.experiment(), None)
+    base, words = with_layout(base, words)
 
     # Without this, a source of train.mixture could be changed on the command line, but none could be added.
     registry = tyro.constructors.ConstructorRegistry()
@@ -145,15 +166,27 @@ def parse_run(
 
     default = Asked(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
     if help_wanted(words):
-        sections = [field.name for field in dataclasses.fields(Experiment)]
+        sections = [name for name in parts_of(base) if "." not in name]
         filters = [f"documents.{name}" for name in base.documents.sections]
         read = [one for name in reads or sections for one in (filters if name == "documents.filters" else [name])]
+        if fit:
+            from data_prep.sources.sizes import InputSizes
+
+            base, _ = fit(base, InputSizes(bytes=1_000_000, documents=100), ())
+            default = dataclasses.replace(default, **{name: getattr(base, name) for name in sections})
+            description += "\n\nDefaults that follow the data are shown for 1 MB of text in 100 files."
         print_help(program, description, config_name, default, words, read, registry)
         raise SystemExit(0)
     asked = parse_options(Asked, default, program, config_name, words, registry)
     part_of = lambda kind: kind(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(kind)})
     source = None if asked.begin_from is None else folder_of("--from", asked.begin_from)
-    return Command(part_of(Experiment), folder_of("--workdir", asked.workdir), source, options and part_of(options))
+    workdir = folder_of("--workdir", asked.workdir)
+    return Command(part_of(Experiment), workdir, source, options and part_of(options), options_in(words), fit, run)
+
+
+def options_in(words: Sequence[str]) -> frozenset[str]:
+    """The names of the options among the words of a command line, such as "train.batch_size"."""
+    return frozenset(word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--"))
 
 
 def run_named(name: str) -> RunFolder | None:

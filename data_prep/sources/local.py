@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from data_prep.config import PagesConfig
-from data_prep.sources.listing import ENDINGS, Listed, guessed, listed_files
+from data_prep.sources.columns import MAX_TEXT_BYTES
+from data_prep.sources.listing import ENDINGS, PLAIN_TEXT, Listed, guessed, listed_files, passed_over
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
 from lm.storage import Place, Url
@@ -18,8 +19,13 @@ LOOKED_AT = 1 << 16  # bytes of a file's begin, as it lies on the disk: several 
 
 
 def fetch(config: PagesConfig, out: Path, progress: Callable[[str], None]) -> tuple[list[InputFile], list[dict]]:
-    """Files of your own, listed where they lie; nothing is brought. Raises as `own_files`."""
-    return own_files(config.warc, config.tables, config.text_field), []
+    """Files of your own, listed where they lie; nothing is brought. Files of a folder that are not read are named.
+    Raises as `own_files`."""
+    files = own_files(config.warc, config.tables, config.text_field)
+    for option, patterns in (("pages.warc", config.warc), ("pages.tables", config.tables)):
+        for line in passed_over(option, patterns):
+            progress(line)
+    return files, []
 
 
 def inputs(config: PagesConfig) -> list[Listed]:
@@ -38,7 +44,7 @@ def own_files(warc: Iterable[str], tables: Iterable[str], text_field: str) -> li
         files.append(InputFile(one.place, one.name, kind, one.bytes, etag=one.etag, estimated=one.estimated))
     for one in guessed(listed_files("pages.tables", tables)):
         refuse_no_table(one.place)
-        rows = rows_of(one.place)
+        rows = rows_of(one.place, one.bytes)
         file = InputFile(one.place, one.name, "table", one.bytes, rows, text_field=text_field)
         files.append(dataclasses.replace(file, etag=one.etag, estimated=one.estimated))
     return files
@@ -106,7 +112,7 @@ def unzipped(begin: bytes, limit: int = LOOKED_AT) -> bytes:
 
 def is_plain_text(path: Place) -> bool:
     """Whether the file is one text and no table. Nothing in it could tell: a text may begin as a table does."""
-    return Path(path.name).suffix.lower() == ".txt"
+    return path.name.lower().endswith(PLAIN_TEXT)
 
 
 def refuse_no_table(path: Place) -> None:
@@ -124,17 +130,17 @@ def refuse_no_table(path: Place) -> None:
         warc = text.startswith(WARC)
         raise InputError(
             f"{path} is no table of texts: it begins with {text[:5]!r}, not with {PARQUET!r} (Parquet) or b'{{' (lines "
-            "of JSON), and is not named .txt. "
+            f"of JSON), and is not named {' or '.join(PLAIN_TEXT)}. "
             f"{'Give it by pages.warc.' if warc else 'Leave it out by a narrower pattern (pages.tables).'}"
         )
 
 
-def rows_of(path: Place) -> int | None:
-    """How many rows a Parquet file tells that it has, 1 of a plain text, None of a JSONL and of what lies elsewhere,
-    where the answer would be a request for each file. Raises InputError when a
-    Parquet file's end is missing."""
+def rows_of(path: Place, size: int) -> int | None:
+    """Rows of a Parquet file, by its index; 1 for a plain text, unless its `size` makes it several documents; None for
+    JSON lines, and for files elsewhere, where the answer would be a request for each. Raises InputError when a Parquet
+    file's end is missing."""
     if is_plain_text(path):
-        return 1
+        return 1 if size <= MAX_TEXT_BYTES else None
     if isinstance(path, Url) or not beginning(path).startswith(PARQUET):
         return None
     import pyarrow as pa

@@ -1,5 +1,5 @@
 """Tables of texts to Documents, as a stream: Parquet with FineWeb's columns, and JSONL as it lies, gzip or zstd. A file
-named .txt is one text.
+named .txt or .md is one text, or several if it is too long for one document.
 """
 
 import contextlib
@@ -25,11 +25,13 @@ from data_prep.sources.columns import (
 from data_prep.sources.local import GZIP, PARQUET, ZSTD, beginning, is_plain_text
 from data_prep.sources.manifest import InputFile
 from lm.errors import InputError
-from lm.storage import MeteredFile, Place, Url, count_bytes, place_of, size_of, streamed
+from lm.storage import MeteredFile, Place, Url, count_bytes, place_of, streamed
 from lm.storage.objects import Object
 
 ROWS_AT_ONCE = 100  # of Parquet: the memory beside the row group itself
 MAX_LINE_BYTES = 2 * MAX_TEXT_BYTES  # of JSON: escapes make a text longer
+PART_BYTES = MAX_TEXT_BYTES // 8
+"""Bytes of a part of a plain text that is too long for one document."""
 PIECE = 1 << 20
 PARQUET_BUFFER = 4 << 20  # bytes of one column that are read at a time: a request, where the file lies elsewhere
 BOM = b"\xef\xbb\xbf"
@@ -58,7 +60,7 @@ def read_table(
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
     object and damaged places are handed to `on_quarantine` and passed over. The format is told by the first bytes, not
-    by the name, but that a .txt file is one document, its byte order mark aside. Lines are streamed; Parquet is read by
+    by the name, but that a .txt or .md file is one document, its byte order mark aside (`plain_texts`). Lines are streamed; Parquet is read by
     ranges of the columns that are used. A file that lies elsewhere must be the `version` that was listed, if given.
     Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing but damage.
     """
@@ -71,7 +73,9 @@ def read_table(
             on_quarantine(QuarantinedRow(number, reason, detail, called, place))
 
     if is_plain_text(path):
-        rows = iter([(0, "the whole file", {text_field: whole_text(path, version)})])
+        rows = (
+            (number, f"part {number}", {text_field: text}) for number, text in enumerate(plain_texts(path, version))
+        )
     else:
         rows = (
             parquet_rows(path, text_field, quarantine, version)
@@ -93,22 +97,35 @@ def read_table(
         raise InputError(f"{path} has no text in any of its {seen:,} rows: {last}. {REMEDY}")
 
 
-def whole_text(path: Place, version: Object | None = None) -> str:
-    """A file's text. Raises InputError when it cannot be read, is too long for one document, or is not UTF-8."""
+def plain_texts(path: Place, version: Object | None = None) -> Iterator[str]:
+    """A file's text; of a file that is longer than a document may be, parts of at most PART_BYTES, each up to the end
+    of a line if there is one. Raises InputError when it cannot be read, or is not UTF-8."""
     try:
         with streamed(path, version) as file:
-            content = file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
+            rest = file.read(MAX_TEXT_BYTES + len(BOM) + 1).removeprefix(BOM)
+            if len(rest) <= MAX_TEXT_BYTES:
+                yield rest.decode()
+                return
+            while rest:
+                rest += file.read(max(PART_BYTES + 1 - len(rest), 0))
+                end = len(rest) if len(rest) <= PART_BYTES else part_end(rest[:PART_BYTES])
+                yield rest[:end].decode()
+                rest = rest[end:]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}. Bring it anew, or leave it out.") from error
-    if len(content) > MAX_TEXT_BYTES:
-        raise InputError(
-            f"{path} is one document of {size_of(path):,} bytes, but the longest may have {MAX_TEXT_BYTES:,}. "
-            "Split it into files below that."
-        )
-    try:
-        return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}. Convert it first, as by iconv -t UTF-8.") from error
+
+
+def part_end(part: bytes) -> int:
+    """Where to cut a text: after its last paragraph, line or word, or else after its last whole character."""
+    for separator in (b"\n\n", b"\n", b" "):
+        if (found := part.rfind(separator)) >= 0:
+            return found + len(separator)
+    end = len(part) - 1
+    while end > len(part) - 4 and part[end] & 0xC0 == 0x80:
+        end -= 1
+    return end or len(part)
 
 
 def parquet_rows(
