@@ -1,6 +1,7 @@
 """The rules of configs/own_text.py, for every amount of text: what they choose fits it, and nothing is refused."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -17,8 +18,13 @@ BYTES = [300, 3_000, 30_000, 100_000, 333_333, 10**6, 3 * 10**6, 10**7, 10**8, 1
 SIZES = [InputSizes(size, count) for size in BYTES for count in (1, 30, 999, 1_000, 10**6) if count <= size // 50]
 
 
+@functools.cache
+def parsed(*words):
+    return parse_run("launch.pretrain", "", [CONFIG, *words])
+
+
 def fitted(sizes, *words):
-    command = parse_run("launch.pretrain", "", [CONFIG, *words])
+    command = parsed(*words)
     return own_text.fit(command.experiment, sizes, command.given)
 
 
@@ -76,7 +82,7 @@ OPTIONS = {
 
 
 def test_the_options_above_are_all_that_the_rules_choose():
-    plain = parse_run("launch.pretrain", "", [CONFIG]).experiment
+    plain = parsed().experiment
     chosen = set()
     for sizes in (SIZES[0], SIZES[-1]):
         for base in (plain, continued(plain)):
@@ -124,7 +130,7 @@ def test_more_steps_than_the_default_keep_the_warm_up_so_that_training_continues
 @pytest.mark.parametrize("size", [30_000, 10**6, 10**9])
 @pytest.mark.parametrize("context", [64, 1024, 8192])
 def test_an_imported_model_is_trained_in_batches_that_suit_the_text_and_the_memory(size, context):
-    plain = continued(parse_run("launch.pretrain", "", [CONFIG]).experiment)
+    plain = continued(parsed().experiment)
     plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, context_length=context))
     experiment, _ = own_text.fit(plain, InputSizes(size, 1), ())
     train = experiment.train

@@ -60,8 +60,10 @@ def read_table(
 
     `name` is what documents call the file (default: its own name). Rows without a usable text, lines that are no JSON
     object and damaged places are handed to `on_quarantine` and passed over. The format is told by the first bytes, not
-    by the name, but that a .txt or .md file is one document, its byte order mark aside (`plain_texts`). Lines are streamed; Parquet is read by
-    ranges of the columns that are used. A file that lies elsewhere must be the `version` that was listed, if given.
+    by the name, but that a .txt or .md file is one document, its byte order mark aside (`plain_texts`). Lines are
+    streamed; Parquet is read by ranges of the columns that are used. A file that lies elsewhere must be the `version`
+    that was listed, if given.
+
     Raises InputError when the file cannot be read, no row has a text in `text_field`, or it holds nothing but damage.
     """
     path = place_of(path)

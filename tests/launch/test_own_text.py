@@ -1,4 +1,4 @@
-"""Own texts become a model by one command, whatever files they are in; the run keeps its values when a file is added."""
+"""Own texts become a model by one command, whatever files they are in; a file that is added changes no run."""
 
 import gzip
 import json

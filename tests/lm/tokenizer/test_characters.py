@@ -60,7 +60,7 @@ def test_the_size_must_be_what_is_found():
         make(["ab"], 5)
     assert make(["abcdef"], 3, characters=2).symbols == "\nab"
     assert make(["ab"], 5, allow_fewer=True).symbols == "\nab"
-    with pytest.raises(UsageError, match="is 2, but .* are 3 different ones"):
+    with pytest.raises(UsageError, match=r"is 2, but .* are 3 different ones"):
         make(["ab"], 2, allow_fewer=True)
 
 
